@@ -1,0 +1,102 @@
+"""Every fatal error, each with an exit code of its own.
+
+Messages are one line that says what is wrong and one that says what to do; they are printed once, by
+:mod:`torchstrata.cli`, never with a traceback. Codes 0, 1, 2 and 124-143 belong to shells and tools and are not used.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C, as shells report it (128 + SIGINT)."""
+
+
+class TorchstrataError(Exception):
+    """A failure that a person can act on.
+
+    :param what: one line: what is wrong.
+    :param fix: one line: what to do about it.
+    """
+
+    code: ClassVar[int] = 9
+
+    def __init__(self, what: str, *, fix: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  -> {self.fix}"
+
+
+class MatrixError(TorchstrataError):
+    """``matrix.yaml`` asks for something that cannot work, or a selection matches nothing."""
+
+    code = 10
+
+
+class LockError(TorchstrataError):
+    """A lock is missing, does not match its inputs, or cannot be resolved."""
+
+    code = 11
+
+
+class FetchError(TorchstrataError):
+    """A wheel or package cannot be found or downloaded."""
+
+    code = 12
+
+
+class IntegrityError(TorchstrataError):
+    """Bytes do not have the digest they must have: a truncated or tampered wheel or blob."""
+
+    code = 13
+
+
+class StoreError(TorchstrataError):
+    """The content store cannot be read or written."""
+
+    code = 14
+
+
+class DiskFullError(TorchstrataError):
+    """There is not enough disk space."""
+
+    code = 15
+
+
+class EngineError(TorchstrataError):
+    """No container engine answers, or it refused what it was asked."""
+
+    code = 16
+
+
+class BuildxError(TorchstrataError):
+    """The engine has no usable buildx."""
+
+    code = 17
+
+
+class OsPartError(TorchstrataError):
+    """An OS part cannot be bootstrapped or built."""
+
+    code = 18
+
+
+class ComposeError(TorchstrataError):
+    """Layers do not fit together: composing them would silently lose files."""
+
+    code = 19
+
+
+class StaleLockError(LockError):
+    """The mirror has dropped a locked OS package and ``--locked`` was asked for."""
+
+    code = 20
+
+
+class CommandError(TorchstrataError):
+    """A program that was started failed, or is not installed."""
+
+    code = 21

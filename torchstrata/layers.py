@@ -1,0 +1,42 @@
+"""One layer of an image, as the OCI image specification describes it, and what lies in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+PLATFORM: Final = "linux/amd64"
+"""The platform that identities include; nothing but defaults assumes it."""
+
+EPOCH: Final = 315_619_200
+"""Modification time of every file in a layer: 1980-01-02 UTC, the first day that zip archives can hold in every time zone."""
+
+EntryKind = Literal["dir", "file", "link", "whiteout", "opaque"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """A compressed tar in the content store.
+
+    :param digest: ``sha256:...`` of the compressed bytes.
+    :param diff_id: ``sha256:...`` of the tar.
+    :param size: compressed bytes.
+    :param unpacked: bytes of the tar.
+    :param media_type: OCI media type, which names the compression.
+    :param title: one line for the image's history, such as ``torch 2.8.0``.
+    """
+
+    digest: str
+    diff_id: str
+    size: int
+    unpacked: int
+    media_type: str
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One path of a layer: without leading ``/`` or ``./``, without trailing ``/``; whiteouts carry the hidden path."""
+
+    path: str
+    kind: EntryKind

@@ -1,0 +1,135 @@
+"""The one place that starts other programs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Final
+
+from torchstrata.errors import CommandError
+
+KEPT_LINES: Final = 40
+"""Lines of a failed program's output that an error can quote."""
+
+LineSink = Callable[[str], None]
+
+
+class Failed(CommandError):
+    """A program ended with a status other than 0; carries the end of its output."""
+
+    def __init__(self, args: tuple[str, ...], status: int, tail: str) -> None:
+        last = tail.strip().splitlines()[-1:] or ["(no output)"]
+        super().__init__(f"{Path(args[0]).name} failed with status {status}: {last[0]}", fix=f"run it by hand to see more: {' '.join(args)[:200]}")
+        self.status = status
+        self.tail = tail
+
+
+def find(program: str, *, fix: str = "") -> str:
+    """Return the path of ``program``; raise :class:`CommandError` naming the cure if it is not installed."""
+    path = shutil.which(program)
+    if path is None:
+        raise CommandError(f"{program} is not installed", fix=fix or f"install {program} and try again")
+    return path
+
+
+def run(
+    *args: str | os.PathLike[str],
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    on_line: LineSink | None = None,
+) -> str:
+    """Run a program to its end and return its standard output.
+
+    :param env: variables to add to the present environment.
+    :param stdin: bytes to feed to it.
+    :param on_line: called with every line of standard error while it runs; the last lines are kept for the error.
+    :raises CommandError: the program is not installed.
+    :raises Failed: it ended with a status other than 0.
+    """
+    with _started(args, cwd, env, stdin is not None) as process:
+        tail: deque[str] = deque(maxlen=KEPT_LINES)
+        threads = [threading.Thread(target=_pump, args=(process.stderr, tail, on_line), daemon=True)]
+        threads += [threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True)] if stdin is not None else []
+        for thread in threads:
+            thread.start()
+        assert process.stdout is not None
+        output = process.stdout.read()
+        for thread in threads:
+            thread.join()
+        if process.wait() != 0:
+            raise Failed(tuple(map(str, args)), process.returncode, "".join(tail) or output.decode(errors="replace"))
+        return output.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
+    """Start a program and yield its standard output as a stream; check its status at the end.
+
+    :raises Failed: it ended with a status other than 0.
+    """
+    with _started(args, None, None, False, source=stdin) as process:
+        tail: deque[str] = deque(maxlen=KEPT_LINES)
+        pump = threading.Thread(target=_pump, args=(process.stderr, tail, None), daemon=True)
+        pump.start()
+        assert process.stdout is not None
+        yield process.stdout
+        process.stdout.close()
+        pump.join()
+        if process.wait() != 0:
+            raise Failed(tuple(map(str, args)), process.returncode, "".join(tail))
+
+
+@contextlib.contextmanager
+def _started(
+    args: tuple[str | os.PathLike[str], ...],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    fed: bool,
+    source: IO[bytes] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start ``args`` in a process group of its own, and end the whole group if the caller is interrupted."""
+    argv = [find(str(args[0])), *map(str, args[1:])]
+    given = subprocess.PIPE if fed else source or subprocess.DEVNULL
+    process = subprocess.Popen(
+        argv, cwd=cwd, env={**os.environ, **(env or {})}, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield process
+    except BaseException:
+        _end(process)
+        raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process group to stop, and after a second make it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _pump(stream: IO[bytes] | None, tail: deque[str], on_line: LineSink | None) -> None:
+    """Keep the last lines of ``stream`` and pass each on."""
+    for raw in stream or ():
+        line = raw.decode(errors="replace")
+        tail.append(line)
+        if on_line is not None:
+            on_line(line.rstrip("\n"))
+
+
+def _feed(stream: IO[bytes] | None, data: bytes | None) -> None:
+    """Write ``data`` and close; a reader that has gone away is reported by its status, not here."""
+    assert stream is not None
+    with contextlib.suppress(BrokenPipeError), stream:
+        stream.write(data or b"")
