@@ -54,7 +54,7 @@ def run(
     :raises CommandError: the program is not installed.
     :raises Failed: it ended with a status other than 0.
     """
-    with _started(args, cwd, env, stdin is not None) as process:
+    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE) as process:
         tail: deque[str] = deque(maxlen=KEPT_LINES)
         threads = [threading.Thread(target=_pump, args=(process.stderr, tail, on_line), daemon=True)]
         threads += [threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True)] if stdin is not None else []
@@ -75,7 +75,7 @@ def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None) -> Iter
 
     :raises Failed: it ended with a status other than 0.
     """
-    with _started(args, None, None, False, source=stdin) as process:
+    with _started(args, stdin=stdin or subprocess.DEVNULL) as process:
         tail: deque[str] = deque(maxlen=KEPT_LINES)
         pump = threading.Thread(target=_pump, args=(process.stderr, tail, None), daemon=True)
         pump.start()
@@ -90,16 +90,15 @@ def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None) -> Iter
 @contextlib.contextmanager
 def _started(
     args: tuple[str | os.PathLike[str], ...],
-    cwd: Path | None,
-    env: Mapping[str, str] | None,
-    fed: bool,
-    source: IO[bytes] | None = None,
+    *,
+    stdin: IO[bytes] | int,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start ``args`` in a process group of its own, and end the whole group if the caller is interrupted."""
     argv = [find(str(args[0])), *map(str, args[1:])]
-    given = subprocess.PIPE if fed else source or subprocess.DEVNULL
     process = subprocess.Popen(
-        argv, cwd=cwd, env={**os.environ, **(env or {})}, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        argv, cwd=cwd, env={**os.environ, **(env or {})}, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     try:
         yield process

@@ -1,0 +1,164 @@
+"""What a person sees while work goes on: one live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final, Protocol, Self
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+PLAIN_INTERVAL: Final = 15.0
+"""Seconds between two lines about the same long step where there is no terminal."""
+
+MB: Final = 1_000_000
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people read it: ``3.2 GB``, ``41 MB``, ``12 kB`` (powers of ten)."""
+    for unit, name in ((1_000_000_000, "GB"), (MB, "MB"), (1_000, "kB")):
+        if count >= unit:
+            value = count / unit
+            return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"  # noqa: PLR2004  # two digits are enough to read
+    return f"{count} B"
+
+
+class Step(Protocol):
+    """One piece of work in progress."""
+
+    def advance(self, count: int) -> None:
+        """Add ``count`` bytes to what is done."""
+
+    def note(self, text: str) -> None:
+        """Show a few words about what is going on inside the step."""
+
+
+class Reporter(Protocol):
+    """Where progress goes; safe to use from many threads."""
+
+    console: Console
+
+    def say(self, line: str) -> None:
+        """Print one line that stays."""
+
+    def show(self, what: RenderableType) -> None:
+        """Print a table or other rich value that stays."""
+
+    def step(self, verb: str, name: str, total: int | None = None) -> AbstractContextManager[Step]:
+        """Open a step: ``verb`` is ``fetch``, ``convert``, ``os``, ``bytecode`` or ``load``; ``total`` is in bytes."""
+
+
+class PlainReporter:
+    """Lines for logs: one when a step starts to take long, one when it has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._lock = threading.Lock()
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        with self._lock:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, what: RenderableType) -> None:
+        """Print a rich value."""
+        with self._lock:
+            self.console.print(what)
+
+    @contextmanager
+    def step(self, verb: str, name: str, total: int | None = None) -> Iterator[Step]:
+        """Run a step and print its time when it ends well."""
+        step = _PlainStep(self, verb, name, total)
+        yield step
+        of = f", {size(total)}" if total else ""
+        self.say(f"{verb:9} {name}: {time.monotonic() - step.started:.1f} s{of}")
+
+
+class _PlainStep:
+    def __init__(self, reporter: PlainReporter, verb: str, name: str, total: int | None) -> None:
+        self.started = self._said = time.monotonic()
+        self._reporter, self._verb, self._name, self._total, self._done = reporter, verb, name, total, 0
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._total and self._due():
+            self._reporter.say(f"{self._verb:9} {self._name}: {100 * self._done // self._total} %")
+
+    def note(self, text: str) -> None:
+        if self._due():
+            self._reporter.say(f"{self._verb:9} {self._name}: {text}")
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        due = now - self._said >= PLAIN_INTERVAL
+        self._said = now if due else self._said
+        return due
+
+
+class LiveReporter:
+    """A live view with a bar for each step that is under way; a step leaves one line when it has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars = Progress(
+            TextColumn("[cyan]{task.fields[verb]:9}"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("[dim]{task.fields[amount]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bars.stop()
+
+    def say(self, line: str) -> None:
+        """Print one line above the bars."""
+        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, what: RenderableType) -> None:
+        """Print a rich value above the bars."""
+        self._bars.console.print(what)
+
+    @contextmanager
+    def step(self, verb: str, name: str, total: int | None = None) -> Iterator[Step]:
+        """Show a bar while the step runs."""
+        started = time.monotonic()
+        task = self._bars.add_task(name, total=total, verb=verb, amount=size(total) if total else "")
+        try:
+            yield _LiveStep(self._bars, task)
+        finally:
+            self._bars.remove_task(task)
+        of = f"  {size(total)}" if total else ""
+        self._bars.console.print(f"[green]{verb:9}[/] {name}[dim]{of}  {time.monotonic() - started:.1f} s[/]", highlight=False)
+
+
+class _LiveStep:
+    def __init__(self, bars: Progress, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, count: int) -> None:
+        self._bars.advance(self._task, count)
+
+    def note(self, text: str) -> None:
+        self._bars.update(self._task, amount=text[:60])
+
+
+@contextmanager
+def reporter() -> Iterator[Reporter]:
+    """Yield a live reporter on a terminal and a plain one elsewhere (a pipe, or CI by its ``CI`` variable)."""
+    console = Console()
+    if console.is_terminal and not os.environ.get("CI"):
+        with LiveReporter(console) as live:
+            yield live
+    else:
+        yield PlainReporter(Console(width=max(console.width, 120)))
