@@ -1,0 +1,111 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "docker==7.2.0",
+#   "filelock==4.2.12",
+#   "installer==1.1.0",
+#   "invoke==3.0.3",
+#   "isal==1.9.1",
+#   "msgspec==0.22.0",
+#   "nox==2026.10.20",
+#   "packaging==26.3",
+#   "platformdirs==4.14.7",
+#   "python-debian==1.1.1",
+#   "PyYAML==6.0.3",
+#   "requests==2.34.2",
+#   "rich==15.0.0",
+#   "unearth==0.19.0",
+#   "uv==0.13.9",
+#   "zstandard==0.25.0",
+# ]
+# ///
+"""Sessions over the matrix (``build-2.8-cu121``) and for contributors (``lint``, ``unit``, ``system``, ``tests``)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))
+
+from torchstrata import cli, matrix  # noqa: E402  # after the path, so that plain `nox` finds the checkout
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "unit"]
+nox.options.error_on_external_run = True
+
+DEV = ("-e", ".[dev]")
+
+
+def _register_build(cell: matrix.Cell, name: str) -> None:
+    """Make the session that builds ``cell`` under ``name``."""
+
+    def build(session: nox.Session) -> None:
+        cli.build(cell.id, *session.posargs)
+
+    build.__doc__ = f"Build the images of {cell.id}."
+    nox.session(build, name=f"build-{name}", tags=["build", f"torch-{cell.torch}", cell.cuda, cell.os.id], venv_backend="none", default=False)
+
+
+for _cell in cli.cells():
+    for _name in _cell.names:
+        _register_build(_cell, _name)
+
+
+@nox.session(venv_backend="none", default=False)
+def engine(session: nox.Session) -> None:
+    """Make a Docker engine with buildx available where there is none."""
+    cli.engine(*session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def lock(session: nox.Session) -> None:
+    """Lock every cell of the matrix, or those given: -- 2.8-cu121."""
+    cli.lock(*session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types, Dockerfiles, shell scripts, workflows and locks."""
+    session.install(*DEV)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("hadolint", *_files("images/*/Dockerfile", "bench/**/Dockerfile"))
+    session.run("shellcheck", *_files(".ci/run", "images/**/torchstrata-*"))
+    session.run("zizmor", "--offline", "--no-progress", "--persona", "pedantic", ".github")
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *_files(".github/workflows/*.yml"))
+    session.run("inv", "lock", "--check")
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Run the tests that need neither an engine nor a network."""
+    session.install(*DEV)
+    session.run("pytest", "tests/unit", *session.posargs)
+
+
+@nox.session(default=False)
+def system(session: nox.Session) -> None:
+    """Build 2.13-cpu and the base of 2.8-cu121 for real, run them, and break things on the way."""
+    session.install(*DEV)
+    session.run("pytest", "tests/system", *session.posargs)
+
+
+@nox.session(default=False, venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run everything that a contributor needs: lint, unit and system tests, with an engine."""
+    for name in ("engine", "lint", "unit", "system"):
+        session.notify(name)
+
+
+def _files(*patterns: str) -> list[str]:
+    """Return the files that match, as strings; fail when a pattern matches none, so that no check is empty."""
+    found = {pattern: sorted(map(str, ROOT.glob(pattern))) for pattern in patterns}
+    for pattern, files in found.items():
+        if not files:
+            raise SystemExit(f"noxfile.py: {pattern} matches no file")
+    return [file for files in found.values() for file in files]

@@ -1,0 +1,119 @@
+"""Composition: what goes into an image, in which order, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from torchstrata.compose import LAYER_LIMIT, Runtime, Section, check, compose, sha256
+from torchstrata.errors import ComposeError
+from torchstrata.layers import Entry, Layer
+
+RUNTIME = Runtime(
+    env={"PATH": "/opt/venv/bin:/usr/bin", "ODD": "a b=$(c)"},
+    labels={"torchstrata.torch": "2.8.0"},
+    user="1000:0",
+    entrypoint=("/usr/bin/tini", "--"),
+    command=("bash",),
+    workdir="/workspace",
+    ports=(8888,),
+    created="2026-11-24T00:00:00Z",
+)
+
+
+def layer(title: str) -> Layer:
+    """Return a layer whose digests follow from its title."""
+    return Layer(
+        digest=sha256(title.encode()),
+        diff_id=sha256(f"{title} tar".encode()),
+        size=len(title),
+        unpacked=2 * len(title),
+        media_type="application/vnd.oci.image.layer.v1.tar+zstd",
+        title=title,
+    )
+
+
+SECTIONS = (
+    Section(origin="payload", label="payload of base", layers=(layer("cublas"), layer("torch"))),
+    Section(origin="os", label="OS part of base", layers=(layer("rootfs"),)),
+)
+
+
+def entries(*paths: str, kind: str = "dir") -> list[Entry]:
+    """Return listed paths of one kind."""
+    return [Entry(path=path, kind=kind) for path in paths]  # type: ignore[arg-type]
+
+
+def test_manifest_lists_layers_bottom_to_top() -> None:
+    """The payload comes first: sections keep their order, and the config lists the same layers by diffID."""
+    image = compose("cell-base", SECTIONS, RUNTIME)
+    manifest, config = json.loads(image.manifest), json.loads(image.config)
+    assert [entry["digest"] for entry in manifest["layers"]] == [layer(title).digest for title in ("cublas", "torch", "rootfs")]
+    assert config["rootfs"]["diff_ids"] == [layer(title).diff_id for title in ("cublas", "torch", "rootfs")]
+
+
+def test_manifest_names_the_config_by_digest() -> None:
+    """Config descriptor and image digest are the SHA-256 of the very bytes."""
+    image = compose("cell-base", SECTIONS, RUNTIME)
+    described = json.loads(image.manifest)["config"]
+    assert (described["digest"], described["size"]) == (sha256(image.config), len(image.config))
+    assert image.digest == sha256(image.manifest)
+
+
+def test_same_inputs_give_same_bytes() -> None:
+    """Composing has no other input than its arguments."""
+    assert compose("cell-base", SECTIONS, RUNTIME) == compose("cell-base", SECTIONS, RUNTIME)
+
+
+def test_history_names_every_layer() -> None:
+    """``docker history`` shows a line for each layer, with the wheel or package that it came from."""
+    history = json.loads(compose("cell-base", SECTIONS, RUNTIME).config)["history"]
+    assert [entry["comment"] for entry in history] == ["cublas", "torch", "rootfs"]
+
+
+def test_environment_keeps_order_and_characters() -> None:
+    """Values reach the config as they are, whatever characters they hold."""
+    assert json.loads(compose("cell-base", SECTIONS, RUNTIME).config)["config"]["Env"] == ["PATH=/opt/venv/bin:/usr/bin", "ODD=a b=$(c)"]
+
+
+def test_too_many_layers_are_refused() -> None:
+    """The budget leaves room for images that people derive."""
+    many = Section(origin="payload", label="many", layers=tuple(layer(f"wheel {number}") for number in range(LAYER_LIMIT + 1)))
+    with pytest.raises(ComposeError, match="49 layers"):
+        compose("cell-base", (many,), RUNTIME)
+
+
+@pytest.mark.parametrize("path", ["opt/venv", "opt/venv/bin/pip", "opt/cuda", "opt/cuda/lib/libfoo.so", "opt/cuda-12.4/bin/nvcc"])
+@pytest.mark.parametrize("kind", ["dir", "file", "link", "whiteout", "opaque"])
+def test_os_layer_in_the_payload_is_refused(path: str, kind: str) -> None:
+    """An OS layer lies above the payload, so anything of it there would hide or erase files."""
+    with pytest.raises(ComposeError, match="belongs to the payload"):
+        check("cell-base", [("os", layer("rootfs"), entries(path, kind=kind))])
+
+
+@pytest.mark.parametrize("path", ["", "opt"])
+@pytest.mark.parametrize("kind", ["file", "link", "whiteout", "opaque"])
+def test_os_layer_that_erases_a_parent_of_the_payload_is_refused(path: str, kind: str) -> None:
+    """A whiteout, opaque marker or non-directory on a parent erases everything below it."""
+    with pytest.raises(ComposeError, match="erase the payload"):
+        check("cell-base", [("os", layer("rootfs"), entries(path, kind=kind))])
+
+
+def test_os_layer_may_have_the_opt_directory() -> None:
+    """Distributions ship an empty /opt, which hides nothing."""
+    check("cell-base", [("payload", layer("torch"), entries("opt", "opt/venv")), ("os", layer("rootfs"), entries("opt", "opt/other"))])
+
+
+def test_directory_over_link_is_refused() -> None:
+    """A real ``site-packages/nvidia`` above the link to ``/opt/cuda/nvidia`` would hide CUDA."""
+    link = entries("opt/venv/lib/python3.13/site-packages/nvidia", kind="link")
+    directory = entries("opt/venv/lib/python3.13/site-packages/nvidia")
+    with pytest.raises(ComposeError, match="not a directory in layer 'skeleton' and a directory in layer 'plugin'"):
+        check("cell-base", [("payload", layer("skeleton"), link), ("payload", layer("plugin"), directory)])
+
+
+def test_file_over_directory_is_refused() -> None:
+    """The other way round it would erase a whole tree."""
+    with pytest.raises(ComposeError, match="a directory in layer 'a' and not a directory in layer 'b'"):
+        check("cell-base", [("payload", layer("a"), entries("opt/venv/x")), ("payload", layer("b"), entries("opt/venv/x", kind="file"))])

@@ -1,0 +1,63 @@
+"""Starting programs: output, failure, absence and interruption."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO
+
+import pytest
+
+from torchstrata import process
+from torchstrata.errors import CommandError
+
+
+def test_run_returns_standard_output_and_passes_lines_of_standard_error() -> None:
+    """Output is the result; messages go to whoever listens, line by line."""
+    lines: list[str] = []
+    script = "import sys; print('out'); print('one', file=sys.stderr); print('two', file=sys.stderr)"
+    assert process.run(sys.executable, "-c", script, on_line=lines.append) == "out\n"
+    assert lines == ["one", "two"]
+
+
+def test_run_feeds_standard_input_and_environment() -> None:
+    """A definition can be piped in, and variables are added to the present ones."""
+    script = "import os, sys; print(sys.stdin.read() + os.environ['ADDED'] + os.environ['PATH'][:0])"
+    assert process.run(sys.executable, "-c", script, stdin=b"in ", env={"ADDED": "added"}) == "in added\n"
+
+
+def test_failed_program_reports_its_last_line() -> None:
+    """The error quotes what the program said last and carries its status."""
+    with pytest.raises(process.Failed, match="status 3: broken") as caught:
+        process.run(sys.executable, "-c", "import sys; print('broken', file=sys.stderr); sys.exit(3)")
+    assert caught.value.status == 3
+
+
+def test_missing_program_is_named() -> None:
+    """What is not installed is named, with the cure."""
+    with pytest.raises(CommandError, match="no-such-program is not installed"):
+        process.run("no-such-program")
+
+
+def test_piped_streams_and_checks_the_status() -> None:
+    """A stream is readable while the program runs, and its failure is not lost."""
+    with process.piped(sys.executable, "-c", "print('streamed')") as stream:
+        assert stream.read() == b"streamed\n"
+    with pytest.raises(process.Failed, match="status 4"), process.piped(sys.executable, "-c", "raise SystemExit(4)") as stream:
+        stream.read()
+
+
+def interrupted(stream: IO[bytes]) -> None:
+    """Be interrupted once a grandchild is known to run."""
+    assert stream.readline() == b"1\n"
+    raise KeyboardInterrupt
+
+
+def test_interruption_ends_the_whole_process_group() -> None:
+    """What a program started is ended with it, so the pipe that a grandchild holds is closed."""
+    grandchild = "import time; print(1, flush=True); time.sleep(60)"
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    stream: IO[bytes] | None = None
+    with pytest.raises(KeyboardInterrupt), process.piped(sys.executable, "-c", script) as stream:
+        interrupted(stream)
+    assert stream is not None
+    assert stream.read() == b""

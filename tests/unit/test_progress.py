@@ -1,0 +1,43 @@
+"""Progress: sizes that people read, and plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from torchstrata import progress
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (12_000, "12 kB"), (1_500_000, "1.5 MB"), (41_000_000, "41 MB"), (3_200_000_000, "3.2 GB"), (14_000_000_000, "14 GB")],
+)
+def test_size_is_short(count: int, text: str) -> None:
+    """Two digits and a unit are enough to compare."""
+    assert progress.size(count) == text
+
+
+def test_plain_reporter_prints_one_line_per_finished_step() -> None:
+    """Logs get a line with verb, name, time and size."""
+    out = io.StringIO()
+    with progress.PlainReporter(Console(file=out, width=120)).step("fetch", "torch", 888_000_000) as step:
+        step.advance(888_000_000)
+    assert out.getvalue().startswith("fetch     torch: ")
+    assert out.getvalue().endswith(" s, 888 MB\n")
+
+
+def test_plain_reporter_does_not_report_a_failed_step_as_done() -> None:
+    """The error says what failed; no line claims that it ended."""
+    out = io.StringIO()
+    with pytest.raises(OSError, match="gone"), progress.PlainReporter(Console(file=out)).step("fetch", "torch"):
+        raise OSError("gone")
+    assert not out.getvalue()
+
+
+def test_reporter_is_plain_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    """No control characters reach a log."""
+    with progress.reporter() as reporter:
+        reporter.say("a [line] with brackets")
+    assert capsys.readouterr().out == "a [line] with brackets\n"
