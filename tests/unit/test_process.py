@@ -46,18 +46,18 @@ def test_piped_streams_and_checks_the_status() -> None:
         stream.read()
 
 
-def interrupted(stream: IO[bytes]) -> None:
-    """Be interrupted once a grandchild is known to run."""
-    assert stream.readline() == b"1\n"
-    raise KeyboardInterrupt
+def interrupted(script: str, pipes: list[IO[bytes]]) -> None:
+    """Start ``script`` and be interrupted once a grandchild is known to run."""
+    with process.piped(sys.executable, "-c", script) as stream:
+        pipes.append(stream)
+        assert stream.readline() == b"1\n"
+        raise KeyboardInterrupt
 
 
 def test_interruption_ends_the_whole_process_group() -> None:
     """What a program started is ended with it, so the pipe that a grandchild holds is closed."""
     grandchild = "import time; print(1, flush=True); time.sleep(60)"
-    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
-    stream: IO[bytes] | None = None
-    with pytest.raises(KeyboardInterrupt), process.piped(sys.executable, "-c", script) as stream:
-        interrupted(stream)
-    assert stream is not None
-    assert stream.read() == b""
+    pipes: list[IO[bytes]] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])", pipes)
+    assert pipes[0].read() == b""
