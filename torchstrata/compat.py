@@ -1,0 +1,271 @@
+"""Compatibility facts: what upstream published, and which driver, Python, glibc and compiler each build needs.
+
+The facts lie in ``facts/compat.json`` with their date and sources; nothing here adds to them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from torchstrata.errors import MatrixError
+
+FACTS: Final = Path(__file__).parent / "facts" / "compat.json"
+CPU: Final = "cpu"
+
+
+class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A CUDA major family: the unit of NVIDIA's minor-version compatibility."""
+
+    driver_floor: str
+    """Oldest Linux driver that runs any CUDA of the family."""
+    require_cuda: str
+    """Value of ``NVIDIA_REQUIRE_CUDA`` that asks for the floor and no more."""
+    toolchain: str | None
+    """CUDA version of the compiler that comes as a toolchain; ``None`` where wheels bring it."""
+
+
+class Cuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A CUDA toolkit release."""
+
+    driver: str | None
+    """Linux driver that the toolkit itself came with."""
+    max_gcc: int
+    """Newest g++ major that its nvcc accepts."""
+    max_clang: int | None
+    nvcc_targets: tuple[str, ...] | None
+    """Compute capabilities its nvcc compiles for; ``None`` where nobody has looked."""
+    nvcc_wheels: Mapping[str, tuple[str, ...]]
+    """Requirements that bring nvcc, per version of the ``cuda-toolkit`` package that torch pins."""
+
+
+class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The wheels of one torch release for one CUDA."""
+
+    cuda: str | None
+    """Such as ``12.8``; ``None`` for CPU wheels."""
+    default: bool
+    """The package index carries it; the others are only on PyTorch's own index."""
+    architectures: tuple[str, ...]
+    """Compute capabilities with machine code in the wheel, such as ``9.0``."""
+    ptx: tuple[str, ...] | None
+    architectures_source: str | None
+    cudnn: str | None
+    nccl: str | None
+    pythons: tuple[str, ...] | None
+
+
+class Torch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A torch minor release, by its last patch."""
+
+    version: str
+    released: str
+    git: str
+    pythons: tuple[str, ...]
+    glibc: str
+    triton: str | None
+    torchvision: str
+    torchaudio: str | None
+    """The version that works with this torch; ``None`` where none does, see ``torchaudio_note``."""
+    torchaudio_note: str | None
+    cuda_toolkit: str | None
+    """Version of the ``cuda-toolkit`` package that the default build pins; ``None`` before torch 2.11."""
+    builds: Mapping[str, Build]
+    unknown_builds: tuple[str, ...]
+    """Builds that upstream may have published, and that nobody has seen."""
+
+
+class Compat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All the facts, as of a day."""
+
+    asof: str
+    notes: tuple[str, ...]
+    sources: Mapping[str, str]
+    rules: Mapping[str, str]
+    families: Mapping[str, Family]
+    cuda: Mapping[str, Cuda]
+    torch: Mapping[str, Torch]
+
+
+class Nvcc(msgspec.Struct, frozen=True, kw_only=True):
+    """The CUDA compiler that a cell's ``devel`` brings."""
+
+    cuda: str
+    """Such as ``12.4``: same major as torch's CUDA, since ``torch.utils.cpp_extension`` refuses another."""
+    toolchain: str | None
+    """Such as ``cuda-12.4``; ``None`` where the compiler comes as wheels."""
+    requirements: tuple[str, ...]
+    """Pins of the wheels that bring it; empty where a toolchain does."""
+    architectures: tuple[str, ...]
+    """Compute capabilities it compiles for."""
+    max_gcc: int
+
+
+class CellFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the facts say about one torch build and the CUDA that was asked for."""
+
+    cuda_version: str | None
+    """torch's own CUDA, such as ``12.8``; ``None`` for CPU."""
+    asked_cuda: str | None
+    """The CUDA of the cell's id, such as ``12.1``."""
+    driver_floor: str | None
+    require_cuda: str | None
+    architectures: tuple[str, ...]
+    cudnn: str | None
+    nccl: str | None
+    nvcc: Nvcc | None
+    missing_architectures: tuple[str, ...]
+    """Architectures of the wheel that its nvcc cannot compile for."""
+    released: str
+    git: str
+
+
+@functools.cache
+def facts(path: Path = FACTS) -> Compat:
+    """Return the recorded facts."""
+    return msgspec.json.decode(path.read_bytes(), type=Compat)
+
+
+def torch(minor: str) -> Torch:
+    """Return what is known of torch ``minor``, such as ``2.8``.
+
+    :raises MatrixError: nothing is; names the releases that are known.
+    """
+    known = facts().torch
+    if minor not in known:
+        raise MatrixError(f"torch {minor} is not a release in the compatibility facts", fix=f"use one of {', '.join(known)}, or add its facts to {FACTS.name}")
+    return known[minor]
+
+
+def build(minor: str, variant: str) -> Build:
+    """Return what is known of torch ``minor`` built for ``variant``, such as ``cu128`` or ``cpu``.
+
+    :raises MatrixError: upstream never published it; names the builds that exist and the last torch that had it.
+    """
+    release = torch(minor)
+    if variant not in release.builds:
+        raise MatrixError(why_not(minor, variant), fix=f"use one of {', '.join(release.builds)}, or say `serves: {variant}` beside one of the same CUDA major")
+    return release.builds[variant]
+
+
+def why_not(minor: str, variant: str) -> str:
+    """Return one line that says why torch ``minor`` has no build for ``variant``."""
+    release = torch(minor)
+    if variant in release.unknown_builds:
+        return f"nobody has established that torch {minor} was published for {variant}"
+    last = [other.version for other in facts().torch.values() if variant in other.builds]
+    tail = f"; the last torch with {variant} is {last[-1]}" if last else ""
+    return f"upstream never published torch {minor} for {variant}{tail}"
+
+
+def cuda_of(variant: str) -> str | None:
+    """Return the CUDA version that ``variant`` names: ``cu121`` is ``12.1``, ``cpu`` is ``None``.
+
+    :raises MatrixError: no such CUDA is in the facts.
+    """
+    if variant == CPU:
+        return None
+    version = f"{variant[2:-1]}.{variant[-1:]}"
+    if version not in facts().cuda:
+        known = ", ".join(f"cu{number.replace('.', '')}" for number in facts().cuda)
+        raise MatrixError(f"{variant} is no known CUDA", fix=f"use {CPU} or one of {known}")
+    return version
+
+
+def major(version: str) -> str:
+    """Return the family of a CUDA version: ``12.8`` is of ``12``."""
+    return version.split(".", maxsplit=1)[0]
+
+
+def serves(wheels: str, asked: str) -> bool:
+    """Say whether ``wheels`` run on every host made for ``asked``: the same build, or the same CUDA major.
+
+    Source: NVIDIA CUDA compatibility, minor-version compatibility; the driver floor is the family's.
+    """
+    have, want = cuda_of(wheels), cuda_of(asked)
+    if have is None or want is None:
+        return have == want
+    return major(have) == major(want)
+
+
+def cell_facts(minor: str, wheels: str, asked: str) -> CellFacts:
+    """Return the facts of torch ``minor`` from the ``wheels`` build, asked for as ``asked``.
+
+    :raises MatrixError: upstream never published that build.
+    """
+    release, of_build = torch(minor), build(minor, wheels)
+    family = facts().families[major(of_build.cuda)] if of_build.cuda else None
+    compiler = nvcc(minor, wheels)
+    return CellFacts(
+        cuda_version=of_build.cuda,
+        asked_cuda=cuda_of(asked),
+        driver_floor=family.driver_floor if family else None,
+        require_cuda=family.require_cuda if family else None,
+        architectures=of_build.architectures,
+        cudnn=of_build.cudnn,
+        nccl=of_build.nccl,
+        nvcc=compiler,
+        missing_architectures=_missing(of_build.architectures, compiler),
+        released=release.released,
+        git=release.git,
+    )
+
+
+def nvcc(minor: str, wheels: str) -> Nvcc | None:
+    """Return the compiler for torch ``minor`` built for ``wheels``; ``None`` for CPU wheels.
+
+    CUDA 12's is a toolchain, as no wheel has a ``bin/nvcc``; CUDA 13's are wheels, pinned together by the version of
+    ``cuda-toolkit`` that torch itself pins, since a mix of releases compiles nothing ("Unsupported .version 9.5").
+
+    :raises MatrixError: no compiler is known.
+    """
+    version = build(minor, wheels).cuda
+    if version is None:
+        return None
+    toolchain = facts().families[major(version)].toolchain
+    toolkit = torch(minor).cuda_toolkit or ""
+    requirements = facts().cuda[version].nvcc_wheels.get(toolkit, ())
+    if toolchain is None and not requirements:
+        raise MatrixError(f"no CUDA {version} compiler is known for torch {minor}", fix=f"add nvcc_wheels for cuda-toolkit {toolkit} to {FACTS.name}")
+    compiler = facts().cuda[toolchain or version]
+    return Nvcc(
+        cuda=toolchain or version,
+        toolchain=f"cuda-{toolchain}" if toolchain else None,
+        requirements=() if toolchain else requirements,
+        architectures=compiler.nvcc_targets or (),
+        max_gcc=compiler.max_gcc,
+    )
+
+
+def host_compiler(compilers: Sequence[str], compiler: Nvcc | None) -> str:
+    """Return the best of an OS's ``compilers`` (best first, such as ``g++-14``) that ``compiler`` accepts.
+
+    :raises MatrixError: it accepts none of them.
+    """
+    for name in compilers:
+        if compiler is None or int(name.rpartition("-")[2]) <= compiler.max_gcc:
+            return name
+    assert compiler is not None
+    raise MatrixError(
+        f"nvcc {compiler.cuda} accepts g++ up to {compiler.max_gcc}, and the OS has {', '.join(compilers)}",
+        fix="add an older g++ of that OS to its `compilers`",
+    )
+
+
+def at_least(version: str, floor: str) -> bool:
+    """Say whether dotted ``version`` is at least ``floor``."""
+    return _numbers(version) >= _numbers(floor)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _missing(architectures: Iterable[str], compiler: Nvcc | None) -> tuple[str, ...]:
+    if compiler is None or not compiler.architectures:
+        return ()
+    return tuple(name for name in architectures if name not in compiler.architectures)

@@ -1,0 +1,90 @@
+"""The shape of ``matrix.yaml``, from which its JSON schema is generated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+SCHEMA: Final = Path(__file__).parent.parent / "matrix.schema.json"
+
+Minor = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+\.[0-9]+$", description="Major and minor version, quoted.", examples=["2.8"])]
+Variant = Annotated[str, msgspec.Meta(pattern=r"^(cpu|cu[0-9]{3})$", description="CUDA of a build, without the dot, or cpu.", examples=["cu128", "cpu"])]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9.-]*$")]
+Compiler = Annotated[str, msgspec.Meta(pattern=r"^g\+\+-[0-9]+$", examples=["g++-14"])]
+Companion = Annotated[
+    str, msgspec.Meta(pattern=r"^(torchvision|torchaudio)(==[0-9.]+)?$", description="A package that follows torch; its version comes from the facts.")
+]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Raw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mapping of ``matrix.yaml``: unknown keys are refused."""
+
+
+class System(Raw, frozen=True, kw_only=True):
+    """An operating system: its Python, glibc and compilers, and where its files come from."""
+
+    distribution: Literal["debian", "ubuntu"]
+    release: Annotated[str, msgspec.Meta(description='Quoted, such as "13" or "24.04".')]
+    suite: Name
+    python: Minor
+    glibc: Minor
+    compilers: Annotated[tuple[Compiler, ...], msgspec.Meta(min_length=1, description="Best first.")]
+    bootstrap: Literal["mmdebstrap"] | None = None
+    image: str | None = None
+    digest: Digest | None = None
+    verified: Annotated[bool, msgspec.Meta(description="Somebody has built and run images on it.")]
+
+
+class Flavour(Raw, frozen=True, kw_only=True):
+    """A flavour of images; it contains its parent."""
+
+    parent: Name | None = None
+
+
+class Row(Raw, frozen=True, kw_only=True):
+    """A torch, the CUDA of its wheels, and the OSes it is offered on."""
+
+    torch: Minor
+    cuda: Variant
+    os: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, description="The first is the default.")]
+    serves: Annotated[Variant | None, msgspec.Meta(description="CUDA of the hosts it is offered for, if not the wheels' own.")] = None
+    default: Annotated[bool, msgspec.Meta(description="The row that v<torch> names.")] = False
+    companions: Annotated[tuple[Companion, ...] | None, msgspec.Meta(description="Instead of torchvision and torchaudio.")] = None
+
+    @property
+    def short(self) -> str:
+        """The id of the row's cell on its default OS."""
+        return f"{self.torch}-{self.serves or self.cuda}"
+
+
+class Group(Raw, frozen=True, kw_only=True):
+    """A layer of CUDA wheels."""
+
+    title: str
+    wheels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, description="Globs on wheel names.")]
+
+
+class Strata(Raw, frozen=True, kw_only=True):
+    """How wheels become layers."""
+
+    own_layer_over: Annotated[int, msgspec.Meta(gt=0, description="Bytes of a wheel that gets a layer of its own.")]
+    cuda_groups: Annotated[tuple[Group, ...], msgspec.Meta(min_length=1, description="Bottom to top; the first glob decides.")]
+
+
+class MatrixFile(Raw, frozen=True, kw_only=True):
+    """matrix.yaml: the only list of what exists."""
+
+    name: Name
+    systems: Annotated[dict[str, System], msgspec.Meta(min_length=1)]
+    flavours: Annotated[dict[str, Flavour], msgspec.Meta(min_length=1)]
+    rows: Annotated[tuple[Row, ...], msgspec.Meta(min_length=1)]
+    strata: Strata
+
+
+def generate() -> str:
+    """Return the JSON schema of ``matrix.yaml``, as it is committed."""
+    schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(MatrixFile)}
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
