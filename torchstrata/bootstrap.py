@@ -1,0 +1,228 @@
+"""A Docker engine where there is none (``nox -s engine``); where one answers, nothing is changed.
+
+What is installed comes from the distribution's own packages. Debian 12's docker.io is 20.10 and has no buildx package, so
+there docker.io 26.1 and buildx 0.13.1 come from Debian 13, through a source of our own whose pin lets nothing else in; they
+need nothing newer than Debian 12's libc and runc. So does containerd: 1.7.24 loads images in two thirds of the time of
+Debian 12's 1.6.20 (2 GB in 35 s instead of 54 s), whose older Go compiler hashes without the processor's instructions for it.
+Newer ones than Debian 13's would have to come from a suite that changes every day.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from filelock import FileLock
+
+from torchstrata import engine, process
+from torchstrata.errors import BuildxError, EngineError
+
+Outcome = Literal["nothing", "buildx", "started", "installed"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Supply:
+    """Where a release of a distribution gets its engine.
+
+    :param packages: what to install.
+    :param borrowed: suite that they come from if the release's own are too old.
+    """
+
+    packages: tuple[str, ...]
+    borrowed: str | None = None
+
+
+DEBIAN: Final = ("docker.io", "docker-cli", "docker-buildx")
+UBUNTU: Final = ("docker.io", "docker-buildx")
+SUPPLIES: Final = {
+    "bookworm": Supply(packages=(*DEBIAN, "containerd"), borrowed="trixie"),
+    "trixie": Supply(packages=DEBIAN),
+    "jammy": Supply(packages=UBUNTU),
+    "noble": Supply(packages=UBUNTU),
+}
+"""By codename of the release, as in ``/etc/os-release``."""
+
+SETTINGS: Final = {"features": {"containerd-snapshotter": True}}
+CONFIG: Final = Path("/etc/torchstrata/dockerd.json")
+OTHERS_CONFIG: Final = Path("/etc/docker/daemon.json")
+DROP_IN: Final = Path("/etc/systemd/system/docker.service.d/torchstrata.conf")
+APT_SOURCE: Final = Path("/etc/apt/sources.list.d/torchstrata-engine.sources")
+APT_PIN: Final = Path("/etc/apt/preferences.d/torchstrata-engine")
+KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+LOG: Final = Path("/var/log/torchstrata-dockerd.log")
+PID_FILES: Final = {"dockerd": Path("/run/docker.pid"), "containerd": Path("/run/docker/containerd/containerd.pid")}
+SYSTEMD: Final = Path("/run/systemd/system")
+START_SECONDS: Final = 90.0
+
+
+def ensure(report: process.LineSink) -> Outcome:
+    """Make an engine with buildx answer, and return what had to be done; each thing done is one line to ``report``.
+
+    A daemon that answers is left as it is, whatever its settings.
+
+    :raises EngineError: none answers and this program cannot set one up here; the error says what a person can do.
+    :raises BuildxError: one answers, without buildx, and it cannot be installed from here.
+    """
+    found = _answering()
+    if found is not None:
+        return _complete(found, report)
+    _only_here()
+    supply = _supply()
+    with FileLock("/run/torchstrata-engine.lock"):
+        outcome: Outcome = "started" if shutil.which("dockerd") else "installed"
+        if outcome == "installed":
+            _install(supply, supply.packages, report)
+        _start(report)
+        _complete(engine.connect(), report)
+        return outcome
+
+
+def _answering() -> engine.Engine | None:
+    try:
+        return engine.connect()
+    except EngineError:
+        return None
+
+
+def _complete(found: engine.Engine, report: process.LineSink) -> Outcome:
+    """Describe the engine that answers, and add buildx to its client if that is missing."""
+    report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store; its settings are left as they are")
+    try:
+        report(f"buildx {found.buildx()} is there")
+    except BuildxError:
+        missing = tuple(name for name in _supply_for_buildx().packages if name not in {"docker.io", "containerd"})
+        _install(_supply_for_buildx(), missing, report)
+        report(f"buildx {found.buildx()} is there")
+        return "buildx"
+    return "nothing"
+
+
+def _supply_for_buildx() -> Supply:
+    try:
+        return _supply()
+    except EngineError as error:
+        raise BuildxError("the engine answers, but the docker command has no buildx", fix="install docker-buildx-plugin or docker-buildx") from error
+
+
+def _only_here() -> None:
+    """Refuse to set up an engine on this machine when another address was asked for."""
+    if engine.address() not in {"unix:///var/run/docker.sock", "unix:///run/docker.sock"}:
+        raise EngineError(f"no Docker engine answers at {engine.address()}", fix="start that engine, or unset DOCKER_HOST or the docker context")
+
+
+def _supply() -> Supply:
+    """Return where this machine gets an engine; refuse where that is not known."""
+    if platform.system() != "Linux":
+        raise EngineError("no Docker engine answers", fix="install and start Docker Desktop, OrbStack or Colima, then try again")
+    release = platform.freedesktop_os_release()
+    supply = SUPPLIES.get(release.get("VERSION_CODENAME", ""))
+    if supply is None:
+        raise EngineError("no Docker engine answers", fix=f"install Docker Engine with buildx for {release['PRETTY_NAME']} and start it")
+    if os.geteuid() != 0:
+        raise EngineError("no Docker engine answers, and only root can install one", fix="run `sudo nox -s engine`, or ask to be added to the docker group")
+    return supply
+
+
+def _install(supply: Supply, packages: tuple[str, ...], report: process.LineSink) -> None:
+    """Install packages, and nothing that they only recommend."""
+    if supply.borrowed is not None:
+        _borrow(supply, report)
+    _configure(report)
+    report(f"apt-get install {' '.join(packages)}")
+    environment = {"DEBIAN_FRONTEND": "noninteractive"}
+    if not SYSTEMD.is_dir():
+        environment["RUNLEVEL"] = "1"  # keeps invoke-rc.d from starting a daemon without our settings
+    try:
+        process.run("apt-get", "update", env=environment)
+    except process.Failed as error:
+        report(f"apt-get update: {error.what}; going on with the lists that are there")
+    process.run("apt-get", "install", "--yes", "--no-install-recommends", *packages, env=environment)
+
+
+def _borrow(supply: Supply, report: process.LineSink) -> None:
+    """Add the suite that the packages come from, pinned so that no other package is ever taken from it."""
+    archive = _archive()
+    report(f"{APT_SOURCE}: {supply.borrowed} for {', '.join(supply.packages)} only")
+    APT_SOURCE.write_text(f"Types: deb\nURIs: {archive}\nSuites: {supply.borrowed}\nComponents: main\nSigned-By: {KEYRING}\n")
+    pin = "Package: {0}\nPin: release n={1}\nPin-Priority: {2}\n"
+    APT_PIN.write_text(pin.format("*", supply.borrowed, -1) + "\n" + pin.format(" ".join(supply.packages), supply.borrowed, 900))
+
+
+def _archive() -> str:
+    """Return the address that this machine takes Debian from, as apt itself reads its sources."""
+    lines = process.run("apt-get", "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages").splitlines()
+    for line in lines:
+        address, _, label = line.partition(" ")
+        if label == "Debian":
+            return address
+    codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    raise EngineError(f"apt has no list of Debian {codename}'s packages", fix="run `apt-get update` and try again")
+
+
+def _configure(report: process.LineSink) -> None:
+    """Give a daemon of ours its settings, in files of ours; a daemon.json that somebody wrote stands alone."""
+    if OTHERS_CONFIG.exists():
+        report(f"{OTHERS_CONFIG} is yours: the daemon uses it as it is")
+        return
+    _write(CONFIG, json.dumps(SETTINGS) + "\n", report)
+    if SYSTEMD.is_dir():
+        _write(DROP_IN, f"[Service]\nExecStart=\nExecStart=dockerd -H fd:// --containerd=/run/containerd/containerd.sock --config-file={CONFIG}\n", report)
+
+
+def _write(path: Path, text: str, report: process.LineSink) -> None:
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        report(f"wrote {path}")
+
+
+def _start(report: process.LineSink) -> None:
+    """Start the daemon the way this machine starts services, and wait until it answers."""
+    _configure(report)
+    if SYSTEMD.is_dir():
+        report("systemctl start docker")
+        process.run("systemctl", "daemon-reload")
+        process.run("systemctl", "start", "docker")
+    else:
+        _start_by_hand(report)
+    _wait()
+
+
+def _start_by_hand(report: process.LineSink) -> None:
+    """Start a detached daemon; where one is starting already, leave it to that."""
+    for program, path in PID_FILES.items():
+        _forget_dead(program, path, report)
+    if PID_FILES["dockerd"].exists():
+        report("a dockerd is starting already: waiting for it")
+        return
+    settings = () if OTHERS_CONFIG.exists() else ("--config-file", CONFIG)
+    report(f"starting dockerd by hand; its log is {LOG}")
+    daemon = process.find("dockerd")
+    options = ("--start", "--background", "--output", LOG, "--pidfile", PID_FILES["dockerd"], "--exec", daemon)
+    process.run("start-stop-daemon", *options, "--", *settings)
+
+
+def _forget_dead(program: str, path: Path, report: process.LineSink) -> None:
+    """Remove the pid file of a daemon that is gone: if another program has its pid now, dockerd would refuse to start."""
+    if not path.exists():
+        return
+    executable = Path(f"/proc/{path.read_text().strip()}/exe")
+    if not executable.exists() or executable.readlink().name != program:
+        path.unlink()
+        report(f"removed {path}, left by a {program} that is gone")
+
+
+def _wait() -> None:
+    """Wait until the daemon answers."""
+    end = time.monotonic() + START_SECONDS
+    while _answering() is None:
+        if time.monotonic() > end:
+            last = LOG.read_text(errors="replace").splitlines()[-1:] if LOG.exists() else []
+            raise EngineError(f"dockerd does not answer after {START_SECONDS:.0f} s: {' '.join(last)}", fix=f"read {LOG}, or `journalctl -u docker`")
+        time.sleep(0.3)
