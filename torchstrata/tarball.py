@@ -55,7 +55,7 @@ class LayerWriter:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """What has been written, in order."""
-        return tuple(Entry(path=path, kind=kind) for path, kind in self._kinds.items())
+        return tuple(_described(path, kind) for path, kind in self._kinds.items())
 
     def __contains__(self, path: str) -> bool:
         return path in self._kinds
@@ -74,6 +74,9 @@ class LayerWriter:
         """
         self.directory(posixpath.dirname(path))
         self._header(path, "file", mode, size=size)
+        self._content(path, size, stream)
+
+    def _content(self, path: str, size: int, stream: Readable) -> None:
         left = size
         while left:
             block = stream.read(min(CHUNK, left))
@@ -88,14 +91,29 @@ class LayerWriter:
         self.directory(posixpath.dirname(path))
         self._header(path, "link", 0o777, target=target)
 
+    def add(self, member: tarfile.TarInfo, stream: Readable | None) -> None:
+        """Write a member of another layer's tar as it is: owner, mode, time, links, devices, whiteouts; nothing above it is added.
+
+        :param stream: the content of a file.
+        :raises IntegrityError: the stream is shorter, or something of that path is there already.
+        """
+        path = member.name.strip("/")
+        self._claim(path, _entry(member).kind)
+        self._put(member.tobuf(tarfile.PAX_FORMAT))
+        if stream is not None:
+            self._content(path, member.size, stream)
+
     def _header(self, path: str, kind: EntryKind, mode: int, *, size: int = 0, target: str = "") -> None:
-        if path in self._kinds:
-            raise IntegrityError(f"a layer would have /{path} twice: {self._kinds[path]} and {kind}", fix="two of its sources claim that path: leave one out")
-        self._kinds[path] = kind
+        self._claim(path, kind)
         info = tarfile.TarInfo(f"{path}/" if kind == "dir" else path)
         info.type, info.mode, info.size, info.linkname, info.mtime = TYPES[kind], mode, size, target, EPOCH
         info.uid = DEV if in_payload(path) else 0
         self._put(info.tobuf(tarfile.PAX_FORMAT))
+
+    def _claim(self, path: str, kind: EntryKind) -> None:
+        if path in self._kinds:
+            raise IntegrityError(f"a layer would have /{path} twice: {self._kinds[path]} and {kind}", fix="two of its sources claim that path: leave one out")
+        self._kinds[path] = kind
 
     def _put(self, block: bytes) -> None:
         self._pending.append(block)
@@ -184,10 +202,14 @@ def entries(tar: Readable) -> Iterator[Entry]:
 
 def _entry(member: tarfile.TarInfo) -> Entry:
     path = member.name.removeprefix("./").strip("/")
-    path = "" if path == "." else path
+    return _described("" if path == "." else path, "dir" if member.isdir() else "link" if member.issym() else "file")
+
+
+def _described(path: str, kind: EntryKind) -> Entry:
+    """Return the entry of a path; the names of whiteouts say what they hide."""
     parent, name = posixpath.split(path)
     if name == OPAQUE:
         return Entry(path=parent, kind="opaque")
     if name.startswith(WHITEOUT):
         return Entry(path=posixpath.join(parent, name.removeprefix(WHITEOUT)), kind="whiteout")
-    return Entry(path=path, kind="dir" if member.isdir() else "link" if member.issym() else "file")
+    return Entry(path=path, kind=kind)
