@@ -12,6 +12,7 @@ import queue
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from typing import IO, Final, cast
 
 from torchstrata.codec import CHUNK, Codec, Compressor, Readable
@@ -43,6 +44,9 @@ class LayerWriter:
     :param write: takes the compressed bytes, in a thread of the writer.
     """
 
+    cancelled: threading.Event
+    """Whoever sets it ends the writing soon, by a ``CancelledError``."""
+
     layer: Layer
     """The finished layer; set when the ``with`` block of :meth:`Store.layer` has ended."""
 
@@ -51,6 +55,7 @@ class LayerWriter:
         self._pump = _Pump(codec.compressor(), write)
         self._pending: list[bytes] = []
         self._size = self._unpacked = 0
+        self.cancelled = threading.Event()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -79,6 +84,8 @@ class LayerWriter:
     def _content(self, path: str, size: int, stream: Readable) -> None:
         left = size
         while left:
+            if self.cancelled.is_set():
+                raise CancelledError
             block = stream.read(min(CHUNK, left))
             if not block:
                 raise IntegrityError(f"/{path} ends {left} bytes early", fix="its source is truncated: remove it, and run again to fetch it anew")
