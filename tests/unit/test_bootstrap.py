@@ -1,0 +1,132 @@
+"""Decisions of ``nox -s engine``; the real installation and start are tested in tests/system/test_bootstrap.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchstrata import bootstrap
+from torchstrata.errors import EngineError
+
+
+@pytest.fixture(autouse=True)
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no engine answer, whether this machine has one or not."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(bootstrap, "_answering", lambda: None)
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Put the files that the bootstrap writes below a folder of the test."""
+    for name in ("CONFIG", "OTHERS_CONFIG", "DROP_IN", "SYSTEMD", "APT_SOURCE", "APT_PIN"):
+        monkeypatch.setattr(bootstrap, name, tmp_path / name)
+    return tmp_path
+
+
+def release(monkeypatch: pytest.MonkeyPatch, codename: str, *, system: str = "Linux", user: int = 0) -> None:
+    """Pretend to be on a machine with that release."""
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"VERSION_CODENAME": codename, "PRETTY_NAME": codename.title()})
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+
+
+def refuse(line: str) -> None:
+    """Fail when something is reported as done."""
+    pytest.fail(f"did something: {line}")
+
+
+@pytest.mark.parametrize(
+    ("codename", "system", "user", "fix"),
+    [
+        ("", "Darwin", 501, "Docker Desktop"),
+        ("forky", "Linux", 0, "for Forky"),
+        ("trixie", "Linux", 1000, "sudo nox -s engine"),
+    ],
+)
+def test_where_it_cannot_install_it_advises(monkeypatch: pytest.MonkeyPatch, codename: str, system: str, user: int, fix: str) -> None:
+    """macOS, other distributions and plain users get one line of advice, and nothing is done."""
+    release(monkeypatch, codename, system=system, user=user)
+    with pytest.raises(EngineError, match="no Docker engine answers") as caught:
+        bootstrap.ensure(refuse)
+    assert fix in caught.value.fix
+
+
+def test_another_address_is_never_answered_with_a_local_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DOCKER_HOST names the engine that is meant: if that is down, installing one here would not help."""
+    release(monkeypatch, "trixie")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2376")
+    with pytest.raises(EngineError, match=r"192\.0\.2\.1"):
+        bootstrap.ensure(refuse)
+
+
+@pytest.mark.parametrize("codename", ["bookworm", "trixie", "jammy", "noble"])
+def test_supported_releases_get_an_engine_and_buildx(monkeypatch: pytest.MonkeyPatch, codename: str) -> None:
+    """Each supported release brings the daemon and buildx; only Debian 12 borrows them."""
+    release(monkeypatch, codename)
+    supply = bootstrap._supply()
+    assert {"docker.io", "docker-buildx"} <= set(supply.packages)
+    assert supply.borrowed == ("trixie" if codename == "bookworm" else None)
+
+
+def test_settings_go_into_a_file_of_our_own(files: Path) -> None:
+    """The daemon of ours gets the containerd image store; a second time nothing is written."""
+    lines: list[str] = []
+    bootstrap._configure(lines.append)
+    assert json.loads((files / "CONFIG").read_text()) == {"features": {"containerd-snapshotter": True}}
+    assert not (files / "DROP_IN").exists()
+    bootstrap._configure(refuse)
+
+
+def test_settings_reach_a_service_of_systemd(files: Path) -> None:
+    """Under systemd a drop-in passes our file; the distribution's unit stays as it is."""
+    (files / "SYSTEMD").mkdir()
+    bootstrap._configure(lambda _: None)
+    assert f"--config-file={files / 'CONFIG'}" in (files / "DROP_IN").read_text()
+
+
+def test_settings_of_somebody_else_are_left_alone(files: Path) -> None:
+    """An existing daemon.json is used as it is, and nothing of ours is put beside it."""
+    (files / "OTHERS_CONFIG").write_text("{}")
+    lines: list[str] = []
+    bootstrap._configure(lines.append)
+    assert [path.name for path in files.iterdir()] == ["OTHERS_CONFIG"]
+    assert "yours" in lines[0]
+
+
+def test_borrowed_suite_gives_its_packages_and_nothing_else(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pin refuses every package of the borrowed suite but the ones that are wanted."""
+    monkeypatch.setattr(bootstrap, "_archive", lambda: "http://mirror.example/debian/")
+    bootstrap._borrow(bootstrap.SUPPLIES["bookworm"], lambda _: None)
+    assert "URIs: http://mirror.example/debian/\nSuites: trixie\n" in (files / "APT_SOURCE").read_text()
+    everything, wanted = (files / "APT_PIN").read_text().split("\n\n")
+    assert everything == "Package: *\nPin: release n=trixie\nPin-Priority: -1"
+    assert wanted.startswith("Package: docker.io docker-cli docker-buildx containerd\n")
+
+
+def test_pid_file_of_a_dead_daemon_is_removed(tmp_path: Path) -> None:
+    """A pid that nobody has, or that another program has by now, would keep dockerd from starting."""
+    path = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
+        ended.wait()
+    for pid in (str(ended.pid), str(os.getpid())):
+        path.write_text(pid)
+        lines: list[str] = []
+        bootstrap._forget_dead("dockerd", path, lines.append)
+        assert not path.exists()
+        assert "gone" in lines[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_pid_file_of_a_live_daemon_stays(tmp_path: Path) -> None:
+    """A daemon that runs keeps its pid file, whether it answers yet or not."""
+    path = tmp_path / "pid"
+    path.write_text(f"{os.getpid()}\n")
+    bootstrap._forget_dead(Path("/proc/self/exe").readlink().name, path, refuse)
+    assert path.exists()

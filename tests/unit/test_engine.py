@@ -1,0 +1,139 @@
+"""The load archive, and what is said when no engine or no buildx is there. Loads into real engines: tests/system/test_engine.py."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from torchstrata import archive, compose, engine
+from torchstrata.errors import BuildxError, EngineError
+from torchstrata.layers import Layer
+
+
+def blob(folder: Path, name: str, size: int) -> Layer:
+    """Return a layer whose blob is ``size`` bytes in ``folder``."""
+    data = name.encode() * (size // len(name))
+    digest = compose.sha256(data)
+    (folder / digest).write_bytes(data)
+    media_type = "application/vnd.oci.image.layer.v1.tar"
+    return Layer(digest=digest, diff_id=digest, size=len(data), unpacked=len(data), media_type=media_type, title=name)
+
+
+def test_chain_ids_follow_the_image_specification() -> None:
+    """The ChainID of one layer is its diffID; each further one hashes the chain below with the next diffID."""
+    first, second = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    assert archive.chain_ids([]) == ()
+    assert archive.chain_ids([first, second]) == (first, compose.sha256(f"{first} {second}".encode()))
+
+
+def test_archive_is_a_layout_with_both_indexes_and_only_the_asked_blobs(tmp_path: Path) -> None:
+    """It is a valid tar: layout marker, both stores' indexes, configs, manifests, and each asked blob once."""
+    low, high = blob(tmp_path, "low", 999), blob(tmp_path, "high", 4096)
+    images = [archive.prefix((low,)), archive.prefix((low, high))]
+    data = b"".join(archive.stream(images, [high, high], tmp_path.joinpath)) + archive.END
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        names = tar.getnames()
+        index = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
+        saved = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+        packed = tar.extractfile(f"blobs/{high.digest.replace(':', '/')}").read()  # type: ignore[union-attr]
+    assert names[:3] == ["oci-layout", "index.json", "manifest.json"]
+    assert len(names) == len(set(names)) == 3 + 4 + 1
+    assert [each["digest"] for each in index["manifests"]] == [compose.sha256(image.manifest) for image in images]
+    assert [len(each["Layers"]) for each in saved] == [1, 2]
+    assert compose.sha256(packed) == high.digest
+
+
+def test_archive_never_holds_a_whole_blob(tmp_path: Path) -> None:
+    """A large blob is passed on in chunks as it is read."""
+    large = blob(tmp_path, "large", 5 * archive.CHUNK)
+    assert max(map(len, archive.stream([archive.prefix((large,))], [large], tmp_path.joinpath))) == archive.CHUNK
+
+
+def test_prefix_images_are_the_same_in_every_run(tmp_path: Path) -> None:
+    """A prefix image of an interrupted load is found again by its digest: it depends on its layers alone."""
+    layers = (blob(tmp_path, "a", 10), blob(tmp_path, "b", 10))
+    assert archive.prefix(layers) == archive.prefix(list(layers))
+    assert archive.prefix(layers).tags == ()
+
+
+def test_silent_engine_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where nothing answers, the error names the address and the cure."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(EngineError, match=r"no Docker engine answers at unix:.*none\.sock") as caught:
+        engine.connect()
+    assert "nox -s engine" in caught.value.fix
+
+
+def test_docker_context_is_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without DOCKER_HOST, the context that the docker command would use says where the engine is."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert engine.address() == engine.DEFAULT_SOCKET
+    name = "4fc97d8ff0e5a8b8eaddcd1eadcb7d6d8c0d3c0f2f5f8c0b0d0e0a0b0c0d0e0f"
+    from docker.context.config import get_context_id  # noqa: PLC0415  # the folder of a context is named by its own hash
+
+    folder = tmp_path / "contexts" / "meta" / get_context_id(name)
+    folder.mkdir(parents=True)
+    endpoint = {"docker": {"Host": "unix:///somewhere.sock", "SkipTLSVerify": False}}
+    (folder / "meta.json").write_text(json.dumps({"Name": name, "Metadata": {}, "Endpoints": endpoint}))
+    (tmp_path / "config.json").write_text(json.dumps({"currentContext": name}))
+    assert engine.address() == "unix:///somewhere.sock"
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo 'docker: buildx is not a docker command' >&2; exit 1", "has no buildx"),
+        ("echo 'github.com/docker/buildx v0.9.1 ed00243'", "older than 0.13"),
+        ("echo 'github.com/docker/buildx unknown'", "older than 0.13"),
+    ],
+)
+def test_missing_or_old_buildx_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, message: str) -> None:
+    """A docker command without a usable buildx is told apart from an engine that is not there."""
+    _docker_command(tmp_path, script)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(BuildxError, match=message) as caught:
+        _engine().buildx()
+    assert "docker-buildx" in caught.value.fix
+
+
+@pytest.mark.parametrize("version", ["0.13.1+ds1", "v0.29.1", "v1.0.0"])
+def test_usable_buildx_says_its_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str) -> None:
+    """Versions are read as distributions and Docker write them."""
+    _docker_command(tmp_path, f"echo 'github.com/docker/buildx {version} abc'")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert _engine().buildx() == version
+
+
+@pytest.mark.parametrize(
+    ("status", "store"),
+    [([["driver-type", "io.containerd.snapshotter.v1"]], "containerd"), ([["Backing Filesystem", "extfs"], ["Supports d_type", "true"]], "classic")],
+)
+def test_image_store_is_told_by_the_driver(status: list[list[str]], store: str) -> None:
+    """The two image stores know images by different digests."""
+    found = engine.Engine(None, {"ServerVersion": "26.1.5", "DriverStatus": status})  # type: ignore[arg-type]  # it is not asked anything
+    image = archive.Loadable(config=b"config", manifest=b"manifest", tags=(), layers=())
+    assert found.store == store
+    assert found.id_of(image) == compose.sha256(b"manifest" if store == "containerd" else b"config")
+
+
+def test_free_space_of_a_remote_engine_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk of another machine cannot be seen from here."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2376")
+    assert _engine().free_space() is None
+
+
+def _engine() -> engine.Engine:
+    return engine.Engine(None, {"ServerVersion": "26.1.5", "DockerRootDir": "/"})  # type: ignore[arg-type]  # it is not asked anything
+
+
+def _docker_command(folder: Path, script: str) -> None:
+    program = folder / "docker"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
