@@ -70,7 +70,9 @@ class Torch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     triton: str | None
     torchvision: str
     torchaudio: str | None
-    """The version that works with this torch; ``None`` where none does, see ``torchaudio_note``."""
+    """The version that works with this torch; ``None`` where none is known to, see ``torchaudio_note``."""
+    torchaudio_builds: tuple[str, ...] | None
+    """Builds with which it does; ``None``: with all."""
     torchaudio_note: str | None
     cuda_toolkit: str | None
     """Version of the ``cuda-toolkit`` package that the default build pins; ``None`` before torch 2.11."""
@@ -150,6 +152,13 @@ def build(minor: str, variant: str) -> Build:
     if variant not in release.builds:
         raise MatrixError(why_not(minor, variant), fix=f"use one of {', '.join(release.builds)}, or say `serves: {variant}` beside one of the same CUDA major")
     return release.builds[variant]
+
+
+def companions(minor: str, variant: str) -> dict[str, str | None]:
+    """Return the versions of torchvision and torchaudio that go with a build; ``None`` where there is none."""
+    release = torch(minor)
+    audible = release.torchaudio_builds is None or variant in release.torchaudio_builds
+    return {"torchvision": release.torchvision, "torchaudio": release.torchaudio if audible else None}
 
 
 def why_not(minor: str, variant: str) -> str:

@@ -42,8 +42,7 @@ def companions(row: schema.Row) -> tuple[str, ...]:
 
     :raises MatrixError: it names one that does not exist for that torch.
     """
-    release = compat.torch(row.torch)
-    known = {"torchvision": release.torchvision, "torchaudio": release.torchaudio}
+    known = compat.companions(row.torch, row.cuda)
     if row.companions is None:
         return tuple(f"{name}=={version}" for name, version in known.items() if version)
     return tuple(_companion(row, asked, known) for asked in row.companions)

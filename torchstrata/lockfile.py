@@ -1,0 +1,126 @@
+"""The lock of one flavour of one torch build on one Python: exact wheels, as values and as a file.
+
+The file is a valid argument of ``pip install --require-hashes -r``; comments carry what pip does not need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from torchstrata.errors import LockError
+
+FORMAT: Final = 1
+FIELDS: Final = ("format", "build", "python", "flavour", "platform", "exclude-newer", "uv", "inputs")
+"""Fields of the header, in order; ``require`` follows, once per requirement."""
+
+_HEADER: Final = re.compile(r"# ([a-z-]+): (.+)")
+_PIN: Final = re.compile(r"(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})  # (\S+\.whl) (\d+)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pin:
+    """One wheel.
+
+    :param name: normalised name of the package.
+    :param sha256: of the file, in hex.
+    :param size: bytes of the file.
+    """
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    size: int
+
+    @property
+    def line(self) -> str:
+        """The pin as it stands in a lock."""
+        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}  # {self.filename} {self.size}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lock:
+    """Everything that a flavour of a build contains from wheels, its parents' wheels included.
+
+    :param build: such as ``2.8.0-cu128``.
+    :param python: minor version, such as ``3.13``.
+    :param platform: such as ``linux/amd64``.
+    :param requires: the requirements that the flavour adds to its parent's, as the resolver got them.
+    :param exclude_newer: RFC 3339 time; the resolver saw no file that was uploaded later.
+    :param uv: version of the resolver.
+    :param pins: sorted by name.
+    """
+
+    build: str
+    python: str
+    flavour: str
+    platform: str
+    requires: tuple[str, ...]
+    exclude_newer: str
+    uv: str
+    pins: tuple[Pin, ...]
+
+    @property
+    def inputs(self) -> str:
+        """Digest of what the lock was made from; it moves when ``matrix.yaml``, the facts or a ``requirements.in`` does."""
+        return _sha256([FORMAT, self.build, self.python, self.flavour, self.platform, self.requires])
+
+    @property
+    def digest(self) -> str:
+        """Digest of the pins, in hex: two locks with the same one install the same bytes."""
+        return _sha256([[pin.name, pin.version, pin.filename, pin.sha256, pin.size] for pin in self.pins])
+
+
+def render(lock: Lock) -> str:
+    """Return the lock as the text of its file."""
+    values = (FORMAT, lock.build, lock.python, lock.flavour, lock.platform, lock.exclude_newer, lock.uv, lock.inputs)
+    lines = [
+        "# Made by `inv lock`; not to be edited.",
+        *(f"# {field}: {value}" for field, value in zip(FIELDS, values, strict=True)),
+        *(f"# require: {requirement}" for requirement in lock.requires),
+        *(pin.line for pin in lock.pins),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def parse(text: str, where: str) -> Lock:
+    """Return the lock whose file reads ``text``.
+
+    :param where: names the file in errors.
+    :raises LockError: it is not a lock, or its header was edited.
+    """
+    lines = text.splitlines()[1:]
+    found = [match.groups() for line in lines if (match := _HEADER.fullmatch(line))]
+    header = {name: value for name, value in found if name != "require"}
+    if tuple(header) != FIELDS or header["format"] != str(FORMAT):
+        raise LockError(f"{where} is not a lock of format {FORMAT}", fix="make it anew with inv lock")
+    lock = Lock(
+        build=header["build"],
+        python=header["python"],
+        flavour=header["flavour"],
+        platform=header["platform"],
+        requires=tuple(value for name, value in found if name == "require"),
+        exclude_newer=header["exclude-newer"],
+        uv=header["uv"],
+        pins=tuple(_pin(line, where) for line in lines if not line.startswith("#")),
+    )
+    if lock.inputs != header["inputs"]:
+        raise LockError(f"{where}: its header was edited: the inputs digest does not fit", fix="make it anew with inv lock")
+    return lock
+
+
+def _pin(line: str, where: str) -> Pin:
+    match = _PIN.fullmatch(line)
+    if match is None:
+        raise LockError(f"{where}: not a pin of one wheel: {line[:80]}", fix="make it anew with inv lock")
+    name, version, sha256, filename, size = match.groups()
+    return Pin(name=name, version=version, filename=filename, sha256=sha256, size=int(size))
+
+
+def _sha256(value: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()

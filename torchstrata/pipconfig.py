@@ -1,0 +1,101 @@
+"""Where pip is configured to look: read from its files and environment, so that pip itself need not be installed.
+
+Order and names as in pip's documentation, "Configuration": global, user and site files, the file ``PIP_CONFIG_FILE`` names, then
+``PIP_*`` variables; later ones win.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+
+from torchstrata.errors import FetchError
+
+SECTIONS: Final = ("global", "install", "download")
+"""Sections of the files that apply to downloads, weakest first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipConfig:
+    """What pip would use for a download.
+
+    :param index_url: ``None``: the default package index.
+    :param timeout: seconds without an answer before a request is given up.
+    :param retries: times that a request is tried again.
+    """
+
+    index_url: str | None
+    extra_index_urls: tuple[str, ...]
+    find_links: tuple[str, ...]
+    no_index: bool
+    cert: str | None
+    client_cert: str | None
+    trusted_hosts: tuple[str, ...]
+    timeout: float
+    retries: int
+
+
+def read(environment: Mapping[str, str] = os.environ) -> PipConfig:
+    """Return pip's configuration on this machine.
+
+    :raises FetchError: one of its files is not a configuration file.
+    """
+    options: dict[str, str] = {}
+    for path in _files(environment):
+        options |= _options(path)
+    options |= {_name(key[4:]): value for key, value in environment.items() if key.startswith("PIP_") and value}
+    return PipConfig(
+        index_url=options.get("index-url"),
+        extra_index_urls=_many(options, "extra-index-url"),
+        find_links=_many(options, "find-links"),
+        no_index=options.get("no-index", "").lower() in {"1", "true", "yes", "on"},
+        cert=options.get("cert"),
+        client_cert=options.get("client-cert"),
+        trusted_hosts=_many(options, "trusted-host"),
+        timeout=float(options.get("timeout") or options.get("default-timeout") or 15),
+        retries=int(options.get("retries", "5")),
+    )
+
+
+def _files(environment: Mapping[str, str]) -> list[Path]:
+    """Return pip's configuration files, weakest first."""
+    named = environment.get("PIP_CONFIG_FILE")
+    if named == os.devnull:
+        return []
+    system = [Path(folder) / "pip.conf" for folder in platformdirs.site_config_dir("pip", appauthor=False, multipath=True).split(os.pathsep)]
+    home = Path.home()
+    return [
+        *reversed(system),
+        Path("/etc/pip.conf"),
+        home / ".pip" / "pip.conf",
+        home / ".config" / "pip" / "pip.conf",
+        platformdirs.user_config_path("pip", appauthor=False) / "pip.conf",
+        Path(sys.prefix) / "pip.conf",
+        *([Path(named)] if named else []),
+    ]
+
+
+def _options(path: Path) -> dict[str, str]:
+    """Return the options in the file at ``path``; none if there is no such file."""
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(path)
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise FetchError(f"{path} is not a pip configuration file: {str(error).splitlines()[0]}", fix="correct it, or remove it") from error
+    return {_name(key): value for section in SECTIONS if parser.has_section(section) for key, value in parser.items(section)}
+
+
+def _name(key: str) -> str:
+    return re.sub(r"[-_]+", "-", key).lower().strip("-")
+
+
+def _many(options: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(options.get(name, "").split())
