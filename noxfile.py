@@ -44,7 +44,7 @@ def _register_build(cell: matrix.Cell, name: str) -> None:
     """Make the session that builds ``cell`` under ``name``."""
 
     def build(session: nox.Session) -> None:
-        cli.build(cell.id, *session.posargs)
+        cli.build(cell.id, session.posargs)
 
     build.__doc__ = f"Build the images of {cell.id}."
     nox.session(build, name=f"build-{name}", tags=["build", f"torch-{cell.torch}", cell.cuda, cell.os.id], venv_backend="none", default=False)
@@ -56,15 +56,15 @@ for _cell in cli.cells():
 
 
 @nox.session(venv_backend="none", default=False)
-def engine(session: nox.Session) -> None:
+def engine(_: nox.Session) -> None:
     """Make a Docker engine with buildx available where there is none."""
-    cli.engine(*session.posargs)
+    cli.engine()
 
 
 @nox.session(venv_backend="none", default=False)
 def lock(session: nox.Session) -> None:
     """Lock every cell of the matrix, or those given: -- 2.8-cu121."""
-    cli.lock(*session.posargs)
+    cli.lock(session.posargs)
 
 
 @nox.session

@@ -20,6 +20,9 @@ KEPT_LINES: Final = 40
 
 LineSink = Callable[[str], None]
 
+_running: set[subprocess.Popen[bytes]] = set()
+"""Programs under way in any thread."""
+
 
 class Failed(CommandError):
     """A program ended with a status other than 0; carries the end of its output."""
@@ -100,11 +103,20 @@ def _started(
     process = subprocess.Popen(
         argv, cwd=cwd, env={**os.environ, **(env or {})}, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
+    _running.add(process)
     try:
         yield process
     except BaseException:
         _end(process)
         raise
+    finally:
+        _running.discard(process)
+
+
+def stop_all() -> None:
+    """End every program that runs in any thread; its caller sees :class:`Failed`."""
+    for process in tuple(_running):
+        _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

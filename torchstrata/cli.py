@@ -1,0 +1,102 @@
+"""What sessions and tasks call: words in, one exit code out. Light, since listing the sessions imports it; the work is in verbs.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from torchstrata import errors, matrix
+from torchstrata.matrix import Cell
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildOptions:
+    """What can be asked of a build.
+
+    :param flavour: flavours to build, with their parents; all if empty.
+    :param locked: refuse OS packages that are not to be had at their locked version.
+    :param to: write an OCI image layout there instead of loading the images into an engine.
+    :param level: of the codec; its default if ``None``.
+    """
+
+    flavour: tuple[str, ...]
+    locked: bool
+    to: Path | None
+    codec: Literal["zstd", "gzip"]
+    level: int | None
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Print an error in two lines and exit with its code; never a traceback for what a person can mend."""
+    try:
+        yield
+    except errors.TorchstrataError as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(error.code) from error
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; what was complete is kept, and the next run goes on from there\n")
+        raise SystemExit(errors.INTERRUPTED) from None
+
+
+def _verbs() -> ModuleType:
+    """Import the part that does the work, with all its libraries."""
+    from torchstrata import verbs  # noqa: PLC0415  # see the module's docstring
+
+    return verbs
+
+
+def cells() -> tuple[Cell, ...]:
+    """Return every cell of the matrix, for listing."""
+    with guarded():
+        return matrix.load().cells
+
+
+def build(cell: str, words: Sequence[str]) -> None:
+    """Build the images of a cell; ``words`` are the options that ``nox -s build-CELL -- --help`` lists."""
+    parser = argparse.ArgumentParser(prog=f"nox -s build-{cell} --", description=f"Build the images of {cell}.")
+    parser.add_argument("--flavour", action="append", default=[], help="build this flavour and its parents; more than once for more (default: all)")
+    parser.add_argument("--locked", action="store_true", help="refuse OS packages that are not to be had at their locked version")
+    parser.add_argument("--to", metavar="DIRECTORY", type=Path, help="write an OCI image layout there instead of loading the images into an engine")
+    parser.add_argument("--codec", choices=("zstd", "gzip"), default="zstd", help="compression of new layers (default: zstd)")
+    parser.add_argument("--level", type=int, default=None, help="its level (default: 3 for zstd, 6 for gzip)")
+    options = parser.parse_args(words)
+    with guarded():
+        _verbs().build(cell, BuildOptions(**vars(options) | {"flavour": tuple(options.flavour)}))
+
+
+def plan(globs: Sequence[str], *, as_json: bool) -> None:
+    """Print what a build of the cells that match would reuse and make."""
+    with guarded():
+        _verbs().plan(globs, as_json=as_json)
+
+
+def lock(globs: Sequence[str], *, check: bool = False, system: bool = False, exclude_newer: str | None = None) -> None:
+    """Write the locks of the cells that match, or of their OSes, or check all of them offline."""
+    with guarded():
+        verbs = _verbs()
+        if check:
+            verbs.check_locks()
+        elif system:
+            verbs.lock_systems(globs)
+        else:
+            verbs.lock(globs, exclude_newer)
+
+
+def cache(*, prune: bool, older_than: float | None, max_gb: float | None) -> None:
+    """Print what the content store holds, or remove what was not used for ``older_than`` days or exceeds ``max_gb`` GB."""
+    with guarded():
+        _verbs().cache(prune=prune, older_than=older_than, max_gb=max_gb)
+
+
+def engine() -> None:
+    """Make an engine available, and say what was done."""
+    with guarded():
+        _verbs().engine()

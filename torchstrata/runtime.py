@@ -1,0 +1,131 @@
+"""What an image tells its users: environment, labels and ``/etc/torchstrata``. Pure functions of a cell, a flavour and locks."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from torchstrata import compat
+from torchstrata.compose import Runtime
+from torchstrata.locks import Lock
+from torchstrata.matrix import Cell
+
+VENV: Final = "/opt/venv"
+PATH: Final = f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LIBRARIES: Final = "/opt/cuda/lib"
+CUDA_WHEELS_HOME: Final = "/opt/cuda/nvidia/cu{major}"
+"""Where the compiler wheels of CUDA 13 and newer lie."""
+
+ETC: Final = "etc/torchstrata"
+CONSTRAINTS: Final = f"/{ETC}/constraints.txt"
+
+ENTRYPOINT: Final = ("/usr/bin/tini", "-g", "--", "/usr/local/bin/torchstrata-entrypoint")
+COMMAND: Final = ("bash",)
+WORKSPACE: Final = "/workspace"
+DEV: Final = "1000:0"
+ROOT: Final = "0:0"
+"""User of the named variant (``v2.8``), whose entrypoint adopts the owner of the mounted workspace and drops root."""
+
+PORTS: Final[Mapping[str, tuple[int, ...]]] = {"jupyter": (8888,), "ssh": (22,)}
+"""TCP port of the service that a flavour adds."""
+
+PROTECTED: Final = ("torch", "torchvision", "torchaudio", "triton", "nvidia-*", "cuda-*")
+"""Distributions that an install in the container must not replace by accident."""
+
+
+def describe(cell: Cell, chain: tuple[str, ...], lock: Lock, revision: str, *, user: str = DEV) -> Runtime:
+    """Return the config of the image of ``cell`` whose flavour is the last of ``chain``.
+
+    :param chain: the flavour's parents, then itself.
+    :param lock: the flavour's lock; its date becomes the image's, so that the clock is no input.
+    :param revision: the source revision of the image's inputs.
+    :param user: numeric ``uid:gid`` that containers start as.
+    """
+    return Runtime(
+        env=environment(cell, chain),
+        labels=labels(cell, chain[-1], lock, revision),
+        user=user,
+        entrypoint=ENTRYPOINT,
+        command=COMMAND,
+        workdir=WORKSPACE,
+        ports=tuple(port for flavour in chain for port in PORTS.get(flavour, ())),
+        created=lock.exclude_newer,
+    )
+
+
+def environment(cell: Cell, chain: tuple[str, ...]) -> dict[str, str]:
+    """Return the environment of an image; ``CUDA_VERSION`` stays unset, since with it alone the NVIDIA runtime would
+    demand that very version of the driver (container-toolkit, ``cuda_image.go``).
+    """
+    env = {"PATH": PATH, "VIRTUAL_ENV": VENV, "LANG": "C.UTF-8", "PIP_CONSTRAINT": CONSTRAINTS, "UV_CONSTRAINT": CONSTRAINTS}
+    if cell.facts.cuda_version:
+        env |= {"LD_LIBRARY_PATH": LIBRARIES, "NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+        env |= {"NVIDIA_REQUIRE_CUDA": str(cell.facts.require_cuda)}
+    if "devel" in chain:
+        env |= compiler_environment(cell)
+    return env
+
+
+def compiler_environment(cell: Cell) -> dict[str, str]:
+    """Return what ``nvcc`` and ``torch.utils.cpp_extension`` need: their home, and a host compiler that nvcc accepts."""
+    nvcc = cell.facts.nvcc
+    if nvcc is None:
+        return {}
+    home = f"/opt/{nvcc.toolchain}" if nvcc.toolchain else CUDA_WHEELS_HOME.format(major=compat.major(nvcc.cuda))
+    return {"CUDA_HOME": home, "PATH": f"{VENV}/bin:{home}/bin:{PATH.partition(':')[2]}", "NVCC_PREPEND_FLAGS": f"-ccbin /usr/bin/{cell.host_compiler}"}
+
+
+def labels(cell: Cell, flavour: str, lock: Lock, revision: str) -> dict[str, str]:
+    """Return OCI's pre-defined annotation keys and ``torchstrata.*``; an absent fact has no label."""
+    facts = cell.facts
+    found = {
+        "org.opencontainers.image.title": f"{cell.id}-{flavour}",
+        "org.opencontainers.image.description": f"PyTorch {cell.version} with {_cuda_words(cell)} on {cell.os.id}, flavour {flavour}",
+        "org.opencontainers.image.version": f"{cell.version}-{cell.cuda}-{cell.os.id}-{flavour}",
+        "org.opencontainers.image.revision": revision,
+        "org.opencontainers.image.created": lock.exclude_newer,
+        "torchstrata.cell": cell.id,
+        "torchstrata.flavour": flavour,
+        "torchstrata.lock": lock.digest,
+        "torchstrata.os": cell.os.id,
+        "torchstrata.python": cell.os.python,
+        "torchstrata.torch": cell.version,
+        "torchstrata.cuda": facts.cuda_version,
+        "torchstrata.cuda.asked": facts.asked_cuda,
+        "torchstrata.driver.floor": facts.driver_floor,
+        "torchstrata.architectures": " ".join(f"sm_{name.replace('.', '')}" for name in facts.architectures),
+        "torchstrata.architectures.nvcc-lacks": " ".join(f"sm_{name.replace('.', '')}" for name in facts.missing_architectures),
+        "torchstrata.nvcc": facts.nvcc.cuda if facts.nvcc else None,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _cuda_words(cell: Cell) -> str:
+    facts = cell.facts
+    if facts.cuda_version is None:
+        return "no CUDA"
+    return f"CUDA {facts.cuda_version}" + (f" (for hosts of CUDA {facts.asked_cuda})" if facts.asked_cuda != facts.cuda_version else "")
+
+
+def constraints(lock: Lock) -> str:
+    """Return pins of torch and everything that its CUDA build consists of, for pip and uv."""
+    head = "# torch and its libraries, as this image was tested; see the guide for users to override one on purpose\n"
+    return head + "".join(f"{pin.name}=={pin.version}\n" for pin in lock.pins if _protected(pin.name))
+
+
+def _protected(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in PROTECTED)
+
+
+def files(runtime: Runtime, lock: Lock) -> dict[str, str]:
+    """Return path and content of the files of the facts layer."""
+    document: dict[str, Any] = {
+        "labels": dict(runtime.labels),
+        "packages": {pin.name: pin.version for pin in lock.pins},
+    }
+    return {
+        f"{ETC}/image.json": json.dumps(document, indent=2, sort_keys=True) + "\n",
+        f"{ETC}/constraints.txt": constraints(lock),
+    }

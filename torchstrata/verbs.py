@@ -1,0 +1,150 @@
+"""The verbs behind sessions and tasks: each puts modules together and shows what came out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from torchstrata import bootstrap, disk, layout, locks, matrix, osparts, progress
+from torchstrata import engine as engines
+from torchstrata import plan as plans
+from torchstrata.build import Builder, Composed
+from torchstrata.cli import BuildOptions
+from torchstrata.codec import Codec
+from torchstrata.errors import LockError
+from torchstrata.matrix import Cell
+from torchstrata.plan import Plan, Planner
+from torchstrata.store import Store
+
+LEVELS: Final = {"zstd": 3, "gzip": 6}
+"""Default levels: see docs/design.md for the measurements."""
+
+
+def build(cell: str, options: BuildOptions) -> None:
+    """Build the images of one cell, and load them into the engine or write them to a directory."""
+    planner = _planner(Codec(name=options.codec, level=options.level or LEVELS[options.codec]), locked=options.locked)
+    chosen = matrix.select(planner.matrix, cell)
+    plan = planner.plan(chosen, options.flavour or list(planner.matrix.flavours))
+    engine = None if options.to else engines.connect()
+    started = time.monotonic()
+    with progress.reporter() as reporter:
+        for line in (*(note for one in chosen for note in notes(one)), *drifts(plan), disk.check(plan, planner.store, engine)):
+            reporter.say(line)
+        builder = Builder(matrix=planner.matrix, store=planner.store, codec=planner.codec, reporter=reporter, engine=engine, locked=options.locked)
+        composed = builder.build(plan)
+        if options.to:
+            layout.write(options.to, [one.loadable for one in composed], planner.store)
+        reporter.show(closing(plan, composed))
+        reporter.say(f"{len(composed)} images in {time.monotonic() - started:.1f} s")
+
+
+def notes(cell: Cell) -> list[str]:
+    """Return what a user of the cell should know before it is built, one line each."""
+    facts, lines = cell.facts, []
+    if facts.asked_cuda != facts.cuda_version:
+        lines.append(
+            f"{cell.short}: upstream has no torch {cell.torch} for CUDA {facts.asked_cuda}; the {cell.wheels} wheels serve its hosts"
+            f" (minor-version compatibility, any driver >= {facts.driver_floor})"
+        )
+    if facts.nvcc and facts.missing_architectures:
+        lacking = ", ".join(facts.missing_architectures)
+        lines.append(f"{cell.short}: nvcc {facts.nvcc.cuda} cannot compile for compute capability {lacking}, for which torch has kernels")
+    if not cell.os.verified:
+        lines.append(f"{cell.id}: unverified: nobody has built and run images on {cell.os.id} yet")
+    return lines
+
+
+def drifts(plan: Plan) -> list[str]:
+    """Return a line for each OS part in the store that has other versions than its lock."""
+    return [f"{item.title}: not as locked: {item.part.notes['drift']}" for item in plan.items() if item.part and "drift" in item.part.notes]
+
+
+def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
+    """Return the closing table: image, layers reused and made, size, digest."""
+    made = {item.identity for item in plan.missing()}
+    view = Table("image", "layers", "reused", "made", "size", "digest", header_style="bold", box=None, pad_edge=False)
+    for one in composed:
+        new = sum(item.identity in made for item in one.plan.items)
+        layers = len(one.image.layers)
+        view.add_row(one.tags[0], str(layers), str(len(one.plan.items) - new), str(new), progress.size(one.image.size), one.image.digest[7:19])
+    return view
+
+
+def plan(globs: Sequence[str], *, as_json: bool) -> None:
+    """Print the plan for the cells that match, as a table or as JSON."""
+    planner = _planner(Codec())
+    found = planner.plan(matrix.select(planner.matrix, *globs), list(planner.matrix.flavours))
+    console = Console()
+    if as_json:
+        console.print_json(json.dumps(plans.document(found)))
+    else:
+        console.print(plans.table(found))
+        console.print(disk.check(found, planner.store, None), highlight=False)
+
+
+def lock(globs: Sequence[str], exclude_newer: str | None) -> None:
+    """Resolve and write locks.
+
+    :raises LockError: some could not be resolved; the others are written.
+    """
+    table = matrix.load()
+    console = Console(soft_wrap=True, highlight=False)
+    outcome = locks.write(table, matrix.select(table, *globs), exclude_newer=exclude_newer, on_line=console.print)
+    console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(outcome.failed)} builds failed")
+    for cell, error in outcome.failed.items():
+        raise LockError(f"{cell}: {error.what}", fix=error.fix)
+
+
+def lock_systems(globs: Sequence[str]) -> None:
+    """Ask apt for today's solution of the OSes of the cells that match, and write their locks where packages have moved."""
+    table = matrix.load()
+    systems = {cell.os.id: cell.os for cell in matrix.select(table, *globs) if cell.os.bootstrap}
+    with progress.reporter() as reporter, reporter.step("os", ", ".join(systems)) as step:
+        written = osparts.relock(tuple(systems.values()), tuple(table.flavours), Store.open(), Codec(), on_line=step.note)
+        for path in written:
+            reporter.say(f"{path.relative_to(matrix.ROOT)} written")
+        reporter.say(f"{len(written)} of {len(systems)} OS locks moved")
+
+
+def check_locks() -> None:
+    """Check every committed lock against its inputs, offline.
+
+    :raises LockError: the first that is wrong; all are printed.
+    """
+    problems = locks.check(matrix.load())
+    for problem in problems:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(problem.what)
+    if problems:
+        raise LockError(f"{len(problems)} locks do not match their inputs", fix=problems[0].fix)
+    Console().print("all locks match their inputs")
+
+
+def cache(*, prune: bool, older_than: float | None, max_gb: float | None) -> None:
+    """Show the content store, or prune it."""
+    store, console = Store.open(), Console(highlight=False)
+    if prune:
+        age = timedelta(days=older_than) if older_than is not None else None
+        freed = store.prune(older_than=age, max_bytes=int(max_gb * 1e9) if max_gb is not None else None)
+        console.print(f"{progress.size(freed)} freed in {store.root}")
+        return
+    usage = store.usage()
+    view = Table("part", "size", "last used", header_style="bold", box=None, pad_edge=False)
+    for kept in usage.parts:
+        view.add_row(kept.title, progress.size(kept.size), f"{kept.age / 86400:.1f} days ago")
+    console.print(view)
+    console.print(f"{progress.size(usage.size)} in {store.root}, of it downloads {progress.size(usage.downloads)}")
+
+
+def engine() -> None:
+    """Make an engine available."""
+    bootstrap.ensure(Console(soft_wrap=True, highlight=False).print)
+
+
+def _planner(codec: Codec, *, locked: bool = False) -> Planner:
+    return Planner(matrix=matrix.load(), store=Store.open(), codec=codec, locked=locked)
