@@ -71,16 +71,20 @@ def ensure(report: process.LineSink) -> Outcome:
     """
     found = _answering()
     if found is not None:
+        report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store: left as it is")
         return _complete(found, report)
     _only_here()
     supply = _supply()
     with FileLock("/run/torchstrata-engine.lock"):
-        outcome: Outcome = "started" if shutil.which("dockerd") else "installed"
-        if outcome == "installed":
+        missing = shutil.which("dockerd") is None
+        _configure(report)
+        if missing:
             _install(supply, supply.packages, report)
         _start(report)
-        _complete(engine.connect(), report)
-        return outcome
+    found = engine.connect()
+    report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store")
+    _complete(found, report)
+    return "installed" if missing else "started"
 
 
 def _answering() -> engine.Engine | None:
@@ -91,23 +95,19 @@ def _answering() -> engine.Engine | None:
 
 
 def _complete(found: engine.Engine, report: process.LineSink) -> Outcome:
-    """Describe the engine that answers, and add buildx to its client if that is missing."""
-    report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store; its settings are left as they are")
+    """Add what the client side of an engine lacks: buildx, and the docker command itself."""
     try:
         report(f"buildx {found.buildx()} is there")
-    except BuildxError:
-        missing = tuple(name for name in _supply_for_buildx().packages if name not in {"docker.io", "containerd"})
-        _install(_supply_for_buildx(), missing, report)
+    except BuildxError as error:
+        try:
+            supply = _supply()
+        except EngineError:
+            raise error from None
+        command = () if shutil.which("docker") else ("docker-cli",)
+        _install(supply, ("docker-buildx", *(name for name in command if name in supply.packages)), report)
         report(f"buildx {found.buildx()} is there")
         return "buildx"
     return "nothing"
-
-
-def _supply_for_buildx() -> Supply:
-    try:
-        return _supply()
-    except EngineError as error:
-        raise BuildxError("the engine answers, but the docker command has no buildx", fix="install docker-buildx-plugin or docker-buildx") from error
 
 
 def _only_here() -> None:
@@ -132,8 +132,7 @@ def _supply() -> Supply:
 def _install(supply: Supply, packages: tuple[str, ...], report: process.LineSink) -> None:
     """Install packages, and nothing that they only recommend."""
     if supply.borrowed is not None:
-        _borrow(supply, report)
-    _configure(report)
+        _borrow(supply.borrowed, packages, report)
     report(f"apt-get install {' '.join(packages)}")
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
     if not SYSTEMD.is_dir():
@@ -145,13 +144,13 @@ def _install(supply: Supply, packages: tuple[str, ...], report: process.LineSink
     process.run("apt-get", "install", "--yes", "--no-install-recommends", *packages, env=environment)
 
 
-def _borrow(supply: Supply, report: process.LineSink) -> None:
+def _borrow(suite: str, packages: tuple[str, ...], report: process.LineSink) -> None:
     """Add the suite that the packages come from, pinned so that no other package is ever taken from it."""
     archive = _archive()
-    report(f"{APT_SOURCE}: {supply.borrowed} for {', '.join(supply.packages)} only")
-    APT_SOURCE.write_text(f"Types: deb\nURIs: {archive}\nSuites: {supply.borrowed}\nComponents: main\nSigned-By: {KEYRING}\n")
+    report(f"{APT_SOURCE}: {suite} for {', '.join(packages)} only")
+    APT_SOURCE.write_text(f"Types: deb\nURIs: {archive}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n")
     pin = "Package: {0}\nPin: release n={1}\nPin-Priority: {2}\n"
-    APT_PIN.write_text(pin.format("*", supply.borrowed, -1) + "\n" + pin.format(" ".join(supply.packages), supply.borrowed, 900))
+    APT_PIN.write_text(pin.format("*", suite, -1) + "\n" + pin.format(" ".join(packages), suite, 900))
 
 
 def _archive() -> str:
@@ -184,7 +183,6 @@ def _write(path: Path, text: str, report: process.LineSink) -> None:
 
 def _start(report: process.LineSink) -> None:
     """Start the daemon the way this machine starts services, and wait until it answers."""
-    _configure(report)
     if SYSTEMD.is_dir():
         report("systemctl start docker")
         process.run("systemctl", "daemon-reload")
