@@ -6,19 +6,17 @@ of local sources are used where they are. Downloads go on where they broke off, 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
 import random
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 import httpx2
 from filelock import FileLock, Timeout
@@ -73,7 +71,7 @@ class _Job:
         while True:
             before = done()
             try:
-                return attempt()
+                return _abandonable(attempt, self.cancelled)
             except (httpx2.TransportError, _Again) as error:
                 failures = 1 if done() > before else failures + 1
                 if failures > self.config.retries:
@@ -81,8 +79,8 @@ class _Job:
                 self._pause(failures, error)
 
     def _pause(self, failures: int, error: Exception) -> None:
-        wait = min(LONGEST_PAUSE, 0.25 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311  # jitter, no secret
-        if self.cancelled.wait(max(wait, error.after if isinstance(error, _Again) else 0)):
+        pause = min(LONGEST_PAUSE, 0.25 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311  # jitter, no secret
+        if self.cancelled.wait(max(pause, error.after if isinstance(error, _Again) else 0)):
             raise CancelledError from error
 
 
@@ -280,7 +278,7 @@ def _receive(job: _Job, link: Link, part: _Partial) -> None:
     if part.size == job.pin.size:
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={part.size}-"} if part.size else {})
-    with job.client.get_stream(link.url_without_fragment, headers=headers) as response, _watching(response, job.cancelled):
+    with job.client.get_stream(link.url_without_fragment, headers=headers) as response:
         _check_status(response, link)
         goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {part.size}-")
         if not goes_on:
@@ -289,13 +287,13 @@ def _receive(job: _Job, link: Link, part: _Partial) -> None:
             file = part.path.open("ab" if goes_on else "wb", buffering=0)
         with file:
             for chunk in response.iter_raw(CHUNK):
+                if job.cancelled.is_set():
+                    raise CancelledError
                 with disk(part.path):
                     file.write(chunk)
                 part.count(chunk)
-                if job.cancelled.is_set() or part.size > job.pin.size:
+                if part.size > job.pin.size:
                     break
-    if job.cancelled.is_set():
-        raise CancelledError
     if part.size < job.pin.size:
         raise _Again(f"hung up after {part.size} of {job.pin.size} bytes")
 
@@ -309,37 +307,24 @@ def _check_status(response: httpx2.Response, link: Link) -> None:
         raise FetchError(f"{link.redacted}: HTTP status {status}", fix="check credentials (netrc or the index URL) and that the file still exists there")
 
 
-@contextlib.contextmanager
-def _watching(response: httpx2.Response, cancelled: threading.Event) -> Iterator[None]:
-    """End a response whose sender is silent as soon as ``cancelled`` is set, not after pip's timeout.
+def _abandonable(work: Callable[[], T], cancelled: threading.Event) -> T:
+    """Run ``work`` in a thread of its own, and leave it behind as soon as ``cancelled`` is set: its server may be silent for long.
 
     :raises CancelledError: it was set.
     """
-    ended = threading.Event()
+    outcome: Future[T] = Future()
 
-    def watch() -> None:
-        while not ended.wait(WATCH):
-            if cancelled.is_set():
-                _hang_up(response)
-                return
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+            outcome.set_exception(error)
 
-    threading.Thread(target=watch, name="watch", daemon=True).start()
-    try:
-        yield
-    except httpx2.TransportError as error:
-        if cancelled.is_set():
-            raise CancelledError from error
-        raise
-    finally:
-        ended.set()
-
-
-def _hang_up(response: httpx2.Response) -> None:
-    stream: Any = response.extensions.get("network_stream")
-    connection = stream.get_extra_info("socket") if stream else None
-    with contextlib.suppress(OSError):  # it may have ended by itself
-        if connection:
-            connection.shutdown(socket.SHUT_RDWR)
+    threading.Thread(target=run, name="request", daemon=True).start()
+    while not cancelled.is_set():
+        if outcome in wait([outcome], timeout=WATCH).done:
+            return outcome.result()
+    raise CancelledError
 
 
 def _other_bytes(pin: Pin, where: str) -> IntegrityError:
