@@ -1,0 +1,25 @@
+"""Whether this image has code for the GPUs. A process of its own: starting up the driver can take a second."""
+
+from __future__ import annotations
+
+from container import facts, gpu, notices
+
+
+def main(arguments: list[str]) -> int:
+    """Print what does not fit; return 1 then, else 0."""
+    del arguments
+    image = facts.read()
+    if image is None or not image.architectures:
+        return 0
+    try:
+        found = gpu.capabilities()
+    except gpu.CudaError as error:
+        notices.warn(f"the GPU does not answer: {error}", "torchstrata-doctor says more")
+        return 1
+    if not found:
+        notices.warn("a driver is here but no GPU is visible", "start with --gpus all, and look at CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES")
+        return 1
+    problem = gpu.judge_generations(found, image)
+    if problem:
+        notices.warn(problem.what, problem.fix)
+    return 1 if problem else 0

@@ -1,0 +1,23 @@
+"""One line for a person, on standard error, so that a command's own output stays as it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def warn(what: str, fix: str = "") -> None:
+    """Print what is wrong and, after a dash, what cures it."""
+    _line(f"{what} - {fix}" if fix else what)
+
+
+def inform(what: str) -> None:
+    """Print a fact, unless ``TORCHSTRATA_QUIET=1``."""
+    if os.environ.get("TORCHSTRATA_QUIET") != "1":
+        _line(what)
+
+
+def _line(text: str) -> None:
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    sys.stderr.write(f"torchstrata: {printable}\n")
+    sys.stderr.flush()

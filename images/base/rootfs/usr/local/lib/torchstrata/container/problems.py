@@ -1,0 +1,12 @@
+"""What is wrong and what to do about it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """Two halves of one line: what does not work, and what to do."""
+
+    what: str
+    fix: str

@@ -1,0 +1,213 @@
+"""An SSH server for the container's own user: keys only, host keys that stay, no root."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from container import mounts, notices, ports, services, state
+from container.workspace import WORKSPACE
+
+PROGRAM: Final = Path("/usr/sbin/sshd")
+SESSION_PROGRAM: Final = Path("/usr/lib/openssh/sshd-session")
+"""There from OpenSSH 9.8 on, the first version with penalties for addresses."""
+
+PORT, SPARE_PORT = 22, 2222
+SECRET_KEYS: Final = Path("/run/secrets/authorized_keys")
+OF_USER: Final = Path(".ssh/authorized_keys")
+GIVEN_KEYS: Final = "authorized_keys"
+CONFIG: Final = "sshd_config"
+
+KEY_TYPES: Final = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
+HOST_KEYS: Final = {"ed25519": (), "rsa": ("-b", "3072")}
+"""Kinds of host keys and how they are made; DSA is gone from OpenSSH, ECDSA adds nothing."""
+
+
+def plan(given: Mapping[str, str], home: Path) -> services.Service | None:
+    """Return the service if somebody's key was given, and write those of the environment; None where SSH is off."""
+    accepted, refused = authorized(given.get("SSH_PUBLIC_KEY", ""))
+    for why in refused:
+        notices.warn(f"SSH_PUBLIC_KEY: {why}", "give lines such as 'ssh-ed25519 AAAA... name', as in ~/.ssh/id_ed25519.pub")
+    state.write(GIVEN_KEYS, "".join(f"{line}\n" for line in accepted))
+    files = [path for path in (SECRET_KEYS, home / OF_USER) if _has_keys(path)]
+    if not accepted and not files and not refused:
+        notices.inform(f"SSH is off: no public key (SSH_PUBLIC_KEY, {SECRET_KEYS} or ~/{OF_USER})")
+        return None
+    port, obstacle = choose_port(given.get("SSH_PORT", ""))
+    service = services.Service("ssh", port, "ssh")
+    if not accepted and not files:
+        return services.refuse(service, "none of the given keys is valid", "correct SSH_PUBLIC_KEY")
+    return services.refuse(service, f"port {port} is {obstacle}", "set SSH_PORT") if obstacle else service
+
+
+def authorized(text: str) -> tuple[list[str], list[str]]:
+    """Return the valid lines of ``text``, and for each other one what is wrong with it; neither quotes a key."""
+    accepted, refused = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        trouble = _trouble(line)
+        if trouble == "a private key":
+            return accepted, [*refused, "it holds a private key, which nobody else may have; it is ignored"]
+        if trouble:
+            refused.append(f"line {number} is {trouble} and is ignored")
+        else:
+            accepted.append(line.strip())
+    return accepted, refused
+
+
+def choose_port(asked: str) -> tuple[int, str]:
+    """Return the port to listen on and, where it cannot be bound, why."""
+    wanted = ports.number("SSH_PORT", asked, PORT)
+    obstacle = ports.obstacle(wanted)
+    if obstacle == "not permitted" or (obstacle and wanted == PORT and not asked):
+        notices.warn(f"port {wanted} is {obstacle} here: SSH listens on {SPARE_PORT}", f"publish that one: -p 2222:{SPARE_PORT}")
+        return SPARE_PORT, ports.obstacle(SPARE_PORT)
+    return wanted, obstacle
+
+
+def prepare(service: services.Service, home: Path) -> tuple[str, ...]:
+    """Make what sshd needs (host keys, configuration) and return how it is started."""
+    keys = host_keys(keeper(home, mounts.read()))
+    state.write(CONFIG, configuration(service.port, keys, penalties=SESSION_PROGRAM.exists(), root=os.getuid() == 0))
+    return (str(PROGRAM), "-D", "-e", "-f", str(state.STATE / CONFIG))
+
+
+def keeper(home: Path, mounted: tuple[mounts.Mount, ...]) -> Path:
+    """Return where host keys outlive the container: the home if it is a volume, else the workspace if it is one."""
+    if not mounts.at(str(home), mounted) and mounts.at(str(WORKSPACE), mounted) and os.access(WORKSPACE, os.W_OK):
+        return WORKSPACE / ".torchstrata/ssh"
+    return home / ".config/torchstrata/ssh"
+
+
+def host_keys(directory: Path, working: Path = state.STATE / "ssh") -> tuple[Path, ...]:
+    """Return the host keys, private copies of those in ``directory``; make those that it lacks, all at once."""
+    working.mkdir(mode=0o700, exist_ok=True)
+    for kind in HOST_KEYS:
+        _fetch(directory / _name(kind), working / _name(kind))
+    making = {kind: _make(kind, working / _name(kind)) for kind in HOST_KEYS if not (working / _name(kind)).exists()}
+    made = [kind for kind, process in making.items() if process.wait() == 0]
+    _keep(made, directory, working)
+    return tuple(working / _name(kind) for kind in HOST_KEYS if (working / _name(kind)).exists())
+
+
+def fingerprint(public_key: str) -> str:
+    """Return the fingerprint of a public key line as ``ssh-keygen -l`` prints it."""
+    digest = hashlib.sha256(base64.b64decode(public_key.split()[1])).digest()
+    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
+def welcome(service: services.Service) -> list[str]:
+    """Return the lines for when SSH answers: where, and by which host keys to know it."""
+    found = sorted((state.STATE / "ssh").glob("*.pub"))
+    keys = [(path.name.split("_")[3], fingerprint(path.read_text(encoding="ascii"))) for path in found]
+    return [f"SSH is ready on port {service.port} for user dev", *(f"SSH host key {kind}: {digest}" for kind, digest in (_tidy(key) for key in keys))]
+
+
+def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: bool) -> str:
+    """Return the configuration of sshd (sshd_config(5)).
+
+    :param penalties: whether this sshd knows penalties: they would lock out everybody behind one address.
+    :param root: the user is root of a user namespace.
+    """
+    lines = [
+        f"Port {port}",
+        *(f"HostKey {key}" for key in keys),
+        f"AuthorizedKeysFile {state.STATE / GIVEN_KEYS} {SECRET_KEYS} %h/{OF_USER}",
+        "AuthenticationMethods publickey",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        f"PermitRootLogin {'prohibit-password' if root else 'no'}",
+        "MaxAuthTries 20",
+        "LoginGraceTime 60",
+        "UsePAM no",
+        "StrictModes no",
+        "PermitUserEnvironment no",
+        "X11Forwarding no",
+        "AllowTcpForwarding yes",
+        "AllowAgentForwarding yes",
+        "PermitTunnel no",
+        "GatewayPorts no",
+        "ClientAliveInterval 60",
+        "PrintMotd no",
+        "PrintLastLog no",
+        "UseDNS no",
+        "PidFile none",
+        "LogLevel INFO",
+        "Subsystem sftp /usr/lib/openssh/sftp-server",
+    ]
+    return "".join(f"{line}\n" for line in [*lines, *(["PerSourcePenalties no"] if penalties else [])])
+
+
+def _tidy(key: tuple[str, str]) -> tuple[str, str]:
+    return key[0].removesuffix(".pub"), key[1]
+
+
+def _trouble(line: str) -> str:
+    """Return what is wrong with a line of authorized_keys, options allowed; empty if nothing is."""
+    if "PRIVATE KEY" in line:
+        return "a private key"
+    words = line.split()
+    at = next((index for index, word in enumerate(words) if word.startswith(KEY_TYPES)), None)
+    if at is None or at + 1 >= len(words):
+        return "not a public key"
+    try:
+        blob = base64.b64decode(words[at + 1], validate=True)
+    except (binascii.Error, ValueError):
+        return "damaged"
+    kind = words[at].encode()
+    return "" if blob[4 : 4 + len(kind)] == kind and len(blob) > 2 * len(kind) else "damaged"
+
+
+def _has_keys(path: Path) -> bool:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        notices.warn(f"{path} cannot be read: {error.strerror}", "let the container's user read it")
+        return False
+    return any(line.strip() and not line.lstrip().startswith("#") for line in lines)
+
+
+def _name(kind: str) -> str:
+    return f"ssh_host_{kind}_key"
+
+
+def _make(kind: str, path: Path) -> subprocess.Popen[bytes]:
+    command = ["/usr/bin/ssh-keygen", "-q", "-t", kind, *HOST_KEYS[kind], "-N", "", "-C", "torchstrata", "-f", str(path)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+
+def _fetch(kept: Path, working: Path) -> None:
+    """Copy a kept host key, with the mode that sshd wants, which volumes cannot always hold."""
+    if working.exists() or not kept.exists():
+        return
+    try:
+        state.write(f"ssh/{working.name}", kept.read_text(encoding="ascii"))
+        public = subprocess.run(["/usr/bin/ssh-keygen", "-y", "-P", "", "-f", working], capture_output=True, check=True, stdin=subprocess.DEVNULL)
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        notices.warn(f"host key {kept} cannot be used and is made anew", "clients will ask to accept the new one")
+        working.unlink(missing_ok=True)
+        return
+    state.write(f"ssh/{working.name}.pub", public.stdout.decode("ascii"), mode=0o644)
+
+
+def _keep(kinds: list[str], directory: Path, working: Path) -> None:
+    """Copy new host keys to where they outlive the container."""
+    try:
+        if kinds:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in (f"{_name(kind)}{suffix}" for kind in kinds for suffix in ("", ".pub")):
+            target = directory / name
+            target.touch(mode=0o600)
+            target.chmod(0o644 if name.endswith(".pub") else 0o600)
+            target.write_bytes((working / name).read_bytes())
+    except OSError as error:
+        notices.warn(f"SSH host keys cannot be kept in {directory}: {error.strerror}", "clients will see new ones at the next start")

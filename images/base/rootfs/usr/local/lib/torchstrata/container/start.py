@@ -1,0 +1,90 @@
+"""The start of a container, as PID 1: from whoever it was started as and whatever is mounted to a command under an init."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final, NoReturn
+
+from container import adoption, authorities, environment, hooks, limits, notices, preflight, state, users, workspace
+
+INIT: Final = "/usr/bin/tini"
+MAIN: Final = Path(__file__).parents[1]
+SERVE: Final = (sys.executable, "-I", "-S", str(MAIN), "serve")
+SHELL: Final = ("bash",)
+NO_GPU: Final = 69
+"""Exit status where a GPU is required and none fits, EX_UNAVAILABLE of sysexits.h."""
+
+NOTHING_RUNS: Final = 78
+"""Exit status where no service can run, EX_CONFIG."""
+
+
+def main(arguments: list[str]) -> int:
+    """Prepare the container, then become its init with the command, or with the services where none was given.
+
+    :return: only where the start is refused: the exit status.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as PID 1 we would not get it otherwise
+    if os.getuid() == 0:
+        refused = adoption.adopt(arguments)
+        if refused:
+            return refused
+    given = dict(os.environ)
+    private = state.prepare()
+    if not private:
+        notices.warn("/tmp cannot be written: no services, no names for users", "add --tmpfs /tmp")
+    variables = _environment(given) if private else environment.public(given)
+    writable = workspace.prepare()
+    _advise_on_installing()
+    if not preflight.run(variables):
+        return NO_GPU
+    hooks.run(variables)
+    command = arguments or (_services(given, variables, keep=writable) if private else [])
+    return _become(command, variables, private=private) if command else NOTHING_RUNS
+
+
+def _environment(given: dict[str, str]) -> dict[str, str]:
+    """Return the container's environment: what was given, less secrets, and what follows from user, limits and authorities."""
+    variables = environment.public(given)
+    variables |= users.environment(users.identify(given), given)
+    variables |= limits.thread_environment(variables)
+    return variables | authorities.environment(variables)
+
+
+def _services(given: dict[str, str], variables: dict[str, str], *, keep: bool) -> list[str]:
+    """Plan the services that this image has; return the command that runs them, a shell where the image has none."""
+    del keep
+    from container import jupyter, services, ssh  # noqa: PLC0415  # not needed for a command
+
+    wanted = given.get("TORCHSTRATA_SERVICES", "jupyter ssh").replace(",", " ").split()
+    installed = {"jupyter": jupyter.PROGRAM.exists(), "ssh": ssh.PROGRAM.exists()}
+    if not any(installed.values()):
+        return list(SHELL)
+    planned = []
+    if installed["jupyter"] and "jupyter" in wanted:
+        planned.append(jupyter.plan(given))
+    if installed["ssh"] and "ssh" in wanted:
+        planned += filter(None, [ssh.plan(given, Path(variables["HOME"]))])
+    services.remember(planned)
+    if all(service.refused for service in planned):
+        notices.warn("no service can run: the container ends here", "give a command, or what the lines above ask for")
+        return []
+    return list(SERVE)
+
+
+def _advise_on_installing(packages: Path = Path("/opt/venv")) -> None:
+    if packages.exists() and not os.access(packages, os.W_OK):
+        if os.statvfs(packages).f_flag & os.ST_RDONLY:
+            return
+        notices.inform(f"pip cannot install as {os.getuid()}:{os.getgid()}: use --user {os.getuid()}:0 or --group-add 0")
+
+
+def _become(command: list[str], variables: dict[str, str], *, private: bool) -> NoReturn:
+    """Become the init, whose environment is the container's, and let it start the command."""
+    if private:
+        state.write(state.INIT, str(os.getpid()), mode=0o644)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    os.execve(INIT, [INIT, "-s", "-g", "--", *command], variables)  # noqa: S606

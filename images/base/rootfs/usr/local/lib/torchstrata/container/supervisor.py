@@ -1,0 +1,160 @@
+"""Keep services running: start, prefix their output, restart with backoff, explain memory kills, end within seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Final
+
+from container import limits, processes
+
+INTERVAL: Final = 0.1
+LONGEST_PAUSE: Final = 60.0
+GOOD_RUN: Final = 60.0
+"""Seconds after which a service counts as healthy, so that its next failure starts the pauses anew."""
+
+GRACE: Final = 1.2
+"""Seconds between SIGTERM and SIGKILL; with the engine's own work a stop stays under 2 s."""
+
+PROC: Final = Path("/proc")
+
+
+class Log:
+    """Standard output, shared by everybody line by line; secrets are blotted out."""
+
+    def __init__(self, stream: IO[str] = sys.stdout, secrets: Sequence[str] = ()) -> None:
+        self._stream = stream
+        self._secrets = secrets
+        self._lock = threading.Lock()
+
+    def say(self, line: str, source: str = "torchstrata") -> None:
+        """Write one line of ``source``."""
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        self.announce(line, source)
+
+    def announce(self, line: str, source: str = "torchstrata") -> None:
+        """Write one line of ``source`` as it is."""
+        with self._lock, contextlib.suppress(BrokenPipeError):
+            self._stream.write(f"{source}: {line}\n" if source == "torchstrata" else f"{source} | {line}\n")
+            self._stream.flush()
+
+
+class Supervised:
+    """One service: its process, when it may start again, whether it has answered yet."""
+
+    def __init__(self, name: str, command: Callable[[], Sequence[str]], answers: Callable[[], bool], welcome: Callable[[], Sequence[str]]) -> None:
+        self.name = name
+        self._command = command
+        self._answers = answers
+        self._welcome = welcome
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pause = 1.0
+        self._not_before = 0.0
+        self._since = 0.0
+        self._greeted = False
+
+    def tend(self, environment: Mapping[str, str], log: Log) -> None:
+        """Do what is due: start it, notice its end, or greet when it first answers."""
+        if self._process is None:
+            if time.monotonic() >= self._not_before:
+                self._start(environment, log)
+        elif self._process.poll() is not None:
+            self._ended(self._process.returncode, log)
+        elif not self._greeted and self._answers():
+            self._greeted = True
+            for line in self._welcome():
+                log.announce(line)
+
+    def _start(self, environment: Mapping[str, str], log: Log) -> None:
+        self._since = time.monotonic()
+        try:
+            self._process = subprocess.Popen(
+                self._command(), env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            self._ended(error.errno or 1, log)
+            return
+        threading.Thread(target=_relay, args=(self._process.stdout, self.name, log), daemon=True).start()
+
+    def _ended(self, status: int, log: Log) -> None:
+        self._process = None
+        if time.monotonic() - self._since >= GOOD_RUN:
+            self._pause = 1.0
+        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        log.say(f"{self.name} {how}; it starts again in {self._pause:g} s")
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+
+def run(services: Sequence[Supervised], environment: Mapping[str, str], log: Log) -> int:
+    """Keep ``services`` running until SIGTERM or SIGINT, then end everything; return 0."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    kills = limits.memory().kills
+    while not stop.wait(INTERVAL):
+        for service in services:
+            service.tend(environment, log)
+        kills = _explain(kills, log)
+    log.say("stopping")
+    end(os.getppid(), _grace(environment.get("TORCHSTRATA_STOP_GRACE", "")))
+    return 0
+
+
+def end(init: int, grace: float) -> None:
+    """Send SIGTERM to everything that runs under ``init``, kernels included, and after ``grace`` seconds SIGKILL."""
+    deadline = time.monotonic() + grace
+    _signal(processes.below(init), signal.SIGTERM)
+    while processes.below(init) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    _signal(processes.below(init), signal.SIGKILL)
+
+
+def explanation(memory: limits.Memory) -> str:
+    """Return what to tell somebody whose kernel has vanished."""
+    limit, peak = limits.in_words(memory.limit), limits.in_words(memory.peak)
+    return (
+        f"out of memory: a process was killed at the container's limit of {limit} (peak {peak}); if a notebook's kernel has just restarted,"
+        " this is why - use smaller batches, or raise --memory"
+    )
+
+
+def _explain(known: int, log: Log) -> int:
+    memory = limits.memory()
+    if memory.kills > known:
+        log.say(explanation(memory))
+    return memory.kills
+
+
+def _grace(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return GRACE
+
+
+def _signal(targets: Sequence[int], number: signal.Signals) -> None:
+    for target in targets:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(target, number)
+
+
+def _relay(stream: IO[bytes] | None, name: str, log: Log) -> None:
+    """Pass on what a service prints, line by line."""
+    for raw in stream or ():
+        line = raw.decode(errors="replace").rstrip()
+        if line and not _of_the_probe(name, line):
+            log.say(line, name)
+
+
+def _of_the_probe(name: str, line: str) -> bool:
+    """Return whether ``line`` is only sshd's remark on a health check, which asks for the banner and leaves."""
+    return name == "ssh" and (line.startswith("kex_exchange_identification:") or line.startswith("Connection closed by 127.0.0.1 port"))

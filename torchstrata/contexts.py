@@ -1,0 +1,69 @@
+"""Build contexts: what of ``images/`` an OS part is made from, with modes and times that no checkout changes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from torchstrata import oslocks
+from torchstrata.layers import EPOCH
+from torchstrata.matrix import OperatingSystem
+from torchstrata.oslocks import OsLock
+
+APT: Final = "apt"
+"""The context that every flavour installs packages with; not a flavour."""
+
+USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
+"""What counts in a directory of ``images/``; ``requirements.in``, for one, belongs to the payload."""
+
+
+def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
+    """Yield relative path and file of all that counts in ``images/<name>``, sorted."""
+    directory = root / "images" / name
+    found = sorted(path for used in USED for path in (directory / used, *(directory / used).rglob("*")) if path.is_file())
+    yield from ((path.relative_to(directory).as_posix(), path) for path in found)
+
+
+def tree(root: Path, name: str) -> list[tuple[str, int, str]]:
+    """Return path, mode and sha256 of all that counts in ``images/<name>``."""
+    return [(relative, mode(path), hashlib.sha256(path.read_bytes()).hexdigest()) for relative, path in files(root, name)]
+
+
+def mode(path: Path) -> int:
+    """Return the mode that a file gets in an image: git keeps no more of it than whether it is executable."""
+    return 0o755 if path.stat().st_mode & 0o100 else 0o644
+
+
+def apt_config(root: Path) -> bytes:
+    """Return dpkg's configuration for the OS image."""
+    return (root / "images" / APT / "dpkg.cfg").read_bytes()
+
+
+def stage(root: Path, flavours: Sequence[str], pins: Mapping[OperatingSystem, tuple[OsLock, Sequence[str]]], into: Path) -> None:
+    """Write the contexts of ``flavours``, and for each OS ``apt-<os>`` with the pins of a chain of its lock.
+
+    :param pins: lock and chain by OS.
+    """
+    for flavour in flavours:
+        _copy(root, flavour, into / flavour)
+    for system, (lock, chain) in pins.items():
+        directory = into / f"{APT}-{system.id}"
+        _copy(root, APT, directory)
+        (directory / "preferences").write_text(oslocks.preferences(lock.installed(chain)), encoding="utf-8")
+
+
+def _copy(root: Path, name: str, into: Path) -> None:
+    """Copy a context; every file and directory gets a fixed mode and time."""
+    into.mkdir()
+    for relative, path in files(root, name):
+        target = into / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+        target.chmod(mode(path))
+    for path in (into, *into.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o755)
+        os.utime(path, (EPOCH, EPOCH))
