@@ -79,7 +79,7 @@ def ensure(report: process.LineSink) -> Outcome:
         missing = shutil.which("dockerd") is None
         _configure(report)
         if missing:
-            _install(supply, supply.packages, report)
+            _install(supply, tuple(name for name in supply.packages if name != "containerd" or shutil.which(name) is None), report)
         _start(report)
     found = engine.connect()
     report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store")
@@ -130,7 +130,7 @@ def _supply() -> Supply:
 
 
 def _install(supply: Supply, packages: tuple[str, ...], report: process.LineSink) -> None:
-    """Install packages, and nothing that they only recommend."""
+    """Install packages, nothing that they only recommend, and never at the price of others: a containerd that is there serves somebody."""
     if supply.borrowed is not None:
         _borrow(supply.borrowed, packages, report)
     report(f"apt-get install {' '.join(packages)}")
@@ -141,7 +141,7 @@ def _install(supply: Supply, packages: tuple[str, ...], report: process.LineSink
         process.run("apt-get", "update", env=environment)
     except process.Failed as error:
         report(f"apt-get update: {error.what}; going on with the lists that are there")
-    process.run("apt-get", "install", "--yes", "--no-install-recommends", *packages, env=environment)
+    process.run("apt-get", "install", "--yes", "--no-install-recommends", "--no-remove", *packages, env=environment)
 
 
 def _borrow(suite: str, packages: tuple[str, ...], report: process.LineSink) -> None:
