@@ -1,8 +1,8 @@
 """Layers of OS packages, as they go into the store: the tar that BuildKit or mmdebstrap made, without what tells builds apart.
 
-Times are clamped to the date of the OS lock, owners are numbers, and :data:`LEFT_OUT` never gets into an image: logs, caches,
-package lists, backup files, host keys, identities of machines, device nodes. So the bytes of a layer do not depend on the
-version of the engine, and its compression is the store's own.
+Times are clamped to the date of the OS lock (directories, whose times BuildKit does not keep, get that date), owners are
+numbers, and :data:`LEFT_OUT` never gets into an image: logs, caches, package lists, backup files, host keys, identities of
+machines, device nodes. So the bytes of a layer do not depend on the version of the engine, and its compression is the store's.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def _plain(member: tarfile.TarInfo, epoch: int) -> tarfile.TarInfo | None:
     attributes = {key: value for key, value in member.pax_headers.items() if key.startswith("SCHILY.xattr.")}
     plain = tarfile.TarInfo(f"{path}/" if member.isdir() else path)
     plain.type, plain.mode, plain.size, plain.uid, plain.gid = member.type, member.mode, member.size, member.uid, member.gid
-    plain.mtime, plain.devmajor, plain.devminor = min(int(member.mtime), epoch), member.devmajor, member.devminor
+    plain.devmajor, plain.devminor = member.devmajor, member.devminor
+    plain.mtime = epoch if member.isdir() else min(int(member.mtime), epoch)
     plain.linkname = member.linkname.removeprefix("./") if member.islnk() else member.linkname
     plain.pax_headers = attributes
     return plain
