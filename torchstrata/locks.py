@@ -224,13 +224,18 @@ def _resolve_chain(matrix: Matrix, cell: Cell, exclude_newer: str, root: Path) -
     locks: dict[str, Lock] = {}
     for name, flavour in matrix.flavours.items():
         parent = locks.get(flavour.parent or "")
-        pins = _resolve(cell, [line for link in matrix.chain(name) for line in requirements(cell, link, root)], parent, exclude_newer)
+        requires = requirements(cell, name, root)
+        if parent and not requires:
+            pins = parent.pins
+        else:
+            kept = parent.pins if parent else _toolkit(matrix, cell, exclude_newer, root)
+            pins = _resolve(cell, _all_requirements(matrix, cell, name, root), kept, exclude_newer)
         lock = Lock(
             build=cell.build,
             python=cell.os.python,
             flavour=name,
             platform=PLATFORM,
-            requires=requirements(cell, name, root),
+            requires=requires,
             exclude_newer=exclude_newer,
             uv=resolver.version(),
             pins=pins,
@@ -240,12 +245,26 @@ def _resolve_chain(matrix: Matrix, cell: Cell, exclude_newer: str, root: Path) -
     return locks
 
 
-def _resolve(cell: Cell, wanted: Sequence[str], parent: Lock | None, exclude_newer: str) -> tuple[Pin, ...]:
+def _toolkit(matrix: Matrix, cell: Cell, exclude_newer: str, root: Path) -> tuple[Pin, ...]:
+    """Return what the flavour without a parent must keep so that the compiler fits it.
+
+    torch 2.15 needs CUDA header wheels without saying which version; the compiler's wheels want theirs.
+    """
+    if not requirements(cell, COMPILER_FLAVOUR, root):
+        return ()
+    return _resolve(cell, _all_requirements(matrix, cell, COMPILER_FLAVOUR, root), (), exclude_newer)
+
+
+def _all_requirements(matrix: Matrix, cell: Cell, flavour: str, root: Path) -> tuple[str, ...]:
+    return tuple(line for link in matrix.chain(flavour) for line in requirements(cell, link, root))
+
+
+def _resolve(cell: Cell, wanted: Sequence[str], kept: Sequence[Pin], exclude_newer: str) -> tuple[Pin, ...]:
     is_default = compat.build(cell.torch, cell.wheels).default
     undated = () if is_default else ("torch", "triton", *(companion.partition("==")[0] for companion in cell.companions))
     target = resolver.Target(python=cell.os.python, platform=PLATFORM, exclude_newer=exclude_newer, undated=undated)
     try:
-        return resolver.resolve(wanted, parent.pins if parent else (), target)
+        return resolver.resolve(wanted, kept, target)
     except LockError as error:
         if is_default or f"no version of torch=={cell.version}+" not in error.what:
             raise
