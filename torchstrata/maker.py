@@ -68,6 +68,7 @@ class Maker:
         self._found = {item.identity: item.part for item in plan.items() if item.part}
         self._made: dict[str, Future[Part]] = {}
         self._cancelled = threading.Event()
+        self._begun = threading.Event()
         self._failure: BaseException | None = None
         self._budget = Budget(IN_FLIGHT)
         self._cores = threading.Semaphore(os.cpu_count() or 1)
@@ -82,6 +83,7 @@ class Maker:
         for item in self._missing:
             make = functools.partial(self._one, item) if baked is None or item not in bake else functools.partial(_one_of, baked, item)
             self._made[item.identity] = self._tasks.submit(self._guard, make)
+        self._begun.set()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
@@ -106,7 +108,8 @@ class Maker:
             raise self._failure or KeyboardInterrupt from None
 
     def _guard(self, make: Callable[[], T]) -> T:
-        """Run a task; when one fails, all end, and the first failure is the one to report."""
+        """Run a task once all are known; when one fails, all end, and the first failure is the one to report."""
+        self._begun.wait()
         try:
             if self._cancelled.is_set():
                 raise CancelledError
@@ -185,8 +188,12 @@ class Maker:
         systems = {part.system.id: part.system for part in wanted.values()}
         chain = max((part.chain for part in wanted.values()), key=len)
         with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(chain)}") as step:
-            baked = osparts.bake(tuple(systems.values()), chain, self._store, self._codec, on_line=step.note, locked=self._locked)
-        return {identity: baked[part.system.id, part.chain[-1]] for identity, part in wanted.items()}
+            oven = osparts.Oven(store=self._store, codec=self._codec, on_line=step.note, locked=self._locked)
+            baked = oven.bake(tuple(systems.values()), chain)
+        made = {identity: baked[part.system.id, part.chain[-1]] for identity, part in wanted.items()}
+        for line in dict.fromkeys(part.notes["drift"] for part in made.values() if "drift" in part.notes):
+            self._reporter.say(f"OS packages not as locked, since the mirror has dropped those versions: {line}")
+        return made
 
 
 def _one_of(baked: Future[Mapping[str, Part]], item: Item) -> Part:

@@ -21,7 +21,8 @@ CUDA_WHEELS_HOME: Final = "/opt/cuda/nvidia/cu{major}"
 ETC: Final = "etc/torchstrata"
 CONSTRAINTS: Final = f"/{ETC}/constraints.txt"
 
-ENTRYPOINT: Final = ("/usr/bin/tini", "-g", "--", "/usr/local/bin/torchstrata-entrypoint")
+ENTRYPOINT: Final = ("/usr/local/bin/torchstrata-entrypoint",)
+"""It is PID 1 only until it has given up root, where it had it; then it becomes the init, so that no root process stays."""
 COMMAND: Final = ("bash",)
 WORKSPACE: Final = "/workspace"
 DEV: Final = "1000:0"

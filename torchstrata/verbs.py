@@ -106,7 +106,8 @@ def lock_systems(globs: Sequence[str]) -> None:
     table = matrix.load()
     systems = {cell.os.id: cell.os for cell in matrix.select(table, *globs) if cell.os.bootstrap}
     with progress.reporter() as reporter, reporter.step("os", ", ".join(systems)) as step:
-        written = osparts.relock(tuple(systems.values()), tuple(table.flavours), Store.open(), Codec(), on_line=step.note)
+        oven = osparts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
+        written = oven.relock(tuple(systems.values()), tuple(table.flavours))
         for path in written:
             reporter.say(f"{path.relative_to(matrix.ROOT)} written")
         reporter.say(f"{len(written)} of {len(systems)} OS locks moved")
