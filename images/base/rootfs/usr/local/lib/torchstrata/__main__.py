@@ -9,7 +9,7 @@ import importlib
 import sys
 from typing import Final
 
-VERBS: Final = ("start", "serve", "session", "health", "doctor", "generation", "export")
+VERBS: Final = ("start", "serve", "session", "health", "doctor", "generation")
 """Modules of ``container`` that have a ``main(arguments) -> exit status``."""
 
 

@@ -47,7 +47,7 @@ def adopt(arguments: list[str]) -> int:
     _give(users.HOME, owner)
     _give_terminals(owner)
     command = [SETPRIV, f"--reuid={owner.uid}", f"--regid={owner.gid}", "--groups=0", "--inh-caps=-all", "--", ENTRYPOINT, *arguments]
-    os.execve(SETPRIV, command, _environment(os.environ))  # noqa: S606
+    return os.execve(SETPRIV, command, _environment(os.environ))  # noqa: S606
 
 
 def choose(owner: Owner | None, *, in_namespace: bool) -> Owner:

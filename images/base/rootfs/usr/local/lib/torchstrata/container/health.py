@@ -1,4 +1,4 @@
-"""The probe for HEALTHCHECK and pod specs: are the services up that were asked for?"""
+"""The probe for HEALTHCHECK and pod specs: whether the services are up that were asked for."""
 
 from __future__ import annotations
 

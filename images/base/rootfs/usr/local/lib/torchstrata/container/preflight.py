@@ -48,7 +48,7 @@ def shared_memory(path: Path = SHM) -> Problem | None:
     size = found.f_frsize * found.f_blocks
     if size > SMALL_SHM:
         return None
-    return Problem(f"/dev/shm has {size >> 20} MB: DataLoader workers and NCCL may die with a bus error", "add --shm-size=8g or --ipc=host")
+    return Problem(f"{SHM} has {size >> 20} MB: DataLoader workers and NCCL may die with a bus error", "add --shm-size=8g or --ipc=host")
 
 
 def pinned_memory() -> Problem | None:

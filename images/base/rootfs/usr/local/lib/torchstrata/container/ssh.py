@@ -48,7 +48,8 @@ def plan(given: Mapping[str, str], home: Path) -> services.Service | None:
 
 def authorized(text: str) -> tuple[list[str], list[str]]:
     """Return the valid lines of ``text``, and for each other one what is wrong with it; neither quotes a key."""
-    accepted, refused = [], []
+    accepted: list[str] = []
+    refused: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -105,9 +106,9 @@ def fingerprint(public_key: str) -> str:
 
 def welcome(service: services.Service) -> list[str]:
     """Return the lines for when SSH answers: where, and by which host keys to know it."""
-    found = sorted((state.STATE / "ssh").glob("*.pub"))
-    keys = [(path.name.split("_")[3], fingerprint(path.read_text(encoding="ascii"))) for path in found]
-    return [f"SSH is ready on port {service.port} for user dev", *(f"SSH host key {kind}: {digest}" for kind, digest in (_tidy(key) for key in keys))]
+    keys = {kind: state.STATE / "ssh" / f"{_name(kind)}.pub" for kind in HOST_KEYS}
+    known = [f"SSH host key {kind}: {fingerprint(path.read_text(encoding='ascii'))}" for kind, path in keys.items() if path.exists()]
+    return [f"SSH is ready on port {service.port} for user dev", *known]
 
 
 def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: bool) -> str:
@@ -143,10 +144,6 @@ def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: b
         "Subsystem sftp /usr/lib/openssh/sftp-server",
     ]
     return "".join(f"{line}\n" for line in [*lines, *(["PerSourcePenalties no"] if penalties else [])])
-
-
-def _tidy(key: tuple[str, str]) -> tuple[str, str]:
-    return key[0].removesuffix(".pub"), key[1]
 
 
 def _trouble(line: str) -> str:

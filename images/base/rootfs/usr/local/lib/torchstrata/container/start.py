@@ -34,14 +34,14 @@ def main(arguments: list[str]) -> int:
     given = dict(os.environ)
     private = state.prepare()
     if not private:
-        notices.warn("/tmp cannot be written: no services, no names for users", "add --tmpfs /tmp")
+        notices.warn(f"{state.STATE.parent} cannot be written: no services, no names for users", f"add --tmpfs {state.STATE.parent}")
     variables = _environment(given) if private else environment.public(given)
-    writable = workspace.prepare()
+    workspace.prepare()
     _advise_on_installing()
     if not preflight.run(variables):
         return NO_GPU
     hooks.run(variables)
-    command = arguments or (_services(given, variables, keep=writable) if private else [])
+    command = arguments or (_services(given, variables) if private else [])
     return _become(command, variables, private=private) if command else NOTHING_RUNS
 
 
@@ -50,12 +50,12 @@ def _environment(given: dict[str, str]) -> dict[str, str]:
     variables = environment.public(given)
     variables |= users.environment(users.identify(given), given)
     variables |= limits.thread_environment(variables)
-    return variables | authorities.environment(variables)
+    variables |= authorities.environment(variables)
+    return {"JUPYTER_RUNTIME_DIR": str(state.STATE / "jupyter")} | variables
 
 
-def _services(given: dict[str, str], variables: dict[str, str], *, keep: bool) -> list[str]:
+def _services(given: dict[str, str], variables: dict[str, str]) -> list[str]:
     """Plan the services that this image has; return the command that runs them, a shell where the image has none."""
-    del keep
     from container import jupyter, services, ssh  # noqa: PLC0415  # not needed for a command
 
     wanted = given.get("TORCHSTRATA_SERVICES", "jupyter ssh").replace(",", " ").split()

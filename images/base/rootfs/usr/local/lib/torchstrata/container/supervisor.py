@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import IO, Final
 
 from container import limits, processes
@@ -23,7 +22,11 @@ GOOD_RUN: Final = 60.0
 GRACE: Final = 1.2
 """Seconds between SIGTERM and SIGKILL; with the engine's own work a stop stays under 2 s."""
 
-PROC: Final = Path("/proc")
+NOISE: Final = {
+    "ssh": ("kex_exchange_identification:", "Connection closed by 127.0.0.1 port", "Connection reset by 127.0.0.1 port"),
+    "jupyter": ("?token=...", "is running at:", "Use Control-C to stop"),
+}
+"""What services print that helps nobody: sshd's remarks on the probe, Jupyter's addresses without the token."""
 
 
 class Log:
@@ -151,10 +154,5 @@ def _relay(stream: IO[bytes] | None, name: str, log: Log) -> None:
     """Pass on what a service prints, line by line."""
     for raw in stream or ():
         line = raw.decode(errors="replace").rstrip()
-        if line and not _of_the_probe(name, line):
+        if line and not any(noise in line for noise in NOISE.get(name, ())):
             log.say(line, name)
-
-
-def _of_the_probe(name: str, line: str) -> bool:
-    """Return whether ``line`` is only sshd's remark on a health check, which asks for the banner and leaves."""
-    return name == "ssh" and (line.startswith("kex_exchange_identification:") or line.startswith("Connection closed by 127.0.0.1 port"))

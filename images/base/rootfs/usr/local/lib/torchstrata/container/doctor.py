@@ -1,0 +1,231 @@
+"""``torchstrata-doctor``: every check on demand, as text or JSON; the exit status is the worst that was found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from container import adoption, facts, gpu, health, limits, mounts, preflight, services, ssh, workspace
+from container.problems import Problem
+
+GOOD, WARNING, ERROR = 0, 1, 2
+"""Severities, which are also exit statuses."""
+
+WORDS: Final = ("ok", "warning", "error")
+PYTHON: Final = Path("/opt/venv/bin/python")
+PROBES: Final = Path("/usr/local/lib/torchstrata/probes")
+PATIENCE: Final = 300
+"""Seconds for one test of torch; its compiler is slow on few CPUs."""
+
+SLOW_KINDS: Final = ("nfs", "nfs4", "cifs", "9p", "fuse", "fuse.sshfs", "virtiofs", "fakeowner")
+LITTLE_SPACE: Final = 5 << 30
+
+
+class Finding(NamedTuple):
+    """The result of one check."""
+
+    subject: str
+    severity: int
+    what: str
+    fix: str = ""
+
+
+def main(arguments: list[str]) -> int:
+    """Run all checks and print them; return the worst severity: 0 all well, 1 warnings, 2 errors."""
+    options = _options(arguments)
+    checks = QUICK if options.quick else QUICK + THOROUGH
+    findings = [finding for check in checks for finding in check()]
+    if options.json:
+        sys.stdout.write(json.dumps([_plain(finding) for finding in findings], indent=2) + "\n")
+    else:
+        sys.stdout.writelines(_text(finding) for finding in findings)
+    return max(finding.severity for finding in findings)
+
+
+def image() -> Iterator[Finding]:
+    """Say what this image is, and whether its torch is still the one that it was tested with."""
+    found = facts.read()
+    if found is None:
+        yield Finding("image", WARNING, f"{facts.IMAGE} is missing or damaged", "pull the image again")
+        return
+    cuda = f"CUDA {_dotted(found.cuda)}" if found.cuda else "no CUDA"
+    yield Finding("image", GOOD, f"{found.cell}: torch {found.torch}, {cuda}")
+    installed = sorted(path.name.split("-")[1].removesuffix(".dist") for path in Path("/opt/venv/lib").glob("python3*/site-packages/torch-*.dist-info"))
+    if installed and [name.partition("+")[0] for name in installed] != [found.torch]:
+        yield Finding(
+            "torch", WARNING, f"torch {' and '.join(installed)} is installed, this image was tested with {found.torch}", f"pip install torch=={found.torch}"
+        )
+
+
+def driver() -> Iterator[Finding]:
+    """Compare the driver with the image's need, and the GPUs with torch's code."""
+    found = facts.read()
+    if found is None or not found.cuda:
+        yield Finding("gpu", GOOD, "not needed by this image")
+    elif not gpu.present():
+        yield Finding("gpu", WARNING, "no GPU is visible: torch uses the CPU", "start with --gpus all, on a host with an NVIDIA driver and container toolkit")
+    elif gpu.lost():
+        yield Finding("gpu", ERROR, "the GPU may not be opened (NVML lost, as after systemctl daemon-reload on the host)", "start the container anew")
+    else:
+        yield from _driver(found)
+
+
+def _driver(found: facts.Facts) -> Iterator[Finding]:
+    try:
+        supported, devices = gpu.driver(), gpu.capabilities()
+    except gpu.CudaError as error:
+        yield Finding("gpu", ERROR, str(error), "compare the driver on the host with the one that nvidia-smi shows here, and start the container anew")
+        return
+    if supported is None:
+        yield Finding("driver", ERROR, "no driver library in the container", "set NVIDIA_DRIVER_CAPABILITIES=compute,utility and use the NVIDIA toolkit")
+        return
+    kernel = gpu.kernel_module()
+    yield _judged("driver", gpu.judge_driver(supported, found), f"supports CUDA {_dotted(supported)}{f', version {kernel}' if kernel else ''}", ERROR)
+    generations = ", ".join(_dotted(device) for device in devices) or "none"
+    yield _judged("gpu", gpu.judge_generations(devices, found), f"{len(devices)}, compute capability {generations}", ERROR)
+
+
+def memory() -> Iterator[Finding]:
+    """Look at shared, locked and limited memory, and what the kernel killed."""
+    shm = os.statvfs(preflight.SHM) if preflight.SHM.exists() else None
+    size = f"{preflight.SHM} has {limits.in_words(shm.f_frsize * shm.f_blocks)}" if shm else ""
+    yield _judged("shared memory", preflight.shared_memory(), size, WARNING)
+    locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    needed = gpu.present() or preflight.INFINIBAND.exists()
+    in_words = "unlimited" if locked == resource.RLIM_INFINITY else limits.in_words(locked)
+    yield _judged("locked memory", preflight.pinned_memory() if needed else None, in_words, WARNING)
+    found = limits.memory()
+    if found.kills:
+        yield Finding("memory", WARNING, supervisor_explanation(found), "use smaller batches, or raise --memory")
+    else:
+        yield Finding("memory", GOOD, f"limit {limits.in_words(found.limit) if found.limit else 'none'}, nothing killed")
+
+
+def supervisor_explanation(found: limits.Memory) -> str:
+    """Return how often the kernel has killed processes of this container."""
+    return f"{found.kills} processes were killed at the limit of {limits.in_words(found.limit)}"
+
+
+def libraries() -> Iterator[Finding]:
+    """Look for a cuDNN or NCCL that hides the one of torch."""
+    problems = preflight.shadowed(os.environ.get("LD_LIBRARY_PATH", ""))
+    yield from (Finding("libraries", WARNING, problem.what, problem.fix) for problem in problems)
+    if not problems:
+        yield Finding("libraries", GOOD, "nothing shadows cuDNN or NCCL")
+
+
+def processors() -> Iterator[Finding]:
+    """Give the CPU limit and what follows for data loading."""
+    count, limit = limits.usable_cpus(), limits.cpus()
+    bound = f"limited to {limit:g}" if limit is not None else "not limited"
+    yield Finding("cpu", GOOD, f"{count} usable ({bound}): DataLoader(num_workers={max(1, count // 2)}, pin_memory=True)")
+
+
+def disk() -> Iterator[Finding]:
+    """Look at where data and results lie: writable, kept, fast, with room."""
+    path, mounted = workspace.WORKSPACE, mounts.read()
+    mount, holder = mounts.at(str(path), mounted), mounts.below(str(path), mounted)
+    if not os.access(path, os.W_OK):
+        yield Finding("workspace", ERROR, *workspace.complaint(path, mount, os.getuid(), os.getgid()))
+        return
+    if mount is None:
+        yield Finding("workspace", WARNING, f"nothing is mounted at {path}: work is lost with the container", f"-v ./workspace:{path}")
+    kind = holder.kind if holder else "unknown"
+    if kind in SLOW_KINDS:
+        yield Finding("disk", WARNING, f"{path} is on {kind}, slow for many small files", "copy the data set to a local disk or /dev/shm before training")
+    free = shutil.disk_usage(path).free
+    speed = _write_speed(path)
+    severity = WARNING if free < LITTLE_SPACE else GOOD
+    yield Finding("disk", severity, f"{path} ({kind}): {limits.in_words(free)} free, writes {speed:.0f} MB/s", "make room" if severity else "")
+
+
+def running() -> Iterator[Finding]:
+    """Ask the services that were started, and give the host keys to compare."""
+    for service in services.recall():
+        trouble = health.trouble(service)
+        yield Finding(service.name, ERROR if trouble else GOOD, trouble or f"answers on port {service.port}")
+        if service.name == "ssh" and not trouble:
+            yield from (Finding("ssh", GOOD, line) for line in ssh.welcome(service)[1:])
+
+
+def person() -> Iterator[Finding]:
+    """Say who this is, where home is, and whether packages can be installed."""
+    home = os.environ.get("HOME", "")
+    yield Finding("user", GOOD, f"{os.getuid()}:{os.getgid()}, home {home}")
+    if not os.access("/opt/venv", os.W_OK):
+        yield Finding("pip", WARNING, "packages cannot be installed", f"use --user {os.getuid()}:0 or --group-add 0, without --read-only")
+    if adoption.in_user_namespace(adoption.UID_MAP.read_text(encoding="ascii")):
+        yield Finding("user", GOOD, "in a user namespace (rootless): root here is an ordinary user of the host")
+
+
+def torch() -> Iterator[Finding]:
+    """Run torch for real: a matrix product, mixed precision, the compiler."""
+    yield _probed("torch", "smoke.py")
+
+
+def nccl() -> Iterator[Finding]:
+    """Let NCCL add up numbers over all GPUs, one process each."""
+    yield _probed("nccl", "collective.py")
+
+
+QUICK: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (image, person, driver, memory, libraries, processors, disk, running)
+THOROUGH: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (torch, nccl)
+
+
+def _probed(subject: str, script: str) -> Finding:
+    """Run a test in torch's own Python; its last line is the result, its exit status the severity."""
+    if not PYTHON.exists():
+        return Finding(subject, WARNING, f"{PYTHON} is missing", "pull the image again")
+    try:
+        done = subprocess.run([PYTHON, PROBES / script], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding(subject, ERROR, f"no result in {PATIENCE} s", "look for other load on the GPUs; NCCL_DEBUG=INFO says more")
+    last = ([*done.stdout.strip().splitlines(), *done.stderr.strip().splitlines()] or ["no output"])[-1]
+    severity = done.returncode if done.returncode in {GOOD, WARNING} else ERROR
+    return Finding(subject, severity, last, f"run {PYTHON} {PROBES / script} to see all" if severity else "")
+
+
+def _write_speed(path: Path, size: int = 32 << 20) -> float:
+    """Return MB per second of writing and syncing one file."""
+    scratch = path / f".torchstrata-doctor-{os.getpid()}"
+    start = time.monotonic()
+    try:
+        with scratch.open("wb") as file:
+            file.write(bytes(size))
+            os.fsync(file.fileno())
+    finally:
+        scratch.unlink(missing_ok=True)
+    return size / 1e6 / (time.monotonic() - start)
+
+
+def _judged(subject: str, problem: Problem | None, well: str, severity: int) -> Finding:
+    return Finding(subject, severity, problem.what, problem.fix) if problem else Finding(subject, GOOD, well)
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="torchstrata-doctor", description="Say what does not work in this container, and what cures it.")
+    parser.add_argument("--json", action="store_true", help="print a JSON list of findings")
+    parser.add_argument("--quick", action="store_true", help="leave out what takes more than a second: torch and NCCL")
+    return parser.parse_args(arguments)
+
+
+def _plain(finding: Finding) -> dict[str, str]:
+    return finding._asdict() | {"severity": WORDS[finding.severity]}
+
+
+def _text(finding: Finding) -> str:
+    fix = f"\n{'':27}-> {finding.fix}" if finding.fix else ""
+    return f"{WORDS[finding.severity]:8} {finding.subject:17} {finding.what}{fix}\n"
+
+
+def _dotted(parts: tuple[int, ...]) -> str:
+    return ".".join(map(str, parts))

@@ -1,0 +1,48 @@
+"""Does torch work here? A matrix product, mixed precision and the compiler, each against a known result."""
+
+import sys
+import time
+
+import torch
+
+
+def product(device: str) -> None:
+    """Multiply matrices of ones: every element is their size."""
+    ones = torch.ones(256, 256, device=device)
+    assert torch.equal(ones @ ones, torch.full_like(ones, 256.0)), "a matrix product is wrong"
+
+
+def mixed_precision(device: str) -> None:
+    """Take one training step under autocast."""
+    model = torch.nn.Linear(64, 64).to(device)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        loss = model(torch.ones(8, 64, device=device)).square().mean()
+    loss.backward()
+    assert model.weight.grad is not None, "mixed precision gave no gradient"
+    assert torch.isfinite(model.weight.grad).all(), "mixed precision gave an infinite gradient"
+
+
+def compiler(device: str) -> None:
+    """Compile a function and compare it with itself."""
+
+    def plain(values: torch.Tensor) -> torch.Tensor:
+        return torch.sin(values).square() + torch.cos(values).square()
+
+    values = torch.linspace(0, 1, 4096, device=device)
+    assert torch.allclose(torch.compile(plain)(values), plain(values), atol=1e-6), "torch.compile gives other results"
+
+
+def main() -> int:
+    """Print one line; return 0 if all is well, 2 if not."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    times = []
+    for test in (product, mixed_precision, compiler):
+        start = time.monotonic()
+        test(device)
+        times.append(f"{test.__name__.replace('_', ' ')} {time.monotonic() - start:.1f} s")
+    print(f"torch {torch.__version__} on {device}: {', '.join(times)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

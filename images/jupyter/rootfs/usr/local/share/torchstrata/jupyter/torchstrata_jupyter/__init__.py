@@ -1,0 +1,1 @@
+"""Additions to Jupyter: examples beside the workspace, PDF without TeX."""
