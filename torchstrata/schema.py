@@ -88,3 +88,7 @@ def generate() -> str:
     """Return the JSON schema of ``matrix.yaml``, as it is committed."""
     schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(MatrixFile)}
     return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(generate())

@@ -1,0 +1,272 @@
+"""Locks: their file, what they are made from, and every way in which one can be wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from torchstrata import locks, matrix, resolver
+from torchstrata.errors import LockError
+from torchstrata.lockfile import Lock, Pin, parse, render
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Return the committed matrix."""
+    return matrix.load()
+
+
+@pytest.fixture(scope="module")
+def cell(table):
+    """Return the cell of the issue."""
+    return matrix.select(table, "2.8-cu121")[0]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Return a copy of everything that locks are made from and of all locks, to be spoilt."""
+    shutil.copytree(matrix.ROOT / "locks", tmp_path / "locks")
+    for path in matrix.ROOT.glob("images/*/requirements.in"):
+        (tmp_path / path.relative_to(matrix.ROOT)).parent.mkdir(parents=True)
+        shutil.copy(path, tmp_path / path.relative_to(matrix.ROOT))
+    return tmp_path
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace ``old``, which must be there, by ``new`` in a file."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def pin(name: str, version: str = "1.0") -> Pin:
+    """Return a pin of a pure wheel."""
+    return Pin(name=name, version=version, filename=f"{name}-{version}-py3-none-any.whl", sha256="ab" * 32, size=5)
+
+
+def lock(*pins: Pin) -> Lock:
+    """Return a lock of the given pins."""
+    return Lock(
+        build="2.8.0-cu128",
+        python="3.13",
+        flavour="base",
+        platform="linux/amd64",
+        requires=("torch==2.8.0", "numpy"),
+        exclude_newer="2026-11-17T00:00:00Z",
+        uv="0.13.9",
+        pins=pins,
+    )
+
+
+def test_file_holds_the_lock():
+    """A lock survives its file, byte for byte and value for value."""
+    value = lock(pin("a"), pin("b"))
+    text = render(value)
+    assert parse(text, "x.lock") == value
+    assert render(parse(text, "x.lock")) == text
+
+
+def test_file_is_a_requirements_file():
+    """Every pin is a line that pip's --require-hashes mode accepts, with file name and size in its comment."""
+    line = render(lock(pin("a"))).splitlines()[-1]
+    assert line == f"a==1.0 --hash=sha256:{'ab' * 32}  # a-1.0-py3-none-any.whl 5"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("# format: 1", "# format: 2", "not a lock of format 1"),
+        ("# uv: 0.13.9\n", "", "not a lock of format 1"),
+        ("# require: numpy", "# require: numpy<2", "its header was edited"),
+        ("# python: 3.13", "# python: 3.12", "its header was edited"),
+        ("--hash=sha256:ab", "--hash=sha256:zz", "not a pin of one wheel: a==1.0"),
+        ("a-1.0-py3-none-any.whl", "a-1.0.tar.gz", "not a pin of one wheel: a==1.0"),
+    ],
+)
+def test_damaged_file_is_refused(old, new, what):
+    """A lock that is of another format, cut, edited or not made of wheels is refused by name."""
+    text = render(lock(pin("a")))
+    assert old in text
+    with pytest.raises(LockError, match=r"x\.lock") as caught:
+        parse(text.replace(old, new), "x.lock")
+    assert what in caught.value.what
+
+
+def test_own_pins():
+    """A flavour's own pins are those that its parent does not have; the first flavour's are all of them."""
+    parent, child = lock(pin("a")), lock(pin("a"), pin("b"))
+    assert locks.own(child, parent) == (pin("b"),)
+    assert locks.own(parent, None) == (pin("a"),)
+
+
+def test_digest_is_of_the_pins():
+    """Locks with the same pins have the same digest, whatever they were asked for; another pin gives another."""
+    assert lock(pin("a")).digest != lock(pin("a", "1.1")).digest
+    assert lock(pin("a")).inputs == lock(pin("b")).inputs
+
+
+def test_committed_locks_are_right(table):
+    """Every committed lock matches matrix.yaml, the facts and the requirements, fits its Python, and contains its parent's."""
+    assert locks.check(table) == ()
+
+
+def test_every_default_build_is_locked(table):
+    """Every cell whose wheels are on the package index or in find-links is locked, for every flavour."""
+    for cell in table.cells:
+        if cell.wheels != "cu126":
+            assert [locks.read(cell, flavour).python for flavour in table.flavours] == [cell.os.python] * 4
+
+
+def test_torch_is_locked_as_the_facts_say(table):
+    """The lock holds the torch and the companions of the cell, from the build that it names."""
+    for cell in table.cells:
+        if cell.wheels != "cu126":
+            versions = {pin.name: pin.version for pin in locks.read(cell, "base").pins}
+            assert versions["torch"].partition("+")[0] == cell.version
+            assert {name: versions.get(name) for name in ("torchvision", "torchaudio")} == {
+                name: dict(pin.split("==") for pin in cell.companions).get(name) for name in ("torchvision", "torchaudio")
+            }
+
+
+@pytest.mark.parametrize("short", ["2.8-cu128", "2.10-cu128", "2.14-cu130", "2.15-cu132"])
+def test_cuda_wheels_do_not_depend_on_the_python(table, short):
+    """Every OS of a row has the same CUDA wheels, so that they are the same layers."""
+    cells = matrix.select(table, f"{short}-*")
+    cuda = {frozenset(pin for pin in locks.read(cell, "ssh").pins if pin.name.startswith("nvidia-")) for cell in cells}
+    assert len(cells) > 2
+    assert len(cuda) == 1
+
+
+def test_asked_cuda_shares_the_locks_of_its_wheels(table):
+    """2.8-cu121 and 2.8-cu128 are one build, and so one set of locks."""
+    first, second = (matrix.select(table, short)[0] for short in ("2.8-cu121", "2.8-cu128"))
+    assert locks.path_of(first, "base") == locks.path_of(second, "base") == "locks/2.8.0-cu128/cp313/base.lock"
+
+
+def test_compiler_wheels_are_of_one_release(table):
+    """CUDA 13's compiler, assembler and headers are locked at one release, and only from devel on."""
+    cell = matrix.select(table, "2.15-cu132")[0]
+    base, devel = ({pin.name: pin.version for pin in locks.read(cell, flavour).pins} for flavour in ("base", "devel"))
+    assert "nvidia-cuda-nvcc" not in base
+    assert {devel[name] for name in ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime", "nvidia-cuda-cccl")} == {"13.2.86"}
+
+
+def test_missing_lock_names_the_command(cell, copy):
+    """A lock that is not there is reported with the command that makes it."""
+    (copy / locks.path_of(cell, "base")).unlink()
+    with pytest.raises(LockError, match=r"base\.lock is missing") as caught:
+        locks.read(cell, "base", copy)
+    assert caught.value.fix == "run: inv lock 2.8-cu121"
+
+
+def test_unlocked_build_says_where_it_can_be_locked(table):
+    """A build from PyTorch's own index that nobody has locked says so in one line."""
+    with pytest.raises(LockError, match=r"2\.8-cu126 is not locked: its wheels are on PyTorch's own index") as caught:
+        locks.read(matrix.select(table, "2.8-cu126")[0], "base")
+    assert "inv lock 2.8-cu126" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "moved"),
+    [
+        ("numpy\n", "numpy<2\n", "now asks for numpy<2; no longer asks for numpy"),
+        ("pillow\n", "", "no longer asks for pillow"),
+        ("uv\n", "uv\nzstd\n", "now asks for zstd"),
+    ],
+)
+def test_stale_lock_says_what_moved(cell, copy, old, new, moved):
+    """A lock whose requirements.in has moved is refused, and says what is new and what is gone."""
+    edit(copy / "images/base/requirements.in", old, new)
+    with pytest.raises(LockError) as caught:
+        locks.read(cell, "base", copy)
+    assert f"no longer matches its inputs: {moved}" in caught.value.what
+    assert caught.value.fix == "run: inv lock 2.8-cu121"
+
+
+def test_comments_are_no_inputs(cell, copy):
+    """A comment, or the order of lines, in requirements.in leaves locks valid."""
+    path = copy / "images/base/requirements.in"
+    path.write_text("# said differently\n" + "\n".join(sorted(path.read_text().splitlines(), reverse=True)))
+    assert locks.read(cell, "base", copy).flavour == "base"
+
+
+def test_check_reports_a_lost_parent_pin(table, copy):
+    """A child's lock without a pin of its parent's is wrong."""
+    path = copy / "locks/2.8.0-cu128/cp313/jupyter.lock"
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("sympy==")))
+    (problem,) = [problem for problem in locks.check(table, copy) if "jupyter.lock" in problem.what]
+    assert problem.what == "locks/2.8.0-cu128/cp313/jupyter.lock does not contain sympy 1.14.0 of its parent"
+
+
+def test_check_reports_a_wheel_of_another_python(table, copy):
+    """A wheel that its Python cannot install is wrong, however good its hash."""
+    edit(copy / "locks/2.8.0-cu128/cp313/ssh.lock", "torch-2.8.0-cp313-cp313", "torch-2.8.0-cp312-cp312")
+    assert any("torch-2.8.0-cp312" in problem.what or "does not contain torch" in problem.what for problem in locks.check(table, copy))
+
+
+def test_check_reports_a_pin_given_twice(table, copy):
+    """Two versions of a package in one lock are wrong."""
+    path = copy / "locks/2.13.0-cpu/cp311/base.lock"
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+    assert "not sorted, or one is there twice" in locks.check(table, copy)[0].what
+
+
+def test_check_reports_missing_and_stray_locks(table, copy):
+    """A lock that is not there, and one that no cell needs, are both reported."""
+    shutil.move(copy / "locks/2.6.0-cu124/cp311", copy / "locks/2.6.0-cu124/cp39")
+    problems = [problem.what for problem in locks.check(table, copy)]
+    assert "locks/2.6.0-cu124/cp311/base.lock is missing" in problems
+    assert "locks/2.6.0-cu124/cp39/base.lock belongs to no cell of matrix.yaml" in problems
+
+
+def test_lock_of_another_build_is_refused(cell, copy):
+    """A lock that was copied to another place is refused by what its header says."""
+    shutil.copy(copy / "locks/2.8.0-cu128/cp311/base.lock", copy / "locks/2.8.0-cu128/cp313/base.lock")
+    with pytest.raises(LockError, match=r"is the lock of python 3\.11, not 3\.13"):
+        locks.read(cell, "base", copy)
+
+
+def test_requirements_of_other_indexes_carry_the_build(table):
+    """Wheels that are not the package index's are asked for by their local version."""
+    cpu, cuda = (matrix.select(table, short)[0] for short in ("2.13-cpu", "2.8-cu126"))
+    assert locks.requirements(cpu, "base")[0] == "torch==2.13.0+cpu"
+    assert locks.requirements(cuda, "base")[:3] == ("torch==2.8.0+cu126", "torchvision==0.23.0+cu126", "torchaudio==2.8.0+cu126")
+
+
+@pytest.mark.parametrize(
+    ("filename", "python", "fits"),
+    [
+        ("torch-2.8.0-cp313-cp313-manylinux_2_28_x86_64.whl", "3.13", True),
+        ("torch-2.8.0-cp312-cp312-manylinux_2_28_x86_64.whl", "3.13", False),
+        ("torch-2.8.0-cp313-cp313t-manylinux_2_28_x86_64.whl", "3.13", False),
+        ("torch-2.8.0-cp313-cp313-manylinux_2_28_aarch64.whl", "3.13", False),
+        ("torch-2.4.1-cp311-cp311-manylinux1_x86_64.whl", "3.11", True),
+        ("x-1-cp39-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", "3.11", True),
+        ("x-1-cp314-abi3-manylinux_2_17_x86_64.whl", "3.11", False),
+        ("x-1-cp311-cp311-manylinux_2_34_x86_64.whl", "3.11", False),
+        ("x-1-cp311-cp311-musllinux_1_2_x86_64.whl", "3.11", False),
+        ("x-1-py3-none-any.whl", "3.10", True),
+    ],
+)
+def test_wheels_fit_by_their_tags(filename, python, fits):
+    """A wheel fits if one of its tags is of the Python and of a glibc up to 2.28."""
+    assert resolver.fits(filename, python, "linux/amd64") is fits
+
+
+def test_the_best_wheel_is_taken():
+    """Of several wheels that fit, the most specific one is pinned, with the size that the index tells."""
+    names = ("y-1-py3-none-any.whl", "y-1-cp311-cp311-manylinux_2_28_x86_64.whl", "y-1-cp312-cp312-manylinux_2_28_x86_64.whl")
+    package = {"name": "Y", "version": "1", "wheels": [{"url": f"file:///p/{name}", "size": 7, "hashes": {"sha256": "cd" * 32}} for name in names]}
+    ranks = {tag: rank for rank, tag in enumerate(resolver.supported("3.11", "linux/amd64"))}
+    assert resolver._pin(package, ranks) == Pin(name="y", version="1", filename=names[1], sha256="cd" * 32, size=7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "time"),
+    [("2026-11-17", "2026-11-17T00:00:00Z"), ("2026-11-17T10:00:00Z", "2026-11-17T10:00:00Z"), ("2026-11-17T10:00:00+02:00", "2026-11-17T08:00:00Z")],
+)
+def test_dates_are_recorded_in_utc(asked, time):
+    """Whatever way the date is given, the lock records one form of it."""
+    assert locks._time(asked) == time

@@ -1,0 +1,249 @@
+"""The matrix: what is read, what is refused and in which words, and how cells are chosen."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from torchstrata import matrix, schema
+from torchstrata.errors import MatrixError
+
+SMALL = """
+name: images
+systems:
+  new: {distribution: debian, release: "13", suite: trixie, python: "3.13", glibc: "2.41", compilers: [g++-14, g++-13], bootstrap: mmdebstrap, verified: true}
+  old: {distribution: debian, release: "12", suite: bookworm, python: "3.11", glibc: "2.36", compilers: [g++-12], bootstrap: mmdebstrap, verified: true}
+flavours:
+  base: {}
+  devel: {parent: base}
+rows:
+  - {torch: "2.8", cuda: cu128, serves: cu121, default: true, os: [new, old]}
+  - {torch: "2.8", cuda: cu128, os: [new]}
+strata:
+  own_layer_over: 40_000_000
+  cuda_groups:
+    - {title: CUDA, wheels: ["nvidia-*"]}
+"""
+SERVES = '  - {torch: "2.8", cuda: cu128, serves: cu121, default: true, os: [new, old]}\n'
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Return a function that loads the small matrix after replacing text in it."""
+
+    def load(*replacements: tuple[str, str]) -> matrix.Matrix:
+        text = SMALL
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "matrix.yaml"
+        path.write_text(text)
+        return matrix.load(path)
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def committed():
+    """Return the committed matrix."""
+    return matrix.load()
+
+
+def test_ids_name_torch_cuda_and_os(small):
+    """A cell's id is torch, the asked CUDA and the OS; the first OS of a row is its default, which the short id means too."""
+    cells = small().cells
+    assert [cell.id for cell in cells] == ["2.8-cu121-new", "2.8-cu121-old", "2.8-cu128-new"]
+    assert [cell.names for cell in cells][:2] == [("2.8-cu121", "2.8-cu121-new"), ("2.8-cu121-old",)]
+
+
+def test_serving_cell_is_built_from_other_wheels(committed):
+    """2.8-cu121 is torch 2.8.0 from the cu128 wheels, for drivers of CUDA 12.0 and newer, and says both CUDA versions."""
+    (cell,) = matrix.select(committed, "2.8-cu121")
+    facts = cell.facts
+    assert (cell.id, cell.build, cell.version) == ("2.8-cu121-debian13", "2.8.0-cu128", "2.8.0")
+    assert (facts.asked_cuda, facts.cuda_version, facts.driver_floor, facts.require_cuda) == ("12.1", "12.8", "525.60.13", "cuda>=12.0")
+    assert facts.architectures == ("7.0", "7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
+    assert facts.missing_architectures == ("10.0", "12.0")
+
+
+def test_cpu_cell_asks_for_no_driver(committed):
+    """The CPU cell has no CUDA, no driver floor, no compiler and no companions."""
+    (cell,) = matrix.select(committed, "2.13-cpu")
+    facts = cell.facts
+    assert (cell.build, cell.companions) == ("2.13.0-cpu", ())
+    assert (facts.cuda_version, facts.asked_cuda, facts.driver_floor, facts.require_cuda, facts.nvcc) == (None, None, None, None, None)
+
+
+def test_companions_follow_the_facts(committed):
+    """Torchvision and torchaudio follow torch; torchaudio is left out where it does not work."""
+    (old,), (new,) = matrix.select(committed, "2.8-cu128"), matrix.select(committed, "2.15-cu132")
+    assert old.companions == ("torchvision==0.23.0", "torchaudio==2.8.0")
+    assert new.companions == ("torchvision==0.29.2",)
+
+
+def test_one_cell_of_each_torch_is_named(committed):
+    """v2.8 and its like mean exactly one cell each, on its row's default OS."""
+    named = [cell for cell in committed.cells if cell.named]
+    assert sorted(cell.torch for cell in named) == sorted({cell.torch for cell in committed.cells})
+    assert all(cell.is_default_os for cell in named)
+    assert "2.8-cu121-debian13" in [cell.id for cell in named]
+
+
+def test_host_compiler_fits_the_toolchain(committed):
+    """Each cell takes its OS's newest g++ that its nvcc accepts: 12.4 ends at g++ 13, CUDA 13 takes 14."""
+    compilers = {cell.id: cell.host_compiler for cell in committed.cells}
+    assert compilers["2.8-cu121-debian13"] == "g++-13"
+    assert compilers["2.15-cu132-debian13"] == "g++-14"
+    assert compilers["2.8-cu121-debian12"] == "g++-12"
+
+
+def test_chain_has_parents_first(committed):
+    """A flavour's chain ends with it and begins with the one that has no parent."""
+    assert committed.chain("jupyter") == ("base", "devel", "jupyter")
+    with pytest.raises(MatrixError, match=r"unknown flavour all.*base, devel, jupyter, ssh".replace(".*", r"[\s\S]*")):
+        committed.chain("all")
+
+
+def test_flavours_are_ordered_parents_first(small):
+    """Flavours come parents first, however the file orders them."""
+    table = small(("  base: {}\n  devel: {parent: base}\n", "  devel: {parent: base}\n  base: {}\n"))
+    assert tuple(table.flavours) == ("base", "devel")
+
+
+@pytest.mark.parametrize(
+    ("globs", "ids"),
+    [
+        (["2.8-cu121"], ["2.8-cu121-new"]),
+        (["2.8-cu121-old"], ["2.8-cu121-old"]),
+        (["2.8-cu121*"], ["2.8-cu121-new", "2.8-cu121-old"]),
+        (["*-old", "2.8-cu128"], ["2.8-cu121-old", "2.8-cu128-new"]),
+        ([], ["2.8-cu121-new", "2.8-cu121-old", "2.8-cu128-new"]),
+    ],
+)
+def test_select(small, globs, ids):
+    """Globs match ids, a short id means the default OS, and no globs mean everything; the order is the file's."""
+    assert [cell.id for cell in matrix.select(small(), *globs)] == ids
+
+
+@pytest.mark.parametrize(
+    ("glob", "reason"),
+    [
+        ("2.8-cu118", "never published torch 2.8 for cu118; the last torch with cu118 is 2.7.1"),
+        ("2.8-cu129", "matrix.yaml has no such row"),
+        ("2.8-cu121-sid", "sid is none of new, old"),
+        ("2.15-cu126", "nobody has established that torch 2.15 was published for cu126"),
+        ("2.8_cu121", "no cell matches 2.8_cu121"),
+    ],
+)
+def test_unknown_cell_names_reason_and_nearest(small, glob, reason):
+    """A selection that matches nothing says why, and which cells come nearest."""
+    with pytest.raises(MatrixError) as caught:
+        matrix.select(small(), glob)
+    assert reason in caught.value.what
+    assert "2.8-cu121" in caught.value.fix
+
+
+ROW = '{torch: "2.8", cuda: cu128, os: [new]}'
+
+REFUSED = {
+    "never published": (
+        (ROW, '{torch: "2.8", cuda: cu124, os: [new]}'),
+        "never published torch 2.8 for cu124; the last torch with cu124 is 2.6.0",
+        "cu126, cu128",
+    ),
+    "asked CUDA as a build": ((ROW, '{torch: "2.8", cuda: cu121, os: [new]}'), "never published torch 2.8 for cu121", "serves: cu121"),
+    "unknown torch": ((ROW, '{torch: "3.0", cuda: cu128, os: [new]}'), "torch 3.0 is not a release", "2.15"),
+    "python": (('python: "3.13"', 'python: "3.15"'), "new has Python 3.15, and torch 2.8.0 has wheels for 3.9, 3.10", "take new out"),
+    "glibc": (('glibc: "2.36"', 'glibc: "2.17"'), "old has glibc 2.17, and torch 2.8.0 needs 2.28", "take old out"),
+    "compiler": (("[g++-14, g++-13]", "[g++-14]"), "nvcc 12.4 accepts g++ up to 13, and the OS has g++-14", "older g++"),
+    "torchaudio ended": (
+        (ROW, '{torch: "2.15", cuda: cu132, default: true, os: [new], companions: [torchaudio]}'),
+        "there is no torchaudio for torch 2.15: torchaudio ended at 2.11.0",
+        "leave torchaudio out",
+    ),
+    "torchaudio pin": ((SERVES, SERVES.replace("]}", "], companions: [torchaudio==2.9.0]}")), "no torchaudio 2.9.0 for torch 2.8", "torchaudio==2.8.0"),
+    "unknown key": ((ROW, ROW.replace("os:", "oses: x, os:")), "rows[1]: unknown key oses", "serves (optional)"),
+    "unknown key above": (("name: images", "name: images\nimages: 1"), "top level: unknown key images", "name, systems, flavours, rows, strata"),
+    "missing key": ((', glibc: "2.36"', ""), "key glibc is missing", "distribution, release"),
+    "key twice": (("name: images", "name: images\nname: twice"), "key name is given twice", "remove one"),
+    "unquoted torch": ((ROW, "{torch: 2.10, cuda: cu128, os: [new]}"), "rows[1].torch is an unquoted number, so that 2.10 would be read as 2.1", '"2.10"'),
+    "unquoted python": (('python: "3.13"', "python: 3.13"), "python is an unquoted number", '"2.10"'),
+    "unquoted release": (('release: "13"', "release: 13"), "release is an unquoted number", '"2.10"'),
+    "patch version": (('torch: "2.8", cuda: cu128, os', 'torch: "2.8.0", cuda: cu128, os'), "rows[1].torch", "matrix.schema.json"),
+    "duplicate": ((ROW, f"{ROW}\n  - {ROW}"), "cell 2.8-cu128-new is there 2 times", "all but one"),
+    "same OS twice": (("os: [new, old]", "os: [new, old, new]"), "cell 2.8-cu121-new is there 2 times", "all but one"),
+    "unknown OS": (("os: [new, old]", "os: [new, older]"), "row 2.8-cu121: unknown OS older", "new, old"),
+    "unknown parent": (("{parent: base}", "{parent: bass}"), "flavour devel: unknown parent bass", "base, devel"),
+    "cycle": (("base: {}", "base: {parent: devel}"), "flavours base <- devel <- base go round in a circle", "no parent"),
+    "serves another major": (("serves: cu121", "serves: cu118"), "cu128 wheels cannot serve cu118: minor-version compatibility ends", "of another torch"),
+    "serves a newer major": (("serves: cu121", "serves: cu130"), "cu128 wheels cannot serve cu130", "of another torch"),
+    "serves what exists": (("serves: cu121", "serves: cu126"), "upstream has a cu126 build of torch 2.8", "cuda: cu126"),
+    "serves nonsense": (("serves: cu121", "serves: cu999"), "cu999 is no known CUDA", "cu121"),
+    "no default": (("default: true, ", ""), "v2.8 names no row", "exactly one row"),
+    "two defaults": ((ROW, ROW.replace("os:", "default: true, os:")), "v2.8 names 2.8-cu121 and 2.8-cu128", "exactly one row"),
+    "no origin": (("g++-12], bootstrap: mmdebstrap", "g++-12]"), "system old must have a bootstrap or an image, and not both", "bootstrap: mmdebstrap"),
+    "two companions for one build": (
+        (ROW, ROW.replace("os:", "companions: [], os:")),
+        "rows 2.8-cu121 and 2.8-cu128 share the locks of one build",
+        "same companions",
+    ),
+    "not YAML": (("name: images", "name: [images"), "is not YAML", "correct it"),
+    "empty list": (("os: [new, old]", "os: []"), "rows[0].os", "matrix.schema.json"),
+}
+
+
+@pytest.mark.parametrize(("replacement", "what", "fix"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_work_is_refused(small, replacement, what, fix):
+    """Each impossible matrix has a one-line error of its own, and a line that says what is possible."""
+    with pytest.raises(MatrixError) as caught:
+        small(replacement)
+    assert what in caught.value.what
+    assert fix in caught.value.fix
+    assert "\n" not in caught.value.what + caught.value.fix
+
+
+def test_no_file_is_one_line(tmp_path):
+    """A matrix that is not there is an error of its own, not a traceback."""
+    with pytest.raises(MatrixError, match="cannot be read"):
+        matrix.load(tmp_path / "matrix.yaml")
+
+
+def test_committed_schema_is_the_generated_one():
+    """The schema that editors read is generated from the code; regenerate it with `python -m torchstrata.schema`."""
+    assert schema.SCHEMA.read_text() == schema.generate()
+
+
+def test_matrix_refers_to_its_schema():
+    """The first line of matrix.yaml tells editors where the schema is."""
+    first = matrix.MATRIX.read_text().splitlines()[0]
+    assert first == f"# yaml-language-server: $schema=./{schema.SCHEMA.name}"
+
+
+def test_issue_rows_are_there(committed):
+    """Every row that was promised is in the matrix, the promised OS first."""
+    first = {cell.short: cell.os.id for cell in committed.cells if cell.is_default_os}
+    promised = {"2.4-cu121": "debian12", "2.6-cu124": "debian12", "2.8-cu121": "debian13", "2.8-cu128": "debian13", "2.8-cu126": "debian13"}
+    promised |= {"2.10-cu128": "debian13", "2.14-cu130": "debian13", "2.15-cu132": "debian13", "2.13-cpu": "debian12"}
+    assert first == promised
+
+
+def test_unverified_systems_are_marked(committed):
+    """OSes that nobody has built here are marked so."""
+    assert {name for name, system in committed.systems.items() if not system.verified} == {"ubuntu22.04", "ubuntu24.04"}
+
+
+def test_three_hundred_cells_load_fast(tmp_path):
+    """Listing sessions over 300 cells must stay under 0.7 s, so loading them takes a small part of that."""
+    names = [f"copy{number}" for number in range(150)]
+    line = next(line for line in SMALL.splitlines() if line.startswith("  new:"))
+    text = SMALL.replace("flavours:", "".join(f"  {line.strip().replace('new:', f'{name}:')}\n" for name in names) + "flavours:", 1)
+    text = text.replace("os: [new, old]", f"os: [new, {', '.join(names)}]").replace("os: [new]", f"os: [new, {', '.join(names)}]")
+    path = Path(tmp_path, "matrix.yaml")
+    path.write_text(text)
+    began = time.perf_counter()
+    table = matrix.load(path)
+    took = time.perf_counter() - began
+    assert len(table.cells) == 302
+    assert took < 0.35
