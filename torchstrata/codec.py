@@ -8,6 +8,7 @@ gzip is zlib's deflate between a header and a trailer written here: no time, no 
 
 from __future__ import annotations
 
+import gzip
 import os
 import struct
 import zlib
@@ -32,6 +33,9 @@ GZIP_HEADER: Final = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
 """RFC 1952: magic, deflate, no flags, no time, no extra flags, unknown operating system."""
 
 LEVELS: Final[dict[Name, range]] = {"zstd": range(1, 20), "gzip": range(1, 10)}
+
+BROKEN: Final = (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError)
+"""What readers raise for a stream that is damaged or cut off."""
 
 MEDIA_TYPES: Final[dict[Name, str]] = {
     "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import IO, Final, cast
 
-from torchstrata.codec import CHUNK, Codec, Compressor, Readable
+from torchstrata.codec import BROKEN, CHUNK, Codec, Compressor, Readable
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.layers import EPOCH, Entry, EntryKind, Layer
 
@@ -203,7 +203,7 @@ def entries(tar: Readable) -> Iterator[Entry]:
         with tarfile.open(fileobj=cast("IO[bytes]", tar), mode="r|", bufsize=CHUNK) as archive:
             for member in archive:
                 yield _entry(member)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, *BROKEN) as error:
         raise StoreError(f"a layer is no readable tar: {error}", fix="build or fetch it again") from error
 
 

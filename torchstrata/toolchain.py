@@ -2,14 +2,16 @@
 
 No wheel of CUDA 12 has ``bin/nvcc``. Debian's package has, without its dependencies (1.8 GB, a second CUDA); headers come from
 wheels of the same release. Libraries, and the headers of all but the runtime, are links to those of torch's own wheels in
-``/opt/cuda``, so that an extension is compiled and linked against what it will run with. There is no static runtime: nvcc
-itself links with ``-cudart shared -cudadevrt none``.
+``/opt/cuda``, so that an extension is compiled and linked against what it will run with. There is no static runtime; the
+names by which nvcc links it lead to the shared one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
+import struct
 import tarfile
 import tempfile
 import threading
@@ -33,7 +35,7 @@ from torchstrata.store import Part, Store, disk
 from torchstrata.tarball import LayerWriter
 from torchstrata.wheelfile import Wheel
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raise it when the bytes of a toolchain change for the same lock."""
 
 FOLDER: Final = "locks/toolchain"
@@ -87,6 +89,9 @@ HEADERS: Final[Mapping[str, str]] = {
 }
 """Headers by directory below ``/opt/cuda/nvidia``; one that an old or new wheel lacks is a link to nothing, which is as if it were missing."""
 
+MATHS: Final = "crt/math_functions.h"
+TRIGONOMETRY: Final = re.compile(rb"(__device_builtin__ +(?:double|float) +(?:sinpi|cospi|sinpif|cospif)\((?:double|float) x\));")
+
 LIBRARIES: Final = (
     "cublas/lib/libcublas.so.12 cublas/lib/libcublasLt.so.12 cuda_cupti/lib/libcupti.so.12 cuda_nvrtc/lib/libnvrtc.so.12 "
     "cuda_runtime/lib/libcudart.so.12 cudnn/lib/libcudnn.so.9 cufft/lib/libcufft.so.11 curand/lib/libcurand.so.10 cusolver/lib/libcusolver.so.11 "
@@ -95,6 +100,12 @@ LIBRARIES: Final = (
 """What ``-l`` finds; sonames are the same in all of CUDA 12."""
 
 CUDA: Final = "/opt/cuda/nvidia"
+
+STATIC_RUNTIME: Final = f"INPUT({CUDA}/cuda_runtime/lib/libcudart.so.12)\n".encode()
+"""``libcudart_static.a`` as a linker script (ld takes one under any name): nvcc links that library unless told otherwise."""
+
+EMPTY_OBJECT: Final = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, 0, 0, 64, 0, 0, 64, 0, 0)
+"""An ELF object for x86-64 without any section."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,7 +277,7 @@ def make(toolchain: Toolchain, wheels: Mapping[str, Path], into: Store, codec: C
     with into.layer(toolchain.title, codec) as writer:
         writer.cancelled = cancelled
         _write_package(writer, top, package)
-        writer.file(f"{top}/bin/nvcc.profile", 0o664, len(PROFILE), io.BytesIO(PROFILE.encode()))
+        _write_texts(writer, top)
         for pin in toolchain.pins:
             _write_headers(writer, top, wheels[pin.sha256])
         _write_links(writer, top)
@@ -293,8 +304,35 @@ def _write_headers(writer: LayerWriter, top: str, path: Path) -> None:
     with Wheel.open(path) as wheel:
         for (name, *_), content, _ in wheel.get_contents():
             parts = name.split("/", 3)
-            if parts[0] == "nvidia" and parts[2:3] == ["include"] and not name.endswith("/__init__.py"):
+            if parts[0] != "nvidia" or parts[2:3] != ["include"] or name.endswith("/__init__.py"):
+                continue
+            if parts[3] == MATHS:
+                text = io.BytesIO(for_new_glibc(content.read()))
+                writer.file(f"{top}/include/{parts[3]}", 0o664, len(text.getbuffer()), text)
+            else:
                 writer.file(f"{top}/include/{parts[3]}", 0o664, content.size, content)  # type: ignore[attr-defined]  # our Member
+
+
+def for_new_glibc(header: bytes) -> bytes:
+    """Return CUDA 12.4's mathematics header with the exception specification that glibc 2.41 gives four of its functions.
+
+    Without it no file compiles there; older glibc has no such functions, so that it is right for them too. NVIDIA's own
+    headers have it from CUDA 12.9 on.
+    """
+    return TRIGONOMETRY.sub(rb"\1 noexcept(true);", header)
+
+
+def _device_runtime() -> bytes:
+    """Return ``libcudadevrt.a``, which nvcc always links, without content; ld wants an index in it, and nvlink an object."""
+    members = (("/", bytes(4)), ("none.o/", EMPTY_OBJECT))
+    return b"!<arch>\n" + b"".join(f"{name:16}{0:<12}{0:<6}{0:<6}{'100644':8}{len(data):<10}`\n".encode() + data for name, data in members)
+
+
+def _write_texts(writer: LayerWriter, top: str) -> None:
+    """Write what is ours: nvcc's profile, and libraries that nvcc asks for and the wheels lack."""
+    files = {"bin/nvcc.profile": PROFILE.encode(), "lib64/libcudart_static.a": STATIC_RUNTIME, "lib64/libcudadevrt.a": _device_runtime()}
+    for path, content in files.items():
+        writer.file(f"{top}/{path}", 0o664, len(content), io.BytesIO(content))
 
 
 def _write_links(writer: LayerWriter, top: str) -> None:

@@ -100,8 +100,13 @@ class Member:
         crc = done = 0
         for block in _inflate(self._wheel.compressed(self._info), self._info, self._wheel.path):
             crc, done = isal_zlib.crc32(block, crc), done + len(block)
+            if done >= self.size:  # before the last block goes out: nobody reads on once all bytes are there
+                self._check(done, crc)
             yield block
-        if done != self.size or crc != self._info.CRC:
+        self._check(done, crc)
+
+    def _check(self, size: int, crc: int) -> None:
+        if size != self.size or crc != self._info.CRC:
             raise damaged(self._wheel.path, f"{self._info.filename} has a wrong checksum")
 
 

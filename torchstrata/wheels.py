@@ -179,7 +179,7 @@ def _looking(job: _Job, place: Link, collect: Callable[[Link], Iterable[Link]]) 
         found = [link for link in job.retry(lambda: list(collect(place))) if link.filename == job.pin.filename]
     except (httpx2.HTTPError, _Again, OSError) as error:
         raise FetchError(f"{place.redacted} does not answer: {error}", fix="check the network, proxy and pip's index settings, then run it again") from error
-    right = [link for link in found if (link.hashes or {}).get("sha256", job.pin.sha256) == job.pin.sha256]
+    right = [link for link in found if job.pin.sha256 in (link.hash_option or {}).get("sha256", [job.pin.sha256])]
     if found and not right:
         raise _other_bytes(job.pin, place.redacted)
     return right
@@ -286,7 +286,7 @@ def _receive(job: _Job, link: Link, part: _Partial) -> None:
         with disk(part.path):
             file = part.path.open("ab" if goes_on else "wb", buffering=0)
         with file:
-            for chunk in response.iter_raw(CHUNK):
+            for chunk in response.iter_raw():  # as it comes: what waits in a larger buffer is lost when the connection breaks
                 if job.cancelled.is_set():
                     raise CancelledError
                 with disk(part.path):

@@ -1,0 +1,350 @@
+"""The content store: complete or absent, whoever is interrupted, and however many use it."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from torchstrata import store as stores
+from torchstrata.codec import Codec, decompressor
+from torchstrata.errors import IntegrityError, StoreError
+from torchstrata.layers import EPOCH, Entry
+from torchstrata.store import Part, Store
+
+CODEC = Codec()
+GZIP = Codec(name="gzip", level=6)
+
+HOLDER = """
+import sys, io, time
+from pathlib import Path
+from torchstrata.codec import Codec
+from torchstrata.store import Store
+with Store(Path(sys.argv[1])).layer("unfinished", Codec()) as writer:
+    writer.file("opt/venv/big", 0o664, 8, io.BytesIO(b"unfinish"))
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Return an empty store."""
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def holder(store):
+    """Start another process that is in the middle of a layer."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER, store.root], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"writing\n"
+        yield process
+        process.kill()
+
+
+def write(store, content=b"hello", title="one", codec=CODEC):
+    """Write a layer with one file."""
+    with store.layer(title, codec) as writer:
+        writer.file("opt/venv/lib/file", 0o664, len(content), io.BytesIO(content))
+    return writer.layer
+
+
+def keep(store, *contents):
+    """Remember a part for each content; return their identities."""
+    names = []
+    for content in contents:
+        names.append(stores.identity(content=content.decode()))
+        store.remember(names[-1], Part(layers=(write(store, content),)))
+    return names
+
+
+def members(store, layer):
+    """Return the members of a layer's tar by path."""
+    with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+        return {member.name: member for member in archive}
+
+
+def files(root):
+    """Return all files below a directory that hold something."""
+    return sorted(path for path in root.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def test_owners_and_modes_follow_from_the_path(store):
+    """The payload is the user's, with equal group rights; what lies above it is root's; all of it has one time."""
+    with store.layer("all", CODEC) as writer:
+        writer.file("opt/venv/bin/tool", 0o775, 1, io.BytesIO(b"x"))
+        writer.link("opt/cuda-12.4/lib64", "lib")
+        writer.file("etc/torchstrata/image.json", 0o644, 2, io.BytesIO(b"{}"))
+    found = {name: (member.mode, member.uid, member.gid, member.mtime) for name, member in members(store, writer.layer).items()}
+    assert found == {
+        "opt": (0o755, 0, 0, EPOCH),
+        "opt/venv": (0o775, 1000, 0, EPOCH),
+        "opt/venv/bin": (0o775, 1000, 0, EPOCH),
+        "opt/venv/bin/tool": (0o775, 1000, 0, EPOCH),
+        "opt/cuda-12.4": (0o775, 1000, 0, EPOCH),
+        "opt/cuda-12.4/lib64": (0o777, 1000, 0, EPOCH),
+        "etc": (0o755, 0, 0, EPOCH),
+        "etc/torchstrata": (0o755, 0, 0, EPOCH),
+        "etc/torchstrata/image.json": (0o644, 0, 0, EPOCH),
+    }
+
+
+def test_a_listing_is_what_the_tar_holds(store):
+    """Compose reads listings; they name every member in order, long and non-ASCII names too."""
+    with store.layer("names", CODEC) as writer:
+        writer.file("opt/venv/" + "long/" * 40 + "ü.py", 0o664, 0, io.BytesIO())
+    assert [entry.path for entry in store.listing(writer.layer.diff_id)] == list(members(store, writer.layer))
+    assert store.listing(writer.layer.diff_id)[-1].kind == "file"
+
+
+@pytest.mark.parametrize("codec", [CODEC, GZIP], ids=["zstd", "gzip"])
+def test_bytes_depend_on_the_calls_alone(store, tmp_path, monkeypatch, codec):
+    """Another umask, directory and time give the same blob."""
+    first = write(store, codec=codec)
+    monkeypatch.chdir("/")
+    before = os.umask(0o077)
+    try:
+        assert write(Store(tmp_path / "other"), codec=codec) == first
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("again", ["file", "directory", "link"])
+def test_a_path_is_written_once(store, again):
+    """A second entry of a path, of whatever kind, is refused and names the path."""
+    with store.layer("twice", CODEC) as writer:
+        writer.file("opt/venv/x", 0o664, 0, io.BytesIO())
+        write = {
+            "file": lambda: writer.file("opt/venv/x", 0o664, 0, io.BytesIO()),
+            "directory": lambda: writer.file("opt/venv/x/y", 0o664, 0, io.BytesIO()),
+            "link": lambda: writer.link("opt/venv/x", "y"),
+        }[again]
+        with pytest.raises(IntegrityError, match="/opt/venv/x twice"):
+            write()
+
+
+def test_a_short_source_is_an_error(store):
+    """A file that ends before its announced size spoils no layer silently."""
+    with pytest.raises(IntegrityError, match="ends 3 bytes early"), store.layer("short", CODEC) as writer:
+        writer.file("opt/venv/x", 0o664, 5, io.BytesIO(b"ab"))
+
+
+def test_an_exception_leaves_nothing(store):
+    """A layer that was not finished is in no directory of the store."""
+    with pytest.raises(IntegrityError), store.layer("broken", CODEC) as writer:
+        writer.file("opt/venv/x", 0o664, 9_000_000, io.BytesIO(bytes(3_000_000)))
+    assert files(store.root) == []
+    assert all(thread.name != "layer" for thread in threading.enumerate())
+
+
+def test_setting_the_event_ends_a_layer(store):
+    """Whoever cancels does not wait for the rest of a large file."""
+    with store.layer("cancelled", CODEC) as writer:
+        writer.cancelled = threading.Event()
+        writer.cancelled.set()
+        with pytest.raises(CancelledError):
+            writer.file("opt/venv/x", 0o664, 1, io.BytesIO(b"x"))
+
+
+def test_a_part_is_found_again(store):
+    """What was remembered is found, also by another process's store."""
+    part = Part(layers=(write(store),), extras={"more": store.add_blob(b"more")}, notes={"torch": "2.8.0"})
+    store.remember("a" * 64, part)
+    assert Store(store.root).find("a" * 64) == part
+    assert store.find("b" * 64) is None
+
+
+@pytest.mark.parametrize("damage", ["remove", "truncate", "listing", "part"])
+def test_what_is_damaged_counts_as_missing(store, damage):
+    """A blob that is gone or shorter, or a lost listing, means: make the part again, and then it is whole."""
+    (name,) = keep(store, b"content")
+    layer = store.find(name).layers[0]
+    blob, listing = store.open_blob(layer.digest), store.root / "listings" / layer.diff_id.removeprefix("sha256:")
+    {
+        "remove": blob.unlink,
+        "truncate": lambda: os.truncate(blob, layer.size - 1),
+        "listing": listing.unlink,
+        "part": lambda: (store.root / "parts" / f"{name}.json").write_text("{"),
+    }[damage]()
+    assert store.find(name) is None
+    assert keep(store, b"content") == [name]
+    assert store.find(name, verify=True).layers == (layer,)
+
+
+def test_a_flipped_bit_is_found_when_asked(store):
+    """Sizes are compared always, digests on request: reading gigabytes costs seconds."""
+    (name,) = keep(store, b"content")
+    blob = store.open_blob(store.find(name).layers[0].digest)
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.write_bytes(data)
+    assert store.find(name) is not None
+    assert store.find(name, verify=True) is None
+    with pytest.raises(StoreError, match="missing or damaged"):
+        store.open_blob(f"sha256:{blob.name}", verify=True)
+
+
+def test_a_part_without_its_blobs_is_not_remembered(store):
+    """A record never promises what is not there."""
+    layer = write(store)
+    store.open_blob(layer.digest).unlink()
+    with pytest.raises(StoreError, match="lacks blobs"):
+        store.remember("a" * 64, Part(layers=(layer,)))
+
+
+def test_content_must_have_its_digest(store):
+    """Content with another digest than promised stays out."""
+    with pytest.raises(IntegrityError, match="instead of"):
+        store.add_blob(b"tampered", "sha256:" + "0" * 64)
+    assert files(store.root) == []
+
+
+@pytest.mark.parametrize("codec", [CODEC, GZIP], ids=["zstd", "gzip"])
+def test_a_foreign_layer_is_taken_in(store, tmp_path, codec):
+    """A layer that BuildKit made gets diff ID and listing from its own bytes; whiteouts are told apart."""
+    with store.layer("os", codec) as writer:
+        writer.file("etc/.wh.gone", 0o644, 0, io.BytesIO())
+        writer.file("var/.wh..wh..opq", 0o644, 0, io.BytesIO())
+    blob = tmp_path / "blob"
+    blob.write_bytes(store.open_blob(writer.layer.digest).read_bytes())
+    taken = Store(tmp_path / "other").add_layer(blob, media_type=codec.media_type, title="os", digest=writer.layer.digest)
+    assert taken == writer.layer
+    assert Store(tmp_path / "other").listing(taken.diff_id) == (
+        Entry(path="etc", kind="dir"),
+        Entry(path="etc/gone", kind="whiteout"),
+        Entry(path="var", kind="dir"),
+        Entry(path="var", kind="opaque"),
+    )
+
+
+def test_a_foreign_layer_that_is_cut_off_is_refused(store, tmp_path):
+    """A truncated layer does not become a shorter one."""
+    layer = write(store, os.urandom(100_000))
+    blob = tmp_path / "blob"
+    blob.write_bytes(store.open_blob(layer.digest).read_bytes()[:50_000])
+    with pytest.raises((StoreError, IntegrityError)):
+        store.add_layer(blob, media_type=layer.media_type, title="cut", digest=layer.digest)
+
+
+def test_a_foreign_layer_that_is_damaged_is_refused(store, tmp_path):
+    """Garbage in the middle of a compressed layer is an error of ours, with advice."""
+    layer = write(store, os.urandom(100_000))
+    blob = tmp_path / "blob"
+    data = bytearray(store.open_blob(layer.digest).read_bytes())
+    data[:40] = bytes(40)
+    blob.write_bytes(data)
+    with pytest.raises(StoreError, match="no readable tar"):
+        store.add_layer(blob, media_type=layer.media_type, title="damaged")
+
+
+def test_one_maker_works_and_the_others_find_it(store):
+    """Of many who want the same part at the same time, one makes it."""
+    made = []
+
+    def maker(_):
+        own = Store(store.root)
+        with own.lock("a" * 64):
+            if own.find("a" * 64) is None:
+                made.append(1)
+                own.remember("a" * 64, Part(layers=(write(own),)))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(maker, range(8)))
+    assert made == [1]
+
+
+def test_waiting_for_another_maker_can_be_cancelled(store):
+    """Ctrl-C does not wait for the other build."""
+    cancelled = threading.Event()
+    with store.lock("a" * 64), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: Store(store.root).lock("a" * 64, cancelled).__enter__())
+        time.sleep(0.2)
+        cancelled.set()
+        with pytest.raises(CancelledError):
+            waiting.result(2)
+
+
+def test_only_dead_processes_lose_their_unfinished_files(store, holder):
+    """The files of a living process stay; those of a killed one go when the next process writes."""
+    write(store)
+    assert len(list(store.root.glob("tmp/*/*"))) == 1
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    write(Store(store.root))
+    assert list(store.root.glob("tmp/*/*")) == []
+
+
+def test_pruning_everything_leaves_nothing(store):
+    """Without a limit all parts, blobs, listings and downloads go, and the bytes are counted."""
+    keep(store, b"one", b"two")
+    store.downloads.mkdir()
+    (store.downloads / "wheel").write_bytes(b"12345")
+    size = store.usage().size
+    assert store.usage().downloads == 5
+    assert store.prune() == size
+    assert files(store.root) == []
+
+
+def test_a_shared_blob_stays_while_a_part_needs_it(store):
+    """Two parts of the same layer: one goes, the blob stays for the other."""
+    layer = write(store)
+    for name in ("a" * 64, "b" * 64):
+        store.remember(name, Part(layers=(layer,)))
+    store.prune(keep=["b" * 64])
+    assert store.find("a" * 64) is None
+    assert store.find("b" * 64, verify=True) is not None
+
+
+def test_pruning_by_age_goes_by_last_use(store):
+    """A part that was used is young, whenever it was made."""
+    old, used = keep(store, b"old", b"used")
+    for name in (old, used):
+        os.utime(store.root / "parts" / f"{name}.json", (1, 1))
+    store.touch(used)
+    store.prune(older_than=timedelta(days=1))
+    assert (store.find(old), store.find(used) is None) == (None, False)
+
+
+def test_pruning_to_a_size_keeps_what_was_used_last(store):
+    """The parts used longest ago go first."""
+    names = keep(store, *(os.urandom(10_000).hex().encode() for _ in range(3)))
+    for age, name in enumerate(names):
+        os.utime(store.root / "parts" / f"{name}.json", (1000 - age, 1000 - age))
+    store.prune(max_bytes=25_000)
+    assert [store.find(name) is not None for name in names] == [True, True, False]
+
+
+def test_pruning_waits_for_no_one(store, holder):
+    """While another build is at work, pruning is refused: it may be about to use what looks unneeded."""
+    with pytest.raises(StoreError, match="another build is using"):
+        store.prune()
+
+
+def test_looking_writes_nothing(tmp_path):
+    """A plan looks into a store that need not exist, and leaves no trace."""
+    store = Store.open(tmp_path / "none")
+    assert store.find("a" * 64) is None
+    assert store.usage().parts == ()
+    assert not store.root.exists()
+
+
+def test_the_root_is_where_the_variable_says(monkeypatch, tmp_path):
+    """TORCHSTRATA_CACHE moves the store."""
+    monkeypatch.setenv(stores.CACHE_VARIABLE, str(tmp_path / "elsewhere"))
+    assert Store.open().root == tmp_path / "elsewhere"
+
+
+def test_identities_differ_by_every_input():
+    """No input can change without changing the identity, and their order does not matter."""
+    one = stores.identity(kind="x", pins=[1, 2])
+    assert one == stores.identity(pins=[1, 2], kind="x")
+    assert len({one, stores.identity(kind="x", pins=[2, 1]), stores.identity(kind="y", pins=[1, 2])}) == 3

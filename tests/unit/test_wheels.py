@@ -1,0 +1,251 @@
+"""Fetching wheels: over real sockets, from servers that misbehave, and from local places."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import pytest
+
+from tests.wheelhouse import Index, wheel
+from torchstrata import wheels
+from torchstrata.errors import FetchError, IntegrityError
+
+CONTENT = random.Random(2).randbytes(3_000_000)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Return pin and path of a wheel of 3 MB."""
+    (tmp_path / "made").mkdir()
+    return wheel(tmp_path / "made", "big-thing", "1.0", {"big_thing/data.bin": CONTENT})
+
+
+@pytest.fixture(autouse=True)
+def pip(monkeypatch):
+    """Configure pip by the environment alone: no index, and short waits."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_RETRIES", "2")
+    monkeypatch.setattr(wheels, "LONGEST_PAUSE", 0.02)
+
+    def configure(**options):
+        for name, value in options.items():
+            monkeypatch.setenv(f"PIP_{name.upper()}", str(value))
+
+    return configure
+
+
+@pytest.fixture
+def index(made, pip):
+    """Return an index that has the wheel and is the one that pip knows; start it with ``serve``."""
+    pin, path = made
+    served = Index(files={pin.filename: path.read_bytes()})
+    with served.serve():
+        pip(index_url=served.url)
+        yield served
+
+
+@pytest.fixture
+def downloads(tmp_path):
+    """Return the directory for downloads."""
+    return tmp_path / "wheels"
+
+
+def fetch(pin, directory, cancelled=None, seen=None):
+    """Fetch, counting bytes into ``seen``."""
+    return wheels.fetch(pin, directory, on_bytes=(seen if seen is not None else []).append, cancelled=cancelled or threading.Event())
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["html", "json"])
+def test_a_wheel_comes_from_an_index(made, index, downloads, as_json):
+    """Both kinds of index pages lead to the file; every byte is counted once."""
+    pin, path = made
+    index.as_json = as_json
+    seen = []
+    found = fetch(pin, downloads, seen=seen)
+    assert found.name == pin.filename
+    assert found.read_bytes() == path.read_bytes()
+    assert sum(seen) == pin.size
+
+
+def test_a_wheel_that_is_there_is_not_fetched_again(made, index, downloads):
+    """The cached file is verified and used; the index is not even asked."""
+    first = fetch(made[0], downloads)
+    asked = len(index.requests)
+    assert fetch(made[0], downloads) == first
+    assert len(index.requests) == asked
+
+
+def test_a_damaged_cached_wheel_is_fetched_again(made, index, downloads):
+    """A file that was truncated on disk does not count."""
+    os.truncate(fetch(made[0], downloads), 1000)
+    assert fetch(made[0], downloads).stat().st_size == made[0].size
+
+
+def test_a_download_that_hangs_up_goes_on_where_it_was(made, index, downloads):
+    """Each broken connection resumes by Range; nothing is fetched twice, however often it happens."""
+    index.hangups = 5
+    seen = []
+    fetch(made[0], downloads, seen=seen)
+    starts = [int(asked.removeprefix("bytes=").rstrip("-")) for _, asked in index.downloads() if asked]
+    assert len(starts) == 5
+    assert starts == sorted(set(starts))
+    assert sum(seen) == made[0].size
+
+
+def test_a_server_without_ranges_starts_over(made, index, downloads):
+    """If the server ignores Range, the whole file comes again and is whole."""
+    index.hangups, index.ranges = 1, False
+    assert fetch(made[0], downloads).read_bytes() == made[1].read_bytes()
+
+
+def test_a_later_run_goes_on_with_what_an_earlier_one_has(made, index, downloads):
+    """A part that an interrupted process left is continued."""
+    pin, path = made
+    part = downloads / pin.sha256 / pin.filename
+    part.parent.mkdir(parents=True)
+    part.with_suffix(".part").write_bytes(path.read_bytes()[:1_000_000])
+    assert fetch(pin, downloads).read_bytes() == path.read_bytes()
+    assert index.downloads() == [(f"/files/{pin.filename}", "bytes=1000000-")]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_server_is_asked_again(made, index, downloads, status):
+    """Statuses that pass are retried."""
+    index.refusals = [status]
+    assert fetch(made[0], downloads).stat().st_size == made[0].size
+
+
+def test_a_server_that_stays_busy_is_an_error(made, index, downloads):
+    """After pip's number of retries the fetch fails in one line, and what is there is kept."""
+    index.refusals = [503] * 9
+    with pytest.raises(FetchError, match="HTTP status 503") as caught:
+        fetch(made[0], downloads)
+    assert "goes on where it stopped" in caught.value.fix
+    assert len(index.downloads()) == 3
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_refusal_is_final(made, index, downloads, status):
+    """Statuses that do not pass are not retried."""
+    index.refusals = [status]
+    with pytest.raises(FetchError, match=f"HTTP status {status}"):
+        fetch(made[0], downloads)
+    assert len(index.downloads()) == 1
+
+
+def test_tampered_bytes_are_refused(made, index, downloads):
+    """A file of the right name and size with other bytes is not used, not kept, and named."""
+    data = bytearray(made[1].read_bytes())
+    data[1000] ^= 1
+    index.files[made[0].filename] = bytes(data)
+    with pytest.raises(IntegrityError, match="other bytes than the lock pins"):
+        fetch(made[0], downloads)
+    assert not list(downloads.rglob("*.whl")) + list(downloads.rglob("*.part"))
+
+
+def test_a_larger_file_is_refused_before_it_fills_the_disk(made, index, downloads):
+    """Bytes beyond the pinned size end the download."""
+    index.files[made[0].filename] = made[1].read_bytes() + bytes(20_000_000)
+    with pytest.raises(IntegrityError, match="other bytes"):
+        fetch(made[0], downloads)
+
+
+def test_a_project_that_no_source_knows(made, index, downloads):
+    """The error names the file and says where to point pip."""
+    index.files.clear()
+    with pytest.raises(FetchError, match=f"no configured source has {made[0].filename}") as caught:
+        fetch(made[0], downloads)
+    assert "find-links" in caught.value.fix
+
+
+def test_an_index_that_does_not_answer(made, downloads, pip):
+    """A closed port is an error in one line that names the index."""
+    pip(index_url="http://127.0.0.1:1/simple")
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1:1/simple/big-thing/ does not answer"):
+        fetch(made[0], downloads)
+
+
+def test_the_next_index_helps_out(made, index, downloads, pip):
+    """A dead index does not matter if another has the file: the hash says that it is the right one."""
+    pip(index_url="http://127.0.0.1:1/simple", extra_index_url=index.url)
+    assert fetch(made[0], downloads).stat().st_size == made[0].size
+
+
+def test_an_index_without_tls_is_refused(made, downloads, pip):
+    """Other hosts need https or pip's trusted-host, as with pip."""
+    pip(index_url="http://index.example/simple")
+    with pytest.raises(FetchError, match="is not https"):
+        fetch(made[0], downloads)
+
+
+def test_files_of_find_links_are_used_where_they_are(made, downloads, pip):
+    """A local file is verified, not copied, and :func:`discard` leaves it alone."""
+    pin, path = made
+    pip(no_index="1", find_links=path.parent)
+    assert fetch(pin, downloads) == path
+    wheels.discard(path, downloads)
+    assert path.exists()
+
+
+def test_a_local_index_is_an_index(made, downloads, pip, tmp_path):
+    """A directory of PEP 503 pages works by file://; projects it lacks are no error."""
+    pin, path = made
+    page = tmp_path / "simple" / pin.name / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(f'<a href="{path.as_uri()}#sha256={pin.sha256}">{pin.filename}</a>')
+    pip(index_url=(tmp_path / "empty").as_uri(), extra_index_url=(tmp_path / "simple").as_uri())
+    assert fetch(pin, downloads) == path
+
+
+def test_a_tampered_local_file_gives_way_to_the_index(made, index, downloads, pip):
+    """What is in find-links under the right name with the wrong bytes is passed over; alone, it is an error."""
+    pin, path = made
+    data = path.read_bytes()
+    path.write_bytes(data[:1000] + bytes([data[1000] ^ 1]) + data[1001:])
+    pip(find_links=path.parent)
+    assert fetch(pin, downloads).read_bytes() == data
+    pip(no_index="1")
+    wheels.discard(downloads / pin.sha256 / pin.filename, downloads)
+    with pytest.raises(IntegrityError, match="other bytes"):
+        fetch(pin, downloads)
+
+
+def test_a_page_that_pins_another_hash_is_not_downloaded(made, index, downloads):
+    """An index that says itself that its file differs costs no download."""
+    index.files = {f"{made[0].filename}#sha256={'0' * 64}": b""}
+    with pytest.raises(IntegrityError, match="other bytes"):
+        fetch(made[0], downloads)
+    assert index.downloads() == []
+
+
+def test_a_silent_server_does_not_hold_up_ctrl_c(made, index, downloads):
+    """Cancelling ends a stalled download at once, and keeps what came."""
+    index.silent = threading.Event()
+    cancelled = threading.Event()
+    threading.Timer(0.5, cancelled.set).start()
+    started = time.monotonic()
+    with pytest.raises(CancelledError):
+        fetch(made[0], downloads, cancelled)
+    assert time.monotonic() - started < 1.5
+    index.silent.set()
+
+
+def test_many_callers_download_once(made, index, downloads):
+    """Threads that want the same wheel wait for one of them."""
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: fetch(made[0], downloads), range(8)))
+    assert len(found) == 1
+    assert len(index.downloads()) == 1
+
+
+def test_certificates_that_cannot_be_read(made, downloads, pip, tmp_path):
+    """A wrong path in pip's settings is named."""
+    pip(index_url="https://127.0.0.1:1/simple", cert=tmp_path / "none.pem")
+    with pytest.raises(FetchError, match=r"certificates cannot be read"):
+        fetch(made[0], downloads)

@@ -1,0 +1,149 @@
+"""Small wheels and an index that misbehaves, for tests."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from torchstrata.locks import Pin
+
+EXECUTABLE = 0o100755 << 16
+PLAIN = 0o100644 << 16
+
+
+def wheel(directory: Path, name: str, version: str, files: dict[str, bytes], *, executable: tuple[str, ...] = ()) -> tuple[Pin, Path]:
+    """Write a wheel with ``files`` and what the specification asks for; return its pin and path."""
+    tag = "py3-none-any"
+    stem = f"{name.replace('-', '_')}-{version}"
+    info = f"{stem}.dist-info"
+    content = {
+        **files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
+    }
+    rows = [f"{path},sha256={_hash(data)},{len(data)}" for path, data in content.items()]
+    content[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,", ""]).encode()
+    path = directory / f"{stem}-{tag}.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, data in content.items():
+            entry = zipfile.ZipInfo(member, (2020, 1, 1, 0, 0, 0))
+            entry.external_attr = EXECUTABLE if member in executable else PLAIN
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data)
+    return pin(path, name, version), path
+
+
+def pin(path: Path, name: str, version: str) -> Pin:
+    """Return the pin of a file as it is."""
+    data = path.read_bytes()
+    return Pin(name=name, version=version, filename=path.name, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+def _hash(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+
+
+@dataclass
+class Index:
+    """A package index on loopback that serves ``files``.
+
+    :param hangups: number of downloads that break off half-way.
+    :param refusals: statuses that downloads are answered with first.
+    :param ranges: whether it knows the Range header.
+    :param silent: downloads get headers and half of the body, then nothing until it is set.
+    :param as_json: pages as PEP 691 instead of PEP 503.
+    """
+
+    files: dict[str, bytes]
+    hangups: int = 0
+    refusals: list[int] = field(default_factory=list)
+    ranges: bool = True
+    silent: threading.Event | None = None
+    as_json: bool = False
+    url: str = ""
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def downloads(self) -> list[tuple[str, str | None]]:
+        """Return path and Range header of every request for a file."""
+        return [(path, asked) for path, asked in self.requests if path.startswith("/files/")]
+
+    @contextmanager
+    def serve(self) -> Iterator[Index]:
+        """Serve until the block ends."""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{server.server_port}/simple"
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        return type("Handler", (_Handler,), {"index": self})
+
+    def page(self, project: str) -> tuple[str, bytes] | None:
+        """Return type and content of a project's page, if it is known."""
+        names = [name for name in self.files if name.partition("-")[0].replace("_", "-").lower() == project]
+        if not names:
+            return None
+        if self.as_json:
+            listed = [{"filename": name, "url": f"/files/{name}", "hashes": {}} for name in names]
+            return "application/vnd.pypi.simple.v1+json", json.dumps({"files": listed}).encode()
+        return "text/html", "".join(f'<a href="/files/{name}">{name}</a>' for name in names).encode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    index: Index
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self.index.requests.append((self.path, self.headers.get("Range")))
+        if self.path.startswith("/files/"):
+            self._file(self.path.removeprefix("/files/"))
+        elif page := self.index.page(self.path.rstrip("/").rpartition("/")[2]):
+            self._head(200, {"Content-Type": page[0], "Content-Length": str(len(page[1]))})
+            self.wfile.write(page[1])
+        else:
+            self.send_error(404)
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _file(self, name: str) -> None:
+        if self.index.refusals:
+            self.send_error(self.index.refusals.pop(0))
+            return
+        data, asked = self.index.files[name], self.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.index.ranges else 0
+        ranged = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+        self._head(206 if start else 200, {"Content-Length": str(len(data) - start), **ranged})
+        self._body(data[start:])
+
+    def _body(self, data: bytes) -> None:
+        if not self.index.hangups and not self.index.silent:
+            with contextlib.suppress(ConnectionError):  # a client may have seen enough
+                self.wfile.write(data)
+            return
+        self.wfile.write(data[: len(data) // 2])
+        self.wfile.flush()
+        self.close_connection = True
+        if self.index.silent:
+            self.index.silent.wait(60)
+        self.index.hangups -= 1
