@@ -19,21 +19,32 @@ APT: Final = "apt"
 USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
 """What counts in a directory of ``images/``; ``requirements.in``, for one, belongs to the payload."""
 
+LITTER: Final = frozenset({"__pycache__", ".DS_Store"})
+"""What programs leave in a checkout."""
+
 
 def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
-    """Yield relative path and file of all that counts in ``images/<name>``, sorted."""
+    """Yield relative path and file (or symbolic link) of all that counts in ``images/<name>``, sorted."""
     directory = root / "images" / name
-    found = sorted(path for used in USED for path in (directory / used, *(directory / used).rglob("*")) if path.is_file())
-    yield from ((path.relative_to(directory).as_posix(), path) for path in found)
+    for path in sorted(path for used in USED for path in (directory / used, *(directory / used).rglob("*"))):
+        relative = path.relative_to(directory)
+        if (path.is_symlink() or path.is_file()) and LITTER.isdisjoint(relative.parts):
+            yield relative.as_posix(), path
 
 
 def tree(root: Path, name: str) -> list[tuple[str, int, str]]:
-    """Return path, mode and sha256 of all that counts in ``images/<name>``."""
-    return [(relative, mode(path), hashlib.sha256(path.read_bytes()).hexdigest()) for relative, path in files(root, name)]
+    """Return path, mode and sha256 of all that counts in ``images/<name>``; of links, their targets."""
+    return [(relative, mode(path), hashlib.sha256(_content(path)).hexdigest()) for relative, path in files(root, name)]
+
+
+def _content(path: Path) -> bytes:
+    return os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
 
 
 def mode(path: Path) -> int:
     """Return the mode that a file gets in an image: git keeps no more of it than whether it is executable."""
+    if path.is_symlink():
+        return 0o777
     return 0o755 if path.stat().st_mode & 0o100 else 0o644
 
 
@@ -61,9 +72,12 @@ def _copy(root: Path, name: str, into: Path) -> None:
     for relative, path in files(root, name):
         target = into / relative
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
-        target.chmod(mode(path))
+        if path.is_symlink():
+            target.symlink_to(path.readlink())
+        else:
+            target.write_bytes(path.read_bytes())
+            target.chmod(mode(path))
     for path in (into, *into.rglob("*")):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)
-        os.utime(path, (EPOCH, EPOCH))
+        os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ class Oven:
     :param on_line: gets one line for each step done.
     :param locked: refuse what differs from the locks.
     :param root: the repository.
+    :param cancelled: set it to stop waiting for another build that makes the same parts.
     """
 
     store: Store
@@ -110,6 +112,7 @@ class Oven:
     on_line: process.LineSink
     locked: bool = False
     root: Path = ROOT
+    cancelled: threading.Event | None = None
 
     def bake(self, systems: Iterable[OperatingSystem], flavours: Sequence[str]) -> Parts:
         """Return the OS parts of ``flavours`` on each of ``systems``; make those that the store lacks.
@@ -151,7 +154,7 @@ class _Baking:
         """Return the parts of all flavours on all systems; make those that the store lacks."""
         with contextlib.ExitStack() as held:
             for wanted in sorted(self._identity(system, self.flavours) for system in self.locks if self._missing(system)):
-                held.enter_context(self.oven.store.lock(wanted))
+                held.enter_context(self.oven.store.lock(wanted, self.oven.cancelled))
             self._make([system for system in self.locks if self._missing(system)])
         return {(system.id, flavour): part for system in self.locks for flavour, part in self._found(system).items()}
 
@@ -217,7 +220,7 @@ class _Baking:
             return None
         lock = self.locks[system]
         wanted = self._image_identity(system, lock)
-        with self.oven.store.lock(wanted):
+        with self.oven.store.lock(wanted, self.oven.cancelled):
             part = self.oven.store.find(wanted)
             if part is None:
                 self.oven.on_line(f"{system.id}: bootstrapping {system.suite}")

@@ -1,0 +1,116 @@
+"""Locks of OS packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from torchstrata import matrix, oslocks
+from torchstrata.errors import LockError
+from torchstrata.oslocks import Move, OsLock
+
+DEBIAN13 = matrix.load().systems["debian13"]
+BOOTSTRAPPED = [system for system in matrix.load().systems.values() if system.bootstrap]
+
+LOCK = OsLock(
+    system="debian13",
+    date="2026-11-24",
+    sections={"os": {"libc6": "2.41-12"}, "base": {"git": "1:2.47.3-0+deb13u1", "python3.13": "3.13.5-2"}, "devel": {"libc6": "2.41-12+deb13u1"}},
+)
+
+STATUS = """\
+Package: git
+Status: install ok installed
+Version: 1:2.47.3-0+deb13u1
+Description: fast
+ Status: install ok installed, says a description
+
+Package: gone
+Status: deinstall ok config-files
+Version: 1
+"""
+
+
+def test_text_is_read_back() -> None:
+    """A lock survives being written and read."""
+    assert oslocks.parse("debian13", oslocks.text(LOCK)) == LOCK
+
+
+def test_a_flavour_has_its_parents_packages() -> None:
+    """What a flavour changes wins over what its parents have."""
+    assert oslocks.OsLock.installed(LOCK, ("base", "devel")) == {"libc6": "2.41-12+deb13u1", "git": "1:2.47.3-0+deb13u1", "python3.13": "3.13.5-2"}
+    assert LOCK.installed(()) == {"libc6": "2.41-12"}
+
+
+def test_digest_ignores_children() -> None:
+    """A change of devel's packages leaves base's identity alone, and changes devel's."""
+    other = OsLock(system=LOCK.system, date=LOCK.date, sections={**LOCK.sections, "devel": {"make": "4"}})
+    assert other.digest(("base",)) == LOCK.digest(("base",))
+    assert other.digest(("base", "devel")) != LOCK.digest(("base", "devel"))
+
+
+def test_solved_keeps_what_each_flavour_changes() -> None:
+    """Packages that a flavour has from its parent are not repeated."""
+    installed = {"os": {"a": "1", "b": "1"}, "base": {"a": "1", "b": "2", "c": "1"}}
+    assert oslocks.solved("debian13", "2026-11-24", installed).sections == {"os": {"a": "1", "b": "1"}, "base": {"b": "2", "c": "1"}}
+
+
+def test_moves_name_every_difference() -> None:
+    """Another version, a package that went and one that came are told, in order of names."""
+    moves = oslocks.moves({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "3"})
+    assert moves == (Move(package="b", locked="1", found="2"), Move(package="c", locked="1", found=None), Move(package="d", locked=None, found="3"))
+    assert [str(move) for move in moves] == ["b 1 -> 2", "c 1 -> (not installed)", "d (not locked) -> 3"]
+
+
+def test_pins_win_over_newer_versions() -> None:
+    """Only a priority over 1000 makes apt downgrade."""
+    assert oslocks.preferences({"git": "1:2-1"}) == "Package: git\nPin: version 1:2-1\nPin-Priority: 1001\n"
+
+
+def test_installed_reads_dpkg_status() -> None:
+    """Packages that only left their configuration do not count, and descriptions are no fields."""
+    assert oslocks.installed(STATUS) == {"git": "1:2.47.3-0+deb13u1"}
+
+
+def test_date_is_midnight_utc() -> None:
+    """The epoch of a lock does not depend on the time zone."""
+    assert LOCK.epoch == 1_795_478_400
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("date 2026-11-24\n[os]\nlibc6\n", "line 3 is no package=version"),
+        ("date 2026-11-24\n[os]\nlibc6=\n", "line 3 is no package=version"),
+        ("[os]\nlibc6=1\n", "no date"),
+        ("date 2026-11-24\n[base]\nlibc6=1\n", r"no \[os\]"),
+    ],
+)
+def test_bad_lock_is_refused(content: str, message: str) -> None:
+    """A damaged lock is an error that says where."""
+    with pytest.raises(LockError, match=message):
+        oslocks.parse("debian13", content)
+
+
+def test_missing_lock_names_the_cure(tmp_path: Path) -> None:
+    """An OS that nobody has locked is an error with the command to lock it."""
+    with pytest.raises(LockError, match="inv lock --os"):
+        oslocks.read(DEBIAN13, tmp_path)
+
+
+@pytest.mark.parametrize(("version", "expected"), [("3.13.5-2+deb13u1", "3.13.5"), ("1:3.13.5-2", "3.13.5"), ("3.13.5", "3.13.5")])
+def test_python_version_is_upstreams(tmp_path: Path, version: str, expected: str) -> None:
+    """Epoch and Debian revision are no part of Python's version."""
+    oslocks.write(OsLock(system="debian13", date="2026-11-24", sections={"os": {}, "base": {"python3.13": version}}), DEBIAN13, tmp_path)
+    assert oslocks.python_version(DEBIAN13, tmp_path) == expected
+
+
+@pytest.mark.parametrize("system", BOOTSTRAPPED, ids=lambda system: system.id)
+def test_committed_locks_cover_all_flavours(system: matrix.OperatingSystem) -> None:
+    """Each bootstrapped OS has a lock in its canonical form, with a section per flavour and the Python that the matrix says."""
+    lock = oslocks.read(system)
+    assert list(lock.sections) == ["os", *matrix.load().flavours]
+    assert oslocks.path(system).read_text() == oslocks.text(lock)
+    assert oslocks.python_version(system).startswith(f"{system.python}.")
+    assert set(system.compilers) <= lock.installed(matrix.load().flavours).keys()

@@ -1,0 +1,341 @@
+"""OS parts without an engine: the bake definition, what BuildKit says, layers as they go into the store, identities."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from torchstrata import bakefile, buildkit, contexts, matrix, osimage, oslayers, osparts
+from torchstrata.bakefile import Job
+from torchstrata.codec import Codec
+from torchstrata.errors import OsPartError, StoreError
+from torchstrata.process import Failed
+from torchstrata.store import Store
+
+MATRIX = matrix.load()
+DEBIAN13 = MATRIX.systems["debian13"]
+UBUNTU = MATRIX.systems["ubuntu24.04"]
+FLAVOURS = tuple(MATRIX.flavours)
+EPOCH = 1_795_478_400
+
+TAIL = """\
+#19 [debian13-devel stage-0 1/2] RUN --mount=from=apt,source=/apt,target=/mnt     /mnt/install no-such-package
+#19 1.234 Reading package lists...
+#19 1.300 E: Unable to locate package no-such-package
+#19 ERROR: process "/bin/sh -c /mnt/install no-such-package" did not complete successfully: exit code: 100
+------
+ERROR: target debian13-devel: failed to solve: process "/bin/sh -c /mnt/install no-such-package" did not complete successfully: exit code: 100
+"""
+
+
+def job(system: matrix.OperatingSystem = DEBIAN13, below: str = "oci-layout:///store@sha256:0", **changed: object) -> Job:
+    """Return the job that builds all flavours."""
+    known = {"flavours": ("base", "devel"), "parent": "os", "known": 1, "epoch": EPOCH}
+    return Job(system=system, below=below, **{**known, **changed})  # type: ignore[arg-type]
+
+
+def defined(*jobs: Job, exporter: bakefile.Exporter = "layout") -> dict[str, dict[str, object]]:
+    """Return the targets of a definition."""
+    targets: dict[str, dict[str, object]] = bakefile.definition(jobs, Path("/in"), Path("/out"), exporter, {"http_proxy": "http://proxy"})["target"]
+    return targets
+
+
+# The bake definition
+
+
+def test_flavours_are_linked_through_contexts() -> None:
+    """The first flavour starts from what lies below, each next one from the target before it, never from a tag."""
+    targets = defined(job())
+    assert targets["debian13-base"]["contexts"] == {"os": "oci-layout:///store@sha256:0", "apt": "target:debian13-apt"}
+    assert targets["debian13-devel"]["contexts"] == {"base": "target:debian13-base", "apt": "target:debian13-apt"}
+
+
+def test_only_the_top_is_exported() -> None:
+    """Layers leave BuildKit once, uncompressed; no other target makes an image."""
+    outputs = {name: target["output"] for name, target in defined(job()).items()}
+    assert outputs.pop("debian13-devel") == ["type=oci,tar=false,dest=/out/debian13-devel,compression=uncompressed"]
+    assert set(map(str, outputs.values())) == {"['type=cacheonly']"}
+
+
+def test_all_systems_are_in_one_definition() -> None:
+    """Two systems are two groups of targets of one bake; bake allows no dots in their names."""
+    definition = bakefile.definition([job(), job(UBUNTU, "docker-image://ubuntu@sha256:0")], Path("/in"), Path("/out"), "layout", {})
+    assert definition["group"]["default"]["targets"] == ["debian13-devel", "ubuntu24_04-devel"]
+    assert not [name for name in definition["target"] if "." in name]
+
+
+def test_package_lists_are_never_from_a_cache() -> None:
+    """apt-get update runs in every bake; what it finds decides whether the installations do."""
+    assert defined(job())["debian13-apt"]["no-cache"] is True
+
+
+def test_every_stage_knows_its_time_and_compilers() -> None:
+    """SOURCE_DATE_EPOCH comes from the lock, compilers from the matrix, proxies from the host."""
+    args = defined(job())["debian13-devel"]["args"]
+    assert args == {"SOURCE_DATE_EPOCH": str(EPOCH), "COMPILERS": "g++-14 g++-13", "http_proxy": "http://proxy"}
+
+
+def test_classic_store_adds_the_os_image_as_a_tar() -> None:
+    """The classic store knows no OCI layouts: a target unpacks the OS image, and the result is an image of the engine."""
+    targets = defined(job(below="/in/below"), exporter="image")
+    assert targets["debian13-os"]["dockerfile-inline"] == "FROM scratch\nADD os.tar /\n"
+    assert targets["debian13-base"]["contexts"] == {"os": "target:debian13-os", "apt": "target:debian13-apt"}
+    assert targets["debian13-devel"]["output"] == ["type=docker,name=torchstrata-build:debian13-devel"]
+
+
+# What BuildKit says
+
+
+def test_steps_are_told_when_done() -> None:
+    """One line per instruction, without mounts, with the OS and the time; BuildKit's own steps are not told."""
+    lines: list[str] = []
+    steps = buildkit.Steps(lines.append)
+    for line in [*TAIL.splitlines(), "#3 [debian13-base internal] load .dockerignore", "#3 DONE 0.1s", "#19 DONE 2.5s", "#19 DONE 2.5s"]:
+        steps(line)
+    assert lines == ["debian13: RUN /mnt/install no-such-package (2.5 s)"]
+
+
+def test_refusal_names_the_reason() -> None:
+    """The error says what apt said, not that a process failed, and quotes the end of the step's output."""
+    error = buildkit.refusal(TAIL)
+    assert error.what == "an OS part cannot be built: E: Unable to locate package no-such-package"
+    assert "target debian13-devel" in error.fix
+    assert "| Reading package lists..." in error.fix
+
+
+def test_labels_tell_whose_layer_is_whose() -> None:
+    """Layers up to a flavour's label are its own; instructions that make no layer do not count."""
+    history = [
+        {"created_by": "ADD os.tar /"},
+        {"created_by": "RUN a"},
+        {"created_by": "LABEL torchstrata.flavour=base", "empty_layer": True},
+        {"created_by": "ARG X", "empty_layer": True},
+        {"created_by": "RUN b"},
+        {"created_by": "LABEL torchstrata.flavour=devel", "empty_layer": True},
+    ]
+    assert buildkit.owners(history, ("base", "devel")) == ["base", "base", "devel"]
+
+
+def test_missing_label_is_an_error_with_the_line_to_add() -> None:
+    """A Dockerfile without its label cannot be told from its child."""
+    with pytest.raises(OsPartError, match=r"LABEL torchstrata.flavour=devel"):
+        buildkit.owners([{"created_by": "LABEL torchstrata.flavour=base", "empty_layer": True}, {"created_by": "RUN b"}], ("base", "devel"))
+
+
+def test_history_reads_like_the_dockerfile() -> None:
+    """Shell, build arguments and BuildKit's mark are left out of a layer's title."""
+    assert buildkit.instruction("RUN |2 A=1 B=g++-14 g++-13 /bin/sh -c /mnt/install   cmake # buildkit") == "RUN /mnt/install cmake"
+    assert buildkit.instruction("COPY rootfs / # buildkit") == "COPY rootfs /"
+
+
+# Layers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "dev/null",
+        "run/lock",
+        "tmp/x",
+        "etc/machine-id",
+        "etc/hostname",
+        "etc/resolv.conf",
+        "etc/passwd-",
+        "etc/ssh/ssh_host_ed25519_key",
+        "var/log/dpkg.log",
+        "var/log/apt/.wh.history.log",
+        "var/lib/apt/lists/lock",
+        "var/lib/dpkg/status-old",
+        "var/cache/ldconfig/aux-cache",
+        "var/cache/debconf/config.dat-old",
+        "var/cache/apt/archives/git.deb",
+    ],
+)
+def test_what_tells_builds_apart_is_left_out(path: str) -> None:
+    """Logs, caches, lists, backups, keys and identities are in no layer."""
+    assert oslayers.left_out(path, is_directory=False)
+
+
+@pytest.mark.parametrize(
+    "path", ["etc/passwd", "usr/bin/git", "var/lib/dpkg/status", "var/cache/debconf/config.dat", "etc/ssh/sshd_config", "devel", "var/.wh.spool"]
+)
+def test_everything_else_stays(path: str) -> None:
+    """What packages install is in the layer."""
+    assert not oslayers.left_out(path, is_directory=False)
+
+
+def test_directories_stay() -> None:
+    """Programs find the directories of their logs and sockets; device directories come from the engine."""
+    assert not oslayers.left_out("var/log/apt", is_directory=True)
+    assert not oslayers.left_out("run/sshd", is_directory=True)
+    assert oslayers.left_out("dev/pts", is_directory=True)
+
+
+def packed(prefix: str, mtime: float) -> io.BytesIO:
+    """Return a tar as two builds make it: other names, times and owners' names for the same files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, kind, content in (
+            ("etc", tarfile.DIRTYPE, b""),
+            ("etc/x", tarfile.REGTYPE, b"x"),
+            ("etc/y", tarfile.LNKTYPE, b""),
+            ("etc/.wh.z", tarfile.REGTYPE, b""),
+        ):
+            member = tarfile.TarInfo(f"{prefix}{name}")
+            member.type, member.mtime, member.size, member.uname = kind, mtime, len(content), prefix
+            member.linkname = f"{prefix}etc/x" if kind == tarfile.LNKTYPE else ""
+            archive.addfile(member, io.BytesIO(content))
+    out.seek(0)
+    return out
+
+
+def test_builds_at_other_times_give_the_same_layer(tmp_path: Path) -> None:
+    """Times after the lock's, names of owners and a leading ./ leave no trace in the bytes."""
+    store = Store(tmp_path)
+    first, second = (oslayers.take(tar, store, Codec(), title="x", epoch=EPOCH).layer for tar in (packed("./", EPOCH + 5.5), packed("", EPOCH + 99)))
+    assert first == second
+    assert [(entry.path, entry.kind) for entry in store.listing(first.diff_id)] == [("etc", "dir"), ("etc/x", "file"), ("etc/y", "file"), ("etc/z", "whiteout")]
+
+
+def test_a_tar_that_ends_early_leaves_nothing(tmp_path: Path) -> None:
+    """A cut export is an error, and no blob."""
+    cut = io.BytesIO(packed("", EPOCH).getvalue()[:1100])
+    with pytest.raises((tarfile.TarError, StoreError)):
+        oslayers.take(cut, Store(tmp_path), Codec(), title="x", epoch=EPOCH)
+    assert not list((tmp_path / "blobs").rglob("*"))
+
+
+# Identities and contexts
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Copy what OS parts are made from, with the modes of another umask."""
+    for name in ("images", "locks/os"):
+        shutil.copytree(matrix.ROOT / name, tmp_path / "checkout" / name, symlinks=True)
+    for path in (tmp_path / "checkout").rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o700)
+    return tmp_path / "checkout"
+
+
+def identities(root: Path) -> list[str]:
+    """Return the identity of each flavour on debian13."""
+    return [osparts.identity(DEBIAN13, MATRIX.chain(flavour), Codec(), root) for flavour in FLAVOURS]
+
+
+def test_identity_does_not_depend_on_the_checkout(checkout: Path) -> None:
+    """Another directory and another umask give the same identities."""
+    assert identities(checkout) == identities(matrix.ROOT)
+
+
+def test_a_touched_dockerfile_changes_its_flavour_and_its_children(checkout: Path) -> None:
+    """Nothing below it is made again."""
+    before = identities(checkout)
+    with (checkout / "images" / "devel" / "Dockerfile").open("a") as file:
+        file.write("# touched\n")
+    assert [old == new for old, new in zip(before, identities(checkout), strict=True)] == [True, False, False, False]
+
+
+def test_python_requirements_are_none_of_its_business(checkout: Path) -> None:
+    """OS parts know nothing of the payload."""
+    before = identities(checkout)
+    (checkout / "images" / "devel" / "requirements.in").write_text("numpy\n")
+    assert identities(checkout) == before
+
+
+def test_codec_is_part_of_the_identity() -> None:
+    """Layers of gzip are others."""
+    assert osparts.identity(DEBIAN13, ("base",), Codec()) != osparts.identity(DEBIAN13, ("base",), Codec(name="gzip", level=6))
+
+
+def test_contexts_have_fixed_modes_and_times(checkout: Path, tmp_path: Path) -> None:
+    """What BuildKit is sent differs between checkouts in nothing."""
+    into = tmp_path / "staged"
+    into.mkdir()
+    contexts.stage(checkout, ("base",), {}, into)
+    staged = [path for path in (into / "base").rglob("*") if not path.is_symlink()]
+    assert {path.stat().st_mode & 0o777 for path in staged} == {0o755, 0o644}
+    assert len({path.stat().st_mtime for path in staged}) == 1
+    assert os.access(into / "base/rootfs/usr/local/bin/torchstrata-entrypoint", os.X_OK)
+
+
+def test_links_are_kept_and_litter_is_not(checkout: Path, tmp_path: Path) -> None:
+    """A link stays a link, wherever it points, and counts; what Python leaves beside sources does not."""
+    before, rootfs, into = contexts.tree(checkout, "base"), checkout / "images/base/rootfs", tmp_path / "staged"
+    (rootfs / "usr/__pycache__").mkdir()
+    (rootfs / "usr/__pycache__/x.pyc").touch()
+    assert contexts.tree(checkout, "base") == before
+    (rootfs / "usr/link").symlink_to("/nowhere")
+    assert contexts.tree(checkout, "base") != before
+    into.mkdir()
+    contexts.stage(checkout, ("base",), {}, into)
+    assert (into / "base/rootfs/usr/link").readlink() == Path("/nowhere")
+    assert not (into / "base/rootfs/usr/__pycache__").exists()
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_dockerfiles_form_the_chain_of_the_matrix(flavour: str) -> None:
+    """Each starts from the context of its parent, asks for no frontend from a registry, ends with its label and fits a screen."""
+    lines = (matrix.ROOT / "images" / flavour / "Dockerfile").read_text().splitlines()
+    assert f"FROM {MATRIX.flavours[flavour].parent or 'os'}" in lines
+    assert not [line for line in lines if line.startswith("# syntax")]
+    assert lines[-1] == f"LABEL {bakefile.LABEL}={flavour}"
+    assert len(lines) <= 40
+
+
+def test_image_of_parts_that_are_not_there(tmp_path: Path) -> None:
+    """An image cannot be had before its parts are baked."""
+    with pytest.raises(StoreError, match="not in the store"):
+        osparts.image(DEBIAN13, ("base",), Store(tmp_path), Codec())
+
+
+# The OS image
+
+
+def test_registry_image_needs_a_digest() -> None:
+    """An OS from a registry is pinned, or refused with what to add."""
+    with pytest.raises(OsPartError, match="no digest"):
+        osimage.reference(UBUNTU)
+
+
+def test_bootstrap_names_no_mirror() -> None:
+    """The program's own default decides where packages come from, and the tar goes to standard output."""
+    command = osimage.arguments(DEBIAN13, "/in", EPOCH)
+    assert command[-2:] == ("trixie", "-")
+    assert f"SOURCE_DATE_EPOCH={EPOCH}" in command
+    assert "://" not in " ".join(command)
+
+
+def test_a_named_image_is_used_for_bootstrapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where mmdebstrap cannot be installed, a container of any Debian will do."""
+    monkeypatch.setenv(osimage.CONTAINER_VARIABLE, "some/debian")
+    lines: list[str] = []
+    assert osimage.Command.find(lines.append).image == "some/debian"
+    assert lines == ["mmdebstrap runs in a container of some/debian"]
+
+
+def test_no_way_to_bootstrap_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without mmdebstrap and without root, the error names both cures."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv(osimage.CONTAINER_VARIABLE, raising=False)
+    with pytest.raises(OsPartError, match=osimage.CONTAINER_VARIABLE):
+        osimage.Command.find(print)
+
+
+@pytest.mark.parametrize(
+    ("tail", "message"),
+    [
+        ("W: GPG error: trixie InRelease: NO_PUBKEY 762F67A0B2C39DE4\nE: failed\n", "upgrade debian-archive-keyring"),
+        ("E: apt-get update failed: Could not resolve host\nE: mmdebstrap failed to run\n", "Could not resolve host"),
+    ],
+)
+def test_failed_bootstrap_says_why(tail: str, message: str) -> None:
+    """Old keys and an unreachable mirror are told apart."""
+    with pytest.raises(OsPartError, match=message):
+        raise osimage.refusal(DEBIAN13, Failed(("mmdebstrap",), 1, tail))
