@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Final, Literal
 
 from torchstrata import errors, matrix
 from torchstrata.matrix import Cell
+
+CHATTY: Final = ("urllib3", "docker", "httpcore2", "httpx2", "unearth", "filelock", "asyncio")
+"""Libraries that nox, which shows every log message, would let speak."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +54,8 @@ def _verbs() -> ModuleType:
     """Import the part that does the work, with all its libraries."""
     from torchstrata import verbs  # noqa: PLC0415  # see the module's docstring
 
+    for library in CHATTY:
+        logging.getLogger(library).setLevel(logging.WARNING)
     return verbs
 
 

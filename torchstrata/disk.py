@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ from torchstrata import progress
 from torchstrata.engine import Engine
 from torchstrata.errors import DiskFullError
 from torchstrata.maker import IN_FLIGHT
-from torchstrata.plan import Plan
+from torchstrata.plan import Item, Plan
 from torchstrata.store import Store
 
 UNPACKED: Final = 2.1
@@ -42,8 +43,15 @@ def check(plan: Plan, store: Store, engine: Engine | None) -> str:
 
 def _loaded(plan: Plan, engine: Engine) -> int:
     """Return the bytes that the engine needs for what it lacks; what is not made yet is estimated by its wheels."""
-    made = engine.space_for(layer for item in plan.items() if item.part for layer in engine.lacks(item.part.layers))
-    return made + sum(int(item.fetch * (1 + UNPACKED)) or OS_PART * 3 for item in plan.missing())
+    tops = {image.cell.id: image for image in plan.images}.values()
+    known = [[layer for item in top.items[: _made(top.items)] if item.part for layer in item.part.layers] for top in tops]
+    lacking = {layer.digest: layer for chain in known for layer in engine.lacks(chain)}
+    return engine.space_for(lacking.values()) + sum(int(item.fetch * (1 + UNPACKED)) or OS_PART * 3 for item in plan.missing())
+
+
+def _made(items: Sequence[Item]) -> int:
+    """Return how many of ``items``, from the bottom, are in the store."""
+    return next((count for count, item in enumerate(items) if item.part is None), len(items))
 
 
 def _existing(path: Path) -> Path:

@@ -11,15 +11,15 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from torchstrata import bootstrap, disk, layout, locks, matrix, osparts, progress
+from torchstrata import bootstrap, compat, disk, layout, locks, matrix, osparts, progress
 from torchstrata import engine as engines
 from torchstrata import plan as plans
 from torchstrata.build import Builder, Composed
 from torchstrata.cli import BuildOptions
 from torchstrata.codec import Codec
 from torchstrata.errors import LockError
-from torchstrata.matrix import Cell
-from torchstrata.plan import Plan, Planner
+from torchstrata.matrix import Cell, Matrix
+from torchstrata.plan import ImagePlan, Plan, Planner
 from torchstrata.store import Store
 
 LEVELS: Final = {"zstd": 3, "gzip": 6}
@@ -77,28 +77,49 @@ def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
 
 
 def plan(globs: Sequence[str], *, as_json: bool) -> None:
-    """Print the plan for the cells that match, as a table or as JSON."""
+    """Print the plan for the cells that match, as a table or as JSON; a cell that nobody has locked is named in one line.
+
+    :raises LockError: none of them is locked.
+    """
     planner = _planner(Codec())
-    found = planner.plan(matrix.select(planner.matrix, *globs), list(planner.matrix.flavours))
-    console = Console()
+    console, complaints = Console(), Console(stderr=True, soft_wrap=True, highlight=False)
+    images: list[ImagePlan] = []
+    unlocked: list[LockError] = []
+    for cell in matrix.select(planner.matrix, *globs):
+        try:
+            images += planner.plan([cell], list(planner.matrix.flavours)).images
+        except LockError as error:
+            unlocked.append(error)
+    for line in dict.fromkeys(error.what for error in unlocked):
+        complaints.print(line)
+    if not images:
+        raise unlocked[0]
+    found = Plan(images=tuple(images))
     if as_json:
         console.print_json(json.dumps(plans.document(found)))
-    else:
-        console.print(plans.table(found))
-        console.print(disk.check(found, planner.store, None), highlight=False)
+        return
+    console.print(plans.table(found))
+    console.print(disk.check(found, planner.store, None), highlight=False)
 
 
 def lock(globs: Sequence[str], exclude_newer: str | None) -> None:
     """Resolve and write locks.
 
-    :raises LockError: some could not be resolved; the others are written.
+    :raises LockError: a cell that was asked for, or one from the default index, could not be resolved; the others are written.
     """
     table = matrix.load()
     console = Console(soft_wrap=True, highlight=False)
     outcome = locks.write(table, matrix.select(table, *globs), exclude_newer=exclude_newer, on_line=console.print)
     console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(outcome.failed)} builds failed")
-    for cell, error in outcome.failed.items():
-        raise LockError(f"{cell}: {error.what}", fix=error.fix)
+    for error in outcome.failed.values():
+        console.print(error.what)
+    if outcome.failed and (globs or any(not _is_elsewhere(table, name) for name in outcome.failed)):
+        raise next(iter(outcome.failed.values()))
+
+
+def _is_elsewhere(table: Matrix, name: str) -> bool:
+    """Return whether the wheels of the cell are only on PyTorch's own index, which a run over all cells may not reach."""
+    return all(not compat.build(cell.torch, cell.wheels).default for cell in matrix.select(table, name))
 
 
 def lock_systems(globs: Sequence[str]) -> None:
