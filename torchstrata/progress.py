@@ -153,12 +153,18 @@ class _LiveStep:
         self._bars.update(self._task, amount=text[:60])
 
 
+def plain_console() -> Console:
+    """Return a console for standard output that does not fold tables at 80 columns where there is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
+
+
 @contextmanager
 def reporter() -> Iterator[Reporter]:
     """Yield a live reporter on a terminal and a plain one elsewhere (a pipe, or CI by its ``CI`` variable)."""
-    console = Console()
+    console = plain_console()
     if console.is_terminal and not os.environ.get("CI"):
         with LiveReporter(console) as live:
             yield live
     else:
-        yield PlainReporter(Console(width=max(console.width, 120)))
+        yield PlainReporter(console)

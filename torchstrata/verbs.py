@@ -82,7 +82,7 @@ def plan(globs: Sequence[str], *, as_json: bool) -> None:
     :raises LockError: none of them is locked.
     """
     planner = _planner(Codec())
-    console, complaints = Console(), Console(stderr=True, soft_wrap=True, highlight=False)
+    console, complaints = progress.plain_console(), Console(stderr=True, soft_wrap=True, highlight=False)
     images: list[ImagePlan] = []
     unlocked: list[LockError] = []
     for cell in matrix.select(planner.matrix, *globs):
@@ -90,10 +90,10 @@ def plan(globs: Sequence[str], *, as_json: bool) -> None:
             images += planner.plan([cell], list(planner.matrix.flavours)).images
         except LockError as error:
             unlocked.append(error)
-    for line in dict.fromkeys(error.what for error in unlocked):
-        complaints.print(line)
     if not images:
         raise unlocked[0]
+    for line in dict.fromkeys(error.what for error in unlocked):
+        complaints.print(line)
     found = Plan(images=tuple(images))
     if as_json:
         console.print_json(json.dumps(plans.document(found)))
