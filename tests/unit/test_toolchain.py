@@ -61,8 +61,10 @@ def made(tmp_path):
         locked = Package(suite="trixie", component="non-free", name="toolkit", version="1", filename=package.name, sha256=sha256, size=package.stat().st_size)
         chain = Toolchain(name=NAME, requires=(), package=locked, pins=(pin,))
         part = toolchain.make(chain, {pin.sha256: path}, store, Codec(), threading.Event())
-        with store.open_blob(part.layers[0].digest).open("rb") as blob:
-            tar = tarfile.open(fileobj=decompressor(blob, Codec().media_type), mode="r|")
+        with (
+            store.open_blob(part.layers[0].digest).open("rb") as blob,
+            tarfile.open(fileobj=decompressor(blob, Codec().media_type), mode="r|") as tar,
+        ):
             return {one.name: one.linkname or one.mode for one in tar}
 
     return make

@@ -1,0 +1,187 @@
+"""Conversion under duress: a full disk, killed and concurrent processes, large wheels; and the real CUDA 12 compiler."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.wheelhouse import pin, wheel
+from torchstrata import strata, toolchain, wheels
+from torchstrata.codec import Codec, decompressor
+from torchstrata.errors import DiskFullError
+from torchstrata.layers import PLATFORM
+from torchstrata.locks import Lock
+from torchstrata.matrix import StrataRules
+from torchstrata.store import Part, Store
+
+CODEC = Codec()
+RULES = StrataRules(own_layer_over=1_000_000, cuda_groups=())
+
+CONVERT = """
+import resource, sys, threading
+from pathlib import Path
+from tests.system.test_strata import *
+store, path = Store(Path(sys.argv[1])), Path(sys.argv[2])
+print("started", flush=True)
+print(convert(store, path).layers[0].digest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def stratum(path):
+    """Return the stratum of one large wheel."""
+    made = pin(path, "big", "1.0")
+    locked = Lock(build="x", python="3.13", flavour="base", platform=PLATFORM, requires=(), exclude_newer="x", uv="x", pins=(made,))
+    return strata.plan(locked, None, RULES, "3.13")[1]
+
+
+def convert(store, path):
+    """Make a wheel's stratum as a build does: once, whoever else wants it."""
+    wanted = stratum(path)
+    with store.lock(wanted.identity(CODEC)):
+        part = store.find(wanted.identity(CODEC))
+        if part is None:
+            part = strata.make(wanted, {wanted.pins[0].sha256: path}, store, CODEC, threading.Event())
+            store.remember(wanted.identity(CODEC), part)
+    return part
+
+
+def start(store, path):
+    """Convert in another process; return it once it has begun."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", CONVERT, store.root, path], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout.readline() == "started\n"
+    return process
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """Return a wheel with 60 MB that do not compress."""
+    return wheel(tmp_path_factory.mktemp("big"), "big", "1.0", {f"big/{number}": random.Random(number).randbytes(20_000_000) for number in range(3)})[1]
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Return an empty store."""
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of 20 MB."""
+    if os.geteuid() != 0 or platform.system() != "Linux":
+        pytest.skip("needs root on Linux to mount a small file system")
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], check=False).returncode:
+        pytest.skip("may not mount here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def unfinished(store):
+    """Return what lies in the directories of unfinished files."""
+    return list(store.root.glob("tmp/*/*"))
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(small_disk, big):
+    """The disk fills in the middle of a layer: the error says so, what was written goes, and complete parts stay."""
+    store = Store(small_disk / "store")
+    kept = store.add_blob(b"complete")
+    with pytest.raises(DiskFullError, match="no space left") as caught:
+        convert(store, big)
+    assert "inv cache --prune" in caught.value.fix
+    assert unfinished(store) == []
+    assert store.open_blob(kept, verify=True).exists()
+
+
+def test_a_full_disk_ends_a_download(small_disk, big, monkeypatch):
+    """A download that does not fit is the same error."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    from tests.wheelhouse import Index  # noqa: PLC0415
+
+    served = Index(files={big.name: big.read_bytes()})
+    with served.serve():
+        monkeypatch.setenv("PIP_INDEX_URL", served.url)
+        monkeypatch.delenv("PIP_NO_INDEX")
+        with pytest.raises(DiskFullError):
+            wheels.fetch(pin(big, "big", "1.0"), small_disk / "wheels", on_bytes=lambda _: None, cancelled=threading.Event())
+
+
+def test_a_killed_conversion_is_made_again(store, big, tmp_path):
+    """Kill a conversion at any moment: the next run clears up, makes the same bytes, and nothing is corrupt."""
+    expected = convert(Store(tmp_path / "undisturbed"), big)
+    for delay in (0.02, 0.1, 0.3):
+        process = start(store, big)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert convert(store, big) == expected
+    assert unfinished(store) == []
+    assert store.find(stratum(big).identity(CODEC), verify=True) == expected
+
+
+def test_two_builds_at_once_make_a_part_once(store, big):
+    """Two processes want the same stratum: one makes it, the other waits, both have it."""
+    processes = [start(store, big) for _ in range(2)]
+    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert outputs[0][0] == outputs[1][0]
+    assert len(list((store.root / "blobs" / "sha256").iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", ["zeros", "noise"])
+def test_memory_is_bounded_whatever_the_wheel(store, tmp_path, content):
+    """A file of 1 GB, however well it compresses, passes through less than 400 MB of memory."""
+    path = tmp_path / "big-1.0-py3-none-any.whl"
+    blocks = {"zeros": bytes(1 << 20), "noise": random.Random(3).randbytes(1 << 20)}
+    info = "big-1.0.dist-info"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("big/file", "w") as file:
+            for _ in range(1000 if content == "zeros" else 300):
+                file.write(blocks[content])
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: big\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", f"big/file,sha256={'A' * 43},{archive.getinfo('big/file').file_size}\n")
+    if path.stat().st_size <= RULES.own_layer_over:
+        with path.open("ab") as file, zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("big/more", random.Random(4).randbytes(1 << 20))
+    output = start(store, path).communicate(timeout=120)[0].split()
+    assert int(output[1]) < 400_000
+
+
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory):
+    """Make the locked toolchain's stratum from the mirror and the index, and unpack it; return its CUDA_HOME."""
+    if platform.machine() != "x86_64" or not shutil.which("mmdebstrap") or not shutil.which("g++"):
+        pytest.skip("needs mmdebstrap and g++ on x86_64")
+    root = tmp_path_factory.mktemp("toolchain")
+    store, chain = Store(root / "store"), toolchain.read("cuda-12.4")
+    files = {one.sha256: wheels.fetch(one, store.downloads, on_bytes=lambda _: None, cancelled=threading.Event()) for one in chain.pins}
+    part: Part = toolchain.make(chain, files, store, CODEC, threading.Event())
+    layer = part.layers[0]
+    with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+        archive.extractall(root, filter="tar")
+    return root / "opt" / chain.name
+
+
+@pytest.mark.parametrize("architecture", ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"])
+def test_the_locked_compiler_compiles(compiler, tmp_path, architecture):
+    """The compiler makes machine code for every GPU generation that it knows, wherever it lies."""
+    source = tmp_path / "a.cu"
+    source.write_text("#include <cuda_fp16.h>\n__global__ void twice(float *x) { x[threadIdx.x] *= 2; }\n")
+    target = Path(tmp_path, "a.cubin")
+    subprocess.run([compiler / "bin/nvcc", "-allow-unsupported-compiler", "-cubin", f"-arch={architecture}", "-o", target, source], check=True)
+    assert target.read_bytes()[:4] == b"\x7fELF"
