@@ -75,9 +75,13 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     session.run("hadolint", *_files("images/*/Dockerfile", "bench/**/Dockerfile"))
-    session.run("shellcheck", *_files(".ci/run", "images/**/torchstrata-*"))
+    session.run(
+        "shellcheck", "--shell", "sh", *_files(".ci/run", "images/apt/install", "images/base/rootfs/etc/profile", "images/base/rootfs/usr/sbin/policy-rc.d")
+    )
     session.run("zizmor", "--offline", "--no-progress", "--persona", "pedantic", ".github")
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *_files(".github/workflows/*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
+    session.run("check-jsonschema", "--schemafile", "matrix.schema.json", "matrix.yaml")
     session.run("inv", "lock", "--check")
 
 

@@ -20,6 +20,10 @@ CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 LAYER_LIMIT: Final = 48
 """moby's classic store stops at 125 layers; images that people derive need room."""
 
+SECOND: Final = 1_000_000_000
+HEALTH: Final = {"Interval": 30 * SECOND, "Timeout": 5 * SECOND, "StartPeriod": 30 * SECOND, "StartInterval": SECOND, "Retries": 3}
+"""When Docker runs the health check, in nanoseconds; an addition of Docker's to the OCI config."""
+
 PAYLOAD_ROOTS: Final = ("opt/venv", "opt/cuda")
 """Paths that belong to the payload; ``opt/cuda`` stands for every path that begins with it."""
 
@@ -45,6 +49,7 @@ class Runtime:
     :param labels: OCI and ``torchstrata.*`` labels.
     :param user: numeric ``uid:gid``.
     :param ports: TCP ports that services of the flavour listen on.
+    :param probe: command of the health check.
     :param created: RFC 3339 time; an input, never the clock.
     """
 
@@ -56,6 +61,7 @@ class Runtime:
     workdir: str
     ports: tuple[int, ...]
     created: str
+    probe: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +131,7 @@ def _config(sections: Sequence[Section], layers: Sequence[Layer], runtime: Runti
             "WorkingDir": runtime.workdir,
             "Labels": dict(runtime.labels),
             "ExposedPorts": {f"{port}/tcp": {} for port in runtime.ports},
+            **({"Healthcheck": {"Test": ["CMD", *runtime.probe], **HEALTH}} if runtime.probe else {}),
         },
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
         "history": [

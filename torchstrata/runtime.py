@@ -23,7 +23,11 @@ CONSTRAINTS: Final = f"/{ETC}/constraints.txt"
 
 ENTRYPOINT: Final = ("/usr/local/bin/torchstrata-entrypoint",)
 """It is PID 1 only until it has given up root, where it had it; then it becomes the init, so that no root process stays."""
-COMMAND: Final = ("bash",)
+SHELL: Final = ("bash",)
+"""What a container of a flavour without services runs if nothing is asked for; the others start their services."""
+
+PROBE: Final = ("/usr/local/bin/torchstrata-health",)
+HOME: Final = "/home/dev"
 WORKSPACE: Final = "/workspace"
 DEV: Final = "1000:0"
 ROOT: Final = "0:0"
@@ -44,15 +48,17 @@ def describe(cell: Cell, chain: tuple[str, ...], lock: Lock, revision: str, *, u
     :param revision: the source revision of the image's inputs.
     :param user: numeric ``uid:gid`` that containers start as.
     """
+    ports = tuple(port for flavour in chain for port in PORTS.get(flavour, ()))
     return Runtime(
-        env=environment(cell, chain),
+        env=environment(cell, chain) | ({"HOME": HOME} if user == DEV else {}),
         labels=labels(cell, chain[-1], lock, revision),
         user=user,
         entrypoint=ENTRYPOINT,
-        command=COMMAND,
+        command=() if ports else SHELL,
         workdir=WORKSPACE,
-        ports=tuple(port for flavour in chain for port in PORTS.get(flavour, ())),
+        ports=ports,
         created=lock.exclude_newer,
+        probe=PROBE,
     )
 
 
@@ -60,7 +66,7 @@ def environment(cell: Cell, chain: tuple[str, ...]) -> dict[str, str]:
     """Return the environment of an image; ``CUDA_VERSION`` stays unset, since with it alone the NVIDIA runtime would
     demand that very version of the driver (container-toolkit, ``cuda_image.go``).
     """
-    env = {"PATH": PATH, "VIRTUAL_ENV": VENV, "LANG": "C.UTF-8", "PIP_CONSTRAINT": CONSTRAINTS, "UV_CONSTRAINT": CONSTRAINTS}
+    env = {"PATH": PATH, "VIRTUAL_ENV": VENV, "LANG": "C.UTF-8", "PIP_CONSTRAINT": CONSTRAINTS, "UV_CONSTRAINT": CONSTRAINTS, "UV_LINK_MODE": "copy"}
     if cell.facts.cuda_version:
         env |= {"LD_LIBRARY_PATH": LIBRARIES, "NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
         env |= {"NVIDIA_REQUIRE_CUDA": str(cell.facts.require_cuda)}
