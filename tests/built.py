@@ -1,0 +1,129 @@
+"""Images that were built for real and what they must be, and what there is to know of content stores that suffered."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+
+from torchstrata import locks, matrix
+from torchstrata.codec import Codec
+from torchstrata.locks import Lock
+from torchstrata.matrix import Cell
+from torchstrata.plan import ImagePlan, Planner
+from torchstrata.store import Store
+
+MATRIX: Final = matrix.load()
+
+CPU: Final = "2.13-cpu"
+CUDA: Final = "2.8-cu121"
+BUILDS: Final[Mapping[str, tuple[str, ...]]] = {CPU: tuple(MATRIX.flavours), CUDA: ("base",)}
+"""What is built for real: flavours by cell."""
+
+DISK: Final = 2_000_000_000
+"""Bytes of the disk that gets full: enough for the base of the CPU cell, once."""
+
+
+def cell_of(short: str) -> Cell:
+    """Return the cell that a short id names."""
+    return matrix.select(MATRIX, short)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """An image that was built for real, and what it must be."""
+
+    client: docker.DockerClient
+    cell: Cell
+    flavour: str
+
+    @property
+    def tag(self) -> str:
+        """The name that users type."""
+        return f"{MATRIX.name}:{self.cell.short}-{self.flavour}"
+
+    @property
+    def lock(self) -> Lock:
+        """The lock that it was built from."""
+        return locks.read(self.cell, self.flavour)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Version by package, as locked."""
+        return {pin.name: pin.version for pin in self.lock.pins}
+
+    @property
+    def plan(self) -> ImagePlan:
+        """The plan of the image, with the parts that it was made from."""
+        return Planner(matrix=MATRIX, store=Store.open(), codec=Codec()).plan([self.cell], [self.flavour]).images[-1]
+
+    @functools.cached_property
+    def attributes(self) -> dict[str, Any]:
+        """What ``docker inspect`` shows."""
+        found: dict[str, Any] = self.client.images.get(self.tag).attrs
+        return found
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of its config."""
+        return dict(entry.split("=", 1) for entry in self.attributes["Config"]["Env"])
+
+    def run(self, *command: str, **options: Any) -> str:
+        """Run a command in a container without a network, and return what it prints on standard output."""
+        options = {"network_mode": "none", "remove": True} | options
+        return str(self.client.containers.run(self.tag, list(command), **options).decode())
+
+
+@dataclasses.dataclass
+class Disk:
+    """A small file system of its own that can be filled."""
+
+    path: Path
+
+    @property
+    def store(self) -> Path:
+        """Where a content store on it lies."""
+        return self.path / "store"
+
+    @property
+    def free(self) -> int:
+        """Bytes that are free."""
+        return shutil.disk_usage(self.path).free
+
+    def fill(self, *, leave: int) -> None:
+        """Use up all space but ``leave`` bytes."""
+        with (self.path / "filler").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, self.free - leave)
+
+    def relieve(self) -> None:
+        """Give the space back."""
+        (self.path / "filler").unlink()
+
+
+def unfinished(store: Path) -> list[Path]:
+    """Return the files that builds have begun and not ended in a store."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):  # a directory that goes away while it is walked
+        found = [path for path in (store / "tmp").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return found
+
+
+def is_converting(store: Path) -> bool:
+    """Tell whether a layer is being written in a store: some MB of it are there, and it has no name yet."""
+    with contextlib.suppress(FileNotFoundError):
+        return any(path.stat().st_size > 5_000_000 for path in unfinished(store))
+    return False
+
+
+def damage(root: Path) -> list[str]:
+    """Return the names of blobs in a store whose bytes are not what their names say, and of parts that lack something."""
+    store = Store.open(root)
+    blobs = [path.name for path in (root / "blobs" / "sha256").glob("*") if not store._intact(f"sha256:{path.name}", None, verify=True)]
+    return blobs + [path.name for path in (root / "parts").glob("*.json") if store.find(path.stem, verify=True) is None]

@@ -1,0 +1,66 @@
+"""Fixtures for builds: real ones in the user's own content store, and a small disk for what breaks things."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+
+import docker
+import pytest
+
+from tests.built import BUILDS, CPU, CUDA, DISK, Built, Disk, cell_of
+from tests.checkout import Checkout, Ended
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[docker.DockerClient]:
+    """Connect to the engine that builds use."""
+    found = docker.from_env(timeout=600)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Checkout:
+    """Give this checkout, with the user's own content store."""
+    return Checkout()
+
+
+@pytest.fixture(scope="session")
+def builds(checkout: Checkout) -> Mapping[str, Ended]:
+    """Build for real, as the README says; by cell."""
+    ended = {cell: checkout.build(cell, *(word for flavour in flavours for word in ("--flavour", flavour))) for cell, flavours in BUILDS.items()}
+    for one in ended.values():
+        assert one.status == 0, one.output
+    return ended
+
+
+@pytest.fixture(scope="session", params=[(cell, flavour) for cell, flavours in BUILDS.items() for flavour in flavours], ids="-".join)
+def built(request: pytest.FixtureRequest, client: docker.DockerClient, builds: Mapping[str, Ended]) -> Built:
+    """Give every image that is built for real."""
+    cell, flavour = request.param
+    return Built(client, cell_of(cell), flavour)
+
+
+@pytest.fixture(scope="session")
+def cuda_base(client: docker.DockerClient, builds: Mapping[str, Ended]) -> Built:
+    """Give the base of the CUDA cell."""
+    return Built(client, cell_of(CUDA), "base")
+
+
+@pytest.fixture(scope="session")
+def cpu_base(client: docker.DockerClient, builds: Mapping[str, Ended]) -> Built:
+    """Give the base of the CPU cell."""
+    return Built(client, cell_of(CPU), "base")
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
+    """Mount a disk in memory, as root or by sudo."""
+    path = tmp_path_factory.mktemp("disk")
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    options = f"size={DISK},uid={os.geteuid()},gid={os.getegid()},mode=0755"
+    subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", options, "none", path], check=True)
+    yield Disk(path)
+    subprocess.run([*as_root, "umount", "--lazy", path], check=True)

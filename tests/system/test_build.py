@@ -1,0 +1,515 @@
+"""Real builds, by the commands that users type: what the images are, what is made again, and what happens when things break.
+
+Builds that must work run in the user's own content store, so that they are quick where it is full; those that break
+something run in stores of their own. Expected values come from the locks and the facts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+
+from tests.built import BUILDS, CPU, CUDA, DISK, MATRIX, Built, Disk, cell_of, damage, is_converting, unfinished
+from tests.checkout import Checkout, Ended
+from tests.wheelhouse import wheel
+from torchstrata import compose, engine, errors, runtime
+from torchstrata.strata import Stratum
+
+BASE = ("--flavour", "base")
+
+INTERRUPT_SECONDS = 5.0
+"""The promise is 2 s; the rest is for machines of CI, where a process that has ended is noticed late."""
+
+VERSIONS = """\
+import importlib.metadata, json, re, torch
+name = lambda found: re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
+packages = {name(found): found.version for found in importlib.metadata.distributions()}
+print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "packages": packages}))
+"""
+
+OPERATORS = """\
+import torch, torchvision
+boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.1]])
+print(torchvision.ops.nms(boxes, torch.tensor([0.5, 0.6]), 0.5).tolist())
+"""
+
+IMPORTED = """\
+import importlib.metadata, sys
+for name in sys.argv[1:]:
+    __import__(name)
+"""
+
+
+# What the images are
+
+
+def test_versions_are_the_locked_ones(built: Built) -> None:
+    """The image has the packages of its lock and no others, and torch says itself which build it is."""
+    found = json.loads(built.run("python", "-c", VERSIONS))
+    assert found["torch"] == f"{built.cell.version}+{built.cell.wheels}"
+    assert found["cuda"] == built.cell.facts.cuda_version
+    assert found["packages"] == built.versions
+
+
+def test_torchvision_has_its_operators(cuda_base: Built) -> None:
+    """The torchvision of the lock was built for this very torch: its compiled operators load."""
+    assert "torchvision" in cuda_base.versions
+    assert cuda_base.run("python", "-c", OPERATORS) == "[1]\n"
+
+
+def test_nccl_is_the_locked_one(cuda_base: Built) -> None:
+    """The library that torch loads is that of the wheel, not one of another place."""
+    (locked,) = (version for name, version in cuda_base.versions.items() if name.startswith("nvidia-nccl"))
+    found = json.loads(cuda_base.run("python", "-c", "import json, torch; print(json.dumps(torch.cuda.nccl.version()))"))
+    assert ".".join(map(str, found)) == locked
+
+
+def test_torch_compile_works_on_the_base(cpu_base: Built) -> None:
+    """A C++ compiler and Python's headers are there, so that generated code compiles."""
+    assert cpu_base.run("python", "-c", "import torch; print(torch.compile(lambda x: x + 1)(torch.ones(2)).tolist())") == "[2.0, 2.0]\n"
+
+
+def test_containers_start_as_the_user_in_the_workspace(built: Built) -> None:
+    """A container is uid 1000 with group 0 in /workspace, which it may write."""
+    assert built.run("sh", "-c", 'echo "$(id -u):$(id -g)"; pwd; touch file && echo written').split() == [runtime.DEV, runtime.WORKSPACE, "written"]
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    """Give a directory with a small wheel that every user of a container can read."""
+    wheel(tmp_path, "tiny-answer", "1.0", {"tiny_answer.py": b"ANSWER = 42\n"})
+    tmp_path.chmod(0o755)
+    for path in tmp_path.iterdir():
+        path.chmod(0o644)
+    return tmp_path
+
+
+@pytest.mark.parametrize("user", [runtime.DEV, "4242:0"])
+@pytest.mark.parametrize("installer", ["pip install", "uv pip install"])
+def test_any_user_of_group_0_installs_packages(cpu_base: Built, wheels: Path, user: str, installer: str) -> None:
+    """``pip`` and ``uv`` install into the environment, whoever the container runs as, as OpenShift wants it."""
+    script = f"{installer} --quiet --no-index --find-links /wheels tiny-answer >&2 && python -c 'import tiny_answer; print(tiny_answer.ANSWER)'"
+    assert cpu_base.run("sh", "-c", script, user=user, volumes={str(wheels): {"bind": "/wheels", "mode": "ro"}}) == "42\n"
+
+
+def test_python_starts_from_bytecode(built: Built) -> None:
+    """Importing torch compiles nothing: the bytecode in the image belongs to its sources and its interpreter."""
+    log = built.run("python", "-v", "-c", "import torch", stdout=False, stderr=True)
+    loaded = re.findall(r"^# code object from '(/opt/[^']+)'", log, re.MULTILINE)
+    assert sum(path.endswith(".pyc") for path in loaded) > 500
+    assert [path for path in loaded if path.endswith(".py")] == []
+    assert "wrote '/opt" not in log
+
+
+def test_jupyter_imports_what_it_promises(client: docker.DockerClient, builds: Mapping[str, Ended]) -> None:
+    """The packages that people start a notebook for are there and load."""
+    image = Built(client, cell_of(CPU), "jupyter")
+    image.run("python", "-c", IMPORTED, "jupyterlab", "matplotlib.pyplot", "pandas", "sklearn", "cv2", "tensorboard", "ipywidgets")
+
+
+def test_labels_say_what_the_lock_says(built: Built) -> None:
+    """Labels follow from the cell and its lock; /etc/torchstrata/image.json repeats them and lists the packages."""
+    labels = built.attributes["Config"]["Labels"]
+    revision = labels["org.opencontainers.image.revision"]
+    assert labels == runtime.labels(built.cell, built.flavour, built.lock, revision)
+    document = json.loads(built.run("cat", f"/{runtime.ETC}/image.json"))
+    assert document == {"labels": labels, "packages": built.versions}
+
+
+def test_labels_carry_the_asked_cuda_and_torchs_own(cuda_base: Built) -> None:
+    """Who asked for 12.1 finds both it and the CUDA that serves it."""
+    labels, facts = cuda_base.attributes["Config"]["Labels"], cuda_base.cell.facts
+    assert facts.asked_cuda != facts.cuda_version
+    assert (labels["torchstrata.cuda.asked"], labels["torchstrata.cuda"]) == (facts.asked_cuda, facts.cuda_version)
+    assert labels["torchstrata.driver.floor"] == facts.driver_floor
+
+
+def test_driver_requirement_is_the_minor_version_compatible_one(built: Built) -> None:
+    """``NVIDIA_REQUIRE_CUDA`` asks for any driver of the CUDA major; ``CUDA_VERSION``, which would ask for more, is unset."""
+    assert built.environment.get("NVIDIA_REQUIRE_CUDA") == built.cell.facts.require_cuda
+    assert "CUDA_VERSION" not in built.environment
+
+
+def test_history_names_every_wheel(built: Built) -> None:
+    """``docker history`` shows which layer each wheel is in; layers leave room for derived images."""
+    history = built.client.api.history(built.tag)
+    told = ", ".join(entry["Comment"] for entry in history)
+    assert [f"{name} {version}" for name, version in built.versions.items() if f"{name} {version}" not in told] == []
+    assert len(built.attributes["RootFS"]["Layers"]) <= compose.LAYER_LIMIT
+
+
+def test_constraints_keep_torch(cuda_base: Built) -> None:
+    """Whoever installs another torch is refused: pip keeps to the torch of the image."""
+    script = "pip install --no-index torch==1.0 2>&1 || true"
+    assert "constraint" in cuda_base.run("sh", "-c", script)
+
+
+def test_cuda_strata_are_the_lowest_layers(cuda_base: Built) -> None:
+    """CUDA lies below everything of a Python or an OS, in the image as in the plan."""
+    kinds = [item.source.kind if isinstance(item.source, Stratum) else "other" for item in cuda_base.plan.items]
+    count = kinds.count("cuda")
+    assert count
+    assert kinds[:count] == ["cuda"] * count
+    lowest = [layer.diff_id for item in cuda_base.plan.items[:count] if item.part for layer in item.part.layers]
+    assert cuda_base.attributes["RootFS"]["Layers"][: len(lowest)] == lowest
+
+
+def test_cells_share_their_cuda_strata(cuda_base: Built, checkout: Checkout) -> None:
+    """2.8-cu121 and 2.8-cu128, on debian13 and debian12, plan each CUDA stratum once; all of them are in the store already."""
+    cells = [f"{short}-{system}" for short in ("2.8-cu121", "2.8-cu128") for system in ("debian13", "debian12")]
+    planned = checkout.plan(",".join(cells))
+    shared = {item.title for item in cuda_base.plan.items if isinstance(item.source, Stratum) and item.source.kind == "cuda"}
+    found = [entry for entry in planned if entry["item"] in shared]
+    assert sorted(entry["item"] for entry in found) == sorted(shared)
+    assert all(entry["reuse"] for entry in found)
+    assert {entry["image"].removesuffix("-base") for entry in planned if entry["image"].endswith("-base")} == set(cells)
+
+
+def test_derived_image_builds_and_runs(cuda_base: Built, wheels: Path) -> None:
+    """``FROM`` an image and ``RUN pip install`` work as with any other image."""
+    (wheels / "Dockerfile").write_text(f"FROM {cuda_base.tag}\nCOPY *.whl /tmp/\nRUN pip install --no-index --find-links /tmp tiny-answer\n")
+    tag = "torchstrata-test:derived"
+    subprocess.run(["docker", "build", "--quiet", "--network", "none", "--tag", tag, str(wheels)], check=True)
+    try:
+        printed = cuda_base.client.containers.run(tag, ["python", "-c", "import tiny_answer, torch; print(tiny_answer.ANSWER)"], remove=True)
+        assert printed == b"42\n"
+    finally:
+        cuda_base.client.images.remove(tag)
+
+
+# What is made again
+
+
+def test_build_says_what_serves_the_asked_cuda(builds: Mapping[str, Ended]) -> None:
+    """Who builds 2.8-cu121 reads, in one line, that upstream has no such build and which wheels serve it."""
+    facts = cell_of(CUDA).facts
+    (line,) = (line for line in builds[CUDA].output.splitlines() if "upstream has no torch" in line)
+    assert str(facts.asked_cuda) in line
+    assert str(facts.driver_floor) in line
+
+
+def test_second_build_makes_nothing(builds: Mapping[str, Ended], checkout: Checkout) -> None:
+    """Everything comes from the store, and the engine has it: the closing table shows nothing made, and no step is done."""
+    assert all(entry["reuse"] for entry in checkout.plan(CPU))
+    again = checkout.build(CPU)
+    assert again.status == 0, again.output
+    assert [verb for verb, _ in again.steps if verb != "load"] == []
+    assert set(again.closing) == {f"{MATRIX.name}:{CPU}-{flavour}" for flavour in BUILDS[CPU]} | {f"{MATRIX.name}:v{cell_of(CPU).torch}"}
+    assert {made for _, _, made in again.closing.values()} == {0}
+
+
+def test_removed_images_are_loaded_again_without_converting(builds: Mapping[str, Ended], checkout: Checkout, client: docker.DockerClient) -> None:
+    """After ``docker rmi`` the layers in the store are enough."""
+    tags = [f"{MATRIX.name}:{CPU}-{flavour}" for flavour in BUILDS[CPU]] + [f"{MATRIX.name}:v{cell_of(CPU).torch}"]
+    before = {tag: client.images.get(tag).id for tag in tags}
+    for tag in tags:
+        client.images.remove(tag, force=True)
+    again = checkout.build(CPU)
+    assert again.status == 0, again.output
+    assert [verb for verb, _ in again.steps] == ["load"]
+    assert {tag: client.images.get(tag).id for tag in tags} == before
+
+
+@pytest.mark.parametrize(("flavour", "changed"), [("base", tuple(MATRIX.flavours)), ("jupyter", ("jupyter", "ssh"))])
+def test_touched_dockerfile_changes_os_layers_of_its_flavour_and_above(checkout: Checkout, tmp_path: Path, flavour: str, changed: tuple[str, ...]) -> None:
+    """The payload stays as it is: no wheel is converted for a new OS package."""
+    other = checkout.copy(tmp_path / "touched")
+    dockerfile = other.root / "images" / flavour / "Dockerfile"
+    dockerfile.write_text(f"{dockerfile.read_text()}# touched\n")
+    before, after = ({(entry["image"], entry["item"]): entry["identity"] for entry in one.plan(CUDA)} for one in (checkout, other))
+    assert before.keys() == after.keys()
+    assert [item for (image, item), identity in after.items() if before[image, item] != identity] == [f"{cell_of(CUDA).os.id} {name}" for name in changed]
+
+
+# What happens when things break: one store on a small disk lives through all of it
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a build that was disturbed.
+
+    :param damage: what is wrong in its store right afterwards.
+    :param seconds: from the disturbance to its end.
+    """
+
+    ended: Ended
+    damage: list[str]
+    seconds: float = 0.0
+
+
+@pytest.fixture(scope="module")
+def on_disk(checkout: Checkout, disk: Disk) -> Checkout:
+    """Give this checkout with a store on the small disk."""
+    return dataclasses.replace(checkout, env={"TORCHSTRATA_CACHE": str(disk.store)})
+
+
+@pytest.fixture(scope="module")
+def refused(on_disk: Checkout, disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Fate:
+    """Build with a disk that is too full from the start."""
+    disk.fill(leave=50_000_000)
+    ended = on_disk.build(CPU, *BASE, "--to", str(tmp_path_factory.mktemp("refused")))
+    disk.relieve()
+    return Fate(ended, damage(disk.store))
+
+
+@pytest.fixture(scope="module")
+def filled(on_disk: Checkout, disk: Disk, refused: Fate, tmp_path_factory: pytest.TempPathFactory) -> Fate:
+    """Build, and fill the disk while torch is converted."""
+    running = on_disk.start_build(CPU, *BASE, "--to", str(tmp_path_factory.mktemp("filled")))
+    running.wait_for(lambda: is_converting(disk.store))
+    disk.fill(leave=1_000_000)
+    ended = running.ended()
+    disk.relieve()
+    return Fate(ended, damage(disk.store))
+
+
+def disturbed(checkout: Checkout, disk: Disk, how: signal.Signals, to: Path) -> Fate:
+    """Build, and send a signal while torch is converted."""
+    running = checkout.start_build(CPU, *BASE, "--to", str(to))
+    running.wait_for(lambda: is_converting(disk.store))
+    begun = time.monotonic()
+    running.process.send_signal(how)
+    running.process.wait(60)
+    seconds = time.monotonic() - begun
+    return Fate(running.ended(), damage(disk.store), seconds)
+
+
+@pytest.fixture(scope="module")
+def interrupted(on_disk: Checkout, disk: Disk, filled: Fate, tmp_path_factory: pytest.TempPathFactory) -> Fate:
+    """Build, and press Ctrl-C while torch is converted."""
+    return disturbed(on_disk, disk, signal.SIGINT, tmp_path_factory.mktemp("interrupted"))
+
+
+@pytest.fixture(scope="module")
+def killed(on_disk: Checkout, disk: Disk, interrupted: Fate, tmp_path_factory: pytest.TempPathFactory) -> Fate:
+    """Build, and kill it while torch is converted."""
+    return disturbed(on_disk, disk, signal.SIGKILL, tmp_path_factory.mktemp("killed"))
+
+
+@pytest.fixture(scope="module")
+def recovered(on_disk: Checkout, disk: Disk, killed: Fate, tmp_path_factory: pytest.TempPathFactory) -> tuple[Fate, Path]:
+    """Build once more, undisturbed; the images go into a directory."""
+    to = tmp_path_factory.mktemp("recovered")
+    return Fate(on_disk.build(CPU, *BASE, "--to", str(to)), damage(disk.store)), to
+
+
+def said(fate: Fate) -> list[str]:
+    """Return the lines of an error."""
+    return [line for line in fate.ended.output.splitlines() if line.startswith("error:")]
+
+
+def test_full_disk_is_refused_before_the_build(refused: Fate) -> None:
+    """What is needed is known from the plan, and said together with what is free."""
+    assert refused.ended.status == errors.DiskFullError.code
+    assert len(said(refused)) == 1
+    assert "Traceback" not in refused.ended.output
+    assert refused.ended.steps == []
+
+
+def test_disk_that_gets_full_is_told(filled: Fate) -> None:
+    """A disk that somebody else fills ends the build with its own code, and no part is there by half."""
+    assert filled.ended.status == errors.DiskFullError.code, filled.ended.output
+    assert len(said(filled)) == 1
+    assert "Traceback" not in filled.ended.output
+    assert filled.damage == []
+
+
+def test_interrupted_build_ends_soon(interrupted: Fate) -> None:
+    """Ctrl-C ends everything that the build has started, and what was complete is whole."""
+    assert interrupted.ended.status == errors.INTERRUPTED, interrupted.ended.output
+    assert interrupted.seconds < INTERRUPT_SECONDS
+    assert "Traceback" not in interrupted.ended.output
+    assert interrupted.damage == []
+
+
+def test_killed_build_leaves_a_sound_store(killed: Fate) -> None:
+    """A kill in the middle of a conversion leaves nothing under a final name that is not complete."""
+    assert killed.ended.status == -signal.SIGKILL
+    assert killed.damage == []
+
+
+def test_next_build_goes_on_where_it_stopped(recovered: tuple[Fate, Path], disk: Disk) -> None:
+    """After a full disk, Ctrl-C and a kill the same store gives the image, and the leavings are gone."""
+    fate, to = recovered
+    assert fate.ended.status == 0, fate.ended.output
+    assert fate.damage == []
+    assert unfinished(disk.store) == []
+    assert [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index(to)["manifests"]] == [f"{CPU}-base"]
+
+
+def test_store_stays_small(recovered: tuple[Fate, Path], disk: Disk) -> None:
+    """What a build leaves is its layers: wheels go when they are converted."""
+    kept = sum(path.stat().st_size for path in disk.store.rglob("*") if path.is_file())
+    layers = sum(path.stat().st_size for path in (disk.store / "blobs").rglob("*") if path.is_file())
+    assert kept - layers < DISK // 100
+
+
+def index(directory: Path) -> dict[str, list[dict[str, dict[str, str]]]]:
+    """Return the index of an image layout."""
+    found: dict[str, list[dict[str, dict[str, str]]]] = json.loads((directory / "index.json").read_bytes())
+    return found
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Two builds at once, from another checkout under another umask and temporary directory, in one new store."""
+
+    checkout: Checkout
+    store: Path
+    ended: tuple[Ended, ...]
+    directories: tuple[Path, ...]
+
+
+@pytest.fixture(scope="module")
+def twins(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Twins:
+    """Build twice at the same time."""
+    root = tmp_path_factory.mktemp("twins")
+    (root / "tmp").mkdir()
+    store = root / "store"
+    other = checkout.copy(root / "another-place", umask=0o077, env={"TORCHSTRATA_CACHE": str(store), "TMPDIR": str(root / "tmp"), "TZ": "Asia/Tokyo"})
+    directories = (root / "one", root / "two")
+    running = [other.start_build(CPU, *BASE, "--to", str(directory)) for directory in directories]
+    return Twins(other, store, tuple(one.ended() for one in running), directories)
+
+
+def test_two_builds_at_once_make_each_part_once(twins: Twins) -> None:
+    """Both succeed; what one makes the other waits for and uses."""
+    assert [ended.status for ended in twins.ended] == [0, 0], twins.ended[0].output + twins.ended[1].output
+    done = sorted(name for ended in twins.ended for verb, name in ended.steps if verb in {"convert", "compile"})
+    assert done == sorted(set(done))
+    assert done
+    assert damage(twins.store) == []
+
+
+def test_digests_depend_on_the_commit_alone(twins: Twins, recovered: tuple[Fate, Path]) -> None:
+    """Another directory, umask, time zone, temporary directory and store give the same images, byte for byte."""
+    files = [directory / "index.json" for directory in (*twins.directories, recovered[1])]
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+@pytest.fixture(scope="module")
+def stale(twins: Twins, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Give a checkout whose lock names a version of git that no mirror has."""
+    other = dataclasses.replace(twins.checkout.copy(tmp_path_factory.mktemp("stale") / "checkout"), env=twins.checkout.env)
+    lock = other.root / "locks" / "os" / f"{cell_of(CPU).os.id}.lock"
+    text, count = re.subn(r"^git=.*$", "git=1:0.0.1-1", lock.read_text(), flags=re.MULTILINE)
+    assert count == 1
+    lock.write_text(text)
+    return other
+
+
+@pytest.fixture(scope="module")
+def stale_and_locked(stale: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """Build with the stale lock and ``--locked``."""
+    return stale.build(CPU, *BASE, "--locked", "--to", str(tmp_path_factory.mktemp("locked")))
+
+
+@pytest.fixture(scope="module")
+def stale_and_built(stale: Checkout, stale_and_locked: Ended, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """Build with the stale lock."""
+    return stale.build(CPU, *BASE, "--to", str(tmp_path_factory.mktemp("today")))
+
+
+def test_stale_os_lock_is_refused_if_only_locked_will_do(stale_and_locked: Ended) -> None:
+    """``--locked`` takes nothing but the locked versions, and names what the mirror has dropped."""
+    assert stale_and_locked.status == errors.StaleLockError.code, stale_and_locked.output
+    assert "git 1:0.0.1-1 ->" in stale_and_locked.output
+    assert "Traceback" not in stale_and_locked.output
+
+
+def test_stale_os_lock_is_told_in_one_line(stale_and_built: Ended) -> None:
+    """Otherwise the build takes today's version, and says so once."""
+    assert stale_and_built.status == 0, stale_and_built.output
+    assert sum("git 1:0.0.1-1 ->" in line for line in stale_and_built.output.splitlines()) == 1
+
+
+def test_drift_is_recorded(stale: Checkout, stale_and_built: Ended, tmp_path: Path) -> None:
+    """The next build has the part from the store and still tells; with ``--locked`` it does not count as made."""
+    again = stale.build(CPU, *BASE, "--to", str(tmp_path / "again"))
+    assert again.status == 0, again.output
+    assert again.steps == []
+    assert sum("git 1:0.0.1-1 ->" in line for line in again.output.splitlines()) == 1
+    assert stale.build(CPU, *BASE, "--locked", "--to", str(tmp_path / "locked")).status == errors.StaleLockError.code
+
+
+# Bad input
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A command that cannot work.
+
+    :param code: its exit status.
+    :param text: what its error says.
+    """
+
+    command: tuple[str, ...]
+    code: int
+    text: str
+
+
+def build_of(cell: str, *words: str) -> tuple[str, ...]:
+    """Return the words of a build, as for :meth:`Checkout.start`."""
+    return ("nox", "--session", f"build-{cell}", "--", *words)
+
+
+BAD = {
+    "not locked": Bad(build_of("2.8-cu126"), errors.LockError.code, "2.8-cu126 is not locked"),
+    "unknown flavour": Bad(build_of(CPU, "--flavour", "nope"), errors.MatrixError.code, "unknown flavour nope"),
+    "unknown cell": Bad(("invoke", "plan", "9.9-cu999"), errors.MatrixError.code, "no cell matches 9.9-cu999"),
+    "CUDA that upstream never built": Bad(("invoke", "plan", "2.8-cu118"), errors.MatrixError.code, "no cell matches 2.8-cu118"),
+    "level of no codec": Bad(build_of(CPU, "--level", "99", "--to", "nowhere"), errors.StoreError.code, "99"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_with_a_code(checkout: Checkout, tmp_path: Path, name: str) -> None:
+    """Each mistake has its code, one line that says what is wrong, one that says what to do, and no traceback; nothing is written."""
+    store = tmp_path / "store"
+    ended = dataclasses.replace(checkout, env={"TORCHSTRATA_CACHE": str(store)}).run(*BAD[name].command)
+    assert ended.status == BAD[name].code, ended.output
+    assert sum(BAD[name].text in line for line in ended.output.splitlines()) == 1
+    assert ended.output.splitlines()[-1].startswith("  -> ")
+    assert "Traceback" not in ended.output
+    assert not store.exists()
+
+
+def test_unknown_session_is_noxs_own_error(checkout: Checkout) -> None:
+    """What has no session is refused by nox, which names it."""
+    ended = checkout.build("9.9-cu999")
+    assert ended.status != 0
+    assert "build-9.9-cu999" in ended.output
+    assert "Traceback" not in ended.output
+
+
+@pytest.mark.parametrize("address", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:1"])
+def test_missing_engine_is_told(checkout: Checkout, address: str) -> None:
+    """Without an engine the build ends before it makes anything, and says where it looked and what sets one up."""
+    ended = dataclasses.replace(checkout, env={"DOCKER_HOST": address}).build(CPU)
+    assert ended.status == errors.EngineError.code, ended.output
+    assert f"no Docker engine answers at {address}" in ended.output
+    assert "nox -s engine" in ended.output
+    assert "Traceback" not in ended.output
+
+
+def test_missing_buildx_is_told(checkout: Checkout, tmp_path: Path) -> None:
+    """A docker command whose buildx does not work is an error of its own: docker ignores a plugin that cannot describe itself."""
+    plugin = tmp_path / "docker" / "cli-plugins" / "docker-buildx"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text("#!/bin/sh\nexit 1\n")
+    plugin.chmod(0o755)
+    env = {"DOCKER_CONFIG": str(tmp_path / "docker"), "DOCKER_HOST": engine.address(), "TORCHSTRATA_CACHE": str(tmp_path / "store")}
+    ended = dataclasses.replace(checkout, env=env).build(CPU, *BASE, "--to", str(tmp_path / "images"))
+    assert ended.status == errors.BuildxError.code, ended.output
+    assert "Traceback" not in ended.output
+    assert ended.output.splitlines()[-1].startswith("  -> ")
