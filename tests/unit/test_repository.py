@@ -1,0 +1,150 @@
+"""The repository as a whole: what must agree between files, and what no file may contain."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from torchstrata import errors, matrix
+
+ROOT = matrix.ROOT
+GUIDES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")))
+
+FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+SCRIPT = re.compile(r"^# /// script$\n(?P<body>(?:^#(?: .*)?$\n)+)^# ///$", re.MULTILINE)
+"""The block that PEP 723 describes."""
+
+REGISTRIES = ("py" + "pi.org", "pythonhosted" + ".org", "deb.debian" + ".org", "security.debian" + ".org", "archive.ubuntu" + ".com")
+REGISTRIES += ("ports.ubuntu" + ".com", "npmjs" + ".org", "registry.npm", "crates" + ".io", "conda.anaconda" + ".org")
+MACHINES = (r"/home/(?!dev\b)[a-z]", r"/Users/[a-z]", r"/opt/t" + r"s\b", r"/opt/py" + r"pi", r"(?<![\w.{}$/-])/wo" + r"rk/")
+"""Directories of developers; ``/home/dev`` and ``/workspace`` are those of our images."""
+NOWHERE = re.compile("|".join([*map(re.escape, REGISTRIES), *MACHINES]))
+
+
+def read(name: str) -> str:
+    """Return the text of a file of the repository."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def tracked() -> list[str]:
+    """Return the names of all files that git knows."""
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
+    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def links(name: str) -> list[str]:
+    """Return the targets of a guide's links to files of the repository."""
+    return [target for target in LINK.findall(FENCE.sub("", read(name))) if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the names by which the headings of a guide can be linked to, as forges make them."""
+    headings = HEADING.findall(FENCE.sub("", path.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def error_classes() -> list[type[errors.TorchstrataError]]:
+    """Return every class of errors.py."""
+    return [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, errors.TorchstrataError)]
+
+
+def test_noxfile_names_the_same_dependencies_as_the_package():
+    """Plain nox, which reads the script metadata, runs with what an installation has."""
+    block = SCRIPT.search(read("noxfile.py"))
+    assert block is not None
+    script = tomllib.loads("".join(line.removeprefix("#").removeprefix(" ") for line in block["body"].splitlines(keepends=True)))
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    assert set(map(Requirement, script["dependencies"])) == set(map(Requirement, project["dependencies"]))
+    assert script["requires-python"] == project["requires-python"]
+
+
+def test_every_dependency_is_pinned():
+    """A clone of next year installs what was tested."""
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert [line for line in lines if {each.operator for each in Requirement(line).specifier} != {"=="}] == []
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_links_of_guides_lead_somewhere(name):
+    """Every relative link names a file, and a heading of it where it has a fragment."""
+    lost = []
+    for target in links(name):
+        place, _, fragment = target.partition("#")
+        path = (ROOT / name).parent / place if place else ROOT / name
+        if not path.exists() or (fragment and fragment not in anchors(path)):
+            lost.append(target)
+    assert lost == []
+
+
+def test_error_codes_are_unique():
+    """An exit code tells which error it was."""
+    codes = [each.code for each in error_classes()]
+    assert sorted(codes) == sorted(set(codes))
+
+
+def test_error_codes_leave_those_of_shells_and_tools_alone():
+    """0, 1 and 2 mean other things everywhere, and from 124 on they are those of timeout and of signals."""
+    assert [each for each in error_classes() if not 2 < each.code < 124] == []
+
+
+def test_contributing_lists_every_error():
+    """The table has each class with its code, and nothing else."""
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", read("CONTRIBUTING.md"), re.MULTILINE)
+    assert dict(rows) == {str(each.code): each.__name__ for each in error_classes()}
+
+
+def test_readme_lists_every_cell():
+    """The table has the short id of each row of the matrix, in its order, and nothing else."""
+    listed = re.findall(r"^\| `(\d[\w.]*-\w+)` \|", read("README.md"), re.MULTILINE)
+    assert listed == [cell.short for cell in matrix.load().cells if cell.is_default_os]
+
+
+@pytest.mark.parametrize("short", [cell.short for cell in matrix.load().cells if cell.is_default_os])
+def test_readme_tells_the_truth_about_cells(short):
+    """Each row names the version, the CUDA, the oldest driver and the OSes of its cells, and the tag that names them."""
+    cells = [cell for cell in matrix.load().cells if cell.short == short]
+    default = cells[0]
+    _, wheels, driver, systems, note = re.findall(rf"^\| `({re.escape(short)})` \| (.*) \| (.*) \| (.*) \|(.*)\|$", read("README.md"), re.MULTILINE)[0]
+    cuda = f"CUDA {default.facts.cuda_version}" if default.facts.cuda_version else "CPU"
+    assert wheels == f"{default.version} for {cuda}"
+    assert driver == (default.facts.driver_floor or "none")
+    assert systems.split(", ") == [cell.os.id for cell in cells]
+    assert (f"`v{default.torch}`" in note) == default.named
+
+
+def test_readme_lists_every_flavour():
+    """The table has all flavours, parents first."""
+    listed = re.findall(r"^\| `([a-z]+)` \|", read("README.md"), re.MULTILINE)
+    assert listed == list(matrix.load().flavours)
+
+
+@pytest.mark.parametrize("flavour", matrix.load().flavours)
+@pytest.mark.parametrize("name", ["Dockerfile", "requirements.in"])
+def test_flavours_are_complete(flavour, name):
+    """Each flavour has its OS part and its Python packages, even if there are none."""
+    assert (ROOT / "images" / flavour / name).is_file()
+
+
+def test_images_has_no_other_flavours():
+    """A directory of images is a flavour of the matrix, or what all of them install packages with."""
+    assert {path.name for path in (ROOT / "images").iterdir() if path.is_dir()} == {"apt", *matrix.load().flavours}
+
+
+def test_files_name_no_registry_and_no_machine():
+    """Where packages come from is the business of pip's and apt's configuration; where a checkout lies is nobody's."""
+    found = []
+    for name in tracked():
+        content = (ROOT / name).read_bytes()
+        if b"\0" not in content:
+            lines = content.decode("utf-8").splitlines()
+            found += [f"{name}:{number}: {hit[0]}" for number, line in enumerate(lines, 1) if (hit := NOWHERE.search(line))]
+    assert found == []
