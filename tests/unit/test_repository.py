@@ -23,7 +23,7 @@ SCRIPT = re.compile(r"^# /// script$\n(?P<body>(?:^#(?: .*)?$\n)+)^# ///$", re.M
 """The block that PEP 723 describes."""
 
 REGISTRIES = ("py" + "pi.org", "pythonhosted" + ".org", "deb.debian" + ".org", "security.debian" + ".org", "archive.ubuntu" + ".com")
-REGISTRIES += ("ports.ubuntu" + ".com", "npmjs" + ".org", "registry.npm", "crates" + ".io", "conda.anaconda" + ".org")
+REGISTRIES += ("ports.ubuntu" + ".com", "npm" + "js.", "crates" + ".io", "conda.anaconda" + ".org")
 MACHINES = (r"/home/(?!dev\b)[a-z]", r"/Users/[a-z]", r"/opt/t" + r"s\b", r"/opt/py" + r"pi", r"(?<![\w.{}$/-])/wo" + r"rk/")
 """Directories of developers; ``/home/dev`` and ``/workspace`` are those of our images."""
 NOWHERE = re.compile("|".join([*map(re.escape, REGISTRIES), *MACHINES]))
