@@ -16,7 +16,7 @@ SECRETS: Final = ("JUPYTER_TOKEN", "JUPYTER_PASSWORD_HASH")
 OF_A_PROCESS: Final = ("PWD", "OLDPWD", "SHLVL", "_")
 """What a shell says about itself, not about the container."""
 
-OF_A_SESSION: Final = ("SSH_*", "TERM", "DISPLAY", "MAIL")
+OF_A_SESSION: Final = ("SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "SSH_AUTH_SOCK", "SSH_USER_AUTH", "TERM", "DISPLAY", "MAIL")
 """What sshd says about a connection."""
 
 

@@ -1,0 +1,158 @@
+"""Init, supervision, stopping, memory, hooks."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+
+import pytest
+from conftest import READY, mounted, until
+
+TOKEN = "t0ken"
+
+
+def stopping(box):
+    """Stop the container and return how many seconds that took."""
+    begin = time.monotonic()
+    box.container.stop(timeout=10)
+    return time.monotonic() - begin
+
+
+def test_orphans_are_reaped(start):
+    """200 orphaned children leave no zombie."""
+    box = start("sleep", "infinity")
+    box.run("sh", "-c", "for i in $(seq 200); do (sleep 0.2 &) ; done; sleep 1")
+    assert until(lambda: box.run("sh", "-c", "ps -eo stat | grep -c ^Z").out.strip() == "0", 3)
+
+
+@pytest.mark.parametrize("command", [("sleep", "infinity"), ("sh", "-c", "sleep infinity"), ("python", "-c", "import time; time.sleep(1000)")])
+def test_command_is_stopped(start, command):
+    """A command gets SIGTERM through the init and ends at once."""
+    box = start(*command)
+    time.sleep(0.5)
+    assert stopping(box) < 2
+    assert box.ended() == 143
+
+
+def test_status_of_a_command(start):
+    """The exit status of a command is the container's."""
+    assert start("sh", "-c", "exit 7").ended() == 7
+
+
+def test_command_replaces_services(start):
+    """With a command there are no services."""
+    box = start("sleep", "infinity")
+    time.sleep(1)
+    assert box.run("pgrep", "-f", "jupyter-lab|sshd").status == 1
+
+
+@pytest.mark.parametrize("code", ["", "while True: pass", "import time; time.sleep(1000)"])
+def test_services_stop_within_two_seconds(start, notebook, code):
+    """Services end in under 2 s, with a kernel that is busy, too, and with status 0."""
+    box = start(environment={"JUPYTER_TOKEN": TOKEN})
+    box.wait_for(READY)
+    if code:
+        threading.Thread(target=notebook, args=(box, TOKEN, "kernel", code), daemon=True).start()
+        assert until(lambda: box.run("pgrep", "-f", "ipykernel").status == 0)
+        time.sleep(2)
+    assert stopping(box) < 2
+    assert box.ended() == 0
+
+
+def test_kernels_get_sigterm(start, notebook, workspace):
+    """A kernel can save its work when the container is stopped."""
+    code = "import signal, sys\ndef save(*_):\n    open('/workspace/saved', 'w').write('yes'); sys.exit(0)\nsignal.signal(signal.SIGTERM, save)\nwhile True: pass"
+    box = start(environment={"JUPYTER_TOKEN": TOKEN}, user="1234:0", volumes=mounted(workspace))
+    box.wait_for(READY)
+    threading.Thread(target=notebook, args=(box, TOKEN, "kernel", code), daemon=True).start()
+    assert until(lambda: box.run("pgrep", "-f", "ipykernel").status == 0)
+    time.sleep(3)
+    assert stopping(box) < 2
+    assert (workspace / "saved").exists()
+
+
+def test_crashed_service_is_restarted(start):
+    """A service that dies is started again, and the log says so; the token is printed once."""
+    box = start()
+    box.wait_for(READY)
+    box.run("pkill", "-9", "-f", "jupyter-lab")
+    box.wait_for("jupyter was ended by signal 9; it starts again in 1 s")
+    assert until(lambda: box.run("torchstrata-health").status == 0)
+    assert box.log.count(box.token) == 1
+
+
+def test_logs_have_prefixes(start, public_key):
+    """Each service's lines are on standard output with its name."""
+    box = start(environment={"SSH_PUBLIC_KEY": public_key})
+    box.wait_for(READY)
+    lines = box.container.logs(stderr=False).decode().splitlines()
+    assert {line.partition(" ")[0] for line in lines} == {"jupyter", "ssh", "torchstrata:"}
+
+
+def test_terminal_and_ctrl_c(image):
+    """With a terminal the log goes there, and Ctrl-C stops the container within 2 s."""
+    name = f"ctrl-c-{time.monotonic_ns()}"
+    run = ["script", "-qec", f"docker run --rm -it --name {name} --shm-size 256m {image}", "/dev/null"]
+    process = subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        seen = b""
+        while READY.encode() not in seen:
+            seen += process.stdout.readline()
+        begin = time.monotonic()
+        process.stdin.write(b"\x03")
+        process.stdin.flush()
+        assert process.wait(10) == 0
+        assert time.monotonic() - begin < 2.5
+    finally:
+        subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
+        process.kill()
+
+
+def test_memory_kill_is_explained(start, notebook):
+    """When the memory limit kills a kernel, the log says so, with the limit."""
+    box = start(environment={"JUPYTER_TOKEN": TOKEN}, mem_limit="512m", memswap_limit="512m")
+    box.wait_for(READY)
+    code = "x = []\nwhile True: x.append(bytearray(1 << 24))"
+    threading.Thread(target=notebook, args=(box, TOKEN, "kernel", code), daemon=True).start()
+    assert "killed at the container's limit of 512 MiB" in box.wait_for("out of memory:")
+
+
+HOOKS = {
+    "10-good": (b"#!/bin/sh\necho hook ran as $(id -u)\n", 0o755, "hook ran as 1000"),
+    "20-fails": (b"#!/bin/sh\nexit 3\n", 0o755, "20-fails failed with status 3; the start goes on"),
+    "30-hangs": (b"#!/bin/sh\nsleep 1000\n", 0o755, "30-hangs did not end in 2 s and was stopped; the start goes on"),
+    "40-plain": (b"echo no\n", 0o644, "40-plain is not executable (chmod +x) and was left out; the start goes on"),
+    "50-nonsense": (b"\x7fnonsense\n", 0o755, "50-nonsense cannot be started: Exec format error"),
+}
+
+
+@pytest.mark.parametrize("target", ["/etc/torchstrata/start.d", "/home/dev/.config/torchstrata/start.d"])
+def test_hooks(start, tmp_path, target):
+    """Hooks run in order; one that fails, hangs or cannot run is named in one line, and the command runs."""
+    for name, (content, mode, _) in HOOKS.items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(mode)
+    tmp_path.chmod(0o755)
+    box = start("echo", "command ran", volumes=mounted(tmp_path, target, "ro"), environment={"TORCHSTRATA_HOOK_TIMEOUT": "2"})
+    assert box.ended() == 0
+    assert box.container.logs(stderr=False) == b"command ran\n"
+    for _, _, said in HOOKS.values():
+        assert len([line for line in box.errors.splitlines() if said in line]) == 1, said
+
+
+def test_stop_during_a_hook(start, tmp_path):
+    """A container that is stopped while a hook hangs ends at once."""
+    (tmp_path / "hang").write_text("#!/bin/sh\nsleep 1000\n")
+    (tmp_path / "hang").chmod(0o755)
+    box = start("true", volumes=mounted(tmp_path, "/etc/torchstrata/start.d", "ro"))
+    time.sleep(1)
+    assert stopping(box) < 2
+
+
+def test_start_is_quick(start):
+    """What the start adds to a command is a fraction of a second; the Python of it is under 100 ms."""
+    box = start("sleep", "infinity")
+    script = "t=$(date +%s%N); for i in 1 2 3 4 5 6 7 8 9 10; do torchstrata-health >/dev/null; done; echo $(( ($(date +%s%N) - t) / 10000000 ))"
+    best = min(int(box.run("bash", "-c", script).out) for _ in range(3))
+    assert best < 100

@@ -1,0 +1,133 @@
+"""Who a container runs as, and what is left of root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from conftest import READY, mounted
+
+WHO = "id -u; id -g; id -un; echo $HOME; touch $HOME/probe && echo writable"
+
+
+def text(box):
+    """Return what a finished container wrote to standard output."""
+    box.ended()
+    return box.container.logs(stderr=False).decode()
+
+
+def test_default_user_is_numeric(engine, image):
+    """The image's user is numeric and not root, so that runAsNonRoot works; no sudo is there."""
+    user = engine.images.get(image).attrs["Config"]["User"]
+    assert user == "1000:0"
+
+
+@pytest.mark.parametrize(
+    ("user", "uid", "gid", "home"),
+    [("1000:0", "1000", "0", "/home/dev"), ("12345", "12345", "0", "/home/dev"), ("12345:0", "12345", "0", "/home/dev"), ("12345:23456", "12345", "23456", "/tmp/home")],
+)
+def test_any_user(start, user, uid, gid, home):
+    """Any uid has a name and a home that can be written."""
+    assert text(start("sh", "-c", WHO, user=user)).split() == [uid, gid, "dev", home, "writable"]
+
+
+def test_no_sudo(start):
+    """There is no sudo."""
+    assert text(start("sh", "-c", "command -v sudo || echo none")).strip() == "none"
+
+
+def test_user_that_is_not_a_number(image):
+    """The engine itself refuses a user that is no number and no name, in one line."""
+    done = subprocess.run(["docker", "run", "--rm", "--user", "nobody-here", image, "true"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "nobody-here" in done.stderr
+
+
+def test_root_adopts_the_owner_of_the_workspace(start, workspace):
+    """Started as root, services run as the owner of the mounted directory, no root process is left, files are the owner's."""
+    box = start(user="root", volumes=mounted(workspace, "/root/workspace"))
+    box.wait_for(READY)
+    owners = {line.split()[0] for line in box.run("ps", "-eo", "uid,pid,args", "--no-headers").out.splitlines() if " ps " not in line}
+    assert owners == {"1234"}
+    assert {(workspace / name).stat().st_uid for name in ("checkpoints", "logs", "plots", "data")} == {1234}
+
+
+def test_root_becomes_dev_where_the_engine_made_the_directory(start, tmp_path):
+    """An empty directory of root's, as the engine makes it, is handed to dev."""
+    directory = tmp_path / "made"
+    box = start("touch", "/workspace/file", user="root", volumes=mounted(directory))
+    assert box.ended() == 0
+    assert (directory.stat().st_uid, (directory / "file").stat().st_uid) == (1000, 1000)
+
+
+def test_full_directory_of_root_is_not_touched(start, tmp_path):
+    """A directory of root's with content is left as it is, and the start says what cures it."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/file").write_text("mine")
+    box = start("id", "-u", user="root", volumes=mounted(tmp_path / "work"))
+    assert box.ended() == 0
+    assert (tmp_path / "work").stat().st_uid == 0
+    assert "/workspace cannot be written by 1000:0 - on the host: sudo chown -R 1000" in box.errors
+
+
+def test_root_without_capabilities(start):
+    """Root that cannot drop ends with one line that names the cure."""
+    box = start("true", user="root", cap_drop=["ALL"])
+    assert box.ended() == 77
+    assert "without the capabilities to become another user - use --user 1000:0" in box.errors
+    assert len(box.log.splitlines()) == 1
+
+
+def test_root_has_no_capabilities_left(start):
+    """After the drop nothing can be done that root may do."""
+    shown = text(start("grep", "-E", "Cap(Inh|Prm|Eff|Amb)", "/proc/self/status", user="root"))
+    assert {line.split()[1] for line in shown.splitlines()} == {"0000000000000000"}
+
+
+def test_terminal_belongs_to_the_user(image):
+    """With a terminal, root's start hands it over: programs can open it by name."""
+    command = f"docker run --rm -t --user root {image} sh -c 'echo opened >/dev/stdout && test -O $(tty) && echo mine'"
+    done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, check=False)
+    assert "mine" in done.stdout, done
+
+
+@pytest.mark.parametrize("user", ["1000:0", "12345:0"])
+def test_pip_and_uv_install(start, user, tmp_path):
+    """Packages can be installed by uid 1000 and any uid of group 0."""
+    make_wheel(tmp_path)
+    install = "pip install -q --no-index /wheels/*.whl && pip uninstall -qy probe && uv pip install -q --no-index /wheels/*.whl && python -c 'import probe'"
+    box = start("sh", "-c", install, user=user, volumes=mounted(tmp_path, "/wheels", "ro"))
+    assert box.ended() == 0, box.log
+
+
+def test_other_groups_get_advice(start):
+    """A user outside of group 0 is told how to be able to install."""
+    box = start("true", user="12345:12345")
+    box.ended()
+    assert "pip cannot install as 12345:12345: use --user 12345:0 or --group-add 0" in box.errors
+
+
+def make_wheel(directory):
+    """Write the smallest wheel there is."""
+    import zipfile
+
+    with zipfile.ZipFile(directory / "probe-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("probe.py", "")
+        wheel.writestr("probe-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: probe\nVersion: 1\n")
+        wheel.writestr("probe-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("probe-1.dist-info/RECORD", "probe.py,,\nprobe-1.dist-info/METADATA,,\nprobe-1.dist-info/WHEEL,,\nprobe-1.dist-info/RECORD,,\n")
+    os.chmod(directory, 0o755)
+
+
+def test_mounted_home_is_seeded(start, workspace):
+    """A mounted home gets the start files that it lacks; one that is there stays."""
+    (workspace / ".bashrc").write_text("# mine\n")
+    box = start("true", user="root", volumes=mounted(workspace, "/home/dev"))
+    box.ended()
+    assert (workspace / ".bashrc").read_text() == "# mine\n"
+
+
+def test_empty_mounted_home_works(start, volume):
+    """An empty volume as home gets start files."""
+    assert ".profile" in text(start("ls", "-a", "/home/dev", volumes={volume: {"bind": "/home/dev"}}))
