@@ -25,7 +25,6 @@ ENVIRONMENT: Final = {
 STEP: Final = re.compile(r"#(\d+) \[(?P<system>\S+)-[a-z0-9]+ (\S+ )? *\d+/\d+\] (?P<step>(RUN|ADD|COPY) .+)")
 """A step that several targets share is told under any one of their names; only the OS in it means something."""
 DONE: Final = re.compile(r"#(\d+) DONE ([\d.]+)s")
-OUTPUT: Final = re.compile(r"#\d+ [\d.]+ (.*)")
 
 MAGIC: Final = {b"\x28\xb5\x2f\xfd": "tar+zstd", b"\x1f\x8b\x08": "tar+gzip"}
 
@@ -84,13 +83,14 @@ def bake(definition: Mapping[str, Any], on_line: process.LineSink) -> None:
 
 def refusal(tail: str) -> OsPartError:
     """Return the error for the end of buildx's output."""
-    lines = tail.splitlines()
-    said = [found[1] for line in lines if (found := OUTPUT.match(line))]
-    reason = next((line for line in said if line.startswith("E: ")), said[-1] if said else "")
-    failed = next((line.removeprefix("ERROR: ") for line in reversed(lines) if line.startswith("ERROR")), "docker buildx bake failed")
-    last = "".join(f"\n     | {line}" for line in said[-8:])
-    advice = f"correct images/*/Dockerfile, or try again if a mirror was at fault: {failed}{last}"
-    return OsPartError(f"an OS part cannot be built: {reason or failed}", fix=advice)
+    number = next(iter(re.findall(r"^#(\d+) ERROR", tail, re.MULTILINE)), "")
+    said = re.findall(rf"^#{number} [\d.]+ (.*)", tail, re.MULTILINE)
+    step = next(iter(re.findall(r"^ > \[.*?\] (.+):$", tail, re.MULTILINE)), "")
+    failed = next(iter(re.findall(r"^ERROR: (.+)", tail, re.MULTILINE)), "docker buildx bake failed")
+    reason = next((line for line in said if line.startswith("E: ")), said[-1] if said else failed)
+    advice = "correct images/*/Dockerfile, or try again if a mirror was at fault"
+    last = "".join(f"\n     | {line}" for line in (_short(step), *said[-8:]) if line)
+    return OsPartError(f"an OS part cannot be built: {reason}", fix=f"{advice}{last}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,6 +29,9 @@ TAIL = """\
 #19 1.300 E: Unable to locate package no-such-package
 #19 ERROR: process "/bin/sh -c /mnt/install no-such-package" did not complete successfully: exit code: 100
 ------
+ > [debian13-devel stage-0 1/2] RUN --mount=from=apt,source=/apt,target=/mnt     /mnt/install no-such-package:
+1.300 E: Unable to locate package no-such-package
+------
 ERROR: target debian13-devel: failed to solve: process "/bin/sh -c /mnt/install no-such-package" did not complete successfully: exit code: 100
 """
 
@@ -104,8 +107,13 @@ def test_refusal_names_the_reason() -> None:
     """The error says what apt said, not that a process failed, and quotes the end of the step's output."""
     error = buildkit.refusal(TAIL)
     assert error.what == "an OS part cannot be built: E: Unable to locate package no-such-package"
-    assert "target debian13-devel" in error.fix
+    assert "| RUN /mnt/install no-such-package" in error.fix
     assert "| Reading package lists..." in error.fix
+
+
+def test_refusal_without_a_step_quotes_buildx() -> None:
+    """Where no step failed, what buildx says last is the reason."""
+    assert buildkit.refusal("ERROR: no builder found\n").what == "an OS part cannot be built: no builder found"
 
 
 def test_labels_tell_whose_layer_is_whose() -> None:
