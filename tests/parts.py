@@ -1,0 +1,65 @@
+"""Plans of small wheels, for tests of what makes, composes and loads them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.wheelhouse import wheel
+from torchstrata import matrix, store
+from torchstrata.codec import Codec
+from torchstrata.layers import PLATFORM
+from torchstrata.locks import Lock, Pin
+from torchstrata.plan import ImagePlan, Item, OsPart, Plan
+from torchstrata.store import Part, Store
+from torchstrata.strata import Stratum
+
+CODEC = Codec()
+MATRIX = matrix.load()
+CELL = matrix.select(MATRIX, "2.8-cu121")[0]
+
+
+def wheels(directory: Path, *names: str) -> dict[str, Pin]:
+    """Write a wheel of each name, with a module; return their pins."""
+    return {name: wheel(directory, name, "1.0", {f"{name}.py": f"NAME = {name!r}\n".encode() * 1000})[0] for name in names}
+
+
+def stratum(*pins: Pin, python: str = "3.13") -> Stratum:
+    """Return the layer of some wheels."""
+    return Stratum(title=" and ".join(pin.name for pin in pins), kind="group", pins=pins, python=python)
+
+
+def missing(source: Stratum) -> Item:
+    """Return a stratum that is to be made."""
+    return Item(identity=source.identity(CODEC), title=source.title, source=source, part=None)
+
+
+def os_part(into: Store, files: Mapping[str, bytes], chain: Sequence[str] = ("base",)) -> Item:
+    """Return an OS part that the store holds."""
+    title = f"{CELL.os.id} {chain[-1]}"
+    with into.layer(title, CODEC) as writer:
+        for path, content in files.items():
+            writer.file(path, 0o644, len(content), io.BytesIO(content))
+    part = Part(layers=(writer.layer,))
+    identity = store.identity(title=title, files=sorted(files))
+    into.remember(identity, part)
+    return Item(identity=identity, title=title, source=OsPart(system=CELL.os, chain=tuple(chain)), part=part)
+
+
+def lock(*pins: Pin, flavour: str = "base") -> Lock:
+    """Return a lock of pins."""
+    ordered = tuple(sorted(pins, key=lambda pin: pin.name))
+    return Lock(
+        build=CELL.build, python=CELL.os.python, flavour=flavour, platform=PLATFORM, requires=(), exclude_newer="2026-01-01T00:00:00Z", uv="1", pins=ordered
+    )
+
+
+def plan(*items: Item, flavours: Sequence[str] = ("base",), per_flavour: int = 0) -> Plan:
+    """Return the plan of images whose items are prefixes of ``items``: so many more for each flavour, or all for one."""
+    step = per_flavour or len(items)
+    return Plan(images=tuple(_image(flavours[: count + 1], items[: step * (count + 1)]) for count in range(len(flavours))))
+
+
+def _image(chain: Sequence[str], items: tuple[Item, ...]) -> ImagePlan:
+    return ImagePlan(cell=CELL, chain=tuple(chain), lock=lock(*(pin for item in items for pin in item.pins), flavour=chain[-1]), items=items)

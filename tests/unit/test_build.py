@@ -1,0 +1,98 @@
+"""Composing a plan's images from their parts: order, facts, names, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import tarfile
+
+import pytest
+from rich.console import Console
+
+from tests.parts import CELL, CODEC, MATRIX, os_part, plan
+from torchstrata import runtime
+from torchstrata.build import Builder
+from torchstrata.codec import decompressor
+from torchstrata.errors import ComposeError
+from torchstrata.progress import PlainReporter
+from torchstrata.store import Store
+
+FLAVOURS = tuple(MATRIX.flavours)
+
+
+@pytest.fixture
+def builder(tmp_path):
+    """Return a builder without an engine, with a store of its own."""
+    return Builder(matrix=MATRIX, store=Store(tmp_path / "store"), codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO())))
+
+
+@pytest.fixture
+def composed(builder):
+    """Compose all flavours of a cell; each has one OS part."""
+    items = [os_part(builder.store, {f"etc/{flavour}": flavour.encode()}, FLAVOURS[: count + 1]) for count, flavour in enumerate(FLAVOURS)]
+    return builder.build(plan(*items, flavours=FLAVOURS, per_flavour=1))
+
+
+def config(one):
+    """Return the config of a composed image."""
+    return json.loads(one.image.config)
+
+
+def test_each_flavour_gets_its_name_and_the_last_one_the_short_one_too(composed):
+    """The all-in-one of the default row is known as ``v<torch>`` as well."""
+    names = [f"{MATRIX.name}:{CELL.short}-{flavour}" for flavour in FLAVOURS]
+    assert [one.tags for one in composed] == [*((name,) for name in names), (f"{MATRIX.name}:v{CELL.torch}",)]
+
+
+def test_the_named_variant_has_the_same_layers_and_starts_as_root(composed):
+    """``v2.8`` costs a config; its entrypoint drops root."""
+    *_, last, named = composed
+    assert named.image.layers == last.image.layers
+    assert (config(last)["config"]["User"], config(named)["config"]["User"]) == (runtime.DEV, runtime.ROOT)
+    assert named.image.digest != last.image.digest
+
+
+def test_facts_are_the_top_layer_and_the_only_one_of_an_image_alone(composed):
+    """Below it each image is a prefix of its child."""
+    for one, child in itertools.pairwise(composed[:4]):
+        assert one.image.layers[-1].title == "facts"
+        assert one.image.layers[:-1] == child.image.layers[: len(one.image.layers) - 1]
+    assert len({one.image.layers[-1].digest for one in composed[:4]}) == 4
+
+
+def test_facts_layer_holds_what_the_runtime_tells(builder, composed):
+    """The files are those of the runtime's description, owned by root, readable for all."""
+    layer = composed[0].image.layers[-1]
+    with builder.store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+        files = {member.name: (member.uid, member.mode, json.load(archive.extractfile(member))) for member in archive if member.name.endswith(".json")}
+    assert files == {f"{runtime.ETC}/image.json": (0, 0o644, {"labels": config(composed[0])["config"]["Labels"], "packages": {}})}
+
+
+def test_composing_twice_gives_the_same_bytes(builder, composed):
+    """The second build finds the facts layer in the store as well."""
+    items = [item for image in composed[:4] for item in image.plan.items[-1:]]
+    again = builder.build(plan(*items, flavours=FLAVOURS, per_flavour=1))
+    assert [one.image for one in again] == [one.image for one in composed]
+
+
+def test_a_row_that_is_not_the_default_has_no_short_name(builder):
+    """Only one cell of a torch can be ``v<torch>``."""
+    item = os_part(builder.store, {"etc/x": b"x"})
+    other = next(cell for cell in MATRIX.cells if cell.torch == CELL.torch and not cell.named)
+    whole = dataclasses.replace(plan(item).images[0], chain=FLAVOURS, cell=other)
+    made = list(builder.assemble(whole, {item.identity: item.part}, "unknown"))
+    assert [one.tags for one in made] == [(f"{MATRIX.name}:{other.names[0]}-ssh",)]
+
+
+def test_an_os_part_that_hides_the_payload_is_refused(builder):
+    """Composition checks the listings of the very layers."""
+    with pytest.raises(ComposeError, match="belongs to the payload"):
+        builder.build(plan(os_part(builder.store, {"opt/venv/bin/python": b""})))
+
+
+def test_a_build_marks_its_parts_as_used(builder, composed):
+    """Pruning takes last what was used last, also where nothing was made."""
+    before = {kept.identity for kept in builder.store.usage().parts if kept.age < 60}
+    assert {item.identity for one in composed for item in one.plan.items} <= before

@@ -1,0 +1,107 @@
+"""Words in, one exit code out; and what listing the sessions costs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchstrata import cli, errors, matrix, verbs
+
+ROOT = Path(__file__).parents[2]
+
+
+def exit_code(error):
+    """Return the status with which a command ends that raises ``error``."""
+    with pytest.raises(SystemExit) as ended, cli.guarded():
+        raise error
+    return ended.value.code
+
+
+def kinds(kind=errors.TorchstrataError):
+    """Return every kind of error."""
+    return [kind, *(below for one in kind.__subclasses__() for below in kinds(one))]
+
+
+def test_an_error_is_two_lines_and_a_code(capsys):
+    """A person reads what is wrong and what to do, once, on standard error."""
+    assert exit_code(errors.LockError("it is wrong", fix="mend it")) == errors.LockError.code
+    assert capsys.readouterr().err == "error: it is wrong\n  -> mend it\n"
+
+
+def test_ctrl_c_is_status_130(capsys):
+    """Shells report it so; the line says that nothing complete is lost."""
+    assert exit_code(KeyboardInterrupt()) == 130
+    assert "the next run goes on from there" in capsys.readouterr().err
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback():
+    """What no person can mend is not made to look like it."""
+    with pytest.raises(ZeroDivisionError), cli.guarded():
+        raise ZeroDivisionError
+
+
+def test_every_fatal_error_has_a_code_of_its_own():
+    """Scripts can tell them apart, and from what shells and tools return."""
+    codes = {kind: kind.code for kind in kinds() if "code" in vars(kind)}
+    assert len(set(codes.values())) == len(codes)
+    assert not set(codes.values()) & {0, 1, 2, *range(124, 144)}
+    assert {kind for kind in kinds() if kind.__module__ == "torchstrata.errors"} == set(codes)
+
+
+def build_options(monkeypatch, *words):
+    """Return the options that a build gets for ``words``."""
+    seen = []
+    monkeypatch.setattr(verbs, "build", lambda cell, options: seen.append((cell, options)))
+    cli.build("2.13-cpu-debian12", words)
+    ((cell, options),) = seen
+    assert cell == "2.13-cpu-debian12"
+    return options
+
+
+def test_words_become_options(monkeypatch):
+    """Flavours can be given more than once; paths and numbers have their types."""
+    words = ("--flavour", "base", "--flavour", "jupyter", "--locked", "--to", "out", "--codec", "gzip", "--level", "9")
+    assert build_options(monkeypatch, *words) == cli.BuildOptions(flavour=("base", "jupyter"), locked=True, to=Path("out"), codec="gzip", level=9)
+
+
+def test_without_words_everything_is_built(monkeypatch):
+    """The defaults: all flavours, into the engine, zstd."""
+    assert build_options(monkeypatch) == cli.BuildOptions(flavour=(), locked=False, to=None, codec="zstd", level=None)
+
+
+@pytest.mark.parametrize("words", [("--nope",), ("--codec", "lzma"), ("--level", "much"), ("stray",)])
+def test_words_that_mean_nothing_are_refused(words, capsys):
+    """The parser says what is wrong and exits with 2, as every command does."""
+    with pytest.raises(SystemExit) as ended:
+        cli.build("2.13-cpu-debian12", words)
+    assert ended.value.code == 2
+    assert "nox -s build-2.13-cpu-debian12 --" in capsys.readouterr().err
+
+
+def test_libraries_stay_quiet(monkeypatch):
+    """Nox shows every message that a library logs; ours do not log what people should not read."""
+    build_options(monkeypatch)
+    assert all(not logging.getLogger(name).isEnabledFor(logging.INFO) for name in cli.CHATTY)
+
+
+def test_listing_imports_no_library_of_the_work():
+    """``nox -l`` reads the matrix and nothing else, so that it stays quick."""
+    heavy = ("docker", "httpx2", "requests", "rich", "installer", "zstandard", "filelock", "unearth")
+    program = f"import sys; from torchstrata import cli; cli.cells(); print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_nox_lists_a_session_for_every_name_of_every_cell():
+    """Short ids build the default OS, full ids each; tags choose among them; none runs by itself."""
+    listed = subprocess.run([sys.executable, "-m", "nox", "--json", "--list"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    sessions = {session["session"]: session for session in json.loads(listed)}
+    for cell in matrix.load().cells:
+        for name in cell.names:
+            assert sessions[f"build-{name}"]["tags"] == ["build", f"torch-{cell.torch}", cell.cuda, cell.os.id]
+    assert sessions["build-2.8-cu121"]["description"] == "Build the images of 2.8-cu121-debian13."
+    assert {"engine", "lock", "lint", "unit", "system", "tests"} <= set(sessions)

@@ -1,0 +1,195 @@
+"""Making what a plan lacks: with real wheels and a real store, in as many threads as it takes."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import threading
+import time
+
+import pytest
+from rich.console import Console
+
+from tests.parts import CODEC, missing, os_part, plan, stratum, wheels
+from tests.wheelhouse import Index
+from torchstrata.codec import decompressor
+from torchstrata.errors import IntegrityError
+from torchstrata.maker import Budget, Maker
+from torchstrata.progress import PlainReporter
+from torchstrata.store import Store
+
+
+@pytest.fixture(autouse=True)
+def pip(tmp_path, monkeypatch):
+    """Let pip look into a directory of this test alone, and return it."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    directory = tmp_path / "wheelhouse"
+    directory.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(directory))
+    return directory
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Return an empty store."""
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def out():
+    """Return where progress goes."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def making(store, out):
+    """Return a function that opens a maker for items."""
+
+    def open_(*items):
+        return Maker(plan(*items), store, CODEC, PlainReporter(Console(file=out, width=200)), locked=False)
+
+    return open_
+
+
+def names(store, part):
+    """Return the names in the layers of a part."""
+    found = []
+    for layer in part.layers:
+        with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+            found += archive.getnames()
+    return found
+
+
+def test_everything_that_is_missing_is_made(store, out, making, pip):
+    """Each stratum becomes a part with its wheel's files, and is told in one line for its fetch and one for its conversion."""
+    items = [missing(stratum(pin)) for pin in wheels(pip, "one", "two", "three").values()]
+    with making(*items) as maker:
+        parts = [maker.part(item.identity) for item in items]
+    assert [any(name.endswith(f"/{item.title}.py") for name in names(store, part)) for item, part in zip(items, parts, strict=True)] == [True] * 3
+    assert [store.find(item.identity) for item in items] == parts
+    assert sorted(line.split(":")[0].split() for line in out.getvalue().splitlines()) == sorted(
+        [verb, item.title] for verb in ("fetch", "convert") for item in items
+    )
+
+
+def test_what_is_there_is_not_made(store, out, making, pip):
+    """A part of the plan is handed out as it is, without a step."""
+    item = os_part(store, {"etc/os": b"x"})
+    with making(item) as maker:
+        assert maker.part(item.identity) is item.part
+    assert not out.getvalue()
+
+
+def test_what_another_build_has_made_meanwhile_is_used(store, out, making, pip):
+    """The plan said missing; the store has it by now: nothing is fetched."""
+    item = missing(stratum(wheels(pip, "one")["one"]))
+    with making(item) as maker:
+        made = maker.part(item.identity)
+    out.truncate(0)
+    (pip / "one-1.0-py3-none-any.whl").unlink()
+    with making(item) as maker:
+        assert maker.part(item.identity) == made
+    assert "convert" not in out.getvalue()
+
+
+def test_two_makers_at_once_make_it_once(store, making, out, pip):
+    """While one holds the identity the other waits; both end with the same part."""
+    items = [missing(stratum(pin)) for pin in wheels(pip, "one", "two").values()]
+    with making(*items) as first, making(*items) as second:
+        assert [first.part(item.identity) for item in items] == [second.part(item.identity) for item in items]
+    assert sorted(line.split(":")[0] for line in out.getvalue().splitlines() if line.startswith("convert")) == ["convert   one", "convert   two"]
+
+
+def test_a_failure_is_the_one_that_is_reported(store, making, pip):
+    """A tampered wheel fails the build with its own error, whichever part was waited for; what was complete stays."""
+    pins = wheels(pip, "good", "bad")
+    good, bad = (missing(stratum(pin)) for pin in pins.values())
+    path = pip / pins["bad"].filename
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with making(good) as maker:
+        kept = maker.part(good.identity)
+    other = missing(stratum(*wheels(pip, "third").values()))
+
+    def both():
+        with making(good, bad, other) as maker:
+            for item in (other, bad):
+                maker.part(item.identity)
+
+    with pytest.raises(IntegrityError, match=r"bad-1\.0"):
+        both()
+    assert store.find(good.identity) == kept
+    assert store.find(bad.identity) is None
+
+
+def test_wheels_that_were_downloaded_go_when_they_are_converted(store, making, pip, monkeypatch):
+    """Disk space is for layers: the download cache ends empty, and files of local sources stay."""
+    pin = wheels(pip, "one")["one"]
+    served = Index(files={pin.filename: (pip / pin.filename).read_bytes()})
+    (pip / pin.filename).unlink()
+    local = wheels(pip, "two")["two"]
+    with served.serve():
+        monkeypatch.delenv("PIP_NO_INDEX")
+        monkeypatch.setenv("PIP_INDEX_URL", served.url)
+        items = [missing(stratum(one)) for one in (pin, local)]
+        with making(*items) as maker:
+            for item in items:
+                maker.part(item.identity)
+    assert len(served.downloads()) == 1
+    assert list(store.downloads.glob("*.whl")) == []
+    assert (pip / local.filename).exists()
+
+
+def test_an_interruption_leaves_no_thread(store, making, pip, monkeypatch):
+    """Ctrl-C in the middle of a download that says nothing ends all threads of the maker, and the error comes out as it is."""
+    pin = wheels(pip, "one")["one"]
+    silent = threading.Event()
+    served = Index(files={pin.filename: (pip / pin.filename).read_bytes()}, silent=silent)
+    (pip / pin.filename).unlink()
+    monkeypatch.delenv("PIP_NO_INDEX")
+    item = missing(stratum(pin))
+
+    def interrupted():
+        with making(item):
+            while not served.downloads():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    with served.serve():
+        monkeypatch.setenv("PIP_INDEX_URL", served.url)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith(("make", "fetch"))]
+        silent.set()
+    assert store.find(item.identity) is None
+
+
+# Budget
+
+
+def test_a_budget_holds_back_what_does_not_fit():
+    """A second request waits until the first has given its bytes back."""
+    budget, entered = Budget(10), threading.Event()
+
+    def second():
+        with budget.spend(6):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with budget.spend(6):
+        thread.start()
+        assert not entered.wait(0.05)
+    thread.join(10)
+    assert entered.is_set()
+
+
+def test_a_request_larger_than_the_budget_runs_alone():
+    """One wheel of more than all of it must not wait for ever."""
+    budget = Budget(10)
+    with budget.spend(100):
+        pass
+    with budget.spend(4), budget.spend(6):
+        pass

@@ -1,0 +1,166 @@
+"""Plans over the committed matrix and locks: what a build would reuse and make, with an empty store and with a full one."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+
+import pytest
+from rich.console import Console
+
+from torchstrata import locks, matrix, plan, toolchain
+from torchstrata.codec import Codec
+from torchstrata.errors import LockError, MatrixError
+from torchstrata.plan import Bytecode, OsPart, Planner
+from torchstrata.store import Part, Store
+from torchstrata.strata import Stratum
+from torchstrata.toolchain import Toolchain
+
+MATRIX = matrix.load()
+FLAVOURS = tuple(MATRIX.flavours)
+
+
+@pytest.fixture
+def planner(tmp_path):
+    """Plan with a store that nobody has written to."""
+    return Planner(matrix=MATRIX, store=Store(tmp_path / "store"), codec=Codec())
+
+
+def plan_of(planner, short, *flavours):
+    """Plan one cell."""
+    return planner.plan(matrix.select(MATRIX, short), flavours or FLAVOURS)
+
+
+def fill(store, item, **notes):
+    """Put a layer into the store as the part of ``item``."""
+    with store.layer(item.title, Codec()) as writer:
+        writer.directory("opt")
+    store.remember(item.identity, Part(layers=(writer.layer,), notes=notes))
+    return writer.layer
+
+
+def cuda(image):
+    """Return the CUDA items of an image."""
+    return [item for item in image.items if isinstance(item.source, Stratum) and item.source.kind == "cuda"]
+
+
+def test_a_plan_writes_nothing(planner):
+    """Who only asks leaves no trace, not even a directory."""
+    plan_of(planner, "2.8-cu121")
+    assert not planner.store.root.exists()
+
+
+def test_each_image_begins_with_the_layers_of_its_parent(planner):
+    """An engine that has ``base`` needs of ``devel`` only what it adds, for every cell that is locked."""
+    for cell in MATRIX.cells:
+        if not cell.os.bootstrap or cell.short == "2.8-cu126":
+            continue
+        images = planner.plan([cell], FLAVOURS).images
+        assert [image.flavour for image in images] == list(FLAVOURS)
+        for parent, child in itertools.pairwise(images):
+            assert child.items[: len(parent.items)] == parent.items
+            assert len(child.items) > len(parent.items)
+
+
+def test_cuda_lies_lowest_and_each_flavour_ends_with_its_os_part(planner):
+    """The payload comes first: CUDA, then what belongs to a Python, then what that Python compiled, then the OS."""
+    kinds = [type(item.source) for item in plan_of(planner, "2.8-cu121", "base").images[0].items]
+    assert kinds == [Stratum] * (len(kinds) - 2) + [Bytecode, OsPart]
+    image = plan_of(planner, "2.8-cu121").images[-1]
+    assert list(image.items[: len(cuda(image))]) == cuda(image)
+    assert [item.source.chain[-1] for item in image.items if item.origin == "os"] == list(FLAVOURS)
+
+
+def test_cuda_is_shared_by_cells_and_systems(planner):
+    """2.8-cu121 and 2.8-cu128, on debian13 and debian12, have the very same CUDA items."""
+    plans = [plan_of(planner, f"{short}-{system}", "base") for short in ("2.8-cu121", "2.8-cu128") for system in ("debian13", "debian12")]
+    found = {tuple(item.identity for item in cuda(one.images[0])) for one in plans}
+    assert len(found) == 1
+    assert all(found)
+
+
+def test_cells_of_the_same_wheels_differ_in_nothing_but_facts(planner):
+    """What 2.8-cu121 is served by is 2.8-cu128: no part is made twice."""
+    assert plan_of(planner, "2.8-cu121").items() == plan_of(planner, "2.8-cu128").items()
+
+
+def test_an_empty_store_lacks_everything(planner):
+    """All wheels of the lock are to be fetched, each once, and the compiler's."""
+    found = plan_of(planner, "2.8-cu121")
+    assert found.missing() == found.items()
+    (cell,) = matrix.select(MATRIX, "2.8-cu121")
+    wheels = sum(pin.size for pin in locks.read(cell, "ssh").pins)
+    assert sum(item.fetch for item in found.missing()) == wheels + sum(pin.size for pin in toolchain.read(cell.facts.nvcc.toolchain).pins)
+
+
+def test_the_toolchain_is_there_for_cuda_12_alone(planner):
+    """CUDA 13 has its compiler in wheels, and a CPU cell has none."""
+    has = {short: any(isinstance(item.source, Toolchain) for item in plan_of(planner, short).items()) for short in ("2.8-cu121", "2.15-cu132", "2.13-cpu")}
+    assert has == {"2.8-cu121": True, "2.15-cu132": False, "2.13-cpu": False}
+
+
+def test_what_the_store_holds_is_reused(planner):
+    """An item that is there is not fetched, and the plan names its layers."""
+    item = cuda(plan_of(planner, "2.8-cu121").images[0])[0]
+    layer = fill(planner.store, item)
+    again = plan_of(planner, "2.8-cu121")
+    assert [one.title for one in again.items() if one.part] == [item.title]
+    (entry,) = (entry for entry in plan.document(again) if entry["reuse"])
+    assert entry["layers"] == [{"digest": layer.digest, "size": layer.size, "title": layer.title}]
+    assert entry["fetch"] == 0
+
+
+def test_a_drifted_os_part_does_not_count_if_only_locked_will_do(planner):
+    """A part of other versions than the lock's is reused, unless ``--locked`` was asked for."""
+    item = next(item for item in plan_of(planner, "2.13-cpu").items() if item.origin == "os")
+    fill(planner.store, item, drift="git 1 -> 2")
+    assert item.title not in [one.title for one in plan_of(planner, "2.13-cpu").missing()]
+    strict = dataclasses.replace(planner, locked=True)
+    assert item.title in [one.title for one in plan_of(strict, "2.13-cpu").missing()]
+
+
+def test_another_codec_reuses_nothing(planner):
+    """Layers compressed otherwise have other digests, so that they are other parts."""
+    other = dataclasses.replace(planner, codec=Codec(name="gzip", level=6))
+    assert not {item.identity for item in plan_of(planner, "2.13-cpu").items()} & {item.identity for item in plan_of(other, "2.13-cpu").items()}
+
+
+def test_a_flavour_brings_its_parents(planner):
+    """Whoever asks for ``jupyter`` gets what it is built on, in order, and nothing above."""
+    assert [image.flavour for image in plan_of(planner, "2.13-cpu", "jupyter").images] == ["base", "devel", "jupyter"]
+    assert [image.name for image in plan_of(planner, "2.13-cpu", "base").images] == ["2.13-cpu-debian12-base"]
+
+
+def test_an_unknown_flavour_is_refused(planner):
+    """The error names those that there are."""
+    with pytest.raises(MatrixError, match="unknown flavour nope") as caught:
+        plan_of(planner, "2.13-cpu", "nope")
+    assert "base, devel, jupyter, ssh" in caught.value.fix
+
+
+def test_a_cell_that_nobody_has_locked_is_refused(planner):
+    """2.8-cu126 can be locked only where PyTorch's own index is reachable; the error says so."""
+    with pytest.raises(LockError, match="PyTorch's own index"):
+        plan_of(planner, "2.8-cu126")
+
+
+def test_table_and_document_show_every_item_once(planner):
+    """Both have one row for each run of layers, under the first image that needs it; the document is plain JSON."""
+    found = plan_of(planner, "2.8-cu121")
+    document = plan.document(found)
+    assert [entry["identity"] for entry in document] == [item.identity for item in found.items()]
+    assert json.loads(json.dumps(document)) == document
+    assert plan.table(found).row_count == len(document)
+
+
+def test_the_table_says_reuse_or_make(planner):
+    """A row has the size that is reused, or says that it is made and what is to be fetched for it."""
+    item = cuda(plan_of(planner, "2.8-cu121").images[0])[0]
+    fill(planner.store, item)
+    out = io.StringIO()
+    Console(file=out, width=200).print(plan.table(plan_of(planner, "2.8-cu121", "base")))
+    rows = {line.split("  ")[1].strip(): line for line in out.getvalue().splitlines()}
+    assert "yes" not in next(line for title, line in rows.items() if title == item.title)
+    assert sum("yes" in line for line in rows.values()) == len(rows) - 2

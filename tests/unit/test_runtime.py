@@ -1,0 +1,122 @@
+"""What images tell their users, for real cells and locks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from torchstrata import locks, matrix, runtime
+
+MATRIX = matrix.load()
+FLAVOURS = tuple(MATRIX.flavours)
+REVISION = "0123456789abcdef"
+
+
+def cell_of(short):
+    """Return a cell by its short id."""
+    return matrix.select(MATRIX, short)[0]
+
+
+def describe(short, flavour="base", **options):
+    """Describe an image."""
+    cell = cell_of(short)
+    return runtime.describe(cell, MATRIX.chain(flavour), locks.read(cell, flavour), REVISION, **options)
+
+
+def test_the_asked_cuda_and_torchs_own_are_both_told():
+    """2.8-cu121 is named after 12.1 and carries 12.8 in its labels, with the oldest driver and all GPU generations."""
+    labels, facts = describe("2.8-cu121").labels, cell_of("2.8-cu121").facts
+    assert labels["torchstrata.cuda.asked"] == "12.1"
+    assert labels["torchstrata.cuda"] == "12.8"
+    assert labels["torchstrata.driver.floor"] == facts.driver_floor == "525.60.13"
+    assert labels["torchstrata.architectures"].split()[:1] + labels["torchstrata.architectures"].split()[-1:] == ["sm_70", "sm_120"]
+    assert "CUDA 12.8 (for hosts of CUDA 12.1)" in labels["org.opencontainers.image.description"]
+
+
+def test_the_driver_is_asked_for_by_major_version():
+    """Any driver of CUDA 12 will do; with ``CUDA_VERSION`` set the NVIDIA runtime would ask for that very version."""
+    env = describe("2.8-cu121").env
+    assert env["NVIDIA_REQUIRE_CUDA"] == "cuda>=12.0"
+    assert "CUDA_VERSION" not in env
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_cpu_image_says_nothing_of_cuda(flavour):
+    """No variable and no label of an image for machines without a GPU names CUDA or NVIDIA."""
+    found = describe("2.13-cpu", flavour)
+    assert [name for name in found.env if "CUDA" in name or "NVIDIA" in name or "NVCC" in name or name == "LD_LIBRARY_PATH"] == []
+    assert [name for name in found.labels if any(word in name for word in ("cuda", "driver", "nvcc", "architectures"))] == []
+
+
+def test_cuda_home_is_where_the_compiler_lies():
+    """CUDA 12 has a toolchain of its own, CUDA 13 its wheels; nvcc is on the path and knows its host compiler; base has none."""
+    old, new = describe("2.8-cu121", "devel").env, describe("2.15-cu132", "devel").env
+    assert (old["CUDA_HOME"], new["CUDA_HOME"]) == ("/opt/cuda-12.4", "/opt/cuda/nvidia/cu13")
+    for env, cell in ((old, cell_of("2.8-cu121")), (new, cell_of("2.15-cu132"))):
+        assert env["PATH"].split(":")[:2] == ["/opt/venv/bin", f"{env['CUDA_HOME']}/bin"]
+        assert env["NVCC_PREPEND_FLAGS"] == f"-ccbin /usr/bin/{cell.host_compiler}"
+    assert "CUDA_HOME" not in describe("2.8-cu121").env
+
+
+def test_children_keep_the_environment_of_their_parent():
+    """What a flavour adds changes no variable of the one below, but for the path to the compiler."""
+    images = [describe("2.8-cu121", flavour).env for flavour in FLAVOURS]
+    for parent, child in itertools.pairwise(images[1:]):
+        assert dict(child) == dict(parent)
+    assert images[0].items() - images[1].items() == {("PATH", images[0]["PATH"])}
+
+
+def test_architectures_that_nvcc_lacks_are_told():
+    """CUDA 12.4 cannot compile for Blackwell, for which torch 2.8 has kernels."""
+    assert describe("2.8-cu121", "devel").labels["torchstrata.architectures.nvcc-lacks"] == "sm_100 sm_120"
+
+
+def test_ports_are_those_of_the_services():
+    """A flavour that has a service declares its port, and those of its parents."""
+    assert {flavour: describe("2.13-cpu", flavour).ports for flavour in FLAVOURS} == {"base": (), "devel": (), "jupyter": (8888,), "ssh": (8888, 22)}
+
+
+def test_users_and_start():
+    """Images start as uid 1000 of group 0 in the workspace; the named variant as root."""
+    found = describe("2.13-cpu")
+    assert (found.user, found.workdir, found.command) == ("1000:0", "/workspace", ("bash",))
+    assert describe("2.13-cpu", user=runtime.ROOT).user == "0:0"
+
+
+def test_times_come_from_the_lock():
+    """The clock is no input, so that two builds of a commit are equal."""
+    lock = locks.read(cell_of("2.13-cpu"), "base")
+    found = describe("2.13-cpu")
+    assert found.created == found.labels["org.opencontainers.image.created"] == lock.exclude_newer
+
+
+def test_the_lock_and_the_revision_are_told():
+    """Labels lead from an image back to what it was made from."""
+    labels = describe("2.13-cpu").labels
+    assert labels["torchstrata.lock"] == locks.read(cell_of("2.13-cpu"), "base").digest
+    assert labels["org.opencontainers.image.revision"] == REVISION
+
+
+def test_constraints_name_torch_and_its_libraries_alone():
+    """Torch and its CUDA stay; numpy may move."""
+    cell = cell_of("2.8-cu121")
+    lock = locks.read(cell, "base")
+    lines = [line for line in runtime.constraints(lock).splitlines() if not line.startswith("#")]
+    names = {line.partition("==")[0] for line in lines}
+    versions = {pin.name: pin.version for pin in lock.pins}
+    assert lines == [f"{name}=={versions[name]}" for name in sorted(names)]
+    assert {"torch", "torchvision", "torchaudio", "triton"} <= names
+    assert {pin.name for pin in lock.pins if pin.name.startswith("nvidia-")} <= names
+    assert "numpy" not in names
+
+
+def test_files_repeat_the_labels_and_list_the_packages():
+    """Inside a container image.json says what ``docker inspect`` says outside."""
+    cell = cell_of("2.13-cpu")
+    lock, told = locks.read(cell, "base"), describe("2.13-cpu")
+    files = runtime.files(told, lock)
+    assert set(files) == {"etc/torchstrata/image.json", "etc/torchstrata/constraints.txt"}
+    assert json.loads(files["etc/torchstrata/image.json"]) == {"labels": dict(told.labels), "packages": {pin.name: pin.version for pin in lock.pins}}
+    assert told.env["PIP_CONSTRAINT"] == told.env["UV_CONSTRAINT"] == "/etc/torchstrata/constraints.txt"

@@ -1,0 +1,124 @@
+"""What verbs show: notes about a cell, drift, the closing table, plans, the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from tests.parts import CODEC, MATRIX, missing, os_part, plan, stratum, wheels
+from torchstrata import matrix, verbs
+from torchstrata.build import Builder
+from torchstrata.errors import LockError, MatrixError
+from torchstrata.progress import PlainReporter
+from torchstrata.store import Part, Store
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Let verbs use a store of this test."""
+    monkeypatch.setenv("TORCHSTRATA_CACHE", str(tmp_path / "store"))
+    return Store.open()
+
+
+def notes(name):
+    """Return what is said of a cell before it is built."""
+    return verbs.notes(matrix.select(MATRIX, name)[0])
+
+
+def shown(table):
+    """Return what a table looks like, line by line."""
+    out = io.StringIO()
+    Console(file=out, width=200).print(table)
+    return out.getvalue().splitlines()
+
+
+def test_who_asks_for_a_cuda_without_wheels_is_told_what_serves_it():
+    """One line says that upstream has none, which wheels it is, and for which drivers."""
+    line, _ = notes("2.8-cu121")
+    assert line.startswith("2.8-cu121: upstream has no torch 2.8 for CUDA 12.1; the cu128 wheels serve its hosts")
+    assert "525.60.13" in line
+
+
+def test_architectures_that_nvcc_lacks_are_told():
+    """CUDA 12.4 ends before Blackwell."""
+    assert notes("2.8-cu128") == ["2.8-cu128: nvcc 12.4 cannot compile for compute capability 10.0, 12.0, for which torch has kernels"]
+
+
+def test_nothing_is_said_where_there_is_nothing_to_say():
+    """A plain cell prints no note."""
+    assert notes("2.13-cpu") == []
+
+
+def test_an_unverified_system_is_told():
+    """Nobody should take it for a supported one."""
+    assert any("unverified" in line for line in notes("2.10-cu128-ubuntu24.04"))
+
+
+def test_drift_of_a_part_in_the_store_is_told(store):
+    """Later builds repeat what the first one said."""
+    item = os_part(store, {"etc/x": b"x"})
+    drifted = dataclasses.replace(item, part=Part(layers=item.part.layers, notes={"drift": "git 1 -> 2"}))
+    assert verbs.drifts(plan(drifted)) == [f"{item.title}: not as locked: git 1 -> 2"]
+    assert verbs.drifts(plan(item)) == []
+
+
+def test_the_closing_table_counts_what_was_made(tmp_path, store, monkeypatch):
+    """Image, layers, reused and made, size and digest; parts that were found count as reused."""
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    found = plan(missing(stratum(*wheels(tmp_path, "one").values())), os_part(store, {"etc/x": b"x"}))
+    composed = Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO()))).build(found)
+    head, row = shown(verbs.closing(found, composed))
+    assert head.split() == ["image", "layers", "reused", "made", "size", "digest"]
+    assert row.split()[:4] == [composed[0].tags[0], "3", "1", "1"]
+    assert row.split()[-1] == composed[0].image.digest[7:19]
+
+
+def test_a_plan_as_json_is_json_alone(store, capsys):
+    """Programs read it; nothing else is on standard output, and nothing is written."""
+    verbs.plan(["2.13-cpu"], as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert {entry["image"] for entry in document} == {f"2.13-cpu-debian12-{flavour}" for flavour in MATRIX.flavours}
+    assert not store.root.exists()
+
+
+def test_a_plan_as_a_table_ends_with_the_space_it_needs(store, capsys):
+    """People see every item and one line on the disk."""
+    verbs.plan(["2.13-cpu"], as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["image", "layers", "of", "reuse", "make", "to", "fetch"]
+    assert lines[-1].startswith("to fetch ")
+    assert not store.root.exists()
+
+
+def test_a_cell_that_is_not_locked_does_not_stop_the_plan_of_others(store, capsys):
+    """It is named in one line; asked for alone it is an error."""
+    verbs.plan(["2.8-cu126", "2.13-cpu"], as_json=True)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)
+    assert printed.err.splitlines() == ["2.8-cu126 is not locked: its wheels are on PyTorch's own index"]
+    with pytest.raises(LockError):
+        verbs.plan(["2.8-cu126"], as_json=True)
+
+
+def test_a_plan_of_nothing_is_an_error(store):
+    """A glob that matches no cell is a mistake, not an empty plan."""
+    with pytest.raises(MatrixError, match="no cell matches"):
+        verbs.plan(["9.9-*"], as_json=True)
+
+
+def test_the_cache_is_shown_and_pruned(store, capsys):
+    """The table has every part; pruning says what it gave back."""
+    filled = Store.open()
+    os_part(filled, {"etc/x": b"x" * 1000})
+    filled._held[0].release()  # as the end of the process that built it does
+    verbs.cache(prune=False, older_than=None, max_gb=None)
+    assert "debian13 base" in capsys.readouterr().out
+    verbs.cache(prune=True, older_than=30, max_gb=None)
+    assert store.usage().parts
+    verbs.cache(prune=True, older_than=None, max_gb=None)
+    assert "freed" in capsys.readouterr().out
+    assert not store.usage().parts
