@@ -34,10 +34,12 @@ sys.path.insert(0, str(ROOT))
 from torchstrata import cli, matrix  # noqa: E402  # after the path, so that plain `nox` finds the checkout
 
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "unit"]
 nox.options.error_on_external_run = True
 
 DEV = ("-e", ".[dev]")
+
+UNASKED = "--json" in sys.argv
+"""Whether sessions count that run only when asked for: as JSON nox lists what it would run, and should list everything."""
 
 
 def _register_build(cell: matrix.Cell, name: str) -> None:
@@ -47,7 +49,7 @@ def _register_build(cell: matrix.Cell, name: str) -> None:
         cli.build(cell.id, session.posargs)
 
     build.__doc__ = f"Build the images of {cell.id}."
-    nox.session(build, name=f"build-{name}", tags=["build", f"torch-{cell.torch}", cell.cuda, cell.os.id], venv_backend="none", default=False)
+    nox.session(build, name=f"build-{name}", tags=["build", f"torch-{cell.torch}", cell.cuda, cell.os.id], venv_backend="none", default=UNASKED)
 
 
 for _cell in cli.cells():
@@ -55,13 +57,13 @@ for _cell in cli.cells():
         _register_build(_cell, _name)
 
 
-@nox.session(venv_backend="none", default=False)
+@nox.session(venv_backend="none", default=UNASKED)
 def engine(_: nox.Session) -> None:
     """Make a Docker engine with buildx available where there is none."""
     cli.engine()
 
 
-@nox.session(venv_backend="none", default=False)
+@nox.session(venv_backend="none", default=UNASKED)
 def lock(session: nox.Session) -> None:
     """Lock every cell of the matrix, or those given: -- 2.8-cu121."""
     cli.lock(session.posargs)
@@ -92,14 +94,14 @@ def unit(session: nox.Session) -> None:
     session.run("pytest", "tests/unit", *session.posargs)
 
 
-@nox.session(default=False)
+@nox.session(default=UNASKED)
 def system(session: nox.Session) -> None:
     """Build 2.13-cpu and the base of 2.8-cu121 for real, run them, and break things on the way."""
     session.install(*DEV)
     session.run("pytest", "tests/system", *session.posargs)
 
 
-@nox.session(default=False, venv_backend="none")
+@nox.session(default=UNASKED, venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run everything that a contributor needs: lint, unit and system tests, with an engine."""
     for name in ("engine", "lint", "unit", "system"):
