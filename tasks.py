@@ -34,12 +34,21 @@ def plan(_: Context, cells: str | None = None, json: bool = False) -> None:  # n
         "cells": CELLS,
         "check": "only check that the committed locks match matrix.yaml and images/*/requirements.in",
         "os": "lock the OS packages instead of the wheels",
+        "toolchain": "lock the CUDA 12 compiler instead of the wheels",
         "exclude-newer": "day after which no file is seen (default: a week ago)",
     },
 )
-def lock(_: Context, cells: str | None = None, check: bool = False, os: bool = False, exclude_newer: str | None = None) -> None:  # noqa: FBT001, FBT002
+def lock(  # flags of the command line
+    _: Context,
+    cells: str | None = None,
+    check: bool = False,  # noqa: FBT001, FBT002
+    os: bool = False,  # noqa: FBT001, FBT002
+    toolchain: bool = False,  # noqa: FBT001, FBT002
+    exclude_newer: str | None = None,
+) -> None:
     """Write locks: exact versions with hashes per torch build, Python and flavour."""
-    cli.lock(_globs(cells), check=check, system=os, exclude_newer=exclude_newer)
+    kind: cli.LockKind = "check" if check else "os" if os else "toolchain" if toolchain else "wheels"
+    cli.lock(_globs(cells), kind, exclude_newer)
 
 
 @task(help={"prune": "remove parts, those unused longest first", "days": "only what was not used for so many days", "max-gb": "only until it is this small"})

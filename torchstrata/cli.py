@@ -84,14 +84,19 @@ def plan(globs: Sequence[str], *, as_json: bool) -> None:
         _verbs().plan(globs, as_json=as_json)
 
 
-def lock(globs: Sequence[str], *, check: bool = False, system: bool = False, exclude_newer: str | None = None) -> None:
-    """Write the locks of the cells that match, or of their OSes, or check all of them offline."""
+LockKind = Literal["wheels", "os", "toolchain", "check"]
+
+
+def lock(globs: Sequence[str], kind: LockKind = "wheels", exclude_newer: str | None = None) -> None:
+    """Write the locks of the cells that match, or of their OSes, or of the toolchains; or check all of them offline."""
     with guarded():
         verbs = _verbs()
-        if check:
+        if kind == "check":
             verbs.check_locks()
-        elif system:
+        elif kind == "os":
             verbs.lock_systems(globs)
+        elif kind == "toolchain":
+            verbs.lock_toolchains(exclude_newer)
         else:
             verbs.lock(globs, exclude_newer)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from torchstrata.errors import ComposeError
-from torchstrata.layers import PLATFORM, Entry, Layer
+from torchstrata.layers import PLATFORM, Entry, Layer, in_payload
 
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 CONFIG: Final = "application/vnd.oci.image.config.v1+json"
@@ -23,9 +23,6 @@ LAYER_LIMIT: Final = 48
 SECOND: Final = 1_000_000_000
 HEALTH: Final = {"Interval": 30 * SECOND, "Timeout": 5 * SECOND, "StartPeriod": 30 * SECOND, "StartInterval": SECOND, "Retries": 3}
 """When Docker runs the health check, in nanoseconds; an addition of Docker's to the OCI config."""
-
-PAYLOAD_ROOTS: Final = ("opt/venv", "opt/cuda")
-"""Paths that belong to the payload; ``opt/cuda`` stands for every path that begins with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,7 +173,7 @@ def check(name: str, listed: Iterable[tuple[str, Layer, Sequence[Entry]]]) -> No
 
 def _check_os_entry(name: str, layer: Layer, entry: Entry) -> None:
     """Refuse an entry of an OS layer that lies in the payload, or that hides a directory above it."""
-    if _in_payload(entry.path):
+    if in_payload(entry.path):
         raise ComposeError(
             f"{name}: OS layer '{layer.title}' has {entry.kind} /{entry.path}, which belongs to the payload",
             fix="take that path out of images/*/Dockerfile: Python packages come from locks, CUDA from strata",
@@ -186,11 +183,6 @@ def _check_os_entry(name: str, layer: Layer, entry: Entry) -> None:
             f"{name}: OS layer '{layer.title}' has {entry.kind} /{entry.path}, which would erase the payload below it",
             fix="do not remove or replace /opt in images/*/Dockerfile",
         )
-
-
-def _in_payload(path: str) -> bool:
-    venv, cuda = PAYLOAD_ROOTS
-    return path == venv or path.startswith((f"{venv}/", cuda))
 
 
 def _kind(is_directory: bool) -> str:  # noqa: FBT001  # reads as a table of two words

@@ -11,6 +11,9 @@ PLATFORM: Final = "linux/amd64"
 EPOCH: Final = 315_619_200
 """Modification time of every file in a layer: 1980-01-02 UTC, the first day that zip archives can hold in every time zone."""
 
+PAYLOAD_ROOTS: Final = ("opt/venv", "opt/cuda")
+"""Paths that belong to the payload and to the user of an image; ``opt/cuda`` stands for every path that begins with it."""
+
 EntryKind = Literal["dir", "file", "link", "whiteout", "opaque"]
 
 
@@ -40,3 +43,9 @@ class Entry:
 
     path: str
     kind: EntryKind
+
+
+def in_payload(path: str) -> bool:
+    """Return whether a path belongs to the payload rather than to the operating system."""
+    venv, cuda = PAYLOAD_ROOTS
+    return path == venv or path.startswith((f"{venv}/", cuda))

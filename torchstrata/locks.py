@@ -54,7 +54,8 @@ def path_of(cell: Cell, flavour: str) -> str:
 
 def requirements(cell: Cell, flavour: str, root: Path = ROOT) -> tuple[str, ...]:
     """Return what ``flavour`` adds to its parent's requirements: pins that follow from the facts, and its ``requirements.in``."""
-    lines = (root / "images" / flavour / "requirements.in").read_text().splitlines()
+    path = root / "images" / flavour / "requirements.in"
+    lines = path.read_text().splitlines() if path.exists() else []
     written = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     return (*_generated(cell, flavour), *sorted(written))
 
@@ -177,7 +178,7 @@ def write(
         nothing is locked on the day of its upload.
     :param on_line: called with one line for each build and Python that is done.
     """
-    date = _time(exclude_newer)
+    date = cut_off(exclude_newer)
     todo = _distinct(cells)
     resolver.program()
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -195,7 +196,7 @@ def _distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     return tuple({(cell.build, cell.os.python): cell for cell in reversed(tuple(cells))}.values())[::-1]
 
 
-def _time(asked: str | None) -> str:
+def cut_off(asked: str | None) -> str:
     """Return the time, to the second and in UTC, after which files are not seen."""
     moment = dt.datetime.fromisoformat(asked) if asked else dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0) - COOLDOWN
     if moment.tzinfo is None:

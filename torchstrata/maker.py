@@ -10,14 +10,19 @@ import contextlib
 import functools
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self, TypeVar
+
+import docker.errors
 
 from torchstrata import bytecode, locks, osparts, process, strata, toolchain, wheels
 from torchstrata import engine as engines
 from torchstrata.codec import Codec
+from torchstrata.locks import Pin
 from torchstrata.matrix import OperatingSystem
 from torchstrata.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.progress import Reporter
@@ -93,7 +98,8 @@ class Maker:
         self._tasks.shutdown(wait=True, cancel_futures=error is not None)
         self._fetchers.shutdown(wait=True, cancel_futures=error is not None)
         for image in self._interpreters.values():
-            engines.connect().client.api.remove_image(image)
+            with contextlib.suppress(docker.errors.ImageNotFound):  # somebody has cleaned up meanwhile
+                engines.connect().client.api.remove_image(image)
 
     def part(self, identity: str) -> Part:
         """Return a part of the plan, once it is there.
@@ -146,9 +152,8 @@ class Maker:
             files = self._fetch(item)
             with self._cores, self._reporter.step("convert", item.title):
                 part = self._convert(item.source, files)
-        for path in files.values():
-            if path.is_relative_to(self._store.downloads):
-                path.unlink(missing_ok=True)
+        for pin in item.pins:
+            self._discard(files[pin.sha256], pin)
         return part
 
     def _fetch(self, item: Item) -> dict[str, Path]:
@@ -156,8 +161,26 @@ class Maker:
         if not item.pins:
             return {}
         with self._reporter.step("fetch", item.title, item.fetch) as step:
-            fetch = functools.partial(wheels.fetch, directory=self._store.downloads, on_bytes=step.advance, cancelled=self._cancelled)
+            fetch = functools.partial(self._wheel, on_bytes=step.advance)
             return dict(zip((pin.sha256 for pin in item.pins), self._fetchers.map(fetch, item.pins), strict=True))
+
+    def _wheel(self, pin: Pin, on_bytes: Callable[[int], None]) -> Path:
+        """Return a wheel; a download under a name of this build's own, since another build removes the common one when it has converted it."""
+        while True:
+            path = wheels.fetch(pin, self._store.downloads, on_bytes=on_bytes, cancelled=self._cancelled)
+            if not path.is_relative_to(self._store.downloads):
+                return path
+            own = self._store.scratch() / uuid.uuid4().hex / path.name
+            own.parent.mkdir()
+            with contextlib.suppress(FileNotFoundError):  # it was removed just now
+                os.link(path, own)
+                return own
+
+    def _discard(self, path: Path, pin: Pin) -> None:
+        """Remove a download under both its names; files of local sources stay."""
+        if path.is_relative_to(self._store.root):
+            path.unlink()
+            wheels.discard(pin, self._store.downloads)
 
     def _convert(self, what: Stratum | Toolchain | Bytecode | OsPart, files: Mapping[str, Path]) -> Part:
         if isinstance(what, Stratum):
@@ -173,13 +196,17 @@ class Maker:
             return bytecode.make(layers, image, self._store, self._codec, title)
 
     def _interpreter(self, system: OperatingSystem) -> str:
-        """Return an image in the engine that has the system's own Python; it goes when everything is made."""
+        """Return an image in the engine that has the system's own Python; it goes when everything is made.
+
+        Its name is this build's own, so that another build that ends does not take it away.
+        """
         with self._mutex:
             if system.id not in self._interpreters:
                 engine = engines.connect()
                 image = osparts.image(system, (locks.TORCH_FLAVOUR,), self._store, self._codec)
-                engine.load([image], self._store.open_blob)
-                self._interpreters[system.id] = image.tags[0]
+                own = replace(image, tags=(f"{image.tags[0]}-{uuid.uuid4().hex[:8]}",))
+                engine.load([own], self._store.open_blob)
+                self._interpreters[system.id] = own.tags[0]
             return self._interpreters[system.id]
 
     def _bake(self, items: Sequence[Item]) -> Mapping[str, Part]:
@@ -192,7 +219,7 @@ class Maker:
             baked = oven.bake(tuple(systems.values()), chain)
         made = {identity: baked[part.system.id, part.chain[-1]] for identity, part in wanted.items()}
         for line in dict.fromkeys(part.notes["drift"] for part in made.values() if "drift" in part.notes):
-            self._reporter.say(f"OS packages not as locked, since the mirror has dropped those versions: {line}")
+            self._reporter.say(f"OS packages are not as locked (the mirror has dropped those versions, or the lock does not name them): {line}")
         return made
 
 

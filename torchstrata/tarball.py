@@ -17,10 +17,7 @@ from typing import IO, Final, cast
 
 from torchstrata.codec import BROKEN, CHUNK, Codec, Compressor, Readable
 from torchstrata.errors import IntegrityError, StoreError
-from torchstrata.layers import EPOCH, Entry, EntryKind, Layer
-
-PAYLOAD_ROOTS: Final = ("opt/venv", "opt/cuda")
-"""What belongs to the user of an image; ``opt/cuda`` stands for every path that begins with it."""
+from torchstrata.layers import EPOCH, Entry, EntryKind, Layer, in_payload
 
 DEV: Final = 1000
 
@@ -186,12 +183,6 @@ class _Pump:
         self._hash.update(block)
         for chunk in self._compressor.compress(block):
             self._write(chunk)
-
-
-def in_payload(path: str) -> bool:
-    """Return whether a path belongs to the payload rather than to the operating system."""
-    venv, cuda = PAYLOAD_ROOTS
-    return path == venv or path.startswith((f"{venv}/", cuda))
 
 
 def entries(tar: Readable) -> Iterator[Entry]:

@@ -34,7 +34,9 @@ def check(raw: schema.MatrixFile) -> tuple[str, ...]:
     _check_duplicates(raw.rows)
     _check_defaults(raw.rows)
     _check_builds(raw.rows)
-    return _order(raw.flavours)
+    order = _order(raw.flavours)
+    _check_chain(raw.flavours)
+    return order
 
 
 def companions(row: schema.Row) -> tuple[str, ...]:
@@ -106,7 +108,7 @@ def _check_serves(row: schema.Row) -> None:
     if not compat.serves(row.cuda, row.serves):
         raise MatrixError(
             f"row {row.short}: {row.cuda} wheels cannot serve {row.serves}: minor-version compatibility ends at the CUDA major",
-            fix=f"use one of {', '.join(_same_major(row)) or 'the OS rows of another torch'}",
+            fix=f"use one of {', '.join(_same_major(row)) or 'a build that serves it, of another torch'}",
         )
 
 
@@ -173,3 +175,11 @@ def _lineage(name: str, flavours: Mapping[str, schema.Flavour]) -> tuple[str, ..
             raise MatrixError(f"flavours {' <- '.join([*line, parent])} go round in a circle", fix="let one of them have no parent")
         line.append(parent)
     return tuple(line)
+
+
+def _check_chain(flavours: Mapping[str, schema.Flavour]) -> None:
+    """Refuse a tree: images are prefixes of each other, so flavours form one chain."""
+    for parent, count in Counter(flavour.parent for flavour in flavours.values()).items():
+        if count > 1:
+            names = [name for name, flavour in flavours.items() if flavour.parent == parent]
+            raise MatrixError(f"flavours {' and '.join(names)} have the same parent, {parent or 'none'}", fix="let one be the parent of the other")

@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from torchstrata import bootstrap, compat, disk, layout, locks, matrix, osparts, progress
+from torchstrata import bootstrap, compat, disk, layout, locks, matrix, osparts, progress, toolchain
 from torchstrata import engine as engines
 from torchstrata import plan as plans
 from torchstrata.build import Builder, Composed
@@ -123,15 +123,32 @@ def _is_elsewhere(table: Matrix, name: str) -> bool:
 
 
 def lock_systems(globs: Sequence[str]) -> None:
-    """Ask apt for today's solution of the OSes of the cells that match, and write their locks where packages have moved."""
+    """Ask apt for today's solution of the OSes of the cells that match, and write their locks where packages have moved.
+
+    :raises LockError: an OS that was asked for comes from an image that nobody has pinned by digest.
+    """
     table = matrix.load()
-    systems = {cell.os.id: cell.os for cell in matrix.select(table, *globs) if cell.os.bootstrap}
-    with progress.reporter() as reporter, reporter.step("os", ", ".join(systems)) as step:
-        oven = osparts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
-        written = oven.relock(tuple(systems.values()), tuple(table.flavours))
+    asked = {cell.os.id: cell.os for cell in matrix.select(table, *globs)}
+    systems = {name: system for name, system in asked.items() if system.bootstrap or system.digest}
+    with progress.reporter() as reporter:
+        for name in asked.keys() - systems.keys():
+            reporter.say(f"{name}: not locked, since its image has no digest in matrix.yaml")
+        if not systems:
+            raise LockError("none of these OSes can be locked", fix="write the digest of its image into matrix.yaml, where its registry is reachable")
+        with reporter.step("os", ", ".join(systems)) as step:
+            written = osparts.Oven(store=Store.open(), codec=Codec(), on_line=step.note).relock(tuple(systems.values()), tuple(table.flavours))
         for path in written:
             reporter.say(f"{path.relative_to(matrix.ROOT)} written")
         reporter.say(f"{len(written)} of {len(systems)} OS locks moved")
+
+
+def lock_toolchains(exclude_newer: str | None) -> None:
+    """Lock the compilers of CUDA families that come as toolchains."""
+    names = sorted({cell.facts.nvcc.toolchain for cell in matrix.load().cells if cell.facts.nvcc and cell.facts.nvcc.toolchain})
+    with progress.reporter() as reporter:
+        for name in names:
+            changed = toolchain.write(name, locks.cut_off(exclude_newer), on_line=reporter.say)
+            reporter.say(f"{toolchain.FOLDER}/{name}.lock {'written' if changed else 'unchanged'}")
 
 
 def check_locks() -> None:

@@ -269,4 +269,4 @@ def test_the_best_wheel_is_taken():
 )
 def test_dates_are_recorded_in_utc(asked, time):
     """Whatever way the date is given, the lock records one form of it."""
-    assert locks._time(asked) == time
+    assert locks.cut_off(asked) == time
