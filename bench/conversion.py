@@ -1,103 +1,83 @@
-"""Conversion of a directory of wheels into strata, against the pure codec time of the same bytes.
+"""Conversion of a cell's CUDA and torch wheels into strata, beside the pure codec work on the same bytes, in one run.
 
-Usage: ``python bench/conversion.py DIRECTORY [ROUNDS]``, where DIRECTORY has the wheels of a lock, such as ``pip download`` leaves
-them. Pure means: inflate every entry, hash and compress the output, hash that; same codecs and parameters, same cores, no
-tar, no files. Both sides run in turns, as neighbours on a machine come and go; lines have seconds of wall and processor time.
+    python bench/conversion.py [CELL] > bench/results/conversion.json
+
+The codec work is: inflate every entry with ISA-L, SHA-256 of the tar's bytes, zstd with the store's parameters, SHA-256 of the
+result; the same wheels at a time and the same threads as the conversion. Needs about 12 GB of disk.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
+import json
 import os
+import platform
 import resource
-import statistics
 import sys
 import tempfile
 import threading
 import time
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from packaging.utils import parse_wheel_filename
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 
-from torchstrata import matrix, strata
-from torchstrata.codec import CHUNK, Codec
-from torchstrata.layers import PLATFORM
-from torchstrata.locks import Lock, Pin
-from torchstrata.store import Store, digest_of
-from torchstrata.wheelfile import Member, Wheel
-
-CODEC = Codec()
-CORES = os.cpu_count() or 1
+from torchstrata import locks, matrix, strata, wheels  # noqa: E402  # after the path
+from torchstrata.codec import CHUNK, Codec  # noqa: E402
+from torchstrata.store import Store  # noqa: E402
+from torchstrata.strata import Stratum  # noqa: E402
+from torchstrata.tarball import _Pump  # noqa: E402  # the same hand-over between threads on both sides
+from torchstrata.wheelfile import Wheel  # noqa: E402
 
 
-def pure(path: Path) -> int:
-    """Inflate, hash and compress everything in a wheel; return the bytes that were inflated."""
-    raw, out, compressor, size = hashlib.sha256(), hashlib.sha256(), CODEC.compressor(), 0
-    with Wheel.open(path) as wheel, zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            member = Member(wheel, info, (info.filename, "", ""))
-            while block := member.read(CHUNK):
-                raw.update(block)
-                size += len(block)
-                for chunk in compressor.compress(block):
-                    out.update(chunk)
-        for chunk in compressor.finish():
-            out.update(chunk)
-    return size
+def codecs_only(stratum: Stratum, files: dict[str, Path]) -> int:
+    """Inflate, hash, compress and hash the bytes of a stratum's wheels; return how many there were."""
+    done, out = 0, hashlib.sha256()
+    pump = _Pump(Codec().compressor(), out.update)
+    for pin in stratum.pins:
+        with Wheel.open(files[pin.sha256]) as wheel:
+            for _, content, _ in wheel.get_contents():
+                while block := content.read(CHUNK):
+                    pump.put(block)
+                    done += len(block)
+    pump.end()
+    return done
 
 
-def pins(directory: Path) -> dict[Pin, Path]:
-    """Return a pin for every wheel."""
-    found = {}
-    for path in sorted(directory.glob("*.whl")):
-        name, version, *_ = parse_wheel_filename(path.name)
-        sha256 = digest_of(path).removeprefix("sha256:")
-        found[Pin(name=name, version=str(version), filename=path.name, sha256=sha256, size=path.stat().st_size)] = path
-    return found
+def timed(work: Callable[[Stratum], object], todo: Sequence[Stratum]) -> float:
+    """Do ``work`` for each stratum with as many threads as cores; return seconds."""
+    started = time.monotonic()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(work, todo))
+    return time.monotonic() - started
 
 
-def convert(plan: tuple[strata.Stratum, ...], files: dict[str, Path]) -> int:
-    """Make every stratum in an empty store; return the bytes of the tars."""
-
-    def make(stratum: strata.Stratum) -> int:
-        part = strata.make(stratum, files, store, CODEC, threading.Event())
-        store.remember(stratum.identity(CODEC), part)
-        return part.layers[0].unpacked
-
-    with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(CORES) as pool:
-        store = Store(Path(root))
-        return sum(pool.map(make, [one for one in plan if not one.needs])) + sum(map(make, [one for one in plan if one.needs]))
-
-
-def clock(label: str, work: Callable[[], int]) -> tuple[float, float]:
-    """Run ``work``; print and return seconds of wall and processor time."""
-    before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    size = work()
-    wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF)
-    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"{label:8} {size / 1e6:6.0f} MB  {wall:6.1f} s wall  {busy:6.1f} s processor  {size / 1e6 / wall:5.0f} MB/s", flush=True)
-    return wall, busy
-
-
-def main(directory: Path, rounds: int) -> None:
-    """Measure both sides in turns and print the ratios of their medians."""
-    found = pins(directory)
-    lock = Lock(build="bench", python="3.13", flavour="base", platform=PLATFORM, requires=(), exclude_newer="", uv="", pins=tuple(found))
-    plan = strata.plan(lock, None, matrix.load().strata, "3.13")
-    files = {pin.sha256: path for pin, path in found.items()}
-    largest = sorted(found.values(), key=lambda path: -path.stat().st_size)
-    sides: dict[str, list[tuple[float, float]]] = {"pure": [], "strata": []}
-    with ThreadPoolExecutor(CORES) as pool:
-        for _ in range(rounds):
-            sides["pure"].append(clock("pure", lambda: sum(pool.map(pure, largest))))
-            sides["strata"].append(clock("strata", lambda: convert(plan, files)))
-    wall, busy = (statistics.median(run[kind] for run in sides["strata"]) / statistics.median(run[kind] for run in sides["pure"]) for kind in (0, 1))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"ratio strata / pure: {wall:.2f} of wall, {busy:.2f} of processor time; {CORES} cores, peak {memory:.0f} MB")
+def main() -> None:
+    """Measure both sides twice, alternating, and print the figures as JSON."""
+    table = matrix.load()
+    cell = matrix.select(table, sys.argv[1] if len(sys.argv) > 1 else "2.8-cu121")[0]
+    todo = [one for one in strata.plan(locks.read(cell, "base"), None, table.strata, cell.os.python) if one.kind in {"cuda", "wheel"}]
+    with tempfile.TemporaryDirectory() as directory:
+        store = Store.open(Path(directory) / "store")
+        never = threading.Event()
+        pins = [pin for stratum in todo for pin in stratum.pins]
+        with ThreadPoolExecutor(6) as pool:
+            paths = pool.map(lambda pin: wheels.fetch(pin, store.downloads, on_bytes=lambda _: None, cancelled=never), pins)
+            files = {pin.sha256: path for pin, path in zip(pins, paths, strict=True)}
+        rounds = []
+        for _ in range(2):
+            pure = timed(lambda stratum: codecs_only(stratum, files), todo)
+            full = timed(lambda stratum: strata.make(stratum, files, store, Codec(), never), todo)
+            rounds.append({"codecs_s": round(pure, 1), "conversion_s": round(full, 1), "ratio": round(full / pure, 2)})
+        raw = sum(codecs_only(stratum, files) for stratum in todo)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    figures = {"cell": cell.id, "wheels_bytes": sum(pin.size for pin in pins), "unpacked_bytes": raw, "rounds": rounds, "peak_memory_kb": peak}
+    about = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "cores": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release()}
+    print(json.dumps(figures | about, indent=2))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)  # noqa: PLR2004
+    main()
