@@ -180,6 +180,7 @@ class Maker:
         """Remove a download under both its names; files of local sources stay."""
         if path.is_relative_to(self._store.root):
             path.unlink()
+            path.parent.rmdir()
             wheels.discard(pin, self._store.downloads)
 
     def _convert(self, what: Stratum | Toolchain | Bytecode | OsPart, files: Mapping[str, Path]) -> Part:

@@ -96,7 +96,7 @@ def fetch(pin: Pin, directory: Path, *, on_bytes: Callable[[int], None], cancell
     :raises CancelledError: ``cancelled`` was set.
     """
     job = _Job(pin=pin, config=pipconfig.read(), on_bytes=on_bytes, cancelled=cancelled)
-    place = directory / pin.sha256 / pin.filename
+    place = _place(pin, directory)
     with disk(place):
         place.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -106,10 +106,13 @@ def fetch(pin: Pin, directory: Path, *, on_bytes: Callable[[int], None], cancell
         raise CancelledError from late
 
 
-def discard(path: Path, directory: Path) -> None:
-    """Remove a wheel if it lies in ``directory``; files of local sources stay."""
-    if path.is_relative_to(directory):
-        path.unlink(missing_ok=True)
+def discard(pin: Pin, directory: Path) -> None:
+    """Remove the download of ``pin`` from ``directory``, if it is there."""
+    _place(pin, directory).unlink(missing_ok=True)
+
+
+def _place(pin: Pin, directory: Path) -> Path:
+    return directory / pin.sha256 / pin.filename
 
 
 def _cached(job: _Job, place: Path) -> Path | None:

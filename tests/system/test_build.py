@@ -7,6 +7,7 @@ something run in stores of their own. Expected values come from the locks and th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import signal
@@ -18,11 +19,17 @@ from pathlib import Path
 
 import docker
 import pytest
+from rich.console import Console
 
 from tests.built import BUILDS, CPU, CUDA, DISK, MATRIX, Built, Disk, cell_of, damage, is_converting, unfinished
 from tests.checkout import Checkout, Ended
 from tests.wheelhouse import wheel
 from torchstrata import compose, engine, errors, runtime
+from torchstrata.codec import Codec
+from torchstrata.maker import Maker
+from torchstrata.plan import Plan
+from torchstrata.progress import PlainReporter
+from torchstrata.store import Store
 from torchstrata.strata import Stratum
 
 BASE = ("--flavour", "base")
@@ -395,6 +402,19 @@ def test_digests_depend_on_the_commit_alone(twins: Twins, recovered: tuple[Fate,
     """Another directory, umask, time zone, temporary directory and store give the same images, byte for byte."""
     files = [directory / "index.json" for directory in (*twins.directories, recovered[1])]
     assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_a_build_that_ends_takes_no_interpreter_from_another(builds: Mapping[str, Ended], client: docker.DockerClient) -> None:
+    """Two builds on one OS run the same Python in the engine; each has its image until it ends itself, and then nothing is left."""
+    system = cell_of(CPU).os
+    making = functools.partial(Maker, Plan(images=()), Store.open(), Codec(), PlainReporter(Console()), locked=False)
+    with making() as first:
+        kept = first._interpreter(system)
+        with making() as second:
+            gone = second._interpreter(system)
+        assert client.containers.run(kept, ["python3", "--version"], remove=True).decode().startswith(f"Python {system.python}.")
+        assert client.images.list(gone) == []
+    assert client.images.list(kept) == []
 
 
 @pytest.fixture(scope="module")

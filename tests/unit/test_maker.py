@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tests.parts import CODEC, missing, os_part, plan, stratum, wheels
 from tests.wheelhouse import Index
+from torchstrata import strata
 from torchstrata.codec import decompressor
 from torchstrata.errors import IntegrityError
 from torchstrata.maker import Budget, Maker
@@ -139,8 +140,35 @@ def test_wheels_that_were_downloaded_go_when_they_are_converted(store, making, p
             for item in items:
                 maker.part(item.identity)
     assert len(served.downloads()) == 1
-    assert list(store.downloads.glob("*.whl")) == []
+    assert list(store.downloads.rglob("*.whl")) == []
     assert (pip / local.filename).exists()
+
+
+def test_a_wheel_that_another_build_has_removed_is_still_there(store, making, pip, monkeypatch):
+    """Two builds need one wheel for different layers; the one that ends first takes nothing away from the other."""
+    pin = wheels(pip, "one")["one"]
+    served = Index(files={pin.filename: (pip / pin.filename).read_bytes()})
+    (pip / pin.filename).unlink()
+    monkeypatch.delenv("PIP_NO_INDEX")
+    other = missing(stratum(pin, python="3.11"))
+    convert = strata.make
+
+    def slow(what, files, *rest):
+        if what.python == "3.13":
+            with making(other) as second:
+                second.part(other.identity)
+        return convert(what, files, *rest)
+
+    monkeypatch.setattr(strata, "make", slow)
+    item = missing(stratum(pin))
+    with served.serve():
+        monkeypatch.setenv("PIP_INDEX_URL", served.url)
+        with making(item) as first:
+            first.part(item.identity)
+    assert store.find(item.identity)
+    assert store.find(other.identity)
+    assert list(store.downloads.rglob("*.whl")) == []
+    assert [path for path in store.scratch().rglob("*") if path.is_file()] == []
 
 
 def test_an_interruption_leaves_no_thread(store, making, pip, monkeypatch):

@@ -189,7 +189,7 @@ def test_files_of_find_links_are_used_where_they_are(made, downloads, pip):
     pin, path = made
     pip(no_index="1", find_links=path.parent)
     assert fetch(pin, downloads) == path
-    wheels.discard(path, downloads)
+    wheels.discard(pin, downloads)
     assert path.exists()
 
 
@@ -211,7 +211,7 @@ def test_a_tampered_local_file_gives_way_to_the_index(made, index, downloads, pi
     pip(find_links=path.parent)
     assert fetch(pin, downloads).read_bytes() == data
     pip(no_index="1")
-    wheels.discard(downloads / pin.sha256 / pin.filename, downloads)
+    wheels.discard(pin, downloads)
     with pytest.raises(IntegrityError, match="other bytes"):
         fetch(pin, downloads)
 
