@@ -227,6 +227,14 @@ def test_removed_images_are_loaded_again_without_converting(builds: Mapping[str,
     assert {tag: client.images.get(tag).id for tag in tags} == before
 
 
+def test_a_directory_of_images_needs_no_engine(builds: Mapping[str, Ended], checkout: Checkout, tmp_path: Path) -> None:
+    """With every part in the store, ``--to`` writes the images where no engine answers."""
+    alone = dataclasses.replace(checkout, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
+    ended = alone.build(CPU, "--to", str(tmp_path))
+    assert ended.status == 0, ended.output
+    assert len(index(tmp_path)["manifests"]) == len(BUILDS[CPU]) + 1
+
+
 @pytest.mark.parametrize(("flavour", "changed"), [("base", tuple(MATRIX.flavours)), ("jupyter", ("jupyter", "ssh"))])
 def test_touched_dockerfile_changes_os_layers_of_its_flavour_and_above(checkout: Checkout, tmp_path: Path, flavour: str, changed: tuple[str, ...]) -> None:
     """The payload stays as it is: no wheel is converted for a new OS package."""
