@@ -3,6 +3,7 @@
 # dependencies = [
 #   "docker==7.2.0",
 #   "filelock==4.2.12",
+#   "httpx2==2.16.2",
 #   "installer==1.1.0",
 #   "invoke==3.0.3",
 #   "isal==1.9.1",

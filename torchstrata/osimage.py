@@ -89,12 +89,13 @@ class Command:
             Path(inputs, "dpkg.cfg").write_bytes(config)
             Path(inputs, "preferences").write_text(oslocks.preferences(lock.installed(())), encoding="utf-8")
             try:
-                with process.piped(*self._around(inputs, arguments(system, inputs, lock.epoch))) as tar:
+                with process.piped(*self.around(inputs, arguments(system, inputs, lock.epoch))) as tar:
                     yield tar
             except process.Failed as error:
                 raise refusal(system, error) from error
 
-    def _around(self, inputs: str, command: tuple[str, ...]) -> tuple[str, ...]:
+    def around(self, inputs: str, command: tuple[str, ...]) -> tuple[str, ...]:
+        """Return ``command`` as it is run here: as it is, or in a container that sees the directory ``inputs``."""
         if self.image is None:
             return command
         # mmdebstrap mounts /proc and /sys in what it makes, which only a privileged container may do.

@@ -81,7 +81,11 @@ def compiler_environment(cell: Cell) -> dict[str, str]:
     if nvcc is None:
         return {}
     home = f"/opt/{nvcc.toolchain}" if nvcc.toolchain else CUDA_WHEELS_HOME.format(major=compat.major(nvcc.cuda))
-    return {"CUDA_HOME": home, "PATH": f"{VENV}/bin:{home}/bin:{PATH.partition(':')[2]}", "NVCC_PREPEND_FLAGS": f"-ccbin /usr/bin/{cell.host_compiler}"}
+    host = f"/usr/bin/{cell.host_compiler}"
+    env = {"CUDA_HOME": home, "PATH": f"{VENV}/bin:{home}/bin:{PATH.partition(':')[2]}", "NVCC_PREPEND_FLAGS": f"-ccbin {host}"}
+    is_default = cell.host_compiler == cell.os.compilers[0]
+    # torch's BuildExtension holds the compiler of C++ sources, by default g++, against nvcc's limit too.
+    return env if is_default else env | {"CXX": host, "CC": host.replace("g++", "gcc")}
 
 
 def labels(cell: Cell, flavour: str, lock: Lock, revision: str) -> dict[str, str]:

@@ -219,7 +219,7 @@ def _downloaded(suite: str, component: str, package: str, on_line: process.LineS
     hook = f'cd "$1" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download {package}'
     options = ("--quiet", "--variant=custom", "--format=tar", f"--components={component}", f"--customize-hook={hook}")
     with tempfile.TemporaryDirectory() as inputs:
-        command = osimage.Command.find(on_line)._around(inputs, (osimage.PROGRAM, *options, suite, "-"))  # noqa: SLF001
+        command = osimage.Command.find(on_line).around(inputs, (osimage.PROGRAM, *options, suite, "-"))
         with process.piped(*command) as output, tarfile.open(fileobj=output, mode="r|", bufsize=CHUNK) as archive:
             for member in archive:
                 if member.name.endswith(".deb"):
