@@ -47,7 +47,7 @@ DUMP = "import json, os; print(json.dumps(dict(os.environ)))"
 def box(start_shared, public_key):
     """A container with services and difficult variables."""
     variables = VALUES | {"SSH_PUBLIC_KEY": public_key, "JUPYTER_TOKEN": "s3cret-token", "MY_KEY": "hidden", "TORCHSTRATA_SECRETS": "MY_*"}
-    box = start_shared(environment=variables)
+    box = start_shared(environment=variables, cap_add=["SYS_PTRACE"])  # for root alone, to look into sftp-server, which hides itself
     box.wait_for(READY)
     return box
 
@@ -63,7 +63,14 @@ def seen(box, ssh, notebook, client):
     notebook(box, "s3cret-token", "terminal", "/usr/bin/python3 /tmp/dump.py")
     found["terminal"] = box.run("cat", "/tmp/terminal.json").out
     found["sftp"] = sftp_environment(box, client)
-    return {way: json.loads(next(line for line in text.splitlines() if line.startswith("{"))) for way, text in found.items()}
+    return {way: parsed(way, text) for way, text in found.items()}
+
+
+def parsed(way, text):
+    """Return the JSON object in what a way in has printed."""
+    lines = [line for line in text.splitlines() if line.startswith("{")]
+    assert lines, f"{way} printed no environment: {text!r}"
+    return json.loads(lines[-1])
 
 
 def sftp_environment(box, client):
@@ -71,7 +78,7 @@ def sftp_environment(box, client):
     client.container.exec_run(["sh", "-c", f"sleep 15 | sftp {' '.join(ssh_options())} dev@{box.address}"], detach=True)
     assert until(lambda: box.run("pgrep", "-x", "sftp-server").status == 0)
     box.put("/tmp/read.py", READ_SFTP.encode())
-    return box.run("/usr/bin/python3", "/tmp/read.py").out
+    return box.run("/usr/bin/python3", "/tmp/read.py", user="root").out
 
 
 WAYS = ("docker exec", "ssh command", "ssh interactive", "kernel", "terminal", "sftp")

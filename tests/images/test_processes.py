@@ -47,15 +47,21 @@ def test_command_replaces_services(start):
     assert box.run("pgrep", "-f", "jupyter-lab|sshd").status == 1
 
 
+def busy(box, notebook, code):
+    """Let a kernel run ``code``; return once it does."""
+    code = f"open('/tmp/started', 'w').close()\n{code}"
+    threading.Thread(target=notebook, args=(box, TOKEN, "kernel", code), daemon=True).start()
+    assert until(lambda: box.run("test", "-e", "/tmp/started").status == 0)
+    time.sleep(0.5)
+
+
 @pytest.mark.parametrize("code", ["", "while True: pass", "import time; time.sleep(1000)"])
 def test_services_stop_within_two_seconds(start, notebook, code):
     """Services end in under 2 s, with a kernel that is busy, too, and with status 0."""
     box = start(environment={"JUPYTER_TOKEN": TOKEN})
     box.wait_for(READY)
     if code:
-        threading.Thread(target=notebook, args=(box, TOKEN, "kernel", code), daemon=True).start()
-        assert until(lambda: box.run("pgrep", "-f", "ipykernel").status == 0)
-        time.sleep(2)
+        busy(box, notebook, code)
     assert stopping(box) < 2
     assert box.ended() == 0
 
@@ -65,9 +71,7 @@ def test_kernels_get_sigterm(start, notebook, workspace):
     code = "import signal, sys\ndef save(*_):\n    open('/workspace/saved', 'w').write('yes'); sys.exit(0)\nsignal.signal(signal.SIGTERM, save)\nwhile True: pass"
     box = start(environment={"JUPYTER_TOKEN": TOKEN}, user="1234:0", volumes=mounted(workspace))
     box.wait_for(READY)
-    threading.Thread(target=notebook, args=(box, TOKEN, "kernel", code), daemon=True).start()
-    assert until(lambda: box.run("pgrep", "-f", "ipykernel").status == 0)
-    time.sleep(3)
+    busy(box, notebook, code)
     assert stopping(box) < 2
     assert (workspace / "saved").exists()
 
@@ -150,9 +154,9 @@ def test_stop_during_a_hook(start, tmp_path):
     assert stopping(box) < 2
 
 
-def test_start_is_quick(start):
-    """What the start adds to a command is a fraction of a second; the Python of it is under 100 ms."""
+def test_python_of_the_start_is_cheap(start):
+    """A verb of the runtime, from exec to exit, takes under 100 ms of processor time, whatever else the machine does."""
     box = start("sleep", "infinity")
-    script = "t=$(date +%s%N); for i in 1 2 3 4 5 6 7 8 9 10; do torchstrata-health >/dev/null; done; echo $(( ($(date +%s%N) - t) / 10000000 ))"
-    best = min(int(box.run("bash", "-c", script).out) for _ in range(3))
-    assert best < 100
+    script = "import os; [os.spawnv(os.P_WAIT, '/usr/local/bin/torchstrata-health', ['health']) for _ in range(10)]; t = os.times(); print((t[2] + t[3]) * 100)"
+    shown = box.run("/usr/bin/python3", "-c", script).out.splitlines()[-1]
+    assert float(shown) < 100

@@ -19,8 +19,8 @@ def text(box):
 
 def test_default_user_is_numeric(engine, image):
     """The image's user is numeric and not root, so that runAsNonRoot works; no sudo is there."""
-    user = engine.images.get(image).attrs["Config"]["User"]
-    assert user == "1000:0"
+    config = engine.images.get(image).attrs["Config"]
+    assert config["User"] == "1000:0"
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,12 @@ LONGEST_PAUSE: Final = 60.0
 GOOD_RUN: Final = 60.0
 """Seconds after which a service counts as healthy, so that its next failure starts the pauses anew."""
 
-GRACE: Final = 1.2
+GRACE: Final = 1.0
 """Seconds between SIGTERM and SIGKILL; with the engine's own work a stop stays under 2 s."""
+
+LAST_WORD: Final = 0.3
+SHORTEST_SECRET: Final = 6
+"""Anything shorter is in every word of the log."""
 
 NOISE: Final = {
     "ssh": ("kex_exchange_identification:", "Connection closed by 127.0.0.1 port", "Connection reset by 127.0.0.1 port"),
@@ -34,7 +38,7 @@ class Log:
 
     def __init__(self, stream: IO[str] = sys.stdout, secrets: Sequence[str] = ()) -> None:
         self._stream = stream
-        self._secrets = secrets
+        self._secrets = [secret for secret in secrets if len(secret) >= SHORTEST_SECRET]
         self._lock = threading.Lock()
 
     def say(self, line: str, source: str = "torchstrata") -> None:
@@ -58,7 +62,7 @@ class Supervised:
         self._command = command
         self._answers = answers
         self._welcome = welcome
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self._pause = 1.0
         self._not_before = 0.0
         self._since = 0.0
@@ -66,11 +70,11 @@ class Supervised:
 
     def tend(self, environment: Mapping[str, str], log: Log) -> None:
         """Do what is due: start it, notice its end, or greet when it first answers."""
-        if self._process is None:
+        if self.process is None:
             if time.monotonic() >= self._not_before:
                 self._start(environment, log)
-        elif self._process.poll() is not None:
-            self._ended(self._process.returncode, log)
+        elif self.process.poll() is not None:
+            self._ended(self.process.returncode, log)
         elif not self._greeted and self._answers():
             self._greeted = True
             for line in self._welcome():
@@ -79,16 +83,16 @@ class Supervised:
     def _start(self, environment: Mapping[str, str], log: Log) -> None:
         self._since = time.monotonic()
         try:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 self._command(), env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
             )
         except OSError as error:
             self._ended(error.errno or 1, log)
             return
-        threading.Thread(target=_relay, args=(self._process.stdout, self.name, log), daemon=True).start()
+        threading.Thread(target=_relay, args=(self.process.stdout, self.name, log), daemon=True).start()
 
     def _ended(self, status: int, log: Log) -> None:
-        self._process = None
+        self.process = None
         if time.monotonic() - self._since >= GOOD_RUN:
             self._pause = 1.0
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -108,15 +112,21 @@ def run(services: Sequence[Supervised], environment: Mapping[str, str], log: Log
             service.tend(environment, log)
         kills = _explain(kills, log)
     log.say("stopping")
-    end(os.getppid(), _grace(environment.get("TORCHSTRATA_STOP_GRACE", "")))
+    own = [service.process.pid for service in services if service.process]
+    end(os.getppid(), _grace(environment.get("TORCHSTRATA_STOP_GRACE", "")), own)
     return 0
 
 
-def end(init: int, grace: float) -> None:
-    """Send SIGTERM to everything that runs under ``init``, kernels included, and after ``grace`` seconds SIGKILL."""
+def end(init: int, grace: float, own: Sequence[int] = ()) -> None:
+    """Send SIGTERM to everything that runs under ``init``, kernels included, and after ``grace`` seconds SIGKILL.
+
+    :param own: servers, which get no more than :data:`LAST_WORD` once nothing else runs: Jupyter mourns its kernels for long.
+    """
     deadline = time.monotonic() + grace
     _signal(processes.below(init), signal.SIGTERM)
-    while processes.below(init) and time.monotonic() < deadline:
+    while (running := processes.below(init)) and time.monotonic() < deadline:
+        if set(running) <= set(own):
+            deadline, own = min(deadline, time.monotonic() + LAST_WORD), ()
         time.sleep(0.02)
     _signal(processes.below(init), signal.SIGKILL)
 
