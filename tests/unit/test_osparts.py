@@ -289,10 +289,11 @@ def test_links_are_kept_and_litter_is_not(checkout: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_dockerfiles_form_the_chain_of_the_matrix(flavour: str) -> None:
-    """Each starts from the context of its parent, asks for no frontend from a registry, ends with its label and fits a screen."""
+    """Each starts from its parent's context, copies its rootfs, asks for no frontend of a registry, ends with its label, fits a screen."""
     lines = (matrix.ROOT / "images" / flavour / "Dockerfile").read_text().splitlines()
     assert f"FROM {MATRIX.flavours[flavour].parent or 'os'}" in lines
     assert not [line for line in lines if line.startswith("# syntax")]
+    assert ("COPY rootfs /" in lines) == (matrix.ROOT / "images" / flavour / "rootfs").exists()
     assert lines[-1] == f"LABEL {bakefile.LABEL}={flavour}"
     assert len(lines) <= 40
 
