@@ -35,7 +35,7 @@ from torchstrata.store import Part, Store, disk
 from torchstrata.tarball import LayerWriter
 from torchstrata.wheelfile import Wheel
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Raise it when the bytes of a toolchain change for the same lock."""
 
 FOLDER: Final = "locks/toolchain"
@@ -90,6 +90,14 @@ HEADERS: Final[Mapping[str, str]] = {
 """Headers by directory below ``/opt/cuda/nvidia``; one that an old or new wheel lacks is a link to nothing, which is as if it were missing."""
 
 MATHS: Final = "crt/math_functions.h"
+PROLOGUE: Final = b"""\
+#include <features.h>
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 41)
+#define _PI_FUNCTIONS_NOEXCEPT noexcept(true)
+#else
+#define _PI_FUNCTIONS_NOEXCEPT
+#endif
+"""
 TRIGONOMETRY: Final = re.compile(rb"(__device_builtin__ +(?:double|float) +(?:sinpi|cospi|sinpif|cospif)\((?:double|float) x\));")
 
 LIBRARIES: Final = (
@@ -316,23 +324,9 @@ def _write_headers(writer: LayerWriter, top: str, path: Path) -> None:
 def for_new_glibc(header: bytes) -> bytes:
     """Return CUDA 12.4's mathematics header with the exception specification that glibc 2.41 gives four of its functions.
 
-    Without it no file compiles there; older glibc has no such functions, so that it is right for them too. NVIDIA's own
-    headers have it from CUDA 12.9 on.
+    Without it no file compiles there; with it none does on an older glibc, which has no such functions.
     """
-    return TRIGONOMETRY.sub(rb"\1 noexcept(true);", header)
-
-
-def _device_runtime() -> bytes:
-    """Return ``libcudadevrt.a``, which nvcc always links, without content; ld wants an index in it, and nvlink an object."""
-    members = (("/", bytes(4)), ("none.o/", EMPTY_OBJECT))
-    return b"!<arch>\n" + b"".join(f"{name:16}{0:<12}{0:<6}{0:<6}{'100644':8}{len(data):<10}`\n".encode() + data for name, data in members)
-
-
-def _write_texts(writer: LayerWriter, top: str) -> None:
-    """Write what is ours: nvcc's profile, and libraries that nvcc asks for and the wheels lack."""
-    files = {"bin/nvcc.profile": PROFILE.encode(), "lib64/libcudart_static.a": STATIC_RUNTIME, "lib64/libcudadevrt.a": _device_runtime()}
-    for path, content in files.items():
-        writer.file(f"{top}/{path}", 0o664, len(content), io.BytesIO(content))
+    return PROLOGUE + TRIGONOMETRY.sub(rb"\1 _PI_FUNCTIONS_NOEXCEPT;", header)
 
 
 def _write_links(writer: LayerWriter, top: str) -> None:
