@@ -329,6 +329,13 @@ def for_new_glibc(header: bytes) -> bytes:
     return PROLOGUE + TRIGONOMETRY.sub(rb"\1 _PI_FUNCTIONS_NOEXCEPT;", header)
 
 
+def _write_texts(writer: LayerWriter, top: str) -> None:
+    """Write what is ours: nvcc's profile, and libraries that nvcc asks for and the wheels lack."""
+    files = {"bin/nvcc.profile": PROFILE.encode(), "lib64/libcudart_static.a": STATIC_RUNTIME, "lib64/libcudadevrt.a": _device_runtime()}
+    for path, content in files.items():
+        writer.file(f"{top}/{path}", 0o664, len(content), io.BytesIO(content))
+
+
 def _write_links(writer: LayerWriter, top: str) -> None:
     for directory, names in HEADERS.items():
         for name in names.split():
