@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ BUILDS: Final[Mapping[str, tuple[str, ...]]] = {CPU: tuple(MATRIX.flavours), CUD
 
 DISK: Final = 2_000_000_000
 """Bytes of the disk that gets full: enough for the base of the CPU cell, once."""
+
+FILL_STEP: Final = 50_000_000
 
 
 def cell_of(short: str) -> Cell:
@@ -98,9 +101,15 @@ class Disk:
         return shutil.disk_usage(self.path).free
 
     def fill(self, *, leave: int) -> None:
-        """Use up all space but ``leave`` bytes."""
+        """Use up all space but ``leave`` bytes, though somebody else writes at the same time."""
         with (self.path / "filler").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, self.free - leave)
+            while self.free > leave:
+                try:
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), min(FILL_STEP, self.free - leave))
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    return
 
     def relieve(self) -> None:
         """Give the space back."""
@@ -115,10 +124,11 @@ def unfinished(store: Path) -> list[Path]:
     return found
 
 
-def is_converting(store: Path) -> bool:
-    """Tell whether a layer is being written in a store: some MB of it are there, and it has no name yet."""
+def is_converting(store: Path, before: Collection[Path]) -> bool:
+    """Tell whether a process that has no directory in ``before`` is writing a layer: some MB of it are there, and it has no name yet."""
+    new = [path for path in unfinished(store) if path.parent.parent == store / "tmp" and path.parent not in before]
     with contextlib.suppress(FileNotFoundError):
-        return any(path.stat().st_size > 5_000_000 for path in unfinished(store))
+        return any(path.stat().st_size > 5_000_000 for path in new)
     return False
 
 

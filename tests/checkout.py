@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -47,7 +47,7 @@ class Ended:
 
 @dataclass
 class Running:
-    """A command that is under way; its output is read all the time."""
+    """A command that is under way; its output is read all the time. As a context manager it is not left running."""
 
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
@@ -59,6 +59,13 @@ class Running:
     def _read(self) -> None:
         assert self.process.stdout is not None
         self.lines.extend(iter(self.process.stdout.readline, ""))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def wait_for(self, condition: Callable[[], object]) -> None:
         """Wait until ``condition`` holds; it must come to that before the command ends."""

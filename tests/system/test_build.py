@@ -280,23 +280,25 @@ def refused(on_disk: Checkout, disk: Disk, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def filled(on_disk: Checkout, disk: Disk, refused: Fate, tmp_path_factory: pytest.TempPathFactory) -> Fate:
     """Build, and fill the disk while torch is converted."""
-    running = on_disk.start_build(CPU, *BASE, "--to", str(tmp_path_factory.mktemp("filled")))
-    running.wait_for(lambda: is_converting(disk.store))
-    disk.fill(leave=1_000_000)
-    ended = running.ended()
+    with on_disk.start_build(CPU, *BASE, "--to", str(tmp_path_factory.mktemp("filled"))) as running:
+        running.wait_for(lambda: is_converting(disk.store, ()))
+        disk.fill(leave=0)
+        ended = running.ended()
     disk.relieve()
     return Fate(ended, damage(disk.store))
 
 
 def disturbed(checkout: Checkout, disk: Disk, how: signal.Signals, to: Path) -> Fate:
     """Build, and send a signal while torch is converted."""
-    running = checkout.start_build(CPU, *BASE, "--to", str(to))
-    running.wait_for(lambda: is_converting(disk.store))
-    begun = time.monotonic()
-    running.process.send_signal(how)
-    running.process.wait(60)
-    seconds = time.monotonic() - begun
-    return Fate(running.ended(), damage(disk.store), seconds)
+    before = set((disk.store / "tmp").iterdir())
+    with checkout.start_build(CPU, *BASE, "--to", str(to)) as running:
+        running.wait_for(lambda: is_converting(disk.store, before))
+        begun = time.monotonic()
+        running.process.send_signal(how)
+        running.process.wait(60)
+        seconds = time.monotonic() - begun
+        ended = running.ended()
+    return Fate(ended, damage(disk.store), seconds)
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +383,7 @@ class Twins:
 
     checkout: Checkout
     store: Path
-    ended: tuple[Ended, ...]
+    ended: tuple[Ended, Ended]
     directories: tuple[Path, ...]
 
 
@@ -393,8 +395,9 @@ def twins(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Twins
     store = root / "store"
     other = checkout.copy(root / "another-place", umask=0o077, env={"TORCHSTRATA_CACHE": str(store), "TMPDIR": str(root / "tmp"), "TZ": "Asia/Tokyo"})
     directories = (root / "one", root / "two")
-    running = [other.start_build(CPU, *BASE, "--to", str(directory)) for directory in directories]
-    return Twins(other, store, tuple(one.ended() for one in running), directories)
+    first, second = (other.start_build(CPU, *BASE, "--to", str(directory)) for directory in directories)
+    with first, second:
+        return Twins(other, store, (first.ended(), second.ended()), directories)
 
 
 def test_two_builds_at_once_make_each_part_once(twins: Twins) -> None:
