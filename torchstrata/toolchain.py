@@ -329,6 +329,12 @@ def for_new_glibc(header: bytes) -> bytes:
     return PROLOGUE + TRIGONOMETRY.sub(rb"\1 _PI_FUNCTIONS_NOEXCEPT;", header)
 
 
+def _device_runtime() -> bytes:
+    """Return ``libcudadevrt.a``, which nvcc always links, without content; ld wants an index in it, and nvlink an object."""
+    members = (("/", bytes(4)), ("none.o/", EMPTY_OBJECT))
+    return b"!<arch>\n" + b"".join(f"{name:16}{0:<12}{0:<6}{0:<6}{'100644':8}{len(data):<10}`\n".encode() + data for name, data in members)
+
+
 def _write_texts(writer: LayerWriter, top: str) -> None:
     """Write what is ours: nvcc's profile, and libraries that nvcc asks for and the wheels lack."""
     files = {"bin/nvcc.profile": PROFILE.encode(), "lib64/libcudart_static.a": STATIC_RUNTIME, "lib64/libcudadevrt.a": _device_runtime()}
