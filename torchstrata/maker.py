@@ -80,7 +80,7 @@ class Maker:
         self._cores = threading.Semaphore(os.cpu_count() or 1)
         self._mutex = threading.Lock()
         self._interpreters: dict[str, str] = {}
-        self._links: Path | None = None
+        self._links = uuid.uuid4().hex
         self._fetchers = ThreadPoolExecutor(FETCHERS, "fetch")
         self._tasks = ThreadPoolExecutor(len(self._missing) + 1, "make")
 
@@ -99,8 +99,8 @@ class Maker:
             process.stop_all()
         self._tasks.shutdown(wait=True, cancel_futures=error is not None)
         self._fetchers.shutdown(wait=True, cancel_futures=error is not None)
-        if self._links:
-            shutil.rmtree(self._links)
+        if self._missing and (self._store.scratch() / self._links).exists():
+            shutil.rmtree(self._store.scratch() / self._links)
         for image in self._interpreters.values():
             with contextlib.suppress(docker.errors.ImageNotFound):  # somebody has cleaned up meanwhile
                 engines.connect().client.api.remove_image(image)
@@ -174,16 +174,11 @@ class Maker:
             path = wheels.fetch(pin, self._store.downloads, on_bytes=on_bytes, cancelled=self._cancelled)
             if not path.is_relative_to(self._store.downloads):
                 return path
-            own = self._own_links() / uuid.uuid4().hex / path.name
+            own = self._store.scratch() / self._links / uuid.uuid4().hex / path.name
             own.parent.mkdir(parents=True)
             with contextlib.suppress(FileNotFoundError):  # it was removed just now
                 os.link(path, own)
                 return own
-
-    def _own_links(self) -> Path:
-        with self._mutex:
-            self._links = self._links or self._store.scratch() / uuid.uuid4().hex
-            return self._links
 
     def _discard(self, path: Path, pin: Pin) -> None:
         """Remove a download under both its names; files of local sources stay."""
