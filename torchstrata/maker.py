@@ -23,6 +23,7 @@ import docker.errors
 from torchstrata import bytecode, locks, osparts, process, strata, toolchain, wheels
 from torchstrata import engine as engines
 from torchstrata.codec import Codec
+from torchstrata.errors import TorchstrataError
 from torchstrata.locks import Pin
 from torchstrata.matrix import OperatingSystem
 from torchstrata.plan import Bytecode, Item, OsPart, Plan
@@ -116,6 +117,8 @@ class Maker:
             return self._made[identity].result()
         except CancelledError:
             raise self._failure or KeyboardInterrupt from None
+        except TorchstrataError as error:  # it may have been ended because of another one
+            raise self._failure or error from error.__cause__
 
     def _guard(self, make: Callable[[], T]) -> T:
         """Run a task once all are known; when one fails, all end, and the first failure is the one to report."""
@@ -127,7 +130,9 @@ class Maker:
         except BaseException as error:
             if self._failure is None and not isinstance(error, CancelledError):
                 self._failure = error
-            self._cancelled.set()
+            if not self._cancelled.is_set():
+                self._cancelled.set()
+                process.stop_all()
             raise
 
     def _one(self, item: Item) -> Part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import tarfile
 import threading
 import time
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from tests.parts import CODEC, missing, os_part, plan, stratum, wheels
 from tests.wheelhouse import Index
-from torchstrata import strata
+from torchstrata import process, strata
 from torchstrata.codec import decompressor
 from torchstrata.errors import IntegrityError
 from torchstrata.maker import Budget, Maker
@@ -124,6 +125,31 @@ def test_a_failure_is_the_one_that_is_reported(store, making, pip):
         both()
     assert store.find(good.identity) == kept
     assert store.find(bad.identity) is None
+
+
+def test_a_failure_ends_programs_that_other_parts_run(store, making, pip, monkeypatch, tmp_path):
+    """Whoever waits for a long bake learns at once that a wheel cannot be had."""
+    long, bad = (missing(stratum(pin)) for pin in wheels(pip, "long", "bad").values())
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    program = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(20); pathlib.Path({str(ended)!r}).touch()"
+
+    def make(what, *_):
+        if what is long.source:
+            process.run(sys.executable, "-c", program)
+        while not begun.exists():
+            time.sleep(0.01)
+        raise IntegrityError("it is bad", fix="none")
+
+    monkeypatch.setattr(strata, "make", make)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+    def build():
+        with making(long, bad) as maker:
+            maker.part(long.identity)
+
+    with pytest.raises(IntegrityError, match="it is bad"):
+        build()
+    assert not ended.exists()
 
 
 def test_wheels_that_were_downloaded_go_when_they_are_converted(store, making, pip, monkeypatch):
