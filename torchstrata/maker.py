@@ -224,7 +224,7 @@ class Maker:
         systems = {part.system.id: part.system for part in wanted.values()}
         chain = max((part.chain for part in wanted.values()), key=len)
         with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(chain)}") as step:
-            oven = osparts.Oven(store=self._store, codec=self._codec, on_line=step.note, locked=self._locked)
+            oven = osparts.Oven(store=self._store, codec=self._codec, on_line=step.note, locked=self._locked, cancelled=self._cancelled)
             baked = oven.bake(tuple(systems.values()), chain)
         made = {identity: baked[part.system.id, part.chain[-1]] for identity, part in wanted.items()}
         for line in dict.fromkeys(part.notes["drift"] for part in made.values() if "drift" in part.notes):
