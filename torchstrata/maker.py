@@ -12,6 +12,7 @@ import os
 import shutil
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -42,19 +43,27 @@ IN_FLIGHT: Final = 1_900_000_000
 
 
 class Budget:
-    """Bytes that may be on disk at a time; a request larger than all of it waits until it is alone."""
+    """Bytes that may be on disk at a time; a request larger than all of it waits until it is alone.
+
+    Requests are served in their order: the lowest layers come first, for which an engine waits to begin with unpacking.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._used = 0
+        self._waiting: deque[object] = deque()
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
     def spend(self, count: int) -> Iterator[None]:
         """Hold ``count`` bytes."""
+        ticket = object()
         with self._changed:
-            self._changed.wait_for(lambda: self._used == 0 or self._used + count <= self._limit)
+            self._waiting.append(ticket)
+            self._changed.wait_for(lambda: self._waiting[0] is ticket and (self._used == 0 or self._used + count <= self._limit))
+            self._waiting.popleft()
             self._used += count
+            self._changed.notify_all()
         try:
             yield
         finally:

@@ -203,7 +203,7 @@ class _Baking:
         if not systems:
             return
         exporter = buildkit.exporter()
-        with ThreadPoolExecutor() as pool, tempfile.TemporaryDirectory(dir=self.oven.store.scratch()) as directory:
+        with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory(dir=self.oven.store.scratch()) as directory:
             list(pool.map(self._os_image, systems))
             work = Path(directory)
             jobs = [self._job(system, work, exporter) for system in systems]
