@@ -198,9 +198,9 @@ def ssh_options(key: str = "good") -> tuple[str, ...]:
 def notebook(client: Box) -> Callable[..., Result]:
     """Use Jupyter from the client: ``notebook(box, token, "kernel", "print(1)")`` or ``"terminal", "echo 1"``."""
 
-    def use(box: Box, token: str, what: str, code: str, *, base: str = "/", port: int = 8888) -> Result:
+    def use(box: Box, token: str, what: str, code: str) -> Result:
         script = (CLIENTS / "notebook.py").read_bytes()
-        return client.run("/opt/venv/bin/python", "-", f"http://{box.address}:{port}{base}", token, what, code, stdin=script)
+        return client.run("/opt/venv/bin/python", "-", f"http://{box.address}:8888/", token, what, code, stdin=script)
 
     return use
 

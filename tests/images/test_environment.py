@@ -10,7 +10,7 @@ from conftest import READY, ssh_options, until
 VALUES = {
     "PLAIN": "plain",
     "SPACES": "  a  b ",
-    "QUOTES": "it's \"quoted\" `id`",
+    "QUOTES": 'it\'s "quoted" `id`',
     "DOLLAR": "$(id) $HOME ${X}",
     "EQUALS": "a=b==",
     "NEWLINES": "first\nsecond\n\nlast\n",
@@ -59,7 +59,7 @@ def seen(box, ssh, notebook, client):
     found = {"docker exec": box.run("/usr/bin/python3", "-c", DUMP).out, "ssh command": ssh(box, "/usr/bin/python3", "-c", f"'{DUMP}'").out}
     found["ssh interactive"] = ssh(box, options=("-tt",), stdin=f'/usr/bin/python3 -c "{DUMP}"; exit\n'.encode()).out
     found["kernel"] = notebook(box, "s3cret-token", "kernel", DUMP).out
-    box.put("/tmp/dump.py", f"import json, os; open('/tmp/terminal.json', 'w').write(json.dumps(dict(os.environ)))".encode())
+    box.put("/tmp/dump.py", b"import json, os; open('/tmp/terminal.json', 'w').write(json.dumps(dict(os.environ)))")
     notebook(box, "s3cret-token", "terminal", "/usr/bin/python3 /tmp/dump.py")
     found["terminal"] = box.run("cat", "/tmp/terminal.json").out
     found["sftp"] = sftp_environment(box, client)

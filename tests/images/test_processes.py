@@ -68,7 +68,9 @@ def test_services_stop_within_two_seconds(start, notebook, code):
 
 def test_kernels_get_sigterm(start, notebook, workspace):
     """A kernel can save its work when the container is stopped."""
-    code = "import signal, sys\ndef save(*_):\n    open('/workspace/saved', 'w').write('yes'); sys.exit(0)\nsignal.signal(signal.SIGTERM, save)\nwhile True: pass"
+    code = (
+        "import signal, sys\ndef save(*_):\n    open('/workspace/saved', 'w').write('yes'); sys.exit(0)\nsignal.signal(signal.SIGTERM, save)\nwhile True: pass"
+    )
     box = start(environment={"JUPYTER_TOKEN": TOKEN}, user="1234:0", volumes=mounted(workspace))
     box.wait_for(READY)
     busy(box, notebook, code)

@@ -126,7 +126,9 @@ def test_off_without_key(start):
 
 def test_several_keys_and_comments(start, public_key, ssh):
     """Several keys, comments and empty lines may be given."""
-    box = start(environment={"SSH_PUBLIC_KEY": f"# team\n\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFU7nOLnXyFs3kBj4qTfJXn3Bdfk5XkP4mRUa8Zg8kQH other\n{public_key}\n"})
+    box = start(
+        environment={"SSH_PUBLIC_KEY": f"# team\n\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFU7nOLnXyFs3kBj4qTfJXn3Bdfk5XkP4mRUa8Zg8kQH other\n{public_key}\n"}
+    )
     box.wait_for(SSH_READY)
     assert ssh(box, "true").status == 0
 

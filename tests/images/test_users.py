@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+import zipfile
 
 import pytest
 from conftest import READY, mounted
@@ -25,7 +25,12 @@ def test_default_user_is_numeric(engine, image):
 
 @pytest.mark.parametrize(
     ("user", "uid", "gid", "home"),
-    [("1000:0", "1000", "0", "/home/dev"), ("12345", "12345", "0", "/home/dev"), ("12345:0", "12345", "0", "/home/dev"), ("12345:23456", "12345", "23456", "/tmp/home")],
+    [
+        ("1000:0", "1000", "0", "/home/dev"),
+        ("12345", "12345", "0", "/home/dev"),
+        ("12345:0", "12345", "0", "/home/dev"),
+        ("12345:23456", "12345", "23456", "/tmp/home"),
+    ],
 )
 def test_any_user(start, user, uid, gid, home):
     """Any uid has a name and a home that can be written."""
@@ -110,14 +115,12 @@ def test_other_groups_get_advice(start):
 
 def make_wheel(directory):
     """Write the smallest wheel there is."""
-    import zipfile
-
     with zipfile.ZipFile(directory / "probe-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("probe.py", "")
         wheel.writestr("probe-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: probe\nVersion: 1\n")
         wheel.writestr("probe-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("probe-1.dist-info/RECORD", "probe.py,,\nprobe-1.dist-info/METADATA,,\nprobe-1.dist-info/WHEEL,,\nprobe-1.dist-info/RECORD,,\n")
-    os.chmod(directory, 0o755)
+    directory.chmod(0o755)
 
 
 def test_mounted_home_is_seeded(start, workspace):

@@ -42,7 +42,9 @@ def test_mount_is_not_complained_about(start, workspace):
     assert box.errors == ""
 
 
-@pytest.mark.parametrize(("user", "mode", "said"), [("1000:0", "rw", "sudo chown -R 1000 DIRECTORY, or start with --user root"), ("1234:0", "ro", "is mounted read-only")])
+@pytest.mark.parametrize(
+    ("user", "mode", "said"), [("1000:0", "rw", "sudo chown -R 1000 DIRECTORY, or start with --user root"), ("1234:0", "ro", "is mounted read-only")]
+)
 def test_workspace_that_cannot_be_written(start, workspace, user, mode, said):
     """One line says why the workspace cannot be written and what cures it; the services work."""
     box = start(user=user, volumes=mounted(workspace, mode=mode))

@@ -31,6 +31,7 @@ c.ServerApp.contents_manager_class = "torchstrata_jupyter.contents.WorkspaceMana
 c.ServerApp.quit_button = False
 c.FileContentsManager.delete_to_trash = False
 c.KernelManager.shutdown_wait_time = 1.0  # SIGTERM after half of it, SIGKILL at its end: a stop of the container has 2 s
+c.KernelManager.transport = "ipc"  # sockets in the private runtime directory instead of ports that anybody could speak to
 c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
 

@@ -1,20 +1,49 @@
 """The files of the workspace, and the image's examples, which can be opened and run but not changed."""
 
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+from tornado.web import HTTPError
 
-EXAMPLES: Final = Path("/usr/local/share/torchstrata/examples")
+SHARE: Final = Path("/usr/local/share/torchstrata")
+EXAMPLES: Final = "examples"
 
 
 class WorkspaceManager(AsyncLargeFileManager):  # type: ignore[misc]  # Jupyter has no types here
     """Serves ``examples/`` from the image where the workspace has no directory of that name; nothing is copied into it."""
 
-    def _get_os_path(self, path: str) -> str:
-        """Return the file that an API path stands for."""
-        own = str(super()._get_os_path(path))
-        parts = path.strip("/").split("/")
-        if parts[0] != "examples" or len(parts) > 2 or (Path(self.root_dir) / "examples").exists():  # noqa: PLR2004
-            return own
-        return str(EXAMPLES.joinpath(*parts[1:]))
+    @cached_property
+    def _shelf(self) -> AsyncLargeFileManager:
+        return AsyncLargeFileManager(parent=self.parent, root_dir=str(SHARE))
+
+    def _is_example(self, path: str) -> bool:
+        return path.strip("/").split("/")[0] == EXAMPLES and not (Path(self.root_dir) / EXAMPLES).exists()
+
+    async def get(self, path: str, *arguments: Any, **options: Any) -> Any:
+        """Return the model of a file or directory."""
+        keeper = self._shelf if self._is_example(path) else super()
+        return await keeper.get(path, *arguments, **options)
+
+    async def save(self, model: Any, path: str = "") -> Any:
+        """Save a file of the workspace; examples are to be saved under another name."""
+        if self._is_example(path):
+            raise HTTPError(403, "examples are read-only: save under another name, outside of examples/")
+        return await super().save(model, path)
+
+    async def file_exists(self, path: str) -> bool:
+        """Return whether ``path`` is a file."""
+        return bool(await (self._shelf if self._is_example(path) else super()).file_exists(path))
+
+    async def dir_exists(self, path: str) -> bool:
+        """Return whether ``path`` is a directory."""
+        return bool(await (self._shelf if self._is_example(path) else super()).dir_exists(path))
+
+    async def is_hidden(self, path: str) -> bool:
+        """Return whether ``path`` is not to be shown."""
+        return bool(await (self._shelf if self._is_example(path) else super()).is_hidden(path))
+
+    async def list_checkpoints(self, path: str) -> Any:
+        """Return the saved states of a file; examples have none."""
+        return [] if self._is_example(path) else await super().list_checkpoints(path)

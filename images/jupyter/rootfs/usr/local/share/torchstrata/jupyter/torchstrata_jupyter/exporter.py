@@ -13,11 +13,6 @@ class PaperExporter(HTMLExporter):  # type: ignore[misc]  # nbconvert has no typ
     """Exports what nbconvert's classic template shows, laid out on A4."""
 
     export_from_notebook = "PDF (WeasyPrint)"
-    output_mimetype = "application/pdf"
-
-    @default("file_extension")
-    def _file_extension_default(self) -> str:
-        return ".pdf"
 
     @default("template_name")
     def _template_name_default(self) -> str:
@@ -29,5 +24,6 @@ class PaperExporter(HTMLExporter):  # type: ignore[misc]  # nbconvert has no typ
 
         html, resources = super().from_notebook_node(nb, resources=resources, **keywords)
         resources["output_extension"] = ".pdf"
+        self.output_mimetype = "application/pdf"  # not earlier: templates are chosen by it
         base = resources.get("metadata", {}).get("path") or os.getcwd()  # noqa: PTH109
         return weasyprint.HTML(string=html, base_url=f"{base}/").write_pdf(stylesheets=[weasyprint.CSS(string=PAGE)]), resources

@@ -1,0 +1,235 @@
+"""JupyterLab: who gets in, where it answers, what it must not give away."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import READY, mounted, until
+
+TOKEN = "a-token-of-mine"
+
+
+def status(client, url, *options):
+    """Return the HTTP status of a request from the client container."""
+    return client.run("curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", "-m", "20", *options, url).out
+
+
+@pytest.fixture(scope="module")
+def box(start_shared):
+    """A container with a token of ours."""
+    box = start_shared(environment={"JUPYTER_TOKEN": TOKEN})
+    box.wait_for(READY)
+    return box
+
+
+def test_token_is_needed(box, client):
+    """Without the token nothing but the version is shown."""
+    url = f"http://{box.address}:8888"
+    assert [status(client, f"{url}{path}") for path in ("/api", "/api/kernels", "/api/contents")] == ["200", "403", "403"]
+
+
+def test_token_opens(box, client):
+    """The given token opens the server."""
+    assert status(client, f"http://{box.address}:8888/api/kernels", "-H", f"Authorization: token {TOKEN}") == "200"
+
+
+def test_url_is_printed_once(box):
+    """The full URL with the token is in the log exactly once, also after it was used."""
+    assert f"JupyterLab is ready: http://127.0.0.1:8888/lab?token={TOKEN}\n" in box.log
+    assert box.log.count(TOKEN) == 1
+
+
+def test_random_token(start, client):
+    """Without a given token a random one of 192 bits is printed, and opens the server; two containers differ."""
+    boxes = [start(), start()]
+    for box in boxes:
+        box.wait_for(READY)
+        assert status(client, f"http://{box.address}:8888/api/kernels?token={box.token}") == "200"
+    assert len({box.token for box in boxes}) == 2
+    assert len(boxes[0].token) == 48
+
+
+def test_strange_token(start, client):
+    """A token with reserved characters is quoted in the URL."""
+    box = start(environment={"JUPYTER_TOKEN": "a b&c=d#é"})
+    box.wait_for(READY)
+    assert box.token == "a%20b%26c%3Dd%23%C3%A9"
+    assert status(client, f"http://{box.address}:8888/api/kernels?token={box.token}") == "200"
+
+
+def test_token_from_file(start, client, tmp_path):
+    """The token can come from a mounted file."""
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    box = start(environment={"JUPYTER_TOKEN_FILE": "/run/secrets/token"}, volumes=mounted(tmp_path / "token", "/run/secrets/token", "ro"))
+    box.wait_for(READY)
+    assert status(client, f"http://{box.address}:8888/api/kernels?token={TOKEN}") == "200"
+
+
+@pytest.mark.parametrize("file", ["missing", "forbidden", "empty"])
+def test_token_file_that_cannot_be_used(start, tmp_path, file):
+    """A token file that is missing, forbidden or empty is named in one line, and a random token is used."""
+    (tmp_path / "forbidden").write_text("x")
+    (tmp_path / "forbidden").chmod(0o600)
+    (tmp_path / "empty").touch()
+    tmp_path.chmod(0o755)
+    box = start(environment={"JUPYTER_TOKEN_FILE": f"/secrets/{file}"}, volumes=mounted(tmp_path, "/secrets", "ro"))
+    lines = [line for line in box.wait_for(READY).splitlines() if f"JUPYTER_TOKEN_FILE=/secrets/{file}" in line]
+    assert len(lines) == 1
+    assert "a random token is used" in lines[0]
+    assert len(box.token) == 48
+
+
+def test_password(start, client):
+    """With a password hash there is no token, and the password opens the server."""
+    hashed = client.run("/opt/venv/bin/python", "-c", "from jupyter_server.auth import passwd; print(passwd('open sesame'))").out.strip()
+    box = start(environment={"JUPYTER_PASSWORD_HASH": hashed})
+    log = box.wait_for(READY)
+    assert "/lab (with your password)" in log
+    assert hashed not in log
+    url = f"http://{box.address}:8888"
+    assert status(client, f"{url}/api/kernels") == "403"
+    login = "rm -f /tmp/jar; curl -s -c /tmp/jar -o /dev/null URL/login; x=$(awk '/_xsrf/{print $7}' /tmp/jar); "
+    login += "curl -s -b /tmp/jar -c /tmp/jar -o /dev/null -d password='open sesame' -d _xsrf=$x URL/login; curl -s -b /tmp/jar -o /dev/null -w '%{http_code}' URL/api/kernels"
+    assert client.run("bash", "-c", login.replace("URL", url)).out == "200"
+
+
+def test_password_that_is_no_hash(start):
+    """A plain password instead of a hash is refused in one line that does not quote it; a token is used."""
+    box = start(environment={"JUPYTER_PASSWORD_HASH": "open sesame"})
+    assert "JUPYTER_PASSWORD_HASH is not a hash and is ignored" in box.wait_for(READY)
+    assert "open sesame" not in box.log
+    assert len(box.token) == 48
+
+
+@pytest.mark.parametrize(("given", "base"), [("/lab/anna/", "/lab/anna/"), ("anna", "/anna/"), ("//a//", "/a/")])
+def test_base_url(start, client, given, base):
+    """The base URL is obeyed, with or without slashes; probe and printed URL follow it."""
+    box = start(environment={"JUPYTER_BASE_URL": given})
+    assert f"http://127.0.0.1:8888{base}lab?token=" in box.wait_for(READY)
+    assert [status(client, f"http://{box.address}:8888{path}") for path in (f"{base}api", "/api")] == ["200", "404"]
+    assert box.run("torchstrata-health").status == 0
+
+
+@pytest.mark.parametrize("given", ["http://host/x", "/a b/", "/?x=1"])
+def test_wrong_base_url(start, given):
+    """What is not a path is named in one line and ``/`` is used."""
+    box = start(environment={"JUPYTER_BASE_URL": given})
+    assert f"JUPYTER_BASE_URL={given} is not a path: / is used" in box.wait_for(READY)
+
+
+def test_port(start, client):
+    """The port can be chosen."""
+    box = start(environment={"JUPYTER_PORT": "9999"})
+    assert "http://127.0.0.1:9999/lab" in box.wait_for(READY)
+    assert status(client, f"http://{box.address}:9999/api") == "200"
+    assert box.run("torchstrata-health").status == 0
+
+
+def test_taken_port(start, public_key, engine):
+    """A taken port is named in one line; SSH works; the probe names Jupyter as down."""
+    other = start("/usr/bin/python3", "-m", "http.server", "8888")
+    until(lambda: other.run("curl", "-s", "http://127.0.0.1:8888").status == 0)
+    box = start(environment={"SSH_PUBLIC_KEY": public_key}, network_mode=f"container:{other.container.id}")
+    log = box.wait_for("SSH is ready")
+    assert log.count("jupyter does not start: port 8888 is taken - set JUPYTER_PORT") == 1
+    probe = box.run("torchstrata-health")
+    assert (probe.status, probe.out.splitlines()) == (1, ["jupyter: port 8888 is taken", "ssh: up"])
+
+
+def test_tls(start, client, tmp_path):
+    """With a certificate the server speaks TLS only; probe and URL follow."""
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=lab -keyout /tmp/key.pem -out /tmp/cert.pem 2>/dev/null"
+    make = f"command -v openssl >/dev/null && {make}; cat /tmp/cert.pem /tmp/key.pem"
+    both = client.run("sh", "-c", make).out
+    (tmp_path / "both.pem").write_text(both)
+    box = start(environment={"JUPYTER_CERT_FILE": "/certs/both.pem"}, volumes=mounted(tmp_path, "/certs", "ro"))
+    tmp_path.chmod(0o755)
+    assert "https://127.0.0.1:8888/lab?token=" in box.wait_for(READY)
+    assert status(client, f"https://{box.address}:8888/api") == "200"
+    assert status(client, f"http://{box.address}:8888/api") != "200"
+    assert box.run("torchstrata-health").status == 0
+
+
+def test_unreadable_certificate(start, public_key):
+    """Without its certificate Jupyter does not fall back to plain text; SSH works."""
+    box = start(environment={"JUPYTER_CERT_FILE": "/missing.pem", "SSH_PUBLIC_KEY": public_key})
+    assert "jupyter does not start: its certificate file /missing.pem cannot be read" in box.wait_for("SSH is ready")
+
+
+def test_nothing_can_run(start):
+    """Where no service can run the container ends, and says so."""
+    box = start(environment={"JUPYTER_CERT_FILE": "/missing.pem"})
+    assert box.ended() == 78
+    assert "no service can run: the container ends here" in box.errors
+
+
+def test_origin_is_checked(box, client):
+    """A websocket from another site's page is refused."""
+    kernel = client.run("curl", "-s", "-X", "POST", "-H", f"Authorization: token {TOKEN}", f"http://{box.address}:8888/api/kernels").out
+    path = f"/api/kernels/{kernel.split(chr(34))[3]}/channels"
+    upgrade = ["-H", "Connection: Upgrade", "-H", "Upgrade: websocket", "-H", "Sec-WebSocket-Version: 13", "-H", "Sec-WebSocket-Key: YWJjZGVmZ2hpamtsbW5vcA=="]
+    cookie = ["-H", f"Authorization: token {TOKEN}"]
+    url = f"http://{box.address}:8888{path}"
+    foreign = status(client, url, *upgrade, "-H", "Origin: http://evil.example", "-m", "3")
+    own = status(client, url, *upgrade, *cookie, "-H", f"Origin: http://{box.address}:8888", "-m", "3")
+    assert (foreign, own) == ("403", "101")
+
+
+def test_kernels_start_in_the_workspace(box, notebook):
+    """A kernel's working directory is the workspace."""
+    assert notebook(box, TOKEN, "kernel", "import os; print(os.getcwd())").out.strip() == "/workspace"
+
+
+def test_runtime_files_are_not_in_the_workspace(start, notebook, workspace):
+    """A kernel leaves nothing in the workspace."""
+    box = start(environment={"JUPYTER_TOKEN": TOKEN}, user="1234:0", volumes=mounted(workspace))
+    box.wait_for(READY)
+    notebook(box, TOKEN, "kernel", "print(1)")
+    assert {path.name for path in workspace.iterdir()} <= {"checkpoints", "logs", "plots", "data"}
+
+
+def test_tensorboard(box, client):
+    """TensorBoard is reached through Jupyter's port, with the token only."""
+    url = f"http://{box.address}:8888/tensorboard/"
+    assert status(client, url) in {"302", "403"}
+    assert status(client, url, "-H", f"Authorization: token {TOKEN}", "-L", "-m", "60") == "200"
+
+
+def test_launcher(box, client):
+    """The launcher offers TensorBoard and the examples."""
+    shown = client.run("curl", "-s", "-H", f"Authorization: token {TOKEN}", f"http://{box.address}:8888/server-proxy/servers-info").out
+    for title in ("TensorBoard", "Defect detection", "ResNet-50 inference", "Training on several GPUs"):
+        assert title in shown
+
+
+@pytest.mark.parametrize("name", ["defect_detection.ipynb", "resnet50_inference.py", "ddp_train.py"])
+def test_examples_are_read_only(box, client, name):
+    """Each example opens, and cannot be saved over."""
+    url = f"http://{box.address}:8888/api/contents/examples/{name}"
+    shown = client.run("curl", "-s", "-H", f"Authorization: token {TOKEN}", f"{url}?content=0").out
+    assert '"writable": false' in shown or '"writable":false' in shown
+    body = '{"type": "file", "format": "text", "content": "x"}'
+    assert status(client, f"{url}/checkpoints", "-H", f"Authorization: token {TOKEN}") == "200"
+    assert status(client, url, "-X", "PUT", "-H", f"Authorization: token {TOKEN}", "-d", body) == "403"
+
+
+def test_export_in_the_menu(box, client):
+    """JupyterLab's menu can export to HTML and PDF."""
+    shown = client.run("curl", "-s", "-H", f"Authorization: token {TOKEN}", f"http://{box.address}:8888/api/nbconvert").out
+    assert '"paper"' in shown
+    assert '"html"' in shown
+
+
+def test_export_command(start):
+    """The command writes HTML and PDF beside a notebook."""
+    notebook = b'{"cells": [{"cell_type": "markdown", "metadata": {}, "source": "# Title"}], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}'
+    box = start("sleep", "infinity")
+    box.put("/tmp/a.ipynb", notebook)
+    done = box.run("torchstrata-export", "/tmp/a.ipynb")
+    assert done.status == 0, done.err
+    assert box.run("head", "-c5", "/tmp/a.pdf").out == "%PDF-"
+    assert "Title" in box.run("cat", "/tmp/a.html").out
+
+
+def test_health_of_the_engine(box):
+    """The engine's own state of health follows the probe."""
+    assert until(lambda: (box.container.reload(), box.container.attrs["State"]["Health"]["Status"])[1] == "healthy")

@@ -1,0 +1,143 @@
+"""Checks of driver, GPU and memory at the start, against driver libraries that say what each test wants."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import pytest
+from conftest import CLIENTS, mounted
+from docker.types import Ulimit
+
+QUIET = ("work will be lost", "memory may be locked")
+"""Lines about the machine that the tests run on."""
+
+FACTS = {
+    "labels": {
+        "torchstrata.cell": "2.8-cu128",
+        "torchstrata.torch": "2.8.0",
+        "torchstrata.cuda": "12.8",
+        "torchstrata.driver.floor": "525.60.13",
+        "torchstrata.architectures": "sm_70 sm_75 sm_80 sm_86 sm_90 sm_100 sm_120",
+    },
+    "alternatives": [
+        {"cell": "2.4-cu118", "torch": "2.4.1", "cuda": "11.8", "driver_floor": "450.80.02", "architectures": ["5.0", "6.0", "7.0", "8.0", "9.0"]},
+        {"cell": "2.8-cu126", "torch": "2.8.0", "cuda": "12.6", "driver_floor": "525.60.13", "architectures": ["5.0", "6.0", "7.0", "8.0", "9.0"]},
+    ],
+}
+
+
+@pytest.fixture
+def facing(start, client, tmp_path):
+    """Start containers that see a given driver and GPU: ``facing(version, (major, minor), "command", ...)``."""
+
+    def begin(version, capability, *command, init=0, **options):
+        client.put("/tmp/libcuda.c", (CLIENTS / "libcuda.c").read_bytes())
+        defines = (f"-DVERSION={version}", f"-DMAJOR={capability[0]}", f"-DMINOR={capability[1]}", f"-DINIT={init}")
+        made = client.run("gcc", "-shared", "-fPIC", *defines, "-o", "/tmp/libcuda.so.1", "/tmp/libcuda.c")
+        assert made.status == 0, made.err
+        chunks, _ = client.container.get_archive("/tmp/libcuda.so.1")
+        (tmp_path / "driver.tar").write_bytes(b"".join(chunks))
+        with tarfile.open(tmp_path / "driver.tar") as archive:
+            archive.extractall(tmp_path, filter="data")
+        (tmp_path / "image.json").write_text(json.dumps(FACTS))
+        (tmp_path / "nvidiactl").touch()
+        tmp_path.chmod(0o755)
+        volumes = mounted(tmp_path / "libcuda.so.1", "/opt/cuda/lib/libcuda.so.1", "ro")
+        volumes |= mounted(tmp_path / "image.json", "/etc/torchstrata/image.json", "ro") | mounted(tmp_path / "nvidiactl", "/dev/nvidiactl")
+        (tmp_path / "nvidiactl").chmod(0o666)
+        return start(*command, volumes=volumes, **options)
+
+    return begin
+
+
+def complaints(box, quiet=QUIET):
+    """Return the lines of a finished container's start, less those about the machine that the tests run on."""
+    box.ended()
+    return [line for line in box.errors.splitlines() if not any(words in line for words in quiet)]
+
+
+def test_fitting_driver_and_gpu(facing):
+    """Where all fits nothing is said."""
+    assert complaints(facing(12080, (8, 0), "true")) == []
+
+
+@pytest.mark.parametrize("version", [12000, 12040, 13000, 13100])
+def test_minor_versions_fit(facing, version):
+    """Any driver of the same or a later major version runs the image; 13.10 is later than 13.9."""
+    assert complaints(facing(version, (8, 0), "true")) == []
+
+
+def test_old_driver(facing):
+    """A driver that is too old is named in words, with the image that fits; the command runs."""
+    box = facing(11080, (8, 0), "echo", "ran")
+    lines = complaints(box)
+    needed = "the driver of this host supports CUDA 11.8, but 2.8-cu128 needs CUDA 12.0 (driver 525.60.13)"
+    assert lines == [f"torchstrata: {needed} - use pytorch-cuda:2.4-cu118, or install driver 525.60.13 or newer on the host"]
+    assert box.container.logs(stderr=False) == b"ran\n"
+
+
+@pytest.mark.parametrize(("capability", "name"), [((6, 1), "6.1 (sm_61)"), ((5, 0), "5.0 (sm_50)")])
+def test_foreign_generation(facing, capability, name):
+    """A GPU that torch has no code for is named, with an image of the same torch that has."""
+    lines = complaints(facing(12080, capability, "sleep", "1"))
+    assert len(lines) == 1
+    assert f"no code for GPUs of compute capability {name}" in lines[0]
+    assert lines[0].endswith("use pytorch-cuda:2.8-cu126 or pytorch-cuda:2.4-cu118")
+
+
+@pytest.mark.parametrize("capability", [(8, 6), (8, 9), (9, 0), (10, 3), (12, 1), (7, 0)])
+def test_served_generation(facing, capability):
+    """Code of the same major version and a smaller minor one serves a GPU."""
+    assert complaints(facing(12080, capability, "sleep", "1")) == []
+
+
+@pytest.mark.parametrize(("version", "capability", "status"), [(12080, (8, 0), 0), (11080, (8, 0), 69), (12080, (6, 1), 69)])
+def test_required_gpu(facing, version, capability, status):
+    """``TORCHSTRATA_REQUIRE_GPU=1`` makes a misfit fatal, and nothing else does."""
+    assert facing(version, capability, "true", environment={"TORCHSTRATA_REQUIRE_GPU": "1"}).ended() == status
+
+
+def test_required_gpu_without_any(start, tmp_path):
+    """``TORCHSTRATA_REQUIRE_GPU=1`` on a host without GPUs ends the container."""
+    (tmp_path / "image.json").write_text(json.dumps(FACTS))
+    box = start("true", environment={"TORCHSTRATA_REQUIRE_GPU": "1"}, volumes=mounted(tmp_path / "image.json", "/etc/torchstrata/image.json", "ro"))
+    assert box.ended() == 69
+    assert "no GPU is visible" in box.errors
+
+
+@pytest.mark.parametrize("code", [803, 804])
+def test_driver_that_fails(facing, code):
+    """The driver's own errors are put into words."""
+    lines = complaints(facing(12080, (8, 0), "sleep", "1", init=code))
+    assert len(lines) == 1
+    assert f"CUDA error {code}" in lines[0]
+
+
+def test_low_memlock(facing):
+    """A low limit of locked memory is complained about where there is a GPU."""
+    lines = complaints(facing(12080, (8, 0), "true", ulimits=[Ulimit(name="memlock", soft=65536, hard=65536)]), QUIET[:1])
+    assert lines == ["torchstrata: only 64 kB of memory may be locked: NCCL over InfiniBand will fail - add --ulimit memlock=-1"]
+
+
+def test_small_shared_memory(start):
+    """The engine's default of 64 MB is complained about; more is not."""
+    small, large = start("true", shm_size="64m"), start("true", shm_size="65m")
+    assert any("/dev/shm has 64 MB" in line and "--shm-size=8g or --ipc=host" in line for line in complaints(small))
+    assert not any("/dev/shm" in line for line in complaints(large))
+
+
+def test_shadowed_libraries(start):
+    """A cuDNN or NCCL on the library path that is not torch's is named."""
+    script = "mkdir -p /tmp/old && touch /tmp/old/libcudnn.so.8 && exec torchstrata-entrypoint true"
+    box = start("sh", "-c", script, environment={"LD_LIBRARY_PATH": "/opt/cuda/lib:/tmp/old"})
+    assert any("/tmp/old on LD_LIBRARY_PATH has libcudnn.so.8, which can shadow" in line for line in complaints(box))
+
+
+def test_doctor_finds_the_same(facing):
+    """The doctor reports a misfit as an error, as text and as JSON."""
+    box = facing(11080, (6, 1), "sleep", "infinity")
+    text, data = box.run("torchstrata-doctor", "--quick"), box.run("torchstrata-doctor", "--quick", "--json")
+    assert (text.status, data.status) == (2, 2)
+    assert {"driver", "gpu"} <= {row["subject"] for row in json.loads(data.out) if row["severity"] == "error"}
+    assert "error    driver" in text.out
