@@ -113,13 +113,19 @@ def test_other_groups_get_advice(start):
     assert "pip cannot install as 12345:12345: use --user 12345:0 or --group-add 0" in box.errors
 
 
-def make_wheel(directory):
+def make_wheel(directory, *, name="probe", version="1", requires=""):
     """Write the smallest wheel there is."""
-    with zipfile.ZipFile(directory / "probe-1-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("probe.py", "")
-        wheel.writestr("probe-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: probe\nVersion: 1\n")
-        wheel.writestr("probe-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr("probe-1.dist-info/RECORD", "probe.py,,\nprobe-1.dist-info/METADATA,,\nprobe-1.dist-info/WHEEL,,\nprobe-1.dist-info/RECORD,,\n")
+    info = f"{name}-{version}.dist-info"
+    needs = f"Requires-Dist: {requires}\n" if requires else ""
+    files = {
+        f"{name}.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for path, content in files.items():
+            wheel.writestr(path, content)
     directory.chmod(0o755)
 
 

@@ -101,7 +101,7 @@ def judge_driver(supported: tuple[int, int], facts: Facts) -> Problem | None:
     fitting = [other for other in facts.others if not other.cuda or other.cuda[0] <= supported[0]]
     return Problem(
         f"the driver of this host supports CUDA {_dotted(supported)}, but {facts.cell} needs CUDA {facts.cuda[0]}.0 (driver {facts.driver_floor})",
-        f"{_instead(fitting, facts) or f'use an image for CUDA {supported[0]}'}, or install driver {facts.driver_floor} or newer on the host",
+        f"{_instead(fitting, facts) or f'use an image for CUDA {_dotted(supported)} or older'}, or install driver {facts.driver_floor} or newer on the host",
     )
 
 

@@ -40,9 +40,9 @@ def prepare(state: Path = STATE) -> bool:
     return state.lstat().st_uid == os.getuid()
 
 
-def write(name: str, content: str, *, mode: int = 0o600, state: Path = STATE) -> Path:
+def write(name: str, content: str, *, mode: int = 0o600, state: Path | None = None) -> Path:
     """Write a file of the directory, never readable by more than ``mode`` on the way; return its path."""
-    path = state / name
+    path = (state or STATE) / name
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:

@@ -1,0 +1,39 @@
+"""Installing packages never replaces torch by accident."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import mounted
+from test_users import make_wheel
+
+TORCH = "python -c 'import torch; print(torch.__version__.partition(\"+\")[0])'"
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    """A directory of wheels: a torch that nobody wants, and a package that needs it."""
+    directory = tmp_path_factory.mktemp("wheels")
+    make_wheel(directory, name="torch", version="99.0")
+    make_wheel(directory, name="greedy", version="1", requires="torch>=99")
+    return directory
+
+
+@pytest.mark.parametrize("tool", ["pip install", "uv pip install"])
+@pytest.mark.parametrize("request_", ["--upgrade torch", "torch==99.0", "greedy"])
+def test_torch_stays(start, index, tool, request_):
+    """Whoever asks for another torch, directly or through a package, is refused with the reason, and torch stays."""
+    script = (
+        f"before=$({TORCH}); {tool} --no-index --find-links /wheels {request_} >/tmp/said 2>&1; echo $? $([ $before = $({TORCH}) ] && echo same); cat /tmp/said"
+    )
+    box = start("bash", "-c", script, volumes=mounted(index, "/wheels", "ro"))
+    box.ended(seconds=120)
+    said = box.container.logs(stderr=False).decode()
+    assert said.splitlines()[0].split()[1] == "same"
+    assert "constraint" in said or "torch==" in said or "already satisfied" in said or "Audited" in said or "Checked" in said
+
+
+@pytest.mark.parametrize(("variable", "tool"), [("PIP_CONSTRAINT", "pip install"), ("UV_CONSTRAINT", "uv pip install")])
+def test_override(start, index, variable, tool):
+    """The documented override works."""
+    box = start("bash", "-c", f"env -u {variable} {tool} --no-index --find-links /wheels torch==99.0", volumes=mounted(index, "/wheels", "ro"))
+    assert box.ended(seconds=120) == 0, box.log

@@ -1,0 +1,149 @@
+"""What the services are told: environment, keys, tokens, URLs, ports."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import subprocess
+
+import pytest
+from container import environment, jupyter, ports, services, ssh, state, supervisor
+
+KEY = "ssh-ed25519 " + base64.b64encode(struct.pack(">I", 11) + b"ssh-ed25519" + struct.pack(">I", 32) + bytes(32)).decode()
+
+
+@pytest.fixture
+def quiet(monkeypatch, tmp_path):
+    """Let the state directory be a temporary one."""
+    monkeypatch.setattr(state, "STATE", tmp_path)
+    return tmp_path
+
+
+def test_public_environment():
+    """Secrets and what a shell says about itself are left out; everything else stays, whatever its name."""
+    given = {
+        "PATH": "/bin",
+        "JUPYTER_TOKEN": "x",
+        "JUPYTER_PASSWORD_HASH": "x",
+        "AWS_KEY": "x",
+        "PWD": "/",
+        "my.name": "y",
+        "TORCHSTRATA_SECRETS": "AWS_* OTHER",
+    }
+    assert environment.public(given) == {"PATH": "/bin", "my.name": "y", "TORCHSTRATA_SECRETS": "AWS_* OTHER"}
+
+
+def test_environment_block():
+    """Values may hold everything but NUL."""
+    assert environment.parse(b"A=1\0B=x=y\nz\0C=\0junk\0") == {b"A": b"1", b"B": b"x=y\nz", b"C": b""}
+
+
+def test_environment_of_a_session():
+    """The container's variables win, and sshd's own describe the connection."""
+    container = {b"PATH": b"/opt", b"TERM": b"dumb", b"SSH_PUBLIC_KEY": b"k", b"HOME": b"/h"}
+    session = {b"PATH": b"/usr/bin", b"TERM": b"xterm", b"SSH_TTY": b"/dev/pts/0", b"SHELL": b"wrapper"}
+    assert environment.of_session(container, session) == {
+        b"PATH": b"/opt",
+        b"TERM": b"xterm",
+        b"SSH_PUBLIC_KEY": b"k",
+        b"HOME": b"/h",
+        b"SSH_TTY": b"/dev/pts/0",
+    }
+
+
+@pytest.mark.parametrize("line", [KEY, f"{KEY} anna@laptop", f"  {KEY}  ", f'from="10.0.0.0/8",no-pty {KEY} x'])
+def test_valid_keys(line):
+    """Keys with comments, options and spaces are accepted."""
+    assert ssh.authorized(line) == ([line.strip()], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("hello", "not a public key"),
+        ("ssh-ed25519", "not a public key"),
+        ("ssh-ed25519 ???", "damaged"),
+        ("ssh-ed25519 AAAA", "damaged"),
+        (KEY.replace("ssh-ed25519", "ssh-rsa", 1), "damaged"),
+    ],
+)
+def test_invalid_keys(text, why):
+    """An invalid key is named by its line number; the others stay."""
+    assert ssh.authorized(f"# me\n{text}\n{KEY}\n") == ([KEY], [f"line 2 is {why} and is ignored"])
+
+
+def test_private_key():
+    """A private key is not accepted, and its lines are not complained about one by one."""
+    accepted, refused = ssh.authorized("-----BEGIN OPENSSH PRIVATE KEY-----\nabc\ndef\n")
+    assert (accepted, len(refused)) == ([], 1)
+
+
+def test_fingerprint(tmp_path):
+    """The fingerprint is the one that ssh-keygen prints."""
+    (tmp_path / "key.pub").write_text(f"{KEY} me\n")
+    shown = subprocess.run(["ssh-keygen", "-lf", tmp_path / "key.pub"], capture_output=True, text=True, check=True).stdout
+    assert ssh.fingerprint(KEY) == shown.split()[1]
+
+
+@pytest.mark.parametrize(("penalties", "root"), [(True, False), (False, True)])
+def test_sshd_configuration(penalties, root):
+    """Options that an old sshd does not know are left out; root may enter only where it is no root."""
+    text = ssh.configuration(2222, (), penalties=penalties, root=root)
+    assert ("PerSourcePenalties no" in text) is penalties
+    assert f"PermitRootLogin {'prohibit-password' if root else 'no'}\n" in text
+    assert "Port 2222\n" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", "/"), ("/", "/"), ("lab", "/lab/"), ("/a/b", "/a/b/"), ("//x//", "/x/"), ("/a b", "/"), ("http://x/", "/"), ("/?q", "/")]
+)
+def test_base_url(text, expected):
+    """A base URL has a slash at both ends; what is no path becomes ``/``."""
+    assert jupyter.base_url(text) == expected
+
+
+def test_token(tmp_path):
+    """A given token wins over a file, a file over a random one; an empty one counts as none, never as no protection."""
+    (tmp_path / "token").write_text("of-file\n")
+    both = {"JUPYTER_TOKEN": "given", "JUPYTER_TOKEN_FILE": str(tmp_path / "token")}
+    assert jupyter.token(both, random=True) == "given"
+    assert jupyter.token(both | {"JUPYTER_TOKEN": " "}, random=True) == "of-file"
+    assert len(jupyter.token({"JUPYTER_TOKEN": ""}, random=True)) == 48
+    assert jupyter.token({}, random=False) == ""
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", 8888), ("1", 1), ("65535", 65535), ("0", 8888), ("65536", 8888), ("x", 8888), ("²", 8888), ("-1", 8888)])
+def test_port(text, expected):
+    """Only a number from 1 to 65535 is a port."""
+    assert ports.number("JUPYTER_PORT", text, 8888) == expected
+
+
+def test_state_is_private_and_never_follows_links(tmp_path):
+    """What is left goes, a link put there is replaced, files are 0600."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "state").symlink_to(elsewhere)
+    assert state.prepare(tmp_path / "state")
+    assert not (tmp_path / "state").is_symlink()
+    path = state.write("secret", "x", state=tmp_path / "state")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert state.prepare(tmp_path / "state")
+    assert not path.exists()
+
+
+def test_plan_is_remembered(quiet):
+    """What the start has planned is what supervisor and probe read."""
+    planned = (services.Service("ssh", 22, "ssh"), services.Service("jupyter", 8888, "https", "/a/api", "port 8888 is taken"))
+    services.remember(planned)
+    assert services.recall() == planned
+    assert (quiet / state.SERVICES).stat().st_mode & 0o777 == 0o644
+
+
+def test_log_blots_out_secrets():
+    """A secret is never in the log but where it is announced; one that is too short to be told from words stays."""
+    stream = io.StringIO()
+    log = supervisor.Log(stream, ["top-secret", "a"])
+    log.say("GET /?token=top-secret", "jupyter")
+    log.announce("ready: ?token=top-secret")
+    assert stream.getvalue() == "jupyter | GET /?token=***\ntorchstrata: ready: ?token=top-secret\n"

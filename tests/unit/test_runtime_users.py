@@ -1,0 +1,78 @@
+"""Who to become, where home is, what a passwd entry says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from container import adoption, mounts, users
+from container.adoption import Owner
+
+
+@pytest.mark.parametrize(
+    ("owner", "in_namespace", "chosen"),
+    [
+        (None, False, (1000, 0)),
+        (Owner(1234, 5678), False, (1234, 5678)),
+        (Owner(1234, 5678), True, (1234, 5678)),
+        (Owner(0, 0), False, (1000, 0)),
+        (Owner(0, 0), True, (0, 0)),
+        (None, True, (1000, 0)),
+        (Owner(65534, 65534), True, (1000, 0)),
+    ],
+)
+def test_whom_root_becomes(owner, in_namespace, chosen):
+    """The owner of a mounted workspace; dev for root's or nobody's; root only in a user namespace, where it is no root."""
+    assert adoption.choose(owner, in_namespace=in_namespace) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("         0          0 4294967295\n", False), ("         0       1000          1\n", True), ("0 100000 65536", True)]
+)
+def test_user_namespace(text, expected):
+    """Only the initial namespace maps everything to itself."""
+    assert adoption.in_user_namespace(text) is expected
+
+
+@pytest.mark.parametrize(("status", "found"), [("CapEff:\t00000000000000c1\n", {0, 6, 7}), ("CapEff:\t0000000000000000\n", set()), ("", set())])
+def test_capabilities(status, found):
+    """The mask of /proc/PID/status is read as numbers of capabilities."""
+    assert adoption.capabilities(status) == found
+
+
+def test_passwd_line():
+    """An entry has the seven fields of passwd(5)."""
+    assert users.passwd_line(users.Identity(12345, 0, "dev", Path("/home/dev")), "/bin/bash") == "dev:x:12345:0:dev:/home/dev:/bin/bash\n"
+
+
+@pytest.mark.parametrize(("asked", "chosen"), [("own", "own"), ("", "usual"), ("/", "usual"), ("/root", "usual"), ("missing", "usual")])
+def test_home(tmp_path, asked, chosen):
+    """The home asked for is used where it can be; root's is not, since nobody here is root."""
+    for name in ("own", "usual"):
+        (tmp_path / name).mkdir()
+    wanted = str(tmp_path / asked) if asked in {"own", "missing"} else asked
+    assert users.choose_home(wanted, 1000, tmp_path / "usual", tmp_path / "spare") == tmp_path / chosen
+
+
+def test_spare_home(tmp_path):
+    """Where no home is there, a private one is made."""
+    assert users.choose_home("", 1000, tmp_path / "usual", tmp_path / "spare") == tmp_path / "spare"
+    assert (tmp_path / "spare").stat().st_mode & 0o777 == 0o700
+
+
+MOUNTINFO = r"""22 1 0:20 / / rw,relatime - overlay overlay rw,lowerdir=/a
+30 22 0:30 / /workspace rw,relatime shared:1 - ext4 /dev/vda1 rw
+31 22 0:31 /x /with\040space ro,relatime - nfs4 host:/x rw
+32 22 0:30 / /workspace ro,relatime - ext4 /dev/vda1 rw
+"""
+
+
+def test_mounts(tmp_path):
+    """Mounts are read with their escapes; the last one at a path counts; a path is held by the longest."""
+    (tmp_path / "mountinfo").write_text(MOUNTINFO)
+    found = mounts.read(tmp_path / "mountinfo")
+    assert mounts.at("/workspace", found) == mounts.Mount("/workspace", "ext4", read_only=True)
+    assert mounts.at("/with space", found) == mounts.Mount("/with space", "nfs4", read_only=True)
+    assert mounts.at("/home", found) is None
+    assert mounts.below("/workspace/data", found).kind == "ext4"
+    assert mounts.below("/home", found).kind == "overlay"
