@@ -102,6 +102,13 @@ def system(session: nox.Session) -> None:
     session.run("pytest", "tests/system", *session.posargs)
 
 
+@nox.session(default=UNASKED)
+def images(session: nox.Session) -> None:
+    """Test running containers of an image of flavour ssh: -- --image pytorch-cuda:2.8-cu121-ssh (that is the default)."""
+    session.install(*DEV)
+    session.run("pytest", "tests/images", *session.posargs)
+
+
 @nox.session(default=UNASKED, venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run everything that a contributor needs: lint, unit and system tests, with an engine."""
