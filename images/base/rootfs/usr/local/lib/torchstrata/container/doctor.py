@@ -105,14 +105,10 @@ def memory() -> Iterator[Finding]:
     yield _judged("locked memory", preflight.pinned_memory() if needed else None, in_words, WARNING)
     found = limits.memory()
     if found.kills:
-        yield Finding("memory", WARNING, supervisor_explanation(found), "use smaller batches, or raise --memory")
+        what = f"{found.kills} processes were killed at the limit of {limits.in_words(found.limit)}"
+        yield Finding("memory", WARNING, what, "use smaller batches, or raise --memory")
     else:
         yield Finding("memory", GOOD, f"limit {limits.in_words(found.limit) if found.limit else 'none'}, nothing killed")
-
-
-def supervisor_explanation(found: limits.Memory) -> str:
-    """Return how often the kernel has killed processes of this container."""
-    return f"{found.kills} processes were killed at the limit of {limits.in_words(found.limit)}"
 
 
 def libraries() -> Iterator[Finding]:
@@ -189,7 +185,7 @@ def _probed(subject: str, script: str) -> Finding:
         done = subprocess.run([PYTHON, PROBES / script], capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
         return Finding(subject, ERROR, f"no result in {PATIENCE} s", "look for other load on the GPUs; NCCL_DEBUG=INFO says more")
-    last = ([*done.stdout.strip().splitlines(), *done.stderr.strip().splitlines()] or ["no output"])[-1]
+    last = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"])[-1]
     severity = done.returncode if done.returncode in {GOOD, WARNING} else ERROR
     return Finding(subject, severity, last, f"run {PYTHON} {PROBES / script} to see all" if severity else "")
 

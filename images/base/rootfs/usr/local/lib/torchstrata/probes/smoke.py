@@ -6,7 +6,7 @@ import time
 import torch
 
 
-def product(device: str) -> None:
+def matrix_product(device: str) -> None:
     """Multiply matrices of ones: every element is their size."""
     ones = torch.ones(256, 256, device=device)
     assert torch.equal(ones @ ones, torch.full_like(ones, 256.0)), "a matrix product is wrong"
@@ -36,7 +36,7 @@ def main() -> int:
     """Print one line; return 0 if all is well, 2 if not."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     times = []
-    for test in (product, mixed_precision, compiler):
+    for test in (matrix_product, mixed_precision, compiler):
         start = time.monotonic()
         test(device)
         times.append(f"{test.__name__.replace('_', ' ')} {time.monotonic() - start:.1f} s")
