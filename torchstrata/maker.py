@@ -233,12 +233,11 @@ class Maker:
         systems = {part.system.id: part.system for part in wanted.values()}
         chain = max((part.chain for part in wanted.values()), key=len)
         with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(chain)}") as step:
-            oven = osparts.Oven(store=self._store, codec=self._codec, on_line=step.note, locked=self._locked, cancelled=self._cancelled)
+            oven = osparts.Oven(
+                store=self._store, codec=self._codec, on_line=step.note, on_drift=self._reporter.say, locked=self._locked, cancelled=self._cancelled
+            )
             baked = oven.bake(tuple(systems.values()), chain)
-        made = {identity: baked[part.system.id, part.chain[-1]] for identity, part in wanted.items()}
-        for line in dict.fromkeys(part.notes["drift"] for part in made.values() if "drift" in part.notes):
-            self._reporter.say(f"OS packages are not as locked (the mirror has dropped those versions, or the lock does not name them): {line}")
-        return made
+        return {identity: baked[part.system.id, part.chain[-1]] for identity, part in wanted.items()}
 
 
 def _one_of(baked: Future[Mapping[str, Part]], item: Item) -> Part:

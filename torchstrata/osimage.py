@@ -31,6 +31,9 @@ PACKAGES: Final = (PROGRAM, "debian-archive-keyring")
 CONTAINER_VARIABLE: Final = "TORCHSTRATA_BOOTSTRAP_IMAGE"
 """Names an image of Debian or Ubuntu to run mmdebstrap in, where it cannot be installed."""
 
+PARTIAL: Final = ("/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial")
+"""Directories that apt gives to its own user, or leaves to root where that user cannot enter the temporary directory."""
+
 PINS: Final = "/etc/apt/preferences.d/torchstrata"
 
 NO_BOOTSTRAP: Final = f"install mmdebstrap {OLDEST[0]}.{OLDEST[1]} or newer and debian-archive-keyring, or name an image of Debian in {CONTAINER_VARIABLE}"
@@ -110,7 +113,8 @@ def arguments(system: OperatingSystem, inputs: str, epoch: int) -> tuple[str, ..
     :param inputs: directory that holds ``dpkg.cfg`` and ``preferences``.
     """
     pin = f'mkdir -p "$1/etc/apt/preferences.d" && cp "{inputs}/preferences" "$1{PINS}"'
-    options = ("--quiet", "--variant=minbase", "--format=tar", f"--dpkgopt={inputs}/dpkg.cfg", f"--setup-hook={pin}")
+    own = f'chroot "$1" chown _apt {" ".join(PARTIAL)}'
+    options = ("--quiet", "--variant=minbase", "--format=tar", f"--dpkgopt={inputs}/dpkg.cfg", f"--setup-hook={pin}", f"--customize-hook={own}")
     return ("env", f"SOURCE_DATE_EPOCH={epoch}", "LC_ALL=C.UTF-8", PROGRAM, *options, system.suite, "-")
 
 

@@ -102,6 +102,7 @@ class Oven:
 
     :param store: where they go.
     :param on_line: gets one line for each step done.
+    :param on_drift: gets one line for each OS that is not as locked; ``on_line`` if ``None``.
     :param locked: refuse what differs from the locks.
     :param root: the repository.
     :param cancelled: set it to stop waiting for another build that makes the same parts.
@@ -110,6 +111,7 @@ class Oven:
     store: Store
     codec: Codec
     on_line: process.LineSink
+    on_drift: process.LineSink | None = None
     locked: bool = False
     root: Path = ROOT
     cancelled: threading.Event | None = None
@@ -314,4 +316,4 @@ class _Baking:
         named = ", ".join(moved[:NAMED]) + (f" and {len(moved) - NAMED} more" if len(moved) > NAMED else "")
         if self.oven.locked:
             raise StaleLockError(f"{system.id}: mirrors no longer offer what is locked: {named}", fix="lock today's packages with `inv lock --os`")
-        self.oven.on_line(f"{system.id}: not as locked on {self.locks[system].date}: {named}")
+        (self.oven.on_drift or self.oven.on_line)(f"{system.id}: not as locked on {self.locks[system].date}: {named}")
