@@ -36,10 +36,10 @@ def test_missing_mount_is_said(start):
 
 
 def test_mount_is_not_complained_about(start, workspace):
-    """With a mount that can be written nothing is said."""
+    """With a mount that can be written nothing is said about the workspace."""
     box = start("true", user="root", volumes=mounted(workspace))
     box.ended()
-    assert box.errors == ""
+    assert "workspace" not in box.errors
 
 
 @pytest.mark.parametrize(
