@@ -27,7 +27,7 @@ def identity(payload: Iterable[str], interpreter: str, codec: Codec) -> str:
     :param interpreter: full version of the interpreter, such as ``3.13.5``.
     """
     program = PROGRAM.read_text(encoding="utf-8")
-    return store.identity(kind="bytecode", format=FORMAT, payload=list(payload), interpreter=interpreter, program=program, codec=codec.identity)
+    return store.identity(kind="bytecode", bytecode=FORMAT, payload=list(payload), interpreter=interpreter, program=program, codec=codec.identity)
 
 
 def make(layers: Iterable[Layer], image: str, into: Store, codec: Codec, title: str) -> Part:

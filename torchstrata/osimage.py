@@ -34,6 +34,9 @@ CONTAINER_VARIABLE: Final = "TORCHSTRATA_BOOTSTRAP_IMAGE"
 PARTIAL: Final = ("/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial")
 """Directories that apt gives to its own user, or leaves to root where that user cannot enter the temporary directory."""
 
+FORMAT: Final = 2
+"""Raise it when the bytes of an OS image change for the same call of mmdebstrap."""
+
 PINS: Final = "/etc/apt/preferences.d/torchstrata"
 
 NO_BOOTSTRAP: Final = f"install mmdebstrap {OLDEST[0]}.{OLDEST[1]} or newer and debian-archive-keyring, or name an image of Debian in {CONTAINER_VARIABLE}"
@@ -52,8 +55,12 @@ def reference(system: OperatingSystem) -> str | None:
 
 
 def identity(system: OperatingSystem, lock: OsLock, config: bytes, codec: Codec) -> str:
-    """Return the identity of the bootstrapped OS image; of no use for one from a registry."""
-    return store.identity(kind=OS_IMAGE, suite=system.suite, config=config.decode(), lock=lock.digest(()), codec=codec.identity)
+    """Return the identity of the bootstrapped OS image; of no use for one from a registry.
+
+    How mmdebstrap is called counts, since it decides the bytes; where its inputs lie does not.
+    """
+    call = arguments(system, "inputs", lock.epoch)
+    return store.identity(kind=OS_IMAGE, os_image=FORMAT, call=call, config=config.decode(), lock=lock.digest(()), codec=codec.identity)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
