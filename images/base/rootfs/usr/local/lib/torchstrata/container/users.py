@@ -25,6 +25,9 @@ SESSION: Final = "/usr/local/bin/torchstrata-session"
 LOWEST_NAMED: Final = 500
 """libnss-extrausers knows no smaller uid or gid (its MINUID, MINGID)."""
 
+USERS: Final = 100
+"""The one smaller gid that old versions of it (Debian 12) accept in a passwd entry; what a process may do, its real gid says."""
+
 
 class Identity(NamedTuple):
     """User and group of this process, the user's name, and a home that it can write to."""
@@ -71,10 +74,21 @@ def _register(uid: int, gid: int, home: Path) -> str:
     if uid < LOWEST_NAMED:
         return _system_name(uid)
     shell = SESSION if Path("/usr/sbin/sshd").exists() else SHELL
-    state.write("passwd", passwd_line(Identity(uid, gid, NAME, home), shell), mode=0o644)
+    for shown in (gid, USERS):
+        state.write("passwd", passwd_line(Identity(uid, shown, NAME, home), shell), mode=0o644)
+        if _shell_of(uid) == shell:
+            break
     if gid >= LOWEST_NAMED and not _group_exists(gid):
         state.write("group", f"{NAME}:x:{gid}:\n", mode=0o644)
     return NAME
+
+
+def _shell_of(uid: int) -> str:
+    """Return the shell of a user as every program finds it."""
+    try:
+        return pwd.getpwuid(uid).pw_shell
+    except KeyError:
+        return ""
 
 
 def _system_name(uid: int) -> str:
