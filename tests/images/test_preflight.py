@@ -43,7 +43,7 @@ def facing(start, client, tmp_path):
         (tmp_path / "image.json").write_text(json.dumps(FACTS))
         (tmp_path / "nvidiactl").touch()
         tmp_path.chmod(0o755)
-        volumes = mounted(tmp_path / "libcuda.so.1", "/opt/cuda/lib/libcuda.so.1", "ro")
+        volumes = mounted(tmp_path / "libcuda.so.1", "/usr/lib/x86_64-linux-gnu/libcuda.so.1", "ro")
         volumes |= mounted(tmp_path / "image.json", "/etc/torchstrata/image.json", "ro") | mounted(tmp_path / "nvidiactl", "/dev/nvidiactl")
         (tmp_path / "nvidiactl").chmod(0o666)
         return start(*command, volumes=volumes, **options)
