@@ -79,7 +79,12 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     session.run("hadolint", *_files("images/*/Dockerfile", "bench/**/Dockerfile"))
     session.run(
-        "shellcheck", "--shell", "sh", *_files(".ci/run", "images/apt/install", "images/base/rootfs/etc/profile", "images/base/rootfs/usr/sbin/policy-rc.d")
+        "shellcheck",
+        "--shell",
+        "sh",
+        *_files(
+            ".ci/run", "images/apt/install", "images/base/rootfs/etc/profile", "images/base/rootfs/etc/skel/.profile", "images/base/rootfs/usr/sbin/policy-rc.d"
+        ),
     )
     session.run("zizmor", "--offline", "--no-progress", "--persona", "pedantic", ".github")
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *_files(".github/workflows/*.yml"))

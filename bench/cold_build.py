@@ -58,28 +58,13 @@ def ours(cell: matrix.Cell, cache: str) -> float:
 def plain(cell: matrix.Cell, cache: str) -> float:
     """Build by a Dockerfile with four stages, from the OS image that the other side has made; return seconds."""
     store, lock = Store.open(Path(cache)), oslocks.read(cell.os)
-    layout = os_image(cell, store, Path(cache) / "bench-os")
+    part = store.find(osimage.identity(cell.os, lock, apt_config(ROOT), Codec()))
+    assert part is not None
+    below = osparts.build_context(cell.os, part.layers, store, Path(cache) / "bench-os")
     packages = [f"--build-arg=PACKAGES_{name.upper()}={' '.join(lock.sections[name])}" for name in FLAVOURS]
-    contexts = [f"--build-context=os=oci-layout://{layout}", f"--build-context=locks={(ROOT / locks.path_of(cell, 'base')).parent}"]
+    contexts = [f"--build-context=os={below}", f"--build-context=locks={(ROOT / locks.path_of(cell, 'base')).parent}"]
     common = ("docker", "buildx", "build", "--provenance=false", *packages, *contexts, f"--secret=id=ca,src={CA}")
     return sum(run(*common, "--target", name, "--tag", f"plain:{name}", "bench/plain") for name in FLAVOURS)
-
-
-def os_image(cell: matrix.Cell, store: Store, directory: Path) -> str:
-    """Write the OS image as an OCI layout for BuildKit."""
-    part = store.find(osimage.identity(cell.os, oslocks.read(cell.os), apt_config(ROOT), Codec()))
-    assert part is not None
-    composed = osparts._composed(cell.os, part.layers)  # noqa: SLF001  # the layout that osparts itself hands to BuildKit
-    blobs = directory / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-    for content in (composed.config, composed.manifest):
-        (blobs / osparts.sha256(content).removeprefix("sha256:")).write_bytes(content)
-    for layer in part.layers:
-        (blobs / layer.digest.removeprefix("sha256:")).write_bytes(store.open_blob(layer.digest).read_bytes())
-    (directory / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    described = {"mediaType": osparts.MANIFEST, "digest": composed.digest, "size": len(composed.manifest)}
-    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [described]}))
-    return f"{directory}@{composed.digest}"
 
 
 def main() -> None:

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torchstrata import bakefile, buildkit, contexts, osimage, oslayers, oslocks, process, store
+from torchstrata import bakefile, buildkit, contexts, layout, osimage, oslayers, oslocks, process, store
 from torchstrata.archive import Loadable
 from torchstrata.bakefile import Exporter, Job
 from torchstrata.buildkit import Exported
 from torchstrata.codec import Codec
-from torchstrata.compose import MANIFEST, Image, Runtime, Section, compose, sha256
+from torchstrata.compose import Image, Runtime, Section, compose
 from torchstrata.errors import LockError, StaleLockError, StoreError
 from torchstrata.layers import Layer
 from torchstrata.matrix import ROOT, OperatingSystem
@@ -88,6 +88,14 @@ def _is_as_before(lock: OsLock, system: OperatingSystem, root: Path) -> bool:
     with contextlib.suppress(LockError):
         return oslocks.read(system, root).sections == lock.sections
     return False
+
+
+def build_context(system: OperatingSystem, layers: Sequence[Layer], from_: Store, directory: Path) -> str:
+    """Write an OCI layout of ``layers`` of the store into ``directory``; return it as a build context of BuildKit."""
+    composed = _composed(system, layers)
+    loadable = Loadable(config=composed.config, manifest=composed.manifest, tags=(f"{REPOSITORY}:{system.id}",), layers=composed.layers)
+    layout.write(directory, [loadable], from_)
+    return f"oci-layout://{directory}@{composed.digest}"
 
 
 def _composed(system: OperatingSystem, layers: Iterable[Layer]) -> Image:
@@ -246,20 +254,7 @@ class _Baking:
         return job(flavours=self.flavours, parent=OS_IMAGE, below=below, known=1)
 
     def _layout(self, system: OperatingSystem, layers: Sequence[Layer], work: Path) -> str:
-        """Write an OCI layout of ``layers`` whose blobs are links into the store; return it as a build context."""
-        composed, layout = _composed(system, layers), work / f"below-{system.id}"
-        blobs = layout / "blobs" / "sha256"
-        blobs.mkdir(parents=True)
-        for content in (composed.config, composed.manifest):
-            (blobs / sha256(content).removeprefix("sha256:")).write_bytes(content)
-        for layer in layers:
-            blob = blobs / layer.digest.removeprefix("sha256:")
-            if not blob.exists():
-                blob.symlink_to(self.oven.store.open_blob(layer.digest, layer.size))
-        (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}', encoding="utf-8")
-        described = {"mediaType": MANIFEST, "digest": composed.digest, "size": len(composed.manifest)}
-        (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [described]}), encoding="utf-8")
-        return f"oci-layout://{layout}@{composed.digest}"
+        return build_context(system, layers, self.oven.store, work / f"below-{system.id}")
 
     def _archive(self, system: OperatingSystem, layer: Layer, work: Path) -> str:
         """Put the OS image's tar where a Dockerfile can ADD it; return the directory."""
