@@ -16,6 +16,8 @@ from torchstrata.oslocks import OsLock
 APT: Final = "apt"
 """The context that every flavour installs packages with; not a flavour."""
 
+NANO: Final = 1_000_000_000
+
 USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
 """What counts in a directory of ``images/``; ``requirements.in``, for one, belongs to the payload."""
 
@@ -67,7 +69,7 @@ def stage(root: Path, flavours: Sequence[str], pins: Mapping[OperatingSystem, tu
 
 
 def _copy(root: Path, name: str, into: Path) -> None:
-    """Copy a context; every file and directory gets a fixed mode and time."""
+    """Copy a context; every directory gets a fixed mode and time, every file a time that follows from its content."""
     into.mkdir()
     for relative, path in files(root, name):
         target = into / relative
@@ -77,7 +79,17 @@ def _copy(root: Path, name: str, into: Path) -> None:
         else:
             target.write_bytes(path.read_bytes())
             target.chmod(mode(path))
+        os.utime(target, ns=(moment(path), moment(path)), follow_symlinks=False)
     for path in (into, *into.rglob("*")):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o755)
-        os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
+            os.utime(path, (EPOCH, EPOCH))
+
+
+def moment(path: Path) -> int:
+    """Return the time of a file in a context, in nanoseconds since 1970: :data:`EPOCH` and a fraction from its content.
+
+    BuildKit does not send a file again whose size and time it knows, so that with one time for all an edit that keeps the
+    size would be lost. Layers have whole seconds.
+    """
+    return EPOCH * NANO + int.from_bytes(hashlib.sha256(_content(path)).digest()[:8], "big") % NANO

@@ -39,6 +39,9 @@ REPOSITORY: Final = "torchstrata-os"
 
 PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
+FORMAT: Final = 2
+"""Raise it when the bytes of an OS part change for the same inputs."""
+
 PACKAGES: Final = "packages"
 """Extra blob of a part: versions by package name, as JSON, of all packages up to its flavour."""
 
@@ -75,6 +78,7 @@ def image(system: OperatingSystem, chain: Sequence[str], from_: Store, codec: Co
 def _identity(system: OperatingSystem, chain: Sequence[str], lock: OsLock, codec: Codec, root: Path) -> str:
     return store.identity(
         kind="os part",
+        os_part=FORMAT,
         image=osimage.reference(system) or osimage.identity(system, lock, contexts.apt_config(root), codec),
         compilers=system.compilers,
         files=[contexts.tree(root, name) for name in (contexts.APT, *chain)],

@@ -269,8 +269,26 @@ def test_contexts_have_fixed_modes_and_times(checkout: Path, tmp_path: Path) -> 
     contexts.stage(checkout, ("base",), {}, into)
     staged = [path for path in (into / "base").rglob("*") if not path.is_symlink()]
     assert {path.stat().st_mode & 0o777 for path in staged} == {0o755, 0o644}
-    assert len({path.stat().st_mtime for path in staged}) == 1
+    assert {int(path.stat().st_mtime) for path in staged} == {EPOCH}
     assert os.access(into / "base/rootfs/usr/local/bin/torchstrata-entrypoint", os.X_OK)
+
+
+def staged_times(checkout: Path, into: Path) -> dict[str, int]:
+    """Return the time of everything in the staged context of base, in nanoseconds."""
+    into.mkdir()
+    contexts.stage(checkout, ("base",), {}, into)
+    return {str(path.relative_to(into)): path.stat(follow_symlinks=False).st_mtime_ns for path in sorted(into.rglob("*"))}
+
+
+def test_an_edit_that_keeps_the_size_changes_the_time(checkout: Path, tmp_path: Path) -> None:
+    """BuildKit sends no file again whose size and time it knows; a checkout of another time changes nothing."""
+    script = checkout / "images/base/rootfs/usr/local/bin/torchstrata-entrypoint"
+    before = staged_times(checkout, tmp_path / "first")
+    os.utime(script, (1, 1))
+    assert staged_times(checkout, tmp_path / "second") == before
+    script.write_bytes(script.read_bytes().swapcase())
+    after = staged_times(checkout, tmp_path / "third")
+    assert [path for path in before if before[path] != after[path]] == ["base/rootfs/usr/local/bin/torchstrata-entrypoint"]
 
 
 def test_links_are_kept_and_litter_is_not(checkout: Path, tmp_path: Path) -> None:
