@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import bakefile, buildkit, contexts, matrix, osimage, oslayers, osparts
+from torchstrata import bakefile, buildkit, contexts, layers, matrix, osimage, oslayers, osparts
 from torchstrata.bakefile import Job
 from torchstrata.codec import Codec
 from torchstrata.errors import OsPartError, StoreError
@@ -269,7 +269,7 @@ def test_contexts_have_fixed_modes_and_times(checkout: Path, tmp_path: Path) -> 
     contexts.stage(checkout, ("base",), {}, into)
     staged = [path for path in (into / "base").rglob("*") if not path.is_symlink()]
     assert {path.stat().st_mode & 0o777 for path in staged} == {0o755, 0o644}
-    assert {int(path.stat().st_mtime) for path in staged} == {EPOCH}
+    assert {int(path.stat().st_mtime) for path in staged} == {layers.EPOCH}
     assert os.access(into / "base/rootfs/usr/local/bin/torchstrata-entrypoint", os.X_OK)
 
 
