@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 from tests.parts import CODEC
 from torchstrata import bytecode
@@ -20,8 +21,8 @@ from torchstrata.store import Store
 SITE = "opt/venv/lib/python3.13/site-packages"
 
 
-def compiled(sources, **environment):
-    """Feed sources to the program; return names and contents of what it gives back, in order."""
+def compiled(sources, *, cores=None, **environment):
+    """Feed sources to the program, on some cores; return names and contents of what it gives back, in order."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, content in sources.items():
@@ -29,7 +30,12 @@ def compiled(sources, **environment):
             member.size, member.mtime = len(content), EPOCH
             archive.addfile(member, io.BytesIO(content))
     command = [sys.executable, "-I", "-c", bytecode.PROGRAM.read_text(encoding="utf-8")]
-    out = subprocess.run(command, input=buffer.getvalue(), capture_output=True, check=True, env={**os.environ, **environment}).stdout
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores or before)
+    try:
+        out = subprocess.run(command, input=buffer.getvalue(), capture_output=True, check=True, env={**os.environ, **environment}).stdout
+    finally:
+        os.sched_setaffinity(0, before)
     with tarfile.open(fileobj=io.BytesIO(out)) as archive:
         return {member.name: archive.extractfile(member).read() for member in archive}
 
@@ -62,6 +68,13 @@ def test_the_bytes_depend_on_the_sources_alone():
     """Neither the seed of hashes nor another run changes them."""
     sources = {f"{SITE}/m{number}.py": f"X = {{'a', 'b', 'c', {number}}}\ndef f(x): return x in {{'p', 'q'}}\n".encode() for number in range(50)}
     assert compiled(sources) == compiled(sources, PYTHONHASHSEED="7", TZ="Asia/Tokyo")
+
+
+def test_the_number_of_cores_changes_nothing():
+    """The standard library, as many batches of it as keep several processes busy, gives the same bytes on one core."""
+    paths = sorted(Path(os.__file__).parent.glob("*.py"))
+    sources = {f"{SITE}/{path.name}": path.read_bytes() for path in paths}
+    assert compiled(sources, cores={min(os.sched_getaffinity(0))}) == compiled(sources)
 
 
 def test_identity_follows_payload_interpreter_and_codec():

@@ -14,16 +14,42 @@ import sys
 import tarfile
 import warnings
 
+BATCH = 64
+"""Sources that one process compiles."""
 
-def compiled(job: tuple[str, int, bytes]) -> "tuple[str, bytes] | None":
-    """Return the path and bytes of the pyc of one source, or None if it does not compile."""
-    name, mtime, source = job
+
+def compiled(batch: "list[tuple[str, int, bytes]]") -> "list[bytes]":
+    """Return the content of the pyc of each source of a batch; nothing for one that does not compile.
+
+    A batch is compiled in a process that has compiled nothing else: what came before decides, now and then, which equal
+    constants of a module are one object, and so its bytes. Batches depend on the input alone, not on the number of cores.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reader)
+            with os.fdopen(writer, "wb") as out:
+                marshal.dump([pyc(*job) for job in batch], out)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        content = answer.read()
+    if os.waitpid(child, 0)[1]:
+        raise SystemExit(f"the compiler of {batch[0][0]} and what follows it died")
+    return list(marshal.loads(content))  # noqa: S302  # our own child wrote it
+
+
+def pyc(name: str, mtime: int, source: bytes) -> bytes:
+    """Return the content of a pyc, or nothing if the source does not compile."""
     try:
         code = compile(source, f"/{name}", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError):
-        return None
-    header = importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, mtime, len(source) & 0xFFFFFFFF)
-    return importlib.util.cache_from_source(name), header + marshal.dumps(code)
+        return b""
+    return importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, mtime, len(source) & 0xFFFFFFFF) + marshal.dumps(code)
 
 
 def sources(archive: tarfile.TarFile) -> "list[tuple[str, int, bytes]]":
@@ -36,13 +62,15 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
         jobs = sources(archive)
+    batches = [jobs[start : start + BATCH] for start in range(0, len(jobs), BATCH)]
     cores = len(os.sched_getaffinity(0))
     with multiprocessing.get_context("fork").Pool(cores) as pool, tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as out:
-        for result in pool.imap(compiled, jobs, chunksize=16):
-            if result is not None:
-                info = tarfile.TarInfo(result[0])
-                info.size = len(result[1])
-                out.addfile(info, io.BytesIO(result[1]))
+        for batch, contents in zip(batches, pool.imap(compiled, batches), strict=True):
+            for (name, *_), content in zip(batch, contents, strict=True):
+                if content:
+                    info = tarfile.TarInfo(importlib.util.cache_from_source(name))
+                    info.size = len(content)
+                    out.addfile(info, io.BytesIO(content))
 
 
 if __name__ == "__main__":
