@@ -83,7 +83,8 @@ class Builder:
         """
         told = runtime.describe(image.cell, image.chain, image.lock, revision)
         sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
-        sections.append(Section(origin="facts", label="facts", layers=self._facts(runtime.files(told, image.lock)).layers))
+        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell))
+        sections.append(Section(origin="facts", label="facts", layers=self._facts(files).layers))
         compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
         tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"
         yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,))

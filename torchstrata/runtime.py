@@ -10,7 +10,7 @@ from typing import Any, Final
 from torchstrata import compat
 from torchstrata.compose import Runtime
 from torchstrata.locks import Lock
-from torchstrata.matrix import Cell
+from torchstrata.matrix import Cell, Matrix
 
 VENV: Final = "/opt/venv"
 PATH: Final = f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -130,10 +130,33 @@ def _protected(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in PROTECTED)
 
 
-def files(runtime: Runtime, lock: Lock) -> dict[str, str]:
-    """Return path and content of the files of the facts layer."""
+def alternatives(matrix: Matrix, cell: Cell) -> list[dict[str, Any]]:
+    """Return what the other cells of the same torch and of older ones need, for the preflight to name one that fits a host.
+
+    Newer ones are left out: a new row of the matrix would else change every image that there is.
+    """
+    rows = {other.short: other for other in matrix.cells if other.is_default_os and _release(other) <= _release(cell)}
+    return [_needs(other) for short, other in sorted(rows.items()) if (other.torch, other.wheels) != (cell.torch, cell.wheels)]
+
+
+def _release(cell: Cell) -> tuple[int, ...]:
+    return tuple(map(int, cell.torch.split(".")))
+
+
+def _needs(cell: Cell) -> dict[str, Any]:
+    facts = cell.facts
+    needs = {"cuda": facts.cuda_version, "driver_floor": facts.driver_floor, "architectures": list(facts.architectures)}
+    return {"cell": cell.short, "torch": cell.version} | {name: value for name, value in needs.items() if value}
+
+
+def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]]) -> dict[str, str]:
+    """Return path and content of the files of the facts layer.
+
+    :param others: the image's :func:`alternatives`.
+    """
     document: dict[str, Any] = {
         "labels": dict(runtime.labels),
+        "alternatives": others,
         "packages": {pin.name: pin.version for pin in lock.pins},
     }
     return {

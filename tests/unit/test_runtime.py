@@ -6,6 +6,7 @@ import itertools
 import json
 
 import pytest
+from container import facts, gpu
 
 from torchstrata import locks, matrix, runtime
 
@@ -116,7 +117,27 @@ def test_files_repeat_the_labels_and_list_the_packages():
     """Inside a container image.json says what ``docker inspect`` says outside."""
     cell = cell_of("2.13-cpu")
     lock, told = locks.read(cell, "base"), describe("2.13-cpu")
-    files = runtime.files(told, lock)
+    files = runtime.files(told, lock, [{"cell": "2.10-cu128"}])
     assert set(files) == {"etc/torchstrata/image.json", "etc/torchstrata/constraints.txt"}
-    assert json.loads(files["etc/torchstrata/image.json"]) == {"labels": dict(told.labels), "packages": {pin.name: pin.version for pin in lock.pins}}
+    packages = {pin.name: pin.version for pin in lock.pins}
+    assert json.loads(files["etc/torchstrata/image.json"]) == {"labels": dict(told.labels), "packages": packages, "alternatives": [{"cell": "2.10-cu128"}]}
     assert told.env["PIP_CONSTRAINT"] == told.env["UV_CONSTRAINT"] == "/etc/torchstrata/constraints.txt"
+
+
+def test_alternatives_are_other_wheels_of_the_same_or_an_older_torch():
+    """An image names cells that a host may need instead; a newer torch in the matrix changes no older image."""
+    found = {row["cell"]: row for row in runtime.alternatives(MATRIX, cell_of("2.8-cu121"))}
+    assert "2.8-cu126" in found
+    assert not {"2.8-cu121", "2.8-cu128", "2.15-cu132"} & found.keys()
+    assert found["2.4-cu121"]["cuda"] == "12.1"
+    assert found["2.4-cu121"]["architectures"] == list(cell_of("2.4-cu121").facts.architectures)
+
+
+def test_what_image_json_lists_is_what_the_start_reads(tmp_path):
+    """An old GPU gets the name of an image of the matrix that has code for it, of the same flavour."""
+    cell = cell_of("2.15-cu132")
+    told = describe("2.15-cu132", "ssh")
+    path = tmp_path / "image.json"
+    path.write_text(runtime.files(told, locks.read(cell, "ssh"), runtime.alternatives(MATRIX, cell))["etc/torchstrata/image.json"])
+    fix = gpu.judge_driver((12, 8), facts.read(path)).fix
+    assert "use pytorch-cuda:2.10-cu128-ssh or pytorch-cuda:2.8-cu121-ssh" in fix

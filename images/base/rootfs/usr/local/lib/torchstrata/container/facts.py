@@ -16,7 +16,8 @@ class Facts(NamedTuple):
     :param cuda: CUDA version of its torch, such as ``(12, 8)``; empty for a CPU image.
     :param driver_floor: oldest driver, such as ``525.60.13``.
     :param architectures: GPU generations its torch has code for, such as ``((7, 0), (7, 5))``.
-    :param others: other images of the same matrix.
+    :param others: other cells of the same matrix.
+    :param flavour: the image's own flavour, which its users want of another cell, too.
     """
 
     cell: str
@@ -25,6 +26,7 @@ class Facts(NamedTuple):
     driver_floor: str
     architectures: tuple[tuple[int, ...], ...]
     others: tuple[Facts, ...] = ()
+    flavour: str = ""
 
 
 def read(path: Path = IMAGE) -> Facts | None:
@@ -58,4 +60,5 @@ def _facts(row: dict[str, Any], others: Any = ()) -> Facts:
         driver_floor=row.get("driver_floor") or "",
         architectures=tuple(map(architecture, names)),
         others=tuple(_facts(other) for other in others),
+        flavour=row.get("flavour") or "",
     )

@@ -98,7 +98,7 @@ def judge_driver(supported: tuple[int, int], facts: Facts) -> Problem | None:
     """
     if not facts.cuda or supported[0] >= facts.cuda[0]:
         return None
-    fitting = [other for other in facts.others if not other.cuda or other.cuda[0] <= supported[0]]
+    fitting = [other for other in facts.others if other.cuda and other.cuda[0] <= supported[0]]
     return Problem(
         f"the driver of this host supports CUDA {_dotted(supported)}, but {facts.cell} needs CUDA {facts.cuda[0]}.0 (driver {facts.driver_floor})",
         f"{_instead(fitting, facts) or f'use an image for CUDA {_dotted(supported)} or older'}, or install driver {facts.driver_floor} or newer on the host",
@@ -127,7 +127,8 @@ def served(device: tuple[int, ...], architectures: Iterable[tuple[int, ...]]) ->
 def _instead(fitting: list[Facts], facts: Facts) -> str:
     """Name the images that fit, those of the same torch first, then the newest."""
     best = sorted(fitting, key=lambda other: (other.torch != facts.torch, tuple(-part for part in _version(other))))
-    return f"use {' or '.join(f'pytorch-cuda:{other.cell}' for other in best[:2])}" if best else ""
+    suffix = f"-{facts.flavour}" if facts.flavour else ""
+    return f"use {' or '.join(f'pytorch-cuda:{other.cell}{suffix}' for other in best[:2])}" if best else ""
 
 
 def _version(other: Facts) -> tuple[int, ...]:
