@@ -67,7 +67,9 @@ def test_facts_layer_holds_what_the_runtime_tells(builder, composed):
     layer = composed[0].image.layers[-1]
     with builder.store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
         files = {member.name: (member.uid, member.mode, json.load(archive.extractfile(member))) for member in archive if member.name.endswith(".json")}
-    assert files == {f"{runtime.ETC}/image.json": (0, 0o644, {"labels": config(composed[0])["config"]["Labels"], "packages": {}})}
+    others = runtime.alternatives(builder.matrix, composed[0].plan.cell)
+    told = {"labels": config(composed[0])["config"]["Labels"], "packages": {}, "alternatives": others}
+    assert files == {f"{runtime.ETC}/image.json": (0, 0o644, told)}
 
 
 def test_composing_twice_gives_the_same_bytes(builder, composed):
