@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import mounted, until
+
+from tests.images.boxes import mounted, until
 
 SERVER = """
 import http.server, ssl

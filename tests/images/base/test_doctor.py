@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import READY
+
+from tests.images.boxes import READY
 
 
 @pytest.fixture(scope="module")

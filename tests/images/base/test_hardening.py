@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import READY, SSH_READY
+
+from tests.images.boxes import READY, SSH_READY
 
 LOCKED = {
     "read-only": {"read_only": True, "tmpfs": {"/tmp": "mode=1777"}},

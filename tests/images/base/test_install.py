@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import mounted
-from test_users import make_wheel
+
+from tests.images.boxes import mounted
+from tests.images.wheel import make_wheel
 
 TORCH = "python -c 'import torch; print(torch.__version__.partition(\"+\")[0])'"
 

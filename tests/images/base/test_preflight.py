@@ -6,8 +6,9 @@ import json
 import tarfile
 
 import pytest
-from conftest import CLIENTS, mounted
 from docker.types import Ulimit
+
+from tests.images.boxes import CLIENTS, mounted
 
 QUIET = ("work will be lost", "memory may be locked")
 """Lines about the machine that the tests run on."""

@@ -7,7 +7,8 @@ import threading
 import time
 
 import pytest
-from conftest import READY, mounted, until
+
+from tests.images.boxes import READY, mounted, until
 
 TOKEN = "t0ken"
 

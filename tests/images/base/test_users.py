@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import zipfile
 
 import pytest
-from conftest import READY, mounted
+
+from tests.images.boxes import READY, mounted
+from tests.images.wheel import make_wheel
 
 WHO = "id -u; id -g; id -un; echo $HOME; touch $HOME/probe && echo writable"
 
@@ -111,22 +112,6 @@ def test_other_groups_get_advice(start):
     box = start("true", user="12345:12345")
     box.ended()
     assert "pip cannot install as 12345:12345: use --user 12345:0 or --group-add 0" in box.errors
-
-
-def make_wheel(directory, *, name="probe", version="1", requires=""):
-    """Write the smallest wheel there is."""
-    info = f"{name}-{version}.dist-info"
-    needs = f"Requires-Dist: {requires}\n" if requires else ""
-    files = {
-        f"{name}.py": "",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
-    with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-        for path, content in files.items():
-            wheel.writestr(path, content)
-    directory.chmod(0o755)
 
 
 def test_mounted_home_is_seeded(start, workspace):

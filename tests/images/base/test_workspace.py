@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import READY, mounted
+
+from tests.images.boxes import READY, mounted
 
 NAMES = {"checkpoints", "data", "logs", "plots"}
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import READY, mounted, until
+
+from tests.images.boxes import READY, mounted, until
 
 TOKEN = "a-token-of-mine"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import READY, ssh_options, until
+
+from tests.images.boxes import READY, ssh_options, until
 
 VALUES = {
     "PLAIN": "plain",

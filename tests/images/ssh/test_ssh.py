@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import READY, SSH_READY, mounted, ssh_options, until
+
+from tests.images.boxes import READY, SSH_READY, mounted, ssh_options, until
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import socket
 import time
 from functools import partial
 
-from conftest import READY, until
+from tests.images.boxes import READY, until
 
 
 def banner(address):

@@ -1,0 +1,138 @@
+"""Containers under test: starting, using and removing them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+import docker.errors
+import docker.models.containers
+
+CLIENTS: Final = Path(__file__).parent / "clients"
+PATIENCE: Final = 40.0
+"""Seconds until something that takes a moment counts as not happening; machines of CI are slow."""
+
+READY: Final = "JupyterLab is ready"
+SSH_READY: Final = "SSH is ready"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Box:
+    """A container under test."""
+
+    def __init__(self, container: docker.models.containers.Container) -> None:
+        self.container = container
+
+    @property
+    def address(self) -> str:
+        """Its address on the engine's network."""
+        self.container.reload()
+        networks = self.container.attrs["NetworkSettings"]["Networks"]
+        return str(next(iter(networks.values()))["IPAddress"])
+
+    @property
+    def log(self) -> str:
+        """Everything that it has printed."""
+        return self.container.logs().decode(errors="replace")
+
+    @property
+    def errors(self) -> str:
+        """What it has printed on standard error: the lines of its start."""
+        return self.container.logs(stdout=False).decode(errors="replace")
+
+    @property
+    def token(self) -> str:
+        """The token that its log shows."""
+        return self.log.split("?token=")[1].split()[0]
+
+    def run(self, *command: str, user: str = "", env: dict[str, str] | None = None, stdin: bytes | None = None) -> Result:
+        """Run a command in it, as ``docker exec`` does."""
+        if stdin is not None:
+            self.put("/tmp/stdin", stdin)
+            command = ("sh", "-c", 'exec "$@" </tmp/stdin', "sh", *command)
+        status, (out, err) = self.container.exec_run(list(command), user=user, environment=env, demux=True)
+        return Result(status, (out or b"").decode(errors="replace"), (err or b"").decode(errors="replace"))
+
+    def put(self, path: str, content: bytes, *, mode: int = 0o644, owner: int = 1000) -> None:
+        """Write a file into it."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            member = tarfile.TarInfo(Path(path).name)
+            member.size, member.mode, member.uid = len(content), mode, owner
+            archive.addfile(member, io.BytesIO(content))
+        self.container.put_archive(str(Path(path).parent), buffer.getvalue())
+
+    def wait_for(self, text: str, *, seconds: float = PATIENCE) -> str:
+        """Return the log once it contains ``text``."""
+        until(lambda: text in self.log or not self.alive, seconds)
+        assert text in self.log, f"{text!r} is not in the log:\n{self.log}"
+        return self.log
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        self.container.reload()
+        return str(self.container.status) in {"created", "running"}
+
+    def ended(self, *, seconds: float = PATIENCE) -> int:
+        """Wait for its end and return its exit status."""
+        return int(self.container.wait(timeout=seconds)["StatusCode"])
+
+
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
+    """Wait until ``condition`` holds; return whether it came to that."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@contextlib.contextmanager
+def starting(engine: docker.DockerClient, image: str, labels: Mapping[str, str]) -> Iterator[Callable[..., Box]]:
+    """Give a function that starts containers, and remove them all at the end.
+
+    :param labels: by which containers are found when whoever started them could not remove them.
+    """
+    boxes: list[Box] = []
+
+    def start(*command: str, **options: Any) -> Box:
+        options = {"shm_size": "256m", "user": "1000:0", "labels": dict(labels)} | options
+        container = engine.containers.create(options.pop("image", image), list(command) or None, **options)
+        boxes.append(Box(container))
+        container.start()
+        return boxes[-1]
+
+    try:
+        yield start
+    finally:
+        for box in boxes:
+            with contextlib.suppress(docker.errors.NotFound):
+                box.container.remove(force=True, v=True)
+
+
+def ssh_options(key: str = "good") -> tuple[str, ...]:
+    """Return options of ssh, scp and sftp that need no answer from a person."""
+    settings = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=5")
+    return ("-i", f"/tmp/{key}", *(word for setting in settings for word in ("-o", setting)))
+
+
+def mounted(directory: Path, target: str = "/workspace", mode: str = "rw") -> dict[str, dict[str, str]]:
+    """Return the ``volumes`` option that mounts ``directory``."""
+    return {str(directory): {"bind": target, "mode": mode}}
