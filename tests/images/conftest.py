@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import shlex
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ MARKERS = {
     "vision": "applies to cells with torchvision only",
     "container": "needs a container, not just a machine",
 }
-RUN_PROBE = 'd=$(mktemp -d) && trap "rm -rf $d" EXIT && printf %s "$1" | base64 -d >"$d/$2" && f=$d/$2 && shift 2 && "$@" "$f"'
+RUN_PROBE = f'd=$(mktemp -d) && trap "rm -rf $d" EXIT && printf %s "$1" | base64 -d >"$d/$2" && f=$d/$2 && shift 2 && {PYTHON} "$f" "$@"'
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -187,8 +188,9 @@ def probe(host: Host) -> Callable[..., Any]:
 
     def run(name: str, *arguments: str, env: dict[str, str] | None = None) -> Any:
         script = base64.b64encode((HERE / "probes" / f"{name}.py").read_bytes()).decode()
-        words = ("sh", "-c", RUN_PROBE, "sh", script, f"{name}.py", "env", *(f"{key}={value}" for key, value in (env or {}).items()))
-        done = host.run(" ".join(["%s"] * (len(words) + 2)), *words, PYTHON, *arguments)
+        variables = (f"{key}={value}" for key, value in (env or {}).items())
+        words = ("env", *variables, "sh", "-c", RUN_PROBE, "sh", script, f"{name}.py", *arguments)
+        done = host.run(shlex.join(words))
         assert done.rc == 0, f"probe {name} failed with status {done.rc}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         return json.loads(done.stdout)
 
