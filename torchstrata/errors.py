@@ -100,3 +100,27 @@ class CommandError(TorchstrataError):
     """A program that was started failed, or is not installed."""
 
     code = 21
+
+
+class RegistryError(TorchstrataError):
+    """A registry cannot be reached, refuses what it was asked, or answers what it must not."""
+
+    code = 30
+
+
+class RegistryAuthError(RegistryError):
+    """A registry wants credentials that there are not, or does not accept or allow those that there are."""
+
+    code = 31
+
+
+class ImmutableTagError(RegistryError):
+    """A tag that never moves already points to something else."""
+
+    code = 32
+
+
+class AbsentError(RegistryError):
+    """A registry does not have what was asked for."""
+
+    code = 33
