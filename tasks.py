@@ -51,6 +51,12 @@ def lock(  # flags of the command line
     cli.lock(_globs(cells), kind, exclude_newer)
 
 
+@task(positional=_cells_of("sizes"), help={"cells": CELLS, "write": "record the layers' sizes, and print what to write into matrix.yaml"})
+def sizes(_: Context, cells: str | None = None, write: bool = False) -> None:  # noqa: FBT001, FBT002  # a flag of the command line
+    """Show what images in the engine weigh, compressed, and their budgets."""
+    cli.sizes(_globs(cells), write=write)
+
+
 @task(help={"prune": "remove parts, those unused longest first", "days": "only what was not used for so many days", "max-gb": "only until it is this small"})
 def cache(_: Context, prune: bool = False, days: float = -1.0, max_gb: float = -1.0) -> None:  # noqa: FBT001, FBT002
     """Show the content store (size, age), or prune it."""

@@ -107,6 +107,12 @@ def cache(*, prune: bool, older_than: float | None, max_gb: float | None) -> Non
         _verbs().cache(prune=prune, older_than=older_than, max_gb=max_gb)
 
 
+def sizes(globs: Sequence[str], *, write: bool) -> None:
+    """Print what the images of the cells that match weigh, or take it as what they weigh."""
+    with guarded():
+        _verbs().weigh(globs, write=write)
+
+
 def engine() -> None:
     """Make an engine available, and say what was done."""
     with guarded():

@@ -69,6 +69,7 @@ class Cell:
     :param wheels: the build that serves it, such as ``cu128``.
     :param companions: pins of what is installed beside torch, such as ``torchvision==0.23.0``.
     :param named: ``v<torch>`` means this cell.
+    :param sizes: flavour and compressed bytes that its image may have; empty if nobody has measured the row.
     """
 
     torch: str
@@ -78,6 +79,7 @@ class Cell:
     companions: tuple[str, ...]
     is_default_os: bool
     named: bool
+    sizes: tuple[tuple[str, int], ...] = ()
 
     @property
     def short(self) -> str:
@@ -243,6 +245,12 @@ def _system(name: str, raw: schema.System) -> OperatingSystem:
     return OperatingSystem(id=name, **msgspec.structs.asdict(raw))
 
 
+def _bytes(size: str) -> int:
+    """Return what ``3.92 GB`` means."""
+    number, _, unit = size.partition(" ")
+    return round(float(number) * {"MB": 1e6, "GB": 1e9}[unit])
+
+
 def _cells(row: schema.Row, systems: Mapping[str, OperatingSystem]) -> tuple[Cell, ...]:
     companions = validation.companions(row)
     return tuple(
@@ -254,6 +262,7 @@ def _cells(row: schema.Row, systems: Mapping[str, OperatingSystem]) -> tuple[Cel
             companions=companions,
             is_default_os=name == row.os[0],
             named=row.default and name == row.os[0],
+            sizes=tuple((flavour, _bytes(size)) for flavour, size in row.sizes.items()),
         )
         for name in row.os
     )

@@ -16,6 +16,7 @@ Compiler = Annotated[str, msgspec.Meta(pattern=r"^g\+\+-[0-9]+$", examples=["g++
 Companion = Annotated[
     str, msgspec.Meta(pattern=r"^(torchvision|torchaudio)(==[0-9.]+)?$", description="A package that follows torch; its version comes from the facts.")
 ]
+Size = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)? (MB|GB)$", description="Compressed, in powers of ten.", examples=["3.92 GB"])]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -53,6 +54,7 @@ class Row(Raw, frozen=True, kw_only=True):
     serves: Annotated[Variant | None, msgspec.Meta(description="CUDA of the hosts it is offered for, if not the wheels' own.")] = None
     default: Annotated[bool, msgspec.Meta(description="The row that v<torch> names.")] = False
     companions: Annotated[tuple[Companion, ...] | None, msgspec.Meta(description="Instead of torchvision and torchaudio.")] = None
+    sizes: Annotated[dict[Name, Size], msgspec.Meta(description="What the image of each flavour may weigh; a test fails above 5 % more.")] = {}
 
     @property
     def short(self) -> str:

@@ -4,6 +4,7 @@
 ``blobs/sha256/HEX``   layer blobs and other content; the name is the digest
 ``parts/ID.json``      what was made from the inputs that ``ID`` identifies
 ``listings/HEX``       the paths of a layer, by the digest of its tar
+``inspections/``       what :mod:`torchstrata.inspection` saw in layers
 ``wheels/``            downloads, complete and partial; see :mod:`torchstrata.wheels`
 ``locks/``             one lock per identity, so that one maker works and others wait
 ``tmp/NAME/``          what a living process has not finished; ``tmp/NAME.lock`` is held by it
@@ -45,6 +46,9 @@ from torchstrata.tarball import LayerWriter, entries
 
 FORMAT: Final = 1
 """Raise it when the bytes of any part change for the same inputs."""
+
+INSPECTIONS: Final = "inspections"
+"""Directory of what was seen in layers; it costs kilobytes, and pruning takes it away."""
 
 CACHE_VARIABLE: Final = "TORCHSTRATA_CACHE"
 
@@ -169,6 +173,11 @@ class Store:
         finally:
             guard.release()
 
+    def layers(self) -> Mapping[str, Layer]:
+        """Return every layer whose blob is here, by diff ID."""
+        parts = [self._read(path) for path in (self.root / "parts").glob("*.json")]
+        return {layer.diff_id: layer for part in parts for layer in part.layers if self._intact(layer.digest, layer.size, verify=False)}
+
     def _complete(self, part: Part, *, verify: bool) -> bool:
         sizes = {layer.digest: layer.size for layer in part.layers}
         listed = all(self._listing(layer.diff_id).exists() for layer in part.layers)
@@ -212,8 +221,8 @@ class Store:
         sink = _Sink(self.scratch())
         try:
             with blob.open("rb") as file:
-                tee = _Reader(file, sink.write)
-                tar = _Reader(codecs.decompressor(tee, media_type))
+                tee = HashingReader(file, sink.write)
+                tar = HashingReader(codecs.decompressor(tee, media_type))
                 listed = tuple(entries(tar))
                 tar.drain()
                 tee.drain()
@@ -365,6 +374,7 @@ class Store:
             for doomed in chosen:
                 self._part(doomed).unlink()
             self._collect()
+            shutil.rmtree(self.root / INSPECTIONS, ignore_errors=True)
             for path in _older(self.downloads, older_than):
                 path.unlink()
         return before - _bytes(self.root)
@@ -425,7 +435,7 @@ class _Sink:
         self.path.unlink(missing_ok=True)
 
 
-class _Reader(io.RawIOBase):
+class HashingReader(io.RawIOBase):
     """A stream that hashes and counts what is read from another, and hands it on."""
 
     def __init__(self, stream: Readable, copy: Callable[[bytes], None] = lambda _: None) -> None:
@@ -448,9 +458,11 @@ class _Reader(io.RawIOBase):
         return data
 
     def readable(self) -> bool:
+        """Tell that it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Read into a buffer."""
         view = memoryview(buffer)
         data = self.read(len(view))
         view[: len(data)] = data

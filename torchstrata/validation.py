@@ -31,6 +31,7 @@ def check(raw: schema.MatrixFile) -> tuple[str, ...]:
         _check_origin(name, system)
     for row in raw.rows:
         _check_row(row, raw.systems)
+        _check_sizes(row, raw.flavours)
     _check_duplicates(raw.rows)
     _check_defaults(raw.rows)
     _check_builds(raw.rows)
@@ -98,6 +99,12 @@ def _check_row(row: schema.Row, systems: Mapping[str, schema.System]) -> None:
         if name not in systems:
             raise MatrixError(f"row {row.short}: unknown OS {name}", fix=f"use one of {', '.join(systems)}")
         _check_system(row, name, systems[name])
+
+
+def _check_sizes(row: schema.Row, flavours: Mapping[str, schema.Flavour]) -> None:
+    for name in row.sizes:
+        if name not in flavours:
+            raise MatrixError(f"row {row.short}: sizes of an unknown flavour {name}", fix=f"use {', '.join(flavours)}")
 
 
 def _check_serves(row: schema.Row) -> None:

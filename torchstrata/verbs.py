@@ -11,7 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from torchstrata import bootstrap, compat, disk, layout, locks, matrix, osparts, progress, toolchain
+from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, osparts, progress, sizes, toolchain
 from torchstrata import engine as engines
 from torchstrata import plan as plans
 from torchstrata.build import Builder, Composed
@@ -178,6 +178,23 @@ def cache(*, prune: bool, older_than: float | None, max_gb: float | None) -> Non
         view.add_row(kept.title, progress.size(kept.size), f"{kept.age / 86400:.1f} days ago")
     console.print(view)
     console.print(f"{progress.size(usage.size)} in {store.root}, of it downloads {progress.size(usage.downloads)}")
+
+
+def weigh(globs: Sequence[str], *, write: bool) -> None:
+    """Print size and budget of every image of the cells that match; all their flavours must be in the engine.
+
+    :param write: record what their layers weigh, and print what to write into ``matrix.yaml``.
+    """
+    table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
+    view = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False)
+    for cell in matrix.select(table, *globs):
+        found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}", client, store) for flavour in table.flavours}
+        for flavour, image in found.items():
+            view.add_row(f"{cell.id}-{flavour}", progress.size(image.size), progress.size(allowed) if (allowed := sizes.budget(cell, flavour)) else "none")
+        if write:
+            sizes.record(cell, sizes.weigh(cell, (layer.weight for layer in list(found.values())[-1].layers)))
+            console.print(f"{cell.short}: {sizes.line({flavour: image.size for flavour, image in found.items()})}", highlight=False)
+    console.print(view)
 
 
 def engine() -> None:
