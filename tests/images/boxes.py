@@ -22,6 +22,15 @@ PATIENCE: Final = 40.0
 READY: Final = "JupyterLab is ready"
 SSH_READY: Final = "SSH is ready"
 
+LOCKED: Final[dict[str, dict[str, Any]]] = {
+    "read-only": {"read_only": True, "tmpfs": {"/tmp": "mode=1777"}},
+    "no capabilities": {"cap_drop": ["ALL"]},
+    "no new privileges": {"security_opt": ["no-new-privileges"]},
+    "no network": {"network_mode": "none"},
+}
+LOCKED["all at once"] = {name: value for options in list(LOCKED.values()) for name, value in options.items()}
+"""Options of containers on locked-down hosts: every restriction that a policy may ask for."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -102,6 +111,13 @@ def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def stopping(box: Box) -> float:
+    """Stop the container and return how many seconds that took."""
+    begin = time.monotonic()
+    box.container.stop(timeout=10)
+    return time.monotonic() - begin
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def mirror(start_shared, certificates):
 USES = {
     "curl": "curl -sSf https://mirror:4443/",
     "git": "git ls-remote https://mirror:4443/repo.git",
-    "requests": "python -c \"import requests; requests.get('https://mirror:4443/').raise_for_status()\"",
+    "requests": "python -c \"from pip._vendor import requests; requests.get('https://mirror:4443/').raise_for_status()\"",
     "pip": "! pip download --retries 0 --no-deps --index-url https://mirror:4443/simple/ probe 2>&1 | grep -iE 'ssl|certificate'",
     "uv": "uv pip install --index-url https://mirror:4443/simple/ probe 2>&1 | grep -iE 'no (versions|solution)'",
     "urllib": "python -c \"import urllib.request; urllib.request.urlopen('https://mirror:4443/')\"",

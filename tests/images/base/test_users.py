@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.images.boxes import READY, mounted
+from tests.images.boxes import mounted
 from tests.images.wheel import make_wheel
 
 WHO = "id -u; id -g; id -un; echo $HOME; touch $HOME/probe && echo writable"
@@ -48,15 +48,6 @@ def test_user_that_is_not_a_number(image):
     done = subprocess.run(["docker", "run", "--rm", "--user", "nobody-here", image, "true"], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "nobody-here" in done.stderr
-
-
-def test_root_adopts_the_owner_of_the_workspace(start, workspace):
-    """Started as root, services run as the owner of the mounted directory, no root process is left, files are the owner's."""
-    box = start(user="root", volumes=mounted(workspace, "/root/workspace"))
-    box.wait_for(READY)
-    rows = [line.split()[:3] for line in box.run("ps", "-eo", "uid,ppid,pid", "--no-headers").out.splitlines()]
-    assert {uid for uid, parent, process in rows if parent != "0" or process == "1"} == {"1234"}  # what the engine runs in it, such as the probe, is its own
-    assert {(workspace / name).stat().st_uid for name in ("checkpoints", "logs", "plots", "data")} == {1234}
 
 
 def test_root_becomes_dev_where_the_engine_made_the_directory(start, tmp_path):

@@ -13,14 +13,7 @@ def box(start):
     return start("sleep", "infinity", tmpfs={"/workspace": "mode=1777"}, shm_size="1g")
 
 
-@pytest.fixture
-def vision(box):
-    """Skip where the image has no torchvision, as those without CUDA."""
-    if box.run("python", "-c", "import torchvision").status:
-        pytest.skip("this image has no torchvision")
-
-
-@pytest.mark.usefixtures("vision")
+@pytest.mark.vision
 def test_resnet50(box):
     """ResNet-50 classifies four images; without a network one line says that the weights are left out."""
     done = box.run("python", f"{EXAMPLES}/resnet50_inference.py")
@@ -39,7 +32,7 @@ def test_ddp_trains_and_resumes(box):
     assert box.run("test", "-s", "/workspace/checkpoints/ddp.pt").status == 0
 
 
-@pytest.mark.usefixtures("vision")
+@pytest.mark.vision
 def test_notebook_and_its_export(box):
     """The notebook runs from top to bottom, leaves model, logs and plots, and becomes HTML and PDF."""
     run = [

@@ -125,17 +125,6 @@ def test_port(start, client):
     assert box.run("torchstrata-health").status == 0
 
 
-def test_taken_port(start, public_key, engine):
-    """A taken port is named in one line; SSH works; the probe names Jupyter as down."""
-    other = start("/usr/bin/python3", "-m", "http.server", "8888")
-    until(lambda: other.run("curl", "-s", "http://127.0.0.1:8888").status == 0)
-    box = start(environment={"SSH_PUBLIC_KEY": public_key}, network_mode=f"container:{other.container.id}")
-    log = box.wait_for("SSH is ready")
-    assert log.count("jupyter does not start: port 8888 is taken - set JUPYTER_PORT") == 1
-    probe = box.run("torchstrata-health")
-    assert (probe.status, probe.out.splitlines()) == (1, ["jupyter: port 8888 is taken", "ssh: up"])
-
-
 def test_tls(start, client, tmp_path):
     """With a certificate the server speaks TLS only; probe and URL follow."""
     make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=lab -keyout /tmp/key.pem -out /tmp/cert.pem 2>/dev/null"
@@ -148,12 +137,6 @@ def test_tls(start, client, tmp_path):
     assert status(client, f"https://{box.address}:8888/api") == "200"
     assert status(client, f"http://{box.address}:8888/api") != "200"
     assert box.run("torchstrata-health").status == 0
-
-
-def test_unreadable_certificate(start, public_key):
-    """Without its certificate Jupyter does not fall back to plain text; SSH works."""
-    box = start(environment={"JUPYTER_CERT_FILE": "/missing.pem", "SSH_PUBLIC_KEY": public_key})
-    assert "jupyter does not start: its certificate file /missing.pem cannot be read" in box.wait_for("SSH is ready")
 
 
 def test_nothing_can_run(start):

@@ -1,0 +1,17 @@
+"""Services on locked-down hosts."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.images.boxes import LOCKED, READY, SSH_READY
+
+
+@pytest.mark.parametrize("restriction", LOCKED)
+@pytest.mark.parametrize("user", ["1000:0", "12345:0"])
+def test_services(start, public_key, restriction, user):
+    """Jupyter and SSH work, and the probe finds them up."""
+    box = start(user=user, environment={"SSH_PUBLIC_KEY": public_key}, **LOCKED[restriction])
+    box.wait_for(READY)
+    box.wait_for(SSH_READY)
+    assert box.run("torchstrata-health").out.splitlines() == ["jupyter: up", "ssh: up"]
