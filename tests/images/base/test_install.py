@@ -23,9 +23,8 @@ def index(tmp_path_factory):
 @pytest.mark.parametrize("request_", ["--upgrade torch", "torch==99.0", "greedy"])
 def test_torch_stays(start, index, tool, request_):
     """Whoever asks for another torch, directly or through a package, is refused with the reason, and torch stays."""
-    script = (
-        f"before=$({TORCH}); {tool} --no-index --find-links /wheels {request_} >/tmp/said 2>&1; echo $? $([ "$before" = "$({TORCH})" ] && echo same); cat /tmp/said"
-    )
+    asked = f"{tool} --no-index --find-links /wheels {request_} >/tmp/said 2>&1"
+    script = f'before=$({TORCH}); {asked}; echo $? $([ "$before" = "$({TORCH})" ] && echo same); cat /tmp/said'
     box = start("bash", "-c", script, volumes=mounted(index, "/wheels", "ro"))
     box.ended(seconds=120)
     said = box.container.logs(stderr=False).decode()
