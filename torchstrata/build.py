@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torchstrata import compose, runtime, source
 from torchstrata import store as stores
-from torchstrata.archive import Loadable
+from torchstrata.archive import Loadable, OpenBlob
 from torchstrata.codec import Codec
 from torchstrata.compose import Image, Section
 from torchstrata.engine import Engine
@@ -42,6 +42,7 @@ class Builder:
 
     :param locked: refuse OS packages of other versions than the lock's.
     :param engine: where images are loaded; ``None`` to compose them only.
+    :param open_blob: finds blobs to load; the store's if ``None``.
     """
 
     matrix: Matrix
@@ -50,6 +51,7 @@ class Builder:
     reporter: Reporter
     engine: Engine | None = None
     locked: bool = False
+    open_blob: OpenBlob | None = None
 
     def build(self, plan: Plan) -> tuple[Composed, ...]:
         """Make what is missing, compose every image, and load them, cell by cell.
@@ -110,5 +112,5 @@ class Builder:
             yield None
             return
         step = self.reporter.step("load", f"into the engine ({self.engine.store} image store)")
-        with step as progress, self.engine.loading(self.store.open_blob, progress.advance) as loading:
+        with step as progress, self.engine.loading(self.open_blob or self.store.open_blob, progress.advance) as loading:
             yield loading

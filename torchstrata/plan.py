@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,6 +105,10 @@ class Plan:
         """Return the items that the store lacks."""
         return tuple(item for item in self.items() if item.part is None)
 
+    def filled(self, found: Mapping[str, Part]) -> Plan:
+        """Return the plan with parts, by identity, that were found elsewhere."""
+        return Plan(images=tuple(replace(image, items=tuple(_with(item, found) for item in image.items)) for image in self.images))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Planner:
@@ -166,6 +170,10 @@ class Planner:
 
     def _item(self, identity: str, title: str, source: Source) -> Item:
         return Item(identity=identity, title=title, source=source, part=self.store.find(identity))
+
+
+def _with(item: Item, found: Mapping[str, Part]) -> Item:
+    return replace(item, part=item.part or found.get(item.identity))
 
 
 def table(plan: Plan) -> Table:

@@ -138,17 +138,25 @@ class Store:
 
         :param verify: read the blobs and compare digests, not sizes alone.
         """
-        try:
-            part = msgspec.json.decode(self._part(identity).read_bytes(), type=Part)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return None
-        return part if self._complete(part, verify=verify) else None
+        part = self.known(identity)
+        return part if part and self._complete(part, verify=verify) else None
 
     def remember(self, identity: str, part: Part) -> None:
         """Record that the inputs of ``identity`` make ``part``."""
         if not self._complete(part, verify=False):
             raise StoreError(f"part {part_title(part)} lacks blobs", fix=f"something removes files below {self.root} while builds run: end it, and build again")
+        self.note(identity, part)
+
+    def note(self, identity: str, part: Part) -> None:
+        """Record a part that somebody else keeps: :meth:`find` returns it once its blobs are here too."""
         self._write(self._part(identity), msgspec.json.format(msgspec.json.encode(part)))
+
+    def known(self, identity: str) -> Part | None:
+        """Return what is recorded for an identity, whether or not the blobs are here."""
+        try:
+            return msgspec.json.decode(self._part(identity).read_bytes(), type=Part)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
 
     def touch(self, *identities: str) -> None:
         """Mark parts as used now, so that :meth:`prune` takes them last."""
@@ -269,6 +277,14 @@ class Store:
         except (FileNotFoundError, msgspec.DecodeError) as error:
             path.unlink(missing_ok=True)
             raise StoreError(f"the listing of layer {diff_id} is missing or damaged in {self.root}", fix="build again: it is made anew") from error
+
+    def has_listing(self, diff_id: str) -> bool:
+        """Return whether the paths of a layer are known here."""
+        return self._listing(diff_id).exists()
+
+    def keep_listing(self, diff_id: str, entries: Collection[Entry]) -> None:
+        """Take in the paths of a layer whose blob is somewhere else."""
+        self._list(diff_id, entries)
 
     def _commit(self, sink: _Sink, digest: str | None = None) -> str:
         found = sink.close()

@@ -144,7 +144,7 @@ def _install(path: Path, destination: Destination) -> None:
 
 
 def _aside(stratum: Stratum, into: Store, codec: Codec) -> Aside:
-    part = into.find(stratum.identity(codec))
+    part = into.known(stratum.identity(codec))  # its layer may be in a registry only
     if part is None:
         raise StoreError(f"{stratum.title} must be made before what needs it", fix="report this: the order of the build is wrong")
     return msgspec.json.decode(into.open_blob(part.extras[ASIDE]).read_bytes(), type=Aside)
