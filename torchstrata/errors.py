@@ -102,6 +102,42 @@ class CommandError(TorchstrataError):
     code = 21
 
 
+class VerificationError(TorchstrataError):
+    """An image failed a test, or a test that must run did not."""
+
+    code = 22
+
+
+class NoImageError(TorchstrataError):
+    """The engine has no such image."""
+
+    code = 23
+
+
+class EvidenceError(TorchstrataError):
+    """There is no record that an image passed its tests, or it cannot be relied on."""
+
+    code = 24
+
+
+class NoGpuError(TorchstrataError):
+    """Tests that need a GPU were asked for where there is none."""
+
+    code = 25
+
+
+class EngineLostError(TorchstrataError):
+    """The engine died while an image was tested."""
+
+    code = 26
+
+
+class ContainerError(TorchstrataError):
+    """Containers of an image cannot be started, or end at once."""
+
+    code = 27
+
+
 class RegistryError(TorchstrataError):
     """A registry cannot be reached, refuses what it was asked, or answers what it must not."""
 
