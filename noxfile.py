@@ -1,14 +1,17 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
+#   "cyclonedx-python-lib==11.12.0",
 #   "docker==7.2.0",
 #   "filelock==4.2.12",
 #   "httpx2==2.16.2",
 #   "installer==1.1.0",
 #   "invoke==3.0.3",
 #   "isal==1.9.1",
+#   "license-expression==30.4.4",
 #   "msgspec==0.22.0",
 #   "nox==2026.10.20",
+#   "packageurl-python==0.17.6",
 #   "packaging==26.3",
 #   "platformdirs==4.14.7",
 #   "python-debian==1.1.1",
@@ -53,9 +56,20 @@ def _register_build(cell: matrix.Cell, name: str) -> None:
     nox.session(build, name=f"build-{name}", tags=["build", f"torch-{cell.torch}", cell.cuda, cell.os.id], venv_backend="none", default=UNASKED)
 
 
+def _register_push(cell: matrix.Cell, name: str) -> None:
+    """Make the session that pushes ``cell`` under ``name``."""
+
+    def push(session: nox.Session) -> None:
+        cli.push(cell.id, session.posargs)
+
+    push.__doc__ = f"Push the images of {cell.id} to the registry."
+    nox.session(push, name=f"push-{name}", tags=["push"], venv_backend="none", default=UNASKED)
+
+
 for _cell in cli.cells():
     for _name in _cell.names:
         _register_build(_cell, _name)
+        _register_push(_cell, _name)
 
 
 @nox.session(venv_backend="none", default=UNASKED)

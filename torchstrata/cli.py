@@ -27,6 +27,10 @@ class BuildOptions:
     :param locked: refuse OS packages that are not to be had at their locked version.
     :param to: write an OCI image layout there instead of loading the images into an engine.
     :param level: of the codec; its default if ``None``.
+    :param registry: ``HOST[/PATH]`` to look for parts in, and to push to.
+    :param push: push the images.
+    :param load: load them into the engine.
+    :param names: push also under the names that images have in an engine, which moves these tags.
     """
 
     flavour: tuple[str, ...]
@@ -34,6 +38,10 @@ class BuildOptions:
     to: Path | None
     codec: Literal["zstd", "gzip"]
     level: int | None
+    registry: str | None = None
+    push: bool = False
+    load: bool = True
+    names: bool = False
 
 
 @contextmanager
@@ -67,15 +75,34 @@ def cells() -> tuple[Cell, ...]:
 
 def build(cell: str, words: Sequence[str]) -> None:
     """Build the images of a cell; ``words`` are the options that ``nox -s build-CELL -- --help`` lists."""
-    parser = argparse.ArgumentParser(prog=f"nox -s build-{cell} --", description=f"Build the images of {cell}.")
-    parser.add_argument("--flavour", action="append", default=[], help="build this flavour and its parents; more than once for more (default: all)")
-    parser.add_argument("--locked", action="store_true", help="refuse OS packages that are not to be had at their locked version")
+    parser = _build_parser(f"nox -s build-{cell} --", f"Build the images of {cell}.")
     parser.add_argument("--to", metavar="DIRECTORY", type=Path, help="write an OCI image layout there instead of loading the images into an engine")
-    parser.add_argument("--codec", choices=("zstd", "gzip"), default="zstd", help="compression of new layers (default: zstd)")
-    parser.add_argument("--level", type=int, default=None, help="its level (default: 3 for zstd, 6 for gzip)")
+    parser.add_argument("--push", action="store_true", help="push the images to the registry afterwards")
     options = parser.parse_args(words)
     with guarded():
         _verbs().build(cell, BuildOptions(**vars(options) | {"flavour": tuple(options.flavour)}))
+
+
+def push(cell: str, words: Sequence[str]) -> None:
+    """Push the images of a cell, without an engine; ``words`` are the options that ``nox -s push-CELL -- --help`` lists."""
+    options = _build_parser(f"nox -s push-{cell} --", f"Push the images of {cell}; what neither the content store nor the registry has is built.").parse_args(
+        words
+    )
+    with guarded():
+        _verbs().build(cell, BuildOptions(**vars(options) | {"flavour": tuple(options.flavour), "to": None, "push": True, "load": False}))
+
+
+def _build_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Return the options that all builds have."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser.add_argument("--flavour", action="append", default=[], help="build this flavour and its parents; more than once for more (default: all)")
+    parser.add_argument("--locked", action="store_true", help="refuse OS packages that are not to be had at their locked version")
+    parser.add_argument("--codec", choices=("zstd", "gzip"), default="zstd", help="compression of new layers (default: zstd)")
+    parser.add_argument("--level", type=int, default=None, help="its level (default: 3 for zstd, 6 for gzip)")
+    where = "look for parts there, and push there (default: TORCHSTRATA_REGISTRY, then registry: in matrix.yaml, if any)"
+    parser.add_argument("--registry", metavar="HOST[/PATH]", default=None, help=where)
+    parser.add_argument("--names", action="store_true", help="push also under the names that the images have in an engine, which moves these tags")
+    return parser
 
 
 def plan(globs: Sequence[str], *, as_json: bool) -> None:

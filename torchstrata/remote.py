@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -23,24 +27,37 @@ from torchstrata.upload import OnBytes
 VARIABLE: Final = "TORCHSTRATA_REGISTRY"
 
 
-def place(asked: str | None, configured: str | None) -> Place | None:
-    """Return the registry to use: what was asked for, else ``$TORCHSTRATA_REGISTRY``, else what ``matrix.yaml`` names, else none.
+def place(asked: str | None) -> Place | None:
+    """Return the registry to use: what was asked for, else ``$TORCHSTRATA_REGISTRY``, else none.
 
     :raises RegistryError: it is no registry.
     """
-    text = asked or os.environ.get(VARIABLE) or configured
+    text = asked or os.environ.get(VARIABLE)
     return Place.parse(text) if text else None
 
 
-def required(asked: str | None, configured: str | None) -> Place:
+def required(asked: str | None) -> Place:
     """Return the registry to use.
 
     :raises RegistryError: none is known.
     """
-    found = place(asked, configured)
+    found = place(asked)
     if found is None:
-        raise RegistryError("no registry is known to push to", fix=f"give --registry HOST[/PATH], set {VARIABLE}, or write registry: into matrix.yaml")
+        raise RegistryError("no registry is known to push to", fix=f"give --registry HOST[/PATH], or set {VARIABLE}")
     return found
+
+
+class Tally:
+    """Counts bytes from many threads."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._lock = threading.Lock()
+
+    def count(self, more: int) -> None:
+        """Add to the total."""
+        with self._lock:
+            self.total += more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +70,35 @@ class Remote:
     registry: Registry
     repository: str
     shelf: Shelf
+    tally: Tally
 
     @classmethod
-    def open(cls, where: Place, name: str, store: Store, *, verify: Verify = unchecked, on_bytes: OnBytes = nothing) -> Self:
+    def open(cls, where: Place, name: str, store: Store, *, verify: Verify = unchecked) -> Self:
         """Return the registry at ``where`` with the images called ``name``; nothing is asked yet."""
-        registry = Registry(where.host, scheme=where.scheme)
-        shelf = Shelf(registry=registry, repository=where.repository(REPOSITORY), store=store, verify=verify, on_bytes=on_bytes)
-        return cls(registry=registry, repository=where.repository(name), shelf=shelf)
+        registry, tally = Registry(where.host, scheme=where.scheme), Tally()
+        shelf = Shelf(registry=registry, repository=where.repository(REPOSITORY), store=store, verify=verify, on_bytes=tally.count)
+        return cls(registry=registry, repository=where.repository(name), shelf=shelf, tally=tally)
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, where: Place | None, name: str, store: Store) -> Iterator[Self | None]:
+        """Yield the registry at ``where``, if there is one; what is under way ends when the block ends in an exception."""
+        if where is None:
+            yield None
+            return
+        found = cls.open(where, name, store)
+        with found.registry:
+            yield found
+
+    @property
+    def name(self) -> str:
+        """Registry and repository of the images."""
+        return f"{self.registry.host}/{self.repository}"
+
+    @property
+    def downloaded(self) -> int:
+        """Bytes that were read from parts so far."""
+        return self.tally.total
 
     def fill(self, plan: Plan, codec: Codec) -> Plan:
         """Return the plan with the parts that the registry has; what is still to be made finds what it needs in the store.
@@ -78,19 +117,58 @@ class Remote:
         """Bring all layers of images into the store."""
         self.shelf.fetch(layer.digest for one in composed for layer in one.image.layers)
 
-    def push(self, plan: Plan, composed: Sequence[Composed], *, attach: Attach = nothing, on_bytes: OnBytes = nothing) -> PushReport:
-        """Push composed images with their parts; their tags are those that they have in an engine.
+    def publications(self, composed: Sequence[Composed], *, names: bool = False) -> tuple[Publication, ...]:
+        """Return images with their dated tags, which never move: of today, or the last one if the image has not changed since.
+
+        :param names: let them also have the names that they have in an engine, such as ``2.8-cu121-devel``.
+        """
+        tags, today = self.registry.tags(self.repository), dt.datetime.now(dt.UTC).date()
+        return tuple(Publication(image=one.image, tags=(self._dated(one, tags, today), *(_names(one) if names else ()))) for one in composed)
+
+    def _dated(self, one: Composed, tags: Iterable[str], today: dt.date) -> str:
+        known = dated(stem(one), tags)
+        if known:
+            found = self.registry.find(self.repository, known[-1])
+            if found and found.digest == one.image.digest:
+                return known[-1]
+        return following(stem(one), known, today)
+
+    def push(self, plan: Plan, publications: Sequence[Publication], *, attach: Attach = nothing, on_bytes: OnBytes = nothing) -> PushReport:
+        """Push images with the parts that they consist of.
 
         :raises RegistryError: see :meth:`torchstrata.push.Pusher.push`.
         """
         pusher = Pusher(registry=self.registry, repository=self.repository, open_blob=self.open_blob, shelf=self.shelf, attach=attach, on_bytes=on_bytes)
-        publications = [Publication(image=one.image, tags=tuple(tag.rpartition(":")[2] for tag in one.tags)) for one in composed]
         return pusher.push(publications, self._parts(plan))
 
     def _parts(self, plan: Plan) -> Mapping[str, Part]:
         """Return the parts of a plan that was built; those that were made are in the store by now."""
         found = {item.identity: self.shelf.store.known(item.identity) or item.part for item in plan.items()}
         return {identity: part for identity, part in found.items() if part}
+
+
+def stem(one: Composed) -> str:
+    """Return what the dated tags of an image begin with, such as ``2.8.0-cu121-debian13-devel``; the named variant has its name for a flavour."""
+    cell = one.plan.cell
+    named = f"v{cell.torch}"
+    return f"{cell.version}-{cell.cuda}-{cell.os.id}-{named if named in _names(one) else one.plan.flavour}"
+
+
+def dated(start: str, tags: Iterable[str]) -> list[str]:
+    """Return those of ``tags`` that are ``start`` with a date and a number, oldest first."""
+    pattern = re.compile(rf"{re.escape(start)}-(\d{{8}})\.(\d+)")
+    found = [match for tag in tags if (match := pattern.fullmatch(tag))]
+    return [match[0] for match in sorted(found, key=lambda match: (match[1], int(match[2])))]
+
+
+def following(start: str, known: Sequence[str], today: dt.date) -> str:
+    """Return the next dated tag: number 1 of a new day, else one more than the last."""
+    head = f"{start}-{today:%Y%m%d}."
+    return head + str(max((int(tag.removeprefix(head)) for tag in known if tag.startswith(head)), default=0) + 1)
+
+
+def _names(one: Composed) -> tuple[str, ...]:
+    return tuple(tag.rpartition(":")[2] for tag in one.tags)
 
 
 def _needed(plan: Plan, codec: Codec) -> Iterable[str]:

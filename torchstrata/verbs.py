@@ -6,20 +6,23 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, osparts, progress, sizes, toolchain
+from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, osparts, progress, remote, sizes, toolchain
 from torchstrata import engine as engines
 from torchstrata import plan as plans
 from torchstrata.build import Builder, Composed
 from torchstrata.cli import BuildOptions
 from torchstrata.codec import Codec
-from torchstrata.errors import LockError
+from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.matrix import Cell, Matrix
 from torchstrata.plan import ImagePlan, Plan, Planner
+from torchstrata.progress import Reporter
+from torchstrata.remote import Remote
 from torchstrata.store import Store
 
 LEVELS: Final = {"zstd": 3, "gzip": 6}
@@ -27,21 +30,66 @@ LEVELS: Final = {"zstd": 3, "gzip": 6}
 
 
 def build(cell: str, options: BuildOptions) -> None:
-    """Build the images of one cell, and load them into the engine or write them to a directory."""
+    """Build the images of one cell, and load them into the engine, write them to a directory, or push them."""
     planner = _planner(Codec(name=options.codec, level=options.level or LEVELS[options.codec]), locked=options.locked)
     chosen = matrix.select(planner.matrix, cell)
     plan = planner.plan(chosen, options.flavour or list(planner.matrix.flavours))
-    engine = None if options.to else engines.connect()
+    engine = engines.connect() if options.load and not options.to else None
+    where = remote.required(options.registry) if options.push else remote.place(options.registry)
     started = time.monotonic()
-    with progress.reporter() as reporter:
+    with progress.reporter() as reporter, Remote.opened(where, planner.matrix.name, planner.store) as shared:
+        plan = _filled(plan, shared, planner, reporter, needed=options.push)
         for line in (*(note for one in chosen for note in notes(one)), *drifts(plan), disk.check(plan, planner.store, engine)):
             reporter.say(line)
-        builder = Builder(matrix=planner.matrix, store=planner.store, codec=planner.codec, reporter=reporter, engine=engine, locked=options.locked)
+        opener = shared.open_blob if shared else None
+        builder = Builder(
+            matrix=planner.matrix, store=planner.store, codec=planner.codec, reporter=reporter, engine=engine, locked=options.locked, open_blob=opener
+        )
         composed = builder.build(plan)
         if options.to:
-            layout.write(options.to, [one.loadable for one in composed], planner.store)
+            _write(options.to, composed, planner.store, shared)
         reporter.show(closing(plan, composed))
         reporter.say(f"{len(composed)} images in {time.monotonic() - started:.1f} s")
+        if shared and options.push:
+            _push(shared, plan, composed, reporter, names=options.names)
+
+
+def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, *, needed: bool) -> Plan:
+    """Return the plan with the parts that the registry has; one that does not answer matters only if it is needed afterwards.
+
+    :raises RegistryError: it does not answer, and is ``needed``.
+    """
+    if shared is None or not plan.missing():
+        return plan
+    try:
+        with reporter.step("find", f"parts in {shared.registry.host}"):
+            filled = shared.fill(plan, planner.codec)
+    except RegistryError as error:
+        if needed or isinstance(error, RegistryAuthError):
+            raise
+        reporter.say(f"without the registry: {error.what}")
+        return plan
+    found = len(plan.missing()) - len(filled.missing())
+    reporter.say(f"{found} of {len(plan.missing())} missing parts are in {shared.registry.host}; {progress.size(shared.downloaded)} downloaded")
+    return filled
+
+
+def _write(directory: Path, composed: Sequence[Composed], store: Store, shared: Remote | None) -> None:
+    if shared:
+        shared.fetch_layers(composed)
+    layout.write(directory, [one.loadable for one in composed], store)
+
+
+def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], reporter: Reporter, *, names: bool) -> None:
+    """Push what was composed, and say under which tags, and what it cost."""
+    with reporter.step("push", f"{len(composed)} images to {shared.name}") as step:
+        publications = shared.publications(composed, names=names)
+        report = shared.push(plan, publications, on_bytes=step.advance)
+    for each in publications:
+        reporter.say(f"{shared.name}:{' '.join(each.tags)} {each.image.digest}")
+    reporter.say(
+        f"{progress.size(report.sent)} sent, {progress.size(report.mounted)} mounted, {progress.size(report.present)} were there; {report.parts} new parts"
+    )
 
 
 def notes(cell: Cell) -> list[str]:
