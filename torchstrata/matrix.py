@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import fnmatch
 import functools
@@ -130,12 +131,30 @@ class StrataRules:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Channel:
+    """Tags that move together; :mod:`torchstrata.channels` tells which they are.
+
+    :param source: the channel that images come from; ``None`` for the one that takes new images.
+    :param soak: how long they must have been there.
+    :param max_age: how long nobody may look after it, or how long it may lag behind its source.
+    :param tags: templates.
+    """
+
+    name: str
+    source: str | None
+    soak: dt.timedelta
+    max_age: dt.timedelta
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Matrix:
     """All of ``matrix.yaml``, checked.
 
     :param name: repository name of the images.
     :param flavours: parents before children.
     :param cells: in the order of the file, the default OS of a row first.
+    :param channels: in the order of the file.
     """
 
     name: str
@@ -143,6 +162,7 @@ class Matrix:
     flavours: Mapping[str, Flavour]
     cells: tuple[Cell, ...]
     strata: StrataRules
+    channels: Mapping[str, Channel]
 
     def chain(self, flavour: str) -> tuple[str, ...]:
         """Return ``flavour`` and all it contains, parents first.
@@ -153,6 +173,15 @@ class Matrix:
             raise MatrixError(f"unknown flavour {flavour}", fix=f"use one of {', '.join(self.flavours)}")
         parent = self.flavours[flavour].parent
         return (*(self.chain(parent) if parent else ()), flavour)
+
+    def channel(self, name: str) -> Channel:
+        """Return the channel ``name``.
+
+        :raises MatrixError: there is no such channel.
+        """
+        if name not in self.channels:
+            raise MatrixError(f"unknown channel {name}", fix=f"use one of {', '.join(self.channels) or '(matrix.yaml has none)'}")
+        return self.channels[name]
 
 
 def load(path: Path = MATRIX) -> Matrix:
@@ -169,6 +198,7 @@ def load(path: Path = MATRIX) -> Matrix:
         flavours={name: Flavour(name=name, parent=raw.flavours[name].parent) for name in order},
         cells=tuple(cell for row in raw.rows for cell in _cells(row, systems)),
         strata=StrataRules(own_layer_over=raw.strata.own_layer_over, cuda_groups=tuple((group.title, group.wheels) for group in raw.strata.cuda_groups)),
+        channels={name: _channel(name, channel) for name, channel in raw.channels.items()},
     )
 
 
@@ -243,6 +273,16 @@ def _convert(data: object, name: str) -> schema.MatrixFile:
 
 def _system(name: str, raw: schema.System) -> OperatingSystem:
     return OperatingSystem(id=name, **msgspec.structs.asdict(raw))
+
+
+def _channel(name: str, raw: schema.Channel) -> Channel:
+    return Channel(name=name, source=raw.source, soak=_duration(raw.soak or "0 h"), max_age=_duration(raw.max_age), tags=raw.tags)
+
+
+def _duration(text: str) -> dt.timedelta:
+    """Return what ``24 h`` or ``7 d`` means."""
+    number, _, unit = text.partition(" ")
+    return int(number) * {"h": dt.timedelta(hours=1), "d": dt.timedelta(days=1)}[unit]
 
 
 def _bytes(size: str) -> int:

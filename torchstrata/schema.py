@@ -18,6 +18,15 @@ Companion = Annotated[
 ]
 Size = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)? (MB|GB)$", description="Compressed, in powers of ten.", examples=["3.92 GB"])]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+Duration = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+ (h|d)$", description="Hours or days.", examples=["24 h", "7 d"])]
+Template = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        description="A tag. {torch}, {cuda}, {os} and {flavour} stand for every one; what is left out is the default one.",
+        examples=["{torch}-{cuda}-{flavour}", "latest"],
+    ),
+]
 
 
 class Raw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +85,19 @@ class Strata(Raw, frozen=True, kw_only=True):
     cuda_groups: Annotated[tuple[Group, ...], msgspec.Meta(min_length=1, description="Bottom to top; the first glob decides.")]
 
 
+class Channel(Raw, frozen=True, kw_only=True):
+    """Tags that move together, and when they may."""
+
+    tags: Annotated[tuple[Template, ...], msgspec.Meta(min_length=1)]
+    source: Annotated[Name | None, msgspec.Meta(description="The channel that images come from; the one channel without it takes new images.")] = msgspec.field(
+        default=None, name="from"
+    )
+    soak: Annotated[Duration | None, msgspec.Meta(description="How long images stay in that channel before they may move here.")] = None
+    max_age: Annotated[
+        Duration, msgspec.Meta(description="`inv watchdog` fails if the channel was looked after, or caught up with the one it comes from, longer ago.")
+    ]
+
+
 class MatrixFile(Raw, frozen=True, kw_only=True):
     """matrix.yaml: the only list of what exists."""
 
@@ -84,6 +106,7 @@ class MatrixFile(Raw, frozen=True, kw_only=True):
     flavours: Annotated[dict[str, Flavour], msgspec.Meta(min_length=1)]
     rows: Annotated[tuple[Row, ...], msgspec.Meta(min_length=1)]
     strata: Strata
+    channels: Annotated[dict[Name, Channel], msgspec.Meta(description="Where published images go.")] = {}
 
 
 def generate() -> str:

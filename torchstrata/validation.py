@@ -18,8 +18,12 @@ SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
     "$.flavours": schema.Flavour,
     "$.rows": schema.Row,
     "$.strata": schema.Strata,
+    "$.channels": schema.Channel,
     "$.strata.cuda_groups": schema.Group,
 }
+
+DEFAULTS: Final[Mapping[str, str]] = {"os": "cuda", "cuda": "torch"}
+"""What a template must name too if it names the key: without the torch, which CUDA is the default one cannot be told."""
 
 
 def check(raw: schema.MatrixFile) -> tuple[str, ...]:
@@ -37,6 +41,7 @@ def check(raw: schema.MatrixFile) -> tuple[str, ...]:
     _check_builds(raw.rows)
     order = _order(raw.flavours)
     _check_chain(raw.flavours)
+    _check_channels(raw.channels)
     return order
 
 
@@ -81,7 +86,7 @@ def _about_key(problem: str) -> str:
 
 def _keys(path: str) -> str:
     shape = SHAPES[re.sub(r"\[[^]]*\]", "", path) or "$"]
-    return ", ".join(field.name if field.required else f"{field.name} (optional)" for field in msgspec.structs.fields(shape))
+    return ", ".join(field.encode_name if field.required else f"{field.encode_name} (optional)" for field in msgspec.structs.fields(shape))
 
 
 def _check_origin(name: str, system: schema.System) -> None:
@@ -190,3 +195,45 @@ def _check_chain(flavours: Mapping[str, schema.Flavour]) -> None:
         if count > 1:
             names = [name for name, flavour in flavours.items() if flavour.parent == parent]
             raise MatrixError(f"flavours {' and '.join(names)} have the same parent, {parent or 'none'}", fix="let one be the parent of the other")
+
+
+def _check_channels(channels: Mapping[str, schema.Channel]) -> None:
+    """Refuse channels that images cannot reach, and tags that two of them would move."""
+    entries = [name for name, channel in channels.items() if channel.source is None]
+    if channels and len(entries) != 1:
+        raise MatrixError(f"{' and '.join(entries) or 'no channel'} may take new images", fix="leave `from` out of exactly one channel")
+    for name, channel in channels.items():
+        _check_source(name, channels)
+        if (channel.soak is None) != (channel.source is None):
+            raise MatrixError(f"channel {name} needs both from and soak, or neither", fix='write from: nightly, soak: "24 h"')
+        for template in channel.tags:
+            _check_template(name, template)
+    for template, count in Counter(template for channel in channels.values() for template in channel.tags).items():
+        if count > 1:
+            raise MatrixError(f"tag {template} is there {count} times", fix="let one channel move it")
+
+
+def _check_source(name: str, channels: Mapping[str, schema.Channel]) -> None:
+    line = [name]
+    while (source := channels[line[-1]].source) is not None:
+        if source not in channels:
+            raise MatrixError(f"channel {line[-1]}: unknown channel {source}", fix=f"use one of {', '.join(channels)}")
+        if source in line:
+            raise MatrixError(f"channels {' <- '.join([*line, source])} go round in a circle", fix="let one of them have no from")
+        line.append(source)
+
+
+def _check_template(channel: str, template: str) -> None:
+    """Refuse a template that gives no valid tag, or does not say which image is meant."""
+    named = re.findall(r"{([^}]*)}", template)
+    for key in named:
+        if key not in {"torch", "cuda", "os", "flavour"}:
+            raise MatrixError(f"channel {channel}: {template} has an unknown {{{key}}}", fix="use {torch}, {cuda}, {os} and {flavour}")
+        if DEFAULTS.get(key, key) not in named:
+            raise MatrixError(f"channel {channel}: {template} has {{{key}}} without {{{DEFAULTS[key]}}}", fix="name both, or neither")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}", re.sub(r"{[^}]*}", "x", template)):
+        raise MatrixError(f"channel {channel}: {template} makes no tag", fix="use letters, digits and . _ - beside the names in braces")
+    if "flavour" not in named and "cuda" in named:
+        raise MatrixError(
+            f"channel {channel}: {template} has {{cuda}} without {{flavour}}", fix="only the default row of a torch has an all-in-one image: name the flavour"
+        )

@@ -247,3 +247,44 @@ def test_three_hundred_cells_load_fast(tmp_path):
     took = time.perf_counter() - began
     assert len(table.cells) == 302
     assert took < 0.35
+
+
+CHANNELS = """
+channels:
+  nightly: {tags: ["nightly-{torch}-{cuda}-{flavour}"], max_age: 36 h}
+  stable: {from: nightly, soak: 24 h, tags: ["{torch}-{cuda}-{flavour}", latest], max_age: 4 d}
+"""
+
+
+def test_channels_are_read(small):
+    """Hours and days become durations; templates stay as they are."""
+    stable = small(("\nstrata:", f"{CHANNELS}strata:")).channels["stable"]
+    assert (stable.source, stable.soak.total_seconds(), stable.max_age.days) == ("nightly", 86400, 4)
+    assert stable.tags == ("{torch}-{cuda}-{flavour}", "latest")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("from: nightly, ", "", "nightly and stable may take new images"),
+        ("from: nightly", "from: beta", "channel stable: unknown channel beta"),
+        ("from: nightly", "from: stable", "go round in a circle"),
+        ("soak: 24 h, ", "", "channel stable needs both from and soak"),
+        ("soak: 24 h", "soak: a day", "soak: Expected `str` matching"),
+        ("latest", "'latest-{os}'", "has {os} without {cuda}"),
+        ("latest", "'{cuda}-{flavour}'", "has {cuda} without {torch}"),
+        ("latest", "'{torch}-{cuda}'", "has {cuda} without {flavour}"),
+        ("latest", "'{python}'", "unknown {python}"),
+        ("latest", "'.hidden'", ".hidden makes no tag"),
+        ("latest", "'nightly-{torch}-{cuda}-{flavour}'", "is there 2 times"),
+        ("max_age: 4 d", "max_age: 4 d, owner: me", "channels[...]: unknown key owner"),
+    ],
+)
+def test_impossible_channels_are_refused(small, old, new, says):
+    """Each with one line that says what is wrong."""
+    text = CHANNELS.replace(old, new)
+    assert text != CHANNELS
+    with pytest.raises(MatrixError) as caught:
+        small(("\nstrata:", f"{text}strata:"))
+    assert says in caught.value.what
+    assert "\n" not in caught.value.what

@@ -1,0 +1,112 @@
+"""Tags: which never move, and which a channel gives to the images of a cell."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from torchstrata import channels, matrix
+from torchstrata.channels import ALL_IN_ONE, Build
+from torchstrata.errors import MatrixError
+from torchstrata.reference import TAG
+
+MATRIX = matrix.load()
+FIRST = Build(day="20261124", number=1)
+
+
+def cell(name):
+    """Return the one cell of that name."""
+    (found,) = matrix.select(MATRIX, name)
+    return found
+
+
+def stable(name):
+    """Return the tags of the stable channel for a cell, with their images."""
+    return channels.moving(MATRIX, MATRIX.channels["stable"], cell(name))
+
+
+def test_an_immutable_tag_says_what_the_image_is_and_when_it_was_built():
+    """Torch's patch version, CUDA, OS, flavour, day and number."""
+    assert channels.immutable(cell("2.8-cu121"), "devel", FIRST) == "2.8.0-cu121-debian13-devel-20261124.1"
+
+
+def test_the_default_row_of_a_torch_has_an_all_in_one():
+    """The other rows, and the same row on another OS, have their flavours only."""
+    assert channels.images(MATRIX, cell("2.8-cu121")) == (*MATRIX.flavours, ALL_IN_ONE)
+    assert channels.images(MATRIX, cell("2.8-cu128")) == tuple(MATRIX.flavours)
+    assert channels.images(MATRIX, cell("2.8-cu121-debian12")) == tuple(MATRIX.flavours)
+
+
+def test_the_default_row_has_short_tags_too():
+    """What a tag leaves out is the default."""
+    found = stable("2.8-cu121")
+    assert {tag for tag, image in found.items() if image == "devel"} == {"2.8-cu121-debian13-devel", "2.8-cu121-devel", "2.8-devel"}
+    assert {tag for tag, image in found.items() if image == ALL_IN_ONE} == {"v2.8"}
+
+
+def test_another_os_is_always_named():
+    """Its images have no shorter tag than the one with the OS."""
+    assert sorted(stable("2.8-cu121-debian12")) == sorted(f"2.8-cu121-debian12-{flavour}" for flavour in MATRIX.flavours)
+
+
+def test_another_row_of_a_torch_names_its_cuda():
+    """Only the default row is meant by the torch alone."""
+    assert not {"2.8-devel", "v2.8"} & set(stable("2.8-cu128"))
+    assert stable("2.8-cu128")["2.8-cu128-devel"] == "devel"
+
+
+def test_latest_is_the_all_in_one_of_the_newest_torch():
+    """Newest by number, so that 2.15 is after 2.8, wherever it stands in the file."""
+    owners = [one.id for one in MATRIX.cells if "latest" in channels.moving(MATRIX, MATRIX.channels["stable"], one)]
+    assert owners == ["2.15-cu132-debian13"]
+    assert stable("2.15-cu132")["latest"] == ALL_IN_ONE
+
+
+def test_nightly_tags_say_so():
+    """Nobody gets a nightly image by accident."""
+    tags = channels.moving(MATRIX, MATRIX.channels["nightly"], cell("2.8-cu121"))
+    assert tags["nightly-2.8-cu121-devel"] == "devel"
+    assert all(tag.startswith("nightly-") for tag in tags)
+
+
+def test_no_tag_means_two_images():
+    """Every tag of every channel and cell is a valid tag, and is there once."""
+    tags = [tag for channel in MATRIX.channels.values() for one in MATRIX.cells for tag in channels.moving(MATRIX, channel, one)]
+    assert [tag for tag, count in Counter(tags).items() if count > 1] == []
+    assert [tag for tag in tags if not TAG.fullmatch(tag)] == []
+
+
+def test_builds_are_those_with_all_images_newest_first():
+    """Numbers count as numbers; a build of which an image is missing is none, nor is one of another cell."""
+    here, many = cell("2.8-cu128"), [FIRST, Build(day="20261124", number=10), Build(day="20261124", number=9)]
+    tags = [channels.immutable(here, image, build) for image in MATRIX.flavours for build in many]
+    tags += [channels.immutable(here, "base", Build(day="20261125", number=1)), channels.immutable(cell("2.8-cu121"), "base", FIRST), "latest"]
+    assert list(map(str, channels.builds(MATRIX, here, tags))) == ["20261124.10", "20261124.9", "20261124.1"]
+
+
+def test_the_next_build_comes_after_incomplete_ones():
+    """A push that was cut off has used its number up."""
+    here = cell("2.8-cu128")
+    tags = [channels.immutable(here, "base", Build(day="20261124", number=3))]
+    assert str(channels.following(here, tags, "20261124")) == "20261124.4"
+    assert str(channels.following(here, tags, "20261125")) == "20261125.1"
+
+
+@pytest.mark.parametrize("text", ["20261124", "20261124.0", "nightly", "2026112.1", "20261124.1-x"])
+def test_what_is_no_build(text):
+    """A channel's name, for one."""
+    assert Build.parse(text) is None
+
+
+def test_new_images_enter_by_one_channel():
+    """Stable takes them from there."""
+    assert channels.entry(MATRIX).name == "nightly"
+    assert [each.name for each in channels.followers(MATRIX, channels.entry(MATRIX))] == ["stable"]
+
+
+def test_an_unknown_channel_is_told_with_those_that_there_are():
+    """The name is a matter of matrix.yaml."""
+    with pytest.raises(MatrixError, match="unknown channel stabel") as caught:
+        MATRIX.channel("stabel")
+    assert "nightly, stable" in caught.value.fix
