@@ -8,7 +8,6 @@
 #   "installer==1.1.0",
 #   "invoke==3.0.3",
 #   "isal==1.9.1",
-#   "license-expression==30.4.4",
 #   "msgspec==0.22.0",
 #   "nox==2026.10.20",
 #   "packageurl-python==0.17.6",

@@ -160,3 +160,51 @@ class AbsentError(RegistryError):
     """A registry does not have what was asked for."""
 
     code = 33
+
+
+class SigningError(TorchstrataError):
+    """Something cannot be signed: there is no cosign, no key, or not the right password."""
+
+    code = 34
+
+
+class UntrustedError(TorchstrataError):
+    """What must be signed is not, or not by who it must be, or does not say what the registry has."""
+
+    code = 35
+
+
+class UnverifiedError(UntrustedError):
+    """An image has no signed result of its tests, or one that says that it failed."""
+
+    code = 36
+
+
+class LedgerError(TorchstrataError):
+    """The ledger cannot be read or written, or somebody has changed what it said."""
+
+    code = 37
+
+
+class LedgerConflictError(LedgerError):
+    """Somebody else wrote to the ledger at the same moment, and was first."""
+
+    code = 38
+
+
+class ReleaseError(TorchstrataError):
+    """Images may not move, or cannot."""
+
+    code = 39
+
+
+class NightlyError(TorchstrataError):
+    """The nightly run could not do all that it found to do."""
+
+    code = 40
+
+
+class WatchdogError(TorchstrataError):
+    """A channel is older than it may be, lacks an image, or points to one that is gone."""
+
+    code = 41

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from torchstrata.codec import CHUNK, Codec
+from torchstrata.inventory import STATUS, Collector, Inventory
 from torchstrata.layers import Layer
 from torchstrata.store import Store
-
-STATUS: Final = "var/lib/dpkg/status"
 
 LEFT_OUT: Final = re.compile(
     r"""
@@ -38,10 +37,12 @@ class Taken:
     """A layer in the store.
 
     :param status: dpkg's status file, if the layer has it.
+    :param inventory: the packages and licences that the layer tells of.
     """
 
     layer: Layer
     status: str | None
+    inventory: Inventory
 
 
 def take(tar: IO[bytes], store: Store, codec: Codec, *, title: str, epoch: int) -> Taken:
@@ -51,18 +52,22 @@ def take(tar: IO[bytes], store: Store, codec: Codec, *, title: str, epoch: int) 
     :param epoch: seconds since 1970; no file of the layer is younger.
     :raises IntegrityError: the tar is truncated, or has a path twice.
     """
-    status = None
+    status, collector = None, Collector()
     with store.layer(title, codec) as writer, tarfile.open(fileobj=tar, mode="r|", bufsize=CHUNK) as archive:
         for member in archive:
             plain = _plain(member, epoch)
             if plain is None:
                 continue
             content: IO[bytes] | None = archive.extractfile(member) if member.isreg() else None
-            if content is not None and plain.name == STATUS:
-                status = content.read().decode()
-                content = io.BytesIO(status.encode())
+            if content is not None and collector.wants(plain.name):
+                read = content.read()
+                collector.file(plain.name, read)
+                status = read.decode() if plain.name == STATUS else status
+                content = io.BytesIO(read)
+            if plain.issym():
+                collector.link(plain.name, plain.linkname)
             writer.add(plain, content)
-    return Taken(layer=writer.layer, status=status)
+    return Taken(layer=writer.layer, status=status, inventory=collector.done())
 
 
 def left_out(path: str, *, is_directory: bool) -> bool:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torchstrata import bakefile, buildkit, contexts, layout, osimage, oslayers, oslocks, process, store
+from torchstrata import bakefile, buildkit, contexts, inventory, layout, osimage, oslayers, oslocks, process, store
 from torchstrata.archive import Loadable
 from torchstrata.bakefile import Exporter, Job
 from torchstrata.buildkit import Exported
@@ -241,7 +241,7 @@ class _Baking:
                 command = osimage.Command.find(self.oven.on_line)
                 with command.tar(system, lock, contexts.apt_config(self.oven.root), self.oven.store.scratch()) as tar:
                     taken = oslayers.take(tar, self.oven.store, self.oven.codec, title=f"{system.id}: {system.suite}, minimal", epoch=lock.epoch)
-                part = self._part(system, OS_IMAGE, (), [taken])
+                part = self._part(system, OS_IMAGE, None, [taken])
                 self.oven.store.remember(wanted, part)
         return part
 
@@ -283,8 +283,7 @@ class _Baking:
         parts = {}
         for flavour in job.flavours:
             own = [made for made, layer in zip(taken, layers, strict=True) if layer.flavour == flavour]
-            first = below.layers if below and flavour == self.flavours[0] else ()
-            parts[flavour] = self._part(job.system, flavour, first, own)
+            parts[flavour] = self._part(job.system, flavour, below if flavour == self.flavours[0] else None, own)
         self._compare(job.system, parts[job.flavours[-1]])
         for count, flavour in enumerate(self.flavours, 1):
             if flavour in missing:
@@ -294,15 +293,20 @@ class _Baking:
         with layer.open() as tar:
             return oslayers.take(tar, self.oven.store, self.oven.codec, title=f"{job.system.id} {layer.flavour}: {layer.step}"[:160], epoch=job.epoch)
 
-    def _part(self, system: OperatingSystem, flavour: str, first: Sequence[Layer], own: Sequence[Taken]) -> Part:
+    def _part(self, system: OperatingSystem, flavour: str, below: Part | None, own: Sequence[Taken]) -> Part:
         """Return the part of ``flavour`` with what dpkg says is installed, and where that differs from the lock."""
         status = next(taken.status for taken in reversed(own) if taken.status)
         chain = () if flavour == OS_IMAGE else self.flavours[: self.flavours.index(flavour) + 1]
         packages, lock = oslocks.installed(status), self.locks[system]
         moves = oslocks.moves(lock.installed(chain), packages) if lock.sections else ()
         drift = {"drift": ", ".join(map(str, moves))} if moves else {}
-        extras = {PACKAGES: self.oven.store.add_blob(json.dumps(packages, sort_keys=True).encode())}
-        return Part(layers=(*first, *(taken.layer for taken in own)), extras=extras, notes={"title": f"{system.id} {flavour}", **drift})
+        lower = [below] if below else []
+        held = inventory.merged([*(inventory.of(part, self.oven.store) for part in lower), *(taken.inventory for taken in own)])
+        return Part(
+            layers=(*(layer for part in lower for layer in part.layers), *(taken.layer for taken in own)),
+            extras={PACKAGES: self.oven.store.add_blob(json.dumps(packages, sort_keys=True).encode()), **inventory.kept(held, self.oven.store)},
+            notes={"title": f"{system.id} {flavour}", **drift},
+        )
 
     def _compare(self, system: OperatingSystem, top: Part) -> None:
         """Say in one line what the mirror no longer has, or refuse it.

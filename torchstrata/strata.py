@@ -21,9 +21,10 @@ from installer.exceptions import InstallerError
 from installer.records import InvalidRecordEntry
 from packaging.utils import parse_wheel_filename
 
-from torchstrata import locks, store, venv
+from torchstrata import inventory, locks, store, venv
 from torchstrata.codec import Codec
 from torchstrata.errors import StoreError
+from torchstrata.inventory import Inventory, PythonPackage
 from torchstrata.locks import Lock, Pin
 from torchstrata.matrix import StrataRules
 from torchstrata.store import Part, Store
@@ -125,20 +126,20 @@ def make(stratum: Stratum, wheels: Mapping[str, Path], into: Store, codec: Codec
         destination = Destination(writer, stratum.python)
         if stratum.kind == "skeleton":
             venv.write_skeleton(writer, str(stratum.python))
-        for pin in stratum.pins:
-            _install(wheels[pin.sha256], destination)
+        packages = tuple(_install(wheels[pin.sha256], destination) for pin in stratum.pins)
         for need in stratum.needs:
             destination.wheel = need.title
             destination.write_aside(_aside(need, into, codec))
-    extras = {} if stratum.python else {ASIDE: into.add_blob(msgspec.json.encode(destination.aside))}
-    return Part(layers=(writer.layer,), extras=extras)
+    aside = {} if stratum.python else {ASIDE: into.add_blob(msgspec.json.encode(destination.aside))}
+    return Part(layers=(writer.layer,), extras=inventory.kept(Inventory(python=packages), into) | aside)
 
 
-def _install(path: Path, destination: Destination) -> None:
+def _install(path: Path, destination: Destination) -> PythonPackage:
     destination.wheel = path.name
     try:
         with Wheel.open(path) as wheel:
             installer.install(wheel, destination, venv.METADATA)
+            return inventory.python_package(wheel.read_dist_info("METADATA").encode())
     except (InstallerError, InvalidRecordEntry, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise damaged(path, str(error)) from error
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.wheelhouse import wheel
-from torchstrata import strata
+from torchstrata import inventory, strata
 from torchstrata.codec import Codec, decompressor
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.layers import PLATFORM
@@ -373,8 +373,9 @@ for stratum in plan(*{pins!r}, rules=ONE_GROUP):
 
 
 def test_a_part_is_remembered_with_what_it_set_aside(store, house):
-    """CUDA parts keep dist-info as an extra blob; others have none."""
+    """CUDA parts keep dist-info as an extra blob; every part keeps what its wheels say of their licences."""
     made = make(store, house, house("nvidia-nvtx", "1.0", {"nvidia/nvtx.h": b""}))
-    assert set(made["CUDA runtime"].extras) == {strata.ASIDE}
+    assert set(made["CUDA runtime"].extras) == {strata.ASIDE, inventory.INVENTORY}
+    assert [package.name for package in inventory.of(made["CUDA runtime"], store).python] == ["nvidia-nvtx"]
     assert isinstance(made["0 wheels of base"], Part)
-    assert made["0 wheels of base"].extras == {}
+    assert set(made["0 wheels of base"].extras) == {inventory.INVENTORY}
