@@ -1,0 +1,131 @@
+"""What an image carries along: secrets and leftovers in any of its layers, rights, licences, OS packages, and its size."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from tests.images.boxes import READY, SSH_READY, until
+from torchstrata import inspection, sizes
+from torchstrata.store import Store
+
+SERVICES = {"jupyter": READY, "ssh": SSH_READY}
+"""What the log says when the service that a flavour adds is there."""
+
+PUBLIC_KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(range(32))).decode()
+"""A key, without which SSH stays off; nobody has the other half."""
+
+
+@pytest.fixture(scope="session")
+def inspected(image, engine):
+    """All layers and the config of the image, looked at from outside."""
+    return inspection.inspect(image, engine, Store.open())
+
+
+@pytest.fixture(scope="session")
+def system(probe):
+    """The state of the OS and of compiled Python."""
+    return probe("system")
+
+
+@pytest.fixture(scope="session")
+def licences(probe):
+    """The licences of distributions and OS packages."""
+    return probe("licences")
+
+
+def clean(inspected, rule):
+    """Fail with a line for everything that breaks the rule."""
+    offences = inspected.offences(rule)
+    assert not offences, f"{rule}:\n" + "\n".join(offences)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "private-key",
+        "host-key",
+        "authorized-keys",
+        "token",
+        "password",
+        "git",
+        "cache",
+        "leftover",
+        "core",
+        "setuid",
+        "writable",
+        "device",
+        "workspace",
+    ],
+)
+def test_layers(inspected, rule):
+    """No layer breaks the rule, nor the config: files that later layers remove or replace count."""
+    clean(inspected, rule)
+
+
+def test_bytecode(system):
+    """Every compiled file is of the image's Python, has its source, and lies where packages put it."""
+    assert system["bytecode"] == []
+
+
+def test_os_packages_have_all_updates(system, expected):
+    """OS packages are those of the locked solution, which apt made of what security and updates offered too; nothing holds an update back."""
+    locked = dict(expected.os_packages)
+    moved = {
+        name: (locked.get(name), system["packages"].get(name))
+        for name in locked.keys() | system["packages"]
+        if locked.get(name) != system["packages"].get(name)
+    }
+    assert moved == {}, f"not as locked, as (locked, installed): {moved}"
+    suite = expected.cell.os.suite
+    assert {suite, f"{suite}-security", f"{suite}-updates"} <= set(system["suites"])
+    assert (system["held"], system["pins"]) == ([], [])
+
+
+def test_licences_of_distributions(licences, expected, record_property):
+    """Every Python distribution of the lock says what its licence is, in its metadata or in a file; the result lists them."""
+    found = licences["distributions"]
+    record_property("licences", json.dumps({name: said["stated"] or "see its files" for name, said in sorted(found.items())}))
+    assert len(found) >= len(expected.versions)
+    silent = [name for name, said in found.items() if not said["stated"] and not said["files"]]
+    assert silent == [], f"no licence: {silent}"
+
+
+def test_licences_of_os_packages(licences, expected, record_property):
+    """Every OS package has its copyright file; the result lists the licences."""
+    found = licences["packages"]
+    record_property("os-licences", json.dumps(found))
+    assert len(found) >= len(expected.os_packages)
+    silent = [name for name, said in found.items() if said is None]
+    assert silent == [], f"no copyright file: {silent}"
+
+
+@pytest.mark.parametrize("user", ["image", "root"])
+def test_no_process_of_root(start, expected, user):
+    """Once a container has started, as the image's own user or as root, none of its processes is root's."""
+    services = [text for flavour, text in SERVICES.items() if flavour in expected.chain]
+    box = start(*([] if services else ["sleep", "infinity"]), user="" if user == "image" else "0:0", environment={"SSH_PUBLIC_KEY": PUBLIC_KEY})
+    for text in services:
+        box.wait_for(text)
+    assert until(lambda: len(processes(box)) > 1), "the start does not come to its end"
+    assert [row for row in processes(box) if row.split()[0] == "0"] == []
+
+
+def processes(box):
+    """Return uid, pid, parent and command of the container's processes; what the engine runs in it, such as the probe of its health, is its own."""
+    rows = box.run("ps", "-eo", "uid,pid,ppid,args", "--no-headers").out.splitlines()
+    return [row for row in rows if row.split()[1] == "1" or row.split()[2] != "0"]
+
+
+def test_size(inspected, expected, record_property):
+    """The image weighs at most 5 % more than its budget; if it does, the layers that grew are named."""
+    allowed = sizes.budget(expected.cell, expected.flavour)
+    weights = sizes.weigh(expected.cell, (layer.weight for layer in inspected.layers))
+    record_property("size", inspected.size)
+    assert allowed, (
+        f"row {expected.cell.short} has no size of {expected.flavour} in matrix.yaml: it is {inspected.size} bytes; run inv sizes {expected.cell.short} --write"
+    )
+    grown = "; ".join(sizes.grown(weights, sizes.recorded(expected.cell)))
+    assert not sizes.is_over(inspected.size, allowed), f"{inspected.size} bytes, budget {allowed}; what grew: {grown}"
