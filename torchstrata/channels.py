@@ -11,13 +11,10 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 from torchstrata.errors import MatrixError
 from torchstrata.matrix import Cell, Channel, Matrix
-
-ALL_IN_ONE: Final = "all-in-one"
-"""The image of a torch's default row that ``v<torch>`` names: the last flavour's layers, started as root, which it drops."""
 
 
 @functools.total_ordering
@@ -47,31 +44,32 @@ class Build:
 
 def images(matrix: Matrix, cell: Cell) -> tuple[str, ...]:
     """Return the images of a cell: its flavours and, in the default row of a torch, the all-in-one."""
-    return (*matrix.flavours, *([ALL_IN_ONE] if cell.named else []))
+    return (*matrix.flavours, *([all_in_one(cell)] if cell.named else []))
+
+
+def all_in_one(cell: Cell) -> str:
+    """Return the name of the image that has the last flavour's layers, and starts as root, which it drops: ``v2.8``."""
+    return f"v{cell.torch}"
 
 
 def immutable(cell: Cell, image: str, build: Build) -> str:
-    """Return the tag that names ``image`` of ``cell`` as it was built then, for ever."""
+    """Return the tag that names ``image`` of ``cell`` as it was pushed then, for ever."""
     return f"{_stem(cell, image)}{build}"
 
 
-def builds(matrix: Matrix, cell: Cell, tags: Iterable[str]) -> Mapping[Build, Mapping[str, str]]:
-    """Return tag by image of every build of ``cell``, of this torch version, that has all its images, the newest first."""
-    found: dict[Build, dict[str, str]] = {}
-    wanted = images(matrix, cell)
-    stems = {image: _stem(cell, image) for image in wanted}
-    for tag in tags:
-        for image, stem in stems.items():
-            if tag.startswith(stem) and (build := Build.parse(tag.removeprefix(stem))):
-                found.setdefault(build, {})[image] = tag
-    return {build: found[build] for build in sorted(found, reverse=True) if len(found[build]) == len(wanted)}
+def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: Build | None = None) -> Mapping[str, str]:
+    """Return the last immutable tag by image, of this torch version; an image that did not change has kept an older one.
 
-
-def following(cell: Cell, tags: Iterable[str], day: str) -> Build:
-    """Return the build after all those of ``cell`` on ``day``, complete or not."""
-    pattern = re.compile(rf"{re.escape(f'{cell.version}-{cell.cuda}-{cell.os.id}-')}.+-{day}\.([1-9]\d*)")
-    taken = [int(found[1]) for tag in tags if (found := pattern.fullmatch(tag))]
-    return Build(day=day, number=max(taken, default=0) + 1)
+    :param until: leave out what was pushed after that build.
+    """
+    known = tuple(tags)
+    found: dict[str, str] = {}
+    for image in images(matrix, cell):
+        stem = _stem(cell, image)
+        builds = [build for tag in known if tag.startswith(stem) and (build := Build.parse(tag.removeprefix(stem)))]
+        if fitting := [build for build in builds if until is None or build <= until]:
+            found[image] = immutable(cell, image, max(fitting))
+    return found
 
 
 def _stem(cell: Cell, image: str) -> str:
@@ -95,7 +93,7 @@ def _means(template: str, cell: Cell, *, is_newest: bool) -> bool:
 
 
 def _expand(template: str, matrix: Matrix, cell: Cell) -> Iterator[tuple[str, str]]:
-    for image in matrix.flavours if "{flavour}" in template else (ALL_IN_ONE,):
+    for image in matrix.flavours if "{flavour}" in template else (all_in_one(cell),):
         yield template.format(torch=cell.torch, cuda=cell.cuda, os=cell.os.id, flavour=image), image
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from torchstrata import channels, matrix
-from torchstrata.channels import ALL_IN_ONE, Build
+from torchstrata.channels import Build
 from torchstrata.errors import MatrixError
 from torchstrata.reference import TAG
 
@@ -33,7 +33,7 @@ def test_an_immutable_tag_says_what_the_image_is_and_when_it_was_built():
 
 def test_the_default_row_of_a_torch_has_an_all_in_one():
     """The other rows, and the same row on another OS, have their flavours only."""
-    assert channels.images(MATRIX, cell("2.8-cu121")) == (*MATRIX.flavours, ALL_IN_ONE)
+    assert channels.images(MATRIX, cell("2.8-cu121")) == (*MATRIX.flavours, "v2.8")
     assert channels.images(MATRIX, cell("2.8-cu128")) == tuple(MATRIX.flavours)
     assert channels.images(MATRIX, cell("2.8-cu121-debian12")) == tuple(MATRIX.flavours)
 
@@ -42,7 +42,7 @@ def test_the_default_row_has_short_tags_too():
     """What a tag leaves out is the default."""
     found = stable("2.8-cu121")
     assert {tag for tag, image in found.items() if image == "devel"} == {"2.8-cu121-debian13-devel", "2.8-cu121-devel", "2.8-devel"}
-    assert {tag for tag, image in found.items() if image == ALL_IN_ONE} == {"v2.8"}
+    assert {tag for tag, image in found.items() if image == "v2.8"} == {"v2.8"}
 
 
 def test_another_os_is_always_named():
@@ -60,7 +60,7 @@ def test_latest_is_the_all_in_one_of_the_newest_torch():
     """Newest by number, so that 2.15 is after 2.8, wherever it stands in the file."""
     owners = [one.id for one in MATRIX.cells if "latest" in channels.moving(MATRIX, MATRIX.channels["stable"], one)]
     assert owners == ["2.15-cu132-debian13"]
-    assert stable("2.15-cu132")["latest"] == ALL_IN_ONE
+    assert stable("2.15-cu132")["latest"] == "v2.15"
 
 
 def test_nightly_tags_say_so():
@@ -77,20 +77,15 @@ def test_no_tag_means_two_images():
     assert [tag for tag in tags if not TAG.fullmatch(tag)] == []
 
 
-def test_builds_are_those_with_all_images_newest_first():
-    """Numbers count as numbers; a build of which an image is missing is none, nor is one of another cell."""
-    here, many = cell("2.8-cu128"), [FIRST, Build(day="20261124", number=10), Build(day="20261124", number=9)]
-    tags = [channels.immutable(here, image, build) for image in MATRIX.flavours for build in many]
-    tags += [channels.immutable(here, "base", Build(day="20261125", number=1)), channels.immutable(cell("2.8-cu121"), "base", FIRST), "latest"]
-    assert list(map(str, channels.builds(MATRIX, here, tags))) == ["20261124.10", "20261124.9", "20261124.1"]
-
-
-def test_the_next_build_comes_after_incomplete_ones():
-    """A push that was cut off has used its number up."""
-    here = cell("2.8-cu128")
-    tags = [channels.immutable(here, "base", Build(day="20261124", number=3))]
-    assert str(channels.following(here, tags, "20261124")) == "20261124.4"
-    assert str(channels.following(here, tags, "20261125")) == "20261125.1"
+def test_what_was_pushed_last_is_found_image_by_image():
+    """Numbers count as numbers; an image that did not change has kept its older tag; other cells and versions do not count."""
+    here, tags = cell("2.8-cu128"), ["latest", channels.immutable(cell("2.8-cu121"), "base", Build(day="20261130", number=1))]
+    for image, builds in {"base": ["20261124.1", "20261124.9", "20261124.10"], "devel": ["20261124.1"], "ssh": ["20261125.1"]}.items():
+        tags += [channels.immutable(here, image, Build.parse(build)) for build in builds]
+    last = {image: tag.rpartition("-")[2] for image, tag in channels.pushed(MATRIX, here, tags).items()}
+    assert last == {"base": "20261124.10", "devel": "20261124.1", "ssh": "20261125.1"}
+    before = {image: tag.rpartition("-")[2] for image, tag in channels.pushed(MATRIX, here, tags, Build.parse("20261124.9")).items()}
+    assert before == {"base": "20261124.9", "devel": "20261124.1"}
 
 
 @pytest.mark.parametrize("text", ["20261124", "20261124.0", "nightly", "2026112.1", "20261124.1-x"])
