@@ -1,0 +1,117 @@
+"""Does torch work, without a GPU? Mixed precision, the compiler, groups of processes, workers, torchvision and torchaudio."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+
+PROBES = Path(__file__).parent.parent / "probes"
+SMALL, LARGE, WORKERS = "1", "20", "2"
+"""Megabytes of a batch: five of the large ones are on their way with two workers, too many for 64 MB."""
+
+
+def numbers(found, due, tolerance):
+    """Say whether two lists have the same numbers, nearly."""
+    return found == pytest.approx(due, abs=tolerance)
+
+
+def test_mixed_precision(probe):
+    """Training under autocast computes in bfloat16, keeps float32 parameters, and learns as full precision does."""
+    runs = probe("training", "cpu", "bfloat16")
+    mixed, full = runs["mixed"], runs["full"]
+    assert (mixed["computed"], mixed["parameters"], full["computed"]) == ("torch.bfloat16", "torch.float32", "torch.float32")
+    assert mixed["finite"]
+    assert numbers(mixed["losses"], full["losses"], 0.05)
+    assert mixed["losses"][-1] < mixed["losses"][0]
+
+
+def test_compiler(probe):
+    """``torch.compile`` makes one graph and native code, with the image's own compiler, that computes what eager mode does."""
+    result = probe("compiled", "cpu")
+    assert (result["graphs"], result["breaks"]) == (1, 0)
+    assert {".cpp", ".so"} <= result["made"].keys()
+    assert result["difference"] < 1e-5
+
+
+@pytest.fixture(scope="module")
+def ranks(probe):
+    """What two processes of a gloo group got."""
+    return probe("collectives", "gloo", "2")
+
+
+def test_collectives(ranks):
+    """Both processes get the sum of both, the first one's value, and everybody's values."""
+    assert [each["all_reduce"] for each in ranks] == [3, 3]
+    assert [each["broadcast"] for each in ranks] == [1, 1]
+    assert [each["all_gather"] for each in ranks] == [[1, 2], [1, 2]]
+
+
+def test_distributed_training(ranks):
+    """After steps on data of their own, from parameters of their own, both have the same parameters, and have learnt."""
+    first, second = ranks
+    assert first["parameters"] == second["parameters"]
+    assert first["losses"] != second["losses"]
+    assert all(each["losses"][-1] < each["losses"][0] for each in ranks)
+
+
+def load(box, megabytes):
+    """Load batches in workers."""
+    done = box.run("/opt/venv/bin/python", "-", megabytes, WORKERS, stdin=(PROBES / "loader.py").read_bytes())
+    assert done.status == 0, done.out + done.err
+    return json.loads(done.out)
+
+
+def test_workers(start):
+    """Workers hand over batches through shared memory of the size that the guide advises, large ones too."""
+    box = start("sleep", "infinity", shm_size="256m", network_mode="none")
+    assert load(box, LARGE) == {"batches": 6, "sum": 15, "shared": 256 << 20}
+
+
+def test_workers_with_little_shared_memory(start):
+    """With the engine's default of 64 MB, small batches work, larger ones end in an error and not in wrong data, and the
+    start has named the cure.
+    """
+    box = start("sleep", "infinity", shm_size="64m", network_mode="none")
+    assert load(box, SMALL) == {"batches": 6, "sum": 15, "shared": 64 << 20}
+    assert "error" in load(box, LARGE)
+    assert "--shm-size" in box.log
+
+
+@pytest.fixture(scope="module")
+def vision(probe):
+    """What torchvision computes."""
+    return functools.partial(dict.__getitem__, probe("vision", "cpu"))
+
+
+@pytest.mark.vision
+def test_operators(vision):
+    """Torchvision's compiled operators give the results that were worked out by hand."""
+    assert vision("nms") == [0, 2]
+    assert numbers(vision("roi_align"), [5.5, 9.5, 5.5, 9.5], 1e-5)
+
+
+@pytest.mark.vision
+def test_transforms(vision):
+    """The usual transforms make a tensor of a picture, with its colour."""
+    assert vision("transforms") == {"shape": [3, 224, 224], "red": 1.0, "rest": 0.0}
+
+
+@pytest.mark.vision
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_b3"])
+def test_network(vision, name):
+    """A network answers, for a batch what it answers for each picture."""
+    answer = vision(name)
+    assert answer["shape"] == [2, 1000]
+    assert answer["finite"]
+    assert answer["apart"] < 1e-4
+
+
+@pytest.mark.audio
+def test_audio(probe):
+    """Torchaudio finds a tone where it is, and resamples."""
+    found = probe("audio")
+    assert abs(found["loudest"] - found["tone"]) <= found["bin"]
+    assert found["halved"] == 1

@@ -1,0 +1,55 @@
+"""``devel`` builds what its users build: CUDA code for every GPU generation that nvcc knows, and extensions of torch."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def sm(architectures):
+    """Return compute capabilities as nvcc names them."""
+    return [f"sm_{name.replace('.', '')}" for name in architectures]
+
+
+@pytest.fixture(scope="module")
+def nvcc(probe, expected):
+    """What nvcc makes for every GPU generation that torch has code for."""
+    return probe("nvcc", *sm(expected.facts.architectures))
+
+
+@pytest.mark.cuda
+def test_release(nvcc, expected):
+    """Nvcc is the one that facts and label name, of the major version that torch's extensions need."""
+    assert nvcc["release"] == expected.facts.nvcc.cuda == expected.labels["torchstrata.nvcc"]
+    assert nvcc["release"].split(".")[0] == expected.facts.cuda_version.split(".")[0]
+
+
+@pytest.mark.cuda
+def test_machine_code(nvcc, expected):
+    """There is machine code for each generation of the cell, and the ones that nvcc does not know are those on the label."""
+    failed = {name: words for name, words in nvcc["words"].items() if words}
+    gap = expected.labels.get("torchstrata.architectures.nvcc-lacks", "").split()
+    assert gap == sm(expected.facts.missing_architectures)
+    assert sorted(failed) == sorted(gap), failed
+    assert len(failed) < len(nvcc["words"])
+
+
+@pytest.mark.cuda
+def test_program(nvcc, expected):
+    """A program that nvcc compiled and linked runs, and finds torch's own CUDA runtime."""
+    major, minor = expected.facts.cuda_version.split(".")
+    assert nvcc["program"] == f"{major}{int(minor):02}0"
+
+
+def test_host_extension(probe):
+    """A C++ extension of torch builds, is imported and computes."""
+    assert probe("extension", "host") == {"triple": [0, 3, 6]}
+
+
+@pytest.mark.cuda
+def test_cuda_extension(probe, expected):
+    """A CUDA extension of torch builds for the newest GPU that nvcc knows; its operator works, on the runtime of torch."""
+    known = [name for name in expected.facts.architectures if name not in expected.facts.missing_architectures]
+    found = probe("extension", "cuda", known[-1])
+    major, minor = expected.facts.cuda_version.split(".")
+    assert found.pop("on_gpu", [0, 3, 6]) == [0, 3, 6]
+    assert found == {"triple": [0, 3, 6], "runtime": int(f"{major}{int(minor):02}0"), "device_code": True}

@@ -1,0 +1,77 @@
+"""Build an extension of torch and use it: ``extension.py host``, or ``extension.py cuda ARCHITECTURE``, such as ``9.0``.
+
+Prints what it computes. The host one is in Python's style (pybind11); the CUDA one brings an operator whose kernel nvcc compiled,
+and tells the version of the CUDA runtime that it found, and whether there is device code in it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.utils import cpp_extension
+
+HOST = """#include <torch/extension.h>
+torch::Tensor triple(const torch::Tensor& values) { return values * 3; }
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) { module.def("triple", &triple); }
+"""
+OPERATOR = """#include <torch/library.h>
+at::Tensor triple_on_gpu(const at::Tensor& values);
+int64_t runtime();
+at::Tensor triple(const at::Tensor& values) { return values.is_cuda() ? triple_on_gpu(values) : values.mul(3); }
+TORCH_LIBRARY(probe, library) {
+    library.def("triple", triple);
+    library.def("runtime", runtime);
+}
+"""
+KERNEL = """#include <ATen/core/Tensor.h>
+#include <cuda_runtime.h>
+__global__ void kernel(float* values, int64_t count) {
+    int64_t place = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
+    if (place < count) values[place] *= 3;
+}
+at::Tensor triple_on_gpu(const at::Tensor& values) {
+    auto out = values.clone();
+    kernel<<<(out.numel() + 255) / 256, 256>>>(out.data_ptr<float>(), out.numel());
+    return out;
+}
+int64_t runtime() {
+    int version = 0;
+    return cudaRuntimeGetVersion(&version) == cudaSuccess ? version : -1;
+}
+"""
+
+
+def build(folder, sources, **options):
+    """Build the sources without optimisation, which would only take time, and load the result."""
+    for name, text in sources.items():
+        (folder / name).write_text(text)
+    paths = [str(folder / name) for name in sources]
+    return cpp_extension.load(name="probe_extension", sources=paths, build_directory=str(folder), extra_cflags=["-O0"], **options)
+
+
+def host(folder):
+    """Return what the host extension computes."""
+    return {"triple": build(folder, {"host.cpp": HOST}).triple(torch.arange(3.0)).tolist()}
+
+
+def cuda(folder):
+    """Return what the CUDA extension computes and tells; on a GPU, if there is one, what its kernel computes."""
+    os.environ["TORCH_CUDA_ARCH_LIST"] = sys.argv[2]
+    build(folder, {"operator.cpp": OPERATOR, "kernel.cu": KERNEL}, is_python_module=False)
+    sections = subprocess.run(["readelf", "-SW", folder / "probe_extension.so"], capture_output=True, text=True, check=True).stdout
+    on_gpu = {"on_gpu": torch.ops.probe.triple(torch.arange(3.0, device="cuda")).tolist()} if torch.cuda.is_available() else {}
+    triple = torch.ops.probe.triple(torch.arange(3.0)).tolist()
+    return {"triple": triple, "runtime": torch.ops.probe.runtime(), "device_code": ".nv_fatbin" in sections} | on_gpu
+
+
+def main():
+    """Print the result."""
+    with tempfile.TemporaryDirectory() as name:
+        json.dump({"host": host, "cuda": cuda}[sys.argv[1]](Path(name)), sys.stdout)
+
+
+main()

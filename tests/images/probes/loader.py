@@ -1,0 +1,52 @@
+"""Load batches of some size in worker processes, ``loader.py MEGABYTES WORKERS``: they come through shared memory.
+
+Prints how many batches came, the sum of the numbers in them, and the size of shared memory in bytes; or ``error``.
+"""
+
+import json
+import os
+import sys
+
+import torch
+import torch.utils.data
+
+BATCHES = 6
+PATIENCE = 15
+"""Seconds: a worker that cannot share its batch may stay silent about it (torch 2.13)."""
+
+
+class Blocks(torch.utils.data.Dataset):
+    """Tensors of a size in bytes; each is filled with its number."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return BATCHES
+
+    def __getitem__(self, number):
+        return torch.full((self.size,), number, dtype=torch.uint8)
+
+
+def load(size, workers):
+    """Return how many batches came, and the sum of the numbers that they are filled with."""
+    loader = torch.utils.data.DataLoader(Blocks(size), batch_size=None, num_workers=workers, multiprocessing_context="fork", timeout=PATIENCE)
+    numbers = []
+    for batch in loader:
+        assert bool((batch == batch[0]).all()), "a batch is not what its worker made"
+        numbers.append(int(batch[0]))
+    return {"batches": len(numbers), "sum": sum(numbers)}
+
+
+def main():
+    """Print what came, or why nothing did."""
+    torch.set_num_threads(1)
+    space = os.statvfs("/dev/shm")
+    try:
+        result = load(int(sys.argv[1]) * 1_000_000, int(sys.argv[2]))
+    except (RuntimeError, OSError) as error:
+        result = {"error": f"{type(error).__name__}: {error}"}
+    json.dump(result | {"shared": space.f_blocks * space.f_frsize}, sys.stdout)
+
+
+main()
