@@ -17,6 +17,7 @@ from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 
 from torchstrata import codec as codecs
+from torchstrata.archive import OpenBlob
 from torchstrata.codec import CHUNK
 from torchstrata.layers import Layer
 from torchstrata.store import Part, Store
@@ -180,37 +181,37 @@ def kept(found: Inventory, store: Store) -> dict[str, str]:
     return {INVENTORY: store.add_blob(msgspec.json.encode(found))}
 
 
-def of(part: Part, store: Store) -> Inventory:
+def of(part: Part, open_blob: OpenBlob) -> Inventory:
     """Return the inventory of a part: the one that it has, else what its layers hold, which takes about a second for each GB.
 
-    :raises StoreError: a blob is not in the store.
+    :raises StoreError: a blob is not to be had.
     """
     if INVENTORY in part.extras:
-        return msgspec.json.decode(store.open_blob(part.extras[INVENTORY]).read_bytes(), type=Inventory)
-    return look(part.layers, store)
+        return msgspec.json.decode(open_blob(part.extras[INVENTORY]).read_bytes(), type=Inventory)
+    return look(part.layers, open_blob)
 
 
-def ensure(identity: str, part: Part, store: Store) -> Part:
-    """Return a part with its inventory; one without gets it, and is remembered so.
+def ensure(identity: str, part: Part, store: Store, open_blob: OpenBlob) -> Part:
+    """Return a part with its inventory; one without gets it, and is noted so.
 
-    :raises StoreError: a layer is not in the store.
+    :raises StoreError: a blob is not to be had.
     """
     if INVENTORY in part.extras:
         return part
     with store.lock(identity):
-        known = store.find(identity)
+        known = store.known(identity)
         if known and INVENTORY in known.extras:
             return known
-        complete = replace(part, extras={**part.extras, **kept(of(part, store), store)})
-        store.remember(identity, complete)
+        complete = replace(part, extras={**part.extras, **kept(of(part, open_blob), store)})
+        store.note(identity, complete)
     return complete
 
 
-def look(layers: Sequence[Layer], store: Store) -> Inventory:
+def look(layers: Sequence[Layer], open_blob: OpenBlob) -> Inventory:
     """Return what the layers hold, read from their blobs."""
     collector = Collector()
     for layer in layers:
-        with store.open_blob(layer.digest, layer.size).open("rb") as blob:
+        with open_blob(layer.digest).open("rb") as blob:
             tar = cast("IO[bytes]", codecs.decompressor(blob, layer.media_type))
             with tarfile.open(fileobj=tar, mode="r|", bufsize=CHUNK) as archive:
                 for member in archive:

@@ -301,7 +301,7 @@ class _Baking:
         moves = oslocks.moves(lock.installed(chain), packages) if lock.sections else ()
         drift = {"drift": ", ".join(map(str, moves))} if moves else {}
         lower = [below] if below else []
-        held = inventory.merged([*(inventory.of(part, self.oven.store) for part in lower), *(taken.inventory for taken in own)])
+        held = inventory.merged([*(inventory.of(part, self.oven.store.open_blob) for part in lower), *(taken.inventory for taken in own)])
         return Part(
             layers=(*(layer for part in lower for layer in part.layers), *(taken.layer for taken in own)),
             extras={PACKAGES: self.oven.store.add_blob(json.dumps(packages, sort_keys=True).encode()), **inventory.kept(held, self.oven.store)},

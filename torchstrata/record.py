@@ -20,7 +20,7 @@ from torchstrata.errors import UntrustedError
 from torchstrata.inventory import Inventory, OsPackage, PythonPackage
 from torchstrata.layers import PLATFORM, Layer
 from torchstrata.lockfile import Pin
-from torchstrata.matrix import Cell
+from torchstrata.matrix import Cell, OperatingSystem
 from torchstrata.plan import Item, OsPart
 from torchstrata.store import Part
 from torchstrata.strata import Stratum
@@ -76,6 +76,16 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     codec: str
     toolchain: Tools | None = None
     drift: tuple[str, ...] = ()
+
+
+class System(msgspec.Struct, frozen=True, kw_only=True):
+    """The operating system, such as ``debian13``, ``debian``, ``13`` and ``trixie``, and the minor version of its Python."""
+
+    id: str
+    distribution: str
+    release: str
+    suite: str
+    python: str
 
 
 class Torch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -148,8 +158,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     flavour: str
     user: str
     platform: str
-    os: str
-    python: str
+    os: System
     created: str
     digest: str
     config: str
@@ -214,8 +223,7 @@ def of(made: Made) -> Record:
         flavour=plan.flavour,
         user=config["config"]["User"],
         platform=PLATFORM,
-        os=plan.cell.os.id,
-        python=plan.cell.os.python,
+        os=_system(plan.cell.os),
         created=config["created"],
         digest=image.digest,
         config=sha256(image.config),
@@ -246,6 +254,10 @@ def torch(cell: Cell) -> Torch:
         driver_floor=facts.driver_floor,
         architectures=facts.architectures,
     )
+
+
+def _system(system: OperatingSystem) -> System:
+    return System(id=system.id, distribution=system.distribution, release=system.release, suite=system.suite, python=system.python)
 
 
 def _inputs(made: Made, words: dict[str, str]) -> Inputs:
@@ -327,5 +339,5 @@ def _package(package: OsPackage, licence: str) -> Package:
 def _held(made: Made, kind: type) -> Iterator[Inventory]:
     """Yield the inventories of the image's parts of one kind, bottom to top."""
     for item in made.composed.plan.items:
-        if isinstance(item.source, kind):
+        if isinstance(item.source, kind) and item.identity in made.inventories:
             yield made.inventories[item.identity]

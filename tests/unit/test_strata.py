@@ -376,6 +376,6 @@ def test_a_part_is_remembered_with_what_it_set_aside(store, house):
     """CUDA parts keep dist-info as an extra blob; every part keeps what its wheels say of their licences."""
     made = make(store, house, house("nvidia-nvtx", "1.0", {"nvidia/nvtx.h": b""}))
     assert set(made["CUDA runtime"].extras) == {strata.ASIDE, inventory.INVENTORY}
-    assert [package.name for package in inventory.of(made["CUDA runtime"], store).python] == ["nvidia-nvtx"]
+    assert [package.name for package in inventory.of(made["CUDA runtime"], store.open_blob).python] == ["nvidia-nvtx"]
     assert isinstance(made["0 wheels of base"], Part)
     assert set(made["0 wheels of base"].extras) == {inventory.INVENTORY}
