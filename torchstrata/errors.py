@@ -138,6 +138,12 @@ class ContainerError(TorchstrataError):
     code = 27
 
 
+class SurvivorError(VerificationError):
+    """A fault that was planted in an image was not found by the test that must find it."""
+
+    code = 28
+
+
 class RegistryError(TorchstrataError):
     """A registry cannot be reached, refuses what it was asked, or answers what it must not."""
 

@@ -23,7 +23,7 @@ import msgspec
 from torchstrata import codec as codecs
 from torchstrata import hygiene, process
 from torchstrata.codec import CHUNK, Codec
-from torchstrata.errors import EngineError, IntegrityError
+from torchstrata.errors import EngineError, IntegrityError, NoImageError
 from torchstrata.hygiene import HEAD, SCANNED, Finding
 from torchstrata.layers import Layer
 from torchstrata.store import INSPECTIONS, HashingReader, Store
@@ -92,7 +92,8 @@ def _line(where: str, finding: Finding) -> str:
 def inspect(reference: str, client: docker.DockerClient, store: Store) -> Inspection:
     """Look at the image that ``reference`` names in an engine.
 
-    :raises EngineError: the engine has no such image, or what it gives is not the image that it describes.
+    :raises NoImageError: the engine has no such image.
+    :raises EngineError: what it gives is not the image that it describes.
     :raises Failed: ``docker save`` failed.
     """
     inspector = Inspector(store)
@@ -112,7 +113,7 @@ def _attributes(reference: str, client: docker.DockerClient) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", client.api.inspect_image(reference))  # type: ignore[no-untyped-call]
     except docker.errors.ImageNotFound as error:
-        raise EngineError(f"the engine has no image {reference}", fix="build it, or pull it") from error
+        raise NoImageError(f"the engine has no image {reference}", fix="build it with `nox -s build-CELL`, or pull or load it") from error
 
 
 def configured(config: Mapping[str, Any], history: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:

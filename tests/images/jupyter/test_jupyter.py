@@ -147,13 +147,14 @@ def test_nothing_can_run(start):
 
 
 def test_origin_is_checked(box, client):
-    """A websocket from another site's page is refused."""
+    """A websocket from another site's page is refused, although the browser sends the cookie of a person who is logged in."""
     kernel = client.run("curl", "-s", "-X", "POST", "-H", f"Authorization: token {TOKEN}", f"http://{box.address}:8888/api/kernels").out
     path = f"/api/kernels/{kernel.split(chr(34))[3]}/channels"
     upgrade = ["-H", "Connection: Upgrade", "-H", "Upgrade: websocket", "-H", "Sec-WebSocket-Version: 13", "-H", "Sec-WebSocket-Key: YWJjZGVmZ2hpamtsbW5vcA=="]
-    cookie = ["-H", f"Authorization: token {TOKEN}"]
+    assert status(client, f"http://{box.address}:8888/lab?token={TOKEN}", "-c", "/tmp/cookies") == "200"
+    cookie = ["-b", "/tmp/cookies"]
     url = f"http://{box.address}:8888{path}"
-    foreign = status(client, url, *upgrade, "-H", "Origin: http://evil.example", "-m", "3")
+    foreign = status(client, url, *upgrade, *cookie, "-H", "Origin: http://evil.example", "-m", "3")
     own = status(client, url, *upgrade, *cookie, "-H", f"Origin: http://{box.address}:8888", "-m", "3")
     assert (foreign, own) == ("403", "101")
 
@@ -217,3 +218,15 @@ def test_export_command(start):
 def test_health_of_the_engine(box):
     """The engine's own state of health follows the probe."""
     assert until(lambda: (box.container.reload(), box.container.attrs["State"]["Health"]["Status"])[1] == "healthy")
+
+
+def test_health_follows_the_service(start):
+    """What the engine runs to know the state of health says no while Jupyter does not answer, and yes again when it does."""
+    box = start()
+    box.wait_for(READY)
+    kind, *command = box.container.attrs["Config"]["Healthcheck"]["Test"]
+    assert kind == "CMD"
+    assert box.run("pkill", "-STOP", "-f", "jupyter-lab").status == 0
+    assert box.run(*command).status == 1, "a service that does not answer counts as healthy"
+    assert box.run("pkill", "-CONT", "-f", "jupyter-lab").status == 0
+    assert until(lambda: box.run(*command).status == 0)

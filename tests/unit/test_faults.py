@@ -1,0 +1,60 @@
+"""The table of planted faults, and how their verdicts come about."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.mutants import __main__ as mutants
+from tests.mutants.faults import DOCUMENT, FAULTS, document
+from torchstrata.matrix import ROOT
+
+
+def test_document_is_written():
+    """The guide's table is that of the faults."""
+    assert DOCUMENT.read_text(encoding="utf-8") == document()
+
+
+def test_there_are_enough_and_each_once():
+    """At least 25 faults, each described once and found by a test of a flavour that its image has."""
+    assert len(FAULTS) >= 25
+    assert len({fault.what for fault in FAULTS}) == len(FAULTS)
+
+
+@pytest.mark.parametrize("test", sorted({fault.test.partition("[")[0] for fault in FAULTS}))
+def test_named_tests_exist(test):
+    """The test that is named for a fault exists."""
+    path, _, name = test.partition("::")
+    assert re.search(rf"^def {name}\(", (ROOT / "tests" / "images" / path).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "trouble"),
+    [
+        ("", "E  srv/key: a private key", ""),
+        ("", "", "survived"),
+        ("", "E  no such container", "for another reason"),
+        ("E  broken", "E  srv/key: a private key", "fails on the good image"),
+        (None, "E  srv/key: a private key", "did not run"),
+        ("", None, "did not run"),
+    ],
+)
+def test_verdict(before, said, trouble):
+    """A fault is caught if its test passes without it and fails with it, for the reason that is named."""
+    fault = next(fault for fault in FAULTS if fault.says == "srv/key: a private key")
+    found = mutants.judge(fault, before, said)
+    assert trouble in found
+    assert bool(found) == bool(trouble)
+
+
+def test_choice_by_word():
+    """Words choose faults by description or test."""
+    assert {fault.test for fault in mutants.chosen(["sudo"])} == {"base/test_users.py::test_no_sudo"}
+    assert mutants.chosen([]) == list(FAULTS)
+
+
+def test_dockerfile_puts_the_user_back():
+    """Shell commands become RUN lines, and the image's user is what it was."""
+    fault = next(fault for fault in FAULTS if fault.what == "sudo")
+    assert fault.dockerfile == "FROM pytorch-cuda:2.13-cpu-base\nUSER 0:0\nRUN cp /bin/true /usr/bin/sudo\nUSER 1000:0\n"
