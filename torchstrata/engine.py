@@ -78,6 +78,13 @@ class Engine:
         self.store: ImageStore = "containerd" if snapshotter else "classic"
         self._info = info
 
+    def is_alive(self) -> bool:
+        """Return whether it still answers."""
+        try:
+            return bool(self.client.ping())
+        except (docker.errors.DockerException, requests.RequestException):
+            return False
+
     def buildx(self) -> str:
         """Return the version of buildx.
 

@@ -72,6 +72,22 @@ def run(
         return output.decode(errors="replace")
 
 
+def follow(*args: str | os.PathLike[str], cwd: Path | None = None, env: Mapping[str, str] | None = None, on_line: LineSink) -> int:
+    """Run a program to its end and return its status, whatever that is.
+
+    :param on_line: called with every line of its output and of its errors, from two threads.
+    :raises CommandError: the program is not installed.
+    """
+    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL) as process:
+        streams = (process.stdout, process.stderr)
+        threads = [threading.Thread(target=_pump, args=(stream, deque[str](maxlen=0), on_line), daemon=True) for stream in streams]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return process.wait()
+
+
 @contextlib.contextmanager
 def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
     """Start a program and yield its standard output as a stream; check its status at the end.

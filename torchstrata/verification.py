@@ -63,6 +63,8 @@ class Expectation:
         return runtime.labels(self.cell, self.flavour, self.lock, source.revision(self.cell, self.root))
 
     @property
-    def has_vision(self) -> bool:
-        """Whether torchvision is installed."""
-        return "torchvision" in self.versions
+    def applies(self) -> frozenset[str]:
+        """What tests may apply to beside a flavour, and is so here: ``cuda``, ``vision``, ``audio``, ``named``."""
+        packages = {"vision": "torchvision" in self.versions, "audio": "torchaudio" in self.versions}
+        has = packages | {"cuda": self.facts.cuda_version is not None, "named": self.cell.named}
+        return frozenset(name for name, there in has.items() if there)

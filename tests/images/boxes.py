@@ -6,7 +6,7 @@ import contextlib
 import io
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,8 @@ from typing import Any, Final
 import docker
 import docker.errors
 import docker.models.containers
+
+from torchstrata import leftovers
 
 CLIENTS: Final = Path(__file__).parent / "clients"
 PATIENCE: Final = 40.0
@@ -113,23 +115,19 @@ def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
     return True
 
 
-def stopping(box: Box) -> float:
-    """Stop the container and return how many seconds that took."""
-    begin = time.monotonic()
-    box.container.stop(timeout=10)
-    return time.monotonic() - begin
+def stop(box: Box) -> int:
+    """Stop the container as ``docker stop --time 2`` does and return its exit status: 137 if the engine had to kill it."""
+    box.container.stop(timeout=2)
+    return box.ended()
 
 
 @contextlib.contextmanager
-def starting(engine: docker.DockerClient, image: str, labels: Mapping[str, str]) -> Iterator[Callable[..., Box]]:
-    """Give a function that starts containers, and remove them all at the end.
-
-    :param labels: by which containers are found when whoever started them could not remove them.
-    """
+def starting(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., Box]]:
+    """Give a function that starts containers, and remove them all at the end."""
     boxes: list[Box] = []
 
     def start(*command: str, **options: Any) -> Box:
-        options = {"shm_size": "256m", "user": "1000:0", "labels": dict(labels)} | options
+        options = {"shm_size": "256m", "user": "1000:0", "labels": leftovers.labels()} | options
         container = engine.containers.create(options.pop("image", image), list(command) or None, **options)
         boxes.append(Box(container))
         container.start()

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import shlex
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import docker.errors
+import msgspec
 import pytest
 import testinfra
-from testinfra.host import Host
+from testinfra.host import Host as Connection
 
 from tests.images.boxes import CLIENTS, Box, Result, ssh_options, starting
-from torchstrata import matrix
+from tests.images.recorder import Recorder
+from torchstrata import engine as engines
+from torchstrata import leftovers, matrix
+from torchstrata import subject as subjects
 from torchstrata.errors import TorchstrataError
+from torchstrata.evidence import Host
+from torchstrata.subject import Claim, Subject
 from torchstrata.verification import Expectation
 
 HERE = Path(__file__).parent
@@ -36,7 +42,11 @@ MARKERS = {
     "gpu": "needs a GPU",
     "cuda": "applies to cells with CUDA only",
     "vision": "applies to cells with torchvision only",
+    "audio": "applies to cells with torchaudio only",
+    "named": "applies to cells that `v<torch>` names only",
+    "multigpu": "needs two GPUs",
     "container": "needs a container, not just a machine",
+    "serial": "measures time, and runs while no other test does",
 }
 RUN_PROBE = f'd=$(mktemp -d) && trap "rm -rf $d" EXIT && printf %s "$1" | base64 -d >"$d/$2" && f=$d/$2 && shift 2 && {PYTHON} "$f" "$@"'
 
@@ -47,7 +57,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--image", metavar="REF", help="image under test: any name or digest that the engine has")
     group.addoption("--cell", metavar="CELL", help="the cell that it must be (default: the one that its label claims)")
     group.addoption("--flavour", metavar="FLAVOUR", help="the flavour that it must be (default: the one that its label claims)")
+    group.addoption("--results", metavar="DIR", help="write verify.json there")
+    group.addoption("--update-required", action="store_true", help="write the lists of required tests as the tests of this run are")
     group.addoption("--gpu", choices=("auto", "required", "none"), default="auto", help="whether to run the tests that need a GPU (default: if there is one)")
+
+
+SUBJECT = pytest.StashKey[Subject]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,73 +71,96 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {meaning}")
     if config.option.help or config.option.markers:
         return
+    if hasattr(config, "workerinput"):
+        config.stash[SUBJECT] = msgspec.json.decode(config.workerinput["subject"], type=Subject)
+        return
+    leftovers.labels()
     try:
-        config.stash[EXPECTED] = _expectation(config)
+        subject, is_alive = _machine(config) if config.option.hosts else _image(config)
     except TorchstrataError as error:
         pytest.exit(str(error), returncode=error.code)
+    config.stash[SUBJECT] = subject
+    config.pluginmanager.register(Recorder(config, subject, is_alive), "recorder")
 
 
-EXPECTED = pytest.StashKey[Expectation]()
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell the processes that share the tests what is tested."""
+    node.workerinput["subject"] = msgspec.json.encode(node.config.stash[SUBJECT]).decode()
 
 
-def _expectation(config: pytest.Config) -> Expectation:
-    """Return what the image must be; its own labels only say what it claims to be."""
-    labels = {} if config.option.cell and config.option.flavour else _labels(config)
-    cell, flavour = config.option.cell or labels.get("torchstrata.cell"), config.option.flavour or labels.get("torchstrata.flavour")
-    if not cell or not flavour:
-        raise pytest.UsageError("name an image of ours with --image, or say with --cell and --flavour what is tested")
-    table = matrix.load()
-    table.chain(flavour)
-    return Expectation(cell=matrix.select(table, cell)[0], flavour=flavour)
-
-
-def _labels(config: pytest.Config) -> dict[str, str]:
+def _image(config: pytest.Config) -> tuple[Subject, Callable[[], bool]]:
+    """Return the image of ``--image``, and what tells whether its engine is alive."""
     if not config.option.image:
-        return {}
-    with contextlib.closing(docker.from_env()) as engine:
-        return dict(engine.images.get(config.option.image).labels)
+        raise pytest.UsageError("say what is tested: --image REF, or --hosts local://")
+    engine = engines.connect()
+    leftovers.sweep(engine.client)
+    return subjects.examine(engine, config.option.image, _claim(config), config.option.gpu), engine.is_alive
+
+
+def _machine(config: pytest.Config) -> tuple[Subject, Callable[[], bool]]:
+    """Return the machine of ``--hosts``; there is no engine that could die."""
+    host = testinfra.get_host(config.option.hosts)
+    facts = host.file("/etc/torchstrata/image.json")
+    cell, flavour = _claim(config).settle(json.loads(facts.content_string)["labels"] if facts.exists else {}, config.option.hosts)
+    where = Host(kernel=host.check_output("uname -r"), engine=None, cpus=int(host.check_output("nproc")))
+    subject = Subject(cell=cell, flavour=flavour, image=None, host=where, gpu=None)
+    gpu = subjects.settle_gpu(subject.expected, lambda: subjects.parse_gpu(host.run(shlex.join(subjects.ASK_GPU)).stdout), config.option.gpu)
+    return msgspec.structs.replace(subject, gpu=gpu), lambda: True
+
+
+def _claim(config: pytest.Config) -> Claim:
+    return Claim(cell=config.option.cell, flavour=config.option.flavour)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out the flavours that the image does not contain."""
-    others = set(matrix.load().flavours) - set(config.stash[EXPECTED].chain)
+    others = set(matrix.load().flavours) - set(config.stash[SUBJECT].expected.chain)
     return True if collection_path.parent == HERE and collection_path.name in others else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what does not apply."""
-    absent = _absent(config)
+    """Leave out what does not apply, and note to which list of required tests the others belong."""
+    subject = config.stash[SUBJECT]
+    applies = subject.applies | ({"container"} if subject.image else set()) | ({"gpu"} if subject.gpu else set())
     for item in items:
-        if CONTAINER_FIXTURES & set(getattr(item, "fixturenames", ())):
-            item.add_marker("container")
-        if HERE / "gpu" in item.path.parents:
-            item.add_marker("gpu")
-    left_out = [item for item in items if absent & {mark.name for mark in item.iter_markers()}]
+        _mark(item)
+    left_out = [item for item in items if not {mark.name for mark in item.iter_markers()} & MARKERS.keys() - {"serial"} <= applies]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
 
-def _absent(config: pytest.Config) -> set[str]:
-    """Return the markers of what the subject does not have."""
-    expected = config.stash[EXPECTED]
-    has = {
-        "gpu": config.option.gpu == "required",
-        "cuda": expected.facts.cuda_version is not None,
-        "vision": expected.has_vision,
-        "container": not _is_machine(config),
-    }
-    return {name for name, there in has.items() if not there}
+def _mark(item: pytest.Item) -> None:
+    """Add the markers that follow from fixtures and directory; note tier and section."""
+    flavour = item.path.relative_to(HERE).parts[0]
+    if CONTAINER_FIXTURES & set(getattr(item, "fixturenames", ())):
+        item.add_marker("container")
+    if flavour == "gpu":
+        item.add_marker("gpu")
+    marks = {mark.name for mark in item.iter_markers()}
+    tier = "gpu" if "gpu" in marks else "free" if item.config.stash[SUBJECT].image else "host"
+    item.user_properties += [("tier", tier), ("section", " ".join([flavour, *sorted(marks & {"cuda", "vision", "audio", "named", "multigpu"})]))]
 
 
-def _is_machine(config: pytest.Config) -> bool:
-    return bool(config.option.hosts)
+@pytest.fixture(autouse=True)
+def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let tests that measure time run alone, where several processes share the tests."""
+    if not hasattr(request.config, "workerinput"):
+        yield
+        return
+    place = tmp_path_factory.getbasetemp().parent
+    with (place / "turn").open("w") as turn, (place / "gate").open("w") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)  # so that those who run together cannot keep out one who waits for all of them
+        fcntl.flock(turn, fcntl.LOCK_EX if request.node.get_closest_marker("serial") else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture(scope="session")
 def expected(request: pytest.FixtureRequest) -> Expectation:
     """What the subject must be."""
-    return request.config.stash[EXPECTED]
+    return request.config.stash[SUBJECT].expected
 
 
 @pytest.fixture(scope="session")
@@ -146,44 +184,38 @@ def inspect(engine: docker.DockerClient, image: str) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="session")
-def labels() -> dict[str, str]:
-    """The labels of the containers that this run starts."""
-    return {"torchstrata.verification": f"{socket.gethostname()}:{os.getpid()}"}
-
-
 @pytest.fixture
-def start(engine: docker.DockerClient, image: str, labels: dict[str, str]) -> Iterator[Callable[..., Box]]:
+def start(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., Box]]:
     """Start containers of the image that live as long as the test."""
-    with starting(engine, image, labels) as function:
+    with starting(engine, image) as function:
         yield function
 
 
 @pytest.fixture(scope="module")
-def start_shared(engine: docker.DockerClient, image: str, labels: dict[str, str]) -> Iterator[Callable[..., Box]]:
+def start_shared(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., Box]]:
     """Start containers of the image that live as long as the module's tests."""
-    with starting(engine, image, labels) as function:
+    with starting(engine, image) as function:
         yield function
 
 
 @pytest.fixture(scope="session")
-def shared(engine: docker.DockerClient, image: str, labels: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Box]:
+def shared(engine: docker.DockerClient, image: str, request: pytest.FixtureRequest) -> Iterator[Box]:
     """One container without a network, for all tests that only read."""
-    gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if "gpu" not in _absent(request.config) else []
-    with starting(engine, image, labels) as function:
+    gpus = list(subjects.ALL_GPUS) if request.config.stash[SUBJECT].gpu else []
+    with starting(engine, image) as function:
         yield function("sleep", "infinity", network_mode="none", shm_size="1g", device_requests=gpus)
 
 
 @pytest.fixture(scope="session")
-def host(request: pytest.FixtureRequest) -> Host:
+def host(request: pytest.FixtureRequest) -> Connection:
     """The machine of ``--hosts``, or a container of the image; for reading only."""
-    if _is_machine(request.config):
+    if request.config.option.hosts:
         return testinfra.get_host(request.config.option.hosts)
     return testinfra.get_host(f"docker://{request.getfixturevalue('shared').container.id}")
 
 
 @pytest.fixture(scope="session")
-def probe(host: Host) -> Callable[..., Any]:
+def probe(host: Connection) -> Callable[..., Any]:
     """Run a script of ``probes/`` on the host and return the JSON that it prints: ``probe("name", "argument", env={...})``."""
 
     def run(name: str, *arguments: str, env: dict[str, str] | None = None) -> Any:
@@ -198,15 +230,17 @@ def probe(host: Host) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def gpus(host: Host) -> int:
-    """The number of GPUs that the host has."""
-    return len(host.check_output("nvidia-smi -L").splitlines())
+def gpus(request: pytest.FixtureRequest) -> int:
+    """The number of GPUs, on the gpu tier."""
+    found = request.config.stash[SUBJECT].gpu
+    assert found, "a test that asks for GPUs needs the marker gpu"
+    return int(found.count)
 
 
 @pytest.fixture(scope="session")
-def client(engine: docker.DockerClient, image: str, labels: dict[str, str]) -> Iterator[Box]:
+def client(engine: docker.DockerClient, image: str) -> Iterator[Box]:
     """A second container, from which services are used over the network."""
-    with starting(engine, image, labels) as function:
+    with starting(engine, image) as function:
         yield function("sleep", "infinity")
 
 
@@ -251,7 +285,7 @@ def workspace(tmp_path: Path) -> Path:
 @pytest.fixture
 def volume(engine: docker.DockerClient) -> Iterator[str]:
     """A named volume, removed at the end."""
-    made = engine.volumes.create()
+    made = engine.volumes.create(labels=leftovers.labels())
     yield str(made.name)
     with contextlib.suppress(docker.errors.APIError):
         made.remove(force=True)

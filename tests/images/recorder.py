@@ -1,0 +1,151 @@
+"""Turns what pytest reports into evidence, and holds it against the lists of required tests."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytest_metadata.plugin import metadata_key
+
+from torchstrata import evidence, required, source
+from torchstrata.errors import EngineLostError
+from torchstrata.evidence import Case, Counts, Evidence
+from torchstrata.matrix import ROOT
+from torchstrata.subject import Subject
+
+ONE_GPU = "not run: 1 GPU"
+
+
+class Recorder:
+    """What one run does, as the process sees it that reports.
+
+    :param is_alive: tells whether the engine answers.
+    """
+
+    def __init__(self, config: pytest.Config, subject: Subject, is_alive: Callable[[], bool]) -> None:
+        self.config, self.subject, self.expected, self.is_alive = config, subject, subject.expected, is_alive
+        self.started = _now()
+        self.cases: dict[str, Case] = {}
+        self.problems: tuple[str, ...] = ()
+        config.stash[metadata_key].update(self._metadata())
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """The tiers that the run covers."""
+        first = "free" if self.subject.image else "host"
+        return (first, "gpu") if self.subject.gpu else (first,)
+
+    def _metadata(self) -> dict[str, str]:
+        """Return what the HTML report shows above the tests."""
+        shown = {"Cell": self.expected.cell.id, "Flavour": self.expected.flavour, "Tiers": " ".join(self.tiers)}
+        if self.subject.image:
+            shown |= {"Image": self.subject.image.reference, "Digest": self.subject.image.digest}
+        shown |= {"Kernel": self.subject.host.kernel, "Engine": self.subject.host.engine or "none", "CPUs": str(self.subject.host.cpus)}
+        return (
+            shown
+            | {"GPU": f"{self.subject.gpu.count} x {self.subject.gpu.name}, driver {self.subject.gpu.driver}" if self.subject.gpu else "none"}
+            | ({"Collectives between GPUs": ONE_GPU} if self.subject.gpu and self.subject.gpu.count == 1 else {})
+        )
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the worst outcome of a test's phases; end the run when the engine has died."""
+        known = self.cases.get(report.nodeid)
+        outcome = _outcome(report)
+        if known and known.outcome != "passed":
+            outcome = known.outcome
+        properties = dict(report.user_properties)
+        self.cases[report.nodeid] = Case(
+            id=report.nodeid,
+            tier=properties["tier"],
+            section=properties["section"],
+            outcome=outcome,
+            seconds=round(report.duration + (known.seconds if known else 0), 3),
+        )
+        if report.failed and not self.is_alive():
+            pytest.exit("the engine has died", returncode=EngineLostError.code)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Write what there is to write, and fail the run for what pytest does not mind."""
+        tests = tuple(self.cases[name] for name in sorted(self.cases))
+        if exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}:
+            return
+        if self.config.option.update_required:
+            self._update(tests)
+        lists = self._lists()
+        self.problems = self._against(tests, lists)
+        if self.problems and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.config.option.results:
+            evidence.write(self._evidence(tests, lists), Path(self.config.option.results))
+
+    def _against(self, tests: tuple[Case, ...], lists: dict[str, required.Required]) -> tuple[str, ...]:
+        """Return what stands against the image; a run of chosen tests says nothing about the others."""
+        if self._is_restricted():
+            return tuple(required.bad(tests))
+        return tuple(line for tier, wanted in lists.items() for line in required.problems(wanted, [case for case in tests if case.tier == tier]))
+
+    def pytest_terminal_summary(self, terminalreporter) -> None:
+        """Name what stands against the image."""
+        for line in self.problems:
+            terminalreporter.write_line(line, red=True)
+        if self.subject.gpu and self.subject.gpu.count == 1:
+            terminalreporter.write_line(f"collectives between GPUs: {ONE_GPU}")
+
+    def _lists(self) -> dict[str, required.Required]:
+        """Return what is required of this image, by tier."""
+        lists = {tier: required.read(tier) for tier in self.tiers}
+        return {tier: found.restrict(self._sections(found.sections)) for tier, found in lists.items()}
+
+    def _sections(self, known) -> frozenset[str]:
+        return required.sections((*self.expected.chain, "gpu"), self.subject.applies, known)
+
+    def _update(self, tests: tuple[Case, ...]) -> None:
+        for tier in self.tiers:
+            old = required.read(tier)
+            own = [case for case in tests if case.tier == tier]
+            required.write(old.update(own, self._sections({*old.sections, *(case.section for case in own)})))
+
+    def _is_restricted(self) -> bool:
+        """Return whether some tests were left out on purpose."""
+        option = self.config.option
+        chosen = [Path(argument.partition("::")[0]).resolve() for argument in self.config.args]
+        return bool(option.keyword or option.markexpr or option.deselect or option.lf or chosen != [Path(__file__).parent] or "::" in "".join(self.config.args))
+
+    def _evidence(self, tests: tuple[Case, ...], lists: dict[str, required.Required]) -> Evidence:
+        is_complete = self.subject.image is not None and not self._is_restricted()
+        good = sum(case.outcome == "passed" for case in tests)
+        absent = sum(required.missing(wanted, tests) for wanted in lists.values())
+        return Evidence(
+            format=evidence.FORMAT,
+            image=self.subject.image,
+            cell=self.expected.cell.id,
+            flavour=self.expected.flavour,
+            tiers=self.tiers,
+            passed=is_complete and not self.problems and bool(tests),
+            complete=is_complete,
+            counts=Counts(required=sum(sum(wanted.cases.values()) for wanted in lists.values()), passed=good, failed=len(tests) - good, missing=absent),
+            required={tier: wanted.digest for tier, wanted in lists.items()},
+            problems=self.problems,
+            revision=source.state(ROOT),
+            host=self.subject.host,
+            gpu=self.subject.gpu,
+            started=self.started,
+            finished=_now(),
+            tests=tests,
+        )
+
+
+def _outcome(report: pytest.TestReport) -> evidence.Outcome:
+    if hasattr(report, "wasxfail"):
+        return "xfailed" if report.skipped else "xpassed"
+    if report.failed:
+        return "failed" if report.when == "call" else "error"
+    return "skipped" if report.skipped else "passed"
+
+
+def _now() -> str:
+    return dt.datetime.fromtimestamp(time.time(), dt.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,70 @@
+"""Containers and volumes that a verification started: what marks them, and their removal when it could not do that itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import docker
+import docker.errors
+
+LABEL: Final = "torchstrata.verification"
+"""Its value is the host's name and the process by which a verification can be told to be over."""
+
+VARIABLE: Final = "TORCHSTRATA_VERIFICATION"
+"""The value of the label, for processes that belong to the same verification."""
+
+
+def labels() -> dict[str, str]:
+    """Return the labels of what this verification starts."""
+    return {LABEL: os.environ.setdefault(VARIABLE, f"{socket.gethostname()}:{os.getpid()}")}
+
+
+def sweep(client: docker.DockerClient, *, own: bool = False) -> int:
+    """Remove what verifications that are over have left; return how many things.
+
+    :param own: remove what this one has started, too.
+    :raises docker.errors.DockerException, requests.RequestException: the engine does not answer.
+    """
+    swept = 0
+    for thing, value in _labelled(client):
+        if _is_over(value) or (own and value == labels()[LABEL]):
+            swept += _removed(thing)
+    return swept
+
+
+def _labelled(client: docker.DockerClient) -> Iterator[tuple[Any, str]]:
+    """Yield containers, then volumes, with the value of their label."""
+    for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
+        yield container, container.labels[LABEL]
+    for volume in client.volumes.list(filters={"label": LABEL}):
+        yield volume, _volume_labels(volume.attrs)[LABEL]
+
+
+def _volume_labels(attributes: Mapping[str, Any]) -> Mapping[str, str]:
+    return attributes.get("Labels") or {}
+
+
+def _is_over(value: str) -> bool:
+    """Return whether the process that the label names was of this host and has ended."""
+    host, _, number = value.rpartition(":")
+    if host != socket.gethostname() or not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _removed(thing: Any) -> int:
+    options = {"v": True} if hasattr(thing, "status") else {}
+    try:
+        thing.remove(force=True, **options)
+    except docker.errors.NotFound:
+        return 0
+    return 1
