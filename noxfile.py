@@ -42,6 +42,9 @@ nox.options.error_on_external_run = True
 DEV = ("-e", ".[dev]")
 
 UNASKED = "--json" in sys.argv
+TESTED = ("2.13-cpu", "2.8-cu121")
+"""The cells that ``tests`` builds and verifies, in all flavours."""
+
 """Whether sessions count that run only when asked for: as JSON nox lists what it would run, and should list everything."""
 
 
@@ -66,9 +69,21 @@ def _register_push(cell: matrix.Cell, name: str) -> None:
 
 
 for _cell in cli.cells():
+def _register_test(cell: matrix.Cell, name: str) -> None:
+    """Make the session that verifies ``cell`` under ``name``."""
+
+    def test(session: nox.Session) -> None:
+        session.install(*DEV)
+        cli.verify(cell.id, session.posargs, Path(session.bin, "python"))
+
+    test.__doc__ = f"Verify the images of {cell.id}."
+    nox.session(test, name=f"test-{name}", tags=["test", f"torch-{cell.torch}", cell.cuda, cell.os.id], default=UNASKED)
+
+
     for _name in _cell.names:
         _register_build(_cell, _name)
         _register_push(_cell, _name)
+        _register_test(_cell, _name)
 
 
 @nox.session(venv_backend="none", default=UNASKED)
@@ -120,17 +135,10 @@ def system(session: nox.Session) -> None:
     session.run("pytest", "tests/system", *session.posargs)
 
 
-@nox.session(default=UNASKED)
-def images(session: nox.Session) -> None:
-    """Test running containers of an image of flavour ssh: -- --image pytorch-cuda:2.8-cu121-ssh (that is the default)."""
-    session.install(*DEV)
-    session.run("pytest", "tests/images", *session.posargs)
-
-
 @nox.session(default=UNASKED, venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run everything that a contributor needs: lint, unit and system tests, with an engine."""
-    for name in ("engine", "lint", "unit", "system"):
+    """Run everything that a contributor needs, with an engine: lint, unit and system tests, and the images of two cells."""
+    for name in ("engine", "lint", "unit", "system", *(f"{verb}-{cell}" for cell in TESTED for verb in ("build", "test"))):
         session.notify(name)
 
 

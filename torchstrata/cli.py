@@ -44,6 +44,38 @@ class BuildOptions:
     names: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReleaseOptions:
+    """Where the verbs of a release look, and whether they move anything.
+
+    :param registry: ``HOST[/PATH]``.
+    :param ledger: ``REMOTE#branch``.
+    """
+
+    registry: str | None = None
+    ledger: str | None = None
+    yes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyOptions:
+    """What can be asked of a verification.
+
+    :param flavour: flavours to verify; all if empty.
+    :param image: name or digest of the one image to verify instead.
+    :param hosts: testinfra's name of a machine to verify instead, such as ``local://``.
+    :param rest: more arguments for pytest.
+    """
+
+    flavour: tuple[str, ...]
+    image: str | None
+    hosts: str | None
+    gpu: Literal["auto", "required", "none"]
+    results: Path
+    update_required: bool
+    rest: tuple[str, ...]
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Print an error in two lines and exit with its code; never a traceback for what a person can mend."""
@@ -103,6 +135,25 @@ def _build_parser(program: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--registry", metavar="HOST[/PATH]", default=None, help=where)
     parser.add_argument("--names", action="store_true", help="push also under the names that the images have in an engine, which moves these tags")
     return parser
+
+
+def verify(cell: str, words: Sequence[str], python: Path) -> None:
+    """Verify images of a cell; ``words`` are the options that ``nox -s test-CELL -- --help`` lists.
+
+    :param python: an interpreter that has what the tests need.
+    """
+    parser = argparse.ArgumentParser(prog=f"nox -s test-{cell} --", description=f"Verify the images of {cell}.", epilog="Other options go to pytest.")
+    parser.add_argument("--flavour", action="append", default=[], help="verify this flavour; more than once for more (default: all)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--image", metavar="REF", help="verify this image: any name or digest that the engine has")
+    where.add_argument("--hosts", metavar="URI", help="verify a machine that is not a container: local:// or ssh://USER@HOST")
+    parser.add_argument("--gpu", choices=("auto", "required", "none"), default="auto", help="tests that need a GPU (default: run if there is one)")
+    parser.add_argument("--results", metavar="DIRECTORY", type=Path, default=matrix.ROOT / "results", help="where evidence goes (default: results)")
+    parser.add_argument("--update-required", action="store_true", help="write the lists of required tests as the tests are, for review")
+    options, rest = parser.parse_known_args(words)
+    fields = vars(options) | {"flavour": tuple(options.flavour), "results": options.results.absolute(), "rest": tuple(rest)}
+    with guarded():
+        _verbs().verify(cell, python, VerifyOptions(**fields))
 
 
 def plan(globs: Sequence[str], *, as_json: bool) -> None:

@@ -15,8 +15,9 @@ from rich.table import Table
 from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, osparts, progress, remote, sizes, toolchain
 from torchstrata import engine as engines
 from torchstrata import plan as plans
+from torchstrata import verify as verification
 from torchstrata.build import Builder, Composed
-from torchstrata.cli import BuildOptions
+from torchstrata.cli import BuildOptions, VerifyOptions
 from torchstrata.codec import Codec
 from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.matrix import Cell, Matrix
@@ -125,6 +126,12 @@ def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
 
 
 def plan(globs: Sequence[str], *, as_json: bool) -> None:
+def verify(cell: str, python: Path, options: VerifyOptions) -> None:
+    """Verify images of one cell, or a machine that must be like one."""
+    for chosen in matrix.select(matrix.load(), cell):
+        verification.run(chosen, python, options)
+
+
     """Print the plan for the cells that match, as a table or as JSON; a cell that nobody has locked is named in one line.
 
     :raises LockError: none of them is locked.
