@@ -5,11 +5,17 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from invoke import Context, task
+from invoke import Collection, Context, Task, task
 
 from torchstrata import cli
+from torchstrata.cli import ReleaseOptions
 
 CELLS: Final = "cell ids or globs, with commas between them, such as 2.8-cu121 or '2.8-*,*-debian12' (default: all)"
+
+REGISTRY: Final = "HOST[/PATH] of the registry (default: TORCHSTRATA_REGISTRY)"
+LEDGER: Final = "REMOTE#branch of the ledger (default: origin#ledger)"
+CHANNEL: Final = "channel of matrix.yaml, such as stable"
+YES: Final = "do it; without, only what would move is shown"
 
 
 def _cells_of(name: str) -> list[str]:
@@ -61,3 +67,88 @@ def sizes(_: Context, cells: str | None = None, write: bool = False) -> None:  #
 def cache(_: Context, prune: bool = False, days: float = -1.0, max_gb: float = -1.0) -> None:  # noqa: FBT001, FBT002
     """Show the content store (size, age), or prune it."""
     cli.cache(prune=prune, older_than=days if days >= 0 else None, max_gb=max_gb if max_gb >= 0 else None)
+
+
+@task(
+    positional=_cells_of("release.promote"),
+    help={
+        "cells": CELLS,
+        "channel": CHANNEL,
+        "from": "channel that images come from, or a build such as 20261124.1, the last push that counts (default: what matrix.yaml says)",
+        "no-soak": "a reason not to wait for the soak time, or to take what was rolled back before",
+        "yes": YES,
+        "registry": REGISTRY,
+        "ledger": LEDGER,
+    },
+)
+def promote(  # noqa: PLR0913, PLR0917  # flags of the command line
+    _: Context,
+    cells: str | None = None,
+    channel: str = "",
+    from_: str | None = None,
+    no_soak: str = "",
+    yes: bool = False,  # noqa: FBT001, FBT002
+    registry: str | None = None,
+    ledger: str | None = None,
+) -> None:
+    """Take images into a channel, by digest, all of a cell together."""
+    cli.promote(_globs(cells), channel, ReleaseOptions(registry=registry, ledger=ledger, yes=yes), origin=from_, no_soak=no_soak)
+
+
+@task(
+    positional=_cells_of("release.rollback"),
+    help={
+        "cells": CELLS,
+        "channel": CHANNEL,
+        "to": "number of a ledger entry: what the channel held then (default: what it held before)",
+        "why": "the reason, for the ledger",
+        "yes": YES,
+        "registry": REGISTRY,
+        "ledger": LEDGER,
+    },
+)
+def rollback(  # noqa: PLR0913, PLR0917  # flags of the command line
+    _: Context,
+    cells: str | None = None,
+    channel: str = "",
+    to: int = 0,
+    why: str = "",
+    yes: bool = False,  # noqa: FBT001, FBT002
+    registry: str | None = None,
+    ledger: str | None = None,
+) -> None:
+    """Let a channel go back to images that it held before."""
+    cli.rollback(_globs(cells), channel, ReleaseOptions(registry=registry, ledger=ledger, yes=yes), to=to or None, why=why)
+
+
+@task(
+    name="log",
+    positional=_cells_of("release.log"),
+    help={
+        "cells": CELLS,
+        "channel": "only this channel",
+        "from-registry": "read the registry's signed copy of the ledger instead of the branch",
+        "registry": REGISTRY,
+        "ledger": LEDGER,
+    },
+)
+def release_log(  # flags of the command line
+    _: Context,
+    cells: str | None = None,
+    channel: str | None = None,
+    from_registry: bool = False,  # noqa: FBT001, FBT002
+    registry: str | None = None,
+    ledger: str | None = None,
+) -> None:
+    """Show what moved when, by whom and why."""
+    cli.release_log(_globs(cells), channel, ReleaseOptions(registry=registry, ledger=ledger), from_registry=from_registry)
+
+
+@task(help={"registry": REGISTRY, "ledger": LEDGER})
+def repair(_: Context, registry: str | None = None, ledger: str | None = None) -> None:
+    """Move every tag to what the ledger says."""
+    cli.repair(ReleaseOptions(registry=registry, ledger=ledger, yes=True))
+
+
+release = Collection("release", promote, rollback, release_log, repair)
+namespace = Collection(release, *(each for each in tuple(vars().values()) if isinstance(each, Task) and each not in release.tasks.values()))

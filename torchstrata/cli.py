@@ -195,3 +195,34 @@ def engine() -> None:
     """Make an engine available, and say what was done."""
     with guarded():
         _verbs().engine()
+
+
+def _releasing() -> ModuleType:
+    """Import the verbs of releases, with all their libraries."""
+    from torchstrata import releasing  # noqa: PLC0415  # see the module's docstring
+
+    return releasing
+
+
+def promote(globs: Sequence[str], channel: str, options: ReleaseOptions, *, origin: str | None = None, no_soak: str = "") -> None:
+    """Show what would move into a channel, or move it."""
+    with guarded():
+        _releasing().promote(globs, channel, origin, no_soak, options)
+
+
+def rollback(globs: Sequence[str], channel: str, options: ReleaseOptions, *, to: int | None, why: str) -> None:
+    """Show what a channel would go back to, or move it."""
+    with guarded():
+        _releasing().rollback(globs, channel, to, why, options)
+
+
+def release_log(globs: Sequence[str], channel: str | None, options: ReleaseOptions, *, from_registry: bool) -> None:
+    """Print the ledger, or the registry's copy of it."""
+    with guarded():
+        _releasing().log(globs, channel, options, from_registry=from_registry)
+
+
+def repair(options: ReleaseOptions) -> None:
+    """Move tags to what the ledger says."""
+    with guarded():
+        _releasing().repair(options)

@@ -123,9 +123,7 @@ class Branch:
         except LedgerError:
             now = self._head()
             if now not in {base.commit, commit}:
-                raise LedgerConflictError(
-                    f"somebody else wrote to the ledger at the same moment: {self} is not where it was", fix="nothing has moved: look again, then run it again"
-                ) from None
+                raise conflict(self) from None
             if now != commit:  # else only the answer was lost
                 raise
         return Snapshot(commit=commit, ledger=ledger)
@@ -152,6 +150,13 @@ class Branch:
                 f"the ledger {self} cannot be {'written' if words[0] == 'push' else 'read'}: {said[0].strip()}",
                 fix="check the remote and your rights to it, or name another place with --ledger REMOTE#branch",
             ) from error
+
+
+def conflict(branch: Branch) -> LedgerConflictError:
+    """Return what the one hears who came second."""
+    return LedgerConflictError(
+        f"somebody else wrote to the ledger at the same moment: {branch} is not where it was", fix="nothing has moved: look again, then run it again"
+    )
 
 
 def author(root: Path) -> Author:
