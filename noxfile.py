@@ -41,10 +41,10 @@ nox.options.error_on_external_run = True
 
 DEV = ("-e", ".[dev]")
 
-UNASKED = "--json" in sys.argv
 TESTED = ("2.13-cpu", "2.8-cu121")
 """The cells that ``tests`` builds and verifies, in all flavours."""
 
+UNASKED = "--json" in sys.argv
 """Whether sessions count that run only when asked for: as JSON nox lists what it would run, and should list everything."""
 
 
@@ -68,7 +68,6 @@ def _register_push(cell: matrix.Cell, name: str) -> None:
     nox.session(push, name=f"push-{name}", tags=["push"], venv_backend="none", default=UNASKED)
 
 
-for _cell in cli.cells():
 def _register_test(cell: matrix.Cell, name: str) -> None:
     """Make the session that verifies ``cell`` under ``name``."""
 
@@ -80,10 +79,11 @@ def _register_test(cell: matrix.Cell, name: str) -> None:
     nox.session(test, name=f"test-{name}", tags=["test", f"torch-{cell.torch}", cell.cuda, cell.os.id], default=UNASKED)
 
 
+for _cell in cli.cells():
     for _name in _cell.names:
         _register_build(_cell, _name)
-        _register_push(_cell, _name)
         _register_test(_cell, _name)
+        _register_push(_cell, _name)
 
 
 @nox.session(venv_backend="none", default=UNASKED)

@@ -125,13 +125,13 @@ def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
     return view
 
 
-def plan(globs: Sequence[str], *, as_json: bool) -> None:
 def verify(cell: str, python: Path, options: VerifyOptions) -> None:
     """Verify images of one cell, or a machine that must be like one."""
     for chosen in matrix.select(matrix.load(), cell):
         verification.run(chosen, python, options)
 
 
+def plan(globs: Sequence[str], *, as_json: bool) -> None:
     """Print the plan for the cells that match, as a table or as JSON; a cell that nobody has locked is named in one line.
 
     :raises LockError: none of them is locked.
