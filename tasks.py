@@ -150,5 +150,14 @@ def repair(_: Context, registry: str | None = None, ledger: str | None = None) -
     cli.repair(ReleaseOptions(registry=registry, ledger=ledger, yes=True))
 
 
-release = Collection("release", promote, rollback, release_log, repair)
+@task(
+    name="diff",
+    help={"old": "a tag or digest of the team's images, or a full reference", "new": "another one", "markdown": "print Markdown", "registry": REGISTRY},
+)
+def release_diff(_: Context, old: str, new: str, markdown: bool = False, registry: str | None = None) -> None:  # noqa: FBT001, FBT002
+    """Show what differs between two images: torch, CUDA, packages, sizes, fixes, bytes to pull."""
+    cli.release_diff(old, new, ReleaseOptions(registry=registry), as_markdown=markdown)
+
+
+release = Collection("release", promote, rollback, release_log, repair, release_diff)
 namespace = Collection(release, *(each for each in tuple(vars().values()) if isinstance(each, Task) and each not in release.tasks.values()))

@@ -226,3 +226,9 @@ def repair(options: ReleaseOptions) -> None:
     """Move tags to what the ledger says."""
     with guarded():
         _releasing().repair(options)
+
+
+def release_diff(old: str, new: str, options: ReleaseOptions, *, as_markdown: bool) -> None:
+    """Print what differs between two images in a registry."""
+    with guarded():
+        _releasing().diff(old, new, options, as_markdown=as_markdown)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.table import Table
 
+from torchstrata import difference, ledgerbranch, matrix, progress, record, remote, signing
 from torchstrata import ledger as ledgers
-from torchstrata import ledgerbranch, matrix, progress, remote, signing
 from torchstrata.cli import ReleaseOptions
-from torchstrata.errors import ReleaseError
+from torchstrata.documents import Published
+from torchstrata.errors import AbsentError, ReleaseError
 from torchstrata.guard import Cosign
 from torchstrata.ledger import Entry
 from torchstrata.ledgerbranch import Branch
 from torchstrata.matrix import ROOT
+from torchstrata.record import Record
+from torchstrata.reference import Reference
 from torchstrata.registry import Registry
 from torchstrata.release import Proposal, Releases
 from torchstrata.signing import Signer, Trust
@@ -144,3 +148,39 @@ def repair(options: ReleaseOptions) -> None:
         for tag in astray:
             console.print(f"{tag}: moved to {short(ledger.state.tags[tag])}")
         console.print(f"{len(astray)} of {len(ledger.state.tags)} tags were not where the ledger says; the registry's copy has {len(ledger.lines)} entries")
+
+
+def diff(old: str, new: str, options: ReleaseOptions, *, as_markdown: bool) -> None:
+    """Print what differs between two images of the registry: tags or digests of the team's repository, or full references.
+
+    :raises AbsentError: there is no such image, or it has no record.
+    """
+    found = difference.of(*(_record(name, options) for name in (old, new)))
+    console = progress.plain_console()
+    if as_markdown:
+        sys.stdout.write(difference.markdown(found))
+        return
+    for view in difference.tables(found):
+        console.print(view)
+    console.print(difference.summary(found), soft_wrap=True)
+
+
+def _record(name: str, options: ReleaseOptions) -> Record:
+    """Return the record that is attached to an image; whether it is signed is the business of ``inv verify-release``."""
+    image, scheme = _named(name, options)
+    with Registry(image.host, scheme=scheme) as registry:
+        found = registry.manifest(image.repository, image.name)
+        attached = registry.referrers(image.repository, found.digest, record.MEDIA_TYPE)
+        if not attached:
+            raise AbsentError(f"{image} has no record", fix="push it with a key to sign with, so that its record is attached: docs/registry.md")
+        published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+        return record.decode(published.content(attached[-1]))
+
+
+def _named(name: str, options: ReleaseOptions) -> tuple[Reference, str | None]:
+    """Return the image that a word means, and how its registry is spoken to."""
+    if "/" in name:
+        return Reference.parse(name), None
+    where = remote.required(options.registry)
+    repository = where.repository(matrix.load().name)
+    return Reference.parse(f"{where.host}/{repository}{'@' if ':' in name else ':'}{name}"), where.scheme

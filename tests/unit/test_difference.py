@@ -1,0 +1,110 @@
+"""What differs between two images, from their records."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from torchstrata import difference
+from torchstrata.record import Inputs, Package, Record, RecordedLayer, Source, System, Torch, Wheel
+
+
+def digest(mark):
+    """Return a digest that is easy to tell from others."""
+    return f"sha256:{mark * 64}"
+
+
+def layer(mark, size):
+    """Return a layer."""
+    return RecordedLayer(title=mark, origin="os", digest=digest(mark), diff_id=digest(mark), media_type="x", size=size, unpacked=size)
+
+
+def package(name, version, source=None):
+    """Return an OS package."""
+    return Package(name=name, version=version, architecture="amd64", source=source or name, source_version=version, licence="")
+
+
+def wheel(name, version):
+    """Return a Python package."""
+    return Wheel(name=name, version=version, filename="x.whl", sha256="0", size=1, licence="")
+
+
+OLD = Record(
+    schema=1,
+    tool="0",
+    name="2.8-cu121-debian13-base",
+    cell="2.8-cu121-debian13",
+    flavour="base",
+    user="1000:0",
+    platform="linux/amd64",
+    os=System(id="debian13", distribution="debian", release="13", suite="trixie", python="3.13"),
+    created="2026-11-01T00:00:00Z",
+    digest=digest("a"),
+    config=digest("b"),
+    size=3_000_000_000,
+    unpacked=6_000_000_000,
+    source=Source(revision="1" * 40),
+    inputs=Inputs(lock="1", lock_seen="x", os_lock="1", os_lock_date="2026-11-01", os_image="x", codec="x"),
+    torch=Torch(version="2.8.0", wheels="cu128", git="x", cuda="12.8"),
+    layers=(layer("1", 2_900_000_000), layer("2", 100_000_000)),
+    wheels=(wheel("numpy", "2.1.0"), wheel("pillow", "11.0"), wheel("torch", "2.8.0")),
+    packages=(package("bash", "5.2"), package("libssl3t64", "3.5.1-1+deb13u1", "openssl"), package("openssl", "3.5.1-1+deb13u1")),
+    licences={},
+)
+NEW = msgspec.structs.replace(
+    OLD,
+    digest=digest("c"),
+    size=3_012_000_000,
+    source=Source(revision="2" * 40),
+    inputs=msgspec.structs.replace(OLD.inputs, os_lock_date="2026-11-24"),
+    layers=(layer("1", 2_900_000_000), layer("3", 112_000_000)),
+    wheels=(wheel("numpy", "2.2.0"), wheel("torch", "2.8.0"), wheel("uv", "0.9")),
+    packages=(package("curl", "8.14"), package("libssl3t64", "3.5.1-1+deb13u2", "openssl"), package("openssl", "3.5.1-1+deb13u2")),
+)
+FOUND = difference.of(OLD, NEW)
+
+
+def rows(changes):
+    """Return changes as tuples."""
+    return [(change.name, change.old, change.new, change.is_fix) for change in changes]
+
+
+def test_an_image_does_not_differ_from_itself():
+    """And nothing of it must be pulled."""
+    same = difference.of(OLD, OLD)
+    assert (same.facts, same.python, same.os, same.pull) == ((), (), (), 0)
+
+
+def test_facts_that_differ():
+    """Only those: torch and CUDA are the same here."""
+    assert [change.name for change in FOUND.facts] == ["commit", "OS lock of"]
+
+
+def test_python_packages_that_differ():
+    """Moved, gone and new."""
+    assert rows(FOUND.python) == [("numpy", "2.1.0", "2.2.0", False), ("pillow", "11.0", None, False), ("uv", None, "0.9", False)]
+
+
+def test_fixes_of_the_distribution_are_marked():
+    """Two packages of one source are one fix; what is new or gone is none."""
+    assert [change.name for change in FOUND.os if change.is_fix] == ["libssl3t64", "openssl"]
+    assert FOUND.fixes == 1
+    assert [change.name for change in FOUND.os if not change.is_fix] == ["bash", "curl"]
+
+
+def test_another_os_is_no_fix():
+    """Versions of two releases cannot be compared so."""
+    other = msgspec.structs.replace(NEW, os=msgspec.structs.replace(NEW.os, id="debian12"))
+    assert difference.of(OLD, other).fixes == 0
+
+
+def test_bytes_to_pull_are_those_of_new_layers():
+    """The layer that both have is not fetched again."""
+    assert FOUND.pull == 112_000_000
+    assert difference.summary(FOUND).startswith("3.0 GB to 3.0 GB (+12 MB), of it 112 MB to pull; 3 Python packages, 4 OS packages differ, fixes in 1 sources")
+
+
+@pytest.mark.parametrize("line", ["| openssl | `3.5.1-1+deb13u1` | `3.5.1-1+deb13u2` | fix |", "| pillow | `11.0` |  | gone |", "| uv |  | `0.9` | new |"])
+def test_markdown_has_the_same_rows(line):
+    """For release notes and pull requests."""
+    assert line in difference.markdown(FOUND).splitlines()

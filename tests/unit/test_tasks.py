@@ -1,0 +1,35 @@
+"""The verbs of ``inv``: all are there, under the names that the guides use."""
+
+from __future__ import annotations
+
+import pytest
+from invoke import Task
+
+import tasks
+
+NAMES = {name.replace("_", "-") for name in tasks.namespace.task_names}
+
+
+def test_every_task_is_listed():
+    """A task that is in no collection could not be called."""
+    made = {each for each in vars(tasks).values() if isinstance(each, Task)}
+    assert made == {tasks.namespace[name] for name in tasks.namespace.task_names}
+
+
+@pytest.mark.parametrize("verb", ["promote", "rollback", "log", "repair", "diff"])
+def test_releases_have_their_verbs(verb):
+    """They are in a collection of their own."""
+    assert f"release.{verb}" in NAMES
+
+
+@pytest.mark.parametrize("verb", ["promote", "rollback"])
+def test_nothing_moves_without_yes(verb):
+    """A dry run is what happens if nobody says otherwise."""
+    arguments = {argument.name: argument for argument in tasks.namespace[f"release.{verb}"].get_arguments()}
+    assert arguments["yes"].default is False
+
+
+def test_a_promotion_takes_its_origin_as_from():
+    """As the guides write it."""
+    (found,) = [context for context in tasks.namespace.to_contexts() if context.name == "release.promote"]
+    assert "--from" in found.flags
