@@ -20,14 +20,17 @@ EXECUTABLE = 0o100755 << 16
 PLAIN = 0o100644 << 16
 
 
-def wheel(directory: Path, name: str, version: str, files: dict[str, bytes], *, executable: tuple[str, ...] = ()) -> tuple[Pin, Path]:
-    """Write a wheel with ``files`` and what the specification asks for; return its pin and path."""
+def wheel(directory: Path, name: str, version: str, files: dict[str, bytes], *, executable: tuple[str, ...] = (), more: str = "") -> tuple[Pin, Path]:  # noqa: PLR0913  # what makes a wheel
+    """Write a wheel with ``files`` and what the specification asks for; return its pin and path.
+
+    :param more: further fields of its METADATA.
+    """
     tag = "py3-none-any"
     stem = f"{name.replace('-', '_')}-{version}"
     info = f"{stem}.dist-info"
     content = {
         **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{info}/METADATA": "\n".join(["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *more.splitlines(), ""]).encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
     }
     rows = [f"{path},sha256={_hash(data)},{len(data)}" for path, data in content.items()]

@@ -86,7 +86,7 @@ class Shelf:
         """
         wanted = tuple(dict.fromkeys(identities))
         with ThreadPoolExecutor(REQUESTS, "find") as pool:
-            answers = dict(zip(wanted, pool.map(self._shared, wanted), strict=True))
+            answers = dict(zip(wanted, pool.map(self.shared, wanted), strict=True))
             found = {identity: shared for identity, shared in answers.items() if shared}
             self.verify({identity: shared.digest for identity, shared in found.items()})
             for _ in pool.map(self._keep_listings, found.values()):
@@ -96,7 +96,11 @@ class Shelf:
             self.store.note(identity, part)
         return parts
 
-    def _shared(self, identity: str) -> Shared | None:
+    def shared(self, identity: str) -> Shared | None:
+        """Return the part as the registry has it, whoever may have pushed it.
+
+        :raises RegistryError: it is damaged.
+        """
         try:
             manifest = self.registry.manifest(self.repository, identity)
         except AbsentError:

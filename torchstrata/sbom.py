@@ -141,7 +141,7 @@ def _facts(record: Record) -> dict[str, str]:
         "nccl": torch.nccl,
         "driver.floor": torch.driver_floor,
     }
-    return {name: value for name, value in found.items() if value} | {f"licence:{name}": words for name, words in record.licences.items()}
+    return {name: value for name, value in found.items() if value} | {f"licence:{name}": words for name, words in sorted(record.licences.items())}
 
 
 # SPDX
@@ -162,7 +162,7 @@ def spdx(record: Record) -> bytes:
             "creationInfo": {"created": record.created, "creators": [f"Tool: {TOOL}-{record.tool}"]},
             "packages": [_spdx_image(record), *(_spdx_package(name, piece) for name, piece in listed)],
             "relationships": [described, *contained],
-            "hasExtractedLicensingInfos": [{"licenseId": name, "extractedText": words, "name": words} for name, words in record.licences.items()],
+            "hasExtractedLicensingInfos": [{"licenseId": name, "extractedText": words, "name": words} for name, words in sorted(record.licences.items())],
         }
     )
 

@@ -158,6 +158,14 @@ class Signer:
             )
         return cls(key=found or None)
 
+    @classmethod
+    def present(cls) -> Self | None:
+        """Return who can sign here without being asked for: the key in ``$COSIGN_KEY``, else the job of GitHub Actions; else ``None``."""
+        try:
+            return cls.find()
+        except SigningError:
+            return None
+
     @contextlib.contextmanager
     def trust(self) -> Iterator[Trust]:
         """Yield the trust in what this signer signs.
@@ -188,9 +196,10 @@ class Signer:
         :param predicate: as JSON.
         :raises SigningError: the key cannot be used.
         """
-        with _work(**{name: manifest, "predicate.json": predicate}) as work, _signed(f"{predicate_type} of {name}"):
+        file = re.sub("[^A-Za-z0-9._-]", "_", name)  # which cosign takes for the subject's name
+        with _work(**{file: manifest, "predicate.json": predicate}) as work, _signed(f"{predicate_type} of {name}"):
             options = ("--new-bundle-format", "--bundle=bundle", "--predicate=predicate.json", f"--type={predicate_type}", *self._options())
-            _cosign("attest-blob", *options, name, cwd=work)
+            _cosign("attest-blob", *options, file, cwd=work)
             return (work / "bundle").read_bytes()
 
     def sign_blob(self, content: bytes) -> bytes:

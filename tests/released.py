@@ -1,0 +1,106 @@
+"""Small images with all that a release has: wheels and OS packages with licences, composed as real ones are."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from tests.parts import CELL, CODEC, MATRIX, os_part, plan
+from tests.wheelhouse import wheel
+from torchstrata import making, record, strata
+from torchstrata.build import Builder, Composed
+from torchstrata.evidence import Counts, Evidence, Host, Image
+from torchstrata.matrix import ROOT
+from torchstrata.plan import Item
+from torchstrata.progress import PlainReporter
+from torchstrata.record import Record
+from torchstrata.store import Store
+from torchstrata.strata import Stratum
+
+STATUS = """\
+Package: libexample1
+Status: install ok installed
+Architecture: amd64
+Source: example (1.0-2)
+Version: 1.0-2+b1
+
+Package: example-doc
+Status: install ok installed
+Architecture: all
+Source: example
+Version: 1.0-2
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: all
+Version: 1
+"""
+
+COPYRIGHT = """\
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+Copyright: somebody
+License: GPL-2+ or Artistic
+
+Files: lib/*
+Copyright: somebody
+License: Expat
+
+License: Expat
+ Permission is hereby granted...
+"""
+
+OS_FILES = {
+    "var/lib/dpkg/status": STATUS.encode(),
+    "usr/share/doc/libexample1/copyright": COPYRIGHT.encode(),
+    "usr/share/doc/example-doc/copyright": b"This is free software; see /usr/share/common-licenses/GPL-3.\n",
+}
+
+WHEELS = {
+    "torch": "License-Expression: BSD-3-Clause",
+    "nvidia-thing": "License: LicenseRef-NVIDIA-Proprietary",
+    "odd": "License: Whatever you like",
+}
+
+
+def compose(store: Store, directory: Path, *, os_files: dict[str, bytes] | None = None) -> Composed:
+    """Compose the image of a cell with three wheels and two OS packages."""
+    directory.mkdir(exist_ok=True)
+    made = [wheel(directory, name, "1.0", {f"{name.replace('-', '_')}.py": b"x = 1\n"}, more=more) for name, more in WHEELS.items()]
+    source = Stratum(title="wheels", kind="group", pins=tuple(sorted((pin for pin, _ in made), key=lambda pin: pin.name)), python=CELL.os.python)
+    part = strata.make(source, {pin.sha256: path for pin, path in made}, store, CODEC, threading.Event())
+    store.remember(source.identity(CODEC), part)
+    items = (Item(identity=source.identity(CODEC), title=source.title, source=source, part=part), os_part(store, os_files or OS_FILES))
+    return Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(quiet=True))).build(plan(*items))[0]
+
+
+def record_of(composed: Composed, store: Store) -> Record:
+    """Return the record of such an image."""
+    return record.of(making.gather(composed, store, CODEC, ROOT))
+
+
+def result(digest: str, *, passed: bool = True) -> bytes:
+    """Return what a verification of the image with ``digest`` would have written."""
+    evidence = Evidence(
+        format=1,
+        image=Image(reference="x", digest=digest, manifest=digest, config=None),
+        cell=CELL.id,
+        flavour="base",
+        tiers=("free",),
+        passed=passed,
+        complete=True,
+        counts=Counts(required=2, passed=2 if passed else 1, failed=0 if passed else 1, missing=0),
+        required={"free": "0" * 64},
+        problems=() if passed else ("base/test_x.py::test_y failed",),
+        revision="0" * 40,
+        host=Host(kernel="6.1", engine="26.1.5", cpus=2),
+        gpu=None,
+        started="2026-11-24T00:00:00Z",
+        finished="2026-11-24T00:01:00Z",
+        tests=(),
+    )
+    return msgspec.json.encode(evidence)

@@ -1,0 +1,108 @@
+"""Bills of materials: valid by independent readers, complete, and the same bytes each time."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packageurl import PackageURL
+from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+from tests.released import compose, record_of
+from torchstrata import record, sbom
+from torchstrata.record import Deb, Tools
+from torchstrata.store import Store
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Return the record of a small image, which also has a toolchain."""
+    path = tmp_path_factory.mktemp("image")
+    store = Store(path / "store")
+    plain = record_of(compose(store, path / "wheels"), store)
+    deb = Deb(name="compiler", version="12.4-2", filename="compiler_12.4-2_amd64.deb", sha256="ab" * 32, licence="LicenseRef-Debian-Own")
+    tools = Tools(name="cuda-12.4", package=deb, wheels=())
+    inputs = msgspec.structs.replace(plain.inputs, toolchain=tools)
+    return msgspec.structs.replace(plain, inputs=inputs, licences={**plain.licences, "LicenseRef-Debian-Own": "Own"})
+
+
+PURLS = {
+    "pkg:deb/debian/compiler@12.4-2?arch=amd64&distro=trixie",
+    "pkg:deb/debian/example-doc@1.0-2?arch=all&distro=trixie&upstream=example",
+    "pkg:deb/debian/libexample1@1.0-2%2Bb1?arch=amd64&distro=trixie&upstream=example",
+    "pkg:pypi/nvidia-thing@1.0",
+    "pkg:pypi/odd@1.0",
+    "pkg:pypi/torch@1.0",
+}
+
+
+def test_cyclonedx_is_valid_by_its_schema(found):
+    """The strict schema of 1.6 knows every field."""
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom.cyclonedx(found).decode()) is None
+
+
+def test_spdx_is_valid_by_the_reference_tools(found):
+    """spdx-tools reads it, and checks ids, relationships and licences."""
+    document = JsonLikeDictParser().parse(json.loads(sbom.spdx(found)))
+    assert [each.validation_message for each in validate_full_spdx_document(document)] == []
+
+
+def test_both_list_every_package_by_its_url(found):
+    """Wheels, OS packages and what a toolchain was made from."""
+    cyclonedx, spdx = json.loads(sbom.cyclonedx(found)), json.loads(sbom.spdx(found))
+    assert {each["purl"] for each in cyclonedx["components"] if "purl" in each} == PURLS
+    assert {ref["referenceLocator"] for each in spdx["packages"] for ref in each.get("externalRefs", [])} == PURLS
+    assert all(PackageURL.from_string(purl) for purl in PURLS)
+
+
+def test_wheels_have_the_hash_that_is_locked(found):
+    """A scanner finds the very file."""
+    locked = {wheel.name: wheel.sha256 for wheel in found.wheels}
+    components = {each["name"]: each for each in json.loads(sbom.cyclonedx(found))["components"]}
+    assert {name: components[name]["hashes"][0]["content"] for name in locked} == locked
+    packages = {each["name"]: each for each in json.loads(sbom.spdx(found))["packages"]}
+    assert {name: packages[name]["checksums"][0]["checksumValue"] for name in locked} == locked
+
+
+def test_licences_are_expressions_whose_references_are_explained(found):
+    """Each reference that a package uses is in the document, with the package's own words."""
+    spdx = json.loads(sbom.spdx(found))
+    declared = {each["name"]: each["licenseDeclared"] for each in spdx["packages"]}
+    assert declared["torch"] == "BSD-3-Clause"
+    assert declared["libexample1"] == "(GPL-2.0-or-later OR LicenseRef-Debian-Artistic) AND MIT"
+    explained = {each["licenseId"] for each in spdx["hasExtractedLicensingInfos"]}
+    assert {word.strip("()") for text in declared.values() for word in text.split() if "LicenseRef" in word} <= explained
+    components = {each["name"]: each for each in json.loads(sbom.cyclonedx(found))["components"]}
+    assert components["torch"]["licenses"] == [{"expression": "BSD-3-Clause"}]
+
+
+def test_a_package_that_says_nothing_has_no_licence(found):
+    """Nobody guesses."""
+    silent = msgspec.structs.replace(found, packages=(msgspec.structs.replace(found.packages[0], licence=""),))
+    packages = {each["name"]: each for each in json.loads(sbom.spdx(silent))["packages"]}
+    assert packages[found.packages[0].name]["licenseDeclared"] == "NOASSERTION"
+
+
+@pytest.mark.parametrize("make", [sbom.cyclonedx, sbom.spdx])
+def test_the_same_record_gives_the_same_bytes(found, make):
+    """Serial number and time follow from the image."""
+    assert make(found) == make(record.decode(found.encode()))
+
+
+@pytest.mark.parametrize("make", [sbom.cyclonedx, sbom.spdx])
+def test_a_bill_says_whose_it_is(found, make):
+    """The image's digest is that of the root component."""
+    assert sbom.subject(make(found)) == found.digest
+    other = msgspec.structs.replace(found, digest="sha256:" + "0" * 64)
+    assert sbom.subject(make(other)) == other.digest
+    assert sbom.serial(other) != sbom.serial(found)
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"bomFormat": "CycloneDX"}', b'{"packages": []}'])
+def test_a_bill_without_an_image_is_nobodys(content):
+    """It cannot pass for one of an image."""
+    assert not sbom.subject(content)

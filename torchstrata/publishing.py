@@ -1,0 +1,114 @@
+"""The verbs around signatures: what a push attaches to its images, ``inv attest`` and ``inv verify-release``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.table import Table
+
+from torchstrata import documents, evidence, examination, making, progress, record, seals
+from torchstrata.archive import OpenBlob
+from torchstrata.build import Composed
+from torchstrata.codec import Codec
+from torchstrata.compose import Image, sha256
+from torchstrata.documents import Published
+from torchstrata.errors import EvidenceError
+from torchstrata.evidence import RESULTS
+from torchstrata.examination import Examination
+from torchstrata.matrix import ROOT
+from torchstrata.parts import Shelf
+from torchstrata.plan import Plan
+from torchstrata.reference import Reference
+from torchstrata.registry import Registry
+from torchstrata.signing import Signer, Trust
+from torchstrata.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacher:
+    """Signs the images of a push and attaches their documents; what :class:`torchstrata.push.Pusher` calls for each.
+
+    :param composed: by digest.
+    :param open_blob: where blobs of parts come from.
+    :param results: directory with the results of tests; an image that was not tested gets no such document.
+    """
+
+    composed: Mapping[str, Composed]
+    store: Store
+    codec: Codec
+    open_blob: OpenBlob
+    signer: Signer
+    results: Path = RESULTS
+
+    @classmethod
+    def of(cls, composed: Sequence[Composed], store: Store, codec: Codec, open_blob: OpenBlob, signer: Signer) -> Attacher:
+        """Return the one for these images."""
+        return cls(composed={one.image.digest: one for one in composed}, store=store, codec=codec, open_blob=open_blob, signer=signer)
+
+    def __call__(self, registry: Registry, repository: str, image: Image) -> None:
+        """Attach and sign.
+
+        :raises SigningError: the key cannot be used.
+        """
+        made = making.gather(self.composed[image.digest], self.store, self.codec, ROOT, self.open_blob)
+        tested = _result(self.results, image.digest, sha256(image.config))
+        attached = documents.of(record.of(made), os.environ, tested)
+        documents.attach(Published(registry=registry, repository=repository, name=image.name, manifest=image.manifest), attached, self.signer)
+
+
+def seal(shelf: Shelf, plan: Plan, signer: Signer) -> int:
+    """Seal the parts of a plan that was pushed; return how many were not sealed before."""
+    known = {item.identity: shelf.store.known(item.identity) or item.part for item in plan.items()}
+    return seals.seal(shelf, {identity: part for identity, part in known.items() if part}, signer)
+
+
+def _result(results: Path, *digests: str) -> bytes | None:
+    """Return the result of tests that an image passed, whichever of its digests the engine knew."""
+    for digest in digests:
+        try:
+            return msgspec.json.format(msgspec.json.encode(evidence.find(digest, results)))
+        except EvidenceError:
+            continue
+    return None
+
+
+def attest(reference: str, key: str | None, results: Path = RESULTS) -> None:
+    """Attach the result of its tests to an image that is in a registry, signed.
+
+    :raises EvidenceError: there is no result that it passed.
+    """
+    image = Reference.parse(reference)
+    with Registry(image.host) as registry:
+        found = registry.manifest(image.repository, image.name)
+        config = msgspec.json.decode(found.body)["config"]["digest"]
+        tested = _result(results, found.digest, config) or msgspec.json.encode(evidence.find(found.digest, results))
+        published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+        made = documents.attach(published, (documents.result(tested),), Signer.find(key))
+    progress.plain_console().print(f"{published.reference}: {made} signatures made")
+
+
+def verify_release(reference: str, key: str | None, identity: str | None, issuer: str | None) -> None:
+    """Show what is signed about an image in a registry, and what each part proves.
+
+    :raises UntrustedError: something is missing or wrong, or nothing says whose signatures count.
+    """
+    image, trust = Reference.parse(reference), Trust.find(key, identity, issuer)
+    with Registry(image.host) as registry:
+        found = examination.examine(registry, image, trust)
+    console = progress.plain_console()
+    console.print(f"{found.image}", soft_wrap=True)
+    console.print(table(found))
+    found.require()
+    console.print("everything holds")
+
+
+def table(found: Examination) -> Table:
+    """Return the findings for people."""
+    view = Table("part", "proves", "says", "", header_style="bold", box=None, pad_edge=False)
+    for finding in found.findings:
+        view.add_row(finding.part, finding.proves, finding.problem or finding.says, "WRONG" if finding.problem else "holds")
+    return view
