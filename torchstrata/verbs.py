@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, osparts, progress, remote, sizes, toolchain
+from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, memory, osparts, progress, remote, sizes, toolchain
 from torchstrata import engine as engines
 from torchstrata import plan as plans
 from torchstrata import verify as verification
@@ -32,6 +32,7 @@ LEVELS: Final = {"zstd": 3, "gzip": 6}
 
 def build(cell: str, options: BuildOptions) -> None:
     """Build the images of one cell, and load them into the engine, write them to a directory, or push them."""
+    memory.bound()
     planner = _planner(Codec(name=options.codec, level=options.level or LEVELS[options.codec]), locked=options.locked)
     chosen = matrix.select(planner.matrix, cell)
     plan = planner.plan(chosen, options.flavour or list(planner.matrix.flavours))
