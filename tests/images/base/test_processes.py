@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.images.boxes import mounted, stopping, until
+from tests.images.boxes import mounted, stop, until
 
 
 def test_orphans_are_reaped(start):
@@ -16,13 +16,13 @@ def test_orphans_are_reaped(start):
     assert until(lambda: box.run("sh", "-c", "ps -eo stat | grep -c ^Z").out.strip() == "0", 3)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("command", [("sleep", "infinity"), ("sh", "-c", "sleep infinity"), ("python", "-c", "import time; time.sleep(1000)")])
 def test_command_is_stopped(start, command):
-    """A command gets SIGTERM through the init and ends at once."""
+    """A command gets SIGTERM through the init, not the engine's SIGKILL after 2 s."""
     box = start(*command)
     time.sleep(0.5)
-    assert stopping(box) < 2
-    assert box.ended() == 143
+    assert stop(box) == 143
 
 
 def test_status_of_a_command(start):
@@ -60,18 +60,18 @@ def test_hooks(start, tmp_path, target):
         assert len([line for line in box.errors.splitlines() if said in line]) == 1, said
 
 
+@pytest.mark.serial
 def test_stop_during_a_hook(start, tmp_path):
-    """A container that is stopped while a hook hangs ends at once."""
+    """A container that is stopped while a hook hangs ends before the engine would kill it."""
     (tmp_path / "hang").write_text("#!/bin/sh\nsleep 1000\n")
     (tmp_path / "hang").chmod(0o755)
     box = start("true", volumes=mounted(tmp_path, "/etc/torchstrata/start.d", "ro"))
     time.sleep(1)
-    assert stopping(box) < 2
+    assert stop(box) != 137
 
 
-def test_python_of_the_start_is_cheap(start):
-    """A verb of the runtime, from exec to exit, takes under 100 ms of processor time, whatever else the machine does."""
+def test_command_is_healthy(start):
+    """An image that runs a command is healthy while it runs, for the engine as for the probe."""
     box = start("sleep", "infinity")
-    script = "import os; [os.spawnv(os.P_WAIT, '/usr/local/bin/torchstrata-health', ['health']) for _ in range(10)]; t = os.times(); print((t[2] + t[3]) * 100)"
-    shown = box.run("/usr/bin/python3", "-c", script).out.splitlines()[-1]
-    assert float(shown) < 100
+    assert box.run("torchstrata-health").status == 0
+    assert until(lambda: (box.container.reload(), box.container.attrs["State"]["Health"]["Status"])[1] == "healthy")
