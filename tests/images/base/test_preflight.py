@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import tarfile
 
 import pytest
@@ -119,6 +121,22 @@ def test_low_memlock(facing):
     """A low limit of locked memory is complained about where there is a GPU."""
     lines = complaints(facing(12080, (8, 0), "true", ulimits=[Ulimit(name="memlock", soft=65536, hard=65536)]), QUIET[:1])
     assert lines == ["torchstrata: only 64 kB of memory may be locked: NCCL over InfiniBand will fail - add --ulimit memlock=-1"]
+
+
+def test_gpu_that_was_taken_away(start, tmp_path):
+    """A GPU that may no longer be opened, as after ``systemctl daemon-reload`` on the host, is named with its cure; the doctor calls it an error."""
+    device = tmp_path / "nvidiactl"
+    os.mknod(device, stat.S_IFCHR, os.makedev(195, 255))
+    device.chmod(0o666)
+    (tmp_path / "image.json").write_text(json.dumps(FACTS))
+    volumes = mounted(device, "/dev/nvidiactl") | mounted(tmp_path / "image.json", "/etc/torchstrata/image.json", "ro")
+    box = start("torchstrata-doctor", "--quick", "--json", volumes=volumes)
+    assert complaints(box) == [
+        "torchstrata: the GPU may not be opened (as after systemctl daemon-reload on the host) - start the container anew",
+        "torchstrata: a GPU is here but no driver library - let the engine pass it in: NVIDIA_DRIVER_CAPABILITIES=compute,utility and the NVIDIA toolkit",
+    ]
+    rows = json.loads(box.container.logs(stderr=False))
+    assert [row["severity"] for row in rows if row["subject"] == "gpu"] == ["error"]
 
 
 def test_small_shared_memory(start):

@@ -116,3 +116,23 @@ def test_mounted_home_is_seeded(start, workspace):
 def test_empty_mounted_home_works(start, volume):
     """An empty volume as home gets start files."""
     assert ".profile" in text(start("ls", "-a", "/home/dev", volumes={volume: {"bind": "/home/dev"}}))
+
+
+NAMES = "import getpass, pathlib, pwd, os; print(getpass.getuser(), pwd.getpwuid(os.getuid()).pw_name, pathlib.Path.home())"
+
+
+@pytest.mark.parametrize("user", ["1000:0", "12345:0", "501:20"])
+def test_programs_know_the_user(start, user):
+    """Programs that ask for the user's name and home get them, whatever the uid."""
+    found = text(start("/usr/bin/python3", "-c", NAMES, user=user)).split()
+    assert found[:2] == ["dev", "dev"]
+    assert found[2] == ("/home/dev" if user.endswith(":0") else "/tmp/home")
+
+
+def test_root_stays_in_a_user_namespace(start, tmp_path):
+    """Where root is an ordinary user of the host, as under rootless engines, it stays, so that files belong to that user."""
+    (tmp_path / "mine").touch()
+    inner = ("unshare", "--user", "--map-root-user", "/usr/local/bin/torchstrata-entrypoint", "sh", "-c", "id -u && touch /workspace/made")
+    box = start(*inner, entrypoint=[], user="root", privileged=True, volumes=mounted(tmp_path))
+    assert text(box).split() == ["0"], box.log
+    assert (tmp_path / "made").stat().st_uid == 0
