@@ -46,7 +46,8 @@ class Download(io.RawIOBase):
         while not (self._answer is None and self._offset and self._is_whole()):  # it may break after the last byte
             try:
                 self._answer = self._answer or self._open()
-                data = self._answer.raw.read(CHUNK if size < 0 else size, decode_content=False)
+                # as it comes: what waits in a larger buffer is lost when the connection breaks
+                data = self._answer.raw.read1(CHUNK if size < 0 else size, decode_content=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 self._broken(error)
                 continue

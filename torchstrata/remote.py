@@ -22,6 +22,7 @@ from torchstrata.reference import Place
 from torchstrata.registry import Registry
 from torchstrata.store import Part, Store
 from torchstrata.strata import Stratum
+from torchstrata.transport import Patience
 from torchstrata.upload import OnBytes
 
 VARIABLE: Final = "TORCHSTRATA_REGISTRY"
@@ -73,9 +74,9 @@ class Remote:
     tally: Tally
 
     @classmethod
-    def open(cls, where: Place, name: str, store: Store, *, verify: Verify = unchecked) -> Self:
+    def open(cls, where: Place, name: str, store: Store, *, verify: Verify = unchecked, patience: Patience | None = None) -> Self:
         """Return the registry at ``where`` with the images called ``name``; nothing is asked yet."""
-        registry, tally = Registry(where.host, scheme=where.scheme), Tally()
+        registry, tally = Registry(where.host, scheme=where.scheme, patience=patience), Tally()
         shelf = Shelf(registry=registry, repository=where.repository(REPOSITORY), store=store, verify=verify, on_bytes=tally.count)
         return cls(registry=registry, repository=where.repository(name), shelf=shelf, tally=tally)
 

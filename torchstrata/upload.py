@@ -144,8 +144,8 @@ class Upload:
         return self._session(answer)
 
     def run(self, session: _Session | None) -> None:
-        """Send the blob, going on with ``session`` if there is one, until the registry has it."""
-        failures = 0
+        """Send the blob, going on with ``session`` if there is one, until the registry has it; what brings it forward is no failure."""
+        failures, reached = 0, 0
         while True:
             try:
                 session = session or self._begin()
@@ -159,6 +159,8 @@ class Upload:
                     self._tell(self._source.size)
                     return
                 session = None if session is None or isinstance(error, _GoneError) else self._where(session)
+                if session and session.offset > reached:
+                    failures, reached = 0, session.offset
             else:
                 return
 

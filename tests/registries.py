@@ -1,0 +1,259 @@
+"""Debian's docker-registry on loopback, as teams run it: with TLS by an authority of their own, passwords or tokens.
+
+It is unpacked, not installed, so that no service starts and no root is needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import http.client
+import http.server
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+NAME: Final = "torch-pusher"
+PASSWORD: Final = "open sesame"
+HTPASSWD: Final = f"{NAME}:$2b$04$abcdefghijklmnopqrstuu/LVz6MZlItEy42I2juLihZ66HnQx/cy\n"
+"""bcrypt of the password; the server takes no other hash."""
+
+
+@functools.cache
+def program() -> Path:
+    """Return the server: what is installed, else Debian's or Ubuntu's package, unpacked into a temporary directory."""
+    if found := shutil.which("docker-registry"):
+        return Path(found)
+    place = Path(tempfile.gettempdir()) / f"torchstrata-docker-registry-{os.geteuid()}"
+    unpacked = place / "usr/bin/docker-registry"
+    if not unpacked.exists():
+        with tempfile.TemporaryDirectory() as work:
+            subprocess.run(["apt-get", "download", "docker-registry"], cwd=work, check=True, capture_output=True)
+            (package,) = Path(work).glob("*.deb")
+            subprocess.run(["dpkg-deb", "-x", package, work], check=True)
+            shutil.copytree(work, place, dirs_exist_ok=True)
+    return unpacked
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority of a test, and a certificate by it for this machine itself."""
+
+    root: Path
+
+    @classmethod
+    def make(cls, root: Path) -> Authority:
+        """Make both with openssl."""
+        made = cls(root)
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        _openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=A team's authority", "-keyout", root / "ca.key", "-out", made.certificate)
+        _openssl("req", *key, "-subj", "/CN=localhost", "-keyout", made.server_key, "-out", root / "server.csr")
+        (root / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        by = ["-CA", made.certificate, "-CAkey", root / "ca.key", "-CAcreateserial", "-extfile", root / "names"]
+        _openssl("x509", "-req", "-in", root / "server.csr", *by, "-days", "2", "-out", made.server)
+        return made
+
+    @property
+    def certificate(self) -> Path:
+        """The authority's certificate."""
+        return self.root / "ca.crt"
+
+    @property
+    def server(self) -> Path:
+        """The server's certificate."""
+        return self.root / "server.crt"
+
+    @property
+    def server_key(self) -> Path:
+        """Its key."""
+        return self.root / "server.key"
+
+    def context(self) -> ssl.SSLContext:
+        """Return what a server needs."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server, self.server_key)
+        return context
+
+
+def _openssl(*words: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+
+
+@dataclass
+class Tokens:
+    """A server of tokens, as large registries have one: it signs what a registry then believes.
+
+    :param lifetime: seconds of a token.
+    :param may: actions that our user gets of those asked for.
+    """
+
+    authority: Authority
+    lifetime: int = 300
+    may: frozenset[str] = frozenset({"pull", "push", "delete"})
+    asked: list[Mapping[str, list[str]]] = field(default_factory=list)
+    url: str = ""
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[Tokens]:
+        """Run it, with TLS."""
+        tokens = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                expected = f"Basic {base64.b64encode(f'{NAME}:{PASSWORD}'.encode()).decode()}"
+                if self.headers.get("Authorization") != expected:
+                    self.send_error(401)
+                    return
+                query = parse_qs(urlsplit(self.path).query)
+                tokens.asked.append(query)
+                body = json.dumps({"token": tokens.sign(query.get("scope", [])), "expires_in": tokens.lifetime}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with serving(Handler, self.authority.context()) as port:
+            self.url = f"https://127.0.0.1:{port}/token"
+            yield self
+
+    def sign(self, scopes: list[str]) -> str:
+        """Return a token (JWT, ES256, with the certificate in it)."""
+        certificate = "".join(self.authority.server.read_text().splitlines()[1:-1])
+        access = [{"type": kind, "name": name, "actions": sorted(set(actions.split(",")) & self.may)} for kind, name, actions in (s.split(":") for s in scopes)]
+        now = int(time.time())
+        claims = {"iss": "tests", "sub": NAME, "aud": "registry", "exp": now + self.lifetime, "nbf": now - 60, "iat": now, "jti": str(now), "access": access}
+        signed = f"{_coded({'typ': 'JWT', 'alg': 'ES256', 'x5c': [certificate]})}.{_coded(claims)}"
+        command = ["openssl", "dgst", "-sha256", "-sign", str(self.authority.server_key)]
+        der = subprocess.run(command, input=signed.encode(), check=True, capture_output=True).stdout
+        return f"{signed}.{_base64(_raw_signature(der))}"
+
+
+def _coded(value: Any) -> str:
+    return _base64(json.dumps(value).encode())
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _raw_signature(der: bytes) -> bytes:
+    """Return the two numbers of an ECDSA signature, as JWTs have them (RFC 7518, section 3.4)."""
+    first = der[4 : 4 + der[3]]
+    second = der[4 + der[3] + 2 :]
+    return first.lstrip(b"\0").rjust(32, b"\0") + second.lstrip(b"\0").rjust(32, b"\0")
+
+
+@dataclass
+class Served:
+    """A registry that runs: its host with port, its directory, its log."""
+
+    host: str
+    root: Path
+
+    @property
+    def log(self) -> str:
+        """What it has logged."""
+        return (self.root / "log").read_text()
+
+    def stored(self) -> dict[str, int]:
+        """Return the blobs that it holds, with their sizes."""
+        blobs = (self.root / "data/docker/registry/v2/blobs/sha256").glob("*/*/data")
+        return {f"sha256:{path.parent.name}": path.stat().st_size for path in blobs}
+
+    def damage(self, digest: str) -> None:
+        """Change a byte of a blob on its disk."""
+        name = digest.removeprefix("sha256:")
+        path = self.root / f"data/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+@contextlib.contextmanager
+def registry(
+    root: Path, *, authority: Authority | None = None, passwords: bool = False, tokens: Tokens | None = None, relative: bool = False
+) -> Iterator[Served]:
+    """Run a registry until the block ends, and check that no blob of it has other bytes than its name says.
+
+    :param relative: it gives relative Locations.
+    """
+    port = free_port()
+    settings: dict[str, Any] = {
+        "version": 0.1,
+        "log": {"level": "info"},
+        "storage": {"filesystem": {"rootdirectory": str(root / "data")}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}", "relativeurls": relative, "secret": "of these tests"},
+    }
+    if authority:
+        settings["http"]["tls"] = {"certificate": str(authority.server), "key": str(authority.server_key)}
+    if passwords:
+        (root / "htpasswd").write_text(HTPASSWD)
+        settings["auth"] = {"htpasswd": {"realm": "tests", "path": str(root / "htpasswd")}}
+    if tokens:
+        bundle = str(tokens.authority.certificate)
+        settings["auth"] = {"token": {"realm": tokens.url, "service": "registry", "issuer": "tests", "rootcertbundle": bundle}}
+    (root / "config.json").write_text(json.dumps(settings))  # JSON is YAML too
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen([program(), "serve", root / "config.json"], stdout=log, stderr=log)
+    try:
+        _wait(port, process, root / "log")
+        yield Served(f"127.0.0.1:{port}", root)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler], context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Serve HTTP/1.1 on a port of loopback, a thread for each connection."""
+    handler.protocol_version = "HTTP/1.1"
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # broken connections are the point of some tests
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def login(directory: Path, *hosts: str) -> None:
+    """Write Docker's configuration with our user's password for some registries."""
+    known = base64.b64encode(f"{NAME}:{PASSWORD}".encode()).decode()
+    (directory / "config.json").write_text(json.dumps({"auths": {host: {"auth": known} for host in hosts}}))
