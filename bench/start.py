@@ -3,7 +3,8 @@
     python bench/start.py [IMAGE] > bench/results/start.json
 
 Composed: the image as it is, until the SSH banner and until Jupyter's HTTP 200, and from ``docker stop`` to the end, idle and
-with a busy kernel. Bare: ``jupyter lab`` and ``ssh-keygen`` with ``sshd`` as the entrypoint. Rounds alternate, the median counts.
+with a busy kernel; a command, from the start to its end. Bare: ``jupyter lab``, ``ssh-keygen`` with ``sshd``, and the command as
+the entrypoint. Rounds alternate, the median counts.
 """
 
 from __future__ import annotations
@@ -74,6 +75,14 @@ def until_answer(engine: docker.DockerClient, image: str, service: Callable[[str
         return time.monotonic() - begun
 
 
+def to_end(engine: docker.DockerClient, image: str, **options: object) -> float:
+    """Return the seconds from the start of a container to the end of its command."""
+    with running(engine, image, **options) as (box, begun):
+        if box.ended():
+            raise SystemExit(f"the command failed:\n{box.log}")
+        return time.monotonic() - begun
+
+
 def to_stop(engine: docker.DockerClient, image: str, code: str) -> float:
     """Return the seconds that ``docker stop`` takes, with a kernel that runs ``code``, if any."""
     with running(engine, image, environment={"JUPYTER_TOKEN": TOKEN}) as (box, _):
@@ -99,6 +108,8 @@ def main() -> None:
         "ssh_banner_bare": lambda: until_answer(engine, image, ssh, entrypoint=BARE_SSH),
         "jupyter_200": lambda: until_answer(engine, image, jupyter),
         "jupyter_200_bare": lambda: until_answer(engine, image, jupyter, entrypoint=BARE_JUPYTER),
+        "command": lambda: to_end(engine, image, command=["true"]),
+        "command_bare": lambda: to_end(engine, image, entrypoint=["true"]),
         "stop_idle": lambda: to_stop(engine, image, ""),
         "stop_busy_kernel": lambda: to_stop(engine, image, busy),
     }
@@ -116,6 +127,7 @@ def main() -> None:
         "seconds": middle,
         "ratio_ssh": round(middle["ssh_banner"] / middle["ssh_banner_bare"], 2),
         "ratio_jupyter": round(middle["jupyter_200"] / middle["jupyter_200_bare"], 2),
+        "start_overhead": round(middle["command"] - middle["command_bare"], 2),
     }
     print(json.dumps(figures, indent=2))
 
