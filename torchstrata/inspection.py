@@ -31,6 +31,9 @@ from torchstrata.store import INSPECTIONS, HashingReader, Store
 RULES: Final = hashlib.sha256(Path(__file__).read_bytes() + Path(hygiene.__file__).read_bytes()).hexdigest()[:16]
 """The code that looks: what another one has found counts for nothing."""
 
+OURS: Final = "torchstrata "
+"""How the history calls the maker of our layers, whose comment is the layer's title."""
+
 MAGIC: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 
 
@@ -102,7 +105,8 @@ def inspect(reference: str, client: docker.DockerClient, store: Store) -> Inspec
     diff_ids: list[str] = attributes["RootFS"]["Layers"]
     known = store.layers()
     if all(diff_id in known for diff_id in diff_ids):
-        titles = [step["Comment"] for step in reversed(history)]  # all are layers of ours, of which none is without content
+        # All layers are ours; steps of others have set something in the config.
+        titles = [step["Comment"] for step in reversed(history) if step["CreatedBy"].startswith(OURS)]
         layers = tuple(Inspected(title=title, seen=inspector.stored(known[diff_id])) for title, diff_id in zip(titles, diff_ids, strict=True))
     else:
         layers = inspector.saved(reference, diff_ids)
@@ -182,7 +186,7 @@ class Inspector:
 def _titles(config: Mapping[str, Any]) -> list[str]:
     """Return what the history says of each layer."""
     steps = [step for step in config.get("history", ()) if not step.get("empty_layer")]
-    return [step.get("comment", "") if step.get("created_by", "").startswith("torchstrata ") else step.get("created_by", "") for step in steps]
+    return [step.get("comment", "") if step.get("created_by", "").startswith(OURS) else step.get("created_by", "") for step in steps]
 
 
 def look(blob: io.BufferedReader, digest: str | None) -> Seen:

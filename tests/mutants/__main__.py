@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -62,7 +63,7 @@ def _cases(report: ET.Element, tests: Collection[str]) -> Iterator[tuple[str, st
 
 def build(fault: Fault, number: int) -> str:
     """Build the image with the fault; return its name."""
-    tag = f"{TAG}:{number}"
+    tag = f"{TAG}:{os.getpid()}-{number}"
     done = subprocess.run(["docker", "build", "-q", "-t", tag, "-"], input=fault.dockerfile, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SurvivorError(f"the fault '{fault.what}' cannot be planted: {done.stderr.strip().splitlines()[-1]}", fix="correct tests/mutants/faults.py")

@@ -122,7 +122,7 @@ FAULTS = (
         CPU_BASE,
         "head -c 30000000 /dev/urandom >/usr/share/blob",
         test=f"{HYGIENE}::test_size",
-        says="what grew: RUN /bin/sh -c head -c 30000000 /dev/urandom >/usr/share/blob # buildkit: 30 MB, new",
+        says=">/usr/share/blob # buildkit: 30 MB, new",
     ),
     # The operating system, and licences.
     fault("OS package removed", CPU_BASE, "dpkg --purge less", test=f"{HYGIENE}::test_os_packages_have_all_updates", says="not as locked"),
@@ -149,7 +149,7 @@ FAULTS = (
     ),
     # Not what the tag says.
     fault("another torch", CPU_BASE, f"sed -i s/2.13.0/2.12.0/ {SITE}/torch/version.py", test=f"{TRUTH}::test_torch_is_the_cell_s", says="2.12.0"),
-    fault("torch of another CUDA", CUDA_BASE, f"sed -i s/12.8/12.1/ {SITE}/torch/version.py", test=f"{TRUTH}::test_cuda_of_torch", says="'12.1' == '12.8'"),
+    fault("torch of another CUDA", CUDA_BASE, f"sed -i s/12.8/12.1/ {SITE}/torch/version.py", test=f"{TRUTH}::test_cuda_of_torch", says="CUDA Version=12.1"),
     fault(
         "metadata of another torch",
         CPU_BASE,
