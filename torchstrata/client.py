@@ -129,13 +129,22 @@ class Client:
             raise ImmutableTagError(
                 f"{self.host}/{repository}:{reference} never moves, and points to {found.digest}, not to {digest}", fix="push under a new tag"
             )
+        for failures in range(1, self.transport.patience.tries + 1):
+            told = self._put(repository, reference, body, media_type)
+            if told == digest:
+                return digest
+            problem = IntegrityError(f"{self.host} has stored {told} as {reference} instead of {digest}", fix="push again; if it stays so, ask its operator")
+            if failures < self.transport.patience.tries:  # a byte was changed on the way: what is there now must not stay
+                self.transport.wait(failures, Unanswered(problem.what))
+        raise problem
+
+    def _put(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
+        """Send a manifest; return the digest that the registry has given it."""
         what, headers = f"push {reference} to {repository}", {"Content-Type": media_type}
         answer = self._send("PUT", f"{repository}/manifests/{reference}", repository, what, push=True, body=body, expect=(201,), headers=headers)
-        if answer.headers.get("Docker-Content-Digest", digest) != digest:
-            raise IntegrityError(f"{self.host} has stored {reference} with another digest than {digest}", fix="push again; if it stays so, ask its operator")
         if "OCI-Subject" in answer.headers:  # section "Pushing Manifests with Subject"
             self.has_referrers = True
-        return digest
+        return answer.headers.get("Docker-Content-Digest") or self._manifest(repository, reference).digest
 
     def remove(self, repository: str, digest: str) -> bool:
         """Delete a manifest alone, and return whether there was one (section "Deleting Manifests").
