@@ -155,6 +155,7 @@ class Matrix:
     :param flavours: parents before children.
     :param cells: in the order of the file, the default OS of a row first.
     :param channels: in the order of the file.
+    :param registry: the team's, as ``HOST[:PORT][/PATH]``, if the file names one.
     """
 
     name: str
@@ -163,6 +164,7 @@ class Matrix:
     cells: tuple[Cell, ...]
     strata: StrataRules
     channels: Mapping[str, Channel]
+    registry: str | None = None
 
     def chain(self, flavour: str) -> tuple[str, ...]:
         """Return ``flavour`` and all it contains, parents first.
@@ -199,6 +201,7 @@ def load(path: Path = MATRIX) -> Matrix:
         cells=tuple(cell for row in raw.rows for cell in _cells(row, systems)),
         strata=StrataRules(own_layer_over=raw.strata.own_layer_over, cuda_groups=tuple((group.title, group.wheels) for group in raw.strata.cuda_groups)),
         channels={name: _channel(name, channel) for name, channel in raw.channels.items()},
+        registry=raw.registry,
     )
 
 

@@ -28,23 +28,23 @@ from torchstrata.upload import OnBytes
 VARIABLE: Final = "TORCHSTRATA_REGISTRY"
 
 
-def place(asked: str | None) -> Place | None:
-    """Return the registry to use: what was asked for, else ``$TORCHSTRATA_REGISTRY``, else none.
+def place(asked: str | None, configured: str | None = None) -> Place | None:
+    """Return the registry to use: what was asked for, else ``$TORCHSTRATA_REGISTRY``, else what ``matrix.yaml`` names, else none.
 
     :raises RegistryError: it is no registry.
     """
-    text = asked or os.environ.get(VARIABLE)
+    text = asked or os.environ.get(VARIABLE) or configured
     return Place.parse(text) if text else None
 
 
-def required(asked: str | None) -> Place:
+def required(asked: str | None, configured: str | None = None) -> Place:
     """Return the registry to use.
 
     :raises RegistryError: none is known.
     """
-    found = place(asked)
+    found = place(asked, configured)
     if found is None:
-        raise RegistryError("no registry is known to push to", fix=f"give --registry HOST[/PATH], or set {VARIABLE}")
+        raise RegistryError("no registry is known to push to", fix=f"give --registry HOST[/PATH], set {VARIABLE}, or write registry: into matrix.yaml")
     return found
 
 

@@ -107,6 +107,9 @@ class MatrixFile(Raw, frozen=True, kw_only=True):
     rows: Annotated[tuple[Row, ...], msgspec.Meta(min_length=1)]
     strata: Strata
     channels: Annotated[dict[Name, Channel], msgspec.Meta(description="Where published images go.")] = {}
+    registry: Annotated[
+        str | None, msgspec.Meta(description="HOST[:PORT][/PATH] of the team's registry, where TORCHSTRATA_REGISTRY and --registry name no other.")
+    ] = None
 
 
 def generate() -> str:

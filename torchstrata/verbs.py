@@ -37,7 +37,7 @@ def build(cell: str, options: BuildOptions) -> None:
     chosen = matrix.select(planner.matrix, cell)
     plan = planner.plan(chosen, options.flavour or list(planner.matrix.flavours))
     engine = engines.connect() if options.load and not options.to else None
-    where = remote.required(options.registry) if options.push else remote.place(options.registry)
+    where = (remote.required if options.push else remote.place)(options.registry, planner.matrix.registry)
     started = time.monotonic()
     with progress.reporter() as reporter, Remote.opened(where, planner.matrix.name, planner.store) as shared:
         plan = _filled(plan, shared, planner, reporter, needed=options.push)
