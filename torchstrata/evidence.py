@@ -93,6 +93,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     :param required: digest by tier of the list of required tests.
     :param complete: nothing was left out on purpose.
     :param problems: one line for each thing that stands against the image.
+    :param not_run: one line for each test that the host is too small for, such as those of two GPUs.
     :param revision: of the checkout whose tests ran.
     :param started, finished: RFC 3339 times.
     """
@@ -107,6 +108,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     counts: Counts
     required: dict[str, str]
     problems: tuple[str, ...]
+    not_run: tuple[str, ...]
     revision: str
     host: Host
     gpu: Gpu | None

@@ -112,6 +112,11 @@ def missing(required: Required, tests: Iterable[Case]) -> int:
     return sum(max(0, count - passed[key]) for key, count in required.cases.items())
 
 
+def names(required: Required) -> tuple[str, ...]:
+    """Return the tests as people look for them, such as ``gpu/test_nccl.py::test_group``."""
+    return tuple(map(_name, sorted(required.cases)))
+
+
 def _name(key: Key) -> str:
     section, module, test = key
     return f"{section.split()[0]}/{module}.py::{test}"

@@ -92,6 +92,8 @@ class Recorder:
         """Name what stands against the image."""
         for line in self.problems:
             terminalreporter.write_line(line, red=True)
+        for line in self._not_run():
+            terminalreporter.write_line(line)
         if self.subject.gpu and self.subject.gpu.count == 1:
             terminalreporter.write_line(f"collectives between GPUs: {ONE_GPU}")
 
@@ -99,6 +101,16 @@ class Recorder:
         """Return what is required of this image, by tier."""
         lists = {tier: required.read(tier) for tier in self.tiers}
         return {tier: found.restrict(self._sections(found.sections)) for tier, found in lists.items()}
+
+    def _not_run(self) -> tuple[str, ...]:
+        """Name the tests that need more GPUs than there are."""
+        if not self.subject.gpu or self.subject.gpu.count > 1:
+            return ()
+        everything = required.read("gpu")
+        larger = required.sections((*self.expected.chain, "gpu"), self.subject.applies | {"multigpu"}, everything.sections) - self._sections(
+            everything.sections
+        )
+        return tuple(f"not run: 1 GPU: {name}" for name in required.names(everything.restrict(larger)))
 
     def _sections(self, known) -> frozenset[str]:
         return required.sections((*self.expected.chain, "gpu"), self.subject.applies, known)
@@ -130,6 +142,7 @@ class Recorder:
             counts=Counts(required=sum(sum(wanted.cases.values()) for wanted in lists.values()), passed=good, failed=len(tests) - good, missing=absent),
             required={tier: wanted.digest for tier, wanted in lists.items()},
             problems=self.problems,
+            not_run=self._not_run(),
             revision=source.state(ROOT),
             host=self.subject.host,
             gpu=self.subject.gpu,

@@ -1,0 +1,96 @@
+"""Evidence: written whole or not at all, and found by digest."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from torchstrata import errors, evidence
+from torchstrata.evidence import Case, Counts, Evidence, Host, Image
+
+MANIFEST = "sha256:" + "a" * 64
+CONFIG = "sha256:" + "b" * 64
+
+GOOD = Evidence(
+    format=evidence.FORMAT,
+    image=Image(reference="pytorch-cuda:2.13-cpu-base", digest=MANIFEST, manifest=MANIFEST, config=CONFIG),
+    cell="2.13-cpu-debian12",
+    flavour="base",
+    tiers=("free",),
+    passed=True,
+    complete=True,
+    counts=Counts(required=1, passed=1, failed=0, missing=0),
+    required={"free": CONFIG},
+    problems=(),
+    not_run=(),
+    revision="unknown",
+    host=Host(kernel="6.1", engine="26.1", cpus=2),
+    gpu=None,
+    started="2026-11-24T00:00:00+00:00",
+    finished="2026-11-24T00:01:00+00:00",
+    tests=(Case(id="tests/images/base/test_users.py::test_no_sudo", tier="free", section="base", outcome="passed", seconds=0.5),),
+)
+
+
+def put(results, found, flavour="base"):
+    """Write evidence where a verification does."""
+    return evidence.write(found, evidence.folder(results, found.cell, flavour))
+
+
+@pytest.mark.parametrize("digest", [MANIFEST, CONFIG])
+def test_found_by_either_digest(tmp_path, digest):
+    """The digest of the manifest leads to it, and that of the config."""
+    put(tmp_path, GOOD)
+    assert evidence.find(digest, tmp_path) == GOOD
+
+
+def test_nothing_else_stays_beside_it(tmp_path):
+    """It is written under another name first, which is gone in the end."""
+    path = put(tmp_path, GOOD)
+    assert [each.name for each in path.parent.iterdir()] == ["verify.json"]
+
+
+def test_missing(tmp_path):
+    """Without evidence there is an error that names the digest."""
+    put(tmp_path, GOOD)
+    with pytest.raises(errors.EvidenceError, match="sha256:cccc was not verified"):
+        evidence.find("sha256:cccc", tmp_path)
+
+
+def test_no_results_at_all(tmp_path):
+    """A directory that is not there is as good as an empty one."""
+    with pytest.raises(errors.EvidenceError, match="was not verified"):
+        evidence.find(MANIFEST, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("problems", "why"), [((), "it was not complete"), (("failed: tests/images/base/test_users.py::test_no_sudo",), "failed: tests/images/base/test_users.py")]
+)
+def test_not_passed(tmp_path, problems, why):
+    """Evidence that says otherwise is refused, with the first reason."""
+    put(tmp_path, msgspec.structs.replace(GOOD, passed=False, problems=problems))
+    with pytest.raises(errors.EvidenceError, match=why):
+        evidence.find(MANIFEST, tmp_path)
+
+
+def test_a_machine_is_no_image(tmp_path):
+    """The evidence for a machine that is not a container is evidence for no digest."""
+    put(tmp_path, msgspec.structs.replace(GOOD, image=None))
+    with pytest.raises(errors.EvidenceError, match="was not verified"):
+        evidence.find(MANIFEST, tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"no json"])
+def test_unreadable(tmp_path, damage):
+    """A file that is damaged is named, not passed over."""
+    put(tmp_path, GOOD).write_bytes(damage)
+    with pytest.raises(errors.EvidenceError, match=r"verify\.json is not evidence"):
+        evidence.find(MANIFEST, tmp_path)
+
+
+def test_unknown_field(tmp_path):
+    """A field that this version does not know is refused: it may say something against the image."""
+    path = put(tmp_path, GOOD)
+    path.write_bytes(path.read_bytes().replace(b'"cell"', b'"waived": true, "cell"', 1))
+    with pytest.raises(errors.EvidenceError, match="waived"):
+        evidence.read(path)
