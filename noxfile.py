@@ -136,6 +136,13 @@ def system(session: nox.Session) -> None:
     session.run("pytest", "tests/system", *session.posargs)
 
 
+@nox.session(default=UNASKED)
+def required(session: nox.Session) -> None:
+    """Write the lists of the image tests that must run, for review, after adding or removing some."""
+    session.install(*DEV)
+    session.run("pytest", "tests/images", "-q", "--list-to", "tests/images/required")
+
+
 @nox.session(default=UNASKED, venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run everything that a contributor needs, with an engine: lint, unit and system tests, and the images of two cells."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Final, Literal
+from typing import Final, Literal, cast, get_args
 
 from torchstrata import errors, matrix
 from torchstrata.matrix import Cell
@@ -72,8 +72,28 @@ class VerifyOptions:
     hosts: str | None
     gpu: Literal["auto", "required", "none"]
     results: Path
-    update_required: bool
     rest: tuple[str, ...]
+
+
+Step = Literal["all", "locks", "cells", "promote"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NightlyOptions:
+    """What can be asked of a nightly run.
+
+    :param plan: only say what would be done.
+    :param json: say it as JSON.
+    :param step: ``all``, or only ``locks``, ``cells`` or ``promote``.
+    :param commit: commit the OS locks that move.
+    """
+
+    registry: str | None
+    ledger: str | None
+    plan: bool
+    json: bool
+    step: Step
+    commit: bool
 
 
 @contextmanager
@@ -149,7 +169,6 @@ def verify(cell: str, words: Sequence[str], python: Path) -> None:
     where.add_argument("--hosts", metavar="URI", help="verify a machine that is not a container: local:// or ssh://USER@HOST")
     parser.add_argument("--gpu", choices=("auto", "required", "none"), default="auto", help="tests that need a GPU (default: run if there is one)")
     parser.add_argument("--results", metavar="DIRECTORY", type=Path, default=matrix.ROOT / "results", help="where evidence goes (default: results)")
-    parser.add_argument("--update-required", action="store_true", help="write the lists of required tests as the tests are, for review")
     options, rest = parser.parse_known_args(words)
     fields = vars(options) | {"flavour": tuple(options.flavour), "results": options.results.absolute(), "rest": tuple(rest)}
     with guarded():
@@ -232,3 +251,36 @@ def release_diff(old: str, new: str, options: ReleaseOptions, *, as_markdown: bo
     """Print what differs between two images in a registry."""
     with guarded():
         _releasing().diff(old, new, options, as_markdown=as_markdown)
+
+
+def _night() -> ModuleType:
+    """Import the verbs of the night, with all their libraries."""
+    from torchstrata import night  # noqa: PLC0415  # see the module's docstring
+
+    for library in CHATTY:
+        logging.getLogger(library).setLevel(logging.WARNING)
+    return night
+
+
+def step(word: str) -> Step:
+    """Return the step of a nightly run that ``word`` names.
+
+    :raises SystemExit: it names none.
+    """
+    for known in get_args(Step):
+        if word == known:
+            return cast("Step", known)
+    with guarded():
+        raise errors.NightlyError(f"a nightly run has no step {word!r}", fix=f"use one of {', '.join(get_args(Step))}")
+
+
+def nightly(globs: Sequence[str], options: NightlyOptions) -> None:
+    """Look what is new since yesterday, and do what follows from it."""
+    with guarded():
+        _night().run(globs, options)
+
+
+def watchdog(options: ReleaseOptions) -> None:
+    """Fail if something is wrong with a channel."""
+    with guarded():
+        _night().watch(options)

@@ -21,7 +21,7 @@ from torchstrata.matrix import ROOT
 FOLDER: Final = ROOT / "tests" / "images" / "required"
 HEADER: Final = """\
 # Tests that must have passed for an image to count as verified, with the number of their cases; by flavour and module.
-# Written by `nox -s test-CELL -- --update-required`, for review; `base cuda` applies to images with CUDA only.
+# Written by `nox -s required`, for review; `base cuda` applies to images with CUDA only.
 """
 TOTAL: Final = "cases"
 
@@ -56,16 +56,16 @@ class Required:
         """Return what is required in ``sections``."""
         return Required(tier=self.tier, cases={key: count for key, count in self.cases.items() if key[0] in sections})
 
-    def update(self, tests: Iterable[Case], sections: Collection[str]) -> Required:
-        """Return the list with ``sections`` as ``tests`` are."""
-        kept = {key: count for key, count in self.cases.items() if key[0] not in sections}
-        return Required(tier=self.tier, cases=kept | Counter(map(key_of, tests)))
-
 
 def key_of(test: Case) -> Key:
-    """Return section, module and name of a test: its id without path and parameters."""
-    path, _, name = test.id.partition("[")[0].partition("::")
-    return test.section, Path(path).stem, name
+    """Return section, module and name of a test."""
+    return key(test.section, test.id)
+
+
+def key(section: str, identity: str) -> Key:
+    """Return section, module and name of the test that pytest knows as ``identity``: its path, name and parameters."""
+    path, _, name = identity.partition("[")[0].partition("::")
+    return section, Path(path).stem, name
 
 
 def sections(chain: Iterable[str], applies: Collection[str], known: Iterable[str]) -> frozenset[str]:
@@ -103,7 +103,7 @@ def _unlisted(required: Required, tests: Iterable[Case]) -> Iterator[str]:
     for key, count in Counter(map(key_of, tests)).items():
         more = count - required.cases.get(key, 0)
         if more > 0:
-            yield f"not listed: {more} of {count} cases of {_name(key)} are not in {required.tier}.toml (--update-required writes it)"
+            yield f"not listed: {more} of {count} cases of {_name(key)} are not in {required.tier}.toml (`nox -s required` writes it)"
 
 
 def missing(required: Required, tests: Iterable[Case]) -> int:
@@ -130,7 +130,7 @@ def read(tier: str, folder: Path = FOLDER) -> Required:
     path = folder / f"{tier}.toml"
     if not path.exists():
         return Required(tier=tier, cases={})
-    fix = "write it anew with `nox -s test-CELL -- --update-required`"
+    fix = "write it anew with `nox -s required`"
     try:
         content = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:

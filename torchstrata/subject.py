@@ -46,8 +46,9 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def applies(self) -> frozenset[str]:
-        """What tests may apply to beside a flavour, and is so here: what the cell has, and ``multigpu`` where two GPUs are."""
-        return self.expected.applies | ({"multigpu"} if self.gpu and self.gpu.count > 1 else set())
+        """What tests may apply to beside a flavour, and is so here: what the cell has, ``container``, ``gpu``, and ``multigpu`` where there are two."""
+        has = {"container": self.image is not None, "gpu": self.gpu is not None, "multigpu": self.gpu is not None and self.gpu.count > 1}
+        return self.expected.applies | {name for name, there in has.items() if there}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

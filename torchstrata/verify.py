@@ -148,8 +148,7 @@ def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions)
     """Return the arguments of pytest."""
     claim = ("--cell", cell.id, *(("--flavour", target.flavour) if target.flavour else ()), "--gpu", options.gpu)
     reports = ("--results", str(folder), f"--junitxml={folder}/junit.xml", f"--html={folder}/report.html", "--self-contained-html")
-    update = ("--update-required",) if options.update_required else ()
-    return (TESTS, *target.where, *claim, *reports, *update, "-q", "--durations=10", *WORKERS, *options.rest)
+    return (TESTS, *target.where, *claim, *reports, "-q", "--durations=10", *WORKERS, *options.rest)
 
 
 def _say(line: str) -> None:

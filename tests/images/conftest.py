@@ -24,6 +24,7 @@ import testinfra
 from testinfra.host import Host as Connection
 
 from tests.images.boxes import CLIENTS, Box, Result, ssh_options, starting
+from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
 from torchstrata import engine as engines
 from torchstrata import leftovers, matrix
@@ -58,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--cell", metavar="CELL", help="the cell that it must be (default: the one that its label claims)")
     group.addoption("--flavour", metavar="FLAVOUR", help="the flavour that it must be (default: the one that its label claims)")
     group.addoption("--results", metavar="DIR", help="write verify.json there")
-    group.addoption("--update-required", action="store_true", help="write the lists of required tests as the tests of this run are")
+    group.addoption("--list-to", metavar="DIR", help="write the lists of required tests there, as the tests are, and run none")
     group.addoption("--gpu", choices=("auto", "required", "none"), default="auto", help="whether to run the tests that need a GPU (default: if there is one)")
 
 
@@ -70,6 +71,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     if config.option.help or config.option.markers:
+        return
+    if config.option.list_to:
+        config.pluginmanager.register(Lister(Path(config.option.list_to)), "lister")
         return
     if hasattr(config, "workerinput"):
         config.stash[SUBJECT] = msgspec.json.decode(config.workerinput["subject"], type=Subject)
@@ -115,16 +119,19 @@ def _claim(config: pytest.Config) -> Claim:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out the flavours that the image does not contain."""
+    if SUBJECT not in config.stash:
+        return None
     others = set(matrix.load().flavours) - set(config.stash[SUBJECT].expected.chain)
     return True if collection_path.parent == HERE and collection_path.name in others else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what does not apply, and note to which list of required tests the others belong."""
-    subject = config.stash[SUBJECT]
-    applies = subject.applies | ({"container"} if subject.image else set()) | ({"gpu"} if subject.gpu else set())
     for item in items:
         _mark(item)
+    if SUBJECT not in config.stash:
+        return
+    applies = config.stash[SUBJECT].applies
     left_out = [item for item in items if not {mark.name for mark in item.iter_markers()} & MARKERS.keys() - {"serial"} <= applies]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
@@ -138,9 +145,7 @@ def _mark(item: pytest.Item) -> None:
         item.add_marker("container")
     if flavour == "gpu":
         item.add_marker("gpu")
-    marks = {mark.name for mark in item.iter_markers()}
-    tier = "gpu" if "gpu" in marks else "free" if item.config.stash[SUBJECT].image else "host"
-    item.user_properties += [("tier", tier), ("section", " ".join([flavour, *sorted(marks & {"cuda", "vision", "audio", "named", "multigpu"})]))]
+    item.user_properties += [("tier", tier_of(item, machine=bool(item.config.option.hosts))), ("section", section_of(item, flavour))]
 
 
 @pytest.fixture(autouse=True)

@@ -73,8 +73,6 @@ class Recorder:
         tests = tuple(self.cases[name] for name in sorted(self.cases))
         if exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}:
             return
-        if self.config.option.update_required:
-            self._update(tests)
         lists = self._lists()
         self.problems = self._against(tests, lists)
         if self.problems and exitstatus == pytest.ExitCode.OK:
@@ -114,12 +112,6 @@ class Recorder:
 
     def _sections(self, known) -> frozenset[str]:
         return required.sections((*self.expected.chain, "gpu"), self.subject.applies, known)
-
-    def _update(self, tests: tuple[Case, ...]) -> None:
-        for tier in self.tiers:
-            old = required.read(tier)
-            own = [case for case in tests if case.tier == tier]
-            required.write(old.update(own, self._sections({*old.sections, *(case.section for case in own)})))
 
     def _is_restricted(self) -> bool:
         """Return whether some tests were left out on purpose."""

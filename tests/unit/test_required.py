@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from torchstrata import errors, matrix, required
@@ -67,12 +70,6 @@ def test_sections_of_an_image(chain, applies, found):
     assert required.sections(chain, applies, ["base", "base cuda", "base cuda vision", "devel", "gpu"]) == found
 
 
-def test_update_leaves_other_sections_alone():
-    """What a run did not cover stays as it was."""
-    new = LIST.update([case("test_new.py::test_it")], {"base"})
-    assert new.cases == {("base", "test_new", "test_it"): 1, LIBRARIES: 1}
-
-
 def test_files_come_back(tmp_path):
     """What is written is what is read, and the digest is that of the content."""
     required.write(LIST, tmp_path)
@@ -95,13 +92,8 @@ def test_edited_file_is_refused(tmp_path, old, new):
         required.read("free", tmp_path)
 
 
-@pytest.mark.parametrize("tier", ["free", "gpu", "host"])
-def test_committed_lists_name_tests_that_exist(tier):
-    """Each listed test is a function of a module of its flavour."""
-    folder = matrix.ROOT / "tests" / "images"
-    lost = []
-    for section, module, name in required.read(tier).cases:
-        text = (folder / section.split()[0] / f"{module}.py").read_text()
-        if f"def {name.rpartition('::')[2]}(" not in text:
-            lost.append((section, module, name))
-    assert lost == []
+def test_committed_lists_are_what_the_tests_are(tmp_path):
+    """Who adds or removes a test of images changes the lists in the same commit, with `nox -s required`."""
+    command = [sys.executable, "-m", "pytest", "tests/images", "-q", "-p", "no:cacheprovider", "--list-to", str(tmp_path)]
+    subprocess.run(command, cwd=matrix.ROOT, check=True, capture_output=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {path.name: path.read_text() for path in required.FOLDER.iterdir()}
