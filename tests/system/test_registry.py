@@ -375,8 +375,9 @@ def test_a_push_is_what_was_built(proxy, work, blobs, upstream, clean):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_harm_at_every_request_in_turn(proxy, work, blobs, upstream, fault):
+def test_harm_at_every_request_in_turn(proxy, work, blobs, upstream, docker_config, fault):  # noqa: PLR0913, PLR0917  # fixtures
     """Whatever happens to one request, no tag leads to something incomplete, the push or its rerun completes, and no more is sent than need be."""
+    registries.login(docker_config, proxy.host)
     count, largest = len(proxy.seen), max(blobs.values())
     failed = 0
     for number in range(count):
@@ -423,7 +424,7 @@ def test_the_client_is_killed_at_every_request_in_turn(proxy, work, blobs, upstr
         proxy.forget()
         missing = unsent(upstream, path, blobs)
         work.push(proxy.host, path)
-        assert proxy.uploaded() == missing, number
+        assert proxy.uploaded() <= missing, number  # what was on its way may have arrived meanwhile
         assert incomplete(upstream, path) == [], number
 
 

@@ -1,0 +1,229 @@
+"""Parts in a registry: found, composed from JSON alone, fetched only where something reads them; and pushes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from tests.distribution import Distribution
+from tests.parts import CODEC, MATRIX, os_part, plan, stratum, wheels
+from torchstrata.build import Builder
+from torchstrata.compose import canonical
+from torchstrata.errors import ImmutableTagError, RegistryError
+from torchstrata.plan import Bytecode, Item
+from torchstrata.progress import PlainReporter
+from torchstrata.push import Publication, Pusher
+from torchstrata.reference import Place
+from torchstrata.remote import Remote, stem
+from torchstrata.store import Part, Store
+from torchstrata.transport import Patience
+
+QUICK = Patience(tries=2, first=0.01, longest=0.01)
+TAG = "x-20260101.1"
+
+
+@pytest.fixture
+def served():
+    """Run a registry in memory."""
+    with Distribution().serve() as running:
+        yield running
+
+
+def builder(store):
+    """Return a builder without an engine."""
+    return Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO())))
+
+
+def remote(served, store, **options):
+    """Return the registry as a build has it."""
+    return Remote.open(Place.parse(f"{served.host}/team"), "images", store, patience=QUICK, **options)
+
+
+@pytest.fixture
+def full(tmp_path):
+    """Return a store with an OS part, and the plan of the image of it."""
+    store = Store(tmp_path / "full")
+    item = os_part(store, {"etc/x": b"x" * 100_000})
+    extra = store.add_blob(b"an extra")
+    part = dataclasses.replace(item.part, extras={"aside": extra}, notes={"title": "noted"})
+    store.remember(item.identity, part)
+    return store, plan(dataclasses.replace(item, part=part))
+
+
+@pytest.fixture
+def pushed(served, full):
+    """Push the image, and return it."""
+    store, whole = full
+    composed = builder(store).build(whole)
+    remote(served, store).push(whole, [Publication(image=composed[0].image, tags=(TAG,))])
+    return composed[0]
+
+
+def lacking(whole):
+    """Return the plan as an empty store has it."""
+    return dataclasses.replace(
+        whole, images=tuple(dataclasses.replace(image, items=tuple(dataclasses.replace(item, part=None) for item in image.items)) for image in whole.images)
+    )
+
+
+def test_an_empty_store_composes_the_same_image(served, full, pushed, tmp_path):
+    """Parts are found with layers, extras and notes; no layer is read, and the image has the same bytes."""
+    store = Store(tmp_path / "empty")
+    found = remote(served, store).fill(lacking(full[1]), CODEC)
+    assert found == full[1]
+    assert builder(store).build(found)[0].image == pushed.image
+    layers = {layer.digest for item in full[1].items() for layer in item.part.layers}
+    assert not any(digest in path for digest in layers for method, path, _ in served.seen if method == "GET" and "/parts/" in path)
+
+
+def test_an_empty_store_pushes_what_is_there_without_a_layer(served, full, pushed, tmp_path):
+    """Layers are mounted from the parts into another repository; only config and facts are sent."""
+    store = Store(tmp_path / "empty")
+    other = Remote.open(Place.parse(f"{served.host}/team"), "others", store, patience=QUICK)
+    filled = other.fill(lacking(full[1]), CODEC)
+    composed = builder(store).build(filled)
+    report = other.push(filled, [Publication(image=composed[0].image, tags=(TAG,))])
+    assert report.mounted == sum(layer.size for layer in filled.items()[0].part.layers)
+    assert report.sent < 10_000
+    assert report.parts == 0
+
+
+def test_blobs_are_fetched_when_they_are_opened(served, full, pushed, tmp_path):
+    """Once, verified; afterwards the store has the part itself."""
+    store = Store(tmp_path / "empty")
+    shared = remote(served, store)
+    filled = shared.fill(lacking(full[1]), CODEC)
+    (item,) = filled.items()
+    assert store.find(item.identity) is None
+    for digest in item.part.digests:
+        assert shared.open_blob(digest).read_bytes() == full[0].open_blob(digest).read_bytes()
+        shared.open_blob(digest)
+    assert store.find(item.identity) == item.part
+    (layer,) = item.part.layers
+    assert len([path for method, path, _ in served.seen if method == "GET" and layer.digest in path]) == 1
+
+
+def test_what_is_to_be_made_finds_what_it_is_made_from(served, full, pushed, tmp_path):
+    """Bytecode reads whole parts; a group of wheels only what its CUDA strata left aside."""
+    store, whole = Store(tmp_path / "empty"), full[1]
+    (base,) = whole.items()
+    missing = Item(
+        identity="0" * 64, title="bytecode", source=Bytecode(sources=(), base=base.identity, system=base.source.system, interpreter="3.13.5"), part=None
+    )
+    both = dataclasses.replace(whole, images=(dataclasses.replace(whole.images[0], items=(*lacking(whole).items(), missing)),))
+    remote(served, store).fill(both, CODEC)
+    assert store.find(base.identity) == base.part
+
+
+def test_a_group_of_wheels_does_not_fetch_gigabytes(served, tmp_path):
+    """Of the CUDA strata below it only their extras come."""
+    store = Store(tmp_path / "full")
+    cuda = stratum(*wheels(tmp_path, "nvidia_thing").values())
+    item = os_part(store, {"opt/cuda/lib/x.so": b"x" * 1000})
+    part = Part(layers=item.part.layers, extras={"aside": store.add_blob(b"aside")})
+    below = Item(identity=cuda.identity(CODEC), title="CUDA", source=cuda, part=part)
+    store.remember(below.identity, part)
+    remote(served, store).push(plan(below), [])
+    group = dataclasses.replace(stratum(*wheels(tmp_path, "small").values()), needs=(cuda,))
+    wanted = plan(dataclasses.replace(below, part=None), Item(identity=group.identity(CODEC), title="group", source=group, part=None))
+    empty = Store(tmp_path / "empty")
+    filled = remote(served, empty).fill(wanted, CODEC)
+    assert [each.title for each in filled.missing()] == ["group"]
+    assert empty.known(below.identity) == part
+    assert empty.open_blob(part.extras["aside"]).read_bytes() == b"aside"
+    assert empty.find(below.identity) is None
+
+
+def test_who_verifies_decides(served, full, pushed, tmp_path):
+    """It gets each part's manifest digest by identity, and nothing is kept of what it refuses."""
+    seen = {}
+
+    def refuse(found):
+        seen.update(found)
+        raise RegistryError("not signed", fix="sign it")
+
+    store = Store(tmp_path / "empty")
+    with pytest.raises(RegistryError, match="not signed"):
+        remote(served, store, verify=refuse).fill(lacking(full[1]), CODEC)
+    (item,) = full[1].items()
+    assert {item.identity: served_digest(served, item.identity)} == seen
+    assert store.known(item.identity) is None
+
+
+def served_digest(served, tag):
+    """Return the digest that the registry has for a part's tag."""
+    content = served.manifests["team/parts", tag][0]
+    return next(name for (_, name), (body, _) in served.manifests.items() if body == content and name.startswith("sha256:"))
+
+
+@pytest.mark.parametrize("harm", ["other identity", "no part", "no listings", "no layer"])
+def test_a_part_that_is_none(served, full, pushed, tmp_path, harm):
+    """What somebody else has pushed under an identity is not believed."""
+    (item,) = full[1].items()
+    content, media_type = served.manifests["team/parts", item.identity]
+    document = json.loads(content)
+    wanted = item.identity
+    if harm == "other identity":
+        wanted = "f" * 64
+    elif harm == "no part":
+        document["config"] = {"digest": document["layers"][-1]["digest"]}
+    elif harm == "no listings":
+        document["layers"] = document["layers"][:-1]
+    else:
+        document["layers"] = document["layers"][1:]
+    served.manifests["team/parts", wanted] = (canonical(document), media_type)
+    with pytest.raises(RegistryError, match=r"is no part of this program|is another part"):
+        remote(served, Store(tmp_path / "empty")).shelf.find([wanted])
+
+
+def test_tags_come_last(served, full):
+    """Parts, blobs, manifests by digest, what is attached, and only then tags."""
+    store, whole = full
+    composed = builder(store).build(whole)
+    attached = []
+    remote(served, store).push(
+        whole, [Publication(image=composed[0].image, tags=(TAG, "moving"))], attach=lambda *_: attached.append(len(served.seen)),
+    )  # fmt: skip
+    puts = [path for method, path, _ in served.seen if method == "PUT" and "/manifests/" in path]
+    assert [path.rpartition("/")[2][:7] for path in puts[1:]] == ["sha256:", TAG[:7], "moving"]
+    assert "/parts/" in puts[0]
+    assert attached == [next(n for n, (method, path, _) in enumerate(served.seen) if method == "HEAD" and path.endswith(TAG) and n >= attached[0])]
+
+
+def test_a_dated_tag_is_looked_at_before_anything_is_sent(served, full, pushed):
+    """A push that cannot end well does not begin."""
+    store, whole = full
+    other = dataclasses.replace(pushed.image, manifest=pushed.image.manifest.replace(b'"schemaVersion":2', b'"annotations":{},"schemaVersion":2'))
+    before = len(served.requests("POST"))
+    with pytest.raises(ImmutableTagError):
+        remote(served, store).push(whole, [Publication(image=other, tags=(TAG,))])
+    assert len(served.requests("POST")) == before
+
+
+def test_an_image_that_has_not_changed_keeps_its_dated_tag(served, full):
+    """A night without changes makes no tags; a change makes the next one."""
+    store, whole = full
+    composed = builder(store).build(whole)
+    shared = remote(served, store)
+    first = shared.publications(composed)
+    shared.push(whole, first)
+    assert shared.publications(composed) == first
+    changed = dataclasses.replace(composed[0], image=dataclasses.replace(composed[0].image, manifest=b"{}"))
+    (next_one,) = shared.publications([changed])
+    assert first[0].tags == (f"{stem(composed[0])}-{first[0].tags[0].rpartition('-')[2]}",)
+    assert next_one.tags[0].rpartition(".")[2] == "2"
+
+
+def test_the_first_failure_ends_a_push(served, full):
+    """It is the one that is reported, and no tag has moved."""
+    store, whole = full
+    composed = builder(store).build(whole)
+    shared = remote(served, store)
+    broken = Pusher(registry=shared.registry, repository="team/images", open_blob=lambda *_: store.root / "none")
+    with pytest.raises(FileNotFoundError):
+        broken.push([Publication(image=composed[0].image, tags=(TAG,))])
+    assert ("team/images", TAG) not in served.manifests

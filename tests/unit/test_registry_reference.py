@@ -1,0 +1,88 @@
+"""Names in registries, and which hosts are this machine."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from torchstrata.errors import RegistryError
+from torchstrata.reference import Place, Reference, is_loopback
+from torchstrata.remote import VARIABLE, dated, following, place, required
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("registry.example/team/x", ("registry.example", "team/x", None, None)),
+        ("localhost/x:v1", ("localhost", "x", "v1", None)),
+        ("127.0.0.1:5000/a/b-c/d__e:2.8_x", ("127.0.0.1:5000", "a/b-c/d__e", "2.8_x", None)),
+        (f"[::1]:5000/x:v1@{DIGEST}", ("[::1]:5000", "x", "v1", DIGEST)),
+        (f"registry.example/x@{DIGEST}", ("registry.example", "x", None, DIGEST)),
+    ],
+)
+def test_a_reference_is_read_and_written(text, parts):
+    """Host, repository, tag and digest; written it is what it was."""
+    found = Reference.parse(text)
+    assert (found.host, found.repository, found.tag, found.digest) == parts
+    assert str(found) == text
+    assert found.name == (parts[3] or parts[2] or "latest")
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "team/x:v1", "registry.example", "registry.example/X", "registry.example/x:", "registry.example/x:a b", "registry.example/x@sha256:12", ""]
+)
+def test_what_is_no_reference(text):
+    """Nothing is guessed: neither a host nor a tag."""
+    with pytest.raises(RegistryError, match="names no image"):
+        Reference.parse(text)
+
+
+def test_a_place_has_repositories():
+    """A path is put before their names."""
+    assert Place.parse("registry.example:5000/team/a/").repository("x") == "team/a/x"
+    assert Place.parse("http://localhost:5000").repository("x") == "x"
+    assert Place.parse("http://localhost:5000").scheme == "http"
+
+
+@pytest.mark.parametrize("text", ["", "ftp://registry.example", "registry.example/Team", "registry example", "registry.example/team:v1"])
+def test_what_is_no_place(text):
+    """It is refused in words."""
+    with pytest.raises(RegistryError, match="is no registry"):
+        Place.parse(text)
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:5000", "127.0.0.1", "127.3.2.1:80", "[::1]:5000", "[::1]"])
+def test_this_machine(host):
+    """All of 127.0.0.0/8, as Docker has it."""
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["registry.example", "10.0.0.1:5000", "localhost.example", "127.0.0.1.example:80", "[fe80::1]:5000"])
+def test_other_machines(host):
+    """A name that only looks like it is not this machine."""
+    assert not is_loopback(host)
+
+
+def test_who_says_which_registry(monkeypatch):
+    """The option, then the variable, then matrix.yaml; without any, pushing says what to do."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert place(None, None) is None
+    assert place(None, "c.example").host == "c.example"
+    monkeypatch.setenv(VARIABLE, "b.example")
+    assert place(None, "c.example").host == "b.example"
+    assert place("a.example", "c.example").host == "a.example"
+    monkeypatch.delenv(VARIABLE)
+    with pytest.raises(RegistryError, match="no registry is known"):
+        required(None, None)
+
+
+def test_dated_tags_are_counted():
+    """They are sorted by date and number, not as text; the next one begins anew each day."""
+    tags = ["x-20260102.10", "x-20260102.9", "x-20260101.11", "x-devel-20260103.1", "x-2026.1", "other"]
+    known = dated("x", tags)
+    assert known == ["x-20260101.11", "x-20260102.9", "x-20260102.10"]
+    assert following("x", known, dt.date(2026, 1, 2)) == "x-20260102.11"
+    assert following("x", known, dt.date(2026, 1, 3)) == "x-20260103.1"
