@@ -8,7 +8,7 @@ from typing import Final
 from invoke import Collection, Context, Task, task
 
 from torchstrata import cli
-from torchstrata.cli import ReleaseOptions
+from torchstrata.cli import NightlyOptions, ReleaseOptions
 
 CELLS: Final = "cell ids or globs, with commas between them, such as 2.8-cu121 or '2.8-*,*-debian12' (default: all)"
 
@@ -157,6 +157,38 @@ def repair(_: Context, registry: str | None = None, ledger: str | None = None) -
 def release_diff(_: Context, old: str, new: str, markdown: bool = False, registry: str | None = None) -> None:  # noqa: FBT001, FBT002
     """Show what differs between two images: torch, CUDA, packages, sizes, fixes, bytes to pull."""
     cli.release_diff(old, new, ReleaseOptions(registry=registry), as_markdown=markdown)
+
+
+@task(
+    positional=_cells_of("nightly"),
+    help={
+        "cells": CELLS,
+        "plan": "only show what would be done; needs neither a registry nor keys",
+        "json": "show the plan as JSON",
+        "step": "do one step only: locks, cells (as the locks are) or promote",
+        "commit": "commit the OS locks that move",
+        "registry": REGISTRY,
+        "ledger": LEDGER,
+    },
+)
+def nightly(  # noqa: PLR0913, PLR0917  # flags of the command line
+    _: Context,
+    cells: str | None = None,
+    plan: bool = False,  # noqa: FBT001, FBT002
+    json: bool = False,  # noqa: FBT001, FBT002
+    step: str = "all",
+    commit: bool = False,  # noqa: FBT001, FBT002
+    registry: str | None = None,
+    ledger: str | None = None,
+) -> None:
+    """Ask mirrors, index and registries what is new; build, verify, push and promote what follows, and nothing else."""
+    cli.nightly(_globs(cells), NightlyOptions(registry=registry, ledger=ledger, plan=plan or json, json=json, step=cli.step(step), commit=commit))
+
+
+@task(help={"registry": REGISTRY, "ledger": LEDGER})
+def watchdog(_: Context, registry: str | None = None, ledger: str | None = None) -> None:
+    """Fail if a channel is too old, lacks an image, or points to one that is gone."""
+    cli.watchdog(ReleaseOptions(registry=registry, ledger=ledger))
 
 
 release = Collection("release", promote, rollback, release_log, repair, release_diff)

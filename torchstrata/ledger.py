@@ -10,7 +10,7 @@ import datetime as dt
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, Self
 
 import msgspec
@@ -37,6 +37,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     :param cell: full id, or :data:`ALL`.
     :param images: digest by image.
     :param tags: old digest, ``None`` if there was none, and new digest, by tag that moved.
+    :param inputs: digests of what new images were made from, by which a nightly run knows that nothing has changed.
     :param run: address of the run that did it, if a machine did.
     :param previous: SHA-256 of the line before, in hex; empty for the first.
     """
@@ -48,6 +49,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     cell: str
     images: dict[str, Digest]
     tags: dict[str, tuple[Digest | None, Digest]]
+    inputs: dict[str, str]
     who: str
     run: str
     why: str
@@ -85,6 +87,7 @@ class Move:
     images: Mapping[str, str]
     tags: Mapping[str, str]
     why: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +95,15 @@ class State:
     """What the entries add up to.
 
     :param tags: digest by tag.
-    :param current: the entry that brought the images that a channel holds of a cell, by channel and cell.
+    :param current: the last entry about the images that a channel holds of a cell, by channel and cell.
+    :param arrived: when they came there; an entry that names them again does not count.
     :param seen: when somebody last looked after a channel: the time of its last entry.
     :param withdrawn: the sets of images that were rolled back, by channel and cell.
     """
 
     tags: Mapping[str, str]
     current: Mapping[tuple[str, str], Entry]
+    arrived: Mapping[tuple[str, str], dt.datetime]
     seen: Mapping[str, dt.datetime]
     withdrawn: Mapping[tuple[str, str], tuple[Mapping[str, str], ...]]
 
@@ -182,6 +187,7 @@ class Ledger:
             cell=move.cell,
             images=dict(move.images),
             tags={tag: (known.get(tag), digest) for tag, digest in sorted(targets.items()) if known.get(tag) != digest},
+            inputs=dict(move.inputs),
             who=str(author),
             run=author.run,
             why=" ".join(move.why.split()),
@@ -194,6 +200,7 @@ class Ledger:
         """What the entries add up to."""
         tags: dict[str, str] = {}
         current: dict[tuple[str, str], Entry] = {}
+        arrived: dict[tuple[str, str], dt.datetime] = {}
         seen: dict[str, dt.datetime] = {}
         withdrawn: dict[tuple[str, str], tuple[Mapping[str, str], ...]] = {}
         for entry in self.entries:
@@ -206,8 +213,10 @@ class Ledger:
                 withdrawn[place] = (*withdrawn.get(place, ()), before.images)
             withdrawn[place] = tuple(images for images in withdrawn.get(place, ()) if images != entry.images)
             tags |= {tag: new for tag, (_, new) in entry.tags.items()}
+            if before is None or before.images != entry.images:
+                arrived[place] = entry.moment
             current[place] = entry
-        return State(tags=tags, current=current, seen=seen, withdrawn=withdrawn)
+        return State(tags=tags, current=current, arrived=arrived, seen=seen, withdrawn=withdrawn)
 
     def history(self, channel: str, cell: str) -> tuple[Entry, ...]:
         """Return the entries that gave ``channel`` images of ``cell``, oldest first."""

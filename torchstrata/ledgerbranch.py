@@ -36,6 +36,7 @@ takes fast-forwards only. It is written by `inv release.promote`, `inv release.r
 | `channel`, `cell` | what moved; `*` stands for all cells |
 | `images` | digest of each image of the cell; all move together |
 | `tags` | each tag that moved, with its old and its new digest |
+| `inputs` | digests of what new images were made from |
 | `who`, `run`, `why` | person or machine, address of the run, reason |
 | `previous` | SHA-256 of the line before, without its line end |
 

@@ -11,7 +11,7 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from torchstrata import channels, ledgercopy, runtime
@@ -31,13 +31,21 @@ def utc() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
+class _Patience(ReleaseError):
+    """Images may not move yet, or not without a person's word."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """Why the images of a cell may not move."""
+    """Why the images of a cell may not move.
+
+    :param is_patience: since they have not soaked, or were rolled back: time or a person decides.
+    """
 
     cell: str
     why: str
     fix: str
+    is_patience: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +86,14 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grounds:
+    """Why images move, and digests of what they were made from, as the ledger tells it."""
+
+    why: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Releases:
     """The channels of one repository in a registry.
 
@@ -104,21 +120,24 @@ class Releases:
         name = asked or channel.source
         return Origin(channel=self.matrix.channel(name) if name else None)
 
-    def promotion(self, cells: Sequence[Cell], channel: Channel, origin: Origin, *, no_soak: str = "") -> Proposal:
+    def promotion(
+        self, cells: Sequence[Cell], channel: Channel, origin: Origin, *, no_soak: str = "", grounds: Mapping[str, Grounds] | None = None
+    ) -> Proposal:
         """Return what would move if the images of ``cells`` were taken into ``channel``; cells without any are left out.
 
         :param no_soak: a reason not to wait, and to take what was rolled back before.
+        :param grounds: for the ledger, by cell.
         :raises ReleaseError: none of the cells has images where they come from.
         """
         base = self.branch.read()
         moves, refusals, settled = list[Move](), list[Refusal](), list[str]()
         for cell in self._held(base.ledger, cells, origin):
             try:
-                move = self._promote(base.ledger, cell, channel, origin, no_soak)
+                move = self._promote(base.ledger, cell, channel, origin, no_soak, (grounds or {}).get(cell.id, Grounds(why=no_soak or f"from {origin}")))
                 moves += [move] if move else []
                 settled += [] if move else [cell.id]
             except (ReleaseError, UntrustedError) as error:
-                refusals.append(Refusal(cell=cell.id, why=error.what, fix=error.fix))
+                refusals.append(Refusal(cell=cell.id, why=error.what, fix=error.fix, is_patience=isinstance(error, _Patience)))
         return Proposal(base=base, moves=tuple(moves), refusals=tuple(refusals), settled=tuple(settled))
 
     def publication(self, found: Mapping[Cell, Mapping[str, str]], why: str) -> Proposal:
@@ -147,16 +166,19 @@ class Releases:
                 refusals.append(Refusal(cell=cell.id, why=error.what, fix=error.fix))
         return Proposal(base=base, moves=tuple(moves), refusals=tuple(refusals))
 
-    def _promote(self, ledger: Ledger, cell: Cell, channel: Channel, origin: Origin, no_soak: str) -> Move | None:
-        """Return the move of one cell; ``None`` if the channel has these images already."""
+    def _promote(  # noqa: PLR0913, PLR0917
+        self, ledger: Ledger, cell: Cell, channel: Channel, origin: Origin, no_soak: str, grounds: Grounds
+    ) -> Move | None:
+        """Return the move of one cell; ``None`` if the channel has these images already, made from the same."""
         images = self._images(ledger, cell, origin)
-        move = self._move("promote" if origin.channel else "publish", channel, cell, images, no_soak or f"from {origin}")
+        move = self._move("promote" if origin.channel else "publish", channel, cell, images, grounds.why)
+        move = replace(move, inputs=grounds.inputs)
         if _is_settled(ledger, move):
             return None
         if not no_soak:
             self._check_soak(ledger, cell, channel, origin)
             if ledger.state.is_withdrawn(channel.name, cell.id, images):
-                raise ReleaseError(f"these images were rolled back in {channel.name} before", fix="build others, or give a reason: --no-soak REASON")
+                raise _Patience(f"these images were rolled back in {channel.name} before", fix="build others, or give a reason: --no-soak REASON")
         self._check(cell, images)
         return move
 
@@ -192,12 +214,12 @@ class Releases:
     def _check_soak(self, ledger: Ledger, cell: Cell, channel: Channel, origin: Origin) -> None:
         if channel.source is None:
             return
-        entry = ledger.state.current.get((channel.source, cell.id)) if origin.channel and origin.channel.name == channel.source else None
-        if entry is None:
+        arrived = ledger.state.arrived.get((channel.source, cell.id)) if origin.channel and origin.channel.name == channel.source else None
+        if arrived is None:
             raise ReleaseError(f"{channel.name} takes what has soaked in {channel.source}, not {origin}", fix="give a reason: --no-soak REASON")
-        ready = entry.moment + channel.soak
+        ready = arrived + channel.soak
         if self.now() < ready:
-            raise ReleaseError(f"it soaks in {channel.source} until {ready:%Y-%m-%d %H:%M} UTC", fix="wait, or give a reason: --no-soak REASON")
+            raise _Patience(f"it soaks in {channel.source} until {ready:%Y-%m-%d %H:%M} UTC", fix="wait, or give a reason: --no-soak REASON")
 
     def _check(self, cell: Cell, images: Mapping[str, str]) -> None:
         """Refuse images that are gone, or not verified and signed.
@@ -288,7 +310,7 @@ class Releases:
         copy = ledgercopy.pull(self.registry, self.repository, self.guard)
         ledger = self.branch.read().ledger  # read last, since it is written first
         ledgercopy.compare(ledger, copy)
-        astray = tuple(tag for tag, digest in ledger.state.tags.items() if self._digest(tag) != digest)
+        astray = tuple(tag for tag, digest in ledger.state.tags.items() if self.digest(tag) != digest)
         return self.settle(), astray
 
     def copied(self) -> Ledger:
@@ -312,7 +334,8 @@ class Releases:
             ledgercopy.compare(self.branch.read().ledger, copy)
             raise conflict(self.branch)
 
-    def _digest(self, tag: str) -> str | None:
+    def digest(self, tag: str) -> str | None:
+        """Return what a tag or digest names in the registry, ``None`` if there is none."""
         found = self.registry.find(self.repository, tag)
         return found.digest if found else None
 
@@ -333,8 +356,11 @@ class Releases:
 
 
 def _is_settled(ledger: Ledger, move: Move) -> bool:
-    """Return whether the channel holds these images already, under these tags."""
+    """Return whether the channel holds these images already, under these tags, and knows what they were made from."""
     state = ledger.state
+    entry = state.current.get((move.channel, move.cell))
+    if move.inputs and (entry is None or entry.inputs != move.inputs):
+        return False
     return state.images(move.channel, move.cell) == move.images and all(state.tags.get(tag) == move.images[image] for tag, image in move.tags.items())
 
 

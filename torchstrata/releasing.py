@@ -38,7 +38,8 @@ def opened(options: ReleaseOptions, *, signs: bool) -> Iterator[Releases]:
     :param signs: the ledger's copy is to be written, so it must be possible to sign it.
     :raises RegistryError, SigningError, UntrustedError: no registry, key to sign with, or key to trust is known.
     """
-    table, where = matrix.load(), remote.required(options.registry)
+    table = matrix.load()
+    where = remote.required(options.registry, table.registry)
     with contextlib.ExitStack() as stack:
         signer = Signer.find() if signs else None
         says_who = signer is None or os.environ.get(signing.PUBLIC_KEY)
@@ -181,6 +182,7 @@ def _named(name: str, options: ReleaseOptions) -> tuple[Reference, str | None]:
     """Return the image that a word means, and how its registry is spoken to."""
     if "/" in name:
         return Reference.parse(name), None
-    where = remote.required(options.registry)
-    repository = where.repository(matrix.load().name)
+    table = matrix.load()
+    where = remote.required(options.registry, table.registry)
+    repository = where.repository(table.name)
     return Reference.parse(f"{where.host}/{repository}{'@' if ':' in name else ':'}{name}"), where.scheme

@@ -57,16 +57,25 @@ class Target:
     undated: tuple[str, ...]
 
 
-def resolve(requirements: Sequence[str], constraints: Sequence[Pin], target: Target) -> tuple[Pin, ...]:
+def resolve(requirements: Sequence[str], constraints: Sequence[Pin], target: Target, *, alone: bool = False) -> tuple[Pin, ...]:
     """Return the newest set of wheels that fulfils ``requirements`` on ``target``, sorted by name.
 
     :param constraints: pins that must be kept where their package is needed.
+    :param alone: leave out what they need themselves.
     :raises LockError: there is no such set; quotes the resolver.
     """
     with tempfile.TemporaryDirectory() as folder:
         constraint = Path(folder, "constraints.txt")
         constraint.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in constraints))
-        text = _uv(*_options(target), "--constraints", str(constraint), *_sources(pipconfig.read()), stdin="\n".join(requirements), folder=Path(folder))
+        text = _uv(
+            *_options(target),
+            *(["--no-deps"] if alone else []),
+            "--constraints",
+            str(constraint),
+            *_sources(pipconfig.read()),
+            stdin="\n".join(requirements),
+            folder=Path(folder),
+        )
     ranks = {tag: rank for rank, tag in enumerate(supported(target.python, target.platform))}
     return tuple(sorted((_pin(package, ranks) for package in tomllib.loads(text)["packages"]), key=lambda pin: pin.name))
 

@@ -78,13 +78,19 @@ def test_an_entry_says_all_that_there_is_to_know():
     line = ledger(move("a", why="a\nreason")).lines[0]
     assert line == (
         f'{{"sequence":1,"time":"2026-11-24T03:00:00Z","action":"publish","channel":"nightly","cell":"{CELL}","images":{{"base":"{digest("a")}"}},'
-        f'"tags":{{"nightly-{CELL}-base":[null,"{digest("a")}"]}},"who":"Ada <ada@team.example>","run":"","why":"a reason","previous":""}}'
+        f'"tags":{{"nightly-{CELL}-base":[null,"{digest("a")}"]}},"inputs":{{}},"who":"Ada <ada@team.example>","run":"","why":"a reason","previous":""}}'
     )
 
 
 def test_a_tag_that_does_not_move_is_not_among_the_tags():
     """Publishing the same image again moves nothing, and says so."""
     assert ledger(move("a"), move("a")).entries[-1].tags == {}
+
+
+def test_images_that_are_named_again_do_not_arrive_again():
+    """How long they have soaked counts from the first time; others in between start it anew."""
+    assert ledger(move("a"), move("a")).state.arrived["nightly", CELL] == NOW
+    assert ledger(move("a"), move("b"), move("a")).state.arrived["nightly", CELL] == NOW + dt.timedelta(hours=2)
 
 
 def test_replay_gives_the_state():

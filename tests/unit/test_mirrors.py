@@ -1,0 +1,52 @@
+"""What apt says it would install, and what that means for a lock."""
+
+from __future__ import annotations
+
+from torchstrata import matrix, mirrors, nightly
+from torchstrata.mirrors import News, parse
+from torchstrata.oslocks import Move
+
+SAID = """\
+NOTE: This is only a simulation!
+Reading package lists...
+Inst libssl3t64 (3.5.1-1+deb13u2 Debian-Security:13/stable-security [amd64])
+Inst zlib1g (1:1.3.dfsg+really1.3.1-1+deb13u1 Debian:13.8/stable, Debian-Security:13/stable-security [amd64]) [libssl3t64:amd64 ]
+Inst bash [5.2] (5.2.37-2+b10 Debian:13.8/stable [amd64])
+Inst python3-minimal:amd64 (3.13.5-1 Debian:13.8/stable [all])
+Conf libssl3t64 (3.5.1-1+deb13u2 Debian-Security:13/stable-security [amd64])
+"""
+SYSTEM = matrix.load().systems["debian13"]
+
+
+def move(name):
+    """Return the move of a package."""
+    return Move(package=name, locked="1", found="2")
+
+
+def test_versions_are_what_would_be_installed():
+    """With epochs, and whatever apt says beside them."""
+    assert parse(SAID).packages == {
+        "libssl3t64": "3.5.1-1+deb13u2",
+        "zlib1g": "1:1.3.dfsg+really1.3.1-1+deb13u1",
+        "bash": "5.2.37-2+b10",
+        "python3-minimal": "3.13.5-1",
+    }
+
+
+def test_security_is_known_by_the_suite():
+    """A version that is in the suite for security counts, be it elsewhere too."""
+    assert parse(SAID).security == ("libssl3t64", "zlib1g")
+
+
+def test_fixes_are_named_first():
+    """And only so many packages that a line stays one."""
+    news = News(system=SYSTEM, moves=tuple(move(name) for name in "abcdefgh"), security=("c", "h"))
+    assert nightly.words(news) == "8 OS packages, 2 of them for security: c 1 -> 2, h 1 -> 2, a 1 -> 2, b 1 -> 2, d 1 -> 2, e 1 -> 2 and 2 more"
+
+
+def test_only_systems_from_packages_have_mirrors(tmp_path):
+    """Those from a registry are looked at by their digest; each has a directory of its own."""
+    table = matrix.load()
+    found = mirrors.folders(tmp_path, table.systems)
+    assert {each.system.id for each in found} == {name for name, system in table.systems.items() if system.bootstrap}
+    assert len({each.folder for each in found}) == len(found)

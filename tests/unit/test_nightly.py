@@ -1,0 +1,118 @@
+"""Which cells a nightly run makes, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+
+import pytest
+
+from torchstrata import matrix, nightly
+from torchstrata.ledger import Author, Ledger, Move
+from torchstrata.mirrors import News
+from torchstrata.nightly import Base, Look, Patch, Report
+from torchstrata.oslocks import Move as PackageMove
+from torchstrata.store import Store
+
+MATRIX = matrix.load()
+NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
+(CELL,) = matrix.select(MATRIX, "2.13-cpu")
+NEWS = News(system=CELL.os, moves=(PackageMove(package="openssl", locked="1", found="2"),), security=("openssl",))
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Give an empty store: what is made from what does not depend on it."""
+    monkeypatch.setenv("TORCHSTRATA_CACHE", str(tmp_path))
+    return Store.open()
+
+
+def look(store, made_from=None, cells=(CELL,)):
+    """Return a look where the channel has an entry of images made from that, if given."""
+    ledger = Ledger()
+    if made_from is not None:
+        images = {"base": f"sha256:{'a' * 64}"}
+        move = Move(action="publish", channel="nightly", cell=CELL.id, images=images, tags={}, why="x", inputs=made_from)
+        ledger = ledger.append([move], Author(name="x", email=""), NOW)
+    return Look(matrix=MATRIX, cells=cells, store=store, state=ledger.state, root=matrix.ROOT)
+
+
+def made_from(store):
+    """Return what the images of the cell are made from."""
+    return nightly.inputs(MATRIX, CELL, store, matrix.ROOT)
+
+
+def test_a_cell_that_nobody_has_published_is_made(store):
+    """It is not in the channel."""
+    (work,) = look(store).work()
+    assert (work.cell, work.why, work.inputs) == (CELL, ("it is not in the channel yet",), made_from(store))
+
+
+def test_a_cell_whose_inputs_are_those_of_the_channel_is_left_alone(store):
+    """Nothing has changed, so nothing is done."""
+    assert look(store, made_from(store)).work() == ()
+
+
+@pytest.mark.parametrize(("name", "says"), [("os", "OS packages"), ("payload", "wheels"), ("settings", "environment, labels or facts")])
+def test_what_changed_is_named(store, name, says):
+    """By the kind of input."""
+    (work,) = look(store, made_from(store) | {name: "other"}).work()
+    assert work.why == (f"{says} changed since 2026-11-24",)
+
+
+def test_what_came_by_hand_is_made_once(store):
+    """Nobody knows what it was made from."""
+    (work,) = look(store, {}).work()
+    assert work.why == ("it came into the channel by hand",)
+
+
+def test_inputs_depend_on_the_cell_alone(store):
+    """Cells on two OSes share their payload only where Python is the same, and never their OS parts."""
+    inputs = [nightly.inputs(MATRIX, cell, store, matrix.ROOT) for cell in matrix.select(MATRIX, "2.8-cu121", "2.8-cu121-debian12", "2.8-cu128")]
+    assert inputs[0]["os"] != inputs[1]["os"]
+    assert (inputs[0]["os"], inputs[0]["payload"]) == (inputs[2]["os"], inputs[2]["payload"])
+    assert len({each["settings"] for each in inputs}) == 3
+
+
+def test_cells_that_are_not_locked_are_told_by_reason(store):
+    """One line for all cells with the same reason."""
+    (unlocked,) = matrix.select(MATRIX, "2.8-cu126")
+    assert look(store, cells=(unlocked,)).work() == ()
+    assert nightly.grouped({"a": "x", "b": "y", "c": "x"}) == {"x": ["a", "c"], "y": ["b"]}
+
+
+def test_the_report_is_the_same_for_people_and_programs():
+    """Every finding is a row, and a key of the document."""
+    work = nightly.Work(cell=CELL, why=("1 OS packages moved",), inputs={})
+    report = Report(
+        news=(NEWS,),
+        patches=(Patch(torch="2.8", old="2.8.0", new="2.8.1"),),
+        bases=(Base(system="ubuntu24.04", old="sha256:1", new="sha256:2"),),
+        work=(work,),
+        left_out={"2.8-cu126": "not locked"},
+        silent=("the index does not answer",),
+    )
+    assert list(nightly.table(report).columns[0].cells) == ["debian12", "torch 2.8", "ubuntu24.04", CELL.id]
+    assert nightly.document(report) == {
+        "cells": [CELL.id],
+        "why": {CELL.id: ["1 OS packages moved"]},
+        "os": {"debian12": {"moves": ["openssl 1 -> 2"], "security": ["openssl"]}},
+        "patches": {"2.8": ["2.8.0", "2.8.1"]},
+        "bases": {"ubuntu24.04": ["sha256:1", "sha256:2"]},
+        "left_out": {"2.8-cu126": "not locked"},
+        "silent": ["the index does not answer"],
+    }
+
+
+def test_a_move_of_an_os_is_a_reason_for_its_cells(store):
+    """Even if the lock has not moved yet: a plan says what a run would do."""
+    found = look(store, made_from(store))
+    assert found._work(CELL, made_from(store), NEWS).why == ("1 OS packages moved",)
+    assert found._work(CELL, made_from(store), None) is None
+
+
+def test_another_cell_s_entry_does_not_count(store):
+    """The ledger is asked about the cell itself."""
+    (other,) = matrix.select(MATRIX, "2.4-cu121")
+    (work,) = dataclasses.replace(look(store, made_from(store)), cells=(other,)).work()
+    assert work.why == ("it is not in the channel yet",)

@@ -1,0 +1,92 @@
+"""What the watchdog finds wrong with channels."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from torchstrata import channels, matrix, watchdog
+from torchstrata.ledger import Author, Ledger, Move
+
+MATRIX = matrix.load()
+NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
+(CELL,) = matrix.select(MATRIX, "2.13-cpu")
+WHO = Author(name="x", email="")
+
+
+def move(channel, mark, action="publish", images=None):
+    """Return a move of all images of the cell, or of some."""
+    found = {image: f"sha256:{mark}{number:063x}" for number, image in enumerate(images or channels.images(MATRIX, CELL))}
+    tags = {tag: image for tag, image in channels.moving(MATRIX, MATRIX.channels[channel], CELL).items() if image in found}
+    return Move(action=action, channel=channel, cell=CELL.id, images=found, tags=tags, why="x")
+
+
+def ledger(*moves):
+    """Return a ledger of moves with the hours after which they came."""
+    made = Ledger()
+    for hours, each in moves:
+        made = made.append([each], WHO, NOW + dt.timedelta(hours=hours))
+    return made
+
+
+def barks(made, hours, *, gone=(), elsewhere=()):
+    """Return what is said, so many hours after the first entry."""
+    tags = {tag: digest for tag, digest in made.state.tags.items() if tag not in elsewhere}
+
+    def point(name):
+        return None if name in gone else name if name.startswith("sha256:") else tags.get(name)
+
+    return [str(problem) for problem in watchdog.problems(MATRIX, made.state, point, NOW + dt.timedelta(hours=hours))]
+
+
+BOTH = ledger((0, move("nightly", "a")), (24, move("stable", "a", "promote")))
+
+
+def test_all_is_well():
+    """As long as nightly is looked after."""
+    assert barks(BOTH, 36) == []
+
+
+def test_a_channel_that_nobody_looks_after():
+    """A nightly run that finds nothing to do says so in the ledger; if it does not, it does not run."""
+    assert barks(BOTH, 37) == ["nightly: nobody has looked after it for 37 h, more than 36 h"]
+    seen = BOTH.append([Move(action="check", channel="nightly", cell="*", images={}, tags={}, why="x")], WHO, NOW + dt.timedelta(hours=30))
+    assert barks(seen, 66) == []
+
+
+def test_a_channel_without_anything():
+    """Nothing was ever published."""
+    assert barks(Ledger(), 0) == ["nightly: there has never been anything in it"]
+
+
+def test_a_channel_that_lags_behind():
+    """Stable may wait for as long as matrix.yaml says, counted from when nightly got what it lacks."""
+    fresh = ledger((0, move("nightly", "a")), (24, move("stable", "a", "promote")), (30, move("nightly", "b")), (120, move("nightly", "b")))
+    assert barks(fresh, 30 + 96) == []
+    assert barks(fresh, 30 + 97) == [f"stable: {CELL.id} lags behind nightly by 97 h, more than 96 h"]
+
+
+def test_what_was_rolled_back_does_not_lag():
+    """A person has decided that stable must not have it."""
+    moves = [(0, move("nightly", "a")), (24, move("stable", "a")), (30, move("nightly", "b")), (54, move("stable", "b")), (60, move("stable", "a", "rollback"))]
+    assert barks(ledger(*moves, (150, move("nightly", "b"))), 151) == []
+
+
+def test_an_image_that_a_channel_lacks():
+    """A flavour that was added to the matrix, or lost."""
+    assert barks(ledger((0, move("nightly", "a", images=("base",)))), 1) == [f"nightly: {CELL.id} lacks devel, jupyter, ssh, v2.13"]
+
+
+def test_an_image_that_is_gone():
+    """Every tag that should lead to it is named, with its channel."""
+    digest = BOTH.state.tags["2.13-cpu-devel"]
+    found = barks(BOTH, 30, gone={digest})
+    assert f"stable: 2.13-cpu-devel: its image {digest[:19]} is gone" in found
+    assert {line.partition(": its image")[0] for line in found} == {
+        *(f"stable: {tag}" for tag in ("2.13-cpu-debian12-devel", "2.13-cpu-devel", "2.13-devel")),
+        *(f"nightly: {tag}" for tag in ("nightly-2.13-cpu-debian12-devel", "nightly-2.13-cpu-devel")),
+    }
+
+
+def test_a_tag_that_is_elsewhere():
+    """Somebody has moved or removed it by hand."""
+    assert barks(BOTH, 30, elsewhere={"v2.13"}) == [f"stable: v2.13 points to nothing, and the ledger says {BOTH.state.tags['v2.13'][:19]}"]
