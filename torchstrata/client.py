@@ -77,6 +77,7 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self.cancel()
+        self.transport.close()
 
     def cancel(self) -> None:
         """End what is under way in any thread, soon."""

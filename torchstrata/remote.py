@@ -101,12 +101,14 @@ class Remote:
         """Bytes that were read from parts so far."""
         return self.tally.total
 
-    def fill(self, plan: Plan, codec: Codec) -> Plan:
+    def fill(self, plan: Plan, codec: Codec, *, locked: bool = False) -> Plan:
         """Return the plan with the parts that the registry has; what is still to be made finds what it needs in the store.
 
+        :param locked: OS parts with other versions than the lock's do not count.
         :raises RegistryError: the registry does not answer, or a part in it is damaged.
         """
-        filled = plan.filled(self.shelf.find(item.identity for item in plan.missing()))
+        found = self.shelf.find(item.identity for item in plan.missing())
+        filled = plan.filled({identity: part for identity, part in found.items() if not (locked and "drift" in part.notes)})
         self.shelf.fetch(digest for digest in _needed(filled, codec))
         return filled
 

@@ -69,7 +69,7 @@ class Patience:
     first: float = 0.5
     longest: float = 30.0
     connect: float = 20.0
-    read: float = 120.0
+    read: float = 300.0
 
     def pause(self, failures: int, ordered: float = 0.0) -> float:
         """Return the seconds to wait after so many failures."""
@@ -169,6 +169,10 @@ class Transport:
             if failures < tries:
                 self.wait(failures, problem)
         raise problem
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._session.close()
 
     def wait(self, failures: int, problem: Unanswered) -> None:
         """Wait until the next try.

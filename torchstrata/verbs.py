@@ -65,7 +65,7 @@ def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Repor
         return plan
     try:
         with reporter.step("find", f"parts in {shared.registry.host}"):
-            filled = shared.fill(plan, planner.codec)
+            filled = shared.fill(plan, planner.codec, locked=planner.locked)
     except RegistryError as error:
         if needed or isinstance(error, RegistryAuthError):
             raise

@@ -138,6 +138,18 @@ def test_a_group_of_wheels_does_not_fetch_gigabytes(served, tmp_path):
     assert empty.find(below.identity) is None
 
 
+def test_what_is_not_as_locked_does_not_count_where_only_that_may_be_used(served, full, tmp_path):
+    """``--locked`` refuses drifted OS parts, whoever has made them."""
+    store, whole = full
+    (item,) = whole.items()
+    drifted = dataclasses.replace(item, part=dataclasses.replace(item.part, notes={"drift": "git 1 -> 2"}))
+    store.remember(item.identity, drifted.part)
+    remote(served, store).push(plan(drifted), [])
+    shared = remote(served, Store(tmp_path / "empty"))
+    assert [each.part for each in shared.fill(lacking(whole), CODEC).items()] == [drifted.part]
+    assert len(shared.fill(lacking(whole), CODEC, locked=True).missing()) == 1
+
+
 def test_who_verifies_decides(served, full, pushed, tmp_path):
     """It gets each part's manifest digest by identity, and nothing is kept of what it refuses."""
     seen = {}
