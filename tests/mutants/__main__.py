@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET  # reads what pytest has just written
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from tests.mutants.faults import DOCUMENT, FAULTS, Fault, document
 from torchstrata import cli, progress
@@ -106,7 +106,7 @@ def chosen(words: Sequence[str]) -> list[Fault]:
 
 def table(verdicts: Sequence[Verdict]) -> Table:
     """Return the closing table."""
-    view = Table("fault", "image", "test", "caught", "seconds", header_style="bold", box=None, pad_edge=False)
+    view = Table("fault", "image", Column("test", overflow="fold"), "caught", "seconds", header_style="bold", box=None, pad_edge=False)
     for one in verdicts:
         view.add_row(one.fault.what, one.fault.image, escape(one.fault.test), escape(one.trouble) or "yes", f"{one.seconds:.1f}")
     return view

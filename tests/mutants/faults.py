@@ -278,7 +278,13 @@ FAULTS = (
         says="SSH is ready",
     ),
     fault("no sftp", CPU_SSH, f"sed -i s,openssh/sftp-server,openssh/none, {CONTAINER}/ssh.py", test=f"{SSH}::test_scp_and_sftp", says="assert"),
-    fault("X11 is forwarded", CPU_SSH, f"sed -i 's/X11Forwarding no/X11Forwarding yes/' {CONTAINER}/ssh.py", test=f"{SSH}::test_no_x11", says="assert"),
+    fault(
+        "no forwarding of ports",
+        CPU_SSH,
+        f"sed -i 's/AllowTcpForwarding yes/AllowTcpForwarding no/' {CONTAINER}/ssh.py",
+        test=f"{SSH}::test_tcp_forwarding",
+        says="assert",
+    ),
     fault(
         "environment is lost over SSH",
         CPU_SSH,
