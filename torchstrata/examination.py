@@ -101,7 +101,7 @@ def examine(registry: Registry, image: Reference, trust: Trust) -> Examination:
 
 
 def _signature(subject: Subject) -> Finding:
-    proves = "whoever holds the key has published this very image"
+    proves = "the owner of the key has published this very image"
     try:
         subject.trust.check_image(subject.image.reference)
     except UntrustedError as error:

@@ -7,6 +7,7 @@ looked for. A list is verified once, however many parts are on it.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -121,8 +122,11 @@ def seal(shelf: Shelf, parts: Mapping[str, Part], signer: Signer) -> int:
         Attachment(content=content, media_type=LIST, title="parts.json"),
         Attachment(content=signer.sign_blob(content), media_type=BUNDLE, title="parts.json.sigstore.json"),
     ]
+    attach = functools.partial(shelf.registry.attach, shelf.repository, artifact_type=SEAL, blobs=files)
+    first, *others = dict.fromkeys(digests[identity] for identity in new)
+    attach(first)  # alone, since it brings the files; registries refuse the same blob from many at once
     with ThreadPoolExecutor(REQUESTS, "seal") as pool:
-        for _ in pool.map(lambda digest: shelf.registry.attach(shelf.repository, digest, SEAL, files), dict.fromkeys(digests[name] for name in new)):
+        for _ in pool.map(attach, others):
             pass
     return len(new)
 

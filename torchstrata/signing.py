@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from torchstrata import process
+from torchstrata import process, transport
 from torchstrata.compose import sha256
 from torchstrata.errors import CommandError, SigningError, UntrustedError
 from torchstrata.reference import Reference
-from torchstrata.transport import CERTIFICATES
 
 BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 """Media and artifact type by which cosign 3, ``cosign --new-bundle-format`` and GitHub's ``gh attestation`` find bundles."""
@@ -51,10 +50,9 @@ def _cosign(*words: str, cwd: Path | None = None) -> str:
 
 
 @functools.cache
-def _offline() -> tuple[str, ...]:
-    """Return the options with which cosign signs by key and asks no service; version 3 needs one more."""
-    known = process.run(process.find("cosign", fix=INSTALL), "sign-blob", "--help")
-    return ("--tlog-upload=false", *(("--use-signing-config=false",) if "--use-signing-config" in known else ()))
+def _is_newer() -> bool:
+    """Return whether cosign is of version 3, which by default writes image signatures as bundles and asks for services to use."""
+    return "--use-signing-config" in _cosign("sign-blob", "--help")
 
 
 @contextlib.contextmanager
@@ -187,7 +185,8 @@ class Signer:
         :raises SigningError: the key cannot be used, or the registry refuses.
         """
         with _work() as work, _signed(str(image)):
-            _cosign("sign", *self._options(), "--new-bundle-format=false", *_registry(image.host, work), str(image))
+            as_tag = ("--new-bundle-format=false",) if _is_newer() else ()
+            _cosign("sign", *self._options(), *as_tag, *_registry(image.host, work), str(image))
 
     def attest(self, name: str, manifest: bytes, predicate_type: str, predicate: bytes) -> bytes:
         """Return a bundle with a signed in-toto statement about ``manifest``.
@@ -212,7 +211,10 @@ class Signer:
             return (work / "bundle").read_bytes()
 
     def _options(self) -> tuple[str, ...]:
-        return ("--yes", f"--key={_absolute(self.key)}", *_offline()) if self.key else ("--yes",)
+        if self.key is None:
+            return ("--yes",)
+        no_services = ("--tlog-upload=false", *(("--use-signing-config=false",) if _is_newer() else ()))
+        return ("--yes", f"--key={_absolute(self.key)}", *no_services)
 
 
 def _statement(bundle: bytes) -> dict[str, Any]:
@@ -236,7 +238,7 @@ def _registry(host: str, work: Path) -> list[str]:
 
     Credentials it takes from Docker's configuration itself.
     """
-    directories = [each / host for each in CERTIFICATES if (each / host).is_dir()]
+    directories = [each / host for each in transport.CERTIFICATES if (each / host).is_dir()]
     files = [path for directory in directories for path in sorted(directory.glob("*.crt"))]
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
     options = []
