@@ -20,9 +20,10 @@ from tests import registries
 from torchstrata import channels, matrix, runtime
 from torchstrata.channels import Build
 from torchstrata.compose import CONFIG, MANIFEST, canonical, sha256
-from torchstrata.errors import LedgerConflictError, LedgerError, ReleaseError, UntrustedError
+from torchstrata.errors import LedgerConflictError, LedgerError, NightlyError, ReleaseError, UntrustedError
 from torchstrata.ledger import FILE, Author, Ledger
 from torchstrata.ledgerbranch import Branch
+from torchstrata.night import Night
 from torchstrata.registry import Registry
 from torchstrata.release import Origin, Releases
 from torchstrata.upload import Source
@@ -99,7 +100,7 @@ class Desk:
 
     def image(self, cell, image, mark):
         """Push an image whose one layer holds ``mark``, and return its manifest's digest."""
-        flavour, user = (image, runtime.DEV) if image in self.matrix.flavours else ("devel", runtime.ROOT)
+        flavour, user = (image, runtime.DEV) if image in self.matrix.flavours else (list(self.matrix.flavours)[-1], runtime.ROOT)
         labels = {"torchstrata.cell": cell.id, "torchstrata.flavour": flavour}
         layer, config = f"{image} {mark}".encode(), canonical({"config": {"Labels": labels, "User": user}, "mark": mark})
         for content in (layer, config):
@@ -473,3 +474,81 @@ def test_looking_after_a_channel_is_noted(desk):
     entry = desk.releases.note(desk.matrix.channel("nightly"), "nothing has changed").entries[-1]
     assert (entry.action, entry.cell, entry.images, entry.tags) == ("check", "*", {}, {})
     assert desk.moving() == before
+
+
+# The night
+
+
+@pytest.fixture
+def night(desk, tmp_path, monkeypatch):
+    """Return a function that runs a night over one cell of the committed matrix, whose images come out of ``mark``."""
+    monkeypatch.setenv("TORCHSTRATA_CACHE", str(tmp_path / "store"))
+    desk.releases = dataclasses.replace(desk.releases, matrix=matrix.load())
+    desk.matrix, made = desk.releases.matrix, []
+
+    def run(mark, *, step="cells", tested=True):
+        def make(cell):
+            made.append(mark)
+            desk.push(mark, cell.id, tested=tested)
+
+        Night(releases=desk.releases, globs=("2.13-cpu",), make=make).run(step=step)
+        return made
+
+    return run
+
+
+def test_a_night_makes_what_is_not_in_the_channel(desk, night, capsys):
+    """The second night finds nothing to do, makes nothing, and says so in the ledger; no tag moves."""
+    assert night("one") == ["one"]
+    before = desk.moving()
+    assert before["nightly-2.13-cpu-ssh"]
+    assert night("two") == ["one"]
+    assert [entry.action for entry in desk.ledger().entries] == ["publish", "check"]
+    assert desk.moving() == before
+
+
+def test_a_night_promotes_what_has_soaked(desk, night, capsys):
+    """Not before; and that something still soaks is no failure."""
+    night("one")
+    night("one", step="promote")
+    assert "stays: it soaks in nightly until 2026-11-25 03:00 UTC" in capsys.readouterr().out
+    desk.clock.pass_(hours=24)
+    night("one", step="promote")
+    assert desk.tag("v2.13") == desk.tag("nightly-v2.13")
+    assert desk.tag("2.13-cpu-devel") is not None
+
+
+def test_a_night_does_not_undo_a_rollback(desk, night):
+    """What a person has rolled back stays so, night after night, and is no failure either."""
+    night("one")
+    desk.clock.pass_(hours=24)
+    night("one", step="promote")
+    good = desk.tag("v2.13")
+    images = desk.push("two", "2.13-cpu")
+    desk.releases.carry_out(desk.releases.publication({desk.cell("2.13-cpu"): images}, "by hand"))
+    desk.clock.pass_(hours=24)
+    night("two", step="promote")
+    assert desk.tag("v2.13") == images["v2.13"]
+    desk.releases.carry_out(desk.releases.rollback([desk.cell("2.13-cpu")], desk.matrix.channel("stable"), "it is broken"))
+    desk.clock.pass_(hours=24)
+    night("two", step="promote")
+    assert desk.tag("v2.13") == good
+
+
+def test_a_night_publishes_nothing_unverified(desk, night):
+    """It fails, and the channel keeps what it has; the next night tries again."""
+    night("one")
+    before = desk.moving()
+    desk.releases.carry_out(desk.releases.publication({desk.cell("2.13-cpu"): desk.ledger().entries[-1].images}, "x"))
+    undone = desk.push("bad", "2.13-cpu", tested=False)
+    proposal = desk.propose(cell="2.13-cpu", channel="nightly")
+    assert [refusal.why for refusal in proposal.refusals] == [f"{undone['base']} was not verified"]
+    assert desk.moving() == before
+
+
+def test_a_night_tells_what_could_not_be_done(desk, night):
+    """With an exit code of its own."""
+    with pytest.raises(NightlyError, match=r"2\.13-cpu-debian12: .* was not verified") as caught:
+        night("bad", tested=False)
+    assert caught.value.code == 40
+    assert desk.moving() == {}
