@@ -6,6 +6,7 @@ training on data of its own, and a checksum of the parameters afterwards.
 
 import json
 import multiprocessing
+import os
 import sys
 import tempfile
 
@@ -59,6 +60,9 @@ def member(rank, size, backend, meeting, results):
 def main():
     """Print one document for all ranks."""
     backend, size = sys.argv[1], int(sys.argv[2])
+    # Gloo prints on standard output.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     # Nothing has used threads or a GPU yet in this process, so children may take over its torch.
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
@@ -71,7 +75,8 @@ def main():
     failed = [rank for rank, process in enumerate(processes) if process.exitcode]
     if failed:
         sys.exit(f"ranks {failed} failed")
-    json.dump(sorted((results.get() for _ in processes), key=lambda result: result["rank"]), sys.stdout)
+    json.dump(sorted((results.get() for _ in processes), key=lambda result: result["rank"]), out)
+    out.close()
 
 
 main()

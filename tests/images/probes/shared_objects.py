@@ -7,7 +7,7 @@ resolves only by ``LD_LIBRARY_PATH``, and what that lacks without it.
 """
 
 # Paths are strings here: there are tens of thousands of them.
-# ruff: noqa: PTH113, PTH114, PTH118, PTH119, PTH120, PTH123, PTH202
+# ruff: noqa: PTH114, PTH118, PTH120, PTH123
 
 import ctypes
 import json

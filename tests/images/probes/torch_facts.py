@@ -1,4 +1,4 @@
-"""Tell what torch says of itself: versions, architectures, and which libraries its import loads."""
+"""Tell what torch says of itself where no GPU is to be seen: versions, architectures, and which libraries its import loads."""
 
 import importlib.metadata
 import json
@@ -63,6 +63,8 @@ def cuda(torch):
 
 def main():
     """Print all facts."""
+    if Path("/dev/nvidiactl").exists():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     (available, count), stderr = noise(use)
     libraries = loaded()
     import torch  # noqa: PLC0415
