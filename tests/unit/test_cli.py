@@ -74,6 +74,17 @@ def test_without_words_everything_is_built(monkeypatch):
     assert build_options(monkeypatch) == cli.BuildOptions(flavour=(), locked=False, to=None, codec="zstd", level=None)
 
 
+def test_pushing_is_building_without_an_engine(monkeypatch):
+    """The same options, but those of an engine; a build with ``--push`` does both."""
+    seen = []
+    monkeypatch.setattr(verbs, "build", lambda _, options: seen.append(options))
+    cli.push("2.13-cpu-debian12", ("--registry", "registry.example/team", "--flavour", "base", "--names"))
+    (pushed,) = seen
+    assert (pushed.push, pushed.load, pushed.names, pushed.registry, pushed.flavour) == (True, False, True, "registry.example/team", ("base",))
+    built = build_options(monkeypatch, "--push")
+    assert (built.push, built.load, built.registry) == (True, True, None)
+
+
 @pytest.mark.parametrize("words", [("--nope",), ("--codec", "lzma"), ("--level", "much"), ("stray",)])
 def test_words_that_mean_nothing_are_refused(words, capsys):
     """The parser says what is wrong and exits with 2, as every command does."""
@@ -103,5 +114,6 @@ def test_nox_lists_a_session_for_every_name_of_every_cell():
     for cell in matrix.load().cells:
         for name in cell.names:
             assert sessions[f"build-{name}"]["tags"] == ["build", f"torch-{cell.torch}", cell.cuda, cell.os.id]
+            assert sessions[f"push-{name}"]["description"] == f"Push the images of {cell.id} to the registry."
     assert sessions["build-2.8-cu121"]["description"] == "Build the images of 2.8-cu121-debian13."
     assert {"engine", "lock", "lint", "unit", "system", "tests"} <= set(sessions)
