@@ -11,6 +11,7 @@ from torchstrata import cli
 from torchstrata.cli import NightlyOptions, ReleaseOptions
 
 CELLS: Final = "cell ids or globs, with commas between them, such as 2.8-cu121 or '2.8-*,*-debian12' (default: all)"
+IMAGE: Final = "HOST[:PORT]/REPOSITORY:TAG or ...@sha256:..."
 
 REGISTRY: Final = "HOST[/PATH] of the registry (default: TORCHSTRATA_REGISTRY)"
 LEDGER: Final = "REMOTE#branch of the ledger (default: origin#ledger)"
@@ -67,6 +68,26 @@ def sizes(_: Context, cells: str | None = None, write: bool = False) -> None:  #
 def cache(_: Context, prune: bool = False, days: float = -1.0, max_gb: float = -1.0) -> None:  # noqa: FBT001, FBT002
     """Show the content store (size, age), or prune it."""
     cli.cache(prune=prune, older_than=days if days >= 0 else None, max_gb=max_gb if max_gb >= 0 else None)
+
+
+@task(positional=["image"], help={"image": IMAGE, "key": "private key (default: COSIGN_KEY; in GitHub Actions none is needed)"})
+def attest(_: Context, image: str, key: str | None = None) -> None:
+    """Attach the result of its tests to an image in a registry, signed."""
+    cli.attest(image, key)
+
+
+@task(
+    positional=["image"],
+    help={
+        "image": IMAGE,
+        "key": "public key whose signatures count (default: COSIGN_PUBLIC_KEY)",
+        "identity": "for keyless signatures: regular expression on who has signed (default in GitHub Actions: a workflow of this repository)",
+        "issuer": "for keyless signatures: who has vouched for that (default: GitHub Actions)",
+    },
+)
+def verify_release(_: Context, image: str, key: str | None = None, identity: str | None = None, issuer: str | None = None) -> None:
+    """Check all that is signed about an image in a registry, and say what each part proves."""
+    cli.verify_release(image, key, identity, issuer)
 
 
 @task(

@@ -96,6 +96,7 @@ def result(digest: str, *, passed: bool = True) -> bytes:
         counts=Counts(required=2, passed=2 if passed else 1, failed=0 if passed else 1, missing=0),
         required={"free": "0" * 64},
         problems=() if passed else ("base/test_x.py::test_y failed",),
+        not_run=(),
         revision="0" * 40,
         host=Host(kernel="6.1", engine="26.1.5", cpus=2),
         gpu=None,

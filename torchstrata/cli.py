@@ -210,6 +210,25 @@ def sizes(globs: Sequence[str], *, write: bool) -> None:
         _verbs().weigh(globs, write=write)
 
 
+def attest(reference: str, key: str | None) -> None:
+    """Attach the result of its tests to an image that is in a registry, signed."""
+    with guarded():
+        _publishing().attest(reference, key)
+
+
+def verify_release(reference: str, key: str | None, identity: str | None, issuer: str | None) -> None:
+    """Check everything that is signed about an image in a registry."""
+    with guarded():
+        _publishing().verify_release(reference, key, identity, issuer)
+
+
+def _publishing() -> ModuleType:
+    """Import the verbs around signatures, with all their libraries."""
+    from torchstrata import publishing  # noqa: PLC0415  # see the module's docstring
+
+    return publishing
+
+
 def engine() -> None:
     """Make an engine available, and say what was done."""
     with guarded():

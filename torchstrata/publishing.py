@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import msgspec
 from rich.table import Table
@@ -15,7 +16,7 @@ from torchstrata.archive import OpenBlob
 from torchstrata.build import Composed
 from torchstrata.codec import Codec
 from torchstrata.compose import Image, sha256
-from torchstrata.documents import Published
+from torchstrata.documents import Document, Published
 from torchstrata.errors import EvidenceError
 from torchstrata.evidence import RESULTS
 from torchstrata.examination import Examination
@@ -32,32 +33,43 @@ from torchstrata.store import Store
 class Attacher:
     """Signs the images of a push and attaches their documents; what :class:`torchstrata.push.Pusher` calls for each.
 
-    :param composed: by digest.
-    :param open_blob: where blobs of parts come from.
-    :param results: directory with the results of tests; an image that was not tested gets no such document.
+    :param documents: by digest of the image.
     """
 
-    composed: Mapping[str, Composed]
-    store: Store
-    codec: Codec
-    open_blob: OpenBlob
+    documents: Mapping[str, Sequence[Document]]
     signer: Signer
-    results: Path = RESULTS
 
     @classmethod
-    def of(cls, composed: Sequence[Composed], store: Store, codec: Codec, open_blob: OpenBlob, signer: Signer) -> Attacher:
-        """Return the one for these images."""
-        return cls(composed={one.image.digest: one for one in composed}, store=store, codec=codec, open_blob=open_blob, signer=signer)
+    def of(cls, composed: Sequence[Composed], maker: Maker, signer: Signer) -> Self:
+        """Return the one for these images; to be made before parts are pushed, since those without inventory get one."""
+        return cls(documents={one.image.digest: maker.documents(one) for one in composed}, signer=signer)
 
     def __call__(self, registry: Registry, repository: str, image: Image) -> None:
         """Attach and sign.
 
         :raises SigningError: the key cannot be used.
         """
-        made = making.gather(self.composed[image.digest], self.store, self.codec, ROOT, self.open_blob)
-        tested = _result(self.results, image.digest, sha256(image.config))
-        attached = documents.of(record.of(made), os.environ, tested)
-        documents.attach(Published(registry=registry, repository=repository, name=image.name, manifest=image.manifest), attached, self.signer)
+        published = Published(registry=registry, repository=repository, name=image.name, manifest=image.manifest)
+        documents.attach(published, self.documents[image.digest], self.signer)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Maker:
+    """Makes the documents of images.
+
+    :param open_blob: where blobs of parts come from.
+    :param results: directory with the results of tests; an image that was not tested gets no such document.
+    """
+
+    store: Store
+    codec: Codec
+    open_blob: OpenBlob
+    results: Path = RESULTS
+
+    def documents(self, one: Composed) -> tuple[Document, ...]:
+        """Return the documents of an image that was composed."""
+        made = making.gather(one, self.store, self.codec, ROOT, self.open_blob)
+        return documents.of(record.of(made), os.environ, _result(self.results, one.image.digest, sha256(one.image.config)))
 
 
 def seal(shelf: Shelf, plan: Plan, signer: Signer) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from torchstrata import seals, signing
 from torchstrata.build import Composed
 from torchstrata.codec import Codec
 from torchstrata.errors import RegistryError
@@ -20,6 +21,7 @@ from torchstrata.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.push import Attach, Publication, Pusher, PushReport, nothing
 from torchstrata.reference import Place
 from torchstrata.registry import Registry
+from torchstrata.signing import Trust
 from torchstrata.store import Part, Store
 from torchstrata.strata import Stratum
 from torchstrata.transport import Patience
@@ -74,10 +76,16 @@ class Remote:
     tally: Tally
 
     @classmethod
-    def open(cls, where: Place, name: str, store: Store, *, verify: Verify = unchecked, patience: Patience | None = None) -> Self:
-        """Return the registry at ``where`` with the images called ``name``; nothing is asked yet."""
-        registry, tally = Registry(where.host, scheme=where.scheme, patience=patience), Tally()
-        shelf = Shelf(registry=registry, repository=where.repository(REPOSITORY), store=store, verify=verify, on_bytes=tally.count)
+    def open(  # noqa: PLR0913  # two are for tests
+        cls, where: Place, name: str, store: Store, *, trust: Trust | None = None, verify: Verify = unchecked, patience: Patience | None = None
+    ) -> Self:
+        """Return the registry at ``where`` with the images called ``name``; nothing is asked yet.
+
+        :param trust: whose parts are used; what ``verify`` lets pass, if ``None``.
+        """
+        registry, tally, repository = Registry(where.host, scheme=where.scheme, patience=patience), Tally(), where.repository(REPOSITORY)
+        verify = seals.verifier(registry, repository, trust) if trust else verify
+        shelf = Shelf(registry=registry, repository=repository, store=store, verify=verify, on_bytes=tally.count)
         return cls(registry=registry, repository=where.repository(name), shelf=shelf, tally=tally)
 
     @classmethod
@@ -87,9 +95,10 @@ class Remote:
         if where is None:
             yield None
             return
-        found = cls.open(where, name, store)
-        with found.registry:
-            yield found
+        with signing.trusted() as trust:
+            found = cls.open(where, name, store, trust=trust)
+            with found.registry:
+                yield found
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.dependency import Dependency
 from cyclonedx.model.license import LicenseExpression
 from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
@@ -110,8 +111,8 @@ def cyclonedx(record: Record) -> bytes:
     held = [system, *map(_component, pieces(record))]
     tool = Component(bom_ref=TOOL, type=ComponentType.APPLICATION, name=TOOL, version=record.tool)
     metadata = BomMetaData(timestamp=dt.datetime.fromisoformat(record.created), component=image, tools=ToolRepository(components=[tool]))
-    bom = Bom(serial_number=serial(record), metadata=metadata, components=held)
-    bom.register_dependency(image, held)
+    parts = [Dependency(ref=each.bom_ref) for each in held]
+    bom = Bom(serial_number=serial(record), metadata=metadata, components=held, dependencies=[Dependency(ref=image.bom_ref, dependencies=parts), *parts])
     return canonical(json.loads(JsonV1Dot6(bom).output_as_string()))
 
 

@@ -217,6 +217,23 @@ class Signer:
         return ("--yes", f"--key={_absolute(self.key)}", *no_services)
 
 
+@contextlib.contextmanager
+def trusted() -> Iterator[Trust | None]:
+    """Yield the trust that follows from what this process is given: a public key, else a private one, else GitHub Actions; else ``None``.
+
+    :raises SigningError: the private key cannot be used.
+    """
+    if os.environ.get(KEY) and not os.environ.get(PUBLIC_KEY):
+        with Signer.find().trust() as trust:
+            yield trust
+        return
+    try:
+        found = Trust.find()
+    except UntrustedError:
+        found = None
+    yield found
+
+
 def _statement(bundle: bytes) -> dict[str, Any]:
     """Return the statement that a bundle holds; nobody knows yet who made it."""
     try:

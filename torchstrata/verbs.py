@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, memory, osparts, progress, remote, sizes, toolchain
+from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, memory, osparts, progress, publishing, remote, signing, sizes, toolchain
 from torchstrata import engine as engines
 from torchstrata import plan as plans
 from torchstrata import verify as verification
@@ -23,7 +23,10 @@ from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.matrix import Cell, Matrix
 from torchstrata.plan import ImagePlan, Plan, Planner
 from torchstrata.progress import Reporter
+from torchstrata.publishing import Attacher, Maker
+from torchstrata.push import nothing
 from torchstrata.remote import Remote
+from torchstrata.signing import Signer
 from torchstrata.store import Store
 
 LEVELS: Final = {"zstd": 3, "gzip": 6}
@@ -53,7 +56,8 @@ def build(cell: str, options: BuildOptions) -> None:
         reporter.show(closing(plan, composed))
         reporter.say(f"{len(composed)} images in {time.monotonic() - started:.1f} s")
         if shared and options.push:
-            _push(shared, plan, composed, reporter, names=options.names)
+            maker = Maker(store=planner.store, codec=planner.codec, open_blob=shared.open_blob)
+            _push(shared, plan, composed, maker, reporter, names=options.names)
 
 
 def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, *, needed: bool) -> Plan:
@@ -82,11 +86,18 @@ def _write(directory: Path, composed: Sequence[Composed], store: Store, shared: 
     layout.write(directory, [one.loadable for one in composed], store)
 
 
-def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], reporter: Reporter, *, names: bool) -> None:
-    """Push what was composed, and say under which tags, and what it cost."""
+def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], maker: Maker, reporter: Reporter, *, names: bool) -> None:  # noqa: PLR0913  # what it takes
+    """Push what was composed, signed if there is somebody to sign, and say under which tags, and what it cost."""
+    signer = Signer.present()
+    attach = Attacher.of(composed, maker, signer) if signer else nothing
     with reporter.step("push", f"{len(composed)} images to {shared.name}") as step:
         publications = shared.publications(composed, names=names)
-        report = shared.push(plan, publications, on_bytes=step.advance)
+        report = shared.push(plan, publications, attach=attach, on_bytes=step.advance)
+    if signer:
+        with reporter.step("sign", f"parts in {shared.registry.host}"):
+            publishing.seal(shared.shelf, plan, signer)
+    else:
+        reporter.say(f"not signed, so that nothing can be promoted: {signing.KEY} names no key, and no job in GitHub Actions may sign")
     for each in publications:
         reporter.say(f"{shared.name}:{' '.join(each.tags)} {each.image.digest}")
     reporter.say(
