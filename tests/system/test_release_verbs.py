@@ -1,0 +1,287 @@
+"""``inv release`` and ``inv watchdog`` as people run them, on images that cosign has signed; cosign, oras and git read what they leave."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests import programs, registries
+from torchstrata import channels, documents, matrix, record, runtime, signing
+from torchstrata.channels import Build
+from torchstrata.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.documents import Published
+from torchstrata.evidence import Counts, Evidence, Host, Image
+from torchstrata.ledger import FILE, Ledger
+from torchstrata.record import Inputs, Package, Record, RecordedLayer, Source, System
+from torchstrata.registry import Registry
+from torchstrata.remote import VARIABLE
+from torchstrata.signing import Signer
+from torchstrata.upload import Source as Content
+
+MATRIX = matrix.load()
+(CELL,) = matrix.select(MATRIX, "2.13-cpu")
+REPOSITORY = f"team/{MATRIX.name}"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment(tmp_path_factory):
+    """Let programs find cosign, and this process's settings be those of the test alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", os.pathsep.join([*(str(programs.directory(name)) for name in ("cosign", "oras")), os.environ["PATH"]]))
+        patch.setenv("DOCKER_CONFIG", str(tmp_path_factory.mktemp("docker")))
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("COSIGN_PASSWORD", "")
+        for name in (signing.KEY, signing.PUBLIC_KEY, "GITHUB_REPOSITORY", "GITHUB_ACTIONS", *signing.AMBIENT):
+            patch.delenv(name, raising=False)
+        yield patch
+
+
+@dataclass(frozen=True)
+class Team:
+    """A team's registry, ledger and keys."""
+
+    host: str
+    ledger: Path
+    key: Path
+
+    def inv(self, *words, keys=True):
+        """Run a verb; return what it printed and its status."""
+        known = {signing.KEY: str(self.key), signing.PUBLIC_KEY: str(self.key.with_suffix(".pub"))} if keys else {}
+        env = {**os.environ, **known, VARIABLE: f"{self.host}/team", "COLUMNS": "200"}
+        return subprocess.run([Path(sys.executable).parent / "inv", *words], cwd=matrix.ROOT, env=env, capture_output=True, text=True, check=False)
+
+    def promote(self, channel, *words):
+        """Run ``inv release.promote`` for the cell."""
+        return self.inv("release.promote", "2.13-cpu", "--channel", channel, "--ledger", f"{self.ledger}#ledger", *words)
+
+    def tag(self, name):
+        """Return the digest that a tag points to."""
+        with Registry(self.host) as registry:
+            found = registry.find(REPOSITORY, name)
+            return found.digest if found else None
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory, environment):
+    """Give a registry, a bare repository and a key pair."""
+    keys = tmp_path_factory.mktemp("keys")
+    subprocess.run(["cosign", "generate-key-pair"], cwd=keys, check=True, capture_output=True)
+    ledger = tmp_path_factory.mktemp("ledger")
+    subprocess.run(["git", "init", "--quiet", "--bare", ledger], check=True)
+    with registries.registry(tmp_path_factory.mktemp("registry")) as served:
+        yield Team(served.host, ledger, keys / "cosign.key")
+
+
+def image(registry, name, mark):
+    """Push a small image of the cell with an honest record, under its dated tag; return record and manifest."""
+    flavour, user = (name, runtime.DEV) if name in MATRIX.flavours else (list(MATRIX.flavours)[-1], runtime.ROOT)
+    layer = f"{name} {mark}".encode()
+    labels = {
+        "torchstrata.cell": CELL.id,
+        "torchstrata.flavour": flavour,
+        "torchstrata.lock": "1" * 64,
+        "torchstrata.os": CELL.os.id,
+        "torchstrata.torch": CELL.version,
+        "org.opencontainers.image.revision": "2" * 40,
+    }
+    config = canonical({"config": {"Labels": labels, "User": user}, "rootfs": {"type": "layers", "diff_ids": [sha256(layer)]}})
+    for content in (layer, config):
+        registry.push_blob(REPOSITORY, Content.of(content))
+    described = [{"mediaType": kind, "digest": sha256(blob), "size": len(blob)} for kind, blob in ((CONFIG, config), (LAYER, layer))]
+    body = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": described[0], "layers": described[1:]})
+    registry.put_manifest(REPOSITORY, channels.immutable(CELL, name, Build(day="20261124", number=mark)), body, MANIFEST)
+    recorded = RecordedLayer(title="x", origin="os", digest=sha256(layer), diff_id=sha256(layer), media_type=LAYER, size=len(layer), unpacked=len(layer))
+    openssl = Package(name="openssl", version=f"3.0.17-1~deb12u{mark}", architecture="amd64", source="openssl", source_version="x", licence="Apache-2.0")
+    return body, Record(
+        schema=record.SCHEMA,
+        tool="0",
+        name=f"{CELL.id}-{flavour}",
+        cell=CELL.id,
+        flavour=flavour,
+        user=user,
+        platform="linux/amd64",
+        os=System(id=CELL.os.id, distribution="debian", release="12", suite="bookworm", python="3.11"),
+        created="2026-11-24T00:00:00Z",
+        digest=sha256(body),
+        config=sha256(config),
+        size=len(layer),
+        unpacked=len(layer),
+        source=Source(revision="2" * 40),
+        inputs=Inputs(lock="1" * 64, lock_seen="2026-11-17T00:00:00Z", os_lock="3", os_lock_date="2026-11-24", os_image="mmdebstrap bookworm", codec="x"),
+        torch=record.torch(CELL),
+        layers=(recorded,),
+        wheels=(),
+        packages=(openssl,),
+        licences={},
+    )
+
+
+def result(digest, flavour):
+    """Return what a verification that passed would have written."""
+    return msgspec.json.encode(
+        Evidence(
+            format=1,
+            image=Image(reference="x", digest=digest, manifest=digest, config=None),
+            cell=CELL.id,
+            flavour=flavour,
+            tiers=("free",),
+            passed=True,
+            complete=True,
+            counts=Counts(required=1, passed=1, failed=0, missing=0),
+            required={"free": "0" * 64},
+            problems=(),
+            not_run=(),
+            revision="0" * 40,
+            host=Host(kernel="6.1", engine="26.1.5", cpus=2),
+            gpu=None,
+            started="2026-11-24T00:00:00Z",
+            finished="2026-11-24T00:01:00Z",
+            tests=(),
+        )
+    )
+
+
+def push(team, mark, untested=()):
+    """Push all images of the cell, signed, with all that is attached to images; return their records by name."""
+    signer, made = Signer.find(str(team.key)), {}
+    with Registry(team.host) as registry:
+        for name in channels.images(MATRIX, CELL):
+            body, made[name] = image(registry, name, mark)
+            tested = None if name in untested else result(sha256(body), made[name].flavour)
+            published = Published(registry=registry, repository=REPOSITORY, name=made[name].name, manifest=body)
+            documents.attach(published, documents.of(made[name], {}, tested), signer)
+    return made
+
+
+@pytest.fixture(scope="module")
+def story(team):
+    """Live a few days of a channel; return what each verb said, by name, and what was pushed."""
+    said, first = {}, push(team, 1, untested=("jupyter",))
+    said["unverified"] = team.promote("nightly", "--yes")
+    with Registry(team.host) as registry:
+        body = registry.manifest(REPOSITORY, first["jupyter"].digest).body
+        published = Published(registry=registry, repository=REPOSITORY, name="jupyter", manifest=body)
+        documents.attach(published, (documents.result(result(first["jupyter"].digest, "jupyter")),), Signer.find(str(team.key)))
+    said["dry run"] = team.promote("nightly")
+    said["tag after the dry run"] = team.tag("nightly-2.13-cpu-devel")
+    said["nightly"] = team.promote("nightly", "--yes")
+    said["too early"] = team.promote("stable", "--yes")
+    said["stable"] = team.promote("stable", "--no-soak", "the first one", "--yes")
+    second = push(team, 2)
+    said["second nightly"] = team.promote("nightly", "--yes")
+    said["second stable"] = team.promote("stable", "--no-soak", "a fix", "--yes")
+    said["tag after the second"] = team.tag("v2.13")
+    back = functools.partial(team.inv, "release.rollback", "2.13-cpu", "--channel", "stable", "--ledger", f"{team.ledger}#ledger")
+    said["rollback without a reason"] = back("--yes")
+    said["rollback"] = back("--why", "it is broken", "--yes")
+    return said, first, second
+
+
+def test_an_unverified_image_is_refused(story):
+    """One image of five without a test result: nothing moves, exit code 39, two lines that name it."""
+    refused = story[0]["unverified"]
+    assert refused.returncode == 39
+    what, fix = refused.stderr.splitlines()
+    assert what.startswith("error: nothing has moved: 2.13-cpu-debian12: ")
+    assert "verification: there is none that is signed" in what
+    assert fix.startswith("  -> ")
+
+
+def test_a_dry_run_shows_what_would_move(story):
+    """Every tag, from nothing to the new digest; nothing has moved."""
+    said, first, _ = story
+    assert said["dry run"].returncode == 0
+    rows = {line.split()[2]: line.split()[3:] for line in said["dry run"].stdout.splitlines() if line.startswith("2.13-cpu-debian12")}
+    assert rows["nightly-2.13-cpu-devel"] == ["-", first["devel"].digest[7:19]]
+    assert "dry run" in said["dry run"].stdout
+    assert said["tag after the dry run"] is None
+
+
+def test_a_promotion_moves(story):
+    """And says which entries of the ledger tell of it."""
+    assert (story[0]["nightly"].returncode, story[0]["nightly"].stdout.splitlines()[-1]) == (0, "moved; entries 1 to 1 of the ledger")
+
+
+def test_images_that_have_not_soaked_are_refused(story):
+    """Unless somebody gives a reason."""
+    assert story[0]["too early"].returncode == 39
+    assert "it soaks in nightly until" in story[0]["too early"].stderr
+    assert story[0]["stable"].returncode == 0
+
+
+def test_a_rollback_needs_a_reason(team, story):
+    """With one, the channel is where it was."""
+    said, first, second = story
+    assert said["rollback without a reason"].returncode == 39
+    assert said["rollback"].returncode == 0
+    assert said["tag after the second"] == second["v2.13"].digest
+    assert team.tag("v2.13") == first["v2.13"].digest
+
+
+def test_the_log_is_the_same_from_branch_and_registry(team, story):
+    """The registry's copy is enough; reading the branch needs no keys."""
+    branch = team.inv("release.log", "2.13-cpu", "--ledger", f"{team.ledger}#ledger", keys=False)
+    copy = team.inv("release.log", "2.13-cpu", "--from-registry")
+    assert (branch.returncode, copy.returncode) == (0, 0), branch.stderr + copy.stderr
+    assert branch.stdout == copy.stdout
+    assert [line.split()[2] for line in branch.stdout.splitlines() if line[:1].isdigit()] == ["publish", "promote", "publish", "promote", "rollback"]
+
+
+def test_oras_and_cosign_read_the_copy(team, story, tmp_path):
+    """Without this program: the file is there, signed, and its lines prove each other."""
+    reference = f"{team.host}/{REPOSITORY}:ledger"
+    subprocess.run(["oras", "pull", "--plain-http", reference], cwd=tmp_path, check=True, capture_output=True)
+    ledger = Ledger.parse((tmp_path / FILE).read_bytes())
+    assert ledger.state.tags["v2.13"] == team.tag("v2.13")
+    verified = subprocess.run(
+        ["cosign", "verify", f"--key={team.key.with_suffix('.pub')}", "--insecure-ignore-tlog=true", "--allow-insecure-registry", reference],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(verified.stdout)
+
+
+def test_the_readme_of_the_branch_is_true(team, story, tmp_path):
+    """Its two commands: where a tag is, and whether a line was changed."""
+    subprocess.run(["git", "clone", "--quiet", "--branch", "ledger", team.ledger, tmp_path / "ledger"], check=True)
+    commands = [line[4:] for line in (tmp_path / "ledger/README.md").read_text().splitlines() if line.startswith("    ")]
+    ask, check = commands[0].replace("v2.8", "v2.13"), "\n".join(commands[1:])
+    run = functools.partial(subprocess.run, shell=True, cwd=tmp_path / "ledger", capture_output=True, text=True, check=True)
+    assert run(ask).stdout.strip() == team.tag("v2.13")
+    assert run(check).stdout == ""
+    run("sed -i '2s/2026/2025/' ledger.jsonl")
+    assert "broken before" in run(check).stdout
+
+
+def test_what_differs_is_told(team, story):
+    """The fix that the second night brought, as a table and as Markdown."""
+    _, first, second = story
+    table = team.inv("release.diff", first["base"].digest, "nightly-2.13-cpu-base")
+    assert table.returncode == 0, table.stderr
+    assert ["openssl", "3.0.17-1~deb12u1", "3.0.17-1~deb12u2", "fix"] in [line.split() for line in table.stdout.splitlines()]
+    markdown = team.inv("release.diff", first["base"].digest, f"{team.host}/{REPOSITORY}@{second['base'].digest}", "--markdown")
+    assert "| openssl | `3.0.17-1~deb12u1` | `3.0.17-1~deb12u2` | fix |" in markdown.stdout.splitlines()
+
+
+def test_the_watchdog_is_content_and_barks(team, story):
+    """A tag that somebody removed from its place is named; repair puts it back."""
+    watch = functools.partial(team.inv, "watchdog", "--ledger", f"{team.ledger}#ledger")
+    assert watch().returncode == 0
+    with Registry(team.host) as registry:
+        found = registry.manifest(REPOSITORY, "nightly-2.13-cpu-base")
+        registry.put_manifest(REPOSITORY, "2.13-cpu-devel", found.body, found.media_type)
+    barked = watch()
+    assert (barked.returncode, "stable: 2.13-cpu-devel points to" in barked.stdout) == (41, True)
+    repaired = team.inv("release.repair", "--ledger", f"{team.ledger}#ledger")
+    assert "2.13-cpu-devel: moved to" in repaired.stdout
+    assert watch().returncode == 0
