@@ -137,6 +137,13 @@ def system(session: nox.Session) -> None:
 
 
 @nox.session(default=UNASKED)
+def mutants(session: nox.Session) -> None:
+    """Plant faults in images and see that the tests find them; -- WORD for some of them."""
+    session.install(*DEV)
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session(default=UNASKED)
 def required(session: nox.Session) -> None:
     """Write the lists of the image tests that must run, for review, after adding or removing some."""
     session.install(*DEV)

@@ -27,6 +27,7 @@ from torchstrata.errors import SurvivorError
 TESTS = "tests/images"
 TAG = "torchstrata-mutant"
 PATIENCE = 600
+"""Seconds for the tests of one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,10 @@ def outcomes(image: str, cell: str, flavour: str, tests: Collection[str]) -> dic
         report = Path(directory, "report.xml")
         options = ["--image", image, "--cell", cell, "--flavour", flavour, f"--junitxml={report}", "-q", "-p", "no:cacheprovider", "--gpu", "none"]
         command = [sys.executable, "-m", "pytest", *options, *(f"{TESTS}/{test}" for test in sorted(tests))]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            return dict.fromkeys(tests, f"not ended after {PATIENCE} s")
         if not report.exists():
             return dict.fromkeys(tests, f"pytest did not run: {done.stdout[-500:]}{done.stderr[-500:]}")
         return dict(_cases(ET.parse(report).getroot(), tests))

@@ -149,7 +149,13 @@ FAULTS = (
     ),
     # Not what the tag says.
     fault("another torch", CPU_BASE, f"sed -i s/2.13.0/2.12.0/ {SITE}/torch/version.py", test=f"{TRUTH}::test_torch_is_the_cell_s", says="2.12.0"),
-    fault("torch of another CUDA", CUDA_BASE, f"sed -i s/12.8/12.1/ {SITE}/torch/version.py", test=f"{TRUTH}::test_cuda_of_torch", says="CUDA Version=12.1"),
+    fault(
+        "torch of another CUDA",
+        CUDA_BASE,
+        f"sed -i s/12.8/12.1/ {SITE}/torch/version.py",
+        test=f"{TRUTH}::test_cuda_of_torch",
+        says="compiled with different CUDA versions",
+    ),
     fault(
         "metadata of another torch",
         CPU_BASE,
@@ -288,7 +294,7 @@ FAULTS = (
     fault(
         "environment is lost over SSH",
         CPU_SSH,
-        f"sed -i 's/session = _enriched(session)/pass/' {CONTAINER}/session.py",
+        f"sed -i 's/return environment.of_session(.*/return session | {{b\"SHELL\": users.SHELL.encode()}}/' {CONTAINER}/session.py",
         test=f"{ENVIRONMENT}::test_given_variable[ssh command-PLAIN]",
         says="== 'plain'",
     ),
