@@ -61,3 +61,10 @@ def test_interruption_ends_the_whole_process_group() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])", pipes)
     assert pipes[0].read() == b""
+
+
+def test_follow_passes_on_both_streams_and_returns_the_status() -> None:
+    """Lines arrive while the program runs; a failure is the caller's to judge."""
+    lines: list[str] = []
+    assert process.follow(sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(5)", on_line=lines.append) == 5
+    assert sorted(lines) == ["err", "out"]

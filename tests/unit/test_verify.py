@@ -1,0 +1,76 @@
+"""The verb's own part: what it asks of pytest, and what it shows."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from tests.unit.test_evidence import GOOD
+from torchstrata import cli, leftovers, verify
+from torchstrata.verify import Target, Verdict
+
+TARGET = Target(name="pytorch-cuda:2.13-cpu-base", flavour="base", where=("--image", "pytorch-cuda:2.13-cpu-base"))
+FAILED = msgspec.structs.replace(GOOD, passed=False, problems=("failed: a", "missing: b"), counts=msgspec.structs.replace(GOOD.counts, failed=1, missing=2))
+
+
+def verdict(status=0, found=GOOD):
+    """Return how the verification of the target ended."""
+    return Verdict(target=TARGET, status=status, evidence=found, seconds=61.4)
+
+
+@pytest.mark.parametrize(
+    ("ended", "row"),
+    [
+        (verdict(), ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "verified"]),
+        (verdict(1, FAILED), ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "2", "1", "2", "61", "failed"]),
+        (
+            verdict(0, msgspec.structs.replace(GOOD, passed=False, complete=False)),
+            ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "incomplete"],
+        ),
+        (verdict(3, None), ["pytorch-cuda:2.13-cpu-base", "61", "failed"]),
+    ],
+)
+def test_closing_table(ended, row):
+    """A row says which image, how many tests, how many against it, how long, and the verdict."""
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(verify.table([ended]))
+    assert console.export_text().splitlines()[1].split() == row
+
+
+@pytest.mark.parametrize(
+    ("ended", "why"),
+    [(verdict(1, FAILED), "failed: a (and 1 more)"), (verdict(3, None), "pytest ended with status 3"), (verdict(5), "pytest ended with status 5")],
+)
+def test_reason(ended, why):
+    """The first problem stands for all; without evidence the status does."""
+    assert ended.why == why
+
+
+def test_wrong_words_are_pytests_business(monkeypatch):
+    """Options that the verb does not know reach pytest as they are."""
+    seen = []
+    monkeypatch.setattr("torchstrata.verbs.verify", lambda cell, python, options: seen.append(options))
+    cli.verify("2.13-cpu", ["--flavour", "base", "-k", "name", "--flavour=ssh", "-x"], sys.executable)
+    assert seen[0].flavour == ("base", "ssh")
+    assert seen[0].rest == ("-k", "name", "-x")
+
+
+def test_image_and_machine_exclude_each_other(capsys):
+    """A run has one subject."""
+    with pytest.raises(SystemExit) as ended:
+        cli.verify("2.13-cpu", ["--image", "a", "--hosts", "local://"], sys.executable)
+    assert ended.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_label_names_this_process(monkeypatch):
+    """What is started can be told from what others have started, also by the processes that this one starts."""
+    monkeypatch.delenv(leftovers.VARIABLE, raising=False)
+    first = leftovers.labels()
+    assert first == leftovers.labels()
+    assert first[leftovers.LABEL] == os.environ[leftovers.VARIABLE]
