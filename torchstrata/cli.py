@@ -15,7 +15,7 @@ from typing import Final, Literal, cast, get_args
 from torchstrata import errors, matrix
 from torchstrata.matrix import Cell
 
-CHATTY: Final = ("urllib3", "docker", "httpcore2", "httpx2", "unearth", "filelock", "asyncio")
+CHATTY: Final = ("urllib3", "py_serializable", "docker", "httpcore2", "httpx2", "unearth", "filelock", "asyncio")
 """Libraries that nox, which shows every log message, would let speak."""
 
 

@@ -11,7 +11,7 @@ from typing import Self
 import msgspec
 from rich.table import Table
 
-from torchstrata import documents, evidence, examination, making, progress, record, seals
+from torchstrata import documents, evidence, examination, making, progress, record, seals, signing
 from torchstrata.archive import OpenBlob
 from torchstrata.build import Composed
 from torchstrata.codec import Codec
@@ -108,9 +108,9 @@ def verify_release(reference: str, key: str | None, identity: str | None, issuer
 
     :raises UntrustedError: something is missing or wrong, or nothing says whose signatures count.
     """
-    image, trust = Reference.parse(reference), Trust.find(key, identity, issuer)
-    with Registry(image.host) as registry:
-        found = examination.examine(registry, image, trust)
+    image = Reference.parse(reference)
+    with signing.trusted(key, identity, issuer) as trust, Registry(image.host) as registry:
+        found = examination.examine(registry, image, trust or Trust.find())
     console = progress.plain_console()
     console.print(f"{found.image}", soft_wrap=True)
     console.print(table(found))

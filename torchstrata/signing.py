@@ -218,17 +218,19 @@ class Signer:
 
 
 @contextlib.contextmanager
-def trusted() -> Iterator[Trust | None]:
-    """Yield the trust that follows from what this process is given: a public key, else a private one, else GitHub Actions; else ``None``.
+def trusted(key: str | None = None, identity: str | None = None, issuer: str | None = None) -> Iterator[Trust | None]:
+    """Yield the trust that was asked for, else the one that follows from the environment; ``None`` if nothing does.
+
+    There a public key counts first, then the one of a private key, then GitHub Actions.
 
     :raises SigningError: the private key cannot be used.
     """
-    if os.environ.get(KEY) and not os.environ.get(PUBLIC_KEY):
+    if os.environ.get(KEY) and not (key or identity or os.environ.get(PUBLIC_KEY)):
         with Signer.find().trust() as trust:
             yield trust
         return
     try:
-        found = Trust.find()
+        found = Trust.find(key, identity, issuer)
     except UntrustedError:
         found = None
     yield found

@@ -1,0 +1,165 @@
+"""Who signs and whose signatures count, without cosign: what the environment says, and what cosign is told."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from torchstrata import process, signing
+from torchstrata.errors import SigningError, UntrustedError
+from torchstrata.signing import Signer, Trust
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch):
+    """Let no variable of the machine count."""
+    for name in (signing.KEY, signing.PUBLIC_KEY, "GITHUB_REPOSITORY", "GITHUB_SERVER_URL", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", *signing.AMBIENT):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Stand at the edge of the process: note what cosign would be asked, and let it agree."""
+    words = []
+
+    def run(*args, **_):
+        words.append([str(arg) for arg in args[1:]])
+        return ""
+
+    monkeypatch.setattr(process, "find", lambda name, fix="": name)
+    monkeypatch.setattr(process, "run", run)
+    signing._is_newer.cache_clear()
+    yield words
+    signing._is_newer.cache_clear()
+
+
+def test_without_a_key_nobody_signs():
+    """The error says how to make one, and what a job in GitHub Actions needs."""
+    with pytest.raises(SigningError) as caught:
+        Signer.find()
+    assert "cosign generate-key-pair" in caught.value.fix
+    assert "id-token: write" in caught.value.fix
+    assert Signer.present() is None
+
+
+def test_a_key_is_taken_from_the_environment(monkeypatch):
+    """One that is asked for counts more."""
+    monkeypatch.setenv(signing.KEY, "team.key")
+    assert Signer.find() == Signer(key="team.key")
+    assert Signer.find("mine.key") == Signer(key="mine.key")
+
+
+def test_a_job_that_may_have_an_identity_needs_no_key(monkeypatch):
+    """GitHub Actions sets the variable if the job has the permission."""
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", "https://token.example")
+    assert Signer.find() == Signer(key=None)
+
+
+def test_without_a_word_nobody_is_trusted():
+    """There is no default that would let anybody's signature pass."""
+    with pytest.raises(UntrustedError, match="nothing says whose signatures count"):
+        Trust.find()
+    with signing.trusted() as trust:
+        assert trust is None
+
+
+def test_in_github_actions_the_repositorys_workflows_are_trusted(monkeypatch):
+    """Of this repository only: its name is not a pattern."""
+    monkeypatch.setenv("GITHUB_REPOSITORY", "team/py.torch")
+    trust = Trust.find()
+    assert trust == Trust(identity=r"^https://github\.com/team/py\.torch/\.github/workflows/", issuer=signing.ISSUER)
+
+
+def test_a_public_key_counts_more_than_github_actions(monkeypatch):
+    """And what is asked for counts most."""
+    monkeypatch.setenv("GITHUB_REPOSITORY", "team/images")
+    monkeypatch.setenv(signing.PUBLIC_KEY, "team.pub")
+    assert Trust.find() == Trust(key="team.pub")
+    assert Trust.find(key="other.pub") == Trust(key="other.pub")
+    assert Trust.find(identity="^me$", issuer="https://issuer.example") == Trust(identity="^me$", issuer="https://issuer.example")
+
+
+def test_a_key_signs_without_any_service(asked, tmp_path, monkeypatch):
+    """Nothing goes to a log, and the key is found from every directory."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError):  # the bundle, which cosign would have written
+        Signer(key="team.key").sign_blob(b"x")
+    (command,) = [words for words in asked if "--help" not in words]
+    assert f"--key={tmp_path / 'team.key'}" in command
+    assert "--tlog-upload=false" in command
+
+
+def test_keyless_signatures_go_to_the_log(asked):
+    """There the log is what proves the time, so nothing is left out."""
+    with pytest.raises(FileNotFoundError):
+        Signer(key=None).sign_blob(b"x")
+    (command,) = asked
+    assert not [word for word in command if "tlog" in word or "--key" in word]
+
+
+@pytest.mark.parametrize("key", ["awskms://alias/team", "env://COSIGN_PRIVATE_KEY"])
+def test_keys_elsewhere_are_named_as_they_are(key):
+    """A URI is no path."""
+    assert signing._absolute(key) == key
+
+
+def test_keyless_trust_asks_for_identity_and_issuer(asked):
+    """And does not ignore the log."""
+    Trust(identity="^team$", issuer="https://issuer.example").check_blob(b"x", b"{}")
+    (command,) = asked
+    assert "--certificate-identity-regexp=^team$" in command
+    assert "--certificate-oidc-issuer=https://issuer.example" in command
+    assert not [word for word in command if "ignore-tlog" in word or "trusted-root" in word]
+
+
+def test_cosign_is_told_of_the_authorities_that_docker_knows(tmp_path, monkeypatch):
+    """Those of the registry's directory and of requests, in one file; and who we are."""
+    place = tmp_path / "certs.d" / "registry.example:5000"
+    place.mkdir(parents=True)
+    for name, content in (("ca.crt", "one"), ("client.cert", "x"), ("client.key", "y")):
+        (place / name).write_text(content)
+    (tmp_path / "bundle.pem").write_text("two")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "bundle.pem"))
+    monkeypatch.setattr("torchstrata.transport.CERTIFICATES", (tmp_path / "certs.d", tmp_path / "none"))
+    options = signing._registry("registry.example:5000", tmp_path)
+    assert options == [
+        f"--registry-cacert={tmp_path / 'authorities'}",
+        f"--registry-client-cert={place / 'client.cert'}",
+        f"--registry-client-key={place / 'client.key'}",
+    ]
+    assert (tmp_path / "authorities").read_text().split() == ["one", "two"]
+    assert signing._registry("other.example", tmp_path)[1:] == []
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        json.dumps({"dsseEnvelope": {"payload": "e30="}}).encode(),
+        json.dumps({"dsseEnvelope": {"payload": base64.b64encode(b"[]").decode()}}).encode(),
+    ],
+)
+def test_what_is_no_attestation_is_refused(bundle):
+    """Before cosign is asked."""
+    with pytest.raises(UntrustedError, match="no bundle"):
+        Trust(key="x").check_attestation(bundle, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("tail", "said"),
+    [
+        ("WARNING: x\nError: no signatures found\nerror during command execution: no signatures found\n", "no signatures found"),
+        (
+            "error during command execution: invalid signature when validating ASN.1 encoded signature\n",
+            "invalid signature when validating ASN.1 encoded signature",
+        ),
+        ("something else\n", "something else"),
+    ],
+)
+def test_what_cosign_says_becomes_one_line(tail, said):
+    """Without its prefixes and warnings."""
+    assert signing._said(process.Failed(("cosign", "verify"), 1, tail)) == said
