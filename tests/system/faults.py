@@ -60,6 +60,14 @@ class Proxy:
     host: str = ""
     retry_after: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    busy: int = 0
+
+    def settle(self) -> None:
+        """Wait until the registry has answered everything that clients, dead by now, have asked."""
+        end = time.monotonic() + 30
+        while self.busy:
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
     def forget(self) -> None:
         """Count from 0 again, and do no harm."""
@@ -91,8 +99,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     owner: Proxy
 
     def handle_any(self) -> None:
-        """Take a request in, and do to it what is due."""
-        body = self._body()
+        """Take a request in, and count it while it is under way."""
+        with self.owner.lock:
+            self.owner.busy += 1
+        try:
+            self._handle(self._body())
+        finally:
+            with self.owner.lock:
+                self.owner.busy -= 1
+
+    def _handle(self, body: bytes) -> None:
+        """Do to a request what is due."""
         seen = Seen(self.command, self.path, len(body))
         with self.owner.lock:
             number = len(self.owner.seen)

@@ -420,6 +420,7 @@ def test_the_client_is_killed_at_every_request_in_turn(proxy, work, blobs, upstr
         client.start()
         client.join(60)
         assert client.exitcode in {-signal.SIGKILL, 0}
+        proxy.settle()
         assert incomplete(upstream, path) == [], number
         proxy.forget()
         missing = unsent(upstream, path, blobs)
