@@ -141,7 +141,7 @@ def _verify(cell: Cell, target: Target, python: Path, options: VerifyOptions) ->
 
 
 def _folder_name(target: Target) -> str:
-    return (target.flavour or "machine") if "--image" in target.where else f"{target.flavour or 'machine'}-host"
+    return target.flavour if target.flavour and "--image" in target.where else "host"
 
 
 def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions) -> tuple[str, ...]:
@@ -175,6 +175,8 @@ def table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def _word(verdict: Verdict) -> str:
-    if verdict.status != PASSED:
+    if verdict.status != PASSED or verdict.evidence is None:
         return "failed"
-    return "verified" if verdict.evidence and verdict.evidence.passed else "incomplete"
+    if verdict.evidence.image is None:
+        return "passed"  # a machine: there is no image that this would prove anything of
+    return "verified" if verdict.evidence.passed else "incomplete"
