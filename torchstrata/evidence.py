@@ -89,6 +89,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The record of one verification.
 
     :param image: ``None`` for a machine that is not a container.
+    :param also: images of the same layers that were tested with it: the all-in-one, with the flavour that it is made of.
     :param tiers: ``free``, ``gpu`` or ``host``.
     :param required: digest by tier of the list of required tests.
     :param complete: nothing was left out on purpose.
@@ -115,10 +116,12 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     started: str
     finished: str
     tests: tuple[Case, ...]
+    also: tuple[Image, ...] = ()
 
     def is_of(self, digest: str) -> bool:
         """Return whether it is about the image with this digest, be it of the manifest or of the config."""
-        return self.image is not None and digest in {self.image.digest, self.image.manifest, self.image.config}
+        tested = (self.image, *self.also) if self.image else ()
+        return any(digest in {each.digest, each.manifest, each.config} for each in tested)
 
 
 def folder(results: Path, cell: str, flavour: str) -> Path:

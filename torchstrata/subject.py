@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     :param cell: id of the cell that it must be.
     :param image: ``None`` for a machine that is not a container.
     :param gpu: ``None`` where tests that need one do not run.
+    :param also: the all-in-one image with the same layers, where the tests of the flavour are its tests too.
     """
 
     cell: str
@@ -38,6 +40,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     image: Image | None
     host: Host
     gpu: Gpu | None
+    also: tuple[Image, ...] = ()
 
     @property
     def expected(self) -> Expectation:
@@ -85,7 +88,20 @@ def examine(engine: Engine, reference: str, claim: Claim, wish: GpuWish) -> Subj
     found, labels = find(engine, reference)
     cell, flavour = claim.settle(labels, reference)
     subject = Subject(cell=cell, flavour=flavour, image=found, host=host(engine), gpu=None)
+    subject = msgspec.structs.replace(subject, also=_also(engine, subject.expected, found))
     return msgspec.structs.replace(subject, gpu=settle_gpu(subject.expected, lambda: _seen(engine, reference), wish))
+
+
+def _also(engine: Engine, expected: Expectation, image: Image) -> tuple[Image, ...]:
+    """Return the all-in-one image that is made of the layers of ``image``, if there is to be one and the engine has it."""
+    table = matrix.load()
+    if not expected.cell.named or expected.flavour != tuple(table.flavours)[-1]:
+        return ()
+    with contextlib.suppress(NoImageError):  # which fails its tests
+        found, _ = find(engine, f"{table.name}:v{expected.cell.torch}")
+        layers = [engine.client.images.get(each.digest).attrs["RootFS"]["Layers"] for each in (image, found)]
+        return (found,) if layers[0] == layers[1] else ()
+    return ()
 
 
 def settle_gpu(expected: Expectation, look: Callable[[], Gpu | None], wish: GpuWish) -> Gpu | None:

@@ -126,6 +126,7 @@ class Recorder:
         return Evidence(
             format=evidence.FORMAT,
             image=self.subject.image,
+            also=self.subject.also,
             cell=self.expected.cell.id,
             flavour=self.expected.flavour,
             tiers=self.tiers,

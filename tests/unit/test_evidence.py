@@ -44,6 +44,15 @@ def test_found_by_either_digest(tmp_path, digest):
     assert evidence.find(digest, tmp_path) == GOOD
 
 
+def test_found_for_what_was_tested_with_it(tmp_path):
+    """The all-in-one image has no tests of its own: those of the flavour that it is made of are about it too."""
+    other = "sha256:" + "d" * 64
+    with_it = msgspec.structs.replace(GOOD, also=(Image(reference="pytorch-cuda:v2.13", digest=other, manifest=other, config=None),))
+    put(tmp_path, with_it)
+    assert evidence.find(other, tmp_path) == with_it
+    assert not GOOD.is_of(other)
+
+
 def test_nothing_else_stays_beside_it(tmp_path):
     """It is written under another name first, which is gone in the end."""
     path = put(tmp_path, GOOD)
