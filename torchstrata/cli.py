@@ -112,11 +112,16 @@ def guarded() -> Iterator[None]:
 
 def _verbs() -> ModuleType:
     """Import the part that does the work, with all its libraries."""
+    _hush()
     from torchstrata import verbs  # noqa: PLC0415  # see the module's docstring
 
+    return verbs
+
+
+def _hush() -> None:
+    """Silence libraries, some of which already speak when they are imported."""
     for library in CHATTY:
         logging.getLogger(library).setLevel(logging.WARNING)
-    return verbs
 
 
 def cells() -> tuple[Cell, ...]:
@@ -224,6 +229,7 @@ def verify_release(reference: str, key: str | None, identity: str | None, issuer
 
 def _publishing() -> ModuleType:
     """Import the verbs around signatures, with all their libraries."""
+    _hush()
     from torchstrata import publishing  # noqa: PLC0415  # see the module's docstring
 
     return publishing
@@ -237,6 +243,7 @@ def engine() -> None:
 
 def _releasing() -> ModuleType:
     """Import the verbs of releases, with all their libraries."""
+    _hush()
     from torchstrata import releasing  # noqa: PLC0415  # see the module's docstring
 
     return releasing
@@ -274,10 +281,9 @@ def release_diff(old: str, new: str, options: ReleaseOptions, *, as_markdown: bo
 
 def _night() -> ModuleType:
     """Import the verbs of the night, with all their libraries."""
+    _hush()
     from torchstrata import night  # noqa: PLC0415  # see the module's docstring
 
-    for library in CHATTY:
-        logging.getLogger(library).setLevel(logging.WARNING)
     return night
 
 

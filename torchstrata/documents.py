@@ -174,12 +174,14 @@ def attach(image: Published, documents: Sequence[Document], signer: Signer) -> i
     """
     with signer.trust() as trust:
         present = image.referrers()
-        todo = [document for document in documents if not _is_said(image, document, present, trust)]
         with ThreadPoolExecutor(AT_A_TIME, "sign") as pool:
+            signed = pool.submit(_sign, image.reference, signer, trust)
+            said = pool.map(lambda each: _is_said(image, each, present, trust), documents)
+            todo = [document for document, is_said in zip(documents, said, strict=True) if not is_said]
             bundles = pool.map(lambda each: signer.attest(image.name, image.manifest, each.kind.predicate, each.predicate), todo)
             for document, bundle in zip(todo, bundles, strict=True):
                 image.put(document, bundle)
-        return len(todo) + _sign(image.reference, signer, trust)
+            return len(todo) + signed.result()
 
 
 def _is_said(image: Published, document: Document, present: Sequence[Referrer], trust: Trust) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, memory, osparts, progress, publishing, remote, signing, sizes, toolchain
+from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, memory, osparts, progress, remote, signing, sizes, toolchain
 from torchstrata import engine as engines
 from torchstrata import plan as plans
 from torchstrata import verify as verification
@@ -23,7 +23,6 @@ from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.matrix import Cell, Matrix
 from torchstrata.plan import ImagePlan, Plan, Planner
 from torchstrata.progress import Reporter
-from torchstrata.publishing import Attacher, Maker
 from torchstrata.push import nothing
 from torchstrata.remote import Remote
 from torchstrata.signing import Signer
@@ -56,8 +55,7 @@ def build(cell: str, options: BuildOptions) -> None:
         reporter.show(closing(plan, composed))
         reporter.say(f"{len(composed)} images in {time.monotonic() - started:.1f} s")
         if shared and options.push:
-            maker = Maker(store=planner.store, codec=planner.codec, open_blob=shared.open_blob)
-            _push(shared, plan, composed, maker, reporter, names=options.names)
+            _push(shared, plan, composed, planner, reporter, names=options.names)
 
 
 def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, *, needed: bool) -> Plan:
@@ -86,10 +84,13 @@ def _write(directory: Path, composed: Sequence[Composed], store: Store, shared: 
     layout.write(directory, [one.loadable for one in composed], store)
 
 
-def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], maker: Maker, reporter: Reporter, *, names: bool) -> None:  # noqa: PLR0913  # what it takes
+def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Planner, reporter: Reporter, *, names: bool) -> None:  # noqa: PLR0913  # what it takes
     """Push what was composed, signed if there is somebody to sign, and say under which tags, and what it cost."""
+    from torchstrata import publishing  # noqa: PLC0415  # its libraries take 0.3 s, which plans need not wait for
+
     signer = Signer.present()
-    attach = Attacher.of(composed, maker, signer) if signer else nothing
+    maker = publishing.Maker(store=planner.store, codec=planner.codec, open_blob=shared.open_blob)
+    attach = publishing.Attacher.of(composed, maker, signer) if signer else nothing
     with reporter.step("push", f"{len(composed)} images to {shared.name}") as step:
         publications = shared.publications(composed, names=names)
         report = shared.push(plan, publications, attach=attach, on_bytes=step.advance)
