@@ -214,3 +214,15 @@ class WatchdogError(TorchstrataError):
     """A channel is older than it may be, lacks an image, or points to one that is gone."""
 
     code = 41
+
+
+class PruneError(TorchstrataError):
+    """A registry cannot be pruned: it does not delete, or something moved meanwhile."""
+
+    code = 42
+
+
+class MirrorError(TorchstrataError):
+    """Images cannot be copied: they are not there, or not all of one set, or the copy is damaged."""
+
+    code = 43

@@ -138,6 +138,8 @@ class Channel:
     :param soak: how long they must have been there.
     :param max_age: how long nobody may look after it, or how long it may lag behind its source.
     :param tags: templates.
+    :param keep: sets of images of a cell that stay in the registry, the present one included; ``None`` sets no limit.
+    :param keep_for: how long others stay after they were replaced.
     """
 
     name: str
@@ -145,6 +147,8 @@ class Channel:
     soak: dt.timedelta
     max_age: dt.timedelta
     tags: tuple[str, ...]
+    keep: int | None = None
+    keep_for: dt.timedelta | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +160,7 @@ class Matrix:
     :param cells: in the order of the file, the default OS of a row first.
     :param channels: in the order of the file.
     :param registry: the team's, as ``HOST[:PORT][/PATH]``, if the file names one.
+    :param pinned: digests of images that stay in the registry.
     """
 
     name: str
@@ -165,6 +170,7 @@ class Matrix:
     strata: StrataRules
     channels: Mapping[str, Channel]
     registry: str | None = None
+    pinned: tuple[str, ...] = ()
 
     def chain(self, flavour: str) -> tuple[str, ...]:
         """Return ``flavour`` and all it contains, parents first.
@@ -202,6 +208,7 @@ def load(path: Path = MATRIX) -> Matrix:
         strata=StrataRules(own_layer_over=raw.strata.own_layer_over, cuda_groups=tuple((group.title, group.wheels) for group in raw.strata.cuda_groups)),
         channels={name: _channel(name, channel) for name, channel in raw.channels.items()},
         registry=raw.registry,
+        pinned=raw.pinned,
     )
 
 
@@ -279,7 +286,8 @@ def _system(name: str, raw: schema.System) -> OperatingSystem:
 
 
 def _channel(name: str, raw: schema.Channel) -> Channel:
-    return Channel(name=name, source=raw.source, soak=_duration(raw.soak or "0 h"), max_age=_duration(raw.max_age), tags=raw.tags)
+    soak, keep_for = _duration(raw.soak or "0 h"), _duration(raw.keep_for) if raw.keep_for else None
+    return Channel(name=name, source=raw.source, soak=soak, max_age=_duration(raw.max_age), tags=raw.tags, keep=raw.keep, keep_for=keep_for)
 
 
 def _duration(text: str) -> dt.timedelta:

@@ -19,6 +19,7 @@ Companion = Annotated[
 Size = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)? (MB|GB)$", description="Compressed, in powers of ten.", examples=["3.92 GB"])]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 Duration = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+ (h|d)$", description="Hours or days.", examples=["24 h", "7 d"])]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 Template = Annotated[
     str,
     msgspec.Meta(
@@ -96,6 +97,8 @@ class Channel(Raw, frozen=True, kw_only=True):
     max_age: Annotated[
         Duration, msgspec.Meta(description="`inv watchdog` fails if the channel was looked after, or caught up with the one it comes from, longer ago.")
     ]
+    keep: Annotated[Count | None, msgspec.Meta(description="Sets of images of a cell that `inv registry.prune` leaves, the present one included.")] = None
+    keep_for: Annotated[Duration | None, msgspec.Meta(description="And it leaves those that were replaced less long ago.")] = None
 
 
 class MatrixFile(Raw, frozen=True, kw_only=True):
@@ -107,6 +110,7 @@ class MatrixFile(Raw, frozen=True, kw_only=True):
     rows: Annotated[tuple[Row, ...], msgspec.Meta(min_length=1)]
     strata: Strata
     channels: Annotated[dict[Name, Channel], msgspec.Meta(description="Where published images go.")] = {}
+    pinned: Annotated[tuple[Digest, ...], msgspec.Meta(description="Digests of images that `inv registry.prune` never removes.")] = ()
     registry: Annotated[
         str | None, msgspec.Meta(description="HOST[:PORT][/PATH] of the team's registry, where TORCHSTRATA_REGISTRY and --registry name no other.")
     ] = None
