@@ -16,8 +16,6 @@ from torchstrata.evidence import Case, Counts, Evidence
 from torchstrata.matrix import ROOT
 from torchstrata.subject import Subject
 
-ONE_GPU = "not run: 1 GPU"
-
 
 class Recorder:
     """What one run does, as the process sees it that reports.
@@ -44,11 +42,7 @@ class Recorder:
         if self.subject.image:
             shown |= {"Image": self.subject.image.reference, "Digest": self.subject.image.digest}
         shown |= {"Kernel": self.subject.host.kernel, "Engine": self.subject.host.engine or "none", "CPUs": str(self.subject.host.cpus)}
-        return (
-            shown
-            | {"GPU": f"{self.subject.gpu.count} x {self.subject.gpu.name}, driver {self.subject.gpu.driver}" if self.subject.gpu else "none"}
-            | ({"Collectives between GPUs": ONE_GPU} if self.subject.gpu and self.subject.gpu.count == 1 else {})
-        )
+        return shown | {"GPU": f"{self.subject.gpu.count} x {self.subject.gpu.name}, driver {self.subject.gpu.driver}" if self.subject.gpu else "none"}
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -92,8 +86,6 @@ class Recorder:
             terminalreporter.write_line(line, red=True)
         for line in self._not_run():
             terminalreporter.write_line(line)
-        if self.subject.gpu and self.subject.gpu.count == 1:
-            terminalreporter.write_line(f"collectives between GPUs: {ONE_GPU}")
 
     def _lists(self) -> dict[str, required.Required]:
         """Return what is required of this image, by tier."""

@@ -102,7 +102,7 @@ def test_transforms(vision):
 @pytest.mark.vision
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b3"])
 def test_network(vision, name):
-    """A network answers, for a batch what it answers for each picture."""
+    """A network answers, and a picture in a batch as if it were alone."""
     answer = vision(name)
     assert answer["shape"] == [2, 1000]
     assert answer["finite"]

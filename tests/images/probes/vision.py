@@ -34,17 +34,17 @@ def transforms():
 
 
 def network(name, device):
-    """Return shape and finiteness of a network's answer, and how far two pictures in one batch are from each alone."""
+    """Return shape and finiteness of a network's answer, and how far the first of two pictures is from what it is alone."""
     torch.manual_seed(0)
     model = getattr(torchvision.models, name)(weights=None).eval().to(device)
-    pictures = torch.randn(2, 3, 128, 128, device=device)
+    pictures = torch.randn(2, 3, 96, 96, device=device)
     with torch.inference_mode():
         together = model(pictures)
-        alone = torch.cat([model(picture[None]) for picture in pictures])
+        alone = model(pictures[:1])
     return {
         "shape": list(together.shape),
         "finite": bool(torch.isfinite(together).all()),
-        "apart": ((together - alone).norm() / together.norm()).item(),
+        "apart": ((together[:1] - alone).norm() / alone.norm()).item(),
     }
 
 
