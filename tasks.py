@@ -186,8 +186,10 @@ def release_diff(_: Context, old: str, new: str, markdown: bool = False, registr
         "cells": CELLS,
         "plan": "only show what would be done; needs neither a registry nor keys",
         "json": "show the plan as JSON",
-        "step": "do one step only: locks, cells (as the locks are) or promote",
+        "step": "do one step only: locks; cells (as the locks are), or of that push, verify or publish; promote",
         "commit": "commit the OS locks that move",
+        "send": "push that commit to the branch that it is on",
+        "flavour": "what the step verify verifies, with commas between them (default: all)",
         "registry": REGISTRY,
         "ledger": LEDGER,
     },
@@ -199,11 +201,14 @@ def nightly(  # noqa: PLR0913, PLR0917  # flags of the command line
     json: bool = False,  # noqa: FBT001, FBT002
     step: str = "all",
     commit: bool = False,  # noqa: FBT001, FBT002
+    send: bool = False,  # noqa: FBT001, FBT002
+    flavour: str | None = None,
     registry: str | None = None,
     ledger: str | None = None,
 ) -> None:
     """Ask mirrors, index and registries what is new; build, verify, push and promote what follows, and nothing else."""
-    cli.nightly(_globs(cells), NightlyOptions(registry=registry, ledger=ledger, plan=plan or json, json=json, step=cli.step(step), commit=commit))
+    where, flavours = {"registry": registry, "ledger": ledger}, tuple(_globs(flavour))
+    cli.nightly(_globs(cells), NightlyOptions(**where, plan=plan or json, json=json, step=cli.step(step), commit=commit, send=send, flavour=flavours))
 
 
 @task(help={"registry": REGISTRY, "ledger": LEDGER})

@@ -75,7 +75,7 @@ class VerifyOptions:
     rest: tuple[str, ...]
 
 
-Step = Literal["all", "locks", "cells", "promote"]
+Step = Literal["all", "locks", "push", "verify", "publish", "cells", "promote"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +84,10 @@ class NightlyOptions:
 
     :param plan: only say what would be done.
     :param json: say it as JSON.
-    :param step: ``all``, or only ``locks``, ``cells`` or ``promote``.
+    :param step: ``all``; or only ``locks``; ``cells``, or of these ``push``, ``verify`` or ``publish``; or ``promote``.
     :param commit: commit the OS locks that move.
+    :param send: push that commit.
+    :param flavour: what ``verify`` verifies, all if empty.
     """
 
     registry: str | None
@@ -94,6 +96,8 @@ class NightlyOptions:
     json: bool
     step: Step
     commit: bool
+    send: bool = False
+    flavour: tuple[str, ...] = ()
 
 
 @contextmanager

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torchstrata import channels, evidence, matrix, nightly, osparts, process, progress, verbs, watchdog
+from torchstrata import actions, channels, evidence, ledgerbranch, matrix, nightly, osparts, process, progress, pushed, verbs, watchdog
 from torchstrata import verify as verification
 from torchstrata.cli import BuildOptions, NightlyOptions, ReleaseOptions, VerifyOptions
 from torchstrata.codec import Codec
@@ -31,7 +32,7 @@ TRIES: Final = 10
 LOCKS: Final = "locks/os"
 
 Make = Callable[[Cell], None]
-"""Builds, verifies and pushes the images of a cell."""
+"""Does something to the images of a cell, such as to build, verify and push them."""
 
 
 def run(globs: Sequence[str], options: NightlyOptions) -> None:
@@ -44,7 +45,9 @@ def run(globs: Sequence[str], options: NightlyOptions) -> None:
         _show(_look(globs, ledger).around(), as_json=options.json)
         return
     with opened(ReleaseOptions(registry=options.registry, ledger=options.ledger), signs=True) as releases:
-        Night(releases=releases, globs=tuple(globs), make=lambda cell: make(cell, options), commit=options.commit).run(step=options.step)
+        makers: dict[str, Make] = {"push": lambda cell: push(cell, options), "verify": lambda cell: pushed.verify(releases, cell, options.flavour)}
+        making = makers.get(options.step, lambda cell: make(cell, options))
+        Night(releases=releases, globs=tuple(globs), make=making, commit=options.commit, sends=options.send).run(step=options.step)
 
 
 def _look(globs: Sequence[str], ledger: Ledger) -> Look:
@@ -70,27 +73,35 @@ def _show(report: Report, *, as_json: bool) -> None:
 class Night:
     """One run.
 
-    :param make: how images of a cell come into the registry.
+    :param make: what is done to a cell: all, or what the step says.
     :param commit: commit the OS locks that move.
+    :param sends: push that commit to where the present branch is from.
     """
 
     releases: Releases
     globs: tuple[str, ...]
     make: Make
     commit: bool = False
+    sends: bool = False
 
     def run(self, step: str = "all") -> None:
-        """Do all that there is to do, or one step of it: ``locks``, ``cells`` or ``promote``.
+        """Do all that there is to do, or one step of it, of which :class:`torchstrata.cli.NightlyOptions` tells.
 
         :raises NightlyError: something could not be done; all else is.
         """
         started, console, failures = time.monotonic(), progress.plain_console(), list[str]()
         if step in {"all", "locks"}:
-            report = _look(self.globs, self._ledger()).around()
-            _show(report, as_json=False)
-            move_locks(report.news, commit=self.commit, author=self.releases.author)
+            report = self._move_locks()
+            if step == "locks":
+                self._tell(report)
         if step in {"all", "cells"}:
-            failures += self._cells(_look(self.globs, self._ledger()).work())
+            failures += self._cells(self._work())
+        if step == "push":
+            failures += _tried((each.cell.id, functools.partial(self.make, each.cell)) for each in self._work())
+        if step == "verify":
+            failures += _tried((cell.id, functools.partial(self.make, cell)) for cell in matrix.select(self.releases.matrix, *self.globs))
+        if step == "publish":
+            failures += _tried((each.cell.id, functools.partial(self._publish, each)) for each in self._work())
         if step in {"all", "promote"}:
             failures += self.promote()
         console.print(f"done in {time.monotonic() - started:.1f} s")
@@ -100,19 +111,38 @@ class Night:
     def _ledger(self) -> Ledger:
         return self.releases.branch.read().ledger
 
+    def _work(self) -> tuple[Work, ...]:
+        return _look(self.globs, self._ledger()).work()
+
+    def _move_locks(self) -> Report:
+        report = _look(self.globs, self._ledger()).around()
+        _show(report, as_json=False)
+        written = move_locks(report.news, commit=self.commit, author=self.releases.author)
+        if written and self.commit and self.sends:
+            process.run("git", "-C", ROOT, "push", "--quiet", ledgerbranch.REMOTE, "HEAD")
+        return report
+
+    def _tell(self, report: Report) -> None:
+        """Tell GitHub Actions what other jobs are to do, and people what was found; note it if there is nothing to do."""
+        table, cells = self.releases.matrix, [each.cell.id for each in self._work()]
+        chosen = actions.tonight(cells, len(table.flavours))
+        actions.output(cells=chosen, flavours=tuple(table.flavours), commit=process.run("git", "-C", ROOT, "rev-parse", "HEAD").strip())
+        actions.summary(nightly.markdown(report, cells, len(cells) - len(chosen)))
+        if not cells:
+            self._note()
+
+    def _note(self) -> None:
+        self.releases.note(channels.entry(self.releases.matrix), "nothing has changed")
+
     def _cells(self, work: Sequence[Work]) -> list[str]:
-        """Make cells and take them into the channel; one that fails does not stop the others."""
-        console, failures = progress.plain_console(), list[str]()
-        for each in work:
-            try:
-                self.make(each.cell)
-                self._publish(each)
-            except TorchstrataError as error:
-                failures.append(f"{each.cell.id}: {error.what}")
-                console.print(f"failed: {failures[-1]}", soft_wrap=True)
+        """Make cells and take them into the channel."""
         if not work:
-            self.releases.note(channels.entry(self.releases.matrix), "nothing has changed")
-        return failures
+            self._note()
+        return _tried((each.cell.id, functools.partial(self._make_and_publish, each)) for each in work)
+
+    def _make_and_publish(self, work: Work) -> None:
+        self.make(work.cell)
+        self._publish(work)
 
     def _publish(self, work: Work) -> None:
         """Take what was pushed into the channel; again if other cells were taken at the same moment.
@@ -151,6 +181,18 @@ class Night:
         return failures
 
 
+def _tried(todo: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
+    """Do one thing after the other, each about a cell, and return what failed; one that fails does not stop the others."""
+    console, failures = progress.plain_console(), list[str]()
+    for cell, do in todo:
+        try:
+            do()
+        except TorchstrataError as error:
+            failures.append(f"{cell}: {error.what}")
+            console.print(f"failed: {failures[-1]}", soft_wrap=True)
+    return failures
+
+
 def move_locks(news: Sequence[News], *, commit: bool, author: Author) -> list[Path]:
     """Lock the OSes that moved anew, by building their parts; return the files that were written.
 
@@ -170,13 +212,21 @@ def move_locks(news: Sequence[News], *, commit: bool, author: Author) -> list[Pa
     return written
 
 
+def _as_locked(options: NightlyOptions) -> BuildOptions:
+    return BuildOptions(flavour=(), locked=True, to=None, codec="zstd", level=None, registry=options.registry)
+
+
+def push(cell: Cell, options: NightlyOptions) -> None:
+    """Push the images of a cell, without an engine where all parts exist."""
+    verbs.build(cell.id, dataclasses.replace(_as_locked(options), push=True, load=False))
+
+
 def make(cell: Cell, options: NightlyOptions) -> None:
     """Build the images of a cell, verify them in an engine, and push them with what was found."""
-    common = BuildOptions(flavour=(), locked=True, to=None, codec="zstd", level=None, registry=options.registry)
-    verbs.build(cell.id, common)
+    verbs.build(cell.id, _as_locked(options))
     wanted = VerifyOptions(flavour=(), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
     verification.run(cell, Path(sys.executable), wanted)
-    verbs.build(cell.id, dataclasses.replace(common, push=True, load=False))
+    push(cell, options)
 
 
 def watch(options: ReleaseOptions) -> None:

@@ -257,6 +257,20 @@ def table(report: Report) -> Table:
     return view
 
 
+def markdown(report: Report, cells: Sequence[str], later: int = 0) -> str:
+    """Return what was found for the summary of a run.
+
+    :param cells: those to make.
+    :param later: how many of them have to wait for the next run.
+    """
+    lines = [f"- **{news.system.id}**: {words(news)}; its lock has moved" for news in report.news]
+    lines += [f"- torch {patch.torch}: {patch.old} -> {patch.new} is out; facts and locks need a pull request" for patch in report.patches]
+    lines += [f"- {base.system}: its image has moved to `{base.new}`; matrix.yaml needs a pull request" for base in report.bases]
+    lines += [f"- could not be asked: {line}" for line in report.silent]
+    lines += [f"- to make: {', '.join(cells)}" + (f"; the last {later} of them in the next run" if later else "")] if cells else ["- nothing to make"]
+    return "\n".join(("### What is new", "", *lines))
+
+
 def document(report: Report) -> dict[str, Any]:
     """Return what was found for programs; ``cells`` are the ids of those that need work."""
     return {

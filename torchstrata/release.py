@@ -195,14 +195,15 @@ class Releases:
 
     def _images(self, ledger: Ledger, cell: Cell, origin: Origin) -> Mapping[str, str]:
         """Return the digest of every image of a cell where it comes from."""
-        images = ledger.state.images(origin.channel.name, cell.id) if origin.channel else self._pushed(cell, origin.build)
+        images = ledger.state.images(origin.channel.name, cell.id) if origin.channel else self.pushed(cell, origin.build)
         lacking = [image for image in channels.images(self.matrix, cell) if image not in images]
         if lacking:
             what = "nothing of it is there" if not images else f"{', '.join(lacking)} is not there, and all move together"
             raise ReleaseError(f"{origin}: {what}", fix=f"push the cell first: nox -s push-{cell.names[0]}")
         return images
 
-    def _pushed(self, cell: Cell, until: Build | None) -> Mapping[str, str]:
+    def pushed(self, cell: Cell, until: Build | None = None) -> Mapping[str, str]:
+        """Return the digest of each image of a cell as it was pushed last, or up to a build."""
         tags = channels.pushed(self.matrix, cell, self._tags, until)
         found = {image: self.registry.find(self.repository, tag) for image, tag in tags.items()}
         return {image: manifest.digest for image, manifest in found.items() if manifest}
