@@ -46,7 +46,7 @@ def outcomes(image: str, cell: str, flavour: str, tests: Collection[str]) -> dic
     """Run tests on an image; return what each said when it failed, nothing if it passed. Tests that did not run are missing."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report.xml")
-        options = ["--image", image, "--cell", cell, "--flavour", flavour, f"--junitxml={report}", "-q", "-p", "no:cacheprovider", "--gpu", "none"]
+        options = ["--image", image, "--cell", cell, "--flavour", flavour, f"--junitxml={report}", "-q", "--gpu", "none"]
         command = [sys.executable, "-m", "pytest", *options, *(f"{TESTS}/{test}" for test in sorted(tests))]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
