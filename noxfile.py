@@ -116,7 +116,9 @@ def lint(session: nox.Session) -> None:
         ),
     )
     session.run("zizmor", "--offline", "--no-progress", "--persona", "pedantic", ".github")
+    session.run("jactionlint")
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *_files(".github/workflows/*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", *_files(".github/actions/*/action.yml"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
     session.run("check-jsonschema", "--schemafile", "matrix.schema.json", "matrix.yaml")
     session.run("inv", "lock", "--check")
