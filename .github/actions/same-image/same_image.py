@@ -1,0 +1,159 @@
+"""Fail unless this container is what the signed record of an approved image says. Standard library and cosign only.
+
+A container cannot see its own digest. So the digest that the job names is looked up, its record is believed because of who has
+signed it, and every package that is installed here is compared with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+FACTS = Path("/etc/torchstrata/image.json")
+RECORD = "urn:torchstrata:record:v1"
+NO_ROOT = '{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
+"""All that a key pair needs, and no reason for cosign to ask the internet."""
+
+REFERENCE = re.compile(r"(?P<name>[^\s@]+)@(?P<digest>sha256:[0-9a-f]{64})")
+
+
+class Refused(Exception):
+    """Why the job must not go on."""
+
+
+def digest(image: str) -> str:
+    """Return the digest in a reference.
+
+    :raises Refused: it names no digest, and what a tag means today is not what it means tomorrow.
+    """
+    found = REFERENCE.fullmatch(image)
+    if not found:
+        raise Refused(f"{image!r} is not a digest: write HOST/REPOSITORY@sha256:... here and in `container:`")
+    return found["digest"]
+
+
+def check_approved(wanted: str, approved: str) -> None:
+    """Check that a digest is in a list, or in the file that is named; an empty list approves whatever is signed.
+
+    :raises Refused: it is not.
+    """
+    if not approved.strip():
+        return
+    file = Path(approved.split()[0])
+    lines = file.read_text(encoding="utf-8") if file.is_file() else approved
+    if wanted not in re.findall(r"sha256:[0-9a-f]{64}\b", lines):
+        raise Refused(f"{wanted} is not among the approved images")
+
+
+def record(image: str, key: str, identity: str, issuer: str) -> dict[str, Any]:
+    """Return the signed record of an image.
+
+    :raises Refused: there is none by whose signature counts.
+    """
+    if not key and not identity:
+        raise Refused("nothing says whose signatures count: give `key`, or `identity` for keyless ones")
+    with tempfile.TemporaryDirectory() as work:
+        root = Path(work, "root.json")
+        root.write_text(NO_ROOT, encoding="ascii")
+        who = [f"--key={key}", "--insecure-ignore-tlog=true", f"--trusted-root={root}"] if key else []
+        who += [] if key else [f"--certificate-identity-regexp={identity}", f"--certificate-oidc-issuer={issuer}"]
+        command = ["cosign", "verify-attestation", "--new-bundle-format", f"--type={RECORD}", *who, image]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(f"{image} has no signed record: {(done.stderr.strip().splitlines() or ['cosign says nothing'])[-1]}")
+    return predicate(done.stdout, digest(image))
+
+
+def predicate(answer: str, wanted: str) -> dict[str, Any]:
+    """Return the record in cosign's answer, one envelope a line.
+
+    :raises Refused: none of them is a record of the image.
+    """
+    for line in answer.splitlines():
+        statement = json.loads(base64.b64decode(json.loads(line)["payload"]))
+        about = {f"sha256:{each['digest'].get('sha256')}" for each in statement["subject"]}
+        found: dict[str, Any] = statement["predicate"]
+        if statement["predicateType"] == RECORD and about == {wanted} and found["digest"] == wanted:
+            return found
+    raise Refused(f"no record that is signed is about {wanted}")
+
+
+def normal(name: str) -> str:
+    """Return a Python package's name in its normal form (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def wheels() -> dict[str, str]:
+    """Return the version of each Python package that this interpreter sees."""
+    return {normal(each.metadata["Name"]): each.version for each in metadata.distributions()}
+
+
+def packages() -> dict[str, str]:
+    """Return the version of each OS package that is installed."""
+    shown = "${db:Status-Status} ${Package}:${Architecture} ${Version}\n"
+    listed = subprocess.run(["dpkg-query", "--show", f"--showformat={shown}"], check=True, capture_output=True, text=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return {name: version for status, name, version in rows if status == "installed"}
+
+
+def differences(kind: str, recorded: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """Return a line for each package that is not as recorded."""
+    changed = [name for name in sorted(recorded.keys() | here.keys()) if recorded.get(name) != here.get(name)]
+    return [f"{kind} {name}: {here.get(name, 'not installed')}, recorded {recorded.get(name, 'as not there')}" for name in changed]
+
+
+def identity_of(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what an image says that it is."""
+    labels = facts["labels"]
+    return {name: labels.get(f"torchstrata.{name}", "nothing") for name in ("cell", "flavour", "lock")}
+
+
+def compare(found: Mapping[str, Any], facts: Mapping[str, Any], python: Mapping[str, str], system: Mapping[str, str]) -> list[str]:
+    """Return all in which this container is not what a record says."""
+    recorded = {"cell": found["cell"], "flavour": found["flavour"], "lock": found["inputs"]["lock"]}
+    lines = differences("image", recorded, identity_of(facts))
+    lines += differences("wheel", {normal(each["name"]): each["version"] for each in found["wheels"]}, python)
+    return lines + differences("package", {f"{each['name']}:{each['architecture']}": each["version"] for each in found["packages"]}, system)
+
+
+def check(options: argparse.Namespace) -> str:
+    """Return what this container is.
+
+    :raises Refused: it is not what it must be; all differences are named.
+    """
+    check_approved(digest(options.image), options.approved)
+    found = record(options.image, options.key, options.identity, options.issuer)
+    if not FACTS.is_file():
+        raise Refused("this job runs in no image of ours: there is no /etc/torchstrata/image.json; name one in `container:`")
+    lines = compare(found, json.loads(FACTS.read_text(encoding="utf-8")), wheels(), packages())
+    if lines:
+        raise Refused("\n".join([f"{len(lines)} differences from the record of {options.image}:", *lines]))
+    return f"{found['name']}, {len(found['wheels'])} wheels and {len(found['packages'])} packages as recorded"
+
+
+def main(words: Sequence[str]) -> int:
+    """Say what this container is and return 0, or say what is wrong and return 1."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("image")
+    for name in ("approved", "key", "identity", "issuer"):
+        parser.add_argument(f"--{name}", default="")
+    try:
+        sys.stdout.write(f"{check(parser.parse_args(words))}\n")
+    except Refused as refusal:
+        first, *rest = str(refusal).splitlines()
+        sys.stdout.write("\n".join([f"::error title=not the same image::{first}", *rest]) + "\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

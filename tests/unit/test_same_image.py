@@ -1,0 +1,113 @@
+"""The action by which jobs of other repositories see that they run in an approved image, unchanged."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import base64
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from torchstrata.matrix import ROOT
+
+SCRIPT = ROOT / ".github/actions/same-image/same_image.py"
+SPEC = importlib.util.spec_from_file_location("same_image", SCRIPT)
+same_image = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(same_image)
+
+DIGEST = "sha256:" + "a" * 64
+IMAGE = f"registry.example/team/pytorch-cuda@{DIGEST}"
+FACTS = {"labels": {"torchstrata.cell": "2.13-cpu-debian12", "torchstrata.flavour": "base", "torchstrata.lock": "0" * 64}}
+RECORD = {
+    "name": "2.13-cpu-debian12-base",
+    "digest": DIGEST,
+    "cell": "2.13-cpu-debian12",
+    "flavour": "base",
+    "inputs": {"lock": "0" * 64},
+    "wheels": [{"name": "typing-extensions", "version": "4.15.0"}],
+    "packages": [{"name": "libc6", "version": "2.36-9", "architecture": "amd64"}],
+}
+WHEELS = {"typing-extensions": "4.15.0"}
+PACKAGES = {"libc6:amd64": "2.36-9"}
+
+
+def envelope(predicate=RECORD, subject=DIGEST, kind=same_image.RECORD):
+    """Return a line of what cosign prints."""
+    statement = {"predicateType": kind, "subject": [{"digest": {"sha256": subject.removeprefix("sha256:")}}], "predicate": predicate}
+    return json.dumps({"payload": base64.b64encode(json.dumps(statement).encode()).decode()})
+
+
+def test_it_needs_nothing_but_the_standard_library():
+    """Other repositories have nothing else."""
+    tree = ast.parse(SCRIPT.read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+def test_a_container_as_recorded_has_no_differences():
+    """Names of wheels are compared in their normal form."""
+    assert same_image.compare(RECORD, FACTS, WHEELS, PACKAGES) == []
+    assert same_image.normal("Typing_Extensions") == "typing-extensions"
+
+
+@pytest.mark.parametrize(
+    ("wheels", "packages", "says"),
+    [
+        ({"typing-extensions": "4.16.0"}, PACKAGES, "wheel typing-extensions: 4.16.0, recorded 4.15.0"),
+        ({}, PACKAGES, "wheel typing-extensions: not installed, recorded 4.15.0"),
+        (WHEELS | {"evil": "1"}, PACKAGES, "wheel evil: 1, recorded as not there"),
+        (WHEELS, {"libc6:amd64": "2.36-10"}, "package libc6:amd64: 2.36-10, recorded 2.36-9"),
+        (WHEELS, {}, "package libc6:amd64: not installed, recorded 2.36-9"),
+    ],
+)
+def test_every_difference_is_named(wheels, packages, says):
+    """What was changed, removed or added."""
+    assert same_image.compare(RECORD, FACTS, wheels, packages) == [says]
+
+
+def test_another_image_is_named():
+    """By cell, flavour and lock."""
+    other = {"labels": FACTS["labels"] | {"torchstrata.flavour": "devel"}}
+    assert same_image.compare(RECORD, other, WHEELS, PACKAGES) == ["image flavour: devel, recorded base"]
+
+
+@pytest.mark.parametrize("image", ["registry.example/team/pytorch-cuda:v2.13", "pytorch-cuda", f"{IMAGE}0", ""])
+def test_a_tag_is_refused(image):
+    """It may mean something else tomorrow."""
+    with pytest.raises(same_image.Refused, match="is not a digest"):
+        same_image.digest(image)
+
+
+def test_only_approved_digests_pass(tmp_path):
+    """From a list, or from a file; without either, whatever is signed."""
+    file = tmp_path / "approved.txt"
+    file.write_text(f"# comment\n{IMAGE}\n")
+    for approved in (IMAGE, f"other\n{IMAGE}\n", str(file), ""):
+        same_image.check_approved(DIGEST, approved)
+    with pytest.raises(same_image.Refused, match="is not among the approved images"):
+        same_image.check_approved("sha256:" + "b" * 64, str(file))
+
+
+def test_the_record_is_the_one_of_the_image():
+    """An attestation about another image, or of another kind, is none."""
+    assert same_image.predicate(envelope(), DIGEST) == RECORD
+    other = "sha256:" + "b" * 64
+    for answer in (envelope(subject=other), envelope(kind="x"), envelope(RECORD | {"digest": other}), ""):
+        with pytest.raises(same_image.Refused, match="no record that is signed is about"):
+            same_image.predicate(answer, DIGEST)
+
+
+def test_somebody_must_be_trusted():
+    """Without a key and an identity nobody is."""
+    with pytest.raises(same_image.Refused, match="whose signatures count"):
+        same_image.check(argparse.Namespace(image=IMAGE, approved="", key="", identity="", issuer=""))
+
+
+def test_a_refusal_fails_the_job(capsys):
+    """With an annotation that Actions shows."""
+    assert same_image.main(["pytorch-cuda:v2.13"]) == 1
+    assert capsys.readouterr().out.startswith("::error title=not the same image::'pytorch-cuda:v2.13' is not a digest")
