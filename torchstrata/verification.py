@@ -23,7 +23,7 @@ class Expectation:
     flavour: str
     root: Path = ROOT
 
-    @property
+    @functools.cached_property
     def chain(self) -> tuple[str, ...]:
         """The flavour's parents, then itself.
 

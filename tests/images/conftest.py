@@ -64,6 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 SUBJECT = pytest.StashKey[Subject]()
+EXPECTED = pytest.StashKey[Expectation]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,15 +77,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Lister(Path(config.option.list_to)), "lister")
         return
     if hasattr(config, "workerinput"):
-        config.stash[SUBJECT] = msgspec.json.decode(config.workerinput["subject"], type=Subject)
+        _set(config, msgspec.json.decode(config.workerinput["subject"], type=Subject))
         return
     leftovers.labels()
     try:
         subject, is_alive = _machine(config) if config.option.hosts else _image(config)
     except TorchstrataError as error:
         pytest.exit(str(error), returncode=error.code)
-    config.stash[SUBJECT] = subject
+    _set(config, subject)
     config.pluginmanager.register(Recorder(config, subject, is_alive), "recorder")
+
+
+def _set(config: pytest.Config, subject: Subject) -> None:
+    config.stash[SUBJECT], config.stash[EXPECTED] = subject, subject.expected
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -121,7 +126,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Leave out the flavours that the image does not contain."""
     if SUBJECT not in config.stash:
         return None
-    others = set(matrix.load().flavours) - set(config.stash[SUBJECT].expected.chain)
+    others = set(matrix.load().flavours) - set(config.stash[EXPECTED].chain)
     return True if collection_path.parent == HERE and collection_path.name in others else None
 
 
@@ -165,7 +170,7 @@ def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def expected(request: pytest.FixtureRequest) -> Expectation:
     """What the subject must be."""
-    return request.config.stash[SUBJECT].expected
+    return request.config.stash[EXPECTED]
 
 
 @pytest.fixture(scope="session")

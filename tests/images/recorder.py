@@ -25,7 +25,8 @@ class Recorder:
 
     def __init__(self, config: pytest.Config, subject: Subject, is_alive: Callable[[], bool]) -> None:
         self.config, self.subject, self.expected, self.is_alive = config, subject, subject.expected, is_alive
-        self.started = _now()
+        self.started, self.revision = _now(), source.state(ROOT)
+        self.lists = self._lists()
         self.cases: dict[str, Case] = {}
         self.problems: tuple[str, ...] = ()
         config.stash[metadata_key].update(self._metadata())
@@ -67,18 +68,17 @@ class Recorder:
         tests = tuple(self.cases[name] for name in sorted(self.cases))
         if exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}:
             return
-        lists = self._lists()
-        self.problems = self._against(tests, lists)
+        self.problems = self._against(tests)
         if self.problems and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.config.option.results:
-            evidence.write(self._evidence(tests, lists), Path(self.config.option.results))
+            evidence.write(self._evidence(tests), Path(self.config.option.results))
 
-    def _against(self, tests: tuple[Case, ...], lists: dict[str, required.Required]) -> tuple[str, ...]:
+    def _against(self, tests: tuple[Case, ...]) -> tuple[str, ...]:
         """Return what stands against the image; a run of chosen tests says nothing about the others."""
         if self._is_restricted():
             return tuple(required.bad(tests))
-        return tuple(line for tier, wanted in lists.items() for line in required.problems(wanted, [case for case in tests if case.tier == tier]))
+        return tuple(line for tier, wanted in self.lists.items() for line in required.problems(wanted, [case for case in tests if case.tier == tier]))
 
     def pytest_terminal_summary(self, terminalreporter) -> None:
         """Name what stands against the image."""
@@ -111,10 +111,10 @@ class Recorder:
         chosen = [Path(argument.partition("::")[0]).resolve() for argument in self.config.args]
         return bool(option.keyword or option.markexpr or option.deselect or option.lf or chosen != [Path(__file__).parent] or "::" in "".join(self.config.args))
 
-    def _evidence(self, tests: tuple[Case, ...], lists: dict[str, required.Required]) -> Evidence:
+    def _evidence(self, tests: tuple[Case, ...]) -> Evidence:
         is_complete = self.subject.image is not None and not self._is_restricted()
         good = sum(case.outcome == "passed" for case in tests)
-        absent = sum(required.missing(wanted, tests) for wanted in lists.values())
+        absent = sum(required.missing(wanted, tests) for wanted in self.lists.values())
         return Evidence(
             format=evidence.FORMAT,
             image=self.subject.image,
@@ -124,11 +124,11 @@ class Recorder:
             tiers=self.tiers,
             passed=is_complete and not self.problems and bool(tests),
             complete=is_complete,
-            counts=Counts(required=sum(sum(wanted.cases.values()) for wanted in lists.values()), passed=good, failed=len(tests) - good, missing=absent),
-            required={tier: wanted.digest for tier, wanted in lists.items()},
+            counts=Counts(required=sum(sum(wanted.cases.values()) for wanted in self.lists.values()), passed=good, failed=len(tests) - good, missing=absent),
+            required={tier: wanted.digest for tier, wanted in self.lists.items()},
             problems=self.problems,
             not_run=self._not_run(),
-            revision=source.state(ROOT),
+            revision=self.revision,
             host=self.subject.host,
             gpu=self.subject.gpu,
             started=self.started,
