@@ -8,7 +8,7 @@ from typing import Final
 from invoke import Collection, Context, Task, task
 
 from torchstrata import cli
-from torchstrata.cli import NightlyOptions, ReleaseOptions
+from torchstrata.cli import MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions
 
 CELLS: Final = "cell ids or globs, with commas between them, such as 2.8-cu121 or '2.8-*,*-debian12' (default: all)"
 IMAGE: Final = "HOST[:PORT]/REPOSITORY:TAG or ...@sha256:..."
@@ -217,5 +217,65 @@ def watchdog(_: Context, registry: str | None = None, ledger: str | None = None)
     cli.watchdog(ReleaseOptions(registry=registry, ledger=ledger))
 
 
+@task(
+    name="prune",
+    help={
+        "channel": "only what this channel held (default: every channel)",
+        "keep": "sets of images of a cell that stay (default: keep: of the channel in matrix.yaml)",
+        "older-than": "days since they were replaced, before others go (default: keep_for: of the channel)",
+        "pinned": "digests that stay, with commas between them, besides pinned: in matrix.yaml",
+        "parts": "parts may go too; not while somebody pushes",
+        "yes": "do it; without, only what would go is shown",
+        "registry": REGISTRY,
+        "ledger": LEDGER,
+    },
+)
+def registry_prune(  # noqa: PLR0913, PLR0917  # flags of the command line
+    _: Context,
+    channel: str = "",
+    keep: int = -1,
+    older_than: float = -1.0,
+    pinned: str = "",
+    parts: bool = False,  # noqa: FBT001, FBT002
+    yes: bool = False,  # noqa: FBT001, FBT002
+    registry: str | None = None,
+    ledger: str | None = None,
+) -> None:
+    """Delete images that no channel keeps any more, with all that belongs to them."""
+    limits = {"keep": keep if keep >= 0 else None, "older_than": older_than if older_than >= 0 else None}
+    where = {"registry": registry, "ledger": ledger}
+    cli.prune(PruneOptions(channel=channel, **limits, pinned=tuple(_globs(pinned)), parts=parts, yes=yes, **where))
+
+
+@task(
+    positional=["cells"],
+    help={
+        "cells": "cell ids or globs, with commas between them; or a tag; or a digest",
+        "to": "HOST[/PATH] of another registry, or a directory",
+        "from": "HOST[/PATH] or a directory to copy from (default: the team's registry)",
+        "channel": "channel that holds the images (default: the last one of matrix.yaml)",
+        "build": "copy what was pushed up to this build, such as 20261124.1, whatever channels hold",
+        "key": "public key of who has signed the images, which goes into the directory (default: COSIGN_PUBLIC_KEY)",
+        "registry": REGISTRY,
+        "ledger": LEDGER,
+    },
+)
+def mirror(  # noqa: PLR0913, PLR0917  # flags of the command line
+    _: Context,
+    cells: str,
+    to: str,
+    from_: str | None = None,
+    channel: str = "",
+    build: str = "",
+    key: str | None = None,
+    registry: str | None = None,
+    ledger: str | None = None,
+) -> None:
+    """Copy images with signatures, SBOMs and all else that belongs to them to another registry or to a directory, or back."""
+    cli.mirror(cells, MirrorOptions(to=to, origin=from_, channel=channel, build=build, key=key, registry=registry, ledger=ledger))
+
+
 release = Collection("release", promote, rollback, release_log, repair, release_diff)
-namespace = Collection(release, *(each for each in tuple(vars().values()) if isinstance(each, Task) and each not in release.tasks.values()))
+registry = Collection("registry", registry_prune)
+collected = (*release.tasks.values(), *registry.tasks.values())
+namespace = Collection(release, registry, *(each for each in tuple(vars().values()) if isinstance(each, Task) and each not in collected))

@@ -100,6 +100,47 @@ class NightlyOptions:
     flavour: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PruneOptions:
+    """What may go from a registry.
+
+    :param channel: only what this channel held; all if empty.
+    :param keep: sets of images of a cell, instead of what ``matrix.yaml`` says.
+    :param older_than: days since they were replaced, instead of what ``matrix.yaml`` says.
+    :param pinned: digests that stay, besides those of ``matrix.yaml``.
+    :param parts: parts may go too.
+    """
+
+    channel: str = ""
+    keep: int | None = None
+    older_than: float | None = None
+    pinned: tuple[str, ...] = ()
+    parts: bool = False
+    yes: bool = False
+    registry: str | None = None
+    ledger: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MirrorOptions:
+    """From where to where images are copied, and which.
+
+    :param to: ``HOST[/PATH]``, or a directory.
+    :param origin: the same; the team's registry if ``None``.
+    :param channel: the last one of ``matrix.yaml`` if empty.
+    :param build: such as ``20261124.1``: what was pushed up to it, instead of what a channel holds.
+    :param key: public key by which the images are signed.
+    """
+
+    to: str
+    origin: str | None = None
+    channel: str = ""
+    build: str = ""
+    key: str | None = None
+    registry: str | None = None
+    ledger: str | None = None
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Print an error in two lines and exit with its code; never a traceback for what a person can mend."""
@@ -313,3 +354,21 @@ def watchdog(options: ReleaseOptions) -> None:
     """Fail if something is wrong with a channel."""
     with guarded():
         _night().watch(options)
+
+
+def prune(options: PruneOptions) -> None:
+    """Show what may go from the registry, or delete it."""
+    with guarded():
+        _hush()
+        from torchstrata import housekeeping  # noqa: PLC0415  # see the module's docstring
+
+        housekeeping.prune(options)
+
+
+def mirror(word: str, options: MirrorOptions) -> None:
+    """Copy images with all that belongs to them to another registry or to a directory."""
+    with guarded():
+        _hush()
+        from torchstrata import mirroring  # noqa: PLC0415  # see the module's docstring
+
+        mirroring.mirror(word, options)
