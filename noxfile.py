@@ -146,6 +146,13 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session(default=UNASKED)
+def rehearse(session: nox.Session) -> None:
+    """Run the workflows of the night and of releases on this machine, against a registry of their own: -- --cells 2.13-cpu."""
+    session.install(*DEV)
+    session.run("python", "-m", "tests.rehearsal", *session.posargs)
+
+
+@nox.session(default=UNASKED)
 def required(session: nox.Session) -> None:
     """Write the lists of the image tests that must run, for review, after adding or removing some."""
     session.install(*DEV)

@@ -48,7 +48,7 @@ def check_approved(wanted: str, approved: str) -> None:
     """
     if not approved.strip():
         return
-    file = Path(approved.split()[0])
+    file = Path(approved.split(maxsplit=1)[0])
     lines = file.read_text(encoding="utf-8") if file.is_file() else approved
     if wanted not in re.findall(r"sha256:[0-9a-f]{64}\b", lines):
         raise Refused(f"{wanted} is not among the approved images")
