@@ -1,0 +1,254 @@
+"""What may go from a registry, over a small model of one: images with days, a ledger, what belongs to them, and parts."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from torchstrata import holdings, housekeeping, matrix, pruning
+from torchstrata.cli import PruneOptions
+from torchstrata.compose import canonical, sha256
+from torchstrata.errors import MatrixError, PruneError
+from torchstrata.ledger import Author, Ledger, Move
+from torchstrata.pruning import Holdings, Manifest, Policy, Rule
+
+NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
+WHO = Author(name="Ada", email="ada@team.example")
+CELL = "2.8-cu121-debian13"
+ALL = frozenset({"nightly", "stable"})
+STRICT = {"nightly": Rule(count=1), "stable": Rule(count=1)}
+SHARED = {"sha256:shared": 1000}
+
+
+def digest(mark):
+    """Return a digest that is easy to tell from others."""
+    return sha256(mark.encode())
+
+
+def image(mark, **more):
+    """Return an image with a layer of its own of 100 bytes, and one that all images have."""
+    return Manifest(digest=digest(mark), size=10, blobs={f"sha256:layer-{mark}": 100, **SHARED}, **more)
+
+
+def tag(mark, days):
+    """Return the tag of an image that was pushed so many days ago."""
+    return f"2.8.0-cu121-debian13-base-{NOW - dt.timedelta(days=days):%Y%m%d}.1"
+
+
+def hexed(mark, ending=""):
+    """Return a tag that belongs to an image."""
+    return f"sha256-{digest(mark).removeprefix('sha256:')}{ending}"
+
+
+def repository(tags, *more, outdated=()):
+    """Return holdings: an image per mark behind the tags, and further manifests."""
+    marks = {mark: image(mark) for mark in tags.values()}
+    known = {each.digest: each for each in (*marks.values(), *more)}
+    return Holdings(tags={tag: digest(mark) for tag, mark in tags.items()}, manifests=known, outdated=frozenset(outdated))
+
+
+def ledger(*steps):
+    """Return a ledger of (channel, mark, days ago, action)."""
+    made = Ledger()
+    for channel, mark, days, *action in steps:
+        move = Move(action=(action or ["publish"])[0], channel=channel, cell=CELL, images={"base": digest(mark)}, tags={f"{channel}-base": "base"}, why="x")
+        made = made.append([move], WHO, NOW - dt.timedelta(days=days))
+    return made
+
+
+def policy(rules=None, chosen=ALL, **more):
+    """Return what decides; by default, nothing of the past is kept that need not be."""
+    return Policy(rules=STRICT if rules is None else rules, chosen=frozenset(chosen), entry="nightly", **more)
+
+
+def gone(images, book=None, rules=None, parts=None):
+    """Return the digests that would go from the images' repository."""
+    plan = pruning.plan(images, parts or Holdings(), book or Ledger(), rules or policy(), NOW)
+    return {digest for each in plan.removals if not each.shelf for digest in each.manifests}
+
+
+FOUR = {tag(mark, days): mark for mark, days in (("a", 40), ("b", 30), ("c", 20), ("d", 10))}
+HISTORY = [("nightly", "a", 40), ("nightly", "b", 30), ("nightly", "c", 20), ("nightly", "d", 10)]
+
+
+def test_present_state_and_what_a_rollback_goes_to_stay():
+    """However strict the rule is."""
+    assert gone(repository(FOUR), ledger(*HISTORY)) == {digest("a"), digest("b")}
+
+
+def test_a_rollback_skips_what_was_rolled_back():
+    """So what lies before that stays, and what was rolled back may go."""
+    book = ledger(*HISTORY, ("nightly", "b", 5, "rollback"))
+    assert gone(repository(FOUR), book) == {digest("a"), digest("d")}
+
+
+@pytest.mark.parametrize(
+    ("rule", "going"),
+    [
+        (Rule(count=3), "a"),
+        (Rule(time=dt.timedelta(days=25)), "a"),
+        (Rule(time=dt.timedelta(days=35)), ""),
+        (Rule(count=1, time=dt.timedelta(days=25)), "a"),
+        (Rule(count=9, time=dt.timedelta(days=1)), ""),
+        (Rule(), ""),
+    ],
+)
+def test_only_what_breaks_both_limits_goes(rule, going):
+    """Counted are sets of images, newest first; age counts from the moment at which a set was replaced; without limits all stays."""
+    assert gone(repository(FOUR), ledger(*HISTORY), policy({"nightly": rule})) == {digest(mark) for mark in going}
+
+
+def test_what_another_channel_needs_stays():
+    """The stable channel still holds what the nightly one has long forgotten."""
+    assert gone(repository(FOUR), ledger(*HISTORY, ("stable", "a", 9, "promote"))) == {digest("b")}
+
+
+def test_with_one_channel_chosen_nothing_goes_that_another_ever_held():
+    """Even if that other one's rule would let it go."""
+    book = ledger(
+        ("nightly", "a", 40), ("stable", "a", 39), ("nightly", "b", 30), ("nightly", "c", 20), ("nightly", "d", 10), ("stable", "c", 9), ("stable", "d", 8)
+    )
+    assert gone(repository(FOUR), book, policy(chosen={"nightly"})) == {digest("b")}
+    assert gone(repository(FOUR), book, policy(chosen={"stable"})) == set()
+
+
+def test_what_no_channel_ever_held_goes_by_the_rule_of_the_first():
+    """The newest of each name is counted; other channels have no say."""
+    assert gone(repository(FOUR), rules=policy({"nightly": Rule(count=2)})) == {digest("a"), digest("b")}
+    assert gone(repository(FOUR), rules=policy(chosen={"stable"})) == set()
+
+
+def test_images_of_the_last_day_stay():
+    """Or their numbers would be used again for other images."""
+    today = {tag("a", 0): "a", tag("b", 1): "b", tag("b", 1).replace(".1", ".2"): "c"}
+    assert gone(repository(today)) == set()
+
+
+def test_what_a_tag_names_that_moves_stays():
+    """Somebody has given it a name of their own."""
+    assert gone(repository({**FOUR, "my-paper": "a"}), ledger(*HISTORY)) == {digest("b")}
+
+
+def test_pinned_digests_stay():
+    """Whatever the rules say."""
+    assert gone(repository(FOUR), ledger(*HISTORY), policy(pinned=frozenset({digest("a")}))) == {digest("b")}
+
+
+def test_images_without_tags_stay_unless_the_ledger_knows_them():
+    """A push gives images their tags last; what channels held and is not tagged any more goes by their rules."""
+    untagged = repository({each: mark for each, mark in FOUR.items() if mark != "a"}, image("a"), image("new"))
+    assert gone(untagged, ledger(*HISTORY)) == {digest("a"), digest("b")}
+
+
+def attached(mark, subject):
+    """Return a manifest that refers to another."""
+    return Manifest(digest=digest(mark), size=10, blobs={f"sha256:layer-{mark}": 7}, subject=digest(subject))
+
+
+def test_what_belongs_to_an_image_goes_with_it_first_what_is_deepest():
+    """Signatures by cosign's tag, documents, signatures of documents, and the list of them; those of other images stay."""
+    tags = {**FOUR, hexed("a", ".sig"): "sig of a", hexed("a"): "list of a", hexed("doc of a", ".sig"): "sig of doc", hexed("d", ".sig"): "sig of d"}
+    images = repository(tags, attached("doc of a", "a"), attached("doc of d", "d"))
+    plan = pruning.plan(images, Holdings(), ledger(*HISTORY[:1], *HISTORY[2:]), policy({"nightly": Rule(count=1)}), NOW)
+    (of_a,) = [each for each in plan.removals if digest("a") in each.manifests]
+    assert of_a.manifests[-1] == digest("a")
+    assert set(of_a.manifests) == {digest(mark) for mark in ("a", "sig of a", "list of a", "doc of a", "sig of doc")}
+    assert of_a.manifests.index(digest("sig of doc")) < of_a.manifests.index(digest("doc of a"))
+    assert of_a.what == tag("a", 40)
+
+
+def test_orphans_go():
+    """What belongs to an image that is gone; and a signature of an image that is there stays."""
+    images = repository({tag("d", 10): "d", hexed("d", ".sig"): "sig of d", hexed("x", ".sig"): "sig of x", hexed("x"): "list of x"}, attached("doc of x", "x"))
+    assert gone(images, ledger(("nightly", "d", 10))) == {digest("sig of x"), digest("list of x"), digest("doc of x")}
+
+
+def test_a_digest_that_a_tag_needs_which_stays_is_spared():
+    """Two images with the same empty list of referrers: the list of the one that goes is that of the one that stays."""
+    images = repository({tag("a", 40): "a", tag("d", 10): "d", hexed("a"): "empty list", hexed("d"): "empty list"})
+    assert gone(images) == {digest("a")}
+
+
+def test_children_of_an_index_go_and_stay_with_it():
+    """Unless the ledger holds one of them by itself."""
+    parents = {"a": Manifest(digest=digest("a"), size=10, blobs={}, children=(digest("a1"), digest("a2")))}
+    images = Holdings(
+        tags={tag("a", 40): digest("a"), tag("d", 10): digest("d")},
+        manifests={each.digest: each for each in (parents["a"], image("a1"), image("a2"), image("d"))},
+    )
+    assert gone(images) == {digest("a"), digest("a1"), digest("a2")}
+    assert gone(images, ledger(("nightly", "a1", 40))) == {digest("a"), digest("a2")}
+    assert gone(images, rules=policy(pinned=frozenset({digest("a")}))) == set()
+
+
+def test_outdated_copies_of_the_ledger_go_with_their_signatures():
+    """The present one stays; it has a tag."""
+    images = repository(
+        {"ledger": "new copy", hexed("new copy", ".sig"): "new sig", hexed("old copy", ".sig"): "old sig"}, image("old copy"), outdated=[digest("old copy")]
+    )
+    assert gone(images) == {digest("old copy"), digest("old sig")}
+
+
+def test_bytes_are_those_that_nothing_else_needs():
+    """Each blob is counted once; what images that stay have is not freed, nor what parts have that stay."""
+    identity = "1" * 64
+    parts = Holdings(tags={identity: digest("p")}, manifests={digest("p"): Manifest(digest=digest("p"), size=5, blobs={"sha256:layer-a": 100})})
+    plan = pruning.plan(repository(FOUR), Holdings(), ledger(*HISTORY), policy(), NOW)
+    assert plan.freed == 2 * (10 + 100)
+    plan = pruning.plan(repository(FOUR), parts, ledger(*HISTORY), policy(needed=frozenset({identity})), NOW)
+    assert plan.freed == 10 + 10 + 100
+    everything = pruning.plan(
+        repository({tag("a", 40): "a", tag("b", 30): "b", tag("d", 10): "d"}), Holdings(), Ledger(), policy({"nightly": Rule(count=1)}), NOW
+    )
+    assert everything.freed == 2 * (10 + 100)
+
+
+def test_parts_stay_if_an_image_has_a_layer_of_them_or_a_lock_needs_them():
+    """The others go with their seals; what is not called by an identity is not ours."""
+    names = {"used": "1" * 64, "locked": "2" * 64, "old": "3" * 64, "odd": "somebodys"}
+    blobs = {"used": {"sha256:layer-d": 100}, "locked": {}, "old": {"sha256:old": 50}, "odd": {}}
+    found = [Manifest(digest=digest(mark), size=5, blobs=blobs[mark]) for mark in names]
+    parts = Holdings(
+        tags={**{name: digest(mark) for mark, name in names.items()}, hexed("old"): digest("list"), hexed("used"): digest("list of used")},
+        manifests={each.digest: each for each in (*found, attached("seal", "old"), attached("seal of used", "used"), image("list"), image("list of used"))},
+    )
+    plan = pruning.plan(repository({tag("d", 10): "d"}), parts, ledger(("nightly", "d", 10)), policy(needed=frozenset({names["locked"]})), NOW)
+    (going,) = plan.removals
+    assert (going.shelf, going.manifests[-1]) == (True, digest("old"))
+    assert set(going.manifests) == {digest("old"), digest("seal"), digest("list")}
+
+
+# What decides, and what manifests say
+
+
+def test_the_rules_are_those_of_the_matrix_unless_others_are_asked_for():
+    """Only for the channel that was asked about."""
+    table = matrix.load()
+    told = housekeeping.policy(table, PruneOptions())
+    assert told.rules["nightly"] == Rule(count=table.channels["nightly"].keep, time=table.channels["nightly"].keep_for) != Rule()
+    assert (told.chosen, told.entry) == (frozenset(table.channels), "nightly")
+    asked = housekeeping.policy(table, PruneOptions(channel="nightly", keep=2, older_than=3, pinned=(digest("a"),)))
+    assert (asked.rules["nightly"], asked.rules["stable"]) == (Rule(count=2, time=dt.timedelta(days=3)), told.rules["stable"])
+    assert (asked.chosen, asked.pinned) == ({"nightly"}, {digest("a")})
+
+
+@pytest.mark.parametrize("options", [PruneOptions(keep=0), PruneOptions(older_than=0)])
+def test_a_limit_that_leaves_nothing_is_refused(options):
+    """One set and one day stay."""
+    with pytest.raises(PruneError):
+        housekeeping.policy(matrix.load(), options)
+
+
+def test_an_unknown_channel_is_refused():
+    """With those that there are."""
+    with pytest.raises(MatrixError, match="unknown channel"):
+        housekeeping.policy(matrix.load(), PruneOptions(channel="weekly"))
+
+
+def test_a_manifest_says_what_it_needs():
+    """Images, artifacts and lists."""
+    config, layer = {"digest": "c", "size": 1}, {"digest": "l", "size": 2}
+    body = canonical({"artifactType": "x", "config": config, "layers": [layer], "subject": {"digest": "s"}})
+    assert holdings.parse("d", body) == Manifest(digest="d", size=len(body), blobs={"c": 1, "l": 2}, artifact_type="x", subject="s")
+    assert holdings.parse("d", canonical({"manifests": [{"digest": "m"}]})).children == ("m",)
