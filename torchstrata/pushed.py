@@ -6,6 +6,7 @@ What is tested is what the registry has, and a disk need hold only one flavour, 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ def _present(client: DockerClient, repository: str, digests: Mapping[str, str]) 
 @contextlib.contextmanager
 def _kept(client: DockerClient, name: str) -> Iterator[None]:
     """Let another image have a name meanwhile."""
-    kept = f"{KEPT}:{name.rpartition(':')[2]}"
+    kept = f"{KEPT}-{os.getpid()}:{name.rpartition(':')[2]}"  # others may verify at the same time
     try:
         client.images.get(name).tag(kept)
     except docker.errors.ImageNotFound:

@@ -1,0 +1,93 @@
+"""Images of a registry in the engine, as the night verifies them: there by digest, and gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tarfile
+
+import docker.errors
+import pytest
+
+from tests import registries
+from torchstrata import engine as engines
+from torchstrata import pushed
+from torchstrata.errors import EngineError
+
+LOCAL = "torchstrata-pushed-test"
+NAME = f"{LOCAL}:2.13-cpu-base"
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Return the engine; nothing of these tests stays in it."""
+    client = engines.connect().client
+    yield client
+    for each in client.images.list(name=LOCAL):
+        client.images.remove(each.id, force=True)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Run a registry."""
+    with registries.registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+def image(client, tag, content):
+    """Import an image of one file under a local tag."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        entry = tarfile.TarInfo("file")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    client.api.import_image_from_data(data.getvalue(), repository=LOCAL, tag=tag)
+    return client.images.get(f"{LOCAL}:{tag}")
+
+
+@pytest.fixture(scope="module")
+def digest(client, served):
+    """Return the digest of an image that only the registry has."""
+    made = image(client, "made", b"of the registry")
+    made.tag(f"{served.host}/{LOCAL}", "1")
+    client.images.push(f"{served.host}/{LOCAL}", tag="1")
+    client.images.remove(f"{served.host}/{LOCAL}:1")
+    client.images.remove(f"{LOCAL}:made")
+    return served.tags(LOCAL)["1"]
+
+
+def names(client):
+    """Return all names in the engine that have to do with these tests."""
+    found = [name for each in client.images.list() for name in (*each.attrs["RepoTags"], *(each.attrs["RepoDigests"] or ()))]
+    return {name for name in found if LOCAL in name or f"{pushed.KEPT}-{os.getpid()}" in name}
+
+
+def test_an_image_is_there_under_its_name_and_gone_afterwards(client, served, digest):
+    """Nothing else has its name."""
+    before = names(client)
+    with pushed._present(client, f"{served.host}/{LOCAL}", {NAME: digest}):
+        assert f"{LOCAL}@{digest}" in "".join(client.images.get(NAME).attrs["RepoDigests"])
+    assert names(client) == before
+    with pytest.raises(docker.errors.ImageNotFound):
+        client.images.get(NAME)
+
+
+@pytest.mark.parametrize("ends", [contextlib.nullcontext(), pytest.raises(KeyboardInterrupt)], ids=["well", "by Ctrl-C"])
+def test_an_image_that_had_the_name_gets_it_back(client, served, digest, ends):
+    """However the verification ends."""
+    mine = image(client, NAME.rpartition(":")[2], b"of a developer").id
+    before = names(client)
+    with ends, pushed._present(client, f"{served.host}/{LOCAL}", {NAME: digest}):
+        assert client.images.get(NAME).id != mine
+        if not isinstance(ends, contextlib.nullcontext):
+            raise KeyboardInterrupt
+    assert client.images.get(NAME).id == mine
+    assert names(client) == before
+
+
+def test_an_image_that_cannot_be_pulled_is_named(client, served):
+    """By the digest that the registry lacks."""
+    absent = "sha256:" + "0" * 64
+    with pytest.raises(EngineError, match=f"cannot pull .*{absent}"), pushed._present(client, f"{served.host}/{LOCAL}", {f"{LOCAL}:x": absent}):
+        pass
