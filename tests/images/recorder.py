@@ -29,7 +29,7 @@ class Recorder:
         self.lists = self._lists()
         self.cases: dict[str, Case] = {}
         self.problems: tuple[str, ...] = ()
-        config.stash[metadata_key].update(self._metadata())
+        config.stash[metadata_key] = self._metadata() | config.stash[metadata_key]
 
     @property
     def tiers(self) -> tuple[str, ...]:
@@ -44,6 +44,11 @@ class Recorder:
             shown |= {"Image": self.subject.image.reference, "Digest": self.subject.image.digest}
         shown |= {"Kernel": self.subject.host.kernel, "Engine": self.subject.host.engine or "none", "CPUs": str(self.subject.host.cpus)}
         return shown | {"GPU": f"{self.subject.gpu.count} x {self.subject.gpu.name}, driver {self.subject.gpu.driver}" if self.subject.gpu else "none"}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_report_title(self, report) -> None:
+        """Let the HTML report say what it is about."""
+        report.title = f"{self.expected.cell.id} {self.expected.flavour}"
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
