@@ -1,6 +1,6 @@
 """Plant faults in good images and see that the test named for each fails for the right reason, and passes without the fault.
 
-``python -m tests.mutants [WORD ...]`` tries the faults whose description or test contains one of the words, all by default;
+``python -m tests.mutants [WORD ...]`` tries the faults whose description, image or test contains one of the words, all by default;
 ``python -m tests.mutants --write`` writes the table in ``docs/faults.md``.
 """
 
@@ -105,7 +105,7 @@ def _first(said: str) -> str:
 
 def chosen(words: Sequence[str]) -> list[Fault]:
     """Return the faults that contain one of the words; all if there are none."""
-    return [fault for fault in FAULTS if not words or any(word in f"{fault.what} {fault.test}" for word in words)]
+    return [fault for fault in FAULTS if not words or any(word in f"{fault.what} {fault.image} {fault.test}" for word in words)]
 
 
 def table(verdicts: Sequence[Verdict]) -> Table:
