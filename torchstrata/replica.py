@@ -261,7 +261,7 @@ class Relay:
     def read(self, size: int) -> bytes:
         """Read on."""
         assert self._stream is not None
-        data = self._stream.read(size)
+        data = self._stream.read(size) if size else b""  # which a download takes for its end
         self.position += len(data)
         return data
 
