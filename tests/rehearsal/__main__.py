@@ -35,7 +35,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--mutants", action="store_true", help="run the job that plants faults, too, which takes long")
     options = parser.parse_args(words)
     if subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain", "-uno"], check=True, capture_output=True).stdout:
-        print("what is rehearsed is HEAD: changes that are not committed are not in it")
+        print("what is rehearsed is HEAD: changes that are not committed are not in it", flush=True)
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="torchstrata-rehearsal-") as work:
@@ -58,11 +58,12 @@ def _rehearse(work: Path, options: argparse.Namespace) -> int:
 
 
 def _program(cells: str) -> list[tuple[str, Mapping[str, str]]]:
-    """Return which workflows run with which inputs: a night, what it made released without waiting, a look at all of it, and a night with nothing to do."""
+    """Return which workflows run with which inputs: a night, what it made released at once, a night with nothing to do, and a look at all of it."""
     return [
         ("nightly.yml", {"cells": cells}),
         ("release.yml", {"action": "promote", "cells": cells, "channel": "stable", "why": "a rehearsal does not wait"}),
         ("nightly.yml", {"cells": cells}),
+        ("watchdog.yml", {}),
     ]
 
 

@@ -147,7 +147,9 @@ class Runner:
         return True
 
     def _runs(self, job: Job, step: Mapping[str, Any]) -> bool:
-        files = {name: self.work / f"{name.lower()}-{len(self.rows)}" for name in FILES}
+        folder = self.work / "files" / str(len(self.rows))
+        folder.mkdir(parents=True)
+        files = {name: folder / name for name in FILES}
         for file in files.values():
             file.touch()
         variables = job.environment | {key: job.scope.fill(value) for key, value in step.get("env", {}).items()}

@@ -200,7 +200,7 @@ def test_steps_that_are_not_known_are_refused(runner, tmp_path, step):
         runner.run(written(tmp_path, f"  a: {{steps: [{step}]}}\n"))
 
 
-@pytest.mark.parametrize("name", ["nightly.yml", "release.yml"])
+@pytest.mark.parametrize("name", ["nightly.yml", "release.yml", "watchdog.yml"])
 def test_our_workflows_are_understood(name):
     """Every key, and the order of jobs."""
     assert list(Workflow.read(ROOT / ".github/workflows" / name).jobs())
