@@ -119,6 +119,7 @@ def check(root: Path) -> str:
     subjects(root, listed, seen)
     beside = papers(root, seen)
     locks(root)
+    list(signatures(root))
     names = {each["annotations"]["org.opencontainers.image.ref.name"] for each in listed if "org.opencontainers.image.ref.name" in each.get("annotations", {})}
     return f"{len(seen)} blobs, {sum(known[each] for each in seen)} bytes, {len(names)} tags, {beside} files beside them: all have their digests"
 
