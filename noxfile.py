@@ -112,7 +112,12 @@ def lint(session: nox.Session) -> None:
         "--shell",
         "sh",
         *_files(
-            ".ci/run", "images/apt/install", "images/base/rootfs/etc/profile", "images/base/rootfs/etc/skel/.profile", "images/base/rootfs/usr/sbin/policy-rc.d"
+            ".ci/run",
+            "images/apt/install",
+            "images/base/rootfs/etc/profile",
+            "images/base/rootfs/etc/skel/.profile",
+            "images/base/rootfs/usr/sbin/policy-rc.d",
+            "torchstrata/offline/verify",
         ),
     )
     session.run("zizmor", "--offline", "--no-progress", "--persona", "pedantic", ".github")

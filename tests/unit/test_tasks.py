@@ -33,3 +33,15 @@ def test_a_promotion_takes_its_origin_as_from():
     """As the guides write it."""
     (found,) = [context for context in tasks.namespace.to_contexts() if context.name == "release.promote"]
     assert "--from" in found.flags
+
+
+def test_nothing_is_deleted_without_yes():
+    """A prune shows what would go if nobody says otherwise, and leaves parts alone."""
+    arguments = {argument.name: argument for argument in tasks.namespace["registry.prune"].get_arguments()}
+    assert (arguments["yes"].default, arguments["parts"].default) == (False, False)
+
+
+def test_a_mirror_takes_its_origin_as_from():
+    """As the guides write it."""
+    (found,) = [context for context in tasks.namespace.to_contexts() if context.name == "mirror"]
+    assert {"--from", "--to"} <= set(found.flags)
