@@ -30,7 +30,7 @@ def sweep(client: docker.DockerClient, *, own: bool = False) -> int:
     """
     swept = 0
     for thing, value in _labelled(client):
-        if _is_over(value) or (own and value == labels()[LABEL]):
+        if is_over(value) or (own and value == labels()[LABEL]):
             swept += _removed(thing)
     return swept
 
@@ -47,8 +47,8 @@ def _volume_labels(attributes: Mapping[str, Any]) -> Mapping[str, str]:
     return attributes.get("Labels") or {}
 
 
-def _is_over(value: str) -> bool:
-    """Return whether the process that the label names was of this host and has ended."""
+def is_over(value: str) -> bool:
+    """Return whether the process that a label names was of this host and has ended."""
     host, _, number = value.rpartition(":")
     if host != socket.gethostname() or not number.isdigit():
         return False

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Final
 import docker.errors
 from docker import DockerClient
 
-from torchstrata import channels, evidence, publishing
+from torchstrata import channels, evidence, leftovers, matrix, publishing
 from torchstrata import engine as engines
 from torchstrata import verify as verification
 from torchstrata.cli import VerifyOptions
@@ -35,13 +37,14 @@ def verify(releases: Releases, cell: Cell, flavours: Sequence[str]) -> None:
     :raises EngineError: the engine cannot pull it.
     :raises VerificationError: it failed; nothing is attached to that flavour, and no other one is tried.
     """
-    digests, repository = releases.pushed(cell), f"{releases.registry.host}/{releases.repository}"
+    client, digests, repository = engines.connect().client, releases.pushed(cell), f"{releases.registry.host}/{releases.repository}"
+    sweep(client)
     for flavour in flavours or tuple(releases.matrix.flavours):
         names = local(releases.matrix, cell, flavour)
         lacking = [image for image in names if image not in digests]
         if lacking:
             raise ReleaseError(f"{', '.join(lacking)} of {cell.id} is not in the registry", fix=f"push it first: nox -s push-{cell.names[0]}")
-        with _present(engines.connect().client, repository, {name: digests[image] for image, name in names.items()}):
+        with _present(client, repository, {name: digests[image] for image, name in names.items()}):
             wanted = VerifyOptions(flavour=(flavour,), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
             verification.run(cell, Path(sys.executable), wanted)
         for image in names:
@@ -54,6 +57,17 @@ def local(matrix: Matrix, cell: Cell, flavour: str) -> Mapping[str, str]:
     if cell.named and flavour == tuple(matrix.flavours)[-1]:
         names[channels.all_in_one(cell)] = f"{matrix.name}:{channels.all_in_one(cell)}"
     return names
+
+
+def sweep(client: DockerClient) -> None:
+    """Give names back that verifications which were killed have left to images under test."""
+    table = matrix.load()
+    for image in client.images.list():
+        for name in image.tags:
+            found = re.fullmatch(rf"{KEPT}-(\d+):(.+)", name)
+            if found and leftovers.is_over(f"{socket.gethostname()}:{found[1]}"):
+                image.tag(f"{table.name}:{found[2]}")
+                client.images.remove(name)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ from tests import programs, registries
 from tests.rehearsal.expressions import Refused
 from tests.rehearsal.runner import Runner
 from tests.rehearsal.workflow import Workflow
-from torchstrata import progress
+from torchstrata import engine as engines
+from torchstrata import leftovers, progress, pushed
 from torchstrata.matrix import ROOT
 
 WORKFLOWS = ROOT / ".github/workflows"
@@ -53,8 +54,21 @@ def _rehearse(work: Path, options: argparse.Namespace) -> int:
         except Refused as refusal:
             print(f"refused: {refusal}")
             good = False
+        finally:
+            _tidy(served.host)
         _show(runner)
     return 0 if good else 1
+
+
+def _tidy(host: str) -> None:
+    """Leave nothing in the engine, even after Ctrl-C in a verification."""
+    client = engines.connect().client
+    pushed.sweep(client)
+    leftovers.sweep(client)
+    for image in client.images.list():
+        for name in (*image.tags, *(image.attrs["RepoDigests"] or ())):
+            if name.startswith(f"{host}/"):
+                client.images.remove(name)
 
 
 def _program(cells: str) -> list[tuple[str, Mapping[str, str]]]:

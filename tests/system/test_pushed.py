@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import io
 import os
+import subprocess
+import sys
 import tarfile
 
 import docker.errors
@@ -12,7 +16,7 @@ import pytest
 
 from tests import registries
 from torchstrata import engine as engines
-from torchstrata import pushed
+from torchstrata import matrix, pushed
 from torchstrata.errors import EngineError
 
 LOCAL = "torchstrata-pushed-test"
@@ -84,6 +88,22 @@ def test_an_image_that_had_the_name_gets_it_back(client, served, digest, ends):
             raise KeyboardInterrupt
     assert client.images.get(NAME).id == mine
     assert names(client) == before
+
+
+def test_what_a_killed_verification_has_left_is_put_back(client, monkeypatch):
+    """By the next one: the developer's image has its name again."""
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True, text=True).stdout.strip()
+    monkeypatch.setattr(matrix, "load", functools.partial(_named, matrix.load()))
+    mine, kept = image(client, "theirs", b"of somebody"), f"{pushed.KEPT}-{ended}:2.13-cpu-devel"
+    mine.tag(kept)
+    pushed.sweep(client)
+    assert client.images.get(f"{LOCAL}:2.13-cpu-devel").id == mine.id
+    with pytest.raises(docker.errors.ImageNotFound):
+        client.images.get(kept)
+
+
+def _named(table):
+    return dataclasses.replace(table, name=LOCAL)
 
 
 def test_an_image_that_cannot_be_pulled_is_named(client, served):
