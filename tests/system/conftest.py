@@ -13,6 +13,17 @@ from tests.built import BUILDS, CPU, CUDA, DISK, Built, Disk, cell_of
 from tests.checkout import Checkout, Ended
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that makes tests of harm thorough."""
+    parser.addoption("--every", type=int, default=8, metavar="N", help="disturb every Nth request of a push (default: 8; 1 at night)")
+
+
+@pytest.fixture(scope="session")
+def every(request: pytest.FixtureRequest) -> int:
+    """Which requests are disturbed, each in a push of its own: every Nth, with another first one for each test."""
+    return int(request.config.option.every)
+
+
 @pytest.fixture(scope="session")
 def client() -> Iterator[docker.DockerClient]:
     """Connect to the engine that builds use."""

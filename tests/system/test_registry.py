@@ -375,12 +375,12 @@ def test_a_push_is_what_was_built(proxy, work, blobs, upstream, clean):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_harm_at_every_request_in_turn(proxy, work, blobs, upstream, docker_config, fault):  # noqa: PLR0913, PLR0917  # fixtures
+def test_harm_at_every_request_in_turn(proxy, work, blobs, upstream, docker_config, fault, every):  # noqa: PLR0913, PLR0917  # fixtures
     """Whatever happens to one request, no tag leads to something incomplete, the push or its rerun completes, and no more is sent than need be."""
     registries.login(docker_config, proxy.host)
     count, largest = len(proxy.seen), max(blobs.values())
     failed = 0
-    for number in range(count):
+    for number in range(FAULTS.index(fault) % every, count, every):
         path = f"{fault.replace('-', '')}{number}"
         proxy.forget()
         proxy.once(number, fault)
@@ -403,9 +403,9 @@ def _push_in_process(root, host, path):
     make(Path(root)).push(host, path)
 
 
-def test_the_client_is_killed_at_every_request_in_turn(proxy, work, blobs, upstream):
+def test_the_client_is_killed_at_every_request_in_turn(proxy, work, blobs, upstream, every):
     """The state that is left is complete as far as tags lead, and the next push sends what is missing and no more."""
-    for number in range(len(proxy.seen)):
+    for number in range(0, len(proxy.seen), every):
         path = f"killed{number}"
         proxy.forget()
         client = FORK.Process(target=_push_in_process, args=(str(work.root), proxy.host, path))
