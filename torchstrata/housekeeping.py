@@ -10,12 +10,12 @@ from typing import Final
 
 from rich.table import Table
 
-from torchstrata import channels, holdings, ledgercopy, matrix, progress, pruning, releasing
+from torchstrata import channels, holdings, ledgercopy, locks, matrix, oslocks, progress, pruning, releasing
 from torchstrata.cli import PruneOptions, ReleaseOptions
 from torchstrata.codec import Codec
 from torchstrata.errors import PruneError
 from torchstrata.ledger import Ledger
-from torchstrata.matrix import Matrix
+from torchstrata.matrix import Cell, Matrix
 from torchstrata.parts import REPOSITORY
 from torchstrata.plan import Planner
 from torchstrata.pruning import Holdings, Policy, Pruning, Removal, Rule
@@ -90,10 +90,19 @@ def plan(releases: Releases, ledger: Ledger, shelf: str | None, rules: Policy) -
 
 
 def _needed(table: Matrix) -> Iterable[str]:
-    """Yield the identities of all parts that the locks of today lead to, with either codec."""
+    """Yield the identities of all parts that the locks of today lead to, with either codec.
+
+    :raises LockError: a lock does not match its inputs, so nobody can say what it needs.
+    """
+    cells = [cell for cell in table.cells if _is_locked(table, cell)]
     for name, level in LEVELS.items():
         planner = Planner(matrix=table, store=Store.open(), codec=Codec(name=name, level=level))  # type: ignore[arg-type]
-        yield from (item.identity for item in planner.plan(table.cells, list(table.flavours)).items())
+        yield from (item.identity for item in planner.plan(cells, list(table.flavours)).items())
+
+
+def _is_locked(table: Matrix, cell: Cell) -> bool:
+    """Return whether a cell has locks; without, nothing can have been built of it."""
+    return oslocks.path(cell.os).exists() and all((matrix.ROOT / locks.path_of(cell, flavour)).exists() for flavour in table.flavours)
 
 
 def _shelf(releases: Releases) -> str:

@@ -242,9 +242,11 @@ def test_the_verb_deletes_only_when_told(environment, tmp_path):
         env = {**environment, VARIABLE: f"{served.host}/team"}
         old = manifest(registry, repository, "2.8.0-cu121-debian13-base-20250101.1", [b"old"])
         new = manifest(registry, repository, "2.8.0-cu121-debian13-base-20250102.1", [b"new"])
-        shown = subprocess.run(inv, cwd=matrix.ROOT, env=env, capture_output=True, text=True, check=False)
+        manifest(registry, "team/parts", "0" * 64, [b"a part"], b"of nothing")
+        shown = subprocess.run([*inv, "--parts"], cwd=matrix.ROOT, env=env, capture_output=True, text=True, check=False)
         assert (shown.returncode, "dry run" in shown.stdout) == (0, True), shown.stderr
         assert "2.8.0-cu121-debian13-base-20250101.1" in shown.stdout
+        assert "part 000000000000" in shown.stdout
         assert "20250102.1" not in shown.stdout
         assert {each.digest for each in holdings.scan(registry, repository).manifests.values()} == {old, new}
         done = subprocess.run([*inv, "--yes"], cwd=matrix.ROOT, env=env, capture_output=True, text=True, check=False)
