@@ -22,6 +22,7 @@ from tests.rehearsal.runner import Runner
 from tests.rehearsal.workflow import Workflow
 from torchstrata import engine as engines
 from torchstrata import leftovers, progress, pushed
+from torchstrata.errors import INTERRUPTED
 from torchstrata.matrix import ROOT
 
 WORKFLOWS = ROOT / ".github/workflows"
@@ -102,4 +103,7 @@ def _show(runner: Runner) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections import deque
@@ -24,11 +25,13 @@ from typing import Any
 from tests.rehearsal import workflow as workflows
 from tests.rehearsal.expressions import Refused, Scope
 from tests.rehearsal.workflow import Workflow
-from torchstrata import process
 
 BRANCH = "main"
 SHOWN = 30
 """Lines of a failed step that are shown."""
+
+PATIENCE = 60
+"""Seconds that an interrupted step has to end."""
 
 FILES = ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ENV", "GITHUB_PATH")
 UNSUPPORTED = ("GITHUB_ENV", "GITHUB_PATH")
@@ -157,7 +160,7 @@ class Runner:
         environment = {**self.environment, **variables, **{name: str(file) for name, file in files.items()}, **places}
         tail: deque[str] = deque(maxlen=SHOWN)
         print(f"-- {job.name}: {step['run'].strip()}", flush=True)
-        status = process.follow("bash", "-e", "-c", job.scope.fill(step["run"]), cwd=job.workspace, env=environment, on_line=tail.append)
+        status = _follow(job.scope.fill(step["run"]), job.workspace, {**os.environ, **environment}, tail)
         if status:
             print("\n".join(f"   {line}" for line in tail), f"\n   status {status}", flush=True)
         job.steps[step.get("id", "")] = {"outputs": _outputs(files["GITHUB_OUTPUT"])}
@@ -166,6 +169,29 @@ class Runner:
         if used:
             raise Refused(f"{step['run']!r} writes to {', '.join(used)}, which the rehearsal does not read")
         return status == 0
+
+
+def _follow(script: str, workspace: Path, environment: Mapping[str, str], tail: deque[str]) -> int:
+    """Run a step as the runner does, and return its status; if somebody interrupts the rehearsal, interrupt it, so that it tidies up too."""
+    command = ["bash", "-e", "-c", script]
+    with subprocess.Popen(
+        command, cwd=workspace, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            tail.extend(line.rstrip("\n") for line in process.stdout)
+            return process.wait()
+        except BaseException:
+            _interrupt(process)
+            raise
+
+
+def _interrupt(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _outputs(file: Path) -> dict[str, str]:
