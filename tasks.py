@@ -8,7 +8,7 @@ from typing import Final
 from invoke import Collection, Context, Task, task
 
 from torchstrata import cli
-from torchstrata.cli import MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions
+from torchstrata.options import MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions
 
 CELLS: Final = "cell ids or globs, with commas between them, such as 2.8-cu121 or '2.8-*,*-debian12' (default: all)"
 IMAGE: Final = "HOST[:PORT]/REPOSITORY:TAG or ...@sha256:..."

@@ -11,11 +11,11 @@ from typing import Final
 from rich.table import Table
 
 from torchstrata import channels, holdings, ledgercopy, locks, matrix, oslocks, progress, pruning, releasing
-from torchstrata.cli import PruneOptions, ReleaseOptions
 from torchstrata.codec import Codec
 from torchstrata.errors import PruneError
 from torchstrata.ledger import Ledger
 from torchstrata.matrix import Cell, Matrix
+from torchstrata.options import PruneOptions, ReleaseOptions
 from torchstrata.parts import REPOSITORY
 from torchstrata.plan import Planner
 from torchstrata.pruning import Holdings, Policy, Pruning, Removal, Rule

@@ -12,12 +12,12 @@ from typing import Final
 
 from torchstrata import channels, handover, matrix, progress, remote, replica, signing
 from torchstrata.channels import Build
-from torchstrata.cli import MirrorOptions
 from torchstrata.directory import Directory
 from torchstrata.errors import MatrixError, MirrorError
 from torchstrata.ledger import Ledger
 from torchstrata.ledgerbranch import Branch
 from torchstrata.matrix import ROOT, Cell, Matrix
+from torchstrata.options import MirrorOptions
 from torchstrata.pruning import build_of
 from torchstrata.reference import DIGEST, TAG, Place
 from torchstrata.registry import Registry

@@ -14,7 +14,6 @@ from typing import Final
 
 from torchstrata import actions, channels, evidence, ledgerbranch, matrix, nightly, osparts, process, progress, pushed, verbs, watchdog
 from torchstrata import verify as verification
-from torchstrata.cli import BuildOptions, NightlyOptions, ReleaseOptions, VerifyOptions
 from torchstrata.codec import Codec
 from torchstrata.errors import LedgerConflictError, NightlyError, TorchstrataError, WatchdogError
 from torchstrata.ledger import Author, Ledger
@@ -22,6 +21,7 @@ from torchstrata.ledgerbranch import Branch
 from torchstrata.matrix import ROOT, Cell
 from torchstrata.mirrors import News
 from torchstrata.nightly import Look, Report, Work
+from torchstrata.options import BuildOptions, NightlyOptions, ReleaseOptions, VerifyOptions
 from torchstrata.release import Grounds, Origin, Releases, utc
 from torchstrata.releasing import opened
 from torchstrata.store import Store
@@ -85,7 +85,7 @@ class Night:
     sends: bool = False
 
     def run(self, step: str = "all") -> None:
-        """Do all that there is to do, or one step of it, of which :class:`torchstrata.cli.NightlyOptions` tells.
+        """Do all that there is to do, or one step of it, of which :class:`torchstrata.options.NightlyOptions` tells.
 
         :raises NightlyError: something could not be done; all else is.
         """

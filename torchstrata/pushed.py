@@ -20,9 +20,9 @@ from docker import DockerClient
 from torchstrata import channels, evidence, leftovers, matrix, publishing
 from torchstrata import engine as engines
 from torchstrata import verify as verification
-from torchstrata.cli import VerifyOptions
 from torchstrata.errors import EngineError, ReleaseError
 from torchstrata.matrix import Cell, Matrix
+from torchstrata.options import VerifyOptions
 from torchstrata.release import Releases
 
 KEPT: Final = "torchstrata-kept"

@@ -12,13 +12,13 @@ from rich.table import Table
 
 from torchstrata import difference, ledgerbranch, matrix, progress, record, remote, signing
 from torchstrata import ledger as ledgers
-from torchstrata.cli import ReleaseOptions
 from torchstrata.documents import Published
 from torchstrata.errors import AbsentError, ReleaseError
 from torchstrata.guard import Cosign
 from torchstrata.ledger import Entry
 from torchstrata.ledgerbranch import Branch
 from torchstrata.matrix import ROOT
+from torchstrata.options import ReleaseOptions
 from torchstrata.record import Record
 from torchstrata.reference import Reference
 from torchstrata.registry import Registry

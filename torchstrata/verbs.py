@@ -17,10 +17,10 @@ from torchstrata import engine as engines
 from torchstrata import plan as plans
 from torchstrata import verify as verification
 from torchstrata.build import Builder, Composed
-from torchstrata.cli import BuildOptions, VerifyOptions
 from torchstrata.codec import Codec
 from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.matrix import Cell, Matrix
+from torchstrata.options import BuildOptions, VerifyOptions
 from torchstrata.plan import ImagePlan, Plan, Planner
 from torchstrata.progress import Reporter
 from torchstrata.push import nothing

@@ -17,11 +17,11 @@ from rich.table import Table
 
 from torchstrata import engine as engines
 from torchstrata import evidence, leftovers, matrix, process, progress, subject
-from torchstrata.cli import VerifyOptions
 from torchstrata.engine import Engine
 from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
 from torchstrata.evidence import Evidence
 from torchstrata.matrix import ROOT, Cell
+from torchstrata.options import VerifyOptions
 from torchstrata.subject import Claim
 
 TESTS: Final = "tests/images"

@@ -16,10 +16,10 @@ from tests import programs, registries
 from tests.registries import Served
 from tests.system import test_release as days
 from torchstrata import holdings, housekeeping, matrix, signing
-from torchstrata.cli import PruneOptions
 from torchstrata.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.errors import LedgerError, PruneError
 from torchstrata.ledger import Ledger
+from torchstrata.options import PruneOptions
 from torchstrata.registry import Attachment, Registry, fallback_tag
 from torchstrata.remote import VARIABLE
 from torchstrata.upload import Source

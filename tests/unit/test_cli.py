@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from torchstrata import cli, errors, matrix, verbs
+from torchstrata.options import BuildOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,12 +67,12 @@ def build_options(monkeypatch, *words):
 def test_words_become_options(monkeypatch):
     """Flavours can be given more than once; paths and numbers have their types."""
     words = ("--flavour", "base", "--flavour", "jupyter", "--locked", "--to", "out", "--codec", "gzip", "--level", "9")
-    assert build_options(monkeypatch, *words) == cli.BuildOptions(flavour=("base", "jupyter"), locked=True, to=Path("out"), codec="gzip", level=9)
+    assert build_options(monkeypatch, *words) == BuildOptions(flavour=("base", "jupyter"), locked=True, to=Path("out"), codec="gzip", level=9)
 
 
 def test_without_words_everything_is_built(monkeypatch):
     """The defaults: all flavours, into the engine, zstd."""
-    assert build_options(monkeypatch) == cli.BuildOptions(flavour=(), locked=False, to=None, codec="zstd", level=None)
+    assert build_options(monkeypatch) == BuildOptions(flavour=(), locked=False, to=None, codec="zstd", level=None)
 
 
 def test_pushing_is_building_without_an_engine(monkeypatch):

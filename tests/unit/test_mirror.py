@@ -11,12 +11,12 @@ import subprocess
 import pytest
 
 from torchstrata import handover, mirroring, replica
-from torchstrata.cli import MirrorOptions
 from torchstrata.client import Manifest
 from torchstrata.compose import MANIFEST, canonical, sha256
 from torchstrata.directory import Directory
 from torchstrata.errors import AbsentError, IntegrityError, MirrorError
 from torchstrata.offline import verify
+from torchstrata.options import MirrorOptions
 from torchstrata.registry import TITLE, Attachment, Referrer
 from torchstrata.replica import Relay
 from torchstrata.signing import BUNDLE

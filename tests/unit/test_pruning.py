@@ -7,10 +7,10 @@ import datetime as dt
 import pytest
 
 from torchstrata import holdings, housekeeping, matrix, pruning
-from torchstrata.cli import PruneOptions
 from torchstrata.compose import canonical, sha256
 from torchstrata.errors import MatrixError, PruneError
 from torchstrata.ledger import Author, Ledger, Move
+from torchstrata.options import PruneOptions
 from torchstrata.pruning import Holdings, Manifest, Policy, Rule
 
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import threading
-import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
