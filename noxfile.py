@@ -133,7 +133,7 @@ def lint(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """Run the tests that need neither an engine nor a network."""
     session.install(*DEV)
-    session.run("pytest", "tests/unit", *session.posargs)
+    session.run("pytest", "tests/unit", "--numprocesses=2", *session.posargs)
 
 
 @nox.session(default=UNASKED)

@@ -14,11 +14,11 @@ if sys.argv[1] == "bounded" and not memory.bound():
     sys.exit("this C library takes no settings")
 
 def churn():
-    for size in range(1, 40):
-        kept = [bytearray(size << 16) for _ in range(20)]
+    for size in range(1, 12):
+        kept = [bytearray(size << 17) for _ in range(4)]
         del kept
 
-threads = [threading.Thread(target=churn) for _ in range(24)]
+threads = [threading.Thread(target=churn) for _ in range(12)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")))
