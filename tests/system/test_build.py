@@ -126,7 +126,7 @@ def test_labels_say_what_the_lock_says(built: Built) -> None:
     revision = labels["org.opencontainers.image.revision"]
     assert labels == runtime.labels(built.cell, built.flavour, built.lock, revision)
     document = json.loads(built.run("cat", f"/{runtime.ETC}/image.json"))
-    assert document == {"labels": labels, "packages": built.versions}
+    assert document == {"labels": labels, "packages": built.versions, "alternatives": runtime.alternatives(MATRIX, built.cell)}
 
 
 def test_labels_carry_the_asked_cuda_and_torchs_own(cuda_base: Built) -> None:
