@@ -154,8 +154,8 @@ def test_origin_is_checked(box, client):
     assert status(client, f"http://{box.address}:8888/lab?token={TOKEN}", "-c", "/tmp/cookies") == "200"
     cookie = ["-b", "/tmp/cookies"]
     url = f"http://{box.address}:8888{path}"
-    foreign = status(client, url, *upgrade, *cookie, "-H", "Origin: http://evil.example", "-m", "3")
-    own = status(client, url, *upgrade, *cookie, "-H", f"Origin: http://{box.address}:8888", "-m", "3")
+    foreign = status(client, url, *upgrade, *cookie, "-H", "Origin: http://evil.example", "-m", "30")
+    own = status(client, url, *upgrade, *cookie, "-H", f"Origin: http://{box.address}:8888", "-m", "10")
     assert (foreign, own) == ("403", "101")
 
 
