@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 
@@ -16,6 +17,11 @@ from tests.checkout import Checkout, Ended
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that makes tests of harm thorough."""
     parser.addoption("--every", type=int, default=8, metavar="N", help="disturb every Nth request of a push (default: 8; 1 at night)")
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C though a shell's background job, such as CI may be, ignores it and hands that down to what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

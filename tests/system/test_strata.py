@@ -139,7 +139,8 @@ def test_two_builds_at_once_make_a_part_once(store, big):
     processes = [start(store, big) for _ in range(2)]
     outputs = [process.communicate(timeout=60)[0].split() for process in processes]
     assert outputs[0][0] == outputs[1][0]
-    assert len(list((store.root / "blobs" / "sha256").iterdir())) == 1
+    part = store.find(stratum(big).identity(CODEC))
+    assert {f"sha256:{path.name}" for path in (store.root / "blobs" / "sha256").iterdir()} == {part.layers[0].digest, *part.extras.values()}
 
 
 @pytest.mark.parametrize("content", ["zeros", "noise"])
