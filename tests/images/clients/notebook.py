@@ -30,14 +30,17 @@ async def kernel(url, token, code):
     socket = await opened(url, token, f"api/kernels/{found['id']}/channels")
     request = message(code)
     await socket.write_message(json.dumps(request))
-    while True:
+    reply, idle = None, False
+    while reply is None or not idle:  # reply and output come on channels of their own: either may be first
         answer = json.loads(await asyncio.wait_for(socket.read_message(), 60))
         if answer["parent_header"].get("msg_id") != request["header"]["msg_id"]:
             continue
         if answer["msg_type"] == "stream":
             print(answer["content"]["text"], end="", flush=True)
         if answer["msg_type"] == "execute_reply":
-            return 0 if answer["content"]["status"] == "ok" else print(answer["content"]) or 1
+            reply = answer["content"]
+        idle = idle or (answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle")
+    return 0 if reply["status"] == "ok" else print(reply) or 1
 
 
 async def terminal(url, token, code):
