@@ -179,13 +179,23 @@ def _order(flavours: Mapping[str, schema.Flavour]) -> tuple[str, ...]:
 
 def _lineage(name: str, flavours: Mapping[str, schema.Flavour]) -> tuple[str, ...]:
     """Return ``name``, its parent, that one's parent and so on."""
+    return _ancestry(name, {known: flavour.parent for known, flavour in flavours.items()}, "flavour", "parent", "parent")
+
+
+def _ancestry(name: str, above: Mapping[str, str | None], kind: str, relation: str, key: str) -> tuple[str, ...]:
+    """Return ``name``, what is above it, and so on; refuse what is unknown and what goes round.
+
+    :param kind: what the names are.
+    :param relation: what the one above is called.
+    :param key: what it is called in ``matrix.yaml``.
+    """
     line = [name]
-    while (parent := flavours[line[-1]].parent) is not None:
-        if parent not in flavours:
-            raise MatrixError(f"flavour {line[-1]}: unknown parent {parent}", fix=f"use one of {', '.join(flavours)}")
-        if parent in line:
-            raise MatrixError(f"flavours {' <- '.join([*line, parent])} go round in a circle", fix="let one of them have no parent")
-        line.append(parent)
+    while (upper := above[line[-1]]) is not None:
+        if upper not in above:
+            raise MatrixError(f"{kind} {line[-1]}: unknown {relation} {upper}", fix=f"use one of {', '.join(above)}")
+        if upper in line:
+            raise MatrixError(f"{kind}s {' <- '.join([*line, upper])} go round in a circle", fix=f"let one of them have no {key}")
+        line.append(upper)
     return tuple(line)
 
 
@@ -203,7 +213,7 @@ def _check_channels(channels: Mapping[str, schema.Channel]) -> None:
     if channels and len(entries) != 1:
         raise MatrixError(f"{' and '.join(entries) or 'no channel'} may take new images", fix="leave `from` out of exactly one channel")
     for name, channel in channels.items():
-        _check_source(name, channels)
+        _ancestry(name, {known: each.source for known, each in channels.items()}, "channel", "channel", "from")
         if (channel.soak is None) != (channel.source is None):
             raise MatrixError(f"channel {name} needs both from and soak, or neither", fix='write from: nightly, soak: "24 h"')
         for template in channel.tags:
@@ -211,16 +221,6 @@ def _check_channels(channels: Mapping[str, schema.Channel]) -> None:
     for template, count in Counter(template for channel in channels.values() for template in channel.tags).items():
         if count > 1:
             raise MatrixError(f"tag {template} is there {count} times", fix="let one channel move it")
-
-
-def _check_source(name: str, channels: Mapping[str, schema.Channel]) -> None:
-    line = [name]
-    while (source := channels[line[-1]].source) is not None:
-        if source not in channels:
-            raise MatrixError(f"channel {line[-1]}: unknown channel {source}", fix=f"use one of {', '.join(channels)}")
-        if source in line:
-            raise MatrixError(f"channels {' <- '.join([*line, source])} go round in a circle", fix="let one of them have no from")
-        line.append(source)
 
 
 def _check_template(channel: str, template: str) -> None:
