@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from torchstrata import bootstrap
+import pytest
+
+from torchstrata import bootstrap, signing
 
 SUITE: Final = "trixie"
 """Older releases have none of them; these run on Debian 12 as well."""
@@ -51,3 +55,19 @@ def _unpack(name: str, work: Path) -> None:
         subprocess.run(["apt-get", *options, *command], cwd=work, check=True, capture_output=True)
     (package,) = work.glob("*.deb")
     subprocess.run(["dpkg-deb", "-x", package, work / "unpacked"], check=True)
+
+
+@contextlib.contextmanager
+def alone(directories: pytest.TempPathFactory, password: str) -> Iterator[pytest.MonkeyPatch]:
+    """Let this process find cosign and oras, with a home of its own and nobody to sign as.
+
+    :param password: of the keys that cosign makes.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", os.pathsep.join([*(str(directory(name)) for name in ("cosign", "oras")), os.environ["PATH"]]))
+        patch.setenv("DOCKER_CONFIG", str(directories.mktemp("docker")))
+        patch.setenv("HOME", str(directories.mktemp("home")))
+        patch.setenv("COSIGN_PASSWORD", password)
+        for name in (signing.KEY, signing.PUBLIC_KEY, "GITHUB_REPOSITORY", "GITHUB_ACTIONS", *signing.AMBIENT):
+            patch.delenv(name, raising=False)
+        yield patch

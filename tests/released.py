@@ -83,13 +83,13 @@ def record_of(composed: Composed, store: Store) -> Record:
     return record.of(making.gather(composed, store, CODEC, ROOT))
 
 
-def result(digest: str, *, passed: bool = True) -> bytes:
+def result(digest: str, *, passed: bool = True, flavour: str = "base") -> bytes:
     """Return what a verification of the image with ``digest`` would have written."""
     evidence = Evidence(
         format=1,
         image=Image(reference="x", digest=digest, manifest=digest, config=None),
         cell=CELL.id,
-        flavour="base",
+        flavour=flavour,
         tiers=("free",),
         passed=passed,
         complete=True,

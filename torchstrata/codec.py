@@ -9,12 +9,13 @@ gzip is zlib's deflate between a header and a trailer written here: no time, no 
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, Final, Literal, Protocol, cast, get_args
+from typing import IO, Any, Final, Literal, Protocol, cast, get_args
 
 import zstandard
 from isal import igzip
@@ -48,6 +49,21 @@ class Readable(Protocol):
 
     def read(self, size: int = -1, /) -> bytes:
         """Read up to ``size`` bytes."""
+
+
+class Stream(io.RawIOBase):
+    """A binary stream that only has to say how ``read`` works."""
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer; return the number of bytes."""
+        view = memoryview(buffer)
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
 
 class Compressor(Protocol):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import Any
 
 import requests
 import urllib3.exceptions
 
 from torchstrata.authorization import Scopes
-from torchstrata.codec import CHUNK
+from torchstrata.codec import CHUNK, Stream
 from torchstrata.errors import IntegrityError
 from torchstrata.transport import Transport, Unanswered
 
 
-class Download(io.RawIOBase):
+class Download(Stream):
     """A stream of the blob's bytes; its end is reached only if they have their digest. Close it."""
 
     def __init__(self, transport: Transport, repository: str, digest: str, scopes: Scopes, on_bytes: Callable[[int], object]) -> None:
@@ -25,17 +23,6 @@ class Download(io.RawIOBase):
         self._transport, self._repository, self._digest, self._scopes, self._on_bytes = transport, repository, digest, scopes, on_bytes
         self._hash, self._offset, self._failures = hashlib.sha256(), 0, 0
         self._answer: requests.Response | None = None
-
-    def readable(self) -> bool:
-        """Return that it can be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read into ``buffer``, and return the number of bytes."""
-        view = memoryview(buffer)
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
 
     def read(self, size: int = -1, /) -> bytes:
         """Read up to ``size`` bytes.

@@ -32,14 +32,14 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import msgspec
 import platformdirs
 from filelock import FileLock, Timeout
 
 from torchstrata import codec as codecs
-from torchstrata.codec import CHUNK, Codec, Readable
+from torchstrata.codec import CHUNK, Codec, Readable, Stream
 from torchstrata.errors import DiskFullError, IntegrityError, StoreError
 from torchstrata.layers import PLATFORM, Entry, Layer
 from torchstrata.tarball import LayerWriter, entries
@@ -451,7 +451,7 @@ class _Sink:
         self.path.unlink(missing_ok=True)
 
 
-class HashingReader(io.RawIOBase):
+class HashingReader(Stream):
     """A stream that hashes and counts what is read from another, and hands it on."""
 
     def __init__(self, stream: Readable, copy: Callable[[bytes], None] = lambda _: None) -> None:
@@ -472,17 +472,6 @@ class HashingReader(io.RawIOBase):
         self.size += len(data)
         self._copy(data)
         return data
-
-    def readable(self) -> bool:
-        """Tell that it can be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read into a buffer."""
-        view = memoryview(buffer)
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
 
     def drain(self) -> None:
         """Read to the end."""

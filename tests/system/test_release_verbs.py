@@ -10,15 +10,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from tests import programs, registries
+from tests import programs, registries, released
 from torchstrata import channels, documents, matrix, record, runtime, signing
 from torchstrata.channels import Build
 from torchstrata.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.documents import Published
-from torchstrata.evidence import Counts, Evidence, Host, Image
 from torchstrata.ledger import FILE, Ledger
 from torchstrata.record import Inputs, Package, Record, RecordedLayer, Source, System
 from torchstrata.registry import Registry
@@ -35,13 +33,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 @pytest.fixture(scope="module", autouse=True)
 def environment(tmp_path_factory):
     """Let programs find cosign, and this process's settings be those of the test alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", os.pathsep.join([*(str(programs.directory(name)) for name in ("cosign", "oras")), os.environ["PATH"]]))
-        patch.setenv("DOCKER_CONFIG", str(tmp_path_factory.mktemp("docker")))
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setenv("COSIGN_PASSWORD", "")
-        for name in (signing.KEY, signing.PUBLIC_KEY, "GITHUB_REPOSITORY", "GITHUB_ACTIONS", *signing.AMBIENT):
-            patch.delenv(name, raising=False)
+    with programs.alone(tmp_path_factory, "") as patch:
         yield patch
 
 
@@ -125,38 +117,13 @@ def image(registry, name, mark):
     )
 
 
-def result(digest, flavour):
-    """Return what a verification that passed would have written."""
-    return msgspec.json.encode(
-        Evidence(
-            format=1,
-            image=Image(reference="x", digest=digest, manifest=digest, config=None),
-            cell=CELL.id,
-            flavour=flavour,
-            tiers=("free",),
-            passed=True,
-            complete=True,
-            counts=Counts(required=1, passed=1, failed=0, missing=0),
-            required={"free": "0" * 64},
-            problems=(),
-            not_run=(),
-            revision="0" * 40,
-            host=Host(kernel="6.1", engine="26.1.5", cpus=2),
-            gpu=None,
-            started="2026-11-24T00:00:00Z",
-            finished="2026-11-24T00:01:00Z",
-            tests=(),
-        )
-    )
-
-
 def push(team, mark, untested=()):
     """Push all images of the cell, signed, with all that is attached to images; return their records by name."""
     signer, made = Signer.find(str(team.key)), {}
     with Registry(team.host) as registry:
         for name in channels.images(MATRIX, CELL):
             body, made[name] = image(registry, name, mark)
-            tested = None if name in untested else result(sha256(body), made[name].flavour)
+            tested = None if name in untested else released.result(sha256(body), flavour=made[name].flavour)
             published = Published(registry=registry, repository=REPOSITORY, name=made[name].name, manifest=body)
             documents.attach(published, documents.of(made[name], {}, tested), signer)
     return made
@@ -170,7 +137,7 @@ def story(team):
     with Registry(team.host) as registry:
         body = registry.manifest(REPOSITORY, first["jupyter"].digest).body
         published = Published(registry=registry, repository=REPOSITORY, name="jupyter", manifest=body)
-        documents.attach(published, (documents.result(result(first["jupyter"].digest, "jupyter")),), Signer.find(str(team.key)))
+        documents.attach(published, (documents.result(released.result(first["jupyter"].digest, flavour="jupyter")),), Signer.find(str(team.key)))
     said["dry run"] = team.promote("nightly")
     said["tag after the dry run"] = team.tag("nightly-2.13-cpu-devel")
     said["nightly"] = team.promote("nightly", "--yes")

@@ -35,13 +35,7 @@ TAG = "x-20261124.1"
 @pytest.fixture(scope="module", autouse=True)
 def environment(tmp_path_factory):
     """Let programs find cosign, and this process's settings be those of the test alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", os.pathsep.join([*(str(programs.directory(name)) for name in ("cosign", "oras")), os.environ["PATH"]]))
-        patch.setenv("DOCKER_CONFIG", str(tmp_path_factory.mktemp("docker")))
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setenv("COSIGN_PASSWORD", "correct horse")
-        for name in (signing.KEY, signing.PUBLIC_KEY, "GITHUB_REPOSITORY", *signing.AMBIENT):
-            patch.delenv(name, raising=False)
+    with programs.alone(tmp_path_factory, "correct horse") as patch:
         yield patch
 
 
