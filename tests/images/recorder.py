@@ -114,7 +114,7 @@ class Recorder:
         """Return whether some tests were left out on purpose."""
         option = self.config.option
         chosen = [Path(argument.partition("::")[0]).resolve() for argument in self.config.args]
-        return bool(option.keyword or option.markexpr or option.deselect or option.lf or chosen != [Path(__file__).parent] or "::" in "".join(self.config.args))
+        return bool(option.keyword or option.markexpr or option.deselect or getattr(option, "lf", False) or chosen != [Path(__file__).parent] or "::" in "".join(self.config.args))
 
     def _evidence(self, tests: tuple[Case, ...]) -> Evidence:
         is_complete = self.subject.image is not None and not self._is_restricted()

@@ -60,6 +60,15 @@ def test_hooks(start, tmp_path, target):
         assert len([line for line in box.errors.splitlines() if said in line]) == 1, said
 
 
+@pytest.mark.parametrize("user", ["1000:0", "0:0"])
+def test_stop_at_the_very_start(start, user):
+    """SIGTERM that comes before the entrypoint has begun is kept and ends the container, also across the drop of root."""
+    for _ in range(3):
+        box = start("sleep", "infinity", user=user)
+        box.container.kill("SIGTERM")
+        assert box.ended() == 143
+
+
 @pytest.mark.serial
 def test_stop_during_a_hook(start, tmp_path):
     """A container that is stopped while a hook hangs ends before the engine would kill it."""

@@ -14,12 +14,39 @@ def box(start):
 
 
 @pytest.mark.vision
-def test_resnet50(box):
+def test_resnet50(start):
     """ResNet-50 classifies four images; without a network one line says that the weights are left out."""
-    done = box.run("python", f"{EXAMPLES}/resnet50_inference.py")
+    done = start("sleep", "infinity", network_mode="none").run("python", f"{EXAMPLES}/resnet50_inference.py")
     assert done.status == 0, done.err
     assert "(4, 3, 224, 224)" in done.out
+    assert done.out.count("pretrained weights left out") == 1
     assert done.out.count("image ") == 4
+
+
+PRETRAINED = """
+import torch, torchvision
+from pathlib import Path
+weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+network = torchvision.models.resnet50(weights=None)
+torch.nn.init.constant_(network.fc.bias, -100)
+network.fc.bias.data[283] = 100
+place = Path(torch.hub.get_dir(), "checkpoints")
+place.mkdir(parents=True)
+torch.save(network.state_dict(), place / weights.url.rsplit("/", 1)[1])
+print(weights.meta["categories"][283])
+"""
+"""Puts weights that know one answer where torch.hub keeps what it has downloaded."""
+
+
+@pytest.mark.vision
+def test_resnet50_uses_pretrained_weights(start):
+    """Weights that can be had decide the answer, and nothing says that they are left out."""
+    box = start("sleep", "infinity", network_mode="none")
+    answer = box.run("python", "-c", PRETRAINED).out.strip()
+    done = box.run("python", f"{EXAMPLES}/resnet50_inference.py")
+    assert done.status == 0, done.err
+    assert done.out.count(f": {answer} (100.0%)") == 4
+    assert "left out" not in done.out
 
 
 def test_ddp_trains_and_resumes(box):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from container import mounts, notices, users
+from container import endings, mounts, notices, users
 
 WORKSPACE: Final = Path("/workspace")
 ENTRYPOINT: Final = "/usr/local/bin/torchstrata-entrypoint"
@@ -47,6 +47,7 @@ def adopt(arguments: list[str]) -> int:
     _give(users.HOME, owner)
     _give_terminals(owner)
     command = [SETPRIV, f"--reuid={owner.uid}", f"--regid={owner.gid}", "--groups=0", "--inh-caps=-all", "--", ENTRYPOINT, *arguments]
+    endings.defer()
     return os.execve(SETPRIV, command, _environment(os.environ))  # noqa: S606
 
 

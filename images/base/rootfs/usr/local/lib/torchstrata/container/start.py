@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-from container import adoption, authorities, environment, hooks, limits, notices, preflight, state, users, workspace
+from container import adoption, authorities, endings, environment, hooks, limits, notices, preflight, state, users, workspace
 
 INIT: Final = "/usr/bin/tini"
 MAIN: Final = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
 
     :return: only where the start is refused: the exit status.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as PID 1 we would not get it otherwise
+    endings.heed()
     if os.getuid() == 0:
         refused = adoption.adopt(arguments)
         if refused:
@@ -85,6 +85,7 @@ def _become(command: list[str], variables: dict[str, str], *, private: bool) -> 
     """Become the init, whose environment is the container's, and let it start the command."""
     if private:
         state.write(state.INIT, str(os.getpid()), mode=0o644)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    os.execve(INIT, [INIT, "-s", "-g", "--", *command], variables)  # noqa: S606
+    endings.defer()
+    os.execve(INIT, [INIT, "-s", "-g", "--", *endings.UNBLOCK, *command], variables)  # noqa: S606
