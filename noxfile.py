@@ -35,7 +35,8 @@ import nox
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))
 
-from torchstrata import cli, matrix  # noqa: E402  # after the path, so that plain `nox` finds the checkout
+from torchstrata import cli  # noqa: E402  # after the path, so that plain `nox` finds the checkout
+from torchstrata.cells import matrix  # noqa: E402  # after the path, so that plain `nox` finds the checkout
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_external_run = True
@@ -117,7 +118,7 @@ def lint(session: nox.Session) -> None:
             "images/base/rootfs/etc/profile",
             "images/base/rootfs/etc/skel/.profile",
             "images/base/rootfs/usr/sbin/policy-rc.d",
-            "torchstrata/offline/verify",
+            "torchstrata/distribution/offline/verify",
         ),
     )
     session.run("zizmor", "--offline", "--no-progress", "--persona", "pedantic", ".github")

@@ -22,10 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from torchstrata import locks, matrix, osimage, oslocks, osparts  # noqa: E402  # after the path
-from torchstrata.codec import Codec  # noqa: E402
-from torchstrata.contexts import apt_config  # noqa: E402
-from torchstrata.store import Store  # noqa: E402
+from torchstrata.cells import matrix  # noqa: E402  # after the path
+from torchstrata.content.codec import Codec  # noqa: E402
+from torchstrata.content.store import Store  # noqa: E402
+from torchstrata.locking import locks, oslocks  # noqa: E402  # after the path
+from torchstrata.ospart import osimage, osparts  # noqa: E402  # after the path
+from torchstrata.ospart.contexts import apt_config  # noqa: E402
 
 FLAVOURS = ("base", "devel", "jupyter", "ssh")
 CA = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")

@@ -25,12 +25,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from torchstrata import locks, matrix, strata, wheels  # noqa: E402  # after the path
-from torchstrata.codec import CHUNK, Codec  # noqa: E402
-from torchstrata.store import Store  # noqa: E402
-from torchstrata.strata import Stratum  # noqa: E402
-from torchstrata.tarball import _Pump  # noqa: E402  # the same hand-over between threads on both sides
-from torchstrata.wheelfile import Wheel  # noqa: E402
+from torchstrata.cells import matrix  # noqa: E402  # after the path
+from torchstrata.content.codec import CHUNK, Codec  # noqa: E402
+from torchstrata.content.store import Store  # noqa: E402
+from torchstrata.content.tarball import _Pump  # noqa: E402  # the same hand-over between threads on both sides
+from torchstrata.locking import locks  # noqa: E402  # after the path
+from torchstrata.payload import strata, wheels  # noqa: E402  # after the path
+from torchstrata.payload.strata import Stratum  # noqa: E402
+from torchstrata.payload.wheelfile import Wheel  # noqa: E402
 
 
 def codecs_only(stratum: Stratum, files: dict[str, Path]) -> int:

@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import docker
 
-from torchstrata import locks, matrix
-from torchstrata.codec import Codec
-from torchstrata.locks import Lock
-from torchstrata.matrix import Cell
-from torchstrata.plan import ImagePlan, Planner
-from torchstrata.store import Store
+from torchstrata.building.plan import ImagePlan, Planner
+from torchstrata.cells import matrix
+from torchstrata.cells.matrix import Cell
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Store
+from torchstrata.locking import locks
+from torchstrata.locking.locks import Lock
 
 MATRIX: Final = matrix.load()
 

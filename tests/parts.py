@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.wheelhouse import wheel
-from torchstrata import matrix, store
-from torchstrata.codec import Codec
-from torchstrata.layers import PLATFORM
-from torchstrata.locks import Lock, Pin
-from torchstrata.plan import ImagePlan, Item, OsPart, Plan
-from torchstrata.store import Part, Store
-from torchstrata.strata import Stratum
+from torchstrata.building.plan import ImagePlan, Item, OsPart, Plan
+from torchstrata.cells import matrix
+from torchstrata.content import store
+from torchstrata.content.codec import Codec
+from torchstrata.content.layers import PLATFORM
+from torchstrata.content.store import Part, Store
+from torchstrata.locking.locks import Lock, Pin
+from torchstrata.payload.strata import Stratum
 
 CODEC = Codec()
 MATRIX = matrix.load()

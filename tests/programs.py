@@ -14,7 +14,8 @@ from typing import Final
 
 import pytest
 
-from torchstrata import bootstrap, signing
+from torchstrata.engines import bootstrap
+from torchstrata.supplychain import signing
 
 SUITE: Final = "trixie"
 """Older releases have none of them; these run on Debian 12 as well."""

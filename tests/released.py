@@ -10,15 +10,16 @@ from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
 from tests.wheelhouse import wheel
-from torchstrata import making, record, strata
-from torchstrata.build import Builder, Composed
-from torchstrata.evidence import Counts, Evidence, Host, Image
-from torchstrata.matrix import ROOT
-from torchstrata.plan import Item
+from torchstrata.building.build import Builder, Composed
+from torchstrata.building.plan import Item
+from torchstrata.cells.matrix import ROOT
+from torchstrata.content.store import Store
+from torchstrata.payload import strata
+from torchstrata.payload.strata import Stratum
 from torchstrata.progress import PlainReporter
-from torchstrata.record import Record
-from torchstrata.store import Store
-from torchstrata.strata import Stratum
+from torchstrata.supplychain import making, record
+from torchstrata.supplychain.record import Record
+from torchstrata.verification.evidence import Counts, Evidence, Host, Image
 
 STATUS = """\
 Package: libexample1

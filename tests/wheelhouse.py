@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from torchstrata.locks import Pin
+from torchstrata.locking.locks import Pin
 
 EXECUTABLE = 0o100755 << 16
 PLAIN = 0o100644 << 16

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal, cast, get_args
 
-from torchstrata import errors, matrix
-from torchstrata.matrix import Cell
+from torchstrata import errors
+from torchstrata.cells import matrix
+from torchstrata.cells.matrix import Cell
 from torchstrata.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions, Step, VerifyOptions
 
 CHATTY: Final = ("urllib3", "py_serializable", "docker", "httpcore2", "httpx2", "unearth", "filelock", "asyncio")
@@ -153,7 +154,7 @@ def verify_release(reference: str, key: str | None, identity: str | None, issuer
 def _publishing() -> ModuleType:
     """Import the verbs around signatures, with all their libraries."""
     _hush()
-    from torchstrata import publishing  # noqa: PLC0415  # see the module's docstring
+    from torchstrata.supplychain import publishing  # noqa: PLC0415  # see the module's docstring
 
     return publishing
 
@@ -167,7 +168,7 @@ def engine() -> None:
 def _releasing() -> ModuleType:
     """Import the verbs of releases, with all their libraries."""
     _hush()
-    from torchstrata import releasing  # noqa: PLC0415  # see the module's docstring
+    from torchstrata.releases import releasing  # noqa: PLC0415  # see the module's docstring
 
     return releasing
 
@@ -205,7 +206,7 @@ def release_diff(old: str, new: str, options: ReleaseOptions, *, as_markdown: bo
 def _night() -> ModuleType:
     """Import the verbs of the night, with all their libraries."""
     _hush()
-    from torchstrata import night  # noqa: PLC0415  # see the module's docstring
+    from torchstrata.nights import night  # noqa: PLC0415  # see the module's docstring
 
     return night
 
@@ -238,7 +239,7 @@ def prune(options: PruneOptions) -> None:
     """Show what may go from the registry, or delete it."""
     with guarded():
         _hush()
-        from torchstrata import housekeeping  # noqa: PLC0415  # see the module's docstring
+        from torchstrata.releases import housekeeping  # noqa: PLC0415  # see the module's docstring
 
         housekeeping.prune(options)
 
@@ -247,6 +248,6 @@ def mirror(word: str, options: MirrorOptions) -> None:
     """Copy images with all that belongs to them to another registry or to a directory."""
     with guarded():
         _hush()
-        from torchstrata import mirroring  # noqa: PLC0415  # see the module's docstring
+        from torchstrata.distribution import mirroring  # noqa: PLC0415  # see the module's docstring
 
         mirroring.mirror(word, options)

@@ -12,21 +12,30 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from torchstrata import bootstrap, compat, disk, inspection, layout, locks, matrix, memory, osparts, progress, remote, signing, sizes, toolchain
-from torchstrata import engine as engines
-from torchstrata import plan as plans
-from torchstrata import verify as verification
-from torchstrata.build import Builder, Composed
-from torchstrata.codec import Codec
+from torchstrata import memory, progress
+from torchstrata.building import plan as plans
+from torchstrata.building.build import Builder, Composed
+from torchstrata.building.plan import ImagePlan, Plan, Planner
+from torchstrata.cells import compat, matrix, sizes
+from torchstrata.cells.matrix import Cell, Matrix
+from torchstrata.content import layout
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Store
+from torchstrata.distribution import remote
+from torchstrata.distribution.push import nothing
+from torchstrata.distribution.remote import Remote
+from torchstrata.engines import bootstrap, disk
+from torchstrata.engines import engine as engines
 from torchstrata.errors import LockError, RegistryAuthError, RegistryError
-from torchstrata.matrix import Cell, Matrix
+from torchstrata.locking import locks
 from torchstrata.options import BuildOptions, VerifyOptions
-from torchstrata.plan import ImagePlan, Plan, Planner
+from torchstrata.ospart import osparts
+from torchstrata.payload import toolchain
 from torchstrata.progress import Reporter
-from torchstrata.push import nothing
-from torchstrata.remote import Remote
-from torchstrata.signing import Signer
-from torchstrata.store import Store
+from torchstrata.supplychain import signing
+from torchstrata.supplychain.signing import Signer
+from torchstrata.verification import inspection
+from torchstrata.verification import verify as verification
 
 LEVELS: Final = {"zstd": 3, "gzip": 6}
 """Default levels: see docs/design.md for the measurements."""
@@ -86,7 +95,7 @@ def _write(directory: Path, composed: Sequence[Composed], store: Store, shared: 
 
 def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Planner, reporter: Reporter, *, names: bool) -> None:  # noqa: PLR0913  # what it takes
     """Push what was composed, signed if there is somebody to sign, and say under which tags, and what it cost."""
-    from torchstrata import publishing  # noqa: PLC0415  # its libraries take 0.3 s, which plans need not wait for
+    from torchstrata.supplychain import publishing  # noqa: PLC0415  # its libraries take 0.3 s, which plans need not wait for
 
     signer = Signer.present()
     maker = publishing.Maker(store=planner.store, codec=planner.codec, open_blob=shared.open_blob)

@@ -15,7 +15,7 @@ import docker
 import docker.errors
 import docker.models.containers
 
-from torchstrata import leftovers
+from torchstrata.verification import leftovers
 
 CLIENTS: Final = Path(__file__).parent / "clients"
 PATIENCE: Final = 40.0

@@ -26,13 +26,14 @@ from testinfra.host import Host as Connection
 from tests.images.boxes import CLIENTS, Box, Result, ssh_options, starting
 from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
-from torchstrata import engine as engines
-from torchstrata import leftovers, matrix
-from torchstrata import subject as subjects
+from torchstrata.cells import matrix
+from torchstrata.engines import engine as engines
 from torchstrata.errors import TorchstrataError
-from torchstrata.evidence import Host
-from torchstrata.subject import Claim, Subject
-from torchstrata.verification import Expectation
+from torchstrata.verification import leftovers
+from torchstrata.verification import subject as subjects
+from torchstrata.verification.evidence import Host
+from torchstrata.verification.expectation import Expectation
+from torchstrata.verification.subject import Claim, Subject
 
 HERE = Path(__file__).parent
 PYTHON = "/opt/venv/bin/python"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import required
-from torchstrata.required import Key, Required
+from torchstrata.verification import required
+from torchstrata.verification.required import Key, Required
 
 KINDS = {"cuda", "vision", "audio", "named", "multigpu"}
 """Markers that name a section beside its flavour."""

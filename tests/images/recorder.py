@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from pytest_metadata.plugin import metadata_key
 
-from torchstrata import evidence, required, source
+from torchstrata.building import source
+from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import EngineLostError
-from torchstrata.evidence import Case, Counts, Evidence
-from torchstrata.matrix import ROOT
-from torchstrata.subject import Subject
+from torchstrata.verification import evidence, required
+from torchstrata.verification.evidence import Case, Counts, Evidence
+from torchstrata.verification.subject import Subject
 
 
 class Recorder:
@@ -114,7 +115,14 @@ class Recorder:
         """Return whether some tests were left out on purpose."""
         option = self.config.option
         chosen = [Path(argument.partition("::")[0]).resolve() for argument in self.config.args]
-        return bool(option.keyword or option.markexpr or option.deselect or getattr(option, "lf", False) or chosen != [Path(__file__).parent] or "::" in "".join(self.config.args))
+        return bool(
+            option.keyword
+            or option.markexpr
+            or option.deselect
+            or getattr(option, "lf", False)
+            or chosen != [Path(__file__).parent]
+            or "::" in "".join(self.config.args)
+        )
 
     def _evidence(self, tests: tuple[Case, ...]) -> Evidence:
         is_complete = self.subject.image is not None and not self._is_restricted()

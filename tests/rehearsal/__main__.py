@@ -20,10 +20,12 @@ from tests import programs, registries
 from tests.rehearsal.expressions import Refused
 from tests.rehearsal.runner import Runner
 from tests.rehearsal.workflow import Workflow
-from torchstrata import engine as engines
-from torchstrata import leftovers, progress, pushed
+from torchstrata import progress
+from torchstrata.cells.matrix import ROOT
+from torchstrata.engines import engine as engines
 from torchstrata.errors import INTERRUPTED
-from torchstrata.matrix import ROOT
+from torchstrata.nights import pushed
+from torchstrata.verification import leftovers
 
 WORKFLOWS = ROOT / ".github/workflows"
 FOREIGN = ("GITHUB_", "ACTIONS_", "COSIGN_", "SIGSTORE_", "TORCHSTRATA_REGISTRY")

@@ -23,13 +23,16 @@ from rich.console import Console
 from tests.built import BUILDS, CPU, CUDA, DISK, MATRIX, Built, Disk, cell_of, damage, is_converting, unfinished
 from tests.checkout import Checkout, Ended
 from tests.wheelhouse import wheel
-from torchstrata import compose, engine, errors, runtime
-from torchstrata.codec import Codec
-from torchstrata.maker import Maker
-from torchstrata.plan import Plan
+from torchstrata import errors
+from torchstrata.building import compose
+from torchstrata.building.maker import Maker
+from torchstrata.building.plan import Plan
+from torchstrata.cells import runtime
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Store
+from torchstrata.engines import engine
+from torchstrata.payload.strata import Stratum
 from torchstrata.progress import PlainReporter
-from torchstrata.store import Store
-from torchstrata.strata import Stratum
 
 BASE = ("--flavour", "base")
 

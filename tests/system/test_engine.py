@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from torchstrata import compose, engine, loading
-from torchstrata.archive import Loadable
+from torchstrata.building import compose
+from torchstrata.content.archive import Loadable
+from torchstrata.content.layers import Layer
+from torchstrata.engines import engine, loading
 from torchstrata.errors import DiskFullError, EngineError
-from torchstrata.layers import Layer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("dockerd") is None, reason="needs root and dockerd (nox -s engine)")
 

@@ -12,14 +12,17 @@ import pytest
 
 from tests import registries
 from tests.system import test_release_verbs as days
-from torchstrata import channels, matrix, replica, signing, upload
-from torchstrata.compose import MANIFEST, canonical, sha256
-from torchstrata.directory import Directory
-from torchstrata.documents import KINDS
+from torchstrata.building.compose import MANIFEST, canonical, sha256
+from torchstrata.cells import matrix
+from torchstrata.distribution import replica, upload
+from torchstrata.distribution.directory import Directory
+from torchstrata.distribution.registry import Attachment, Registry
+from torchstrata.distribution.replica import RegistrySide
+from torchstrata.distribution.upload import Source
 from torchstrata.errors import ImmutableTagError, IntegrityError, MirrorError
-from torchstrata.registry import Attachment, Registry
-from torchstrata.replica import RegistrySide
-from torchstrata.upload import Source
+from torchstrata.releases import channels
+from torchstrata.supplychain import signing
+from torchstrata.supplychain.documents import KINDS
 
 REPOSITORY, CELL = days.REPOSITORY, days.CELL
 IMAGES = channels.images(days.MATRIX, CELL)

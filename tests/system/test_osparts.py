@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import buildkit, engine, matrix, oslayers, oslocks, osparts
-from torchstrata.codec import Codec
+from torchstrata.cells import matrix
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Store
+from torchstrata.engines import engine
 from torchstrata.errors import OsPartError, StaleLockError
-from torchstrata.osparts import Oven, Parts
-from torchstrata.store import Store
+from torchstrata.locking import oslocks
+from torchstrata.ospart import buildkit, oslayers, osparts
+from torchstrata.ospart.osparts import Oven, Parts
 
 pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="needs an engine with buildx (nox -s engine)")
 

@@ -20,18 +20,18 @@ from rich.console import Console
 from tests import parts, registries
 from tests.registries import Authority, Tokens
 from tests.system.faults import FAULTS, Proxy
-from torchstrata import upload
-from torchstrata.build import Builder
-from torchstrata.compose import MANIFEST, canonical, sha256
+from torchstrata.building.build import Builder
+from torchstrata.building.compose import MANIFEST, canonical, sha256
+from torchstrata.content.store import Store
+from torchstrata.distribution import upload
+from torchstrata.distribution.push import Publication
+from torchstrata.distribution.reference import Place
+from torchstrata.distribution.registry import Attachment, Registry
+from torchstrata.distribution.remote import Remote
+from torchstrata.distribution.transport import Patience
+from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, ImmutableTagError, IntegrityError, RegistryAuthError, RegistryError
 from torchstrata.progress import PlainReporter
-from torchstrata.push import Publication
-from torchstrata.reference import Place
-from torchstrata.registry import Attachment, Registry
-from torchstrata.remote import Remote
-from torchstrata.store import Store
-from torchstrata.transport import Patience
-from torchstrata.upload import Source
 
 QUICK = Patience(tries=3, first=0.01, longest=0.05, connect=5, read=10)
 DATA = random.Random(5).randbytes(3_000_000)
@@ -216,7 +216,7 @@ def test_an_authority_of_docker_is_known(secured, authority, tmp_path, monkeypat
     place = tmp_path / "certs.d" / secured.host
     place.mkdir(parents=True)
     (place / "ca.crt").write_bytes(authority.certificate.read_bytes())
-    monkeypatch.setattr("torchstrata.transport.CERTIFICATES", (tmp_path / "certs.d",))
+    monkeypatch.setattr("torchstrata.distribution.transport.CERTIFICATES", (tmp_path / "certs.d",))
     assert Registry(secured.host).tags("team/x") == ()
 
 
@@ -263,7 +263,7 @@ def test_tokens_are_kept_and_renewed(tmp_path, authority, docker_config, monkeyp
         for _ in range(5):
             registry.find("team/x", "v1")
         assert [query["scope"] for query in tokens.asked] == [["repository:team/x:pull"]]
-        monkeypatch.setattr("torchstrata.authorization.time.monotonic", lambda: dt.datetime.now(dt.UTC).timestamp() + 1e9)
+        monkeypatch.setattr("torchstrata.distribution.authorization.time.monotonic", lambda: dt.datetime.now(dt.UTC).timestamp() + 1e9)
         registry.find("team/x", "v1")
         assert len(tokens.asked) == 2
 

@@ -17,16 +17,17 @@ from pathlib import Path
 import pytest
 
 from tests import registries
-from torchstrata import channels, matrix, runtime
-from torchstrata.channels import Build
-from torchstrata.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.building.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.cells import matrix, runtime
+from torchstrata.distribution.registry import Registry
+from torchstrata.distribution.upload import Source
 from torchstrata.errors import LedgerConflictError, LedgerError, NightlyError, ReleaseError, UntrustedError
-from torchstrata.ledger import FILE, Author, Ledger
-from torchstrata.ledgerbranch import Branch
-from torchstrata.night import Night
-from torchstrata.registry import Registry
-from torchstrata.release import Origin, Releases
-from torchstrata.upload import Source
+from torchstrata.nights.night import Night
+from torchstrata.releases import channels
+from torchstrata.releases.channels import Build
+from torchstrata.releases.ledger import FILE, Author, Ledger
+from torchstrata.releases.ledgerbranch import Branch
+from torchstrata.releases.release import Origin, Releases
 
 START = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 REPOSITORY = "team/images"

@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 
 from tests import programs, registries, released
-from torchstrata import channels, documents, matrix, record, runtime, signing
-from torchstrata.channels import Build
-from torchstrata.compose import CONFIG, MANIFEST, canonical, sha256
-from torchstrata.documents import Published
-from torchstrata.ledger import FILE, Ledger
-from torchstrata.record import Inputs, Package, Record, RecordedLayer, Source, System
-from torchstrata.registry import Registry
-from torchstrata.remote import VARIABLE
-from torchstrata.signing import Signer
-from torchstrata.upload import Source as Content
+from torchstrata.building.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.cells import matrix, runtime
+from torchstrata.distribution.registry import Registry
+from torchstrata.distribution.remote import VARIABLE
+from torchstrata.distribution.upload import Source as Content
+from torchstrata.releases import channels
+from torchstrata.releases.channels import Build
+from torchstrata.releases.ledger import FILE, Ledger
+from torchstrata.supplychain import documents, record, signing
+from torchstrata.supplychain.documents import Published
+from torchstrata.supplychain.record import Inputs, Package, Record, RecordedLayer, Source, System
+from torchstrata.supplychain.signing import Signer
 
 MATRIX = matrix.load()
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")

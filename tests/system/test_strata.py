@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from tests.wheelhouse import pin, wheel
-from torchstrata import strata, toolchain, wheels
-from torchstrata.codec import Codec, decompressor
+from torchstrata.cells.matrix import StrataRules
+from torchstrata.content.codec import Codec, decompressor
+from torchstrata.content.layers import PLATFORM
+from torchstrata.content.store import Part, Store
 from torchstrata.errors import DiskFullError
-from torchstrata.layers import PLATFORM
-from torchstrata.locks import Lock
-from torchstrata.matrix import StrataRules
-from torchstrata.store import Part, Store
+from torchstrata.locking.locks import Lock
+from torchstrata.payload import strata, toolchain, wheels
 
 CODEC = Codec()
 RULES = StrataRules(own_layer_over=1_000_000, cuda_groups=())

@@ -17,16 +17,17 @@ from tests import programs, registries
 from tests.parts import CODEC
 from tests.registries import Authority
 from tests.released import OS_FILES, compose, record_of, result
-from torchstrata import documents, evidence, examination, publishing, seals, signing
-from torchstrata.compose import canonical, sha256
-from torchstrata.documents import CYCLONEDX, KINDS, PROVENANCE, RECORD, SPDX, VERIFICATION, Document, Published
+from torchstrata.building.compose import canonical, sha256
+from torchstrata.content.store import Store
+from torchstrata.distribution.parts import Shelf
+from torchstrata.distribution.push import Publication, Pusher
+from torchstrata.distribution.reference import Reference
+from torchstrata.distribution.registry import Attachment, Registry
 from torchstrata.errors import SigningError, UntrustedError, UnverifiedError
-from torchstrata.parts import Shelf
-from torchstrata.push import Publication, Pusher
-from torchstrata.reference import Reference
-from torchstrata.registry import Attachment, Registry
-from torchstrata.signing import BUNDLE, Signer, Trust
-from torchstrata.store import Store
+from torchstrata.supplychain import documents, examination, publishing, seals, signing
+from torchstrata.supplychain.documents import CYCLONEDX, KINDS, PROVENANCE, RECORD, SPDX, VERIFICATION, Document, Published
+from torchstrata.supplychain.signing import BUNDLE, Signer, Trust
+from torchstrata.verification import evidence
 
 REPOSITORY = "team/pytorch-cuda"
 TAG = "x-20261124.1"

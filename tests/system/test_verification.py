@@ -17,7 +17,9 @@ import pytest
 from tests.built import CPU, Built
 from tests.checkout import Checkout, Ended, Running
 from tests.system.sockets import Relay
-from torchstrata import engine, errors, evidence, leftovers
+from torchstrata import errors
+from torchstrata.engines import engine
+from torchstrata.verification import evidence, leftovers
 
 PROGRAM = "import pathlib, sys; from torchstrata import cli; cli.verify(sys.argv[1], sys.argv[2:], pathlib.Path(sys.executable))"
 QUICK = ("-k", "test_it_is_the_working_directory or test_missing_mount_is_said")

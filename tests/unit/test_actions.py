@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from torchstrata import actions, matrix, nightly, pushed
-from torchstrata.nightly import Patch, Report
+from torchstrata import actions
+from torchstrata.cells import matrix
+from torchstrata.nights import nightly, pushed
+from torchstrata.nights.nightly import Patch, Report
 
 REPORT = Report(news=(), patches=(Patch(torch="2.13", old="2.13.0", new="2.13.1"),), bases=(), work=(), left_out={}, silent=("the index is away",))
 

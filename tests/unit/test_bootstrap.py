@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import bootstrap
+from torchstrata.engines import bootstrap
 from torchstrata.errors import EngineError
 
 

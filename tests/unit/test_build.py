@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
-from torchstrata import runtime
-from torchstrata.build import Builder
-from torchstrata.codec import decompressor
+from torchstrata.building.build import Builder
+from torchstrata.cells import runtime
+from torchstrata.content.codec import decompressor
+from torchstrata.content.store import Store
 from torchstrata.errors import ComposeError
 from torchstrata.progress import PlainReporter
-from torchstrata.store import Store
 
 FLAVOURS = tuple(MATRIX.flavours)
 

@@ -13,10 +13,10 @@ import tarfile
 from pathlib import Path
 
 from tests.parts import CODEC
-from torchstrata import bytecode
-from torchstrata.codec import Codec
-from torchstrata.layers import EPOCH
-from torchstrata.store import Store
+from torchstrata.content.codec import Codec
+from torchstrata.content.layers import EPOCH
+from torchstrata.content.store import Store
+from torchstrata.payload import bytecode
 
 SITE = "opt/venv/lib/python3.13/site-packages"
 

@@ -6,10 +6,11 @@ from collections import Counter
 
 import pytest
 
-from torchstrata import channels, matrix
-from torchstrata.channels import Build
+from torchstrata.cells import matrix
+from torchstrata.distribution.reference import TAG
 from torchstrata.errors import MatrixError
-from torchstrata.reference import TAG
+from torchstrata.releases import channels
+from torchstrata.releases.channels import Build
 
 MATRIX = matrix.load()
 FIRST = Build(day="20261124", number=1)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import cli, errors, matrix, verbs
+from torchstrata import cli, errors, verbs
+from torchstrata.cells import matrix
 from torchstrata.options import BuildOptions
 
 ROOT = Path(__file__).parents[2]

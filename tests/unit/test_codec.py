@@ -9,8 +9,8 @@ import random
 import pytest
 import zstandard
 
-from torchstrata import codec as codecs
-from torchstrata.codec import Codec, decompressor
+from torchstrata.content import codec as codecs
+from torchstrata.content.codec import Codec, decompressor
 from torchstrata.errors import StoreError
 
 CODECS = [Codec(), Codec(level=9), Codec(name="gzip", level=6)]

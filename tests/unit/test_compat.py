@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from torchstrata import compat
+from torchstrata.cells import compat
 from torchstrata.errors import MatrixError
 
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from torchstrata.compose import LAYER_LIMIT, Runtime, Section, check, compose, sha256
+from torchstrata.building.compose import LAYER_LIMIT, Runtime, Section, check, compose, sha256
+from torchstrata.content.layers import Entry, Layer
 from torchstrata.errors import ComposeError
-from torchstrata.layers import Entry, Layer
 
 RUNTIME = Runtime(
     env={"PATH": "/opt/venv/bin:/usr/bin", "ODD": "a b=$(c)"},

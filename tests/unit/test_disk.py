@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.parts import missing, os_part, plan, stratum
-from torchstrata import disk, engine
+from torchstrata.content.store import Store
+from torchstrata.engines import disk, engine
 from torchstrata.errors import DiskFullError
-from torchstrata.locks import Pin
-from torchstrata.store import Store
+from torchstrata.locking.locks import Pin
 
 GB = 1_000_000_000
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import archive, compose, engine
+from torchstrata.building import compose
+from torchstrata.content import archive
+from torchstrata.content.layers import Layer
+from torchstrata.engines import engine
 from torchstrata.errors import BuildxError, EngineError
-from torchstrata.layers import Layer
 
 
 def blob(folder: Path, name: str, size: int) -> Layer:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from torchstrata import errors, evidence
-from torchstrata.evidence import Case, Counts, Evidence, Host, Image
+from torchstrata import errors
+from torchstrata.verification import evidence
+from torchstrata.verification.evidence import Case, Counts, Evidence, Host, Image
 
 MANIFEST = "sha256:" + "a" * 64
 CONFIG = "sha256:" + "b" * 64

@@ -8,7 +8,7 @@ import pytest
 
 from tests.mutants import __main__ as mutants
 from tests.mutants.faults import DOCUMENT, FAULTS, document
-from torchstrata.matrix import ROOT
+from torchstrata.cells.matrix import ROOT
 
 
 def test_document_is_written():

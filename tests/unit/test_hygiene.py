@@ -12,8 +12,9 @@ import tarfile
 import pytest
 import zstandard
 
-from torchstrata import hygiene, inspection, matrix, sizes
+from torchstrata.cells import matrix, sizes
 from torchstrata.errors import IntegrityError, MatrixError
+from torchstrata.verification import hygiene, inspection
 
 KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + 3 * (64 * b"a" + b"\n") + b"-----END OPENSSH PRIVATE KEY-----\n"
 CORE = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<H", 4) + bytes(64)

@@ -9,9 +9,9 @@ import pytest
 
 from tests.parts import CODEC
 from tests.released import COPYRIGHT, OS_FILES, STATUS, compose
-from torchstrata import inventory
-from torchstrata.inventory import Inventory, OsPackage
-from torchstrata.store import Part, Store
+from torchstrata.content.store import Part, Store
+from torchstrata.supplychain import inventory
+from torchstrata.supplychain.inventory import Inventory, OsPackage
 
 
 @pytest.fixture

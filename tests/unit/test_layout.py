@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
-from torchstrata import compose, layout
-from torchstrata.build import Builder
+from torchstrata.building import compose
+from torchstrata.building.build import Builder
+from torchstrata.content import layout
+from torchstrata.content.store import Store
 from torchstrata.errors import StoreError
 from torchstrata.progress import PlainReporter
-from torchstrata.store import Store
 
 
 @pytest.fixture

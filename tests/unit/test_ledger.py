@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import ledgerbranch
 from torchstrata.errors import LedgerConflictError, LedgerError
-from torchstrata.ledger import FILE, Author, Ledger, Move
-from torchstrata.ledgerbranch import Branch
+from torchstrata.releases import ledgerbranch
+from torchstrata.releases.ledger import FILE, Author, Ledger, Move
+from torchstrata.releases.ledgerbranch import Branch
 
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 WHO = Author(name="Ada", email="ada@team.example")

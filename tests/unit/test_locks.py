@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import locks, matrix, resolver
+from torchstrata.cells import matrix
 from torchstrata.errors import LockError
-from torchstrata.lockfile import Lock, Pin, parse, render
+from torchstrata.locking import locks, resolver
+from torchstrata.locking.lockfile import Lock, Pin, parse, render
 
 
 @pytest.fixture(scope="module")

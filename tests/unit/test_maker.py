@@ -14,12 +14,13 @@ from rich.console import Console
 
 from tests.parts import CODEC, missing, os_part, plan, stratum, wheels
 from tests.wheelhouse import Index
-from torchstrata import process, strata
-from torchstrata.codec import decompressor
+from torchstrata import process
+from torchstrata.building.maker import Budget, Maker
+from torchstrata.content.codec import decompressor
+from torchstrata.content.store import Store
 from torchstrata.errors import IntegrityError
-from torchstrata.maker import Budget, Maker
+from torchstrata.payload import strata
 from torchstrata.progress import PlainReporter
-from torchstrata.store import Store
 
 
 @pytest.fixture(autouse=True)

@@ -10,17 +10,17 @@ import subprocess
 
 import pytest
 
-from torchstrata import handover, mirroring, replica
-from torchstrata.client import Manifest
-from torchstrata.compose import MANIFEST, canonical, sha256
-from torchstrata.directory import Directory
+from torchstrata.building.compose import MANIFEST, canonical, sha256
+from torchstrata.distribution import handover, mirroring, replica
+from torchstrata.distribution.client import Manifest
+from torchstrata.distribution.directory import Directory
+from torchstrata.distribution.offline import verify
+from torchstrata.distribution.registry import TITLE, Attachment, Referrer
+from torchstrata.distribution.replica import Relay
+from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, IntegrityError, MirrorError
-from torchstrata.offline import verify
 from torchstrata.options import MirrorOptions
-from torchstrata.registry import TITLE, Attachment, Referrer
-from torchstrata.replica import Relay
-from torchstrata.signing import BUNDLE
-from torchstrata.upload import Source
+from torchstrata.supplychain.signing import BUNDLE
 
 CELL = "2.8-cu121-debian13"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from torchstrata import matrix, mirrors, nightly
-from torchstrata.mirrors import News, parse
-from torchstrata.oslocks import Move
+from torchstrata.cells import matrix
+from torchstrata.locking import mirrors
+from torchstrata.locking.mirrors import News, parse
+from torchstrata.locking.oslocks import Move
+from torchstrata.nights import nightly
 
 SAID = """\
 NOTE: This is only a simulation!

@@ -7,12 +7,13 @@ import datetime as dt
 
 import pytest
 
-from torchstrata import matrix, nightly
-from torchstrata.ledger import Author, Ledger, Move
-from torchstrata.mirrors import News
-from torchstrata.nightly import Base, Look, Patch, Report
-from torchstrata.oslocks import Move as PackageMove
-from torchstrata.store import Store
+from torchstrata.cells import matrix
+from torchstrata.content.store import Store
+from torchstrata.locking.mirrors import News
+from torchstrata.locking.oslocks import Move as PackageMove
+from torchstrata.nights import nightly
+from torchstrata.nights.nightly import Base, Look, Patch, Report
+from torchstrata.releases.ledger import Author, Ledger, Move
 
 MATRIX = matrix.load()
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import matrix, oslocks
+from torchstrata.cells import matrix
 from torchstrata.errors import LockError
-from torchstrata.oslocks import Move, OsLock
+from torchstrata.locking import oslocks
+from torchstrata.locking.oslocks import Move, OsLock
 
 DEBIAN13 = matrix.load().systems["debian13"]
 BOOTSTRAPPED = [system for system in matrix.load().systems.values() if system.bootstrap]

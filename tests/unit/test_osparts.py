@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import bakefile, buildkit, contexts, layers, matrix, osimage, oslayers, osparts
-from torchstrata.bakefile import Job
-from torchstrata.codec import Codec
+from torchstrata.cells import matrix
+from torchstrata.content import layers
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Store
 from torchstrata.errors import OsPartError, StoreError
+from torchstrata.ospart import bakefile, buildkit, contexts, osimage, oslayers, osparts
+from torchstrata.ospart.bakefile import Job
 from torchstrata.process import Failed
-from torchstrata.store import Store
 
 MATRIX = matrix.load()
 DEBIAN13 = MATRIX.systems["debian13"]

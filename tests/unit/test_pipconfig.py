@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from torchstrata import pipconfig
 from torchstrata.errors import FetchError
+from torchstrata.locking import pipconfig
 
 
 @pytest.fixture

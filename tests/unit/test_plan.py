@@ -10,13 +10,16 @@ import json
 import pytest
 from rich.console import Console
 
-from torchstrata import locks, matrix, plan, toolchain
-from torchstrata.codec import Codec
+from torchstrata.building import plan
+from torchstrata.building.plan import Bytecode, OsPart, Planner
+from torchstrata.cells import matrix
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Part, Store
 from torchstrata.errors import LockError, MatrixError
-from torchstrata.plan import Bytecode, OsPart, Planner
-from torchstrata.store import Part, Store
-from torchstrata.strata import Stratum
-from torchstrata.toolchain import Toolchain
+from torchstrata.locking import locks
+from torchstrata.payload import toolchain
+from torchstrata.payload.strata import Stratum
+from torchstrata.payload.toolchain import Toolchain
 
 MATRIX = matrix.load()
 FLAVOURS = tuple(MATRIX.flavours)

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from tests.released import compose, record_of
-from torchstrata import provenance
-from torchstrata.store import Store
+from torchstrata.content.store import Store
+from torchstrata.supplychain import provenance
 
 ACTIONS = {
     "GITHUB_ACTIONS": "true",

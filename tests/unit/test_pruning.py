@@ -6,12 +6,13 @@ import datetime as dt
 
 import pytest
 
-from torchstrata import holdings, housekeeping, matrix, pruning
-from torchstrata.compose import canonical, sha256
+from torchstrata.building.compose import canonical, sha256
+from torchstrata.cells import matrix
 from torchstrata.errors import MatrixError, PruneError
-from torchstrata.ledger import Author, Ledger, Move
 from torchstrata.options import PruneOptions
-from torchstrata.pruning import Holdings, Manifest, Policy, Rule
+from torchstrata.releases import holdings, housekeeping, pruning
+from torchstrata.releases.ledger import Author, Ledger, Move
+from torchstrata.releases.pruning import Holdings, Manifest, Policy, Rule
 
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 WHO = Author(name="Ada", email="ada@team.example")

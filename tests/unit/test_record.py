@@ -9,9 +9,10 @@ import pytest
 
 from tests.parts import CELL
 from tests.released import compose, record_of
-from torchstrata import making, oslocks, record
+from torchstrata.content.store import Store
 from torchstrata.errors import UntrustedError
-from torchstrata.store import Store
+from torchstrata.locking import oslocks
+from torchstrata.supplychain import making, record
 
 
 @pytest.fixture

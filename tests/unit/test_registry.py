@@ -12,12 +12,12 @@ from concurrent.futures import CancelledError
 import pytest
 
 from tests.distribution import Distribution
-from torchstrata import transport, upload
-from torchstrata.compose import MANIFEST, canonical, sha256
+from torchstrata.building.compose import MANIFEST, canonical, sha256
+from torchstrata.distribution import transport, upload
+from torchstrata.distribution.registry import Attachment, Registry
+from torchstrata.distribution.transport import Patience, Unanswered
+from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, IntegrityError, RegistryAuthError, RegistryError
-from torchstrata.registry import Attachment, Registry
-from torchstrata.transport import Patience, Unanswered
-from torchstrata.upload import Source
 
 QUICK = Patience(tries=3, first=0.01, longest=0.02, connect=2, read=5)
 DATA = random.Random(7).randbytes(250_000)
@@ -275,7 +275,7 @@ def test_a_client_that_is_cancelled_ends_soon(start):
 
 def test_a_blob_that_is_too_large_for_memory(start, monkeypatch):
     """What should be small and is not, is refused."""
-    monkeypatch.setattr("torchstrata.client.SMALL", 1000)
+    monkeypatch.setattr("torchstrata.distribution.client.SMALL", 1000)
     _, registry = start()
     registry.push_blob("team/x", Source.of(DATA))
     with pytest.raises(RegistryError, match="larger than it can be"):

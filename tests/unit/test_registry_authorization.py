@@ -8,9 +8,9 @@ import json
 import pytest
 import requests
 
-from torchstrata import credentials
-from torchstrata.authorization import Authorizer, challenge
-from torchstrata.credentials import Credentials
+from torchstrata.distribution import credentials
+from torchstrata.distribution.authorization import Authorizer, challenge
+from torchstrata.distribution.credentials import Credentials
 from torchstrata.errors import RegistryAuthError, RegistryError
 
 BEARER = 'Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push"'

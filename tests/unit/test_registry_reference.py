@@ -6,9 +6,9 @@ import datetime as dt
 
 import pytest
 
+from torchstrata.distribution.reference import Place, Reference, is_loopback
+from torchstrata.distribution.remote import VARIABLE, dated, following, place, required
 from torchstrata.errors import RegistryError
-from torchstrata.reference import Place, Reference, is_loopback
-from torchstrata.remote import VARIABLE, dated, following, place, required
 
 DIGEST = "sha256:" + "ab" * 32
 

@@ -10,7 +10,7 @@ from tests.rehearsal import workflow as workflows
 from tests.rehearsal.expressions import Refused, Scope
 from tests.rehearsal.runner import Runner
 from tests.rehearsal.workflow import Workflow
-from torchstrata.matrix import ROOT
+from torchstrata.cells.matrix import ROOT
 
 CONTEXTS = {
     "needs": {"plan": {"result": "success", "outputs": {"cells": '["a","b"]', "none": "[]"}}},

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from torchstrata import errors, matrix
+from torchstrata import errors
+from torchstrata.cells import matrix
 
 ROOT = matrix.ROOT
 GUIDES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")))

@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
-from torchstrata import errors, matrix, required
-from torchstrata.evidence import Case
-from torchstrata.required import Required
+from torchstrata import errors
+from torchstrata.cells import matrix
+from torchstrata.verification import required
+from torchstrata.verification.evidence import Case
+from torchstrata.verification.required import Required
 
 USERS = ("base", "test_users", "test_any_user")
 LIBRARIES = ("base cuda", "test_cuda_libraries", "test_opened")

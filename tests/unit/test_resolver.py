@@ -7,8 +7,9 @@ import zipfile
 
 import pytest
 
-from torchstrata import locks, matrix, resolver
+from torchstrata.cells import matrix
 from torchstrata.errors import LockError
+from torchstrata.locking import locks, resolver
 
 MATRIX = """
 name: images

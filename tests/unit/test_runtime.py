@@ -8,7 +8,8 @@ import json
 import pytest
 from container import facts, gpu
 
-from torchstrata import locks, matrix, runtime
+from torchstrata.cells import matrix, runtime
+from torchstrata.locking import locks
 
 MATRIX = matrix.load()
 FLAVOURS = tuple(MATRIX.flavours)

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from tests.parts import CELL
-from torchstrata import source
+from torchstrata.building import source
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from datetime import timedelta
 
 import pytest
 
-from torchstrata import store as stores
-from torchstrata.codec import Codec, decompressor
+from torchstrata.content import store as stores
+from torchstrata.content.codec import Codec, decompressor
+from torchstrata.content.layers import EPOCH, Entry
+from torchstrata.content.store import Part, Store
 from torchstrata.errors import IntegrityError, StoreError
-from torchstrata.layers import EPOCH, Entry
-from torchstrata.store import Part, Store
 
 CODEC = Codec()
 GZIP = Codec(name="gzip", level=6)
@@ -27,8 +27,8 @@ GZIP = Codec(name="gzip", level=6)
 HOLDER = """
 import sys, io, time
 from pathlib import Path
-from torchstrata.codec import Codec
-from torchstrata.store import Store
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Store
 with Store(Path(sys.argv[1])).layer("unfinished", Codec()) as writer:
     writer.file("opt/venv/big", 0o664, 8, io.BytesIO(b"unfinish"))
     print("writing", flush=True)

@@ -18,13 +18,14 @@ from pathlib import Path
 import pytest
 
 from tests.wheelhouse import wheel
-from torchstrata import inventory, strata
-from torchstrata.codec import Codec, decompressor
+from torchstrata.cells.matrix import StrataRules
+from torchstrata.content.codec import Codec, decompressor
+from torchstrata.content.layers import PLATFORM
+from torchstrata.content.store import Part, Store
 from torchstrata.errors import IntegrityError, StoreError
-from torchstrata.layers import PLATFORM
-from torchstrata.locks import Lock, Pin
-from torchstrata.matrix import StrataRules
-from torchstrata.store import Part, Store
+from torchstrata.locking.locks import Lock, Pin
+from torchstrata.payload import strata
+from torchstrata.supplychain import inventory
 
 CODEC = Codec()
 SITE = "opt/venv/lib/python3.13/site-packages"

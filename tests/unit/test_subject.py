@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from torchstrata import errors, matrix, subject
-from torchstrata.evidence import Gpu
-from torchstrata.subject import Claim
-from torchstrata.verification import Expectation
+from torchstrata import errors
+from torchstrata.cells import matrix
+from torchstrata.verification import subject
+from torchstrata.verification.evidence import Gpu
+from torchstrata.verification.expectation import Expectation
+from torchstrata.verification.subject import Claim
 
 LABELS = {"torchstrata.cell": "2.13-cpu-debian12", "torchstrata.flavour": "devel"}
 GPU = Gpu(name="NVIDIA H100 80GB HBM3", driver="570.86.15", count=2)

@@ -10,12 +10,12 @@ import threading
 import pytest
 
 from tests.wheelhouse import wheel
-from torchstrata import toolchain
-from torchstrata.codec import Codec, decompressor
+from torchstrata.cells.matrix import ROOT
+from torchstrata.content.codec import Codec, decompressor
+from torchstrata.content.store import Store, digest_of
 from torchstrata.errors import IntegrityError, LockError
-from torchstrata.matrix import ROOT
-from torchstrata.store import Store, digest_of
-from torchstrata.toolchain import Package, Toolchain
+from torchstrata.payload import toolchain
+from torchstrata.payload.toolchain import Package, Toolchain
 
 NAME = "cuda-12.4"
 

@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 
 from tests.parts import CODEC, MATRIX, missing, os_part, plan, stratum, wheels
-from torchstrata import matrix, verbs
-from torchstrata.build import Builder
+from torchstrata import verbs
+from torchstrata.building.build import Builder
+from torchstrata.cells import matrix
+from torchstrata.content.store import Part, Store
 from torchstrata.errors import LockError, MatrixError
 from torchstrata.progress import PlainReporter
-from torchstrata.store import Part, Store
 
 
 @pytest.fixture

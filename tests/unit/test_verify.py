@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from tests.unit.test_evidence import GOOD
-from torchstrata import cli, leftovers, verify
-from torchstrata.verify import Target, Verdict
+from torchstrata import cli
+from torchstrata.verification import leftovers, verify
+from torchstrata.verification.verify import Target, Verdict
 
 TARGET = Target(name="pytorch-cuda:2.13-cpu-base", flavour="base", where=("--image", "pytorch-cuda:2.13-cpu-base"))
 FAILED = msgspec.structs.replace(GOOD, passed=False, problems=("failed: a", "missing: b"), counts=msgspec.structs.replace(GOOD.counts, failed=1, missing=2))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 
-from torchstrata import channels, matrix, watchdog
-from torchstrata.ledger import Author, Ledger, Move
+from torchstrata.cells import matrix
+from torchstrata.nights import watchdog
+from torchstrata.releases import channels
+from torchstrata.releases.ledger import Author, Ledger, Move
 
 MATRIX = matrix.load()
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)

@@ -10,8 +10,8 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import pytest
 
 from tests.wheelhouse import Index, wheel
-from torchstrata import wheels
 from torchstrata.errors import FetchError, IntegrityError
+from torchstrata.payload import wheels
 
 CONTENT = random.Random(2).randbytes(3_000_000)
 

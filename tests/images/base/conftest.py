@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from torchstrata.verification import Expectation
+from torchstrata.verification.expectation import Expectation
 
 
 @pytest.fixture(scope="session")

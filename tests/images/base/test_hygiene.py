@@ -8,8 +8,9 @@ import json
 import pytest
 
 from tests.images.boxes import READY, SSH_READY, until
-from torchstrata import inspection, sizes
-from torchstrata.store import Store
+from torchstrata.cells import sizes
+from torchstrata.content.store import Store
+from torchstrata.verification import inspection
 
 SERVICES = {"jupyter": READY, "ssh": SSH_READY}
 """What the log says when the service that a flavour adds is there."""

@@ -7,7 +7,8 @@ import json
 import pytest
 from packaging.version import Version
 
-from torchstrata import compat, oslocks, runtime
+from torchstrata.cells import compat, runtime
+from torchstrata.locking import oslocks
 
 ENVIRONMENT_LINKS = {"python", "python3"}
 """What the environment has beside its packages' files, with the minor version's own link."""

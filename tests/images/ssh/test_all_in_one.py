@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 
 from tests.images.boxes import Box, stop, until
-from torchstrata import matrix
+from torchstrata.cells import matrix
 
 NAME = "torchstrata-all-in-one"
 

@@ -1,0 +1,1 @@
+"""From a plan to images: what is missing, making it, and composing manifests."""

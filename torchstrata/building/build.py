@@ -1,0 +1,117 @@
+"""Build the images of a plan: have its parts made, compose, and load them into an engine while upper layers are still being made."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torchstrata.building import compose, source
+from torchstrata.building.compose import Image, Section
+from torchstrata.building.maker import Maker
+from torchstrata.building.plan import ImagePlan, Plan
+from torchstrata.cells import runtime
+from torchstrata.cells.matrix import ROOT, Matrix
+from torchstrata.content import store as stores
+from torchstrata.content.archive import Loadable, OpenBlob
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Part, Store
+from torchstrata.engines.engine import Engine
+from torchstrata.engines.loading import Loading
+from torchstrata.progress import Reporter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Composed:
+    """An image that was composed, and the names it gets."""
+
+    plan: ImagePlan
+    image: Image
+    tags: tuple[str, ...]
+
+    @property
+    def loadable(self) -> Loadable:
+        """The image as an engine takes it."""
+        return Loadable(config=self.image.config, manifest=self.image.manifest, tags=self.tags, layers=self.image.layers)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Builder:
+    """What every build of a run shares.
+
+    :param locked: refuse OS packages of other versions than the lock's.
+    :param engine: where images are loaded; ``None`` to compose them only.
+    :param open_blob: finds blobs to load; the store's if ``None``.
+    """
+
+    matrix: Matrix
+    store: Store
+    codec: Codec
+    reporter: Reporter
+    engine: Engine | None = None
+    locked: bool = False
+    open_blob: OpenBlob | None = None
+
+    def build(self, plan: Plan) -> tuple[Composed, ...]:
+        """Make what is missing, compose every image, and load them, cell by cell.
+
+        :raises TorchstrataError: something failed; what was complete by then is in the store.
+        """
+        with Maker(plan, self.store, self.codec, self.reporter, locked=self.locked) as maker:
+            cells = itertools.groupby(plan.images, key=lambda image: image.cell.id)
+            composed = [one for _, images in cells for one in self._cell(tuple(images), maker)]
+        self.store.touch(*(item.identity for item in plan.items()))
+        return tuple(composed)
+
+    def _cell(self, images: Sequence[ImagePlan], maker: Maker) -> list[Composed]:
+        """Build the images of one cell; the last has all layers of the others."""
+        revision = source.revision(images[0].cell, ROOT)
+        with self._loading() as loading:
+            parts: dict[str, Part] = {}
+            for item in images[-1].items:
+                parts[item.identity] = maker.part(item.identity)
+                if loading:
+                    loading.add(*parts[item.identity].layers)
+            composed = [one for image in images for one in self.assemble(image, parts, revision)]
+            if loading:
+                loading.finish([one.loadable for one in composed])
+        return composed
+
+    def assemble(self, image: ImagePlan, parts: Mapping[str, Part], revision: str) -> Iterator[Composed]:
+        """Compose an image from its parts, with its facts layer on top; the last flavour of a named cell twice, once as ``v<torch>``.
+
+        :raises ComposeError: the layers do not fit together.
+        """
+        told = runtime.describe(image.cell, image.chain, image.lock, revision)
+        sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
+        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell))
+        sections.append(Section(origin="facts", label="facts", layers=self._facts(files).layers))
+        compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
+        tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"
+        yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,))
+        if image.cell.named and image.flavour == tuple(self.matrix.flavours)[-1]:
+            rooted = runtime.describe(image.cell, image.chain, image.lock, revision, user=runtime.ROOT)
+            yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=(f"{self.matrix.name}:v{image.cell.torch}",))
+
+    def _facts(self, files: Mapping[str, str]) -> Part:
+        """Return the facts layer: the only one that is an image's own."""
+        identity = stores.identity(kind="facts", files=dict(files), codec=self.codec.identity)
+        found = self.store.find(identity)
+        if found is None:
+            with self.store.layer("facts", self.codec) as writer:
+                for path, text in sorted(files.items()):
+                    writer.file(path, 0o644, len(text.encode()), io.BytesIO(text.encode()))
+            found = Part(layers=(writer.layer,))
+            self.store.remember(identity, found)
+        return found
+
+    @contextlib.contextmanager
+    def _loading(self) -> Iterator[Loading | None]:
+        if self.engine is None:
+            yield None
+            return
+        step = self.reporter.step("load", f"into the engine ({self.engine.store} image store)")
+        with step as progress, self.engine.loading(self.open_blob or self.store.open_blob, progress.advance) as loading:
+            yield loading

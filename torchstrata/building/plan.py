@@ -1,0 +1,214 @@
+"""What a build would reuse and make, image by image and layer by layer. Reads the store and the locks, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.table import Table
+
+from torchstrata import progress
+from torchstrata.cells.matrix import Cell, Matrix, OperatingSystem
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Part, Store
+from torchstrata.locking import locks, oslocks
+from torchstrata.locking.locks import Lock, Pin
+from torchstrata.ospart import osparts
+from torchstrata.payload import bytecode, strata, toolchain
+from torchstrata.payload.strata import Stratum
+from torchstrata.payload.toolchain import Toolchain
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bytecode:
+    """The compiled Python of a flavour's own payload.
+
+    :param sources: the strata that hold the ``.py`` files.
+    :param base: identity of the OS part whose interpreter compiles them, and its chain of flavours.
+    :param interpreter: its full version.
+    """
+
+    sources: tuple[Stratum, ...]
+    base: str
+    system: OperatingSystem
+    interpreter: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OsPart:
+    """The layers that the Dockerfile of the last flavour of ``chain`` adds on an OS."""
+
+    system: OperatingSystem
+    chain: tuple[str, ...]
+
+
+Source = Stratum | Toolchain | Bytecode | OsPart
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """One run of layers of an image: found in the store, or to be made.
+
+    :param part: what the store holds for the identity, if anything.
+    """
+
+    identity: str
+    title: str
+    source: Source
+    part: Part | None
+
+    @property
+    def origin(self) -> str:
+        """``os`` or ``payload``, as the compose checks distinguish them."""
+        return "os" if isinstance(self.source, OsPart) else "payload"
+
+    @property
+    def pins(self) -> tuple[Pin, ...]:
+        """The wheels that making it needs."""
+        return self.source.pins if isinstance(self.source, Stratum | Toolchain) else ()
+
+    @property
+    def fetch(self) -> int:
+        """Bytes of wheels to fetch if the store lacks it."""
+        return 0 if self.part else sum(pin.size for pin in self.pins)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImagePlan:
+    """One image: its cell and flavour, its lock, and its items bottom to top (without the facts layer)."""
+
+    cell: Cell
+    chain: tuple[str, ...]
+    lock: Lock
+    items: tuple[Item, ...]
+
+    @property
+    def flavour(self) -> str:
+        """The flavour of the image."""
+        return self.chain[-1]
+
+    @property
+    def name(self) -> str:
+        """Cell and flavour, such as ``2.8-cu121-debian13-devel``."""
+        return f"{self.cell.id}-{self.flavour}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All images of a build, parents before children."""
+
+    images: tuple[ImagePlan, ...]
+
+    def items(self) -> tuple[Item, ...]:
+        """Return every item once, in the order in which images need them."""
+        return tuple({item.identity: item for image in self.images for item in image.items}.values())
+
+    def missing(self) -> tuple[Item, ...]:
+        """Return the items that the store lacks."""
+        return tuple(item for item in self.items() if item.part is None)
+
+    def filled(self, found: Mapping[str, Part]) -> Plan:
+        """Return the plan with parts, by identity, that were found elsewhere."""
+        return Plan(images=tuple(replace(image, items=tuple(_with(item, found) for item in image.items)) for image in self.images))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planner:
+    """What plans are made from.
+
+    :param locked: OS parts with other versions than the lock's do not count as made.
+    """
+
+    matrix: Matrix
+    store: Store
+    codec: Codec
+    locked: bool = False
+
+    def plan(self, cells: Sequence[Cell], flavours: Sequence[str]) -> Plan:
+        """Return the plan for ``flavours`` (with their parents) of ``cells``.
+
+        :raises LockError: a cell is not locked, or its lock no longer matches its inputs.
+        :raises MatrixError: there is no such flavour.
+        """
+        chains = [self.matrix.chain(flavour) for flavour in flavours]
+        wanted = [name for name in self.matrix.flavours if any(name in chain for chain in chains)]
+        return Plan(images=tuple(image for cell in cells for image in self._images(cell, wanted)))
+
+    def _images(self, cell: Cell, flavours: Iterable[str]) -> Iterator[ImagePlan]:
+        """Yield the images of one cell; each flavour's items are a prefix of its child's."""
+        below: dict[str, ImagePlan] = {}
+        for flavour in flavours:
+            parent = below.get(self.matrix.flavours[flavour].parent or "")
+            lock = locks.read(cell, flavour)
+            own = (*self._payload(cell, lock, parent.lock if parent else None), self._os_part(cell, flavour))
+            image = ImagePlan(cell=cell, chain=self.matrix.chain(flavour), lock=lock, items=(*(parent.items if parent else ()), *own))
+            below[flavour] = image
+            yield image
+
+    def _payload(self, cell: Cell, lock: Lock, parent: Lock | None) -> Iterator[Item]:
+        """Yield the payload items that a flavour adds: toolchain, strata, bytecode."""
+        compiler = cell.facts.nvcc
+        if lock.flavour == locks.COMPILER_FLAVOUR and compiler and compiler.toolchain:
+            tools = toolchain.read(compiler.toolchain)
+            yield self._item(tools.identity(self.codec), tools.title, tools)
+        own = strata.plan(lock, parent, self.matrix.strata, cell.os.python)
+        for stratum in own:
+            yield self._item(stratum.identity(self.codec), stratum.title, stratum)
+        sources = tuple(stratum for stratum in own if stratum.python and stratum.pins)
+        if sources:
+            yield self._bytecode(cell, lock.flavour, sources)
+
+    def _bytecode(self, cell: Cell, flavour: str, sources: tuple[Stratum, ...]) -> Item:
+        interpreter = oslocks.python_version(cell.os)
+        identity = bytecode.identity((stratum.identity(self.codec) for stratum in sources), interpreter, self.codec)
+        base = self._os_part(cell, locks.TORCH_FLAVOUR).identity
+        return self._item(identity, f"bytecode of {flavour}", Bytecode(sources=sources, base=base, system=cell.os, interpreter=interpreter))
+
+    def _os_part(self, cell: Cell, flavour: str) -> Item:
+        chain = self.matrix.chain(flavour)
+        item = self._item(osparts.identity(cell.os, chain, self.codec), f"{cell.os.id} {flavour}", OsPart(system=cell.os, chain=chain))
+        drifted = self.locked and item.part is not None and "drift" in item.part.notes
+        return replace(item, part=None) if drifted else item
+
+    def _item(self, identity: str, title: str, source: Source) -> Item:
+        return Item(identity=identity, title=title, source=source, part=self.store.find(identity))
+
+
+def _with(item: Item, found: Mapping[str, Part]) -> Item:
+    return replace(item, part=item.part or found.get(item.identity))
+
+
+def table(plan: Plan) -> Table:
+    """Return the plan for people: one row for each run of layers of each image's own, with what becomes of it."""
+    view = Table("image", "layers of", "reuse", "make", "to fetch", header_style="bold", box=None, pad_edge=False)
+    for image, item in _own_items(plan):
+        reuse = progress.size(sum(layer.size for layer in item.part.layers)) if item.part else ""
+        fetch = progress.size(item.fetch) if item.fetch else ""
+        view.add_row(image.name, item.title, reuse, "" if item.part else "yes", fetch)
+    return view
+
+
+def document(plan: Plan) -> list[dict[str, Any]]:
+    """Return the plan for programs, in the shape of :func:`table`; sizes in bytes."""
+    return [
+        {
+            "image": image.name,
+            "item": item.title,
+            "identity": item.identity,
+            "reuse": bool(item.part),
+            "layers": [{"digest": layer.digest, "size": layer.size, "title": layer.title} for layer in item.part.layers] if item.part else [],
+            "fetch": item.fetch,
+        }
+        for image, item in _own_items(plan)
+    ]
+
+
+def _own_items(plan: Plan) -> Iterator[tuple[ImagePlan, Item]]:
+    """Yield every item once, with the first image that needs it."""
+    seen: set[str] = set()
+    for image in plan.images:
+        for item in image.items:
+            if item.identity not in seen:
+                seen.add(item.identity)
+                yield image, item

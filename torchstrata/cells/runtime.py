@@ -1,0 +1,165 @@
+"""What an image tells its users: environment, labels and ``/etc/torchstrata``. Pure functions of a cell, a flavour and locks."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from torchstrata.building.compose import Runtime
+from torchstrata.cells import compat
+from torchstrata.cells.matrix import Cell, Matrix
+from torchstrata.locking.locks import Lock
+
+VENV: Final = "/opt/venv"
+PATH: Final = f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LIBRARIES: Final = "/opt/cuda/lib"
+CUDA_WHEELS_HOME: Final = "/opt/cuda/nvidia/cu{major}"
+"""Where the compiler wheels of CUDA 13 and newer lie."""
+
+ETC: Final = "etc/torchstrata"
+CONSTRAINTS: Final = f"/{ETC}/constraints.txt"
+
+ENTRYPOINT: Final = ("/usr/local/bin/torchstrata-entrypoint",)
+"""It is PID 1 only until it has given up root, where it had it; then it becomes the init, so that no root process stays."""
+SHELL: Final = ("bash",)
+"""What a container of a flavour without services runs if nothing is asked for; the others start their services."""
+
+PROBE: Final = ("/usr/local/bin/torchstrata-health",)
+HOME: Final = "/home/dev"
+WORKSPACE: Final = "/workspace"
+DEV: Final = "1000:0"
+ROOT: Final = "0:0"
+"""User of the named variant (``v2.8``), whose entrypoint adopts the owner of the mounted workspace and drops root."""
+
+PORTS: Final[Mapping[str, tuple[int, ...]]] = {"jupyter": (8888,), "ssh": (22,)}
+"""TCP port of the service that a flavour adds."""
+
+PROTECTED: Final = ("torch", "torchvision", "torchaudio", "triton", "nvidia-*", "cuda-*")
+"""Distributions that an install in the container must not replace by accident."""
+
+
+def describe(cell: Cell, chain: tuple[str, ...], lock: Lock, revision: str, *, user: str = DEV) -> Runtime:
+    """Return the config of the image of ``cell`` whose flavour is the last of ``chain``.
+
+    :param chain: the flavour's parents, then itself.
+    :param lock: the flavour's lock; its date becomes the image's, so that the clock is no input.
+    :param revision: the source revision of the image's inputs.
+    :param user: numeric ``uid:gid`` that containers start as.
+    """
+    ports = tuple(port for flavour in chain for port in PORTS.get(flavour, ()))
+    return Runtime(
+        env=environment(cell, chain) | ({"HOME": HOME} if user == DEV else {}),
+        labels=labels(cell, chain[-1], lock, revision),
+        user=user,
+        entrypoint=ENTRYPOINT,
+        command=() if ports else SHELL,
+        workdir=WORKSPACE,
+        ports=ports,
+        created=lock.exclude_newer,
+        probe=PROBE,
+    )
+
+
+def environment(cell: Cell, chain: tuple[str, ...]) -> dict[str, str]:
+    """Return the environment of an image; ``CUDA_VERSION`` stays unset, since with it alone the NVIDIA runtime would
+    demand that very version of the driver (container-toolkit, ``cuda_image.go``).
+    """
+    env = {"PATH": PATH, "VIRTUAL_ENV": VENV, "LANG": "C.UTF-8", "PIP_CONSTRAINT": CONSTRAINTS, "UV_CONSTRAINT": CONSTRAINTS, "UV_LINK_MODE": "copy"}
+    if cell.facts.cuda_version:
+        env |= {"LD_LIBRARY_PATH": LIBRARIES, "NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+        env |= {"NVIDIA_REQUIRE_CUDA": str(cell.facts.require_cuda)}
+    if "devel" in chain:
+        env |= compiler_environment(cell)
+    return env
+
+
+def compiler_environment(cell: Cell) -> dict[str, str]:
+    """Return what ``nvcc`` and ``torch.utils.cpp_extension`` need: their home, and a host compiler that nvcc accepts."""
+    nvcc = cell.facts.nvcc
+    if nvcc is None:
+        return {}
+    home = f"/opt/{nvcc.toolchain}" if nvcc.toolchain else CUDA_WHEELS_HOME.format(major=compat.major(nvcc.cuda))
+    host = f"/usr/bin/{cell.host_compiler}"
+    env = {"CUDA_HOME": home, "PATH": f"{VENV}/bin:{home}/bin:{PATH.partition(':')[2]}", "NVCC_PREPEND_FLAGS": f"-ccbin {host}"}
+    is_default = cell.host_compiler == cell.os.compilers[0]
+    # torch's BuildExtension holds the compiler of C++ sources, by default g++, against nvcc's limit too.
+    return env if is_default else env | {"CXX": host, "CC": host.replace("g++", "gcc")}
+
+
+def labels(cell: Cell, flavour: str, lock: Lock, revision: str) -> dict[str, str]:
+    """Return OCI's pre-defined annotation keys and ``torchstrata.*``; an absent fact has no label."""
+    facts = cell.facts
+    found = {
+        "org.opencontainers.image.title": f"{cell.id}-{flavour}",
+        "org.opencontainers.image.description": f"PyTorch {cell.version} with {_cuda_words(cell)} on {cell.os.id}, flavour {flavour}",
+        "org.opencontainers.image.version": f"{cell.version}-{cell.cuda}-{cell.os.id}-{flavour}",
+        "org.opencontainers.image.revision": revision,
+        "org.opencontainers.image.created": lock.exclude_newer,
+        "torchstrata.cell": cell.id,
+        "torchstrata.flavour": flavour,
+        "torchstrata.lock": lock.digest,
+        "torchstrata.os": cell.os.id,
+        "torchstrata.python": cell.os.python,
+        "torchstrata.torch": cell.version,
+        "torchstrata.cuda": facts.cuda_version,
+        "torchstrata.cuda.asked": facts.asked_cuda,
+        "torchstrata.driver.floor": facts.driver_floor,
+        "torchstrata.architectures": " ".join(f"sm_{name.replace('.', '')}" for name in facts.architectures),
+        "torchstrata.architectures.nvcc-lacks": " ".join(f"sm_{name.replace('.', '')}" for name in facts.missing_architectures),
+        "torchstrata.nvcc": facts.nvcc.cuda if facts.nvcc else None,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _cuda_words(cell: Cell) -> str:
+    facts = cell.facts
+    if facts.cuda_version is None:
+        return "no CUDA"
+    return f"CUDA {facts.cuda_version}" + (f" (for hosts of CUDA {facts.asked_cuda})" if facts.asked_cuda != facts.cuda_version else "")
+
+
+def constraints(lock: Lock) -> str:
+    """Return pins of torch and everything that its CUDA build consists of, for pip and uv."""
+    head = "# torch and its libraries, as this image was tested; see the guide for users to override one on purpose\n"
+    return head + "".join(f"{pin.name}=={pin.version}\n" for pin in lock.pins if _protected(pin.name))
+
+
+def _protected(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in PROTECTED)
+
+
+def alternatives(matrix: Matrix, cell: Cell) -> list[dict[str, Any]]:
+    """Return what the other cells of the same torch and of older ones need, for the preflight to name one that fits a host.
+
+    Newer ones are left out: a new row of the matrix would else change every image that there is.
+    """
+    rows = {other.short: other for other in matrix.cells if other.is_default_os and _release(other) <= _release(cell)}
+    return [_needs(other) for short, other in sorted(rows.items()) if (other.torch, other.wheels) != (cell.torch, cell.wheels)]
+
+
+def _release(cell: Cell) -> tuple[int, ...]:
+    return tuple(map(int, cell.torch.split(".")))
+
+
+def _needs(cell: Cell) -> dict[str, Any]:
+    facts = cell.facts
+    needs = {"cuda": facts.cuda_version, "driver_floor": facts.driver_floor, "architectures": list(facts.architectures)}
+    return {"cell": cell.short, "torch": cell.version} | {name: value for name, value in needs.items() if value}
+
+
+def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]]) -> dict[str, str]:
+    """Return path and content of the files of the facts layer.
+
+    :param others: the image's :func:`alternatives`.
+    """
+    document: dict[str, Any] = {
+        "labels": dict(runtime.labels),
+        "alternatives": others,
+        "packages": {pin.name: pin.version for pin in lock.pins},
+    }
+    return {
+        f"{ETC}/image.json": json.dumps(document, indent=2, sort_keys=True) + "\n",
+        f"{ETC}/constraints.txt": constraints(lock),
+    }

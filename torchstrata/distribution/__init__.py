@@ -1,0 +1,1 @@
+"""Registries and directories of images, by the OCI distribution and image specifications."""

@@ -1,0 +1,278 @@
+"""Manifests, blobs and tags of one registry; :class:`torchstrata.distribution.registry.Registry` adds what is attached to images.
+
+OCI distribution specification 1.1 (https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md), whose sections
+the methods name. Every digest is checked, whichever way content goes. A try that failed in a way that may pass is repeated;
+what the registry has is not sent again. Methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, Self
+
+import requests
+
+from torchstrata.building.compose import MANIFEST, sha256
+from torchstrata.distribution.authorization import Scopes
+from torchstrata.distribution.download import Download
+from torchstrata.distribution.reference import DIGEST
+from torchstrata.distribution.transport import Patience, Transport, Unanswered
+from torchstrata.distribution.upload import OnBytes, Sent, Source, Upload
+from torchstrata.errors import AbsentError, ImmutableTagError, IntegrityError, RegistryAuthError, RegistryError
+
+INDEX: Final = "application/vnd.oci.image.index.v1+json"
+
+MANIFESTS: Final = (
+    MANIFEST,
+    INDEX,
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+"""Media types that manifests are asked for in."""
+
+SMALL: Final = 64_000_000
+"""Bytes of a blob that may be read into memory at most."""
+
+NEXT: Final = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
+
+
+class Manifest(NamedTuple):
+    """A manifest as it is in the registry: its bytes, media type and digest."""
+
+    body: bytes
+    media_type: str
+    digest: str
+
+
+class Found(NamedTuple):
+    """What a registry says of a manifest without sending it."""
+
+    media_type: str
+    digest: str
+    size: int
+
+
+def nothing(_: int) -> None:
+    """Take no notice of progress."""
+
+
+class Client:
+    """The registry at ``host``.
+
+    :param host: with its port, if it has one.
+    :param scheme: ``https`` or, on this machine itself, ``http``; found out if ``None``.
+    :param patience: how often and how long to try.
+    """
+
+    def __init__(self, host: str, *, scheme: str | None = None, patience: Patience | None = None) -> None:
+        self.host = host
+        self.transport = Transport(host, scheme=scheme, patience=patience)
+        self.has_referrers: bool | None = None
+        """Whether it has the referrers API; ``None`` if no answer has told yet."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.cancel()
+        self.transport.close()
+
+    def cancel(self) -> None:
+        """End what is under way in any thread, soon."""
+        self.transport.cancelled.set()
+
+    # Manifests
+
+    def manifest(self, repository: str, reference: str) -> Manifest:
+        """Return the manifest that a tag or digest names (section "Pulling manifests"), verified.
+
+        :raises AbsentError: there is none.
+        :raises IntegrityError: it has another digest than it was asked for by, or than the registry says, try after try.
+        """
+        for failures in range(1, self.transport.patience.tries + 1):
+            try:
+                return self._manifest(repository, reference)
+            except IntegrityError as error:
+                if failures == self.transport.patience.tries:
+                    raise
+                self.transport.wait(failures, Unanswered(error.what))
+        raise AssertionError
+
+    def find(self, repository: str, reference: str) -> Found | None:
+        """Return what a tag or digest names, or ``None`` (section "Checking if content exists in the registry")."""
+        what = f"look for {reference} in {repository}"
+        try:
+            answer = self._send("HEAD", f"{repository}/manifests/{reference}", repository, what, headers=_accept())
+        except AbsentError:
+            return None
+        digest = answer.headers.get("Docker-Content-Digest", reference)
+        if not DIGEST.fullmatch(digest):  # the header may be missing; then only the content tells
+            found = self.manifest(repository, reference)
+            return Found(found.media_type, found.digest, len(found.body))
+        return Found(_media_type(answer), digest, int(answer.headers.get("Content-Length", 0)))
+
+    def put_manifest(self, repository: str, reference: str, body: bytes, media_type: str, *, immutable: bool = False) -> str:
+        """Push a manifest, unless the tag or digest names it already, and return its digest (section "Pushing Manifests").
+
+        Registries offer no compare-and-swap: of two pushes of an immutable tag at the same moment, the last one wins.
+
+        :param immutable: the tag never moves.
+        :raises ImmutableTagError: it is immutable and names something else.
+        :raises IntegrityError: the registry gives it another digest.
+        """
+        digest = sha256(body)
+        found = self.find(repository, reference)
+        if found and found.digest == digest:
+            return digest
+        if found and immutable and reference != digest:
+            raise ImmutableTagError(
+                f"{self.host}/{repository}:{reference} never moves, and points to {found.digest}, not to {digest}", fix="push under a new tag"
+            )
+        for failures in range(1, self.transport.patience.tries + 1):
+            told = self._put(repository, reference, body, media_type)
+            if told == digest:
+                return digest
+            problem = IntegrityError(f"{self.host} has stored {told} as {reference} instead of {digest}", fix="push again; if it stays so, ask its operator")
+            if failures < self.transport.patience.tries:  # a byte was changed on the way: what is there now must not stay
+                self.transport.wait(failures, Unanswered(problem.what))
+        raise problem
+
+    def _put(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
+        """Send a manifest; return the digest that the registry has given it."""
+        what, headers = f"push {reference} to {repository}", {"Content-Type": media_type}
+        answer = self._send("PUT", f"{repository}/manifests/{reference}", repository, what, push=True, body=body, expect=(201,), headers=headers)
+        if "OCI-Subject" in answer.headers:  # section "Pushing Manifests with Subject"
+            self.has_referrers = True
+        return answer.headers.get("Docker-Content-Digest") or self._manifest(repository, reference).digest
+
+    def remove(self, repository: str, digest: str) -> bool:
+        """Delete a manifest alone, and return whether there was one (section "Deleting Manifests").
+
+        :raises RegistryError: the registry does not allow it.
+        """
+        what = f"delete {digest} from {repository}"
+        try:
+            self._send("DELETE", f"{repository}/manifests/{digest}", repository, what, push=True, delete=True, expect=(202,))
+        except AbsentError:
+            return False
+        return True
+
+    def tags(self, repository: str) -> tuple[str, ...]:
+        """Return all tags of a repository, none if it does not exist (section "Listing Tags")."""
+        try:
+            pages = list(self._pages(f"{repository}/tags/list", repository, f"list the tags of {repository}"))
+        except AbsentError:
+            return ()
+        return tuple(dict.fromkeys(str(tag) for page in pages for tag in page.get("tags") or ()))
+
+    # Blobs
+
+    def has_blob(self, repository: str, digest: str) -> bool:
+        """Return whether a repository has a blob (section "Checking if content exists in the registry")."""
+        try:
+            self._send("HEAD", f"{repository}/blobs/{digest}", repository, f"look for {digest[:19]} in {repository}")
+        except AbsentError:
+            return False
+        return True
+
+    def blob(self, repository: str, digest: str, on_bytes: OnBytes = nothing) -> Download:
+        """Return a blob as a stream, whose end verifies it (section "Pulling blobs"); nothing is asked before it is read."""
+        return Download(self.transport, repository, digest, _scopes(repository), on_bytes)
+
+    def content(self, repository: str, digest: str, on_bytes: OnBytes = nothing) -> bytes:
+        """Return a small blob, verified; one that was damaged on the way is asked for again.
+
+        :raises AbsentError: the repository does not have it.
+        :raises RegistryError: it is larger than :data:`SMALL`.
+        """
+        for failures in range(1, self.transport.patience.tries + 1):
+            try:
+                return self._content(repository, digest, on_bytes)
+            except IntegrityError as error:
+                if failures == self.transport.patience.tries:
+                    raise
+                self.transport.wait(failures, Unanswered(error.what))
+        raise AssertionError
+
+    def push_blob(self, repository: str, source: Source, *, mount_from: Sequence[str] = (), on_bytes: OnBytes = nothing) -> Sent:
+        """Push a blob unless the repository has it: by mount from one of ``mount_from`` if possible, else in chunks (section "Pushing blobs").
+
+        :raises IntegrityError: the source, or what the registry made of it, has another digest.
+        """
+        if self.has_blob(repository, source.digest):
+            return Sent(way="present", size=source.size)
+        upload = Upload(self.transport, repository, source, _scopes(repository, push=True), on_bytes)
+        session = None
+        for origin in mount_from:
+            if session:
+                upload.cancel(session)
+            try:
+                session = upload.mount(origin, _scopes(repository, push=True) | _scopes(origin))
+            except (AbsentError, RegistryAuthError):
+                continue  # from a place that we may not read we cannot mount, but the push may be allowed
+            if session is None:
+                return Sent(way="mounted", size=source.size)
+        upload.run(session)
+        return Sent(way="sent", size=source.size)
+
+    # Inside
+
+    def _pages(self, place: str, repository: str, what: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """Yield the JSON objects of a list, page by page (``Link``, RFC 8288).
+
+        :raises RegistryError: a page is no JSON object.
+        """
+        while place:
+            answer = self._send("GET", place, repository, what, **options)
+            yield _object(answer, what)
+            following = NEXT.search(answer.headers.get("Link", ""))
+            place = self.transport.resolve(following[1], answer.url) if following else ""
+            options.pop("params", None)  # the link has them
+
+    def _manifest(self, repository: str, reference: str) -> Manifest:
+        answer = self._send("GET", f"{repository}/manifests/{reference}", repository, f"pull {reference} from {repository}", headers=_accept())
+        digest = sha256(answer.content)
+        wanted = reference if DIGEST.fullmatch(reference) else answer.headers.get("Docker-Content-Digest", digest)
+        if digest != wanted:
+            raise IntegrityError(f"{self.host} sent a manifest with digest {digest} instead of {wanted}", fix="run it again; if it stays so, ask its operator")
+        return Manifest(answer.content, _media_type(answer), digest)
+
+    def _content(self, repository: str, digest: str, on_bytes: OnBytes) -> bytes:
+        taken = bytearray()
+        with self.blob(repository, digest, on_bytes) as stream:
+            while chunk := stream.read(1 << 20):
+                taken += chunk
+                if len(taken) > SMALL:
+                    raise RegistryError(f"{digest} in {repository} is larger than it can be", fix="check who has pushed it")
+        return bytes(taken)
+
+    def _send(  # noqa: PLR0913  # two of them are flags
+        self, method: Any, place: str, repository: str, what: str, *, push: bool = False, delete: bool = False, **options: Any
+    ) -> requests.Response:
+        return self.transport.send(method, place, what=what, scopes=_scopes(repository, push=push, delete=delete), **options)
+
+
+def _scopes(repository: str, *, push: bool = False, delete: bool = False) -> Scopes:
+    """Return what to be allowed, as Docker asks for it."""
+    actions = ["pull"] + (["push"] if push else []) + (["delete"] if delete else [])
+    return frozenset({f"repository:{repository}:{','.join(actions)}"})
+
+
+def _accept() -> dict[str, str]:
+    return {"Accept": ", ".join(MANIFESTS)}
+
+
+def _media_type(answer: requests.Response) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip()
+
+
+def _object(answer: requests.Response, what: str) -> dict[str, Any]:
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RegistryError(f"the registry answers no JSON object to: {what}", fix="check that it is a registry")
+    return found

@@ -1,0 +1,1 @@
+"""The container engine: setting one up, asking it, loading images into it."""

@@ -1,0 +1,181 @@
+"""Locks of OS packages: ``locks/os/<os>.lock`` names every package of the OS image and of each flavour, with its version.
+
+apt takes pins, not locks: a pinned version that the mirror has dropped is passed over in silence. So a build is compared with
+its lock afterwards, by :func:`moves`. The lock's date is also the time that OS layers carry (``SOURCE_DATE_EPOCH``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torchstrata.cells.matrix import ROOT, OperatingSystem
+from torchstrata.errors import LockError
+
+OS_IMAGE: Final = "os"
+"""The section of the OS image itself, below those of the flavours."""
+
+HEADER: Final = """\
+# Every OS package of {system}: what the OS image holds, and what each flavour adds or changes.
+# Written by `inv lock --os`; builds pin these versions.
+"""
+
+FIX: Final = "write it with `inv lock --os`"
+
+Packages = Mapping[str, str]
+"""Versions by package name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OsLock:
+    """The lock of one OS.
+
+    :param system: id of the OS.
+    :param date: day on which it was solved, such as ``2026-11-24``.
+    :param sections: for the OS image and each flavour, parents first, the packages that it adds or changes.
+    """
+
+    system: str
+    date: str
+    sections: Mapping[str, Packages]
+
+    @property
+    def epoch(self) -> int:
+        """The date in seconds since 1970, at midnight UTC."""
+        return int(dt.datetime.fromisoformat(f"{self.date}T00:00:00+00:00").timestamp())
+
+    def installed(self, chain: Iterable[str]) -> Packages:
+        """Return all packages of the last flavour of ``chain``; of the OS image if the chain is empty."""
+        return {name: version for section in (OS_IMAGE, *chain) for name, version in self.sections.get(section, {}).items()}
+
+    def digest(self, chain: Iterable[str]) -> str:
+        """Return the identity of all that the lock says of ``chain``; other flavours do not change it."""
+        return hashlib.sha256(json.dumps([self.date, self.installed(chain)], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Move:
+    """A package whose version is not the locked one.
+
+    :param locked: ``None`` if the lock does not name it.
+    :param found: ``None`` if it was not installed.
+    """
+
+    package: str
+    locked: str | None
+    found: str | None
+
+    def __str__(self) -> str:
+        return f"{self.package} {self.locked or '(not locked)'} -> {self.found or '(not installed)'}"
+
+
+def unlocked(system: str, date: str) -> OsLock:
+    """Return a lock that pins nothing."""
+    return OsLock(system=system, date=date, sections={})
+
+
+def path(system: OperatingSystem, root: Path = ROOT) -> Path:
+    """Return where the lock of ``system`` lies."""
+    return root / "locks" / "os" / f"{system.id}.lock"
+
+
+def read(system: OperatingSystem, root: Path = ROOT) -> OsLock:
+    """Return the lock of ``system``.
+
+    :raises LockError: it is missing, or a line of it cannot be understood.
+    """
+    file = path(system, root)
+    try:
+        return parse(system.id, file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LockError(f"the OS packages of {system.id} are not locked: there is no locks/os/{file.name}", fix=FIX) from error
+
+
+def write(lock: OsLock, system: OperatingSystem, root: Path = ROOT) -> Path:
+    """Write the lock of ``system`` and return its path."""
+    file = path(system, root)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text(lock), encoding="utf-8")
+    return file
+
+
+def text(lock: OsLock) -> str:
+    """Return the lock as it lies in the repository."""
+    lines = [HEADER.format(system=lock.system), f"date {lock.date}\n"]
+    for section, packages in lock.sections.items():
+        lines += [f"\n[{section}]\n", *(f"{name}={version}\n" for name, version in sorted(packages.items()))]
+    return "".join(lines)
+
+
+def parse(system: str, content: str) -> OsLock:
+    """Return the lock that ``content`` describes.
+
+    :raises LockError: a line cannot be understood.
+    """
+    date, sections, packages = "", dict[str, Packages](), dict[str, str]()
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.startswith("date "):
+            date = line.removeprefix("date ")
+        elif line.startswith("["):
+            packages = {}
+            sections[line.strip("[]")] = packages
+        elif line and not line.startswith("#"):
+            name, equals, version = line.partition("=")
+            if not (name and equals and version):
+                raise LockError(f"locks/os/{system}.lock line {number} is no package=version: {line}", fix=FIX)
+            packages[name] = version
+    if not date or OS_IMAGE not in sections:
+        raise LockError(f"locks/os/{system}.lock has no date or no [{OS_IMAGE}]", fix=FIX)
+    return OsLock(system=system, date=date, sections=sections)
+
+
+def solved(system: str, date: str, installed: Mapping[str, Packages]) -> OsLock:
+    """Return the lock of what was installed.
+
+    :param installed: all packages of the OS image and of each flavour, parents first.
+    """
+    sections, below = dict[str, Packages](), dict[str, str]()
+    for section, packages in installed.items():
+        sections[section] = {name: version for name, version in packages.items() if below.get(name) != version}
+        below.update(packages)
+    return OsLock(system=system, date=date, sections=sections)
+
+
+def moves(locked: Packages, found: Packages) -> tuple[Move, ...]:
+    """Return where ``found`` differs from the lock, by name."""
+    names = sorted(locked.keys() | found.keys())
+    return tuple(Move(package=name, locked=locked.get(name), found=found.get(name)) for name in names if locked.get(name) != found.get(name))
+
+
+def preferences(locked: Packages) -> str:
+    """Return apt preferences that pin every package, downgrades included (priority over 1000, see apt_preferences(5))."""
+    return "\n".join(f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in sorted(locked.items()))
+
+
+def installed(status: str) -> Packages:
+    """Return the packages that dpkg's status file calls installed."""
+    return dict(_installed(status))
+
+
+def _installed(status: str) -> Iterator[tuple[str, str]]:
+    for paragraph in status.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
+        if fields.get("Status", "").endswith(" ok installed"):
+            yield fields["Package"], fields["Version"]
+
+
+def python_version(system: OperatingSystem, root: Path = ROOT, flavours: Sequence[str] = ("base",)) -> str:
+    """Return the full version of the OS's Python as locked, such as ``3.13.5``.
+
+    :raises LockError: there is no lock, or it names no such Python.
+    """
+    package = f"python{system.python}"
+    version = read(system, root).installed(flavours).get(package)
+    if version is None:
+        raise LockError(f"locks/os/{system.id}.lock does not name {package}", fix=FIX)
+    return version.partition(":")[2].partition("-")[0] if ":" in version else version.partition("-")[0]

@@ -1,0 +1,1 @@
+"""What is new since yesterday, doing what follows, and watching over channels."""

@@ -1,0 +1,95 @@
+"""Build contexts: what of ``images/`` an OS part is made from, with modes and times that no checkout changes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from torchstrata.cells.matrix import OperatingSystem
+from torchstrata.content.layers import EPOCH
+from torchstrata.locking import oslocks
+from torchstrata.locking.oslocks import OsLock
+
+APT: Final = "apt"
+"""The context that every flavour installs packages with; not a flavour."""
+
+NANO: Final = 1_000_000_000
+
+USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
+"""What counts in a directory of ``images/``; ``requirements.in``, for one, belongs to the payload."""
+
+LITTER: Final = frozenset({"__pycache__", ".DS_Store"})
+"""What programs leave in a checkout."""
+
+
+def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
+    """Yield relative path and file (or symbolic link) of all that counts in ``images/<name>``, sorted."""
+    directory = root / "images" / name
+    for path in sorted(path for used in USED for path in (directory / used, *(directory / used).rglob("*"))):
+        relative = path.relative_to(directory)
+        if (path.is_symlink() or path.is_file()) and LITTER.isdisjoint(relative.parts):
+            yield relative.as_posix(), path
+
+
+def tree(root: Path, name: str) -> list[tuple[str, int, str]]:
+    """Return path, mode and sha256 of all that counts in ``images/<name>``; of links, their targets."""
+    return [(relative, mode(path), hashlib.sha256(_content(path)).hexdigest()) for relative, path in files(root, name)]
+
+
+def _content(path: Path) -> bytes:
+    return os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+
+
+def mode(path: Path) -> int:
+    """Return the mode that a file gets in an image: git keeps no more of it than whether it is executable."""
+    if path.is_symlink():
+        return 0o777
+    return 0o755 if path.stat().st_mode & 0o100 else 0o644
+
+
+def apt_config(root: Path) -> bytes:
+    """Return dpkg's configuration for the OS image."""
+    return (root / "images" / APT / "dpkg.cfg").read_bytes()
+
+
+def stage(root: Path, flavours: Sequence[str], pins: Mapping[OperatingSystem, tuple[OsLock, Sequence[str]]], into: Path) -> None:
+    """Write the contexts of ``flavours``, and for each OS ``apt-<os>`` with the pins of a chain of its lock.
+
+    :param pins: lock and chain by OS.
+    """
+    for flavour in flavours:
+        _copy(root, flavour, into / flavour)
+    for system, (lock, chain) in pins.items():
+        directory = into / f"{APT}-{system.id}"
+        _copy(root, APT, directory)
+        (directory / "preferences").write_text(oslocks.preferences(lock.installed(chain)), encoding="utf-8")
+
+
+def _copy(root: Path, name: str, into: Path) -> None:
+    """Copy a context; every directory gets a fixed mode and time, every file a time that follows from its content."""
+    into.mkdir()
+    for relative, path in files(root, name):
+        target = into / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            target.symlink_to(path.readlink())
+        else:
+            target.write_bytes(path.read_bytes())
+            target.chmod(mode(path))
+        os.utime(target, ns=(moment(path), moment(path)), follow_symlinks=False)
+    for path in (into, *into.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+            os.utime(path, (EPOCH, EPOCH))
+
+
+def moment(path: Path) -> int:
+    """Return the time of a file in a context, in nanoseconds since 1970: :data:`EPOCH` and a fraction from its content.
+
+    BuildKit does not send a file again whose size and time it knows, so that with one time for all an edit that keeps the
+    size would be lost. Layers have whole seconds.
+    """
+    return EPOCH * NANO + int.from_bytes(hashlib.sha256(_content(path)).digest()[:8], "big") % NANO

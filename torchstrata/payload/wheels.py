@@ -1,0 +1,337 @@
+"""Fetching wheels by name and hash from wherever pip is configured to look.
+
+A lock pins the sha256, so any source that has the file will do: find-links first, then each index, until one has it. Files
+of local sources are used where they are. Downloads go on where they broke off, also in the next run.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import random
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar, cast
+
+import httpx2
+from filelock import FileLock, Timeout
+from unearth import Link, PackageFinder
+from unearth.auth import MultiDomainBasicAuth
+from unearth.collector import LinkCollectError, collect_links_from_location, fetch_page, is_secure_origin, parse_html_page, parse_json_response
+from unearth.fetchers import Fetcher, PyPIClient
+
+from torchstrata.content.codec import CHUNK
+from torchstrata.content.store import digest_of, disk
+from torchstrata.errors import FetchError, IntegrityError
+from torchstrata.locking import pipconfig
+from torchstrata.locking.locks import Pin
+from torchstrata.locking.pipconfig import PipConfig
+
+LONGEST_PAUSE: Final = 30.0
+"""Seconds between two tries at most."""
+
+WATCH: Final = 0.25
+"""Seconds until a download notices that it is cancelled."""
+
+T = TypeVar("T")
+
+
+class _Again(Exception):
+    """A try failed in a way that another may not; says why and after how many seconds to try at the earliest."""
+
+    def __init__(self, why: str, after: float = 0.0) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    pin: Pin
+    config: PipConfig
+    on_bytes: Callable[[int], None]
+    cancelled: threading.Event
+
+    @functools.cached_property
+    def client(self) -> PyPIClient:
+        return _client(self.config)
+
+    @property
+    def fetcher(self) -> Fetcher:
+        """The client as its own library's protocol has it."""
+        return cast("Fetcher", self.client)
+
+    def retry(self, attempt: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:
+        """Repeat ``attempt`` as often as pip would; what brings ``done`` forward does not count as a failure."""
+        failures = 0
+        while True:
+            before = done()
+            try:
+                return _abandonable(attempt, self.cancelled)
+            except (httpx2.TransportError, _Again) as error:
+                failures = 1 if done() > before else failures + 1
+                if failures > self.config.retries:
+                    raise
+                self._pause(failures, error)
+
+    def _pause(self, failures: int, error: Exception) -> None:
+        pause = min(LONGEST_PAUSE, 0.25 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311  # jitter, no secret
+        if self.cancelled.wait(max(pause, error.after if isinstance(error, _Again) else 0)):
+            raise CancelledError from error
+
+
+def fetch(pin: Pin, directory: Path, *, on_bytes: Callable[[int], None], cancelled: threading.Event) -> Path:
+    """Return a file with the bytes of ``pin``, verified; call :func:`discard` when it is no longer needed.
+
+    Any number of threads and processes may fetch at a time; the same wheel is downloaded once.
+
+    :param directory: where downloads go; :attr:`Store.downloads`.
+    :param on_bytes: told how many more bytes are there.
+    :raises FetchError: no configured source has it, or none answers.
+    :raises IntegrityError: sources have a file of that name with other bytes.
+    :raises CancelledError: ``cancelled`` was set.
+    """
+    job = _Job(pin=pin, config=pipconfig.read(), on_bytes=on_bytes, cancelled=cancelled)
+    place = _place(pin, directory)
+    with disk(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(place.parent / "lock").acquire(poll_interval=WATCH, cancel_check=cancelled.is_set):
+            return _cached(job, place) or _search(job, place)
+    except Timeout as late:
+        raise CancelledError from late
+
+
+def discard(pin: Pin, directory: Path) -> None:
+    """Remove the download of ``pin`` from ``directory``, if it is there."""
+    _place(pin, directory).unlink(missing_ok=True)
+
+
+def _place(pin: Pin, directory: Path) -> Path:
+    return directory / pin.sha256 / pin.filename
+
+
+def _cached(job: _Job, place: Path) -> Path | None:
+    if not place.exists():
+        return None
+    if digest_of(place) != f"sha256:{job.pin.sha256}":
+        place.unlink()
+        return None
+    job.on_bytes(job.pin.size)
+    return place
+
+
+def _search(job: _Job, place: Path) -> Path:
+    """Take the wheel from the first source that has it; what is wrong with the others matters only if none does."""
+    problems: list[FetchError | IntegrityError] = []
+    for find in (*_find_links(job), *_indexes(job)):
+        try:
+            for link in find():
+                return _take(job, link, place)
+        except (FetchError, IntegrityError) as problem:
+            problems.append(problem)
+    if problems:
+        raise next((problem for problem in problems if isinstance(problem, IntegrityError)), problems[-1])
+    raise FetchError(
+        f"no configured source has {job.pin.filename}", fix="point pip to one that has it (index-url, extra-index-url or find-links), or run inv lock"
+    )
+
+
+# Finding
+
+
+def _find_links(job: _Job) -> Iterator[Callable[[], Iterable[Link]]]:
+    for place in job.config.find_links:
+        yield functools.partial(_looking, job, _link(place), lambda link: collect_links_from_location(job.fetcher, link, expand=True))
+
+
+def _indexes(job: _Job) -> Iterator[Callable[[], Iterable[Link]]]:
+    urls = () if job.config.no_index else (job.config.index_url or _default_index(), *job.config.extra_index_urls)
+    for url in urls:
+        page = Link(f"{url.rstrip('/')}/{job.pin.name}/")
+        if page.is_file:
+            page = Link((page.file_path / "index.html").as_uri())
+        yield functools.partial(_looking, job, page, functools.partial(_page, job))
+
+
+@functools.cache
+def _default_index() -> str:
+    """Return the index that is asked where none is configured, as the library knows it."""
+    return PackageFinder().sources[0]["url"]
+
+
+def _link(place: str) -> Link:
+    return Link(place) if "://" in place else Link(Path(place).expanduser().absolute().as_uri())
+
+
+def _looking(job: _Job, place: Link, collect: Callable[[Link], Iterable[Link]]) -> list[Link]:
+    """Return the links at ``place`` to the pinned file; a local place that does not exist has none.
+
+    :raises IntegrityError: the place itself says that its file has another hash.
+    :raises FetchError: it does not answer.
+    """
+    if place.is_file and not place.file_path.exists():
+        return []
+    if not is_secure_origin(job.fetcher, place):
+        raise FetchError(f"{place.redacted} is not https", fix="use https, or set pip's trusted-host")
+    try:
+        found = [link for link in job.retry(lambda: list(collect(place))) if link.filename == job.pin.filename]
+    except (httpx2.HTTPError, _Again, OSError) as error:
+        raise FetchError(f"{place.redacted} does not answer: {error}", fix="check the network, proxy and pip's index settings, then run it again") from error
+    right = [link for link in found if job.pin.sha256 in (link.hash_option or {}).get("sha256", [job.pin.sha256])]
+    if found and not right:
+        raise _other_bytes(job.pin, place.redacted)
+    return right
+
+
+def _page(job: _Job, place: Link) -> Iterable[Link]:
+    """Return the links of an index page; a project that an index does not know has none."""
+    try:
+        page = fetch_page(job.fetcher, place)
+    except LinkCollectError as error:
+        if any(f"({status})" in str(error) for status in (403, 404, 410)):
+            return []
+        raise _Again(str(error)) from error
+    return parse_json_response(page) if "json" in page.content_type.lower() else parse_html_page(page)
+
+
+@functools.cache
+def _client(config: PipConfig) -> PyPIClient:
+    """Return the one client of this process; connections are kept and shared by all threads."""
+    client = PyPIClient(
+        trusted_hosts=config.trusted_hosts,
+        verify=_verification(config),
+        timeout=httpx2.Timeout(config.timeout),
+        follow_redirects=True,
+    )
+    client.auth = MultiDomainBasicAuth(prompting=False, index_urls=[config.index_url or _default_index(), *config.extra_index_urls])
+    return client
+
+
+def _verification(config: PipConfig) -> ssl.SSLContext | bool:
+    """Return how to verify servers, and who we are: pip's settings, then the variables that ``requests`` knows."""
+    bundle = config.cert or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    if not bundle and not config.client_cert:
+        return True
+    try:
+        context = ssl.create_default_context(
+            cafile=bundle if bundle and not Path(bundle).is_dir() else None, capath=bundle if bundle and Path(bundle).is_dir() else None
+        )
+        if config.client_cert:
+            context.load_cert_chain(config.client_cert)
+    except OSError as error:
+        raise FetchError(f"pip's certificates cannot be read: {error}", fix=f"check cert ({bundle}) and client-cert ({config.client_cert})") from error
+    return context
+
+
+# Downloading
+
+
+def _take(job: _Job, link: Link, place: Path) -> Path:
+    """Return the file behind a link: where it is if that is on this machine, else downloaded."""
+    if link.is_file:
+        if digest_of(link.file_path) != f"sha256:{job.pin.sha256}":
+            raise _other_bytes(job.pin, str(link.file_path.parent))
+        job.on_bytes(job.pin.size)
+        return link.file_path
+    part = _Partial(place.with_suffix(".part"), job.on_bytes)
+    try:
+        job.retry(lambda: _receive(job, link, part), lambda: part.size)
+    except (httpx2.HTTPError, _Again) as error:
+        raise FetchError(f"{link.redacted} broke off: {error or type(error).__name__}", fix="run it again: it goes on where it stopped") from error
+    if part.sha256 != job.pin.sha256:
+        part.path.unlink()
+        raise _other_bytes(job.pin, link.redacted)
+    with disk(place):
+        part.path.replace(place)
+    return place
+
+
+class _Partial:
+    """A download that may have begun in an earlier try or run: its file, size and hash so far."""
+
+    def __init__(self, path: Path, on_bytes: Callable[[int], None]) -> None:
+        self.path, self._on_bytes = path, on_bytes
+        self.restart()
+        if path.exists():
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    self.count(chunk)
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def restart(self) -> None:
+        """Forget what is there."""
+        self.size, self._hash = 0, hashlib.sha256()
+
+    def count(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        self.size += len(chunk)
+        self._on_bytes(len(chunk))
+
+
+def _receive(job: _Job, link: Link, part: _Partial) -> None:
+    """Get what is missing of a part, in one request."""
+    if part.size == job.pin.size:
+        return
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={part.size}-"} if part.size else {})
+    with job.client.get_stream(link.url_without_fragment, headers=headers) as response:
+        _check_status(response, link)
+        goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {part.size}-")
+        if not goes_on:
+            part.restart()
+        with disk(part.path):
+            file = part.path.open("ab" if goes_on else "wb", buffering=0)
+        with file:
+            for chunk in response.iter_raw():  # as it comes: what waits in a larger buffer is lost when the connection breaks
+                if job.cancelled.is_set():
+                    raise CancelledError
+                with disk(part.path):
+                    file.write(chunk)
+                part.count(chunk)
+                if part.size > job.pin.size:
+                    break
+    if part.size < job.pin.size:
+        raise _Again(f"hung up after {part.size} of {job.pin.size} bytes")
+
+
+def _check_status(response: httpx2.Response, link: Link) -> None:
+    status = response.status_code
+    if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
+        after = response.headers.get("Retry-After", "")
+        raise _Again(f"HTTP status {status}", after=min(LONGEST_PAUSE, float(after)) if after.isdecimal() else 0)
+    if status >= httpx2.codes.BAD_REQUEST:
+        raise FetchError(f"{link.redacted}: HTTP status {status}", fix="check credentials (netrc or the index URL) and that the file still exists there")
+
+
+def _abandonable(work: Callable[[], T], cancelled: threading.Event) -> T:
+    """Run ``work`` in a thread of its own, and leave it behind as soon as ``cancelled`` is set: its server may be silent for long.
+
+    :raises CancelledError: it was set.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="request", daemon=True).start()
+    while not cancelled.is_set():
+        if outcome in wait([outcome], timeout=WATCH).done:
+            return outcome.result()
+    raise CancelledError
+
+
+def _other_bytes(pin: Pin, where: str) -> IntegrityError:
+    return IntegrityError(
+        f"{where} has {pin.filename} with other bytes than the lock pins (sha256 {pin.sha256[:12]}...)",
+        fix="remove that copy if it is yours; if the package was published anew, check why, then run inv lock",
+    )

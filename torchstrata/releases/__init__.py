@@ -1,0 +1,1 @@
+"""Channels and the ledger: moves of images by digest, and what may go from a registry."""

@@ -1,0 +1,78 @@
+"""Finding out what a repository holds. Registries list tags only: all else is found from these, and from digests known otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+from torchstrata.distribution.registry import Registry, fallback_tag
+from torchstrata.errors import AbsentError
+from torchstrata.releases import ledgercopy
+from torchstrata.releases.ledger import Ledger
+from torchstrata.releases.pruning import Holdings, Manifest, owner_of
+
+REQUESTS: Final = 8
+"""At a time."""
+
+
+def scan(registry: Registry, repository: str, also: Iterable[str] = ()) -> Holdings:
+    """Return what a repository holds: what its tags name, what refers to that, and so on.
+
+    :param also: digests that no tag may name any more.
+    """
+    with ThreadPoolExecutor(REQUESTS, "scan") as pool:
+        names = registry.tags(repository)
+        found = zip(names, pool.map(lambda tag: registry.find(repository, tag), names), strict=True)
+        tags = {tag: manifest.digest for tag, manifest in found if manifest}
+        manifests: dict[str, Manifest] = {}
+        todo = {*tags.values(), *also, *(owner for tag in tags if (owner := owner_of(tag)))}
+        seen = set(todo)
+        while todo:
+            answers = pool.map(lambda digest: _read(registry, repository, digest, tags), todo)
+            todo = set()
+            for manifest, referrers in (answer for answer in answers if answer):
+                manifests[manifest.digest] = manifest
+                todo |= {*manifest.children, *referrers} - seen
+            seen |= todo
+    return Holdings(tags=tags, manifests=manifests)
+
+
+def _read(registry: Registry, repository: str, digest: str, tags: Iterable[str]) -> tuple[Manifest, tuple[str, ...]] | None:
+    """Return a manifest and the digests of what refers to it; ``None`` if there is none."""
+    try:
+        body = registry.manifest(repository, digest).body
+    except AbsentError:
+        return None
+    is_listed = registry.has_referrers is not False or fallback_tag(digest) in tags
+    return parse(digest, body), tuple(each.digest for each in registry.referrers(repository, digest)) if is_listed else ()
+
+
+def parse(digest: str, body: bytes) -> Manifest:
+    """Return what a manifest needs and belongs to."""
+    document = json.loads(body)
+    blobs = [*([document["config"]] if "config" in document else []), *document.get("layers", ())]
+    return Manifest(
+        digest=digest,
+        size=len(body),
+        blobs={each["digest"]: each["size"] for each in blobs},
+        artifact_type=document.get("artifactType", ""),
+        subject=(document.get("subject") or {}).get("digest"),
+        children=tuple(each["digest"] for each in document.get("manifests", ())),
+    )
+
+
+def with_outdated(holdings: Holdings, registry: Registry, repository: str, copy: Ledger | None) -> Holdings:
+    """Return holdings that know which copies of the ledger the present one continues; one that is just being written is none of them."""
+    copies = [each for each in holdings.manifests.values() if each.artifact_type == ledgercopy.ARTIFACT and not holdings.names.get(each.digest)]
+    contents = {each.digest: _lines(registry, repository, each) for each in copies}
+    return replace(holdings, outdated=frozenset(digest for digest, ledger in contents.items() if ledger and copy and copy.continues(ledger)))
+
+
+def _lines(registry: Registry, repository: str, manifest: Manifest) -> Ledger | None:
+    """Return the ledger in a copy, ``None`` if it is none: then it is not ours to delete."""
+    document = json.loads(registry.manifest(repository, manifest.digest).body)
+    layers = document["layers"]
+    return Ledger.parse(registry.content(repository, layers[0]["digest"])) if len(layers) == 1 and layers[0]["mediaType"] == ledgercopy.LINES else None

@@ -1,0 +1,343 @@
+"""The record of an image: what it was made from and what is in it, as one JSON document that travels with the image.
+
+A pure function of the image and its parts: no clock, no machine, so that the same inputs give the same bytes. SBOM and
+provenance are views of it (:mod:`torchstrata.supplychain.sbom`, :mod:`torchstrata.supplychain.provenance`), and two images are compared by their records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+import torchstrata
+from torchstrata.building.build import Composed
+from torchstrata.building.compose import Image, canonical, sha256
+from torchstrata.building.plan import Item, OsPart
+from torchstrata.cells.matrix import Cell, OperatingSystem
+from torchstrata.content.layers import PLATFORM, Layer
+from torchstrata.content.store import Part
+from torchstrata.errors import UntrustedError
+from torchstrata.locking.lockfile import Pin
+from torchstrata.payload.strata import Stratum
+from torchstrata.payload.toolchain import Toolchain
+from torchstrata.supplychain import inventory, licences
+from torchstrata.supplychain.inventory import Inventory, OsPackage, PythonPackage
+
+SCHEMA: Final = 1
+MEDIA_TYPE: Final = "application/vnd.torchstrata.record.v1+json"
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the inputs of the image are kept.
+
+    :param repository: its URL, if git knows one.
+    """
+
+    revision: str
+    repository: str = ""
+
+
+class Deb(msgspec.Struct, frozen=True, kw_only=True):
+    """A Debian package that a toolchain was made from."""
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    licence: str
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """A compiler that is no package of the OS nor of Python: what its lock pins."""
+
+    name: str
+    package: Deb
+    wheels: tuple[Pin, ...]
+
+
+class Inputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the image was made from.
+
+    :param lock: digest of the wheels' lock, in hex; the label ``torchstrata.lock`` has it too.
+    :param lock_seen: no wheel that was uploaded later is in the lock.
+    :param os_lock: digest of the OS lock up to the flavour, in hex.
+    :param os_image: registry reference with digest, or ``mmdebstrap`` with the suite and the identity of the call.
+    :param drift: OS packages that are not as locked.
+    """
+
+    lock: str
+    lock_seen: str
+    os_lock: str
+    os_lock_date: str
+    os_image: str
+    codec: str
+    toolchain: Tools | None = None
+    drift: tuple[str, ...] = ()
+
+
+class System(msgspec.Struct, frozen=True, kw_only=True):
+    """The operating system, such as ``debian13``, ``debian``, ``13`` and ``trixie``, and the minor version of its Python."""
+
+    id: str
+    distribution: str
+    release: str
+    suite: str
+    python: str
+
+
+class Torch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """torch and what it needs of a host; versions as in the compatibility facts, CPU images have no CUDA.
+
+    :param asked_cuda: the CUDA of the cell's name, whose hosts the image serves.
+    """
+
+    version: str
+    wheels: str
+    git: str
+    cuda: str | None = None
+    asked_cuda: str | None = None
+    cudnn: str | None = None
+    nccl: str | None = None
+    nvcc: str | None = None
+    driver_floor: str | None = None
+    architectures: tuple[str, ...] = ()
+
+
+class RecordedLayer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A layer, bottom to top; ``part`` is the identity of what it was made as, and the facts layer has none."""
+
+    title: str
+    origin: str
+    digest: str
+    diff_id: str
+    media_type: str
+    size: int
+    unpacked: int
+    part: str = ""
+
+
+class Wheel(msgspec.Struct, frozen=True, kw_only=True):
+    """A Python package as locked, with its licence as an SPDX expression; an empty one says nothing."""
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    size: int
+    licence: str
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """An OS package as dpkg has it in the image."""
+
+    name: str
+    version: str
+    architecture: str
+    source: str
+    source_version: str
+    licence: str
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of one image.
+
+    :param user: numeric ``uid:gid`` that containers start as; it tells the named variant from the flavour.
+    :param digest: of the manifest.
+    :param config: digest of the config.
+    :param size: compressed bytes of all layers.
+    :param licences: the words that ``LicenseRef-`` names stand for.
+    """
+
+    schema: int
+    tool: str
+    name: str
+    cell: str
+    flavour: str
+    user: str
+    platform: str
+    os: System
+    created: str
+    digest: str
+    config: str
+    size: int
+    unpacked: int
+    source: Source
+    inputs: Inputs
+    torch: Torch
+    layers: tuple[RecordedLayer, ...]
+    wheels: tuple[Wheel, ...]
+    packages: tuple[Package, ...]
+    licences: dict[str, str]
+
+    def encode(self) -> bytes:
+        """Return it in its one form."""
+        return canonical(msgspec.to_builtins(self))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """An image with all that is known of how it was made.
+
+    :param parts: of the image's plan, by identity.
+    :param inventories: of those parts that hold packages, by identity.
+    """
+
+    composed: Composed
+    parts: Mapping[str, Part]
+    inventories: Mapping[str, Inventory]
+    source: Source
+    os_lock: str
+    os_lock_date: str
+    os_image: str
+    codec: str
+
+
+def decode(data: bytes) -> Record:
+    """Return the record that ``data`` is.
+
+    :raises UntrustedError: it is none of a schema that is known.
+    """
+    try:
+        found = msgspec.json.decode(data, type=Record)
+    except msgspec.DecodeError as error:
+        raise UntrustedError(f"this is no record: {error}", fix="read it with the version of this program that wrote it") from error
+    if found.schema != SCHEMA:
+        raise UntrustedError(f"this is a record of schema {found.schema}, not {SCHEMA}", fix="read it with the version of this program that wrote it")
+    return found
+
+
+def of(made: Made) -> Record:
+    """Return the record of an image."""
+    image, plan = made.composed.image, made.composed.plan
+    config = msgspec.json.decode(image.config)
+    words: dict[str, str] = {}
+    wheels, packages = tuple(_wheels(made, words)), tuple(_packages(made, words))
+    return Record(
+        schema=SCHEMA,
+        tool=torchstrata.__version__,
+        name=image.name,
+        cell=plan.cell.id,
+        flavour=plan.flavour,
+        user=config["config"]["User"],
+        platform=PLATFORM,
+        os=_system(plan.cell.os),
+        created=config["created"],
+        digest=image.digest,
+        config=sha256(image.config),
+        size=image.size,
+        unpacked=sum(layer.unpacked for layer in image.layers),
+        source=made.source,
+        inputs=_inputs(made, words),
+        torch=torch(plan.cell),
+        layers=tuple(_layers(image, plan.items, made.parts)),
+        wheels=wheels,
+        packages=packages,
+        licences=dict(sorted(words.items())),
+    )
+
+
+def torch(cell: Cell) -> Torch:
+    """Return what is known of a cell's torch."""
+    facts = cell.facts
+    return Torch(
+        version=cell.version,
+        wheels=cell.wheels,
+        git=facts.git,
+        cuda=facts.cuda_version,
+        asked_cuda=facts.asked_cuda,
+        cudnn=facts.cudnn,
+        nccl=facts.nccl,
+        nvcc=facts.nvcc.cuda if facts.nvcc else None,
+        driver_floor=facts.driver_floor,
+        architectures=facts.architectures,
+    )
+
+
+def _system(system: OperatingSystem) -> System:
+    return System(id=system.id, distribution=system.distribution, release=system.release, suite=system.suite, python=system.python)
+
+
+def _inputs(made: Made, words: dict[str, str]) -> Inputs:
+    lock = made.composed.plan.lock
+    drifts = [made.parts[item.identity].notes.get("drift", "") for item in made.composed.plan.items]
+    return Inputs(
+        lock=lock.digest,
+        lock_seen=lock.exclude_newer,
+        os_lock=made.os_lock,
+        os_lock_date=made.os_lock_date,
+        os_image=made.os_image,
+        codec=made.codec,
+        toolchain=_tools(made, words),
+        drift=tuple(dict.fromkeys(move for drift in drifts for move in drift.split(", ") if move)),
+    )
+
+
+def _tools(made: Made, words: dict[str, str]) -> Tools | None:
+    """Return the toolchain of the image, if it has one."""
+    for item in made.composed.plan.items:
+        if isinstance(item.source, Toolchain):
+            package = item.source.package
+            licence = licences.of_debian(made.inventories[item.identity].copyrights.get(item.source.name, ()))
+            words |= licence.words
+            deb = Deb(name=package.name, version=package.version, filename=package.filename, sha256=package.sha256, licence=licence.expression)
+            return Tools(name=item.source.name, package=deb, wheels=item.source.pins)
+    return None
+
+
+def _layers(image: Image, items: Sequence[Item], parts: Mapping[str, Part]) -> Iterator[RecordedLayer]:
+    """Yield the layers of the image; those above its items' are its own."""
+    owned = [(item, layer) for item in items for layer in parts[item.identity].layers]
+    for item, layer in owned:
+        yield _layer(layer, item.origin, item.identity)
+    for layer in image.layers[len(owned) :]:
+        yield _layer(layer, "facts", "")
+
+
+def _layer(layer: Layer, origin: str, part: str) -> RecordedLayer:
+    return RecordedLayer(
+        title=layer.title,
+        origin=origin,
+        digest=layer.digest,
+        diff_id=layer.diff_id,
+        media_type=layer.media_type,
+        size=layer.size,
+        unpacked=layer.unpacked,
+        part=part,
+    )
+
+
+def _wheels(made: Made, words: dict[str, str]) -> Iterator[Wheel]:
+    known: dict[str, PythonPackage] = {package.name: package for one in _held(made, Stratum) for package in one.python}
+    for pin in made.composed.plan.lock.pins:
+        licence = licences.of_python(known[pin.name]) if pin.name in known else licences.Licence()
+        words |= licence.words
+        yield Wheel(name=pin.name, version=pin.version, filename=pin.filename, sha256=pin.sha256, size=pin.size, licence=licence.expression)
+
+
+def _packages(made: Made, words: dict[str, str]) -> Iterator[Package]:
+    held = inventory.merged(_held(made, OsPart))
+    for package in held.os:
+        licence = licences.of_debian(inventory.copyright_of(package, held))
+        words |= licence.words
+        yield _package(package, licence.expression)
+
+
+def _package(package: OsPackage, licence: str) -> Package:
+    return Package(
+        name=package.name,
+        version=package.version,
+        architecture=package.architecture,
+        source=package.source,
+        source_version=package.source_version,
+        licence=licence,
+    )
+
+
+def _held(made: Made, kind: type) -> Iterator[Inventory]:
+    """Yield the inventories of the image's parts of one kind, bottom to top."""
+    for item in made.composed.plan.items:
+        if isinstance(item.source, kind) and item.identity in made.inventories:
+            yield made.inventories[item.identity]

@@ -1,0 +1,174 @@
+"""Evidence that an image was verified: ``results/<cell>/<flavour>/verify.json``, tied to the image's digest.
+
+It is written once, at the end: a run that is cut off leaves none.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from torchstrata.cells.matrix import ROOT
+from torchstrata.errors import EvidenceError
+
+FORMAT: Final = 1
+RESULTS: Final = ROOT / "results"
+NAME: Final = "verify.json"
+
+Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "error"]
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An image as an engine knows it.
+
+    :param reference: the name or digest that was given.
+    :param digest: the engine's ID: of the manifest in the containerd store, of the config in the classic one.
+    :param manifest: ``None`` where the engine cannot tell.
+    :param config: ``None`` where the engine cannot tell.
+    """
+
+    reference: str
+    digest: str
+    manifest: str | None
+    config: str | None
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The machine that containers ran on.
+
+    :param engine: version of the engine, ``None`` where there was none.
+    """
+
+    kernel: str
+    engine: str | None
+    cpus: int
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The GPUs that the tests saw.
+
+    :param name: of the first.
+    :param driver: version of the driver.
+    """
+
+    name: str
+    driver: str
+    count: int
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One case of a test and how it ended.
+
+    :param id: as pytest names it.
+    :param tier: that it belongs to.
+    :param section: flavour and what it applies to, such as ``base cuda``.
+    """
+
+    id: str
+    tier: str
+    section: str
+    outcome: Outcome
+    seconds: float
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many tests were required, passed, failed in any way, and were missing."""
+
+    required: int
+    passed: int
+    failed: int
+    missing: int
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The record of one verification.
+
+    :param image: ``None`` for a machine that is not a container.
+    :param also: images of the same layers that were tested with it: the all-in-one, with the flavour that it is made of.
+    :param tiers: ``free``, ``gpu`` or ``host``.
+    :param required: digest by tier of the list of required tests.
+    :param complete: nothing was left out on purpose.
+    :param problems: one line for each thing that stands against the image.
+    :param not_run: one line for each test that the host is too small for, such as those of two GPUs.
+    :param revision: of the checkout whose tests ran.
+    :param started, finished: RFC 3339 times.
+    """
+
+    format: int
+    image: Image | None
+    cell: str
+    flavour: str
+    tiers: tuple[str, ...]
+    passed: bool
+    complete: bool
+    counts: Counts
+    required: dict[str, str]
+    problems: tuple[str, ...]
+    not_run: tuple[str, ...]
+    revision: str
+    host: Host
+    gpu: Gpu | None
+    started: str
+    finished: str
+    tests: tuple[Case, ...]
+    also: tuple[Image, ...] = ()
+
+    def is_of(self, digest: str) -> bool:
+        """Return whether it is about the image with this digest, be it of the manifest or of the config."""
+        tested = (self.image, *self.also) if self.image else ()
+        return any(digest in {each.digest, each.manifest, each.config} for each in tested)
+
+
+def folder(results: Path, cell: str, flavour: str) -> Path:
+    """Return where the evidence for an image lies."""
+    return results / cell / flavour
+
+
+def write(evidence: Evidence, directory: Path) -> Path:
+    """Write the evidence, whole or not at all, and return its path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=directory, prefix=f".{NAME}-")
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(evidence), indent=2) + b"\n")
+    Path(name).chmod(0o644)
+    return Path(name).rename(directory / NAME)
+
+
+def read(path: Path) -> Evidence:
+    """Return the evidence in a file.
+
+    :raises EvidenceError: it cannot be read, or is not evidence of this format.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Evidence)
+    except (OSError, msgspec.DecodeError) as error:
+        raise EvidenceError(f"{path} is not evidence that can be read: {error}", fix="verify the image again with `nox -s test-CELL`") from error
+
+
+def find(digest: str, results: Path = RESULTS) -> Evidence:
+    """Return the evidence that the image with ``digest`` passed a complete verification.
+
+    :param digest: of its manifest or its config.
+    :raises EvidenceError: there is none, or what there is says otherwise.
+    """
+    found = [evidence for evidence in _all(results) if evidence.is_of(digest)]
+    for evidence in found:
+        if evidence.passed:
+            return evidence
+    if not found:
+        raise EvidenceError(f"{digest} was not verified: no {NAME} in {results} is about it", fix="verify it with `nox -s test-CELL`")
+    raise EvidenceError(f"{digest} did not pass its verification: {_why(found[0])}", fix="correct the image, build it and verify it again")
+
+
+def _all(results: Path) -> Iterator[Evidence]:
+    for path in sorted(results.glob(f"*/*/{NAME}")):
+        yield read(path)
+
+
+def _why(evidence: Evidence) -> str:
+    return evidence.problems[0] if evidence.problems else "it was not complete"

@@ -1,0 +1,72 @@
+"""What an image must be, from the matrix, the facts and the locks; never from the image itself."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchstrata.building import source
+from torchstrata.cells import compat, matrix, runtime
+from torchstrata.cells.matrix import ROOT, Cell
+from torchstrata.locking import locks, oslocks
+from torchstrata.locking.locks import Lock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What the image of a cell and a flavour must be.
+
+    :param root: the checkout whose matrix and locks count.
+    """
+
+    cell: Cell
+    flavour: str
+    root: Path = ROOT
+
+    @functools.cached_property
+    def chain(self) -> tuple[str, ...]:
+        """The flavour's parents, then itself.
+
+        :raises MatrixError: there is no such flavour.
+        """
+        return matrix.load(self.root / matrix.MATRIX.name).chain(self.flavour)
+
+    @property
+    def facts(self) -> compat.CellFacts:
+        """What is known of the cell."""
+        return self.cell.facts
+
+    @functools.cached_property
+    def lock(self) -> Lock:
+        """All wheels of the image.
+
+        :raises LockError: the cell is not locked, or its lock does not match its inputs.
+        """
+        return locks.read(self.cell, self.flavour, self.root)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Version by normalised name of each Python package."""
+        return {pin.name: pin.version for pin in self.lock.pins}
+
+    @property
+    def os_packages(self) -> Mapping[str, str]:
+        """Version by name of each OS package.
+
+        :raises LockError: the OS is not locked.
+        """
+        return oslocks.read(self.cell.os, self.root).installed(self.chain)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The image's labels; its revision is that of the checkout."""
+        return runtime.labels(self.cell, self.flavour, self.lock, source.revision(self.cell, self.root))
+
+    @property
+    def applies(self) -> frozenset[str]:
+        """What tests may apply to beside a flavour, and is so here: ``cuda``, ``vision``, ``audio``, ``named``."""
+        packages = {"vision": "torchvision" in self.versions, "audio": "torchaudio" in self.versions}
+        has = packages | {"cuda": self.facts.cuda_version is not None, "named": self.cell.named}
+        return frozenset(name for name, there in has.items() if there)

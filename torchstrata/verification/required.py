@@ -1,0 +1,172 @@
+"""Lists of the tests that must have run: ``tests/images/required/<tier>.toml``, reviewed like code.
+
+A section is a flavour and what the tests apply to: ``base`` for every image that contains it, ``base cuda`` for those with
+CUDA. Each test has the number of its cases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torchstrata.cells.matrix import ROOT
+from torchstrata.errors import VerificationError
+from torchstrata.verification.evidence import Case
+
+FOLDER: Final = ROOT / "tests" / "images" / "required"
+HEADER: Final = """\
+# Tests that must have passed for an image to count as verified, with the number of their cases; by flavour and module.
+# Written by `nox -s required`, for review; `base cuda` applies to images with CUDA only.
+"""
+TOTAL: Final = "cases"
+
+Key = tuple[str, str, str]
+"""Section, module and name of a test."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Required:
+    """What one tier requires.
+
+    :param cases: number of cases by test.
+    """
+
+    tier: str
+    cases: Mapping[Key, int]
+
+    @property
+    def sections(self) -> dict[str, int]:
+        """Number of cases by section."""
+        found: Counter[str] = Counter()
+        for (section, _, _), count in self.cases.items():
+            found[section] += count
+        return dict(sorted(found.items()))
+
+    @property
+    def digest(self) -> str:
+        """Digest of its text."""
+        return f"sha256:{hashlib.sha256(render(self).encode()).hexdigest()}"
+
+    def restrict(self, sections: Collection[str]) -> Required:
+        """Return what is required in ``sections``."""
+        return Required(tier=self.tier, cases={key: count for key, count in self.cases.items() if key[0] in sections})
+
+
+def key_of(test: Case) -> Key:
+    """Return section, module and name of a test."""
+    return key(test.section, test.id)
+
+
+def key(section: str, identity: str) -> Key:
+    """Return section, module and name of the test that pytest knows as ``identity``: its path, name and parameters."""
+    path, _, name = identity.partition("[")[0].partition("::")
+    return section, Path(path).stem, name
+
+
+def sections(chain: Iterable[str], applies: Collection[str], known: Iterable[str]) -> frozenset[str]:
+    """Return those of the ``known`` sections that apply to an image.
+
+    :param chain: its flavour and what that contains.
+    :param applies: what else it has, such as ``cuda``.
+    """
+    has = {*applies}
+    flavours = set(chain)
+    return frozenset(section for section in known if section.split()[0] in flavours and has.issuperset(section.split()[1:]))
+
+
+def problems(required: Required, tests: Collection[Case]) -> tuple[str, ...]:
+    """Return one line for each required test that did not pass as often as it must, and for each that passed and is not listed.
+
+    :param required: restricted to the sections of the image.
+    """
+    return (*bad(tests), *_missing(required, tests), *_unlisted(required, tests))
+
+
+def bad(tests: Iterable[Case]) -> Iterator[str]:
+    """Yield one line for each test that ended in another way than it must; to be skipped is one of them."""
+    yield from (f"{test.outcome}: {test.id}" for test in tests if test.outcome != "passed")
+
+
+def _missing(required: Required, tests: Iterable[Case]) -> Iterator[str]:
+    ran = Counter(map(key_of, tests))
+    for key, count in required.cases.items():
+        if ran[key] < count:
+            yield f"missing: {count - ran[key]} of {count} cases of {_name(key)} did not run"
+
+
+def _unlisted(required: Required, tests: Iterable[Case]) -> Iterator[str]:
+    for key, count in Counter(map(key_of, tests)).items():
+        more = count - required.cases.get(key, 0)
+        if more > 0:
+            yield f"not listed: {more} of {count} cases of {_name(key)} are not in {required.tier}.toml (`nox -s required` writes it)"
+
+
+def missing(required: Required, tests: Iterable[Case]) -> int:
+    """Return how many required cases did not pass."""
+    passed = Counter(key_of(test) for test in tests if test.outcome == "passed")
+    return sum(max(0, count - passed[key]) for key, count in required.cases.items())
+
+
+def names(required: Required) -> tuple[str, ...]:
+    """Return the tests as people look for them, such as ``gpu/test_nccl.py::test_group``."""
+    return tuple(map(_name, sorted(required.cases)))
+
+
+def _name(key: Key) -> str:
+    section, module, test = key
+    return f"{section.split()[0]}/{module}.py::{test}"
+
+
+def read(tier: str, folder: Path = FOLDER) -> Required:
+    """Return the list of a tier; an empty one if there is none yet.
+
+    :raises VerificationError: it cannot be understood, or its totals do not fit its lines.
+    """
+    path = folder / f"{tier}.toml"
+    if not path.exists():
+        return Required(tier=tier, cases={})
+    fix = "write it anew with `nox -s required`"
+    try:
+        content = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise VerificationError(f"{path.name} cannot be understood: {error}", fix=fix) from error
+    totals = content.pop(TOTAL, {})
+    found = Required(tier=tier, cases={(section, *key): count for section, modules in content.items() for key, count in _cases(modules)})
+    if totals != found.sections:
+        raise VerificationError(f"{path.name}: its totals do not fit its lines: {totals} and {found.sections}", fix=fix)
+    return found
+
+
+def _cases(modules: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[tuple[str, str], int]]:
+    for module, tests in modules.items():
+        for test, count in tests.items():
+            yield (module, test), count
+
+
+def render(required: Required) -> str:
+    """Return the list as the text of its file."""
+    lines = [HEADER, f"[{TOTAL}]", *(f"{_quoted(section)} = {count}" for section, count in required.sections.items())]
+    last = None
+    for (section, module, test), count in sorted(required.cases.items()):
+        if last != (section, module):
+            lines += ["", f"[{_quoted(section)}.{module}]"]
+            last = (section, module)
+        lines.append(f"{test} = {count}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(section: str) -> str:
+    return f'"{section}"' if " " in section else section
+
+
+def write(required: Required, folder: Path = FOLDER) -> Path:
+    """Write the list and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{required.tier}.toml"
+    path.write_text(render(required))
+    return path
