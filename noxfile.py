@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))
 
 from torchstrata import cli  # noqa: E402  # after the path, so that plain `nox` finds the checkout
-from torchstrata.cells import matrix  # noqa: E402  # after the path, so that plain `nox` finds the checkout
+from torchstrata.cells import matrix  # noqa: E402
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_external_run = True

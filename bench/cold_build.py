@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 from torchstrata.cells import matrix  # noqa: E402  # after the path
 from torchstrata.content.codec import Codec  # noqa: E402
 from torchstrata.content.store import Store  # noqa: E402
-from torchstrata.locking import locks, oslocks  # noqa: E402  # after the path
-from torchstrata.ospart import osimage, osparts  # noqa: E402  # after the path
+from torchstrata.locking import locks, oslocks  # noqa: E402
+from torchstrata.ospart import osimage, osparts  # noqa: E402
 from torchstrata.ospart.contexts import apt_config  # noqa: E402
 
 FLAVOURS = ("base", "devel", "jupyter", "ssh")

@@ -29,8 +29,8 @@ from torchstrata.cells import matrix  # noqa: E402  # after the path
 from torchstrata.content.codec import CHUNK, Codec  # noqa: E402
 from torchstrata.content.store import Store  # noqa: E402
 from torchstrata.content.tarball import _Pump  # noqa: E402  # the same hand-over between threads on both sides
-from torchstrata.locking import locks  # noqa: E402  # after the path
-from torchstrata.payload import strata, wheels  # noqa: E402  # after the path
+from torchstrata.locking import locks  # noqa: E402
+from torchstrata.payload import strata, wheels  # noqa: E402
 from torchstrata.payload.strata import Stratum  # noqa: E402
 from torchstrata.payload.wheelfile import Wheel  # noqa: E402
 
