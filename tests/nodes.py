@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from tests.registries import NAME, PASSWORD, Authority
 
@@ -53,7 +53,7 @@ class Node:
     passwords: bool = False
     process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Node:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -72,7 +72,7 @@ class Node:
         """Start it and wait until it answers."""
         (self.root / "hosts").mkdir(exist_ok=True)
         (self.root / "config.toml").write_text(self._config())
-        command = ["unshare", "--mount", "containerd", "--config", self.root / "config.toml"]
+        command = ["unshare", "--mount", "containerd", "--config", str(self.root / "config.toml")]
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + 60
