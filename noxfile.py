@@ -118,7 +118,7 @@ def lint(session: nox.Session) -> None:
             "images/base/rootfs/etc/profile",
             "images/base/rootfs/etc/skel/.profile",
             "images/base/rootfs/usr/sbin/policy-rc.d",
-            "torchstrata/distribution/offline/verify",
+            "torchstrata/mirroring/offline/verify",
         ),
     )
     session.run("zizmor", "--offline", "--no-progress", "--persona", "pedantic", ".github")

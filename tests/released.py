@@ -17,7 +17,8 @@ from torchstrata.content.store import Store
 from torchstrata.payload import strata
 from torchstrata.payload.strata import Stratum
 from torchstrata.progress import PlainReporter
-from torchstrata.supplychain import making, record
+from torchstrata.publishing import making
+from torchstrata.supplychain import record
 from torchstrata.supplychain.record import Record
 from torchstrata.verification.evidence import Counts, Evidence, Host, Image
 

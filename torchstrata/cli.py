@@ -154,7 +154,7 @@ def verify_release(reference: str, key: str | None, identity: str | None, issuer
 def _publishing() -> ModuleType:
     """Import the verbs around signatures, with all their libraries."""
     _hush()
-    from torchstrata.supplychain import publishing  # noqa: PLC0415  # see the module's docstring
+    from torchstrata.publishing import publishing  # noqa: PLC0415  # see the module's docstring
 
     return publishing
 
@@ -248,6 +248,6 @@ def mirror(word: str, options: MirrorOptions) -> None:
     """Copy images with all that belongs to them to another registry or to a directory."""
     with guarded():
         _hush()
-        from torchstrata.distribution import mirroring  # noqa: PLC0415  # see the module's docstring
+        from torchstrata.mirroring import mirroring  # noqa: PLC0415  # see the module's docstring
 
         mirroring.mirror(word, options)

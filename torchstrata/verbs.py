@@ -7,24 +7,21 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from torchstrata import memory, progress
+from torchstrata.building import disk
 from torchstrata.building import plan as plans
 from torchstrata.building.build import Builder, Composed
 from torchstrata.building.plan import ImagePlan, Plan, Planner
 from torchstrata.cells import compat, matrix, sizes
 from torchstrata.cells.matrix import Cell, Matrix
 from torchstrata.content import layout
-from torchstrata.content.codec import Codec
+from torchstrata.content.codec import DEFAULT_LEVELS, Codec
 from torchstrata.content.store import Store
-from torchstrata.distribution import remote
-from torchstrata.distribution.push import nothing
-from torchstrata.distribution.remote import Remote
-from torchstrata.engines import bootstrap, disk
+from torchstrata.engines import bootstrap
 from torchstrata.engines import engine as engines
 from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.locking import locks
@@ -32,19 +29,19 @@ from torchstrata.options import BuildOptions, VerifyOptions
 from torchstrata.ospart import osparts
 from torchstrata.payload import toolchain
 from torchstrata.progress import Reporter
+from torchstrata.publishing import remote
+from torchstrata.publishing.push import nothing
+from torchstrata.publishing.remote import Remote
 from torchstrata.supplychain import signing
 from torchstrata.supplychain.signing import Signer
 from torchstrata.verification import inspection
 from torchstrata.verification import verify as verification
 
-LEVELS: Final = {"zstd": 3, "gzip": 6}
-"""Default levels: see docs/design.md for the measurements."""
-
 
 def build(cell: str, options: BuildOptions) -> None:
     """Build the images of one cell, and load them into the engine, write them to a directory, or push them."""
     memory.bound()
-    planner = _planner(Codec(name=options.codec, level=options.level or LEVELS[options.codec]), locked=options.locked)
+    planner = _planner(Codec(name=options.codec, level=options.level or DEFAULT_LEVELS[options.codec]), locked=options.locked)
     chosen = matrix.select(planner.matrix, cell)
     plan = planner.plan(chosen, options.flavour or list(planner.matrix.flavours))
     engine = engines.connect() if options.load and not options.to else None
@@ -95,7 +92,7 @@ def _write(directory: Path, composed: Sequence[Composed], store: Store, shared: 
 
 def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Planner, reporter: Reporter, *, names: bool) -> None:  # noqa: PLR0913  # what it takes
     """Push what was composed, signed if there is somebody to sign, and say under which tags, and what it cost."""
-    from torchstrata.supplychain import publishing  # noqa: PLC0415  # its libraries take 0.3 s, which plans need not wait for
+    from torchstrata.publishing import publishing  # noqa: PLC0415  # its libraries take 0.3 s, which plans need not wait for
 
     signer = Signer.present()
     maker = publishing.Maker(store=planner.store, codec=planner.codec, open_blob=shared.open_blob)

@@ -24,10 +24,10 @@ from tests.built import BUILDS, CPU, CUDA, DISK, MATRIX, Built, Disk, cell_of, d
 from tests.checkout import Checkout, Ended
 from tests.wheelhouse import wheel
 from torchstrata import errors
-from torchstrata.building import compose
+from torchstrata.building import runtime
 from torchstrata.building.maker import Maker
 from torchstrata.building.plan import Plan
-from torchstrata.cells import runtime
+from torchstrata.content import compose
 from torchstrata.content.codec import Codec
 from torchstrata.content.store import Store
 from torchstrata.engines import engine

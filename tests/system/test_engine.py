@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from torchstrata.building import compose
+from torchstrata.content import compose
 from torchstrata.content.archive import Loadable
 from torchstrata.content.layers import Layer
 from torchstrata.engines import engine, loading
@@ -162,7 +162,7 @@ def test_images_are_loaded_in_one_go_and_run(target: engine.Engine, blobs: Blobs
     """All flavours go up in one archive, get their names and IDs, and run; what several share is sent once."""
     shared, upper = blobs.program(), blobs.layer("upper")
     images = [image("base", shared), image("devel", shared, upper)]
-    report = target.load(images, blobs.path)
+    report = loading.load(target, images, blobs.path)
     assert report.way == "lean"
     assert shared.size + upper.size < report.sent < shared.size + upper.size + 20_000
     assert [target.image_id(f"ts-test:{tag}") for tag in ("base", "devel")] == [target.id_of(each) for each in images]
@@ -173,26 +173,26 @@ def test_second_load_sends_nothing(target: engine.Engine, blobs: Blobs) -> None:
     """What is there is neither sent nor named again."""
     images = [image("again", blobs.layer("a"))]
     assert not target.is_current(images)
-    target.load(images, blobs.path)
+    loading.load(target, images, blobs.path)
     assert target.is_current(images)
-    assert target.load(images, blobs.path) == loading.LoadReport(way="nothing", sent=0)
+    assert loading.load(target, images, blobs.path) == loading.LoadReport(way="nothing", sent=0)
 
 
 def test_lost_name_is_given_again_without_sending(target: engine.Engine, blobs: Blobs) -> None:
     """A name that was removed, or points to another image, comes back by naming alone."""
     one, two = image("one", blobs.layer("a")), image("two", blobs.layer("a"))
-    target.load([one, two], blobs.path)
+    loading.load(target, [one, two], blobs.path)
     target.client.api.tag(target.id_of(two), "ts-test", "one")
     target.client.api.tag(target.id_of(one), "ts-test", "spare")
-    assert target.load([one], blobs.path) == loading.LoadReport(way="nothing", sent=0)
+    assert loading.load(target, [one], blobs.path) == loading.LoadReport(way="nothing", sent=0)
     assert target.is_current([one, two])
 
 
 def test_only_layers_above_a_known_chain_are_sent(target: engine.Engine, blobs: Blobs) -> None:
     """A new upper layer costs its own size, whatever lies below it."""
     below, old, new = blobs.layer("below", 5 * MB), blobs.layer("old"), blobs.layer("new")
-    target.load([image("old", below, old)], blobs.path)
-    report = target.load([image("new", below, new)], blobs.path)
+    loading.load(target, [image("old", below, old)], blobs.path)
+    report = loading.load(target, [image("new", below, new)], blobs.path)
     assert report.way == "lean"
     assert new.size < report.sent < new.size + 20_000
     assert target.lacks((below, old)) == ()
@@ -202,9 +202,9 @@ def test_only_layers_above_a_known_chain_are_sent(target: engine.Engine, blobs: 
 def test_nothing_is_assumed_after_images_were_removed(target: engine.Engine, blobs: Blobs) -> None:
     """After ``docker rmi`` the next load is complete again."""
     layers = (blobs.layer("a"), blobs.program())
-    target.load([image("gone", *layers)], blobs.path)
+    loading.load(target, [image("gone", *layers)], blobs.path)
     target.client.api.remove_image("ts-test:gone")
-    report = target.load([image("gone", *layers)], blobs.path)
+    report = loading.load(target, [image("gone", *layers)], blobs.path)
     assert report.sent > sum(layer.size for layer in layers)
     assert run(target, "gone").startswith("ldconfig")
 
@@ -214,8 +214,8 @@ def test_same_layers_compressed_otherwise_give_a_whole_image(target: engine.Engi
     slow, fast = blobs.layer("a", level=9), blobs.layer("a", level=1)
     assert (slow.diff_id, slow.digest != fast.digest) == (fast.diff_id, True)
     top = blobs.program()
-    target.load([image("slow", slow, top)], blobs.path)
-    report = target.load([image("fast", fast, top)], blobs.path)
+    loading.load(target, [image("slow", slow, top)], blobs.path)
+    report = loading.load(target, [image("fast", fast, top)], blobs.path)
     assert report.way == ("full" if target.store == "containerd" else "lean")
     names = saved(target, "fast")
     assert target.store == "classic" or f"blobs/sha256/{fast.digest.removeprefix('sha256:')}" in names
@@ -226,7 +226,7 @@ def test_large_images_go_up_in_steps_that_leave_nothing(target: engine.Engine, b
     """Steps overlap sending and unpacking; each blob is sent once, and no nameless image stays."""
     monkeypatch.setattr(loading, "STEP", MB)
     layers = (*(blobs.layer(f"s{number}", 3 * MB) for number in range(6)), blobs.program())
-    report = target.load([image("steps", *layers)], blobs.path)
+    report = loading.load(target, [image("steps", *layers)], blobs.path)
     size = sum(layer.size for layer in layers)
     assert (report.way, size < report.sent < size + 100_000) == ("lean", True)
     assert [found["RepoTags"] for found in target.client.api.images()] == [["ts-test:steps"]]
@@ -237,7 +237,7 @@ def test_load_can_begin_before_the_upper_layers_exist(target: engine.Engine, blo
     """Layers are fed as they become ready; the images come last."""
     monkeypatch.setattr(loading, "STEP", MB)
     low = blobs.layer("low", 3 * MB)
-    with target.loading(blobs.path) as feed:
+    with loading.Loading(target, blobs.path) as feed:
         feed.add(low)
         high, top = blobs.layer("high", 3 * MB), blobs.program()
         feed.add(high, top)
@@ -250,11 +250,11 @@ def test_load_given_up_names_nothing_and_the_next_one_goes_on(target: engine.Eng
     """What was unpacked before an interruption is not sent again."""
     monkeypatch.setattr(loading, "STEP", MB)
     low, high = blobs.layer("low", 3 * MB), blobs.program()
-    with target.loading(blobs.path) as feed:
+    with loading.Loading(target, blobs.path) as feed:
         feed.add(low)
         feed._steps[0].result()
     assert [found["RepoTags"] or [] for found in target.client.api.images()] == [[]]
-    report = target.load([image("on", low, high)], blobs.path)
+    report = loading.load(target, [image("on", low, high)], blobs.path)
     assert report.sent < high.size + 20_000
     assert run(target, "on").startswith("ldconfig")
     assert [found["RepoTags"] for found in target.client.api.images()] == [["ts-test:on"]]
@@ -263,13 +263,13 @@ def test_load_given_up_names_nothing_and_the_next_one_goes_on(target: engine.Eng
 def test_spoilt_blob_never_gets_a_name(target: engine.Engine, blobs: Blobs) -> None:
     """A blob with wrong bytes is refused, and the name keeps pointing to the good image."""
     good = image("kept", blobs.layer("good"))
-    target.load([good], blobs.path)
+    loading.load(target, [good], blobs.path)
     bad = blobs.layer("bad")
     spoilt = bytearray(blobs.path(bad.digest).read_bytes())
     spoilt[len(spoilt) // 2] ^= 255
     blobs.path(bad.digest).write_bytes(spoilt)
     with pytest.raises(EngineError):
-        target.load([image("kept", bad)], blobs.path)
+        loading.load(target, [image("kept", bad)], blobs.path)
     assert target.image_id("ts-test:kept") == target.id_of(good)
 
 
@@ -280,8 +280,8 @@ def test_callback_can_end_a_load(target: engine.Engine, blobs: Blobs) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        target.load([image("stopped", blobs.layer("a", 9 * MB))], blobs.path, interrupt)
-    assert target.load([image("stopped", blobs.layer("a", 9 * MB))], blobs.path).way == "lean"
+        loading.load(target, [image("stopped", blobs.layer("a", 9 * MB))], blobs.path, interrupt)
+    assert loading.load(target, [image("stopped", blobs.layer("a", 9 * MB))], blobs.path).way == "lean"
 
 
 @contextlib.contextmanager
@@ -311,11 +311,11 @@ def test_full_disk_of_the_engine_is_told(tmp_path: Path, blobs: Blobs, store: st
             assert free is not None
             assert target.space_for(layers) > free
             with pytest.raises(DiskFullError, match="full"):
-                target.load([image("big", *layers)], blobs.path)
+                loading.load(target, [image("big", *layers)], blobs.path)
             assert target.image_id("ts-test:big") is None
             small = image("small", blobs.layer("small", MB // 10))
             _remove_all(target)
-            target.load([small], blobs.path)
+            loading.load(target, [small], blobs.path)
             assert target.is_current([small])
     finally:
         subprocess.run(["umount", "--lazy", root / "data"], stderr=subprocess.DEVNULL, check=False)
@@ -332,7 +332,7 @@ def test_engine_that_dies_during_a_load_is_told(tmp_path: Path, blobs: Blobs, st
             engine.connect().load(wanted, blobs.path, _after(30 * MB, lambda: made.stop(signal.SIGKILL)))
         made.start()
         target = engine.connect()
-        target.load(wanted, blobs.path)
+        loading.load(target, wanted, blobs.path)
         assert target.is_current(wanted)
 
 

@@ -12,14 +12,15 @@ import pytest
 
 from tests import registries
 from tests.system import test_release_verbs as days
-from torchstrata.building.compose import MANIFEST, canonical, sha256
 from torchstrata.cells import matrix
-from torchstrata.distribution import replica, upload
-from torchstrata.distribution.directory import Directory
+from torchstrata.content.compose import MANIFEST, canonical, sha256
+from torchstrata.distribution import upload
 from torchstrata.distribution.registry import Attachment, Registry
-from torchstrata.distribution.replica import RegistrySide
 from torchstrata.distribution.upload import Source
 from torchstrata.errors import ImmutableTagError, IntegrityError, MirrorError
+from torchstrata.mirroring import replica
+from torchstrata.mirroring.directory import Directory
+from torchstrata.mirroring.replica import RegistrySide
 from torchstrata.releases import channels
 from torchstrata.supplychain import signing
 from torchstrata.supplychain.documents import KINDS

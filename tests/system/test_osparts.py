@@ -14,7 +14,7 @@ import pytest
 from torchstrata.cells import matrix
 from torchstrata.content.codec import Codec
 from torchstrata.content.store import Store
-from torchstrata.engines import engine
+from torchstrata.engines import engine, loading
 from torchstrata.errors import OsPartError, StaleLockError
 from torchstrata.locking import oslocks
 from torchstrata.ospart import buildkit, oslayers, osparts
@@ -166,9 +166,9 @@ def test_image_runs_the_systems_python_and_compiler_free_of_network(made: tuple[
     root, store = made
     image = osparts.image(SYSTEM, FLAVOURS, store, Codec(), root)
     here = engine.connect()
-    here.load([image], store.open_blob)
+    loading.load(here, [image], store.open_blob)
     try:
-        assert here.load([image], store.open_blob).sent == 0
+        assert loading.load(here, [image], store.open_blob).sent == 0
         ran = subprocess.run(["docker", "run", "--rm", "--network", "none", image.tags[0], "make", "--version"], capture_output=True, text=True, check=False)
         assert ran.stdout.startswith("GNU Make"), ran.stderr
     finally:

@@ -15,13 +15,13 @@ import pytest
 from tests import programs, registries
 from tests.registries import Served
 from tests.system import test_release as days
-from torchstrata.building.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.cells import matrix
+from torchstrata.content.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.distribution.registry import Attachment, Registry, fallback_tag
-from torchstrata.distribution.remote import VARIABLE
 from torchstrata.distribution.upload import Source
 from torchstrata.errors import LedgerError, PruneError
 from torchstrata.options import PruneOptions
+from torchstrata.publishing.remote import VARIABLE
 from torchstrata.releases import holdings, housekeeping
 from torchstrata.releases.ledger import Ledger
 from torchstrata.supplychain import signing

@@ -21,17 +21,17 @@ from tests import parts, registries
 from tests.registries import Authority, Tokens
 from tests.system.faults import FAULTS, Proxy
 from torchstrata.building.build import Builder
-from torchstrata.building.compose import MANIFEST, canonical, sha256
+from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.content.store import Store
 from torchstrata.distribution import upload
-from torchstrata.distribution.push import Publication
 from torchstrata.distribution.reference import Place
 from torchstrata.distribution.registry import Attachment, Registry
-from torchstrata.distribution.remote import Remote
 from torchstrata.distribution.transport import Patience
 from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, ImmutableTagError, IntegrityError, RegistryAuthError, RegistryError
 from torchstrata.progress import PlainReporter
+from torchstrata.publishing.push import Publication
+from torchstrata.publishing.remote import Remote
 
 QUICK = Patience(tries=3, first=0.01, longest=0.05, connect=5, read=10)
 DATA = random.Random(5).randbytes(3_000_000)

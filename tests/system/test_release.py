@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests import registries
-from torchstrata.building.compose import CONFIG, MANIFEST, canonical, sha256
-from torchstrata.cells import matrix, runtime
+from torchstrata.building import runtime
+from torchstrata.cells import matrix
+from torchstrata.content.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.distribution.registry import Registry
 from torchstrata.distribution.upload import Source
 from torchstrata.errors import LedgerConflictError, LedgerError, NightlyError, ReleaseError, UntrustedError

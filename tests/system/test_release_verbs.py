@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests import programs, registries, released
-from torchstrata.building.compose import CONFIG, MANIFEST, canonical, sha256
-from torchstrata.cells import matrix, runtime
+from torchstrata.building import runtime
+from torchstrata.cells import matrix
+from torchstrata.content.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.distribution.registry import Registry
-from torchstrata.distribution.remote import VARIABLE
 from torchstrata.distribution.upload import Source as Content
+from torchstrata.publishing.remote import VARIABLE
 from torchstrata.releases import channels
 from torchstrata.releases.channels import Build
 from torchstrata.releases.ledger import FILE, Ledger

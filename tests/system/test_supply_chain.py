@@ -17,14 +17,15 @@ from tests import programs, registries
 from tests.parts import CODEC
 from tests.registries import Authority
 from tests.released import OS_FILES, compose, record_of, result
-from torchstrata.building.compose import canonical, sha256
+from torchstrata.content.compose import canonical, sha256
 from torchstrata.content.store import Store
 from torchstrata.distribution.parts import Shelf
-from torchstrata.distribution.push import Publication, Pusher
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Attachment, Registry
 from torchstrata.errors import SigningError, UntrustedError, UnverifiedError
-from torchstrata.supplychain import documents, examination, publishing, seals, signing
+from torchstrata.publishing import publishing
+from torchstrata.publishing.push import Publication, Pusher
+from torchstrata.supplychain import documents, examination, seals, signing
 from torchstrata.supplychain.documents import CYCLONEDX, KINDS, PROVENANCE, RECORD, SPDX, VERIFICATION, Document, Published
 from torchstrata.supplychain.signing import BUNDLE, Signer, Trust
 from torchstrata.verification import evidence

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
+from torchstrata.building import runtime
 from torchstrata.building.build import Builder
-from torchstrata.cells import runtime
 from torchstrata.content.codec import decompressor
 from torchstrata.content.store import Store
 from torchstrata.errors import ComposeError

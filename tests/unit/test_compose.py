@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from torchstrata.building.compose import LAYER_LIMIT, Runtime, Section, check, compose, sha256
+from torchstrata.content.compose import LAYER_LIMIT, Runtime, Section, check, compose, sha256
 from torchstrata.content.layers import Entry, Layer
 from torchstrata.errors import ComposeError
 

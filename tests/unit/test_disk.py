@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.parts import missing, os_part, plan, stratum
+from torchstrata.building import disk
 from torchstrata.content.store import Store
-from torchstrata.engines import disk, engine
+from torchstrata.engines import engine
 from torchstrata.errors import DiskFullError
 from torchstrata.locking.locks import Pin
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata.building import compose
-from torchstrata.content import archive
+from torchstrata.content import archive, compose
 from torchstrata.content.layers import Layer
 from torchstrata.engines import engine
 from torchstrata.errors import BuildxError, EngineError

@@ -9,9 +9,9 @@ import pytest
 
 from tests.parts import CODEC
 from tests.released import COPYRIGHT, OS_FILES, STATUS, compose
+from torchstrata.content import inventory
+from torchstrata.content.inventory import Inventory, OsPackage
 from torchstrata.content.store import Part, Store
-from torchstrata.supplychain import inventory
-from torchstrata.supplychain.inventory import Inventory, OsPackage
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ import pytest
 from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
-from torchstrata.building import compose
 from torchstrata.building.build import Builder
-from torchstrata.content import layout
+from torchstrata.content import compose, layout
 from torchstrata.content.store import Store
 from torchstrata.errors import StoreError
 from torchstrata.progress import PlainReporter

@@ -10,15 +10,15 @@ import subprocess
 
 import pytest
 
-from torchstrata.building.compose import MANIFEST, canonical, sha256
-from torchstrata.distribution import handover, mirroring, replica
+from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.distribution.client import Manifest
-from torchstrata.distribution.directory import Directory
-from torchstrata.distribution.offline import verify
 from torchstrata.distribution.registry import TITLE, Attachment, Referrer
-from torchstrata.distribution.replica import Relay
 from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, IntegrityError, MirrorError
+from torchstrata.mirroring import handover, mirroring, replica
+from torchstrata.mirroring.directory import Directory
+from torchstrata.mirroring.offline import verify
+from torchstrata.mirroring.replica import Relay
 from torchstrata.options import MirrorOptions
 from torchstrata.supplychain.signing import BUNDLE
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from torchstrata.cells import matrix
-from torchstrata.locking import mirrors
-from torchstrata.locking.mirrors import News, parse
 from torchstrata.locking.oslocks import Move
 from torchstrata.nights import nightly
+from torchstrata.ospart import mirrors
+from torchstrata.ospart.mirrors import News, parse
 
 SAID = """\
 NOTE: This is only a simulation!

@@ -9,10 +9,10 @@ import pytest
 
 from torchstrata.cells import matrix
 from torchstrata.content.store import Store
-from torchstrata.locking.mirrors import News
 from torchstrata.locking.oslocks import Move as PackageMove
 from torchstrata.nights import nightly
 from torchstrata.nights.nightly import Base, Look, Patch, Report
+from torchstrata.ospart.mirrors import News
 from torchstrata.releases.ledger import Author, Ledger, Move
 
 MATRIX = matrix.load()

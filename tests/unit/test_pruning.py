@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 
-from torchstrata.building.compose import canonical, sha256
 from torchstrata.cells import matrix
+from torchstrata.content.compose import canonical, sha256
 from torchstrata.errors import MatrixError, PruneError
 from torchstrata.options import PruneOptions
 from torchstrata.releases import holdings, housekeeping, pruning

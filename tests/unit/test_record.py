@@ -12,7 +12,8 @@ from tests.released import compose, record_of
 from torchstrata.content.store import Store
 from torchstrata.errors import UntrustedError
 from torchstrata.locking import oslocks
-from torchstrata.supplychain import making, record
+from torchstrata.publishing import making
+from torchstrata.supplychain import record
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from tests.distribution import Distribution
-from torchstrata.building.compose import MANIFEST, canonical, sha256
+from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.distribution import transport, upload
 from torchstrata.distribution.registry import Attachment, Registry
 from torchstrata.distribution.transport import Patience, Unanswered

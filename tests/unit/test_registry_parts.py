@@ -12,15 +12,15 @@ from rich.console import Console
 from tests.distribution import Distribution
 from tests.parts import CODEC, MATRIX, os_part, plan, stratum, wheels
 from torchstrata.building.build import Builder
-from torchstrata.building.compose import canonical
 from torchstrata.building.plan import Bytecode, Item
+from torchstrata.content.compose import canonical
 from torchstrata.content.store import Part, Store
-from torchstrata.distribution.push import Publication, Pusher
 from torchstrata.distribution.reference import Place
-from torchstrata.distribution.remote import Remote, stem
 from torchstrata.distribution.transport import Patience
 from torchstrata.errors import ImmutableTagError, RegistryError
 from torchstrata.progress import PlainReporter
+from torchstrata.publishing.push import Publication, Pusher
+from torchstrata.publishing.remote import Remote, stem
 
 QUICK = Patience(tries=2, first=0.01, longest=0.01)
 TAG = "x-20260101.1"

@@ -7,8 +7,8 @@ import datetime as dt
 import pytest
 
 from torchstrata.distribution.reference import Place, Reference, is_loopback
-from torchstrata.distribution.remote import VARIABLE, dated, following, place, required
 from torchstrata.errors import RegistryError
+from torchstrata.publishing.remote import VARIABLE, dated, following, place, required
 
 DIGEST = "sha256:" + "ab" * 32
 

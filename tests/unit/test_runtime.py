@@ -8,7 +8,8 @@ import json
 import pytest
 from container import facts, gpu
 
-from torchstrata.cells import matrix, runtime
+from torchstrata.building import runtime
+from torchstrata.cells import matrix
 from torchstrata.locking import locks
 
 MATRIX = matrix.load()

@@ -19,13 +19,13 @@ import pytest
 
 from tests.wheelhouse import wheel
 from torchstrata.cells.matrix import StrataRules
+from torchstrata.content import inventory
 from torchstrata.content.codec import Codec, decompressor
 from torchstrata.content.layers import PLATFORM
 from torchstrata.content.store import Part, Store
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.locking.locks import Lock, Pin
 from torchstrata.payload import strata
-from torchstrata.supplychain import inventory
 
 CODEC = Codec()
 SITE = "opt/venv/lib/python3.13/site-packages"

@@ -8,15 +8,15 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from torchstrata.building import compose, source
-from torchstrata.building.compose import Image, Section
+from torchstrata.building import runtime, source
 from torchstrata.building.maker import Maker
 from torchstrata.building.plan import ImagePlan, Plan
-from torchstrata.cells import runtime
 from torchstrata.cells.matrix import ROOT, Matrix
+from torchstrata.content import compose
 from torchstrata.content import store as stores
 from torchstrata.content.archive import Loadable, OpenBlob
 from torchstrata.content.codec import Codec
+from torchstrata.content.compose import Image, Section
 from torchstrata.content.store import Part, Store
 from torchstrata.engines.engine import Engine
 from torchstrata.engines.loading import Loading
@@ -113,5 +113,5 @@ class Builder:
             yield None
             return
         step = self.reporter.step("load", f"into the engine ({self.engine.store} image store)")
-        with step as progress, self.engine.loading(self.open_blob or self.store.open_blob, progress.advance) as loading:
+        with step as progress, Loading(self.engine, self.open_blob or self.store.open_blob, progress.advance) as loading:
             yield loading

@@ -27,6 +27,7 @@ from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content.codec import Codec
 from torchstrata.content.store import Part, Store
 from torchstrata.engines import engine as engines
+from torchstrata.engines import loading
 from torchstrata.errors import TorchstrataError
 from torchstrata.locking import locks
 from torchstrata.locking.locks import Pin
@@ -226,7 +227,7 @@ class Maker:
                 engine = engines.connect()
                 image = osparts.image(system, (locks.TORCH_FLAVOUR,), self._store, self._codec)
                 own = replace(image, tags=(f"{image.tags[0]}-{uuid.uuid4().hex[:8]}",))
-                engine.load([own], self._store.open_blob)
+                loading.load(engine, [own], self._store.open_blob)
                 self._interpreters[system.id] = own.tags[0]
             return self._interpreters[system.id]
 

@@ -1,1 +1,1 @@
-"""Bytes by digest: the content store, writing layers the same way everywhere, and image layouts."""
+"""Bytes by digest: the content store, writing layers the same way everywhere, manifests and configs, image layouts."""

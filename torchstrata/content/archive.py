@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from torchstrata.building.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.content.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.content.layers import PLATFORM, Layer
 
 CHUNK: Final = 1 << 20

@@ -35,6 +35,9 @@ GZIP_HEADER: Final = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
 
 LEVELS: Final[dict[Name, range]] = {"zstd": range(1, 20), "gzip": range(1, 10)}
 
+DEFAULT_LEVELS: Final[dict[Name, int]] = {"zstd": 3, "gzip": 6}
+"""See docs/design.md for the measurements."""
+
 BROKEN: Final = (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError)
 """What readers raise for a stream that is damaged or cut off."""
 

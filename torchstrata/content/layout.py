@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchstrata.building.compose import MANIFEST, canonical, sha256
 from torchstrata.content.archive import Loadable
+from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.content.store import Store, disk
 
 

@@ -1,1 +1,1 @@
-"""Registries and directories of images, by the OCI distribution and image specifications."""
+"""Registries, by the OCI distribution specification: the client of one."""

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import requests
 
-from torchstrata.building.compose import MANIFEST, sha256
+from torchstrata.content.compose import MANIFEST, sha256
 from torchstrata.distribution.authorization import Scopes
 from torchstrata.distribution.download import Download
 from torchstrata.distribution.reference import DIGEST

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 import zstandard
 
-from torchstrata.building.compose import MANIFEST, canonical, sha256
+from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.content.layers import Entry
 from torchstrata.content.store import Part, Store
 from torchstrata.distribution.registry import TITLE, Registry

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from torchstrata.building.compose import MANIFEST, canonical, sha256
+from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.distribution.client import INDEX, Client, Found, Manifest
 from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, RegistryError

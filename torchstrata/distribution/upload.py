@@ -19,8 +19,8 @@ from typing import IO, Final, Literal, Self
 
 import requests
 
-from torchstrata.building.compose import sha256
 from torchstrata.content.codec import CHUNK
+from torchstrata.content.compose import sha256
 from torchstrata.content.store import digest_of
 from torchstrata.distribution.authorization import Scopes
 from torchstrata.distribution.transport import Body, Method, RefusedError, Transport, Unanswered

@@ -19,11 +19,10 @@ import requests
 from docker.context import ContextAPI
 
 from torchstrata import process
-from torchstrata.building.compose import sha256
 from torchstrata.content import archive
 from torchstrata.content.archive import Loadable, OpenBlob, chain_ids
+from torchstrata.content.compose import sha256
 from torchstrata.content.layers import Layer
-from torchstrata.engines.loading import Loading, LoadReport, OnBytes, Refused, nothing
 from torchstrata.errors import BuildxError, CommandError, DiskFullError, EngineError
 
 ImageStore = Literal["containerd", "classic"]
@@ -36,12 +35,18 @@ CONNECT_SECONDS: Final = 20
 ANSWER_SECONDS: Final = 3600
 """An engine says nothing while it unpacks a large layer; one that died closes the connection at once."""
 
+OnBytes = Callable[[int], object]
+
 LISTS_MANIFESTS: Final = (1, 47)
 """Before this version of the API (Docker 27) the list of images leaves out those that lack blobs; from it on, it says so."""
 
 CONTAINERD_ROOT: Final = Path("/var/lib/containerd")
 ALMOST_FULL: Final = 200_000_000
 NO_SPACE: Final = "no space left on device"
+
+
+class Refused(EngineError):
+    """The engine took an archive and could not use it."""
 
 
 def address() -> str:
@@ -152,23 +157,6 @@ class Engine:
         held = self.held()
         chains = chain_ids(layer.diff_id for layer in layers)
         return tuple(layer for layer, chain in zip(layers, chains, strict=True) if chain not in held)
-
-    def load(self, images: Sequence[Loadable], open_blob: OpenBlob, on_bytes: OnBytes = nothing) -> LoadReport:
-        """Load images and name them, sending only the layers that the engine lacks.
-
-        :param open_blob: gives the file of a blob.
-        :param on_bytes: called with the number of bytes sent, from several threads; what it raises ends the load.
-        :raises DiskFullError: the engine has no space left.
-        :raises EngineError: it refused the images, or died.
-        """
-        absent = [image for image in images if self.id_of(image) not in self.whole()]
-        with self.loading(open_blob, on_bytes) as loading:
-            loading.add(*max((image.layers for image in absent), key=len, default=()))
-            return loading.finish(images)
-
-    def loading(self, open_blob: OpenBlob, on_bytes: OnBytes = nothing) -> Loading:
-        """Return a load that is fed while upper layers are still being made; arguments and errors as for :meth:`load`."""
-        return Loading(self, open_blob, on_bytes)
 
     def send(self, images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenBlob, on_bytes: OnBytes, ready: Callable[[], object]) -> None:
         """Send one archive of nameless images with the blobs of ``layers``, and wait until the engine has unpacked it.

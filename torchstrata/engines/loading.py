@@ -14,29 +14,20 @@ images are sent once more, complete. Only then do they get their names.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import Final, Literal, Self
 
 from torchstrata.content.archive import Loadable, OpenBlob, chain_ids, prefix
-from torchstrata.errors import EngineError
-
-if TYPE_CHECKING:
-    from torchstrata.content.layers import Layer
-    from torchstrata.engines.engine import Engine
-
-OnBytes = Callable[[int], object]
+from torchstrata.content.layers import Layer
+from torchstrata.engines.engine import Engine, OnBytes, Refused
 
 STEP: Final = 64_000_000
 """Compressed bytes that are worth a step of their own."""
 
 UNDER_WAY: Final = 2
 """Steps at a time: one that is sent and one that is unpacked."""
-
-
-class Refused(EngineError):
-    """The engine took an archive and could not use it."""
 
 
 class _StoppedError(Exception):
@@ -59,13 +50,27 @@ def nothing(*_: object) -> None:
     """Do nothing."""
 
 
+def load(engine: Engine, images: Sequence[Loadable], open_blob: OpenBlob, on_bytes: OnBytes = nothing) -> LoadReport:
+    """Load images and name them, sending only the layers that the engine lacks.
+
+    :param open_blob: gives the file of a blob.
+    :param on_bytes: called with the number of bytes sent, from several threads; what it raises ends the load.
+    :raises DiskFullError: the engine has no space left.
+    :raises EngineError: it refused the images, or died.
+    """
+    absent = [image for image in images if engine.id_of(image) not in engine.whole()]
+    with Loading(engine, open_blob, on_bytes) as loading:
+        loading.add(*max((image.layers for image in absent), key=len, default=()))
+        return loading.finish(images)
+
+
 class Loading:
     """Feed it layers bottom to top with :meth:`add` as they become ready, then :meth:`finish` it; a context manager.
 
     Left without :meth:`finish`, it ends at once; what the engine has unpacked by then serves the next load.
     """
 
-    def __init__(self, engine: Engine, open_blob: OpenBlob, on_bytes: OnBytes) -> None:
+    def __init__(self, engine: Engine, open_blob: OpenBlob, on_bytes: OnBytes = nothing) -> None:
         self._engine, self._open_blob, self._on_bytes = engine, open_blob, on_bytes
         self._held = engine.held()
         self._chain: list[Layer] = []
@@ -91,7 +96,7 @@ class Loading:
                 self._step()
 
     def finish(self, images: Sequence[Loadable]) -> LoadReport:
-        """Load and name ``images``, of which the layers given to :meth:`add` are the lowest; errors as for ``Engine.load``."""
+        """Load and name ``images``, of which the layers given to :meth:`add` are the lowest; errors as for :func:`load`."""
         way: Literal["nothing", "lean", "full"]
         try:
             for step in self._steps:

@@ -1,1 +1,1 @@
-"""Which exact packages: wheels by hash, OS packages by version, and what mirrors and indexes offer."""
+"""Which exact packages: wheels by hash, OS packages by version."""

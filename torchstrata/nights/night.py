@@ -18,11 +18,11 @@ from torchstrata.cells.matrix import ROOT, Cell
 from torchstrata.content.codec import Codec
 from torchstrata.content.store import Store
 from torchstrata.errors import LedgerConflictError, NightlyError, TorchstrataError, WatchdogError
-from torchstrata.locking.mirrors import News
 from torchstrata.nights import nightly, pushed, watchdog
 from torchstrata.nights.nightly import Look, Report, Work
 from torchstrata.options import BuildOptions, NightlyOptions, ReleaseOptions, VerifyOptions
 from torchstrata.ospart import osparts
+from torchstrata.ospart.mirrors import News
 from torchstrata.releases import channels, ledgerbranch
 from torchstrata.releases.ledger import Author, Ledger
 from torchstrata.releases.ledgerbranch import Branch

@@ -16,9 +16,9 @@ from typing import Any, Final, TypeVar
 
 from rich.table import Table
 
-from torchstrata.building import source
+from torchstrata.building import runtime, source
 from torchstrata.building.plan import ImagePlan, OsPart, Planner
-from torchstrata.cells import compat, runtime
+from torchstrata.cells import compat
 from torchstrata.cells.matrix import Cell, Matrix, OperatingSystem
 from torchstrata.content.codec import Codec
 from torchstrata.content.layers import PLATFORM
@@ -27,9 +27,10 @@ from torchstrata.distribution.client import MANIFESTS
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Registry
 from torchstrata.errors import LockError, RegistryError, TorchstrataError
-from torchstrata.locking import locks, mirrors, oslocks, resolver
-from torchstrata.locking.mirrors import News
+from torchstrata.locking import locks, oslocks, resolver
 from torchstrata.locking.oslocks import OsLock
+from torchstrata.ospart import mirrors
+from torchstrata.ospart.mirrors import News
 from torchstrata.releases import channels
 from torchstrata.releases.ledger import State
 

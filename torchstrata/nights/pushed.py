@@ -22,9 +22,9 @@ from torchstrata.cells.matrix import Cell, Matrix
 from torchstrata.engines import engine as engines
 from torchstrata.errors import EngineError, ReleaseError
 from torchstrata.options import VerifyOptions
+from torchstrata.publishing import publishing
 from torchstrata.releases import channels
 from torchstrata.releases.release import Releases
-from torchstrata.supplychain import publishing
 from torchstrata.verification import evidence, leftovers
 from torchstrata.verification import verify as verification
 

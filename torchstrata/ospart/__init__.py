@@ -1,1 +1,1 @@
-"""From OS packages to layers: the OS image, what each flavour's Dockerfile adds, and BuildKit, which runs it."""
+"""From OS packages to layers: the OS image, what each flavour's Dockerfile adds, BuildKit, which runs it, and what mirrors offer."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from torchstrata.content.codec import CHUNK, Codec
+from torchstrata.content.inventory import STATUS, Collector, Inventory
 from torchstrata.content.layers import Layer
 from torchstrata.content.store import Store
-from torchstrata.supplychain.inventory import STATUS, Collector, Inventory
 
 LEFT_OUT: Final = re.compile(
     r"""

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Final
 
 from torchstrata import process
-from torchstrata.building.compose import Image, Runtime, Section, compose
 from torchstrata.cells.matrix import ROOT, OperatingSystem
-from torchstrata.content import layout, store
+from torchstrata.content import inventory, layout, store
 from torchstrata.content.archive import Loadable
 from torchstrata.content.codec import Codec
+from torchstrata.content.compose import Image, Runtime, Section, compose
 from torchstrata.content.layers import Layer
 from torchstrata.content.store import Part, Store
 from torchstrata.errors import LockError, StaleLockError, StoreError
@@ -36,7 +36,6 @@ from torchstrata.ospart import bakefile, buildkit, contexts, osimage, oslayers
 from torchstrata.ospart.bakefile import Exporter, Job
 from torchstrata.ospart.buildkit import Exported
 from torchstrata.ospart.oslayers import Taken
-from torchstrata.supplychain import inventory
 
 REPOSITORY: Final = "torchstrata-os"
 """Name, in the engine, of images that hold OS parts alone."""

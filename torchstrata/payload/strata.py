@@ -22,8 +22,9 @@ from installer.records import InvalidRecordEntry
 from packaging.utils import parse_wheel_filename
 
 from torchstrata.cells.matrix import StrataRules
-from torchstrata.content import store
+from torchstrata.content import inventory, store
 from torchstrata.content.codec import Codec
+from torchstrata.content.inventory import Inventory, PythonPackage
 from torchstrata.content.store import Part, Store
 from torchstrata.errors import StoreError
 from torchstrata.locking import locks
@@ -31,8 +32,6 @@ from torchstrata.locking.locks import Lock, Pin
 from torchstrata.payload import venv
 from torchstrata.payload.venv import Aside, Destination
 from torchstrata.payload.wheelfile import Wheel, damaged
-from torchstrata.supplychain import inventory
-from torchstrata.supplychain.inventory import Inventory, PythonPackage
 
 FORMAT: Final = 1
 """Raise it when the bytes of a stratum change for the same wheels."""

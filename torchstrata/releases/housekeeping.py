@@ -14,7 +14,7 @@ from torchstrata import progress
 from torchstrata.building.plan import Planner
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import Cell, Matrix
-from torchstrata.content.codec import Codec
+from torchstrata.content.codec import DEFAULT_LEVELS, Codec
 from torchstrata.content.store import Store
 from torchstrata.distribution.parts import REPOSITORY
 from torchstrata.distribution.registry import Registry
@@ -26,7 +26,6 @@ from torchstrata.releases import channels, holdings, ledgercopy, pruning, releas
 from torchstrata.releases.ledger import Ledger
 from torchstrata.releases.pruning import Holdings, Policy, Pruning, Removal, Rule
 from torchstrata.releases.release import Releases
-from torchstrata.verbs import LEVELS
 
 AT_A_TIME: Final = 4
 """Images that are deleted; all that belongs to one goes in order."""
@@ -98,8 +97,8 @@ def _needed(table: Matrix) -> Iterable[str]:
     :raises LockError: a lock does not match its inputs, so nobody can say what it needs.
     """
     cells = [cell for cell in table.cells if _is_locked(table, cell)]
-    for name, level in LEVELS.items():
-        planner = Planner(matrix=table, store=Store.open(), codec=Codec(name=name, level=level))  # type: ignore[arg-type]
+    for name, level in DEFAULT_LEVELS.items():
+        planner = Planner(matrix=table, store=Store.open(), codec=Codec(name=name, level=level))
         yield from (item.identity for item in planner.plan(cells, list(table.flavours)).items())
 
 

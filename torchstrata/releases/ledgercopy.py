@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from torchstrata.building.compose import MANIFEST, canonical, sha256
+from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.distribution.registry import EMPTY, EMPTY_TYPE, Attachment, Registry
 from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, LedgerError

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from torchstrata.cells import runtime
+from torchstrata.building import runtime
 from torchstrata.cells.matrix import Cell, Channel, Matrix
 from torchstrata.distribution.registry import Registry
 from torchstrata.errors import AbsentError, LedgerError, ReleaseError, UntrustedError

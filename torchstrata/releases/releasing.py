@@ -13,11 +13,11 @@ from rich.table import Table
 from torchstrata import progress
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import ROOT
-from torchstrata.distribution import remote
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Registry
 from torchstrata.errors import AbsentError, ReleaseError
 from torchstrata.options import ReleaseOptions
+from torchstrata.publishing import remote
 from torchstrata.releases import difference, ledgerbranch
 from torchstrata.releases import ledger as ledgers
 from torchstrata.releases.guard import Cosign

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from torchstrata.building.compose import canonical, sha256
+from torchstrata.content.compose import canonical, sha256
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Attachment, Referrer, Registry
 from torchstrata.errors import UntrustedError

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from torchstrata.building.compose import MANIFEST
+from torchstrata.content.compose import MANIFEST
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Referrer, Registry
 from torchstrata.errors import RegistryError, TorchstrataError, UntrustedError, UnverifiedError

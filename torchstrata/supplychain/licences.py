@@ -15,7 +15,7 @@ from typing import Final
 
 from cyclonedx import spdx
 
-from torchstrata.supplychain.inventory import PythonPackage
+from torchstrata.content.inventory import PythonPackage
 
 NOTHING: Final = frozenset({"", "unknown", "none", "license", "see license", "custom", "ad-hoc"})
 """Words that say nothing."""

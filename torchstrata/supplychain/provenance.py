@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from torchstrata.building.compose import canonical
+from torchstrata.content.compose import canonical
 from torchstrata.supplychain import sbom
 from torchstrata.supplychain.record import Record
 

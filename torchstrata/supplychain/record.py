@@ -14,17 +14,18 @@ import msgspec
 
 import torchstrata
 from torchstrata.building.build import Composed
-from torchstrata.building.compose import Image, canonical, sha256
 from torchstrata.building.plan import Item, OsPart
 from torchstrata.cells.matrix import Cell, OperatingSystem
+from torchstrata.content import inventory
+from torchstrata.content.compose import Image, canonical, sha256
+from torchstrata.content.inventory import Inventory, OsPackage, PythonPackage
 from torchstrata.content.layers import PLATFORM, Layer
 from torchstrata.content.store import Part
 from torchstrata.errors import UntrustedError
 from torchstrata.locking.lockfile import Pin
 from torchstrata.payload.strata import Stratum
 from torchstrata.payload.toolchain import Toolchain
-from torchstrata.supplychain import inventory, licences
-from torchstrata.supplychain.inventory import Inventory, OsPackage, PythonPackage
+from torchstrata.supplychain import licences
 
 SCHEMA: Final = 1
 MEDIA_TYPE: Final = "application/vnd.torchstrata.record.v1+json"

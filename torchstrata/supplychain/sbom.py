@@ -24,7 +24,7 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from torchstrata.building.compose import canonical
+from torchstrata.content.compose import canonical
 from torchstrata.supplychain.record import Record
 
 CYCLONEDX: Final = "application/vnd.cyclonedx+json"

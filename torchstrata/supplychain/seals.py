@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from torchstrata.building.compose import canonical
+from torchstrata.content.compose import canonical
 from torchstrata.content.layers import PLATFORM
 from torchstrata.content.store import Part
 from torchstrata.distribution.parts import REQUESTS, Shelf, Verify

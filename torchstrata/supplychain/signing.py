@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from torchstrata import process
-from torchstrata.building.compose import sha256
+from torchstrata.content.compose import sha256
 from torchstrata.distribution import transport
 from torchstrata.distribution.reference import Reference
 from torchstrata.errors import CommandError, SigningError, UntrustedError

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchstrata.building import source
-from torchstrata.cells import compat, matrix, runtime
+from torchstrata.building import runtime, source
+from torchstrata.cells import compat, matrix
 from torchstrata.cells.matrix import ROOT, Cell
 from torchstrata.locking import locks, oslocks
 from torchstrata.locking.locks import Lock

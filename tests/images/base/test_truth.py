@@ -7,7 +7,8 @@ import json
 import pytest
 from packaging.version import Version
 
-from torchstrata.cells import compat, runtime
+from torchstrata.building import runtime
+from torchstrata.cells import compat
 from torchstrata.locking import oslocks
 
 ENVIRONMENT_LINKS = {"python", "python3"}

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from torchstrata.building.compose import Runtime
 from torchstrata.cells import compat
 from torchstrata.cells.matrix import Cell, Matrix
+from torchstrata.content.compose import Runtime
 from torchstrata.locking.locks import Lock
 
 VENV: Final = "/opt/venv"

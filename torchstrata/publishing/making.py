@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from torchstrata import process
 from torchstrata.building.build import Composed
 from torchstrata.building.plan import Item, OsPart
+from torchstrata.content import inventory
 from torchstrata.content.archive import OpenBlob
 from torchstrata.content.codec import Codec
 from torchstrata.content.store import Part, Store
@@ -18,7 +19,6 @@ from torchstrata.locking import oslocks
 from torchstrata.ospart import contexts, osimage
 from torchstrata.payload.strata import Stratum
 from torchstrata.payload.toolchain import Toolchain
-from torchstrata.supplychain import inventory
 from torchstrata.supplychain.record import Made, Source
 
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from torchstrata.distribution.directory import Directory
-from torchstrata.distribution.push import is_dated
 from torchstrata.distribution.registry import TITLE, fallback_tag
-from torchstrata.distribution.replica import Copy
 from torchstrata.locking.lockfile import Pin
+from torchstrata.mirroring.directory import Directory
+from torchstrata.mirroring.replica import Copy
+from torchstrata.publishing.push import is_dated
 from torchstrata.supplychain import record
 from torchstrata.supplychain.record import Record
 from torchstrata.supplychain.signing import BUNDLE

@@ -17,13 +17,13 @@ from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.content.codec import Codec
 from torchstrata.content.store import Part, Store
 from torchstrata.distribution.parts import REPOSITORY, Shelf, Verify, unchecked
-from torchstrata.distribution.push import Attach, Publication, Pusher, PushReport, nothing
 from torchstrata.distribution.reference import Place
 from torchstrata.distribution.registry import Registry
 from torchstrata.distribution.transport import Patience
 from torchstrata.distribution.upload import OnBytes
 from torchstrata.errors import RegistryError
 from torchstrata.payload.strata import Stratum
+from torchstrata.publishing.push import Attach, Publication, Pusher, PushReport, nothing
 from torchstrata.supplychain import seals, signing
 from torchstrata.supplychain.signing import Trust
 
@@ -148,7 +148,7 @@ class Remote:
     def push(self, plan: Plan, publications: Sequence[Publication], *, attach: Attach = nothing, on_bytes: OnBytes = nothing) -> PushReport:
         """Push images with the parts that they consist of.
 
-        :raises RegistryError: see :meth:`torchstrata.distribution.push.Pusher.push`.
+        :raises RegistryError: see :meth:`torchstrata.publishing.push.Pusher.push`.
         """
         pusher = Pusher(registry=self.registry, repository=self.repository, open_blob=self.open_blob, shelf=self.shelf, attach=attach, on_bytes=on_bytes)
         return pusher.push(publications, self._parts(plan))

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from torchstrata.building.compose import MANIFEST, canonical, sha256
 from torchstrata.content.codec import CHUNK
+from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.content.store import disk
 from torchstrata.distribution.client import Manifest
 from torchstrata.distribution.reference import DIGEST
 from torchstrata.distribution.registry import Referrer
-from torchstrata.distribution.replica import Copy, referrer
 from torchstrata.distribution.upload import OnBytes, Sent, Source
 from torchstrata.errors import AbsentError, IntegrityError
+from torchstrata.mirroring.replica import Copy, referrer
 
 NAME: Final = "org.opencontainers.image.ref.name"
 VERSION: Final = b'{"imageLayoutVersion":"1.0.0"}'

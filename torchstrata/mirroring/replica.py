@@ -20,10 +20,10 @@ from typing import Any, Final, Protocol
 from torchstrata.content.codec import CHUNK
 from torchstrata.distribution.client import Manifest
 from torchstrata.distribution.download import Download
-from torchstrata.distribution.push import is_dated
 from torchstrata.distribution.registry import Referrer, Registry, fallback_tag
 from torchstrata.distribution.upload import OnBytes, Sent, Source
 from torchstrata.errors import MirrorError
+from torchstrata.publishing.push import is_dated
 from torchstrata.releases import holdings
 
 AT_A_TIME: Final = 4

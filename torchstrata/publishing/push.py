@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
-from torchstrata.building.compose import MANIFEST, Image
+from torchstrata.content.compose import MANIFEST, Image
 from torchstrata.content.layers import Layer
 from torchstrata.content.store import Part
 from torchstrata.distribution.parts import Shelf

@@ -13,17 +13,18 @@ from rich.table import Table
 
 from torchstrata import progress
 from torchstrata.building.build import Composed
-from torchstrata.building.compose import Image, sha256
 from torchstrata.building.plan import Plan
 from torchstrata.cells.matrix import ROOT
 from torchstrata.content.archive import OpenBlob
 from torchstrata.content.codec import Codec
+from torchstrata.content.compose import Image, sha256
 from torchstrata.content.store import Store
 from torchstrata.distribution.parts import Shelf
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Registry
 from torchstrata.errors import EvidenceError
-from torchstrata.supplychain import documents, examination, making, record, seals, signing
+from torchstrata.publishing import making
+from torchstrata.supplychain import documents, examination, record, seals, signing
 from torchstrata.supplychain.documents import Document, Published
 from torchstrata.supplychain.examination import Examination
 from torchstrata.supplychain.signing import Signer, Trust
@@ -33,7 +34,7 @@ from torchstrata.verification.evidence import RESULTS
 
 @dataclass(frozen=True, kw_only=True)
 class Attacher:
-    """Signs the images of a push and attaches their documents; what :class:`torchstrata.distribution.push.Pusher` calls for each.
+    """Signs the images of a push and attaches their documents; what :class:`torchstrata.publishing.push.Pusher` calls for each.
 
     :param documents: by digest of the image.
     """

@@ -13,14 +13,15 @@ from typing import Final
 from torchstrata import progress
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import ROOT, Cell, Matrix
-from torchstrata.distribution import handover, remote, replica
-from torchstrata.distribution.directory import Directory
 from torchstrata.distribution.reference import DIGEST, TAG, Place
 from torchstrata.distribution.registry import Registry
-from torchstrata.distribution.replica import Copy, RegistrySide
 from torchstrata.distribution.upload import Sent
 from torchstrata.errors import MatrixError, MirrorError
+from torchstrata.mirroring import handover, replica
+from torchstrata.mirroring.directory import Directory
+from torchstrata.mirroring.replica import Copy, RegistrySide
 from torchstrata.options import MirrorOptions
+from torchstrata.publishing import remote
 from torchstrata.releases import channels
 from torchstrata.releases.channels import Build
 from torchstrata.releases.ledger import Ledger

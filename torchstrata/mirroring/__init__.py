@@ -1,0 +1,1 @@
+"""Copies of images with everything that refers to them, between registries and directories."""
