@@ -20,8 +20,8 @@ from tests.registries import Authority
 from tests.system import test_release_verbs as days
 from torchstrata.cells import matrix
 from torchstrata.content.store import Store
-from torchstrata.releases import channels
 from torchstrata.publishing import publishing
+from torchstrata.releases import channels
 from torchstrata.supplychain import signing
 from torchstrata.supplychain.documents import KINDS, RECORD
 from torchstrata.verification import evidence
