@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import json
 import os
 import shutil
 from collections.abc import Collection, Mapping
@@ -138,3 +139,9 @@ def damage(root: Path) -> list[str]:
     store = Store.open(root)
     blobs = [path.name for path in (root / "blobs" / "sha256").glob("*") if not store._intact(f"sha256:{path.name}", None, verify=True)]
     return blobs + [path.name for path in (root / "parts").glob("*.json") if store.find(path.stem, verify=True) is None]
+
+
+def index(directory: Path) -> dict[str, list[dict[str, dict[str, str]]]]:
+    """Return the index of an image layout."""
+    found: dict[str, list[dict[str, dict[str, str]]]] = json.loads((directory / "index.json").read_bytes())
+    return found

@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("dockerd") is None, reason="needs root and dockerd (nox -s engine)")
 
 ROOT = Path(__file__).parents[2]
-ENSURE = "from torchstrata import bootstrap; print(bootstrap.ensure(print))"
+ENSURE = "from torchstrata.engines import bootstrap; print(bootstrap.ensure(print))"
 
 
 @pytest.fixture
