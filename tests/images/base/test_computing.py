@@ -30,7 +30,7 @@ def test_mixed_precision(probe):
 
 def test_compiler(probe):
     """``torch.compile`` makes one graph and native code, with the image's own compiler, that computes what eager mode does."""
-    result = probe("compiled", "cpu")
+    result = probe("compiled", "cpu", env={"TORCHINDUCTOR_VEC_ISA_OK": "1"})  # the doctor's own test compiles without this short cut
     assert (result["graphs"], result["breaks"]) == (1, 0)
     assert {".cpp", ".so"} <= result["made"].keys()
     assert result["difference"] < 1e-5
