@@ -12,6 +12,7 @@ Needs root, about 15 GB of disk, and leaves none of it used.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import os
@@ -48,7 +49,8 @@ def publish(team: Team, cell: Cell, results: Path) -> str:
     dated = channels.pushed(MATRIX, cell, team.tags())
     for tag in dated.values():
         try:
-            publishing.attest(f"{team.repository}:{tag}", None, results)
+            with contextlib.redirect_stdout(sys.stderr):
+                publishing.attest(f"{team.repository}:{tag}", None, results)
         except EvidenceError as error:
             print(f"{tag}: {error}", file=sys.stderr)
             team.run("nox", "--session", f"push-{cell.names[0]}", "--", "--names")
