@@ -48,6 +48,7 @@ from torchstrata.content.store import Store  # noqa: E402
 from torchstrata.locking import locks, oslocks  # noqa: E402
 from torchstrata.locking.oslocks import OsLock  # noqa: E402
 from torchstrata.ospart import osimage, osparts  # noqa: E402
+from torchstrata.ospart.buildkit import instruction  # noqa: E402
 from torchstrata.ospart.contexts import apt_config  # noqa: E402
 from torchstrata.releases import channels  # noqa: E402
 
@@ -131,8 +132,7 @@ def layers(served: Served, repository: str, tag: str) -> list[dict[str, Any]]:
     history = json.loads(served.blob(manifest["config"]["digest"]).read_bytes())["history"]
     steps = [entry.get("created_by", "") for entry in history if not entry.get("empty_layer")]
     return [
-        {"digest": layer["digest"], "mb": _mb(layer["size"]), "step": " ".join(step.split())[:90]}
-        for layer, step in zip(manifest["layers"], steps, strict=True)
+        {"digest": layer["digest"], "mb": _mb(layer["size"]), "step": instruction(step)[:90]} for layer, step in zip(manifest["layers"], steps, strict=True)
     ]
 
 
