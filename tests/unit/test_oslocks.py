@@ -54,7 +54,10 @@ def test_digest_ignores_children() -> None:
 def test_solved_keeps_what_each_flavour_changes() -> None:
     """Packages that a flavour has from its parent are not repeated."""
     installed = {"os": {"a": "1", "b": "1"}, "base": {"a": "1", "b": "2", "c": "1"}}
-    assert oslocks.solved("debian13", "2026-11-24", installed).sections == {"os": {"a": "1", "b": "1"}, "base": {"b": "2", "c": "1"}}
+    assert oslocks.solved(OsLock(system="debian13", date="2026-11-24", sections={}), installed).sections == {
+        "os": {"a": "1", "b": "1"},
+        "base": {"b": "2", "c": "1"},
+    }
 
 
 def test_moves_name_every_difference() -> None:
@@ -72,6 +75,19 @@ def test_pins_win_over_newer_versions() -> None:
 def test_installed_reads_dpkg_status() -> None:
     """Packages that only left their configuration do not count, and descriptions are no fields."""
     assert oslocks.installed(STATUS) == {"git": "1:2.47.3-0+deb13u1"}
+
+
+def test_time_of_layers_stays_when_packages_move(tmp_path: Path) -> None:
+    """A lock that is solved anew keeps its first day, so that layers whose packages did not move stay; what mirrors offer is asked anew each day."""
+    oslocks.write(LOCK, DEBIAN13, tmp_path)
+    asked = [oslocks.unlocked(DEBIAN13, day, tmp_path) for day in ("2027-01-02", "2027-01-03")]
+    assert asked[0].digest(()) != asked[1].digest(())
+    moved = oslocks.solved(asked[0], {"os": {"apt": "4"}})
+    oslocks.write(moved, DEBIAN13, tmp_path)
+    assert oslocks.read(DEBIAN13, tmp_path) == moved
+    assert (moved.date, moved.epoch) == ("2027-01-02", LOCK.epoch)
+    again = oslocks.solved(oslocks.unlocked(DEBIAN13, "2027-01-04", tmp_path), LOCK.sections)
+    assert (again.epoch, again.digest(())) == (LOCK.epoch, LOCK.digest(()))
 
 
 def test_date_is_midnight_utc() -> None:

@@ -1,7 +1,8 @@
 """Locks of OS packages: ``locks/os/<os>.lock`` names every package of the OS image and of each flavour, with its version.
 
 apt takes pins, not locks: a pinned version that the mirror has dropped is passed over in silence. So a build is compared with
-its lock afterwards, by :func:`moves`. The lock's date is also the time that OS layers carry (``SOURCE_DATE_EPOCH``).
+its lock afterwards, by :func:`moves`. The lock also fixes the time that OS layers carry (``SOURCE_DATE_EPOCH``): it stays when
+packages move, so that layers without them stay what they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -38,24 +39,30 @@ class OsLock:
     :param system: id of the OS.
     :param date: day on which it was solved, such as ``2026-11-24``.
     :param sections: for the OS image and each flavour, parents first, the packages that it adds or changes.
+    :param first: day on which it was first solved, if that was before ``date``.
     """
 
     system: str
     date: str
     sections: Mapping[str, Packages]
+    first: str = ""
 
     @property
     def epoch(self) -> int:
-        """The date in seconds since 1970, at midnight UTC."""
-        return int(dt.datetime.fromisoformat(f"{self.date}T00:00:00+00:00").timestamp())
+        """The time of OS layers in seconds since 1970: midnight UTC of the first day."""
+        return int(dt.datetime.fromisoformat(f"{self.first or self.date}T00:00:00+00:00").timestamp())
 
     def installed(self, chain: Iterable[str]) -> Packages:
         """Return all packages of the last flavour of ``chain``; of the OS image if the chain is empty."""
         return {name: version for section in (OS_IMAGE, *chain) for name, version in self.sections.get(section, {}).items()}
 
     def digest(self, chain: Iterable[str]) -> str:
-        """Return the identity of all that the lock says of ``chain``; other flavours do not change it."""
-        return hashlib.sha256(json.dumps([self.date, self.installed(chain)], sort_keys=True).encode()).hexdigest()
+        """Return the identity of all that the lock says of ``chain``; other flavours do not change it.
+
+        What pins nothing is what mirrors offered on its date.
+        """
+        day = (self.first or self.date) if self.sections else self.date
+        return hashlib.sha256(json.dumps([day, self.installed(chain)], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,9 +81,10 @@ class Move:
         return f"{self.package} {self.locked or '(not locked)'} -> {self.found or '(not installed)'}"
 
 
-def unlocked(system: str, date: str) -> OsLock:
-    """Return a lock that pins nothing."""
-    return OsLock(system=system, date=date, sections={})
+def unlocked(system: OperatingSystem, date: str, root: Path = ROOT) -> OsLock:
+    """Return a lock that pins nothing, with the first day of the lock that there is."""
+    before = read(system, root) if path(system, root).exists() else None
+    return OsLock(system=system.id, date=date, sections={}, first=(before.first or before.date) if before else "")
 
 
 def path(system: OperatingSystem, root: Path = ROOT) -> Path:
@@ -106,7 +114,8 @@ def write(lock: OsLock, system: OperatingSystem, root: Path = ROOT) -> Path:
 
 def text(lock: OsLock) -> str:
     """Return the lock as it lies in the repository."""
-    lines = [HEADER.format(system=lock.system), f"date {lock.date}\n"]
+    first = f"first {lock.first}\n" if lock.first not in {"", lock.date} else ""
+    lines = [HEADER.format(system=lock.system), f"date {lock.date}\n", first]
     for section, packages in lock.sections.items():
         lines += [f"\n[{section}]\n", *(f"{name}={version}\n" for name, version in sorted(packages.items()))]
     return "".join(lines)
@@ -117,10 +126,10 @@ def parse(system: str, content: str) -> OsLock:
 
     :raises LockError: a line cannot be understood.
     """
-    date, sections, packages = "", dict[str, Packages](), dict[str, str]()
+    days, sections, packages = dict[str, str](), dict[str, Packages](), dict[str, str]()
     for number, line in enumerate(content.splitlines(), 1):
-        if line.startswith("date "):
-            date = line.removeprefix("date ")
+        if line.startswith(("date ", "first ")):
+            word, _, days[word] = line.partition(" ")
         elif line.startswith("["):
             packages = {}
             sections[line.strip("[]")] = packages
@@ -129,21 +138,22 @@ def parse(system: str, content: str) -> OsLock:
             if not (name and equals and version):
                 raise LockError(f"locks/os/{system}.lock line {number} is no package=version: {line}", fix=FIX)
             packages[name] = version
-    if not date or OS_IMAGE not in sections:
+    if "date" not in days or OS_IMAGE not in sections:
         raise LockError(f"locks/os/{system}.lock has no date or no [{OS_IMAGE}]", fix=FIX)
-    return OsLock(system=system, date=date, sections=sections)
+    return OsLock(system=system, sections=sections, date=days["date"], first=days.get("first", ""))
 
 
-def solved(system: str, date: str, installed: Mapping[str, Packages]) -> OsLock:
+def solved(by: OsLock, installed: Mapping[str, Packages]) -> OsLock:
     """Return the lock of what was installed.
 
+    :param by: what it was installed by, which pins nothing.
     :param installed: all packages of the OS image and of each flavour, parents first.
     """
     sections, below = dict[str, Packages](), dict[str, str]()
     for section, packages in installed.items():
         sections[section] = {name: version for name, version in packages.items() if below.get(name) != version}
         below.update(packages)
-    return OsLock(system=system, date=date, sections=sections)
+    return replace(by, sections=sections)
 
 
 def moves(locked: Packages, found: Packages) -> tuple[Move, ...]:

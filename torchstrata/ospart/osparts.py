@@ -150,7 +150,7 @@ class Oven:
         What was built serves the new locks. A lock whose packages have not moved is left as it is.
         """
         today = dt.datetime.now(dt.UTC).date().isoformat()
-        baking = _Baking(oven=self, flavours=tuple(flavours), locks={system: oslocks.unlocked(system.id, today) for system in systems})
+        baking = _Baking(oven=self, flavours=tuple(flavours), locks={system: oslocks.unlocked(system, today, self.root) for system in systems})
         made = baking.parts()
         return [written for system in baking.locks if (written := baking.adopt(system, made))]
 
@@ -180,7 +180,7 @@ class _Baking:
         os_image = self._os_image(system)
         installed = {OS_IMAGE: self._packages(os_image) if os_image else {}}
         installed |= {flavour: self._packages(made[system.id, flavour]) for flavour in self.flavours}
-        lock = oslocks.solved(system.id, self.locks[system].date, installed)
+        lock = oslocks.solved(self.locks[system], installed)
         if _is_as_before(lock, system, self.oven.root):
             return None
         if os_image:
