@@ -14,14 +14,15 @@ LEFT_OUT = (
     ("torchaudio/lib/*sox*.so", "libsox.so*", "torchaudio opens it only where libsox is installed, for its sox backend"),
     ("torio/lib/*ffmpeg*.so", "libav*.so.*", "torchaudio has a build for each FFmpeg and opens the one that fits, if any"),
     ("torchaudio/lib/*ffmpeg*.so", "libav*.so.*", "the same, before torchaudio moved it"),
-    ("nvidia/*/nvshmem_bootstrap_*.so*", "lib[mps]*.so.*", "NVSHMEM's ways to start by MPI, PMIx and SHMEM: opened only where asked for"),
+    ("nvidia/*/nvshmem_bootstrap_*.so*", "lib[mops]*.so.*", "NVSHMEM's ways to start by MPI, PMIx and SHMEM: opened only where asked for"),
     ("nvidia/*/nvshmem_transport_*.so*", "lib*.so.*", "NVSHMEM's transports: each opens only where its network's libraries are"),
+    ("triton/plugins/lib*.so*", "libtriton.so", "triton opens its plugins, on request, once libtriton itself is open"),
     ("torch/bin/test_*", "lib*.so", "upstream's own test programs, which its packaging leaves without a way to torch/lib"),
 )
 """Path, what it does not find, and why that is no fault: reviewed, by name."""
 
-AFTER_TORCH = ("torchvision/*.so", "torchaudio/lib/*.so", "torio/lib/*.so", "torchaudio/*.so")
-"""Objects of packages that import torch first, and so find its libraries open."""
+AFTER_TORCH = ("torchvision/*.so", "torchaudio/lib/*.so", "torio/lib/*.so", "torchaudio/*.so", "torch/lib/libtorch_nvshmem.so")
+"""Objects of packages that import torch first, and so find its libraries open; libtorch_cuda opens the last one, beside libc10_cuda."""
 
 EXTENSION = re.compile(r"\.(cpython-\w+-x86_64-linux-gnu|abi3)\.so$")
 INSIDE_TORCH_AND_TRITON = ("torch/lib/libtorch_python.so", "triton/_C/lib*.so")

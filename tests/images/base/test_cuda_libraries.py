@@ -13,7 +13,7 @@ pytestmark = pytest.mark.cuda
 CUDA = "/opt/cuda/"
 
 OWN_COPIES = (
-    ("*/triton/backends/nvidia/lib/cupti/*", "triton's profiler opens its own CUPTI, by path"),
+    ("*/triton/backends/nvidia/lib/cupti*/*", "triton's profiler opens its own CUPTI, by path; one more for Blackwell"),
     ("*/torchvision.libs/libcudart.*", "torchvision's wheel carries one under a name of its own, for its image decoder"),
     ("*/torchvision.libs/libnvjpeg.*", "the same; nothing else has nvJPEG"),
     ("*/libnvshmem_device.*", "NVSHMEM's own library for device code, in two forms"),
