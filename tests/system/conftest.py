@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import docker
 import pytest
+from filelock import FileLock
 
 from tests.built import BUILDS, CPU, CUDA, DISK, Built, Disk, cell_of
 from tests.checkout import Checkout, Ended
@@ -22,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Take Ctrl-C though a shell's background job, such as CI may be, ignores it and hands that down to what it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process run each file, and one all files that use the images built here: some of their tests take these away for a moment."""
+    of_images = {item.path for item in items if "builds" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("images" if item.path in of_images else item.path.name))
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +53,10 @@ def checkout() -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def builds(checkout: Checkout) -> Mapping[str, Ended]:
-    """Build for real, as the README says; by cell."""
-    ended = {cell: checkout.build(cell, *(word for flavour in flavours for word in ("--flavour", flavour))) for cell, flavours in BUILDS.items()}
+def builds(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
+    """Build for real, as the README says; by cell. One of the processes that run tests does the work, the others find it done."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "builds.lock"):
+        ended = {cell: checkout.build(cell, *(word for flavour in flavours for word in ("--flavour", flavour))) for cell, flavours in BUILDS.items()}
     for one in ended.values():
         assert one.status == 0, one.output
     return ended
