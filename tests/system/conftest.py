@@ -25,13 +25,6 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process run each file, and one all files that use the images built here: some of their tests take these away for a moment."""
-    of_images = {item.path for item in items if "builds" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("images" if item.path in of_images else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def every(request: pytest.FixtureRequest) -> int:
     """Which requests are disturbed, each in a push of its own: every Nth, with another first one for each test."""
@@ -53,9 +46,22 @@ def checkout() -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def builds(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
-    """Build for real, as the README says; by cell. One of the processes that run tests does the work, the others find it done."""
-    with FileLock(tmp_path_factory.getbasetemp().parent / "builds.lock"):
+def turn(tmp_path_factory: pytest.TempPathFactory) -> FileLock:
+    """Give the lock of the images built here, which two processes that run tests share."""
+    return FileLock(tmp_path_factory.getbasetemp().parent / "images.lock")
+
+
+@pytest.fixture(scope="module")
+def own_turn(turn: FileLock) -> Iterator[None]:
+    """Have the images alone while a file is tested that uses them: some tests take them away for a moment."""
+    with turn:
+        yield
+
+
+@pytest.fixture(scope="session")
+def builds(checkout: Checkout, turn: FileLock) -> Mapping[str, Ended]:
+    """Build for real, as the README says; by cell."""
+    with turn:
         ended = {cell: checkout.build(cell, *(word for flavour in flavours for word in ("--flavour", flavour))) for cell, flavours in BUILDS.items()}
     for one in ended.values():
         assert one.status == 0, one.output

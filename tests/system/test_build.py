@@ -34,6 +34,8 @@ BASE = ("--flavour", "base")
 
 IMPORTED = """\
 import importlib.metadata, sys
+
+pytestmark = pytest.mark.usefixtures("own_turn")
 for name in sys.argv[1:]:
     __import__(name)
 """

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 
 import msgspec
@@ -20,7 +18,7 @@ from torchstrata.supplychain import signing
 from torchstrata.supplychain.documents import KINDS, RECORD
 from torchstrata.verification import evidence
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("containerd") is None, reason="needs root and containerd (nox -s engine)")
+pytestmark = pytest.mark.usefixtures("own_turn")
 
 MATRIX = matrix.load()
 CELL = cell_of(CPU)

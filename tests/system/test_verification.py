@@ -27,6 +27,8 @@ LASTING = ("-k", "test_subject or test_torch_works")
 """Tests that share a container in which the doctor is busy for a while."""
 SKIPPER = """\
 import pytest
+
+pytestmark = pytest.mark.usefixtures("own_turn")
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.name == "test_it_is_the_working_directory":
