@@ -30,12 +30,12 @@ from torchstrata.engines import engine
 from torchstrata.payload.strata import Stratum
 from torchstrata.progress import PlainReporter
 
+pytestmark = pytest.mark.usefixtures("own_turn")
+
 BASE = ("--flavour", "base")
 
 IMPORTED = """\
 import importlib.metadata, sys
-
-pytestmark = pytest.mark.usefixtures("own_turn")
 for name in sys.argv[1:]:
     __import__(name)
 """
