@@ -21,6 +21,8 @@ from torchstrata import errors
 from torchstrata.engines import engine
 from torchstrata.verification import evidence, leftovers
 
+pytestmark = pytest.mark.usefixtures("own_turn")
+
 PROGRAM = "import pathlib, sys; from torchstrata import cli; cli.verify(sys.argv[1], sys.argv[2:], pathlib.Path(sys.executable))"
 QUICK = ("-k", "test_it_is_the_working_directory or test_missing_mount_is_said")
 LASTING = ("-k", "test_subject or test_torch_works")
@@ -28,7 +30,6 @@ LASTING = ("-k", "test_subject or test_torch_works")
 SKIPPER = """\
 import pytest
 
-pytestmark = pytest.mark.usefixtures("own_turn")
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.name == "test_it_is_the_working_directory":
