@@ -22,12 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from torchstrata.cells import matrix  # noqa: E402  # after the path
-from torchstrata.content.codec import Codec  # noqa: E402
-from torchstrata.content.store import Store  # noqa: E402
-from torchstrata.locking import locks, oslocks  # noqa: E402
-from torchstrata.ospart import osimage, osparts  # noqa: E402
-from torchstrata.ospart.contexts import apt_config  # noqa: E402
+from torchstrata.cells import matrix
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Store
+from torchstrata.locking import locks, oslocks
+from torchstrata.ospart import osimage, osparts
+from torchstrata.ospart.contexts import apt_config
 
 FLAVOURS = ("base", "devel", "jupyter", "ssh")
 CA = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")

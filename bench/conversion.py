@@ -25,14 +25,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from torchstrata.cells import matrix  # noqa: E402  # after the path
-from torchstrata.content.codec import CHUNK, Codec  # noqa: E402
-from torchstrata.content.store import Store  # noqa: E402
-from torchstrata.content.tarball import _Pump  # noqa: E402  # the same hand-over between threads on both sides
-from torchstrata.locking import locks  # noqa: E402
-from torchstrata.payload import strata, wheels  # noqa: E402
-from torchstrata.payload.strata import Stratum  # noqa: E402
-from torchstrata.payload.wheelfile import Wheel  # noqa: E402
+from torchstrata.cells import matrix
+from torchstrata.content.codec import CHUNK, Codec
+from torchstrata.content.store import Store
+from torchstrata.content.tarball import _Pump  # the same hand-over between threads on both sides
+from torchstrata.locking import locks
+from torchstrata.payload import strata, wheels
+from torchstrata.payload.strata import Stratum
+from torchstrata.payload.wheelfile import Wheel
 
 
 def codecs_only(stratum: Stratum, files: dict[str, Path]) -> int:

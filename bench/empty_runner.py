@@ -26,9 +26,9 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests import teams  # noqa: E402  # after the path
-from tests.teams import Team  # noqa: E402
-from torchstrata.supplychain import signing  # noqa: E402
+from tests import teams
+from tests.teams import Team
+from torchstrata.supplychain import signing
 
 ROUNDS = 3
 SENT = re.compile(r'"(?:GET|HEAD|POST|PUT|PATCH) \S+ HTTP/\S+" \d+ (\d+)')

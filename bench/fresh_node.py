@@ -30,14 +30,14 @@ import docker
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests import nodes, teams  # noqa: E402  # after the path
-from tests.teams import Team  # noqa: E402
-from torchstrata.cells import matrix  # noqa: E402
-from torchstrata.cells.matrix import Cell  # noqa: E402
-from torchstrata.errors import EvidenceError  # noqa: E402
-from torchstrata.publishing import publishing  # noqa: E402
-from torchstrata.releases import channels  # noqa: E402
-from torchstrata.supplychain.documents import RECORD  # noqa: E402
+from tests import nodes, teams
+from tests.teams import Team
+from torchstrata.cells import matrix
+from torchstrata.cells.matrix import Cell
+from torchstrata.errors import EvidenceError
+from torchstrata.publishing import publishing
+from torchstrata.releases import channels
+from torchstrata.supplychain.documents import RECORD
 
 MATRIX = matrix.load()
 CELLS = ("2.8-cu121", "2.8-cu121-debian12", "2.13-cpu")

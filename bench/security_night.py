@@ -38,19 +38,19 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests import nodes, programs, registries  # noqa: E402  # after the path
-from tests.nodes import Node  # noqa: E402
-from tests.registries import Served  # noqa: E402
-from torchstrata.cells import matrix  # noqa: E402
-from torchstrata.cells.matrix import Cell  # noqa: E402
-from torchstrata.content.codec import Codec  # noqa: E402
-from torchstrata.content.store import Store  # noqa: E402
-from torchstrata.locking import locks, oslocks  # noqa: E402
-from torchstrata.locking.oslocks import OsLock  # noqa: E402
-from torchstrata.ospart import osimage, osparts  # noqa: E402
-from torchstrata.ospart.buildkit import instruction  # noqa: E402
-from torchstrata.ospart.contexts import apt_config  # noqa: E402
-from torchstrata.releases import channels  # noqa: E402
+from tests import nodes, programs, registries
+from tests.nodes import Node
+from tests.registries import Served
+from torchstrata.cells import matrix
+from torchstrata.cells.matrix import Cell
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Store
+from torchstrata.locking import locks, oslocks
+from torchstrata.locking.oslocks import OsLock
+from torchstrata.ospart import osimage, osparts
+from torchstrata.ospart.buildkit import instruction
+from torchstrata.ospart.contexts import apt_config
+from torchstrata.releases import channels
 
 KRB5 = ("libgssapi-krb5-2", "libk5crypto3", "libkrb5-3", "libkrb5support0")
 OLDER = [f"{name}=1.21.3-5+deb13u1" for name in KRB5]

@@ -27,7 +27,7 @@ from docker.models.containers import Container
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.images.boxes import CLIENTS, Box, until  # noqa: E402  # after the path
+from tests.images.boxes import CLIENTS, Box, until
 
 ROUNDS = 5
 TOKEN = "bench"  # noqa: S105  # of containers that live for seconds

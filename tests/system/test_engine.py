@@ -26,8 +26,6 @@ from torchstrata.content.layers import Layer
 from torchstrata.engines import engine, loading
 from torchstrata.errors import DiskFullError, EngineError
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("dockerd") is None, reason="needs root and dockerd (nox -s engine)")
-
 MB = 1_000_000
 
 

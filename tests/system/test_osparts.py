@@ -20,8 +20,6 @@ from torchstrata.locking import oslocks
 from torchstrata.ospart import buildkit, oslayers, osparts
 from torchstrata.ospart.osparts import Oven, Parts
 
-pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="needs an engine with buildx (nox -s engine)")
-
 SYSTEM = matrix.load().systems["debian13"]
 FLAVOURS = ("base", "devel")
 DOCKERFILE = """\
