@@ -10,10 +10,8 @@ sent, from its own log. The images must have the digests that they had before.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
-import platform
 import re
 import shutil
 import statistics
@@ -26,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench import machine
 from tests import teams
 from tests.teams import Team
 from torchstrata.supplychain import signing
@@ -71,8 +70,7 @@ def main() -> None:
     finally:
         shutil.rmtree(work)
     about = {
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        **machine.about(),
         "load": [round(each, 1) for each in os.getloadavg()],
         "cell": cell,
     }

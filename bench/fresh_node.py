@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime as dt
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -30,6 +28,7 @@ import docker
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench import machine
 from tests import nodes, teams
 from tests.teams import Team
 from torchstrata.cells import matrix
@@ -129,8 +128,7 @@ def main() -> None:
             cells = {cell.id: show(team, cell, options.results) for cell in matrix.select(MATRIX, *options.cells)}
     finally:
         shutil.rmtree(work)
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    print(json.dumps({"date": dt.datetime.now(tz=dt.UTC).date().isoformat(), "machine": machine, "load": os.getloadavg()[2], "cells": cells}, indent=2))
+    print(json.dumps({**machine.about(), "load": os.getloadavg()[2], "cells": cells}, indent=2))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ import contextlib
 import datetime as dt
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -38,6 +37,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench import machine
 from tests import nodes, programs, registries
 from tests.nodes import Node
 from tests.registries import Served
@@ -418,8 +418,7 @@ def main() -> None:
     old = before(new, dict(pair.split("=", 1) for pair in asked.older), asked.yesterday)
     moved = [str(move) for move in oslocks.moves(old.installed(tuple(new.sections)), new.installed(tuple(new.sections)))]
     figures: dict[str, Any] = {
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        **machine.about(),
         "cell": cell.id,
         "moved": moved,
         "lock": {"yesterday": old.date, "tonight": new.date},

@@ -10,10 +10,7 @@ the entrypoint. Rounds alternate, the median counts.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
-import os
-import platform
 import socket
 import statistics
 import sys
@@ -27,6 +24,7 @@ from docker.models.containers import Container
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench import machine
 from tests.images.boxes import CLIENTS, Box, until
 
 ROUNDS = 5
@@ -120,8 +118,7 @@ def main() -> None:
         print(f"round {number + 1} of {ROUNDS}", file=sys.stderr)
     middle = {name: round(statistics.median(values), 2) for name, values in seen.items()}
     figures = {
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        **machine.about(),
         "image": image,
         "rounds": ROUNDS,
         "seconds": middle,
