@@ -1,4 +1,5 @@
-"""Compile a function with torch.compile on a device, ``compiled.py DEVICE``, with an empty cache, and compare it with itself.
+"""Compile a function with torch.compile on a device, ``compiled.py DEVICE``, with an empty cache, and compare it with itself
+in double precision: torch's own vector functions may be of low accuracy when first used on a busy CPU (probes/smoke.py).
 
 Prints the largest difference of the results, how many graphs were compiled, how often Python had to help out, and the kinds of
 files that the compilers made.
@@ -25,7 +26,7 @@ def main():
     values, weights = (torch.randn(rows, 32, device=sys.argv[1]) for rows in (64, 32))
     with tempfile.TemporaryDirectory() as cache:
         os.environ |= {"TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
-        difference = torch.compile(function, fullgraph=True)(values, weights) - function(values, weights)
+        difference = torch.compile(function, fullgraph=True)(values, weights) - function(values.double(), weights.double())
         made = collections.Counter(path.suffix for path in pathlib.Path(cache).rglob("*") if path.is_file())
     # Only torch.compile's first use brings the module that counts.
     from torch._dynamo.utils import counters  # noqa: PLC0415
