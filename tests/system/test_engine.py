@@ -194,8 +194,9 @@ def test_only_layers_above_a_known_chain_are_sent(target: engine.Engine, blobs: 
     report = loading.load(target, [image("new", below, new)], blobs.path)
     assert report.way == "lean"
     assert new.size < report.sent < new.size + 20_000
-    assert target.lacks((below, old)) == ()
-    assert target.lacks((old, below)) == (old, below), "the same layers in another order are another chain"
+    assert target.lacks([(below, old)]) == ()
+    assert target.lacks([(old, below)]) == (old, below), "the same layers in another order are another chain"
+    assert target.lacks([(below, old), (old,), (old, below)]) == (old, below), "what two stacks share is unpacked once"
 
 
 def test_nothing_is_assumed_after_images_were_removed(target: engine.Engine, blobs: Blobs) -> None:

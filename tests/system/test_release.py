@@ -102,7 +102,7 @@ class Desk:
 
     def image(self, cell, image, mark):
         """Push an image whose one layer holds ``mark``, and return its manifest's digest."""
-        flavour, user = (image, runtime.DEV) if image in self.matrix.flavours else (list(self.matrix.flavours)[-1], runtime.ROOT)
+        flavour, user = (image, runtime.DEV) if image in self.matrix.flavours else (self.matrix.all_in_one, runtime.ROOT)
         labels = {"torchstrata.cell": cell.id, "torchstrata.flavour": flavour}
         layer, config = f"{image} {mark}".encode(), canonical({"config": {"Labels": labels, "User": user}, "mark": mark})
         for content in (layer, config):

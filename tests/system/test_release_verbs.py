@@ -78,7 +78,7 @@ def team(tmp_path_factory, environment):
 
 def image(registry, name, mark):
     """Push a small image of the cell with an honest record, under its dated tag; return record and manifest."""
-    flavour, user = (name, runtime.DEV) if name in MATRIX.flavours else (list(MATRIX.flavours)[-1], runtime.ROOT)
+    flavour, user = (name, runtime.DEV) if name in MATRIX.flavours else (MATRIX.all_in_one, runtime.ROOT)
     layer = f"{name} {mark}".encode()
     labels = {
         "torchstrata.cell": CELL.id,

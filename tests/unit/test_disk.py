@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 from types import SimpleNamespace
 
@@ -41,7 +42,7 @@ def free(monkeypatch):
 
 def roomy(free_space):
     """Return an engine of which only its disk and what it lacks are asked."""
-    return SimpleNamespace(free_space=lambda: free_space, lacks=tuple, space_for=engine.Engine.space_for)
+    return SimpleNamespace(free_space=lambda: free_space, lacks=lambda stacks: tuple(itertools.chain.from_iterable(stacks)), space_for=engine.Engine.space_for)
 
 
 def test_what_is_needed_is_said(store, free):

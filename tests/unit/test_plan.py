@@ -44,6 +44,10 @@ def fill(store, item, **notes):
     return writer.layer
 
 
+def _identity(item):
+    return item.identity
+
+
 def cuda(image):
     """Return the CUDA items of an image."""
     return [item for item in image.items if isinstance(item.source, Stratum) and item.source.kind == "cuda"]
@@ -62,9 +66,19 @@ def test_each_image_begins_with_the_layers_of_its_parent(planner):
             continue
         images = planner.plan([cell], FLAVOURS).images
         assert [image.flavour for image in images] == list(FLAVOURS)
-        for parent, child in itertools.pairwise(images):
+        for parent, child in itertools.pairwise(images[:-1]):
             assert child.items[: len(parent.items)] == parent.items
             assert len(child.items) > len(parent.items)
+
+
+def test_the_all_in_one_image_has_all_payload_below_all_os_parts(planner):
+    """A fix in an OS part moves no wheel of it. It has what its parent has, and its own."""
+    *_, parent, image = plan_of(planner, "2.8-cu121").images
+    assert image.flavour == MATRIX.all_in_one
+    origins = [item.origin for item in image.items]
+    assert origins == sorted(origins, key=("payload", "os").index)
+    assert [item for item in image.items if item in parent.items and item.origin == "os"] == [item for item in parent.items if item.origin == "os"]
+    assert set(map(_identity, parent.items)) < set(map(_identity, image.items))
 
 
 def test_cuda_lies_lowest_and_each_flavour_ends_with_its_os_part(planner):

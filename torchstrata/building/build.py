@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torchstrata.building import runtime, source
 from torchstrata.building.maker import Maker
-from torchstrata.building.plan import ImagePlan, Plan
+from torchstrata.building.plan import ImagePlan, Item, Plan
 from torchstrata.cells.matrix import ROOT, Matrix
 from torchstrata.content import compose
 from torchstrata.content import store as stores
@@ -66,14 +66,18 @@ class Builder:
         return tuple(composed)
 
     def _cell(self, images: Sequence[ImagePlan], maker: Maker) -> list[Composed]:
-        """Build the images of one cell; the last has all layers of the others."""
+        """Build the images of one cell; the last has all layers of the others.
+
+        What most of them share is loaded while it is made, and the rest in the end.
+        """
         revision = source.revision(images[0].cell, ROOT)
         with self._loading() as loading:
             parts: dict[str, Part] = {}
-            for item in images[-1].items:
+            for item in _spine(images):
                 parts[item.identity] = maker.part(item.identity)
                 if loading:
                     loading.add(*parts[item.identity].layers)
+            parts |= {item.identity: maker.part(item.identity) for item in images[-1].items if item.identity not in parts}
             composed = [one for image in images for one in self.assemble(image, parts, revision)]
             if loading:
                 loading.finish([one.loadable for one in composed])
@@ -91,7 +95,7 @@ class Builder:
         compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
         tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"
         yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,))
-        if image.cell.named and image.flavour == tuple(self.matrix.flavours)[-1]:
+        if image.cell.named and image.flavour == self.matrix.all_in_one:
             rooted = runtime.describe(image.cell, image.chain, image.lock, revision, user=runtime.ROOT)
             yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=(f"{self.matrix.name}:v{image.cell.torch}",))
 
@@ -115,3 +119,12 @@ class Builder:
         step = self.reporter.step("load", f"into the engine ({self.engine.store} image store)")
         with step as progress, Loading(self.engine, self.open_blob or self.store.open_blob, progress.advance) as loading:
             yield loading
+
+
+def _spine(images: Sequence[ImagePlan]) -> tuple[Item, ...]:
+    """Return the longest run of items that begins with those of image after image."""
+    spine: tuple[Item, ...] = ()
+    for image in images:
+        if image.items[: len(spine)] == spine:
+            spine = image.items
+    return spine

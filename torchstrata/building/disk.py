@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -43,10 +43,19 @@ def check(plan: Plan, store: Store, engine: Engine | None) -> str:
 
 def _loaded(plan: Plan, engine: Engine) -> int:
     """Return the bytes that the engine needs for what it lacks; what is not made yet is estimated by its wheels."""
-    tops = {image.cell.id: image for image in plan.images}.values()
-    known = [[layer for item in top.items[: _made(top.items)] if item.part for layer in item.part.layers] for top in tops]
-    lacking = {layer.digest: layer for chain in known for layer in engine.lacks(chain)}
-    return engine.space_for(lacking.values()) + sum(int(item.fetch * (1 + UNPACKED)) or OS_PART * 3 for item in plan.missing())
+    made = [[layer for item in image.items[: _made(image.items)] if item.part for layer in item.part.layers] for image in plan.images]
+    return engine.space_for(engine.lacks(made)) + sum(_estimate(item, engine) for item in _above(plan))
+
+
+def _above(plan: Plan) -> Iterable[Item]:
+    """Return the items that are, or lie above, the first of their image that is not made yet: once for every stack below them."""
+    ranges = ((image.items, range(_made(image.items), len(image.items))) for image in plan.images)
+    return {tuple(item.identity for item in items[: place + 1]): items[place] for items, places in ranges for place in places}.values()
+
+
+def _estimate(item: Item, engine: Engine) -> int:
+    """Return the bytes that an item takes in the engine at most."""
+    return engine.space_for(item.part.layers) if item.part else int(item.fetch * (1 + UNPACKED)) or OS_PART * 3
 
 
 def _made(items: Sequence[Item]) -> int:

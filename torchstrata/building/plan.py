@@ -136,13 +136,20 @@ class Planner:
         return Plan(images=tuple(image for cell in cells for image in self._images(cell, wanted)))
 
     def _images(self, cell: Cell, flavours: Iterable[str]) -> Iterator[ImagePlan]:
-        """Yield the images of one cell; each flavour's items are a prefix of its child's."""
+        """Yield the images of one cell: each flavour's items are a prefix of its child's, but for the all-in-one image's.
+
+        That is pulled alone, by people: all its payload lies below all its OS parts, so that a fix in any of them moves no
+        wheel on the node that pulls it.
+        """
         below: dict[str, ImagePlan] = {}
         for flavour in flavours:
             parent = below.get(self.matrix.flavours[flavour].parent or "")
             lock = locks.read(cell, flavour)
             own = (*self._payload(cell, lock, parent.lock if parent else None), self._os_part(cell, flavour))
-            image = ImagePlan(cell=cell, chain=self.matrix.chain(flavour), lock=lock, items=(*(parent.items if parent else ()), *own))
+            items = (*(parent.items if parent else ()), *own)
+            if flavour == self.matrix.all_in_one:
+                items = tuple(sorted(items, key=lambda item: item.origin == "os"))
+            image = ImagePlan(cell=cell, chain=self.matrix.chain(flavour), lock=lock, items=items)
             below[flavour] = image
             yield image
 

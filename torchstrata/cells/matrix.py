@@ -172,6 +172,11 @@ class Matrix:
     registry: str | None = None
     pinned: tuple[str, ...] = ()
 
+    @property
+    def all_in_one(self) -> str:
+        """The flavour that contains all others."""
+        return tuple(self.flavours)[-1]
+
     def chain(self, flavour: str) -> tuple[str, ...]:
         """Return ``flavour`` and all it contains, parents first.
 

@@ -152,11 +152,11 @@ class Engine:
                 continue  # somebody removed it just now
         return frozenset(chains)
 
-    def lacks(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-        """Return the layers of the chain ``layers`` (bottom to top) that the engine must be sent."""
+    def lacks(self, stacks: Iterable[Sequence[Layer]]) -> tuple[Layer, ...]:
+        """Return the layers of ``stacks`` (each bottom to top) that the engine must unpack: once for every stack below them."""
         held = self.held()
-        chains = chain_ids(layer.diff_id for layer in layers)
-        return tuple(layer for layer, chain in zip(layers, chains, strict=True) if chain not in held)
+        chained = {chain: layer for layers in stacks for layer, chain in zip(layers, chain_ids(layer.diff_id for layer in layers), strict=True)}
+        return tuple(layer for chain, layer in chained.items() if chain not in held)
 
     def send(self, images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenBlob, on_bytes: OnBytes, ready: Callable[[], object]) -> None:
         """Send one archive of nameless images with the blobs of ``layers``, and wait until the engine has unpacked it.

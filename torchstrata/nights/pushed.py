@@ -57,7 +57,7 @@ def verify(releases: Releases, cell: Cell, flavours: Sequence[str]) -> None:
 def local(matrix: Matrix, cell: Cell, flavour: str) -> Mapping[str, str]:
     """Return the name in an engine, by image, of all that the tests of a flavour are about: the last one's are the all-in-one's too."""
     names = {flavour: f"{matrix.name}:{cell.names[0]}-{flavour}"}
-    if cell.named and flavour == tuple(matrix.flavours)[-1]:
+    if cell.named and flavour == matrix.all_in_one:
         names[channels.all_in_one(cell)] = f"{matrix.name}:{channels.all_in_one(cell)}"
     return names
 

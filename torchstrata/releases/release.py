@@ -241,7 +241,7 @@ class Releases:
             config = json.loads(self.registry.content(self.repository, manifest["config"]["digest"]))["config"]
         except AbsentError as error:
             raise ReleaseError(f"{image} is gone: the registry has no {digest}", fix=f"push it again: nox -s push-{cell.names[0]}") from error
-        flavour = image if image in self.matrix.flavours else tuple(self.matrix.flavours)[-1]
+        flavour = image if image in self.matrix.flavours else self.matrix.all_in_one
         is_so = {"cell": config["Labels"].get("torchstrata.cell"), "flavour": config["Labels"].get("torchstrata.flavour"), "user": config["User"]}
         expected = {"cell": cell.id, "flavour": flavour, "user": runtime.DEV if image in self.matrix.flavours else runtime.ROOT}
         if is_so != expected:

@@ -96,7 +96,7 @@ def examine(engine: Engine, reference: str, claim: Claim, wish: GpuWish) -> Subj
 def _also(engine: Engine, expected: Expectation, image: Image) -> tuple[Image, ...]:
     """Return the all-in-one image that is made of the layers of ``image``, if there is to be one and the engine has it."""
     table = matrix.load()
-    if not expected.cell.named or expected.flavour != tuple(table.flavours)[-1]:
+    if not expected.cell.named or expected.flavour != table.all_in_one:
         return ()
     with contextlib.suppress(NoImageError):  # which fails its tests
         found, _ = find(engine, f"{table.name}:v{expected.cell.torch}")
