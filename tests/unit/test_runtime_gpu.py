@@ -30,6 +30,11 @@ def test_cpu_images_need_no_driver():
     assert gpu.judge_generations([(3, 5)], CPU) is None
 
 
+def test_a_driver_without_gpus_is_a_problem():
+    """No device fits nothing."""
+    assert "no GPU is visible" in gpu.judge_generations([], CUDA12).what
+
+
 def test_driver_names_what_fits():
     """The image that fits is named, and words serve where none is known."""
     assert "pytorch-cuda:2.4-cu118" in gpu.judge_driver((11, 8), CUDA12._replace(others=(OLDER, SAME))).fix

@@ -117,6 +117,14 @@ def test_driver_that_fails(facing, code):
     assert f"CUDA error {code}" in lines[0]
 
 
+def test_driver_without_devices(facing):
+    """A driver whose devices are hidden, as by ``CUDA_VISIBLE_DEVICES=``, is not taken for a GPU, at the start or by the doctor."""
+    box = facing(12080, (8, 0), "sleep", "infinity", init=100)
+    rows = json.loads(box.run("torchstrata-doctor", "--quick", "--json").out)
+    assert [(row["severity"], row["what"]) for row in rows if row["subject"] == "gpu"] == [("warning", "a driver is here but no GPU is visible")]
+    assert any("a driver is here but no GPU is visible" in line for line in box.errors.splitlines())
+
+
 def test_low_memlock(facing):
     """A low limit of locked memory is complained about where there is a GPU."""
     lines = complaints(facing(12080, (8, 0), "true", ulimits=[Ulimit(name="memlock", soft=65536, hard=65536)]), QUIET[:1])

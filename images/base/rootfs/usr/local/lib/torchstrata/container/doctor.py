@@ -90,8 +90,8 @@ def _driver(found: facts.Facts) -> Iterator[Finding]:
         return
     kernel = gpu.kernel_module()
     yield _judged("driver", gpu.judge_driver(supported, found), f"supports CUDA {_dotted(supported)}{f', version {kernel}' if kernel else ''}", ERROR)
-    generations = ", ".join(_dotted(device) for device in devices) or "none"
-    yield _judged("gpu", gpu.judge_generations(devices, found), f"{len(devices)}, compute capability {generations}", ERROR)
+    generations = ", ".join(_dotted(device) for device in devices)
+    yield _judged("gpu", gpu.judge_generations(devices, found), f"{len(devices)}, compute capability {generations}", ERROR if devices else WARNING)
 
 
 def memory() -> Iterator[Finding]:

@@ -16,9 +16,6 @@ def main(arguments: list[str]) -> int:
     except gpu.CudaError as error:
         notices.warn(f"the GPU does not answer: {error}", "torchstrata-doctor says more")
         return 1
-    if not found:
-        notices.warn("a driver is here but no GPU is visible", "start with --gpus all, and look at CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES")
-        return 1
     problem = gpu.judge_generations(found, image)
     if problem:
         notices.warn(problem.what, problem.fix)

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -105,8 +105,10 @@ def judge_driver(supported: tuple[int, int], facts: Facts) -> Problem | None:
     )
 
 
-def judge_generations(found: Iterable[tuple[int, int]], facts: Facts) -> Problem | None:
-    """Return which GPUs the image's torch has no code for; None if there are none."""
+def judge_generations(found: Collection[tuple[int, int]], facts: Facts) -> Problem | None:
+    """Return which GPUs the image's torch has no code for, or that no GPU was found; None if all fit."""
+    if not found:
+        return Problem("a driver is here but no GPU is visible", "start with --gpus all, and look at CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES")
     foreign = sorted({device for device in found if facts.architectures and not served(device, facts.architectures)})
     if not foreign:
         return None
