@@ -209,6 +209,18 @@ def test_nothing_is_assumed_after_images_were_removed(target: engine.Engine, blo
     assert run(target, "gone").startswith("ldconfig")
 
 
+def test_layers_that_went_with_another_image_come_back(target: engine.Engine, blobs: Blobs) -> None:
+    """Of two images of the same layers the one that stays is whole after the next load, though the engine dropped what they shared."""
+    layers = blobs.layer("below"), blobs.layer("above")
+    first, second = image("first", *layers), image("second", *layers)
+    loading.load(target, [first, second], blobs.path)
+    for gone, kept in ((first, second), (second, first)):
+        loading.load(target, [first, second], blobs.path)
+        target.client.api.remove_image(target.id_of(gone), force=True)
+        assert loading.load(target, [kept], blobs.path).sent == 0
+        assert len(target.client.api.history(target.id_of(kept))) == len(layers)
+
+
 def test_same_layers_compressed_otherwise_give_a_whole_image(target: engine.Engine, blobs: Blobs) -> None:
     """The engine has the layers unpacked but not these blobs (it pulled them compressed otherwise): the image is whole all the same."""
     slow, fast = blobs.layer("a", level=9), blobs.layer("a", level=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -39,6 +40,9 @@ OnBytes = Callable[[int], object]
 
 LISTS_MANIFESTS: Final = (1, 47)
 """Before this version of the API (Docker 27) the list of images leaves out those that lack blobs; from it on, it says so."""
+
+LISTINGS: Final = (0.1, 0.3, 1.0)
+"""Seconds before images are listed again."""
 
 CONTAINERD_ROOT: Final = Path("/var/lib/containerd")
 ALMOST_FULL: Final = 200_000_000
@@ -137,7 +141,7 @@ class Engine:
     def whole(self) -> frozenset[str]:
         """Return the IDs of the images that lack none of their blobs."""
         if self.store == "classic" or self._api_version() < LISTS_MANIFESTS:
-            return frozenset(image["Id"] for image in self.client.api.images())
+            return frozenset(image["Id"] for image in self._images())
         url = f"{self.client.api.base_url}/v{self.client.api.api_version}/images/json"
         listed = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS).json()
         return frozenset(image["Id"] for image in listed if any(part["Available"] and part["ID"] == image["Id"] for part in image.get("Manifests") or ()))
@@ -191,6 +195,19 @@ class Engine:
         if not whole:
             raise self._refusal(f"image {identity} is not whole")
 
+    def unpack(self, image: Loadable) -> None:
+        """Have an image that is here unpacked, where its upper layers went with another one that shared them.
+
+        The containerd store marks shared layers as needed by the image that came first only; ``docker history`` of the others
+        fails then, and their next container takes the time to unpack.
+
+        :raises Refused: it cannot be unpacked.
+        """
+        try:
+            self.client.api.history(self.id_of(image))  # type: ignore[no-untyped-call]
+        except docker.errors.NotFound:
+            self.check(image)
+
     def name(self, image: Loadable) -> None:
         """Let all names of ``image`` point to it."""
         for tag in image.tags:
@@ -201,13 +218,22 @@ class Engine:
     def sweep(self, images: Iterable[Loadable]) -> None:
         """Remove nameless prefix images, of this run or of one that was killed, whose layers all belong to ``images`` too."""
         chains = {chain for image in images for chain in chain_ids(image.diff_ids)}
-        for found in self.client.api.images(filters={"dangling": True, "label": "torchstrata.prefix"}):
+        for found in self._images(filters={"dangling": True, "label": "torchstrata.prefix"}):
             try:
                 layers = self._inspect(found["Id"])["RootFS"]["Layers"]
                 if chain_ids(layers)[-1] in chains:
                     self.client.api.remove_image(found["Id"])
             except (docker.errors.NotFound, docker.errors.APIError):
                 continue  # another build has removed it, or is making use of it
+
+    def _images(self, **question: Any) -> list[dict[str, Any]]:
+        """List images; the containerd store fails (moby 26) where one is removed meanwhile, and is asked again."""
+        for wait in LISTINGS:
+            try:
+                return list(self.client.api.images(**question))
+            except docker.errors.NotFound:
+                time.sleep(wait)
+        return list(self.client.api.images(**question))
 
     def _inspect(self, reference: str) -> dict[str, Any]:
         found: dict[str, Any] = self.client.api.inspect_image(reference)  # type: ignore[no-untyped-call]

@@ -106,6 +106,7 @@ class Loading:
             self._complete(images, everything=True)
             way = "full"
         for image in images:
+            self._engine.unpack(image)
             self._engine.name(image)
         self._engine.sweep(images)
         return LoadReport(way=way, sent=self._sent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 import docker
@@ -66,5 +67,9 @@ def _removed(thing: Any) -> int:
     try:
         thing.remove(force=True, **options)
     except docker.errors.NotFound:
+        return 0
+    except docker.errors.APIError as error:
+        if error.status_code != HTTPStatus.CONFLICT:  # which it is while somebody else removes it
+            raise
         return 0
     return 1
