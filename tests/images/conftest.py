@@ -50,6 +50,9 @@ MARKERS = {
     "container": "needs a container, not just a machine",
     "serial": "measures time, and runs while no other test does",
 }
+FIRST = ("test_processes", "test_notebook", "test_examples", "test_compiler", "test_computing", "test_doctor")
+"""Modules that begin first: those of tests that run alone, while nothing long has begun that they would wait for; then the longest."""
+
 RUN_PROBE = f'd=$(mktemp -d) && trap "rm -rf $d" EXIT && printf %s "$1" | base64 -d >"$d/$2" && f=$d/$2 && shift 2 && {PYTHON} "$f" "$@"'
 
 
@@ -132,7 +135,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what does not apply, and note to which list of required tests the others belong."""
+    """Leave out what does not apply, note to which list of required tests the others belong, and put them in the order that ends soonest."""
     for item in items:
         _mark(item)
     if SUBJECT not in config.stash:
@@ -142,6 +145,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
 
 
 def _mark(item: pytest.Item) -> None:

@@ -27,8 +27,8 @@ from torchstrata.verification.evidence import Evidence
 from torchstrata.verification.subject import Claim
 
 TESTS: Final = "tests/images"
-WORKERS: Final = ("--numprocesses=2", "--dist=loadscope")
-"""Two modules at a time: most tests wait for a container."""
+WORKERS: Final = ("--numprocesses=4", "--dist=loadscope", "--no-loadscope-reorder")
+"""Four modules at a time: most tests wait for a container."""
 
 PASSED: Final = 0
 FAILED: Final = 1

@@ -1,0 +1,33 @@
+"""The example notebook runs, on a CPU in its tiny form. It takes long, so it is a module of its own, beside which others run."""
+
+from __future__ import annotations
+
+import pytest
+
+EXAMPLES = "/usr/local/share/torchstrata/examples"
+
+
+@pytest.mark.vision
+def test_notebook_and_its_export(start):
+    """The notebook runs from top to bottom, leaves model, logs and plots, and becomes HTML and PDF."""
+    box = start("sleep", "infinity", tmpfs={"/workspace": "mode=1777"}, shm_size="1g")
+    run = [
+        "jupyter",
+        "nbconvert",
+        "--to",
+        "notebook",
+        "--execute",
+        "--output-dir",
+        "/workspace",
+        "--output",
+        "done.ipynb",
+        f"{EXAMPLES}/defect_detection.ipynb",
+    ]
+    done = box.run(*run, env={"DEFECTS_TINY": "1"})
+    assert done.status == 0, done.err[-2000:]
+    for path in ("checkpoints/defects.pt", "plots/defects-curves.png", "plots/defects-confusion.png"):
+        assert box.run("test", "-s", f"/workspace/{path}").status == 0, path
+    assert box.run("sh", "-c", "ls /workspace/logs/defects-*/events*").status == 0
+    assert box.run("torchstrata-export", "/workspace/done.ipynb").status == 0
+    assert box.run("head", "-c5", "/workspace/done.pdf").out == "%PDF-"
+    assert "confusion" in box.run("cat", "/workspace/done.html").out
