@@ -50,8 +50,8 @@ MARKERS = {
     "container": "needs a container, not just a machine",
     "serial": "measures time, and runs while no other test does",
 }
-FIRST = ("test_processes", "test_notebook", "test_examples", "test_compiler", "test_computing", "test_doctor")
-"""Modules that begin first: those of tests that run alone, while nothing long has begun that they would wait for; then the longest."""
+FIRST = ("test_processes", "test_preflight", "test_authorities", "test_notebook", "test_examples", "test_compiler", "test_computing", "test_doctor")
+"""Modules that begin first: those of tests that run alone, beside short tests, since they wait for all that have begun; then the longest."""
 
 RUN_PROBE = f'd=$(mktemp -d) && trap "rm -rf $d" EXIT && printf %s "$1" | base64 -d >"$d/$2" && f=$d/$2 && shift 2 && {PYTHON} "$f" "$@"'
 
@@ -145,7 +145,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[int, str, bool]:
+    """Return what orders tests."""
+    if item.path.stem not in FIRST:
+        return len(FIRST), "", False
+    return FIRST.index(item.path.stem), str(item.path), item.get_closest_marker("serial") is None
 
 
 def _mark(item: pytest.Item) -> None:
