@@ -21,6 +21,9 @@ CLIENTS: Final = Path(__file__).parent / "clients"
 PATIENCE: Final = 40.0
 """Seconds until something that takes a moment counts as not happening; machines of CI are slow."""
 
+ONE_THREAD: Final = {"OMP_NUM_THREADS": "1"}
+"""For what trains beside other tests: torch's threads wait for each other by spinning. The notebook took 97 s with two, 25 s with one."""
+
 READY: Final = "JupyterLab is ready"
 SSH_READY: Final = "SSH is ready"
 

@@ -23,7 +23,7 @@ import pytest
 import testinfra
 from testinfra.host import Host as Connection
 
-from tests.images.boxes import CLIENTS, Box, Result, ssh_options, starting
+from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, ssh_options, starting
 from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
 from torchstrata.cells import matrix
@@ -242,7 +242,7 @@ def probe(host: Connection) -> Callable[..., Any]:
 
     def run(name: str, *arguments: str, env: dict[str, str] | None = None) -> Any:
         script = base64.b64encode((HERE / "probes" / f"{name}.py").read_bytes()).decode()
-        variables = (f"{key}={value}" for key, value in (env or {}).items())
+        variables = (f"{key}={value}" for key, value in (ONE_THREAD | (env or {})).items())
         words = ("env", *variables, "sh", "-c", RUN_PROBE, "sh", script, f"{name}.py", *arguments)
         done = host.run(shlex.join(words))
         assert done.rc == 0, f"probe {name} failed with status {done.rc}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

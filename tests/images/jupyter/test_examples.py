@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from tests.images.boxes import ONE_THREAD
+
 EXAMPLES = "/usr/local/share/torchstrata/examples"
 
 
 @pytest.mark.vision
 def test_resnet50(start):
     """ResNet-50 classifies four images; without a network one line says that the weights are left out."""
-    done = start("sleep", "infinity", network_mode="none").run("python", f"{EXAMPLES}/resnet50_inference.py")
+    done = start("sleep", "infinity", network_mode="none").run("python", f"{EXAMPLES}/resnet50_inference.py", env=ONE_THREAD)
     assert done.status == 0, done.err
     assert "(4, 3, 224, 224)" in done.out
     assert done.out.count("pretrained weights left out") == 1
@@ -37,7 +39,7 @@ def test_resnet50_uses_pretrained_weights(start):
     """Weights that can be had decide the answer, and nothing says that they are left out."""
     box = start("sleep", "infinity", network_mode="none")
     answer = box.run("python", "-c", PRETRAINED).out.strip()
-    done = box.run("python", f"{EXAMPLES}/resnet50_inference.py")
+    done = box.run("python", f"{EXAMPLES}/resnet50_inference.py", env=ONE_THREAD)
     assert done.status == 0, done.err
     assert done.out.count(f": {answer} (100.0%)") == 4
     assert "left out" not in done.out
@@ -46,8 +48,8 @@ def test_resnet50_uses_pretrained_weights(start):
 def test_ddp_trains_and_resumes(start):
     """Two processes train together, save checkpoints, and a second start goes on from there."""
     box = start("sleep", "infinity", tmpfs={"/workspace": "mode=1777"}, shm_size="1g")
-    first = box.run("python", f"{EXAMPLES}/ddp_train.py", "--epochs", "2", "--processes", "2")
-    second = box.run("python", f"{EXAMPLES}/ddp_train.py", "--epochs", "3", "--processes", "2", "--recompute")
+    first = box.run("python", f"{EXAMPLES}/ddp_train.py", "--epochs", "2", "--processes", "2", env=ONE_THREAD)
+    second = box.run("python", f"{EXAMPLES}/ddp_train.py", "--epochs", "3", "--processes", "2", "--recompute", env=ONE_THREAD)
     assert (first.status, second.status) == (0, 0), first.err + second.err
     assert "starting" in first.out
     assert "resuming after epoch 2" in second.out

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.images.boxes import ONE_THREAD
+
 EXAMPLES = "/usr/local/share/torchstrata/examples"
 
 
@@ -23,7 +25,7 @@ def test_notebook_and_its_export(start):
         "done.ipynb",
         f"{EXAMPLES}/defect_detection.ipynb",
     ]
-    done = box.run(*run, env={"DEFECTS_TINY": "1"})
+    done = box.run(*run, env=ONE_THREAD | {"DEFECTS_TINY": "1"})
     assert done.status == 0, done.err[-2000:]
     for path in ("checkpoints/defects.pt", "plots/defects-curves.png", "plots/defects-confusion.png"):
         assert box.run("test", "-s", f"/workspace/{path}").status == 0, path
