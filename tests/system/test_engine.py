@@ -150,6 +150,12 @@ def run(target: engine.Engine, tag: str) -> str:
     return target.client.containers.run(f"ts-test:{tag}", remove=True, network_mode="none").decode()
 
 
+def is_current(target: engine.Engine, images: list[Loadable]) -> bool:
+    """Tell whether every image is there, whole, and under all its names."""
+    here = target.whole()
+    return all(target.id_of(each) in here and all(target.image_id(tag) == target.id_of(each) for tag in each.tags) for each in images)
+
+
 def saved(target: engine.Engine, tag: str) -> set[str]:
     """Return the names of everything that the engine can give back of an image: it fails on one that lacks blobs."""
     data = b"".join(target.client.images.get(f"ts-test:{tag}").save())
@@ -171,9 +177,9 @@ def test_images_are_loaded_in_one_go_and_run(target: engine.Engine, blobs: Blobs
 def test_second_load_sends_nothing(target: engine.Engine, blobs: Blobs) -> None:
     """What is there is neither sent nor named again."""
     images = [image("again", blobs.layer("a"))]
-    assert not target.is_current(images)
+    assert not is_current(target, images)
     loading.load(target, images, blobs.path)
-    assert target.is_current(images)
+    assert is_current(target, images)
     assert loading.load(target, images, blobs.path) == loading.LoadReport(way="nothing", sent=0)
 
 
@@ -184,7 +190,7 @@ def test_lost_name_is_given_again_without_sending(target: engine.Engine, blobs: 
     target.client.api.tag(target.id_of(two), "ts-test", "one")
     target.client.api.tag(target.id_of(one), "ts-test", "spare")
     assert loading.load(target, [one], blobs.path) == loading.LoadReport(way="nothing", sent=0)
-    assert target.is_current([one, two])
+    assert is_current(target, [one, two])
 
 
 def test_only_layers_above_a_known_chain_are_sent(target: engine.Engine, blobs: Blobs) -> None:
@@ -334,7 +340,7 @@ def test_full_disk_of_the_engine_is_told(root: Path, blobs: Blobs, store: str) -
             small = image("small", blobs.layer("small", MB // 10))
             _remove_all(target)
             loading.load(target, [small], blobs.path)
-            assert target.is_current([small])
+            assert is_current(target, [small])
     finally:
         subprocess.run(["umount", "--lazy", root / "data"], stderr=subprocess.DEVNULL, check=False)
 
@@ -349,7 +355,7 @@ def test_engine_that_dies_during_a_load_is_told(root: Path, blobs: Blobs, store:
         made.start()
         target = engine.connect()
         loading.load(target, wanted, blobs.path)
-        assert target.is_current(wanted)
+        assert is_current(target, wanted)
 
 
 def _after(count: int, action: Callable[[], None]) -> Callable[[int], None]:

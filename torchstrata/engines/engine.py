@@ -133,11 +133,6 @@ class Engine:
         except docker.errors.ImageNotFound:
             return None
 
-    def is_current(self, images: Iterable[Loadable]) -> bool:
-        """Tell whether every image is here, whole, and under all its names: then there is nothing to load."""
-        here = self.whole()
-        return all(self.id_of(image) in here and all(self.image_id(tag) == self.id_of(image) for tag in image.tags) for image in images)
-
     def whole(self) -> frozenset[str]:
         """Return the IDs of the images that lack none of their blobs."""
         if self.store == "classic" or self._api_version() < LISTS_MANIFESTS:
