@@ -11,7 +11,6 @@ sent, from its own log. The images must have the digests that they had before.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import statistics
@@ -71,7 +70,7 @@ def main() -> None:
         shutil.rmtree(work)
     about = {
         **machine.about(),
-        "load": [round(each, 1) for each in os.getloadavg()],
+        "load": machine.load(),
         "cell": cell,
     }
     print(json.dumps(about | measured, indent=2))

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -77,15 +75,10 @@ def night(team: Team) -> float:
 
 def main() -> None:
     """Measure and print the figures as JSON; progress goes to standard error."""
-    work = Path(tempfile.mkdtemp(prefix="torchstrata-quiet-night-"))
-    try:
-        with teams.team(work) as team:
-            print(team.run("inv", "nightly", "--step", "locks", "--ledger", team.ledger), file=sys.stderr)
-            cells, seconds = fill(team), [night(team) for _ in range(ROUNDS)]
-    finally:
-        shutil.rmtree(work)
-    load = [round(each, 1) for each in os.getloadavg()]
-    print(json.dumps({**machine.about(), "load": load, "cells": cells, "seconds": seconds, "median_seconds": statistics.median(seconds)}, indent=2))
+    with tempfile.TemporaryDirectory(prefix="torchstrata-quiet-night-") as work, teams.team(Path(work)) as team:
+        print(team.run("inv", "nightly", "--step", "locks", "--ledger", team.ledger), file=sys.stderr)
+        cells, seconds = fill(team), [night(team) for _ in range(ROUNDS)]
+    print(json.dumps({**machine.about(), "load": machine.load(), "cells": cells, "seconds": seconds, "median_seconds": statistics.median(seconds)}, indent=2))
 
 
 if __name__ == "__main__":
