@@ -92,18 +92,31 @@ def follow(*args: str | os.PathLike[str], cwd: Path | None = None, env: Mapping[
 def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
     """Start a program and yield its standard output as a stream; check its status at the end.
 
-    :raises Failed: it ended with a status other than 0.
+    :raises Failed: it ended with a status other than 0, also where the caller stumbled over output that it cut short.
     """
     with _started(args, stdin=stdin or subprocess.DEVNULL) as process:
         tail: deque[str] = deque(maxlen=KEPT_LINES)
         pump = threading.Thread(target=_pump, args=(process.stderr, tail, None), daemon=True)
         pump.start()
         assert process.stdout is not None
-        yield process.stdout
+        try:
+            yield process.stdout
+        except Exception as error:
+            if _failed(process):
+                pump.join()
+                raise Failed(tuple(map(str, args)), process.returncode, "".join(tail)) from error
+            raise
         process.stdout.close()
         pump.join()
         if process.wait() != 0:
             raise Failed(tuple(map(str, args)), process.returncode, "".join(tail))
+
+
+def _failed(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether a program, which may be about to end, has ended with a status other than 0."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(1) != 0
+    return False
 
 
 @contextlib.contextmanager

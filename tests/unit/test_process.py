@@ -46,6 +46,20 @@ def test_piped_streams_and_checks_the_status() -> None:
         stream.read()
 
 
+def stumble(script: str) -> None:
+    """Fail over what ``script`` prints."""
+    with process.piped(sys.executable, "-c", script) as stream:
+        raise ValueError(stream.read())
+
+
+def test_a_program_that_failed_is_told_rather_than_what_its_output_lacks() -> None:
+    """Who reads output that was cut short stumbles over it; the cause is the program. Of one that did its work, the caller's error stays."""
+    with pytest.raises(process.Failed, match="status 5: broken"):
+        stumble("import sys; print('broken', file=sys.stderr); sys.exit(5)")
+    with pytest.raises(ValueError, match="whole"):
+        stumble("print('whole')")
+
+
 def interrupted(script: str, pipes: list[IO[bytes]]) -> None:
     """Start ``script`` and be interrupted once a grandchild is known to run."""
     with process.piped(sys.executable, "-c", script) as stream:
