@@ -204,7 +204,7 @@ def _start_by_hand(report: process.LineSink) -> None:
     report(f"starting dockerd by hand; its log is {LOG}")
     daemon = process.find("dockerd")
     options = ("--start", "--background", "--output", LOG, "--pidfile", PID_FILES["dockerd"], "--exec", daemon)
-    process.run("start-stop-daemon", *options, "--", *settings)
+    process.run("env", "--unset=TMPDIR", "start-stop-daemon", *options, "--", *settings)  # it may outlive the caller's
 
 
 def _forget_dead(program: str, path: Path, report: process.LineSink) -> None:
