@@ -27,6 +27,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -40,6 +41,8 @@ from torchstrata.cells import matrix  # noqa: E402
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_external_run = True
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # sessions start Python hundreds of times, and without bytecode each start takes twice as long
 
 DEV = ("-e", ".[dev]")
 
@@ -141,7 +144,7 @@ def unit(session: nox.Session) -> None:
 def system(session: nox.Session) -> None:
     """Build 2.13-cpu and the base of 2.8-cu121 for real, run them, and break things on the way."""
     session.install(*DEV)
-    session.run("pytest", "tests/system", "--numprocesses=2", "--dist=loadfile", *session.posargs)
+    session.run("pytest", "tests/system", "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder", *session.posargs)
 
 
 @nox.session(default=UNASKED)
