@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -23,6 +22,7 @@ import pytest
 import testinfra
 from testinfra.host import Host as Connection
 
+from tests.images import turns
 from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, ssh_options, starting
 from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
@@ -50,7 +50,19 @@ MARKERS = {
     "container": "needs a container, not just a machine",
     "serial": "measures time, and runs while no other test does",
 }
-FIRST = ("test_processes", "test_preflight", "test_authorities", "test_notebook", "test_examples", "test_compiler", "test_computing", "test_doctor")
+FIRST = (
+    "test_processes",
+    "test_preflight",
+    "test_authorities",
+    "test_jupyter",
+    "test_computing",
+    "test_examples",
+    "test_compiler",
+    "test_notebook",
+    "test_ssh",
+    "test_hardening",
+    "test_doctor",
+)
 """Modules that begin first: those of tests that run alone, beside short tests, since they wait for all that have begun; then the longest."""
 
 RUN_PROBE = f'd=$(mktemp -d) && trap "rm -rf $d" EXIT && printf %s "$1" | base64 -d >"$d/$2" && f=$d/$2 && shift 2 && {PYTHON} "$f" "$@"'
@@ -82,6 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if hasattr(config, "workerinput"):
         _set(config, msgspec.json.decode(config.workerinput["subject"], type=Subject))
+        config.pluginmanager.register(turns.Worker(Path(config.option.basetemp).parent), "turns")
         return
     leftovers.labels()
     try:
@@ -163,20 +176,6 @@ def _mark(item: pytest.Item) -> None:
     if flavour == "gpu":
         item.add_marker("gpu")
     item.user_properties += [("tier", tier_of(item, machine=bool(item.config.option.hosts))), ("section", section_of(item, flavour))]
-
-
-@pytest.fixture(autouse=True)
-def turn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let tests that measure time run alone, where several processes share the tests."""
-    if not hasattr(request.config, "workerinput"):
-        yield
-        return
-    place = tmp_path_factory.getbasetemp().parent
-    with (place / "turn").open("w") as turn, (place / "gate").open("w") as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)  # so that those who run together cannot keep out one who waits for all of them
-        fcntl.flock(turn, fcntl.LOCK_EX if request.node.get_closest_marker("serial") else fcntl.LOCK_SH)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        yield
 
 
 @pytest.fixture(scope="session")
