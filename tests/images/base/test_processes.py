@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.images.boxes import mounted, stop, until
+from tests.images.boxes import PROBED, mounted, stop, until
 
 
 def test_orphans_are_reaped(start):
@@ -83,6 +83,6 @@ def test_stop_during_a_hook(start, tmp_path):
 
 def test_command_is_healthy(start):
     """An image that runs a command is healthy while it runs, for the engine as for the probe."""
-    box = start("sleep", "infinity")
+    box = start("sleep", "infinity", **PROBED)
     assert box.run("torchstrata-health").status == 0
     assert until(lambda: (box.container.reload(), box.container.attrs["State"]["Health"]["Status"])[1] == "healthy")

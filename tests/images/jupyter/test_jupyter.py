@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.images.boxes import READY, mounted, until
+from tests.images.boxes import PROBED, READY, mounted, until
 
 TOKEN = "a-token-of-mine"
 
@@ -17,7 +17,7 @@ def status(client, url, *options):
 @pytest.fixture(scope="module")
 def box(start_shared):
     """A container with a token of ours."""
-    box = start_shared(environment={"JUPYTER_TOKEN": TOKEN})
+    box = start_shared(environment={"JUPYTER_TOKEN": TOKEN}, **PROBED)
     box.wait_for(READY)
     return box
 
@@ -222,7 +222,7 @@ def test_health_of_the_engine(box):
 
 def test_health_follows_the_service(start):
     """What the engine runs to know the state of health says no while Jupyter does not answer, and yes again when it does."""
-    box = start()
+    box = start(**PROBED)
     box.wait_for(READY)
     kind, *command = box.container.attrs["Config"]["Healthcheck"]["Test"]
     assert kind == "CMD"

@@ -127,9 +127,8 @@ def test_off_without_key(start):
 
 def test_several_keys_and_comments(start, public_key, ssh):
     """Several keys, comments and empty lines may be given."""
-    box = start(
-        environment={"SSH_PUBLIC_KEY": f"# team\n\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFU7nOLnXyFs3kBj4qTfJXn3Bdfk5XkP4mRUa8Zg8kQH other\n{public_key}\n"}
-    )
+    given = f"# team\n\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFU7nOLnXyFs3kBj4qTfJXn3Bdfk5XkP4mRUa8Zg8kQH other\n{public_key}\n"
+    box = start(environment={"SSH_PUBLIC_KEY": given, "TORCHSTRATA_SERVICES": "ssh"})
     box.wait_for(SSH_READY)
     assert ssh(box, "true").status == 0
 
@@ -138,7 +137,7 @@ def test_several_keys_and_comments(start, public_key, ssh):
 def test_key_files(start, public_key, ssh, tmp_path, target):
     """Keys come from a secret or a mounted authorized_keys, too."""
     (tmp_path / "keys").write_text(public_key + "\n")
-    box = start(volumes=mounted(tmp_path / "keys", target, "ro"))
+    box = start(environment={"TORCHSTRATA_SERVICES": "ssh"}, volumes=mounted(tmp_path / "keys", target, "ro"))
     box.wait_for(SSH_READY)
     assert ssh(box, "true").status == 0
 
