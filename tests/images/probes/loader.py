@@ -44,7 +44,7 @@ def main():
     space = os.statvfs("/dev/shm")
     try:
         result = load(int(sys.argv[1]) * 1_000_000, int(sys.argv[2]))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, EOFError) as error:  # the last one from a worker that dies while it hands over a batch
         result = {"error": f"{type(error).__name__}: {error}"}
     json.dump(result | {"shared": space.f_blocks * space.f_frsize}, sys.stdout)
 
