@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -30,26 +31,32 @@ FACTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def driver(client, tmp_path_factory):
+    """A directory with a driver library, made by the image's own compiler."""
+    directory = tmp_path_factory.mktemp("driver")
+    client.put("/tmp/libcuda.c", (CLIENTS / "libcuda.c").read_bytes())
+    made = client.run("gcc", "-shared", "-fPIC", "-o", "/tmp/libcuda.so.1", "/tmp/libcuda.c")
+    assert made.status == 0, made.err
+    chunks, _ = client.container.get_archive("/tmp/libcuda.so.1")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+        archive.extractall(directory, filter="data")
+    return directory
+
+
 @pytest.fixture
-def facing(start, client, tmp_path):
+def facing(start, driver, tmp_path):
     """Start containers that see a given driver and GPU: ``facing(version, (major, minor), "command", ...)``."""
 
-    def begin(version, capability, *command, init=0, **options):
-        client.put("/tmp/libcuda.c", (CLIENTS / "libcuda.c").read_bytes())
-        defines = (f"-DVERSION={version}", f"-DMAJOR={capability[0]}", f"-DMINOR={capability[1]}", f"-DINIT={init}")
-        made = client.run("gcc", "-shared", "-fPIC", *defines, "-o", "/tmp/libcuda.so.1", "/tmp/libcuda.c")
-        assert made.status == 0, made.err
-        chunks, _ = client.container.get_archive("/tmp/libcuda.so.1")
-        (tmp_path / "driver.tar").write_bytes(b"".join(chunks))
-        with tarfile.open(tmp_path / "driver.tar") as archive:
-            archive.extractall(tmp_path, filter="data")
+    def begin(version, capability, *command, init=0, environment=None, **options):
         (tmp_path / "image.json").write_text(json.dumps(FACTS))
         (tmp_path / "nvidiactl").touch()
         tmp_path.chmod(0o755)
-        volumes = mounted(tmp_path / "libcuda.so.1", "/usr/lib/x86_64-linux-gnu/libcuda.so.1", "ro")
+        volumes = mounted(driver / "libcuda.so.1", "/usr/lib/x86_64-linux-gnu/libcuda.so.1", "ro")
         volumes |= mounted(tmp_path / "image.json", "/etc/torchstrata/image.json", "ro") | mounted(tmp_path / "nvidiactl", "/dev/nvidiactl")
         (tmp_path / "nvidiactl").chmod(0o666)
-        return start(*command, volumes=volumes, **options)
+        variables = {"DRIVER": f"{version} {capability[0]} {capability[1]} {init}", **(environment or {})}
+        return start(*command, volumes=volumes, environment=variables, **options)
 
     return begin
 
