@@ -9,6 +9,8 @@ import pytest
 from tests.parts import CELL
 from torchstrata.building import source
 
+CHAIN = ("base", "devel")
+
 
 @pytest.fixture
 def repository(tmp_path):
@@ -45,19 +47,30 @@ def test_the_revision_is_the_last_commit_of_the_inputs(repository):
     root, git = repository
     first = git("rev-parse", "HEAD")
     commit(repository, "README.md", "words")
+    commit(repository, "images/jupyter/Dockerfile", "a child's")
+    commit(repository, f"locks/{CELL.build}/{CELL.os.python_tag}/jupyter.lock", "a child's")
     commit(repository, f"locks/{CELL.build}/cp300/base.lock", "another Python's")
     commit(repository, "locks/os/another.lock", "another OS's")
-    assert source.revision(CELL, root) == first
+    assert source.revision(CELL, CHAIN, root) == first
 
 
 @pytest.mark.parametrize(
-    "name", ["images/ssh/Dockerfile", f"locks/{CELL.build}/{CELL.os.python_tag}/base.lock", f"locks/os/{CELL.os.id}.lock", "locks/toolchain/x"]
+    "name",
+    [
+        "images/apt/install",
+        "images/base/rootfs/etc/profile",
+        "images/devel/Dockerfile",
+        f"locks/{CELL.build}/{CELL.os.python_tag}/base.lock",
+        f"locks/{CELL.build}/{CELL.os.python_tag}/devel.lock",
+        f"locks/os/{CELL.os.id}.lock",
+        "locks/toolchain/x",
+    ],
 )
 def test_each_input_moves_the_revision(repository, name):
-    """Dockerfiles, the locks of the cell and of its OS, and the toolchain's are inputs."""
+    """The directories and locks of the flavour and its parents, the lock of the OS and the toolchain's are inputs."""
     root, _ = repository
     made = commit(repository, name, "changed")
-    assert source.revision(CELL, root) == made
+    assert source.revision(CELL, CHAIN, root) == made
 
 
 def test_changes_that_nobody_has_committed_are_told(repository):
@@ -65,12 +78,12 @@ def test_changes_that_nobody_has_committed_are_told(repository):
     root, git = repository
     head = git("rev-parse", "HEAD")
     write(root, "README.md", "words")
-    assert source.revision(CELL, root) == head
+    assert source.revision(CELL, CHAIN, root) == head
     write(root, "images/base/rootfs/etc/new", "x")
-    assert source.revision(CELL, root) == f"{head}-dirty"
+    assert source.revision(CELL, CHAIN, root) == f"{head}-dirty"
 
 
 def test_a_tree_without_a_repository_has_none(tmp_path, monkeypatch):
     """Whoever unpacked an archive can build all the same."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert source.revision(CELL, tmp_path) == "unknown"
+    assert source.revision(CELL, CHAIN, tmp_path) == "unknown"

@@ -70,7 +70,7 @@ class Builder:
 
         What most of them share is loaded while it is made, and the rest in the end.
         """
-        revision = source.revision(images[0].cell, ROOT)
+        revisions = [source.revision(image.cell, image.chain, ROOT) for image in images]
         with self._loading() as loading:
             parts: dict[str, Part] = {}
             for item in _spine(images):
@@ -78,7 +78,7 @@ class Builder:
                 if loading:
                     loading.add(*parts[item.identity].layers)
             parts |= {item.identity: maker.part(item.identity) for item in images[-1].items if item.identity not in parts}
-            composed = [one for image in images for one in self.assemble(image, parts, revision)]
+            composed = [one for image, revision in zip(images, revisions, strict=True) for one in self.assemble(image, parts, revision)]
             if loading:
                 loading.finish([one.loadable for one in composed])
         return composed

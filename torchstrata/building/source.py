@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from torchstrata import process
 from torchstrata.cells.matrix import Cell
 from torchstrata.errors import CommandError
+from torchstrata.locking import locks
+
+SHARED: Final = ("images/apt", "locks/toolchain")
+"""What images of every flavour may be made from."""
 
 
-def revision(cell: Cell, root: Path) -> str:
-    """Return the last commit that touched what the images of ``cell`` are made from, with ``-dirty`` where that has
-    changed since, or ``unknown`` outside a repository.
+def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
+    """Return the last commit that touched what an image is made from, with ``-dirty`` where that has changed since, or
+    ``unknown`` outside a repository.
 
-    Other commits leave it as it is, so that they change no image.
+    Other commits leave it as it is, so that they change no image: those of a flavour change none of its parents.
+
+    :param chain: the image's flavour and its parents.
     """
-    inputs = ("images", f"locks/{cell.build}/{cell.os.python_tag}", f"locks/os/{cell.os.id}.lock", "locks/toolchain")
-    return _last_commit(root, *inputs)
+    own = (path for flavour in chain for path in (f"images/{flavour}", locks.path_of(cell, flavour)))
+    return _last_commit(root, *SHARED, f"locks/os/{cell.os.id}.lock", *own)
 
 
 def state(root: Path) -> str:

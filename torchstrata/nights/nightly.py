@@ -190,17 +190,16 @@ def inputs(matrix: Matrix, cell: Cell, store: Store, root: Path) -> dict[str, st
     planner = Planner(matrix=matrix, store=store, codec=Codec())
     images = planner.plan([cell], list(matrix.flavours)).images
     items = {item.identity: item for image in images for item in image.items}
-    revision = source.revision(cell, root)
     return {
         "os": _digest([identity for identity, item in items.items() if isinstance(item.source, OsPart)]),
         "payload": _digest([identity for identity, item in items.items() if not isinstance(item.source, OsPart)]),
-        "settings": _digest([_settings(matrix, image, revision) for image in images]),
+        "settings": _digest([_settings(matrix, image, root) for image in images]),
     }
 
 
-def _settings(matrix: Matrix, image: ImagePlan, revision: str) -> Any:
+def _settings(matrix: Matrix, image: ImagePlan, root: Path) -> Any:
     """Return what :meth:`torchstrata.building.build.Builder.assemble` puts around the parts of an image."""
-    told = runtime.describe(image.cell, image.chain, image.lock, revision)
+    told = runtime.describe(image.cell, image.chain, image.lock, source.revision(image.cell, image.chain, root))
     return [dataclasses.asdict(told), runtime.files(told, image.lock, runtime.alternatives(matrix, image.cell)), image.cell.named]
 
 

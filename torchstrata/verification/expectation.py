@@ -62,7 +62,7 @@ class Expectation:
     @property
     def labels(self) -> dict[str, str]:
         """The image's labels; its revision is that of the checkout."""
-        return runtime.labels(self.cell, self.flavour, self.lock, source.revision(self.cell, self.root))
+        return runtime.labels(self.cell, self.flavour, self.lock, source.revision(self.cell, self.chain, self.root))
 
     @property
     def applies(self) -> frozenset[str]:
