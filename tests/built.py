@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import docker
 
-from torchstrata.building.plan import ImagePlan, Planner
+from torchstrata.building.plan import ImagePlan, OsPart, Planner
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import Cell
 from torchstrata.content.codec import Codec
@@ -116,6 +116,18 @@ class Disk:
     def relieve(self) -> None:
         """Give the space back."""
         (self.path / "filler").unlink()
+
+
+def lend_os(image: Built, root: Path) -> None:
+    """Bring the OS parts of an image into another store, so that a build there begins with the payload."""
+    mine, other = Store.open(), Store.open(root)
+    for item in image.plan.items:
+        if isinstance(item.source, OsPart) and item.part:
+            for layer in item.part.layers:
+                other.keep_listing(layer.diff_id, mine.listing(layer.diff_id))
+            for digest in item.part.digests:
+                other.add_blob(mine.open_blob(digest), digest)
+            other.remember(item.identity, item.part)
 
 
 def unfinished(store: Path) -> list[Path]:

@@ -31,7 +31,7 @@ USELESS: Final = (
 
 @dataclasses.dataclass(frozen=True)
 class Pulled:
-    """What a pull took: seconds until the image was unpacked, and bytes that came from the registry."""
+    """What a pull took: seconds until the image was there, and bytes that came from the registry."""
 
     seconds: float
     fetched: int
@@ -98,10 +98,17 @@ class Node:
 
     def pull(self, reference: str) -> Pulled:
         """Fetch an image and unpack it, as a node does before a container starts; what it has it does not fetch again."""
+        return self._get(reference, "images", "pull", "--local")
+
+    def fetch(self, reference: str) -> Pulled:
+        """Fetch an image and leave it packed."""
+        return self._get(reference, "content", "fetch")
+
+    def _get(self, reference: str, *command: str) -> Pulled:
         self._trust(reference.partition("/")[0])
         before, begun = self.blobs(), time.monotonic()
         login = ["--user", f"{NAME}:{PASSWORD}"] if self.passwords else []
-        self.run("images", "pull", "--local", "--hosts-dir", str(self.root / "hosts"), *login, reference)
+        self.run(*command, "--hosts-dir", str(self.root / "hosts"), *login, reference)
         seconds = time.monotonic() - begun
         return Pulled(seconds, sum(size for name, size in self.blobs().items() if name not in before))
 

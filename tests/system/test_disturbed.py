@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.built import CPU, DISK, Disk, cell_of, damage, index, is_converting, unfinished
+from tests.built import CPU, DISK, Built, Disk, cell_of, damage, index, is_converting, lend_os, unfinished
 from tests.checkout import Checkout, Ended
 from torchstrata import errors
 
 BASE = ("--flavour", "base")
+DEVEL = ("--flavour", "devel")
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Fate:
 
 
 @pytest.fixture(scope="module")
-def on_disk(checkout: Checkout, disk: Disk) -> Checkout:
-    """Give this checkout with a store on the small disk."""
+def on_disk(checkout: Checkout, disk: Disk, cpu_base: Built) -> Checkout:
+    """Give this checkout with a store on the small disk, which has nothing but the OS."""
+    lend_os(cpu_base, disk.store)
     return dataclasses.replace(checkout, env={"TORCHSTRATA_CACHE": str(disk.store)})
 
 
@@ -176,10 +178,10 @@ def test_digests_depend_on_the_commit_alone(twins: Twins, recovered: tuple[Fate,
 
 @pytest.fixture(scope="module")
 def stale(twins: Twins, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """Give a checkout whose lock names a version of git that no mirror has."""
+    """Give a checkout whose lock names a version of make, which devel adds, that no mirror has; its store has the base."""
     other = dataclasses.replace(twins.checkout.copy(tmp_path_factory.mktemp("stale") / "checkout"), env=twins.checkout.env)
     lock = other.root / "locks" / "os" / f"{cell_of(CPU).os.id}.lock"
-    text, count = re.subn(r"^git=.*$", "git=1:0.0.1-1", lock.read_text(), flags=re.MULTILINE)
+    text, count = re.subn(r"^make=.*$", "make=0.0.1-1", lock.read_text(), flags=re.MULTILINE)
     assert count == 1
     lock.write_text(text)
     return other
@@ -188,32 +190,32 @@ def stale(twins: Twins, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 @pytest.fixture(scope="module")
 def stale_and_locked(stale: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """Build with the stale lock and ``--locked``."""
-    return stale.build(CPU, *BASE, "--locked", "--to", str(tmp_path_factory.mktemp("locked")))
+    return stale.build(CPU, *DEVEL, "--locked", "--to", str(tmp_path_factory.mktemp("locked")))
 
 
 @pytest.fixture(scope="module")
 def stale_and_built(stale: Checkout, stale_and_locked: Ended, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """Build with the stale lock."""
-    return stale.build(CPU, *BASE, "--to", str(tmp_path_factory.mktemp("today")))
+    return stale.build(CPU, *DEVEL, "--to", str(tmp_path_factory.mktemp("today")))
 
 
 def test_stale_os_lock_is_refused_if_only_locked_will_do(stale_and_locked: Ended) -> None:
     """``--locked`` takes nothing but the locked versions, and names what the mirror has dropped."""
     assert stale_and_locked.status == errors.StaleLockError.code, stale_and_locked.output
-    assert "git 1:0.0.1-1 ->" in stale_and_locked.output
+    assert "make 0.0.1-1 ->" in stale_and_locked.output
     assert "Traceback" not in stale_and_locked.output
 
 
 def test_stale_os_lock_is_told_in_one_line(stale_and_built: Ended) -> None:
     """Otherwise the build takes today's version, and says so once."""
     assert stale_and_built.status == 0, stale_and_built.output
-    assert sum("git 1:0.0.1-1 ->" in line for line in stale_and_built.output.splitlines()) == 1
+    assert sum("make 0.0.1-1 ->" in line for line in stale_and_built.output.splitlines()) == 1
 
 
 def test_drift_is_recorded(stale: Checkout, stale_and_built: Ended, tmp_path: Path) -> None:
     """The next build has the part from the store and still tells; with ``--locked`` it does not count as made."""
-    again = stale.build(CPU, *BASE, "--to", str(tmp_path / "again"))
+    again = stale.build(CPU, *DEVEL, "--to", str(tmp_path / "again"))
     assert again.status == 0, again.output
     assert again.steps == []
-    assert sum("git 1:0.0.1-1 ->" in line for line in again.output.splitlines()) == 1
-    assert stale.build(CPU, *BASE, "--locked", "--to", str(tmp_path / "locked")).status == errors.StaleLockError.code
+    assert sum("make 0.0.1-1 ->" in line for line in again.output.splitlines()) == 1
+    assert stale.build(CPU, *DEVEL, "--locked", "--to", str(tmp_path / "locked")).status == errors.StaleLockError.code

@@ -24,7 +24,7 @@ from torchstrata.verification import evidence, leftovers
 pytestmark = pytest.mark.usefixtures("own_turn")
 
 PROGRAM = "import pathlib, sys; from torchstrata import cli; cli.verify(sys.argv[1], sys.argv[2:], pathlib.Path(sys.executable))"
-QUICK = ("-k", "test_it_is_the_working_directory or test_missing_mount_is_said")
+QUICK = ("-k", "test_it_is_the_working_directory or test_missing_mount_is_said", "--numprocesses=1")
 LASTING = ("-k", "test_subject or test_torch_works")
 """Tests that share a container in which the doctor is busy for a while."""
 SKIPPER = """\
@@ -181,5 +181,5 @@ def test_skip_is_a_failure(verifier, tmp_path):
 
 def test_image_of_another_cell(verifier, tmp_path):
     """An image that is not what it is said to be fails, whatever its labels say."""
-    ended = verifier.run("--image", "pytorch-cuda:2.13-cpu-devel", "--flavour", "base", "-k", "test_labels")
+    ended = verifier.run("--image", "pytorch-cuda:2.13-cpu-devel", "--flavour", "base", "-k", "test_labels", "--numprocesses=1")
     assert ended.status == errors.VerificationError.code

@@ -1,7 +1,9 @@
-"""Build an extension of torch and use it: ``extension.py host``, or ``extension.py cuda ARCHITECTURE``, such as ``9.0``.
+"""Build an extension of torch and use it: ``extension.py module``, ``extension.py operator``, or ``extension.py cuda ARCHITECTURE``,
+such as ``9.0``.
 
-Prints what it computes. The host one is in Python's style (pybind11); the CUDA one brings an operator whose kernel nvcc compiled,
-and tells the version of the CUDA runtime that it found, and whether there is device code in it.
+Prints what it computes. The first is in Python's style (pybind11), with all of torch's headers; the second brings an operator; so
+does the third, whose kernel nvcc compiled, and it tells the version of the CUDA runtime that it found, and whether there is device
+code in it.
 """
 
 import json
@@ -14,11 +16,15 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
-HOST = """#include <torch/extension.h>
+MODULE = """#include <torch/extension.h>
 torch::Tensor triple(const torch::Tensor& values) { return values * 3; }
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) { module.def("triple", &triple); }
 """
 OPERATOR = """#include <torch/library.h>
+at::Tensor triple(const at::Tensor& values) { return values.mul(3); }
+TORCH_LIBRARY(probe, library) { library.def("triple", triple); }
+"""
+CUDA_OPERATOR = """#include <torch/library.h>
 at::Tensor triple_on_gpu(const at::Tensor& values);
 int64_t runtime();
 at::Tensor triple(const at::Tensor& values) { return values.is_cuda() ? triple_on_gpu(values) : values.mul(3); }
@@ -53,15 +59,21 @@ def build(folder, sources, **options):
     return cpp_extension.load(name="probe_extension", sources=paths, build_directory=str(folder), extra_cflags=["-O0"], **options)
 
 
-def host(folder):
-    """Return what the host extension computes."""
-    return {"triple": build(folder, {"host.cpp": HOST}).triple(torch.arange(3.0)).tolist()}
+def module(folder):
+    """Return what the module computes."""
+    return {"triple": build(folder, {"module.cpp": MODULE}).triple(torch.arange(3.0)).tolist()}
+
+
+def operator(folder):
+    """Return what the operator computes."""
+    build(folder, {"operator.cpp": OPERATOR}, is_python_module=False)
+    return {"triple": torch.ops.probe.triple(torch.arange(3.0)).tolist()}
 
 
 def cuda(folder):
     """Return what the CUDA extension computes and tells; on a GPU, if there is one, what its kernel computes."""
     os.environ["TORCH_CUDA_ARCH_LIST"] = sys.argv[2]
-    build(folder, {"operator.cpp": OPERATOR, "kernel.cu": KERNEL}, is_python_module=False)
+    build(folder, {"operator.cpp": CUDA_OPERATOR, "kernel.cu": KERNEL}, is_python_module=False)
     sections = subprocess.run(["readelf", "-SW", folder / "probe_extension.so"], capture_output=True, text=True, check=True).stdout
     on_gpu = {"on_gpu": torch.ops.probe.triple(torch.arange(3.0, device="cuda")).tolist()} if torch.cuda.is_available() else {}
     triple = torch.ops.probe.triple(torch.arange(3.0)).tolist()
@@ -71,7 +83,7 @@ def cuda(folder):
 def main():
     """Print the result."""
     with tempfile.TemporaryDirectory() as name:
-        json.dump({"host": host, "cuda": cuda}[sys.argv[1]](Path(name)), sys.stdout)
+        json.dump({"module": module, "operator": operator, "cuda": cuda}[sys.argv[1]](Path(name)), sys.stdout)
 
 
 main()
