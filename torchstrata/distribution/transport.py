@@ -21,12 +21,16 @@ from urllib.parse import urljoin, urlsplit
 import platformdirs
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from torchstrata.content.codec import CHUNK
 from torchstrata.distribution import credentials
 from torchstrata.distribution.authorization import Authorizer, Scopes
 from torchstrata.distribution.reference import is_loopback
 from torchstrata.errors import AbsentError, RegistryError
+
+TRUST_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables that say whose certificates OpenSSL and ``requests`` believe."""
 
 CERTIFICATES: Final = (Path("/etc/docker/certs.d"), platformdirs.user_config_path() / "docker" / "certs.d")
 """Where Docker, with and without root, looks for ``HOST/*.crt`` (authorities) and ``HOST/*.cert`` with ``*.key`` (who we are)."""
@@ -101,6 +105,11 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]  # the stubs leave it so
+        if verify is True:
+            conn.ca_certs = None  # the context has those of `requests`, and each connection would read them anew
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         return super().proxy_manager_for(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
@@ -309,8 +318,11 @@ def _context(host: str) -> ssl.SSLContext:
 
     :raises RegistryError: a certificate cannot be read.
     """
-    context = ssl.create_default_context()
-    for directory in (each / host for each in CERTIFICATES):
+    own = [each / host for each in CERTIFICATES if any((each / host).glob("*.c*rt"))]
+    if not own:
+        return _public_context(*map(os.environ.get, TRUST_VARIABLES))
+    context = _new_context()
+    for directory in own:
         try:
             for authority in sorted(directory.glob("*.crt")):
                 context.load_verify_locations(authority)
@@ -318,6 +330,18 @@ def _context(host: str) -> ssl.SSLContext:
                 context.load_cert_chain(certificate, certificate.with_suffix(".key"))
         except OSError as error:
             raise RegistryError(f"certificates in {directory} cannot be read: {error}", fix="mend or remove them") from error
+    return context
+
+
+@functools.cache
+def _public_context(*_: str | None) -> ssl.SSLContext:
+    """Return how to verify every host that has nothing of its own, for these values of :data:`TRUST_VARIABLES`."""
+    return _new_context()
+
+
+def _new_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
     return context
 
 
