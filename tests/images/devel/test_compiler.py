@@ -44,7 +44,7 @@ def test_program(nvcc, expected):
 
 def test_host_extension(probe, expected):
     """A C++ extension of torch builds, is loaded and computes: in Python's style, with all of torch's headers, where the compiler
-    comes in; on its layers, as an operator, which takes a fifth of the time.
+    comes in; on its layers, as an operator, which takes a third of the time.
     """
     style = "module" if expected.flavour == HERE else "operator"
     assert probe("extension", style) == {"triple": [0, 3, 6]}
