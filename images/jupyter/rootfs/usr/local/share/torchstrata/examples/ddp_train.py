@@ -50,7 +50,7 @@ def waves() -> TensorDataset:
     return TensorDataset((clean + 0.3 * torch.randn(SAMPLES, LENGTH, generator=random))[:, None], labels)
 
 
-def resume(model: nn.Module, optimizer: torch.optim.Optimizer, device: str) -> int:
+def resume(model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
     """Load what an earlier run has saved; return the number of epochs that it has trained."""
     if not CHECKPOINT.exists():
         return 0
@@ -68,49 +68,54 @@ def save(model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> Non
     unfinished.replace(CHECKPOINT)
 
 
-def train_epoch(model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> tuple[float, float]:
-    """Train one epoch in mixed precision where there is a GPU; return loss and accuracy over all processes."""
-    device = next(model.parameters()).device
-    total = torch.zeros(3, device=device)
+def train_epoch(model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, total: torch.Tensor) -> None:
+    """Train one epoch in mixed precision where there is a GPU; ``total`` becomes loss, right answers and samples, added up over all processes."""
+    total.zero_()
     for batch in loader:
-        inputs, labels = (part.to(device, non_blocking=True) for part in batch)
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
+        inputs, labels = (part.to(total.device, non_blocking=True) for part in batch)
+        with torch.autocast(total.device.type, enabled=total.is_cuda):
             scores = model(inputs)
             loss = nn.functional.cross_entropy(scores, labels)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        total += torch.stack([loss.detach() * len(labels), (scores.argmax(1) == labels).sum(), torch.tensor(len(labels), device=device)])
+        total += torch.stack([loss.detach() * len(labels), (scores.argmax(1) == labels).sum(), torch.tensor(len(labels), device=total.device)])
     dist.all_reduce(total)
-    return (total[0] / total[2]).item(), (total[1] / total[2]).item()
+
+
+def train(rank: int, options: argparse.Namespace, total: torch.Tensor) -> None:
+    """Train what is left of the epochs as one process of the group; ``total`` is room for the sums of an epoch."""
+    torch.manual_seed(rank)
+    model = DistributedDataParallel(Network(recompute=options.recompute).to(total.device), device_ids=[rank] if total.is_cuda else None)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    scaler = torch.amp.GradScaler(enabled=total.is_cuda)
+    data = waves()
+    sampler = DistributedSampler(data, options.processes, rank)
+    loader = DataLoader(data, batch_size=64, sampler=sampler, pin_memory=total.is_cuda)
+    done = resume(model, optimizer, total.device)
+    if rank == 0:
+        where, state = "GPU, NCCL" if total.is_cuda else "CPU, gloo", f"resuming after epoch {done}" if done else "starting"
+        print(f"{options.processes} processes on {where}; {state}", flush=True)
+    for epoch in range(done, options.epochs):
+        sampler.set_epoch(epoch)
+        train_epoch(model, loader, optimizer, scaler, total)
+        if rank == 0:
+            loss, right, samples = total.tolist()
+            save(model, optimizer, epoch + 1)
+            print(f"epoch {epoch + 1}: loss {loss / samples:.3f}, accuracy {right / samples:.1%}", flush=True)
 
 
 def worker(rank: int, options: argparse.Namespace, meeting: str) -> None:
-    """One process of the training."""
+    """Be one process of the group: join it, train, leave it."""
     with_gpu = torch.cuda.is_available()
-    device = f"cuda:{rank}" if with_gpu else "cpu"
     if with_gpu:
         torch.cuda.set_device(rank)
     dist.init_process_group("nccl" if with_gpu else "gloo", init_method=f"file://{meeting}", rank=rank, world_size=options.processes)
-    torch.manual_seed(rank)
-    model = DistributedDataParallel(Network(recompute=options.recompute).to(device), device_ids=[rank] if with_gpu else None)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    scaler = torch.amp.GradScaler(enabled=with_gpu)
-    data = waves()
-    sampler = DistributedSampler(data, options.processes, rank)
-    loader = DataLoader(data, batch_size=64, sampler=sampler, pin_memory=with_gpu)
-    done = resume(model, optimizer, device)
-    if rank == 0:
-        print(
-            f"{options.processes} processes on {'GPU, NCCL' if with_gpu else 'CPU, gloo'}; {f'resuming after epoch {done}' if done else 'starting'}", flush=True
-        )
-    for epoch in range(done, options.epochs):
-        sampler.set_epoch(epoch)
-        loss, accuracy = train_epoch(model, loader, optimizer, scaler)
-        if rank == 0:
-            save(model, optimizer, epoch + 1)
-            print(f"epoch {epoch + 1}: loss {loss:.3f}, accuracy {accuracy:.1%}", flush=True)
+    # Before torch 2.8, a gloo group waits forever for its own thread if it ends while that thread drops the last reference to a tensor
+    # (pytorch#154976). So the tensor that is reduced lives longer than the group, and the model, which holds the group, shorter.
+    total = torch.zeros(3, device=f"cuda:{rank}" if with_gpu else "cpu")
+    train(rank, options, total)
     dist.destroy_process_group()
 
 
