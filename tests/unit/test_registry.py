@@ -221,6 +221,18 @@ def test_a_server_says_how_long_to_wait(start, as_date):
     assert time.monotonic() - started > 0.7
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates_that_cannot_be_read_are_named(monkeypatch, tmp_path, content):
+    """A bundle that is missing, or none, is an error that names it and the variable, before anything is asked."""
+    bundle = tmp_path / "bundle.pem"
+    if content:
+        bundle.write_text(content)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    with pytest.raises(RegistryError, match=f"certificates in {bundle} cannot be read") as caught:
+        Registry("registry.example")
+    assert "REQUESTS_CA_BUNDLE" in caught.value.fix
+
+
 def test_pauses_grow_and_differ():
     """Backoff is exponential with a limit; jitter keeps many clients apart; what the server says is the least."""
     patience = Patience(first=1, longest=8)

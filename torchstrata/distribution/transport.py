@@ -29,7 +29,10 @@ from torchstrata.distribution.authorization import Authorizer, Scopes
 from torchstrata.distribution.reference import is_loopback
 from torchstrata.errors import AbsentError, RegistryError
 
-TRUST_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables that say whose certificates ``requests`` believes; the first one that is set counts."""
+
+TRUST_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", *BUNDLE_VARIABLES)
 """Variables that say whose certificates OpenSSL and ``requests`` believe."""
 
 CERTIFICATES: Final = (Path("/etc/docker/certs.d"), platformdirs.user_config_path() / "docker" / "certs.d")
@@ -108,8 +111,7 @@ class _Adapter(HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]  # the stubs leave it so
-        if verify is True:
-            conn.ca_certs = None  # the context has those of `requests`, and each connection would read them anew
+        conn.ca_certs = conn.ca_cert_dir = None  # the context has those of `requests`, and each connection would read them anew
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         return super().proxy_manager_for(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
@@ -340,8 +342,13 @@ def _public_context(*_: str | None) -> ssl.SSLContext:
 
 
 def _new_context() -> ssl.SSLContext:
+    """Return a context with the authorities of the system and those of ``requests``."""
     context = ssl.create_default_context()
-    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+    bundle = next(filter(None, map(os.environ.get, BUNDLE_VARIABLES)), DEFAULT_CA_BUNDLE_PATH)
+    try:
+        context.load_verify_locations(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
+    except OSError as error:
+        raise RegistryError(f"certificates in {bundle} cannot be read: {error}", fix=f"correct {' or '.join(BUNDLE_VARIABLES)}") from error
     return context
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,10 +28,21 @@ LITTER: Final = frozenset({"__pycache__", ".DS_Store"})
 def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
     """Yield relative path and file (or symbolic link) of all that counts in ``images/<name>``, sorted."""
     directory = root / "images" / name
-    for path in sorted(path for used in USED for path in (directory / used, *(directory / used).rglob("*"))):
-        relative = path.relative_to(directory)
-        if (path.is_symlink() or path.is_file()) and LITTER.isdisjoint(relative.parts):
-            yield relative.as_posix(), path
+    with os.scandir(directory) as entries:
+        used = [entry for entry in entries if entry.name in USED]
+    for relative, path in sorted(_files(used, ()), key=lambda found: found[0]):
+        yield "/".join(relative), Path(path)
+
+
+def _files(entries: Iterable[os.DirEntry[str]], below: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the parts of the relative path, and the path, of each file and link among entries and further down."""
+    for entry in entries:
+        place = (*below, entry.name)
+        if entry.name not in LITTER and entry.is_dir(follow_symlinks=False):
+            with os.scandir(entry) as inside:
+                yield from _files(inside, place)
+        elif entry.name not in LITTER:
+            yield place, entry.path
 
 
 def tree(root: Path, name: str) -> list[tuple[str, int, str]]:
