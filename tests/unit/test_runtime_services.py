@@ -113,6 +113,17 @@ def test_token(tmp_path):
     assert jupyter.token({}, random=False) == ""
 
 
+@pytest.mark.parametrize(("content", "said"), [(None, "cannot be read: No such file or directory"), ("", "is empty"), (" \n", "is empty")])
+def test_token_file_that_cannot_be_used(tmp_path, capsys, content, said):
+    """A token file that is missing or empty is named in one line, and a random token is used."""
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content)
+    assert len(jupyter.token({"JUPYTER_TOKEN_FILE": str(path)}, random=True)) == 48
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"JUPYTER_TOKEN_FILE={path} {said}; a random token is used" in line
+
+
 @pytest.mark.parametrize(("text", "expected"), [("", 8888), ("1", 1), ("65535", 65535), ("0", 8888), ("65536", 8888), ("x", 8888), ("²", 8888), ("-1", 8888)])
 def test_port(text, expected):
     """Only a number from 1 to 65535 is a port."""

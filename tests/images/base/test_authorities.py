@@ -53,14 +53,25 @@ USES = {
 }
 
 
+@pytest.fixture(scope="module")
+def employee(start_shared, certificates, mirror):
+    """A container with the variable, and one without; ``employee[True]`` is the first."""
+    options = {"volumes": mounted(certificates, "/certs", "ro"), "extra_hosts": {"mirror": mirror.address}}
+    boxes = {
+        given: start_shared("sleep", "infinity", environment={"TORCHSTRATA_CA_FILE": "/certs/ca.pem"} if given else {}, **options) for given in (True, False)
+    }
+    for box in boxes.values():
+        setup = "mkdir -p /tmp/apt/lists/partial /tmp/apt/archives/partial && echo 'deb https://mirror:4443/ stable main' >/tmp/apt/list"
+        assert box.run("sh", "-c", setup).status == 0
+    return boxes
+
+
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("trusted", [True, False], ids=["with", "without"])
-def test_trust(start, certificates, mirror, use, trusted):
-    """Each program trusts a server of the company's with the variable, and does not without."""
-    prepare = "mkdir -p /tmp/apt/lists/partial /tmp/apt/archives/partial && echo 'deb https://mirror:4443/ stable main' >/tmp/apt/list; "
-    environment = {"TORCHSTRATA_CA_FILE": "/certs/ca.pem"} if trusted else {}
-    box = start("sh", "-c", prepare + USES[use], environment=environment, volumes=mounted(certificates, "/certs", "ro"), extra_hosts={"mirror": mirror.address})
-    assert (box.ended(seconds=90) == 0) is trusted, box.log
+def test_trust(employee, use, trusted):
+    """Each program that a start brings up trusts a server of the company's with the variable, and does not without."""
+    done = employee[trusted].run("timeout", "90", "torchstrata-entrypoint", "sh", "-c", USES[use])
+    assert (done.status == 0) is trusted, done.out + done.err
 
 
 def test_public_authorities_stay(start, certificates):

@@ -7,6 +7,8 @@ import pytest
 from tests.images.boxes import mounted
 from tests.images.wheel import make_wheel
 
+HERE = "base"
+
 TORCH = "cd /opt/venv/lib/python3*/site-packages && ls -d torch-*.dist-info && cat torch-*.dist-info/RECORD torch/version.py torch/__init__.py | sha256sum"
 
 
@@ -19,21 +21,26 @@ def index(tmp_path_factory):
     return directory
 
 
+@pytest.fixture(scope="module")
+def box(start_shared, index):
+    """A container with these wheels."""
+    return start_shared("sleep", "infinity", volumes=mounted(index, "/wheels", "ro"))
+
+
 @pytest.mark.parametrize("tool", ["pip install", "uv pip install"])
 @pytest.mark.parametrize("request_", ["--upgrade torch", "torch==99.0", "greedy"])
-def test_torch_stays(start, index, tool, request_):
+def test_torch_stays(box, tool, request_):
     """Whoever asks for another torch, directly or through a package, is refused with the reason, and torch stays."""
-    asked = f"{tool} --no-index --find-links /wheels {request_} >/tmp/said 2>&1"
-    script = f'before=$({TORCH}); {asked}; echo $? $([ "$before" = "$({TORCH})" ] && echo same); cat /tmp/said'
-    box = start("bash", "-c", script, volumes=mounted(index, "/wheels", "ro"))
-    box.ended(seconds=120)
-    said = box.container.logs(stderr=False).decode()
-    assert said.splitlines()[0].split()[1] == "same"
+    before = box.run("bash", "-c", TORCH).out
+    said = box.run("bash", "-c", f"{tool} --no-index --find-links /wheels {request_} 2>&1").out
+    assert before == box.run("bash", "-c", TORCH).out != ""
     assert "constraint" in said or "torch==" in said or "already satisfied" in said or "Audited" in said or "Checked" in said
 
 
 @pytest.mark.parametrize(("variable", "tool"), [("PIP_CONSTRAINT", "pip install"), ("UV_CONSTRAINT", "uv pip install")])
-def test_override(start, index, variable, tool):
-    """The documented override works."""
-    box = start("bash", "-c", f"env -u {variable} {tool} --no-index --find-links /wheels torch==99.0", volumes=mounted(index, "/wheels", "ro"))
+def test_override(start, index, expected, variable, tool):
+    """The documented override works; on the layers of others, where the torch to be removed comes in no more, it is only planned."""
+    asked = f"{tool} {'' if expected.flavour == HERE else '--dry-run'} --no-index --find-links /wheels torch==99.0"
+    box = start("bash", "-c", f"env -u {variable} {asked}", volumes=mounted(index, "/wheels", "ro"))
     assert box.ended(seconds=120) == 0, box.log
+    assert "99.0" in box.log

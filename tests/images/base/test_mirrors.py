@@ -43,10 +43,15 @@ def proxy(start_shared):
     return box
 
 
+@pytest.fixture(scope="module")
+def behind(start_shared, proxy):
+    """A container behind the proxy."""
+    return start_shared("sleep", "infinity", environment={"http_proxy": f"http://{proxy.address}:3128", "no_proxy": "localhost"})
+
+
 @pytest.mark.parametrize("program", ASKS)
-def test_proxy_and_index(start, proxy, program):
+def test_proxy_and_index(behind, proxy, program):
     """Each program asks its index through the proxy that the variables name."""
     command, asked = (text.format(name=program) for text in ASKS[program])
-    box = start("sh", "-c", command, environment={"http_proxy": f"http://{proxy.address}:3128", "no_proxy": "localhost"})
-    box.ended(seconds=90)
-    assert f"asked {asked}\n" in proxy.log, box.log
+    done = behind.run("timeout", "90", "sh", "-c", command)
+    assert f"asked {asked}\n" in proxy.log, done.out + done.err

@@ -9,7 +9,7 @@ from tests.images.boxes import ONE_THREAD
 EXAMPLES = "/usr/local/share/torchstrata/examples"
 
 LONGEST = "300"
-"""Seconds after which training hangs: a process of torch 2.4 was seen to wait for itself at its end, for good."""
+"""Seconds after which training hangs, as it did once at its end (the example says why)."""
 
 
 @pytest.mark.vision
@@ -52,9 +52,9 @@ def test_ddp_trains_and_resumes(start):
     """Two processes train together, save checkpoints, and a second start goes on from there."""
     box = start("sleep", "infinity", tmpfs={"/workspace": "mode=1777"}, shm_size="1g")
     train = ("timeout", "--kill-after=5", LONGEST, "python", f"{EXAMPLES}/ddp_train.py", "--processes", "2")
-    first = box.run(*train, "--epochs", "2", env=ONE_THREAD)
-    second = box.run(*train, "--epochs", "3", "--recompute", env=ONE_THREAD)
+    first = box.run(*train, "--epochs", "1", env=ONE_THREAD)
+    second = box.run(*train, "--epochs", "2", "--recompute", env=ONE_THREAD)
     assert (first.status, second.status) == (0, 0), first.err + second.err
     assert "starting" in first.out
-    assert "resuming after epoch 2" in second.out
+    assert "resuming after epoch 1" in second.out
     assert box.run("test", "-s", "/workspace/checkpoints/ddp.pt").status == 0

@@ -7,9 +7,8 @@ import pytest
 from tests.images.boxes import LOCKED, READY, SSH_READY
 
 
-@pytest.mark.parametrize("restriction", LOCKED)
-@pytest.mark.parametrize("user", ["1000:0", "12345:0"])
-def test_services(start, public_key, restriction, user):
+@pytest.mark.parametrize(("user", "restriction"), [*(("1000:0", each) for each in LOCKED), ("12345:0", "all at once")])
+def test_services(start, public_key, user, restriction):
     """Jupyter and SSH work, and the probe finds them up."""
     box = start(user=user, environment={"SSH_PUBLIC_KEY": public_key}, **LOCKED[restriction])
     box.wait_for(READY)

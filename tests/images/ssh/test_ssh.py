@@ -142,20 +142,14 @@ def test_key_files(start, public_key, ssh, tmp_path, target):
     assert ssh(box, "true").status == 0
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ("ssh-ed25519 AAAAnonsense me", "line 1 is damaged"),
-        ("hello", "line 1 is not a public key"),
-        ("-----BEGIN OPENSSH PRIVATE KEY-----\nabc", "it holds a private key"),
-    ],
-)
-def test_invalid_key(start, given, said):
-    """An invalid key is refused in one line that does not quote it; Jupyter works; the probe names SSH as down."""
-    box = start(environment={"SSH_PUBLIC_KEY": given})
+def test_invalid_keys(start):
+    """Each invalid key is refused in one line that does not quote it; Jupyter works; the probe names SSH as down."""
+    given = ("ssh-ed25519 AAAAnonsense me", "hello there", "-----BEGIN OPENSSH PRIVATE KEY-----", "b3BlbnNzaC1rZXk")
+    box = start(environment={"SSH_PUBLIC_KEY": "\n".join(given)})
     log = box.wait_for(READY)
-    assert len([line for line in log.splitlines() if said in line]) == 1
-    assert given not in log
+    for said in ("line 1 is damaged", "line 2 is not a public key", "it holds a private key"):
+        assert log.count(said) == 1, said
+    assert not [key for key in given if key in log]
     probe = box.run("torchstrata-health")
     assert (probe.status, "jupyter: up" in probe.out, "ssh: none of the given keys is valid" in probe.out) == (1, True, True)
 
@@ -186,11 +180,10 @@ def test_port_that_may_not_be_bound(start, public_key, ssh):
     assert box.run("torchstrata-health").status == 0
 
 
-@pytest.mark.parametrize("value", ["http", "0", "65536", "-1"])
-def test_port_that_is_none(start, public_key, value):
+def test_port_that_is_none(start, public_key):
     """A port that is not one is replaced by the usual one, with a line that says so."""
-    box = start(environment={"SSH_PUBLIC_KEY": public_key, "SSH_PORT": value, "TORCHSTRATA_SERVICES": "ssh"})
-    assert f"SSH_PORT={value} is not a port: 22 is used" in box.wait_for(SSH_READY)
+    box = start(environment={"SSH_PUBLIC_KEY": public_key, "SSH_PORT": "65536", "TORCHSTRATA_SERVICES": "ssh"})
+    assert "SSH_PORT=65536 is not a port: 22 is used" in box.wait_for(SSH_READY)
 
 
 @pytest.mark.parametrize("target", ["/workspace", "/home/dev"])
