@@ -307,6 +307,13 @@ def test_links_are_kept_and_litter_is_not(checkout: Path, tmp_path: Path) -> Non
     assert not (into / "base/rootfs/usr/__pycache__").exists()
 
 
+def test_a_flavour_without_a_directory_says_what_to_make(checkout: Path) -> None:
+    """A row of ``flavours:`` alone is not enough."""
+    with pytest.raises(OsPartError, match="there is no images/rstudio") as caught:
+        contexts.tree(checkout, "rstudio")
+    assert "images/rstudio/Dockerfile" in caught.value.fix
+
+
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_dockerfiles_form_the_chain_of_the_matrix(flavour: str) -> None:
     """Each starts from its parent's context, copies its rootfs, asks for no frontend of a registry, ends with its label, fits a screen."""

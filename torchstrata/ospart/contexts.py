@@ -10,6 +10,7 @@ from typing import Final
 
 from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content.layers import EPOCH
+from torchstrata.errors import OsPartError
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import OsLock
 
@@ -26,10 +27,15 @@ LITTER: Final = frozenset({"__pycache__", ".DS_Store"})
 
 
 def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
-    """Yield relative path and file (or symbolic link) of all that counts in ``images/<name>``, sorted."""
-    directory = root / "images" / name
-    with os.scandir(directory) as entries:
-        used = [entry for entry in entries if entry.name in USED]
+    """Yield relative path and file (or symbolic link) of all that counts in ``images/<name>``, sorted.
+
+    :raises OsPartError: there is no such directory.
+    """
+    try:
+        with os.scandir(root / "images" / name) as entries:
+            used = [entry for entry in entries if entry.name in USED]
+    except FileNotFoundError as error:
+        raise OsPartError(f"there is no images/{name}", fix=f"make images/{name}/Dockerfile (docs/adding.md), or take {name} out of matrix.yaml") from error
     for relative, path in sorted(_files(used, ()), key=lambda found: found[0]):
         yield "/".join(relative), Path(path)
 
