@@ -68,8 +68,8 @@ def _tidy(host: str) -> None:
     client = engines.connect().client
     pushed.sweep(client)
     leftovers.sweep(client)
-    for image in client.images.list():
-        for name in (*image.tags, *(image.attrs["RepoDigests"] or ())):
+    for image in client.api.images():
+        for name in (*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())):
             if name.startswith(f"{host}/"):
                 client.images.remove(name)
 

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import docker
+import msgspec
 import pytest
 from filelock import FileLock
 
@@ -54,23 +56,34 @@ def checkout() -> Checkout:
 
 
 @pytest.fixture(scope="session")
-def turn(tmp_path_factory: pytest.TempPathFactory) -> FileLock:
+def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Give a directory of this run that the processes share which run its tests."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def turn(common: Path) -> FileLock:
     """Give the lock of the images built here, which two processes that run tests share."""
-    return FileLock(tmp_path_factory.getbasetemp().parent / "images.lock")
+    return FileLock(common / "images.lock")
 
 
 @pytest.fixture(scope="module")
-def own_turn(turn: FileLock) -> Iterator[None]:
+def own_turn(builds: Mapping[str, Ended], turn: FileLock) -> Iterator[None]:
     """Have the images alone while a file is tested that uses them: some tests take them away for a moment."""
     with turn:
         yield
 
 
 @pytest.fixture(scope="session")
-def builds(checkout: Checkout, turn: FileLock) -> Mapping[str, Ended]:
-    """Build for real, as the README says; by cell."""
-    with turn:
-        ended = {cell: checkout.build(cell, *(word for flavour in flavours for word in ("--flavour", flavour))) for cell, flavours in BUILDS.items()}
+def builds(checkout: Checkout, common: Path) -> Mapping[str, Ended]:
+    """Build for real, as the README says, in the process that comes first; by cell."""
+    record = common / "builds.json"
+    with FileLock(record.with_suffix(".lock")):
+        if not record.exists():
+            done = {cell: checkout.build(cell, *(word for flavour in flavours for word in ("--flavour", flavour))) for cell, flavours in BUILDS.items()}
+            record.write_bytes(msgspec.json.encode(done))
+    ended = msgspec.json.decode(record.read_bytes(), type=dict[str, Ended])
     for one in ended.values():
         assert one.status == 0, one.output
     return ended

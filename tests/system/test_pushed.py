@@ -63,8 +63,8 @@ def digest(client, served):
 
 
 def names(client):
-    """Return all names in the engine that have to do with these tests."""
-    found = [name for each in client.images.list() for name in (*each.attrs["RepoTags"], *(each.attrs["RepoDigests"] or ()))]
+    """Return all names in the engine that have to do with these tests; others' images may come and go meanwhile."""
+    found = [name for each in client.api.images() for name in (*(each["RepoTags"] or ()), *(each["RepoDigests"] or ()))]
     return {name for name in found if LOCAL in name or f"{pushed.KEPT}-{os.getpid()}" in name}
 
 
