@@ -266,7 +266,7 @@ FAULTS = (
         CPU_BASE,
         ": >/etc/torchstrata/constraints.txt",
         test="base/test_install.py::test_torch_stays[torch==99.0-pip install]",
-        says="same",
+        says="torch-99.0",
     ),
     # Services.
     fault(
