@@ -1,5 +1,6 @@
 """Compile a function with torch.compile on a device, ``compiled.py DEVICE``, with an empty cache, and compare it with itself
-in double precision: torch's own vector functions may be of low accuracy when first used on a busy CPU (probes/smoke.py).
+in double precision: torch's own vector functions may be of low accuracy when first used on a busy CPU (probes/smoke.py). Headers
+are not compiled ahead, as they are for who compiles many functions and in the doctor's own test: that takes as long again.
 
 Prints the largest difference of the results, how many graphs were compiled, how often Python had to help out, and the kinds of
 files that the compilers made.
@@ -13,6 +14,7 @@ import sys
 import tempfile
 
 import torch
+import torch._inductor.config as inductor
 
 
 def function(values, weights):
@@ -22,6 +24,8 @@ def function(values, weights):
 
 def main():
     """Print the comparison."""
+    if hasattr(inductor, "cpp_cache_precompile_headers"):
+        inductor.cpp_cache_precompile_headers = False
     torch.manual_seed(0)
     values, weights = (torch.randn(rows, 32, device=sys.argv[1]) for rows in (64, 32))
     with tempfile.TemporaryDirectory() as cache:
