@@ -28,7 +28,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -49,7 +48,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # sessions start Python hundred
 DEV = ("-e", ".[dev]")
 
 MEMORY, ROOM = Path("/dev/shm"), 1 << 30  # noqa: S108  # pytest makes a directory of its own there
-"""Where Linux has a file system in memory, and the bytes that unit tests are sure to find enough."""
+"""Where Linux has a file system in memory, and how many bytes must be free there for unit tests to use it."""
 
 TESTED = ("2.13-cpu", "2.8-cu121")
 """The cells that ``tests`` builds and verifies, in all flavours."""
@@ -181,9 +180,16 @@ def tests(session: nox.Session) -> None:
 
 
 def _in_memory() -> dict[str, str]:
-    """Return the variable that puts temporary files into memory where there is room: unit tests sync and remove thousands."""
-    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
-    return {"TMPDIR": str(MEMORY)} if has_room else {}
+    """Return the variable that puts temporary files into memory, where there is room and programs in it may run (not so in containers).
+
+    Unit tests sync and remove thousands of files.
+    """
+    try:
+        space = os.statvfs(MEMORY)
+    except OSError:
+        return {}
+    serves = space.f_bavail * space.f_frsize > ROOM and not space.f_flag & os.ST_NOEXEC
+    return {"TMPDIR": str(MEMORY)} if serves else {}
 
 
 def _files(*patterns: str) -> list[str]:

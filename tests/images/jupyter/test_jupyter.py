@@ -94,7 +94,7 @@ def test_settings_that_cannot_be_used(start, tmp_path):
 
 
 def test_port_and_base_url(start, client):
-    """The port can be chosen, and the base URL, with or without slashes; probe and printed URL follow."""
+    """The port can be chosen, and the base URL, to which slashes are added; probe and printed URL follow."""
     box = start(environment={"JUPYTER_BASE_URL": "anna", "JUPYTER_PORT": "9999"})
     assert "http://127.0.0.1:9999/anna/lab?token=" in box.wait_for(READY)
     assert [status(client, f"http://{box.address}:9999{path}") for path in ("/anna/api", "/api")] == ["200", "404"]
