@@ -68,10 +68,9 @@ def _tidy(host: str) -> None:
     client = engines.connect().client
     pushed.sweep(client)
     leftovers.sweep(client)
-    for image in client.api.images():
-        for name in (*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())):
-            if name.startswith(f"{host}/"):
-                client.images.remove(name)
+    for name in engines.names(client):
+        if name.startswith(f"{host}/"):
+            client.images.remove(name)
 
 
 def _program(cells: str) -> list[tuple[str, Mapping[str, str]]]:

@@ -63,9 +63,8 @@ def digest(client, served):
 
 
 def names(client):
-    """Return all names in the engine that have to do with these tests; others' images may come and go meanwhile."""
-    found = [name for each in client.api.images() for name in (*(each["RepoTags"] or ()), *(each["RepoDigests"] or ()))]
-    return {name for name in found if LOCAL in name or f"{pushed.KEPT}-{os.getpid()}" in name}
+    """Return all names in the engine that have to do with these tests."""
+    return {name for name in engines.names(client) if LOCAL in name or f"{pushed.KEPT}-{os.getpid()}" in name}
 
 
 def test_an_image_is_there_under_its_name_and_gone_afterwards(client, served, digest):

@@ -59,6 +59,11 @@ def address() -> str:
     return os.environ.get("DOCKER_HOST") or context.get("base_url") or DEFAULT_SOCKET
 
 
+def names(client: docker.DockerClient) -> list[str]:
+    """Return every name of an image in the engine, by tag and by digest; in one question, since others may remove images meanwhile."""
+    return [name for image in client.api.images() for kind in ("RepoTags", "RepoDigests") for name in image[kind] or ()]
+
+
 def connect() -> Engine:
     """Return the engine that the ``docker`` command would use.
 

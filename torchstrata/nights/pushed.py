@@ -65,12 +65,11 @@ def local(matrix: Matrix, cell: Cell, flavour: str) -> Mapping[str, str]:
 def sweep(client: DockerClient) -> None:
     """Give names back that verifications which were killed have left to images under test."""
     table = matrix.load()
-    for image in client.api.images():  # in one question: others may remove images meanwhile
-        for name in image["RepoTags"] or ():
-            found = re.fullmatch(rf"{KEPT}-(\d+):(.+)", name)
-            if found and leftovers.is_over(f"{socket.gethostname()}:{found[1]}"):
-                client.images.get(name).tag(f"{table.name}:{found[2]}")
-                client.images.remove(name)
+    for name in engines.names(client):
+        found = re.fullmatch(rf"{KEPT}-(\d+):(.+)", name)
+        if found and leftovers.is_over(f"{socket.gethostname()}:{found[1]}"):
+            client.images.get(name).tag(f"{table.name}:{found[2]}")
+            client.images.remove(name)
 
 
 @contextlib.contextmanager

@@ -42,12 +42,12 @@ def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
 
 def _files(entries: Iterable[os.DirEntry[str]], below: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the parts of the relative path, and the path, of each file and link among entries and further down."""
-    for entry in entries:
+    for entry in (each for each in entries if each.name not in LITTER):
         place = (*below, entry.name)
-        if entry.name not in LITTER and entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False):
             with os.scandir(entry) as inside:
                 yield from _files(inside, place)
-        elif entry.name not in LITTER:
+        else:
             yield place, entry.path
 
 
