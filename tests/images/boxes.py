@@ -21,6 +21,9 @@ CLIENTS: Final = Path(__file__).parent / "clients"
 PATIENCE: Final = 40.0
 """Seconds until something that takes a moment counts as not happening; machines of CI are slow."""
 
+COMPILES_ALONE: Final = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+"""For what compiles one function: torch's compiler then starts no second process, which would import torch for nothing (7 s of CPU)."""
+
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1"}
 """For what trains beside other tests: torch's threads wait for each other by spinning. The notebook took 97 s with two, 25 s with one."""
 
@@ -99,6 +102,10 @@ class Box:
         until(lambda: text in self.log or not self.alive, seconds)
         assert text in self.log, f"{text!r} is not in the log:\n{self.log}"
         return self.log
+
+    def has_begun(self) -> bool:
+        """Wait until its start is over and the init runs; return whether it came to that."""
+        return until(lambda: self.run("cat", "/proc/1/comm").out == "tini\n")
 
     @property
     def alive(self) -> bool:

@@ -55,12 +55,13 @@ USES = {
 
 @pytest.fixture(scope="module")
 def employee(start_shared, certificates, mirror):
-    """A container with the variable, and one without; ``employee[True]`` is the first."""
+    """A container with the variable, and one without, once their own starts are over; ``employee[True]`` is the first."""
     options = {"volumes": mounted(certificates, "/certs", "ro"), "extra_hosts": {"mirror": mirror.address}}
     boxes = {
         given: start_shared("sleep", "infinity", environment={"TORCHSTRATA_CA_FILE": "/certs/ca.pem"} if given else {}, **options) for given in (True, False)
     }
     for box in boxes.values():
+        assert box.has_begun()
         setup = "mkdir -p /tmp/apt/lists/partial /tmp/apt/archives/partial && echo 'deb https://mirror:4443/ stable main' >/tmp/apt/list"
         assert box.run("sh", "-c", setup).status == 0
     return boxes

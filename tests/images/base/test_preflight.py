@@ -73,8 +73,10 @@ def facing(start, mounts):
 
 @pytest.fixture(scope="module")
 def machine(start_shared, mounts):
-    """A container in which many starts are tried, with the device and the driver."""
-    return start_shared("sleep", "infinity", volumes=mounts, environment=seen(12080, (8, 0)))
+    """A container in which many starts are tried, with the device and the driver, once its own is over: each begins with an empty state."""
+    box = start_shared("sleep", "infinity", volumes=mounts, environment=seen(12080, (8, 0)))
+    assert box.has_begun()
+    return box
 
 
 @pytest.fixture
