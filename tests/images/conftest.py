@@ -240,14 +240,37 @@ def probe(host: Connection) -> Callable[..., Any]:
     """Run a script of ``probes/`` on the host and return the JSON that it prints: ``probe("name", "argument", env={...})``."""
 
     def run(name: str, *arguments: str, env: dict[str, str] | None = None) -> Any:
-        script = base64.b64encode((HERE / "probes" / f"{name}.py").read_bytes()).decode()
+        script = base64.b64encode(_source(name).encode()).decode()
         variables = (f"{key}={value}" for key, value in (ONE_THREAD | (env or {})).items())
         words = ("env", *variables, "sh", "-c", RUN_PROBE, "sh", script, f"{name}.py", *arguments)
         done = host.run(shlex.join(words))
-        assert done.rc == 0, f"probe {name} failed with status {done.rc}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        return json.loads(done.stdout)
+        return _printed(name, done.rc, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def probes(probe: Callable[..., Any]) -> Callable[..., Callable[[str], Any]]:
+    """Run scripts of ``probes/`` that share one import of torch: ``probes({"name": ["argument"]}, {"name": {"VARIABLE": "value"}})``.
+
+    It returns what gives the JSON that a script printed, by name.
+    """
+
+    def run(wanted: dict[str, list[str]], env: dict[str, dict[str, str]]) -> Callable[[str], Any]:
+        document = [{"name": name, "source": _source(name), "arguments": words, "environment": env.get(name, {})} for name, words in wanted.items()]
+        ended = dict(zip(wanted, probe("together", json.dumps(document)), strict=True))
+        return lambda name: _printed(name, **ended[name])
+
+    return run
+
+
+def _source(name: str) -> str:
+    return (HERE / "probes" / f"{name}.py").read_text(encoding="utf-8")
+
+
+def _printed(name: str, status: int, out: str, err: str) -> Any:
+    assert status == 0, f"probe {name} failed with status {status}:\n{out[-2000:]}\n{err[-4000:]}"
+    return json.loads(out)
 
 
 @pytest.fixture(scope="session")

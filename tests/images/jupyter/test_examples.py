@@ -23,7 +23,7 @@ def test_resnet50(start):
 
 
 PRETRAINED = """
-import torch, torchvision
+import runpy, sys, torch, torchvision
 from pathlib import Path
 weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
 network = torchvision.models.resnet50(weights=None)
@@ -33,27 +33,28 @@ place = Path(torch.hub.get_dir(), "checkpoints")
 place.mkdir(parents=True)
 torch.save(network.state_dict(), place / weights.url.rsplit("/", 1)[1])
 print(weights.meta["categories"][283])
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Puts weights that know one answer where torch.hub keeps what it has downloaded."""
+"""Puts weights that know one answer where torch.hub keeps what it has downloaded, and runs a program."""
 
 
 @pytest.mark.vision
 def test_resnet50_uses_pretrained_weights(start):
     """Weights that can be had decide the answer, and nothing says that they are left out."""
-    box = start("sleep", "infinity", network_mode="none")
-    answer = box.run("python", "-c", PRETRAINED).out.strip()
-    done = box.run("python", f"{EXAMPLES}/resnet50_inference.py", env=ONE_THREAD)
+    done = start("sleep", "infinity", network_mode="none").run("python", "-c", PRETRAINED, f"{EXAMPLES}/resnet50_inference.py", env=ONE_THREAD)
     assert done.status == 0, done.err
+    answer = done.out.splitlines()[0]
     assert done.out.count(f": {answer} (100.0%)") == 4
     assert "left out" not in done.out
 
 
 def test_ddp_trains_and_resumes(start):
-    """Two processes train together, save checkpoints, and a second start goes on from there."""
+    """Two processes train together and save checkpoints; a second start goes on from there, with as many processes as it has."""
     box = start("sleep", "infinity", tmpfs={"/workspace": "mode=1777"}, shm_size="1g")
-    train = ("timeout", "--kill-after=5", LONGEST, "python", f"{EXAMPLES}/ddp_train.py", "--processes", "2")
-    first = box.run(*train, "--epochs", "1", env=ONE_THREAD)
-    second = box.run(*train, "--epochs", "2", "--recompute", env=ONE_THREAD)
+    train = ("timeout", "--kill-after=5", LONGEST, "python", f"{EXAMPLES}/ddp_train.py")
+    first = box.run(*train, "--processes", "2", "--epochs", "1", env=ONE_THREAD)
+    second = box.run(*train, "--processes", "1", "--epochs", "2", "--recompute", env=ONE_THREAD)
     assert (first.status, second.status) == (0, 0), first.err + second.err
     assert "starting" in first.out
     assert "resuming after epoch 1" in second.out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.images.boxes import PROBED, READY, mounted, until
@@ -180,15 +182,29 @@ def test_export_in_the_menu(box, client):
     assert '"html"' in shown
 
 
+PLOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+OUTPUTS = [
+    {"output_type": "stream", "name": "stdout", "text": "epoch 1/2\n"},
+    {"output_type": "display_data", "metadata": {}, "data": {"image/png": PLOT}},
+    {"output_type": "display_data", "metadata": {}, "data": {"text/html": "<table><tr><td>recall</td></tr></table>", "text/plain": "recall"}},
+]
+CELLS = [
+    {"cell_type": "markdown", "metadata": {}, "source": "# Title\n\n$a^2$"},
+    {"cell_type": "code", "metadata": {}, "execution_count": 1, "source": "model.fit()", "outputs": OUTPUTS},
+]
+"""A notebook that was run: with a line, a plot of one pixel, and a table."""
+
+
 def test_export_command(start):
-    """The command writes HTML and PDF beside a notebook."""
-    notebook = b'{"cells": [{"cell_type": "markdown", "metadata": {}, "source": "# Title"}], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}'
+    """The command writes HTML and PDF beside a notebook, with code and all kinds of outputs."""
     box = start("sleep", "infinity")
-    box.put("/tmp/a.ipynb", notebook)
+    box.put("/tmp/a.ipynb", json.dumps({"cells": CELLS, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}).encode())
     done = box.run("torchstrata-export", "/tmp/a.ipynb")
     assert done.status == 0, done.err
     assert box.run("head", "-c5", "/tmp/a.pdf").out == "%PDF-"
-    assert "Title" in box.run("cat", "/tmp/a.html").out
+    assert box.run("grep", "-ac", "/Subtype /Image", "/tmp/a.pdf").out == "1\n"
+    html = box.run("cat", "/tmp/a.html").out
+    assert [word for word in ("Title", "epoch 1/2", PLOT, "<td>recall</td>") if word not in html] == []
 
 
 def test_health_of_the_engine(box):

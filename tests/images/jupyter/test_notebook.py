@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.images.boxes import ONE_THREAD
@@ -10,8 +12,8 @@ EXAMPLES = "/usr/local/share/torchstrata/examples"
 
 
 @pytest.mark.vision
-def test_notebook_and_its_export(start):
-    """The notebook runs from top to bottom, leaves model, logs and plots, and becomes HTML and PDF."""
+def test_notebook(start):
+    """The notebook runs from top to bottom and leaves model, logs and plots, in files and in itself."""
     box = start("sleep", "infinity", tmpfs={"/workspace": "mode=1777"}, shm_size="1g")
     run = [
         "jupyter",
@@ -30,6 +32,5 @@ def test_notebook_and_its_export(start):
     for path in ("checkpoints/defects.pt", "plots/defects-curves.png", "plots/defects-confusion.png"):
         assert box.run("test", "-s", f"/workspace/{path}").status == 0, path
     assert box.run("sh", "-c", "ls /workspace/logs/defects-*/events*").status == 0
-    assert box.run("torchstrata-export", "/workspace/done.ipynb").status == 0
-    assert box.run("head", "-c5", "/workspace/done.pdf").out == "%PDF-"
-    assert "confusion" in box.run("cat", "/workspace/done.html").out
+    shown = [output.get("data", {}) for cell in json.loads(box.run("cat", "/workspace/done.ipynb").out)["cells"] for output in cell.get("outputs", [])]
+    assert sum("image/png" in data for data in shown) >= 2  # the curves and the confusion matrix

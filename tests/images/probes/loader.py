@@ -1,6 +1,6 @@
-"""Load batches of some size in worker processes, ``loader.py MEGABYTES WORKERS``: they come through shared memory.
+"""Load batches of some sizes in worker processes, ``loader.py WORKERS MEGABYTES...``: they come through shared memory.
 
-Prints how many batches came, the sum of the numbers in them, and the size of shared memory in bytes; or ``error``.
+Prints for each size how many batches came, the sum of the numbers in them, and the size of shared memory in bytes; or ``error``.
 """
 
 import json
@@ -38,15 +38,21 @@ def load(size, workers):
     return {"batches": len(numbers), "sum": sum(numbers)}
 
 
-def main():
-    """Print what came, or why nothing did."""
-    torch.set_num_threads(1)
+def outcome(size, workers):
+    """Return what came, or why nothing did."""
     space = os.statvfs("/dev/shm")
     try:
-        result = load(int(sys.argv[1]) * 1_000_000, int(sys.argv[2]))
+        result = load(size, workers)
     except (RuntimeError, OSError, EOFError) as error:  # the last one from a worker that dies while it hands over a batch
         result = {"error": f"{type(error).__name__}: {error}"}
-    json.dump(result | {"shared": space.f_blocks * space.f_frsize}, sys.stdout)
+    return result | {"shared": space.f_blocks * space.f_frsize}
+
+
+def main():
+    """Print what became of each size."""
+    torch.set_num_threads(1)
+    workers, *sizes = map(int, sys.argv[1:])
+    json.dump([outcome(size * 1_000_000, workers) for size in sizes], sys.stdout)
 
 
 main()
