@@ -148,7 +148,7 @@ def unit(session: nox.Session) -> None:
 def system(session: nox.Session) -> None:
     """Build 2.13-cpu and the base of 2.8-cu121 for real, run them, and break things on the way."""
     session.install(*DEV)
-    session.run("pytest", "tests/system", "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder", *session.posargs)
+    session.run("pytest", "tests/system", "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder", *session.posargs)
 
 
 @nox.session(default=UNASKED)

@@ -140,7 +140,7 @@ def test_store_stays_small(recovered: tuple[Fate, Path], disk: Disk) -> None:
 
 @dataclass(frozen=True)
 class Twins:
-    """Two builds at once, from another checkout under another umask and temporary directory, in one new store."""
+    """Two builds at once, from another checkout under another umask and temporary directory, in one store that has nothing but the OS."""
 
     checkout: Checkout
     store: Path
@@ -149,11 +149,12 @@ class Twins:
 
 
 @pytest.fixture(scope="module")
-def twins(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Twins:
+def twins(checkout: Checkout, cpu_base: Built, tmp_path_factory: pytest.TempPathFactory) -> Twins:
     """Build twice at the same time."""
     root = tmp_path_factory.mktemp("twins")
     (root / "tmp").mkdir()
     store = root / "store"
+    lend_os(cpu_base, store)
     other = checkout.copy(root / "another-place", umask=0o077, env={"TORCHSTRATA_CACHE": str(store), "TMPDIR": str(root / "tmp"), "TZ": "Asia/Tokyo"})
     directories = (root / "one", root / "two")
     first, second = (other.start_build(CPU, *BASE, "--to", str(directory)) for directory in directories)
@@ -171,7 +172,7 @@ def test_two_builds_at_once_make_each_part_once(twins: Twins) -> None:
 
 
 def test_digests_depend_on_the_commit_alone(twins: Twins, recovered: tuple[Fate, Path]) -> None:
-    """Another directory, umask, time zone, temporary directory and store give the same images, byte for byte."""
+    """Another directory, umask, time zone, temporary directory and store give the same images, byte for byte (``test_osparts.py`` says so of the OS)."""
     files = [directory / "index.json" for directory in (*twins.directories, recovered[1])]
     assert len({file.read_bytes() for file in files}) == 1
 

@@ -92,8 +92,9 @@ def test_what_a_lock_was_made_from_serves_it(made: tuple[Path, Store], monkeypat
     assert list(lock.sections["devel"]) == ["make"]
 
 
-def test_builds_without_cache_are_identical(made: tuple[Path, Store], again: tuple[Path, Store]) -> None:
-    """Another checkout under another umask, with pins instead of none and no cached step, gives the same blobs."""
+def test_builds_without_cache_are_identical(made: tuple[Path, Store], again: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another checkout under another umask and time zone, with pins instead of none and no cached step, gives the same blobs."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
     before = os.umask(0o077)
     try:
         parts = bake(again)
