@@ -24,6 +24,9 @@ PATIENCE: Final = 40.0
 COMPILES_ALONE: Final = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 """For what compiles one function: torch's compiler then starts no second process, which would import torch for nothing (7 s of CPU)."""
 
+VECTORS_KNOWN: Final = {"TORCHINDUCTOR_VEC_ISA_OK": "1"}
+"""For what need not see that torch's compiler tries out whether vector code compiles here (7 s of CPU): the doctor on ``base`` does."""
+
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1"}
 """For what trains beside other tests: torch's threads wait for each other by spinning. The notebook took 97 s with two, 25 s with one."""
 

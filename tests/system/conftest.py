@@ -64,7 +64,7 @@ def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 @pytest.fixture(scope="session")
 def turn(common: Path) -> FileLock:
-    """Give the lock of the images built here, which two processes that run tests share."""
+    """Give the lock of the images built here, which the processes share that run tests."""
     return FileLock(common / "images.lock")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.boxes import COMPILES_ALONE
+from tests.images.boxes import COMPILES_ALONE, VECTORS_KNOWN
 
 PROBES = Path(__file__).parent.parent / "probes"
 SMALL, LARGE, WORKERS = "1", "20", "2"
@@ -25,8 +25,7 @@ def found(probes, expected):
     """What each probe of torch found."""
     wanted = {"training": ["cpu", "bfloat16"], "compiled": ["cpu"], "collectives": ["gloo", "2"], "vision": ["cpu"], "audio": []}
     lacking = {"vision", "audio"} - expected.applies
-    short_cut = {"TORCHINDUCTOR_VEC_ISA_OK": "1"}  # the doctor's own test compiles without it
-    return probes({name: words for name, words in wanted.items() if name not in lacking}, {"compiled": short_cut | COMPILES_ALONE})
+    return probes({name: words for name, words in wanted.items() if name not in lacking}, {"compiled": VECTORS_KNOWN | COMPILES_ALONE})
 
 
 def test_mixed_precision(found):

@@ -17,8 +17,9 @@ import torch  # noqa: F401  # for the children: nothing has used threads or a GP
 
 def run(name, source, arguments, environment):
     """Run a source as a program; return its exit status."""
-    os.environ |= environment
     with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder  # for what torch's modules would remove at the end of an interpreter, which a child does not come to
+        os.environ |= {"TMPDIR": folder} | environment
         path = Path(folder, f"{name}.py")
         path.write_text(source)
         sys.argv = [str(path), *arguments]
