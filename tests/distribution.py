@@ -34,6 +34,7 @@ class Distribution:
     :param refusals: statuses with which the next requests are refused, with headers.
     :param denied: repositories that one may not read.
     :param lies: what it says that a digest is.
+    :param unseen: pushes of manifests that are refused because it does not see their blobs yet.
     """
 
     relative: bool = False
@@ -47,6 +48,7 @@ class Distribution:
     refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     denied: frozenset[str] = frozenset()
     lies: str = ""
+    unseen: int = 0
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     manifests: dict[tuple[str, str], tuple[bytes, str]] = field(default_factory=dict)
     uploads: dict[str, bytearray] = field(default_factory=dict)
@@ -167,6 +169,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def put(self, repository: str, name: str) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.owner.unseen:
+            self.owner.unseen -= 1
+            return self.answer(400, {"errors": [{"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry"}]})
         for each in {name, digest_of(content)}:
             self.owner.manifests[repository, each] = (content, self.headers["Content-Type"])
         subject = (json.loads(content).get("subject") or {}).get("digest")

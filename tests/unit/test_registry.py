@@ -151,6 +151,18 @@ def test_a_registry_that_has_stored_something_else(start, lies):
         registry.manifest("team/x", "v1")
 
 
+@pytest.mark.parametrize("times", [1, QUICK.tries])
+def test_blobs_that_a_registry_does_not_see_yet(start, times):
+    """A manifest whose blobs another client pushes at the same moment is pushed again; if they stay unseen, that is the error."""
+    served, registry = start(unseen=times)
+    if times < QUICK.tries:
+        assert registry.put_manifest("team/x", "v1", IMAGE, MANIFEST) == sha256(IMAGE)
+    else:
+        with pytest.raises(RegistryError, match="blob unknown to registry"):
+            registry.put_manifest("team/x", "v1", IMAGE, MANIFEST)
+    assert len(served.requests("PUT", "/manifests/")) == min(times + 1, QUICK.tries)
+
+
 def test_tags_come_in_pages(start):
     """Links are followed to the end, relative as they are."""
     _, registry = start(page=3)

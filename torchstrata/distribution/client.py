@@ -7,9 +7,10 @@ what the registry has is not sent again. Methods may be called from any thread.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import requests
 
@@ -17,9 +18,11 @@ from torchstrata.content.compose import MANIFEST, sha256
 from torchstrata.distribution.authorization import Scopes
 from torchstrata.distribution.download import Download
 from torchstrata.distribution.reference import DIGEST
-from torchstrata.distribution.transport import Patience, Transport, Unanswered
+from torchstrata.distribution.transport import Patience, RefusedError, Transport, Unanswered
 from torchstrata.distribution.upload import OnBytes, Sent, Source, Upload
 from torchstrata.errors import AbsentError, ImmutableTagError, IntegrityError, RegistryAuthError, RegistryError
+
+T = TypeVar("T")
 
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
 
@@ -33,6 +36,9 @@ MANIFESTS: Final = (
 
 SMALL: Final = 64_000_000
 """Bytes of a blob that may be read into memory at most."""
+
+UNSEEN: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "DIGEST_INVALID"})
+"""Codes of a manifest's refusal that may pass: Docker's registry does not see a blob, or sees half of its link, while another client pushes it."""
 
 NEXT: Final = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 
@@ -91,14 +97,7 @@ class Client:
         :raises AbsentError: there is none.
         :raises IntegrityError: it has another digest than it was asked for by, or than the registry says, try after try.
         """
-        for failures in range(1, self.transport.patience.tries + 1):
-            try:
-                return self._manifest(repository, reference)
-            except IntegrityError as error:
-                if failures == self.transport.patience.tries:
-                    raise
-                self.transport.wait(failures, Unanswered(error.what))
-        raise AssertionError
+        return self._again(functools.partial(self._manifest, repository, reference))
 
     def find(self, repository: str, reference: str) -> Found | None:
         """Return what a tag or digest names, or ``None`` (section "Checking if content exists in the registry")."""
@@ -120,7 +119,8 @@ class Client:
 
         :param immutable: the tag never moves.
         :raises ImmutableTagError: it is immutable and names something else.
-        :raises IntegrityError: the registry gives it another digest.
+        :raises IntegrityError: the registry gives it another digest, try after try.
+        :raises RefusedError: the registry does not take it; what it says of blobs that are missing counts after the last try.
         """
         digest = sha256(body)
         found = self.find(repository, reference)
@@ -130,22 +130,19 @@ class Client:
             raise ImmutableTagError(
                 f"{self.host}/{repository}:{reference} never moves, and points to {found.digest}, not to {digest}", fix="push under a new tag"
             )
-        for failures in range(1, self.transport.patience.tries + 1):
-            told = self._put(repository, reference, body, media_type)
-            if told == digest:
-                return digest
-            problem = IntegrityError(f"{self.host} has stored {told} as {reference} instead of {digest}", fix="push again; if it stays so, ask its operator")
-            if failures < self.transport.patience.tries:  # a byte was changed on the way: what is there now must not stay
-                self.transport.wait(failures, Unanswered(problem.what))
-        raise problem
+        return self._again(functools.partial(self._put, repository, reference, body, media_type))
 
     def _put(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
-        """Send a manifest; return the digest that the registry has given it."""
+        """Send a manifest and return its digest, which the registry must give it, too: a byte may be changed on the way."""
         what, headers = f"push {reference} to {repository}", {"Content-Type": media_type}
         answer = self._send("PUT", f"{repository}/manifests/{reference}", repository, what, push=True, body=body, expect=(201,), headers=headers)
         if "OCI-Subject" in answer.headers:  # section "Pushing Manifests with Subject"
             self.has_referrers = True
-        return answer.headers.get("Docker-Content-Digest") or self._manifest(repository, reference).digest
+        told = answer.headers.get("Docker-Content-Digest") or self._manifest(repository, reference).digest
+        digest = sha256(body)
+        if told != digest:
+            raise IntegrityError(f"{self.host} has stored {told} as {reference} instead of {digest}", fix="push again; if it stays so, ask its operator")
+        return digest
 
     def remove(self, repository: str, digest: str) -> bool:
         """Delete a manifest alone, and return whether there was one (section "Deleting Manifests").
@@ -187,14 +184,7 @@ class Client:
         :raises AbsentError: the repository does not have it.
         :raises RegistryError: it is larger than :data:`SMALL`.
         """
-        for failures in range(1, self.transport.patience.tries + 1):
-            try:
-                return self._content(repository, digest, on_bytes)
-            except IntegrityError as error:
-                if failures == self.transport.patience.tries:
-                    raise
-                self.transport.wait(failures, Unanswered(error.what))
-        raise AssertionError
+        return self._again(functools.partial(self._content, repository, digest, on_bytes))
 
     def push_blob(self, repository: str, source: Source, *, mount_from: Sequence[str] = (), on_bytes: OnBytes = nothing) -> Sent:
         """Push a blob unless the repository has it: by mount from one of ``mount_from`` if possible, else in chunks (section "Pushing blobs").
@@ -218,6 +208,18 @@ class Client:
         return Sent(way="sent", size=source.size)
 
     # Inside
+
+    def _again(self, ask: Callable[[], T]) -> T:
+        """Return what ``ask`` returns; it is tried again after what may pass, until patience ends."""
+        for failures in range(1, self.transport.patience.tries + 1):
+            try:
+                return ask()
+            except (IntegrityError, RefusedError) as error:
+                passes = isinstance(error, IntegrityError) or bool(error.codes & UNSEEN)
+                if not passes or failures == self.transport.patience.tries:
+                    raise
+                self.transport.wait(failures, Unanswered(error.what))
+        raise AssertionError
 
     def _pages(self, place: str, repository: str, what: str, **options: Any) -> Iterator[dict[str, Any]]:
         """Yield the JSON objects of a list, page by page (``Link``, RFC 8288).
