@@ -9,6 +9,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
+from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from tests.released import compose, record_of
 from torchstrata.content.store import Store
@@ -45,10 +47,6 @@ def test_cyclonedx_is_valid_by_its_schema(found):
 
 def test_spdx_is_valid_by_the_reference_tools(found):
     """spdx-tools reads it, and checks ids, relationships and licences."""
-    # They take half a second to import, and every process that runs tests would import them.
-    from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser  # noqa: PLC0415
-    from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document  # noqa: PLC0415
-
     document = JsonLikeDictParser().parse(json.loads(sbom.spdx(found)))
     assert [each.validation_message for each in validate_full_spdx_document(document)] == []
 
