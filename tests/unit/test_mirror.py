@@ -160,6 +160,7 @@ def test_names_of_files_lead_nowhere_else(origin, tmp_path):
     """Whoever may attach something must not write where they like."""
     memory, image = origin
     memory.attach(image, b"evil", "../../../evil")
+    memory.attach(image, b"no file", "..")
     copied(origin, tmp_path / "cell")
     assert [path.parent.parent.name for path in tmp_path.rglob("evil*")] == ["documents"]
 

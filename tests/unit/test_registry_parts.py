@@ -9,15 +9,16 @@ import json
 import pytest
 from rich.console import Console
 
-from tests.distribution import Distribution
+from tests.distribution import Distribution, digest_of
 from tests.parts import CODEC, MATRIX, os_part, plan, stratum, wheels
 from torchstrata.building.build import Builder
 from torchstrata.building.plan import Bytecode, Item
 from torchstrata.content.compose import canonical
 from torchstrata.content.store import Part, Store
 from torchstrata.distribution.reference import Place
+from torchstrata.distribution.registry import Registry
 from torchstrata.distribution.transport import Patience
-from torchstrata.errors import ImmutableTagError, RegistryError
+from torchstrata.errors import ImmutableTagError, IntegrityError, RegistryError
 from torchstrata.progress import PlainReporter
 from torchstrata.publishing.push import Publication, Pusher
 from torchstrata.publishing.remote import Remote, stem
@@ -239,3 +240,60 @@ def test_the_first_failure_ends_a_push(served, full):
     with pytest.raises(FileNotFoundError):
         broken.push([Publication(image=composed[0].image, tags=(TAG,))])
     assert ("team/images", TAG) not in served.manifests
+
+
+ELSEWHERE = ("sha256:../../../elsewhere", "/etc/passwd", "sha256:" + "a" * 64 + "\n", "sha512:" + "a" * 64, "sha256:" + "A" * 64, "", "../elsewhere")
+"""What no digest is, and would be a path if it were believed."""
+
+
+def replant(served, **changed):
+    """Let the registry's part say something else, as who may push there can; its manifest names the new config."""
+    key, (body, media_type) = next((key, found) for key, found in served.manifests.items() if b"vnd.torchstrata.part.v1" in found[0])
+    document = json.loads(body)
+    config = json.loads(served.blobs[key[0], document["config"]["digest"]])
+    for name, value in changed.items():
+        place = config["part"]["extras"] if name == "aside" else config["part"]["layers"][0]
+        place[name] = value
+    packed = json.dumps(config).encode()
+    document["config"]["digest"] = digest_of(packed)
+    document["layers"].append(document["layers"][0] | {"digest": next(iter(changed.values()))})
+    served.blobs[key[0], document["config"]["digest"]] = packed
+    changed_body = json.dumps(document).encode()
+    for name in [name for name, (old, _) in served.manifests.items() if old == body]:
+        served.manifests[name] = (changed_body, media_type)
+
+
+@pytest.mark.usefixtures("pushed")
+@pytest.mark.parametrize("name", ["diff_id", "digest", "aside"])
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_a_part_does_not_name_its_own_paths(served, full, tmp_path, name, path):
+    """A digest that is none is refused before anything is kept, and nothing is asked for or written by that name."""
+    replant(served, **{name: path})
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(RegistryError, match="is no part of this program"):
+        remote(served, Store(tmp_path / "empty")).fill(lacking(full[1]), CODEC)
+    assert set(tmp_path.rglob("*")) == before
+    assert not any("elsewhere" in asked or "passwd" in asked for _, asked, _ in served.seen)
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_a_store_opens_nothing_but_digests(tmp_path, path):
+    """Whatever names a blob or a layer's paths, the store's files are all that it leads to."""
+    store = Store(tmp_path / "store")
+    for use in (store.open_blob, store.listing, store.has_listing, lambda name: store.keep_listing(name, ())):
+        with pytest.raises(IntegrityError, match="is no digest"):
+            use(path)
+    assert not list(tmp_path.rglob("*elsewhere*"))
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_a_registry_is_asked_for_digests_and_tags_alone(served, path):
+    """What a document names is no part of a URL unless it is a digest."""
+    registry = Registry(served.host)
+    for ask in (registry.blob, registry.content, registry.has_blob):
+        with pytest.raises(IntegrityError, match="is no digest"):
+            ask("team/images", path)
+    for ask in (registry.manifest, registry.find, registry.remove):
+        with pytest.raises(RegistryError, match="neither a tag nor a digest"):
+            ask("team/images", path)
+    assert served.seen == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from torchstrata.content.digest import Digest
+
 PLATFORM: Final = "linux/amd64"
 """The platform that identities include; nothing but defaults assumes it."""
 
@@ -29,8 +31,8 @@ class Layer:
     :param title: one line for the image's history, such as ``torch 2.8.0``.
     """
 
-    digest: str
-    diff_id: str
+    digest: Digest
+    diff_id: Digest
     size: int
     unpacked: int
     media_type: str

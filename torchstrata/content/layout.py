@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torchstrata.content.archive import Loadable
 from torchstrata.content.compose import MANIFEST, canonical, sha256
+from torchstrata.content.digest import file_name
 from torchstrata.content.store import Store, disk
 
 
@@ -26,9 +27,9 @@ def write(directory: Path, images: Sequence[Loadable], store: Store) -> None:
         blobs.mkdir(parents=True, exist_ok=True)
         for image in images:
             for layer in image.layers:
-                _place(store.open_blob(layer.digest, layer.size), blobs / layer.digest.removeprefix("sha256:"))
+                _place(store.open_blob(layer.digest, layer.size), blobs / file_name(layer.digest))
             for content in (image.config, image.manifest):
-                (blobs / sha256(content).removeprefix("sha256:")).write_bytes(content)
+                (blobs / file_name(sha256(content))).write_bytes(content)
         (directory / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
         (directory / "index.json").write_bytes(canonical({"schemaVersion": 2, "manifests": [_described(image, tag) for image in images for tag in image.tags]}))
 

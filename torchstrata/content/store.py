@@ -40,6 +40,7 @@ from filelock import FileLock, Timeout
 
 from torchstrata.content import codec as codecs
 from torchstrata.content.codec import CHUNK, Codec, Readable, Stream
+from torchstrata.content.digest import Digest, file_name
 from torchstrata.content.layers import PLATFORM, Entry, Layer
 from torchstrata.content.tarball import LayerWriter, entries
 from torchstrata.errors import DiskFullError, IntegrityError, StoreError
@@ -65,7 +66,7 @@ class Part:
     """
 
     layers: tuple[Layer, ...]
-    extras: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, Digest] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -309,10 +310,10 @@ class Store:
         return self.root / "parts" / f"{identity}.json"
 
     def _blob(self, digest: str) -> Path:
-        return self.root / "blobs" / "sha256" / digest.removeprefix("sha256:")
+        return self.root / "blobs" / "sha256" / file_name(digest)
 
     def _listing(self, diff_id: str) -> Path:
-        return self.root / "listings" / diff_id.removeprefix("sha256:")
+        return self.root / "listings" / file_name(diff_id)
 
     def _lock(self, name: str) -> FileLock:
         path = self.root / "locks" / f"{name}.lock"
@@ -412,8 +413,8 @@ class Store:
     def _collect(self) -> None:
         """Remove blobs and listings that no part refers to."""
         parts = [self._read(path) for path in (self.root / "parts").glob("*.json")]
-        blobs = {digest.removeprefix("sha256:") for part in parts for digest in part.digests}
-        listings = {layer.diff_id.removeprefix("sha256:") for part in parts for layer in part.layers}
+        blobs = {file_name(digest) for part in parts for digest in part.digests}
+        listings = {file_name(layer.diff_id) for part in parts for layer in part.layers}
         for directory, needed in ((self.root / "blobs" / "sha256", blobs), (self.root / "listings", listings)):
             for path in directory.glob("*"):
                 if path.name not in needed:

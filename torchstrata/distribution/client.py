@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import requests
 
 from torchstrata.content.compose import MANIFEST, sha256
+from torchstrata.content.digest import DIGEST, checked
 from torchstrata.distribution.authorization import Scopes
 from torchstrata.distribution.download import Download
-from torchstrata.distribution.reference import DIGEST
+from torchstrata.distribution.reference import TAG
 from torchstrata.distribution.transport import Patience, RefusedError, Transport, Unanswered
 from torchstrata.distribution.upload import OnBytes, Sent, Source, Upload
 from torchstrata.errors import AbsentError, ImmutableTagError, IntegrityError, RegistryAuthError, RegistryError
@@ -97,13 +98,14 @@ class Client:
         :raises AbsentError: there is none.
         :raises IntegrityError: it has another digest than it was asked for by, or than the registry says, try after try.
         """
+        _manifest_place(repository, reference)  # what is no reference is not asked for again and again
         return self._again(functools.partial(self._manifest, repository, reference))
 
     def find(self, repository: str, reference: str) -> Found | None:
         """Return what a tag or digest names, or ``None`` (section "Checking if content exists in the registry")."""
         what = f"look for {reference} in {repository}"
         try:
-            answer = self._send("HEAD", f"{repository}/manifests/{reference}", repository, what, headers=_accept())
+            answer = self._send("HEAD", _manifest_place(repository, reference), repository, what, headers=_accept())
         except AbsentError:
             return None
         digest = answer.headers.get("Docker-Content-Digest", reference)
@@ -135,7 +137,7 @@ class Client:
     def _put(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
         """Send a manifest and return its digest, which the registry must give it, too: a byte may be changed on the way."""
         what, headers = f"push {reference} to {repository}", {"Content-Type": media_type}
-        answer = self._send("PUT", f"{repository}/manifests/{reference}", repository, what, push=True, body=body, expect=(201,), headers=headers)
+        answer = self._send("PUT", _manifest_place(repository, reference), repository, what, push=True, body=body, expect=(201,), headers=headers)
         if "OCI-Subject" in answer.headers:  # section "Pushing Manifests with Subject"
             self.has_referrers = True
         told = answer.headers.get("Docker-Content-Digest") or self._manifest(repository, reference).digest
@@ -151,7 +153,7 @@ class Client:
         """
         what = f"delete {digest} from {repository}"
         try:
-            self._send("DELETE", f"{repository}/manifests/{digest}", repository, what, push=True, delete=True, expect=(202,))
+            self._send("DELETE", _manifest_place(repository, digest), repository, what, push=True, delete=True, expect=(202,))
         except AbsentError:
             return False
         return True
@@ -169,14 +171,14 @@ class Client:
     def has_blob(self, repository: str, digest: str) -> bool:
         """Return whether a repository has a blob (section "Checking if content exists in the registry")."""
         try:
-            self._send("HEAD", f"{repository}/blobs/{digest}", repository, f"look for {digest[:19]} in {repository}")
+            self._send("HEAD", f"{repository}/blobs/{checked(digest)}", repository, f"look for {digest[:19]} in {repository}")
         except AbsentError:
             return False
         return True
 
     def blob(self, repository: str, digest: str, on_bytes: OnBytes = nothing) -> Download:
         """Return a blob as a stream, whose end verifies it (section "Pulling blobs"); nothing is asked before it is read."""
-        return Download(self.transport, repository, digest, _scopes(repository), on_bytes)
+        return Download(self.transport, repository, checked(digest), _scopes(repository), on_bytes)
 
     def content(self, repository: str, digest: str, on_bytes: OnBytes = nothing) -> bytes:
         """Return a small blob, verified; one that was damaged on the way is asked for again.
@@ -184,7 +186,7 @@ class Client:
         :raises AbsentError: the repository does not have it.
         :raises RegistryError: it is larger than :data:`SMALL`.
         """
-        return self._again(functools.partial(self._content, repository, digest, on_bytes))
+        return self._again(functools.partial(self._content, repository, checked(digest), on_bytes))
 
     def push_blob(self, repository: str, source: Source, *, mount_from: Sequence[str] = (), on_bytes: OnBytes = nothing) -> Sent:
         """Push a blob unless the repository has it: by mount from one of ``mount_from`` if possible, else in chunks (section "Pushing blobs").
@@ -234,7 +236,7 @@ class Client:
             options.pop("params", None)  # the link has them
 
     def _manifest(self, repository: str, reference: str) -> Manifest:
-        answer = self._send("GET", f"{repository}/manifests/{reference}", repository, f"pull {reference} from {repository}", headers=_accept())
+        answer = self._send("GET", _manifest_place(repository, reference), repository, f"pull {reference} from {repository}", headers=_accept())
         digest = sha256(answer.content)
         wanted = reference if DIGEST.fullmatch(reference) else answer.headers.get("Docker-Content-Digest", digest)
         if digest != wanted:
@@ -260,6 +262,16 @@ def _scopes(repository: str, *, push: bool = False, delete: bool = False) -> Sco
     """Return what to be allowed, as Docker asks for it."""
     actions = ["pull"] + (["push"] if push else []) + (["delete"] if delete else [])
     return frozenset({f"repository:{repository}:{','.join(actions)}"})
+
+
+def _manifest_place(repository: str, reference: str) -> str:
+    """Return the URL of a manifest below the registry's API.
+
+    :raises RegistryError: ``reference`` is neither a tag nor a digest; documents of registries name others' references.
+    """
+    if not (TAG.fullmatch(reference) or DIGEST.fullmatch(reference)):
+        raise RegistryError(f"{reference[:80]!a} is neither a tag nor a digest", fix="remove what names it: its author is mistaken, or means harm")
+    return f"{repository}/manifests/{reference}"
 
 
 def _accept() -> dict[str, str]:

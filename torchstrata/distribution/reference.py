@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
+from torchstrata.content.digest import DIGEST
 from torchstrata.errors import RegistryError
 
 COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -15,7 +16,6 @@ REPOSITORY: Final = re.compile(rf"{COMPONENT}(?:/{COMPONENT})*")
 """Section "Pulling manifests"."""
 
 TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 SCHEMES: Final = ("https", "http")
 

@@ -17,9 +17,10 @@ from typing import IO, Any, Final
 
 from torchstrata.content.codec import CHUNK
 from torchstrata.content.compose import MANIFEST, canonical, sha256
+from torchstrata.content.digest import DIGEST, file_name
 from torchstrata.content.store import disk
 from torchstrata.distribution.client import Manifest
-from torchstrata.distribution.reference import DIGEST
+from torchstrata.distribution.reference import TAG
 from torchstrata.distribution.registry import Referrer
 from torchstrata.distribution.upload import OnBytes, Sent, Source
 from torchstrata.errors import AbsentError, IntegrityError
@@ -65,7 +66,7 @@ class Directory:
     def tags(self) -> Mapping[str, str]:
         """Digest by tag."""
         named = ((each.get("annotations", {}).get(NAME), each["digest"]) for each in self.listed)
-        return {tag: digest for tag, digest in named if tag}
+        return {tag: digest for tag, digest in named if tag and TAG.fullmatch(tag)}
 
     def find(self, reference: str) -> str | None:
         """Return the digest that a tag or digest names."""
@@ -127,7 +128,7 @@ class Directory:
 
     def path(self, digest: str) -> Path:
         """Return where a blob is."""
-        return self.root / "blobs" / "sha256" / digest.removeprefix("sha256:")
+        return self.root / "blobs" / "sha256" / file_name(digest)
 
     def has(self, digest: str, size: int) -> bool:
         """Return whether a blob is there; it got its name when it was whole."""

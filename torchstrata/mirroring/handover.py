@@ -21,6 +21,9 @@ from torchstrata.supplychain.record import Record
 from torchstrata.supplychain.signing import BUNDLE
 
 HERE: Final = Path(__file__).parent / "offline"
+NO_NAMES: Final = ("", "..")
+"""What is left of titles that name no file."""
+
 SIGNATURE: Final = "dev.cosignproject.cosign/signature"
 
 
@@ -68,7 +71,7 @@ def _attached(directory: Directory, copy: Copy, digest: str) -> Iterator[tuple[s
     for document in _referring(copy, digest):
         for layer in document.get("layers", ()):
             file = Path(layer.get("annotations", {}).get(TITLE, "")).name
-            if file:
+            if file not in NO_NAMES:
                 count[file] = count.get(file, 0) + 1
                 stem, dot, rest = file.partition(".")
                 numbered = file if count[file] == 1 else f"{stem}-{count[file]}{dot}{rest}"

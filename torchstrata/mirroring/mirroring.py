@@ -13,7 +13,8 @@ from typing import Final
 from torchstrata import progress
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import ROOT, Cell, Matrix
-from torchstrata.distribution.reference import DIGEST, TAG, Place
+from torchstrata.content.digest import DIGEST
+from torchstrata.distribution.reference import TAG, Place
 from torchstrata.distribution.registry import Registry
 from torchstrata.distribution.upload import Sent
 from torchstrata.errors import MatrixError, MirrorError

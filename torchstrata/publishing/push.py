@@ -28,7 +28,7 @@ T = TypeVar("T")
 AT_A_TIME: Final = 4
 """Blobs; more gain nothing on one link, and each has a buffer."""
 
-DATED: Final = re.compile(r".*-\d{8}\.\d+")
+DATED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*-[0-9]{8}\.[0-9]+")
 """Tags that never move: they end in a date and a number."""
 
 Attach = Callable[[Registry, str, Image], None]

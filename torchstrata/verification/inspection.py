@@ -23,6 +23,7 @@ import msgspec
 from torchstrata import process
 from torchstrata.content import codec as codecs
 from torchstrata.content.codec import CHUNK, Codec
+from torchstrata.content.digest import file_name
 from torchstrata.content.layers import Layer
 from torchstrata.content.store import INSPECTIONS, HashingReader, Store
 from torchstrata.errors import EngineError, IntegrityError, NoImageError
@@ -181,7 +182,7 @@ class Inspector:
         return seen
 
     def _path(self, digest: str) -> Path:
-        return self._store.root / INSPECTIONS / RULES / digest.removeprefix("sha256:")
+        return self._store.root / INSPECTIONS / RULES / file_name(digest)
 
 
 def _titles(config: Mapping[str, Any]) -> list[str]:

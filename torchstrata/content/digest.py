@@ -1,0 +1,34 @@
+"""Digests of content (OCI image specification 1.1, "Digests"): the one place where text from outside becomes a name of a file or a part of a URL."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+import msgspec
+
+from torchstrata.errors import IntegrityError
+
+PATTERN: Final = r"sha256:[0-9a-f]{64}"
+DIGEST: Final = re.compile(PATTERN)
+
+Digest = Annotated[str, msgspec.Meta(pattern=rf"\A{PATTERN}\Z")]
+"""``sha256:`` and 64 hexadecimal digits; decoding anything else fails."""
+
+
+def checked(digest: str) -> str:
+    """Return ``digest``, which is safe as a part of a URL.
+
+    :raises IntegrityError: it is none.
+    """
+    if not DIGEST.fullmatch(digest):
+        raise IntegrityError(f"{digest[:80]!a} is no digest", fix="remove what names it: its author is mistaken, or means harm")
+    return digest
+
+
+def file_name(digest: str) -> str:
+    """Return the name of the file that holds the content with ``digest``: 64 hexadecimal digits.
+
+    :raises IntegrityError: it is no digest.
+    """
+    return checked(digest).removeprefix("sha256:")
