@@ -8,16 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
+
+from tests.waiting import until
 
 ROOT: Final = Path(__file__).parents[1]
 
-PATIENCE: Final = 1500.0
+LONGEST: Final = 1500.0
 """Seconds after which a build hangs: an empty cache, a slow network and one core are no reason to fail."""
 
 LEFT_OUT: Final = (".nox", ".venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", "reports", "dist")
@@ -45,20 +46,27 @@ class Ended:
         return {name: (int(layers), int(reused), int(made)) for name, layers, reused, made in ROW.findall(self.output)}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Running:
-    """A command that is under way; its output is read all the time. As a context manager it is not left running."""
+    """A command that is under way. As a context manager it is not left running.
 
-    process: subprocess.Popen[str]
-    lines: list[str] = field(default_factory=list)
+    Its output goes to a file: programs that it leaves behind may hold a pipe open, and then nobody could tell when all of it was read.
+    """
 
-    def __post_init__(self) -> None:
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+    process: subprocess.Popen[bytes]
+    file: IO[bytes]
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        self.lines.extend(iter(self.process.stdout.readline, ""))
+    @classmethod
+    def start(cls, command: Sequence[str], **options: Any) -> Self:
+        """Start it, without input unless ``options``, those of Popen, say otherwise."""
+        file = tempfile.TemporaryFile()  # noqa: SIM115  # closed with what is returned
+        return cls(subprocess.Popen(command, **{"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT, **options}), file)
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        number = self.file.fileno()  # the position in the file is the command's: reading must not move it
+        return os.pread(number, os.fstat(number).st_size, 0).decode(errors="replace")
 
     def __enter__(self) -> Self:
         return self
@@ -67,19 +75,13 @@ class Running:
         self.process.kill()
         self.process.wait()
 
-    def wait_for(self, condition: Callable[[], object]) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Wait until ``condition`` holds; it must come to that before the command ends."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert self.process.poll() is None, "".join(self.lines)
-            assert time.monotonic() < deadline, "".join(self.lines)
-            time.sleep(0.02)
+        until(condition, what, alive=lambda: self.process.poll() is None, state=lambda: self.output, within=LONGEST, pause=0.02)
 
     def ended(self) -> Ended:
         """Wait for the end."""
-        status = self.process.wait(PATIENCE)
-        self._reader.join(10)  # a program that it started may hold the pipe when it was killed
-        return Ended(status, "".join(self.lines))
+        return Ended(self.process.wait(LONGEST), self.output)
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,7 @@ class Checkout:
     def start(self, *command: str) -> Running:
         """Start a module of this Python, such as ``nox``, in the checkout."""
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "160", **self.env}
-        return Running(
-            subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=self.root,
-                env=environment,
-                umask=self.umask,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+        return Running.start([sys.executable, "-m", *command], cwd=self.root, env=environment, umask=self.umask)
 
     def run(self, *command: str) -> Ended:
         """Run a module to its end."""

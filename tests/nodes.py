@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.registries import NAME, PASSWORD, Authority
+from tests.waiting import PATIENCE, until
 
 USELESS: Final = (
     "io.containerd.grpc.v1.cri",
@@ -75,17 +76,13 @@ class Node:
         command = ["unshare", "--mount", "containerd", "--config", str(self.root / "config.toml")]
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        end = time.monotonic() + 60
-        while subprocess.run(self._ctr("version"), capture_output=True, check=False).returncode:
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < end, self.log
-            time.sleep(0.05)
+        until(self._answers, "a node that answers", alive=lambda: self.process is not None and self.process.poll() is None, state=lambda: self.log)
 
     def stop(self) -> None:
         """End it."""
         assert self.process is not None
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
 
     def remove(self) -> None:
         """Remove all that it had; with its namespace its mounts are gone."""
@@ -131,6 +128,9 @@ class Node:
         done = subprocess.run(self._ctr(*words), capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.stderr[-2000:]}\n{self.log}"
         return done.stdout
+
+    def _answers(self) -> bool:
+        return subprocess.run(self._ctr("version"), capture_output=True, check=False).returncode == 0
 
     def _ctr(self, *words: str) -> list[str]:
         return ["ctr", "--address", str(self.socket), *words]

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from tests.waiting import PATIENCE, until
+
 NAME: Final = "torch-pusher"
 PASSWORD: Final = "open sesame"
 HTPASSWD: Final = f"{NAME}:$2b$04$abcdefghijklmnopqrstuu/LVz6MZlItEy42I2juLihZ66HnQx/cy\n"
@@ -241,11 +243,10 @@ def registry(
     with (root / "log").open("wb") as log:
         process = subprocess.Popen([program(), "serve", root / "config.json"], stdout=log, stderr=log)
     try:
-        _wait(port, process, root / "log")
+        listening(port, process, root / "log")
         yield Served(f"127.0.0.1:{port}", root)
     finally:
-        process.terminate()
-        process.wait(10)
+        end(process)
 
 
 def free_port() -> int:
@@ -255,14 +256,21 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 20
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.05)
+def listening(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a server takes connections on a port of loopback."""
+    until(lambda: _takes(port), f"a server on port {port}", alive=lambda: process.poll() is None, state=log.read_text)
+
+
+def _takes(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE):
+        return True
+    return False
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Tell a server to end, and wait for that."""
+    process.terminate()
+    process.wait(PATIENCE)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.waiting import PATIENCE
 from torchstrata.locking.locks import Pin
 
 EXECUTABLE = 0o100755 << 16
@@ -64,6 +65,7 @@ class Index:
     :param ranges: whether it knows the Range header.
     :param silent: downloads get headers and half of the body, then nothing until it is set.
     :param as_json: pages as PEP 691 instead of PEP 503.
+    :param stalled: is set once a download is silent.
     """
 
     files: dict[str, bytes]
@@ -73,6 +75,7 @@ class Index:
     silent: threading.Event | None = None
     as_json: bool = False
     url: str = ""
+    stalled: threading.Event = field(default_factory=threading.Event)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
 
     def downloads(self) -> list[tuple[str, str | None]]:
@@ -148,5 +151,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         self.close_connection = True
         if self.index.silent:
-            self.index.silent.wait(60)
+            self.index.stalled.set()
+            self.index.silent.wait(PATIENCE)
         self.index.hangups -= 1

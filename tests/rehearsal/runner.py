@@ -25,13 +25,11 @@ from typing import Any
 from tests.rehearsal import workflow as workflows
 from tests.rehearsal.expressions import Refused, Scope
 from tests.rehearsal.workflow import Workflow
+from tests.waiting import PATIENCE
 
 BRANCH = "main"
 SHOWN = 30
 """Lines of a failed step that are shown."""
-
-PATIENCE = 60
-"""Seconds that an interrupted step has to end."""
 
 FILES = ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ENV", "GITHUB_PATH")
 UNSUPPORTED = ("GITHUB_ENV", "GITHUB_PATH")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from tests.registries import Authority, serving
+from tests.waiting import until
 
 Fault = Literal["drop", "lose", "cut", "delay", "truncate", "corrupt", "corrupt-answer", "429", "500", "401"]
 """
@@ -64,10 +65,7 @@ class Proxy:
 
     def settle(self) -> None:
         """Wait until the registry has answered everything that clients, dead by now, have asked."""
-        end = time.monotonic() + 30
-        while self.busy:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: not self.busy, "answers to all requests", state=lambda: f"{self.busy} are under way")
 
     def forget(self) -> None:
         """Count from 0 again, and do no harm."""

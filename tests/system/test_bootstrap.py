@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 ENSURE = "from torchstrata.engines import bootstrap; print(bootstrap.ensure(print))"
@@ -38,9 +39,7 @@ def _end(pid: str) -> None:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         if program.readlink().name in {"dockerd", "containerd"}:
             os.kill(int(pid), signal.SIGTERM)
-            end = time.monotonic() + 20
-            while program.exists() and time.monotonic() < end:
-                time.sleep(0.1)
+            until(lambda: not program.exists(), f"the end of process {pid.strip()}")
 
 
 def ensure(machine: list[str]) -> list[str]:

@@ -52,7 +52,7 @@ def refused(on_disk: Checkout, disk: Disk, tmp_path_factory: pytest.TempPathFact
 def filled(on_disk: Checkout, disk: Disk, refused: Fate, tmp_path_factory: pytest.TempPathFactory) -> Fate:
     """Build, and fill the disk while torch is converted."""
     with on_disk.start_build(CPU, *BASE, "--to", str(tmp_path_factory.mktemp("filled"))) as running:
-        running.wait_for(lambda: is_converting(disk.store, ()))
+        running.wait_for(lambda: is_converting(disk.store, ()), "the conversion of torch")
         disk.fill(leave=0)
         ended = running.ended()
     disk.relieve()
@@ -63,7 +63,7 @@ def disturbed(checkout: Checkout, disk: Disk, how: signal.Signals, to: Path) -> 
     """Build, and send a signal while torch is converted."""
     before = set((disk.store / "tmp").iterdir())
     with checkout.start_build(CPU, *BASE, "--to", str(to)) as running:
-        running.wait_for(lambda: is_converting(disk.store, before))
+        running.wait_for(lambda: is_converting(disk.store, before), "the conversion of torch")
         running.process.send_signal(how)
         ended = running.ended()
     return Fate(ended, damage(disk.store))

@@ -13,13 +13,13 @@ import signal
 import subprocess
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zstandard
 
+from tests.waiting import PATIENCE, until
 from torchstrata.content import compose
 from torchstrata.content.archive import Loadable
 from torchstrata.content.layers import Layer
@@ -50,22 +50,25 @@ class Daemon:
         command = ["unshare", "--net", "dockerd", f"--host={self.host}", *arguments]
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        end = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(EngineError):
-                engine.connect()
-                return
-            assert time.monotonic() < end, (self.root / "log").read_text()[-2000:]
-            time.sleep(0.2)
+        until(
+            _answers, "a daemon that answers", alive=lambda: self.process and self.process.poll() is None, state=lambda: (self.root / "log").read_text()[-2000:]
+        )
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it and its containerd, by their pids; killed, they leave a mount."""
         assert self.process is not None
         self.process.send_signal(how)
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int((self.root / "exec/containerd/containerd.pid").read_text()), how)
         subprocess.run(["umount", "--lazy", self.root / "data"], stderr=subprocess.DEVNULL, check=False)
+
+
+def _answers() -> bool:
+    with contextlib.suppress(EngineError):
+        engine.connect()
+        return True
+    return False
 
 
 @pytest.fixture(scope="module", params=["containerd", "classic"])

@@ -212,12 +212,11 @@ def test_a_registry_that_deletes_nothing_says_what_to_do(past, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     process = subprocess.Popen([registries.program(), "serve", tmp_path / "config.json"], stderr=subprocess.DEVNULL)
     try:
-        registries._wait(port, process, tmp_path / "log")
+        registries.listening(port, process, tmp_path / "log")
         with Registry(f"127.0.0.1:{port}") as registry, pytest.raises(PruneError, match="deletes nothing"):
             housekeeping.delete(registry, {False: REPOSITORY, True: SHELF}, found)
     finally:
-        process.terminate()
-        process.wait(10)
+        registries.end(process)
     assert served.root == tmp_path
 
 

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
 from tests.wheelhouse import pin, wheel
 from torchstrata.cells.matrix import StrataRules
 from torchstrata.content.codec import Codec, decompressor
@@ -40,6 +40,14 @@ print(digest, re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_t
 """
 """Prints the digest, and the process's most memory in kilobytes; getrusage(2) would count its parent's, from before it was this program."""
 
+DIE = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))
+"""
+"""Has the kernel kill a program, as suddenly as by SIGKILL, once it has written so many bytes of a file."""
+
 
 def stratum(path):
     """Return the stratum of one large wheel."""
@@ -59,10 +67,10 @@ def convert(store, path):
     return part
 
 
-def start(store, path):
-    """Convert in another process; return it once it has begun."""
+def start(store, path, first=""):
+    """Convert in another process, after the program ``first``; return it once it has begun."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-c", CONVERT, store.root, path], stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen([sys.executable, "-c", first + CONVERT, store.root, path], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout.readline() == "started\n"
     return process
 
@@ -124,13 +132,10 @@ def test_a_full_disk_ends_a_download(small_disk, big, monkeypatch):
 
 
 def test_a_killed_conversion_is_made_again(store, big, tmp_path):
-    """Kill a conversion at any moment: the next run clears up, makes the same bytes, and nothing is corrupt."""
+    """Kill a conversion at its beginning, in its middle and near its end: the next run clears up, makes the same bytes, and nothing is corrupt."""
     expected = convert(Store(tmp_path / "undisturbed"), big)
-    for delay in (0.02, 0.1, 0.3):
-        process = start(store, big)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    for size in (1, 5_000_000, 59_000_000):
+        assert start(store, big, DIE.format(size=size)).wait(PATIENCE) == -signal.SIGXFSZ
     assert convert(store, big) == expected
     assert unfinished(store) == []
     assert store.find(stratum(big).identity(CODEC), verify=True) == expected
@@ -139,7 +144,7 @@ def test_a_killed_conversion_is_made_again(store, big, tmp_path):
 def test_two_builds_at_once_make_a_part_once(store, big):
     """Two processes want the same stratum: one makes it, the other waits, both have it."""
     processes = [start(store, big) for _ in range(2)]
-    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
+    outputs = [process.communicate(timeout=PATIENCE)[0].split() for process in processes]
     assert outputs[0][0] == outputs[1][0]
     part = store.find(stratum(big).identity(CODEC))
     assert {f"sha256:{path.name}" for path in (store.root / "blobs" / "sha256").iterdir()} == {part.layers[0].digest, *part.extras.values()}
@@ -161,7 +166,7 @@ def test_memory_is_bounded_whatever_the_wheel(store, tmp_path, content):
     if path.stat().st_size <= RULES.own_layer_over:
         with path.open("ab") as file, zipfile.ZipFile(file, "a") as archive:
             archive.writestr("big/more", random.Random(4).randbytes(1 << 20))
-    output = start(store, path).communicate(timeout=120)[0].split()
+    output = start(store, path).communicate(timeout=PATIENCE)[0].split()
     assert int(output[1]) < 400_000
 
 

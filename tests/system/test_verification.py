@@ -48,8 +48,7 @@ class Verifier:
         """Start a verification of the CPU cell."""
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "160", **env}
         command = [sys.executable, "-c", PROGRAM, CPU, "--results", str(self.results), *words]
-        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
-        return Running(subprocess.Popen(command, cwd=self.checkout.root, env=environment, **options))
+        return Running.start(command, cwd=self.checkout.root, env=environment, start_new_session=True)
 
     def run(self, *words: str, **env: str) -> Ended:
         """Run a verification to its end."""
@@ -129,7 +128,7 @@ def test_engine_that_dies(verifier, client, relay):
     """When the engine dies in the middle, the run ends with one error; no evidence says passed, and what stayed is removed by the next run."""
     with verifier.start("--flavour", "base", *LASTING, DOCKER_HOST=relay.address) as running:
         process = running.process.pid
-        running.wait_for(lambda: "sleep infinity" in left(client, process))
+        running.wait_for(lambda: "sleep infinity" in left(client, process), "the container that tests share")
         relay.cut()
         ended = running.ended()
     assert ended.status == errors.EngineLostError.code
@@ -143,7 +142,7 @@ def test_engine_that_dies(verifier, client, relay):
 def test_interrupt(verifier, client):
     """After Ctrl-C no container stays, and there is no evidence."""
     with verifier.start("--flavour", "base", *LASTING) as running:
-        running.wait_for(lambda: "sleep infinity" in left(client, running.process.pid))
+        running.wait_for(lambda: "sleep infinity" in left(client, running.process.pid), "the container that tests share")
         os.killpg(running.process.pid, signal.SIGINT)
         ended = running.ended()
     assert ended.status == errors.INTERRUPTED

@@ -7,12 +7,12 @@ import os
 import sys
 import tarfile
 import threading
-import time
 
 import pytest
 from rich.console import Console
 
 from tests.parts import CODEC, missing, os_part, plan, stratum, wheels
+from tests.waiting import PATIENCE, until
 from tests.wheelhouse import Index
 from torchstrata import process
 from torchstrata.building.maker import Budget, Maker
@@ -31,6 +31,7 @@ def pip(tmp_path, monkeypatch):
     directory = tmp_path / "wheelhouse"
     directory.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", str(PATIENCE))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(directory))
     return directory
@@ -132,13 +133,12 @@ def test_a_failure_ends_programs_that_other_parts_run(store, making, pip, monkey
     """Whoever waits for a long bake learns at once that a wheel cannot be had."""
     long, bad = (missing(stratum(pin)) for pin in wheels(pip, "long", "bad").values())
     begun, ended = tmp_path / "begun", tmp_path / "ended"
-    program = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(20); pathlib.Path({str(ended)!r}).touch()"
+    program = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep({PATIENCE}); pathlib.Path({str(ended)!r}).touch()"
 
     def make(what, *_):
         if what is long.source:
             process.run(sys.executable, "-c", program)
-        while not begun.exists():
-            time.sleep(0.01)
+        until(begun.exists, "the program of the other part")
         raise IntegrityError("it is bad", fix="none")
 
     monkeypatch.setattr(strata, "make", make)
@@ -209,8 +209,7 @@ def test_an_interruption_leaves_no_thread(store, making, pip, monkeypatch):
 
     def interrupted():
         with making(item):
-            while not served.downloads():
-                time.sleep(0.01)
+            until(served.stalled.is_set, "a download that says nothing")
             raise KeyboardInterrupt
 
     with served.serve():
@@ -236,8 +235,9 @@ def test_a_budget_holds_back_what_does_not_fit():
     thread = threading.Thread(target=second)
     with budget.spend(6):
         thread.start()
-        assert not entered.wait(0.05)
-    thread.join(10)
+        until(lambda: budget._waiting, "the second request")
+        assert not entered.is_set()
+    thread.join(PATIENCE)
     assert entered.is_set()
 
 

@@ -7,6 +7,7 @@ from typing import IO
 
 import pytest
 
+from tests.waiting import PATIENCE
 from torchstrata import process
 from torchstrata.errors import CommandError
 
@@ -70,7 +71,7 @@ def interrupted(script: str, pipes: list[IO[bytes]]) -> None:
 
 def test_interruption_ends_the_whole_process_group() -> None:
     """What a program started is ended with it, so the pipe that a grandchild holds is closed."""
-    grandchild = "import time; print(1, flush=True); time.sleep(60)"
+    grandchild = f"import time; print(1, flush=True); time.sleep({PATIENCE}); print('it went on')"
     pipes: list[IO[bytes]] = []
     with pytest.raises(KeyboardInterrupt):
         interrupted(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])", pipes)

@@ -6,12 +6,12 @@ import dataclasses
 import datetime as dt
 import email.utils
 import random
-import time
 from concurrent.futures import CancelledError
 
 import pytest
 
 from tests.distribution import Distribution
+from tests.waiting import PATIENCE
 from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.distribution import transport, upload
 from torchstrata.distribution.registry import Attachment, Registry
@@ -19,7 +19,7 @@ from torchstrata.distribution.transport import Patience, Unanswered
 from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, IntegrityError, RegistryAuthError, RegistryError
 
-QUICK = Patience(tries=3, first=0.01, longest=0.02, connect=2, read=5)
+QUICK = Patience(tries=3, first=0.01, longest=0.02, connect=PATIENCE)
 DATA = random.Random(7).randbytes(250_000)
 IMAGE = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "layers": []})
 
@@ -226,11 +226,15 @@ def test_what_does_not_pass_is_an_error(start):
 @pytest.mark.parametrize("as_date", [False, True])
 def test_a_server_says_how_long_to_wait(start, as_date):
     """Retry-After counts, in seconds or as a date."""
-    later = email.utils.format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2), usegmt=True)
-    _, registry = start(refusals=[(429, {"Retry-After": later if as_date else "1"})])
-    started = time.monotonic()
+    before = dt.datetime.now(dt.UTC)
+    later = (before + dt.timedelta(seconds=200)).replace(microsecond=0)
+    _, registry = start(refusals=[(429, {"Retry-After": email.utils.format_datetime(later, usegmt=True) if as_date else "200"})])
+    pauses = []
+    registry.transport.cancelled.wait = pauses.append
     registry.tags("team/x")
-    assert time.monotonic() - started > 0.7
+    past = (dt.datetime.now(dt.UTC) - before).total_seconds() if as_date else 0
+    assert len(pauses) == 1
+    assert 199 - past <= pauses[0] <= 200
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tests.distribution import Distribution, digest_of
 from tests.parts import CODEC, MATRIX, os_part, plan, stratum, wheels
+from tests.waiting import PATIENCE
 from torchstrata.building.build import Builder
 from torchstrata.building.plan import Bytecode, Item
 from torchstrata.content.compose import canonical
@@ -23,7 +24,7 @@ from torchstrata.progress import PlainReporter
 from torchstrata.publishing.push import Publication, Pusher
 from torchstrata.publishing.remote import Remote, stem
 
-QUICK = Patience(tries=2, first=0.01, longest=0.01)
+QUICK = Patience(tries=2, first=0.01, longest=0.01, connect=PATIENCE)
 TAG = "x-20260101.1"
 
 

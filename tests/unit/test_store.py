@@ -9,12 +9,12 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 
+from tests.waiting import PATIENCE
 from torchstrata.content import store as stores
 from torchstrata.content.codec import Codec, decompressor
 from torchstrata.content.layers import EPOCH, Entry
@@ -25,14 +25,14 @@ CODEC = Codec()
 GZIP = Codec(name="gzip", level=6)
 
 HOLDER = """
-import sys, io, time
+import sys, io
 from pathlib import Path
 from torchstrata.content.codec import Codec
 from torchstrata.content.store import Store
 with Store(Path(sys.argv[1])).layer("unfinished", Codec()) as writer:
     writer.file("opt/venv/big", 0o664, 8, io.BytesIO(b"unfinish"))
     print("writing", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -45,7 +45,7 @@ def store(tmp_path):
 @pytest.fixture
 def holder(store):
     """Start another process that is in the middle of a layer."""
-    with subprocess.Popen([sys.executable, "-c", HOLDER, store.root], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, store.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"writing\n"
         yield process
         process.kill()
@@ -262,15 +262,16 @@ def test_one_maker_works_and_the_others_find_it(store):
     assert made == [1]
 
 
-def test_waiting_for_another_maker_can_be_cancelled(store):
+def test_waiting_for_another_maker_can_be_cancelled(store, monkeypatch):
     """Ctrl-C does not wait for the other build."""
-    cancelled = threading.Event()
+    cancelled, asked = threading.Event(), threading.Event()
+    monkeypatch.setattr(cancelled, "is_set", lambda: asked.set() or threading.Event.is_set(cancelled))
     with store.lock("a" * 64), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(lambda: Store(store.root).lock("a" * 64, cancelled).__enter__())
-        time.sleep(0.2)
+        assert asked.wait(PATIENCE), "it does not wait"
         cancelled.set()
         with pytest.raises(CancelledError):
-            waiting.result(2)
+            waiting.result(PATIENCE)
 
 
 def test_only_dead_processes_lose_their_unfinished_files(store, holder):

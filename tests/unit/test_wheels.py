@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
+from tests.waiting import PATIENCE
 from tests.wheelhouse import Index, wheel
 from torchstrata.errors import FetchError, IntegrityError
 from torchstrata.payload import wheels
@@ -25,10 +26,11 @@ def made(tmp_path):
 
 @pytest.fixture(autouse=True)
 def pip(monkeypatch):
-    """Configure pip by the environment alone: no index, and short waits."""
+    """Configure pip by the environment alone: no index, and short pauses between tries."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", str(PATIENCE))
     monkeypatch.setenv("PIP_RETRIES", "2")
     monkeypatch.setattr(wheels, "LONGEST_PAUSE", 0.02)
 
@@ -227,7 +229,7 @@ def test_a_silent_server_does_not_hold_up_ctrl_c(made, index, downloads):
     """Cancelling ends a stalled download while the server is still silent, and keeps what came."""
     index.silent = threading.Event()
     cancelled = threading.Event()
-    threading.Timer(0.5, cancelled.set).start()
+    threading.Thread(target=lambda: index.stalled.wait(PATIENCE) and cancelled.set(), daemon=True).start()
     with pytest.raises(CancelledError):
         fetch(made[0], downloads, cancelled)
     assert not index.silent.is_set()
