@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench import machine
-from tests.images.boxes import CLIENTS, Box, until
+from tests.images.boxes import CLIENTS, Box
 
 ROUNDS = 5
 TOKEN = "bench"  # noqa: S105  # of containers that live for seconds
@@ -68,8 +68,7 @@ def until_answer(engine: docker.DockerClient, image: str, service: Callable[[str
     """Return the seconds from the start of a container to the first answer."""
     with running(engine, image, **options) as (box, begun):
         address = box.address
-        if not until(lambda: service(address)):
-            raise SystemExit(f"no answer from {image}:\n{box.log}")
+        box.until(lambda: service(address), "an answer")
         return time.monotonic() - begun
 
 
@@ -84,13 +83,13 @@ def to_end(engine: docker.DockerClient, image: str, **options: object) -> float:
 def to_stop(engine: docker.DockerClient, image: str, code: str) -> float:
     """Return the seconds that ``docker stop`` takes, with a kernel that runs ``code``, if any."""
     with running(engine, image, environment={"JUPYTER_TOKEN": TOKEN}) as (box, _):
-        until(lambda: jupyter(box.address))
+        box.until(lambda: jupyter(box.address), "an answer")
         if code:
             url = "http://127.0.0.1:8888/"
             script = f"nohup /opt/venv/bin/python /tmp/notebook.py {url} {TOKEN} kernel '{code}' >/dev/null 2>&1 &"
             box.put("/tmp/notebook.py", (CLIENTS / "notebook.py").read_bytes())  # noqa: S108
             box.run("sh", "-c", script)
-            until(lambda: box.run("test", "-e", "/tmp/busy").status == 0)  # noqa: S108
+            box.until(lambda: box.run("test", "-e", "/tmp/busy").status == 0, "a kernel")  # noqa: S108
         begun = time.monotonic()
         box.container.stop(timeout=10)
         return time.monotonic() - begun

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,10 @@ import docker
 import docker.errors
 import docker.models.containers
 
+from tests.waiting import PATIENCE, Found, until
 from torchstrata.verification import leftovers
 
 CLIENTS: Final = Path(__file__).parent / "clients"
-PATIENCE: Final = 40.0
-"""Seconds until something that takes a moment counts as not happening; machines of CI are slow."""
-
 COMPILES_ALONE: Final = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 """For what compiles one function: torch's compiler then starts no second process, which would import torch for nothing (7 s of CPU)."""
 
@@ -100,15 +97,26 @@ class Box:
             archive.addfile(member, io.BytesIO(content))
         self.container.put_archive(str(Path(path).parent), buffer.getvalue())
 
-    def wait_for(self, text: str, *, seconds: float = PATIENCE) -> str:
+    def wait_for(self, text: str) -> str:
         """Return the log once it contains ``text``."""
-        until(lambda: text in self.log or not self.alive, seconds)
-        assert text in self.log, f"{text!r} is not in the log:\n{self.log}"
+        self.until(lambda: text in self.log, f"{text!r} in the log")
         return self.log
 
     def has_begun(self) -> bool:
-        """Wait until its start is over and the init runs; return whether it came to that."""
-        return until(lambda: self.run("cat", "/proc/1/comm").out == "tini\n")
+        """Wait until its start is over and the init runs."""
+        return self.until(lambda: self.run("cat", "/proc/1/comm").out == "tini\n", "the init")
+
+    def is_healthy(self) -> bool:
+        """Wait until it is healthy for the engine."""
+        return self.until(lambda: self._health() == "healthy", "health")
+
+    def until(self, condition: Callable[[], Found], what: str) -> Found:
+        """Wait until something is true of it while it lives; return what ``condition`` returns."""
+        return until(condition, what, alive=lambda: self.alive, state=lambda: self.log)
+
+    def _health(self) -> str:
+        self.container.reload()
+        return str(self.container.attrs["State"]["Health"]["Status"])
 
     @property
     def alive(self) -> bool:
@@ -116,25 +124,17 @@ class Box:
         self.container.reload()
         return str(self.container.status) in {"created", "running"}
 
-    def ended(self, *, seconds: float = PATIENCE) -> int:
+    def ended(self) -> int:
         """Wait for its end and return its exit status."""
-        return int(self.container.wait(timeout=seconds)["StatusCode"])
-
-
-def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
-    """Wait until ``condition`` holds, asking more and more rarely; return whether it came to that."""
-    deadline, pause = time.monotonic() + seconds, 0.05
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(pause)
-        pause = min(pause * 1.25, 0.5)
-    return True
+        return int(self.container.wait(timeout=PATIENCE)["StatusCode"])
 
 
 def stop(box: Box) -> int:
-    """Stop the container as ``docker stop --time 2`` does and return its exit status: 137 if the engine had to kill it."""
-    box.container.stop(timeout=2)
+    """Stop the container as ``docker stop`` does and return its exit status: 137 if the engine had to kill it.
+
+    The engine waits long. What a stop itself waits for is in tests/unit/test_runtime_supervisor.py, how fast it is in bench/start.py.
+    """
+    box.container.stop(timeout=int(PATIENCE))
     return box.ended()
 
 
@@ -160,7 +160,14 @@ def starting(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., 
 
 def ssh_options(key: str = "good") -> tuple[str, ...]:
     """Return options of ssh, scp and sftp that need no answer from a person."""
-    settings = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=5")
+    settings = (
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+        "LogLevel=ERROR",
+        "BatchMode=yes",
+        "IdentitiesOnly=yes",
+        f"ConnectTimeout={PATIENCE:.0f}",
+    )
     return ("-i", f"/tmp/{key}", *(word for setting in settings for word in ("-o", setting)))
 
 

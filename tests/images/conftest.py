@@ -22,7 +22,6 @@ import pytest
 import testinfra
 from testinfra.host import Host as Connection
 
-from tests.images import turns
 from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, ssh_options, starting
 from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
@@ -48,7 +47,6 @@ MARKERS = {
     "named": "applies to cells that `v<torch>` names only",
     "multigpu": "needs two GPUs",
     "container": "needs a container, not just a machine",
-    "serial": "measures time, and runs while no other test does",
 }
 FIRST = (
     "test_processes",
@@ -63,7 +61,7 @@ FIRST = (
     "test_hardening",
     "test_doctor",
 )
-"""Modules that begin first: those of tests that run alone, beside short tests, since they wait for all that have begun; then the longest."""
+"""Modules that begin first: the longest, and those whose tests wait most."""
 
 RUN_PROBE = f'd=$(mktemp -d) && trap "rm -rf $d" EXIT && printf %s "$1" | base64 -d >"$d/$2" && f=$d/$2 && shift 2 && {PYTHON} "$f" "$@"'
 
@@ -94,7 +92,6 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if hasattr(config, "workerinput"):
         _set(config, msgspec.json.decode(config.workerinput["subject"], type=Subject))
-        config.pluginmanager.register(turns.Worker(Path(config.option.basetemp).parent), "turns")
         return
     leftovers.labels()
     try:
@@ -154,18 +151,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if SUBJECT not in config.stash:
         return
     applies = config.stash[SUBJECT].applies
-    left_out = [item for item in items if not {mark.name for mark in item.iter_markers()} & MARKERS.keys() - {"serial"} <= applies]
+    left_out = [item for item in items if not {mark.name for mark in item.iter_markers()} & MARKERS.keys() <= applies]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=_turn)
 
 
-def _turn(item: pytest.Item) -> tuple[int, str, bool]:
+def _turn(item: pytest.Item) -> tuple[int, str]:
     """Return what orders tests."""
-    if item.path.stem not in FIRST:
-        return len(FIRST), "", False
-    return FIRST.index(item.path.stem), str(item.path), item.get_closest_marker("serial") is None
+    return (FIRST.index(item.path.stem), str(item.path)) if item.path.stem in FIRST else (len(FIRST), "")
 
 
 def _mark(item: pytest.Item) -> None:

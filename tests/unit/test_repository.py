@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.waiting import PATIENCE
 from torchstrata import errors
 from torchstrata.cells import matrix
 
@@ -160,3 +162,34 @@ def test_files_name_no_registry_and_no_machine():
             lines = content.decode("utf-8").splitlines()
             found += [f"{name}:{number}: {hit[0]}" for number, line in enumerate(lines, 1) if (hit := NOWHERE.search(line))]
     assert found == []
+
+
+WAITS = {"communicate", "ended", "join", "result", "run", "settimeout", "until", "wait", "wait_for"}
+"""Functions and methods that may be told how long to wait."""
+
+MAY_SLEEP = {"tests/waiting.py", "tests/system/faults.py"}
+"""What waits for everybody, and the fault that is a late answer."""
+
+
+def impatience(name: str) -> list[str]:
+    """Return what in a file waits for a time, not for an event: pauses, and bounds below a minute."""
+    calls = [node for node in ast.walk(ast.parse(read(name))) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)]
+    return [f"{name}:{call.lineno}" for call in calls if (_called(call) == "sleep" and name not in MAY_SLEEP) or any(bound < 60 for bound in _bounds(call))]
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id
+
+
+def _bounds(call: ast.Call) -> list[float]:
+    """Return the seconds that a call sets as numbers."""
+    named = [word.value for word in call.keywords if word.arg in {"timeout", "within"} and _called(call) != "timedelta"]
+    given = [*named, *(call.args if _called(call) in WAITS else ())]
+    return [float(each.value) for each in given if isinstance(each, ast.Constant) and type(each.value) in {int, float}]
+
+
+def test_tests_wait_for_events():
+    """A busy machine fails no test: what is waited for is an event, by ``until``, and no bound is below a minute."""
+    files = [name for name in tracked() if name.startswith("tests/") and name.endswith(".py")]
+    assert [place for name in files for place in impatience(name)] == []
+    assert PATIENCE > 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.images.boxes import mounted, until
+from tests.images.boxes import mounted
 
 SERVER = """
 import http.server, ssl
@@ -37,7 +37,7 @@ def mirror(start_shared, certificates):
     box = start_shared("/usr/bin/python3", "-c", SERVER, volumes=mounted(certificates, "/certs", "ro"), working_dir="/tmp")
     setup = "mkdir -p /tmp/simple/probe /tmp/dists/stable && cd /tmp && git init -q --bare repo.git && git -C repo.git update-server-info"
     assert box.run("sh", "-c", f"{setup}; echo '<html></html>' >/tmp/simple/probe/index.html").status == 0
-    assert until(lambda: box.run("curl", "-sk", "https://127.0.0.1:4443/").status == 0)
+    box.until(lambda: box.run("curl", "-sk", "https://127.0.0.1:4443/").status == 0, "the server")
     return box
 
 

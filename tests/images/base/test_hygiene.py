@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.images.boxes import READY, SSH_READY, until
+from tests.images.boxes import READY, SSH_READY
 from torchstrata.cells import sizes
 from torchstrata.content.store import Store
 from torchstrata.verification import inspection
@@ -114,7 +114,7 @@ def test_no_process_of_root(start, expected, user):
     box = start(*([] if services else ["sleep", "infinity"]), user="" if user == "image" else "0:0", environment={"SSH_PUBLIC_KEY": PUBLIC_KEY})
     for text in services:
         box.wait_for(text)
-    assert until(lambda: len(processes(box)) > 1), "the start does not come to its end"
+    box.until(lambda: len(processes(box)) > 1, "a process beside the init")
     assert [row for row in processes(box) if row.split()[0] == "0"] == []
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.images.boxes import until
-
 PROXY = """
 import http.server
 class Proxy(http.server.BaseHTTPRequestHandler):
@@ -39,7 +37,7 @@ ASKS = {
 def proxy(start_shared):
     """A proxy that answers every request and prints what it was asked for."""
     box = start_shared("/usr/bin/python3", "-c", PROXY)
-    assert until(lambda: box.run("curl", "-s", "http://127.0.0.1:3128/ready").status == 0)
+    box.until(lambda: box.run("curl", "-s", "http://127.0.0.1:3128/ready").status == 0, "the proxy")
     return box
 
 

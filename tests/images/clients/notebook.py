@@ -9,11 +9,14 @@ import uuid
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
+PATIENCE = 300
+"""Seconds until an answer counts as never coming."""
+
 
 def post(url, token, path):
     """Return the JSON that a POST answers."""
     request = urllib.request.Request(f"{url}{path}", method="POST", data=b"{}", headers={"Authorization": f"token {token}"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return json.load(answer)
 
 
@@ -32,7 +35,7 @@ async def kernel(url, token, code):
     await socket.write_message(json.dumps(request))
     reply, idle = None, False
     while reply is None or not idle:  # reply and output come on channels of their own: either may be first
-        answer = json.loads(await asyncio.wait_for(socket.read_message(), 60))
+        answer = json.loads(await asyncio.wait_for(socket.read_message(), PATIENCE))
         if answer["parent_header"].get("msg_id") != request["header"]["msg_id"]:
             continue
         if answer["msg_type"] == "stream":
@@ -49,7 +52,7 @@ async def terminal(url, token, code):
     socket = await opened(url, token, f"terminals/websocket/{found['name']}")
     await socket.write_message(json.dumps(["stdin", f"{code}; exit\r"]))
     while True:
-        text = await asyncio.wait_for(socket.read_message(), 60)
+        text = await asyncio.wait_for(socket.read_message(), PATIENCE)
         kind, *rest = json.loads(text) if text else ("disconnect",)
         if kind == "stdout":
             print(rest[0], end="")

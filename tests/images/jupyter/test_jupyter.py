@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.images.boxes import PROBED, READY, mounted, until
+from tests.images.boxes import PROBED, READY, mounted
 
 TOKEN = "a-token-of-mine"
 
@@ -209,7 +209,7 @@ def test_export_command(start):
 
 def test_health_of_the_engine(box):
     """The engine's own state of health follows the probe."""
-    assert until(lambda: (box.container.reload(), box.container.attrs["State"]["Health"]["Status"])[1] == "healthy")
+    assert box.is_healthy()
 
 
 def test_health_follows_the_service(start):
@@ -221,4 +221,4 @@ def test_health_follows_the_service(start):
     assert box.run("pkill", "-STOP", "-f", "jupyter-lab").status == 0
     assert box.run(*command).status == 1, "a service that does not answer counts as healthy"
     assert box.run("pkill", "-CONT", "-f", "jupyter-lab").status == 0
-    assert until(lambda: box.run(*command).status == 0)
+    box.until(lambda: box.run(*command).status == 0, "health")

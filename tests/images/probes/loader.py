@@ -4,6 +4,7 @@ Prints for each size how many batches came, the sum of the numbers in them, and 
 """
 
 import json
+import multiprocessing.queues
 import os
 import sys
 
@@ -11,8 +12,8 @@ import torch
 import torch.utils.data
 
 BATCHES = 6
-PATIENCE = 15
-"""Seconds: a worker that cannot share its batch may stay silent about it (torch 2.13)."""
+PATIENCE = 300
+"""Seconds until a batch counts as never coming."""
 
 
 class Blocks(torch.utils.data.Dataset):
@@ -28,9 +29,15 @@ class Blocks(torch.utils.data.Dataset):
         return torch.full((self.size,), number, dtype=torch.uint8)
 
 
+def speak_up(_):
+    """Let a worker end that cannot share its batch: it would only print that, and be waited for."""
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(lambda error, _: os._exit(1))
+
+
 def load(size, workers):
     """Return how many batches came, and the sum of the numbers that they are filled with."""
-    loader = torch.utils.data.DataLoader(Blocks(size), batch_size=None, num_workers=workers, multiprocessing_context="fork", timeout=PATIENCE)
+    options = {"num_workers": workers, "multiprocessing_context": "fork", "timeout": PATIENCE, "worker_init_fn": speak_up}
+    loader = torch.utils.data.DataLoader(Blocks(size), batch_size=None, **options)
     numbers = []
     for batch in loader:
         assert bool((batch == batch[0]).all()), "a batch is not what its worker made"

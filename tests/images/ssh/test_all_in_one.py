@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import subprocess
 import urllib.request
 
 import pytest
 
-from tests.images.boxes import Box, stop, until
+from tests.checkout import Running
+from tests.images.boxes import READY, Box, stop
 from torchstrata.cells import matrix
 
 NAME = "torchstrata-all-in-one"
@@ -28,20 +28,12 @@ def box(engine, tag, public_key, tmp_path_factory):
     """The container, in a terminal, in an empty directory, with a key."""
     directory = tmp_path_factory.mktemp("empty")
     command = f"docker run -it --name {NAME} -e SSH_PUBLIC_KEY='{public_key}' -p 8888:8888 -p 2222:22 -v ./workspace:/root/workspace {tag}"
-    process = subprocess.Popen(["script", "-qec", command, "/dev/null"], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        assert until(lambda: _is_there(engine)), process.communicate(timeout=10)
-        yield Box(engine.containers.get(NAME)), directory / "workspace"
+        with Running.start(["script", "-qec", command, "/dev/null"], cwd=directory, stdin=subprocess.PIPE) as running:
+            running.wait_for(lambda: READY in running.output, "JupyterLab")
+            yield Box(engine.containers.get(NAME)), directory / "workspace"
     finally:
         subprocess.run(["docker", "rm", "-f", NAME], capture_output=True, check=False)
-        process.kill()
-        process.wait()
-
-
-def _is_there(engine):
-    with contextlib.suppress(Exception):
-        return "JupyterLab is ready" in Box(engine.containers.get(NAME)).log
-    return False
 
 
 @pytest.mark.named

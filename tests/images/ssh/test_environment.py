@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.images.boxes import READY, ssh_options, until
+from tests.images.boxes import READY, ssh_options
 
 VALUES = {
     "PLAIN": "plain",
@@ -76,10 +76,12 @@ def parsed(way, text):
 
 def sftp_environment(box, client):
     """Return the environment of the server process behind an open sftp session."""
-    client.container.exec_run(["sh", "-c", f"sleep 15 | sftp {' '.join(ssh_options())} dev@{box.address}"], detach=True)
-    assert until(lambda: box.run("pgrep", "-x", "sftp-server").status == 0)
+    client.container.exec_run(["sh", "-c", f"tail -f /dev/null | sftp {' '.join(ssh_options())} dev@{box.address}"], detach=True)
+    box.until(lambda: box.run("pgrep", "-x", "sftp-server").status == 0, "an sftp session")
     box.put("/tmp/read.py", READ_SFTP.encode())
-    return box.run("/usr/bin/python3", "/tmp/read.py", user="root").out
+    shown = box.run("/usr/bin/python3", "/tmp/read.py", user="root").out
+    client.run("pkill", "-x", "tail")
+    return shown
 
 
 WAYS = ("docker exec", "ssh command", "ssh interactive", "kernel", "terminal", "sftp")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from tests.images.boxes import until
-
 
 def test_taken_port(start, public_key, engine):
     """A taken port is named in one line; SSH works; the probe names Jupyter as down."""
     other = start("/usr/bin/python3", "-m", "http.server", "8888")
-    until(lambda: other.run("curl", "-s", "http://127.0.0.1:8888").status == 0)
+    other.until(lambda: other.run("curl", "-s", "http://127.0.0.1:8888").status == 0, "the other server")
     box = start(environment={"SSH_PUBLIC_KEY": public_key}, network_mode=f"container:{other.container.id}")
     log = box.wait_for("SSH is ready")
     assert log.count("jupyter does not start: port 8888 is taken - set JUPYTER_PORT") == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.images.boxes import READY, SSH_READY, mounted, ssh_options, until
+from tests.images.boxes import READY, SSH_READY, mounted, ssh_options
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_tcp_forwarding(box, client):
     """A port of the container can be forwarded, as for TensorBoard and VS Code."""
     box.container.exec_run(["/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", "/etc/skel", "6006"], detach=True)
     client.container.exec_run(["ssh", "-N", "-L", "16006:127.0.0.1:6006", *ssh_options(), f"dev@{box.address}"], detach=True)
-    assert until(lambda: client.run("curl", "-sf", "http://127.0.0.1:16006/").status == 0, 10)
+    box.until(lambda: client.run("curl", "-sf", "http://127.0.0.1:16006/").status == 0, "an answer through the tunnel")
 
 
 def test_no_x11(box, ssh):

@@ -1,0 +1,77 @@
+"""What a stop of services waits for: in a time of its own, so that no machine is too slow for it."""
+
+from __future__ import annotations
+
+import math
+import signal
+from types import SimpleNamespace
+
+import pytest
+from container import supervisor
+
+SERVER, KERNEL = 7, 8
+NEVER = math.inf
+
+
+class Machine:
+    """A clock that only pauses move on, and processes, by the seconds from SIGTERM to their end."""
+
+    def __init__(self, processes):
+        self.processes = processes
+        self.now = 0.0
+        self.told, self.killed = {}, []
+
+    def below(self, _):
+        """Return who lives."""
+        return [number for number, takes in self.processes.items() if number not in self.killed and self.now < self.told.get(number, NEVER) + takes]
+
+    def kill(self, number, how):
+        """Send a signal."""
+        self.killed += [number] if how == signal.SIGKILL else []
+        self.told.setdefault(number, self.now)
+
+    def sleep(self, seconds):
+        """Let time pass."""
+        self.now += seconds
+
+
+@pytest.fixture
+def stop(monkeypatch):
+    """Stop processes, one of which is the server; return the machine afterwards."""
+
+    def stopped(grace="", **processes):
+        machine = Machine({{"server": SERVER, "kernel": KERNEL}[name]: takes for name, takes in processes.items()})
+        monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: machine.now, sleep=machine.sleep))
+        monkeypatch.setattr(supervisor, "os", SimpleNamespace(kill=machine.kill))
+        monkeypatch.setattr(supervisor, "processes", machine)
+        supervisor.end(1, supervisor._grace(grace), [SERVER])
+        return machine
+
+    return stopped
+
+
+def test_who_ends_is_not_killed(stop):
+    """A stop is over when all have ended; a kernel has most of a second to save its work."""
+    machine = stop(server=0.1, kernel=0.9)
+    assert machine.killed == []
+    assert machine.now == pytest.approx(0.9, abs=0.05)
+
+
+def test_a_kernel_that_hears_nothing_is_killed(stop):
+    """It costs little more than a second: with the engine's own work a stop stays under 2 s."""
+    machine = stop(server=NEVER, kernel=NEVER)
+    assert sorted(machine.killed) == [SERVER, KERNEL]
+    assert machine.now < 1.1
+
+
+def test_a_server_alone_is_not_waited_for(stop):
+    """Once all kernels have ended, what a server still does is of no use."""
+    machine = stop(server=NEVER, kernel=0.2)
+    assert machine.killed == [SERVER]
+    assert machine.now < 0.6
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [("30", 30), ("a while", 1)])
+def test_the_grace_can_be_set(stop, grace, seconds):
+    """By a number of seconds; what is none counts as not set."""
+    assert stop(grace=grace, kernel=NEVER).now == pytest.approx(seconds, abs=0.05)
