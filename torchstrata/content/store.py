@@ -35,9 +35,9 @@ from pathlib import Path
 from typing import Final, Self
 
 import msgspec
-import platformdirs
 from filelock import FileLock, Timeout
 
+from torchstrata import home
 from torchstrata.content import codec as codecs
 from torchstrata.content.codec import CHUNK, Codec, Readable, Stream
 from torchstrata.content.digest import Digest, file_name
@@ -123,8 +123,13 @@ class Store:
 
     @classmethod
     def open(cls, root: Path | None = None) -> Self:
-        """Return the store at ``root``, ``$TORCHSTRATA_CACHE`` or the user's cache directory; nothing is written yet."""
-        chosen = root or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_path("torchstrata")
+        """Return the store at ``root``, ``$TORCHSTRATA_CACHE`` or the user's cache directory; nothing is written yet.
+
+        :raises StoreError: the user has no home, and nothing else is set.
+        """
+        chosen = root or os.environ.get(CACHE_VARIABLE) or home.cache("torchstrata")
+        if chosen is None:
+            raise StoreError("this user has no home directory for the content store", fix=f"set {CACHE_VARIABLE}, or HOME, to a directory")
         return cls(Path(chosen).expanduser().absolute())
 
     @property

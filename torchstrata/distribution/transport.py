@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import IO, Any, Final, Literal
 from urllib.parse import urljoin, urlsplit
 
-import platformdirs
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from torchstrata import home
 from torchstrata.content.codec import CHUNK
 from torchstrata.distribution import credentials
 from torchstrata.distribution.authorization import Authorizer, Scopes
@@ -35,7 +35,7 @@ BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 TRUST_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", *BUNDLE_VARIABLES)
 """Variables that say whose certificates OpenSSL and ``requests`` believe."""
 
-CERTIFICATES: Final = (Path("/etc/docker/certs.d"), platformdirs.user_config_path() / "docker" / "certs.d")
+CERTIFICATES: Final = (Path("/etc/docker/certs.d"), *(each / "certs.d" for each in [home.config("docker")] if each))
 """Where Docker, with and without root, looks for ``HOST/*.crt`` (authorities) and ``HOST/*.cert`` with ``*.key`` (who we are)."""
 
 HUB_ENDPOINT: Final = {"docker.io": "registry-1.docker.io"}

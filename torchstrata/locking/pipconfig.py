@@ -17,6 +17,7 @@ from typing import Final
 
 import platformdirs
 
+from torchstrata import home
 from torchstrata.errors import FetchError
 
 SECTIONS: Final = ("global", "install", "download")
@@ -71,16 +72,19 @@ def _files(environment: Mapping[str, str]) -> list[Path]:
     if named == os.devnull:
         return []
     system = [Path(folder) / "pip.conf" for folder in platformdirs.site_config_dir("pip", appauthor=False, multipath=True).split(os.pathsep)]
-    home = Path.home()
     return [
         *reversed(system),
         Path("/etc/pip.conf"),
-        home / ".pip" / "pip.conf",
-        home / ".config" / "pip" / "pip.conf",
-        platformdirs.user_config_path("pip", appauthor=False) / "pip.conf",
+        *_files_of_user(),
         Path(sys.prefix) / "pip.conf",
         *([Path(named)] if named else []),
     ]
+
+
+def _files_of_user() -> list[Path]:
+    own, config = home.directory(), home.config("pip")
+    old = [own / ".pip" / "pip.conf", own / ".config" / "pip" / "pip.conf"] if own else []
+    return [*old, config / "pip.conf"] if config else old
 
 
 def _options(path: Path) -> dict[str, str]:

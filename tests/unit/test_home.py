@@ -1,0 +1,54 @@
+"""The user's directories, and a user who has none: no name on this machine, and no HOME."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+
+from torchstrata import home
+from torchstrata.content.store import CACHE_VARIABLE, Store
+from torchstrata.errors import StoreError
+from torchstrata.locking import pipconfig
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this be such a user."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", CACHE_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_directories_follow_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They lie below HOME."""
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home.directory() == tmp_path
+    for found in (home.config("pip"), home.cache("x")):
+        assert found is not None
+        assert found.is_relative_to(tmp_path)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_who_has_no_home_has_no_settings() -> None:
+    """Pip's settings are then those of the system alone."""
+    assert (home.directory(), home.config("pip"), home.cache("x")) == (None, None, None)
+    assert pipconfig.read(os.environ).retries > 0
+
+
+@pytest.mark.usefixtures("homeless")
+def test_who_has_no_home_must_say_where_the_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error names the variable that cures."""
+    with pytest.raises(StoreError, match="no home directory") as caught:
+        Store.open()
+    assert CACHE_VARIABLE in caught.value.fix
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    assert Store.open().root == tmp_path

@@ -1,0 +1,30 @@
+"""Directories of the user who runs the program. A user without a passwd entry, where HOME is not set either, has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+
+def directory() -> Path | None:
+    """Return the home directory."""
+    return _known(Path.home)
+
+
+def config(name: str) -> Path | None:
+    """Return where a program of that name has the user's configuration."""
+    return _known(lambda: platformdirs.user_config_path(name, appauthor=False))
+
+
+def cache(name: str) -> Path | None:
+    """Return where a program of that name keeps what it can make again."""
+    return _known(lambda: platformdirs.user_cache_path(name, appauthor=False))
+
+
+def _known(find: Callable[[], Path]) -> Path | None:
+    try:
+        return find()
+    except RuntimeError:  # how pathlib and platformdirs say that there is no home
+        return None
