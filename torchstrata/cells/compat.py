@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from torchstrata import decoding
 from torchstrata.errors import MatrixError
 
 FACTS: Final = Path(__file__).parent / "facts" / "compat.json"
@@ -129,7 +130,7 @@ class CellFacts(msgspec.Struct, frozen=True, kw_only=True):
 @functools.cache
 def facts(path: Path = FACTS) -> Compat:
     """Return the recorded facts."""
-    return msgspec.json.decode(path.read_bytes(), type=Compat)
+    return decoding.decode(path.read_bytes(), Compat)
 
 
 def torch(minor: str) -> Torch:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
+from torchstrata import decoding
 from torchstrata.cells import compat, schema, validation
 from torchstrata.errors import MatrixError
 
@@ -281,7 +282,7 @@ def _parse(path: Path) -> object:
 def _convert(data: object, name: str) -> schema.MatrixFile:
     """Return ``data`` in its shape; say in words what is wrong with it."""
     try:
-        return msgspec.convert(data, schema.MatrixFile)
+        return decoding.convert(data, schema.MatrixFile)
     except msgspec.ValidationError as error:
         raise validation.explain(str(error), name) from error
 

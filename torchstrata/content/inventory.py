@@ -16,6 +16,7 @@ import msgspec
 from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 
+from torchstrata import decoding
 from torchstrata.content import codec as codecs
 from torchstrata.content.archive import OpenBlob
 from torchstrata.content.codec import CHUNK
@@ -187,7 +188,7 @@ def of(part: Part, open_blob: OpenBlob) -> Inventory:
     :raises StoreError: a blob is not to be had.
     """
     if INVENTORY in part.extras:
-        return msgspec.json.decode(open_blob(part.extras[INVENTORY]).read_bytes(), type=Inventory)
+        return decoding.decode(open_blob(part.extras[INVENTORY]).read_bytes(), Inventory)
     return look(part.layers, open_blob)
 
 

@@ -37,7 +37,7 @@ from typing import Final, Self
 import msgspec
 from filelock import FileLock, Timeout
 
-from torchstrata import home
+from torchstrata import decoding, home
 from torchstrata.content import codec as codecs
 from torchstrata.content.codec import CHUNK, Codec, Readable, Stream
 from torchstrata.content.digest import Digest, file_name
@@ -160,7 +160,7 @@ class Store:
     def known(self, identity: str) -> Part | None:
         """Return what is recorded for an identity, whether or not the blobs are here."""
         try:
-            return msgspec.json.decode(self._part(identity).read_bytes(), type=Part)
+            return decoding.decode(self._part(identity).read_bytes(), Part)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
@@ -279,7 +279,7 @@ class Store:
         """
         path = self._listing(diff_id)
         try:
-            return msgspec.json.decode(path.read_bytes(), type=tuple[Entry, ...])
+            return decoding.decode(path.read_bytes(), tuple[Entry, ...])
         except (FileNotFoundError, msgspec.DecodeError) as error:
             path.unlink(missing_ok=True)
             raise StoreError(f"the listing of layer {diff_id} is missing or damaged in {self.root}", fix="build again: it is made anew") from error
@@ -375,7 +375,7 @@ class Store:
 
     def _read(self, path: Path) -> Part:
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Part)
+            return decoding.decode(path.read_bytes(), Part)
         except msgspec.DecodeError:
             return Part(layers=(), notes={"title": "damaged"})
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 import zstandard
 
+from torchstrata import decoding
 from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.content.layers import Entry
 from torchstrata.content.store import Part, Store
@@ -108,7 +109,7 @@ class Shelf:
         try:
             document = json.loads(manifest.body)
             config = json.loads(self.registry.content(self.repository, document["config"]["digest"], self.on_bytes))
-            part = msgspec.convert(config["part"], Part)
+            part = decoding.convert(config["part"], Part)
             (listings,) = (each["digest"] for each in document["layers"] if each["mediaType"] == LISTINGS)
         except (ValueError, KeyError, TypeError) as error:  # msgspec's errors are ValueErrors
             raise self._damaged(identity, "is no part of this program") from error
@@ -122,7 +123,7 @@ class Shelf:
             return
         packed = self.registry.content(self.repository, shared.listings, self.on_bytes)
         with zstandard.ZstdDecompressor().stream_reader(packed) as stream:
-            listings = msgspec.json.decode(stream.read(), type=dict[str, tuple[Entry, ...]])
+            listings = decoding.decode(stream.read(), dict[str, tuple[Entry, ...]])
         for layer in shared.part.layers:
             if layer.diff_id not in listings:
                 raise self._damaged(shared.digest, f"lacks the paths in layer {layer.title}")

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from torchstrata import process
+from torchstrata import decoding, process
 from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content.layers import PLATFORM
 from torchstrata.errors import NightlyError
@@ -109,7 +109,7 @@ class Mirrors:
         self._prepare()
         self._apt("update", "-qq")
         question, kept = self._question(packages), self.folder / "answer.json"
-        if kept.exists() and (known := msgspec.json.decode(kept.read_bytes(), type=_Answer)).question == question:
+        if kept.exists() and (known := decoding.decode(kept.read_bytes(), _Answer)).question == question:
             return known.offer
         offer = parse(self._apt("--simulate", "--no-install-recommends", "install", *packages))
         kept.write_bytes(msgspec.json.encode(_Answer(question=question, offer=offer)))

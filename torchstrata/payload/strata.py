@@ -21,6 +21,7 @@ from installer.exceptions import InstallerError
 from installer.records import InvalidRecordEntry
 from packaging.utils import parse_wheel_filename
 
+from torchstrata import decoding
 from torchstrata.cells.matrix import StrataRules
 from torchstrata.content import inventory, store
 from torchstrata.content.codec import Codec
@@ -150,4 +151,4 @@ def _aside(stratum: Stratum, into: Store, codec: Codec) -> Aside:
     part = into.known(stratum.identity(codec))  # its layer may be in a registry only
     if part is None:
         raise StoreError(f"{stratum.title} must be made before what needs it", fix="report this: the order of the build is wrong")
-    return msgspec.json.decode(into.open_blob(part.extras[ASIDE]).read_bytes(), type=Aside)
+    return decoding.decode(into.open_blob(part.extras[ASIDE]).read_bytes(), Aside)

@@ -25,7 +25,7 @@ from typing import Any, Final
 import msgspec
 from debian.debfile import DebFile
 
-from torchstrata import process
+from torchstrata import decoding, process
 from torchstrata.cells.matrix import ROOT
 from torchstrata.content import store
 from torchstrata.content.codec import CHUNK, Codec
@@ -173,7 +173,7 @@ def read(name: str, root: Path = ROOT) -> Toolchain:
     path = root / FOLDER / f"{name}.lock"
     fix = "run: inv lock --toolchain"
     try:
-        toolchain = msgspec.json.decode(path.read_bytes(), type=Toolchain)
+        toolchain = decoding.decode(path.read_bytes(), Toolchain)
     except FileNotFoundError:
         raise LockError(f"{FOLDER}/{path.name} is missing", fix=fix) from None
     except msgspec.DecodeError as error:

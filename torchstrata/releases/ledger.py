@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal, Self
 
 import msgspec
 
+from torchstrata import decoding
 from torchstrata.errors import LedgerError
 
 FILE: Final = "ledger.jsonl"
@@ -230,7 +231,7 @@ def fingerprint(line: str) -> str:
 
 def _entry(number: int, line: str) -> Entry:
     try:
-        entry = msgspec.json.decode(line, type=Entry)
+        entry = decoding.decode(line, Entry)
         return entry if entry.moment.tzinfo else _untimed(number)
     except (msgspec.MsgspecError, ValueError) as error:
         raise LedgerError(f"{FILE} line {number} is no entry: {error}", fix=CHANGED) from error

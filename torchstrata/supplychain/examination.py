@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from torchstrata import decoding
 from torchstrata.content.compose import MANIFEST
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Referrer, Registry
@@ -197,7 +198,7 @@ def _provenance(subject: Subject, predicate: Mapping[str, Any]) -> str:
 
 
 def _verification(subject: Subject, predicate: Mapping[str, Any]) -> str:
-    evidence = msgspec.convert(predicate, Evidence)
+    evidence = decoding.convert(predicate, Evidence)
     config = json.loads(subject.image.manifest)["config"]["digest"]
     if not evidence.is_of(subject.image.digest) and not evidence.is_of(config):
         raise UnverifiedError("it is about another image", fix="verify this one")

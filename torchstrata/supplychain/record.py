@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 import torchstrata
+from torchstrata import decoding
 from torchstrata.building.build import Composed
 from torchstrata.building.plan import Item, OsPart
 from torchstrata.cells.matrix import Cell, OperatingSystem
@@ -202,7 +203,7 @@ def decode(data: bytes) -> Record:
     :raises UntrustedError: it is none of a schema that is known.
     """
     try:
-        found = msgspec.json.decode(data, type=Record)
+        found = decoding.decode(data, Record)
     except msgspec.DecodeError as error:
         raise UntrustedError(f"this is no record: {error}", fix="read it with the version of this program that wrote it") from error
     if found.schema != SCHEMA:

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from torchstrata import decoding
 from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import EvidenceError
 
@@ -145,7 +146,7 @@ def read(path: Path) -> Evidence:
     :raises EvidenceError: it cannot be read, or is not evidence of this format.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Evidence)
+        return decoding.decode(path.read_bytes(), Evidence)
     except (OSError, msgspec.DecodeError) as error:
         raise EvidenceError(f"{path} is not evidence that can be read: {error}", fix="verify the image again with `nox -s test-CELL`") from error
 

@@ -20,7 +20,7 @@ import docker
 import docker.errors
 import msgspec
 
-from torchstrata import process
+from torchstrata import decoding, process
 from torchstrata.content import codec as codecs
 from torchstrata.content.codec import CHUNK, Codec
 from torchstrata.content.digest import file_name
@@ -169,7 +169,7 @@ class Inspector:
 
     def _recall(self, digest: str) -> Seen | None:
         try:
-            return msgspec.json.decode(self._path(digest).read_bytes(), type=Seen)
+            return decoding.decode(self._path(digest).read_bytes(), Seen)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
