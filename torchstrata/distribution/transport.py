@@ -22,7 +22,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from torchstrata import home
+from torchstrata import home, tls
 from torchstrata.content.codec import CHUNK
 from torchstrata.distribution import credentials
 from torchstrata.distribution.authorization import Authorizer, Scopes
@@ -109,9 +109,12 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
 
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]  # the stubs leave it so
-        conn.ca_certs = conn.ca_cert_dir = None  # the context has those of `requests`, and each connection would read them anew
+    def build_connection_pool_key_attributes(self, request: requests.PreparedRequest, verify: object, cert: object = None) -> Any:  # noqa: ARG002  # of the signature
+        """Name no files to pools of connections: the context has what is in them."""
+        return super().build_connection_pool_key_attributes(request, verify=True)
+
+    def cert_verify(self, *_: Any, **__: Any) -> None:
+        """Change nothing: a pool belongs to all threads, and what it is told of files each connection loads into their one context."""
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         return super().proxy_manager_for(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
@@ -332,13 +335,13 @@ def _context(host: str) -> ssl.SSLContext:
                 context.load_cert_chain(certificate, certificate.with_suffix(".key"))
         except OSError as error:
             raise RegistryError(f"certificates in {directory} cannot be read: {error}", fix="mend or remove them") from error
-    return context
+    return tls.sealed(context)
 
 
 @functools.cache
 def _public_context(*_: str | None) -> ssl.SSLContext:
     """Return how to verify every host that has nothing of its own, for these values of :data:`TRUST_VARIABLES`."""
-    return _new_context()
+    return tls.sealed(_new_context())
 
 
 def _new_context() -> ssl.SSLContext:

@@ -25,6 +25,7 @@ from unearth.auth import MultiDomainBasicAuth
 from unearth.collector import LinkCollectError, collect_links_from_location, fetch_page, is_secure_origin, parse_html_page, parse_json_response
 from unearth.fetchers import Fetcher, PyPIClient
 
+from torchstrata import tls
 from torchstrata.content.codec import CHUNK
 from torchstrata.content.store import digest_of, disk
 from torchstrata.errors import FetchError, IntegrityError
@@ -202,9 +203,11 @@ def _page(job: _Job, place: Link) -> Iterable[Link]:
 @functools.cache
 def _client(config: PipConfig) -> PyPIClient:
     """Return the one client of this process; connections are kept and shared by all threads."""
+    unverified = tls.sealed(httpx2.create_ssl_context(verify=False))
     client = PyPIClient(
         trusted_hosts=config.trusted_hosts,
-        verify=_verification(config),
+        mounts={f"all://{host}": httpx2.HTTPTransport(verify=unverified) for host in config.trusted_hosts},
+        verify=tls.sealed(_context(config)),
         timeout=httpx2.Timeout(config.timeout),
         follow_redirects=True,
     )
@@ -212,11 +215,11 @@ def _client(config: PipConfig) -> PyPIClient:
     return client
 
 
-def _verification(config: PipConfig) -> ssl.SSLContext | bool:
+def _context(config: PipConfig) -> ssl.SSLContext:
     """Return how to verify servers, and who we are: pip's settings, then the variables that ``requests`` knows."""
     bundle = config.cert or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if not bundle and not config.client_cert:
-        return True
+        return httpx2.create_ssl_context()
     try:
         context = ssl.create_default_context(
             cafile=bundle if bundle and not Path(bundle).is_dir() else None, capath=bundle if bundle and Path(bundle).is_dir() else None
