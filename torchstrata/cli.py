@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,12 @@ CHATTY: Final = ("urllib3", "py_serializable", "docker", "httpcore2", "httpx2", 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Print an error in two lines and exit with its code; never a traceback for what a person can mend."""
+    """Print an error in two lines and exit with its code; never a traceback for what a person can mend.
+
+    Where a library in C makes the process die of a signal, which nobody could explain afterwards, every thread's traceback is printed before.
+    """
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)
     try:
         yield
     except errors.TorchstrataError as error:

@@ -25,13 +25,22 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 
 class Failed(CommandError):
-    """A program ended with a status other than 0; carries the end of its output."""
+    """A program ended with a status other than 0, or was ended by a signal, which is a negative status; carries the end of its output."""
 
     def __init__(self, args: tuple[str, ...], status: int, tail: str) -> None:
         last = tail.strip().splitlines()[-1:] or ["(no output)"]
-        super().__init__(f"{Path(args[0]).name} failed with status {status}: {last[0]}", fix=f"run it by hand to see more: {' '.join(args)[:200]}")
+        how = f"failed with status {status}" if status >= 0 else f"died of {_signal(-status)}"
+        super().__init__(f"{Path(args[0]).name} {how}: {last[0]}", fix=f"run it by hand to see more: {' '.join(args)[:200]}")
         self.status = status
         self.tail = tail
+
+
+def _signal(number: int) -> str:
+    """Return what a signal is called; some have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def find(program: str, *, fix: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,26 @@ def test_a_mistake_of_the_program_keeps_its_traceback():
     """What no person can mend is not made to look like it."""
     with pytest.raises(ZeroDivisionError), cli.guarded():
         raise ZeroDivisionError
+
+
+def test_a_crash_in_a_library_leaves_every_thread_s_traceback():
+    """A process that dies of a signal cannot say why afterwards: it says before where its threads are."""
+    script = """
+import ctypes, threading
+from torchstrata import cli
+
+def waits():
+    threading.Event().wait()
+
+threading.Thread(target=waits, daemon=True).start()
+with cli.guarded():
+    ctypes.string_at(0)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in ended.stderr
+    assert "in waits" in ended.stderr
+    assert "in string_at" in ended.stderr
 
 
 def test_every_fatal_error_has_a_code_of_its_own():

@@ -33,6 +33,14 @@ def test_failed_program_reports_its_last_line() -> None:
     assert caught.value.status == 3
 
 
+@pytest.mark.parametrize("number", ["SIGSEGV", "SIGKILL"])
+def test_a_program_that_a_signal_ended_says_so(number: str) -> None:
+    """A crash and a kill have names; a number with a minus means nothing to most people."""
+    with pytest.raises(process.Failed, match=f"died of {number}: said before") as caught:
+        process.run(sys.executable, "-c", f"import os, signal, sys; print('said before', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.{number})")
+    assert caught.value.status < 0
+
+
 def test_missing_program_is_named() -> None:
     """What is not installed is named, with the cure."""
     with pytest.raises(CommandError, match="no-such-program is not installed"):
