@@ -36,7 +36,7 @@ import nox
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))
 
-from torchstrata import cli  # noqa: E402  # after the path, so that plain `nox` finds the checkout
+from torchstrata import cli, sessions  # noqa: E402  # after the path, so that plain `nox` finds the checkout
 from torchstrata.cells import matrix  # noqa: E402
 
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -51,66 +51,62 @@ MEMORY, ROOM = Path("/dev/shm"), 1 << 30  # noqa: S108  # pytest makes a directo
 """Where Linux has a file system in memory, and how many bytes must be free there for unit tests to use it."""
 
 TESTED = ("2.13-cpu", "2.8-cu121")
-"""The cells that ``tests`` builds and verifies, in all flavours."""
+"""The cells that ``tests`` builds and verifies."""
 
 UNASKED = "--json" in sys.argv
 """Whether sessions count that run only when asked for: as JSON nox lists what it would run, and should list everything."""
 
+LISTING = not {"-l", "--list", "--list-sessions"}.isdisjoint(sys.argv)
+"""Whether nox only lists: then each cell has one name."""
 
-def _register_build(cell: matrix.Cell, name: str) -> None:
-    """Make the session that builds ``cell`` under ``name``."""
+
+def _develop(session: nox.Session) -> None:
+    """Bring what the tests and checks need up to date in the session's environment."""
+    session.install(*DEV)
+
+
+def _register(cell: matrix.Cell, name: str, *, tags: bool) -> None:
+    """Make the sessions that build and verify ``cell`` under ``name``."""
 
     def build(session: nox.Session) -> None:
         cli.build(cell.id, session.posargs)
 
-    build.__doc__ = f"Build the images of {cell.id}."
-    nox.session(build, name=f"build-{name}", tags=["build", f"torch-{cell.torch}", cell.cuda, cell.os.id], venv_backend="none", default=UNASKED)
-
-
-def _register_push(cell: matrix.Cell, name: str) -> None:
-    """Make the session that pushes ``cell`` under ``name``."""
-
-    def push(session: nox.Session) -> None:
-        cli.push(cell.id, session.posargs)
-
-    push.__doc__ = f"Push the images of {cell.id} to the registry."
-    nox.session(push, name=f"push-{name}", tags=["push"], venv_backend="none", default=UNASKED)
-
-
-def _register_test(cell: matrix.Cell, name: str) -> None:
-    """Make the session that verifies ``cell`` under ``name``."""
-
     def test(session: nox.Session) -> None:
-        session.install(*DEV)
+        _develop(session)
         cli.verify(cell.id, session.posargs, Path(session.bin, "python"))
 
-    test.__doc__ = f"Verify the images of {cell.id}."
-    nox.session(test, name=f"test-{name}", tags=["test", f"torch-{cell.torch}", cell.cuda, cell.os.id], default=UNASKED)
+    build.__doc__, test.__doc__ = f"Build the images of {cell.id}.", f"Verify the images of {cell.id}."
+    which = [f"torch-{cell.torch}", cell.cuda, cell.os.id]
+    nox.session(sessions.part(build), name=f"build-{name}", tags=["build", *which] if tags else [], venv_backend="none", default=UNASKED)
+    nox.session(sessions.part(test), name=f"test-{name}", tags=["test", *which] if tags else [], default=UNASKED)
 
 
+sessions.hush_pip()
+cli.check_sessions(sys.argv[1:], os.environ.get("NOXSESSION", ""))
 for _cell in cli.cells():
-    for _name in _cell.names:
-        _register_build(_cell, _name)
-        _register_test(_cell, _name)
-        _register_push(_cell, _name)
+    for _name in _cell.names[:1] if LISTING else _cell.names:
+        _register(_cell, _name, tags=_name == _cell.names[0])
 
 
 @nox.session(venv_backend="none", default=UNASKED)
+@sessions.part
 def engine(_: nox.Session) -> None:
     """Make a Docker engine with buildx available where there is none."""
     cli.engine()
 
 
 @nox.session(venv_backend="none", default=UNASKED)
+@sessions.part
 def lock(session: nox.Session) -> None:
     """Lock every cell of the matrix, or those given: -- 2.8-cu121."""
     cli.lock(session.posargs)
 
 
 @nox.session
+@sessions.part
 def lint(session: nox.Session) -> None:
     """Check style, types, Dockerfiles, shell scripts, workflows and locks."""
-    session.install(*DEV)
+    _develop(session)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -138,41 +134,47 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+@sessions.part
 def unit(session: nox.Session) -> None:
     """Run the tests that need neither an engine nor a network."""
-    session.install(*DEV)
+    _develop(session)
     session.run("pytest", "tests/unit", "--numprocesses=3", "--dist=worksteal", *session.posargs, env=_in_memory())
 
 
 @nox.session(default=UNASKED)
+@sessions.part
 def system(session: nox.Session) -> None:
     """Build 2.13-cpu and the base of 2.8-cu121 for real, run them, and break things on the way."""
-    session.install(*DEV)
+    _develop(session)
     session.run("pytest", "tests/system", "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder", *session.posargs)
 
 
 @nox.session(default=UNASKED)
+@sessions.part
 def mutants(session: nox.Session) -> None:
     """Plant faults in images and see that the tests find them; -- WORD for some of them."""
-    session.install(*DEV)
+    _develop(session)
     session.run("python", "-m", "tests.mutants", *session.posargs)
 
 
 @nox.session(default=UNASKED)
+@sessions.part
 def rehearse(session: nox.Session) -> None:
     """Run the workflows of the night and of releases on this machine, against a registry of their own: -- --cells 2.13-cpu."""
-    session.install(*DEV)
+    _develop(session)
     session.run("python", "-m", "tests.rehearsal", *session.posargs)
 
 
 @nox.session(default=UNASKED)
+@sessions.part
 def required(session: nox.Session) -> None:
     """Write the lists of the image tests that must run, for review, after adding or removing some."""
-    session.install(*DEV)
+    _develop(session)
     session.run("pytest", "tests/images", "-q", "--list-to", "tests/images/required")
 
 
 @nox.session(default=UNASKED, venv_backend="none")
+@sessions.part
 def tests(session: nox.Session) -> None:
     """Run everything that a contributor needs, with an engine: lint, unit and system tests, and the images of two cells."""
     for name in ("engine", "lint", "unit", *(f"build-{cell}" for cell in TESTED), "system", *(f"test-{cell}" for cell in TESTED)):

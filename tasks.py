@@ -1,4 +1,4 @@
-"""Verbs for people: ``inv plan``, ``inv lock``, ``inv cache``. Sessions over the matrix are in noxfile.py."""
+"""Verbs for people: ``inv plan``, ``inv push``, ``inv lock``, ``inv cache``. Sessions over the matrix are in noxfile.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from invoke import Collection, Context, Task, task
 
 from torchstrata import cli
-from torchstrata.options import MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions
+from torchstrata.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions
 
 CELLS: Final = "cell ids or globs, with commas between them, such as 2.8-cu121 or '2.8-*,*-debian12' (default: all)"
 IMAGE: Final = "HOST[:PORT]/REPOSITORY:TAG or ...@sha256:..."
@@ -33,6 +33,33 @@ def _globs(cells: str | None) -> list[str]:
 def plan(_: Context, cells: str | None = None, json: bool = False) -> None:  # noqa: FBT001, FBT002  # a flag of the command line
     """Show what a build would reuse and make; needs no engine, writes nothing."""
     cli.plan(_globs(cells), as_json=json)
+
+
+@task(
+    positional=["cells"],
+    help={
+        "cells": "a cell id or glob, such as 2.8-cu121",
+        "flavour": "only these flavours and their parents, with commas between them (default: all)",
+        "locked": "refuse OS packages that are not to be had at their locked version",
+        "gzip": "compress new layers with gzip (default: zstd)",
+        "level": "of the compression (default: 3 for zstd, 6 for gzip)",
+        "names": "push also under the names that the images have in an engine, which moves these tags",
+        "registry": REGISTRY,
+    },
+)
+def push(  # noqa: PLR0913, PLR0917  # flags of the command line
+    _: Context,
+    cells: str,
+    flavour: str | None = None,
+    locked: bool = False,  # noqa: FBT001, FBT002
+    gzip: bool = False,  # noqa: FBT001, FBT002
+    level: int = 0,
+    names: bool = False,  # noqa: FBT001, FBT002
+    registry: str | None = None,
+) -> None:
+    """Push the images of a cell, without an engine; what neither the content store nor the registry has is built."""
+    chosen, codec = tuple(_globs(flavour)), "gzip" if gzip else "zstd"
+    cli.push(cells, BuildOptions(flavour=chosen, locked=locked, to=None, codec=codec, level=level or None, registry=registry, names=names))
 
 
 @task(

@@ -3,7 +3,7 @@
     python bench/empty_runner.py [CELL] > bench/results/empty_runner.json
 
 The cell is pushed once from this machine's content store to a registry with TLS and passwords, so that its sealed parts are there.
-Then its images are taken away on the registry's disk, and ``nox -s push-CELL`` runs with an empty content store, several times:
+Then its images are taken away on the registry's disk, and ``inv push CELL`` runs with an empty content store, several times:
 bare, and signing, which also makes and signs the documents of each image. Bytes are those of the bodies that the registry has
 sent, from its own log. The images must have the digests that they had before.
 """
@@ -41,7 +41,7 @@ def round_(team: Team, cell: str, digests: set[str], more: dict[str, str]) -> tu
     read = len(team.served.log)
     with tempfile.TemporaryDirectory() as cache:
         begun = time.monotonic()
-        team.run("nox", "--session", f"push-{cell}", **more, TORCHSTRATA_CACHE=cache)
+        team.run("inv", "push", cell, **more, TORCHSTRATA_CACHE=cache)
         seconds = time.monotonic() - begun
     assert set(team.tags().values()) == digests, "other images than before"
     return seconds, sum(map(int, SENT.findall(team.served.log[read:])))
@@ -49,7 +49,7 @@ def round_(team: Team, cell: str, digests: set[str], more: dict[str, str]) -> tu
 
 def figures(team: Team, cell: str) -> dict[str, Any]:
     """Return what each way took."""
-    team.run("nox", "--session", f"push-{cell}")
+    team.run("inv", "push", cell)
     digests, seen = set(team.tags().values()), dict[str, Any]()
     for name, more in WAYS.items():
         rounds = [round_(team, cell, digests, more) for _ in range(ROUNDS)]

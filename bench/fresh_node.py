@@ -2,10 +2,10 @@
 
     python bench/fresh_node.py [--results DIRECTORY] [CELL ...] > bench/results/fresh_node.json
 
-For each cell, one after the other: ``nox -s push-CELL``, evidence from DIRECTORY attached, ``inv release.promote`` into both
+For each cell, one after the other: ``inv push CELL``, evidence from DIRECTORY attached, ``inv release.promote`` into both
 channels; a fresh node (tests/nodes.py) pulls every flavour and asks for every tag, the engine pulls by every tag, cosign and oras
 read what is attached. Every digest must be the one in the registry, in the record and, if the image was built here, in the engine.
-A cell without complete evidence cannot be in a channel; its images then get the same names by ``nox -s push-CELL -- --names``.
+A cell without complete evidence cannot be in a channel; its images then get the same names by ``inv push CELL --names``.
 Needs root, about 15 GB of disk, and leaves none of it used.
 """
 
@@ -44,7 +44,7 @@ CELLS = ("2.8-cu121", "2.8-cu121-debian12", "2.13-cpu")
 
 def publish(team: Team, cell: Cell, results: Path) -> str:
     """Push a cell and give it the names that people use; return how it got them."""
-    team.run("nox", "--session", f"push-{cell.names[0]}")
+    team.run("inv", "push", cell.names[0])
     dated = channels.pushed(MATRIX, cell, team.tags())
     for tag in dated.values():
         try:
@@ -52,7 +52,7 @@ def publish(team: Team, cell: Cell, results: Path) -> str:
                 publishing.attest(f"{team.repository}:{tag}", None, results)
         except EvidenceError as error:
             print(f"{tag}: {error}", file=sys.stderr)
-            team.run("nox", "--session", f"push-{cell.names[0]}", "--", "--names")
+            team.run("inv", "push", cell.names[0], "--names")
             return "push --names"
     team.promote(cell.id, "a measurement does not wait")
     return "channels nightly and stable"

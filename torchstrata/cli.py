@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import faulthandler
+import itertools
 import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +22,9 @@ from torchstrata.options import BuildOptions, MirrorOptions, NightlyOptions, Pru
 
 CHATTY: Final = ("urllib3", "py_serializable", "docker", "httpcore2", "httpx2", "unearth", "filelock", "asyncio")
 """Libraries that nox, which shows every log message, would let speak."""
+
+SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push)-(?P<cell>\d.*)")
+"""A word of nox's command line that names a session of a cell."""
 
 
 @contextmanager
@@ -60,28 +66,34 @@ def cells() -> tuple[Cell, ...]:
         return matrix.load().cells
 
 
+def check_sessions(words: Sequence[str], more: str) -> None:
+    """Refuse sessions of cells that do not exist, with the nearest that do; nox would only say that there is no such session.
+
+    :param words: of nox's command line.
+    :param more: what the variable ``NOXSESSION`` holds: names with commas between them.
+    """
+    asked = [*itertools.takewhile(lambda word: word != "--", words), *more.split(",")]
+    with guarded():
+        for found in filter(None, map(SESSION.fullmatch, asked)):
+            _check_session(found["verb"], found["cell"])
+
+
+def _check_session(verb: str, cell: str) -> None:
+    """Refuse a session that does not exist.
+
+    :raises MatrixError: there is no such cell, or no such session of cells.
+    """
+    table = matrix.load()
+    if not any(cell in known.names for known in table.cells):
+        near = ", ".join(f"{verb}-{name}" for name in matrix.nearest(table, cell))
+        raise errors.MatrixError(matrix.why_none(table, cell), fix=f"nearest: {near}; how to add a row to matrix.yaml: docs/adding.md")
+    if verb == "push":
+        raise errors.MatrixError(f"there is no session push-{cell}", fix=f"nox -s build-{cell} -- --push; or, without an engine: inv push {cell}")
+
+
 def build(cell: str, words: Sequence[str]) -> None:
     """Build the images of a cell; ``words`` are the options that ``nox -s build-CELL -- --help`` lists."""
-    parser = _build_parser(f"nox -s build-{cell} --", f"Build the images of {cell}.")
-    parser.add_argument("--to", metavar="DIRECTORY", type=Path, help="write an OCI image layout there instead of loading the images into an engine")
-    parser.add_argument("--push", action="store_true", help="push the images to the registry afterwards")
-    options = parser.parse_args(words)
-    with guarded():
-        _verbs().build(cell, BuildOptions(**vars(options) | {"flavour": tuple(options.flavour)}))
-
-
-def push(cell: str, words: Sequence[str]) -> None:
-    """Push the images of a cell, without an engine; ``words`` are the options that ``nox -s push-CELL -- --help`` lists."""
-    options = _build_parser(f"nox -s push-{cell} --", f"Push the images of {cell}; what neither the content store nor the registry has is built.").parse_args(
-        words
-    )
-    with guarded():
-        _verbs().build(cell, BuildOptions(**vars(options) | {"flavour": tuple(options.flavour), "to": None, "push": True, "load": False}))
-
-
-def _build_parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Return the options that all builds have."""
-    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser = argparse.ArgumentParser(prog=f"nox -s build-{cell} --", description=f"Build the images of {cell}.")
     parser.add_argument("--flavour", action="append", default=[], help="build this flavour and its parents; more than once for more (default: all)")
     parser.add_argument("--locked", action="store_true", help="refuse OS packages that are not to be had at their locked version")
     parser.add_argument("--codec", choices=("zstd", "gzip"), default="zstd", help="compression of new layers (default: zstd)")
@@ -89,7 +101,17 @@ def _build_parser(program: str, description: str) -> argparse.ArgumentParser:
     where = "look for parts there, and push there (default: TORCHSTRATA_REGISTRY, then registry: in matrix.yaml, if any)"
     parser.add_argument("--registry", metavar="HOST[/PATH]", default=None, help=where)
     parser.add_argument("--names", action="store_true", help="push also under the names that the images have in an engine, which moves these tags")
-    return parser
+    parser.add_argument("--to", metavar="DIRECTORY", type=Path, help="write an OCI image layout there instead of loading the images into an engine")
+    parser.add_argument("--push", action="store_true", help="push the images to the registry afterwards")
+    options = parser.parse_args(words)
+    with guarded():
+        _verbs().build(cell, BuildOptions(**vars(options) | {"flavour": tuple(options.flavour)}))
+
+
+def push(cells: str, options: BuildOptions) -> None:
+    """Push the images of the cells that match, without an engine; what neither the content store nor the registry has is built."""
+    with guarded():
+        _verbs().build(cells, dataclasses.replace(options, push=True, load=False))
 
 
 def verify(cell: str, words: Sequence[str], python: Path) -> None:

@@ -39,7 +39,7 @@ def team(builds, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pushed(team) -> Mapping[str, str]:
     """Push the cell as people do, signed; return the digests by image."""
-    team.run("nox", "--session", f"push-{CPU}")
+    team.run("inv", "push", CPU)
     known = team.tags()
     return {image: known[tag] for image, tag in channels.pushed(MATRIX, CELL, known).items()}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -100,10 +102,10 @@ def test_without_words_everything_is_built(monkeypatch):
 def test_pushing_is_building_without_an_engine(monkeypatch):
     """The same options, but those of an engine; a build with ``--push`` does both."""
     seen = []
-    monkeypatch.setattr(verbs, "build", lambda _, options: seen.append(options))
-    cli.push("2.13-cpu-debian12", ("--registry", "registry.example/team", "--flavour", "base", "--names"))
-    (pushed,) = seen
-    assert (pushed.push, pushed.load, pushed.names, pushed.registry, pushed.flavour) == (True, False, True, "registry.example/team", ("base",))
+    monkeypatch.setattr(verbs, "build", lambda cells, options: seen.append((cells, options)))
+    asked = BuildOptions(flavour=("base",), locked=True, to=None, codec="gzip", level=None, registry="registry.example/team", names=True)
+    cli.push("2.13-cpu", asked)
+    assert seen == [("2.13-cpu", dataclasses.replace(asked, push=True, load=False))]
     built = build_options(monkeypatch, "--push")
     assert (built.push, built.load, built.registry) == (True, True, None)
 
@@ -130,13 +132,26 @@ def test_listing_imports_no_library_of_the_work():
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_nox_lists_a_session_for_every_name_of_every_cell():
-    """Short ids build the default OS, full ids each; tags choose among them; none runs by itself."""
-    listed = subprocess.run([sys.executable, "-m", "nox", "--json", "--list"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    sessions = {session["session"]: session for session in json.loads(listed)}
+def listed(*words):
+    """Return what nox lists."""
+    env = {**os.environ, "NOX_SCRIPT_MODE": "none"}
+    return subprocess.run([sys.executable, "-m", "nox", *words, "--list"], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_nox_lists_a_session_for_every_cell():
+    """Each once, by its short id on the default OS; tags choose among them."""
+    sessions = {session["session"]: session for session in json.loads(listed("--json"))}
+    verbs_of_cells = [name for name in sessions if name.startswith(("build-", "test-", "push-"))]
+    assert verbs_of_cells == [f"{verb}-{cell.names[0]}" for cell in matrix.load().cells for verb in ("build", "test")]
     for cell in matrix.load().cells:
-        for name in cell.names:
-            assert sessions[f"build-{name}"]["tags"] == ["build", f"torch-{cell.torch}", cell.cuda, cell.os.id]
-            assert sessions[f"push-{name}"]["description"] == f"Push the images of {cell.id} to the registry."
+        assert sessions[f"build-{cell.names[0]}"]["tags"] == ["build", f"torch-{cell.torch}", cell.cuda, cell.os.id]
     assert sessions["build-2.8-cu121"]["description"] == "Build the images of 2.8-cu121-debian13."
     assert {"engine", "lock", "lint", "unit", "system", "tests"} <= set(sessions)
+
+
+def test_the_list_of_sessions_can_be_read():
+    """It fits on two screens, each session on one line of them, and says which run by themselves."""
+    lines = listed().splitlines()
+    assert len(lines) <= 80
+    assert max(map(len, lines)) <= 140
+    assert [line.split()[1] for line in lines if line.startswith("* ")] == ["lint", "unit"]

@@ -45,3 +45,10 @@ def test_a_mirror_takes_its_origin_as_from():
     """As the guides write it."""
     (found,) = [context for context in tasks.namespace.to_contexts() if context.name == "mirror"]
     assert {"--from", "--to"} <= set(found.flags)
+
+
+def test_a_cell_is_pushed_by_name():
+    """The cell is the word after the verb; the options are those of a build, but for the engine."""
+    (found,) = [context for context in tasks.namespace.to_contexts() if context.name == "push"]
+    assert [each.name for each in found.positional_args] == ["cells"]
+    assert {"--flavour", "--locked", "--gzip", "--level", "--names", "--registry"} <= set(found.flags)

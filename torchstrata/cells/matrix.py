@@ -227,7 +227,7 @@ def select(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
     """
     for glob in globs:
         if not any(_matches(cell, glob) for cell in matrix.cells):
-            raise MatrixError(_why_none(matrix, glob), fix=f"nearest: {', '.join(nearest(matrix, glob))}")
+            raise MatrixError(why_none(matrix, glob), fix=f"nearest: {', '.join(nearest(matrix, glob))}")
     return tuple(cell for cell in matrix.cells if not globs or any(_matches(cell, glob) for glob in globs))
 
 
@@ -244,7 +244,7 @@ def _matches(cell: Cell, glob: str) -> bool:
     return any(fnmatch.fnmatchcase(name, glob) for name in cell.names)
 
 
-def _why_none(matrix: Matrix, glob: str) -> str:
+def why_none(matrix: Matrix, glob: str) -> str:
     """Return one line that says why ``glob`` matches nothing."""
     asked = re.fullmatch(r"(\d+\.\d+)-(cu\d{3}|cpu)(?:-(.+))?", glob)
     if asked is None:

@@ -148,9 +148,7 @@ def _in_registry(table: Matrix, origin: RegistrySide, cells: Sequence[Cell], of:
         )
     for cell, images in found.items():
         if lacking := [image for image in channels.images(table, cell) if image not in images]:
-            raise MirrorError(
-                f"{cell.id}: {', '.join(lacking)} is not there, and all images of a cell go together", fix=f"push it: nox -s push-{cell.names[0]}"
-            )
+            raise MirrorError(f"{cell.id}: {', '.join(lacking)} is not there, and all images of a cell go together", fix=f"push it: inv push {cell.names[0]}")
     digests = tuple(dict.fromkeys(digest for images in found.values() for digest in images.values()))
     moving = {tag: digest for tag, digest in ledger.state.tags.items() if digest in digests}
     return Choice(images=digests, tags={**moving, **_dated(origin, found, digests)})

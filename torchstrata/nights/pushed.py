@@ -46,7 +46,7 @@ def verify(releases: Releases, cell: Cell, flavours: Sequence[str]) -> None:
         names = local(releases.matrix, cell, flavour)
         lacking = [image for image in names if image not in digests]
         if lacking:
-            raise ReleaseError(f"{', '.join(lacking)} of {cell.id} is not in the registry", fix=f"push it first: nox -s push-{cell.names[0]}")
+            raise ReleaseError(f"{', '.join(lacking)} of {cell.id} is not in the registry", fix=f"push it first: inv push {cell.names[0]}")
         with _present(client, repository, {name: digests[image] for image, name in names.items()}):
             wanted = VerifyOptions(flavour=(flavour,), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
             verification.run(cell, Path(sys.executable), wanted)

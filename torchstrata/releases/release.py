@@ -191,7 +191,7 @@ class Releases:
             held = [cell for cell in cells if channels.pushed(self.matrix, cell, self._tags, origin.build)]
         if not held:
             names = ", ".join(cell.names[0] for cell in cells)
-            raise ReleaseError(f"{origin}: there are no images of {names[:100]}", fix=f"push a cell first: nox -s push-{cells[0].names[0]}")
+            raise ReleaseError(f"{origin}: there are no images of {names[:100]}", fix=f"push a cell first: inv push {cells[0].names[0]}")
         return held
 
     def _images(self, ledger: Ledger, cell: Cell, origin: Origin) -> Mapping[str, str]:
@@ -200,7 +200,7 @@ class Releases:
         lacking = [image for image in channels.images(self.matrix, cell) if image not in images]
         if lacking:
             what = "nothing of it is there" if not images else f"{', '.join(lacking)} is not there, and all move together"
-            raise ReleaseError(f"{origin}: {what}", fix=f"push the cell first: nox -s push-{cell.names[0]}")
+            raise ReleaseError(f"{origin}: {what}", fix=f"push the cell first: inv push {cell.names[0]}")
         return images
 
     def pushed(self, cell: Cell, until: Build | None = None) -> Mapping[str, str]:
@@ -240,12 +240,12 @@ class Releases:
             manifest = json.loads(self.registry.manifest(self.repository, digest).body)
             config = json.loads(self.registry.content(self.repository, manifest["config"]["digest"]))["config"]
         except AbsentError as error:
-            raise ReleaseError(f"{image} is gone: the registry has no {digest}", fix=f"push it again: nox -s push-{cell.names[0]}") from error
+            raise ReleaseError(f"{image} is gone: the registry has no {digest}", fix=f"push it again: inv push {cell.names[0]}") from error
         flavour = image if image in self.matrix.flavours else self.matrix.all_in_one
         is_so = {"cell": config["Labels"].get("torchstrata.cell"), "flavour": config["Labels"].get("torchstrata.flavour"), "user": config["User"]}
         expected = {"cell": cell.id, "flavour": flavour, "user": runtime.DEV if image in self.matrix.flavours else runtime.ROOT}
         if is_so != expected:
-            raise ReleaseError(f"{image} is {digest}, which is another image: {is_so}", fix=f"push the cell again: nox -s push-{cell.names[0]}")
+            raise ReleaseError(f"{image} is {digest}, which is another image: {is_so}", fix=f"push the cell again: inv push {cell.names[0]}")
 
     def _move(self, action: Action, channel: Channel, cell: Cell, images: Mapping[str, str], why: str) -> Move:
         tags = {tag: image for tag, image in channels.moving(self.matrix, channel, cell).items() if image in images}

@@ -1,0 +1,130 @@
+"""Sessions of nox: a failure is that of its session, names of cells that do not exist are answered, pip is quiet. By nox itself."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchstrata import sessions
+from torchstrata.cells import matrix
+
+NOXFILE = f"""\
+import os, signal, sys
+sys.path.insert(0, {str(matrix.ROOT)!r})
+import nox
+from torchstrata import cli, errors, sessions
+
+def _make(name, work):
+    nox.session(sessions.part(lambda session: work()), name=name, venv_backend="none")
+
+def _stale():
+    with cli.guarded():
+        raise errors.StaleLockError("the mirror dropped it", fix="lock it anew")
+
+def _interrupted():
+    with cli.guarded():
+        os.kill(os.getpid(), signal.SIGINT)
+
+def _wrong():
+    1 / 0
+
+for name, work in dict(stale=_stale, interrupted=_interrupted, wrong=_wrong, left=sys.exit, good=lambda: print("good ran")).items():
+    _make(name, work)
+
+@nox.session(venv_backend="none")
+@sessions.part
+def every(session):
+    for name in ("stale", "good", "wrong"):
+        session.notify(name)
+"""
+"""Sessions that end in every way."""
+
+
+def run_nox(*words: str, cwd: Path, **more: str) -> tuple[int, str]:
+    """Run nox; return its status and what it printed."""
+    env = {**os.environ, "NOX_SCRIPT_MODE": "none", "NO_COLOR": "1", **more}
+    done = subprocess.run([sys.executable, "-m", "nox", *words], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Give a directory whose sessions end in every way."""
+    (tmp_path / "noxfile.py").write_text(NOXFILE)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "status"), [("stale", 20), ("interrupted", 130), ("left", 0)])
+def test_the_only_session_of_a_call_keeps_its_exit_code(project, name, status):
+    """What a script sees is the code of the error, 130 after Ctrl-C, and 0 where leaving was no failure."""
+    assert run_nox("-s", name, cwd=project)[0] == status
+
+
+def test_a_failed_session_says_its_two_lines_and_nothing_of_where_it_failed(project):
+    """The error is for people: no traceback."""
+    _, said = run_nox("-s", "stale", "good", cwd=project)
+    assert "error: the mirror dropped it\n  -> lock it anew\n" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("words", [("stale", "good", "wrong"), ("every",)])
+def test_a_failed_session_does_not_end_the_call(project, words):
+    """The others run, be they asked for or notified by one; the summary has all, and the status is that of nox."""
+    status, said = run_nox("-s", *words, cwd=project)
+    assert status == 1
+    assert "good ran" in said
+    assert "Session stale aborted: exit code 20" in said
+    assert [line.split(":")[0].split()[-1] for line in said.splitlines() if "> * " in line][-3:] == ["stale", "good", "wrong"]
+
+
+def test_ctrl_c_ends_the_call(project):
+    """Who interrupts one session wants none of the others."""
+    status, said = run_nox("-s", "interrupted", "good", cwd=project)
+    assert (status, "good ran" in said) == (128 + signal.SIGINT, False)
+
+
+@pytest.mark.parametrize("words", [("-s", "build-2.9-cu999"), ("--session=test-2.9-cu999",), ("-e", "lint", "build-2.9-cu999", "--", "--locked")])
+def test_a_cell_that_does_not_exist(words):
+    """It is answered in two lines, with the nearest cells and the guide to new ones; nothing runs."""
+    status, said = run_nox(*words, cwd=matrix.ROOT)
+    assert status == 10
+    assert len(said.splitlines()) == 2
+    assert said.startswith("error: no cell matches 2.9-cu999: upstream never published torch 2.9 for cu999\n  -> nearest: ")
+    assert "docs/adding.md" in said
+
+
+def test_a_cell_that_does_not_exist_in_the_variable():
+    """``NOXSESSION`` names sessions, too."""
+    assert run_nox(cwd=matrix.ROOT, NOXSESSION="lint,build-2.9-cu999")[0] == 10
+
+
+def test_the_session_that_pushed():
+    """Who knows it from before learns what it has become."""
+    status, said = run_nox("-s", "push-2.8-cu121", cwd=matrix.ROOT)
+    assert status == 10
+    assert "nox -s build-2.8-cu121 -- --push" in said
+    assert "inv push 2.8-cu121" in said
+
+
+def test_the_full_name_of_a_default_cell_runs():
+    """It is not listed, since the short one is."""
+    status, said = run_nox("-s", "build-2.8-cu121-debian13", "--", "--help", cwd=matrix.ROOT)
+    assert (status, "Build the images of 2.8-cu121-debian13." in said) == (0, True)
+
+
+def test_pip_is_quiet_where_nox_has_no_uv(tmp_path):
+    """The environment that plain nox makes tells its pip so, once; no other environment is touched."""
+    made = tmp_path / sessions.SCRIPT_MODE
+    made.mkdir()
+    sessions.hush_pip(made)
+    sessions.hush_pip(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {made.name}
+    told = configparser.ConfigParser()
+    told.read(made / "pip.conf")
+    assert told["global"]["quiet"] == "1"

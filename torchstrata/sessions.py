@@ -1,0 +1,61 @@
+"""What sessions of nox have around their work: a failure ends the session alone, and its CPU time is measured."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import nox
+
+from torchstrata.cputime import Meter
+from torchstrata.errors import INTERRUPTED
+
+Work = Callable[[nox.Session], None]
+
+SCRIPT_MODE: Final = "_nox_script_mode"
+"""Name of the environment that plain nox makes for what ``noxfile.py`` imports."""
+QUIET: Final = "[global]\nquiet = 1\n"
+
+METER: Final = Meter()
+"""What the sessions of this call have cost."""
+
+
+def part(work: Work) -> Work:
+    """Return ``work`` as the function of a session: its CPU time is measured, and leaving the program fails the session only."""
+
+    @functools.wraps(work)
+    def run(session: nox.Session) -> None:
+        failed = True
+        try:
+            work(session)
+            failed = False
+        except SystemExit as ended:
+            failed = bool(ended.code)
+            _fail(session, ended)
+        finally:
+            METER.lap(session.name, failed=failed)
+
+    return run
+
+
+def _fail(session: nox.Session, ended: SystemExit) -> None:
+    """Fail a session that has left the program; the only one of a call ends the call with its own code, which nox would make 1."""
+    if ended.code == INTERRUPTED:
+        raise KeyboardInterrupt from ended  # ends the call, with this code
+    if not ended.code:
+        return
+    if len(session._runner.manifest) == 1:  # noqa: SLF001  # nothing public tells how many sessions a call has
+        raise ended
+    session.error(f"exit code {ended.code}")
+
+
+def hush_pip(prefix: Path = Path(sys.prefix)) -> None:
+    """Let pip say less when plain nox looks after its own environment, ``prefix``: it lists 60 packages at each call otherwise.
+
+    No option of nox reaches that pip, but it reads a file in its environment. Where nox finds uv, pip is not used.
+    """
+    if prefix.name == SCRIPT_MODE and not (prefix / "pip.conf").exists():
+        (prefix / "pip.conf").write_text(QUIET, encoding="utf-8")
