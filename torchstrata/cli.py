@@ -126,6 +126,9 @@ def verify(cell: str, words: Sequence[str], python: Path) -> None:
     where.add_argument("--hosts", metavar="URI", help="verify a machine that is not a container: local:// or ssh://USER@HOST")
     parser.add_argument("--gpu", choices=("auto", "required", "none"), default="auto", help="tests that need a GPU (default: run if there is one)")
     parser.add_argument("--results", metavar="DIRECTORY", type=Path, default=matrix.ROOT / "results", help="where evidence goes (default: results)")
+    quick = "what each image is; what it does, on one all-in-one (default: full, which alone counts for releases)"
+    parser.add_argument("--scope", choices=("quick", "full"), default="full", help=quick)
+    parser.add_argument("--again", action="store_true", help="run the tests though the same ones have passed on the same image")
     options, rest = parser.parse_known_args(words)
     fields = vars(options) | {"flavour": tuple(options.flavour), "results": options.results.absolute(), "rest": tuple(rest)}
     with guarded():

@@ -53,6 +53,8 @@ class VerifyOptions:
     :param image: name or digest of the one image to verify instead.
     :param hosts: testinfra's name of a machine to verify instead, such as ``local://``.
     :param rest: more arguments for pytest.
+    :param scope: how many of the tests run.
+    :param again: run them though they have passed on the same image.
     """
 
     flavour: tuple[str, ...]
@@ -61,6 +63,8 @@ class VerifyOptions:
     gpu: Literal["auto", "required", "none"]
     results: Path
     rest: tuple[str, ...]
+    scope: Literal["quick", "full"] = "full"
+    again: bool = False
 
 
 Step = Literal["all", "locks", "push", "verify", "publish", "cells", "promote"]

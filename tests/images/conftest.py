@@ -28,7 +28,7 @@ from tests.images.recorder import Recorder
 from torchstrata.cells import matrix
 from torchstrata.engines import engine as engines
 from torchstrata.errors import TorchstrataError
-from torchstrata.verification import leftovers
+from torchstrata.verification import leftovers, required, scope
 from torchstrata.verification import subject as subjects
 from torchstrata.verification.evidence import Host
 from torchstrata.verification.expectation import Expectation
@@ -75,6 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--results", metavar="DIR", help="write verify.json there")
     group.addoption("--list-to", metavar="DIR", help="write the lists of required tests there, as the tests are, and run none")
     group.addoption("--gpu", choices=("auto", "required", "none"), default="auto", help="whether to run the tests that need a GPU (default: if there is one)")
+    group.addoption("--scope", choices=("quick", "full"), default="full", help="how many of the tests run (default: full)")
 
 
 SUBJECT = pytest.StashKey[Subject]()
@@ -150,12 +151,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _mark(item)
     if SUBJECT not in config.stash:
         return
-    applies = config.stash[SUBJECT].applies
-    left_out = [item for item in items if not {mark.name for mark in item.iter_markers()} & MARKERS.keys() <= applies]
+    left_out = [item for item in items if not _runs(item, config.stash[SUBJECT])]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=_turn)
+
+
+def _runs(item: pytest.Item, subject: Subject) -> bool:
+    """Return whether a test applies to the subject and is in the scope of the run."""
+    applies = {mark.name for mark in item.iter_markers()} & MARKERS.keys() <= subject.applies
+    key = required.key(dict(item.user_properties)["section"], item.nodeid)
+    return applies and scope.includes(item.config.option.scope, key, item.config.stash[EXPECTED])
 
 
 def _turn(item: pytest.Item) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from pytest_metadata.plugin import metadata_key
 from torchstrata.building import source
 from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import EngineLostError
-from torchstrata.verification import evidence, required
+from torchstrata.verification import evidence, required, reuse, scope
 from torchstrata.verification.evidence import Case, Counts, Evidence
 from torchstrata.verification.subject import Subject
 
@@ -27,20 +27,14 @@ class Recorder:
     def __init__(self, config: pytest.Config, subject: Subject, is_alive: Callable[[], bool]) -> None:
         self.config, self.subject, self.expected, self.is_alive = config, subject, subject.expected, is_alive
         self.started, self.revision = _now(), source.state(ROOT)
-        self.lists = self._lists()
+        self.lists, self.tests_digest = scope.lists(subject, config.option.scope), reuse.tests_digest(self.expected)
         self.cases: dict[str, Case] = {}
         self.problems: tuple[str, ...] = ()
         config.stash[metadata_key] = self._metadata() | config.stash[metadata_key]
 
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """The tiers that the run covers."""
-        first = "free" if self.subject.image else "host"
-        return (first, "gpu") if self.subject.gpu else (first,)
-
     def _metadata(self) -> dict[str, str]:
         """Return what the HTML report shows above the tests."""
-        shown = {"Cell": self.expected.cell.id, "Flavour": self.expected.flavour, "Tiers": " ".join(self.tiers)}
+        shown = {"Cell": self.expected.cell.id, "Flavour": self.expected.flavour, "Tiers": " ".join(self.lists)}
         if self.subject.image:
             shown |= {"Image": self.subject.image.reference, "Digest": self.subject.image.digest}
         shown |= {"Kernel": self.subject.host.kernel, "Engine": self.subject.host.engine or "none", "CPUs": str(self.subject.host.cpus)}
@@ -93,23 +87,20 @@ class Recorder:
         for line in self._not_run():
             terminalreporter.write_line(line)
 
-    def _lists(self) -> dict[str, required.Required]:
-        """Return what is required of this image, by tier."""
-        lists = {tier: required.read(tier) for tier in self.tiers}
-        return {tier: found.restrict(self._sections(found.sections)) for tier, found in lists.items()}
-
     def _not_run(self) -> tuple[str, ...]:
         """Name the tests that need more GPUs than there are."""
         if not self.subject.gpu or self.subject.gpu.count > 1:
             return ()
         everything = required.read("gpu")
-        larger = required.sections((*self.expected.chain, "gpu"), self.subject.applies | {"multigpu"}, everything.sections) - self._sections(
-            everything.sections
-        )
-        return tuple(f"not run: 1 GPU: {name}" for name in required.names(everything.restrict(larger)))
+        here = scope.sections(self.subject, everything.sections)
+        larger = required.sections((*self.expected.chain, "gpu"), self.subject.applies | {"multigpu"}, everything.sections) - here
+        return tuple(f"not run: 1 GPU: {name}" for name in required.names(everything.restrict(lambda key: key[0] in larger)))
 
-    def _sections(self, known) -> frozenset[str]:
-        return required.sections((*self.expected.chain, "gpu"), self.subject.applies, known)
+    @property
+    def _scope(self) -> evidence.Scope:
+        """Which tests ran."""
+        wanted: scope.Scope = self.config.option.scope
+        return "chosen" if self._is_restricted() else wanted
 
     def _is_restricted(self) -> bool:
         """Return whether some tests were left out on purpose."""
@@ -125,7 +116,7 @@ class Recorder:
         )
 
     def _evidence(self, tests: tuple[Case, ...]) -> Evidence:
-        is_complete = self.subject.image is not None and not self._is_restricted()
+        is_complete = self.subject.image is not None and self._scope == "full"
         good = sum(case.outcome == "passed" for case in tests)
         absent = sum(required.missing(wanted, tests) for wanted in self.lists.values())
         return Evidence(
@@ -134,7 +125,7 @@ class Recorder:
             also=self.subject.also,
             cell=self.expected.cell.id,
             flavour=self.expected.flavour,
-            tiers=self.tiers,
+            tiers=tuple(self.lists),
             passed=is_complete and not self.problems and bool(tests),
             complete=is_complete,
             counts=Counts(required=sum(sum(wanted.cases.values()) for wanted in self.lists.values()), passed=good, failed=len(tests) - good, missing=absent),
@@ -147,6 +138,8 @@ class Recorder:
             started=self.started,
             finished=_now(),
             tests=tests,
+            scope=self._scope,
+            tests_digest=self.tests_digest,
         )
 
 

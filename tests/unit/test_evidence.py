@@ -83,6 +83,25 @@ def test_not_passed(tmp_path, problems, why):
         evidence.find(MANIFEST, tmp_path)
 
 
+def test_a_quick_verification_is_not_enough(tmp_path):
+    """What releases ask for is complete: a quick one stands beside it, takes its place nowhere, and is named where it is all there is."""
+    quick = msgspec.structs.replace(GOOD, passed=False, complete=False, scope="quick")
+    evidence.write(quick, evidence.folder(tmp_path, quick.cell, "base", "quick"))
+    assert quick.holds
+    with pytest.raises(errors.EvidenceError, match="only a quick verification has run"):
+        evidence.find(MANIFEST, tmp_path)
+    put(tmp_path, GOOD)
+    assert evidence.find(MANIFEST, tmp_path) == GOOD
+
+
+def test_evidence_of_before_there_were_scopes(tmp_path):
+    """It was full, and nobody noted the tests: it counts for releases, and is not used instead of a run."""
+    path = put(tmp_path, GOOD)
+    path.write_bytes(path.read_bytes().replace(b',\n  "scope": "full",\n  "tests_digest": ""', b""))
+    assert b"scope" not in path.read_bytes()
+    assert evidence.read(path) == GOOD
+
+
 def test_a_machine_is_no_image(tmp_path):
     """The evidence for a machine that is not a container is evidence for no digest."""
     put(tmp_path, msgspec.structs.replace(GOOD, image=None))

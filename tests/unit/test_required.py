@@ -77,7 +77,7 @@ def test_files_come_back(tmp_path):
     required.write(LIST, tmp_path)
     again = required.read("free", tmp_path)
     assert (again, again.digest) == (LIST, LIST.digest)
-    assert again.restrict({"base"}).digest != LIST.digest
+    assert again.restrict(lambda key: key[0] == "base").digest != LIST.digest
 
 
 def test_a_tier_without_a_file_requires_nothing(tmp_path):

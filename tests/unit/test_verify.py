@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import sys
@@ -30,8 +31,16 @@ def verdict(status=0, found=GOOD):
         (verdict(), ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "verified"]),
         (verdict(1, FAILED), ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "2", "1", "2", "61", "failed"]),
         (
-            verdict(0, msgspec.structs.replace(GOOD, passed=False, complete=False)),
+            verdict(0, msgspec.structs.replace(GOOD, passed=False, complete=False, scope="quick")),
+            ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "passed", "(quick)"],
+        ),
+        (
+            verdict(0, msgspec.structs.replace(GOOD, passed=False, complete=False, scope="chosen")),
             ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "incomplete"],
+        ),
+        (
+            dataclasses.replace(verdict(), is_known=True, seconds=0),
+            ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "0", "verified", "2026-11-24", "00:01"],
         ),
         (verdict(3, None), ["pytorch-cuda:2.13-cpu-base", "61", "failed"]),
     ],
@@ -59,6 +68,7 @@ def test_wrong_words_are_pytests_business(monkeypatch):
     cli.verify("2.13-cpu", ["--flavour", "base", "-k", "name", "--flavour=ssh", "-x"], sys.executable)
     assert seen[0].flavour == ("base", "ssh")
     assert seen[0].rest == ("-k", "name", "-x")
+    assert (seen[0].scope, seen[0].again) == ("full", False)
 
 
 def test_image_and_machine_exclude_each_other(capsys):

@@ -21,6 +21,9 @@ FORMAT: Final = 1
 RESULTS: Final = ROOT / "results"
 NAME: Final = "verify.json"
 
+Scope = Literal["full", "quick", "chosen"]
+"""Which tests ran: all, those of a quick verification, or those that somebody has chosen, which prove nothing."""
+
 Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "error"]
 
 
@@ -93,11 +96,14 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     :param also: images of the same layers that were tested with it: the all-in-one, with the flavour that it is made of.
     :param tiers: ``free``, ``gpu`` or ``host``.
     :param required: digest by tier of the list of required tests.
-    :param complete: nothing was left out on purpose.
+    :param complete: nothing was left out on purpose; a quick verification leaves out.
+    :param passed: it is complete, and nothing stands against the image.
     :param problems: one line for each thing that stands against the image.
     :param not_run: one line for each test that the host is too small for, such as those of two GPUs.
     :param revision: of the checkout whose tests ran.
     :param started, finished: RFC 3339 times.
+    :param scope: which tests ran.
+    :param tests_digest: of the tests and of all that decides how they end besides the image, empty where nobody has noted it.
     """
 
     format: int
@@ -118,6 +124,13 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     finished: str
     tests: tuple[Case, ...]
     also: tuple[Image, ...] = ()
+    scope: Scope = "full"
+    tests_digest: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the image has passed all tests of the scope."""
+        return self.image is not None and self.scope != "chosen" and not self.problems and bool(self.tests)
 
     def is_of(self, digest: str) -> bool:
         """Return whether it is about the image with this digest, be it of the manifest or of the config."""
@@ -125,9 +138,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return any(digest in {each.digest, each.manifest, each.config} for each in tested)
 
 
-def folder(results: Path, cell: str, flavour: str) -> Path:
-    """Return where the evidence for an image lies."""
-    return results / cell / flavour
+def folder(results: Path, cell: str, flavour: str, scope: Scope = "full") -> Path:
+    """Return where the evidence for an image lies; that of a quick verification lies apart, since it takes the place of none."""
+    return results / cell / (f"{flavour}-quick" if scope == "quick" else flavour)
 
 
 def write(evidence: Evidence, directory: Path) -> Path:
@@ -172,4 +185,6 @@ def _all(results: Path) -> Iterator[Evidence]:
 
 
 def _why(evidence: Evidence) -> str:
-    return evidence.problems[0] if evidence.problems else "it was not complete"
+    if evidence.problems:
+        return evidence.problems[0]
+    return "only a quick verification has run" if evidence.scope == "quick" else "it was not complete"

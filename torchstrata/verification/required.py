@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,9 +52,9 @@ class Required:
         """Digest of its text."""
         return f"sha256:{hashlib.sha256(render(self).encode()).hexdigest()}"
 
-    def restrict(self, sections: Collection[str]) -> Required:
-        """Return what is required in ``sections``."""
-        return Required(tier=self.tier, cases={key: count for key, count in self.cases.items() if key[0] in sections})
+    def restrict(self, keep: Callable[[Key], bool]) -> Required:
+        """Return what is required of the tests that ``keep`` accepts."""
+        return Required(tier=self.tier, cases={key: count for key, count in self.cases.items() if keep(key)})
 
 
 def key_of(test: Case) -> Key:

@@ -22,9 +22,9 @@ from torchstrata.engines import engine as engines
 from torchstrata.engines.engine import Engine
 from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
 from torchstrata.options import VerifyOptions
-from torchstrata.verification import evidence, leftovers, subject
+from torchstrata.verification import evidence, leftovers, reuse, subject
 from torchstrata.verification.evidence import Evidence
-from torchstrata.verification.subject import Claim
+from torchstrata.verification.subject import Claim, Subject
 
 TESTS: Final = "tests/images"
 WORKERS: Final = ("--numprocesses=4", "--dist=loadscope", "--no-loadscope-reorder")
@@ -41,11 +41,13 @@ class Target:
     :param name: for people.
     :param flavour: ``None`` if the machine says it.
     :param where: options of pytest that lead there.
+    :param subject: ``None`` for a machine, which the tests themselves look at.
     """
 
     name: str
     flavour: str | None
     where: tuple[str, ...]
+    subject: Subject | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +57,14 @@ class Verdict:
     :param status: of pytest.
     :param evidence: ``None`` if it wrote none.
     :param seconds: that it took.
+    :param is_known: it had been verified before, and nothing ran.
     """
 
     target: Target
     status: int
     evidence: Evidence | None
     seconds: float
+    is_known: bool = False
 
     @property
     def why(self) -> str:
@@ -83,8 +87,9 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
     with _engine(options) as engine:
         verdicts = []
         for target in _targets(cell, options, engine):
-            console.print(f"== {target.name}", highlight=False, markup=False)
-            verdicts.append(_verify(cell, target, python, options))
+            known = _known(target, options)
+            console.print(f"== {target.name}{_by_whom(known)}", highlight=False, markup=False, soft_wrap=True)
+            verdicts.append(known or _verify(cell, target, python, options))
             if verdicts[-1].status == EngineLostError.code:
                 raise EngineLostError(
                     f"the engine died while {target.name} was tested", fix="start it and verify again: that removes containers that were left"
@@ -130,12 +135,28 @@ def _targets(cell: Cell, options: VerifyOptions, engine: Engine | None) -> tuple
 def _target(engine: Engine, cell: Cell, name: str, flavour: str | None, options: VerifyOptions) -> Target:
     found = subject.examine(engine, name, Claim(cell=cell.id, flavour=flavour), options.gpu)
     subject.check_start(engine, name)
-    return Target(name=name, flavour=found.flavour, where=("--image", name))
+    return Target(name=name, flavour=found.flavour, where=("--image", name), subject=found)
+
+
+def _known(target: Target, options: VerifyOptions) -> Verdict | None:
+    """Return the verdict on an image that has passed the same tests before, ``None`` if they must run."""
+    if options.again or options.rest or target.subject is None:
+        return None
+    found = reuse.find(target.subject, options.scope, options.results)
+    return Verdict(target=target, status=PASSED, evidence=found, seconds=0, is_known=True) if found else None
+
+
+def _by_whom(known: Verdict | None) -> str:
+    """Return when and where an image was verified."""
+    if known is None or known.evidence is None:
+        return ""
+    host, when = known.evidence.host, known.evidence.finished
+    return f": these tests passed on this image at {when}, Linux {host.kernel}, engine {host.engine}; --again runs them again"
 
 
 def _verify(cell: Cell, target: Target, python: Path, options: VerifyOptions) -> Verdict:
     """Run the tests of one target and read what they wrote."""
-    folder = evidence.folder(options.results, cell.id, _folder_name(target))
+    folder = evidence.folder(options.results, cell.id, _folder_name(target), options.scope)
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
     status = process.follow(python, "-m", "pytest", *_arguments(cell, target, folder, options), cwd=ROOT, on_line=_say)
@@ -148,7 +169,7 @@ def _folder_name(target: Target) -> str:
 
 def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions) -> tuple[str, ...]:
     """Return the arguments of pytest."""
-    claim = ("--cell", cell.id, *(("--flavour", target.flavour) if target.flavour else ()), "--gpu", options.gpu)
+    claim = ("--cell", cell.id, *(("--flavour", target.flavour) if target.flavour else ()), "--gpu", options.gpu, "--scope", options.scope)
     reports = ("--results", str(folder), f"--junitxml={folder}/junit.xml", f"--html={folder}/report.html", "--self-contained-html")
     return (TESTS, *target.where, *claim, *reports, "-q", "--durations=10", *WORKERS, *options.rest)
 
@@ -181,4 +202,5 @@ def _word(verdict: Verdict) -> str:
         return "failed"
     if verdict.evidence.image is None:
         return "passed"  # a machine: there is no image that this would prove anything of
-    return "verified" if verdict.evidence.passed else "incomplete"
+    word = "verified" if verdict.evidence.passed else "passed (quick)" if verdict.evidence.holds else "incomplete"
+    return f"{word} {verdict.evidence.finished[:16].replace('T', ' ')}" if verdict.is_known else word

@@ -1,0 +1,108 @@
+"""Evidence that is there already: when it serves, and what makes the tests run again."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tests.unit.test_evidence import GOOD
+from torchstrata.cells import matrix
+from torchstrata.verification import evidence, reuse, scope
+from torchstrata.verification.evidence import Gpu, Image
+from torchstrata.verification.expectation import Expectation
+from torchstrata.verification.subject import Subject
+
+OTHER = "sha256:" + "e" * 64
+SUBJECT = Subject(cell=GOOD.cell, flavour="base", image=GOOD.image, host=GOOD.host, gpu=None)
+
+
+def image(digest):
+    """Return an image of another digest."""
+    return Image(reference="pytorch-cuda:v2.13", digest=digest, manifest=digest, config=None)
+
+
+def made(results, wanted="full", **changes):
+    """Write evidence that the subject has passed the tests as they are, but for ``changes``; return it."""
+    lists = {tier: each.digest for tier, each in scope.lists(SUBJECT, wanted).items()}
+    noted = {"required": lists, "tests_digest": reuse.tests_digest(SUBJECT.expected), "scope": wanted}
+    found = msgspec.structs.replace(GOOD, **(noted | changes))
+    evidence.write(found, evidence.folder(results, found.cell, found.flavour, wanted))
+    return found
+
+
+@pytest.mark.parametrize(("ran", "wanted"), [("full", "full"), ("full", "quick"), ("quick", "quick")])
+def test_the_same_image_and_tests_need_no_second_run(tmp_path, ran, wanted):
+    """What has passed in the same scope, or in a wider one, is known."""
+    found = made(tmp_path, ran)
+    assert reuse.find(SUBJECT, wanted, tmp_path) == found
+
+
+def test_a_quick_run_is_not_a_full_one(tmp_path):
+    """The tests that it left out have to run."""
+    made(tmp_path, "quick")
+    assert reuse.find(SUBJECT, "full", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tests_digest": OTHER},
+        {"required": {"free": OTHER}},
+        {"image": image(OTHER)},
+        {"also": (image(OTHER),)},
+        {"problems": ("failed: a",)},
+        {"scope": "chosen"},
+        {"tests": ()},
+        {"tests_digest": ""},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_whatever_has_changed_lets_the_tests_run(tmp_path, changes):
+    """Other tests, lists, images, or a run that did not pass: none of it serves."""
+    made(tmp_path, **changes)
+    assert reuse.find(SUBJECT, "full", tmp_path) is None
+
+
+def test_tests_that_need_a_gpu_run_where_there_is_one(tmp_path):
+    """Evidence from a machine without one does not have that tier."""
+    made(tmp_path)
+    assert reuse.find(msgspec.structs.replace(SUBJECT, gpu=Gpu(name="g", driver="1", count=1)), "full", tmp_path) is None
+
+
+def test_a_machine_is_looked_at_each_time(tmp_path):
+    """It has no digest."""
+    made(tmp_path)
+    assert reuse.find(msgspec.structs.replace(SUBJECT, image=None), "full", tmp_path) is None
+
+
+def test_a_damaged_file_lets_the_tests_run(tmp_path):
+    """They write a new one."""
+    made(tmp_path)
+    (evidence.folder(tmp_path, GOOD.cell, GOOD.flavour) / evidence.NAME).write_text("{")
+    assert reuse.find(SUBJECT, "full", tmp_path) is None
+
+
+def digest(cell, flavour):
+    """Return the digest of the tests of an image."""
+    return reuse.tests_digest(Expectation(cell=matrix.select(matrix.load(), cell)[0], flavour=flavour))
+
+
+def test_the_digest_is_of_an_image_s_own_tests(monkeypatch, tmp_path):
+    """It changes with the files of its flavours, with what they share, and with what they import; not with other flavours' tests."""
+    monkeypatch.setattr(reuse, "ROOT", tmp_path)
+    monkeypatch.setattr(reuse, "TESTS", tmp_path / "tests" / "images")
+    for name in ("tests/images/base/test_a.py", "tests/images/ssh/test_b.py", "tests/images/probes/c.py", "torchstrata/d.py", "torchstrata/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "tests/images/base/test_a.py").write_text("from torchstrata import d\n")
+    known = {digest("2.13-cpu", "base")}
+    for name, changes in {"base/test_a.py": True, "probes/c.py": True, "../../torchstrata/d.py": True, "ssh/test_b.py": False}.items():
+        path = tmp_path / "tests" / "images" / name
+        path.write_text(path.read_text() + "# more\n")
+        assert (digest("2.13-cpu", "base") not in known) is changes, name
+        known.add(digest("2.13-cpu", "base"))
+
+
+def test_the_digest_is_of_what_the_image_must_be():
+    """Other cells and flavours have others, though their tests are the same."""
+    assert len({digest("2.8-cu121", "base"), digest("2.8-cu128", "base"), digest("2.8-cu121-debian12", "base"), digest("2.8-cu121", "devel")}) == 4

@@ -1,0 +1,73 @@
+"""Scopes of a verification: what a quick one runs, and that a full one runs everything."""
+
+from __future__ import annotations
+
+import pytest
+
+from torchstrata.cells import matrix
+from torchstrata.verification import required, scope
+from torchstrata.verification.evidence import Host, Image
+from torchstrata.verification.expectation import Expectation
+from torchstrata.verification.subject import Subject
+
+MATRIX = matrix.load()
+DIGEST = "sha256:" + "a" * 64
+TIERS = ("free", "gpu", "host")
+
+
+def subject(cell: str, flavour: str) -> Subject:
+    """Return an image of a cell."""
+    image = Image(reference="i", digest=DIGEST, manifest=DIGEST, config=None)
+    return Subject(cell=matrix.select(MATRIX, cell)[0].id, flavour=flavour, image=image, host=Host(kernel="6.1", engine="26.1", cpus=2), gpu=None)
+
+
+def modules(cell: str, flavour: str, wanted: scope.Scope) -> set[str]:
+    """Return the modules whose tests an image must pass in a scope."""
+    return {module for _, module, _ in scope.lists(subject(cell, flavour), wanted)["free"].cases}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("flavour", MATRIX.flavours)
+@pytest.mark.parametrize("cell", ["2.13-cpu", "2.8-cu121"])
+def test_a_full_scope_leaves_nothing_out(cell, flavour, tier):
+    """What a quick one no longer runs is not lost: every test of the lists runs on every image that it applies to."""
+    expected = Expectation(cell=matrix.select(MATRIX, cell)[0], flavour=flavour)
+    assert [key for key in required.read(tier).cases if not scope.includes("full", key, expected)] == []
+
+
+def test_the_all_in_one_of_a_cell_without_cuda_runs_everything():
+    """It contains all flavours, and what they do does not depend on CUDA: each test of a quick run of all others runs in full there."""
+    everything = scope.lists(subject("2.13-cpu", MATRIX.all_in_one), "full")
+    assert scope.lists(subject("2.13-cpu", MATRIX.all_in_one), "quick") == everything
+    assert sum(everything["free"].cases.values()) > 300
+
+
+def test_of_a_cell_with_cuda_what_only_it_has():
+    """The all-in-one runs each test of CUDA, torchvision and torchaudio, and those of what the image is."""
+    quick = scope.lists(subject("2.8-cu121", MATRIX.all_in_one), "quick")["free"].cases
+    full = scope.lists(subject("2.8-cu121", MATRIX.all_in_one), "full")["free"].cases
+    special = {key for key in full if {"cuda", "vision", "audio"} & set(key[0].split())}
+    identity = {key for key in full if key[1] in {"test_truth", "test_hygiene"}}
+    assert set(quick) == special | identity
+    assert special
+    assert {key: full[key] for key in quick} == quick
+
+
+@pytest.mark.parametrize("cell", ["2.13-cpu", "2.8-cu121"])
+@pytest.mark.parametrize("flavour", [flavour for flavour in MATRIX.flavours if flavour != MATRIX.all_in_one])
+def test_other_flavours_are_what_they_say_and_serve_every_user(cell, flavour):
+    """Their contents are not those of the all-in-one, nor is their start."""
+    assert modules(cell, flavour, "quick") == {"test_truth", "test_hygiene", "test_users"}
+
+
+@pytest.mark.parametrize("tier", ["free", "host"])
+def test_no_test_is_in_no_quick_scope(tier):
+    """Between them the images of a quick run pass each test that needs no GPU: all but the number of images is the same."""
+    cells = [matrix.select(MATRIX, cell)[0] for cell in ("2.13-cpu", "2.8-cu121")]
+    images = [Expectation(cell=cell, flavour=flavour) for cell in cells for flavour in MATRIX.flavours]
+    ran = {key for key in required.read(tier).cases for image in images if _applies(key, image) and scope.includes("quick", key, image)}
+    assert ran == set(required.read(tier).cases)
+
+
+def _applies(key: required.Key, image: Expectation) -> bool:
+    return bool(required.sections(image.chain, image.applies, [key[0]]))

@@ -1,0 +1,87 @@
+"""Evidence that need not be made again: of the same image, by the same tests, which still are the required ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from modulefinder import ModuleFinder
+from pathlib import Path
+from typing import Final
+
+from torchstrata.cells.matrix import ROOT
+from torchstrata.errors import EvidenceError
+from torchstrata.verification import evidence, scope
+from torchstrata.verification.evidence import Evidence
+from torchstrata.verification.expectation import Expectation
+from torchstrata.verification.scope import Scope
+from torchstrata.verification.subject import Subject
+
+TESTS: Final = ROOT / "tests" / "images"
+SHARED: Final = ("*.py", "sizes.json", "probes/*.py", "clients/*", "gpu/*.py")
+"""Files below :data:`TESTS` that the tests of every flavour may use."""
+PACKAGE: Final = "torchstrata"
+
+
+def tests_digest(expected: Expectation) -> str:
+    """Return the digest of all that decides how the tests of an image end, besides the image.
+
+    That is their files and those that they share, the modules of this package that these import, directly or not, and what the
+    image must be.
+    """
+    files = sorted(_tests(expected))
+    contents = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (*files, *_modules(files))}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
+    document = json.dumps({"files": hashes, "expected": _values(expected)}, sort_keys=True)
+    return f"sha256:{hashlib.sha256(document.encode()).hexdigest()}"
+
+
+def _tests(expected: Expectation) -> Iterator[Path]:
+    for pattern in (*SHARED, *(f"{flavour}/*.py" for flavour in expected.chain)):
+        yield from TESTS.glob(pattern)
+
+
+def _modules(files: list[Path]) -> list[Path]:
+    """Return the files of this package's modules that ``files`` import."""
+    finder = ModuleFinder([str(ROOT)], excludes=["tests"])  # whose files are known, and which is no package
+    for path in files:
+        if path.suffix == ".py":
+            finder.run_script(str(path))
+    found = (vars(module)["__file__"] for name, module in finder.modules.items() if name.partition(".")[0] == PACKAGE)
+    return list(map(Path, found))
+
+
+def _values(expected: Expectation) -> list[str]:
+    """Return what the image must be, by matrix, facts and locks."""
+    return list(map(repr, (expected.cell, expected.facts, expected.labels, expected.versions, sorted(expected.os_packages.items()))))
+
+
+def find(subject: Subject, wanted: Scope, results: Path) -> Evidence | None:
+    """Return evidence that makes a verification of the subject in the ``wanted`` scope, or a wider one, needless; ``None`` if there is none."""
+    if subject.image is None:
+        return None  # what a machine is may have changed
+    digest = tests_digest(subject.expected)
+    for known in ("full", wanted):
+        path = evidence.folder(results, subject.cell, subject.flavour, known) / evidence.NAME
+        if (found := _read(path)) and _serves(found, subject, digest):
+            return found
+    return None
+
+
+def _read(path: Path) -> Evidence | None:
+    try:
+        return evidence.read(path)
+    except EvidenceError:
+        return None  # there is none, or it is damaged: then the tests run
+
+
+def _serves(found: Evidence, subject: Subject, digest: str) -> bool:
+    if found.image is None or subject.image is None or found.scope == "chosen" or not found.holds:
+        return False
+    lists = {tier: wanted.digest for tier, wanted in scope.lists(subject, found.scope).items()}
+    is_same_image = (found.image.digest, _digests(found)) == (subject.image.digest, {image.digest for image in subject.also})
+    return is_same_image and found.tests_digest == digest and lists.items() <= found.required.items()
+
+
+def _digests(found: Evidence) -> set[str]:
+    return {image.digest for image in found.also}

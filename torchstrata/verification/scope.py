@@ -1,0 +1,55 @@
+"""Scopes: how many of its tests an image runs, by one rule for what is collected and for what is required."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, Literal
+
+from torchstrata.cells import matrix
+from torchstrata.verification import required
+from torchstrata.verification.expectation import Expectation
+from torchstrata.verification.required import Key, Required
+from torchstrata.verification.subject import Subject
+
+Scope = Literal["quick", "full"]
+
+ALWAYS: Final = frozenset({"test_truth", "test_hygiene"})
+"""Modules of what each image is: they depend on every one of its parts."""
+BELOW: Final = frozenset({"test_users"})
+"""Modules that run on flavours whose other tests the all-in-one of a cell without CUDA runs."""
+ONLY_THERE: Final = frozenset({"cuda", "vision", "audio"})
+"""What a cell without CUDA does not have."""
+
+
+def includes(scope: Scope, key: Key, expected: Expectation) -> bool:
+    """Return whether a test runs on an image in a scope.
+
+    What an image does hardly depends on its torch, so one runs everything in a quick scope: the all-in-one, which contains all
+    flavours, of a cell without CUDA. That of a cell with CUDA runs what only such a cell has.
+    """
+    section, module, _ = key
+    is_all_in_one, has_cuda = expected.flavour == matrix.load().all_in_one, expected.facts.cuda_version is not None
+    if scope == "full" or module in ALWAYS or (is_all_in_one and not has_cuda):
+        return True
+    return not ONLY_THERE.isdisjoint(section.split()[1:]) if is_all_in_one else module in BELOW
+
+
+def tiers(subject: Subject) -> tuple[str, ...]:
+    """Return the tiers that a verification of the subject covers."""
+    first = "free" if subject.image else "host"
+    return (first, "gpu") if subject.gpu else (first,)
+
+
+def sections(subject: Subject, known: Collection[str]) -> frozenset[str]:
+    """Return those of the ``known`` sections of a list that apply to the subject."""
+    return required.sections((*subject.expected.chain, "gpu"), subject.applies, known)
+
+
+def lists(subject: Subject, scope: Scope) -> dict[str, Required]:
+    """Return what is required of the subject in a scope, by tier."""
+    return {tier: _restricted(required.read(tier), subject, scope) for tier in tiers(subject)}
+
+
+def _restricted(found: Required, subject: Subject, scope: Scope) -> Required:
+    expected, apply = subject.expected, sections(subject, found.sections)
+    return found.restrict(lambda key: key[0] in apply and includes(scope, key, expected))
