@@ -176,9 +176,53 @@ def required(session: nox.Session) -> None:
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def tests(session: nox.Session) -> None:
-    """Run everything that a contributor needs, with an engine: lint, unit and system tests, and the images of two cells."""
-    for name in ("engine", "lint", "unit", *(f"build-{cell}" for cell in TESTED), "system", *(f"test-{cell}" for cell in TESTED)):
-        session.notify(name)
+    """Prove a change in ten minutes: lint, unit, the images of two cells and the system in short; -- --again, --record."""
+    _tier(session, "tests", "quick")
+
+
+@nox.session(name="tests-full", default=UNASKED, venv_backend="none")
+@sessions.part
+def tests_full(session: nox.Session) -> None:
+    """Run every test: for nights, and before images change; -- --again, --record."""
+    _tier(session, "tests-full", "full")
+
+
+@nox.session(default=UNASKED, venv_backend="none")
+@sessions.part
+def soak(session: nox.Session) -> None:
+    """Find what takes long to find: planted faults, every disturbed request, stress; -- --record."""
+    session.notify("mutants", [])
+    session.notify("system", ["-k", "test_registry", "--every", "1"])
+    session.notify("stress", [])
+    session.notify("cpu-time", ["soak", *session.posargs])
+
+
+@nox.session(default=UNASKED)
+@sessions.part
+def stress(session: nox.Session) -> None:
+    """Run the tests of endurance, some of which take an hour; -- -k NAME for some of them."""
+    _develop(session)
+    session.run("pytest", "tests/soak", *session.posargs)
+
+
+def _tier(session: nox.Session, name: str, scope: str) -> None:
+    """Let the sessions of a tier follow, and a table of what they cost; a failed one does not keep the others from running."""
+    options = cli.tier_options(name, session.posargs)
+    for each in ("engine", "lint", "unit", *(f"build-{cell}" for cell in TESTED)):
+        session.notify(each, [])
+    session.notify("system", ["--scope", scope])
+    for cell in TESTED:
+        session.notify(f"test-{cell}", ["--scope", scope, *(["--again"] if options.again else [])])
+    session.notify("cpu-time", [name, *(["--record"] if options.record else [])])
+
+
+if not LISTING:
+
+    @nox.session(name="cpu-time", default=False, venv_backend="none")
+    @sessions.part
+    def cpu_time(session: nox.Session) -> None:
+        """Show what the sessions of a tier have cost."""
+        cli.cpu_time(sessions.METER.parts, session.posargs)
 
 
 def _in_memory() -> dict[str, str]:

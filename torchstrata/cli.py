@@ -7,6 +7,7 @@ import dataclasses
 import faulthandler
 import itertools
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal, cast, get_args
 
-from torchstrata import errors
+from torchstrata import cputime, errors
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import Cell
+from torchstrata.cputime import Part
 from torchstrata.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions, Step, VerifyOptions
 
 CHATTY: Final = ("urllib3", "py_serializable", "docker", "httpcore2", "httpx2", "unearth", "filelock", "asyncio")
 """Libraries that nox, which shows every log message, would let speak."""
+
+COSTS: Final = matrix.ROOT / "bench" / "results" / "tests.json"
+"""What the tiers of tests cost when it was last recorded."""
 
 SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push)-(?P<cell>\d.*)")
 """A word of nox's command line that names a session of a cell."""
@@ -133,6 +138,22 @@ def verify(cell: str, words: Sequence[str], python: Path) -> None:
     fields = vars(options) | {"flavour": tuple(options.flavour), "results": options.results.absolute(), "rest": tuple(rest)}
     with guarded():
         _verbs().verify(cell, python, VerifyOptions(**fields))
+
+
+def tier_options(name: str, words: Sequence[str]) -> argparse.Namespace:
+    """Return what is asked of a tier of tests: ``again`` and ``record``; ``words`` are the options that ``nox -s NAME -- --help`` lists."""
+    parser = argparse.ArgumentParser(prog=f"nox -s {name} --", description="Run a tier of tests: see CONTRIBUTING.md.")
+    parser.add_argument("--again", action="store_true", help="test images though they have passed the same tests before")
+    parser.add_argument("--record", action="store_true", help=f"keep the CPU times in {COSTS.relative_to(matrix.ROOT)}")
+    return parser.parse_args(words)
+
+
+def cpu_time(parts: Sequence[Part], words: Sequence[str]) -> None:
+    """Print what the sessions of a tier have cost, and record it if asked; ``words`` are its name and perhaps ``--record``."""
+    sys.stdout.write("\n".join(cputime.lines(parts)) + "\n")
+    sys.stdout.write(f"core-seconds: CPU time of the whole machine, {os.cpu_count()} cores, containers and others' work included\n")
+    if "--record" in words:
+        cputime.record(COSTS, words[0], parts)
 
 
 def plan(globs: Sequence[str], *, as_json: bool) -> None:

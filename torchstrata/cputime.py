@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import os
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,6 +71,15 @@ def lines(parts: Sequence[Part]) -> list[str]:
     rows.append(("together", _shown(total(parts)), f"{sum(part.seconds for part in parts):.0f}"))
     width = max(len(name) for name, _, _ in rows)
     return [f"{name:{width}}  {cores:>12}  {seconds:>7}" for name, cores, seconds in rows]
+
+
+def record(path: Path, tier: str, parts: Sequence[Part]) -> None:
+    """Write what a tier has cost into the file of all tiers, in the place of what it cost before."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    about = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"}
+    rows = {part.name: {"core_seconds": part.core_seconds, "seconds": part.seconds, "failed": part.failed} for part in parts}
+    known[tier] = about | {"core_seconds": total(parts), "seconds": round(sum(part.seconds for part in parts), 1), "parts": rows}
+    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
 
 def _shown(core_seconds: float | None) -> str:

@@ -21,17 +21,23 @@ FIRST = ("test_disturbed", "test_fresh_node", "test_build", "test_verification",
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that makes tests of harm thorough."""
+    """Add the options that say how much of the system is tested, and how thoroughly."""
+    parser.addoption("--scope", choices=("quick", "full"), default="full", help="quick: only tests with the marker quick (default: full)")
     parser.addoption("--every", type=int, default=8, metavar="N", help="disturb every Nth request of a push (default: 8; 1 at night)")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files in the order that ends soonest, where several processes share them."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not in the scope, and put the files in the order that ends soonest, where several processes share them."""
+    left_out = [item for item in items if config.option.scope == "quick" and item.get_closest_marker("quick") is None]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
 
 
-def pytest_configure() -> None:
-    """Take Ctrl-C though a shell's background job, such as CI may be, ignores it and hands that down to what it starts."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker of short tests. Take Ctrl-C though a shell's background job, such as CI may be, ignores it and hands that down to what it starts."""
+    config.addinivalue_line("markers", "quick: the short part of the system's tests: build, registry, release, engine")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

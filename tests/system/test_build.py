@@ -54,6 +54,7 @@ def wheels(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.quick
 def test_python_starts_from_bytecode(cuda_base: Built) -> None:
     """Importing torch compiles nothing: the bytecode in the image belongs to its sources and its interpreter."""
     log = cuda_base.run("python", "-v", "-c", "import torch", stdout=False, stderr=True)
@@ -69,6 +70,7 @@ def test_jupyter_imports_what_it_promises(client: docker.DockerClient, builds: M
     image.run("python", "-c", IMPORTED, "jupyterlab", "matplotlib.pyplot", "pandas", "sklearn", "cv2", "tensorboard", "ipywidgets")
 
 
+@pytest.mark.quick
 def test_history_names_every_wheel(built: Built) -> None:
     """``docker history`` shows which layer each wheel is in; layers leave room for derived images."""
     history = built.client.api.history(built.tag)
@@ -77,6 +79,7 @@ def test_history_names_every_wheel(built: Built) -> None:
     assert len(built.attributes["RootFS"]["Layers"]) <= compose.LAYER_LIMIT
 
 
+@pytest.mark.quick
 def test_cuda_strata_are_the_lowest_layers(cuda_base: Built) -> None:
     """CUDA lies below everything of a Python or an OS, in the image as in the plan."""
     kinds = [item.source.kind if isinstance(item.source, Stratum) else "other" for item in cuda_base.plan.items]
@@ -113,6 +116,7 @@ def test_derived_image_builds_and_runs(cuda_base: Built, wheels: Path) -> None:
 # What is made again
 
 
+@pytest.mark.quick
 def test_build_says_what_serves_the_asked_cuda(builds: Mapping[str, Ended]) -> None:
     """Who builds 2.8-cu121 reads, in one line, that upstream has no such build and which wheels serve it."""
     facts = cell_of(CUDA).facts
@@ -121,6 +125,7 @@ def test_build_says_what_serves_the_asked_cuda(builds: Mapping[str, Ended]) -> N
     assert str(facts.driver_floor) in line
 
 
+@pytest.mark.quick
 def test_second_build_makes_nothing(builds: Mapping[str, Ended], checkout: Checkout) -> None:
     """Everything comes from the store, and the engine has it: the closing table shows nothing made, and no step is done."""
     assert all(entry["reuse"] for entry in checkout.plan(CPU))
@@ -143,6 +148,7 @@ def test_removed_images_are_loaded_again_without_converting(builds: Mapping[str,
     assert {tag: client.images.get(tag).id for tag in tags} == before
 
 
+@pytest.mark.quick
 def test_a_directory_of_images_needs_no_engine(builds: Mapping[str, Ended], checkout: Checkout, tmp_path: Path) -> None:
     """With every part in the store, ``--to`` writes the images where no engine answers."""
     alone = dataclasses.replace(checkout, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
@@ -217,15 +223,17 @@ def test_bad_input_is_one_line_with_a_code(checkout: Checkout, tmp_path: Path, n
     assert not store.exists()
 
 
-def test_unknown_session_is_noxs_own_error(checkout: Checkout) -> None:
-    """What has no session is refused by nox, which names it."""
+def test_a_cell_that_does_not_exist_is_answered_with_the_nearest(checkout: Checkout) -> None:
+    """It has no session; the answer names those that are like it, and how to add a row."""
     ended = checkout.build("9.9-cu999")
-    assert ended.status != 0
-    assert "build-9.9-cu999" in ended.output
-    assert "Traceback" not in ended.output
+    assert ended.status == errors.MatrixError.code
+    assert "no cell matches 9.9-cu999" in ended.output
+    assert "nearest: build-" in ended.output
+    assert "docs/adding.md" in ended.output
 
 
 @pytest.mark.parametrize("address", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:1"])
+@pytest.mark.quick
 def test_missing_engine_is_told(checkout: Checkout, address: str) -> None:
     """Without an engine the build ends before it makes anything, and says where it looked and what sets one up."""
     ended = dataclasses.replace(checkout, env={"DOCKER_HOST": address}).build(CPU)

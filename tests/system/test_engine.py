@@ -166,6 +166,7 @@ def saved(target: engine.Engine, tag: str) -> set[str]:
         return set(tar.getnames())
 
 
+@pytest.mark.quick
 def test_images_are_loaded_in_one_go_and_run(target: engine.Engine, blobs: Blobs) -> None:
     """All flavours go up in one archive, get their names and IDs, and run; what several share is sent once."""
     shared, upper = blobs.program(), blobs.layer("upper")
@@ -177,6 +178,7 @@ def test_images_are_loaded_in_one_go_and_run(target: engine.Engine, blobs: Blobs
     assert run(target, "devel").startswith("ldconfig")
 
 
+@pytest.mark.quick
 def test_second_load_sends_nothing(target: engine.Engine, blobs: Blobs) -> None:
     """What is there is neither sent nor named again."""
     images = [image("again", blobs.layer("a"))]
@@ -196,6 +198,7 @@ def test_lost_name_is_given_again_without_sending(target: engine.Engine, blobs: 
     assert is_current(target, [one, two])
 
 
+@pytest.mark.quick
 def test_only_layers_above_a_known_chain_are_sent(target: engine.Engine, blobs: Blobs) -> None:
     """A new upper layer costs its own size, whatever lies below it."""
     below, old, new = blobs.layer("below", 5 * MB), blobs.layer("old"), blobs.layer("new")
@@ -281,6 +284,7 @@ def test_load_given_up_names_nothing_and_the_next_one_goes_on(target: engine.Eng
     assert [found["RepoTags"] for found in target.client.api.images()] == [["ts-test:on"]]
 
 
+@pytest.mark.quick
 def test_spoilt_blob_never_gets_a_name(target: engine.Engine, blobs: Blobs) -> None:
     """A blob with wrong bytes is refused, and the name keeps pointing to the good image."""
     good = image("kept", blobs.layer("good"))

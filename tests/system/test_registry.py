@@ -121,6 +121,7 @@ def image(registry, repository, tag, data=DATA):
 # What the client does
 
 
+@pytest.mark.quick
 def test_content_goes_there_and_back(served, small_pieces):
     """Blobs in pieces, an empty one, a manifest and its tag; each digest is what went there."""
     registry = Registry(served.host)
@@ -133,6 +134,7 @@ def test_content_goes_there_and_back(served, small_pieces):
     assert registry.tags("team/x") == ("v1",)
 
 
+@pytest.mark.quick
 def test_nothing_is_sent_twice(served):
     """What a repository has is left; what another one has is mounted; one that does not exist is no obstacle."""
     registry = Registry(served.host)
@@ -141,6 +143,7 @@ def test_nothing_is_sent_twice(served):
     assert ways == ["sent", "present", "mounted"]
 
 
+@pytest.mark.quick
 def test_what_is_not_there(served):
     """Absence is an answer where it is asked for, and an error that says so where it is not."""
     registry = Registry(served.host)
@@ -205,6 +208,7 @@ def test_a_file_that_rots_on_our_disk_is_not_pushed(plain, tmp_path):
 # Who may
 
 
+@pytest.mark.quick
 def test_an_unknown_authority_is_refused(secured):
     """The error names the file where its certificate belongs."""
     with pytest.raises(RegistryError, match="authority is not known here") as caught:
@@ -363,6 +367,7 @@ def blobs(proxy, work, upstream, clean):
     return found
 
 
+@pytest.mark.quick
 def test_a_push_is_what_was_built(proxy, work, blobs, upstream, clean):
     """Without harm everything is there, each blob was sent once, and a second push sends nothing."""
     assert incomplete(upstream, clean) == []
@@ -430,6 +435,7 @@ def test_the_client_is_killed_at_every_request_in_turn(proxy, work, blobs, upstr
         assert incomplete(upstream, path) == [], number
 
 
+@pytest.mark.quick
 def test_a_registry_that_stays_broken_is_an_error(proxy, work):
     """After some tries the push gives up, in two lines."""
     proxy.harm = lambda *_: "500"

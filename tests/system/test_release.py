@@ -200,6 +200,7 @@ def colleague(desk, tmp_path):
 # Moving
 
 
+@pytest.mark.quick
 def test_a_publication_moves_the_nightly_tags_of_all_images(desk):
     """And no other tag; the ledger has one entry, which says why."""
     images = desk.publish("one")
@@ -208,6 +209,7 @@ def test_a_publication_moves_the_nightly_tags_of_all_images(desk):
     assert (entry.action, entry.channel, entry.cell, entry.images, entry.why) == ("publish", "nightly", "2.8-cu121-debian13", images, "mark one")
 
 
+@pytest.mark.quick
 def test_a_dry_run_moves_nothing(desk):
     """Neither a tag nor the ledger; it names every tag that would move, with old and new digest."""
     images = desk.publish("one")
@@ -219,6 +221,7 @@ def test_a_dry_run_moves_nothing(desk):
     assert (desk.moving(), desk.ledger().content) == before
 
 
+@pytest.mark.quick
 def test_a_promotion_is_by_digest(desk):
     """Stable tags get the very manifests that nightly has; nothing is built or pushed."""
     images = desk.publish("one")
@@ -250,6 +253,7 @@ def test_what_did_not_soak_in_the_channel_before_is_refused(desk):
     assert desk.ledger().state.images("nightly", "2.8-cu121-debian13") == images
 
 
+@pytest.mark.quick
 def test_an_unverified_image_is_refused(desk):
     """One of three is enough to let none move; it is named."""
     images = desk.publish("one")
@@ -299,6 +303,7 @@ def test_cells_without_images_are_left_out_unless_none_is_left(desk):
 # Back
 
 
+@pytest.mark.quick
 def test_a_rollback_brings_back_what_was_there_before(desk):
     """All tags of all images, by digest; the reason is in the ledger."""
     first = desk.publish("one")
@@ -499,6 +504,7 @@ def night(desk, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.quick
 def test_a_night_makes_what_is_not_in_the_channel(desk, night, capsys):
     """The second night finds nothing to do, makes nothing, and says so in the ledger; no tag moves."""
     assert night("one") == ["one"]

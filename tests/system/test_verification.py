@@ -150,6 +150,7 @@ def test_interrupt(verifier, client):
     assert verifier.evidence == []
 
 
+@pytest.mark.quick
 def test_chosen_tests_are_no_evidence(verifier, cpu_base):
     """A run of chosen tests succeeds, and says of itself that it proves nothing; a release that asks is refused."""
     ended = verifier.run("--flavour", "base", *QUICK)
@@ -170,6 +171,7 @@ def test_reports(verifier, cpu_base):
     assert cpu_base.attributes["Id"] in (folder / "report.html").read_text()
 
 
+@pytest.mark.quick
 def test_skip_is_a_failure(verifier, tmp_path):
     """A test that is skipped fails the run and is named."""
     (tmp_path / "skipper.py").write_text(SKIPPER)

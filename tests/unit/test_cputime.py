@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from torchstrata import cputime
@@ -42,6 +43,16 @@ def test_parts_as_a_table():
         ["unit", "60", "41"],
         ["together", "80", "56"],
     ]
+
+
+def test_costs_are_kept_by_tier(tmp_path):
+    """A tier's figures replace those that it had, and leave the others alone."""
+    path = tmp_path / "tests.json"
+    for tier, cost in (("tests", 900.0), ("soak", 9000.0), ("tests", 800.0)):
+        cputime.record(path, tier, [Part(name="lint", core_seconds=cost, seconds=15.0, failed=False)])
+    kept = json.loads(path.read_text())
+    assert {tier: each["core_seconds"] for tier, each in kept.items()} == {"tests": 800.0, "soak": 9000.0}
+    assert kept["tests"]["parts"] == {"lint": {"core_seconds": 800.0, "seconds": 15.0, "failed": False}}
 
 
 def test_a_sum_of_what_nobody_knows():
