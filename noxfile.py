@@ -45,8 +45,6 @@ nox.options.error_on_external_run = True
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # sessions start Python hundreds of times, and without bytecode each start takes twice as long
 
-DEV = ("-e", ".[dev]")
-
 MEMORY, ROOM = Path("/dev/shm"), 1 << 30  # noqa: S108  # pytest makes a directory of its own there
 """Where Linux has a file system in memory, and how many bytes must be free there for unit tests to use it."""
 
@@ -61,8 +59,8 @@ LISTING = not {"-l", "--list", "--list-sessions"}.isdisjoint(sys.argv)
 
 
 def _develop(session: nox.Session) -> None:
-    """Bring what the tests and checks need up to date in the session's environment."""
-    session.install(*DEV)
+    """Give the session the environment that all checks share, with what they need."""
+    sessions.share_environment(session, "-e", ".[dev]")
 
 
 def _register(cell: matrix.Cell, name: str, *, tags: bool) -> None:
@@ -78,7 +76,7 @@ def _register(cell: matrix.Cell, name: str, *, tags: bool) -> None:
     build.__doc__, test.__doc__ = f"Build the images of {cell.id}.", f"Verify the images of {cell.id}."
     which = [f"torch-{cell.torch}", cell.cuda, cell.os.id]
     nox.session(sessions.part(build), name=f"build-{name}", tags=["build", *which] if tags else [], venv_backend="none", default=UNASKED)
-    nox.session(sessions.part(test), name=f"test-{name}", tags=["test", *which] if tags else [], default=UNASKED)
+    nox.session(sessions.part(test), name=f"test-{name}", tags=["test", *which] if tags else [], venv_backend="none", default=UNASKED)
 
 
 sessions.hush_pip()
@@ -102,7 +100,7 @@ def lock(session: nox.Session) -> None:
     cli.lock(session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 @sessions.part
 def lint(session: nox.Session) -> None:
     """Check style, types, Dockerfiles, shell scripts, workflows and locks."""
@@ -133,7 +131,7 @@ def lint(session: nox.Session) -> None:
     session.run("inv", "lock", "--check")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 @sessions.part
 def unit(session: nox.Session) -> None:
     """Run the tests that need neither an engine nor a network."""
@@ -141,7 +139,7 @@ def unit(session: nox.Session) -> None:
     session.run("pytest", "tests/unit", "--numprocesses=3", "--dist=worksteal", *session.posargs, env=_in_memory())
 
 
-@nox.session(default=UNASKED)
+@nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def system(session: nox.Session) -> None:
     """Build 2.13-cpu and the base of 2.8-cu121 for real, run them, and break things on the way."""
@@ -149,7 +147,7 @@ def system(session: nox.Session) -> None:
     session.run("pytest", "tests/system", "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder", *session.posargs)
 
 
-@nox.session(default=UNASKED)
+@nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def mutants(session: nox.Session) -> None:
     """Plant faults in images and see that the tests find them; -- WORD for some of them."""
@@ -157,7 +155,7 @@ def mutants(session: nox.Session) -> None:
     session.run("python", "-m", "tests.mutants", *session.posargs)
 
 
-@nox.session(default=UNASKED)
+@nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def rehearse(session: nox.Session) -> None:
     """Run the workflows of the night and of releases on this machine, against a registry of their own: -- --cells 2.13-cpu."""
@@ -165,7 +163,7 @@ def rehearse(session: nox.Session) -> None:
     session.run("python", "-m", "tests.rehearsal", *session.posargs)
 
 
-@nox.session(default=UNASKED)
+@nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def required(session: nox.Session) -> None:
     """Write the lists of the image tests that must run, for review, after adding or removing some."""
@@ -197,7 +195,7 @@ def soak(session: nox.Session) -> None:
     session.notify("cpu-time", ["soak", *session.posargs])
 
 
-@nox.session(default=UNASKED)
+@nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def stress(session: nox.Session) -> None:
     """Run the tests of endurance, some of which take an hour; -- -k NAME for some of them."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import nox
+from nox.virtualenv import ProcessEnv, get_virtualenv
 
 from torchstrata.cputime import Meter
 from torchstrata.errors import INTERRUPTED
@@ -18,6 +19,11 @@ Work = Callable[[nox.Session], None]
 SCRIPT_MODE: Final = "_nox_script_mode"
 """Name of the environment that plain nox makes for what ``noxfile.py`` imports."""
 QUIET: Final = "[global]\nquiet = 1\n"
+
+SHARED: Final = "develop"
+"""Name of the environment that sessions share."""
+_shared: Final[dict[str, ProcessEnv]] = {}
+"""Environments that this call has brought up to date, by directory."""
 
 METER: Final = Meter()
 """What the sessions of this call have cost."""
@@ -50,6 +56,21 @@ def _fail(session: nox.Session, ended: SystemExit) -> None:
     if len(session._runner.manifest) == 1:  # noqa: SLF001  # nothing public tells how many sessions a call has
         raise ended
     session.error(f"exit code {ended.code}")
+
+
+def share_environment(session: nox.Session, *packages: str) -> None:
+    """Let a session without an environment use the one that all such sessions share, with ``packages`` as they are now.
+
+    Nox would make one for each: five times the work, and each begins without bytecode.
+    """
+    runner = session._runner  # noqa: SLF001  # nox names environments by their sessions, and offers no other way
+    envdir = str(Path(runner.global_config.envdir, SHARED))
+    if envdir not in _shared:
+        runner.venv = get_virtualenv("uv", "virtualenv", download_python="auto", envdir=envdir, reuse_existing=True)
+        runner.venv.create()
+        session.install(*packages)
+        _shared[envdir] = runner.venv
+    runner.venv = _shared[envdir]
 
 
 def hush_pip(prefix: Path = Path(sys.prefix)) -> None:

@@ -37,6 +37,13 @@ def _wrong():
 for name, work in dict(stale=_stale, interrupted=_interrupted, wrong=_wrong, left=sys.exit, good=lambda: print("good ran")).items():
     _make(name, work)
 
+def _share(session):
+    sessions.share_environment(session, "-r", "nothing.txt")
+    session.run("python", "-c", "import sys; print('runs in', sys.prefix)")
+
+for name in ("first", "second"):
+    nox.session(sessions.part(_share), name=name, venv_backend="none")
+
 @nox.session(venv_backend="none")
 @sessions.part
 def every(session):
@@ -57,6 +64,7 @@ def run_nox(*words: str, cwd: Path, **more: str) -> tuple[int, str]:
 def project(tmp_path):
     """Give a directory whose sessions end in every way."""
     (tmp_path / "noxfile.py").write_text(NOXFILE)
+    (tmp_path / "nothing.txt").touch()
     return tmp_path
 
 
@@ -87,6 +95,15 @@ def test_ctrl_c_ends_the_call(project):
     """Who interrupts one session wants none of the others."""
     status, said = run_nox("-s", "interrupted", "good", cwd=project)
     assert (status, "good ran" in said) == (128 + signal.SIGINT, False)
+
+
+def test_sessions_share_an_environment(project):
+    """It is brought up to date once in a call, and what they run comes from it."""
+    status, said = run_nox("-s", "first", "second", cwd=project)
+    assert status == 0, said
+    assert said.count("install") == 1
+    places = [line for line in said.splitlines() if line.startswith("runs in ")]
+    assert places == [f"runs in {project}/.nox/{sessions.SHARED}"] * 2
 
 
 @pytest.mark.parametrize("words", [("-s", "build-2.9-cu999"), ("--session=test-2.9-cu999",), ("-e", "lint", "build-2.9-cu999", "--", "--locked")])
