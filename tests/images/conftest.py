@@ -139,10 +139,10 @@ def _claim(config: pytest.Config) -> Claim:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out the flavours that the image does not contain."""
-    if SUBJECT not in config.stash:
+    if SUBJECT not in config.stash or collection_path.parent != HERE or not collection_path.is_dir():
         return None
     others = set(matrix.load().flavours) - set(config.stash[EXPECTED].chain)
-    return True if collection_path.parent == HERE and collection_path.name in others else None
+    return True if collection_path.name in others else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -151,18 +151,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _mark(item)
     if SUBJECT not in config.stash:
         return
-    left_out = [item for item in items if not _runs(item, config.stash[SUBJECT])]
+    applies = config.stash[SUBJECT].applies
+    left_out = [item for item in items if not _runs(item, applies)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=_turn)
 
 
-def _runs(item: pytest.Item, subject: Subject) -> bool:
-    """Return whether a test applies to the subject and is in the scope of the run."""
-    applies = {mark.name for mark in item.iter_markers()} & MARKERS.keys() <= subject.applies
+def _runs(item: pytest.Item, applies: frozenset[str]) -> bool:
+    """Return whether a test applies to the subject, which is all that ``applies`` names, and is in the scope of the run."""
+    needs = {mark.name for mark in item.iter_markers()} & MARKERS.keys()
     key = required.key(dict(item.user_properties)["section"], item.nodeid)
-    return applies and scope.includes(item.config.option.scope, key, item.config.stash[EXPECTED])
+    return needs <= applies and scope.includes(item.config.option.scope, key, item.config.stash[EXPECTED])
 
 
 def _turn(item: pytest.Item) -> tuple[int, str]:

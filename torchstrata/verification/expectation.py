@@ -33,6 +33,11 @@ class Expectation:
         """
         return matrix.load(self.root / matrix.MATRIX.name).chain(self.flavour)
 
+    @functools.cached_property
+    def is_all_in_one(self) -> bool:
+        """Whether the flavour is the one that the all-in-one image is made of."""
+        return self.flavour == matrix.load(self.root / matrix.MATRIX.name).all_in_one
+
     @property
     def facts(self) -> compat.CellFacts:
         """What is known of the cell."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, Literal
 
-from torchstrata.cells import matrix
 from torchstrata.verification import required
 from torchstrata.verification.expectation import Expectation
 from torchstrata.verification.required import Key, Required
@@ -28,10 +27,10 @@ def includes(scope: Scope, key: Key, expected: Expectation) -> bool:
     flavours, of a cell without CUDA. That of a cell with CUDA runs what only such a cell has.
     """
     section, module, _ = key
-    is_all_in_one, has_cuda = expected.flavour == matrix.load().all_in_one, expected.facts.cuda_version is not None
-    if scope == "full" or module in ALWAYS or (is_all_in_one and not has_cuda):
+    has_cuda = expected.facts.cuda_version is not None
+    if scope == "full" or module in ALWAYS or (expected.is_all_in_one and not has_cuda):
         return True
-    return not ONLY_THERE.isdisjoint(section.split()[1:]) if is_all_in_one else module in BELOW
+    return not ONLY_THERE.isdisjoint(section.split()[1:]) if expected.is_all_in_one else module in BELOW
 
 
 def tiers(subject: Subject) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import sys
 import time
@@ -22,13 +23,14 @@ from torchstrata.engines import engine as engines
 from torchstrata.engines.engine import Engine
 from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
 from torchstrata.options import VerifyOptions
-from torchstrata.verification import evidence, leftovers, reuse, subject
+from torchstrata.verification import evidence, leftovers, reuse, scope, subject
 from torchstrata.verification.evidence import Evidence
 from torchstrata.verification.subject import Claim, Subject
 
 TESTS: Final = "tests/images"
-WORKERS: Final = ("--numprocesses=4", "--dist=loadscope", "--no-loadscope-reorder")
-"""Four modules at a time: most tests wait for a container."""
+WORKERS: Final = ("--dist=loadscope", "--no-loadscope-reorder")
+MANY: Final = 100
+"""Tests from which on four modules run at a time, since most wait for a container; for fewer, two: a process begins with 2 s of CPU."""
 
 PASSED: Final = 0
 FAILED: Final = 1
@@ -171,7 +173,15 @@ def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions)
     """Return the arguments of pytest."""
     claim = ("--cell", cell.id, *(("--flavour", target.flavour) if target.flavour else ()), "--gpu", options.gpu, "--scope", options.scope)
     reports = ("--results", str(folder), f"--junitxml={folder}/junit.xml", f"--html={folder}/report.html", "--self-contained-html")
-    return (TESTS, *target.where, *claim, *reports, "-q", "--durations=10", *WORKERS, *options.rest)
+    processes = f"--numprocesses={4 if _count(target, options) > MANY else 2}"
+    return (TESTS, *target.where, *claim, *reports, "-q", "--durations=10", processes, *WORKERS, *options.rest)
+
+
+def _count(target: Target, options: VerifyOptions) -> float:
+    """Return how many tests a target must pass; of a machine it is not known before they begin."""
+    if target.subject is None:
+        return math.inf
+    return sum(sum(wanted.cases.values()) for wanted in scope.lists(target.subject, options.scope).values())
 
 
 def _say(line: str) -> None:
