@@ -21,22 +21,34 @@ def image(digest):
     return Image(reference="pytorch-cuda:v2.13", digest=digest, manifest=digest, config=None)
 
 
+TESTS = "sha256:" + "f" * 64
+"""Digest of the tests where it does not matter how it is made."""
+
+
+@pytest.fixture
+def known_tests(monkeypatch):
+    """Let the tests of every image have a digest that is known; to make one takes half a second."""
+    monkeypatch.setattr(reuse, "tests_digest", lambda _: TESTS)
+
+
 def made(results, wanted="full", **changes):
     """Write evidence that the subject has passed the tests as they are, but for ``changes``; return it."""
     lists = {tier: each.digest for tier, each in scope.lists(SUBJECT, wanted).items()}
-    noted = {"required": lists, "tests_digest": reuse.tests_digest(SUBJECT.expected), "scope": wanted}
+    noted = {"required": lists, "tests_digest": TESTS, "scope": wanted}
     found = msgspec.structs.replace(GOOD, **(noted | changes))
     evidence.write(found, evidence.folder(results, found.cell, found.flavour, wanted))
     return found
 
 
 @pytest.mark.parametrize(("ran", "wanted"), [("full", "full"), ("full", "quick"), ("quick", "quick")])
+@pytest.mark.usefixtures("known_tests")
 def test_the_same_image_and_tests_need_no_second_run(tmp_path, ran, wanted):
     """What has passed in the same scope, or in a wider one, is known."""
     found = made(tmp_path, ran)
     assert reuse.find(SUBJECT, wanted, tmp_path) == found
 
 
+@pytest.mark.usefixtures("known_tests")
 def test_a_quick_run_is_not_a_full_one(tmp_path):
     """The tests that it left out have to run."""
     made(tmp_path, "quick")
@@ -57,24 +69,28 @@ def test_a_quick_run_is_not_a_full_one(tmp_path):
     ],
     ids=lambda changes: next(iter(changes)),
 )
+@pytest.mark.usefixtures("known_tests")
 def test_whatever_has_changed_lets_the_tests_run(tmp_path, changes):
     """Other tests, lists, images, or a run that did not pass: none of it serves."""
     made(tmp_path, **changes)
     assert reuse.find(SUBJECT, "full", tmp_path) is None
 
 
+@pytest.mark.usefixtures("known_tests")
 def test_tests_that_need_a_gpu_run_where_there_is_one(tmp_path):
     """Evidence from a machine without one does not have that tier."""
     made(tmp_path)
     assert reuse.find(msgspec.structs.replace(SUBJECT, gpu=Gpu(name="g", driver="1", count=1)), "full", tmp_path) is None
 
 
+@pytest.mark.usefixtures("known_tests")
 def test_a_machine_is_looked_at_each_time(tmp_path):
     """It has no digest."""
     made(tmp_path)
     assert reuse.find(msgspec.structs.replace(SUBJECT, image=None), "full", tmp_path) is None
 
 
+@pytest.mark.usefixtures("known_tests")
 def test_a_damaged_file_lets_the_tests_run(tmp_path):
     """They write a new one."""
     made(tmp_path)

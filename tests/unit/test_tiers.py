@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
+from tests.system import conftest
 from torchstrata.cells import matrix
 
 ROOT = matrix.ROOT
@@ -76,17 +76,41 @@ def test_the_soak_disturbs_every_request_and_plants_every_fault(noxfile):
     assert "stress" in found
 
 
-def collected(*words: str) -> tuple[set[str], str]:
-    """Return the tests of the system that pytest would run, and its last line."""
-    command = [sys.executable, "-m", "pytest", "tests/system", "--collect-only", "-q", "-p", "no:cacheprovider", *words]
-    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    return {line for line in lines if "::" in line}, lines[-1]
+class Item:
+    """Stands where pytest would have a test of the system.
+
+    :param path: of its file.
+    """
+
+    def __init__(self, path: Path, marker: str | None) -> None:
+        self.path, self.marker = path, marker
+
+    def get_closest_marker(self, name: str) -> str | None:
+        """Return the marker if it has that name."""
+        return self.marker if self.marker == name else None
 
 
-def test_the_short_part_of_the_system_is_a_part_of_the_whole():
-    """It has build, registry, release and engine; the whole leaves nothing out."""
-    short, _ = collected("--scope", "quick")
-    whole, said = collected()
-    assert short < whole
-    assert {re.sub(r".*/test_(\w+)\.py::.*", r"\1", name) for name in short} >= {"build", "registry", "release", "engine"}
-    assert "deselected" not in said
+def left(scope: str) -> tuple[list[str | None], list[str | None]]:
+    """Return the markers of the tests that run in a scope, and of those that do not, of one test with and one without a marker."""
+    items, dropped = [Item(ROOT / "test_build.py", marker) for marker in ("quick", None)], []
+
+    def note(items: list[Item]) -> None:
+        dropped.extend(items)
+
+    hook = types.SimpleNamespace(pytest_deselected=note)
+    conftest.pytest_collection_modifyitems(types.SimpleNamespace(option=types.SimpleNamespace(scope=scope), hook=hook), items)
+    return [item.marker for item in items], [item.marker for item in dropped]
+
+
+def test_the_whole_of_the_system_s_tests_leaves_nothing_out():
+    """The short part has what is marked, the whole everything."""
+    assert left("full") == (["quick", None], [])
+    assert left("quick") == (["quick"], [None])
+
+
+def test_the_short_part_of_the_system_has_build_registry_release_and_engine():
+    """Some tests of each, and not all."""
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "system").glob("test_*.py")}
+    marked = {name for name, text in texts.items() if "@pytest.mark.quick" in text}
+    assert marked >= {"test_build", "test_registry", "test_release", "test_engine"}
+    assert all(texts[name].count("@pytest.mark.quick") < texts[name].count("\ndef test_") for name in marked)
