@@ -88,8 +88,9 @@ def test_a_quick_verification_is_not_enough(tmp_path):
     quick = msgspec.structs.replace(GOOD, passed=False, complete=False, scope="quick")
     evidence.write(quick, evidence.folder(tmp_path, quick.cell, "base", "quick"))
     assert quick.holds
-    with pytest.raises(errors.EvidenceError, match="only a quick verification has run"):
+    with pytest.raises(errors.EvidenceError, match="only a quick verification has run") as raised:
         evidence.find(MANIFEST, tmp_path)
+    assert "nox -s test-2.13-cpu-debian12 runs all tests" in str(raised.value)
     put(tmp_path, GOOD)
     assert evidence.find(MANIFEST, tmp_path) == GOOD
 

@@ -21,11 +21,13 @@ def numbers(found, due, tolerance):
 
 
 @pytest.fixture(scope="module")
-def found(probes, expected):
-    """What each probe of torch found."""
-    wanted = {"training": ["cpu", "bfloat16"], "compiled": ["cpu"], "collectives": ["gloo", "2"], "vision": ["cpu"], "audio": []}
-    lacking = {"vision", "audio"} - expected.applies
-    return probes({name: words for name, words in wanted.items() if name not in lacking}, {"compiled": VECTORS_KNOWN | COMPILES_ALONE})
+def found(probes, request):
+    """What each probe of torch found that a test of this run asks for."""
+    tests = [item for item in request.session.items if item.path == request.path]
+    special = {name for name in ("vision", "audio") if any(item.get_closest_marker(name) for item in tests)}
+    general = {"training", "compiled", "collectives"} if any(not special & {mark.name for mark in item.iter_markers()} for item in tests) else set()
+    words = {"training": ["cpu", "bfloat16"], "compiled": ["cpu"], "collectives": ["gloo", "2"], "vision": ["cpu"], "audio": []}
+    return probes({name: words[name] for name in words if name in special | general}, {"compiled": VECTORS_KNOWN | COMPILES_ALONE})
 
 
 def test_mixed_precision(found):
