@@ -1,0 +1,13 @@
+"""Options for how long to soak."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    parser.addoption(
+        "--rounds", type=int, default=34, metavar="N", help="run each verb so often against each kind of registry (default: 34, 204 runs altogether)"
+    )
+    parser.addoption("--seconds", type=float, default=0.0, metavar="S", help="begin no run of a verb after so many seconds (default: no limit)")
