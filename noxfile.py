@@ -1,28 +1,3 @@
-# /// script
-# requires-python = ">=3.11"
-# dependencies = [
-#   "cyclonedx-python-lib==11.12.0",
-#   "docker==7.2.0",
-#   "filelock==4.2.12",
-#   "httpx2==2.16.2",
-#   "installer==1.1.0",
-#   "invoke==3.0.3",
-#   "isal==1.9.1",
-#   "msgspec==0.22.0",
-#   "nox==2026.10.20",
-#   "packageurl-python==0.17.6",
-#   "packaging==26.3",
-#   "platformdirs==4.14.7",
-#   "python-debian==1.1.1",
-#   "PyYAML==6.0.3",
-#   "requests==2.34.2",
-#   "rich==15.0.0",
-#   "unearth==0.19.0",
-#   "urllib3==2.8.0",
-#   "uv==0.13.9",
-#   "zstandard==0.25.0",
-# ]
-# ///
 """Sessions over the matrix (``build-2.8-cu121``) and for contributors (``lint``, ``unit``, ``system``, ``tests``)."""
 
 from __future__ import annotations
@@ -36,14 +11,21 @@ import nox
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))
 
-from torchstrata import cli, sessions  # noqa: E402  # after the path, so that plain `nox` finds the checkout
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # sessions start Python hundreds of times, and without bytecode each start takes twice as long
+
+from torchstrata import environment  # noqa: E402  # after the path, so that plain `nox` finds the checkout
+
+environment.enter(sys.argv[1:])  # goes on with the packages of requirements.txt; the imports below need them
+
+from torchstrata import cli, sessions  # noqa: E402
 from torchstrata.cells import matrix  # noqa: E402
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"  # what is installed is brought up to date each time; a new environment would have no bytecode
 nox.options.error_on_external_run = True
 
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # sessions start Python hundreds of times, and without bytecode each start takes twice as long
+LOCKED = ("--require-hashes", "--only-binary", ":all:", "--requirement", "requirements-dev.txt")
+"""What sessions install: the locked packages. The checkout itself is not installed; everything runs in it."""
 
 MEMORY, ROOM = Path("/dev/shm"), 1 << 30  # noqa: S108  # pytest makes a directory of its own there
 """Where Linux has a file system in memory, and how many bytes must be free there for unit tests to use it."""
@@ -60,7 +42,7 @@ LISTING = not {"-l", "--list", "--list-sessions"}.isdisjoint(sys.argv)
 
 def _develop(session: nox.Session) -> None:
     """Give the session the environment that all checks share, with what they need."""
-    sessions.share_environment(session, "-e", ".[dev]")
+    sessions.share_environment(session, *LOCKED)
 
 
 def _register(cell: matrix.Cell, name: str, *, tags: bool) -> None:
@@ -79,7 +61,6 @@ def _register(cell: matrix.Cell, name: str, *, tags: bool) -> None:
     nox.session(sessions.part(test), name=f"test-{name}", tags=["test", *which] if tags else [], venv_backend="none", default=UNASKED)
 
 
-sessions.hush_pip()
 cli.check_sessions(sys.argv[1:], os.environ.get("NOXSESSION", ""))
 for _cell in cli.cells():
     for _name in _cell.names[:1] if LISTING else _cell.names:

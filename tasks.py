@@ -66,22 +66,24 @@ def push(  # noqa: PLR0913, PLR0917  # flags of the command line
     positional=_cells_of("lock"),
     help={
         "cells": CELLS,
-        "check": "only check that the committed locks match matrix.yaml and images/*/requirements.in",
+        "check": "only check that the committed locks match matrix.yaml, images/*/requirements.in and pyproject.toml",
         "os": "lock the OS packages instead of the wheels",
         "toolchain": "lock the CUDA 12 compiler instead of the wheels",
+        "tool": "lock what torchstrata itself needs instead of the wheels",
         "exclude-newer": "day after which no file is seen (default: a week ago)",
     },
 )
-def lock(  # flags of the command line
+def lock(  # noqa: PLR0913, PLR0917  # flags of the command line
     _: Context,
     cells: str | None = None,
     check: bool = False,  # noqa: FBT001, FBT002
     os: bool = False,  # noqa: FBT001, FBT002
     toolchain: bool = False,  # noqa: FBT001, FBT002
+    tool: bool = False,  # noqa: FBT001, FBT002
     exclude_newer: str | None = None,
 ) -> None:
     """Write locks: exact versions with hashes per torch build, Python and flavour."""
-    kind: cli.LockKind = "check" if check else "os" if os else "toolchain" if toolchain else "wheels"
+    kind: cli.LockKind = "check" if check else "os" if os else "toolchain" if toolchain else "tool" if tool else "wheels"
     cli.lock(_globs(cells), kind, exclude_newer)
 
 

@@ -162,11 +162,11 @@ def plan(globs: Sequence[str], *, as_json: bool) -> None:
         _verbs().plan(globs, as_json=as_json)
 
 
-LockKind = Literal["wheels", "os", "toolchain", "check"]
+LockKind = Literal["wheels", "os", "toolchain", "tool", "check"]
 
 
 def lock(globs: Sequence[str], kind: LockKind = "wheels", exclude_newer: str | None = None) -> None:
-    """Write the locks of the cells that match, or of their OSes, or of the toolchains; or check all of them offline."""
+    """Write the locks of the cells that match, of their OSes, of the toolchains, or of this tool; or check all of them offline."""
     with guarded():
         verbs = _verbs()
         if kind == "check":
@@ -175,6 +175,8 @@ def lock(globs: Sequence[str], kind: LockKind = "wheels", exclude_newer: str | N
             verbs.lock_systems(globs)
         elif kind == "toolchain":
             verbs.lock_toolchains(exclude_newer)
+        elif kind == "tool":
+            verbs.lock_tool(exclude_newer)
         else:
             verbs.lock(globs, exclude_newer)
 

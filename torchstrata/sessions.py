@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -15,10 +14,6 @@ from torchstrata.cputime import Meter
 from torchstrata.errors import INTERRUPTED
 
 Work = Callable[[nox.Session], None]
-
-SCRIPT_MODE: Final = "_nox_script_mode"
-"""Name of the environment that plain nox makes for what ``noxfile.py`` imports."""
-QUIET: Final = "[global]\nquiet = 1\n"
 
 SHARED: Final = "develop"
 """Name of the environment that sessions share."""
@@ -71,12 +66,3 @@ def share_environment(session: nox.Session, *packages: str) -> None:
         session.install(*packages)
         _shared[envdir] = runner.venv
     runner.venv = _shared[envdir]
-
-
-def hush_pip(prefix: Path = Path(sys.prefix)) -> None:
-    """Let pip say less when plain nox looks after its own environment, ``prefix``: it lists 60 packages at each call otherwise.
-
-    No option of nox reaches that pip, but it reads a file in its environment. Where nox finds uv, pip is not used.
-    """
-    if prefix.name == SCRIPT_MODE and not (prefix / "pip.conf").exists():
-        (prefix / "pip.conf").write_text(QUIET, encoding="utf-8")

@@ -24,7 +24,7 @@ from torchstrata.content.store import Store
 from torchstrata.engines import bootstrap
 from torchstrata.engines import engine as engines
 from torchstrata.errors import LockError, RegistryAuthError, RegistryError
-from torchstrata.locking import locks
+from torchstrata.locking import locks, tool
 from torchstrata.options import BuildOptions, VerifyOptions
 from torchstrata.ospart import osparts
 from torchstrata.payload import toolchain
@@ -225,12 +225,22 @@ def lock_toolchains(exclude_newer: str | None) -> None:
             reporter.say(f"{toolchain.FOLDER}/{name}.lock {'written' if changed else 'unchanged'}")
 
 
+def lock_tool(exclude_newer: str | None) -> None:
+    """Lock what this program itself needs.
+
+    :raises LockError: there is no set of wheels with everything that pyproject.toml names.
+    """
+    changed = tool.write(locks.cut_off(exclude_newer))
+    for name in tool.LOCKS:
+        Console(highlight=False).print(f"{name} {'written' if name in changed else 'unchanged'}")
+
+
 def check_locks() -> None:
     """Check every committed lock against its inputs, offline.
 
     :raises LockError: the first that is wrong; all are printed.
     """
-    problems = locks.check(matrix.load())
+    problems = [*locks.check(matrix.load()), *tool.check()]
     for problem in problems:
         Console(stderr=True, soft_wrap=True, highlight=False).print(problem.what)
     if problems:

@@ -1,8 +1,7 @@
-"""Sessions of nox: a failure is that of its session, names of cells that do not exist are answered, pip is quiet. By nox itself."""
+"""Sessions of nox: a failure is that of its session, names of cells that do not exist are answered. By nox itself."""
 
 from __future__ import annotations
 
-import configparser
 import os
 import signal
 import subprocess
@@ -55,7 +54,7 @@ def every(session):
 
 def run_nox(*words: str, cwd: Path, **more: str) -> tuple[int, str]:
     """Run nox; return its status and what it printed."""
-    env = {**os.environ, "NOX_SCRIPT_MODE": "none", "NO_COLOR": "1", **more}
+    env = {**os.environ, "NO_COLOR": "1", **more}
     done = subprocess.run([sys.executable, "-m", "nox", *words], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return done.returncode, done.stdout
 
@@ -133,15 +132,3 @@ def test_the_full_name_of_a_default_cell_runs():
     """It is not listed, since the short one is."""
     status, said = run_nox("-s", "build-2.8-cu121-debian13", "--", "--help", cwd=matrix.ROOT)
     assert (status, "Build the images of 2.8-cu121-debian13." in said) == (0, True)
-
-
-def test_pip_is_quiet_where_nox_has_no_uv(tmp_path):
-    """The environment that plain nox makes tells its pip so, once; no other environment is touched."""
-    made = tmp_path / sessions.SCRIPT_MODE
-    made.mkdir()
-    sessions.hush_pip(made)
-    sessions.hush_pip(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {made.name}
-    told = configparser.ConfigParser()
-    told.read(made / "pip.conf")
-    assert told["global"]["quiet"] == "1"

@@ -73,7 +73,7 @@ def resolve(requirements: Sequence[str], constraints: Sequence[Pin], target: Tar
             *(["--no-deps"] if alone else []),
             "--constraints",
             str(constraint),
-            *_sources(pipconfig.read()),
+            *sources(pipconfig.read()),
             stdin="\n".join(requirements),
             folder=Path(folder),
         )
@@ -86,7 +86,7 @@ def _uv(*options: str, stdin: str, folder: Path) -> str:
     try:
         return process.run(program(), "pip", "compile", *options, "-", cwd=folder, stdin=stdin.encode())
     except process.Failed as error:
-        raise LockError(f"uv finds no solution: {_reason(error.tail)}", fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
+        raise LockError(f"uv finds no solution: {reason(error.tail)}", fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
 
 
 def _options(target: Target) -> list[str]:
@@ -129,7 +129,7 @@ def _platforms(machine: str) -> Iterator[str]:
     yield f"linux_{machine}"
 
 
-def _sources(config: pipconfig.PipConfig) -> list[str]:
+def sources(config: pipconfig.PipConfig) -> list[str]:
     """Return uv's options for the places where pip looks, in which, as with pip, the best version wins wherever it lies."""
     return [
         *("--index-strategy", "unsafe-best-match"),
@@ -182,7 +182,7 @@ def _size(url: str) -> int:
         raise LockError(f"the size of {_filename({'url': url})} cannot be found: {error}", fix="try again; the index must answer HEAD requests") from error
 
 
-def _reason(tail: str) -> str:
+def reason(tail: str) -> str:
     """Return what uv says, on one line."""
     words = " ".join(re.sub(r"[^\x20-\x7e]+", " ", tail).split())
     return words.partition("resolving dependencies: ")[2] or words

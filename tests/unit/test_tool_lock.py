@@ -1,0 +1,101 @@
+"""What torchstrata itself needs: names in pyproject.toml, versions and hashes in two locks, and nox in an environment of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from torchstrata import environment
+from torchstrata.cells.matrix import ROOT
+from torchstrata.locking import tool
+
+FILES = ("pyproject.toml", *tool.LOCKS)
+INVOKE = re.compile(r"^invoke==(?P<version>\S+) \\\n(?P<hashes>(?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Return a directory with pyproject.toml and both locks."""
+    for name in FILES:
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def edit(path: Path, old: str | re.Pattern[str], new: str) -> None:
+    """Replace a text that must be there."""
+    text, count = re.subn(old, new, path.read_text())
+    assert count
+    path.write_text(text)
+
+
+def bump(path: Path) -> None:
+    """Move invoke as Dependabot's updater of requirements files does: version and hashes of that package, nothing else."""
+    edit(path, INVOKE, "invoke==9.9.9 \\\\\\n" + "    --hash=sha256:" + "a" * 64 + "\\n")
+
+
+def test_pyproject_and_locks_agree():
+    """Every name has one version with hashes, and both locks have the same."""
+    assert tool.check(ROOT) == []
+
+
+def test_a_bot_may_move_a_package(root):
+    """It edits all files that have the package, and is done: nothing else must follow."""
+    for name in tool.LOCKS:
+        bump(root / name)
+    assert tool.check(root) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "what"),
+    [
+        ("requirements.txt", INVOKE, "", "requirements.txt has no invoke"),
+        ("requirements-dev.txt", r"^pytest==(?:.*\\\n)*.*\n", "", "requirements-dev.txt has no pytest"),
+        ("requirements.txt", r"(?m)^invoke==\S+", "invoke==9.9.9", "invoke is 9.9.9 in requirements.txt, "),
+        ("requirements.txt", INVOKE, "invoke==3.0.3\n", "requirements.txt: invoke==3.0.3 is not pinned"),
+        ("pyproject.toml", r'"invoke"', '"invoke>=99"', "requirements-dev.txt has no invoke>=99"),
+    ],
+)
+def test_what_does_not_agree_is_named(root, name, old, new, what):
+    """With the verb that mends it."""
+    edit(root / name, re.compile(old, re.MULTILINE) if isinstance(old, str) else old, new)
+    problems = tool.check(root)
+    assert what in "\n".join(problem.what for problem in problems)
+    assert {problem.fix for problem in problems} == {"run: inv lock --tool"}
+
+
+def test_this_environment_has_what_the_lock_says():
+    """So what is tested is what everybody gets."""
+    assert environment.missing() == []
+
+
+def test_another_version_is_missing(root):
+    """Then nox goes on in an environment of its own; a package that other systems need is not missing."""
+    bump(root / "requirements.txt")
+    assert environment.missing(root / "requirements.txt") == ["invoke==9.9.9"]
+
+
+def test_where_a_package_cannot_be_had_nox_says_so(tmp_path):
+    """In two lines, whatever nox itself would make of it, and the next call begins anew."""
+    for name in ("noxfile.py", "requirements.txt", "torchstrata"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    (tmp_path / "requirements.txt").write_text("a-package-that-is-not-there==1 --hash=sha256:" + "a" * 64 + "\n")
+    settings = {**os.environ, "PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}
+    command = [sys.executable, "-m", "nox", "--list"]
+    ended = subprocess.run(command, cwd=tmp_path, env=settings, check=False, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "noxfile.py: the packages of requirements.txt cannot be installed: see above\n  -> " in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list((tmp_path / ".nox/locked").glob("*/complete"))
+
+
+def test_uv_is_the_locked_one():
+    """It resolves the images' locks, so another one might write other locks."""
+    assert metadata.version("uv") in (ROOT / "requirements.txt").read_text()

@@ -1,0 +1,114 @@
+"""The environment that plain ``nox`` goes on in: the packages of ``requirements.txt``, at those versions, with those hashes.
+
+Only nox, and what nox itself needs, is installed where this is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock
+from packaging.requirements import Requirement
+
+from torchstrata import process
+
+ROOT: Final = Path(__file__).parents[1]
+LOCK: Final = ROOT / "requirements.txt"
+ENVIRONMENTS: Final = ROOT / ".nox" / "locked"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockedPackage:
+    """A package of a lock.
+
+    :param requirement: its name and version, and where it is needed.
+    :param hashes: of its files, such as ``sha256:...``.
+    """
+
+    requirement: Requirement
+    hashes: tuple[str, ...]
+
+    @property
+    def version(self) -> str:
+        """The version, without ``==``."""
+        return str(self.requirement.specifier).removeprefix("==")
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether this machine and this Python need it."""
+        return self.requirement.marker is None or self.requirement.marker.evaluate()
+
+
+def read(lock: Path) -> Iterator[LockedPackage]:
+    """Yield the packages of a requirements file of pip's with hashes.
+
+    :raises packaging.requirements.InvalidRequirement: a line of it is none.
+    """
+    text = "\n".join(line for line in lock.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#"))
+    for line in filter(str.strip, text.replace("\\\n", " ").splitlines()):
+        requirement, *hashes = line.split(" --hash=")
+        yield LockedPackage(requirement=Requirement(requirement.strip()), hashes=tuple(map(str.strip, hashes)))
+
+
+def enter(words: Sequence[str]) -> None:
+    """Return if this Python has the locked packages; else go on as the nox of an environment that has them.
+
+    :param words: nox's words, without its name.
+    :raises SystemExit: the packages cannot be installed.
+    """
+    environment = ENVIRONMENTS / hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    if Path(sys.prefix) == environment or not missing():
+        return
+    python = environment / "bin/python"
+    _make(environment, python)
+    place = words.index("--") if "--" in words else len(words)
+    noxfile = ("--noxfile", str(ROOT / "noxfile.py"))  # nox has changed the directory, so the caller's word may lead nowhere
+    os.execv(python, [str(python), "-m", "nox", *words[:place], *noxfile, *words[place:]])  # noqa: S606  # this very program
+
+
+def missing(lock: Path = LOCK) -> list[str]:
+    """Return the packages of a lock that this Python needs and does not have at their version."""
+    return [str(package.requirement) for package in read(lock) if package.is_needed and _installed(package.requirement.name) != package.version]
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _make(environment: Path, python: Path) -> None:
+    """Make an environment with the locked packages, unless that is done."""
+    complete = environment / "complete"
+    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{environment}.lock"):
+        if complete.exists():
+            return
+        sys.stderr.write(f"noxfile.py: installing the packages of {LOCK.name} into {environment}\n")
+        _run(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(environment))
+        _run(*_installation(python), "--quiet", "--require-hashes", "--only-binary", ":all:", "--requirement", str(LOCK))
+        complete.touch()
+
+
+def _installation(python: Path) -> list[str]:
+    """Return the command that installs packages for a Python: uv's where uv is, else that of its own pip."""
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    uv = shutil.which("uv", path=beside)
+    return [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+
+
+def _run(*command: str) -> None:
+    try:
+        process.run(*command)
+    except process.Failed as error:
+        sys.stderr.write(error.tail)
+        raise SystemExit(f"noxfile.py: the packages of {LOCK.name} cannot be installed: see above\n  -> {error.fix}") from error
