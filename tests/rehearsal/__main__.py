@@ -1,7 +1,7 @@
-"""``nox -s rehearse``: the night, a release and the watchdog, as their workflows say, on this machine against a registry of its own.
+"""``nox -s rehearse``: the workflows, as their files say, on this machine against a registry of its own.
 
-Signed with a key pair made for it, instead of keyless. The content store is the one of this machine; everything else is made in
-a temporary directory and removed.
+Signed with a key pair made for it, instead of keyless. The content store and the download caches are those of this machine;
+everything else is made in a temporary directory and removed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
+import platformdirs
 from rich.table import Table
 
 from tests import programs, registries
@@ -28,16 +31,43 @@ from torchstrata.nights import pushed
 from torchstrata.verification import leftovers
 
 WORKFLOWS = ROOT / ".github/workflows"
-FOREIGN = ("GITHUB_", "ACTIONS_", "COSIGN_", "SIGSTORE_", "TORCHSTRATA_REGISTRY")
-"""Beginnings of variables that would lead out of the rehearsal."""
+FOREIGN = (
+    "GITHUB_",
+    "ACTIONS_",
+    "COSIGN_",
+    "SIGSTORE_",
+    "TORCHSTRATA_REGISTRY",
+    "NOX",
+    "PYTEST_",
+    "GIT_AUTHOR",
+    "GIT_COMMITTER",
+    "VIRTUAL_ENV",
+    "DOCKER_CONFIG",
+)
+"""Beginnings of variables that are of whoever rehearses, or would lead out of the rehearsal."""
+
+GITHUB: Final = {"SERVER_URL": "https://github.example", "REPOSITORY": "team/images", "RUN_ID": "1", "RUN_ATTEMPT": "1", "ACTOR": "rehearsal"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a workflow.
+
+    :param event: what starts it.
+    """
+
+    workflow: str
+    event: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+NEEDED: Final = {"release.yml": ("nightly.yml",), "watchdog.yml": ("nightly.yml", "release.yml")}
+"""Workflows without whose images others have nothing to do."""
 
 
 def main(words: list[str]) -> int:
     """Rehearse, and return 0 if every step went well."""
-    parser = argparse.ArgumentParser(prog="nox -s rehearse --", description="Run nightly.yml, release.yml and watchdog.yml on this machine.")
-    parser.add_argument("--cells", default="2.13-cpu", help="cell ids or globs, with commas between them (default: 2.13-cpu)")
-    parser.add_argument("--mutants", action="store_true", help="run the job that plants faults, too, which takes long")
-    options = parser.parse_args(words)
+    options = _parse(words)
     if subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain", "-uno"], check=True, capture_output=True).stdout:
         print("what is rehearsed is HEAD: changes that are not committed are not in it", flush=True)
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
@@ -46,14 +76,47 @@ def main(words: list[str]) -> int:
         return _rehearse(Path(work), options)
 
 
+def _parse(words: list[str]) -> argparse.Namespace:
+    known = sorted(path.name for path in WORKFLOWS.glob("*.yml"))
+    parser = argparse.ArgumentParser(prog="nox -s rehearse --", description="Run GitHub's workflows on this machine.")
+    parser.add_argument("--workflow", action="append", choices=known, help="only this one, and those that it needs; more than once for more (default: all)")
+    parser.add_argument("--cells", default="2.13-cpu", help="cell ids or globs of the night, with commas between them (default: 2.13-cpu)")
+    parser.add_argument("--large", action="store_true", help="ci.yml as on the main branch with a large runner, instead of a pull request")
+    parser.add_argument("--mutants", action="store_true", help="run the job that plants faults, too, which takes long")
+    return parser.parse_args(words)
+
+
+def program(cells: str, *, large: bool, only: list[str] | None) -> list[Run]:
+    """Return what runs: a change; a night, what it made released at once, a night with nothing to do, a look at all of it; new versions."""
+    wanted = {name for each in only for name in (each, *NEEDED.get(each, ()))} if only else None
+    night = Run("nightly.yml", "workflow_dispatch", {"cells": cells})
+    release = {"action": "promote", "cells": cells, "channel": "stable", "why": "a rehearsal does not wait"}
+    runs = [
+        Run("ci.yml", "push" if large else "pull_request"),
+        night,
+        Run("release.yml", "workflow_dispatch", release),
+        night,
+        Run("watchdog.yml", "schedule"),
+        Run("update.yml", "schedule"),
+    ]
+    return [run for run in runs if wanted is None or run.workflow in wanted]
+
+
 def _rehearse(work: Path, options: argparse.Namespace) -> int:
     (work / "registry").mkdir()
-    with registries.registry(work / "registry") as served:
-        variables = {"TORCHSTRATA_REGISTRY": f"{served.host}/team", "PIP_EXTRA_INDEX_URL": os.environ.get("PIP_EXTRA_INDEX_URL", "")}
-        runner = Runner(work, _environment(work), variables, frozenset() if options.mutants else frozenset({"mutants"}))
+    with registries.registry(work / "registry", passwords=True) as served:
+        signing = _key_pair(work)
+        runner = Runner(
+            work,
+            _environment() | {"COSIGN_PUBLIC_KEY": str(work / "cosign.pub")},
+            {"vars": _variables(served.host, large=options.large), "secrets": {"REGISTRY_USERNAME": registries.NAME, "REGISTRY_PASSWORD": registries.PASSWORD}},
+            signing,
+            frozenset() if options.mutants else frozenset({"mutants"}),
+        )
         runner.adopt(ROOT)
         try:
-            good = all(runner.run(Workflow.read(WORKFLOWS / name), **given) for name, given in _program(options.cells))
+            runs = program(options.cells, large=options.large, only=options.workflow)
+            good = all(runner.run(Workflow.read(WORKFLOWS / run.workflow), run.event, **run.inputs) for run in runs)
         except Refused as refusal:
             print(f"refused: {refusal}")
             good = False
@@ -73,24 +136,26 @@ def _tidy(host: str) -> None:
             client.images.remove(name)
 
 
-def _program(cells: str) -> list[tuple[str, Mapping[str, str]]]:
-    """Return which workflows run with which inputs: a night, what it made released at once, a night with nothing to do, and a look at all of it."""
-    return [
-        ("nightly.yml", {"cells": cells}),
-        ("release.yml", {"action": "promote", "cells": cells, "channel": "stable", "why": "a rehearsal does not wait"}),
-        ("nightly.yml", {"cells": cells}),
-        ("watchdog.yml", {}),
-    ]
+def _variables(host: str, *, large: bool) -> dict[str, str]:
+    """Return the repository's variables."""
+    found = {"TORCHSTRATA_REGISTRY": f"{host}/team", "REGISTRY_HOST": host, "PIP_EXTRA_INDEX_URL": os.environ.get("PIP_EXTRA_INDEX_URL", "")}
+    return found | ({"LARGE_RUNNER": "this-machine"} if large else {})
 
 
-def _environment(work: Path) -> dict[str, str]:
-    """Return the variables of a runner, with a key pair of its own and nobody's credentials."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), str(programs.directory("cosign")), os.environ["PATH"]])
-    made = {"PATH": path, "COSIGN_PASSWORD": "", "COSIGN_KEY": str(work / "cosign.key"), "COSIGN_PUBLIC_KEY": str(work / "cosign.pub")}
-    subprocess.run(["cosign", "generate-key-pair"], cwd=work, env={**os.environ, **made}, check=True, capture_output=True)
-    (work / "docker").mkdir()
-    server = {"GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "team/images", "GITHUB_RUN_ID": "1", "GITHUB_RUN_ATTEMPT": "1"}
-    return {**made, **server, "GITHUB_ACTIONS": "true", "GITHUB_ACTOR": "rehearsal", "DOCKER_CONFIG": str(work / "docker"), "COLUMNS": "160"}
+def _environment() -> dict[str, str]:
+    """Return the variables of a runner: those of this machine, without this Python's programs, and with its caches."""
+    own = Path(sys.prefix).resolve()
+    path = [place for place in os.environ["PATH"].split(os.pathsep) if own not in Path(place).resolve().parents]
+    shared = {"PATH": os.pathsep.join(path), "XDG_CACHE_HOME": str(platformdirs.user_cache_path()), "COLUMNS": "160"}
+    return {**os.environ, **shared, "GITHUB_ACTIONS": "true", **{f"GITHUB_{name}": value for name, value in GITHUB.items()}}
+
+
+def _key_pair(work: Path) -> dict[str, str]:
+    """Make a key pair, and return the variables of who signs with it."""
+    made = {"COSIGN_PASSWORD": "", "COSIGN_KEY": str(work / "cosign.key")}
+    command = [programs.directory("cosign") / "cosign", "generate-key-pair"]
+    subprocess.run(command, cwd=work, env={**os.environ, **made}, check=True, capture_output=True)
+    return made
 
 
 def _show(runner: Runner) -> None:

@@ -1,16 +1,15 @@
-"""Runs workflows on this machine: ``run:`` steps as they are, and something local for each action that is used.
+"""Runs workflows on this machine: ``run:`` steps as they are, those of our own composite actions too.
 
-| action | here |
-|---|---|
-| ``actions/checkout`` | a clone of what the rehearsal's own remote has at ``ref``, which at first is HEAD |
-| ``./.github/actions/setup`` | the environment that the rehearsal itself runs in, with cosign; nobody logs in |
-| ``actions/upload-artifact`` | a directory |
+What stands in for the actions of others is in :mod:`tests.rehearsal.standins`. Each job has an empty home, the programs that its
+own steps set up, the content store and the download caches of this machine, and what its permissions give: it signs with
+``id-token: write`` alone, and pushes with ``contents: write`` and credentials that its checkout has kept.
 
-Matrices run one job after the other. ``permissions``, ``timeout-minutes``, ``concurrency`` and ``environment`` have no meaning here.
+Matrices run one job after the other. ``timeout-minutes``, ``concurrency`` and ``environment`` have no meaning here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -22,17 +21,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.rehearsal import standins
 from tests.rehearsal import workflow as workflows
 from tests.rehearsal.expressions import Refused, Scope
-from tests.rehearsal.workflow import Workflow
+from tests.rehearsal.workflow import Action, Workflow
 from tests.waiting import PATIENCE
 
-BRANCH = "main"
 SHOWN = 30
 """Lines of a failed step that are shown."""
 
 FILES = ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ENV", "GITHUB_PATH")
 UNSUPPORTED = ("GITHUB_ENV", "GITHUB_PATH")
+
+SHELLS: Mapping[str, tuple[str, ...]] = {"": ("bash", "-e", "-c"), "sh": ("sh", "-e", "-c")}
 
 
 @dataclass(frozen=True)
@@ -47,32 +48,20 @@ class Row:
 
 
 @dataclass
-class Job:
-    """One job under way.
-
-    :param scope: what its expressions see.
-    """
-
-    name: str
-    workspace: Path
-    environment: dict[str, str]
-    scope: Scope
-    steps: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
 class Runner:
     """Runs workflows, and notes every step.
 
     :param work: a directory for all that it makes.
-    :param environment: variables of every step.
-    :param variables: what ``vars`` and ``secrets`` are.
+    :param environment: all variables of every step.
+    :param contexts: what ``vars``, ``secrets`` and ``github`` are.
+    :param signing: variables of jobs that may sign.
     :param left_out: jobs that do not run.
     """
 
     work: Path
     environment: Mapping[str, str]
-    variables: Mapping[str, str]
+    contexts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    signing: Mapping[str, str] = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
     rows: list[Row] = field(default_factory=list)
     summaries: list[str] = field(default_factory=list)
@@ -84,15 +73,19 @@ class Runner:
 
     def adopt(self, root: Path) -> None:
         """Let the remote have the HEAD of a repository as its branch."""
-        _git("init", "--quiet", "--bare", f"--initial-branch={BRANCH}", self.origin)
-        _git("-C", root, "-c", "core.hooksPath=/dev/null", "push", "--quiet", self.origin, f"HEAD:refs/heads/{BRANCH}")
+        standins.git("init", "--quiet", "--bare", f"--initial-branch={standins.BRANCH}", self.origin)
+        standins.git("-C", root, "-c", "core.hooksPath=/dev/null", "push", "--quiet", self.origin, f"HEAD:refs/heads/{standins.BRANCH}")
 
-    def run(self, workflow: Workflow, **given: str) -> bool:
-        """Run a workflow with these inputs; return whether all went well."""
+    def run(self, workflow: Workflow, event: str = "workflow_dispatch", **given: str) -> bool:
+        """Run a workflow with these inputs; return whether all went well.
+
+        :param event: what has started it.
+        """
         inputs, done = workflow.inputs(given), dict[str, dict[str, Any]]()
+        github = {**self.contexts.get("github", {}), "event_name": event}
         for name, job in workflow.jobs():
             needed = {other: done[other] for other in workflows.needs(job)}
-            contexts = {"needs": needed, "inputs": inputs, "vars": self.variables, "secrets": {}, "github": {}}
+            contexts = {"vars": {}, "secrets": {}, **self.contexts, "github": github, "needs": needed, "inputs": inputs}
             bad = [other for other, each in needed.items() if each["result"] != "success"]
             done[name] = self._job(workflow, name, job, Scope(contexts, "failure" if bad else "success"))
         return all(each["result"] != "failure" for each in done.values())
@@ -103,62 +96,77 @@ class Runner:
             return {"result": "skipped", "outputs": {}}
         outputs, good = dict[str, str](), True
         for point in workflows.points(job, scope):
-            label = " ".join([name, *point.values()])
-            started = self._start(workflow, label, scope, point)
-            good = self._steps(workflow, started, job["steps"]) and good
+            started = self._start(workflow, " ".join([name, *point.values()]), scope, point, job.get("permissions", {}))
+            started.workspace.mkdir(parents=True)
+            started.home.mkdir()
+            self._steps(workflow, started, job["steps"])
+            shutil.rmtree(started.workspace.parent)  # as a runner's is; matrices would fill the disk
+            good = started.scope.status == "success" and good
             outputs |= {key: started.scope.fill(value) for key, value in job.get("outputs", {}).items()} if good else {}
         return {"result": "success" if good else "failure", "outputs": outputs}
 
-    def _start(self, workflow: Workflow, label: str, scope: Scope, point: Mapping[str, str]) -> Job:
-        workspace = self.work / "jobs" / f"{len(self.rows)}-{workflow.name.partition('.')[0]}"
+    def _start(self, workflow: Workflow, label: str, scope: Scope, point: Mapping[str, str], permissions: Mapping[str, str]) -> standins.Job:
+        folder = self.work / "jobs" / f"{len(self.rows)}-{workflow.name.partition('.')[0]}"
         steps: dict[str, Any] = {}
         inner = Scope({**scope.contexts, "matrix": point, "steps": steps, "env": {}})
-        variables = {key: inner.fill(value) for key, value in workflow.environment.items()}
-        return Job(label, workspace, variables, inner, steps)
+        signing = self.signing if permissions.get("id-token") == "write" else {}
+        variables = {**self.environment, **signing, "HOME": str(folder / "home"), "GITHUB_WORKSPACE": str(folder / "workspace")}
+        variables |= {key: inner.fill(value) for key, value in workflow.environment.items()}
+        return standins.Job(
+            name=label,
+            workspace=folder / "workspace",
+            home=folder / "home",
+            origin=self.origin,
+            artifacts=self.work / "artifacts",
+            environment=variables,
+            scope=inner,
+            steps=steps,
+            may_push=permissions.get("contents") == "write",
+            may_open_pull_requests=permissions.get("pull-requests") == "write",
+        )
 
-    def _steps(self, workflow: Workflow, job: Job, steps: list[Mapping[str, Any]]) -> bool:
-        job.workspace.mkdir(parents=True)
+    def _steps(self, workflow: Workflow, job: standins.Job, steps: list[Mapping[str, Any]], within: str = "") -> None:
         for step in steps:
+            title = f"{within}{workflows.title(step)}"
             if not job.scope.holds(step.get("if")):
-                self.rows.append(Row(workflow.name, job.name, workflows.title(step), 0.0, "skipped"))
+                self.rows.append(Row(workflow.name, job.name, title, 0.0, "skipped"))
                 continue
             started = time.monotonic()
-            good = self._uses(job, step) if "uses" in step else self._runs(job, step)
-            self.rows.append(Row(workflow.name, job.name, workflows.title(step), time.monotonic() - started, "ok" if good else "FAILED"))
+            good = self._uses(workflow, job, step) if "uses" in step else self._runs(job, step)
+            self.rows.append(Row(workflow.name, job.name, title, time.monotonic() - started, "ok" if good else "FAILED"))
             job.scope.status = job.scope.status if good else "failure"
-        shutil.rmtree(job.workspace)  # as a runner's is; matrices would fill the disk
-        return job.scope.status == "success"
 
-    def _uses(self, job: Job, step: Mapping[str, Any]) -> bool:
+    def _uses(self, workflow: Workflow, job: standins.Job, step: Mapping[str, Any]) -> bool:
         action = step["uses"].partition("@")[0]
         given = {key: job.scope.fill(value) for key, value in step.get("with", {}).items()}
-        if action == "actions/checkout":
-            _git("clone", "--quiet", self.origin, job.workspace)
-            if given.get("ref"):
-                _git("-C", job.workspace, "checkout", "--quiet", given["ref"])
-        elif action == "./.github/actions/setup":
-            if not (job.workspace / action / "action.yml").is_file():
-                raise Refused(f"{action} is not in the checkout")
-        elif action == "actions/upload-artifact":
-            source, target = job.workspace / given["path"], self.work / "artifacts" / given["name"]
-            if source.exists():
-                shutil.copytree(source, target)
-        else:
-            raise Refused(f"the rehearsal has nothing to do instead of {action}")
+        if action.startswith("./"):
+            return self._composite(workflow, job, Action.read(job.workspace / action), given)
+        try:
+            standins.stand_in(action)(job, given)
+        except subprocess.CalledProcessError as error:
+            print(f"   {action}: {error}", flush=True)
+            return False
         return True
 
-    def _runs(self, job: Job, step: Mapping[str, Any]) -> bool:
+    def _composite(self, workflow: Workflow, job: standins.Job, action: Action, given: Mapping[str, str]) -> bool:
+        """Run the steps of an action of ours, which see its inputs and what earlier steps of the job have set up."""
+        steps: dict[str, Any] = {}
+        scope = Scope({**job.scope.contexts, "inputs": action.inputs(given), "steps": steps})
+        self._steps(workflow, dataclasses.replace(job, scope=scope, steps=steps), action.steps, f"{action.name}: ")
+        return scope.status == "success"
+
+    def _runs(self, job: standins.Job, step: Mapping[str, Any]) -> bool:
         folder = self.work / "files" / str(len(self.rows))
         folder.mkdir(parents=True)
         files = {name: folder / name for name in FILES}
         for file in files.values():
             file.touch()
-        variables = job.environment | {key: job.scope.fill(value) for key, value in step.get("env", {}).items()}
-        places = {"GITHUB_WORKSPACE": str(job.workspace), "PYTHONPATH": str(job.workspace)}
-        environment = {**self.environment, **variables, **{name: str(file) for name, file in files.items()}, **places}
+        own = {key: job.scope.fill(value) for key, value in step.get("env", {}).items()}
+        environment = {**job.environment, **own, **{name: str(file) for name, file in files.items()}}
+        environment["PATH"] = os.pathsep.join([*job.path, environment["PATH"]])
         tail: deque[str] = deque(maxlen=SHOWN)
         print(f"-- {job.name}: {step['run'].strip()}", flush=True)
-        status = _follow(job.scope.fill(step["run"]), job.workspace, {**os.environ, **environment}, tail)
+        status = _follow([*SHELLS[step.get("shell", "")], job.scope.fill(step["run"])], job.workspace, environment, tail)
         if status:
             print("\n".join(f"   {line}" for line in tail), f"\n   status {status}", flush=True)
         job.steps[step.get("id", "")] = {"outputs": _outputs(files["GITHUB_OUTPUT"])}
@@ -169,9 +177,8 @@ class Runner:
         return status == 0
 
 
-def _follow(script: str, workspace: Path, environment: Mapping[str, str], tail: deque[str]) -> int:
+def _follow(command: list[str], workspace: Path, environment: Mapping[str, str], tail: deque[str]) -> int:
     """Run a step as the runner does, and return its status; if somebody interrupts the rehearsal, interrupt it, so that it tidies up too."""
-    command = ["bash", "-e", "-c", script]
     with subprocess.Popen(
         command, cwd=workspace, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
@@ -197,7 +204,3 @@ def _outputs(file: Path) -> dict[str, str]:
     if not all(sign for _, sign, _ in lines):
         raise Refused("the rehearsal knows only outputs of one line, NAME=VALUE")
     return {name: value for name, _, value in lines}
-
-
-def _git(*words: str | os.PathLike[str]) -> None:
-    subprocess.run(["git", *words], check=True)

@@ -1,4 +1,7 @@
-"""Workflow files as data: jobs in the order of their needs, each once for every point of its matrix. Unknown keys are refused."""
+"""Workflow files and composite actions as data: jobs in the order of their needs, each once for every point of its matrix.
+
+Unknown keys are refused.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ MOST_JOBS = 256
 WORKFLOW = frozenset({"name", "on", "permissions", "concurrency", "env", "jobs"})
 JOB = frozenset({"name", "runs-on", "timeout-minutes", "permissions", "needs", "if", "strategy", "steps", "outputs", "environment", "env"})
 STEP = frozenset({"id", "name", "if", "uses", "with", "run", "env"})
+ACTION = frozenset({"name", "description", "inputs", "runs"})
+ACTION_STEP = STEP | {"shell"}
 STRATEGY = frozenset({"fail-fast", "max-parallel", "matrix"})
 NO_AXIS = frozenset({"include", "exclude"})
 
@@ -54,11 +59,7 @@ class Workflow:
         :raises Refused: one is given that the workflow does not have, or a required one is not.
         """
         dispatch = (self.document["on"] if isinstance(self.document["on"], dict) else {}).get("workflow_dispatch") or {}
-        declared = dispatch.get("inputs", {})
-        lacking = [name for name, each in declared.items() if each.get("required") == "true" and name not in given]
-        if lacking or given.keys() - declared.keys():
-            raise Refused(f"{self.name} has the inputs {', '.join(declared) or 'none'}, not {', '.join([*given, *lacking])}")
-        return {name: each.get("default", "") for name, each in declared.items()} | dict(given)
+        return _filled(self.name, dispatch.get("inputs", {}), given)
 
     def jobs(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield jobs, those that others need first.
@@ -72,6 +73,41 @@ class Workflow:
                 raise Refused(f"{self.name}: {', '.join(todo)} wait for each other, or for a job that there is not")
             yield ready, todo.pop(ready)
             done.add(ready)
+
+
+@dataclass(frozen=True)
+class Action:
+    """A composite action of this repository."""
+
+    name: str
+    document: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Action:
+        """Return the action in a folder.
+
+        :raises Refused: it uses something that the rehearsal does not know.
+        """
+        path = folder / "action.yml"
+        if not path.is_file():
+            raise Refused(f"{folder.name} is not in the checkout")
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # plain data: every scalar stays a text
+        _check(document, ACTION, folder.name)
+        for step in document["runs"]["steps"]:
+            _check(step, ACTION_STEP, f"{folder.name}: {title(step)}")
+        return cls(folder.name, document)
+
+    @property
+    def steps(self) -> list[Mapping[str, Any]]:
+        """What it does."""
+        return list(self.document["runs"]["steps"])
+
+    def inputs(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return its inputs, with their defaults.
+
+        :raises Refused: one is given that it does not have, or a required one is not.
+        """
+        return _filled(self.name, self.document.get("inputs", {}), given)
 
 
 def needs(job: Mapping[str, Any]) -> tuple[str, ...]:
@@ -98,6 +134,14 @@ def points(job: Mapping[str, Any], scope: Scope) -> list[dict[str, str]]:
 def title(step: Mapping[str, Any]) -> str:
     """Return what a step is called for people."""
     return str(step.get("name") or step.get("run") or step.get("uses", "?").partition("@")[0]).strip()
+
+
+def _filled(where: str, declared: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+    """Return inputs with their defaults."""
+    lacking = [name for name, each in declared.items() if each.get("required") == "true" and name not in given]
+    if lacking or given.keys() - declared.keys():
+        raise Refused(f"{where} has the inputs {', '.join(declared) or 'none'}, not {', '.join([*given, *lacking])}")
+    return {name: each.get("default", "") for name, each in declared.items()} | dict(given)
 
 
 def _check(found: Mapping[str, Any], known: frozenset[str], where: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
 
+from tests.rehearsal import __main__ as rehearsal
+from tests.rehearsal import standins
 from tests.rehearsal import workflow as workflows
 from tests.rehearsal.expressions import Refused, Scope
 from tests.rehearsal.runner import Runner
-from tests.rehearsal.workflow import Workflow
+from tests.rehearsal.workflow import Action, Workflow
 from torchstrata.cells.matrix import ROOT
 
 CONTEXTS = {
@@ -139,18 +142,32 @@ def test_inputs_have_their_defaults(tmp_path):
 
 @pytest.fixture
 def runner(tmp_path):
-    """Return a runner whose remote has one commit with one file."""
+    """Return a runner whose remote has two commits with a file and an action."""
     repository = tmp_path / "repository"
     identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run(["git", "init", "--quiet", repository], check=True)
     (repository / "file").write_text("content\n")
-    for words in (["add", "file"], [*identity, "commit", "--quiet", "-m", "x"]):
+    (repository / "action").mkdir()
+    (repository / "action/action.yml").write_text(ACTION)
+    for words in (["add", "."], [*identity, "commit", "--quiet", "-m", "x"], [*identity, "commit", "--quiet", "--allow-empty", "-m", "y"]):
         subprocess.run(["git", "-C", repository, *words], check=True)
-    made = Runner(tmp_path / "work", {}, {"HOST": "registry.example"}, frozenset({"slow"}))
+    environment, contexts = {"PATH": os.environ["PATH"]}, {"vars": {"HOST": "registry.example"}}
+    made = Runner(tmp_path / "work", environment, contexts, {"SIGNER": "one"}, frozenset({"slow"}))
     made.work.mkdir()
     made.adopt(repository)
     return made
 
+
+ACTION = """\
+inputs:
+  who: {required: true}
+  how: {default: well}
+runs:
+  using: composite
+  steps:
+    - {if: inputs.how == 'badly', run: "false", shell: sh}
+    - {run: 'test "$WHO $HOW" = "a well"', shell: sh, env: {WHO: "${{ inputs.who }}", HOW: "${{ inputs.how }}"}}
+"""
 
 JOBS = """\
   plan:
@@ -200,14 +217,144 @@ def test_steps_that_are_not_known_are_refused(runner, tmp_path, step):
         runner.run(written(tmp_path, f"  a: {{steps: [{step}]}}\n"))
 
 
-@pytest.mark.parametrize("name", ["nightly.yml", "release.yml", "watchdog.yml"])
+CHECKOUT = "{uses: actions/checkout@0}"
+
+
+def results(runner, tmp_path, job, event="push"):
+    """Return what became of each step of a job, by the beginning of its title."""
+    runner.run(written(tmp_path, f"  a: {job}\n"), event)
+    return [row.result for row in runner.rows]
+
+
+@pytest.mark.parametrize(("how", "ran"), [("well", ["ok", "skipped", "ok", "ok"]), ("badly", ["ok", "FAILED", "skipped", "FAILED"])])
+def test_an_action_of_ours_runs_with_its_inputs(runner, tmp_path, how, ran):
+    """Its steps run as they are in the checkout, and one that fails fails the step that uses it."""
+    assert results(runner, tmp_path, f"{{steps: [{CHECKOUT}, {{uses: ./action, with: {{who: a, how: {how}}}}}]}}") == ran
+
+
+@pytest.mark.parametrize("given", ["{}", "{who: a, when: now}"])
+def test_an_action_of_ours_refuses_other_inputs(runner, tmp_path, given):
+    """A required one is missing, or one is given that it does not have."""
+    with pytest.raises(Refused, match="has the inputs who, how"):
+        results(runner, tmp_path, f"{{steps: [{CHECKOUT}, {{uses: ./action, with: {given}}}]}}")
+
+
+@pytest.mark.parametrize(("permissions", "result"), [("{id-token: write}", "ok"), ("{contents: write}", "FAILED"), ("{}", "FAILED")])
+def test_only_a_job_that_may_can_sign(runner, tmp_path, permissions, result):
+    """It alone has the variables of who signs."""
+    step = """{run: 'test "$SIGNER" = one'}"""
+    assert results(runner, tmp_path, f"{{permissions: {permissions}, steps: [{step}]}}") == [result]
+
+
+@pytest.mark.parametrize(
+    ("contents", "kept", "result"),
+    [("write", "true", "ok"), ("read", "true", "FAILED"), ("write", "false", "FAILED")],
+    ids=["may", "may not", "no credentials"],
+)
+def test_only_a_job_that_may_can_push(runner, tmp_path, contents, kept, result):
+    """With the permission, and credentials that the checkout has kept."""
+    checkout = f"{{uses: actions/checkout@0, with: {{persist-credentials: '{kept}'}}}}"
+    steps = f"[{checkout}, {{run: 'git push --quiet origin HEAD:refs/heads/new'}}]"
+    assert results(runner, tmp_path, f"{{permissions: {{contents: {contents}}}, steps: {steps}}}")[-1] == result
+
+
+@pytest.mark.parametrize(("depth", "commits"), [("1", 1), ("0", 2)])
+def test_a_checkout_is_as_deep_as_asked(runner, tmp_path, depth, commits):
+    """So a job that needs the history must say so."""
+    checkout = f"{{uses: actions/checkout@0, with: {{fetch-depth: '{depth}'}}}}"
+    assert results(runner, tmp_path, f"{{steps: [{checkout}, {{run: 'test $(git rev-list --count HEAD) = {commits}'}}]}}") == ["ok", "ok"]
+
+
+def test_a_job_has_a_home_of_its_own(runner, tmp_path):
+    """An empty one, so that nobody's settings are in it."""
+    assert results(runner, tmp_path, "{steps: [{run: 'test -z \"$(ls -A $HOME)\"; touch $HOME/x'}]}") == ["ok"]
+
+
+def test_python_is_set_up_without_packages(runner, tmp_path):
+    """The programs that later steps find are those that the job has installed."""
+    steps = "[{uses: actions/setup-python@0}, {run: 'test $(command -v python) = $HOME/python/bin/python; ! python -c \"import nox\"'}]"
+    assert results(runner, tmp_path, f"{{steps: {steps}}}") == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(("change", "content"), [("echo new > file", "new\n"), ("true", None)])
+def test_a_pull_request_is_a_branch(runner, tmp_path, change, content):
+    """With a commit of the paths that were named; none where nothing has changed."""
+    request = "{uses: peter-evans/create-pull-request@0, with: {branch: update/x, add-paths: 'file, action', commit-message: Move it}}"
+    job = f"{{permissions: {{contents: write, pull-requests: write}}, steps: [{CHECKOUT}, {{run: '{change}; echo x > other'}}, {request}]}}"
+    assert results(runner, tmp_path, job) == ["ok", "ok", "ok"]
+    shown = subprocess.run(["git", "-C", runner.origin, "show", "update/x:file"], capture_output=True, text=True, check=False)
+    assert (None if shown.returncode else shown.stdout) == content
+    assert subprocess.run(["git", "-C", runner.origin, "show", "update/x:other"], capture_output=True, check=False).returncode
+
+
+def test_a_run_knows_what_has_started_it(runner, tmp_path):
+    """Conditions on the event hold as at GitHub."""
+    job = "{if: github.event_name == 'push', steps: [{run: 'true'}]}"
+    assert results(runner, tmp_path, job, "push") == ["ok"]
+    assert results(runner, tmp_path, job, "pull_request") == ["ok", "skipped"]
+
+
+OURS = sorted(path.name for path in (ROOT / ".github/workflows").glob("*.yml"))
+
+
+def used(steps):
+    """Yield the actions of others that steps use, those of our own looked into."""
+    for step in steps:
+        action = step.get("uses", "").partition("@")[0]
+        if action.startswith("./"):
+            yield from used(Action.read(ROOT / action).steps)
+        elif action:
+            yield action
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_our_workflows_are_understood(name):
-    """Every key, and the order of jobs."""
-    assert list(Workflow.read(ROOT / ".github/workflows" / name).jobs())
+    """Every key, the order of jobs, and every action."""
+    jobs = list(Workflow.read(ROOT / ".github/workflows" / name).jobs())
+    assert jobs
+    assert [action for _, job in jobs for action in used(job["steps"]) if not standins.stand_in(action)] == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.name)
-def test_workflows_hold_no_logic(path):
-    """Steps call nox, inv, or what CI runs anywhere; what is variable comes by the environment, so that nothing is injected."""
-    steps = [step["run"] for _, job in Workflow.read(path).jobs() for step in job["steps"] if "run" in step]
-    assert [step for step in steps if not step.startswith(("nox -s ", "inv ", ".ci/run")) or "${{" in step or "\n" in step] == []
+@pytest.mark.parametrize("large", [False, True])
+def test_every_workflow_is_rehearsed(large):
+    """Without a choice; and each that is chosen after those that it needs."""
+    assert {run.workflow for run in rehearsal.program("x", large=large, only=None)} == set(OURS)
+    chosen = [run.workflow for run in rehearsal.program("x", large=large, only=["release.yml"])]
+    assert chosen[:2] == ["nightly.yml", "release.yml"]
+
+
+@pytest.mark.parametrize(("event", "full"), [("pull_request", False), ("push", True)])
+def test_the_full_tests_run_on_a_large_runner_alone(event, full):
+    """For what has been merged, where the team has one."""
+    condition = dict(Workflow.read(ROOT / ".github/workflows/ci.yml").jobs())["full"]["if"]
+    assert Scope({"github": {"event_name": event}, "vars": {"LARGE_RUNNER": "x"}}).holds(condition) is full
+    assert not Scope({"github": {"event_name": event}, "vars": {}}).holds(condition)
+
+
+@pytest.mark.parametrize(
+    ("quick", "full", "passes"),
+    [
+        ("success", "success", True),
+        ("success", "skipped", True),
+        ("success", "failure", False),
+        ("success", "cancelled", False),
+        ("skipped", "skipped", False),
+        ("failure", "success", False),
+        ("cancelled", "skipped", False),
+    ],
+)
+def test_the_gate_lets_only_passed_tests_through(quick, full, passes):
+    """Whatever became of the jobs, it runs, and fails unless they have passed."""
+    gate = dict(Workflow.read(ROOT / ".github/workflows/ci.yml").jobs())["gate"]
+    scope = Scope({"needs": {"quick": {"result": quick}, "full": {"result": full}}}, "success" if quick == full == "success" else "failure")
+    assert scope.holds(gate["if"])
+    (step,) = gate["steps"]
+    assert step["run"] == "false"
+    assert Scope(scope.contexts).holds(step["if"]) is not passes
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_workflows_hold_no_logic(name):
+    """Steps call nox or inv, and the gate fails; what is variable comes by the environment, so that nothing is injected."""
+    steps = [step["run"] for _, job in Workflow.read(ROOT / ".github/workflows" / name).jobs() for step in job["steps"] if "run" in step]
+    assert [step for step in steps if not step.startswith(("nox -s ", "inv ", "false")) or "${{" in step or "\n" in step] == []

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from tests.waiting import PATIENCE
@@ -181,3 +182,38 @@ def test_tests_wait_for_events():
     files = [name for name in tracked() if name.startswith("tests/") and name.endswith(".py")]
     assert [place for name in files for place in impatience(name)] == []
     assert PATIENCE > 60
+
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+JOBS = {f"{path.name}: {name}": job for path in WORKFLOWS for name, job in yaml.load(path.read_text("utf-8"), yaml.BaseLoader)["jobs"].items()}
+TRUSTED = [name for name, job in JOBS.items() if "write" in job["permissions"].values()]
+"""Jobs that may sign, push, or open pull requests."""
+
+SETUP = yaml.load(read(".github/actions/setup/action.yml"), yaml.BaseLoader)["runs"]["steps"]
+
+
+@pytest.mark.parametrize("name", TRUSTED)
+def test_who_can_sign_or_push_installs_by_hash(name):
+    """Such a job installs nothing but what the action does that sets it up; after that it calls our own verbs."""
+    steps = JOBS[name]["steps"]
+    assert "./.github/actions/setup" in [step.get("uses") for step in steps]
+    assert [step["run"] for step in steps if "run" in step and not step["run"].startswith("inv ") and step["run"] != "nox -s engine"] == []
+
+
+def test_setting_up_is_by_hash():
+    """From wheels alone, so that no package runs code while it is installed."""
+    installs = [step["run"] for step in SETUP if "run" in step]
+    assert {install.rpartition(" ")[2] for install in installs} == {"requirements.txt", "requirements-dev.txt"}
+    assert [install for install in installs if not {"--require-hashes", "--only-binary", ":all:"} <= set(install.split())] == []
+
+
+@pytest.mark.parametrize("uses", sorted({step["uses"] for steps in (SETUP, *(job["steps"] for job in JOBS.values())) for step in steps if "uses" in step}))
+def test_actions_of_others_are_pinned(uses):
+    """By the commit, which nobody can move."""
+    assert uses.startswith("./") or re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", uses)
+
+
+def test_the_gate_needs_every_job():
+    """Rules of branches require it alone, so none must be forgotten."""
+    names = {name.partition(": ")[2] for name in JOBS if name.startswith("ci.yml: ")}
+    assert set(JOBS["ci.yml: gate"]["needs"]) == names - {"gate"}
