@@ -139,7 +139,7 @@ def mutants(session: nox.Session) -> None:
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def rehearse(session: nox.Session) -> None:
-    """Run the workflows of the night and of releases on this machine, against a registry of their own: -- --cells 2.13-cpu."""
+    """Run GitHub's workflows on this machine, against a registry of their own: -- --workflow ci.yml, --cells 2.13-cpu."""
     _develop(session)
     session.run("python", "-m", "tests.rehearsal", *session.posargs)
 
