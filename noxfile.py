@@ -155,7 +155,7 @@ def required(session: nox.Session) -> None:
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def tests(session: nox.Session) -> None:
-    """Prove a change in ten minutes: lint, unit, the images of two cells and the system in short; -- --again, --record."""
+    """Prove a change in ten minutes: lint, unit, the images of two cells and the system in short; -- --again, --cells."""
     _tier(session, "tests", "quick")
 
 
@@ -186,11 +186,11 @@ def stress(session: nox.Session) -> None:
 
 def _tier(session: nox.Session, name: str, scope: str) -> None:
     """Let the sessions of a tier follow, and a table of what they cost; a failed one does not keep the others from running."""
-    options = cli.tier_options(name, session.posargs)
-    for each in ("engine", "lint", "unit", *(f"build-{cell}" for cell in TESTED)):
+    options = cli.tier_options(name, session.posargs, TESTED)
+    for each in ("engine", "lint", "unit", *(f"build-{cell}" for cell in options.cells)):
         session.notify(each, [])
-    session.notify("system", ["--scope", scope])
-    for cell in TESTED:
+    session.notify("system", ["--scope", scope, "--cells", ",".join(options.cells)])
+    for cell in options.cells:
         session.notify(f"test-{cell}", ["--scope", scope, *(["--again"] if options.again else [])])
     session.notify("cpu-time", [name, *(["--record"] if options.record else [])])
 

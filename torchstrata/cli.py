@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -140,12 +140,25 @@ def verify(cell: str, words: Sequence[str], python: Path) -> None:
         _verbs().verify(cell, python, VerifyOptions(**fields))
 
 
-def tier_options(name: str, words: Sequence[str]) -> argparse.Namespace:
-    """Return what is asked of a tier of tests: ``again`` and ``record``; ``words`` are the options that ``nox -s NAME -- --help`` lists."""
+def tier_options(name: str, words: Sequence[str], cells: Sequence[str]) -> argparse.Namespace:
+    """Return what is asked of a tier of tests: ``cells``, ``again`` and ``record``; ``words`` are the options that ``nox -s NAME -- --help`` lists."""
     parser = argparse.ArgumentParser(prog=f"nox -s {name} --", description="Run a tier of tests: see CONTRIBUTING.md.")
+    parser.add_argument("--cells", type=_some_of(cells), default=list(cells), help=f"only these of {', '.join(cells)}, for a small disk (default: all)")
     parser.add_argument("--again", action="store_true", help="test images though they have passed the same tests before")
     parser.add_argument("--record", action="store_true", help=f"keep the CPU times in {COSTS.relative_to(matrix.ROOT)}")
     return parser.parse_args(words)
+
+
+def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return what reads a list with commas, of words that are known."""
+
+    def read(text: str) -> list[str]:
+        words = text.split(",")
+        if unknown := sorted(set(words) - set(known)):
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not of {', '.join(known)}")
+        return words
+
+    return read
 
 
 def cpu_time(parts: Sequence[Part], words: Sequence[str]) -> None:

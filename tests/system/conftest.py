@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import docker
@@ -20,23 +21,46 @@ FIRST = ("test_disturbed", "test_fresh_node", "test_build", "test_verification",
 """Files that begin first: the longest, then those that need the images for themselves, so that no two of these wait for each other."""
 
 
+AS_ROOT = frozenset({"daemon", "disk", "machine", "node", "small_disk"})
+"""Fixtures that only root can set up. What uses them has the marker ``root``; other users leave it out: see CONTRIBUTING.md."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that say how much of the system is tested, and how thoroughly."""
     parser.addoption("--scope", choices=("quick", "full"), default="full", help="quick: only tests with the marker quick (default: full)")
+    parser.addoption("--cells", default=",".join(BUILDS), help="build these only, and leave out what needs others (default: %(default)s)")
     parser.addoption("--every", type=int, default=8, metavar="N", help="disturb every Nth request of a push (default: 8; 1 at night)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is not in the scope, and put the files in the order that ends soonest, where several processes share them."""
-    left_out = [item for item in items if config.option.scope == "quick" and item.get_closest_marker("quick") is None]
+    left_out = [item for item in items if not _runs(item, config)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
 
 
+def _runs(item: pytest.Item, config: pytest.Config) -> bool:
+    """Return whether a test is in the scope, needs only cells that are built, and may do what it does."""
+    names = getattr(item, "fixturenames", ())
+    if not AS_ROOT.isdisjoint(names):
+        item.add_marker("root")
+    in_scope = config.option.scope == "full" or item.get_closest_marker("quick") is not None
+    allowed = os.geteuid() == 0 or item.get_closest_marker("root") is None
+    return in_scope and allowed and _cells(item, names) <= set(config.option.cells.split(","))
+
+
+def _cells(item: pytest.Item, names: Collection[str]) -> set[str]:
+    """Return the cells whose images a test needs."""
+    chosen = {item.callspec.params["built"][0]} if "built" in names and hasattr(item, "callspec") else set()
+    return chosen | ({CUDA} if "cuda_base" in names or item.get_closest_marker("cuda") else set())
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker of short tests. Take Ctrl-C though a shell's background job, such as CI may be, ignores it and hands that down to what it starts."""
+    """Register markers. Take Ctrl-C though a shell's background job, such as CI may be, ignores it and hands that down to what it starts."""
+    config.addinivalue_line("markers", "cuda: needs the images of the cell with CUDA")
+    config.addinivalue_line("markers", "root: mounts, makes namespaces or starts daemons of its own, which only root may")
     config.addinivalue_line("markers", "quick: the short part of the system's tests: build, registry, release, engine")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -82,17 +106,23 @@ def own_turn(builds: Mapping[str, Ended], turn: FileLock) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def builds(checkout: Checkout, common: Path) -> Mapping[str, Ended]:
+def builds(checkout: Checkout, common: Path, request: pytest.FixtureRequest) -> Mapping[str, Ended]:
     """Build for real, as the README says, in the process that comes first; by cell."""
     record = common / "builds.json"
     with FileLock(record.with_suffix(".lock")):
         if not record.exists():
-            done = {cell: checkout.build(cell, *(word for flavour in flavours for word in ("--flavour", flavour))) for cell, flavours in BUILDS.items()}
+            asked = request.config.option.cells.split(",")
+            done = {cell: checkout.build(cell, *_flavours(BUILDS[cell])) for cell in asked}
             record.write_bytes(msgspec.json.encode(done))
     ended = msgspec.json.decode(record.read_bytes(), type=dict[str, Ended])
     for one in ended.values():
         assert one.status == 0, one.output
     return ended
+
+
+def _flavours(names: Collection[str]) -> list[str]:
+    """Return the words by which a build is asked for these flavours."""
+    return list(itertools.chain.from_iterable(("--flavour", name) for name in names))
 
 
 @pytest.fixture(scope="session", params=[(cell, flavour) for cell, flavours in BUILDS.items() for flavour in flavours], ids="-".join)
@@ -116,10 +146,9 @@ def cpu_base(client: docker.DockerClient, builds: Mapping[str, Ended]) -> Built:
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
-    """Mount a disk in memory, as root or by sudo."""
+    """Mount a disk in memory."""
     path = tmp_path_factory.mktemp("disk")
-    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    options = f"size={DISK},uid={os.geteuid()},gid={os.getegid()},mode=0755"
-    subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", options, "none", path], check=True)
+    options = f"size={DISK},mode=0755"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", path], check=True)
     yield Disk(path)
-    subprocess.run([*as_root, "umount", "--lazy", path], check=True)
+    subprocess.run(["umount", "--lazy", path], check=True)

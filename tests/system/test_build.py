@@ -117,6 +117,7 @@ def test_derived_image_builds_and_runs(cuda_base: Built, wheels: Path) -> None:
 
 
 @pytest.mark.quick
+@pytest.mark.cuda
 def test_build_says_what_serves_the_asked_cuda(builds: Mapping[str, Ended]) -> None:
     """Who builds 2.8-cu121 reads, in one line, that upstream has no such build and which wheels serve it."""
     facts = cell_of(CUDA).facts

@@ -90,12 +90,9 @@ def store(tmp_path):
 @pytest.fixture
 def small_disk(tmp_path):
     """Mount a file system of 20 MB."""
-    if os.geteuid() != 0 or platform.system() != "Linux":
-        pytest.skip("needs root on Linux to mount a small file system")
     place = tmp_path / "small"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], check=False).returncode:
-        pytest.skip("may not mount here")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], check=True)
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
 
