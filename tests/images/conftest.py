@@ -22,7 +22,7 @@ import pytest
 import testinfra
 from testinfra.host import Host as Connection
 
-from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, ssh_options, starting
+from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, mounted, ssh_options, starting
 from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
 from torchstrata.cells import matrix
@@ -321,12 +321,24 @@ def notebook(client: Box) -> Callable[..., Result]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    """A directory of the host to mount at /workspace, owned by uid and gid 1234."""
+def workspace(tmp_path: Path, start: Callable[..., Box]) -> Iterator[Path]:
+    """A directory of the host to mount at /workspace, owned by uid 1234; whoever runs the tests can write to it, too."""
     directory = tmp_path / "workspace"
     directory.mkdir()
-    os.chown(directory, 1234, 1234)
-    return directory
+    if os.geteuid() == 0:
+        os.chown(directory, 1234, 1234)
+        yield directory
+        return
+    directory.chmod(0o775)
+    _give(start, directory, f"1234:{os.getegid()}")
+    yield directory
+    _give(start, directory, f"{os.geteuid()}:{os.getegid()}")
+
+
+def _give(start: Callable[..., Box], directory: Path, owner: str) -> None:
+    """Change the owner of a directory and all that is in it, as its engine may, but not an ordinary user."""
+    box = start("-R", owner, "/given", entrypoint=["chown"], user="0:0", network_mode="none", volumes=mounted(directory, "/given"))
+    assert box.ended() == 0, box.log
 
 
 @pytest.fixture
