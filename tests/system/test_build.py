@@ -54,7 +54,6 @@ def wheels(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.quick
 def test_python_starts_from_bytecode(cuda_base: Built) -> None:
     """Importing torch compiles nothing: the bytecode in the image belongs to its sources and its interpreter."""
     log = cuda_base.run("python", "-v", "-c", "import torch", stdout=False, stderr=True)
