@@ -1,4 +1,4 @@
-"""Programs that tests run as independent readers: Debian 13's cosign and oras, unpacked, not installed, so that no root is needed."""
+"""Programs that tests run as independent readers: Debian 13's, unpacked, not installed, so that no root is needed."""
 
 from __future__ import annotations
 
@@ -13,49 +13,41 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from filelock import FileLock
 
-from torchstrata.engines import bootstrap
+from torchstrata.ospart import packages
 from torchstrata.supplychain import signing
 
 SUITE: Final = "trixie"
-"""Older releases have none of them; these run on Debian 12 as well."""
+"""Older releases, and Ubuntu's, lack some of them; these run on Debian 12 and on Ubuntu as well, since Go needs no libraries."""
 
 
 @functools.cache
 def directory(name: str) -> Path:
-    """Return the directory that holds a program: where it is installed, else where its package is unpacked.
-
-    The package comes from the mirror that apt takes Debian from, with lists of its own, so that apt's stay as they are.
-    """
+    """Return the directory that holds a program: where it is installed, else where the package of that name is unpacked, once."""
     if found := shutil.which(name):
         return Path(found).parent
-    place = Path(tempfile.gettempdir()) / f"torchstrata-{SUITE}-{name}-{os.geteuid()}"
-    if not (place / "usr/bin" / name).exists():
-        with tempfile.TemporaryDirectory() as work:
-            _unpack(name, Path(work))
-            shutil.copytree(Path(work, "unpacked"), place, dirs_exist_ok=True)
+    place = _own() / f"{SUITE}-{name}"
+    with FileLock(place.with_suffix(".lock")):
+        if not place.exists():
+            with tempfile.TemporaryDirectory(dir=place.parent) as work:
+                _unpack(name, Path(work))
+                Path(work, "unpacked").rename(place)
     return place / "usr/bin"
 
 
+def _own() -> Path:
+    """Return a directory for programs that no other user can write to."""
+    place = Path(tempfile.gettempdir()) / f"torchstrata-programs-{os.geteuid()}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    assert place.stat().st_uid == os.geteuid(), f"{place} belongs to another user"
+    return place
+
+
 def _unpack(name: str, work: Path) -> None:
-    lists = work / "lists"
-    for needed in (lists / "partial", work / "cache/archives/partial", work / "unpacked"):
-        needed.mkdir(parents=True)
-    source = f"Types: deb\nURIs: {bootstrap._archive()}\nSuites: {SUITE}\nComponents: main\nSigned-By: {bootstrap.KEYRING}\n"
-    (work / "only.sources").write_text(source)
-    settings = {
-        "Dir::Etc::sourcelist": work / "only.sources",
-        "Dir::Etc::sourceparts": work / "none",
-        "Dir::Etc::preferencesparts": work / "none",
-        "Dir::State::lists": lists,
-        "Dir::Cache": work / "cache",
-        "APT::Sandbox::User": "root",
-    }
-    options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
-    for command in (["update"], ["download", name]):
-        subprocess.run(["apt-get", *options, *command], cwd=work, check=True, capture_output=True)
-    (package,) = work.glob("*.deb")
-    subprocess.run(["dpkg-deb", "-x", package, work / "unpacked"], check=True)
+    with packages.downloaded(SUITE, "main", name, print) as (file, content), (work / file).open("wb") as package:
+        shutil.copyfileobj(content, package)
+    subprocess.run(["dpkg-deb", "-x", work / file, work / "unpacked"], check=True)
 
 
 @contextlib.contextmanager

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import hashlib
 import http.client
 import http.server
 import json
-import os
-import shutil
 import socket
 import ssl
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from tests import programs
 from tests.waiting import PATIENCE, until
 
 NAME: Final = "torch-pusher"
@@ -34,20 +31,9 @@ HTPASSWD: Final = f"{NAME}:$2b$04$abcdefghijklmnopqrstuu/LVz6MZlItEy42I2juLihZ66
 """bcrypt of the password; the server takes no other hash."""
 
 
-@functools.cache
 def program() -> Path:
-    """Return the server: what is installed, else Debian's or Ubuntu's package, unpacked into a temporary directory."""
-    if found := shutil.which("docker-registry"):
-        return Path(found)
-    place = Path(tempfile.gettempdir()) / f"torchstrata-docker-registry-{os.geteuid()}"
-    unpacked = place / "usr/bin/docker-registry"
-    if not unpacked.exists():
-        with tempfile.TemporaryDirectory() as work:
-            subprocess.run(["apt-get", "download", "docker-registry"], cwd=work, check=True, capture_output=True)
-            (package,) = Path(work).glob("*.deb")
-            subprocess.run(["dpkg-deb", "-x", package, work], check=True)
-            shutil.copytree(work, place, dirs_exist_ok=True)
-    return unpacked
+    """Return the server: what is installed, else Debian's package, unpacked."""
+    return programs.directory("docker-registry") / "docker-registry"
 
 
 @dataclass(frozen=True)

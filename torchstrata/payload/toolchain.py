@@ -12,12 +12,9 @@ import hashlib
 import io
 import re
 import struct
-import tarfile
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +32,7 @@ from torchstrata.content.tarball import LayerWriter
 from torchstrata.errors import FetchError, IntegrityError, LockError, StaleLockError
 from torchstrata.locking import resolver
 from torchstrata.locking.locks import Pin
-from torchstrata.ospart import osimage
+from torchstrata.ospart import packages
 from torchstrata.payload.wheelfile import Wheel
 
 FORMAT: Final = 3
@@ -209,7 +206,7 @@ def write(name: str, exclude_newer: str, *, root: Path = ROOT, on_line: process.
 
 def _newest(suite: str, component: str, name: str, on_line: process.LineSink) -> Package:
     """Return the package of that name that the mirror has today."""
-    with _downloaded(suite, component, name, on_line) as (filename, content):
+    with packages.downloaded(suite, component, name, on_line) as (filename, content):
         digest, size = hashlib.sha256(), 0
         while block := content.read(CHUNK):
             digest.update(block)
@@ -219,22 +216,6 @@ def _newest(suite: str, component: str, name: str, on_line: process.LineSink) ->
 
 
 # The Debian package
-
-
-@contextmanager
-def _downloaded(suite: str, component: str, package: str, on_line: process.LineSink) -> Iterator[tuple[str, Any]]:
-    """Have apt download a package without what it depends on, with the keys and the mirror that mmdebstrap knows; yield name and content.
-
-    :param package: its name, and ``=version`` if it must be that one.
-    """
-    hook = f'cd "$1" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download {package}'
-    options = ("--quiet", "--variant=custom", "--format=tar", f"--components={component}", f"--customize-hook={hook}")
-    with tempfile.TemporaryDirectory() as inputs:
-        command = osimage.Command.find(on_line).around(inputs, (osimage.PROGRAM, *options, suite, "-"))
-        with process.piped(*command) as output, tarfile.open(fileobj=output, mode="r|", bufsize=CHUNK) as archive:
-            for member in archive:
-                if member.name.endswith(".deb"):
-                    yield Path(member.name).name, archive.extractfile(member)
 
 
 def _fetch(package: Package, directory: Path) -> Path:
@@ -247,7 +228,7 @@ def _fetch(package: Package, directory: Path) -> Path:
         with disk(place):
             place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with _downloaded(package.suite, package.component, f"{package.name}={package.version}", lambda _: None) as (_, content):
+            with packages.downloaded(package.suite, package.component, f"{package.name}={package.version}", lambda _: None) as (_, content):
                 _save(content, place)
         except process.Failed as error:
             raise _refused(package, error) from error
