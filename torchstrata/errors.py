@@ -226,3 +226,27 @@ class MirrorError(TorchstrataError):
     """Images cannot be copied: they are not there, or not all of one set, or the copy is damaged."""
 
     code = 43
+
+
+class AptError(TorchstrataError):
+    """apt refused what it was asked: it does not know a package, or its sources or packages are broken."""
+
+    code = 44
+
+
+class AptLockedError(AptError):
+    """Another program held apt's locks for too long."""
+
+    code = 45
+
+
+class AptUnreachableError(AptError):
+    """A mirror of the distribution cannot be reached."""
+
+    code = 46
+
+
+class NotRootError(TorchstrataError):
+    """Something needs root, and this user is not root and has no sudo that asks for no password."""
+
+    code = 47

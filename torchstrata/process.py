@@ -160,12 +160,20 @@ def stop_all() -> None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ask the process group to stop, and after a second make it."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+        _kill(process.pid, signal.SIGTERM)
         try:
             process.wait(1)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _kill(group: int, number: signal.Signals) -> None:
+    """Send a signal to a process group, by sudo if it was started by sudo."""
+    try:
+        os.killpg(group, number)
+    except PermissionError:
+        subprocess.run([find("sudo"), "-n", "kill", f"-{number.value}", "--", f"-{group}"], capture_output=True, check=False)
 
 
 def _pump(stream: IO[bytes] | None, tail: deque[str], on_line: LineSink | None) -> None:

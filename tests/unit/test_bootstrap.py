@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from torchstrata import apt, superuser
 from torchstrata.engines import bootstrap
-from torchstrata.errors import EngineError
+from torchstrata.errors import EngineError, NotRootError
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +25,15 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this user do what root would have to, since it is done in a folder of the test."""
+    monkeypatch.setattr(superuser, "_words", lambda _: ())
+
+
+@pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Put the files that the bootstrap writes below a folder of the test."""
-    for name in ("CONFIG", "OTHERS_CONFIG", "DROP_IN", "SYSTEMD", "APT_SOURCE", "APT_PIN"):
+    for name in ("CONFIG", "OTHERS_CONFIG", "DROP_IN", "SYSTEMD", "SOCKET", "APT_SOURCE", "APT_PIN"):
         monkeypatch.setattr(bootstrap, name, tmp_path / name)
     return tmp_path
 
@@ -47,7 +55,6 @@ def refuse(line: str) -> None:
     [
         ("", "Darwin", 501, "Docker Desktop"),
         ("forky", "Linux", 0, "for Forky"),
-        ("trixie", "Linux", 1000, "sudo nox -s engine"),
     ],
 )
 def test_where_it_cannot_install_it_advises(monkeypatch: pytest.MonkeyPatch, codename: str, system: str, user: int, fix: str) -> None:
@@ -56,6 +63,24 @@ def test_where_it_cannot_install_it_advises(monkeypatch: pytest.MonkeyPatch, cod
     with pytest.raises(EngineError, match="no Docker engine answers") as caught:
         bootstrap.ensure(refuse)
     assert fix in caught.value.fix
+
+
+def test_without_root_it_says_who_can_help(monkeypatch: pytest.MonkeyPatch, files: Path) -> None:
+    """A user without a sudo that asks for no password gets an error of its own kind, and nothing is done."""
+    release(monkeypatch, "trixie", user=1000)
+    monkeypatch.setenv("PATH", str(files))
+    with pytest.raises(NotRootError, match="setting up an engine needs root") as caught:
+        bootstrap.ensure(refuse)
+    assert "sudo nox -s engine" in caught.value.fix
+
+
+def test_engine_of_others_is_not_answered_with_another_one(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an engine runs that this user may not use, the error names the one command that lets them in."""
+    (files / "SOCKET").touch(0o660)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(EngineError, match="you may not use it") as caught:
+        bootstrap.ensure(refuse)
+    assert "--groups docker" in caught.value.fix
 
 
 def test_another_address_is_never_answered_with_a_local_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +100,7 @@ def test_supported_releases_get_an_engine_and_buildx(monkeypatch: pytest.MonkeyP
     assert supply.borrowed == ("trixie" if codename == "bookworm" else None)
 
 
+@pytest.mark.usefixtures("as_they_are")
 def test_settings_go_into_a_file_of_our_own(files: Path) -> None:
     """The daemon of ours gets the containerd image store; a second time nothing is written."""
     lines: list[str] = []
@@ -84,6 +110,7 @@ def test_settings_go_into_a_file_of_our_own(files: Path) -> None:
     bootstrap._configure(refuse)
 
 
+@pytest.mark.usefixtures("as_they_are")
 def test_settings_reach_a_service_of_systemd(files: Path) -> None:
     """Under systemd a drop-in passes our file; the distribution's unit stays as it is."""
     (files / "SYSTEMD").mkdir()
@@ -100,9 +127,10 @@ def test_settings_of_somebody_else_are_left_alone(files: Path) -> None:
     assert "yours" in lines[0]
 
 
+@pytest.mark.usefixtures("as_they_are")
 def test_borrowed_suite_gives_its_packages_and_nothing_else(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pin refuses every package of the borrowed suite but the ones that are wanted."""
-    monkeypatch.setattr(bootstrap, "_archive", lambda: "http://mirror.example/debian/")
+    monkeypatch.setattr(apt, "archive", lambda _label, _report: "http://mirror.example/debian/")
     bootstrap._borrow("trixie", ("docker.io", "docker-buildx"), lambda _: None)
     assert "URIs: http://mirror.example/debian/\nSuites: trixie\n" in (files / "APT_SOURCE").read_text()
     everything, wanted = (files / "APT_PIN").read_text().split("\n\n")
@@ -110,6 +138,8 @@ def test_borrowed_suite_gives_its_packages_and_nothing_else(files: Path, monkeyp
     assert wanted.startswith("Package: docker.io docker-buildx\n")
 
 
+@pytest.mark.skipif(not shutil.which("start-stop-daemon"), reason="asks Debian's start-stop-daemon")
+@pytest.mark.usefixtures("as_they_are")
 def test_pid_file_of_a_dead_daemon_is_removed(tmp_path: Path) -> None:
     """A pid that nobody has, or that another program has by now, would keep dockerd from starting."""
     path = tmp_path / "pid"
@@ -118,15 +148,18 @@ def test_pid_file_of_a_dead_daemon_is_removed(tmp_path: Path) -> None:
     for pid in (str(ended.pid), str(os.getpid())):
         path.write_text(pid)
         lines: list[str] = []
-        bootstrap._forget_dead("dockerd", path, lines.append)
+        bootstrap._forget_dead("sleep", path, lines.append)
         assert not path.exists()
         assert "gone" in lines[0]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.skipif(not shutil.which("start-stop-daemon"), reason="asks Debian's start-stop-daemon")
+@pytest.mark.usefixtures("as_they_are")
 def test_pid_file_of_a_live_daemon_stays(tmp_path: Path) -> None:
     """A daemon that runs keeps its pid file, whether it answers yet or not."""
     path = tmp_path / "pid"
-    path.write_text(f"{os.getpid()}\n")
-    bootstrap._forget_dead(Path("/proc/self/exe").readlink().name, path, refuse)
+    with subprocess.Popen(["sleep", "60"]) as daemon:
+        path.write_text(f"{daemon.pid}\n")
+        bootstrap._forget_dead("sleep", path, refuse)
+        daemon.kill()
     assert path.exists()

@@ -5,22 +5,25 @@ there docker.io 26.1 and buildx 0.13.1 come from Debian 13, through a source of 
 need nothing newer than Debian 12's libc and runc. So does containerd: to load 2 GB, 1.7.24
 takes 22 s of processor time where Debian 12's 1.6.20 takes 37 s, whose older Go compiler hashes without the processor's
 instructions for it. Newer ones than Debian 13's would have to come from a suite that changes every day.
+
+What only root may do is done by sudo for a user whose sudo asks for no password.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
 import shutil
+import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from filelock import FileLock
-
-from torchstrata import process
+from torchstrata import apt, process, superuser
 from torchstrata.engines import engine
 from torchstrata.errors import BuildxError, EngineError
 
@@ -58,8 +61,16 @@ APT_PIN: Final = Path("/etc/apt/preferences.d/torchstrata-engine")
 KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LOG: Final = Path("/var/log/torchstrata-dockerd.log")
 PID_FILES: Final = {"dockerd": Path("/run/docker.pid"), "containerd": Path("/run/docker/containerd/containerd.pid")}
+SOCKET: Final = Path("/var/run/docker.sock")
+SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 SYSTEMD: Final = Path("/run/systemd/system")
 START_SECONDS: Final = 90.0
+
+DEAD: Final = 1
+"""What ``start-stop-daemon --status`` answers where a pid file is there and its program is not."""
+
+BY_HAND: Final = "run `sudo nox -s engine`, or ask to be added to the docker group of a machine with an engine"
+JOIN: Final = 'run: sudo usermod --append --groups docker "$USER"; it counts from your next login on, or in a shell that `newgrp docker` starts'
 
 
 def ensure(report: process.LineSink) -> Outcome:
@@ -75,12 +86,14 @@ def ensure(report: process.LineSink) -> Outcome:
         report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store: left as it is")
         return _complete(found, report)
     _only_here()
+    _check_access()
     supply = _supply()
-    with FileLock("/run/torchstrata-engine.lock"):
-        missing = shutil.which("dockerd") is None
+    superuser.begin("setting up an engine", report, fix=BY_HAND)
+    with apt.turn("engine", report):
+        missing = not _has_daemon()
         _configure(report)
         if missing:
-            _install(supply, tuple(name for name in supply.packages if name != "containerd" or shutil.which(name) is None), report)
+            _install(supply, tuple(name for name in supply.packages if name != "containerd" or shutil.which(name) is None), report, unless=_has_daemon)
         _start(report)
     found = engine.connect()
     report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store")
@@ -105,7 +118,8 @@ def _complete(found: engine.Engine, report: process.LineSink) -> Outcome:
         except EngineError:
             raise error from None
         command = () if shutil.which("docker") else ("docker-cli",)
-        _install(supply, ("docker-buildx", *(name for name in command if name in supply.packages)), report)
+        packages = ("docker-buildx", *(name for name in command if name in supply.packages))
+        _install(supply, packages, report, unless=functools.partial(_has_buildx, found))
         report(f"buildx {found.buildx()} is there")
         return "buildx"
     return "nothing"
@@ -125,44 +139,47 @@ def _supply() -> Supply:
     supply = SUPPLIES.get(release.get("VERSION_CODENAME", ""))
     if supply is None:
         raise EngineError("no Docker engine answers", fix=f"install Docker Engine with buildx for {release['PRETTY_NAME']} and start it")
-    if os.geteuid() != 0:
-        raise EngineError("no Docker engine answers, and only root can install one", fix="run `sudo nox -s engine`, or ask to be added to the docker group")
     return supply
 
 
-def _install(supply: Supply, packages: tuple[str, ...], report: process.LineSink) -> None:
-    """Install packages, nothing that they only recommend, and never at the price of others: a containerd that is there serves somebody."""
+def _check_access() -> None:
+    """Refuse to go on where an engine runs that this user may not use: another one would not help."""
+    ready = SOCKET.exists() and SOCKET.stat().st_mode & stat.S_IRGRP  # before, a daemon that starts has not opened it to its group
+    if ready and not os.access(SOCKET, os.R_OK | os.W_OK):
+        raise EngineError(f"an engine runs at {SOCKET}, and you may not use it", fix=JOIN)
+
+
+def _find(program: str) -> str | None:
+    """Return the path of a program that may lie where ordinary users do not look."""
+    return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN)))
+
+
+def _has_daemon() -> bool:
+    return _find("dockerd") is not None
+
+
+def _has_buildx(found: engine.Engine) -> bool:
+    try:
+        return bool(found.buildx())
+    except BuildxError:
+        return False
+
+
+def _install(supply: Supply, packages: tuple[str, ...], report: process.LineSink, *, unless: Callable[[], bool]) -> None:
+    """Install packages, never at the price of others: a containerd that is there serves somebody."""
     if supply.borrowed is not None:
         _borrow(supply.borrowed, packages, report)
-    report(f"apt-get install {' '.join(packages)}")
-    environment = {"DEBIAN_FRONTEND": "noninteractive"}
-    if not SYSTEMD.is_dir():
-        environment["RUNLEVEL"] = "1"  # keeps invoke-rc.d from starting a daemon without our settings
-    try:
-        process.run("apt-get", "update", env=environment)
-    except process.Failed as error:
-        report(f"apt-get update: {error.what}; going on with the lists that are there")
-    process.run("apt-get", "install", "--yes", "--no-install-recommends", "--no-remove", *packages, env=environment)
+    # Without systemd, the run level keeps invoke-rc.d from starting a daemon without our settings.
+    apt.install(packages, report, unless=unless, options=("--no-remove",), environment={} if SYSTEMD.is_dir() else {"RUNLEVEL": "1"})
 
 
 def _borrow(suite: str, packages: tuple[str, ...], report: process.LineSink) -> None:
     """Add the suite that the packages come from, pinned so that no other package is ever taken from it."""
-    archive = _archive()
+    archive = apt.archive("Debian", report)
     report(f"{APT_SOURCE}: {suite} for {', '.join(packages)} only")
-    APT_SOURCE.write_text(f"Types: deb\nURIs: {archive}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n")
     pin = "Package: {0}\nPin: release n={1}\nPin-Priority: {2}\n"
-    APT_PIN.write_text(pin.format("*", suite, -1) + "\n" + pin.format(" ".join(packages), suite, 900))
-
-
-def _archive() -> str:
-    """Return the address that this machine takes Debian from, as apt itself reads its sources."""
-    lines = process.run("apt-get", "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages").splitlines()
-    for line in lines:
-        address, _, label = line.partition(" ")
-        if label == "Debian":
-            return address
-    codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    raise EngineError(f"apt has no list of Debian {codename}'s packages", fix="run `apt-get update` and try again")
+    superuser.write(APT_PIN, pin.format("*", suite, -1) + "\n" + pin.format(" ".join(packages), suite, 900))
+    superuser.write(APT_SOURCE, f"Types: deb\nURIs: {archive}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n")
 
 
 def _configure(report: process.LineSink) -> None:
@@ -177,8 +194,7 @@ def _configure(report: process.LineSink) -> None:
 
 def _write(path: Path, text: str, report: process.LineSink) -> None:
     if not path.exists() or path.read_text() != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        superuser.write(path, text)
         report(f"wrote {path}")
 
 
@@ -186,8 +202,8 @@ def _start(report: process.LineSink) -> None:
     """Start the daemon the way this machine starts services, and wait until it answers."""
     if SYSTEMD.is_dir():
         report("systemctl start docker")
-        process.run("systemctl", "daemon-reload")
-        process.run("systemctl", "start", "docker")
+        superuser.run("systemctl", "daemon-reload")
+        superuser.run("systemctl", "start", "docker")
     else:
         _start_by_hand(report)
     _wait()
@@ -202,25 +218,26 @@ def _start_by_hand(report: process.LineSink) -> None:
         return
     settings = () if OTHERS_CONFIG.exists() else ("--config-file", CONFIG)
     report(f"starting dockerd by hand; its log is {LOG}")
-    daemon = process.find("dockerd")
-    options = ("--start", "--background", "--output", LOG, "--pidfile", PID_FILES["dockerd"], "--exec", daemon)
-    process.run("env", "--unset=TMPDIR", "start-stop-daemon", *options, "--", *settings)  # it may outlive the caller's
+    options = ("--start", "--background", "--output", LOG, "--pidfile", PID_FILES["dockerd"], "--exec", _find("dockerd") or "dockerd")
+    superuser.run("env", "--unset=TMPDIR", "start-stop-daemon", *options, "--", *settings)  # it may outlive the caller's
 
 
 def _forget_dead(program: str, path: Path, report: process.LineSink) -> None:
     """Remove the pid file of a daemon that is gone: if another program has its pid now, dockerd would refuse to start."""
-    if not path.exists():
-        return
-    executable = Path(f"/proc/{path.read_text().strip()}/exe")
-    if not executable.exists() or executable.readlink().name != program:
-        path.unlink()
-        report(f"removed {path}, left by a {program} that is gone")
+    try:
+        executable = _find(program) or f"/usr/bin/{program}"
+        superuser.run("start-stop-daemon", "--status", "--pidfile", path, "--exec", executable)
+    except process.Failed as error:
+        if error.status == DEAD:
+            superuser.run("rm", "-f", path)
+            report(f"removed {path}, left by a {program} that is gone")
 
 
 def _wait() -> None:
     """Wait until the daemon answers."""
     end = time.monotonic() + START_SECONDS
     while _answering() is None:
+        _check_access()
         if time.monotonic() > end:
             last = LOG.read_text(errors="replace").splitlines()[-1:] if LOG.exists() else []
             raise EngineError(f"dockerd does not answer after {START_SECONDS:.0f} s: {' '.join(last)}", fix=f"read {LOG}, or `journalctl -u docker`")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,10 @@ from typing import Final
 
 import msgspec
 
-from torchstrata import decoding, process
+from torchstrata import apt, decoding, process
 from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content.layers import PLATFORM
-from torchstrata.errors import NightlyError
+from torchstrata.errors import AptError, NightlyError
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import Move, OsLock
 from torchstrata.ospart import osimage
@@ -105,7 +107,6 @@ class Mirrors:
 
     def offer(self, packages: tuple[str, ...]) -> Offer:
         """Return apt's solution for ``packages``, with all that they need, on an empty system."""
-        osimage.Command.find(lambda _: None)
         self._prepare()
         self._apt("update", "-qq")
         question, kept = self._question(packages), self.folder / "answer.json"
@@ -120,15 +121,18 @@ class Mirrors:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "var/lib/dpkg/status").touch()
         sources = self.folder / "etc/apt/sources.list"
-        if not sources.exists() or sources.stat().st_mtime < Path(process.find(osimage.PROGRAM)).stat().st_mtime:
+        program = shutil.which(osimage.PROGRAM)
+        if not sources.exists() or (program and sources.stat().st_mtime < Path(program).stat().st_mtime):
             sources.write_text(self._sources(), encoding="utf-8")
         (self.folder / "apt.conf").write_text(SETTINGS.format(root=self.folder, architecture=PLATFORM.rpartition("/")[2]), encoding="utf-8")
 
     def _sources(self) -> str:
         """Return apt's sources as mmdebstrap writes them for this OS."""
         lines: list[str] = []
+        asking = (osimage.PROGRAM, "--quiet", "--variant=custom", f"--setup-hook={ASK_SOURCES} >&2", self.system.suite, "/dev/null")
         try:
-            process.run(osimage.PROGRAM, "--quiet", "--variant=custom", f"--setup-hook={ASK_SOURCES} >&2", self.system.suite, "/dev/null", on_line=lines.append)
+            with tempfile.TemporaryDirectory() as inputs:
+                process.run(*osimage.Command.find(lambda _: None).around(inputs, asking), on_line=lines.append)
         except process.Failed:
             found = [line for line in lines if line.startswith("deb ")]
             if found:
@@ -144,11 +148,9 @@ class Mirrors:
 
     def _apt(self, *words: str) -> str:
         try:
-            return process.run("apt-get", *words, env={"APT_CONFIG": str(self.folder / "apt.conf"), "LC_ALL": "C.UTF-8"})
-        except process.Failed as error:
-            said = [line for line in error.tail.splitlines() if line.startswith("E: ")] or [error.what]
-            fix = "check that the distribution's mirror can be reached (apt-get update), then try again"
-            raise NightlyError(f"{self.system.id}: apt has no answer: {said[0]}", fix=fix) from error
+            return apt.ask(self.folder / "apt.conf", *words)
+        except AptError as error:
+            raise NightlyError(f"{self.system.id}: apt has no answer: {error.what}", fix=error.fix) from error
 
 
 def parse(simulated: str) -> Offer:
