@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import tarfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
+from torchstrata import superuser
 from torchstrata.cells import matrix
 from torchstrata.content import layers
 from torchstrata.content.codec import Codec
@@ -24,6 +27,7 @@ DEBIAN13 = MATRIX.systems["debian13"]
 UBUNTU = MATRIX.systems["ubuntu24.04"]
 FLAVOURS = tuple(MATRIX.flavours)
 EPOCH = 1_795_478_400
+VERSION = "[ $1 = --version ] && echo mmdebstrap 1.5.7 && exit 0"
 
 TAIL = """\
 #19 [debian13-devel stage-0 1/2] RUN --mount=from=apt,source=/apt,target=/mnt     /mnt/install no-such-package
@@ -348,20 +352,64 @@ def test_bootstrap_names_no_mirror() -> None:
     assert "://" not in " ".join(command)
 
 
-def test_a_named_image_is_used_for_bootstrapping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where mmdebstrap cannot be installed, a container of any Debian will do."""
-    monkeypatch.setenv(osimage.CONTAINER_VARIABLE, "some/debian")
-    lines: list[str] = []
-    assert osimage.Command.find(lines.append).image == "some/debian"
-    assert lines == ["mmdebstrap runs in a container of some/debian"]
-
-
-def test_no_way_to_bootstrap_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without mmdebstrap and without root, the error names both cures."""
-    monkeypatch.setenv("PATH", "/nowhere")
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let this machine have only the programs that a test writes, each of which says something and ends with a status."""
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv(osimage.CONTAINER_VARIABLE, raising=False)
-    with pytest.raises(OsPartError, match=osimage.CONTAINER_VARIABLE):
+    monkeypatch.setattr(superuser, "_words", lambda _: None)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(osimage, "KEYRING", tmp_path)
+
+    def write(name: str, script: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    return write
+
+
+def test_a_named_image_is_used_for_bootstrapping(bare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever names an image gets a container of it, with few rights and the proxies of this machine."""
+    monkeypatch.setenv(osimage.CONTAINER_VARIABLE, "some/debian")
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    bare("docker", "exit 0")
+    lines: list[str] = []
+    command = osimage.Command.find(lines.append)
+    assert command.image == "some/debian"
+    assert lines == ["mmdebstrap runs in a container of some/debian"]
+    words = command.around("/in", ("mmdebstrap", "trixie"))
+    assert words[-2:] == ("mmdebstrap", "trixie")
+    assert {"--cap-drop=ALL", "--security-opt=no-new-privileges", "--env=http_proxy=http://proxy.example:3128"} <= set(words)
+    assert "--privileged" not in words
+
+
+def test_pinned_image_is_pulled_where_nothing_else_is_left(bare: Callable[..., None]) -> None:
+    """A user with an engine and without mmdebstrap needs to name nothing: the matrix pins an image by digest."""
+    bare("docker", 'if [ "$1" = image ]; then exit 1; fi')
+    image = osimage.Command.find(lambda _: None).image
+    assert image is not None
+    assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", image)
+
+
+@pytest.mark.parametrize(
+    ("programs", "what", "fix"),
+    [
+        ({}, "mmdebstrap is not installed, and no engine", "nox -s engine"),
+        ({"apt-get": "", "apt-config": ""}, "mmdebstrap is not installed, and no engine", "run: sudo apt-get install --yes mmdebstrap"),
+        ({"apt-get": "", "apt-config": "", "docker": "echo no route to host >&2; exit 1"}, "no route to host", "run: sudo apt-get install --yes mmdebstrap"),
+        ({"mmdebstrap": "[ $1 = --version ] && echo mmdebstrap 0.8.4", "apt-get": ""}, "is too old", "run: sudo apt-get install"),
+        ({"mmdebstrap": f"{VERSION}; echo E: cannot find newuidmap >&2; exit 1", "apt-get": ""}, "cannot find newuidmap", "uidmap"),
+        ({"mmdebstrap": f"{VERSION}; echo E: failed to parse /etc/subuid and /etc/subgid >&2; exit 1"}, "/etc/subuid", "usermod --add-subuids"),
+        ({"mmdebstrap": f"{VERSION}; echo E: unshare syscall failed: no >&2; exit 1", "apt-get": ""}, "unshare syscall failed", "nox -s engine"),
+    ],
+)
+def test_no_way_to_bootstrap_names_the_command_that_cures_it(bare: Callable[..., None], programs: Mapping[str, str], what: str, fix: str) -> None:
+    """Without root, sudo and an engine, the error says what is missing and the one command that helps."""
+    for name, script in programs.items():
+        bare(name, script)
+    with pytest.raises(OsPartError, match=re.escape(what)) as caught:
         osimage.Command.find(print)
+    assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize(

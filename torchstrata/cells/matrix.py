@@ -162,6 +162,7 @@ class Matrix:
     :param channels: in the order of the file.
     :param registry: the team's, as ``HOST[:PORT][/PATH]``, if the file names one.
     :param pinned: digests of images that stay in the registry.
+    :param bootstrap_image: reference, with digest, of the image in which mmdebstrap runs where it cannot run otherwise.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Matrix:
     channels: Mapping[str, Channel]
     registry: str | None = None
     pinned: tuple[str, ...] = ()
+    bootstrap_image: str | None = None
 
     @property
     def all_in_one(self) -> str:
@@ -215,6 +217,7 @@ def load(path: Path = MATRIX) -> Matrix:
         channels={name: _channel(name, channel) for name, channel in raw.channels.items()},
         registry=raw.registry,
         pinned=raw.pinned,
+        bootstrap_image=raw.bootstrap_image,
     )
 
 

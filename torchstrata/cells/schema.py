@@ -18,6 +18,7 @@ Companion = Annotated[
 ]
 Size = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)? (MB|GB)$", description="Compressed, in powers of ten.", examples=["3.92 GB"])]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+Pinned = Annotated[str, msgspec.Meta(pattern=r"@sha256:[0-9a-f]{64}$")]
 Duration = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+ (h|d)$", description="Hours or days.", examples=["24 h", "7 d"])]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Template = Annotated[
@@ -110,6 +111,7 @@ class MatrixFile(Raw, frozen=True, kw_only=True):
     rows: Annotated[tuple[Row, ...], msgspec.Meta(min_length=1)]
     strata: Strata
     channels: Annotated[dict[Name, Channel], msgspec.Meta(description="Where published images go.")] = {}
+    bootstrap_image: Annotated[Pinned | None, msgspec.Meta(description="Image of Debian in which mmdebstrap runs where it can run no other way.")] = None
     pinned: Annotated[tuple[Digest, ...], msgspec.Meta(description="Digests of images that `inv registry.prune` never removes.")] = ()
     registry: Annotated[
         str | None, msgspec.Meta(description="HOST[:PORT][/PATH] of the team's registry, where TORCHSTRATA_REGISTRY and --registry name no other.")

@@ -1,7 +1,8 @@
 """The OS image: a distribution's smallest root file system, made from its own packages by mmdebstrap.
 
-mmdebstrap runs where it is installed, else it is installed (root on Debian or Ubuntu), else it runs in a container. No mirror
-is named: its default is the distribution's own, with the suites for security and updates.
+mmdebstrap runs as root; or as an ordinary user in namespaces of its own; or else in a container of the distribution's own
+image. All give the same layer. Root, or a user whose sudo asks for no password, gets it installed where it is missing. No
+mirror is named: mmdebstrap's default is the distribution's own, with the suites for security and updates.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, Final, Literal, Self
 
-from torchstrata import process
+from torchstrata import apt, process, superuser
+from torchstrata.cells import matrix
 from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content import store
 from torchstrata.content.codec import Codec
@@ -29,9 +31,17 @@ OLDEST: Final = (1, 3)
 
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PACKAGES: Final = (PROGRAM, "debian-archive-keyring")
+HELPERS: Final = ("uidmap",)
+"""What ordinary users need besides: newuidmap and newgidmap."""
 
 CONTAINER_VARIABLE: Final = "TORCHSTRATA_BOOTSTRAP_IMAGE"
-"""Names an image of Debian or Ubuntu to run mmdebstrap in, where it cannot be installed."""
+"""Names an image of Debian or Ubuntu to run mmdebstrap in, before any other way."""
+
+SEND: Final = 'tar --create --directory=/ "${1#/}" | { shift; exec docker run "$@"; }'
+"""Gives a container its inputs by standard input: the engine may see other files than this program does."""
+
+CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SYS_CHROOT")
+"""What mmdebstrap and apt need in a container: to give files to users, to become apt's own user, and to change into what they make."""
 
 PARTIAL: Final = ("/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial")
 """Directories that apt gives to its own user, or leaves to root where that user cannot enter the temporary directory."""
@@ -41,7 +51,10 @@ FORMAT: Final = 2
 
 PINS: Final = "/etc/apt/preferences.d/torchstrata"
 
-NO_BOOTSTRAP: Final = f"install mmdebstrap {OLDEST[0]}.{OLDEST[1]} or newer and debian-archive-keyring, or name an image of Debian in {CONTAINER_VARIABLE}"
+NO_WAY: Final = f"{PROGRAM} can run nowhere to make an OS image"
+
+Mode = Literal["root", "unshare", "sudo"]
+"""How mmdebstrap runs here: as it is started, in namespaces of an ordinary user, or started by sudo."""
 
 
 def reference(system: OperatingSystem) -> str | None:
@@ -70,24 +83,44 @@ class Command:
     """A way to run mmdebstrap on this machine.
 
     :param image: image to run it in; None to run it here.
+    :param mode: how it runs here.
     """
 
     image: str | None = None
+    mode: Mode = "root"
 
     @classmethod
     def find(cls, on_line: process.LineSink) -> Self:
         """Return a way that works, and install mmdebstrap if that is what it takes.
 
-        :raises OsPartError: there is none.
+        :raises OsPartError: there is none; it names the command that cures this.
+        :raises AptError: mmdebstrap cannot be installed.
         """
         if image := os.environ.get(CONTAINER_VARIABLE):
-            on_line(f"{PROGRAM} runs in a container of {image}")
-            return cls(image=image)
-        if not shutil.which(PROGRAM) and os.geteuid() == 0 and shutil.which("apt-get"):
-            on_line(f"{PROGRAM} is missing: installing it with apt-get")
-            _install()
-        _check()
-        return cls()
+            return cls._inside(image, on_line)
+        if lacks() and apt.is_here() and superuser.is_possible():
+            packages = PACKAGES if os.geteuid() == 0 else (*PACKAGES, *HELPERS)
+            apt.install(packages, on_line, unless=lambda: not lacks())
+        refused = lacks() or _no_namespaces()
+        if not refused:
+            return cls(mode="root" if os.geteuid() == 0 else "unshare")
+        if not lacks() and superuser.is_possible():
+            superuser.begin(f"{PROGRAM}, for which there are no user namespaces ({refused}),", on_line, fix=_cure(refused))
+            return cls(mode="sudo")
+        image = matrix.load().bootstrap_image
+        if image is None:
+            raise OsPartError(f"{NO_WAY}: {refused}", fix=_cure(refused))
+        return cls._inside(image, on_line, refused)
+
+    @classmethod
+    def _inside(cls, image: str, on_line: process.LineSink, refused: str = "") -> Self:
+        """Return the way into a container, whose image is pulled if the engine does not have it."""
+        on_line(f"{PROGRAM} runs in a container of {image}")
+        try:
+            process.run("docker", "image", "inspect", "--format", "{{.Id}}", image)
+        except CommandError:
+            _pull(image, refused)
+        return cls(image=image)
 
     @contextlib.contextmanager
     def tar(self, system: OperatingSystem, lock: OsLock, config: bytes, scratch: Path) -> Iterator[IO[bytes]]:
@@ -97,7 +130,7 @@ class Command:
         :param scratch: directory for what mmdebstrap must read.
         :raises OsPartError: it failed.
         """
-        with tempfile.TemporaryDirectory(dir=scratch) as inputs:
+        with tempfile.TemporaryDirectory(dir=None if self.mode == "unshare" else scratch) as inputs:
             Path(inputs, "dpkg.cfg").write_bytes(config)
             Path(inputs, "preferences").write_text(oslocks.preferences(lock.installed(())), encoding="utf-8")
             try:
@@ -107,13 +140,32 @@ class Command:
                 raise refusal(system, error) from error
 
     def around(self, inputs: str, command: tuple[str, ...]) -> tuple[str, ...]:
-        """Return ``command`` as it is run here: as it is, or in a container that sees the directory ``inputs``."""
-        if self.image is None:
+        """Return ``command``, a call of mmdebstrap, as it is run here; it sees the directory ``inputs``."""
+        if self.image is not None:
+            return self._contained(inputs, command)
+        if self.mode == "sudo":
+            return superuser.command("env", *_assigned(apt.proxies()), *command)
+        if self.mode == "root":
             return command
-        # mmdebstrap mounts /proc and /sys in what it makes, which only a privileged container may do.
-        script = f'apt-get update >&2 && apt-get install --yes --no-install-recommends {" ".join(PACKAGES)} >&2 && exec "$@"'
-        options = ("--rm", "--privileged", "--user", "0:0", "--volume", f"{inputs}:{inputs}:ro", "--entrypoint", "/bin/sh")
-        return ("docker", "run", *options, self.image, "-c", script, "sh", *command)
+        # The root of its namespace is another user outside: it may read only what everybody may.
+        for path in (Path(inputs), *Path(inputs).iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        place = command.index(PROGRAM) + 1
+        return (*command[:place], "--mode=unshare", *command[place:])
+
+    def _contained(self, inputs: str, command: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the call of a container; without the right to mount, mmdebstrap does without, which changes no byte of the layer."""
+        assert self.image is not None
+        install = f"apt-get update >&2 && apt-get install --yes --no-install-recommends {' '.join(PACKAGES)} >&2"
+        script = f'tar --extract --no-same-owner --directory=/ && {install} && exec "$@"'
+        rights = ("--cap-drop=ALL", *(f"--cap-add={name}" for name in CAPABILITIES), "--security-opt=no-new-privileges")
+        variables = (f"--env={variable}" for variable in (*_assigned(apt.proxies()), "DEBIAN_FRONTEND=noninteractive"))
+        options = ("--rm", "--interactive", "--init", *rights, *variables, "--user=0:0", "--entrypoint=/bin/sh")
+        return ("sh", "-c", SEND, "sh", inputs, *options, self.image, "-c", script, "sh", *command)
+
+
+def _assigned(variables: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{name}={value}" for name, value in variables.items())
 
 
 def arguments(system: OperatingSystem, inputs: str, epoch: int) -> tuple[str, ...]:
@@ -137,17 +189,46 @@ def refusal(system: OperatingSystem, error: process.Failed) -> OsPartError:
     )
 
 
-def _check() -> None:
-    if not shutil.which(PROGRAM) or not KEYRING.exists():
-        raise OsPartError(f"there is no {PROGRAM} to make an OS image with", fix=NO_BOOTSTRAP)
+def lacks() -> str | None:
+    """Return what this machine lacks to run mmdebstrap at all; None if it can."""
+    if not shutil.which(PROGRAM):
+        return f"{PROGRAM} is not installed"
+    if not KEYRING.exists():
+        return "debian-archive-keyring is not installed"
     version = process.run(PROGRAM, "--version").split()[-1]
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
-        raise OsPartError(f"{PROGRAM} {version} is too old", fix=NO_BOOTSTRAP)
+    return f"{PROGRAM} {version} is too old" if tuple(map(int, version.split(".")[:2])) < OLDEST else None
 
 
-def _install() -> None:
+def _no_namespaces() -> str | None:
+    """Return why this user cannot have user namespaces, after trying; None if they work, or are not needed."""
+    if os.geteuid() == 0:
+        return None
     try:
-        process.run("apt-get", "update")
-        process.run("apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES, env={"DEBIAN_FRONTEND": "noninteractive"})
+        process.run(PROGRAM, "--unshare-helper", "true")
+    except process.Failed as error:
+        return [line.removeprefix("E: ") for line in error.tail.strip().splitlines()][-1:][0]
+    return None
+
+
+def _pull(image: str, refused: str) -> None:
+    """Have the engine fetch the image that mmdebstrap shall run in.
+
+    :param refused: why it cannot run here; empty where nobody wants that.
+    """
+    why = f"{NO_WAY}: {refused}, and" if refused else f"{NO_WAY}:"
+    try:
+        process.run("docker", "pull", "--quiet", image)
+    except process.Failed as error:
+        last = error.tail.strip().splitlines()[-1:] or [""]
+        raise OsPartError(f"{why} no engine that runs {image}: {last[0]}", fix=_cure(refused)) from error
     except CommandError as error:
-        raise OsPartError(f"{PROGRAM} cannot be installed: {error.what}", fix=NO_BOOTSTRAP) from error
+        raise OsPartError(f"{why} no engine to run it in", fix=_cure(refused)) from error
+
+
+def _cure(refused: str) -> str:
+    """Return the one command that lets this user run mmdebstrap."""
+    if "subuid" in refused or "subgid" in refused:
+        return 'run: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "$USER"'
+    if "unshare" in refused or not apt.is_here():
+        return f"run `nox -s engine`, or start the engine that is there; or name an image that it has in {CONTAINER_VARIABLE}"
+    return f"run: sudo apt-get install --yes {' '.join((*PACKAGES, *HELPERS))}"

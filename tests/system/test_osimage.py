@@ -1,0 +1,115 @@
+"""The OS image by every way that mmdebstrap can run: as root, as an ordinary user, in a container; the layer is the same."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from tests import registries
+from tests.overlaid import Overlaid, overlaid
+from torchstrata.ospart import osimage
+
+SYSTEM = "debian13"
+
+MAKE = f"""
+import sys
+from pathlib import Path
+from torchstrata.cells import matrix
+from torchstrata.content.codec import Codec
+from torchstrata.content.store import Store
+from torchstrata.locking import oslocks
+from torchstrata.ospart import contexts, osimage, oslayers
+system, store = matrix.load().systems["{SYSTEM}"], Store(Path(sys.argv[1]))
+lock, command = oslocks.read(system), osimage.Command.find(print)
+print(command.image or command.mode)
+with command.tar(system, lock, contexts.apt_config(matrix.ROOT), store.scratch()) as tar:
+    taken = oslayers.take(tar, store, Codec(), title="", epoch=lock.epoch)
+print(taken.layer.diff_id, taken.layer.digest)
+"""
+"""Makes the OS image in a store, and says by which way and what came out."""
+
+FETCH = """
+import hashlib
+from torchstrata.ospart import packages
+with packages.downloaded("trixie", "main", "hello-traditional", print) as (name, content):
+    print(name, hashlib.file_digest(content, "sha256").hexdigest())
+"""
+
+DOCKERFILE = """\
+FROM scratch
+ADD os.tar /
+RUN rm -f /etc/apt/preferences.d/torchstrata
+"""
+"""A minimal image of Debian; without the pins that the OS image is made with."""
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Overlaid]:
+    """Give a view of this machine that has mmdebstrap and what ordinary users need for it, and such a user."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with overlaid(Path(folder)) as view:
+            wanted = ", ".join(map(repr, (*osimage.PACKAGES, *osimage.HELPERS)))
+            view.run(f"from torchstrata import apt; apt.install([{wanted}], print, unless=lambda: False)")
+            view.add_user()
+            yield view
+
+
+@pytest.fixture(scope="module")
+def made_by_root(machine: Overlaid) -> str:
+    """Give what root makes: digests of the layer, unpacked and compressed."""
+    way, made = machine.run(MAKE, f"{machine.scratch}/root-store")[-2:]
+    assert way == "root"
+    return made
+
+
+@pytest.fixture(scope="module")
+def image(machine: Overlaid, made_by_root: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the reference, by digest, of a minimal image of Debian that only a registry on loopback has."""
+    digest = made_by_root.split()[1].removeprefix("sha256:")
+    blob = f"{machine.scratch}/root-store/blobs/sha256/{digest}"
+    work = tmp_path_factory.mktemp("image")
+    (work / "Dockerfile").write_text(DOCKERFILE)
+    with subprocess.Popen([*machine.enter, "cat", blob], stdout=subprocess.PIPE) as layer, (work / "os.tar").open("wb") as tar:
+        assert layer.stdout is not None
+        zstandard.ZstdDecompressor().copy_stream(layer.stdout, tar)
+    with registries.registry(tmp_path_factory.mktemp("registry")) as served:
+        name = f"{served.host}/debian:trixie"
+        subprocess.run(["docker", "build", "--quiet", "--tag", name, work], check=True, capture_output=True)
+        subprocess.run(["docker", "push", "--quiet", name], check=True, capture_output=True)
+        reference = f"{served.host}/debian@{served.tags('debian')['trixie']}"
+        subprocess.run(["docker", "image", "rm", "--force", name, reference], check=True, capture_output=True)
+        yield reference
+        subprocess.run(["docker", "image", "rm", "--force", reference], check=False, capture_output=True)
+
+
+def test_ordinary_user_makes_the_same_layer(machine: Overlaid, made_by_root: str) -> None:
+    """In user namespaces, with a store that other users cannot enter and a strict umask, not one byte differs."""
+    way, made = machine.run(f"import os; os.umask(0o077)\n{MAKE}", f"{machine.scratch}/tester/store", user="tester")[-2:]
+    assert way == "unshare"
+    assert made == made_by_root
+
+
+def test_container_makes_the_same_layer(machine: Overlaid, made_by_root: str, image: str) -> None:
+    """In a container that may neither mount nor gain rights, with another mmdebstrap than this machine's, not one byte differs.
+
+    The engine does not see the files of this view, as one on another machine would not.
+    """
+    way, made = machine.run(MAKE, f"{machine.scratch}/contained-store", env={osimage.CONTAINER_VARIABLE: image})[-2:]
+    assert way == image
+    assert made == made_by_root
+
+
+@pytest.mark.parametrize("way", ["root", "unshare", "container"])
+def test_package_is_the_same_by_every_way(machine: Overlaid, request: pytest.FixtureRequest, way: str) -> None:
+    """What the compiler of CUDA is fetched by works for everybody, too."""
+    env = {osimage.CONTAINER_VARIABLE: request.getfixturevalue("image")} if way == "container" else {}
+    user = "tester" if way == "unshare" else "root"
+    expected = machine.run(FETCH)[-1]
+    assert expected.startswith("hello-traditional_")
+    assert machine.run(FETCH, user=user, env=env)[-1] == expected
