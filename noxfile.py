@@ -100,6 +100,7 @@ def lint(session: nox.Session) -> None:
             "images/base/rootfs/etc/profile",
             "images/base/rootfs/etc/skel/.profile",
             "images/base/rootfs/usr/sbin/policy-rc.d",
+            "tests/fresh/boot",
             "torchstrata/mirroring/offline/verify",
         ),
     )
@@ -142,6 +143,16 @@ def rehearse(session: nox.Session) -> None:
     """Run GitHub's workflows on this machine, against a registry of their own: -- --workflow ci.yml, --cells 2.13-cpu."""
     _develop(session)
     session.run("python", "-m", "tests.rehearsal", *session.posargs)
+
+
+@nox.session(default=UNASKED, venv_backend="none")
+@sessions.part
+def fresh(session: nox.Session) -> None:
+    """Run README's commands on machines that nobody prepared: -- --as root,user,runner --on debian12,debian13."""
+    from tests.fresh.__main__ import main  # noqa: PLC0415  # only this session needs it
+
+    with cli.guarded():
+        sys.exit(main(session.posargs))
 
 
 @nox.session(default=UNASKED, venv_backend="none")

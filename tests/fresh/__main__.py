@@ -1,0 +1,102 @@
+"""``nox -s fresh``: README's commands on machines that nobody prepared."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.markup import escape
+from rich.table import Column, Table
+
+from tests.fresh import cases, machine, options, visiting
+from tests.fresh.cases import CASES
+from tests.fresh.readme import Commands
+from tests.fresh.visiting import Visit
+from torchstrata import cli, process, progress
+from torchstrata.errors import CommandError
+
+NEEDED: Final = {
+    "/usr/bin/mmdebstrap": "mmdebstrap",
+    "/usr/bin/slirp4netns": "slirp4netns",
+    "/usr/sbin/mkfs.ext4": "e2fsprogs",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+}
+"""What the host must have to make machines, and the packages that bring it."""
+
+
+def main(words: list[str]) -> int:
+    """Run what ``words`` ask for; return 0 if every command succeeded, else the status of the first that did not."""
+    asked = options.parse(words)
+    commands = Commands.here()
+    why = machine.trouble() or _lack()
+    if why and not asked.or_here:
+        fix = "run it as root of a Linux that may make namespaces; or add --or-here"
+        raise CommandError(f"no machine can be made here: {why}", fix=fix)
+    visits: list[Visit] = []
+    try:
+        if why:
+            print(f"no machine of its own can be made: {why}; README's commands run on this one", flush=True)
+            visits.append(visiting.here(commands, options.wishes(asked), verbose=asked.verbose))
+        else:
+            bring()
+            _visit_all(visits, commands, asked)
+    finally:
+        _show(visits)
+    return next((row.status for visit in visits for row in visit.rows if row.status), 0)
+
+
+def _visit_all(visits: list[Visit], commands: Commands, asked: argparse.Namespace) -> None:
+    """Go to machine after machine, whatever happened at the last one."""
+    met = options.circumstances(asked)
+    for number, system, name in itertools.product(range(asked.repeat), asked.on, asked.as_):
+        title = f"{system} {name}" + (f" {number + 1}" if asked.repeat > 1 else "")
+        visits.append(visit := Visit.begin(title, verbose=asked.verbose))
+        steps = list(cases.steps(CASES[name], commands, options.wishes(asked)))
+        visiting.go(visit, system, CASES[name], steps, met)
+
+
+def _lack() -> str | None:
+    """Return what is missing on this host and cannot be brought; None if there is no such thing."""
+    missing = _missing()
+    return f"{', '.join(missing)} is missing, and so is apt" if missing and not shutil.which("apt-get") else None
+
+
+def _missing() -> list[str]:
+    return [package for file, package in NEEDED.items() if not (Path(file).exists() or shutil.which(Path(file).name))]
+
+
+def bring() -> None:
+    """Install what makes machines, where it is missing."""
+    if missing := _missing():
+        print(f"apt-get install {' '.join(missing)}", flush=True)
+        apt = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300")
+        process.run(*apt, "update")
+        process.run(*apt, "install", "--yes", "--no-install-recommends", *missing)
+
+
+def _show(visits: Sequence[Visit]) -> None:
+    """Print what happened where, and last what failed."""
+    numbers = (Column(name, justify="right") for name in ("seconds", "of CPU"))
+    result = Column("result", overflow="fold")
+    view = Table("machine", "step", *numbers, result, header_style="bold", box=None, pad_edge=False)
+    for row in itertools.chain.from_iterable(visit.rows for visit in visits):
+        view.add_row(row.machine, escape(row.step), f"{row.seconds:.1f}", f"{row.cpu:.1f}", row.result)
+    for visit in visits:
+        view.add_row(visit.name, "in all", f"{visit.seconds:.1f}", f"{visit.cpu:.1f}", f"log: {visit.log}")
+    progress.plain_console().print(view)
+    good = sum(not visit.failed for visit in visits)
+    print(f"{good} of {len(visits)} machines: all commands succeeded", flush=True)
+    for visit in visits:
+        if failed := visit.failed:
+            last = f"{visit.name}: {failed.step}: {failed.result}"
+            print("\n".join([f"--- the end of {visit.log}", *visit.tail, last]), flush=True)
+
+
+if __name__ == "__main__":
+    with cli.guarded():
+        sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,118 @@
+"""Who uses a machine, and what they type: root of an empty one, a user of one with an engine, a runner like GitHub's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tests.fresh.readme import Commands
+
+BUNDLE: Final = "srv/torchstrata.bundle"
+STORE: Final = "srv/store"
+PARTS: Final = "srv/parts"
+COPY: Final = f"xargs --arg-file=/{PARTS} cp --parents --target-directory ~/.cache/torchstrata"
+SEED: Final = f"mkdir --parents .cache/torchstrata && cd /{STORE} && {COPY}"
+CLONE: Final = f"git clone --quiet /{BUNDLE} torchstrata"
+VENV: Final = "python3 -m venv venv"
+INSIDE: Final = "cd torchstrata && . ~/venv/bin/activate"
+GB: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One line typed at a machine.
+
+    :param user: whose login shell gets it.
+    :param name: what the table calls it.
+    :param first: whether it is README's first command.
+    """
+
+    user: str
+    line: str
+    name: str
+    first: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """A kind of machine, by its user.
+
+    :param packages: that it has besides what README needs.
+    :param disk: bytes of its disk; None for as much as there is.
+    :param prepared: what its administrator typed before anybody used it.
+    :param workflow: whose steps it runs, instead of README's commands.
+    """
+
+    user: str
+    packages: tuple[str, ...] = ()
+    disk: int | None = None
+    prepared: tuple[str, ...] = ()
+    workflow: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wishes:
+    """What else than README's commands as they stand is to be typed.
+
+    :param cells: that the first command builds, instead of what README builds.
+    :param only_first: whether the second command is left out.
+    :param seeded: whether the content store is filled with the layers that the machine is offered.
+    :param workflow: whose steps any machine runs.
+    :param readme: whether README's commands are typed where a workflow would run.
+    :param then: lines that follow.
+    """
+
+    cells: tuple[str, ...] = ()
+    only_first: bool = False
+    seeded: bool = False
+    workflow: str | None = None
+    readme: bool = False
+    then: tuple[str, ...] = ()
+
+
+ENGINE: Final = (
+    CLONE,
+    VENV,
+    f"{INSIDE} && {{install}}",
+    f"{INSIDE} && nox -s engine",
+    "rm -r torchstrata venv .cache",
+)
+"""What an administrator types to have an engine."""
+
+CASES: Final = {
+    "root": Case(user="root"),
+    "user": Case(user="user", prepared=(*ENGINE, "useradd --create-home --shell /bin/bash --groups docker user")),
+    "runner": Case(
+        user="runner",
+        packages=("sudo",),
+        disk=14 * GB,
+        workflow="ci.yml",
+        prepared=(
+            *ENGINE,
+            "useradd --create-home --shell /bin/bash --uid 1001 --groups docker runner",
+            "echo 'runner ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/runner",
+        ),
+    ),
+}
+
+
+def steps(case: Case, commands: Commands, wishes: Wishes) -> Iterator[Step]:
+    """Yield all that is typed at a machine of this case."""
+    for line in case.prepared:
+        typed = line.replace("{install}", commands.install)
+        yield Step(user="root", line=typed, name=f"administrator: {typed.rpartition('&& ')[2]}")
+    if wishes.seeded:
+        yield Step(user=case.user, line=SEED, name="layers of wheels")
+    yield Step(user=case.user, line=CLONE, name="git clone")
+    yield Step(user=case.user, line=VENV, name=VENV)
+    yield Step(user=case.user, line=f"{INSIDE} && {commands.install}", name=commands.install)
+    for number, line in enumerate((*_asked(case, commands, wishes), *wishes.then)):
+        yield Step(user=case.user, line=f"{INSIDE} && {line}", name=line, first=number == 0)
+
+
+def _asked(case: Case, commands: Commands, wishes: Wishes) -> tuple[str, ...]:
+    """Return what the machine is for: the steps of a workflow, or README's commands."""
+    if workflow := wishes.workflow or (not wishes.readme and case.workflow):
+        return (f"nox -s rehearse -- --workflow {workflow}",)
+    return commands.asked(wishes.cells, only_first=wishes.only_first)

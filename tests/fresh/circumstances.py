@@ -1,0 +1,127 @@
+"""What a machine meets besides what its user types: apt's locks held, mirrors without a package, another year."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from tests.fresh.cases import STORE, Case
+from tests.fresh.given import Given
+from tests.fresh.machine import ADDRESS, Machine
+from torchstrata.cells.matrix import ROOT
+from torchstrata.errors import CommandError
+
+LOCKS: Final = (
+    "/var/lib/dpkg/lock-frontend",
+    "/var/lib/dpkg/lock",
+    "/var/lib/apt/lists/lock",
+    "/var/cache/apt/archives/lock",
+)
+HOLD: Final = """
+import fcntl, sys, time
+files = [open(name, "w") for name in sys.argv[2:]]
+for file in files: fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+"""A program that holds apt's locks as apt does."""
+
+ARCHIVE: Final = ROOT / "tests/archive.py"
+FOLDER: Final = "/srv/archive"
+
+YEAR: Final = {
+    "LD_PRELOAD": "/usr/$LIB/faketime/libfaketimeMT.so.1",
+    "FAKETIME": "+365d",
+    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    "NO_FAKE_STAT": "1",
+}
+"""Variables that set the clock of all programs that ask libc for the time, of a login and of what it starts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Circumstances:
+    """What is the same at all machines of a call.
+
+    :param directory: where their files lie.
+    :param cold: whether root file systems are bootstrapped anew.
+    :param store: a content store that they start with a part of.
+    :param apt_locked: seconds for which something else at the machine holds apt's locks when the first command starts.
+    :param dropped: packages of which the mirror has only newer versions.
+    :param snapshots: whether a snapshot archive still has the older ones.
+    :param year_ahead: whether clocks are a year ahead.
+    """
+
+    given: Given
+    directory: Path
+    cold: bool = False
+    store: Path | None = None
+    apt_locked: int = 0
+    dropped: tuple[str, ...] = ()
+    snapshots: bool = False
+    year_ahead: bool = False
+
+    @property
+    def shown(self) -> Mapping[Path, Path]:
+        """The directories of this host that machines see, and where."""
+        return {path: path for path in self.given.directories} | ({self.store: Path("/", STORE)} if self.store else {})
+
+    @property
+    def told(self) -> Given:
+        """What a machine is given, with what these circumstances add to the variables of logins."""
+        mirror = {"APT_CONFIG": f"{FOLDER}/apt.conf"} if self.dropped else {}
+        return replace(self.given, variables={**self.given.variables, **mirror, **(YEAR if self.year_ahead else {})})
+
+    def packages(self, case: Case) -> tuple[str, ...]:
+        """Return what a machine of a case has besides what README needs."""
+        return (*case.packages, *(["libfaketime"] if self.year_ahead else []))
+
+    @contextlib.contextmanager
+    def around(self, at: Machine) -> Iterator[None]:
+        """Let the machine have the mirror that these circumstances speak of."""
+        if not self.dropped:
+            yield
+            return
+        (at.root / "srv/archive.py").write_bytes(ARCHIVE.read_bytes())
+        drops = [word for name in self.dropped for word in ("--drop", name)]
+        words = [
+            "/srv/archive.py",
+            f"--address={ADDRESS}",
+            f"--folder={FOLDER}",
+            *drops,
+            *([] if self.snapshots else ["--no-archive"]),
+        ]
+        with _background(at, "python3", *words):
+            yield
+
+    @contextlib.contextmanager
+    def around_first(self, at: Machine) -> Iterator[None]:
+        """Let the first command meet what these circumstances say."""
+        with apt_held(at, self.apt_locked) if self.apt_locked else contextlib.nullcontext():
+            yield
+
+
+@contextlib.contextmanager
+def apt_held(at: Machine, seconds: int) -> Iterator[None]:
+    """Hold the locks of a machine's apt for so long, as its own updates may."""
+    with _background(at, "python3", "-c", HOLD, str(seconds), *LOCKS):
+        yield
+
+
+@contextlib.contextmanager
+def _background(at: Machine, *words: str) -> Iterator[None]:
+    """Run a program as root of a machine while the context lasts, from its first line of output on."""
+    with subprocess.Popen(at.inside(*words), stdout=subprocess.PIPE, text=True, start_new_session=True) as program:
+        assert program.stdout is not None
+        try:
+            if not program.stdout.readline():
+                raise CommandError(f"{' '.join(words)[:80]} has ended at once", fix="run it by hand to see why")
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
