@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from torchstrata.building.build import Builder, Composed
 from torchstrata.building.plan import Item
 from torchstrata.cells.matrix import ROOT
 from torchstrata.content.store import Store
+from torchstrata.ospart import osparts
 from torchstrata.payload import strata
 from torchstrata.payload.strata import Stratum
 from torchstrata.progress import PlainReporter
@@ -69,14 +71,22 @@ WHEELS = {
 }
 
 
-def compose(store: Store, directory: Path, *, os_files: dict[str, bytes] | None = None) -> Composed:
-    """Compose the image of a cell with three wheels and two OS packages."""
+def compose(store: Store, directory: Path, *, os_files: dict[str, bytes] | None = None, drift: str = "") -> Composed:
+    """Compose the image of a cell with three wheels and two OS packages.
+
+    :param drift: what the OS part notes of packages that are not as locked.
+    """
     directory.mkdir(exist_ok=True)
     made = [wheel(directory, name, "1.0", {f"{name.replace('-', '_')}.py": b"x = 1\n"}, more=more) for name, more in WHEELS.items()]
     source = Stratum(title="wheels", kind="group", pins=tuple(sorted((pin for pin, _ in made), key=lambda pin: pin.name)), python=CELL.os.python)
     part = strata.make(source, {pin.sha256: path for pin, path in made}, store, CODEC, threading.Event())
     store.remember(source.identity(CODEC), part)
-    items = (Item(identity=source.identity(CODEC), title=source.title, source=source, part=part), os_part(store, os_files or OS_FILES))
+    system = os_part(store, os_files or OS_FILES)
+    if drift and system.part:
+        noted = replace(system.part, notes={osparts.DRIFT: drift})
+        system = replace(system, identity=f"{system.identity[:-5]}drift", part=noted)
+        store.remember(system.identity, noted)
+    items = (Item(identity=source.identity(CODEC), title=source.title, source=source, part=part), system)
     return Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(quiet=True))).build(plan(*items))[0]
 
 
@@ -85,7 +95,7 @@ def record_of(composed: Composed, store: Store) -> Record:
     return record.of(making.gather(composed, store, CODEC, ROOT))
 
 
-def result(digest: str, *, passed: bool = True, flavour: str = "base") -> bytes:
+def result(digest: str, *, passed: bool = True, flavour: str = "base", drift: tuple[str, ...] = ()) -> bytes:
     """Return what a verification of the image with ``digest`` would have written."""
     evidence = Evidence(
         format=1,
@@ -105,5 +115,6 @@ def result(digest: str, *, passed: bool = True, flavour: str = "base") -> bytes:
         started="2026-11-24T00:00:00Z",
         finished="2026-11-24T00:01:00Z",
         tests=(),
+        drift=drift,
     )
     return msgspec.json.encode(evidence)

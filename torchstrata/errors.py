@@ -91,7 +91,7 @@ class ComposeError(TorchstrataError):
 
 
 class StaleLockError(LockError):
-    """The mirror has dropped a locked OS package and ``--locked`` was asked for."""
+    """Neither the mirror nor a snapshot archive has a locked OS package, and ``--locked`` was asked for."""
 
     code = 20
 

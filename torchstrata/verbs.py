@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +16,7 @@ from torchstrata import memory, progress
 from torchstrata.building import disk
 from torchstrata.building import plan as plans
 from torchstrata.building.build import Builder, Composed
-from torchstrata.building.plan import ImagePlan, Plan, Planner
+from torchstrata.building.plan import ImagePlan, OsPart, Plan, Planner
 from torchstrata.cells import compat, matrix, sizes
 from torchstrata.cells.matrix import Cell, Matrix
 from torchstrata.content import layout
@@ -24,7 +25,7 @@ from torchstrata.content.store import Store
 from torchstrata.engines import bootstrap
 from torchstrata.engines import engine as engines
 from torchstrata.errors import LockError, RegistryAuthError, RegistryError
-from torchstrata.locking import locks, tool
+from torchstrata.locking import locks, oslocks, tool
 from torchstrata.options import BuildOptions, VerifyOptions
 from torchstrata.ospart import osparts
 from torchstrata.payload import toolchain
@@ -36,6 +37,9 @@ from torchstrata.supplychain import signing
 from torchstrata.supplychain.signing import Signer
 from torchstrata.verification import inspection
 from torchstrata.verification import verify as verification
+
+SHOWN: Final = 1
+"""Packages that a row of a table names; ``image.json`` has all."""
 
 
 def build(cell: str, options: BuildOptions) -> None:
@@ -105,6 +109,8 @@ def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Pla
             publishing.seal(shared.shelf, plan, signer)
     else:
         reporter.say(f"not signed, so that nothing can be promoted: {signing.KEY} names no key, and no job in GitHub Actions may sign")
+    if drifted := [one.tags[0] for one in composed if one.drift]:
+        reporter.say(f"not as locked, so that they cannot be promoted: {', '.join(drifted)}")
     for each in publications:
         reporter.say(f"{shared.name}:{' '.join(each.tags)} {each.image.digest}")
     reporter.say(
@@ -129,18 +135,21 @@ def notes(cell: Cell) -> list[str]:
 
 
 def drifts(plan: Plan) -> list[str]:
-    """Return a line for each OS part in the store that has other versions than its lock."""
-    return [f"{item.title}: not as locked: {item.part.notes['drift']}" for item in plan.items() if item.part and "drift" in item.part.notes]
+    """Return a line for each OS whose parts in the store have other versions than its lock."""
+    tops = {item.source.system.id: item.part for item in plan.items() if isinstance(item.source, OsPart) and item.part}
+    found = {system: osparts.drift(part) for system, part in tops.items()}
+    return [f"{system}: not as locked: {oslocks.in_short(moves)}" for system, moves in found.items() if moves]
 
 
 def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
-    """Return the closing table: image, layers reused and made, size, digest."""
+    """Return the closing table: image, layers reused and made, size, digest, and whether its OS packages are as locked."""
     made = {item.identity for item in plan.missing()}
-    view = Table("image", "layers", "reused", "made", "size", "digest", header_style="bold", box=None, pad_edge=False)
+    view = Table("image", "layers", "reused", "made", "size", "digest", "OS packages", header_style="bold", box=None, pad_edge=False)
     for one in composed:
         new = sum(item.identity in made for item in one.plan.items)
         layers = len(one.image.layers)
-        view.add_row(one.tags[0], str(layers), str(len(one.plan.items) - new), str(new), progress.size(one.image.size), one.image.digest[7:19])
+        size, digest, state = progress.size(one.image.size), one.image.digest[7:19], oslocks.state(one.drift, SHOWN)
+        view.add_row(one.tags[0], str(layers), str(len(one.plan.items) - new), str(new), size, digest, state)
     return view
 
 

@@ -25,6 +25,7 @@ from testinfra.host import Host as Connection
 from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, mounted, ssh_options, starting
 from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
+from torchstrata.building import runtime
 from torchstrata.cells import matrix
 from torchstrata.engines import engine as engines
 from torchstrata.errors import TorchstrataError
@@ -126,9 +127,10 @@ def _machine(config: pytest.Config) -> tuple[Subject, Callable[[], bool]]:
     """Return the machine of ``--hosts``; there is no engine that could die."""
     host = testinfra.get_host(config.option.hosts)
     facts = host.file("/etc/torchstrata/image.json")
-    cell, flavour = _claim(config).settle(json.loads(facts.content_string)["labels"] if facts.exists else {}, config.option.hosts)
+    labels = json.loads(facts.content_string)["labels"] if facts.exists else {}
+    cell, flavour = _claim(config).settle(labels, config.option.hosts)
     where = Host(kernel=host.check_output("uname -r"), engine=None, cpus=int(host.check_output("nproc")))
-    subject = Subject(cell=cell, flavour=flavour, image=None, host=where, gpu=None)
+    subject = Subject(cell=cell, flavour=flavour, image=None, host=where, gpu=None, drift=labels.get(runtime.DRIFT, ""))
     gpu = subjects.settle_gpu(subject.expected, lambda: subjects.parse_gpu(host.run(shlex.join(subjects.ASK_GPU)).stdout), config.option.gpu)
     return msgspec.structs.replace(subject, gpu=gpu), lambda: True
 

@@ -125,12 +125,26 @@ FAULTS = (
         says=">/usr/share/blob # buildkit: 30 MB, new",
     ),
     # The operating system, and licences.
-    fault("OS package removed", CPU_BASE, "dpkg --purge less", test=f"{HYGIENE}::test_os_packages_have_all_updates", says="not as locked"),
+    fault("OS package removed", CPU_BASE, "dpkg --purge less", test=f"{TRUTH}::test_os_packages", says="differ from the lock"),
+    fault(
+        "OS package of another version",
+        CPU_BASE,
+        "sed -i '/^Package: less$/,/^$/s/^Version: .*/Version: 1/' /var/lib/dpkg/status",
+        test=f"{TRUTH}::test_drift",
+        says="-> 1",
+    ),
+    fault(
+        "drift on record that is not there",
+        CPU_BASE,
+        "LABEL torchstrata.drift='no-such-package 1 -> 2'",
+        test=f"{TRUTH}::test_drift",
+        says="no-such-package 1 -> 2",
+    ),
     fault(
         "apt does not look at security updates",
         CPU_BASE,
         "sed -i /security/d /etc/apt/sources.list",
-        test=f"{HYGIENE}::test_os_packages_have_all_updates",
+        test=f"{HYGIENE}::test_os_packages_can_be_updated",
         says="bookworm-security",
     ),
     fault(

@@ -207,10 +207,16 @@ def test_stale_os_lock_is_refused_if_only_locked_will_do(stale_and_locked: Ended
     assert "Traceback" not in stale_and_locked.output
 
 
+def told(ended: Ended) -> int:
+    """Return how many lines tell what make has become."""
+    return sum("not as locked" in line and "make 0.0.1-1 ->" in line for line in ended.output.splitlines())
+
+
 def test_stale_os_lock_is_told_in_one_line(stale_and_built: Ended) -> None:
-    """Otherwise the build takes today's version, and says so once."""
+    """Otherwise the build takes today's version, says so once, and the closing table has its state."""
     assert stale_and_built.status == 0, stale_and_built.output
-    assert sum("make 0.0.1-1 ->" in line for line in stale_and_built.output.splitlines()) == 1
+    assert told(stale_and_built) == 1
+    assert re.search(rf"^pytorch-cuda:{CPU}-devel .* drifted: ", stale_and_built.output, re.MULTILINE)
 
 
 def test_drift_is_recorded(stale: Checkout, stale_and_built: Ended, tmp_path: Path) -> None:
@@ -218,5 +224,6 @@ def test_drift_is_recorded(stale: Checkout, stale_and_built: Ended, tmp_path: Pa
     again = stale.build(CPU, *DEVEL, "--to", str(tmp_path / "again"))
     assert again.status == 0, again.output
     assert again.steps == []
-    assert sum("make 0.0.1-1 ->" in line for line in again.output.splitlines()) == 1
+    assert told(again) == 1
+    assert re.search(rf"^pytorch-cuda:{CPU}-devel .* drifted: ", again.output, re.MULTILINE)
     assert stale.build(CPU, *DEVEL, "--locked", "--to", str(tmp_path / "locked")).status == errors.StaleLockError.code

@@ -100,10 +100,10 @@ class Desk:
         """Return the cell of that name."""
         return matrix.select(self.matrix, name)[0]
 
-    def image(self, cell, image, mark):
-        """Push an image whose one layer holds ``mark``, and return its manifest's digest."""
+    def image(self, cell, image, mark, more=None):
+        """Push an image whose one layer holds ``mark``, with ``more`` labels, and return its manifest's digest."""
         flavour, user = (image, runtime.DEV) if image in self.matrix.flavours else (self.matrix.all_in_one, runtime.ROOT)
-        labels = {"torchstrata.cell": cell.id, "torchstrata.flavour": flavour}
+        labels = {"torchstrata.cell": cell.id, "torchstrata.flavour": flavour, **(more or {})}
         layer, config = f"{image} {mark}".encode(), canonical({"config": {"Labels": labels, "User": user}, "mark": mark})
         for content in (layer, config):
             self.registry.push_blob(REPOSITORY, Source.of(content))
@@ -279,6 +279,18 @@ def test_an_image_of_another_cell_is_refused(desk):
     body = desk.registry.manifest(REPOSITORY, other).body
     desk.registry.put_manifest(REPOSITORY, channels.immutable(desk.cell(), "base", Build(day="20261124", number=2)), body, MANIFEST)
     assert "which is another image: {'cell': '2.8-cu128-debian13'" in desk.propose(channel="nightly").refusals[0].why
+
+
+def test_an_image_that_is_not_as_locked_is_refused(desk):
+    """It says so itself; what differs is named, with what to do."""
+    desk.push("one")
+    drifted = desk.image(desk.cell(), "base", "two", {runtime.DRIFT: "less 1 -> 2, make 3 -> 4"})
+    desk.notary.tested.add(drifted)
+    body = desk.registry.manifest(REPOSITORY, drifted).body
+    desk.registry.put_manifest(REPOSITORY, channels.immutable(desk.cell(), "base", Build(day="20261124", number=2)), body, MANIFEST)
+    (refusal,) = desk.propose(channel="nightly").refusals
+    assert refusal.why == "the OS packages of base are not as locked: less 1 -> 2, make 3 -> 4"
+    assert "--locked" in refusal.fix
 
 
 def test_an_image_that_is_gone_is_refused(desk):

@@ -221,6 +221,19 @@ def test_another_key_is_refused(released, tmp_path):
     assert set(problems) == {examination.SIGNATURE, *(kind.name for kind in KINDS)}
 
 
+def test_an_image_that_is_not_as_locked_is_refused(registry, store, signer, trust, tmp_path):
+    """It is signed and passed its tests: it says that its packages have drifted, and so do its record and the result of its tests."""
+    drifted = compose(store, tmp_path / "wheels", drift="libexample1 1.0-1 -> 1.0-2+b1")
+    image = push(registry, f"test/{uuid.uuid4().hex}", drifted, store)
+    made = documents.of(record_of(drifted, store), {}, result(drifted.image.digest, drift=("libexample1 1.0-1 -> 1.0-2+b1",)))
+    documents.attach(image, made, signer)
+    says = "its OS packages are not as locked: libexample1 1.0-1 -> 1.0-2+b1"
+    assert found(image, trust) == {RECORD.name: says, VERIFICATION.name: says}
+    with pytest.raises(UntrustedError, match="not as locked") as caught:
+        examination.examine(registry, image.reference, trust).require()
+    assert caught.value.code == 35
+
+
 def test_missing_verification_is_refused_with_a_code_of_its_own(image, composed, store, signer, trust):
     """Everything else holds, so the error says that it is about the tests."""
     documents.attach(image, documents.of(record_of(composed, store), {}), signer)

@@ -72,6 +72,23 @@ def test_facts_layer_holds_what_the_runtime_tells(builder, composed):
     assert files == {f"{runtime.ETC}/image.json": (0, 0o644, told)}
 
 
+def test_a_drifted_image_says_so(builder):
+    """In its label and in its facts, from what the part of its own flavour notes; its parent, which is as locked, says nothing."""
+    below = os_part(builder.store, {"etc/base": b"x"})
+    above = os_part(builder.store, {"etc/devel": b"x"}, FLAVOURS[:2])
+    above = dataclasses.replace(above, part=dataclasses.replace(above.part, notes={"drift": "git 1 -> 2, less (not locked) -> 3"}))
+    base, devel = builder.build(plan(below, above, flavours=FLAVOURS[:2], per_flavour=1))[:2]
+    assert (base.drift, config(base)["config"]["Labels"].get(runtime.DRIFT)) == ((), None)
+    assert config(devel)["config"]["Labels"][runtime.DRIFT] == "git 1 -> 2, less (not locked) -> 3"
+    told = runtime.files(runtime.describe(CELL, FLAVOURS[:2], devel.plan.lock, "x", drift=devel.drift), devel.plan.lock, [], devel.drift)
+    assert json.loads(told[f"{runtime.ETC}/image.json"])["drift"] == [
+        {"package": "git", "locked": "1", "found": "2"},
+        {"package": "less", "locked": None, "found": "3"},
+    ]
+    plain = runtime.files(runtime.describe(CELL, FLAVOURS[:2], devel.plan.lock, "x"), devel.plan.lock, [])
+    assert "drift" not in plain[f"{runtime.ETC}/image.json"]
+
+
 def test_composing_twice_gives_the_same_bytes(builder, composed):
     """The second build finds the facts layer in the store as well."""
     items = [item for image in composed[:4] for item in image.plan.items[-1:]]

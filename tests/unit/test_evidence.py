@@ -54,6 +54,15 @@ def test_found_for_what_was_tested_with_it(tmp_path):
     assert not GOOD.is_of(other)
 
 
+def test_drift_is_told_and_what_is_as_locked_says_nothing_of_it(tmp_path):
+    """Evidence of earlier versions can be read, and theirs can read that of images as locked."""
+    path = put(tmp_path, GOOD)
+    assert b"drift" not in path.read_bytes()
+    assert (evidence.read(path), GOOD.state) == (GOOD, "as locked")
+    drifted = msgspec.structs.replace(GOOD, drift=("less 1 -> 2", "make 3 -> 4"))
+    assert evidence.read(put(tmp_path, drifted)).state == "drifted: less 1 -> 2 and 1 more"
+
+
 def test_nothing_else_stays_beside_it(tmp_path):
     """It is written under another name first, which is gone in the end."""
     path = put(tmp_path, GOOD)

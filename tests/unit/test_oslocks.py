@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ LOCK = OsLock(
     date="2026-11-24",
     sections={"os": {"libc6": "2.41-12"}, "base": {"git": "1:2.47.3-0+deb13u1", "python3.13": "3.13.5-2"}, "devel": {"libc6": "2.41-12+deb13u1"}},
 )
+
+NOW = dt.datetime(2027, 1, 4, 5, 6, 7, tzinfo=dt.UTC)
 
 STATUS = """\
 Package: git
@@ -78,15 +82,15 @@ def test_installed_reads_dpkg_status() -> None:
 
 
 def test_time_of_layers_stays_when_packages_move(tmp_path: Path) -> None:
-    """A lock that is solved anew keeps its first day, so that layers whose packages did not move stay; what mirrors offer is asked anew each day."""
+    """A lock that is solved anew keeps its first day, so that layers whose packages did not move stay; mirrors are asked anew each time."""
     oslocks.write(LOCK, DEBIAN13, tmp_path)
-    asked = [oslocks.unlocked(DEBIAN13, day, tmp_path) for day in ("2027-01-02", "2027-01-03")]
+    asked = [oslocks.unlocked(DEBIAN13, when, tmp_path) for when in (NOW, NOW + dt.timedelta(hours=1))]
     assert asked[0].digest(()) != asked[1].digest(())
     moved = oslocks.solved(asked[0], {"os": {"apt": "4"}})
     oslocks.write(moved, DEBIAN13, tmp_path)
     assert oslocks.read(DEBIAN13, tmp_path) == moved
-    assert (moved.date, moved.epoch) == ("2027-01-02", LOCK.epoch)
-    again = oslocks.solved(oslocks.unlocked(DEBIAN13, "2027-01-04", tmp_path), LOCK.sections)
+    assert (moved.date, moved.epoch) == ("2027-01-04", LOCK.epoch)
+    again = oslocks.solved(oslocks.unlocked(DEBIAN13, NOW, tmp_path), LOCK.sections)
     assert (again.epoch, again.digest(())) == (LOCK.epoch, LOCK.digest(()))
 
 
@@ -131,3 +135,47 @@ def test_committed_locks_cover_all_flavours(system: matrix.OperatingSystem) -> N
     assert oslocks.path(system).read_text() == oslocks.text(lock)
     assert oslocks.python_version(system).startswith(f"{system.python}.")
     assert set(system.compilers) <= lock.installed(matrix.load().flavours).keys()
+
+
+# Drift
+
+
+MOVES = (Move(package="a", locked="1", found="1:2~x+b1"), Move(package="b", locked=None, found="3"), Move(package="c", locked="4", found=None))
+
+
+def test_moves_in_words_are_read_back() -> None:
+    """What a note or a label says of drift is what was noted."""
+    assert oslocks.in_words(MOVES) == "a 1 -> 1:2~x+b1, b (not locked) -> 3, c 4 -> (not installed)"
+    assert oslocks.from_words(oslocks.in_words(MOVES)) == MOVES
+    assert oslocks.from_words("") == ()
+
+
+def test_words_that_tell_of_no_drift_are_refused() -> None:
+    """A label that somebody has made up is an error, not an image as locked."""
+    with pytest.raises(LockError, match="does not tell how packages differ"):
+        oslocks.from_words("a 1 -> 2, none of your business")
+
+
+def test_what_a_lock_and_its_drift_make_is_what_was_found() -> None:
+    """A package moved, one came, one is gone."""
+    found = oslocks.applied({"a": "1", "c": "4", "d": "5"}, MOVES)
+    assert found == {"a": "1:2~x+b1", "b": "3", "d": "5"}
+    assert oslocks.moves({"a": "1", "c": "4", "d": "5"}, found) == MOVES
+
+
+@pytest.mark.parametrize(
+    ("moves", "named", "says"),
+    [((), 1, "as locked"), (MOVES[:1], 1, "drifted: a 1 -> 1:2~x+b1"), (MOVES, 1, "drifted: a 1 -> 1:2~x+b1 and 2 more")],
+)
+def test_state_in_words(moves: tuple[Move, ...], named: int, says: str) -> None:
+    """A cell of a table names as many packages as it has room for."""
+    assert oslocks.state(moves, named) == says
+
+
+def test_the_moment_of_a_lock_is_kept_and_changes_no_identity() -> None:
+    """It is for archives; locks that do not tell it stay as they are."""
+    told = dataclasses.replace(LOCK, moment="2026-11-24T16:12:03+00:00")
+    assert oslocks.parse("debian13", oslocks.text(told)) == told
+    assert "moment" not in oslocks.text(LOCK)
+    assert told.digest(("base",)) == LOCK.digest(("base",))
+    assert told.epoch == LOCK.epoch

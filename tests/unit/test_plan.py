@@ -129,6 +129,29 @@ def test_what_the_store_holds_is_reused(planner):
     assert entry["fetch"] == 0
 
 
+@pytest.mark.parametrize(
+    ("base", "devel", "counts"),
+    [
+        ({}, {}, True),
+        (None, {}, False),
+        ({"drift": "git 1 -> 2"}, {}, False),
+        ({"drift": "git 1 -> 2"}, {"drift": "git 1 -> 2"}, True),
+        ({"drift": "git 1 -> 2"}, {"drift": "git 1 -> 2", "over": "the layer"}, True),
+        ({"drift": "git 1 -> 2"}, {"drift": "git 1 -> 2", "over": "another"}, False),
+        ({"drift": "git 1 -> 2"}, {"over": "the layer"}, True),
+        ({}, {"drift": "git 1 -> 2", "over": "another"}, False),
+    ],
+)
+def test_an_os_part_counts_over_what_it_was_made_over_alone(planner, base, devel, counts):
+    """Were the lower one made again with other packages, the image would hold files that no package list tells of."""
+    items = {item.source.chain[-1]: item for item in plan_of(planner, "2.13-cpu").items() if item.origin == "os"}
+    if base is not None:
+        layer = fill(planner.store, items["base"], **base)
+        devel = {name: layer.diff_id if value == "the layer" else value for name, value in devel.items()}
+    fill(planner.store, items["devel"], **devel)
+    assert (items["devel"].title not in [one.title for one in plan_of(planner, "2.13-cpu").missing()]) == counts
+
+
 def test_a_drifted_os_part_does_not_count_if_only_locked_will_do(planner):
     """A part of other versions than the lock's is reused, unless ``--locked`` was asked for."""
     item = next(item for item in plan_of(planner, "2.13-cpu").items() if item.origin == "os")

@@ -62,6 +62,13 @@ def test_wheels_are_the_locks(found, composed):
     assert found.licences["LicenseRef-Python-Whatever-you-like"] == "Whatever you like"
 
 
+def test_what_is_not_as_locked_is_on_record(store, tmp_path, found):
+    """As the image says it; nothing is said of an image as locked, so that its record stays what it was."""
+    drifted = compose(store, tmp_path / "others", drift="libexample1 1.0-1 -> 1.0-2+b1")
+    assert record_of(drifted, store).inputs.drift == ("libexample1 1.0-1 -> 1.0-2+b1",)
+    assert b"drift" not in found.encode()
+
+
 def test_os_packages_are_dpkgs(found):
     """Versions are those that are in the image, whatever was locked."""
     assert {package.name: (package.version, package.licence) for package in found.packages} == {

@@ -63,19 +63,28 @@ def test_drift_of_a_part_in_the_store_is_told(store):
     """Later builds repeat what the first one said."""
     item = os_part(store, {"etc/x": b"x"})
     drifted = dataclasses.replace(item, part=Part(layers=item.part.layers, notes={"drift": "git 1 -> 2"}))
-    assert verbs.drifts(plan(drifted)) == [f"{item.title}: not as locked: git 1 -> 2"]
+    assert verbs.drifts(plan(drifted)) == [f"{item.source.system.id}: not as locked: git 1 -> 2"]
     assert verbs.drifts(plan(item)) == []
 
 
 def test_the_closing_table_counts_what_was_made(tmp_path, store, monkeypatch):
-    """Image, layers, reused and made, size and digest; parts that were found count as reused."""
+    """Image, layers, reused and made, size, digest and state; parts that were found count as reused."""
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     found = plan(missing(stratum(*wheels(tmp_path, "one").values())), os_part(store, {"etc/x": b"x"}))
     composed = Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO()))).build(found)
     head, row = shown(verbs.closing(found, composed))
-    assert head.split() == ["image", "layers", "reused", "made", "size", "digest"]
+    assert head.split() == ["image", "layers", "reused", "made", "size", "digest", "OS", "packages"]
     assert row.split()[:4] == [composed[0].tags[0], "3", "1", "1"]
-    assert row.split()[-1] == composed[0].image.digest[7:19]
+    assert row.split()[-3:] == [composed[0].image.digest[7:19], "as", "locked"]
+
+
+def test_the_closing_table_names_what_has_drifted(store):
+    """Also of parts that an earlier build has made, or that came from a registry: what they note is what counts."""
+    item = os_part(store, {"etc/x": b"x"})
+    drifted = dataclasses.replace(item, part=dataclasses.replace(item.part, notes={"drift": "git 1 -> 2, make 3 -> 4"}))
+    found = plan(drifted)
+    composed = Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO()))).build(found)
+    assert shown(verbs.closing(found, composed))[1].endswith("drifted: git 1 -> 2 and 1 more")
 
 
 def test_a_plan_as_json_is_json_alone(store, capsys):

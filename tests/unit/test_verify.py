@@ -28,25 +28,29 @@ def verdict(status=0, found=GOOD):
 @pytest.mark.parametrize(
     ("ended", "row"),
     [
-        (verdict(), ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "verified"]),
-        (verdict(1, FAILED), ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "2", "1", "2", "61", "failed"]),
+        (verdict(), ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "verified", "as", "locked"]),
+        (verdict(1, FAILED), ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "2", "1", "2", "61", "failed", "as", "locked"]),
         (
             verdict(0, msgspec.structs.replace(GOOD, passed=False, complete=False, scope="quick")),
-            ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "passed", "(quick)"],
+            ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "passed", "(quick)", "as", "locked"],
         ),
         (
             verdict(0, msgspec.structs.replace(GOOD, passed=False, complete=False, scope="chosen")),
-            ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "incomplete"],
+            ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "incomplete", "as", "locked"],
+        ),
+        (
+            verdict(0, msgspec.structs.replace(GOOD, drift=("less 1 -> 2", "make 3 -> 4"))),
+            ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "61", "verified", *["drifted:", "less", "1", "->", "2", "and", "1", "more"]],
         ),
         (
             dataclasses.replace(verdict(), is_known=True, seconds=0),
-            ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "0", "verified", "2026-11-24", "00:01"],
+            ["pytorch-cuda:2.13-cpu-base", "aaaaaaaaaaaa", "1", "0", "0", "0", "verified", "2026-11-24", "00:01", "as", "locked"],
         ),
         (verdict(3, None), ["pytorch-cuda:2.13-cpu-base", "61", "failed"]),
     ],
 )
 def test_closing_table(ended, row):
-    """A row says which image, how many tests, how many against it, how long, and the verdict."""
+    """A row says which image, how many tests, how many against it, how long, the verdict, and whether its OS packages are as locked."""
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(verify.table([ended]))
     assert console.export_text().splitlines()[1].split() == row

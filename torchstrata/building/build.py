@@ -20,16 +20,22 @@ from torchstrata.content.compose import Image, Section
 from torchstrata.content.store import Part, Store
 from torchstrata.engines.engine import Engine
 from torchstrata.engines.loading import Loading
+from torchstrata.locking.oslocks import Move
+from torchstrata.ospart import osparts
 from torchstrata.progress import Reporter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Composed:
-    """An image that was composed, and the names it gets."""
+    """An image that was composed, and the names it gets.
+
+    :param drift: where its OS packages are not as locked.
+    """
 
     plan: ImagePlan
     image: Image
     tags: tuple[str, ...]
+    drift: tuple[Move, ...] = ()
 
     @property
     def loadable(self) -> Loadable:
@@ -88,16 +94,18 @@ class Builder:
 
         :raises ComposeError: the layers do not fit together.
         """
-        told = runtime.describe(image.cell, image.chain, image.lock, revision)
+        drift = osparts.drift(parts[image.top.identity]) if image.top else ()
+        told = runtime.describe(image.cell, image.chain, image.lock, revision, drift=drift)
         sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
-        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell))
+        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), drift)
         sections.append(Section(origin="facts", label="facts", layers=self._facts(files).layers))
         compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
         tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"
-        yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,))
+        yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,), drift=drift)
         if image.cell.named and image.flavour == self.matrix.all_in_one:
-            rooted = runtime.describe(image.cell, image.chain, image.lock, revision, user=runtime.ROOT)
-            yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=(f"{self.matrix.name}:v{image.cell.torch}",))
+            rooted = runtime.describe(image.cell, image.chain, image.lock, revision, user=runtime.ROOT, drift=drift)
+            named = (f"{self.matrix.name}:v{image.cell.torch}",)
+            yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=named, drift=drift)
 
     def _facts(self, files: Mapping[str, str]) -> Part:
         """Return the facts layer: the only one that is an image's own."""

@@ -93,6 +93,24 @@ class ImagePlan:
         """Cell and flavour, such as ``2.8-cu121-debian13-devel``."""
         return f"{self.cell.id}-{self.flavour}"
 
+    @property
+    def top(self) -> Item | None:
+        """The OS part of its own flavour, which knows the versions of all OS packages."""
+        return next((item for item in reversed(self.items) if isinstance(item.source, OsPart)), None)
+
+    def fitting(self, *, locked: bool) -> ImagePlan:
+        """Return the plan without OS parts that do not lie over what they were made over, or, if ``locked``, are not as locked."""
+        below, items = None, list[Item]()
+        for item in self.items:
+            if not isinstance(item.source, OsPart):
+                items.append(item)
+                continue
+            is_first = len(item.source.chain) == 1
+            fits = item.part is not None and (is_first or below is not None) and osparts.fits(item.part, below, locked=locked)
+            below = item.part if fits else None
+            items.append(replace(item, part=below))
+        return replace(self, items=tuple(items))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -111,6 +129,10 @@ class Plan:
     def filled(self, found: Mapping[str, Part]) -> Plan:
         """Return the plan with parts, by identity, that were found elsewhere."""
         return Plan(images=tuple(replace(image, items=tuple(_with(item, found) for item in image.items)) for image in self.images))
+
+    def fitting(self, *, locked: bool) -> Plan:
+        """Return the plan without OS parts that do not lie over what they were made over, or, if ``locked``, are not as locked."""
+        return Plan(images=tuple(image.fitting(locked=locked) for image in self.images))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +155,7 @@ class Planner:
         """
         chains = [self.matrix.chain(flavour) for flavour in flavours]
         wanted = [name for name in self.matrix.flavours if any(name in chain for chain in chains)]
-        return Plan(images=tuple(image for cell in cells for image in self._images(cell, wanted)))
+        return Plan(images=tuple(image for cell in cells for image in self._images(cell, wanted))).fitting(locked=self.locked)
 
     def _images(self, cell: Cell, flavours: Iterable[str]) -> Iterator[ImagePlan]:
         """Yield the images of one cell: each flavour's items are a prefix of its child's, but for the all-in-one image's.
@@ -174,9 +196,7 @@ class Planner:
 
     def _os_part(self, cell: Cell, flavour: str) -> Item:
         chain = self.matrix.chain(flavour)
-        item = self._item(osparts.identity(cell.os, chain, self.codec), f"{cell.os.id} {flavour}", OsPart(system=cell.os, chain=chain))
-        drifted = self.locked and item.part is not None and "drift" in item.part.notes
-        return replace(item, part=None) if drifted else item
+        return self._item(osparts.identity(cell.os, chain, self.codec), f"{cell.os.id} {flavour}", OsPart(system=cell.os, chain=chain))
 
     def _item(self, identity: str, title: str, source: Source) -> Item:
         return Item(identity=identity, title=title, source=source, part=self.store.find(identity))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from torchstrata.cells import compat
 from torchstrata.cells.matrix import Cell, Matrix
 from torchstrata.content.compose import Runtime
+from torchstrata.locking import oslocks
 from torchstrata.locking.locks import Lock
+from torchstrata.locking.oslocks import Move
 
 VENV: Final = "/opt/venv"
 PATH: Final = f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -40,18 +42,28 @@ PROTECTED: Final = ("torch", "torchvision", "torchaudio", "triton", "nvidia-*", 
 """Distributions that an install in the container must not replace by accident."""
 
 
-def describe(cell: Cell, chain: tuple[str, ...], lock: Lock, revision: str, *, user: str = DEV) -> Runtime:
+DRIFT: Final = "torchstrata.drift"
+"""Label of an image whose OS packages are not all as locked: how they differ, as :func:`torchstrata.locking.oslocks.in_words` says it."""
+
+REBUILD: Final = "build it with `-- --locked`, after `inv lock --os` if mirrors no longer have what is locked, and push it again"
+"""What to do about an image that is not as locked, and must be."""
+
+
+def describe(  # noqa: PLR0913  # what an image says of itself
+    cell: Cell, chain: tuple[str, ...], lock: Lock, revision: str, *, user: str = DEV, drift: Sequence[Move] = ()
+) -> Runtime:
     """Return the config of the image of ``cell`` whose flavour is the last of ``chain``.
 
     :param chain: the flavour's parents, then itself.
     :param lock: the flavour's lock; its date becomes the image's, so that the clock is no input.
     :param revision: the source revision of the image's inputs.
     :param user: numeric ``uid:gid`` that containers start as.
+    :param drift: where its OS packages are not as locked.
     """
     ports = tuple(port for flavour in chain for port in PORTS.get(flavour, ()))
     return Runtime(
         env=environment(cell, chain) | ({"HOME": HOME} if user == DEV else {}),
-        labels=labels(cell, chain[-1], lock, revision),
+        labels=labels(cell, chain[-1], lock, revision, drift),
         user=user,
         entrypoint=ENTRYPOINT,
         command=() if ports else SHELL,
@@ -88,7 +100,7 @@ def compiler_environment(cell: Cell) -> dict[str, str]:
     return env if is_default else env | {"CXX": host, "CC": host.replace("g++", "gcc")}
 
 
-def labels(cell: Cell, flavour: str, lock: Lock, revision: str) -> dict[str, str]:
+def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[Move] = ()) -> dict[str, str]:
     """Return OCI's pre-defined annotation keys and ``torchstrata.*``; an absent fact has no label."""
     facts = cell.facts
     found = {
@@ -109,6 +121,7 @@ def labels(cell: Cell, flavour: str, lock: Lock, revision: str) -> dict[str, str
         "torchstrata.architectures": " ".join(f"sm_{name.replace('.', '')}" for name in facts.architectures),
         "torchstrata.architectures.nvcc-lacks": " ".join(f"sm_{name.replace('.', '')}" for name in facts.missing_architectures),
         "torchstrata.nvcc": facts.nvcc.cuda if facts.nvcc else None,
+        DRIFT: oslocks.in_words(drift),
     }
     return {name: value for name, value in found.items() if value}
 
@@ -149,16 +162,19 @@ def _needs(cell: Cell) -> dict[str, Any]:
     return {"cell": cell.short, "torch": cell.version} | {name: value for name, value in needs.items() if value}
 
 
-def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]]) -> dict[str, str]:
-    """Return path and content of the files of the facts layer.
+def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], drift: Sequence[Move] = ()) -> dict[str, str]:
+    """Return path and content of the files of the facts layer; an image that is as locked says nothing of drift.
 
     :param others: the image's :func:`alternatives`.
+    :param drift: where its OS packages are not as locked.
     """
     document: dict[str, Any] = {
         "labels": dict(runtime.labels),
         "alternatives": others,
         "packages": {pin.name: pin.version for pin in lock.pins},
     }
+    if drift:
+        document["drift"] = [{"package": move.package, "locked": move.locked, "found": move.found} for move in drift]
     return {
         f"{ETC}/image.json": json.dumps(document, indent=2, sort_keys=True) + "\n",
         f"{ETC}/constraints.txt": constraints(lock),

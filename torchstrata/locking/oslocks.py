@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,15 @@ HEADER: Final = """\
 
 FIX: Final = "write it with `inv lock --os`"
 
+MOVE: Final = re.compile(r"(?P<package>\S+) (?P<locked>\S+|\(not locked\)) -> (?P<found>\S+|\(not installed\))")
+"""A :class:`Move` in words."""
+
+NOT_LOCKED: Final = "(not locked)"
+NOT_INSTALLED: Final = "(not installed)"
+
+NAMED: Final = 6
+"""Moves that one line names."""
+
 Packages = Mapping[str, str]
 """Versions by package name."""
 
@@ -40,12 +50,15 @@ class OsLock:
     :param date: day on which it was solved, such as ``2026-11-24``.
     :param sections: for the OS image and each flavour, parents first, the packages that it adds or changes.
     :param first: day on which it was first solved, if that was before ``date``.
+    :param moment: when on ``date`` mirrors were asked, in RFC 3339 and UTC; empty in locks that do not tell. It finds the right
+        snapshot of an archive, and is part of no identity.
     """
 
     system: str
     date: str
     sections: Mapping[str, Packages]
     first: str = ""
+    moment: str = ""
 
     @property
     def epoch(self) -> int:
@@ -59,9 +72,9 @@ class OsLock:
     def digest(self, chain: Iterable[str]) -> str:
         """Return the identity of all that the lock says of ``chain``; other flavours do not change it.
 
-        What pins nothing is what mirrors offered on its date.
+        What pins nothing is what mirrors offered at its moment.
         """
-        day = (self.first or self.date) if self.sections else self.date
+        day = (self.first or self.date) if self.sections else (self.moment or self.date)
         return hashlib.sha256(json.dumps([day, self.installed(chain)], sort_keys=True).encode()).hexdigest()
 
 
@@ -78,13 +91,44 @@ class Move:
     found: str | None
 
     def __str__(self) -> str:
-        return f"{self.package} {self.locked or '(not locked)'} -> {self.found or '(not installed)'}"
+        return f"{self.package} {self.locked or NOT_LOCKED} -> {self.found or NOT_INSTALLED}"
 
 
-def unlocked(system: OperatingSystem, date: str, root: Path = ROOT) -> OsLock:
-    """Return a lock that pins nothing, with the first day of the lock that there is."""
+def in_words(moves: Iterable[Move]) -> str:
+    """Return all moves in one line; :func:`from_words` reads it back."""
+    return ", ".join(map(str, moves))
+
+
+def in_short(moves: Sequence[Move], named: int = NAMED) -> str:
+    """Return the first moves in one line, and how many more there are."""
+    return in_words(moves[:named]) + (f" and {len(moves) - named} more" if len(moves) > named else "")
+
+
+def from_words(text: str) -> tuple[Move, ...]:
+    """Return the moves that a line tells of; none for an empty one.
+
+    :raises LockError: it cannot be understood.
+    """
+    found = [MOVE.fullmatch(each) for each in text.split(", ") if each]
+    if None in found:
+        raise LockError(f"this does not tell how packages differ from a lock: {text[:80]}", fix="build the image again")
+    return tuple(Move(package=each["package"], locked=_known(each["locked"]), found=_known(each["found"])) for each in found if each)
+
+
+def _known(version: str) -> str | None:
+    return None if version in {NOT_LOCKED, NOT_INSTALLED} else version
+
+
+def state(moves: Sequence[Move], named: int = NAMED) -> str:
+    """Return in words whether something is as locked."""
+    return f"drifted: {in_short(moves, named)}" if moves else "as locked"
+
+
+def unlocked(system: OperatingSystem, moment: dt.datetime, root: Path = ROOT) -> OsLock:
+    """Return a lock that pins nothing and is solved at ``moment`` (UTC), with the first day of the lock that there is."""
     before = read(system, root) if path(system, root).exists() else None
-    return OsLock(system=system.id, date=date, sections={}, first=(before.first or before.date) if before else "")
+    first = (before.first or before.date) if before else ""
+    return OsLock(system=system.id, date=moment.date().isoformat(), sections={}, first=first, moment=moment.isoformat(timespec="seconds"))
 
 
 def path(system: OperatingSystem, root: Path = ROOT) -> Path:
@@ -115,7 +159,8 @@ def write(lock: OsLock, system: OperatingSystem, root: Path = ROOT) -> Path:
 def text(lock: OsLock) -> str:
     """Return the lock as it lies in the repository."""
     first = f"first {lock.first}\n" if lock.first not in {"", lock.date} else ""
-    lines = [HEADER.format(system=lock.system), f"date {lock.date}\n", first]
+    moment = f"moment {lock.moment}\n" if lock.moment else ""
+    lines = [HEADER.format(system=lock.system), f"date {lock.date}\n", first, moment]
     for section, packages in lock.sections.items():
         lines += [f"\n[{section}]\n", *(f"{name}={version}\n" for name, version in sorted(packages.items()))]
     return "".join(lines)
@@ -128,7 +173,7 @@ def parse(system: str, content: str) -> OsLock:
     """
     days, sections, packages = dict[str, str](), dict[str, Packages](), dict[str, str]()
     for number, line in enumerate(content.splitlines(), 1):
-        if line.startswith(("date ", "first ")):
+        if line.startswith(("date ", "first ", "moment ")):
             word, _, days[word] = line.partition(" ")
         elif line.startswith("["):
             packages = {}
@@ -140,7 +185,7 @@ def parse(system: str, content: str) -> OsLock:
             packages[name] = version
     if "date" not in days or OS_IMAGE not in sections:
         raise LockError(f"locks/os/{system}.lock has no date or no [{OS_IMAGE}]", fix=FIX)
-    return OsLock(system=system, sections=sections, date=days["date"], first=days.get("first", ""))
+    return OsLock(system=system, sections=sections, date=days["date"], first=days.get("first", ""), moment=days.get("moment", ""))
 
 
 def solved(by: OsLock, installed: Mapping[str, Packages]) -> OsLock:
@@ -160,6 +205,12 @@ def moves(locked: Packages, found: Packages) -> tuple[Move, ...]:
     """Return where ``found`` differs from the lock, by name."""
     names = sorted(locked.keys() | found.keys())
     return tuple(Move(package=name, locked=locked.get(name), found=found.get(name)) for name in names if locked.get(name) != found.get(name))
+
+
+def applied(locked: Packages, moved: Iterable[Move]) -> Packages:
+    """Return the packages of a lock, but for those that have moved."""
+    now = {**locked, **{move.package: move.found for move in moved}}
+    return {name: version for name, version in now.items() if version}
 
 
 def preferences(locked: Packages) -> str:
@@ -184,8 +235,16 @@ def python_version(system: OperatingSystem, root: Path = ROOT, flavours: Sequenc
 
     :raises LockError: there is no lock, or it names no such Python.
     """
+    return python_in(read(system, root).installed(flavours), system)
+
+
+def python_in(packages: Packages, system: OperatingSystem) -> str:
+    """Return the full version of the OS's Python among ``packages``.
+
+    :raises LockError: there is none.
+    """
     package = f"python{system.python}"
-    version = read(system, root).installed(flavours).get(package)
+    version = packages.get(package)
     if version is None:
         raise LockError(f"locks/os/{system.id}.lock does not name {package}", fix=FIX)
     return version.partition(":")[2].partition("-")[0] if ":" in version else version.partition("-")[0]

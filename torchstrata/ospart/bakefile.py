@@ -57,6 +57,16 @@ def definition(jobs: Sequence[Job], staged: Path, out: Path, exporter: Exporter,
     return {"group": {"default": {"targets": [job.top for job in jobs]}}, "target": targets}
 
 
+def question(job: Job, dockerfile: str, context: Path, out: Path, proxies: Mapping[str, str]) -> dict[str, Any]:
+    """Return the definition that runs ``dockerfile`` over what lies below a job, and writes the files of its last stage to ``out``.
+
+    :param dockerfile: its text; it may start from ``os``.
+    """
+    targets, below = _bottom(job)
+    asked = {**_target(context, {"os": below}, proxies), "dockerfile-inline": dockerfile, "output": [f"type=local,dest={out}"], "no-cache": True}
+    return {"group": {"default": {"targets": [job.top]}}, "target": {**targets, job.top: asked}}
+
+
 def image_name(job: Job) -> str:
     """Return the name under which the ``image`` exporter leaves a job's image."""
     return f"torchstrata-build:{job.top}"

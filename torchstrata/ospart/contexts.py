@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,9 +14,13 @@ from torchstrata.content.layers import EPOCH
 from torchstrata.errors import OsPartError
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import OsLock
+from torchstrata.ospart.aptsettings import VARIABLE, AptSettings
 
 APT: Final = "apt"
 """The context that every flavour installs packages with; not a flavour."""
+
+MOUNTED: Final = "/mnt"
+"""Where flavours see that context while they install."""
 
 NANO: Final = 1_000_000_000
 
@@ -72,10 +77,18 @@ def apt_config(root: Path) -> bytes:
     return (root / "images" / APT / "dpkg.cfg").read_bytes()
 
 
-def stage(root: Path, flavours: Sequence[str], pins: Mapping[OperatingSystem, tuple[OsLock, Sequence[str]]], into: Path) -> None:
+def stage(
+    root: Path,
+    flavours: Sequence[str],
+    pins: Mapping[OperatingSystem, tuple[OsLock, Sequence[str]]],
+    into: Path,
+    settings: Mapping[OperatingSystem, AptSettings] | None = None,
+) -> None:
     """Write the contexts of ``flavours``, and for each OS ``apt-<os>`` with the pins of a chain of its lock.
 
     :param pins: lock and chain by OS.
+    :param settings: what else apt is told, by OS.
+    :raises OsPartError: ``images/apt`` is not of the shape that lets apt be told something.
     """
     for flavour in flavours:
         _copy(root, flavour, into / flavour)
@@ -83,6 +96,26 @@ def stage(root: Path, flavours: Sequence[str], pins: Mapping[OperatingSystem, tu
         directory = into / f"{APT}-{system.id}"
         _copy(root, APT, directory)
         (directory / "preferences").write_text(oslocks.preferences(lock.installed(chain)), encoding="utf-8")
+        if told := (settings or {}).get(system):
+            _tell(directory, told.write(directory, MOUNTED))
+
+
+def _tell(directory: Path, files: Sequence[str]) -> None:
+    """Let the update and the installer of a staged ``images/apt`` read apt's settings; what is committed stays as it is."""
+    _insert(
+        directory / "Dockerfile",
+        "FROM ",
+        f"COPY {' '.join(files)} /{APT}/\nRUN rmdir {MOUNTED} && ln -s {APT} {MOUNTED}\nENV {VARIABLE}={MOUNTED}/{files[0]}\n",
+    )
+    _insert(directory / "install", "#!", f"export {VARIABLE}={MOUNTED}/{files[0]}\n")
+
+
+def _insert(file: Path, after: str, lines: str) -> None:
+    """Put lines after the first line that begins with ``after``."""
+    text, count = re.subn(rf"^{re.escape(after)}.*\n", lambda found: found[0] + lines, file.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
+    if not count:
+        raise OsPartError(f"images/{APT}/{file.name} has no line that begins with {after}", fix="restore it from git")
+    file.write_text(text, encoding="utf-8")
 
 
 def _copy(root: Path, name: str, into: Path) -> None:

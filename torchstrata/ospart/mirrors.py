@@ -25,6 +25,7 @@ from torchstrata.errors import AptError, NightlyError
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import Move, OsLock
 from torchstrata.ospart import osimage
+from torchstrata.ospart.aptsettings import AptSettings
 
 INSTALLS: Final = re.compile(r"^Inst (?P<name>[^ :]+)(?::\S+)? (?:\[[^]]*\] )?\((?P<version>\S+) (?P<origins>[^\[]*)\[")
 """What ``apt-get --simulate`` says of a package: ``Inst zlib1g (1:1.3 Debian:13.8/stable, Debian-Security:13/stable-security [amd64])``."""
@@ -120,24 +121,12 @@ class Mirrors:
         for name in ("etc/apt/apt.conf.d", "etc/apt/preferences.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "var/lib/dpkg/status").touch()
-        sources = self.folder / "etc/apt/sources.list"
+        listed = self.folder / "etc/apt/sources.list"
         program = shutil.which(osimage.PROGRAM)
-        if not sources.exists() or (program and sources.stat().st_mtime < Path(program).stat().st_mtime):
-            sources.write_text(self._sources(), encoding="utf-8")
-        (self.folder / "apt.conf").write_text(SETTINGS.format(root=self.folder, architecture=PLATFORM.rpartition("/")[2]), encoding="utf-8")
-
-    def _sources(self) -> str:
-        """Return apt's sources as mmdebstrap writes them for this OS."""
-        lines: list[str] = []
-        asking = (osimage.PROGRAM, "--quiet", "--variant=custom", f"--setup-hook={ASK_SOURCES} >&2", self.system.suite, "/dev/null")
-        try:
-            with tempfile.TemporaryDirectory() as inputs:
-                process.run(*osimage.Command.find(lambda _: None).around(inputs, asking), on_line=lines.append)
-        except process.Failed:
-            found = [line for line in lines if line.startswith("deb ")]
-            if found:
-                return "".join(f"{line}\n" for line in found)
-        raise NightlyError(f"{self.system.id}: mmdebstrap does not say where the mirrors of {self.system.suite} are", fix="upgrade mmdebstrap")
+        if not listed.exists() or (program and listed.stat().st_mtime < Path(program).stat().st_mtime):
+            listed.write_text(sources(self.system), encoding="utf-8")
+        settings = SETTINGS.format(root=self.folder, architecture=PLATFORM.rpartition("/")[2]) + AptSettings.of_host().config
+        (self.folder / "apt.conf").write_text(settings, encoding="utf-8")
 
     def _question(self, packages: tuple[str, ...]) -> str:
         """Return what an answer depends on: the lists, whose heads apt has verified, and the packages."""
@@ -151,6 +140,23 @@ class Mirrors:
             return apt.ask(self.folder / "apt.conf", *words)
         except AptError as error:
             raise NightlyError(f"{self.system.id}: apt has no answer: {error.what}", fix=error.fix) from error
+
+
+def sources(system: OperatingSystem) -> str:
+    """Return apt's sources as mmdebstrap writes them for an OS.
+
+    :raises NightlyError: it does not say.
+    """
+    lines: list[str] = []
+    asking = (osimage.PROGRAM, "--quiet", "--variant=custom", f"--setup-hook={ASK_SOURCES} >&2", system.suite, "/dev/null")
+    try:
+        with tempfile.TemporaryDirectory() as inputs:
+            process.run(*osimage.Command.find(lambda _: None).around(inputs, asking), on_line=lines.append)
+    except process.Failed:
+        found = [line for line in lines if line.startswith("deb ")]
+        if found:
+            return "".join(f"{line}\n" for line in found)
+    raise NightlyError(f"{system.id}: mmdebstrap does not say where the mirrors of {system.suite} are", fix="upgrade mmdebstrap")
 
 
 def parse(simulated: str) -> Offer:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, Self
@@ -24,6 +24,7 @@ from torchstrata.content.codec import Codec
 from torchstrata.errors import CommandError, OsPartError
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import OS_IMAGE, OsLock
+from torchstrata.ospart.aptsettings import AptSettings
 
 PROGRAM: Final = "mmdebstrap"
 OLDEST: Final = (1, 3)
@@ -50,6 +51,7 @@ FORMAT: Final = 2
 """Raise it when the bytes of an OS image change for the same call of mmdebstrap."""
 
 PINS: Final = "/etc/apt/preferences.d/torchstrata"
+TOLD: Final = "/etc/apt/apt.conf.d/torchstrata"
 
 NO_WAY: Final = f"{PROGRAM} can run nowhere to make an OS image"
 
@@ -123,18 +125,20 @@ class Command:
         return cls(image=image)
 
     @contextlib.contextmanager
-    def tar(self, system: OperatingSystem, lock: OsLock, config: bytes, scratch: Path) -> Iterator[IO[bytes]]:
+    def tar(self, system: OperatingSystem, lock: OsLock, config: bytes, scratch: Path, told: AptSettings | None = None) -> Iterator[IO[bytes]]:
         """Bootstrap the OS image and yield its tar.
 
         :param config: dpkg's configuration for it.
         :param scratch: directory for what mmdebstrap must read.
+        :param told: what apt is told while it downloads; the image does not keep it.
         :raises OsPartError: it failed.
         """
         with tempfile.TemporaryDirectory(dir=None if self.mode == "unshare" else scratch) as inputs:
             Path(inputs, "dpkg.cfg").write_bytes(config)
             Path(inputs, "preferences").write_text(oslocks.preferences(lock.installed(())), encoding="utf-8")
+            hooks = telling(inputs, told.write(Path(inputs), inputs)[0]) if told else ()
             try:
-                with process.piped(*self.around(inputs, arguments(system, inputs, lock.epoch))) as tar:
+                with process.piped(*self.around(inputs, arguments(system, inputs, lock.epoch, hooks))) as tar:
                     yield tar
             except process.Failed as error:
                 raise refusal(system, error) from error
@@ -168,15 +172,25 @@ def _assigned(variables: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(f"{name}={value}" for name, value in variables.items())
 
 
-def arguments(system: OperatingSystem, inputs: str, epoch: int) -> tuple[str, ...]:
+def telling(inputs: str, name: str) -> tuple[str, ...]:
+    """Return the options of mmdebstrap that let apt read a configuration, and then take it away.
+
+    :param inputs: directory that holds it.
+    :param name: of its file.
+    """
+    return (f'--setup-hook=cp "{inputs}/{name}" "$1{TOLD}"', f'--customize-hook=rm "$1{TOLD}"')
+
+
+def arguments(system: OperatingSystem, inputs: str, epoch: int, more: Sequence[str] = ()) -> tuple[str, ...]:
     """Return mmdebstrap's command line; the tar goes to standard output.
 
     :param inputs: directory that holds ``dpkg.cfg`` and ``preferences``.
+    :param more: options that do not change what is made.
     """
     pin = f'mkdir -p "$1/etc/apt/preferences.d" && cp "{inputs}/preferences" "$1{PINS}"'
     own = f'chroot "$1" chown _apt {" ".join(PARTIAL)}'
     options = ("--quiet", "--variant=minbase", "--format=tar", f"--dpkgopt={inputs}/dpkg.cfg", f"--setup-hook={pin}", f"--customize-hook={own}")
-    return ("env", f"SOURCE_DATE_EPOCH={epoch}", "LC_ALL=C.UTF-8", PROGRAM, *options, system.suite, "-")
+    return ("env", f"SOURCE_DATE_EPOCH={epoch}", "LC_ALL=C.UTF-8", PROGRAM, *options, *more, system.suite, "-")
 
 
 def refusal(system: OperatingSystem, error: process.Failed) -> OsPartError:

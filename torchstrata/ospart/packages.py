@@ -11,6 +11,7 @@ from typing import IO, Final
 
 from torchstrata import process
 from torchstrata.ospart import osimage
+from torchstrata.ospart.aptsettings import AptSettings
 
 CHUNK: Final = 1 << 20
 
@@ -28,7 +29,9 @@ def downloaded(suite: str, component: str, package: str, on_line: process.LineSi
     hook = f'cd "$1" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download {package}'
     options = ("--quiet", "--variant=custom", "--format=tar", f"--components={component}", f"--customize-hook={hook}")
     with tempfile.TemporaryDirectory() as inputs:
-        command = osimage.Command.find(on_line).around(inputs, (osimage.PROGRAM, *options, suite, "-"))
+        told = AptSettings.of_host()
+        hooks = osimage.telling(inputs, told.write(Path(inputs), inputs)[0]) if told else ()
+        command = osimage.Command.find(on_line).around(inputs, (osimage.PROGRAM, *options, *hooks, suite, "-"))
         with process.piped(*command) as output, tarfile.open(fileobj=output, mode="r|", bufsize=CHUNK) as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.name.endswith(".deb") else None

@@ -117,7 +117,7 @@ class Remote:
         :raises RegistryError: the registry does not answer, or a part in it is damaged.
         """
         found = self.shelf.find(item.identity for item in plan.missing())
-        filled = plan.filled({identity: part for identity, part in found.items() if not (locked and "drift" in part.notes)})
+        filled = plan.filled(found).fitting(locked=locked)
         self.shelf.fetch(digest for digest in _needed(filled, codec))
         return filled
 

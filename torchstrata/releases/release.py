@@ -18,6 +18,7 @@ from torchstrata.building import runtime
 from torchstrata.cells.matrix import Cell, Channel, Matrix
 from torchstrata.distribution.registry import Registry
 from torchstrata.errors import AbsentError, LedgerError, ReleaseError, UntrustedError
+from torchstrata.locking import oslocks
 from torchstrata.releases import channels, ledgercopy
 from torchstrata.releases.channels import Build
 from torchstrata.releases.guard import Guard
@@ -224,9 +225,9 @@ class Releases:
             raise _Patience(f"it soaks in {channel.source} until {ready:%Y-%m-%d %H:%M} UTC", fix="wait, or give a reason: --no-soak REASON")
 
     def _check(self, cell: Cell, images: Mapping[str, str]) -> None:
-        """Refuse images that are gone, or not verified and signed.
+        """Refuse images that are gone, not as locked, or not verified and signed.
 
-        :raises ReleaseError: one is gone.
+        :raises ReleaseError: one is gone, or says that it has drifted from its lock.
         :raises UntrustedError: one is not as it must be.
         """
         for image, digest in images.items():
@@ -235,7 +236,7 @@ class Releases:
             list(pool.map(functools.partial(self.guard.verified, self.registry, self.repository), images.values()))
 
     def _check_identity(self, cell: Cell, image: str, digest: str) -> None:
-        """Refuse an image that is gone, or that says itself that it is another one."""
+        """Refuse an image that is gone, or that says itself that it is another one, or that it is not as locked."""
         try:
             manifest = json.loads(self.registry.manifest(self.repository, digest).body)
             config = json.loads(self.registry.content(self.repository, manifest["config"]["digest"]))["config"]
@@ -246,6 +247,8 @@ class Releases:
         expected = {"cell": cell.id, "flavour": flavour, "user": runtime.DEV if image in self.matrix.flavours else runtime.ROOT}
         if is_so != expected:
             raise ReleaseError(f"{image} is {digest}, which is another image: {is_so}", fix=f"push the cell again: inv push {cell.names[0]}")
+        if drift := config["Labels"].get(runtime.DRIFT):
+            raise ReleaseError(f"the OS packages of {image} are not as locked: {oslocks.in_short(oslocks.from_words(drift))}", fix=runtime.REBUILD)
 
     def _move(self, action: Action, channel: Channel, cell: Cell, images: Mapping[str, str], why: str) -> Move:
         tags = {tag: image for tag, image in channels.moving(self.matrix, channel, cell).items() if image in images}

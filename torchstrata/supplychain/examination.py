@@ -14,10 +14,12 @@ from typing import Any, Final
 import msgspec
 
 from torchstrata import decoding
+from torchstrata.building import runtime
 from torchstrata.content.compose import MANIFEST
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Referrer, Registry
 from torchstrata.errors import RegistryError, TorchstrataError, UntrustedError, UnverifiedError
+from torchstrata.locking import oslocks
 from torchstrata.supplychain import documents, provenance, record, sbom
 from torchstrata.supplychain.documents import KINDS, Kind, Published
 from torchstrata.supplychain.record import Record
@@ -33,6 +35,7 @@ LABELS: Final[Mapping[str, str]] = {
     "torchstrata.torch": "torch.version",
     "org.opencontainers.image.revision": "source.revision",
 }
+NOT_AS_LOCKED: Final = "its OS packages are not as locked: {}"
 """Labels that say what a field of the record says."""
 
 
@@ -159,6 +162,9 @@ def _check_plain(subject: Subject, kind: Kind, statements: list[Mapping[str, Any
 def _record(subject: Subject, predicate: Mapping[str, Any]) -> str:
     found = _decoded(predicate)
     manifest, config = json.loads(subject.image.manifest), json.loads(subject.config)
+    if found.inputs.drift:
+        raise UntrustedError(NOT_AS_LOCKED.format(oslocks.in_short(oslocks.from_words(", ".join(found.inputs.drift)))), fix=runtime.REBUILD)
+    _same(f"label {runtime.DRIFT}", None, config["config"]["Labels"].get(runtime.DRIFT))
     _same("digest", found.digest, subject.image.digest)
     _same("config", found.config, manifest["config"]["digest"])
     layers = [(layer["digest"], layer["size"], layer["mediaType"]) for layer in manifest["layers"]]
@@ -205,6 +211,8 @@ def _verification(subject: Subject, predicate: Mapping[str, Any]) -> str:
     if not (evidence.passed and evidence.complete):
         why = evidence.problems[0] if evidence.problems else "it was not complete"
         raise UnverifiedError(f"the image did not pass: {why}", fix="correct it, build it and verify it again")
+    if evidence.drift:
+        raise UnverifiedError(NOT_AS_LOCKED.format(", ".join(evidence.drift)), fix=runtime.REBUILD)
     return f"{evidence.counts.passed} of {evidence.counts.required} required tests passed, tiers {', '.join(evidence.tiers)}"
 
 

@@ -264,7 +264,6 @@ def _system(system: OperatingSystem) -> System:
 
 def _inputs(made: Made, words: dict[str, str]) -> Inputs:
     lock = made.composed.plan.lock
-    drifts = [made.parts[item.identity].notes.get("drift", "") for item in made.composed.plan.items]
     return Inputs(
         lock=lock.digest,
         lock_seen=lock.exclude_newer,
@@ -273,7 +272,7 @@ def _inputs(made: Made, words: dict[str, str]) -> Inputs:
         os_image=made.os_image,
         codec=made.codec,
         toolchain=_tools(made, words),
-        drift=tuple(dict.fromkeys(move for drift in drifts for move in drift.split(", ") if move)),
+        drift=tuple(map(str, made.composed.drift)),
     )
 
 

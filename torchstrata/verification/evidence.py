@@ -16,6 +16,7 @@ import msgspec
 from torchstrata import decoding
 from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import EvidenceError
+from torchstrata.locking import oslocks
 
 FORMAT: Final = 1
 RESULTS: Final = ROOT / "results"
@@ -89,7 +90,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     missing: int
 
 
-class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The record of one verification.
 
     :param image: ``None`` for a machine that is not a container.
@@ -104,6 +105,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     :param started, finished: RFC 3339 times.
     :param scope: which tests ran.
     :param tests_digest: of the tests and of all that decides how they end besides the image, empty where nobody has noted it.
+    :param drift: how OS packages differ from their lock, one after the other; absent where the image is as locked.
     """
 
     format: int
@@ -126,11 +128,17 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     also: tuple[Image, ...] = ()
     scope: Scope = "full"
     tests_digest: str = ""
+    drift: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
         """Whether the image has passed all tests of the scope."""
         return self.image is not None and self.scope != "chosen" and not self.problems and bool(self.tests)
+
+    @property
+    def state(self) -> str:
+        """Whether the OS packages are as locked, in words."""
+        return oslocks.state(oslocks.from_words(", ".join(self.drift)), 1)
 
     def is_of(self, digest: str) -> bool:
         """Return whether it is about the image with this digest, be it of the manifest or of the config."""

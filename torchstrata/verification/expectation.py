@@ -12,17 +12,20 @@ from torchstrata.cells import compat, matrix
 from torchstrata.cells.matrix import ROOT, Cell
 from torchstrata.locking import locks, oslocks
 from torchstrata.locking.locks import Lock
+from torchstrata.locking.oslocks import Move
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
     """What the image of a cell and a flavour must be.
 
+    :param drift: how its OS packages differ from their lock, as it says itself.
     :param root: the checkout whose matrix and locks count.
     """
 
     cell: Cell
     flavour: str
+    drift: tuple[Move, ...] = ()
     root: Path = ROOT
 
     @functools.cached_property
@@ -57,17 +60,33 @@ class Expectation:
         return {pin.name: pin.version for pin in self.lock.pins}
 
     @property
-    def os_packages(self) -> Mapping[str, str]:
-        """Version by name of each OS package.
+    def locked_os_packages(self) -> Mapping[str, str]:
+        """Version by name of each OS package, as locked.
 
         :raises LockError: the OS is not locked.
         """
         return oslocks.read(self.cell.os, self.root).installed(self.chain)
 
     @property
+    def os_packages(self) -> Mapping[str, str]:
+        """Version by name of each OS package: as locked, but for what the image says of itself.
+
+        Whether that is honest is a test of its own (``test_truth.py``).
+        """
+        return oslocks.applied(self.locked_os_packages, self.drift)
+
+    @property
+    def os_python(self) -> str:
+        """Full version of the OS's Python, such as ``3.13.5``.
+
+        :raises LockError: the image is to have none.
+        """
+        return oslocks.python_in(self.os_packages, self.cell.os)
+
+    @property
     def labels(self) -> dict[str, str]:
         """The image's labels; its revision is that of the checkout."""
-        return runtime.labels(self.cell, self.flavour, self.lock, source.revision(self.cell, self.chain, self.root))
+        return runtime.labels(self.cell, self.flavour, self.lock, source.revision(self.cell, self.chain, self.root), self.drift)
 
     @property
     def applies(self) -> frozenset[str]:

@@ -53,7 +53,8 @@ def _modules(files: list[Path]) -> list[Path]:
 
 def _values(expected: Expectation) -> list[str]:
     """Return what the image must be, by matrix, facts and locks."""
-    return list(map(repr, (expected.cell, expected.facts, expected.labels, expected.versions, sorted(expected.os_packages.items()))))
+    packages = sorted(expected.locked_os_packages.items())  # those that are there: the image tells, in its labels
+    return list(map(repr, (expected.cell, expected.facts, expected.labels, expected.versions, packages)))
 
 
 def find(subject: Subject, wanted: Scope, results: Path) -> Evidence | None:

@@ -13,9 +13,11 @@ import docker.errors
 import docker.types
 import msgspec
 
+from torchstrata.building import runtime
 from torchstrata.cells import matrix
 from torchstrata.engines.engine import Engine
 from torchstrata.errors import ContainerError, MatrixError, NoGpuError, NoImageError
+from torchstrata.locking import oslocks
 from torchstrata.verification import leftovers
 from torchstrata.verification.evidence import Gpu, Host, Image
 from torchstrata.verification.expectation import Expectation
@@ -34,6 +36,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     :param image: ``None`` for a machine that is not a container.
     :param gpu: ``None`` where tests that need one do not run.
     :param also: the all-in-one image with the same layers, where the tests of the flavour are its tests too.
+    :param drift: what its label says of OS packages that are not as locked.
     """
 
     cell: str
@@ -42,11 +45,12 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     host: Host
     gpu: Gpu | None
     also: tuple[Image, ...] = ()
+    drift: str = ""
 
     @property
     def expected(self) -> Expectation:
         """What it must be."""
-        return Expectation(cell=matrix.select(matrix.load(), self.cell)[0], flavour=self.flavour)
+        return Expectation(cell=matrix.select(matrix.load(), self.cell)[0], flavour=self.flavour, drift=oslocks.from_words(self.drift))
 
     @property
     def applies(self) -> frozenset[str]:
@@ -84,11 +88,12 @@ def examine(engine: Engine, reference: str, claim: Claim, wish: GpuWish) -> Subj
     :param wish: whether tests that need a GPU run: if there is one, in any case, or not.
     :raises NoImageError: the engine has no such image.
     :raises MatrixError: the claim is none.
+    :raises LockError: its label of drift cannot be understood.
     :raises NoGpuError: a GPU is required, and there is none, or the cell has no use for it.
     """
     found, labels = find(engine, reference)
     cell, flavour = claim.settle(labels, reference)
-    subject = Subject(cell=cell, flavour=flavour, image=found, host=host(engine), gpu=None)
+    subject = Subject(cell=cell, flavour=flavour, image=found, host=host(engine), gpu=None, drift=labels.get(runtime.DRIFT, ""))
     subject = msgspec.structs.replace(subject, also=_also(engine, subject.expected, found))
     return msgspec.structs.replace(subject, gpu=settle_gpu(subject.expected, lambda: _seen(engine, reference), wish))
 

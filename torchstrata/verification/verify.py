@@ -198,12 +198,12 @@ def _evidence(folder: Path) -> Evidence | None:
 
 def table(verdicts: Sequence[Verdict]) -> Table:
     """Return the closing table."""
-    view = Table("image", "digest", "tests", "failed", "missing", "seconds", "", header_style="bold", box=None, pad_edge=False)
+    view = Table("image", "digest", "tests", "failed", "missing", "seconds", "", "OS packages", header_style="bold", box=None, pad_edge=False)
     for verdict in verdicts:
         found = verdict.evidence
         counts = (str(found.counts.passed + found.counts.failed), str(found.counts.failed), str(found.counts.missing)) if found else ("", "", "")
         digest = found.image.digest[7:19] if found and found.image else ""
-        view.add_row(verdict.target.name, digest, *counts, f"{verdict.seconds:.0f}", _word(verdict))
+        view.add_row(verdict.target.name, digest, *counts, f"{verdict.seconds:.0f}", _word(verdict), found.state if found else "")
     return view
 
 

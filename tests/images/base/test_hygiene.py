@@ -75,15 +75,8 @@ def test_bytecode(system):
     assert system["bytecode"] == []
 
 
-def test_os_packages_have_all_updates(system, expected):
-    """OS packages are those of the locked solution, which apt made of what security and updates offered too; nothing holds an update back."""
-    locked = dict(expected.os_packages)
-    moved = {
-        name: (locked.get(name), system["packages"].get(name))
-        for name in locked.keys() | system["packages"]
-        if locked.get(name) != system["packages"].get(name)
-    }
-    assert moved == {}, f"not as locked, as (locked, installed): {moved}"
+def test_os_packages_can_be_updated(system, expected):
+    """The suites for security and updates are sources of apt, and nothing holds an update back; which updates are pending, the night asks."""
     suite = expected.cell.os.suite
     assert {suite, f"{suite}-security", f"{suite}-updates"} <= set(system["suites"])
     assert (system["held"], system["pins"]) == ([], [])

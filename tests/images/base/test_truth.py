@@ -77,7 +77,7 @@ def test_companions(torch_facts, expected):
 
 def test_python(torch_facts, expected):
     """Python is the OS's, as its lock says, in the environment that comes first."""
-    assert torch_facts["python"] == oslocks.python_version(expected.cell.os, flavours=expected.chain)
+    assert torch_facts["python"] == expected.os_python
     assert (torch_facts["executable"], torch_facts["prefix"]) == (f"{runtime.VENV}/bin/python", runtime.VENV)
     assert torch_facts["stdlib"] == f"/usr/lib/python{expected.cell.os.python}"
 
@@ -90,12 +90,18 @@ def test_os_release(host, expected):
     assert (release["ID"], release["VERSION_ID"], release["VERSION_CODENAME"]) == (system.distribution, system.release, system.suite)
 
 
-@pytest.mark.container
 def test_os_packages(host, expected):
-    """The OS packages are the locked ones: none more, none less, none of another version."""
+    """The OS packages are the locked ones, but for those whose drift the build has recorded: none more, none less, none of another version."""
     found = oslocks.installed(host.check_output("cat /var/lib/dpkg/status"))
     moves = oslocks.moves(expected.os_packages, found)
-    assert not moves, "OS packages differ from the lock: " + ", ".join(map(str, moves))
+    assert not moves, "OS packages differ from the lock and the drift on record: " + ", ".join(map(str, moves))
+
+
+def test_drift(host, expected, document):
+    """The drift on record, in the label and in ``image.json``, is how the OS packages differ from the lock; an image as locked records none."""
+    moves = oslocks.moves(expected.locked_os_packages, oslocks.installed(host.check_output("cat /var/lib/dpkg/status")))
+    assert expected.drift == moves, f"the label says {oslocks.state(expected.drift)}, dpkg says {oslocks.state(moves)}"
+    assert document.get("drift", []) == [{"package": move.package, "locked": move.locked, "found": move.found} for move in moves]
 
 
 def test_distributions(distributions, expected):

@@ -1,6 +1,6 @@
 """Tell what state the OS and the Python code are in.
 
-Prints ``packages``: versions of OS packages; ``held``: those that upgrades pass over; ``pins``: files of apt preferences;
+Prints ``held``: OS packages that upgrades pass over; ``pins``: files of apt preferences;
 ``suites``: suites that apt looks at; ``bytecode``: compiled files without a source, of another Python, or where only a run
 leaves them.
 """
@@ -60,7 +60,6 @@ def verdict(path):
 
 installed = [each for each in paragraphs() if each.get("Status", "").endswith(" ok installed")]
 document = {
-    "packages": {each["Package"]: each["Version"] for each in installed},
     "held": [each["Package"] for each in installed if each["Status"].startswith("hold")],
     "pins": [str(path) for path in files("preferences")],
     "suites": sorted(set(suites())),
