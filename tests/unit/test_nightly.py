@@ -9,6 +9,7 @@ import pytest
 
 from torchstrata.cells import matrix
 from torchstrata.content.store import Store
+from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import Move as PackageMove
 from torchstrata.nights import nightly
 from torchstrata.nights.nightly import Base, Look, Patch, Report
@@ -110,6 +111,14 @@ def test_a_move_of_an_os_is_a_reason_for_its_cells(store):
     found = look(store, made_from(store))
     assert found._work(CELL, made_from(store), NEWS).why == ("1 OS packages moved",)
     assert found._work(CELL, made_from(store), None) is None
+
+
+def test_an_update_that_the_new_lock_lacks_is_pending(tmp_path):
+    """Mirrors have it, the lock was to be made anew, and still has the old version: nobody would hear of it otherwise."""
+    for version, pending in (("1", ("debian12: updates are pending that its lock does not have: openssl 1 -> 2",)), ("2", ()), ("3", ())):
+        lock = oslocks.OsLock(system=CELL.os.id, date="2026-11-24", sections={"os": {"openssl": version}, "base": {}})
+        oslocks.write(lock, CELL.os, tmp_path)
+        assert nightly.pending((NEWS,), tmp_path) == pending
 
 
 def test_another_cell_s_entry_does_not_count(store):

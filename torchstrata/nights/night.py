@@ -97,6 +97,7 @@ class Night:
         started, console, failures = time.monotonic(), progress.plain_console(), list[str]()
         if step in {"all", "locks"}:
             report = self._move_locks()
+            failures += self._pending(report)
             if step == "locks":
                 self._tell(report)
         if step in {"all", "cells"}:
@@ -126,6 +127,14 @@ class Night:
         if written and self.commit and self.sends:
             process.run("git", "-C", ROOT, "push", "--quiet", ledgerbranch.REMOTE, "HEAD")
         return report
+
+    @staticmethod
+    def _pending(report: Report) -> list[str]:
+        """Name the updates that the locks should have by now, and do not."""
+        found = list(nightly.pending(report.news, ROOT))
+        for line in found:
+            progress.plain_console().print(f"failed: {line}", soft_wrap=True)
+        return found
 
     def _tell(self, report: Report) -> None:
         """Tell GitHub Actions what other jobs are to do, and people what was found; note it if there is nothing to do."""

@@ -174,6 +174,17 @@ def grouped(left_out: Mapping[str, str]) -> dict[str, list[str]]:
     return found
 
 
+def pending(news: Sequence[News], root: Path) -> tuple[str, ...]:
+    """Return a line for each OS whose lock still has versions that its mirrors have replaced, after it was to be locked anew."""
+    found = [(each, oslocks.read(each.system, root)) for each in news]
+    old = [(each, [move for move in each.moves if move.locked and _all(lock).get(move.package) == move.locked]) for each, lock in found]
+    return tuple(f"{each.system.id}: updates are pending that its lock does not have: {oslocks.in_short(moves)}" for each, moves in old if moves)
+
+
+def _all(lock: OsLock) -> Mapping[str, str]:
+    return lock.installed(section for section in lock.sections if section != oslocks.OS_IMAGE)
+
+
 def words(news: News) -> str:
     """Return what moved on an OS in one line, fixes of security first."""
     named = str(news).split(", ")
