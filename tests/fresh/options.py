@@ -16,6 +16,9 @@ from tests.fresh.rootfs import SUITES
 PLACE: Final = Path(os.environ.get("TMPDIR", "/var/tmp"))
 """Where machines' files lie by default: the system's other temporary directory is often in memory."""
 
+FAKES_TIME: Final = "debian13"
+"""In libfaketime 0.9.10 of Debian 12, a sleep until a moment of the monotonic clock is refused or has no end."""
+
 
 def parse(words: list[str]) -> argparse.Namespace:
     """Return what ``words`` ask for; end the program with its usage if they cannot be understood."""
@@ -25,7 +28,10 @@ def parse(words: list[str]) -> argparse.Namespace:
     _add_circumstances(parser.add_argument_group("what they meet"))
     parser.add_argument("--or-here", action="store_true", help="where no machine can be made, use this one")
     parser.add_argument("--verbose", action="store_true", help="show all that the commands print")
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    if options.year_ahead and set(options.on) != {FAKES_TIME}:
+        parser.error(f"--year-ahead: only with --on {FAKES_TIME}; under the libfaketime of others Python cannot sleep")
+    return options
 
 
 def wishes(options: argparse.Namespace) -> Wishes:

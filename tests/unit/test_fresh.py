@@ -139,7 +139,7 @@ def test_sources_have_updates_and_security():
     ]
 
 
-@pytest.mark.parametrize("words", [["--as", "nobody"], ["--on", "debian1"], ["--repeat", "many"]])
+@pytest.mark.parametrize("words", [["--as", "nobody"], ["--on", "debian1"], ["--repeat", "many"], ["--year-ahead"]])
 def test_what_does_not_exist_is_refused_with_what_does(words):
     """Nothing is made before the words are understood."""
     done = subprocess.run([sys.executable, "-m", "tests.fresh", *words], cwd=ROOT, capture_output=True, text=True, check=False)
