@@ -7,6 +7,7 @@ import itertools
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from tests.fresh import cases, machine, options, visiting
 from tests.fresh.cases import CASES
 from tests.fresh.readme import Commands
 from tests.fresh.visiting import Visit
-from torchstrata import cli, process, progress
+from torchstrata import apt, cli, progress
 from torchstrata.errors import CommandError
 
 NEEDED: Final = {
@@ -63,7 +64,7 @@ def _visit_all(visits: list[Visit], commands: Commands, asked: argparse.Namespac
 def _lack() -> str | None:
     """Return what is missing on this host and cannot be brought; None if there is no such thing."""
     missing = _missing()
-    return f"{', '.join(missing)} is missing, and so is apt" if missing and not shutil.which("apt-get") else None
+    return f"{', '.join(missing)} is missing, and so is apt" if missing and not apt.is_here() else None
 
 
 def _missing() -> list[str]:
@@ -73,10 +74,7 @@ def _missing() -> list[str]:
 def bring() -> None:
     """Install what makes machines, where it is missing."""
     if missing := _missing():
-        print(f"apt-get install {' '.join(missing)}", flush=True)
-        apt = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300")
-        process.run(*apt, "update")
-        process.run(*apt, "install", "--yes", "--no-install-recommends", *missing)
+        apt.install(missing, partial(print, flush=True), unless=lambda: not _missing())
 
 
 def _show(visits: Sequence[Visit]) -> None:
