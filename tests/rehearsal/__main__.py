@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -168,7 +169,13 @@ def _show(runner: Runner) -> None:
         console.print(summary.strip(), markup=False)
 
 
+def end_in_order() -> None:
+    """Let SIGTERM, by which whoever has waited long enough ends a rehearsal, be an exception, so that all is tidied up."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 if __name__ == "__main__":
+    end_in_order()
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

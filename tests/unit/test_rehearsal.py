@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -295,6 +296,30 @@ def test_a_run_knows_what_has_started_it(runner, tmp_path):
 
 
 AS_ROOT = 'sudo --preserve-env env "PATH=$PATH" "HOME=$HOME" '
+
+TERMINATED = """
+import os, pathlib, signal
+from tests.rehearsal import __main__ as rehearsal, runner
+
+class Impatient:
+    def extend(self, lines):
+        assert next(lines) == "begun"
+        os.kill(os.getpid(), signal.SIGTERM)
+        list(lines)
+
+rehearsal.end_in_order()
+script = "trap 'touch tidied; exit' INT; echo begun; sleep 60 & wait"
+runner._follow(["bash", "-c", script], pathlib.Path.cwd(), os.environ, Impatient())
+"""
+
+
+def test_a_rehearsal_that_is_terminated_interrupts_its_step(tmp_path):
+    """So that the step tidies up, too, whoever has had enough."""
+    settings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", TERMINATED], cwd=tmp_path, env=settings, check=False)
+    assert ended.returncode == 143
+    assert (tmp_path / "tidied").exists()
+
 
 OURS = sorted(path.name for path in (ROOT / ".github/workflows").glob("*.yml"))
 
