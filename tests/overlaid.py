@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 from typing import Final
 
 from torchstrata import superuser
@@ -54,7 +55,7 @@ class Overlaid:
         switch = () if user == "root" else ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups")
         home = f"HOME={self.scratch}/{user}"
         command = [*self.enter, *switch, "env", "-i", home, f"USER={user}", *assigned, sys.executable, "-c", code, *words]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=subprocess.STDOUT, text=True)
 
     def run(self, code: str, *words: str, user: str = "root", env: Mapping[str, str] | None = None) -> list[str]:
         """Run Python code to its good end and return the lines of its output."""
@@ -62,6 +63,14 @@ class Overlaid:
             output, _ = process.communicate()
         assert process.returncode == 0, output
         return output.splitlines()
+
+    @contextmanager
+    def offline(self) -> Iterator[Overlaid]:
+        """Give the same view in a network of its own, which has nothing but an address of loopback that is down."""
+        with subprocess.Popen([*self.enter, "unshare", "--net", "sh", "-c", "echo up; exec cat"], stdin=PIPE, stdout=PIPE, text=True) as keeper:
+            pid = _keeping(keeper)
+            yield Overlaid(superuser.command("nsenter", f"--target={pid}", "--mount", "--net"), self.scratch)
+            keeper.communicate()
 
     def add_user(self) -> str:
         """Make an ordinary user with a home and with subordinate ids; return the name."""
@@ -76,17 +85,17 @@ def overlaid(folder: Path) -> Iterator[Overlaid]:
     :param folder: an empty directory that everybody can reach.
     """
     command = superuser.command("unshare", "--mount", "sh", "-c", SETUP, "sh", folder)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
-        assert keeper.stdout is not None
-        assert keeper.stdin is not None
-        assert keeper.stdout.readline() == "up\n"
-        pid = _innermost(keeper.pid)
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as keeper:
+        pid = _keeping(keeper)
         yield Overlaid(superuser.command("nsenter", f"--target={pid}", "--mount"), folder / "tmp")
-        keeper.stdin.close()
+        keeper.communicate()
 
 
-def _innermost(pid: int) -> int:
-    """Return the last of a process's only children: sudo stays the parent of what it starts."""
+def _keeping(keeper: subprocess.Popen[str]) -> int:
+    """Return, once all is set up, the process that keeps the namespaces: sudo stays the parent of what it starts."""
+    assert keeper.stdout is not None
+    assert keeper.stdout.readline() == "up\n"
+    pid = keeper.pid
     while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         pid = int(children[0])
     return pid

@@ -1,64 +1,86 @@
-"""``nox -s engine`` on a machine whose daemon answers, and on one where it is dead: in namespaces of its own, as root."""
+"""``nox -s engine`` on a machine whose daemon answers, and on one where it is dead: in namespaces of its own."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.overlaid import Overlaid, overlaid
 from tests.waiting import until
 
-ROOT = Path(__file__).parents[2]
-ENSURE = "from torchstrata.engines import bootstrap; print(bootstrap.ensure(print))"
+ENSURE = "from torchstrata.engines import bootstrap; from torchstrata import cli\nwith cli.guarded(): print(bootstrap.ensure(print))"
+INSTALL = "from torchstrata import apt; apt.install(['sudo'], print, unless=lambda: False)"
+REBOOTED = "for each in /run /var/log /var/lib/docker /var/lib/containerd; do mkdir -p $each && mount -t tmpfs none $each; done"
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[list[str]]:
-    """Give the start of a command line that runs on a "machine" as after a reboot: same packages, empty /run, no daemon, own network."""
-    (tmp_path / "data").mkdir()
-    hold = f"mount -t tmpfs none /run && mount --bind {tmp_path}/data /var/lib/docker && mount -t tmpfs none /var/log && echo up && exec sleep 600"
-    with subprocess.Popen(["unshare", "--net", "--mount", "sh", "-c", hold], stdout=subprocess.PIPE) as keeper:
-        assert keeper.stdout is not None
-        assert keeper.stdout.readline() == b"up\n"
-        enter = ["nsenter", "--target", str(keeper.pid), "--net", "--mount"]
-        yield enter
+def view() -> Iterator[Overlaid]:
+    """Give a view of this machine that this test may change."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with overlaid(Path(folder)) as made:
+            yield made
+
+
+@pytest.fixture
+def user(view: Overlaid) -> str:
+    """Give an ordinary user there, whose sudo asks for no password."""
+    view.run(INSTALL)
+    name = view.add_user()
+    view.root("sh", "-c", f"echo '{name} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{name}")
+    return name
+
+
+@pytest.fixture
+def machine(view: Overlaid) -> Iterator[Overlaid]:
+    """Give that view as after a reboot: same packages, empty /run, no daemon, own network."""
+    view.root("sh", "-c", REBOOTED)
+    with view.offline() as made:
+        yield made
         for file in ("/run/docker.pid", "/run/docker/containerd/containerd.pid"):
-            _end(subprocess.run([*enter, "cat", file], capture_output=True, text=True, check=False).stdout)
-        keeper.kill()
+            _end(made, file)
 
 
-def _end(pid: str) -> None:
+def _end(machine: Overlaid, file: str) -> None:
     """End a daemon of the test and wait for it; the pid may be that of another program by a stale pid file."""
-    program = Path(f"/proc/{pid.strip() or 'none'}/exe")
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        if program.readlink().name in {"dockerd", "containerd"}:
-            os.kill(int(pid), signal.SIGTERM)
-            until(lambda: not program.exists(), f"the end of process {pid.strip()}")
+    script = f"pid=$(cat {file}) && case $(readlink /proc/$pid/exe) in */dockerd|*/containerd) kill $pid && echo $pid;; esac; true"
+    pid = machine.root("sh", "-c", script).strip()
+    until(lambda: not pid or not Path(f"/proc/{pid}").exists(), f"the end of process {pid}")
 
 
-def ensure(machine: list[str]) -> list[str]:
+def ensure(machine: Overlaid, user: str = "root", status: int = 0) -> list[str]:
     """Run the bootstrap and return the lines that it reports, its outcome last."""
-    environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"} | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*machine, sys.executable, "-c", ENSURE], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    with machine.start(ENSURE, user=user) as done:
+        output, _ = done.communicate()
+    assert done.returncode == status, output
+    return output.splitlines()
 
 
-def test_dead_daemon_is_started_again_and_then_left_alone(machine: list[str]) -> None:
+def test_dead_daemon_is_started_again_and_then_left_alone(machine: Overlaid) -> None:
     """With the packages there it only starts the daemon, past pid files that other programs have by now; the next run does nothing."""
     stale = f"mkdir -p /run/docker/containerd && echo {os.getpid()} > /run/docker.pid && echo {os.getpid()} > /run/docker/containerd/containerd.pid"
-    subprocess.run([*machine, "sh", "-c", stale], check=True)
+    machine.root("sh", "-c", stale)
     lines = ensure(machine)
     assert lines[-1] == "started"
     assert sum("that is gone" in line for line in lines) == 2
-    before = subprocess.run([*machine, "cat", "/run/docker.pid"], capture_output=True, check=True).stdout
+    before = machine.root("cat", "/run/docker.pid")
     again = ensure(machine)
     assert again[-1] == "nothing"
     assert "left as it is" in again[0]
-    assert subprocess.run([*machine, "cat", "/run/docker.pid"], capture_output=True, check=True).stdout == before
+    assert machine.root("cat", "/run/docker.pid") == before
+
+
+def test_ordinary_user_starts_it_by_sudo(user: str, machine: Overlaid) -> None:
+    """The first line says that sudo is used; whoever is not in the group docker is told the command that lets them in, and others use it."""
+    refused = ensure(machine, user, status=16)
+    assert refused[0] == "setting up an engine needs root: using sudo, which asks for no password"
+    assert "you may not use it" in refused[-2]
+    assert 'sudo usermod --append --groups docker "$USER"' in refused[-1]
+    machine.root("usermod", "--append", "--groups", "docker", user)
+    assert ensure(machine, user)[-1] == "nothing"
+    subprocess.run([*machine.enter, "test", "-f", "/etc/torchstrata/dockerd.json"], check=True)
