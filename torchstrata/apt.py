@@ -242,6 +242,11 @@ def archive(label: str, report: process.LineSink) -> str:
     raise AptError(f"apt's sources have no archive of {label}", fix=f"add {label}'s own archive to {ETC}/sources.list.d, then try again")
 
 
+def configuration() -> str:
+    """Return all settings of this machine's apt, as ``apt-config dump`` prints them; nothing where there is none."""
+    return process.run("apt-config", "dump") if is_here() else ""
+
+
 def proxies() -> dict[str, str]:
     """Return the proxies that mirrors are reached by, as variables of the environment: its own, else apt's."""
     found = {name: os.environ[name] for name in PROXIES if name in os.environ}

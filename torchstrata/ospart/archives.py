@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from torchstrata import process
+from torchstrata import apt
 from torchstrata.errors import OsPartError
 from torchstrata.ospart import snapshots
 from torchstrata.ospart.snapshots import Release, Settings, Source
@@ -78,4 +77,4 @@ def release(source: Source, heads: Mapping[str, str]) -> Release:
 
 def of_host() -> Settings:
     """Return what this machine's own apt knows; nothing where there is none."""
-    return snapshots.settings(process.run("apt-config", "dump")) if shutil.which("apt-config") else {}
+    return snapshots.settings(apt.configuration())
