@@ -180,9 +180,10 @@ def tests_full(session: nox.Session) -> None:
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def soak(session: nox.Session) -> None:
-    """Find what takes long to find: planted faults, every disturbed request, stress; -- --record."""
+    """Find what takes long to find: planted faults, every disturbed request, fresh machines, stress; -- --record."""
     session.notify("mutants", [])
     session.notify("system", ["-k", "test_registry", "--every", "1"])
+    session.notify("fresh", ["--as", "root,user,runner", "--on", "debian12,debian13"])
     session.notify("stress", [])
     session.notify("cpu-time", ["soak", *session.posargs])
 
