@@ -36,7 +36,7 @@ print(taken.layer.diff_id, taken.layer.digest)
 FETCH = """
 import hashlib
 from torchstrata.ospart import packages
-with packages.downloaded("trixie", "main", "hello-traditional", print) as (name, content):
+with packages.downloaded("trixie", "main", "hello", print) as (name, content):
     print(name, hashlib.file_digest(content, "sha256").hexdigest())
 """
 
@@ -50,13 +50,15 @@ RUN rm -f /etc/apt/preferences.d/torchstrata
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Overlaid]:
-    """Give a view of this machine that has mmdebstrap and what ordinary users need for it, and such a user."""
+    """Give a view of this machine that has mmdebstrap and what ordinary users need for it, such a user, and one who has sudo instead."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with overlaid(Path(folder)) as view:
-            wanted = ", ".join(map(repr, (*osimage.PACKAGES, *osimage.HELPERS)))
-            view.run(f"from torchstrata import apt; apt.install([{wanted}], print, unless=lambda: False)")
+            wanted = (*osimage.PACKAGES, *osimage.HELPERS, "sudo")
+            view.run(f"from torchstrata import apt; apt.install({wanted}, print, unless=lambda: False)")
             view.add_user()
+            view.root("useradd", "--create-home", "--home-dir", view.scratch / "helper", "helper")
+            view.root("sh", "-c", "sed -i /helper/d /etc/subuid /etc/subgid && echo 'helper ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/helper")
             yield view
 
 
@@ -105,11 +107,12 @@ def test_container_makes_the_same_layer(machine: Overlaid, made_by_root: str, im
     assert made == made_by_root
 
 
-@pytest.mark.parametrize("way", ["root", "unshare", "container"])
-def test_package_is_the_same_by_every_way(machine: Overlaid, request: pytest.FixtureRequest, way: str) -> None:
+@pytest.mark.parametrize(("way", "user"), [("root", "root"), ("unshare", "tester"), ("sudo", "helper"), ("container", "root")])
+def test_package_is_the_same_by_every_way(machine: Overlaid, request: pytest.FixtureRequest, way: str, user: str) -> None:
     """What the compiler of CUDA is fetched by works for everybody, too."""
     env = {osimage.CONTAINER_VARIABLE: request.getfixturevalue("image")} if way == "container" else {}
-    user = "tester" if way == "unshare" else "root"
     expected = machine.run(FETCH)[-1]
-    assert expected.startswith("hello-traditional_")
-    assert machine.run(FETCH, user=user, env=env)[-1] == expected
+    assert expected.startswith("hello_")
+    lines = machine.run(FETCH, user=user, env=env)
+    assert lines[-1] == expected
+    assert ("using sudo, which asks for no password" in lines[0]) == (way == "sudo")

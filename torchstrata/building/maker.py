@@ -208,7 +208,7 @@ class Maker:
         if isinstance(what, Stratum):
             return strata.make(what, files, self._store, self._codec, self._cancelled)
         assert isinstance(what, Toolchain)
-        return toolchain.make(what, files, self._store, self._codec, self._cancelled)
+        return toolchain.make(what, files, self._store, self._codec, self._cancelled, on_line=self._reporter.say)
 
     def _compile(self, title: str, what: Bytecode, sources: Sequence[Part]) -> Part:
         self.part(what.base)

@@ -174,7 +174,8 @@ class Oven:
 
     :param store: where they go.
     :param on_line: gets one line for each step done.
-    :param on_drift: gets one line for each OS that is not as locked; ``on_line`` if ``None``.
+    :param on_drift: gets what people must see: one line for each OS that is not as locked, and what happens to this machine;
+        ``on_line`` if ``None``.
     :param locked: refuse what differs from the locks.
     :param root: the repository.
     :param cancelled: set it to stop waiting for another build that makes the same parts.
@@ -391,7 +392,7 @@ class _Baking:
         """Return the OS image as mmdebstrap makes it from what apt is told."""
         self.oven.on_line(f"{system.id}: bootstrapping {system.suite}")
         lock, scratch, config = self.locks[system], self.oven.store.scratch(), contexts.apt_config(self.oven.root)
-        with osimage.Command.find(self.oven.on_line).tar(system, lock, config, scratch, told) as tar:
+        with osimage.Command.find(self.oven.on_drift or self.oven.on_line).tar(system, lock, config, scratch, told) as tar:
             taken = oslayers.take(tar, self.oven.store, self.oven.codec, title=f"{system.id}: {system.suite}, minimal", epoch=lock.epoch)
         return self._part(system, OS_IMAGE, None, [taken])
 

@@ -218,9 +218,10 @@ def _newest(suite: str, component: str, name: str, on_line: process.LineSink) ->
 # The Debian package
 
 
-def _fetch(package: Package, directory: Path) -> Path:
+def _fetch(package: Package, directory: Path, on_line: process.LineSink) -> Path:
     """Return the package's file, verified.
 
+    :param on_line: gets what happens to this machine, such as an installation of mmdebstrap.
     :raises StaleLockError: the mirror has dropped that version.
     """
     place = directory / package.sha256 / package.filename
@@ -228,7 +229,7 @@ def _fetch(package: Package, directory: Path) -> Path:
         with disk(place):
             place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with packages.downloaded(package.suite, package.component, f"{package.name}={package.version}", lambda _: None) as (_, content):
+            with packages.downloaded(package.suite, package.component, f"{package.name}={package.version}", on_line) as (_, content):
                 _save(content, place)
         except process.Failed as error:
             raise _refused(package, error) from error
@@ -255,14 +256,23 @@ def _refused(package: Package, error: process.Failed) -> FetchError | StaleLockE
 # The stratum
 
 
-def make(toolchain: Toolchain, wheels: Mapping[str, Path], into: Store, codec: Codec, cancelled: threading.Event) -> Part:
+def make(  # noqa: PLR0913  # the last one has a default
+    toolchain: Toolchain,
+    wheels: Mapping[str, Path],
+    into: Store,
+    codec: Codec,
+    cancelled: threading.Event,
+    *,
+    on_line: process.LineSink = lambda _: None,
+) -> Part:
     """Make the layer of ``toolchain`` and return its part; the caller has locked the identity and remembers the part.
 
     :param wheels: file of each pin by its sha256, verified.
+    :param on_line: gets what happens to this machine, such as an installation of mmdebstrap.
     :raises FetchError: the Debian package cannot be had; :class:`StaleLockError` if the mirror dropped it.
     :raises CancelledError: ``cancelled`` was set.
     """
-    package = _fetch(toolchain.package, into.downloads)
+    package = _fetch(toolchain.package, into.downloads, on_line)
     if cancelled.is_set():
         raise CancelledError
     top = f"opt/{toolchain.name}"
