@@ -19,6 +19,7 @@ import pytest
 from tests.waiting import PATIENCE
 from tests.wheelhouse import pin, wheel
 from torchstrata.cells.matrix import StrataRules
+from torchstrata.content import tarball
 from torchstrata.content.codec import Codec, decompressor
 from torchstrata.content.layers import PLATFORM
 from torchstrata.content.store import Part, Store
@@ -178,7 +179,7 @@ def compiler(tmp_path_factory):
     part: Part = toolchain.make(chain, files, store, CODEC, threading.Event())
     layer = part.layers[0]
     with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
-        archive.extractall(root, filter="tar")
+        tarball.unpack(archive, root, "tar")
     return root / "opt" / chain.name
 
 

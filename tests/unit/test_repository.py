@@ -213,6 +213,12 @@ def test_actions_of_others_are_pinned(uses):
     assert uses.startswith("./") or re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", uses)
 
 
+def test_archives_are_unpacked_by_one_function():
+    """It knows what Debian 12's Python, the oldest that we run on, does not know."""
+    calls = {name for name in tracked() if name.endswith(".py") and re.search(r"\.extractall\(", read(name))}
+    assert calls == {"torchstrata/content/tarball.py"}
+
+
 def test_the_gate_needs_every_job():
     """Rules of branches require it alone, so none must be forgotten."""
     names = {name.partition(": ")[2] for name in JOBS if name.startswith("ci.yml: ")}

@@ -19,7 +19,7 @@ import pytest
 
 from tests.wheelhouse import wheel
 from torchstrata.cells.matrix import StrataRules
-from torchstrata.content import inventory
+from torchstrata.content import inventory, tarball
 from torchstrata.content.codec import Codec, decompressor
 from torchstrata.content.layers import PLATFORM
 from torchstrata.content.store import Part, Store
@@ -171,7 +171,7 @@ def extract(store, part, root):
     """Unpack a layer below a directory."""
     layer = part.layers[0]
     with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
-        archive.extractall(root, filter="tar")
+        tarball.unpack(archive, root, "tar")
 
 
 def test_the_environment_is_a_venv(store, house):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from torchstrata import process
+from torchstrata.content import tarball
 from torchstrata.content.codec import CHUNK, decompressor
 from torchstrata.errors import BuildxError, CommandError, EngineError, OsPartError
 from torchstrata.ospart.bakefile import LABEL, Exporter
@@ -168,6 +169,6 @@ def _path(layout: Path, descriptor: Mapping[str, str]) -> Path:
 def save(image: str, into: Path) -> None:
     """Unpack ``docker save`` of ``image`` into a directory, and remove the image's name."""
     with process.piped("docker", "save", image) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
-        archive.extractall(into, filter="data")
+        tarball.unpack(archive, into)
         stream.read()
     process.run("docker", "image", "rm", image)

@@ -12,6 +12,7 @@ import pytest
 from docker.types import Ulimit
 
 from tests.images.boxes import CLIENTS, mounted
+from torchstrata.content import tarball
 
 QUIET = ("work will be lost", "memory may be locked")
 """Lines about the machine that the tests run on."""
@@ -43,7 +44,7 @@ def driver(client, tmp_path_factory):
     assert made.status == 0, made.err
     chunks, _ = client.container.get_archive("/tmp/libcuda.so.1")
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
-        archive.extractall(directory, filter="data")
+        tarball.unpack(archive, directory)
     return directory
 
 
