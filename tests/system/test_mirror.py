@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import registries
+from tests import registries, signed
 from tests.system import test_release_verbs as days
 from torchstrata.cells import matrix
 from torchstrata.content.compose import MANIFEST, canonical, sha256
@@ -25,8 +25,8 @@ from torchstrata.releases import channels
 from torchstrata.supplychain import signing
 from torchstrata.supplychain.documents import KINDS
 
-REPOSITORY, CELL = days.REPOSITORY, days.CELL
-IMAGES = channels.images(days.MATRIX, CELL)
+REPOSITORY, CELL = signed.REPOSITORY, signed.CELL
+IMAGES = channels.images(signed.MATRIX, CELL)
 
 environment = days.environment  # programs and settings of these tests alone
 team = days.team  # a registry, a ledger and a key pair
@@ -47,7 +47,7 @@ def mirror(team, word, *words, **known):
 @pytest.fixture(scope="module")
 def pushed(team):
     """Push a cell, signed, with its documents; take it into both channels; return the digests by image."""
-    digests = {name: found.digest for name, found in days.push(team, 1).items()}
+    digests = {name: found.digest for name, found in signed.push(team, 1).items()}
     for channel, *words in (["nightly"], ["stable", "--no-soak", "it is a test"]):
         moved = team.promote(channel, *words, "--yes")
         assert moved.returncode == 0, moved.stderr

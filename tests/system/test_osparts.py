@@ -141,6 +141,16 @@ def test_only_the_missing_flavour_is_built_over_the_store(made: tuple[Path, Stor
     assert store.find(osparts.identity(SYSTEM, FLAVOURS, Codec(), root)) is not None
 
 
+def test_an_older_apt_learns_of_archives_from_a_newer_one(again: tuple[Path, Store]) -> None:
+    """Debian 12's apt knows no snapshot archive. That of Debian 13's OS image, which the store has, does."""
+    root, store = again
+    shutil.copy(matrix.MATRIX, root)
+    older = matrix.load().systems["debian12"]
+    oven = Oven(store=store, codec=Codec(), on_line=print, root=root)
+    baking = osparts._Baking(oven=oven, flavours=FLAVOURS, locks={older: oslocks.read(older)})
+    assert baking._settings_of_others(older)
+
+
 def test_unknown_package_is_one_clear_error(again: tuple[Path, Store]) -> None:
     """What apt says reaches the user, the step is named, and no half-made part stays."""
     root, store = again

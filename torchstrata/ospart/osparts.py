@@ -28,7 +28,7 @@ from torchstrata.content import inventory, layout, store
 from torchstrata.content.archive import Loadable
 from torchstrata.content.codec import Codec
 from torchstrata.content.compose import Image, Runtime, Section, compose
-from torchstrata.content.layers import Layer
+from torchstrata.content.layers import EPOCH, Layer
 from torchstrata.content.store import Part, Store
 from torchstrata.errors import LockError, OsPartError, StaleLockError, StoreError, TorchstrataError
 from torchstrata.locking import oslocks
@@ -438,7 +438,8 @@ class _Baking:
         context.mkdir()
         AptSettings.of_host().write(context, archives.ASKED)
         exporter = buildkit.exporter()
-        job = Job(system=system, flavours=("asked",), parent=OS_IMAGE, below=self._below(system, part, work, exporter), known=1, epoch=self.locks[system].epoch)
+        below = self._below(system, part, work, exporter)
+        job = Job(system=system, flavours=("asked",), parent=OS_IMAGE, below=below, known=1, epoch=EPOCH)
         buildkit.bake(bakefile.question(job, archives.QUESTION, context, answer, _proxies()), self.oven.on_line)
         return Answer.read(answer)
 
