@@ -61,8 +61,9 @@ async def terminal(url, token, code):
 
 
 async def opened(url, token, path):
-    """Return a websocket, authorised by header."""
-    return await websocket_connect(HTTPRequest(url.replace("http", "ws", 1) + path, headers={"Authorization": f"token {token}"}))
+    """Return a websocket, authorised by header; the server lets it in once the kernel has started."""
+    patient = {"connect_timeout": PATIENCE, "request_timeout": PATIENCE}
+    return await websocket_connect(HTTPRequest(url.replace("http", "ws", 1) + path, headers={"Authorization": f"token {token}"}, **patient))
 
 
 if __name__ == "__main__":

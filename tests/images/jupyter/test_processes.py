@@ -10,15 +10,21 @@ import pytest
 
 from tests.checkout import Running
 from tests.images.boxes import READY, mounted, stop
+from tests.waiting import until
 
 TOKEN = "t0ken"
 
 
 def busy(box, notebook, code, before=""):
     """Let a kernel run ``before`` and then ``code``; return once it comes to that."""
-    code = f"{before}\nopen('/tmp/started', 'w').close()\n{code}"
-    threading.Thread(target=notebook, args=(box, TOKEN, "kernel", code), daemon=True).start()
-    box.until(lambda: box.run("test", "-e", "/tmp/started").status == 0, "a kernel")
+    code, answers = f"{before}\nopen('/tmp/started', 'w').close()\n{code}", []
+    threading.Thread(target=lambda: answers.append(notebook(box, TOKEN, "kernel", code)), daemon=True).start()
+    until(
+        lambda: box.run("test", "-e", "/tmp/started").status == 0,
+        "a kernel",
+        alive=lambda: box.alive and not answers,
+        state=lambda: f"{answers}\n{box.log}",
+    )
 
 
 @pytest.mark.parametrize("code", ["", "while True: pass", "import time; time.sleep(100000)"])
