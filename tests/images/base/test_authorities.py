@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.images.boxes import mounted
+from tests.waiting import PATIENCE
 
 SERVER = """
 import http.server, ssl
@@ -57,9 +58,9 @@ USES = {
 def employee(start_shared, certificates, mirror):
     """A container with the variable, and one without, once their own starts are over; ``employee[True]`` is the first."""
     options = {"volumes": mounted(certificates, "/certs", "ro"), "extra_hosts": {"mirror": mirror.address}}
-    boxes = {
-        given: start_shared("sleep", "infinity", environment={"TORCHSTRATA_CA_FILE": "/certs/ca.pem"} if given else {}, **options) for given in (True, False)
-    }
+    patient = dict.fromkeys(("PIP_DEFAULT_TIMEOUT", "UV_HTTP_TIMEOUT"), f"{PATIENCE:.0f}")
+    environments = {True: patient | {"TORCHSTRATA_CA_FILE": "/certs/ca.pem"}, False: patient}
+    boxes = {given: start_shared("sleep", "infinity", environment=each, **options) for given, each in environments.items()}
     for box in boxes.values():
         assert box.has_begun()
         setup = "mkdir -p /tmp/apt/lists/partial /tmp/apt/archives/partial && echo 'deb https://mirror:4443/ stable main' >/tmp/apt/list"
@@ -71,7 +72,7 @@ def employee(start_shared, certificates, mirror):
 @pytest.mark.parametrize("trusted", [True, False], ids=["with", "without"])
 def test_trust(employee, use, trusted):
     """Each program that a start brings up trusts a server of the company's with the variable, and does not without."""
-    done = employee[trusted].run("timeout", "90", "torchstrata-entrypoint", "sh", "-c", USES[use])
+    done = employee[trusted].run("torchstrata-entrypoint", "sh", "-c", USES[use])
     assert (done.status == 0) is trusted, done.out + done.err
 
 
