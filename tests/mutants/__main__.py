@@ -22,6 +22,7 @@ from rich.table import Column, Table
 
 from tests.mutants.faults import DOCUMENT, FAULTS, Fault, document
 from torchstrata import cli, progress
+from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import SurvivorError
 
 TESTS = "tests/images"
@@ -104,8 +105,14 @@ def _first(said: str) -> str:
 
 
 def chosen(words: Sequence[str]) -> list[Fault]:
-    """Return the faults that contain one of the words; all if there are none."""
-    return [fault for fault in FAULTS if not words or any(word in f"{fault.what} {fault.image} {fault.test}" for word in words)]
+    """Return the faults that contain one of the words; all if there are none.
+
+    :raises SurvivorError: no fault contains one: to try none is not to catch all.
+    """
+    found = [fault for fault in FAULTS if not words or any(word in f"{fault.what} {fault.image} {fault.test}" for word in words)]
+    if not found:
+        raise SurvivorError(f"no fault contains {' or '.join(words)}", fix=f"take words from {DOCUMENT.relative_to(ROOT)}")
+    return found
 
 
 def table(verdicts: Sequence[Verdict]) -> Table:
@@ -119,7 +126,7 @@ def table(verdicts: Sequence[Verdict]) -> Table:
 def run(words: Sequence[str]) -> None:
     """Try the faults and print the table.
 
-    :raises SurvivorError: one was not caught.
+    :raises SurvivorError: one was not caught, or there is none to try.
     """
     faults, console = chosen(words), Console(soft_wrap=True, highlight=False)
     before: dict[tuple[str, str], str] = {}

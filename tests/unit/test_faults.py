@@ -9,6 +9,7 @@ import pytest
 from tests.mutants import __main__ as mutants
 from tests.mutants.faults import DOCUMENT, FAULTS, document
 from torchstrata.cells.matrix import ROOT
+from torchstrata.errors import SurvivorError
 
 
 def test_document_is_written():
@@ -58,3 +59,10 @@ def test_dockerfile_puts_the_user_back():
     """Shell commands become RUN lines, and the image's user is what it was."""
     fault = next(fault for fault in FAULTS if fault.what == "sudo")
     assert fault.dockerfile == "FROM pytorch-cuda:2.13-cpu-base\nUSER 0:0\nRUN cp /bin/true /usr/bin/sudo\nUSER 1000:0\n"
+
+
+def test_words_that_no_fault_contains_are_refused():
+    """A run that tries nothing would be green: a mistyped word has to be told."""
+    with pytest.raises(SurvivorError, match="no fault contains nonsense or gibberish") as caught:
+        mutants.run(["nonsense", "gibberish"])
+    assert "docs/faults.md" in caught.value.fix
