@@ -63,6 +63,17 @@ def test_prefix_images_are_the_same_in_every_run(tmp_path: Path) -> None:
     assert archive.prefix(layers).tags == ()
 
 
+def test_an_engine_that_this_user_may_not_use_is_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds and tests name the command that lets the user in, as ``nox -s engine`` does: to start Docker would not help."""
+    socket = tmp_path / "docker.sock"
+    socket.touch(0o660)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(EngineError, match="and you may not use it") as caught:
+        engine.connect()
+    assert "--groups docker" in caught.value.fix
+
+
 def test_silent_engine_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where nothing answers, the error names the address and the cure."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")

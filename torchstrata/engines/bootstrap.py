@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import shutil
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +69,6 @@ DEAD: Final = 1
 """What ``start-stop-daemon --status`` answers where a pid file is there and its program is not."""
 
 BY_HAND: Final = "run `sudo nox -s engine`, or ask to be added to the docker group of a machine with an engine"
-JOIN: Final = 'run: sudo usermod --append --groups docker "$USER"; it counts from your next login on, or in a shell that `newgrp docker` starts'
 
 
 def ensure(report: process.LineSink) -> Outcome:
@@ -86,7 +84,7 @@ def ensure(report: process.LineSink) -> Outcome:
         report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store: left as it is")
         return _complete(found, report)
     _only_here()
-    _check_access()
+    engine.check_access(SOCKET)
     supply = _supply()
     superuser.begin("setting up an engine", report, fix=BY_HAND)
     with apt.turn("engine", report):
@@ -140,13 +138,6 @@ def _supply() -> Supply:
     if supply is None:
         raise EngineError("no Docker engine answers", fix=f"install Docker Engine with buildx for {release['PRETTY_NAME']} and start it")
     return supply
-
-
-def _check_access() -> None:
-    """Refuse to go on where an engine runs that this user may not use: another one would not help."""
-    ready = SOCKET.exists() and SOCKET.stat().st_mode & stat.S_IRGRP  # before, a daemon that starts has not opened it to its group
-    if ready and not os.access(SOCKET, os.R_OK | os.W_OK):
-        raise EngineError(f"an engine runs at {SOCKET}, and you may not use it", fix=JOIN)
 
 
 def _find(program: str) -> str | None:
@@ -237,7 +228,7 @@ def _wait() -> None:
     """Wait until the daemon answers."""
     end = time.monotonic() + START_SECONDS
     while _answering() is None:
-        _check_access()
+        engine.check_access(SOCKET)
         if time.monotonic() > end:
             last = LOG.read_text(errors="replace").splitlines()[-1:] if LOG.exists() else []
             raise EngineError(f"dockerd does not answer after {START_SECONDS:.0f} s: {' '.join(last)}", fix=f"read {LOG}, or `journalctl -u docker`")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ LEAST_BUILDX: Final = (0, 13)
 """The oldest buildx that this was run with."""
 
 CONNECT_SECONDS: Final = 20
+JOIN: Final = 'run: sudo usermod --append --groups docker "$USER"; it counts from your next login on, or in a shell that `newgrp docker` starts'
+
 ANSWER_SECONDS: Final = 3600
 """An engine says nothing while it unpacks a large layer; one that died closes the connection at once."""
 
@@ -64,15 +67,27 @@ def names(client: docker.DockerClient) -> list[str]:
     return [name for image in client.api.images() for kind in ("RepoTags", "RepoDigests") for name in image[kind] or ()]
 
 
+def check_access(socket: Path) -> None:
+    """Refuse to go on where an engine runs that this user may not use: to start another one would not help.
+
+    :param socket: where it is looked for; one that does not exist is no reason to refuse.
+    :raises EngineError: this user may not use it.
+    """
+    ready = socket.exists() and socket.stat().st_mode & stat.S_IRGRP  # before, a daemon that starts has not opened it to its group
+    if ready and not os.access(socket, os.R_OK | os.W_OK):
+        raise EngineError(f"an engine runs at {socket}, and you may not use it", fix=JOIN)
+
+
 def connect() -> Engine:
     """Return the engine that the ``docker`` command would use.
 
-    :raises EngineError: none answers.
+    :raises EngineError: none answers, or this user may not use it.
     """
     try:
         client = docker.from_env(version="auto", timeout=CONNECT_SECONDS, use_ssh_client=True)
         info = client.info()
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        check_access(Path(address().removeprefix("unix://")))
         fix = "start Docker, or let `nox -s engine` set it up (as root, on Debian or Ubuntu)"
         raise EngineError(f"no Docker engine answers at {address()}", fix=fix) from error
     client.api.timeout = ANSWER_SECONDS
