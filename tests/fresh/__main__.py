@@ -44,6 +44,7 @@ def main(words: list[str]) -> int:
             print(f"no machine of its own can be made: {why}; README's commands run on this one", flush=True)
             visits.append(visiting.here(commands, options.wishes(asked), verbose=asked.verbose))
         else:
+            visiting.check_clonable()
             bring()
             _visit_all(visits, commands, asked)
     finally:

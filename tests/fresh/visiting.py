@@ -37,17 +37,22 @@ ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A step that ended; times are in seconds, of the clock and of processors."""
+    """A step that ended; times are in seconds, of the clock and of processors.
+
+    :param status: ``None`` if an error of this program or Ctrl-C broke it off.
+    """
 
     machine: str
     step: str
     seconds: float
     cpu: float
-    status: int
+    status: int | None
 
     @property
     def result(self) -> str:
         """What to say of it."""
+        if self.status is None:
+            return "broken off"
         return "ok" if self.status == 0 else f"failed with status {self.status}"
 
 
@@ -77,7 +82,7 @@ class Visit:
     @property
     def failed(self) -> Row | None:
         """The step that failed."""
-        return next((row for row in self.rows if row.status), None)
+        return next((row for row in self.rows if row.status != 0), None)
 
     @property
     def seconds(self) -> float:
@@ -101,10 +106,13 @@ class Visit:
         """Run a step, note it, and return whether it went well."""
         self.say(f"{self.name}: $ {name}")
         started, used = time.monotonic(), cpu_seconds()
-        status = run()
-        row = Row(machine=self.name, step=name, seconds=time.monotonic() - started, cpu=cpu_seconds() - used, status=status)
-        self.rows.append(row)
-        print(f"{self.name}: {name}: {row.result} ({row.seconds:.1f} s, {row.cpu:.1f} s of CPU)", flush=True)
+        status: int | None = None
+        try:
+            status = run()
+        finally:
+            row = Row(machine=self.name, step=name, seconds=time.monotonic() - started, cpu=cpu_seconds() - used, status=status)
+            self.rows.append(row)
+            print(f"{self.name}: {name}: {row.result} ({row.seconds:.1f} s, {row.cpu:.1f} s of CPU)", flush=True)
         return status == 0
 
 
@@ -217,13 +225,22 @@ def _named(directory: Path, digests: Sequence[str]) -> list[Path]:
     return [directory / digest.removeprefix("sha256:") for digest in digests]
 
 
-def _bundle(bundle: Path) -> None:
-    """Write the commits of HEAD, with all before it, to a file that git clones.
+def check_clonable(checkout: Path = ROOT) -> None:
+    """Refuse a checkout that machines could not clone.
 
-    :raises CommandError: the checkout lacks the commits before its own.
+    :raises CommandError: it is none of this user's repositories, or lacks the commits before its own.
     """
-    if process.run("git", "-C", ROOT, "rev-parse", "--is-shallow-repository").strip() == "true":
+    try:
+        shallow = process.run("git", "-C", checkout, "rev-parse", "--is-shallow-repository").strip() == "true"
+    except process.Failed as error:
+        why = error.tail.strip().splitlines()[0]
+        raise CommandError(f"this checkout cannot be cloned: {why}", fix="get it by `git clone`, as the user who runs this") from error
+    if shallow:
         raise CommandError("this clone is shallow: it cannot be cloned again", fix="git fetch --unshallow")
+
+
+def _bundle(bundle: Path) -> None:
+    """Write the commits of HEAD, with all before it, to a file that git clones."""
     with tempfile.TemporaryDirectory() as bare:
         process.run("git", "init", "--quiet", "--bare", "--initial-branch=main", bare)
         process.run("git", "-C", ROOT, "-c", "core.hooksPath=/dev/null", "push", "--quiet", bare, "HEAD:refs/heads/main")

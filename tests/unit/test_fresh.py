@@ -14,6 +14,7 @@ from tests.fresh.given import Given
 from tests.fresh.readme import Commands
 from tests.fresh.visiting import Visit
 from torchstrata.cells.matrix import ROOT
+from torchstrata.errors import CommandError
 
 README = """\
 # A title
@@ -164,6 +165,33 @@ def test_a_visit_ends_with_the_step_that_failed(monkeypatch, tmp_path, capsys):
     assert visit.tail[-1] == "line 99"
     assert visit.log.read_text().count("line ") == 100
     assert "second: failed with status 22" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), CommandError("no room", fix="make some")])
+def test_a_step_that_is_broken_off_has_not_succeeded(monkeypatch, tmp_path, error):
+    """Its machine is none of those where all commands succeeded, though it has no status."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    visit = Visit.begin("debian12 root", verbose=False)
+
+    def break_off():
+        raise error
+
+    with pytest.raises(type(error)):
+        visit.step("first", lambda: 1.0, break_off)
+    assert (visit.failed.step, visit.failed.result) == ("first", "broken off")
+
+
+def test_what_cannot_be_cloned_is_refused_before_a_machine_is_made(tmp_path):
+    """An unpacked archive, or a shallow clone: the error says how to get one that serves."""
+    with pytest.raises(CommandError, match="this checkout cannot be cloned: fatal: not a git repository") as caught:
+        visiting.check_clonable(tmp_path)
+    assert "git clone" in caught.value.fix
+    work = ["-c", "user.name=me", "-c", "user.email=me@example.org", "commit", "--quiet", "--allow-empty", "--message=one"]
+    for words in (["init", "--quiet", "full"], ["-C", "full", *work], ["-C", "full", *work], ["clone", "-q", "--depth=1", f"file://{tmp_path}/full", "part"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    visiting.check_clonable(tmp_path / "full")
+    with pytest.raises(CommandError, match="shallow"):
+        visiting.check_clonable(tmp_path / "part")
 
 
 def test_only_payload_is_offered(tmp_path):
