@@ -13,8 +13,9 @@ sys.path.insert(0, str(ROOT))
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # sessions start Python hundreds of times, and without bytecode each start takes twice as long
 
-from torchstrata import environment  # noqa: E402  # after the path, so that plain `nox` finds the checkout
+from torchstrata import environment, process  # noqa: E402  # after the path, so that plain `nox` finds the checkout
 
+process.end_as_by_ctrl_c()
 environment.enter(sys.argv[1:])  # goes on with the packages of requirements.txt; the imports below need them
 
 from torchstrata import cli, sessions  # noqa: E402

@@ -7,8 +7,10 @@ from typing import Final
 
 from invoke import Collection, Context, Task, task
 
-from torchstrata import cli
+from torchstrata import cli, process
 from torchstrata.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions
+
+process.end_as_by_ctrl_c()
 
 CELLS: Final = "cell ids or globs, with commas between them, such as 2.8-cu121 or '2.8-*,*-debian12' (default: all)"
 IMAGE: Final = "HOST[:PORT]/REPOSITORY:TAG or ...@sha256:..."

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from filelock import FileLock
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 
 from torchstrata import process
+from torchstrata.errors import INTERRUPTED, LockError
 
 ROOT: Final = Path(__file__).parents[1]
 LOCK: Final = ROOT / "requirements.txt"
@@ -50,25 +51,35 @@ class LockedPackage:
 def read(lock: Path) -> Iterator[LockedPackage]:
     """Yield the packages of a requirements file of pip's with hashes.
 
-    :raises packaging.requirements.InvalidRequirement: a line of it is none.
+    :raises LockError: a line of it is no requirement, such as one that a merge has left.
     """
     text = "\n".join(line for line in lock.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#"))
     for line in filter(str.strip, text.replace("\\\n", " ").splitlines()):
         requirement, *hashes = line.split(" --hash=")
-        yield LockedPackage(requirement=Requirement(requirement.strip()), hashes=tuple(map(str.strip, hashes)))
+        try:
+            yield LockedPackage(requirement=Requirement(requirement.strip()), hashes=tuple(map(str.strip, hashes)))
+        except InvalidRequirement as error:
+            raise LockError(f"{lock.name} has a line that is no requirement: {line.strip()[:80]}", fix=f"run: git checkout HEAD -- {lock.name}") from error
 
 
 def enter(words: Sequence[str]) -> None:
     """Return if this Python has the locked packages; else go on as the nox of an environment that has them.
 
     :param words: nox's words, without its name.
-    :raises SystemExit: the packages cannot be installed.
+    :raises SystemExit: the lock cannot be read, the packages cannot be installed, or that was interrupted.
     """
     environment = ENVIRONMENTS / hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    if Path(sys.prefix) == environment or not missing():
-        return
     python = environment / "bin/python"
-    _make(environment, python)
+    try:
+        if Path(sys.prefix) == environment or not missing():
+            return
+        _make(environment, python)
+    except LockError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(error.code) from error
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; the next call installs them anew\n")
+        raise SystemExit(INTERRUPTED) from None
     place = words.index("--") if "--" in words else len(words)
     noxfile = ("--noxfile", str(ROOT / "noxfile.py"))  # nox has changed the directory, so the caller's word may lead nowhere
     os.execv(python, [str(python), "-m", "nox", *words[:place], *noxfile, *words[place:]])  # noqa: S606  # this very program

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -30,7 +31,7 @@ class Failed(CommandError):
     def __init__(self, args: tuple[str, ...], status: int, tail: str) -> None:
         last = tail.strip().splitlines()[-1:] or ["(no output)"]
         how = f"failed with status {status}" if status >= 0 else f"died of {_signal(-status)}"
-        super().__init__(f"{Path(args[0]).name} {how}: {last[0]}", fix=f"run it by hand to see more: {' '.join(args)[:200]}")
+        super().__init__(f"{Path(args[0]).name} {how}: {last[0]}", fix=f"run it by hand to see more: {shlex.join(args)[:200]}")
         self.status = status
         self.tail = tail
 
@@ -41,6 +42,16 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def end_as_by_ctrl_c() -> None:
+    """Let a request to end this program, or the end of its terminal, be what Ctrl-C is, so that what it has started ends, too.
+
+    Programs run in sessions of their own: the signal reaches this one alone. What ignores such a signal (``nohup``) still does.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def find(program: str, *, fix: str = "") -> str:

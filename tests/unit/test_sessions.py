@@ -17,7 +17,9 @@ NOXFILE = f"""\
 import os, signal, sys
 sys.path.insert(0, {str(matrix.ROOT)!r})
 import nox
-from torchstrata import cli, errors, sessions
+from torchstrata import cli, errors, process, sessions
+
+process.end_as_by_ctrl_c()
 
 def _make(name, work):
     nox.session(sessions.part(lambda session: work()), name=name, venv_backend="none")
@@ -30,11 +32,17 @@ def _interrupted():
     with cli.guarded():
         os.kill(os.getpid(), signal.SIGINT)
 
+def _ended_by(name):
+    with cli.guarded():
+        process.run("sh", "-c", f"kill -{{name}} $PPID; sleep 600; touch survived")
+
 def _wrong():
     1 / 0
 
 for name, work in dict(stale=_stale, interrupted=_interrupted, wrong=_wrong, left=sys.exit, good=lambda: print("good ran")).items():
     _make(name, work)
+for name in ("TERM", "HUP"):
+    _make(name, lambda name=name: _ended_by(name))
 
 def _share(session):
     sessions.share_environment(session, "-r", "nothing.txt")
@@ -67,9 +75,9 @@ def project(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("name", "status"), [("stale", 20), ("interrupted", 130), ("left", 0)])
+@pytest.mark.parametrize(("name", "status"), [("stale", 20), ("interrupted", 130), ("TERM", 130), ("HUP", 130), ("left", 0)])
 def test_the_only_session_of_a_call_keeps_its_exit_code(project, name, status):
-    """What a script sees is the code of the error, 130 after Ctrl-C, and 0 where leaving was no failure."""
+    """What a script sees is the code of the error, 130 after Ctrl-C or a request to end, and 0 where leaving was no failure."""
     assert run_nox("-s", name, cwd=project)[0] == status
 
 

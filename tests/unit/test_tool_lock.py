@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from importlib import metadata
@@ -14,6 +16,7 @@ import pytest
 
 from torchstrata import environment
 from torchstrata.cells.matrix import ROOT
+from torchstrata.errors import LockError
 from torchstrata.locking import tool
 
 FILES = ("pyproject.toml", *tool.LOCKS)
@@ -81,19 +84,54 @@ def test_another_version_is_missing(root):
     assert environment.missing(root / "requirements.txt") == ["invoke==9.9.9"]
 
 
-def test_where_a_package_cannot_be_had_nox_says_so(tmp_path):
-    """In two lines, whatever nox itself would make of it, and the next call begins anew."""
+NOX = (sys.executable, "-m", "nox", "--list")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Return a checkout, in so far as nox needs it, whose lock wants a package that is not there."""
     for name in ("noxfile.py", "requirements.txt", "torchstrata"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
     (tmp_path / "requirements.txt").write_text("a-package-that-is-not-there==1 --hash=sha256:" + "a" * 64 + "\n")
+    return tmp_path
+
+
+def test_where_a_package_cannot_be_had_nox_says_so(checkout):
+    """In two lines, whatever nox itself would make of it, and the next call begins anew."""
     settings = {**os.environ, "PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}
-    command = [sys.executable, "-m", "nox", "--list"]
-    ended = subprocess.run(command, cwd=tmp_path, env=settings, check=False, capture_output=True, text=True)
+    ended = subprocess.run(NOX, cwd=checkout, env=settings, check=False, capture_output=True, text=True)
     assert ended.returncode == 1
     assert "noxfile.py: the packages of requirements.txt cannot be installed: see above\n  -> " in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert not list((tmp_path / ".nox/locked").glob("*/complete"))
+    assert not list((checkout / ".nox/locked").glob("*/complete"))
+
+
+def test_who_ends_an_installation_ends_it_all(checkout):
+    """What installs would go on, and be in the way of the next call."""
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        address = f"http://127.0.0.1:{index.getsockname()[1]}/simple"
+        settings = {**os.environ, "UV_DEFAULT_INDEX": address, "PIP_INDEX_URL": address, "PIP_CONFIG_FILE": os.devnull, "NO_PROXY": "127.0.0.1"}
+        with subprocess.Popen(NOX, cwd=checkout, env=settings, stderr=subprocess.PIPE, text=True) as nox:
+            asking, _ = index.accept()
+            nox.send_signal(signal.SIGTERM)
+            said = nox.communicate()[1]
+        with asking:
+            while asking.recv(1 << 16):  # ends when the one that asks has ended
+                pass
+    assert nox.returncode == 130
+    assert said.endswith("interrupted; the next call installs them anew\n")
+    assert "Traceback" not in said
+
+
+def test_a_lock_that_a_merge_has_left_is_told_in_two_lines(checkout):
+    """By nox, which reads it first, and by the check of locks."""
+    (checkout / "requirements.txt").write_text("<<<<<<< HEAD\ninvoke==3.0.3\n=======\n")
+    ended = subprocess.run(NOX, cwd=checkout, check=False, capture_output=True, text=True)
+    said = "requirements.txt has a line that is no requirement: <<<<<<< HEAD\n  -> run: git checkout HEAD -- requirements.txt"
+    assert (ended.returncode, ended.stderr) == (11, f"error: {said}\n")
+    with pytest.raises(LockError, match="no requirement: <<<<<<< HEAD"):
+        list(environment.read(checkout / "requirements.txt"))
 
 
 def test_uv_is_the_locked_one():
