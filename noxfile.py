@@ -53,8 +53,11 @@ def _register(cell: matrix.Cell, name: str, *, tags: bool) -> None:
         cli.build(cell.id, session.posargs)
 
     def test(session: nox.Session) -> None:
-        _develop(session)
-        cli.verify(cell.id, session.posargs, Path(session.bin, "python"))
+        def prepare() -> Path:
+            _develop(session)
+            return Path(session.bin, "python")
+
+        cli.verify(cell.id, session.posargs, prepare)
 
     build.__doc__, test.__doc__ = f"Build the images of {cell.id}.", f"Verify the images of {cell.id}."
     which = [f"torch-{cell.torch}", cell.cuda, cell.os.id]
@@ -79,7 +82,7 @@ def engine(_: nox.Session) -> None:
 @sessions.part
 def lock(session: nox.Session) -> None:
     """Lock every cell of the matrix, or those given: -- 2.8-cu121."""
-    cli.lock(session.posargs)
+    cli.lock_cells(session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -28,8 +28,11 @@ CHATTY: Final = ("urllib3", "py_serializable", "docker", "httpcore2", "httpx2", 
 COSTS: Final = matrix.ROOT / "bench" / "results" / "tests.json"
 """What the tiers of tests cost when it was last recorded."""
 
-SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push)-(?P<cell>\d.*)")
+SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push)-(?P<cell>.+)")
 """A word of nox's command line that names a session of a cell."""
+
+OTHER_CHOICES: Final = ("-k", "--keywords", "-t", "--tags", "-f", "--noxfile", "-db", "--default-venv-backend")
+"""Options of nox's whose words are no names of sessions."""
 
 
 @contextmanager
@@ -77,10 +80,19 @@ def check_sessions(words: Sequence[str], more: str) -> None:
     :param words: of nox's command line.
     :param more: what the variable ``NOXSESSION`` holds: names with commas between them.
     """
-    asked = [*itertools.takewhile(lambda word: word != "--", words), *more.split(",")]
+    asked = [*_named(itertools.takewhile(lambda word: word != "--", words)), *more.split(",")]
     with guarded():
         for found in filter(None, map(SESSION.fullmatch, asked)):
             _check_session(found["verb"], found["cell"])
+
+
+def _named(words: Iterable[str]) -> Iterator[str]:
+    """Yield the words that may name sessions."""
+    option = ""
+    for word in words:
+        option = word if word.startswith("-") else option
+        if option not in OTHER_CHOICES:
+            yield word
 
 
 def _check_session(verb: str, cell: str) -> None:
@@ -119,10 +131,10 @@ def push(cells: str, options: BuildOptions) -> None:
         _verbs().build(cells, dataclasses.replace(options, push=True, load=False))
 
 
-def verify(cell: str, words: Sequence[str], python: Path) -> None:
+def verify(cell: str, words: Sequence[str], prepare: Callable[[], Path]) -> None:
     """Verify images of a cell; ``words`` are the options that ``nox -s test-CELL -- --help`` lists.
 
-    :param python: an interpreter that has what the tests need.
+    :param prepare: called once the words are understood; returns an interpreter that has what the tests need.
     """
     parser = argparse.ArgumentParser(prog=f"nox -s test-{cell} --", description=f"Verify the images of {cell}.", epilog="Other options go to pytest.")
     parser.add_argument("--flavour", action="append", default=[], help="verify this flavour; more than once for more (default: all)")
@@ -136,6 +148,7 @@ def verify(cell: str, words: Sequence[str], python: Path) -> None:
     parser.add_argument("--again", action="store_true", help="run the tests though the same ones have passed on the same image")
     options, rest = parser.parse_known_args(words)
     fields = vars(options) | {"flavour": tuple(options.flavour), "results": options.results.absolute(), "rest": tuple(rest)}
+    python = prepare()
     with guarded():
         _verbs().verify(cell, python, VerifyOptions(**fields))
 
@@ -155,7 +168,7 @@ def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
     def read(text: str) -> list[str]:
         words = text.split(",")
         if unknown := sorted(set(words) - set(known)):
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not of {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {', '.join(known)}")
         return words
 
     return read
@@ -173,6 +186,13 @@ def plan(globs: Sequence[str], *, as_json: bool) -> None:
     """Print what a build of the cells that match would reuse and make."""
     with guarded():
         _verbs().plan(globs, as_json=as_json)
+
+
+def lock_cells(words: Sequence[str]) -> None:
+    """Lock the wheels of cells; ``words`` are what ``nox -s lock -- --help`` lists."""
+    parser = argparse.ArgumentParser(prog="nox -s lock --", description="Lock the wheels of cells.", epilog="All other locks: inv lock --help.")
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="cell ids or globs (default: all)")
+    lock(parser.parse_args(words).cells)
 
 
 LockKind = Literal["wheels", "os", "toolchain", "tool", "check"]

@@ -24,7 +24,8 @@ from tests import programs, registries
 from tests.rehearsal.expressions import Refused
 from tests.rehearsal.runner import Runner
 from tests.rehearsal.workflow import Workflow
-from torchstrata import progress
+from torchstrata import cli, progress
+from torchstrata.cells import matrix
 from torchstrata.cells.matrix import ROOT
 from torchstrata.engines import engine as engines
 from torchstrata.errors import INTERRUPTED
@@ -78,13 +79,19 @@ def main(words: list[str]) -> int:
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
+    """Return what ``words`` ask for.
+
+    :raises MatrixError: there is no such cell.
+    """
     known = sorted(path.name for path in WORKFLOWS.glob("*.yml"))
     parser = argparse.ArgumentParser(prog="nox -s rehearse --", description="Run GitHub's workflows on this machine.")
     parser.add_argument("--workflow", action="append", choices=known, help="only this one, and those that it needs; more than once for more (default: all)")
     parser.add_argument("--cells", default="2.13-cpu", help="cell ids or globs of the night, with commas between them (default: 2.13-cpu)")
     parser.add_argument("--large", action="store_true", help="ci.yml as on the main branch with a large runner, instead of a pull request")
     parser.add_argument("--mutants", action="store_true", help="run the job that plants faults, too, which takes long")
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    matrix.select(matrix.load(), *options.cells.split(","))
+    return options
 
 
 def program(cells: str, *, large: bool, only: list[str] | None) -> list[Run]:
@@ -176,7 +183,8 @@ def end_in_order() -> None:
 
 if __name__ == "__main__":
     end_in_order()
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    with cli.guarded():
+        try:
+            sys.exit(main(sys.argv[1:]))
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)  # nothing of it is kept, which guarded() would say

@@ -119,6 +119,15 @@ def test_words_that_mean_nothing_are_refused(words, capsys):
     assert "nox -s build-2.13-cpu-debian12 --" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("words", "status"), [(("--help",), 0), (("--nope",), 2)])
+def test_an_option_of_the_session_that_locks_is_no_cell(words, status, capsys):
+    """Its help says what it takes, as that of other sessions does."""
+    with pytest.raises(SystemExit) as ended:
+        cli.lock_cells(words)
+    assert ended.value.code == status
+    assert "nox -s lock -- [-h] [CELL ...]" in "".join(capsys.readouterr())
+
+
 def test_libraries_stay_quiet(monkeypatch):
     """Nox shows every message that a library logs; ours do not log what people should not read."""
     build_options(monkeypatch)

@@ -15,6 +15,7 @@ from tests.rehearsal.expressions import Refused, Scope
 from tests.rehearsal.runner import Runner
 from tests.rehearsal.workflow import Action, Workflow
 from torchstrata.cells.matrix import ROOT
+from torchstrata.errors import MatrixError
 
 CONTEXTS = {
     "needs": {"plan": {"result": "success", "outputs": {"cells": '["a","b"]', "none": "[]"}}},
@@ -319,6 +320,12 @@ def test_a_rehearsal_that_is_terminated_interrupts_its_step(tmp_path):
     ended = subprocess.run([sys.executable, "-c", TERMINATED], cwd=tmp_path, env=settings, check=False)
     assert ended.returncode == 143
     assert (tmp_path / "tidied").exists()
+
+
+def test_a_night_of_no_cell_is_refused_before_it_begins():
+    """A rehearsal takes many minutes, and the night comes late in it."""
+    with pytest.raises(MatrixError, match="no cell matches nonsense"):
+        rehearsal.main(["--cells", "2.13-cpu,nonsense"])
 
 
 OURS = sorted(path.name for path in (ROOT / ".github/workflows").glob("*.yml"))

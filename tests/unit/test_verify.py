@@ -69,16 +69,29 @@ def test_wrong_words_are_pytests_business(monkeypatch):
     """Options that the verb does not know reach pytest as they are."""
     seen = []
     monkeypatch.setattr("torchstrata.verbs.verify", lambda cell, python, options: seen.append(options))
-    cli.verify("2.13-cpu", ["--flavour", "base", "-k", "name", "--flavour=ssh", "-x"], sys.executable)
+    cli.verify("2.13-cpu", ["--flavour", "base", "-k", "name", "--flavour=ssh", "-x"], lambda: sys.executable)
     assert seen[0].flavour == ("base", "ssh")
     assert seen[0].rest == ("-k", "name", "-x")
     assert (seen[0].scope, seen[0].again) == ("full", False)
 
 
-def test_image_and_machine_exclude_each_other(capsys):
-    """A run has one subject."""
+def unasked():
+    """Take the place of what installs packages where that would be too early."""
+    raise AssertionError("packages were installed before the words were understood")
+
+
+def test_help_needs_no_packages(capsys):
+    """Who only asks what there is does not wait for an installation."""
     with pytest.raises(SystemExit) as ended:
-        cli.verify("2.13-cpu", ["--image", "a", "--hosts", "local://"], sys.executable)
+        cli.verify("2.13-cpu", ["--help"], unasked)
+    assert ended.value.code == 0
+    assert "--again" in capsys.readouterr().out
+
+
+def test_image_and_machine_exclude_each_other(capsys):
+    """A run has one subject, and nothing is installed before that is clear."""
+    with pytest.raises(SystemExit) as ended:
+        cli.verify("2.13-cpu", ["--image", "a", "--hosts", "local://"], unasked)
     assert ended.value.code == 2
     assert "not allowed with" in capsys.readouterr().err
 
