@@ -130,7 +130,7 @@ def unit(session: nox.Session) -> None:
 def system(session: nox.Session) -> None:
     """Build 2.13-cpu and the base of 2.8-cu121 for real, run them, and break things on the way."""
     _develop(session)
-    session.run("pytest", "tests/system", "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder", *session.posargs)
+    sessions.run(session, "pytest", "tests/system", "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder", *session.posargs)
 
 
 @nox.session(default=UNASKED, venv_backend="none")
@@ -138,7 +138,7 @@ def system(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Plant faults in images and see that the tests find them; -- WORD for some of them."""
     _develop(session)
-    session.run("python", "-m", "tests.mutants", *session.posargs)
+    sessions.run(session, "python", "-m", "tests.mutants", *session.posargs)
 
 
 @nox.session(default=UNASKED, venv_backend="none")
@@ -146,7 +146,7 @@ def mutants(session: nox.Session) -> None:
 def rehearse(session: nox.Session) -> None:
     """Run GitHub's workflows on this machine, against a registry of their own: -- --workflow ci.yml, --cells 2.13-cpu."""
     _develop(session)
-    session.run("python", "-m", "tests.rehearsal", *session.posargs)
+    sessions.run(session, "python", "-m", "tests.rehearsal", *session.posargs)
 
 
 @nox.session(default=UNASKED, venv_backend="none")
@@ -197,7 +197,7 @@ def soak(session: nox.Session) -> None:
 def stress(session: nox.Session) -> None:
     """Run the tests of endurance, some of which take an hour; -- -k NAME for some of them."""
     _develop(session)
-    session.run("pytest", "tests/soak", *session.posargs)
+    sessions.run(session, "pytest", "tests/soak", *session.posargs)
 
 
 def _tier(session: nox.Session, name: str, scope: str) -> None:

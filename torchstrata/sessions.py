@@ -20,6 +20,9 @@ SHARED: Final = "develop"
 _shared: Final[dict[str, ProcessEnv]] = {}
 """Environments that this call has brought up to date, by directory."""
 
+TIDYING: Final = 60.0
+"""Seconds that a program has to tidy up after Ctrl-C; nox would kill it after half a one."""
+
 METER: Final = Meter()
 """What the sessions of this call have cost."""
 
@@ -51,6 +54,11 @@ def _fail(session: nox.Session, ended: SystemExit) -> None:
     if len(session._runner.manifest) == 1:  # noqa: SLF001  # nothing public tells how many sessions a call has
         raise ended
     session.error(f"exit code {ended.code}")
+
+
+def run(session: nox.Session, *command: str) -> None:
+    """Run a program that makes containers and the like; after Ctrl-C, which it sees itself, it can remove them."""
+    session.run(*command, interrupt_timeout=TIDYING, terminate_timeout=TIDYING)
 
 
 def share_environment(session: nox.Session, *packages: str) -> None:

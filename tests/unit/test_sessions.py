@@ -53,11 +53,29 @@ for name in ("first", "second"):
 
 @nox.session(venv_backend="none")
 @sessions.part
+def tidying(session):
+    sessions.run(session, sys.executable, "tidying.py")
+
+@nox.session(venv_backend="none")
+@sessions.part
 def every(session):
     for name in ("stale", "good", "wrong"):
         session.notify(name)
 """
 """Sessions that end in every way."""
+
+
+TIDYING = """\
+import pathlib, sys, time
+print("begun", flush=True)
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    time.sleep(1)
+    pathlib.Path("tidied").touch()
+    sys.exit(1)
+"""
+"""A program that takes a second to tidy up."""
 
 
 def run_nox(*words: str, cwd: Path, **more: str) -> tuple[int, str]:
@@ -102,6 +120,17 @@ def test_ctrl_c_ends_the_call(project):
     """Who interrupts one session wants none of the others."""
     status, said = run_nox("-s", "interrupted", "good", cwd=project)
     assert (status, "good ran" in said) == (128 + signal.SIGINT, False)
+
+
+def test_a_program_can_tidy_up_after_ctrl_c(project):
+    """Else containers would stay. As a terminal does, the signal goes to all of the group."""
+    (project / "tidying.py").write_text(TIDYING)
+    command = [sys.executable, "-m", "nox", "-s", "tidying"]
+    with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True) as nox:
+        assert "begun\n" in iter(nox.stdout.readline, "")
+        os.killpg(nox.pid, signal.SIGINT)
+    assert nox.returncode == 128 + signal.SIGINT
+    assert (project / "tidied").exists()
 
 
 def test_sessions_share_an_environment(project):
