@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -66,9 +67,9 @@ def enter(words: Sequence[str]) -> None:
     """Return if this Python has the locked packages; else go on as the nox of an environment that has them.
 
     :param words: nox's words, without its name.
-    :raises SystemExit: the lock cannot be read, the packages cannot be installed, or that was interrupted.
+    :raises SystemExit: the lock cannot be read, the packages cannot be installed, also where this user may not write, or that was interrupted.
     """
-    environment = ENVIRONMENTS / hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    environment = ENVIRONMENTS / name()
     python = environment / "bin/python"
     try:
         if Path(sys.prefix) == environment or not missing():
@@ -77,12 +78,20 @@ def enter(words: Sequence[str]) -> None:
     except LockError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.code) from error
+    except OSError as error:
+        fix = f'use a clone of your own; or take over what another user has made: sudo chown -R "$USER" {shlex.quote(str(ENVIRONMENTS.parent))}'
+        raise SystemExit(f"noxfile.py: {error.filename or ENVIRONMENTS}: {error.strerror}\n  -> {fix}") from error
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the next call installs them anew\n")
         raise SystemExit(INTERRUPTED) from None
     place = words.index("--") if "--" in words else len(words)
     noxfile = ("--noxfile", str(ROOT / "noxfile.py"))  # nox has changed the directory, so the caller's word may lead nowhere
     os.execv(python, [str(python), "-m", "nox", *words[:place], *noxfile, *words[place:]])  # noqa: S606  # this very program
+
+
+def name() -> str:
+    """Return what the environment of this lock and this Python is called."""
+    return hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
 
 
 def missing(lock: Path = LOCK) -> list[str]:
@@ -100,6 +109,8 @@ def _installed(name: str) -> str | None:
 def _make(environment: Path, python: Path) -> None:
     """Make an environment with the locked packages, unless that is done."""
     complete = environment / "complete"
+    if complete.exists():  # perhaps by another user (`sudo nox -s engine`), whose lock this one may not open
+        return
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{environment}.lock"):
         if complete.exists():

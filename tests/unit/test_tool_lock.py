@@ -107,6 +107,30 @@ def test_where_a_package_cannot_be_had_nox_says_so(checkout):
     assert not list((checkout / ".nox/locked").glob("*/complete"))
 
 
+def test_what_another_user_has_made_serves(monkeypatch, tmp_path):
+    """As after ``sudo nox -s engine``: the lock may belong to root, which is no matter once the environment is complete."""
+    entered = []
+    monkeypatch.setattr(environment, "ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr(environment, "missing", lambda: ["invoke==9.9.9"])
+    monkeypatch.setattr(os, "execv", lambda program, words: entered.append(program))
+    made = tmp_path / environment.name()
+    Path(f"{made}.lock").mkdir()  # which nobody can lock, not even root
+    made.mkdir()
+    (made / "complete").touch()
+    environment.enter(["-l"])
+    assert entered == [made / "bin/python"]
+
+
+def test_a_checkout_that_cannot_be_written_to_is_told_in_two_lines(checkout):
+    """Nox would show where in its own code that happened."""
+    (checkout / ".nox").touch()  # no directory, so that root cannot write to it either
+    ended = subprocess.run(NOX, cwd=checkout, check=False, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"noxfile.py: {checkout}/.nox")
+    assert ended.stderr.splitlines()[1].startswith("  -> use a clone of your own; or ")
+    assert len(ended.stderr.splitlines()) == 2
+
+
 def test_who_ends_an_installation_ends_it_all(checkout):
     """What installs would go on, and be in the way of the next call."""
     with socket.create_server(("127.0.0.1", 0)) as index:
