@@ -12,9 +12,13 @@ from tests.fresh.cases import CASES, Wishes
 from tests.fresh.circumstances import Circumstances
 from tests.fresh.given import by_this_host
 from tests.fresh.rootfs import SUITES
+from torchstrata import cli
+from torchstrata.cells.matrix import ROOT
 
 PLACE: Final = Path(os.environ.get("TMPDIR", "/var/tmp"))
 """Where machines' files lie by default: the system's other temporary directory is often in memory."""
+
+WORKFLOWS: Final = sorted(path.name for path in (ROOT / ".github/workflows").glob("*.yml"))
 
 FAKES_TIME: Final = "debian13"
 """In libfaketime 0.9.10 of Debian 12, a sleep until a moment of the monotonic clock is refused or has no end."""
@@ -29,6 +33,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--or-here", action="store_true", help="where no machine can be made, use this one")
     parser.add_argument("--verbose", action="store_true", help="show all that the commands print")
     options = parser.parse_args(words)
+    cli.check_sessions([f"build-{cell}" for cell in options.cells], "")
     if options.year_ahead and set(options.on) != {FAKES_TIME}:
         parser.error(f"--year-ahead: only with --on {FAKES_TIME}; under the libfaketime of others Python cannot sleep")
     return options
@@ -64,16 +69,16 @@ def _add_machines(group: argparse._ArgumentGroup) -> None:
     cases, systems = ", ".join(CASES), ", ".join(SUITES)
     group.add_argument("--as", dest="as_", type=_among(CASES), default=("root",), metavar="USERS", help=cases)
     group.add_argument("--on", type=_among(SUITES), default=("debian12",), metavar="SYSTEMS", help=systems)
-    group.add_argument("--repeat", type=int, default=1, metavar="N", help="so many of each, one after the other")
+    group.add_argument("--repeat", type=_at_least_one, default=1, metavar="N", help="so many of each, one after the other")
     group.add_argument("--cold", action="store_true", help="bootstrap root file systems though one of today is kept")
-    group.add_argument("--store", type=Path, metavar="DIR", help="a content store whose layers of wheels they have")
-    group.add_argument("--in", dest="directory", type=Path, default=PLACE, metavar="DIR", help="where their files lie")
+    group.add_argument("--store", type=_directory, metavar="DIR", help="a content store whose layers of wheels they have")
+    group.add_argument("--in", dest="directory", type=_directory, default=PLACE, metavar="DIR", help="where their files lie")
 
 
 def _add_lines(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--cells", type=_words, default=(), help="cells that the first command builds, not README's")
     group.add_argument("--first", action="store_true", help="leave README's second command out")
-    group.add_argument("--workflow", metavar="NAME", help="the steps of a workflow, as a runner does by itself")
+    group.add_argument("--workflow", choices=WORKFLOWS, metavar="NAME", help="the steps of a workflow, as a runner does by itself")
     group.add_argument("--readme", action="store_true", help="README's commands, as a runner too")
     group.add_argument("--then", action="append", default=[], metavar="LINE", help="one more line; more than once for more")
 
@@ -87,6 +92,18 @@ def _add_circumstances(group: argparse._ArgumentGroup) -> None:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a number from 1 on")
+    return int(text)
+
+
+def _directory(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: no such directory")
+    return Path(text)
 
 
 def _among(known: Collection[str]) -> Callable[[str], tuple[str, ...]]:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.fresh import cases, given, visiting
+from tests.fresh import cases, given, options, visiting
 from tests.fresh.cases import CASES, Wishes
 from tests.fresh.given import Given
 from tests.fresh.readme import Commands
@@ -140,13 +140,33 @@ def test_sources_have_updates_and_security():
     ]
 
 
-@pytest.mark.parametrize("words", [["--as", "nobody"], ["--on", "debian1"], ["--repeat", "many"], ["--year-ahead"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--as", "nobody"],
+        ["--on", "debian1"],
+        ["--repeat", "many"],
+        ["--repeat", "0"],
+        ["--year-ahead"],
+        ["--store", "/nowhere"],
+        ["--in", "/nowhere"],
+        ["--workflow", "none.yml"],
+    ],
+)
 def test_what_does_not_exist_is_refused_with_what_does(words):
     """Nothing is made before the words are understood."""
     done = subprocess.run([sys.executable, "-m", "tests.fresh", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert words[0] in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_cell_that_does_not_exist_is_refused_before_a_machine_is_made(capsys):
+    """With the nearest ones, as nox's sessions do; a machine takes minutes to come to that."""
+    with pytest.raises(SystemExit) as ended:
+        options.parse(["--cells", "2.13-cpu,2.9-cu999"])
+    assert ended.value.code == 10
+    assert "no cell matches 2.9-cu999" in capsys.readouterr().err
 
 
 def test_a_visit_ends_with_the_step_that_failed(monkeypatch, tmp_path, capsys):
