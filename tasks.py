@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
-from invoke import Collection, Context, Task, task
+from invoke import Collection, Context, Exit, Task, task
 
 from torchstrata import cli, process
 from torchstrata.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions
 
 process.end_as_by_ctrl_c()
+
+N = TypeVar("N", int, float)
 
 CELLS: Final = "cell ids or globs, with commas between them, such as 2.8-cu121 or '2.8-*,*-debian12' (default: all)"
 IMAGE: Final = "HOST[:PORT]/REPOSITORY:TAG or ...@sha256:..."
@@ -29,6 +32,22 @@ def _cells_of(name: str) -> list[str]:
 
 def _globs(cells: str | None) -> list[str]:
     return [glob for glob in (cells or "").split(",") if glob]
+
+
+def _number(option: str, text: str | None, kind: Callable[[str], N]) -> N | None:
+    """Return the number that an option got, ``None`` if it was not given. Invoke itself would end with a traceback for a word.
+
+    :raises Exit: it got none, or less than 0.
+    """
+    if text is None:
+        return None
+    try:
+        number = kind(text)
+    except ValueError:
+        raise Exit(f"{option} {text}: not a {'whole number' if kind is int else 'number'}", code=2) from None
+    if not number >= 0:
+        raise Exit(f"{option} {text}: less than 0, or not a number", code=2)
+    return number
 
 
 @task(positional=_cells_of("plan"), help={"cells": CELLS, "json": "print JSON instead of a table"})
@@ -55,13 +74,13 @@ def push(  # noqa: PLR0913, PLR0917  # flags of the command line
     flavour: str | None = None,
     locked: bool = False,  # noqa: FBT001, FBT002
     gzip: bool = False,  # noqa: FBT001, FBT002
-    level: int = 0,
+    level: str | None = None,
     names: bool = False,  # noqa: FBT001, FBT002
     registry: str | None = None,
 ) -> None:
     """Push the images of a cell, without an engine; what neither the content store nor the registry has is built."""
-    chosen, codec = tuple(_globs(flavour)), "gzip" if gzip else "zstd"
-    cli.push(cells, BuildOptions(flavour=chosen, locked=locked, to=None, codec=codec, level=level or None, registry=registry, names=names))
+    chosen, codec, number = tuple(_globs(flavour)), "gzip" if gzip else "zstd", _number("--level", level, int)
+    cli.push(cells, BuildOptions(flavour=chosen, locked=locked, to=None, codec=codec, level=number or None, registry=registry, names=names))
 
 
 @task(
@@ -96,9 +115,9 @@ def sizes(_: Context, cells: str | None = None, write: bool = False) -> None:  #
 
 
 @task(help={"prune": "remove parts, those unused longest first", "days": "only what was not used for so many days", "max-gb": "only until it is this small"})
-def cache(_: Context, prune: bool = False, days: float = -1.0, max_gb: float = -1.0) -> None:  # noqa: FBT001, FBT002
+def cache(_: Context, prune: bool = False, days: str | None = None, max_gb: str | None = None) -> None:  # noqa: FBT001, FBT002
     """Show the content store (size, age), or prune it."""
-    cli.cache(prune=prune, older_than=days if days >= 0 else None, max_gb=max_gb if max_gb >= 0 else None)
+    cli.cache(prune=prune, older_than=_number("--days", days, float), max_gb=_number("--max-gb", max_gb, float))
 
 
 @task(positional=["image"], help={"image": IMAGE, "key": "private key (default: COSIGN_KEY; in GitHub Actions none is needed)"})
@@ -163,14 +182,15 @@ def rollback(  # noqa: PLR0913, PLR0917  # flags of the command line
     _: Context,
     cells: str | None = None,
     channel: str = "",
-    to: int = 0,
+    to: str | None = None,
     why: str = "",
     yes: bool = False,  # noqa: FBT001, FBT002
     registry: str | None = None,
     ledger: str | None = None,
 ) -> None:
     """Let a channel go back to images that it held before."""
-    cli.rollback(_globs(cells), channel, ReleaseOptions(registry=registry, ledger=ledger, yes=yes), to=to or None, why=why)
+    number = _number("--to", to, int)
+    cli.rollback(_globs(cells), channel, ReleaseOptions(registry=registry, ledger=ledger, yes=yes), to=number or None, why=why)
 
 
 @task(
@@ -264,8 +284,8 @@ def watchdog(_: Context, registry: str | None = None, ledger: str | None = None)
 def registry_prune(  # noqa: PLR0913, PLR0917  # flags of the command line
     _: Context,
     channel: str = "",
-    keep: int = -1,
-    older_than: float = -1.0,
+    keep: str | None = None,
+    older_than: str | None = None,
     pinned: str = "",
     parts: bool = False,  # noqa: FBT001, FBT002
     yes: bool = False,  # noqa: FBT001, FBT002
@@ -273,7 +293,7 @@ def registry_prune(  # noqa: PLR0913, PLR0917  # flags of the command line
     ledger: str | None = None,
 ) -> None:
     """Delete images that no channel keeps any more, with all that belongs to them."""
-    limits = {"keep": keep if keep >= 0 else None, "older_than": older_than if older_than >= 0 else None}
+    limits = {"keep": _number("--keep", keep, int), "older_than": _number("--older-than", older_than, float)}
     where = {"registry": registry, "ledger": ledger}
     cli.prune(PruneOptions(channel=channel, **limits, pinned=tuple(_globs(pinned)), parts=parts, yes=yes, **where))
 

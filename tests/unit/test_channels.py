@@ -106,3 +106,9 @@ def test_an_unknown_channel_is_told_with_those_that_there_are():
     with pytest.raises(MatrixError, match="unknown channel stabel") as caught:
         MATRIX.channel("stabel")
     assert "nightly, stable" in caught.value.fix
+
+
+def test_no_channel_is_told_as_such():
+    """``inv release.promote`` alone names none, which is no unknown one."""
+    with pytest.raises(MatrixError, match="no channel is named"):
+        MATRIX.channel("")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from invoke import Task
+from invoke import Program, Task
 
 import tasks
 
@@ -52,3 +52,23 @@ def test_a_cell_is_pushed_by_name():
     (found,) = [context for context in tasks.namespace.to_contexts() if context.name == "push"]
     assert [each.name for each in found.positional_args] == ["cells"]
     assert {"--flavour", "--locked", "--gzip", "--level", "--names", "--registry"} <= set(found.flags)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("cache --days many", "--days many: not a number"),
+        ("cache --max-gb=-1", "--max-gb -1: less than 0"),
+        ("cache --max-gb nan", "--max-gb nan: less than 0, or not a number"),
+        ("push 2.13-cpu --level high", "--level high: not a whole number"),
+        ("release.rollback --to yesterday", "--to yesterday: not a whole number"),
+        ("registry.prune --keep 1.5", "--keep 1.5: not a whole number"),
+        ("registry.prune --older-than week", "--older-than week: not a number"),
+    ],
+)
+def test_a_word_where_a_number_must_be_is_refused(words, said, capsys):
+    """In one line, with the code of wrong words."""
+    with pytest.raises(SystemExit) as ended:
+        Program(namespace=tasks.namespace).run(f"inv {words}")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(said)

@@ -196,7 +196,8 @@ class Matrix:
         :raises MatrixError: there is no such channel.
         """
         if name not in self.channels:
-            raise MatrixError(f"unknown channel {name}", fix=f"use one of {', '.join(self.channels) or '(matrix.yaml has none)'}")
+            what = f"unknown channel {name}" if name else "no channel is named"
+            raise MatrixError(what, fix=f"use one of {', '.join(self.channels) or '(matrix.yaml has none)'}")
         return self.channels[name]
 
 

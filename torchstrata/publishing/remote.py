@@ -46,7 +46,7 @@ def required(asked: str | None, configured: str | None = None) -> Place:
     """
     found = place(asked, configured)
     if found is None:
-        raise RegistryError("no registry is known to push to", fix=f"give --registry HOST[/PATH], set {VARIABLE}, or write registry: into matrix.yaml")
+        raise RegistryError("no registry is known", fix=f"give --registry HOST[/PATH], set {VARIABLE}, or write registry: into matrix.yaml")
     return found
 
 
