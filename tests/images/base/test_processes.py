@@ -24,7 +24,7 @@ def test_command_is_stopped(start, command):
     """A command gets SIGTERM through the init; the engine need not kill it."""
     box = start(*command)
     assert box.has_begun()
-    assert stop(box) == 143
+    assert stop(box) == 143, box.log
 
 
 def test_status_of_a_command(start):
@@ -96,7 +96,7 @@ def test_stop_during_a_hook(start, tmp_path):
     """A container that is stopped while a hook hangs ends by itself, without waiting for the hook."""
     box = start("true", volumes=hang(tmp_path), environment={"TORCHSTRATA_HOOK_TIMEOUT": "100000"})
     box.wait_for("hook hangs")
-    assert stop(box) == 143
+    assert stop(box) == 143, box.log
 
 
 def test_command_is_healthy(start):

@@ -34,7 +34,7 @@ def test_services_stop(start, notebook, code):
     box.wait_for(READY)
     if code:
         busy(box, notebook, code)
-    assert stop(box) == 0
+    assert stop(box) == 0, box.log
 
 
 SAVE = """
@@ -51,7 +51,7 @@ def test_kernels_get_sigterm(start, notebook, workspace):
     box = start(environment={"JUPYTER_TOKEN": TOKEN}, user="1234:0", volumes=mounted(workspace))
     box.wait_for(READY)
     busy(box, notebook, "while True: pass", SAVE)
-    assert stop(box) == 0
+    assert stop(box) == 0, box.log
     assert (workspace / "saved").exists()
 
 

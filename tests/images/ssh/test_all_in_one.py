@@ -73,4 +73,4 @@ def test_nothing_runs_as_root(box):
 @pytest.mark.named
 def test_it_ends(box):
     """``docker stop`` need not kill it."""
-    assert stop(box[0]) == 0
+    assert stop(box[0]) == 0, box[0].log
