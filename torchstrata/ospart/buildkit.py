@@ -85,7 +85,7 @@ def bake(definition: Mapping[str, Any], on_line: process.LineSink) -> None:
 def refusal(tail: str) -> OsPartError:
     """Return the error for the end of buildx's output."""
     number = next(iter(re.findall(r"^#(\d+) ERROR", tail, re.MULTILINE)), "")
-    said = re.findall(rf"^#{number} [\d.]+ (.*)", tail, re.MULTILINE)
+    said = list(dict.fromkeys(re.findall(rf"^(?:#{number} )?[\d.]+ (.*)", tail, re.MULTILINE)))  # buildx repeats the last ones at its end
     step = next(iter(re.findall(r"^ > \[.*?\] (.+):$", tail, re.MULTILINE)), "")
     failed = next(iter(re.findall(r"^ERROR: (.+)", tail, re.MULTILINE)), "docker buildx bake failed")
     reason = next((line for line in said if line.startswith("E: ")), said[-1] if said else failed)
