@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.fresh.readme import Commands
+from torchstrata.cells import matrix
+from torchstrata.ospart import osimage
 
 BUNDLE: Final = "srv/torchstrata.bundle"
 STORE: Final = "srv/store"
@@ -80,9 +82,15 @@ ENGINE: Final = (
 )
 """What an administrator types to have an engine."""
 
+STAND_IN: Final = "torchstrata-stand-in"
+WHOLE: Final = "tar --create --directory / --one-file-system --exclude ./var/lib/docker --exclude ./srv ."
+NAMED: Final = f"echo {osimage.CONTAINER_VARIABLE}={STAND_IN} >> /etc/environment"
+BOOTSTRAP: Final = f"docker pull --quiet {{bootstrap}} || {{ {WHOLE} | docker import - {STAND_IN} && {NAMED}; }}"
+"""The image that mmdebstrap runs in for who cannot run it otherwise; where no registry can be reached, the machine's own files."""
+
 CASES: Final = {
     "root": Case(user="root"),
-    "user": Case(user="user", prepared=(*ENGINE, "useradd --create-home --shell /bin/bash --groups docker user")),
+    "user": Case(user="user", prepared=(*ENGINE, "useradd --create-home --shell /bin/bash --groups docker user", BOOTSTRAP)),
     "runner": Case(
         user="runner",
         packages=("sudo",),
@@ -100,8 +108,9 @@ CASES: Final = {
 def steps(case: Case, commands: Commands, wishes: Wishes) -> Iterator[Step]:
     """Yield all that is typed at a machine of this case."""
     for line in case.prepared:
-        typed = line.replace("{install}", commands.install)
-        yield Step(user="root", line=typed, name=f"administrator: {typed.rpartition('&& ')[2]}")
+        typed = line.replace("{install}", commands.install).replace("{bootstrap}", str(matrix.load().bootstrap_image))
+        name = "an image for mmdebstrap" if line == BOOTSTRAP else typed.rpartition("&& ")[2]
+        yield Step(user="root", line=typed, name=f"administrator: {name}")
     if wishes.seeded:
         yield Step(user=case.user, line=SEED, name="layers of wheels")
     yield Step(user=case.user, line=CLONE, name="git clone")
