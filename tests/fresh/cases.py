@@ -83,7 +83,7 @@ ENGINE: Final = (
 """What an administrator types to have an engine."""
 
 STAND_IN: Final = "torchstrata-stand-in"
-WHOLE: Final = "tar --create --directory / --one-file-system --exclude ./var/lib/docker --exclude ./srv ."
+WHOLE: Final = "tar --create --directory / --one-file-system --exclude ./var/lib/docker --exclude ./srv --exclude ./opt ."
 NAMED: Final = f"echo {osimage.CONTAINER_VARIABLE}={STAND_IN} >> /etc/environment"
 BOOTSTRAP: Final = f"docker pull --quiet {{bootstrap}} || {{ {WHOLE} | docker import - {STAND_IN} && {NAMED}; }}"
 """The image that mmdebstrap runs in for who cannot run it otherwise; where no registry can be reached, the machine's own files."""
