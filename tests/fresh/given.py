@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from torchstrata import process
+from torchstrata import apt, process
 from torchstrata.errors import CommandError
 from torchstrata.locking import pipconfig
 
-PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 BUNDLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
 """Variables that name a file of certificates."""
 
@@ -75,7 +74,7 @@ class Given:
 def by_this_host() -> Given:
     """Return what this host itself was given."""
     bundles = {name: SYSTEM_BUNDLE for name in BUNDLES if os.environ.get(name)}
-    proxies = {name: os.environ[name] for name in PROXIES if os.environ.get(name)}
+    proxies = {name: os.environ[name] for name in apt.PROXIES if os.environ.get(name)}
     pip = {**_pip(), **({"cert": SYSTEM_BUNDLE} if bundles else {})}
     return Given(variables={**proxies, **bundles}, pip=pip, apt=_apt(), mirrors=_mirrors(), certificates=_certificates())
 

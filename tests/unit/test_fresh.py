@@ -13,6 +13,7 @@ from tests.fresh.cases import CASES, Wishes
 from tests.fresh.given import Given
 from tests.fresh.readme import Commands
 from tests.fresh.visiting import Visit
+from torchstrata import apt
 from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import CommandError
 
@@ -108,7 +109,7 @@ def test_a_machine_knows_no_variable_that_is_not_named(monkeypatch, tmp_path):
     }.items():
         monkeypatch.setenv(name, value)
     here = given.by_this_host()
-    assert set(here.variables) <= {*given.PROXIES, *given.BUNDLES}
+    assert set(here.variables) <= {*apt.PROXIES, *given.BUNDLES}
     assert here.variables["https_proxy"] == "http://proxy:1"
     assert here.variables["SSL_CERT_FILE"] == given.SYSTEM_BUNDLE
     assert tmp_path in here.directories

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from torchstrata import process
+from torchstrata import apt, process
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import ROOT, OperatingSystem
 from torchstrata.content import inventory, layout, store
@@ -47,8 +47,6 @@ NO_HELP: Final = "its snapshot archive does not help: {why}"
 
 REPOSITORY: Final = "torchstrata-os"
 """Name, in the engine, of images that hold OS parts alone."""
-
-PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 FORMAT: Final = 2
 """Raise it when the bytes of an OS part change for the same inputs."""
@@ -145,7 +143,7 @@ def _composed(system: OperatingSystem, layers: Iterable[Layer]) -> Image:
 
 
 def _proxies() -> dict[str, str]:
-    return {name: os.environ[name] for name in PROXIES if name in os.environ}
+    return {name: os.environ[name] for name in apt.PROXIES if name in os.environ}
 
 
 def _listed(system: OperatingSystem) -> str:
