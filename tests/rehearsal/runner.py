@@ -27,7 +27,7 @@ from tests.rehearsal.expressions import Refused, Scope
 from tests.rehearsal.workflow import Action, Workflow
 from tests.waiting import PATIENCE
 
-SHOWN = 30
+SHOWN = 200
 """Lines of a failed step that are shown."""
 
 FILES = ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_ENV", "GITHUB_PATH")

@@ -66,6 +66,13 @@ def test_an_os_part_that_is_missing_needs_space_too(store, free):
     assert "needs 250 MB in the store" in disk.check(plan(item), store, None)
 
 
+def test_an_os_part_that_lies_on_another_needs_less(store, free):
+    """Only the first one has the operating system; counting it for every flavour refused builds that fit a runner's disk."""
+    free(50 * GB)
+    item = dataclasses.replace(os_part(store, {"etc/x": b"x"}, chain=("base", "devel")), part=None)
+    assert disk.check(plan(item), store, roomy(None)) == "to fetch 0 B; needs 100 MB in the store, 300 MB in the engine; 50 GB free"
+
+
 def test_a_build_that_cannot_end_is_not_begun(store, free):
     """The error says what is needed, what is free, and what to do."""
     free(4 * GB)

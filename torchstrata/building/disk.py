@@ -9,7 +9,7 @@ from typing import Final
 
 from torchstrata import progress
 from torchstrata.building.maker import IN_FLIGHT
-from torchstrata.building.plan import Item, Plan
+from torchstrata.building.plan import Item, OsPart, Plan
 from torchstrata.content.store import Store
 from torchstrata.engines.engine import Engine
 from torchstrata.errors import DiskFullError
@@ -17,8 +17,14 @@ from torchstrata.errors import DiskFullError
 UNPACKED: Final = 2.1
 """Bytes of files per byte of wheel, measured over the CUDA wheels of torch 2.8."""
 
-OS_PART: Final = 250_000_000
-"""Compressed bytes of an OS part that is not made yet, at most."""
+FIRST_OS_PART: Final = 250_000_000
+"""Compressed bytes of the OS part that has the operating system itself, at most, where it is not made yet."""
+
+NEXT_OS_PART: Final = 100_000_000
+"""Compressed bytes of the OS part that a flavour adds to its parent's, at most: today 5 to 65 MB."""
+
+OS_UNPACKED: Final = 2
+"""Bytes of files per compressed byte that the two bounds leave room for: debian13 base has 490 MB of files, its devel adds 209 MB."""
 
 
 def check(plan: Plan, store: Store, engine: Engine | None) -> str:
@@ -27,7 +33,7 @@ def check(plan: Plan, store: Store, engine: Engine | None) -> str:
     :raises DiskFullError: it is not there.
     """
     fetched = sum(item.fetch for item in plan.missing())
-    in_store = fetched + sum(OS_PART for item in plan.missing() if item.origin == "os") + min(fetched, IN_FLIGHT)
+    in_store = fetched + sum(_os_part(item) for item in plan.missing()) + min(fetched, IN_FLIGHT)
     in_engine = 0 if engine is None else _loaded(plan, engine)
     free = shutil.disk_usage(_existing(store.root)).free
     there = engine.free_space() if engine else None
@@ -55,7 +61,14 @@ def _above(plan: Plan) -> Iterable[Item]:
 
 def _estimate(item: Item, engine: Engine) -> int:
     """Return the bytes that an item takes in the engine at most."""
-    return engine.space_for(item.part.layers) if item.part else int(item.fetch * (1 + UNPACKED)) or OS_PART * 3
+    return engine.space_for(item.part.layers) if item.part else int(item.fetch * (1 + UNPACKED)) or _os_part(item) * (1 + OS_UNPACKED)
+
+
+def _os_part(item: Item) -> int:
+    """Return the compressed bytes of an OS part, of whose packages nobody knows the sizes yet, at most."""
+    if not isinstance(item.source, OsPart):
+        return 0
+    return FIRST_OS_PART if len(item.source.chain) == 1 else NEXT_OS_PART
 
 
 def _made(items: Sequence[Item]) -> int:
