@@ -39,6 +39,8 @@ class SealedContext(ssl.SSLContext):
     set_default_verify_paths: Any = _refuse
     set_ecdh_curve: Any = _refuse
     set_npn_protocols: Any = _refuse
+    set_psk_client_callback: Any = _refuse
+    set_psk_server_callback: Any = _refuse
     set_servername_callback: Any = _refuse
 
 

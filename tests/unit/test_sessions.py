@@ -66,10 +66,11 @@ def every(session):
 
 
 TIDYING = """\
-import pathlib, sys, time
-print("begun", flush=True)
+import pathlib, signal, sys, time
 try:
-    time.sleep(600)
+    print("begun", flush=True)
+    while True:
+        signal.pause()
 except KeyboardInterrupt:
     time.sleep(1)
     pathlib.Path("tidied").touch()
