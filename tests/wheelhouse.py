@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,6 +44,28 @@ def wheel(directory: Path, name: str, version: str, files: dict[str, bytes], *, 
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, data, compresslevel=1)  # noise that is as large as torch is compressed all day otherwise
     return pin(path, name, version), path
+
+
+def forged(path: Path, content: dict[str, bytes], *, record: str | None = None, change: Callable[[zipfile.ZipInfo], object] = lambda _: None) -> Pin:
+    """Write a wheel named ``NAME-VERSION-...whl`` with any ``content``, which wins over what the specification asks for; return its pin.
+
+    :param record: all of RECORD; by default what the specification asks for.
+    :param change: changes what the archive's directory and headers say of an entry.
+    """
+    name, version, *_ = path.name.split("-")
+    info = f"{name}-{version}.dist-info"
+    texts = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"}
+    content = {f"{info}/{each}": text.encode() for each, text in texts.items()} | content
+    if record is None:
+        record = "".join(f'"{each}",sha256={_hash(data)},{len(data)}\n' for each, data in content.items() if not each.endswith("/")) + f"{info}/RECORD,,\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, data in {f"{info}/RECORD": record.encode(), **content}.items():
+            entry = zipfile.ZipInfo("x", (2020, 1, 1, 0, 0, 0))
+            entry.filename = member  # as it is: the class would mend it
+            entry.external_attr, entry.compress_type = PLAIN, zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data)
+            change(entry)
+    return pin(path, name, version)
 
 
 def pin(path: Path, name: str, version: str) -> Pin:

@@ -212,8 +212,10 @@ def test_content_must_have_its_digest(store):
 def test_a_foreign_layer_is_taken_in(store, tmp_path, codec):
     """A layer that BuildKit made gets diff ID and listing from its own bytes; whiteouts are told apart."""
     with store.layer("os", codec) as writer:
-        writer.file("etc/.wh.gone", 0o644, 0, io.BytesIO())
-        writer.file("var/.wh..wh..opq", 0o644, 0, io.BytesIO())
+        writer.directory("etc")
+        writer.add(tarfile.TarInfo("etc/.wh.gone"), None)
+        writer.directory("var")
+        writer.add(tarfile.TarInfo("var/.wh..wh..opq"), None)
     blob = tmp_path / "blob"
     blob.write_bytes(store.open_blob(writer.layer.digest).read_bytes())
     taken = Store(tmp_path / "other").add_layer(blob, media_type=codec.media_type, title="os", digest=writer.layer.digest)

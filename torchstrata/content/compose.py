@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from torchstrata.content.layers import PLATFORM, Entry, Layer, in_payload
-from torchstrata.errors import ComposeError
+from torchstrata.content.paths import WHITEOUT
+from torchstrata.errors import ComposeError, IntegrityError
+from torchstrata.text import printable
 
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 CONFIG: Final = "application/vnd.oci.image.config.v1+json"
@@ -152,14 +155,19 @@ def check(name: str, listed: Iterable[tuple[str, Layer, Sequence[Entry]]]) -> No
     """Refuse layers that would erase or hide each other's files.
 
     :param listed: origin, layer and listing of every layer, bottom to top.
-    :raises ComposeError: an OS layer touches the payload, or hides a parent of it; or a path is a directory in one layer
-        and something else in another.
+    :raises ComposeError: an OS layer touches the payload, or hides a parent of it; a payload layer erases anything, or touches
+        what is not payload; or a path is a directory in one layer and something else in another.
+    :raises IntegrityError: two payload layers bring the same file, and not with the same content.
     """
     kinds: dict[str, tuple[bool, str]] = {}
+    brought: dict[str, tuple[Entry, Layer]] = {}
     for origin, layer, entries in listed:
         for entry in entries:
             if origin == "os":
                 _check_os_entry(name, layer, entry)
+            if origin == "payload":
+                _check_payload_entry(name, layer, entry)
+                _check_alone(name, layer, entry, brought)
             if entry.kind in {"whiteout", "opaque"}:
                 continue
             is_directory = entry.kind == "dir"
@@ -183,6 +191,42 @@ def _check_os_entry(name: str, layer: Layer, entry: Entry) -> None:
             f"{name}: OS layer '{layer.title}' has {entry.kind} /{entry.path}, which would erase the payload below it",
             fix="do not remove or replace /opt in images/*/Dockerfile",
         )
+
+
+def _check_payload_entry(name: str, layer: Layer, entry: Entry) -> None:
+    """Refuse an entry of a payload layer that erases, or that lies where only the operating system writes."""
+    if entry.kind in {"whiteout", "opaque"} or posixpath.basename(entry.path).startswith(WHITEOUT):
+        raise ComposeError(
+            f"{name}: payload layer '{printable(layer.title)}' has a whiteout of /{printable(entry.path)}, which would erase files of the layers below it",
+            fix="no layer of wheels has one: remove that part where it came from, and build it again",
+        )
+    if not in_payload(entry.path) and (entry.kind != "dir" or entry.path != "opt"):
+        raise ComposeError(
+            f"{name}: payload layer '{printable(layer.title)}' has /{printable(entry.path)}, which belongs to the operating system",
+            fix="no layer of wheels has that: remove that part where it came from, and build it again",
+        )
+
+
+def _check_alone(name: str, layer: Layer, entry: Entry, brought: dict[str, tuple[Entry, Layer]]) -> None:
+    """Refuse a second file or link of one path in the payload: the upper one would be used, unseen."""
+    known, other = brought.setdefault(entry.path, (entry, layer))
+    if entry.kind == "dir" or known.kind == "dir" or other is layer or _same(known, entry):
+        return
+    raise IntegrityError(
+        f"{name}: '{printable(other.title)}' and '{printable(layer.title)}' both bring /{printable(entry.path)}, with different contents",
+        fix="leave one of the packages out of images/*/requirements.in, then run inv lock",
+    )
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Return whether two entries of one path may both be there: their content is the same.
+
+    Listings from before contents were noted tell nothing, and bytecode, which is made of the files that are compared, never does. There
+    what happens in the locks is allowed: links, packages that several CUDA wheels share, and bytecode.
+    """
+    if one.content and other.content:
+        return one.content == other.content
+    return one.kind == other.kind and (one.kind == "link" or posixpath.basename(one.path) == "__init__.py" or "/__pycache__/" in one.path)
 
 
 def _kind(is_directory: bool) -> str:  # noqa: FBT001  # reads as a table of two words

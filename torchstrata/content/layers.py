@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
+
 from torchstrata.content.digest import Digest
 
 PLATFORM: Final = "linux/amd64"
@@ -39,12 +41,15 @@ class Layer:
     title: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """One path of a layer: without leading ``/`` or ``./``, without trailing ``/``; whiteouts carry the hidden path."""
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One path of a layer: without leading ``/`` or ``./``, without trailing ``/``; whiteouts carry the hidden path.
+
+    :param content: of a file in a wheel, its hash and size; of a link that torchstrata makes, its target; else nothing is known.
+    """
 
     path: str
     kind: EntryKind
+    content: str = ""
 
 
 def in_payload(path: str) -> bool:

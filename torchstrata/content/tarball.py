@@ -18,6 +18,7 @@ from typing import IO, Final, Literal, cast
 
 from torchstrata.content.codec import BROKEN, CHUNK, Codec, Compressor, Readable
 from torchstrata.content.layers import EPOCH, Entry, EntryKind, Layer, in_payload
+from torchstrata.content.paths import WHITEOUT, UnsafePathError, member_path
 from torchstrata.errors import IntegrityError, StoreError
 
 DEV: Final = 1000
@@ -25,7 +26,6 @@ DEV: Final = 1000
 AHEAD: Final = 4
 """Blocks that wait between the thread that makes a tar and the one that compresses it."""
 
-WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"
 
 TYPES: Final[dict[EntryKind, bytes]] = {"dir": tarfile.DIRTYPE, "file": tarfile.REGTYPE, "link": tarfile.SYMTYPE}
@@ -61,6 +61,7 @@ class LayerWriter:
 
     def __init__(self, write: Callable[[bytes], object], codec: Codec) -> None:
         self._kinds: dict[str, EntryKind] = {}
+        self._contents: dict[str, str] = {}
         self._pump = _Pump(codec.compressor(), write)
         self._pending: list[bytes] = []
         self._size = self._unpacked = 0
@@ -69,7 +70,7 @@ class LayerWriter:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """What has been written, in order."""
-        return tuple(_described(path, kind) for path, kind in self._kinds.items())
+        return tuple(_described(path, kind, self._contents.get(path, "")) for path, kind in self._kinds.items())
 
     def __contains__(self, path: str) -> bool:
         return path in self._kinds
@@ -81,13 +82,16 @@ class LayerWriter:
         self.directory(posixpath.dirname(path))
         self._header(path, "dir", 0o775 if in_payload(path) else 0o755)
 
-    def file(self, path: str, mode: int, size: int, stream: Readable) -> None:
+    def file(self, path: str, mode: int, size: int, stream: Readable, *, content: str = "") -> None:  # what makes a file
         """Write a file of ``size`` bytes from ``stream``.
 
-        :raises IntegrityError: the stream is shorter, or something of that path is there already.
+        :param content: what identifies its content, for :attr:`entries`.
+        :raises IntegrityError: the stream is shorter, something of that path is there already, or the path is no plain one.
         """
         self.directory(posixpath.dirname(path))
         self._header(path, "file", mode, size=size)
+        if content:
+            self._contents[path] = content
         self._content(path, size, stream)
 
     def _content(self, path: str, size: int, stream: Readable) -> None:
@@ -106,6 +110,7 @@ class LayerWriter:
         """Write a symbolic link."""
         self.directory(posixpath.dirname(path))
         self._header(path, "link", 0o777, target=target)
+        self._contents[path] = f"-> {target}"
 
     def add(self, member: tarfile.TarInfo, stream: Readable | None) -> None:
         """Write a member of another layer's tar as it is: owner, mode, time, links, devices, whiteouts; nothing above it is added.
@@ -120,6 +125,7 @@ class LayerWriter:
             self._content(path, member.size, stream)
 
     def _header(self, path: str, kind: EntryKind, mode: int, *, size: int = 0, target: str = "") -> None:
+        _check_path(path)
         self._claim(path, kind)
         info = tarfile.TarInfo(f"{path}/" if kind == "dir" else path)
         info.type, info.mode, info.size, info.linkname, info.mtime = TYPES[kind], mode, size, target, EPOCH
@@ -151,6 +157,17 @@ class LayerWriter:
     def abort(self) -> None:
         """Stop without an end."""
         self._pump.stop()
+
+
+def _check_path(path: str) -> None:
+    """Refuse a path of our own layers that leads elsewhere or erases; only :meth:`LayerWriter.add` copies whiteouts.
+
+    :raises IntegrityError: it does.
+    """
+    try:
+        member_path(path)
+    except UnsafePathError as error:
+        raise IntegrityError(f"a layer cannot be written: {error}", fix="leave out what brings that path, and report it to its authors") from error
 
 
 class _Pump:
@@ -215,11 +232,11 @@ def _entry(member: tarfile.TarInfo) -> Entry:
     return _described("" if path == "." else path, "dir" if member.isdir() else "link" if member.issym() else "file")
 
 
-def _described(path: str, kind: EntryKind) -> Entry:
+def _described(path: str, kind: EntryKind, content: str = "") -> Entry:
     """Return the entry of a path; the names of whiteouts say what they hide."""
     parent, name = posixpath.split(path)
     if name == OPAQUE:
         return Entry(path=parent, kind="opaque")
     if name.startswith(WHITEOUT):
         return Entry(path=posixpath.join(parent, name.removeprefix(WHITEOUT)), kind="whiteout")
-    return Entry(path=path, kind=kind)
+    return Entry(path=path, kind=kind, content=content)

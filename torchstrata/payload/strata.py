@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import threading
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ from typing import Final, Literal
 
 import installer
 import msgspec
-from installer.exceptions import InstallerError
-from installer.records import InvalidRecordEntry
 from packaging.utils import parse_wheel_filename
 
 from torchstrata import decoding
@@ -27,12 +24,11 @@ from torchstrata.content import inventory, store
 from torchstrata.content.codec import Codec
 from torchstrata.content.inventory import Inventory, PythonPackage
 from torchstrata.content.store import Part, Store
-from torchstrata.errors import StoreError
+from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.locking import locks
 from torchstrata.locking.locks import Lock, Pin
-from torchstrata.payload import venv
+from torchstrata.payload import venv, wheelfile
 from torchstrata.payload.venv import Aside, Destination
-from torchstrata.payload.wheelfile import Wheel, damaged
 
 FORMAT: Final = 1
 """Raise it when the bytes of a stratum change for the same wheels."""
@@ -120,7 +116,8 @@ def make(stratum: Stratum, wheels: Mapping[str, Path], into: Store, codec: Codec
 
     :param wheels: file of each pin by its sha256, verified.
     :param cancelled: ends the work soon when set.
-    :raises IntegrityError: a wheel is damaged, writes outside of its place, or two bring the same file with other content.
+    :raises IntegrityError: a wheel is damaged, is not what its lock and the specification say, writes outside of its place, or two bring the
+        same file with other content.
     :raises StoreError: a CUDA stratum that it needs is not in the store.
     :raises CancelledError: ``cancelled`` was set.
     """
@@ -129,7 +126,7 @@ def make(stratum: Stratum, wheels: Mapping[str, Path], into: Store, codec: Codec
         destination = Destination(writer, stratum.python)
         if stratum.kind == "skeleton":
             venv.write_skeleton(writer, str(stratum.python))
-        packages = tuple(_install(wheels[pin.sha256], destination) for pin in stratum.pins)
+        packages = tuple(_install(pin, wheels[pin.sha256], destination) for pin in stratum.pins)
         for need in stratum.needs:
             destination.wheel = need.title
             destination.write_aside(_aside(need, into, codec))
@@ -137,18 +134,22 @@ def make(stratum: Stratum, wheels: Mapping[str, Path], into: Store, codec: Codec
     return Part(layers=(writer.layer,), extras=inventory.kept(Inventory(python=packages), into) | aside)
 
 
-def _install(path: Path, destination: Destination) -> PythonPackage:
+def _install(pin: Pin, path: Path, destination: Destination) -> PythonPackage:
     destination.wheel = path.name
-    try:
-        with Wheel.open(path) as wheel:
-            installer.install(wheel, destination, venv.METADATA)
-            return inventory.python_package(wheel.read_dist_info("METADATA").encode())
-    except (InstallerError, InvalidRecordEntry, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise damaged(path, str(error)) from error
+    with wheelfile.pinned(pin, path) as wheel:
+        destination.dist_info = wheel.dist_info_dir
+        installer.install(wheel, destination, venv.METADATA)
+        return inventory.python_package(wheel.read_dist_info("METADATA").encode())
 
 
 def _aside(stratum: Stratum, into: Store, codec: Codec) -> Aside:
     part = into.known(stratum.identity(codec))  # its layer may be in a registry only
     if part is None:
         raise StoreError(f"{stratum.title} must be made before what needs it", fix="report this: the order of the build is wrong")
-    return decoding.decode(into.open_blob(part.extras[ASIDE]).read_bytes(), Aside)
+    blob = into.open_blob(part.extras[ASIDE])
+    try:
+        if blob.stat().st_size > 2 * venv.ASIDE:  # base64 takes a third more
+            raise msgspec.DecodeError("it is too long")
+        return decoding.decode(blob.read_bytes(), Aside)
+    except msgspec.DecodeError as error:
+        raise IntegrityError(f"what {stratum.title} sets aside cannot be read: {error}", fix=f"remove {blob}, and build again") from error

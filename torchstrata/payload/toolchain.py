@@ -33,7 +33,7 @@ from torchstrata.errors import FetchError, IntegrityError, LockError, StaleLockE
 from torchstrata.locking import resolver
 from torchstrata.locking.locks import Pin
 from torchstrata.ospart import packages
-from torchstrata.payload.wheelfile import Wheel
+from torchstrata.payload import wheelfile
 
 FORMAT: Final = 3
 """Raise it when the bytes of a toolchain change for the same lock."""
@@ -281,7 +281,7 @@ def make(  # noqa: PLR0913  # the last one has a default
         _write_package(writer, top, package)
         _write_texts(writer, top)
         for pin in toolchain.pins:
-            _write_headers(writer, top, wheels[pin.sha256])
+            _write_headers(writer, top, pin, wheels[pin.sha256])
         _write_links(writer, top)
     package.unlink()
     return Part(layers=(writer.layer,))
@@ -301,12 +301,12 @@ def _write_package(writer: LayerWriter, top: str, package: Path) -> None:
         raise IntegrityError(f"{package.name} lacks {', '.join(sorted(missing))}", fix="adapt PLACES in toolchain.py to the new package")
 
 
-def _write_headers(writer: LayerWriter, top: str, path: Path) -> None:
+def _write_headers(writer: LayerWriter, top: str, pin: Pin, path: Path) -> None:
     """Write what lies in ``nvidia/*/include`` of a wheel."""
-    with Wheel.open(path) as wheel:
+    with wheelfile.pinned(pin, path) as wheel:
         for (name, *_), content, _ in wheel.get_contents():
             parts = name.split("/", 3)
-            if parts[0] != "nvidia" or parts[2:3] != ["include"] or name.endswith("/__init__.py"):
+            if len(parts) < len(("nvidia", "component", "include", "header")) or parts[0] != "nvidia" or parts[2] != "include" or parts[3] == "__init__.py":
                 continue
             if parts[3] == MATHS:
                 text = io.BytesIO(for_new_glibc(content.read()))

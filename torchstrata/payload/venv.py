@@ -18,11 +18,14 @@ from typing import Any, BinaryIO, Final
 from installer.destinations import WheelDestination
 from installer.records import Hash, RecordEntry
 from installer.scripts import Script
-from installer.utils import Scheme, construct_record_file, copyfileobj_with_hashing, fix_shebang
+from installer.utils import SCHEME_NAMES, Scheme, construct_record_file, copyfileobj_with_hashing, fix_shebang
 
+from torchstrata.content.paths import UnsafePathError, member_path
 from torchstrata.content.tarball import LayerWriter
 from torchstrata.errors import IntegrityError
+from torchstrata.payload.wheelarchive import BadWheelError
 from torchstrata.payload.wheelfile import Member
+from torchstrata.text import printable
 
 VENV: Final = "opt/venv"
 CUDA: Final = "opt/cuda"
@@ -32,6 +35,21 @@ SITE_SCHEMES: Final = ("purelib", "platlib")
 
 LIBRARY: Final = re.compile(r".+/lib/(lib[^/]+\.so[^/]*)")
 NVCC: Final = re.compile(rf"({CUDA}/nvidia/cu(\d+))/bin/nvcc")
+
+PLACEHOLDER: Final = b"#!python"
+"""How a script begins whose interpreter the installer has to name."""
+
+INTERPRETER: Final = re.compile(rf"{VENV}/(pyvenv\.cfg|lib64(/.*)?|bin/python(\d+(\.\d+)*t?)?)")
+"""What the environment itself consists of; no wheel may bring it."""
+
+BACK_DOOR: Final = re.compile(rf"{VENV}/lib/python[^/]*(/.*)?")
+"""Where packages lie, which the scheme ``data`` must not reach: their own schemes have rules."""
+
+SCRIPT: Final = 16 << 20
+"""Bytes of a script at most that has to be changed; the largest that has not, uv, has 38 million."""
+
+ASIDE: Final = 32 << 20
+"""Bytes at most that the CUDA wheels of a layer set aside; those of the locks come to 61 thousand each."""
 
 METADATA: Final = {"INSTALLER": b"torchstrata\n", "REQUESTED": b""}
 """Files that an installer adds to dist-info: who it was, and that the wheel was asked for, as every line of a lock is."""
@@ -67,7 +85,8 @@ class Destination(WheelDestination):
     def __init__(self, writer: LayerWriter, python: str | None) -> None:
         self._writer, self._python = writer, python
         self._owners: dict[str, tuple[str, str]] = {}
-        self.wheel = ""
+        self._set_aside = 0
+        self.wheel = self.dist_info = ""
         self.aside = Aside()
 
     def write_script(self, name: str, module: str, attr: str, section: Any) -> RecordEntry:
@@ -77,10 +96,9 @@ class Destination(WheelDestination):
 
     def write_file(self, scheme: Scheme, path: str | os.PathLike[str], stream: BinaryIO | Member, is_executable: bool) -> RecordEntry:  # noqa: FBT001  # the library's signature
         """Write a file of the wheel; scripts get the environment's Python."""
-        if scheme != "scripts":
-            return self._write(scheme, str(path), stream, executable=is_executable)
-        with fix_shebang(io.BytesIO(stream.read()), PYTHON) as script:
-            return self._write(scheme, str(path), script, executable=True)
+        if scheme == "scripts" and isinstance(stream, Member):
+            return self._write(scheme, str(path), _launched(stream), executable=True)
+        return self._write(scheme, str(path), stream, executable=is_executable)
 
     def finalize_installation(self, scheme: Scheme, record_file_path: str, records: Iterable[tuple[Scheme, RecordEntry]]) -> None:
         """Write RECORD."""
@@ -100,18 +118,45 @@ class Destination(WheelDestination):
 
     def _write(self, scheme: Scheme, path: str, stream: BinaryIO | Member, *, executable: bool) -> RecordEntry:
         """Write a file where it belongs and return its row for RECORD; hashes of the wheel's own RECORD are kept."""
-        inside = posixpath.normpath(path)
-        if inside.startswith(("/", "../")) or inside == "..":
-            raise IntegrityError(f"{self.wheel} would write {path} outside of its place", fix="do not install it; report it to its authors")
+        self._check_place(scheme, path)
         content, entry = _recorded(stream, path)
-        top = self._top(scheme, inside)
+        top = self._top(scheme, path)
         if top:
-            self._share(top, inside, content, entry, executable=executable)
+            self._share(top, path, content, entry, executable=executable)
         elif self._python is None:
-            self.aside.files.append(Stray(scheme=scheme, path=inside, executable=executable, content=content.read()))
+            self.aside.files.append(Stray(scheme=scheme, path=path, executable=executable, content=self._small(content, entry)))
         else:
-            self._place(posixpath.join(self._root(scheme), inside), content, entry, executable=executable)
+            self._place(posixpath.join(self._root(scheme), path), content, entry, executable=executable)
         return entry
+
+    def _check_place(self, scheme: Scheme, path: str) -> None:
+        """Refuse what would take the place of the environment itself, or of another wheel's dist-info.
+
+        :raises IntegrityError: it would.
+        """
+        try:
+            place = posixpath.join(self._root(scheme), member_path(path))
+        except UnsafePathError as error:
+            raise self._refused(str(error)) from error
+        if INTERPRETER.fullmatch(place):
+            raise self._refused(f"it would replace /{place}, which belongs to the environment")
+        if scheme == "data" and BACK_DOOR.fullmatch(place):
+            raise self._refused(f"it would write {path} among the packages as if it were data")
+        top = path.partition("/")[0]
+        if scheme in SITE_SCHEMES and top.endswith(".dist-info") and top != self.dist_info:
+            raise self._refused(f"it would write {path}, which describes another package")
+
+    def _refused(self, why: str) -> IntegrityError:
+        return IntegrityError(f"{self.wheel} cannot be installed: {why}", fix="leave it out of images/*/requirements.in, and report it to its authors")
+
+    def _small(self, content: Any, entry: RecordEntry) -> bytes:
+        """Return the content of a file that is set aside, if there is still room for it."""
+        assert entry.size is not None
+        self._set_aside += entry.size
+        if self._set_aside > ASIDE:
+            raise self._refused(f"CUDA wheels bring more than {ASIDE} bytes beside CUDA itself")
+        data: bytes = content.read()
+        return data
 
     def _top(self, scheme: Scheme, path: str) -> str:
         """Return the top-level directory of a file that lies in ``/opt/cuda``; nothing for others."""
@@ -134,9 +179,12 @@ class Destination(WheelDestination):
             self.aside.tops.append(top)
 
     def _place(self, path: str, content: Any, entry: RecordEntry, *, executable: bool) -> None:
-        if self._claim(path, f"{entry.hash_} {entry.size}"):
+        what = f"{entry.hash_} {entry.size}"
+        if self._claim(path, what):
             assert entry.size is not None
-            self._writer.file(path, 0o775 if executable else 0o664, entry.size, content)
+            self._writer.file(path, 0o775 if executable else 0o664, entry.size, content, content=what)
+        if isinstance(content, Member):
+            content.drain()  # the same file again, or an empty one: nobody has read it
 
     def _link(self, path: str, target: str) -> None:
         if self._claim(path, f"-> {target}"):
@@ -159,18 +207,39 @@ class Destination(WheelDestination):
             self._link(f"{site_packages(self._python or '3')}/{top}", f"/{CUDA}/{top}")
 
     def write_aside(self, aside: Aside) -> None:
-        """Write what CUDA wheels have set aside."""
+        """Write what CUDA wheels have set aside, which may come from somebody else's store.
+
+        :raises IntegrityError: it names a place that no wheel may write.
+        """
+        for top in aside.tops:
+            if "/" in top or top.endswith(".dist-info"):
+                raise self._refused(f"{printable(top)} is no directory of CUDA")
+            self._check_place(Scheme("purelib"), top)
         self.link_tops(aside.tops)
         for stray in aside.files:
+            if stray.scheme not in SCHEME_NAMES:
+                raise self._refused(f"{printable(stray.scheme)} is no scheme of wheels")
+            self.dist_info = stray.path.partition("/")[0]  # checked when its own wheel was read
             self._write(Scheme(stray.scheme), stray.path, io.BytesIO(stray.content), executable=stray.executable)
+
+
+def _launched(script: Member) -> BinaryIO | Member:
+    """Return a script that runs the environment's Python if it says ``#!python``; others, such as programs, as they are."""
+    start = b""
+    while len(start) < len(PLACEHOLDER) and (more := script.read(len(PLACEHOLDER) - len(start))):
+        start += more
+    if start != PLACEHOLDER:
+        return script.again()
+    if script.size > SCRIPT:
+        raise BadWheelError(f"a script for Python has more than {SCRIPT} bytes")
+    with fix_shebang(io.BytesIO(script.again().read()), PYTHON) as changed:
+        return io.BytesIO(changed.read())
 
 
 def _recorded(stream: BinaryIO | Member, path: str) -> tuple[Any, RecordEntry]:
     """Return the content, from its start, with its row for RECORD."""
-    if isinstance(stream, Member):
-        recorded = RecordEntry.from_elements(*stream.record)
-        if recorded.hash_ and recorded.size == stream.size:
-            return stream, RecordEntry(path, recorded.hash_, recorded.size)
+    if isinstance(stream, Member) and stream.recorded:
+        return stream, RecordEntry(path, Hash(stream.recorded.algorithm, stream.recorded.value), stream.size)
     data = stream.read()
     digest, size = copyfileobj_with_hashing(io.BytesIO(data), io.BytesIO(), "sha256")
     return io.BytesIO(data), RecordEntry(path, Hash("sha256", digest), size)
