@@ -50,3 +50,37 @@ def test_damaged_file_is_named(config):
     """A file that is no configuration is an error that names it."""
     with pytest.raises(FetchError, match=r"pip\.conf is not a pip configuration file"):
         config("index-url = x\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("[global]\ntimeout = soon\n", "timeout is soon"),
+        ("[global]\ntimeout = nan\n", "timeout is nan"),
+        ("[global]\ntimeout = inf\n", "timeout is inf"),
+        ("[global]\ntimeout = -1\n", "timeout is -1"),
+        ("[global]\nretries =\n", "retries is "),
+        ("[global]\nretries = 1e9\n", "retries is 1e9"),
+        ("[global]\nretries = \x1b[2J\n", r"retries is \?\[2J"),
+        ("[global]\ntrusted-host = a/b\n", "trusted-host a/b"),
+        ("[global]\ntrusted-host = a:x\n", "trusted-host a:x"),
+        ("[global]\ntrusted-host = a:99999\n", "trusted-host a:99999"),
+        ("[global]\na = 1\na = 2\n", "not a pip configuration file"),
+        ("[\x1b[2J\n", "not a pip configuration file"),
+        ("\x00", "not a pip configuration file"),
+        ("[global]\na = " + "x" * (1 << 20), "more than 1048576 bytes"),
+    ],
+)
+def test_values_that_cannot_be_are_named(config, text, match):
+    """What is no number, no host or no configuration is an error of one printable line."""
+    with pytest.raises(FetchError, match=match) as caught:
+        config(text)
+    assert caught.value.what.isprintable()
+
+
+def test_a_pipe_is_no_configuration(tmp_path):
+    """A pipe that nobody writes to, or an endless device, is not read."""
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(FetchError, match="no regular file"):
+            pipconfig.read({"PIP_CONFIG_FILE": str(place)})

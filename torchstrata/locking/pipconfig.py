@@ -7,6 +7,7 @@ Order and names as in pip's documentation, "Configuration": global, user and sit
 from __future__ import annotations
 
 import configparser
+import math
 import os
 import re
 import sys
@@ -19,6 +20,17 @@ import platformdirs
 
 from torchstrata import home
 from torchstrata.errors import FetchError
+from torchstrata.text import printable
+
+LONGEST: Final = 1 << 20
+"""Bytes of a configuration file at most."""
+
+TIMEOUT: Final = 86400.0
+"""Seconds that pip's timeout may be at most."""
+
+RETRIES: Final = 1000.0
+
+HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.*-]+)(:[0-9]{1,4}|:[1-5][0-9]{4})?")
 
 SECTIONS: Final = ("global", "install", "download")
 """Sections of the files that apply to downloads, weakest first."""
@@ -47,7 +59,7 @@ class PipConfig:
 def read(environment: Mapping[str, str] = os.environ) -> PipConfig:
     """Return pip's configuration on this machine.
 
-    :raises FetchError: one of its files is not a configuration file.
+    :raises FetchError: one of its files is not a configuration file, or a value is none of its option's.
     """
     options: dict[str, str] = {}
     for path in _files(environment):
@@ -60,9 +72,9 @@ def read(environment: Mapping[str, str] = os.environ) -> PipConfig:
         no_index=options.get("no-index", "").lower() in {"1", "true", "yes", "on"},
         cert=options.get("cert"),
         client_cert=options.get("client-cert"),
-        trusted_hosts=_many(options, "trusted-host"),
-        timeout=float(options.get("timeout") or options.get("default-timeout") or 15),
-        retries=int(options.get("retries", "5")),
+        trusted_hosts=_hosts(_many(options, "trusted-host")),
+        timeout=_number("timeout", options.get("timeout") or options.get("default-timeout") or "15", TIMEOUT),
+        retries=int(_number("retries", options.get("retries", "5"), RETRIES)),
     )
 
 
@@ -91,10 +103,56 @@ def _options(path: Path) -> dict[str, str]:
     """Return the options in the file at ``path``; none if there is no such file."""
     parser = configparser.RawConfigParser()
     try:
-        parser.read(path)
-    except (configparser.Error, UnicodeDecodeError) as error:
-        raise FetchError(f"{path} is not a pip configuration file: {str(error).splitlines()[0]}", fix="correct it, or remove it") from error
+        parser.read_string(_text(path), source=str(path))
+    except (configparser.Error, ValueError, OSError) as error:  # text that is no UTF-8 is a ValueError
+        why = printable(str(error).partition("\n")[0])
+        raise FetchError(f"{printable(str(path))} is not a pip configuration file: {why}", fix="correct it, or remove it") from error
     return {_name(key): value for section in SECTIONS if parser.has_section(section) for key, value in parser.items(section)}
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file; none if there is no such file, or it is not ours to read.
+
+    :raises ValueError: it is something else than a file, such as a pipe that nobody writes to, or too long.
+    """
+    try:
+        if not path.exists():
+            return ""
+        if not path.is_file():
+            raise ValueError("it is no regular file")
+        with path.open("rb") as file:
+            data = file.read(LONGEST + 1)
+    except PermissionError:  # as pip itself does
+        return ""
+    if len(data) > LONGEST:
+        raise ValueError(f"it has more than {LONGEST} bytes")
+    return data.decode()
+
+
+def _hosts(named: tuple[str, ...]) -> tuple[str, ...]:
+    """Return hosts that pip trusts.
+
+    :raises FetchError: one is none.
+    """
+    for host in named:
+        if not HOST.fullmatch(host):
+            raise FetchError(f"pip's trusted-host {printable(host)} is no host, nor host:port", fix="correct trusted-host in pip's configuration")
+    return named
+
+
+def _number(name: str, value: str, most: float) -> float:
+    """Return the number that an option is set to.
+
+    :raises FetchError: it is none, or not one from 0 to ``most``.
+    """
+    try:
+        found = float(value)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= most:
+        fix = f"correct {name} in pip's configuration, or PIP_{name.upper()}"
+        raise FetchError(f"pip's {name} is {printable(value, 40)}, no number from 0 to {most:g}", fix=fix)
+    return found
 
 
 def _name(key: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import mimetypes
 import os
 import random
 import ssl
@@ -22,7 +23,7 @@ import httpx2
 from filelock import FileLock, Timeout
 from unearth import Link, PackageFinder
 from unearth.auth import MultiDomainBasicAuth
-from unearth.collector import LinkCollectError, collect_links_from_location, fetch_page, is_secure_origin, parse_html_page, parse_json_response
+from unearth.collector import is_secure_origin
 from unearth.fetchers import Fetcher, PyPIClient
 
 from torchstrata import tls
@@ -32,6 +33,9 @@ from torchstrata.errors import FetchError, IntegrityError
 from torchstrata.locking import pipconfig
 from torchstrata.locking.locks import Pin
 from torchstrata.locking.pipconfig import PipConfig
+from torchstrata.payload import indexpage
+from torchstrata.payload.indexpage import Page, Unready
+from torchstrata.text import printable
 
 LONGEST_PAUSE: Final = 30.0
 """Seconds between two tries at most."""
@@ -40,14 +44,6 @@ WATCH: Final = 0.25
 """Seconds until a download notices that it is cancelled."""
 
 T = TypeVar("T")
-
-
-class _Again(Exception):
-    """A try failed in a way that another may not; says why and after how many seconds to try at the earliest."""
-
-    def __init__(self, why: str, after: float = 0.0) -> None:
-        super().__init__(why)
-        self.after = after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +69,7 @@ class _Job:
             before = done()
             try:
                 return _abandonable(attempt, self.cancelled)
-            except (httpx2.TransportError, _Again) as error:
+            except (httpx2.TransportError, Unready) as error:
                 failures = 1 if done() > before else failures + 1
                 if failures > self.config.retries:
                     raise
@@ -81,7 +77,7 @@ class _Job:
 
     def _pause(self, failures: int, error: Exception) -> None:
         pause = min(LONGEST_PAUSE, 0.25 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311  # jitter, no secret
-        if self.cancelled.wait(max(pause, error.after if isinstance(error, _Again) else 0)):
+        if self.cancelled.wait(max(pause, min(LONGEST_PAUSE, error.after) if isinstance(error, Unready) else 0)):
             raise CancelledError from error
 
 
@@ -147,16 +143,13 @@ def _search(job: _Job, place: Path) -> Path:
 
 def _find_links(job: _Job) -> Iterator[Callable[[], Iterable[Link]]]:
     for place in job.config.find_links:
-        yield functools.partial(_looking, job, _link(place), lambda link: collect_links_from_location(job.fetcher, link, expand=True))
+        yield functools.partial(_looking, job, place, _located)
 
 
 def _indexes(job: _Job) -> Iterator[Callable[[], Iterable[Link]]]:
     urls = () if job.config.no_index else (job.config.index_url or _default_index(), *job.config.extra_index_urls)
     for url in urls:
-        page = Link(f"{url.rstrip('/')}/{job.pin.name}/")
-        if page.is_file:
-            page = Link((page.file_path / "index.html").as_uri())
-        yield functools.partial(_looking, job, page, functools.partial(_page, job))
+        yield functools.partial(_looking, job, f"{url.rstrip('/')}/{job.pin.name}/", _indexed)
 
 
 @functools.cache
@@ -166,38 +159,68 @@ def _default_index() -> str:
 
 
 def _link(place: str) -> Link:
-    return Link(place) if "://" in place else Link(Path(place).expanduser().absolute().as_uri())
+    """Return a place as pip's configuration names it.
+
+    :raises FetchError: it is none.
+    """
+    try:
+        link = Link(place) if "://" in place else Link(Path(place).expanduser().absolute().as_uri())
+        if place.isprintable() and (link.is_file or link.parsed.hostname) and link.parsed.port != 0:
+            return link
+    except (ValueError, RuntimeError):  # no URL; no such user, or a byte that no path has
+        pass
+    raise FetchError(f"{printable(place)} is no place to look for wheels", fix="correct pip's index-url, extra-index-url or find-links")
 
 
-def _looking(job: _Job, place: Link, collect: Callable[[Link], Iterable[Link]]) -> list[Link]:
-    """Return the links at ``place`` to the pinned file; a local place that does not exist has none.
+def _looking(job: _Job, named: str, collect: Callable[[_Job, Link], list[Link]]) -> list[Link]:
+    """Return the links at a place to the pinned file; a local place that does not exist has none.
 
     :raises IntegrityError: the place itself says that its file has another hash.
-    :raises FetchError: it does not answer.
+    :raises FetchError: it does not answer, or something else than a page.
     """
-    if place.is_file and not place.file_path.exists():
-        return []
+    place = _link(named)
+    shown = printable(place.redacted)
     if not is_secure_origin(job.fetcher, place):
-        raise FetchError(f"{place.redacted} is not https", fix="use https, or set pip's trusted-host")
+        raise FetchError(f"{shown} is not https", fix="use https, or set pip's trusted-host")
     try:
-        found = [link for link in job.retry(lambda: list(collect(place))) if link.filename == job.pin.filename]
-    except (httpx2.HTTPError, _Again, OSError) as error:
-        raise FetchError(f"{place.redacted} does not answer: {error}", fix="check the network, proxy and pip's index settings, then run it again") from error
+        found = job.retry(lambda: collect(job, place))
+    except (httpx2.HTTPError, httpx2.InvalidURL, Unready, OSError) as error:
+        why = printable(str(error) or type(error).__name__)
+        raise FetchError(f"{shown} does not answer: {why}", fix="check the network, proxy and pip's index settings, then run it again") from error
     right = [link for link in found if job.pin.sha256 in (link.hash_option or {}).get("sha256", [job.pin.sha256])]
     if found and not right:
-        raise _other_bytes(job.pin, place.redacted)
+        raise _other_bytes(job.pin, shown)
     return right
 
 
-def _page(job: _Job, place: Link) -> Iterable[Link]:
-    """Return the links of an index page; a project that an index does not know has none."""
-    try:
-        page = fetch_page(job.fetcher, place)
-    except LinkCollectError as error:
-        if any(f"({status})" in str(error) for status in (403, 404, 410)):
-            return []
-        raise _Again(str(error)) from error
-    return parse_json_response(page) if "json" in page.content_type.lower() else parse_html_page(page)
+def _located(job: _Job, place: Link) -> list[Link]:
+    """Return what a place of find-links has: a wheel, a page, or a directory of both."""
+    if place.filename == job.pin.filename:
+        return [place] if not place.is_file or place.file_path.is_file() else []
+    if not place.is_file:
+        return _linked(job, indexpage.receive(job.client, place.url_without_fragment, job.config.trusted_hosts))
+    path = place.file_path
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    pages = [each for each in inside if mimetypes.guess_type(each.name)[0] == indexpage.HTML_TYPES[1] and each.is_file()]
+    wheels = [Link(each.as_uri()) for each in inside if each.name == job.pin.filename and each.is_file()]
+    return [*wheels, *(link for page in pages for link in _linked(job, indexpage.read_file(page)))]
+
+
+def _indexed(job: _Job, place: Link) -> list[Link]:
+    """Return what the page of a project in an index has; a project that an index does not know has none."""
+    if not place.is_file:
+        return _linked(job, indexpage.receive(job.client, place.url_without_fragment, job.config.trusted_hosts))
+    page = place.file_path / "index.html"
+    return _linked(job, indexpage.read_file(page)) if page.exists() else []
+
+
+def _linked(job: _Job, page: Page | None) -> list[Link]:
+    """Return the links of a page to the pinned file, as far as it may lead us there."""
+    found = indexpage.links(page, job.pin.filename) if page else []
+    right = [link for link in found if indexpage.allowed(job.client, link.url, str(link.comes_from), job.config.trusted_hosts)]
+    if found and not right:
+        raise FetchError(f"{printable(found[0].redacted)} is not https", fix="use https, or set pip's trusted-host")
+    return right
 
 
 @functools.cache
@@ -209,7 +232,7 @@ def _client(config: PipConfig) -> PyPIClient:
         mounts={f"all://{host}": httpx2.HTTPTransport(verify=unverified) for host in config.trusted_hosts},
         verify=tls.sealed(_context(config)),
         timeout=httpx2.Timeout(config.timeout),
-        follow_redirects=True,
+        follow_redirects=False,
     )
     client.auth = MultiDomainBasicAuth(prompting=False, index_urls=[config.index_url or _default_index(), *config.extra_index_urls])
     return client
@@ -237,21 +260,32 @@ def _context(config: PipConfig) -> ssl.SSLContext:
 def _take(job: _Job, link: Link, place: Path) -> Path:
     """Return the file behind a link: where it is if that is on this machine, else downloaded."""
     if link.is_file:
-        if digest_of(link.file_path) != f"sha256:{job.pin.sha256}":
-            raise _other_bytes(job.pin, str(link.file_path.parent))
-        job.on_bytes(job.pin.size)
-        return link.file_path
+        return _local(job, link)
     part = _Partial(place.with_suffix(".part"), job.on_bytes)
     try:
         job.retry(lambda: _receive(job, link, part), lambda: part.size)
-    except (httpx2.HTTPError, _Again) as error:
-        raise FetchError(f"{link.redacted} broke off: {error or type(error).__name__}", fix="run it again: it goes on where it stopped") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, Unready) as error:
+        why = printable(str(error) or type(error).__name__)
+        raise FetchError(f"{printable(link.redacted)} broke off: {why}", fix="run it again: it goes on where it stopped") from error
     if part.sha256 != job.pin.sha256:
         part.path.unlink()
-        raise _other_bytes(job.pin, link.redacted)
+        raise _other_bytes(job.pin, printable(link.redacted))
     with disk(place):
         part.path.replace(place)
     return place
+
+
+def _local(job: _Job, link: Link) -> Path:
+    """Return a file on this machine where it is."""
+    path = link.file_path
+    try:
+        right = path.is_file() and path.stat().st_size == job.pin.size and digest_of(path) == f"sha256:{job.pin.sha256}"
+    except OSError as error:
+        raise FetchError(f"{printable(str(path))} cannot be read: {error.strerror}", fix="correct its rights, or pip's find-links") from error
+    if not right:
+        raise _other_bytes(job.pin, printable(str(path.parent)))
+    job.on_bytes(job.pin.size)
+    return path
 
 
 class _Partial:
@@ -284,8 +318,8 @@ def _receive(job: _Job, link: Link, part: _Partial) -> None:
     if part.size == job.pin.size:
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={part.size}-"} if part.size else {})
-    with job.client.get_stream(link.url_without_fragment, headers=headers) as response:
-        _check_status(response, link)
+    with indexpage.asked(job.client, link.url_without_fragment, headers, job.config.trusted_hosts) as response:
+        indexpage.check_status(response)
         goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {part.size}-")
         if not goes_on:
             part.restart()
@@ -301,16 +335,7 @@ def _receive(job: _Job, link: Link, part: _Partial) -> None:
                 if part.size > job.pin.size:
                     break
     if part.size < job.pin.size:
-        raise _Again(f"hung up after {part.size} of {job.pin.size} bytes")
-
-
-def _check_status(response: httpx2.Response, link: Link) -> None:
-    status = response.status_code
-    if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
-        after = response.headers.get("Retry-After", "")
-        raise _Again(f"HTTP status {status}", after=min(LONGEST_PAUSE, float(after)) if after.isdecimal() else 0)
-    if status >= httpx2.codes.BAD_REQUEST:
-        raise FetchError(f"{link.redacted}: HTTP status {status}", fix="check credentials (netrc or the index URL) and that the file still exists there")
+        raise Unready(f"hung up after {part.size} of {job.pin.size} bytes")
 
 
 def _abandonable(work: Callable[[], T], cancelled: threading.Event) -> T:

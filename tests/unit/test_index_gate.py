@@ -1,0 +1,257 @@
+"""Indexes that mean harm: whatever a server of wheels answers, the end is a wheel with the right hash or one line of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.wheelhouse import wheel
+from torchstrata.errors import FetchError, IntegrityError, TorchstrataError
+from torchstrata.locking.locks import Pin
+from torchstrata.payload import indexpage, wheels
+from torchstrata.payload.indexpage import JSON_TYPE, Page
+
+NAME = "big_thing-1.0-py3-none-any.whl"
+HTML = "text/html"
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Pin:
+    """Return the pin of a wheel."""
+    return wheel(tmp_path, "big-thing", "1.0", {"big_thing/data.bin": b"data"})[0]
+
+
+@pytest.fixture(autouse=True)
+def _pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configure pip by the environment alone, without patience."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setattr(wheels, "LONGEST_PAUSE", 0.02)
+
+
+@contextlib.contextmanager
+def serving(answer: Answer) -> Iterator[str]:
+    """Serve an index on this machine that answers every request in that way; yield its address."""
+
+    def handle(self: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(ConnectionError):  # a client may have seen enough
+            answer(self)
+
+    handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": handle, "log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def answering(status: int = 200, body: bytes = b"", **headers: str) -> Answer:
+    """Return what gives one answer; underscores of names stand for hyphens."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in {"Content-Type": HTML, **{name.replace("_", "-"): value for name, value in headers.items()}}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def fetch(pin: Pin, directory: Path) -> Path:
+    """Fetch a wheel."""
+    return wheels.fetch(pin, directory, on_bytes=lambda _: None, cancelled=threading.Event())
+
+
+def refuse(pin: Pin, directory: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> TorchstrataError:
+    """See that an index that answers so ends in one printable line, in memory that does not follow what it sends."""
+    with serving(answer) as address:
+        monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
+        tracemalloc.start()
+        try:
+            with pytest.raises((FetchError, IntegrityError)) as caught:
+                fetch(pin, directory / "downloads")
+            assert tracemalloc.get_traced_memory()[1] < 200_000_000
+        finally:
+            tracemalloc.stop()
+    assert caught.value.what.isprintable()
+    assert caught.value.fix.isprintable()
+    return caught.value
+
+
+def anchor(href: str) -> bytes:
+    """Return a page with one link."""
+    return f'<a href="{href}">{NAME}</a>'.encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"", HTML),
+        (b"<![", HTML),
+        (b"<![CDATA[" + b"<!" * 1000, HTML),
+        (b"\xff\xfe\x00", HTML),
+        (b"<a href=''>" * 1000, HTML),
+        (b"<base href='http://[::'>" + anchor(NAME), HTML),
+        (anchor(f"http://[::1/{NAME}"), HTML),
+        (anchor(f"http://127.0.0.1:99999/{NAME}"), HTML),
+        (anchor(f"http://\u202e/{NAME}"), HTML),
+        (anchor(f"http://127.0.0.1:1/\x1b[2J/{NAME}"), HTML),
+        (b"<a href='x'>", "text/html; charset=zlib"),
+        (b"<a href='x'>", "text/html; charset=idna"),
+        (b"", JSON_TYPE),
+        (b"[]", JSON_TYPE),
+        (b"null", JSON_TYPE),
+        (b'{"files": 1}', JSON_TYPE),
+        (b'{"files": [1]}', JSON_TYPE),
+        (b'{"files": [{"url": 1}]}', JSON_TYPE),
+        (b'{"files": [{"url": null}]}', JSON_TYPE),
+        (b'{"files": [{"url": "' + NAME.encode() + b'", "hashes": {"sha256": 1}}]}', JSON_TYPE),
+        (b'{"files": [{"url": "' + NAME.encode() + b'", "hashes": {"sha256": "\\u001b[2J"}}]}', JSON_TYPE),
+        (b'{"files": [{"url": "' + NAME.encode() + b'", "upload-time": "never"}]}', JSON_TYPE),
+        (b"[" * 100_000, JSON_TYPE),
+        (b'{"files":\xff}', JSON_TYPE),
+        (b"PK\x03\x04", "application/zip"),
+        (b"", "\x9b2J"),
+        (b"", ""),
+    ],
+)
+def test_pages_that_are_none_end_in_one_line(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes, kind: str) -> None:
+    """Bad syntax, other types, odd character sets and links that are no addresses."""
+    refuse(made, tmp_path, answering(body=body, Content_Type=kind), monkeypatch)
+
+
+@pytest.mark.parametrize("status", [300, 304, 400, 401, 407, 418, 451, 500, 599])
+def test_statuses_end_in_one_line(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """No status of an answer is taken for a page."""
+    refuse(made, tmp_path, answering(status, anchor(NAME), Retry_After="999999999"), monkeypatch)
+
+
+def test_what_a_server_says_cannot_steer_a_terminal(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control characters in what is quoted of an answer become question marks."""
+    error = refuse(made, tmp_path, answering(Content_Type="text/plain\x1b[2J\x9bdone"), monkeypatch)
+    assert "text/plain?[2j?done" in error.what
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://other.example/simple/",
+        "http://169.254.169.254/latest/",
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/",
+        "//[",
+        "http://127.0.0.1:0/",
+        "",
+        "/simple/big-thing/",
+        "http://\x1b[2J/",
+    ],
+)
+def test_redirects_lead_nowhere_else(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str) -> None:
+    """A redirect to a host without TLS, to a file, to no address or round and round is not followed."""
+    refuse(made, tmp_path, answering(307, b"", Location=location), monkeypatch)
+
+
+def test_the_body_of_a_redirect_is_not_read(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wants it, so it may be endless."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        answering(302, Location=f"{handler.path}x")(handler)
+        while True:
+            handler.wfile.write(bytes(1 << 20))
+
+    refuse(made, tmp_path, answer, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", [HTML, JSON_TYPE])
+def test_an_endless_page_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A page has a largest size, whatever its headers say."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        answering(body=b'{"files": [', Content_Type=kind)(handler)
+        while True:
+            handler.wfile.write(b'{"url": "x"},' * 10_000)
+
+    assert "more than" in refuse(made, tmp_path, answer, monkeypatch).what
+
+
+def test_a_page_that_inflates_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few kilobytes of gzip that stand for a gigabyte are not inflated to their end."""
+    body = gzip.compress(bytes(1 << 27), 9) * 8
+    assert "more than" in refuse(made, tmp_path, answering(body=body, Content_Encoding="gzip"), monkeypatch).what
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "br", "deflate", "gzip, gzip", "x\x1b"])
+def test_compressions_that_nobody_asked_for_are_refused(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    """Only gzip's pieces inflate to a size that is known before."""
+    refuse(made, tmp_path, answering(body=anchor(NAME), Content_Encoding=encoding), monkeypatch)
+
+
+def test_a_slow_page_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then keeps every time-out of a connection from ending; the page as a whole has one, too."""
+    monkeypatch.setattr(indexpage, "PAGE_SECONDS", 0.0)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        answering(body=b"<a>")(handler)
+        while True:
+            handler.wfile.write(b"<a>")
+
+    assert "takes longer" in refuse(made, tmp_path, answer, monkeypatch).what
+
+
+@pytest.mark.parametrize("where", ["file:///etc/{}", "http://other.example/{}", "ftp://127.0.0.1/{}", "javascript:{}", "http://user@other.example/{}#sha256=x"])
+def test_links_lead_nowhere_else(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """A page from the network does not make us read a file, nor fetch without TLS."""
+    refuse(made, tmp_path, answering(body=anchor(where.format(NAME))), monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "place", ["http://[::1/", "http://127.0.0.1:99999/", "nothing://", "https://", "http://\x1b[2J/", "~nobody-has-this-name/x", "ftp://127.0.0.1/"]
+)
+@pytest.mark.parametrize("option", ["PIP_INDEX_URL", "PIP_FIND_LINKS"])
+def test_places_that_are_none_are_named(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, place: str) -> None:
+    """What pip's configuration names must be an address or a path."""
+    monkeypatch.setenv("PIP_NO_INDEX", "0" if option == "PIP_INDEX_URL" else "1")
+    monkeypatch.setenv(option, place)
+    with pytest.raises(FetchError) as caught:
+        fetch(made, tmp_path / "downloads")
+    assert caught.value.what.isprintable()
+
+
+def test_a_local_file_that_is_none_is_not_read(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe with the name of a wheel, or of a page, is passed over; a page that names a lost file is an error."""
+    place = tmp_path / "place"
+    place.mkdir()
+    os.mkfifo(place / NAME)
+    os.mkfifo(place / "index.html")
+    (place / "page.html").write_bytes(anchor(f"lost/{NAME}"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(place))
+    with pytest.raises(IntegrityError, match="other bytes"):
+        fetch(made, tmp_path / "downloads")
+
+
+@pytest.mark.parametrize("kind", [HTML, JSON_TYPE])
+def test_a_page_of_many_others_is_read(kind: str) -> None:
+    """The one link that is wanted is found at the end of a very long page."""
+    count = 30_000
+    many = b"<a href='x'>" * count if kind == HTML else b'{"files": [' + b'{"url": "x"},' * count
+    last = anchor(f"../{NAME}#sha256=abc") if kind == HTML else json.dumps({"url": f"../{NAME}", "hashes": {"sha256": "abc"}}).encode() + b"]}"
+    (link,) = indexpage.links(Page(url="https://index.example/simple/big-thing/", kind=kind, content=many + last), NAME)
+    assert link.url_without_fragment == f"https://index.example/simple/{NAME}"
+    assert link.hash_option == {"sha256": ["abc"]}
