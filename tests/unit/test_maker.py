@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 import tarfile
 import threading
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -16,6 +18,7 @@ from tests.waiting import PATIENCE, until
 from tests.wheelhouse import Index
 from torchstrata import process
 from torchstrata.building.maker import Budget, Maker
+from torchstrata.building.workers import Workers
 from torchstrata.content.codec import decompressor
 from torchstrata.content.store import Store
 from torchstrata.errors import IntegrityError
@@ -219,6 +222,56 @@ def test_an_interruption_leaves_no_thread(store, making, pip, monkeypatch):
         assert not [thread for thread in threading.enumerate() if thread.name.startswith(("make", "fetch"))]
         silent.set()
     assert store.find(item.identity) is None
+
+
+def test_ctrl_c_does_not_wait_for_a_thread_that_never_ends(store, making, pip, monkeypatch, out):
+    """A conversion that does not look whether it should end, on a hostile wheel say, holds nobody up; a line says so."""
+    begun, stop = threading.Event(), threading.Event()
+
+    def endless(*_):
+        begun.set()
+        while not stop.is_set():
+            pass
+        raise IntegrityError("it is over", fix="none")
+
+    monkeypatch.setattr(strata, "make", endless)
+    item = missing(stratum(wheels(pip, "one")["one"]))
+
+    def interrupted():
+        with making(item):
+            until(begun.is_set, "a conversion without end")
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert [thread.daemon for thread in threading.enumerate() if thread.name.startswith("make")] == [True]
+        assert "did not end when asked" in out.getvalue()
+    finally:
+        stop.set()
+
+
+def test_a_program_ends_though_a_thread_of_its_pool_does_not():
+    """Python waits at its end for the threads of its own pools, but not for ours."""
+    program = "from torchstrata.building.workers import Workers; pool = Workers(2, 'x'); pool.submit(exec, 'while True: pass'); print(pool.end(cancel=True, patience=0.1))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE, cwd=Path.cwd())
+    assert done.stdout == "False\n"
+
+
+def test_a_pool_hands_out_results_errors_and_what_was_dropped():
+    """An outcome is what the work returned or raised; what had not begun when the pool ends is cancelled."""
+    pool, go = Workers(1, "x"), threading.Event()
+    outcomes = [pool.submit(go.wait, PATIENCE), pool.submit(int, "x"), pool.submit(int, "3")]
+    go.set()
+    assert outcomes[2].result(PATIENCE) == 3
+    assert isinstance(outcomes[1].exception(), ValueError)
+    go.clear()
+    held, dropped = pool.submit(go.wait, PATIENCE), pool.submit(int, "4")
+    until(held.running, "the first work")
+    assert not pool.end(cancel=True, patience=0)
+    go.set()
+    assert dropped.cancelled()
+    assert held.result(PATIENCE)
 
 
 # Budget

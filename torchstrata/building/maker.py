@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -23,6 +23,7 @@ import docker.errors
 
 from torchstrata import process
 from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
+from torchstrata.building.workers import PATIENCE, Workers
 from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content.codec import Codec
 from torchstrata.content.store import Part, Store
@@ -77,7 +78,10 @@ class Budget:
 
 
 class Maker:
-    """Makes the missing items of a plan, in threads; a context manager that leaves no thread or program behind.
+    """Makes the missing items of a plan, in threads; a context manager that leaves no program behind, and no thread that ends when asked.
+
+    After Ctrl-C each of its pools gets :data:`PATIENCE` seconds: a thread that does not end by then has no say. What it has begun in the store is
+    swept by the next run, as after a crash.
 
     :param locked: refuse OS packages of other versions than the lock's.
     """
@@ -95,8 +99,8 @@ class Maker:
         self._mutex = threading.Lock()
         self._interpreters: dict[str, str] = {}
         self._links = uuid.uuid4().hex
-        self._fetchers = ThreadPoolExecutor(FETCHERS, "fetch")
-        self._tasks = ThreadPoolExecutor(len(self._missing) + 1, "make")
+        self._fetchers = Workers(FETCHERS, "fetch")
+        self._tasks = Workers(len(self._missing) + 1, "make")
 
     def __enter__(self) -> Self:
         bake = [item for item in self._missing if isinstance(item.source, OsPart)]
@@ -111,9 +115,11 @@ class Maker:
         if error is not None:
             self._cancelled.set()
             process.stop_all()
-        self._tasks.shutdown(wait=True, cancel_futures=error is not None)
-        self._fetchers.shutdown(wait=True, cancel_futures=error is not None)
-        if self._missing and (self._store.scratch() / self._links).exists():
+        patience = None if error is None or isinstance(error, Exception) else PATIENCE  # Ctrl-C is no Exception
+        ended = [workers.end(cancel=error is not None, patience=patience) for workers in (self._tasks, self._fetchers)]
+        if not all(ended):
+            self._reporter.say("Some work did not end when asked; the next run sweeps what it leaves.")
+        elif self._missing and (self._store.scratch() / self._links).exists():
             shutil.rmtree(self._store.scratch() / self._links)
         for image in self._interpreters.values():
             with contextlib.suppress(docker.errors.ImageNotFound):  # somebody has cleaned up meanwhile
@@ -184,7 +190,8 @@ class Maker:
             return {}
         with self._reporter.step("fetch", item.title, item.fetch) as step:
             fetch = functools.partial(self._wheel, on_bytes=step.advance)
-            return dict(zip((pin.sha256 for pin in item.pins), self._fetchers.map(fetch, item.pins), strict=True))
+            fetched = [self._fetchers.submit(fetch, pin) for pin in item.pins]
+            return {pin.sha256: outcome.result() for pin, outcome in zip(item.pins, fetched, strict=True)}
 
     def _wheel(self, pin: Pin, on_bytes: Callable[[int], None]) -> Path:
         """Return a wheel; a download under a name of this build's own, since another build removes the common one when it has converted it."""
