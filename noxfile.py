@@ -184,12 +184,21 @@ def tests_full(session: nox.Session) -> None:
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def soak(session: nox.Session) -> None:
-    """Find what takes long to find: planted faults, every disturbed request, fresh machines, stress; -- --record."""
+    """Find what takes long to find: planted faults, every disturbed request, fresh machines, fuzzing, stress; -- --record."""
     session.notify("mutants", [])
     session.notify("system", ["-k", "test_registry", "--every", "1"])
     session.notify("fresh", ["--as", "root,user,runner", "--on", "debian12,debian13"])
+    session.notify("fuzz", [])
     session.notify("stress", [])
     session.notify("cpu-time", ["soak", *session.posargs])
+
+
+@nox.session(default=UNASKED, venv_backend="none")
+@sessions.part
+def fuzz(session: nox.Session) -> None:
+    """Feed readers of what comes from outside with bytes that coverage leads: -- --seconds 60 --seed 1 NAME."""
+    _develop(session)
+    sessions.run(session, "python", "-m", "tests.soak.fuzzing", *session.posargs)
 
 
 @nox.session(default=UNASKED, venv_backend="none")

@@ -221,7 +221,8 @@ def test_links_lead_nowhere_else(made: Pin, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "place", ["http://[::1/", "http://127.0.0.1:99999/", "nothing://", "https://", "http://\x1b[2J/", "~nobody-has-this-name/x", "ftp://127.0.0.1/"]
+    "place",
+    ["http://[::1/", "http://127.0.0.1:99999/", "nothing://", "https://", "http://\x1b[2J/", "~nobody-has-this-name/x", "ftp://127.0.0.1/", "file://other/x"],
 )
 @pytest.mark.parametrize("option", ["PIP_INDEX_URL", "PIP_FIND_LINKS"])
 def test_places_that_are_none_are_named(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, place: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 import threading
 import tracemalloc
 import zipfile
@@ -18,7 +19,7 @@ from torchstrata.content.layers import PLATFORM, Entry
 from torchstrata.content.store import Part, Store
 from torchstrata.errors import ComposeError, IntegrityError
 from torchstrata.locking.locks import Lock, Pin
-from torchstrata.payload import strata, venv
+from torchstrata.payload import strata, venv, wheelarchive, wheelfile
 from torchstrata.payload.venv import Aside, Stray
 
 CODEC = Codec(level=1)
@@ -297,6 +298,45 @@ def test_what_is_read_as_a_whole_has_a_limit(store: Store, tmp_path: Path, name:
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_text_that_inflates_to_more_than_it_says_is_given_up(store: Store, tmp_path: Path) -> None:
+    """A METADATA of "100 bytes" that stands for 100 MB is not inflated to its end."""
+
+    def change(info: zipfile.ZipInfo) -> None:
+        if info.filename == f"{INFO}/METADATA":
+            info.file_size = 100
+
+    evil = forged(tmp_path / WHEEL, {f"{INFO}/METADATA": bytes(100_000_000)}, change=change, record=f"{INFO}/METADATA,sha256=A,100\n")
+    tracemalloc.start()
+    try:
+        refuse(store, tmp_path, evil, "checksum")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [17 << 20, 64 << 20])
+def test_a_directory_that_fills_the_memory_is_not_read(store: Store, tmp_path: Path, size: int) -> None:
+    """A zip archive may consist of its directory alone, which readers take into memory as a whole."""
+    with (tmp_path / WHEEL).open("wb") as file:
+        file.truncate(size)  # takes no room: nothing is written there
+        file.seek(0, 2)
+        file.write(b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, size, 0, 0))
+    evil = Pin(name="evil", version="1.0", filename=WHEEL, sha256="0" * 64, size=size + 22)
+    tracemalloc.start()
+    try:
+        with pytest.raises(IntegrityError, match="its directory has more than"), wheelfile.pinned(evil, tmp_path / WHEEL):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_entries_than_any_wheel_has_are_refused(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each entry takes time and memory, however small it is."""
+    monkeypatch.setattr(wheelarchive, "ENTRIES", 10)
+    refuse(store, tmp_path, forged(tmp_path / WHEEL, {f"evil/{number}": b"" for number in range(10)}), "more than 10 entries")
 
 
 def test_a_large_program_among_the_scripts_is_streamed(store: Store, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torchstrata.content.archive import OpenBlob
 from torchstrata.content.codec import CHUNK
 from torchstrata.content.layers import Layer
 from torchstrata.content.store import Part, Store
+from torchstrata.text import printable
 
 INVENTORY: Final = "inventory"
 """Name of the extra blob of a part that holds its :class:`Inventory`."""
@@ -34,6 +35,9 @@ COPYRIGHT: Final = re.compile(r"usr/share/doc/([^/]+)/copyright|opt/([^/]+)/LICE
 
 LINE: Final = 120
 """Characters of a licence's name; what is longer is its text."""
+
+EXPRESSION: Final = 1000
+"""Characters of an SPDX expression at most; the longest of the locks at hand has 77."""
 
 COMMON: Final = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0-9+])")
 """Where Debian keeps the texts that copyright files in free form refer to."""
@@ -139,9 +143,9 @@ def python_package(metadata: bytes) -> PythonPackage:
     return PythonPackage(
         name=canonicalize_name(fields.get("name", "")),
         version=fields.get("version", ""),
-        expression=fields.get("license_expression", ""),
-        license=first[:LINE],
-        classifiers=tuple(one for one in fields.get("classifiers", ()) if one.startswith("License ::")),
+        expression=printable(fields.get("license_expression", ""), EXPRESSION),
+        license=printable(first[:LINE], LINE),
+        classifiers=tuple(printable(one) for one in fields.get("classifiers", ()) if one.startswith("License ::")),
     )
 
 

@@ -204,7 +204,8 @@ def joined(base: str, reference: str) -> str | None:
     try:
         found = urllib.parse.urljoin(base, reference)
         parts = urllib.parse.urlsplit(found)
-        readable = found.isprintable() and (parts.scheme == "file" or bool(parts.hostname)) and parts.port != 0
+        local = parts.scheme == "file" and parts.netloc in {"", "localhost"}
+        readable = found.isprintable() and (local or (parts.scheme != "file" and bool(parts.hostname) and parts.port != 0))
     except ValueError:
         return None
     return found if readable else None

@@ -165,9 +165,9 @@ def _link(place: str) -> Link:
     """
     try:
         link = Link(place) if "://" in place else Link(Path(place).expanduser().absolute().as_uri())
-        if place.isprintable() and (link.is_file or link.parsed.hostname) and link.parsed.port != 0:
+        if place.isprintable() and (link.file_path if link.is_file else link.parsed.hostname and link.parsed.port != 0):
             return link
-    except (ValueError, RuntimeError):  # no URL; no such user, or a byte that no path has
+    except (ValueError, RuntimeError):  # no URL, or another machine's file; no such user
         pass
     raise FetchError(f"{printable(place)} is no place to look for wheels", fix="correct pip's index-url, extra-index-url or find-links")
 
