@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.wheelhouse import wheel
-from torchstrata.errors import FetchError, IntegrityError, TorchstrataError
+from torchstrata.errors import FetchError, IntegrityError, LockError, TorchstrataError
+from torchstrata.locking import resolver
 from torchstrata.locking.locks import Pin
 from torchstrata.payload import indexpage, wheels
 from torchstrata.payload.indexpage import JSON_TYPE, Page
@@ -49,7 +50,7 @@ def serving(answer: Answer) -> Iterator[str]:
         with contextlib.suppress(ConnectionError):  # a client may have seen enough
             answer(self)
 
-    handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": handle, "log_message": lambda *_: None})
+    handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": handle, "do_HEAD": handle, "log_message": lambda *_: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -256,3 +257,11 @@ def test_a_page_of_many_others_is_read(kind: str) -> None:
     (link,) = indexpage.links(Page(url="https://index.example/simple/big-thing/", kind=kind, content=many + last), NAME)
     assert link.url_without_fragment == f"https://index.example/simple/{NAME}"
     assert link.hash_option == {"sha256": ["abc"]}
+
+
+@pytest.mark.parametrize("size", ["x", "-1", "1e9", ""])
+def test_a_size_that_is_none_is_not_locked(size: str) -> None:
+    """What an index says of a file's size goes into a lock, so it must be a number."""
+    with serving(answering(Content_Length=size)) as address, pytest.raises(LockError, match="cannot be found") as caught:
+        resolver._size(f"{address}/{NAME}")
+    assert caught.value.what.isprintable()

@@ -22,6 +22,7 @@ from torchstrata import process
 from torchstrata.errors import LockError
 from torchstrata.locking import pipconfig
 from torchstrata.locking.lockfile import Pin
+from torchstrata.text import printable
 
 GLIBC: Final = 28
 """Minor version of the glibc 2 that wheels may need: the floor of torch 2.7 and newer, and below every OS of the matrix."""
@@ -177,9 +178,13 @@ def _size(url: str) -> int:
     try:
         answer = requests.head(url, allow_redirects=True, timeout=config.timeout, verify=config.cert or True, cert=config.client_cert)
         answer.raise_for_status()
-        return int(answer.headers["Content-Length"])
-    except (requests.RequestException, KeyError) as error:
-        raise LockError(f"the size of {_filename({'url': url})} cannot be found: {error}", fix="try again; the index must answer HEAD requests") from error
+        size = answer.headers["Content-Length"]
+        if not size.isdecimal() or not size.isascii():
+            raise ValueError(f"the index says {size}")
+        return int(size)
+    except (requests.RequestException, KeyError, ValueError) as error:
+        what = printable(f"the size of {_filename({'url': url})} cannot be found: {error}", 400)
+        raise LockError(what, fix="try again; the index must answer HEAD requests") from error
 
 
 def reason(tail: str) -> str:
