@@ -66,6 +66,7 @@ def plan(_: Context, cells: str | None = None, json: bool = False) -> None:  # n
         "level": "of the compression (default: 3 for zstd, 6 for gzip)",
         "names": "push also under the names that the images have in an engine, which moves these tags",
         "registry": REGISTRY,
+        "trust-unsealed-parts": cli.UNSEALED,
     },
 )
 def push(  # noqa: PLR0913, PLR0917  # flags of the command line
@@ -77,10 +78,12 @@ def push(  # noqa: PLR0913, PLR0917  # flags of the command line
     level: str | None = None,
     names: bool = False,  # noqa: FBT001, FBT002
     registry: str | None = None,
+    trust_unsealed_parts: bool = False,  # noqa: FBT001, FBT002
 ) -> None:
     """Push the images of a cell, without an engine; what neither the content store nor the registry has is built."""
     chosen, codec, number = tuple(_globs(flavour)), "gzip" if gzip else "zstd", _number("--level", level, int)
-    cli.push(cells, BuildOptions(flavour=chosen, locked=locked, to=None, codec=codec, level=number or None, registry=registry, names=names))
+    where = {"registry": registry, "trust_unsealed_parts": trust_unsealed_parts}
+    cli.push(cells, BuildOptions(flavour=chosen, locked=locked, to=None, codec=codec, level=number or None, names=names, **where))
 
 
 @task(
@@ -118,6 +121,12 @@ def sizes(_: Context, cells: str | None = None, write: bool = False) -> None:  #
 def cache(_: Context, prune: bool = False, days: str | None = None, max_gb: str | None = None) -> None:  # noqa: FBT001, FBT002
     """Show the content store (size, age), or prune it."""
     cli.cache(prune=prune, older_than=_number("--days", days, float), max_gb=_number("--max-gb", max_gb, float))
+
+
+@task(help={"to": "path of the pair, without .key and .pub (default: cosign)"})
+def key(_: Context, to: str = "cosign") -> None:
+    """Make a pair of keys to sign with, and say what to put where; its password is COSIGN_PASSWORD, or asked for."""
+    cli.key(to)
 
 
 @task(positional=["image"], help={"image": IMAGE, "key": "private key (default: COSIGN_KEY; in GitHub Actions none is needed)"})

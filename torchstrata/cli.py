@@ -31,6 +31,8 @@ COSTS: Final = matrix.ROOT / "bench" / "results" / "tests.json"
 SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push)-(?P<cell>.+)")
 """A word of nox's command line that names a session of a cell."""
 
+UNSEALED: Final = "use parts that nobody whom the build trusts has sealed: whoever may push to the registry then decides what is in the images"
+
 OTHER_CHOICES: Final = ("-k", "--keywords", "-t", "--tags", "-f", "--noxfile", "-db", "--default-venv-backend")
 """Options of nox's whose words are no names of sessions."""
 
@@ -120,6 +122,7 @@ def build(cell: str, words: Sequence[str]) -> None:
     parser.add_argument("--names", action="store_true", help="push also under the names that the images have in an engine, which moves these tags")
     parser.add_argument("--to", metavar="DIRECTORY", type=Path, help="write an OCI image layout there instead of loading the images into an engine")
     parser.add_argument("--push", action="store_true", help="push the images to the registry afterwards")
+    parser.add_argument("--trust-unsealed-parts", action="store_true", help=UNSEALED)
     options = parser.parse_args(words)
     with guarded():
         _verbs().build(cell, BuildOptions(**vars(options) | {"flavour": tuple(options.flavour)}))
@@ -224,6 +227,12 @@ def sizes(globs: Sequence[str], *, write: bool) -> None:
     """Print what the images of the cells that match weigh, or take it as what they weigh."""
     with guarded():
         _verbs().weigh(globs, write=write)
+
+
+def key(prefix: str) -> None:
+    """Make a pair of keys to sign with."""
+    with guarded():
+        _publishing().make_key(Path(prefix))
 
 
 def attest(reference: str, key: str | None) -> None:

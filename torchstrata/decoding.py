@@ -14,7 +14,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from torchstrata.errors import TorchstrataError
+
 T = TypeVar("T")
+
+FIX: Final = "remove it where it comes from: its author is mistaken, or means harm"
 
 _preparing: Final = threading.Lock()
 
@@ -22,10 +26,30 @@ _preparing: Final = threading.Lock()
 def decode(data: bytes | str, kind: type[T]) -> T:
     """Return the value that a JSON document stands for.
 
-    :raises msgspec.DecodeError: it is no JSON, or no ``kind``.
+    :raises msgspec.DecodeError: it is no JSON, or no ``kind``; whatever the document, nothing else.
     """
     decoder: msgspec.json.Decoder[T] = _decoder(kind)
-    return decoder.decode(data)
+    try:
+        return decoder.decode(data)
+    except RecursionError as error:
+        raise msgspec.DecodeError("JSON is nested too deeply") from error
+    except UnicodeError as error:
+        raise msgspec.DecodeError("JSON is not UTF-8") from error
+
+
+def read(data: bytes, kind: type[T], name: str, *, limit: int, error: type[TorchstrataError]) -> T:
+    """Return the value that a JSON document from outside stands for.
+
+    :param name: of the document, for the message.
+    :param limit: bytes that it may have.
+    :param error: what to raise if it has more, is no JSON or no ``kind``.
+    """
+    if len(data) > limit:
+        raise error(f"{name} has {len(data)} bytes, and may have {limit}", fix=FIX)
+    try:
+        return decode(data, kind)
+    except msgspec.DecodeError as wrong:
+        raise error(f"{name} is not what it must be: {wrong}", fix=FIX) from wrong
 
 
 def convert(value: object, kind: type[T]) -> T:

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from torchstrata.text import printable
+
+LINE: Final = 1000
+"""Characters of a line of an error. What others have said is cut shorter where it is quoted."""
+
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells report it (128 + SIGINT)."""
 
 
 class TorchstrataError(Exception):
     """A failure that a person can act on.
+
+    Whatever a registry, an index or a program has put into the lines: they are shown as two lines of printable characters, so that
+    nothing which is quoted can move the cursor or fake another line.
 
     :param what: one line: what is wrong.
     :param fix: one line: what to do about it.
@@ -23,8 +31,8 @@ class TorchstrataError(Exception):
 
     def __init__(self, what: str, *, fix: str) -> None:
         super().__init__(what)
-        self.what = what
-        self.fix = fix
+        self.what = printable(what.strip(), LINE)
+        self.fix = printable(fix.strip(), LINE)
 
     def __str__(self) -> str:
         return f"{self.what}\n  -> {self.fix}"

@@ -19,6 +19,7 @@ class BuildOptions:
     :param push: push the images.
     :param load: load them into the engine.
     :param names: push also under the names that images have in an engine, which moves these tags.
+    :param trust_unsealed_parts: use parts of the registry whoever has pushed them.
     """
 
     flavour: tuple[str, ...]
@@ -30,6 +31,7 @@ class BuildOptions:
     push: bool = False
     load: bool = True
     names: bool = False
+    trust_unsealed_parts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
+
+from torchstrata.text import printable
 
 PLAIN_INTERVAL: Final = 15.0
 """Seconds between two lines about the same long step where there is no terminal."""
@@ -25,6 +29,18 @@ def size(count: int) -> str:
             value = count / unit
             return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"  # noqa: PLR2004  # two digits are enough to read
     return f"{count} B"
+
+
+class SafeConsole(Console):
+    """A console on which text from outside is only text: neither does a terminal obey it, nor is it markup of rich."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render something, with the characters that cannot be shown replaced."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text="\n".join(printable(line, len(line)) for line in segment.text.split("\n")))
 
 
 class Step(Protocol):
@@ -133,13 +149,13 @@ class LiveReporter:
     def step(self, verb: str, name: str, total: int | None = None) -> Iterator[Step]:
         """Show a bar while the step runs."""
         started = time.monotonic()
-        task = self._bars.add_task(name, total=total, verb=verb, amount=size(total) if total else "")
+        task = self._bars.add_task(escape(name), total=total, verb=verb, amount=size(total) if total else "")
         try:
             yield _LiveStep(self._bars, task)
         finally:
             self._bars.remove_task(task)
         of = f"  {size(total)}" if total else ""
-        self._bars.console.print(f"[green]{verb:9}[/] {name}[dim]{of}  {time.monotonic() - started:.1f} s[/]", highlight=False)
+        self._bars.console.print(f"[green]{verb:9}[/] {escape(name)}[dim]{of}  {time.monotonic() - started:.1f} s[/]", markup=True)
 
 
 class _LiveStep:
@@ -155,8 +171,8 @@ class _LiveStep:
 
 def plain_console() -> Console:
     """Return a console for standard output that does not fold tables at 80 columns where there is no terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
+    console = SafeConsole()
+    return console if console.is_terminal else SafeConsole(width=max(console.width, 120))
 
 
 @contextmanager

@@ -38,6 +38,9 @@ from torchstrata.supplychain.signing import Signer
 from torchstrata.verification import inspection
 from torchstrata.verification import verify as verification
 
+UNTRUSTED: Final = "parts in {where} are not used, but made here: nothing says whose count; set COSIGN_PUBLIC_KEY, or give --trust-unsealed-parts"
+UNSEALED: Final = "--trust-unsealed-parts: whoever may push to {where} decides what is in these images, and nothing tells afterwards"
+
 SHOWN: Final = 1
 """Packages that a row of a table names; ``image.json`` has all."""
 
@@ -51,8 +54,8 @@ def build(cell: str, options: BuildOptions) -> None:
     engine = engines.connect() if options.load and not options.to else None
     where = (remote.required if options.push else remote.place)(options.registry, planner.matrix.registry)
     started = time.monotonic()
-    with progress.reporter() as reporter, Remote.opened(where, planner.matrix.name, planner.store) as shared:
-        plan = _filled(plan, shared, planner, reporter, needed=options.push)
+    with progress.reporter() as reporter, Remote.opened(where, planner.matrix.name, planner.store, unsealed=options.trust_unsealed_parts) as shared:
+        plan = _filled(plan, shared, planner, reporter, options)
         for line in (*(note for one in chosen for note in notes(one)), *drifts(plan), disk.check(plan, planner.store, engine)):
             reporter.say(line)
         opener = shared.open_blob if shared else None
@@ -68,18 +71,24 @@ def build(cell: str, options: BuildOptions) -> None:
             _push(shared, plan, composed, planner, reporter, names=options.names)
 
 
-def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, *, needed: bool) -> Plan:
-    """Return the plan with the parts that the registry has; one that does not answer matters only if it is needed afterwards.
+def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, options: BuildOptions) -> Plan:
+    """Return the plan with the parts that the registry has; one that does not answer matters only if images are pushed there afterwards.
 
-    :raises RegistryError: it does not answer, and is ``needed``.
+    :raises RegistryError: it does not answer, and images are to be pushed.
+    :raises UntrustedError: a part is not sealed by somebody whom the build trusts.
     """
     if shared is None or not plan.missing():
         return plan
+    if not shared.is_trusted:
+        reporter.say(UNTRUSTED.format(where=f"{shared.registry.host}/{shared.shelf.repository}"))
+        return plan
+    if options.trust_unsealed_parts:
+        reporter.say(UNSEALED.format(where=f"{shared.registry.host}/{shared.shelf.repository}"))
     try:
         with reporter.step("find", f"parts in {shared.registry.host}"):
             filled = shared.fill(plan, planner.codec, locked=planner.locked)
     except RegistryError as error:
-        if needed or isinstance(error, RegistryAuthError):
+        if options.push or isinstance(error, RegistryAuthError):
             raise
         reporter.say(f"without the registry: {error.what}")
         return plan
@@ -259,7 +268,7 @@ def check_locks() -> None:
 
 def cache(*, prune: bool, older_than: float | None, max_gb: float | None) -> None:
     """Show the content store, or prune it."""
-    store, console = Store.open(), Console(highlight=False)
+    store, console = Store.open(), progress.SafeConsole()
     if prune:
         age = timedelta(days=older_than) if older_than is not None else None
         freed = store.prune(older_than=age, max_bytes=int(max_gb * 1e9) if max_gb is not None else None)

@@ -332,6 +332,6 @@ def test_a_relay_goes_on_where_it_is():
 
 def test_attachments_are_listed_with_their_type():
     """As the specification says: the artifact type, else that of the config."""
-    found = replica.referrer(Manifest(canonical({"config": {"mediaType": "x"}, "annotations": {"a": "b"}}), MANIFEST, "d"))
+    found = replica.referrer(Manifest(canonical({"config": {"mediaType": "x", "digest": sha256(b"x"), "size": 1}, "annotations": {"a": "b"}}), MANIFEST, "d"))
     assert (found.artifact_type, found.annotations) == ("x", {"a": "b"})
     assert Attachment(content=b"x", media_type="y").descriptor["digest"] == sha256(b"x")

@@ -8,6 +8,7 @@ import pytest
 
 from torchstrata.cells import matrix
 from torchstrata.content.compose import canonical, sha256
+from torchstrata.distribution import client
 from torchstrata.errors import MatrixError, PruneError
 from torchstrata.options import PruneOptions
 from torchstrata.releases import holdings, housekeeping, pruning
@@ -249,7 +250,19 @@ def test_an_unknown_channel_is_refused():
 
 def test_a_manifest_says_what_it_needs():
     """Images, artifacts and lists."""
-    config, layer = {"digest": "c", "size": 1}, {"digest": "l", "size": 2}
-    body = canonical({"artifactType": "x", "config": config, "layers": [layer], "subject": {"digest": "s"}})
-    assert holdings.parse("d", body) == Manifest(digest="d", size=len(body), blobs={"c": 1, "l": 2}, artifact_type="x", subject="s")
-    assert holdings.parse("d", canonical({"manifests": [{"digest": "m"}]})).children == ("m",)
+    names = {name: f"sha256:{name * 64}" for name in "abcde"}
+    config, layer, subject = ({"digest": names[name], "size": size} for name, size in (("a", 1), ("b", 2), ("c", 3)))
+    body = canonical({"artifactType": "x", "config": config, "layers": [layer], "subject": subject})
+    blobs = {names["a"]: 1, names["b"]: 2}
+    assert holdings.parse(client.Manifest(body, "", "d")) == Manifest(digest="d", size=len(body), blobs=blobs, artifact_type="x", subject=names["c"])
+    listing = canonical({"manifests": [{"digest": names["d"], "size": 1}]})
+    assert holdings.parse(client.Manifest(listing, "", "d")).children == (names["d"],)
+
+
+def test_what_refers_to_itself_over_and_over_is_gone_through_once():
+    """A ladder of indexes that each list the next one twice, 5,000 deep, is a list of 5,000."""
+    ladder = {str(number): Manifest(digest=str(number), size=1, blobs={}, children=(str(number + 1),) * 2, subject=str(number + 1)) for number in range(5000)}
+    found = Holdings(manifests=ladder)
+    assert len(pruning._children(found, "0")) == 5000
+    assert len(found.belongings("4999")) == 4999
+    assert pruning._whole(found, "0")[0] == "0"

@@ -284,7 +284,7 @@ def test_something_that_is_no_registry(start):
     """A server that answers other things is told apart."""
     served, registry = start()
     served.refusals = [(200, {})]
-    with pytest.raises(RegistryError, match="no JSON object"):
+    with pytest.raises(RegistryError, match="is not what it must be"):
         registry.tags("team/x")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 
@@ -16,6 +17,7 @@ from torchstrata.building.build import Builder
 from torchstrata.building.plan import Bytecode, Item
 from torchstrata.content.compose import canonical
 from torchstrata.content.store import Part, Store
+from torchstrata.distribution.parts import unchecked
 from torchstrata.distribution.reference import Place
 from torchstrata.distribution.registry import Registry
 from torchstrata.distribution.transport import Patience
@@ -42,7 +44,7 @@ def builder(store):
 
 def remote(served, store, **options):
     """Return the registry as a build has it."""
-    return Remote.open(Place.parse(f"{served.host}/team"), "images", store, patience=QUICK, **options)
+    return Remote.open(Place.parse(f"{served.host}/team"), "images", store, patience=QUICK, **{"verify": unchecked, **options})
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_an_empty_store_composes_the_same_image(served, full, pushed, tmp_path):
 def test_an_empty_store_pushes_what_is_there_without_a_layer(served, full, pushed, tmp_path):
     """Layers are mounted from the parts into another repository; only config and facts are sent."""
     store = Store(tmp_path / "empty")
-    other = Remote.open(Place.parse(f"{served.host}/team"), "others", store, patience=QUICK)
+    other = Remote.open(Place.parse(f"{served.host}/team"), "others", store, verify=unchecked, patience=QUICK)
     filled = other.fill(lacking(full[1]), CODEC)
     composed = builder(store).build(filled)
     report = other.push(filled, [Publication(image=composed[0].image, tags=(TAG,))])
@@ -190,7 +192,7 @@ def test_a_part_that_is_none(served, full, pushed, tmp_path, harm):
     else:
         document["layers"] = document["layers"][1:]
     served.manifests["team/parts", wanted] = (canonical(document), media_type)
-    with pytest.raises(RegistryError, match=r"is no part of this program|is another part"):
+    with pytest.raises(RegistryError, match=r"is not what it must be|is no part of this program|is another part"):
         remote(served, Store(tmp_path / "empty")).shelf.find([wanted])
 
 
@@ -271,7 +273,7 @@ def test_a_part_does_not_name_its_own_paths(served, full, tmp_path, name, path):
     """A digest that is none is refused before anything is kept, and nothing is asked for or written by that name."""
     replant(served, **{name: path})
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(RegistryError, match="is no part of this program"):
+    with pytest.raises(RegistryError, match=r"is not what it must be|is no part of this program"):
         remote(served, Store(tmp_path / "empty")).fill(lacking(full[1]), CODEC)
     assert set(tmp_path.rglob("*")) == before
     assert not any("elsewhere" in asked or "passwd" in asked for _, asked, _ in served.seen)
@@ -291,7 +293,7 @@ def test_a_store_opens_nothing_but_digests(tmp_path, path):
 def test_a_registry_is_asked_for_digests_and_tags_alone(served, path):
     """What a document names is no part of a URL unless it is a digest."""
     registry = Registry(served.host)
-    for ask in (registry.blob, registry.content, registry.has_blob):
+    for ask in (functools.partial(registry.blob, limit=10), registry.content, registry.has_blob, registry.referrers):
         with pytest.raises(IntegrityError, match="is no digest"):
             ask("team/images", path)
     for ask in (registry.manifest, registry.find, registry.remove):

@@ -40,7 +40,7 @@ def test_without_a_key_nobody_signs():
     """The error says how to make one, and what a job in GitHub Actions needs."""
     with pytest.raises(SigningError) as caught:
         Signer.find()
-    assert "cosign generate-key-pair" in caught.value.fix
+    assert "inv key" in caught.value.fix
     assert "id-token: write" in caught.value.fix
     assert Signer.present() is None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+import msgspec
 
 import msgspec
 
@@ -17,6 +19,9 @@ EPOCH: Final = 315_619_200
 
 PAYLOAD_ROOTS: Final = ("opt/venv", "opt/cuda")
 """Paths that belong to the payload and to the user of an image; ``opt/cuda`` stands for every path that begins with it."""
+
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 45)]
+"""Bytes, 32 TiB at most."""
 
 EntryKind = Literal["dir", "file", "link", "whiteout", "opaque"]
 
@@ -35,8 +40,8 @@ class Layer:
 
     digest: Digest
     diff_id: Digest
-    size: int
-    unpacked: int
+    size: Size
+    unpacked: Size
     media_type: str
     title: str
 

@@ -247,10 +247,11 @@ class Store:
         self._list(tar.digest, listed)
         return Layer(digest=found, diff_id=tar.digest, size=tee.size, unpacked=tar.size, media_type=media_type, title=title)
 
-    def add_blob(self, source: Readable | Path | bytes, digest: str | None = None) -> str:
+    def add_blob(self, source: Readable | Path | bytes, digest: str | None = None, size: int | None = None) -> str:
         """Take in any content and return its digest, ``sha256:...``.
 
         :param digest: what it must be.
+        :param size: bytes that it must have.
         :raises IntegrityError: it is another.
         """
         sink = _Sink(self.scratch())
@@ -258,7 +259,7 @@ class Store:
             with _opened(source) as stream:
                 while chunk := stream.read(CHUNK):
                     sink.write(chunk)
-            return self._commit(sink, digest)
+            return self._commit(sink, digest, size)
         except BaseException:
             sink.discard()
             raise
@@ -292,8 +293,10 @@ class Store:
         """Take in the paths of a layer whose blob is somewhere else."""
         self._list(diff_id, entries)
 
-    def _commit(self, sink: _Sink, digest: str | None = None) -> str:
+    def _commit(self, sink: _Sink, digest: str | None = None, size: int | None = None) -> str:
         found = sink.close()
+        if size not in {None, sink.size}:
+            raise IntegrityError(f"{found} has {sink.size} bytes instead of {size}", fix="do not use what names it: its author is mistaken, or means harm")
         if digest not in {None, found}:
             raise IntegrityError(f"content has digest {found} instead of {digest}", fix="fetch or build it again; if it stays so, its source is wrong")
         _rename(sink.path, self._blob(found))

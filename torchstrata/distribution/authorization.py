@@ -12,20 +12,29 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
+import msgspec
 import requests
 
+from torchstrata import decoding
 from torchstrata.distribution.credentials import Credentials
 from torchstrata.distribution.reference import is_loopback
 from torchstrata.errors import RegistryAuthError, RegistryError
+from torchstrata.text import printable
 
 PARAMETER: Final = r'([a-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'
 CHALLENGE: Final = re.compile(rf"\b(basic|bearer)\b((?:[\s,]+{PARAMETER})*)", re.IGNORECASE)
 
+HEADER: Final = 8192
+"""Characters of a challenge that are looked at; more than all that servers send."""
+
 LIFETIME: Final = 60
 """Seconds that a token lives whose server does not say."""
+
+LONGEST: Final = 86400
+"""Seconds that a token is used at most, whatever its server says."""
 
 USED: Final = 0.8
 """Share of a token's life after which another is asked for, since clocks and networks differ."""
@@ -48,11 +57,23 @@ class Challenge:
 def challenge(header: str) -> Challenge | None:
     """Return what a ``WWW-Authenticate`` header asks for; Bearer where there is a choice, ``None`` if it is neither."""
     found: dict[str, Challenge] = {}
-    for match in CHALLENGE.finditer(header):
+    for match in CHALLENGE.finditer(header[:HEADER]):
         scheme: Literal["basic", "bearer"] = "bearer" if match[1].lower() == "bearer" else "basic"
         parameters = {name.lower(): re.sub(r"\\(.)", r"\1", quoted) or plain for name, quoted, plain in re.findall(PARAMETER, match[2], re.IGNORECASE)}
         found[scheme] = Challenge(scheme=scheme, parameters=parameters)
     return found.get("bearer") or found.get("basic")
+
+
+Secret = Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]*\Z", max_length=65536)]
+"""A token, which becomes part of a header of HTTP."""
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What a token server answers (section "Token Response Fields")."""
+
+    token: Secret | None = None
+    access_token: Secret | None = None
+    expires_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +137,14 @@ class Authorizer:
 
     def _new_token(self, asked: Challenge, scopes: Scopes) -> _Token:
         realm = asked.parameters.get("realm", "")
-        url = urlsplit(realm)
+        try:
+            url = urlsplit(realm)
+        except ValueError:
+            url = urlsplit("")
         if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.netloc)):
             raise RegistryAuthError(
-                f"{self._host} sends clients to {realm or 'nowhere'} for tokens, where passwords are not safe", fix="let its operator give a realm with https"
+                f"{self._host} sends clients to {printable(realm) or 'nowhere'} for tokens, where passwords are not safe",
+                fix="let its operator give a realm with https",
             )
         response = self._ask(realm, {"service": asked.parameters.get("service", "")}, scopes)
         if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden, requests.codes.bad_request}:
@@ -139,11 +164,13 @@ class Authorizer:
 def _read(host: str, response: requests.Response) -> _Token:
     """Return the token in an answer; one that has its time from the server's clock counts from now."""
     try:
-        body = response.json()
-        value = body.get("token") or body["access_token"]
-        lifetime = float(body.get("expires_in") or LIFETIME)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise RegistryError(f"{host}: its server of tokens answers {response.status_code} without a token", fix="ask its operator") from error
+        answer = decoding.decode(response.content, _Answer)
+    except msgspec.DecodeError:
+        answer = _Answer()
+    value = answer.token or answer.access_token
+    if not value:
+        raise RegistryError(f"{host}: its server of tokens answers {response.status_code} without a token", fix="ask its operator")
+    lifetime = min(max(answer.expires_in or LIFETIME, 0), LONGEST)
     return _Token(value, time.monotonic() + lifetime * USED)
 
 

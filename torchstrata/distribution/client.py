@@ -3,6 +3,9 @@
 OCI distribution specification 1.1 (https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md), whose sections
 the methods name. Every digest is checked, whichever way content goes. A try that failed in a way that may pass is repeated;
 what the registry has is not sent again. Methods may be called from any thread.
+
+What a registry answers is bounded in bytes, pages and seconds, and each document is read as the type that it must be
+(:mod:`torchstrata.content.oci`), or ends in a :class:`torchstrata.errors.RegistryError`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import requests
 
+from torchstrata.content import oci
 from torchstrata.content.compose import MANIFEST, sha256
 from torchstrata.content.digest import DIGEST, checked
 from torchstrata.distribution.authorization import Scopes
@@ -21,7 +25,8 @@ from torchstrata.distribution.download import Download
 from torchstrata.distribution.reference import TAG
 from torchstrata.distribution.transport import Patience, RefusedError, Transport, Unanswered
 from torchstrata.distribution.upload import OnBytes, Sent, Source, Upload
-from torchstrata.errors import AbsentError, ImmutableTagError, IntegrityError, RegistryAuthError, RegistryError
+from torchstrata.errors import AbsentError, ImmutableTagError, IntegrityError, RegistryAuthError, RegistryError, TorchstrataError
+from torchstrata.text import printable
 
 T = TypeVar("T")
 
@@ -38,6 +43,17 @@ MANIFESTS: Final = (
 SMALL: Final = 64_000_000
 """Bytes of a blob that may be read into memory at most."""
 
+PAGES: Final = 1000
+"""Pages of a list."""
+
+LINK: Final = 8192
+"""Characters of a ``Link`` header that are looked at."""
+
+MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
+
+LENGTH: Final = re.compile(r"[0-9]{1,15}")
+"""A ``Content-Length``."""
+
 UNSEEN: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "DIGEST_INVALID"})
 """Codes of a manifest's refusal that may pass: Docker's registry does not see a blob, or sees half of its link, while another client pushes it."""
 
@@ -50,6 +66,14 @@ class Manifest(NamedTuple):
     body: bytes
     media_type: str
     digest: str
+
+    def document(self, error: type[TorchstrataError] = RegistryError) -> oci.Document:
+        """Return what it says.
+
+        :param error: what to raise if it is none.
+        :raises RegistryError: it is none, or calls itself something else than the registry does; unless ``error`` is another.
+        """
+        return oci.manifest(self.body, f"manifest {self.digest[:19]}", self.media_type, error)
 
 
 class Found(NamedTuple):
@@ -101,6 +125,17 @@ class Client:
         _manifest_place(repository, reference)  # what is no reference is not asked for again and again
         return self._again(functools.partial(self._manifest, repository, reference))
 
+    def image_config(self, repository: str, digest: str) -> oci.ImageConfig:
+        """Return what the image that a digest names says of itself.
+
+        :raises AbsentError: there is no such image.
+        :raises RegistryError: it is none.
+        """
+        found = self.manifest(repository, digest).document()
+        if found.config is None:
+            raise RegistryError(f"{digest} in {repository} is no image", fix="name one image, not an index of several")
+        return oci.read(self.content(repository, found.config.digest, limit=oci.CONFIG_LIMIT), oci.ImageConfig, f"config of {digest[:19]}")
+
     def find(self, repository: str, reference: str) -> Found | None:
         """Return what a tag or digest names, or ``None`` (section "Checking if content exists in the registry")."""
         what = f"look for {reference} in {repository}"
@@ -112,7 +147,10 @@ class Client:
         if not DIGEST.fullmatch(digest):  # the header may be missing; then only the content tells
             found = self.manifest(repository, reference)
             return Found(found.media_type, found.digest, len(found.body))
-        return Found(_media_type(answer), digest, int(answer.headers.get("Content-Length", 0)))
+        length = answer.headers.get("Content-Length", "0")
+        if not LENGTH.fullmatch(length):
+            raise RegistryError(f"{self.host} says that {printable(reference)} has {printable(length)!r} bytes", fix="ask its admin")
+        return Found(_media_type(answer), digest, int(length))
 
     def put_manifest(self, repository: str, reference: str, body: bytes, media_type: str, *, immutable: bool = False) -> str:
         """Push a manifest, unless the tag or digest names it already, and return its digest (section "Pushing Manifests").
@@ -143,7 +181,9 @@ class Client:
         told = answer.headers.get("Docker-Content-Digest") or self._manifest(repository, reference).digest
         digest = sha256(body)
         if told != digest:
-            raise IntegrityError(f"{self.host} has stored {told} as {reference} instead of {digest}", fix="push again; if it stays so, ask its operator")
+            raise IntegrityError(
+                f"{self.host} has stored {printable(told)} as {reference} instead of {digest}", fix="push again; if it stays so, ask its admin"
+            )
         return digest
 
     def remove(self, repository: str, digest: str) -> bool:
@@ -159,12 +199,17 @@ class Client:
         return True
 
     def tags(self, repository: str) -> tuple[str, ...]:
-        """Return all tags of a repository, none if it does not exist (section "Listing Tags")."""
+        """Return all tags of a repository, none if it does not exist (section "Listing Tags").
+
+        :raises RegistryError: the list is none, or does not end.
+        """
+        found: dict[str, None] = {}
         try:
-            pages = list(self._pages(f"{repository}/tags/list", repository, f"list the tags of {repository}"))
+            for page in self._pages(f"{repository}/tags/list", repository, f"list the tags of {repository}", oci.TagList):
+                found |= dict.fromkeys(page.tags or ())
         except AbsentError:
             return ()
-        return tuple(dict.fromkeys(str(tag) for page in pages for tag in page.get("tags") or ()))
+        return tuple(found)
 
     # Blobs
 
@@ -176,17 +221,21 @@ class Client:
             return False
         return True
 
-    def blob(self, repository: str, digest: str, on_bytes: OnBytes = nothing) -> Download:
-        """Return a blob as a stream, whose end verifies it (section "Pulling blobs"); nothing is asked before it is read."""
-        return Download(self.transport, repository, checked(digest), _scopes(repository), on_bytes)
+    def blob(self, repository: str, digest: str, limit: int, on_bytes: OnBytes = nothing) -> Download:
+        """Return a blob as a stream, whose end verifies it (section "Pulling blobs"); nothing is asked before it is read.
 
-    def content(self, repository: str, digest: str, on_bytes: OnBytes = nothing) -> bytes:
+        :param limit: bytes that it may have: its size, where a document that is believed names that.
+        """
+        return Download(self.transport, repository, checked(digest), limit, _scopes(repository), on_bytes)
+
+    def content(self, repository: str, digest: str, on_bytes: OnBytes = nothing, *, limit: int | None = None) -> bytes:
         """Return a small blob, verified; one that was damaged on the way is asked for again.
 
+        :param limit: bytes that it may have; :data:`SMALL` if ``None``.
         :raises AbsentError: the repository does not have it.
-        :raises RegistryError: it is larger than :data:`SMALL`.
+        :raises RegistryError: it is larger.
         """
-        return self._again(functools.partial(self._content, repository, checked(digest), on_bytes))
+        return self._again(functools.partial(self._content, repository, checked(digest), SMALL if limit is None else limit, on_bytes))
 
     def push_blob(self, repository: str, source: Source, *, mount_from: Sequence[str] = (), on_bytes: OnBytes = nothing) -> Sent:
         """Push a blob unless the repository has it: by mount from one of ``mount_from`` if possible, else in chunks (section "Pushing blobs").
@@ -223,33 +272,42 @@ class Client:
                 self.transport.wait(failures, Unanswered(error.what))
         raise AssertionError
 
-    def _pages(self, place: str, repository: str, what: str, **options: Any) -> Iterator[dict[str, Any]]:
-        """Yield the JSON objects of a list, page by page (``Link``, RFC 8288).
+    def _pages(self, place: str, repository: str, what: str, kind: type[T], **options: Any) -> Iterator[T]:
+        """Yield a list, page by page (``Link``, RFC 8288).
 
-        :raises RegistryError: a page is no JSON object.
+        :param kind: of a page.
+        :raises RegistryError: a page is no such thing, or there are too many.
         """
-        while place:
-            answer = self._send("GET", place, repository, what, **options)
-            yield _object(answer, what)
-            following = NEXT.search(answer.headers.get("Link", ""))
-            place = self.transport.resolve(following[1], answer.url) if following else ""
+        left = oci.LIST_LIMIT
+        for _ in range(PAGES):
+            answer = self._send("GET", place, repository, what, limit=left, **options)
+            left -= len(answer.content)
+            yield oci.read(answer.content, kind, f"what {self.host} answers to: {what}", limit=oci.LIST_LIMIT)
+            following = NEXT.search(answer.headers.get("Link", "")[:LINK])
+            if following is None:
+                return
+            place = self.transport.resolve(following[1], answer.url)
             options.pop("params", None)  # the link has them
+        raise RegistryError(f"{self.host} has more than {PAGES} pages for: {what}", fix="ask its admin: a list may lead back to itself")
 
     def _manifest(self, repository: str, reference: str) -> Manifest:
-        answer = self._send("GET", _manifest_place(repository, reference), repository, f"pull {reference} from {repository}", headers=_accept())
+        what = f"pull {reference} from {repository}"
+        answer = self._send("GET", _manifest_place(repository, reference), repository, what, headers=_accept(), limit=oci.MANIFEST_LIMIT)
         digest = sha256(answer.content)
         wanted = reference if DIGEST.fullmatch(reference) else answer.headers.get("Docker-Content-Digest", digest)
         if digest != wanted:
-            raise IntegrityError(f"{self.host} sent a manifest with digest {digest} instead of {wanted}", fix="run it again; if it stays so, ask its operator")
-        return Manifest(answer.content, _media_type(answer), digest)
+            raise IntegrityError(
+                f"{self.host} sent a manifest with digest {digest} instead of {printable(wanted)}", fix="run it again; if it stays so, ask its operator"
+            )
+        found = Manifest(answer.content, _media_type(answer), digest)
+        found.document()  # what is none is nobody's to use
+        return found
 
-    def _content(self, repository: str, digest: str, on_bytes: OnBytes) -> bytes:
+    def _content(self, repository: str, digest: str, limit: int, on_bytes: OnBytes) -> bytes:
         taken = bytearray()
-        with self.blob(repository, digest, on_bytes) as stream:
+        with self.blob(repository, digest, limit, on_bytes) as stream:
             while chunk := stream.read(1 << 20):
                 taken += chunk
-                if len(taken) > SMALL:
-                    raise RegistryError(f"{digest} in {repository} is larger than it can be", fix="check who has pushed it")
         return bytes(taken)
 
     def _send(  # noqa: PLR0913  # two of them are flags
@@ -279,14 +337,6 @@ def _accept() -> dict[str, str]:
 
 
 def _media_type(answer: requests.Response) -> str:
-    return answer.headers.get("Content-Type", "").partition(";")[0].strip()
-
-
-def _object(answer: requests.Response, what: str) -> dict[str, Any]:
-    try:
-        found = answer.json()
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise RegistryError(f"the registry answers no JSON object to: {what}", fix="check that it is a registry")
-    return found
+    """Return the media type that an answer has, nothing if it is none (RFC 6838, section 4.2)."""
+    found = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    return found if MEDIA_TYPE.fullmatch(found) else ""

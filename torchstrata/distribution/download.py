@@ -1,8 +1,11 @@
-"""Reading one blob from a registry: verified, and going on where a connection broke (distribution specification, "Pulling blobs")."""
+"""Reading one blob from a registry: verified, within a limit of bytes, and going on where a connection broke (distribution specification,
+"Pulling blobs"). What a server sends beyond the limit is not read; one that brings next to nothing at each try is given up.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 
@@ -12,15 +15,18 @@ import urllib3.exceptions
 from torchstrata.content.codec import CHUNK, Stream
 from torchstrata.distribution.authorization import Scopes
 from torchstrata.distribution.transport import Transport, Unanswered
-from torchstrata.errors import IntegrityError
+from torchstrata.errors import IntegrityError, RegistryError
 
 
 class Download(Stream):
     """A stream of the blob's bytes; its end is reached only if they have their digest. Close it."""
 
-    def __init__(self, transport: Transport, repository: str, digest: str, scopes: Scopes, on_bytes: Callable[[int], object]) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917  # a client makes it, from what it knows
+        self, transport: Transport, repository: str, digest: str, limit: int, scopes: Scopes, on_bytes: Callable[[int], object]
+    ) -> None:
         super().__init__()
         self._transport, self._repository, self._digest, self._scopes, self._on_bytes = transport, repository, digest, scopes, on_bytes
+        self._limit, self._started = limit, time.monotonic()
         self._hash, self._offset, self._failures = hashlib.sha256(), 0, 0
         self._answer: requests.Response | None = None
 
@@ -28,6 +34,7 @@ class Download(Stream):
         """Read up to ``size`` bytes.
 
         :raises IntegrityError: at the end, if the bytes have another digest.
+        :raises RegistryError: there are more than the limit.
         :raises Unanswered: the connection breaks again and again.
         """
         while not (self._answer is None and self._offset and self._is_whole()):  # it may break after the last byte
@@ -51,7 +58,7 @@ class Download(Stream):
         """Ask for what is missing; a registry without ranges sends everything again."""
         headers = {"Range": f"bytes={self._offset}-"} if self._offset else {}
         place, what = f"{self._repository}/blobs/{self._digest}", f"pull {self._digest[:19]} from {self._repository}"
-        answer = self._transport.send("GET", place, what=what, scopes=self._scopes, expect=(200, 206), headers=headers, stream=True)
+        answer = self._transport.send("GET", place, what=what, scopes=self._scopes, expect=(200, 206), headers=headers, stream=True, limit=self._limit)
         if self._offset and answer.status_code != requests.codes.partial_content:
             left = self._offset
             while left and (data := answer.raw.read(min(left, CHUNK), decode_content=False)):
@@ -63,6 +70,8 @@ class Download(Stream):
             raise CancelledError
         self._hash.update(data)
         self._offset += len(data)
+        if self._offset > self._limit:
+            raise RegistryError(f"{self._digest} in {self._repository} is larger than the {self._limit} bytes that it may have", fix="check who has pushed it")
         self._on_bytes(len(data))
         if data:
             self._failures = 0
@@ -79,7 +88,7 @@ class Download(Stream):
         """Wait until the next try; what brought bytes does not count as a failure."""
         self._failures += 1
         problem = Unanswered(f"{self._transport.host} breaks off: pull {self._digest[:19]} from {self._repository} ({error})")
-        if self._failures >= self._transport.patience.tries:
+        if self._failures >= self._transport.patience.tries or self._transport.patience.is_over(self._started, self._offset):
             raise problem from error
         if self._answer is not None:
             self._answer.close()

@@ -6,14 +6,17 @@ an index under the tag ``sha256-HEX``), which other clients read and write too.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from torchstrata import decoding
+from torchstrata.content import oci
 from torchstrata.content.compose import MANIFEST, canonical, sha256
-from torchstrata.distribution.client import INDEX, Client, Found, Manifest
+from torchstrata.content.digest import checked
+from torchstrata.content.oci import Descriptor
+from torchstrata.distribution.client import INDEX, Client, Found
 from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, RegistryError
 
@@ -69,7 +72,7 @@ class Registry(Client):
         """Return what refers to the manifest ``digest``; of one artifact type only, if it is given."""
         found = self._by_api(repository, digest, artifact_type)
         if found is None:
-            found = [_referrer(each) for each in self._index(repository, digest)["manifests"]]
+            found = [_referrer(each) for each in self._index(repository, digest).manifests or ()]
         return tuple(each for each in found if artifact_type in {None, each.artifact_type})
 
     def attach(self, repository: str, subject: str, artifact_type: str, blobs: Sequence[Attachment], annotations: Mapping[str, str] | None = None) -> Referrer:
@@ -101,13 +104,12 @@ class Registry(Client):
         :raises RegistryError: the registry does not allow it.
         """
         try:
-            manifest = json.loads(self.manifest(repository, digest).body)
+            subject = self.manifest(repository, digest).document().subject
         except AbsentError:
             return False
-        subject = (manifest.get("subject") or {}).get("digest")
         gone = self.remove(repository, digest)
-        if subject and self._by_api(repository, subject, None) is None:
-            self._rewrite(repository, subject, remove=digest)
+        if subject and self._by_api(repository, subject.digest, None) is None:
+            self._rewrite(repository, subject.digest, remove=digest)
         return gone
 
     def _by_api(self, repository: str, digest: str, artifact_type: str | None) -> list[Referrer] | None:
@@ -115,29 +117,32 @@ class Registry(Client):
         if self.has_referrers is False:
             return None
         options = {"params": {"artifactType": artifact_type}} if artifact_type else {}
+        place, what = f"{repository}/referrers/{checked(digest)}", f"list what refers to {digest}"
         try:
-            pages = list(self._pages(f"{repository}/referrers/{digest}", repository, f"list what refers to {digest}", headers={"Accept": INDEX}, **options))
+            pages = list(self._pages(place, repository, what, oci.Index, headers={"Accept": INDEX}, **options))
         except AbsentError:
             self.has_referrers = False
             return None
         self.has_referrers = True
-        return [_referrer(each) for page in pages for each in page.get("manifests") or ()]
+        return [_referrer(each) for page in pages for each in page.manifests or ()]
 
-    def _index(self, repository: str, digest: str) -> dict[str, Any]:
+    def _index(self, repository: str, digest: str) -> oci.Index:
         """Return the fallback index of a manifest, an empty one if there is none."""
+        return oci.read(self._raw_index(repository, digest), oci.Index, f"{self.host}/{repository}:{fallback_tag(digest)}", limit=oci.MANIFEST_LIMIT)
+
+    def _raw_index(self, repository: str, digest: str) -> bytes:
         try:
-            found = self.manifest(repository, fallback_tag(digest))
+            return self.manifest(repository, fallback_tag(digest)).body
         except AbsentError:
-            return {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
-        return _read_index(found, f"{self.host}/{repository}:{fallback_tag(digest)}")
+            return canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
 
     def _rewrite(self, repository: str, subject: str, *, add: Referrer | None = None, remove: str | None = None) -> None:
         """Change the fallback index, and look whether the change is there: another client may have written at the same time."""
         with _writing:
             for _ in range(WRITES):
-                index = self._index(repository, subject)
-                kept = [each for each in index["manifests"] if each.get("digest") != remove]
-                if add and add.digest not in {each.get("digest") for each in kept}:
+                index = _entries(self._raw_index(repository, subject), f"{self.host}/{repository}:{fallback_tag(subject)}")
+                kept = [each for each in index["manifests"] if each["digest"] != remove]
+                if add and add.digest not in {each["digest"] for each in kept}:
                     kept.append(add.descriptor)
                 if kept == index["manifests"]:
                     return
@@ -164,18 +169,25 @@ def _artifact(subject: Found, artifact_type: str, blobs: Sequence[Attachment], a
     }
 
 
-def _read_index(found: Manifest, name: str) -> dict[str, Any]:
-    index: dict[str, Any] = json.loads(found.body)
-    if not isinstance(index.get("manifests"), list):
-        raise RegistryError(f"{name} is no index", fix="remove that tag: it is reserved for lists of referrers")
-    return index
+def _entries(body: bytes, name: str) -> dict[str, Any]:
+    """Return an index with all that other clients have written into it, which stays there; its descriptors have been read as such.
+
+    :raises RegistryError: it is none.
+    """
+    known = oci.read(body, oci.Index, name, limit=oci.MANIFEST_LIMIT)
+    index = oci.read(body, dict[str, Any], name, limit=oci.MANIFEST_LIMIT)
+    try:
+        canonical(index)
+    except RecursionError:
+        raise RegistryError(f"{name} is nested too deeply", fix=decoding.FIX) from None
+    return {**index, "manifests": index["manifests"] if known.manifests else []}
 
 
-def _referrer(descriptor: Mapping[str, Any]) -> Referrer:
+def _referrer(listed: Descriptor) -> Referrer:
     return Referrer(
-        digest=descriptor["digest"],
-        size=descriptor["size"],
-        artifact_type=descriptor.get("artifactType", ""),
-        media_type=descriptor.get("mediaType", MANIFEST),
-        annotations=descriptor.get("annotations") or {},
+        digest=listed.digest,
+        size=listed.size,
+        artifact_type=listed.artifact_type or "",
+        media_type=listed.media_type or MANIFEST,
+        annotations=listed.annotations or {},
     )

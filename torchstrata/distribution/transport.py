@@ -1,4 +1,9 @@
-"""HTTP to one registry: TLS, authorization, and trying again when a try failed in a way that another may not."""
+"""HTTP to one registry: TLS, authorization, and trying again when a try failed in a way that another may not.
+
+A registry may answer anything. So answers are read within limits of bytes and seconds (:mod:`torchstrata.distribution.metering`), never
+decoded, and redirects are followed here, under the rules that the first request had: TLS, or this machine itself where the registry
+is on it; the registry's credentials for the registry alone; no cookies.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,13 @@ import contextlib
 import datetime as dt
 import email.utils
 import functools
+import http.cookiejar
 import os
 import random
 import re
 import ssl
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -18,16 +25,19 @@ from pathlib import Path
 from typing import IO, Any, Final, Literal
 from urllib.parse import urljoin, urlsplit
 
+import msgspec
 import requests
-from requests.adapters import HTTPAdapter
+import urllib3.exceptions
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from torchstrata import home, tls
+from torchstrata import decoding, home, tls
 from torchstrata.content.codec import CHUNK
 from torchstrata.distribution import credentials
 from torchstrata.distribution.authorization import Authorizer, Scopes
-from torchstrata.distribution.reference import is_loopback
-from torchstrata.errors import AbsentError, RegistryError
+from torchstrata.distribution.metering import SLOWEST, Allowance, MeteredAdapter, allowing
+from torchstrata.distribution.reference import HOST, is_loopback
+from torchstrata.errors import AbsentError, RegistryError, TorchstrataError
+from torchstrata.text import printable
 
 BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that say whose certificates ``requests`` believes; the first one that is set counts."""
@@ -55,6 +65,18 @@ CONNECTIONS: Final = 16
 MESSAGES: Final = 3
 """Messages of a registry that one line of ours repeats."""
 
+DOCUMENT: Final = 8 << 20
+"""Bytes of an answer that is not a blob, if nothing else is said."""
+
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+HOPS: Final = 5
+"""Redirects that one request follows."""
+
+READING: Final = frozenset({"GET", "HEAD"})
+"""Methods whose redirects may lead to other hosts, where registries keep blobs."""
+
+NO_COOKIES: Final = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
+
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 Body = bytes | Callable[[], IO[bytes]]
@@ -69,19 +91,27 @@ class Patience:
     :param first: seconds before the second try, doubled for each further one, and blurred.
     :param longest: seconds between two tries at most, where the server does not say.
     :param connect: seconds for a connection.
-    :param read: seconds without a byte.
+    :param answer: seconds of waiting for an answer, beyond those that its size takes at the slowest rate.
+    :param read: the same where the registry has to store something first.
+    :param whole: seconds after which no further try begins; for a blob, beyond those that its size takes.
     """
 
     tries: int = 6
     first: float = 0.5
     longest: float = 30.0
     connect: float = 20.0
+    answer: float = 60.0
     read: float = 300.0
+    whole: float = 1200.0
 
     def pause(self, failures: int, ordered: float = 0.0) -> float:
         """Return the seconds to wait after so many failures."""
         longest = min(self.longest, self.first * 2.0 ** (failures - 1))
         return max(longest * random.uniform(0.5, 1), min(ordered, LONGEST_ORDER))  # noqa: S311  # jitter, no secret
+
+    def is_over(self, started: float, size: int = 0) -> bool:
+        """Return whether what began at ``started`` (monotonic) and has brought ``size`` bytes takes too long."""
+        return time.monotonic() - started > self.whole + size / SLOWEST
 
 
 class Unanswered(RegistryError):
@@ -99,7 +129,15 @@ class _NotTlsError(RegistryError):
     """The other side speaks plain HTTP."""
 
 
-class _Adapter(HTTPAdapter):
+class _Session(requests.Session):
+    """Follows no redirect, and reads no body of one: ``requests`` would, without limits, before anybody may look at it."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002  # of the signature
+        """Say that nothing redirects."""
+        return
+
+
+class _Adapter(MeteredAdapter):
     """Trusts the authorities of the system and Docker's for the host, beside those of ``requests``; sends in large blocks."""
 
     def __init__(self, host: str) -> None:
@@ -134,10 +172,11 @@ class Transport:
         self._scheme = scheme
         self._lock = threading.Lock()
         self._base: str | None = None
-        self._session = requests.Session()
+        self._session = _Session()
+        self._session.cookies.set_policy(NO_COOKIES)
         self._session.headers.update({"User-Agent": "torchstrata", "Accept-Encoding": "identity"})
         self._session.mount("https://", _Adapter(host))
-        self._session.mount("http://", HTTPAdapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS))
+        self._session.mount("http://", MeteredAdapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS))
         self._authorizer = Authorizer(host, functools.cache(lambda: credentials.find(host)), self._fetch_token)
 
     def send(  # noqa: PLR0913  # what a request consists of
@@ -150,6 +189,7 @@ class Transport:
         body: Body | None = None,
         expect: Collection[int] = (200,),
         tries: int | None = None,
+        limit: int = DOCUMENT,
         **options: Any,
     ) -> requests.Response:
         """Send a request until it is answered, and return the answer.
@@ -158,6 +198,7 @@ class Transport:
         :param what: what is asked for, for messages, such as ``push to team/x``.
         :param expect: statuses that are answers.
         :param tries: instead of the patience's.
+        :param limit: bytes of the answer's body; it is read, unless ``stream`` is among the options.
         :param options: further ones of ``requests``.
         :raises Unanswered: no try got through.
         :raises RegistryAuthError: the registry wants other credentials, or forbids it.
@@ -165,12 +206,12 @@ class Transport:
         :raises RegistryError: the registry refuses it for another reason.
         """
         url = self.resolve(place)
-        response = self._patiently(lambda: self._authorized(method, url, scopes, body, options), what, expect, tries)
+        response = self._patiently(lambda: self._authorized(method, url, scopes, body, {**options, "limit": limit}), what, expect, tries)
         return self._judged(response, expect, what)
 
     def _patiently(self, attempt: Callable[[], requests.Response], what: str, expect: Collection[int] = (), tries: int | None = None) -> requests.Response:
         """Repeat ``attempt`` until it brings an answer that will not pass by itself."""
-        tries = tries or self.patience.tries
+        tries, started = tries or self.patience.tries, time.monotonic()
         for failures in range(1, tries + 1):
             try:
                 response = attempt()
@@ -178,10 +219,12 @@ class Transport:
                     return response
                 response.close()
                 problem = Unanswered(f"{self.host} answers {response.status_code} to: {what}", after=_retry_after(response))
-            except requests.RequestException as error:
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 problem = self._broken(error, what)
-            if failures < tries:
+            if failures < tries and not self.patience.is_over(started):
                 self.wait(failures, problem)
+            else:
+                break
         raise problem
 
     def close(self) -> None:
@@ -199,10 +242,14 @@ class Transport:
     def resolve(self, place: str, base: str | None = None) -> str:
         """Return the URL of a path below ``/v2/``, or of a ``Location``, absolute or not, that an answer from ``base`` gave.
 
-        :raises RegistryError: it leads to plain HTTP on another machine.
+        :raises RegistryError: it is no URL, or leads to plain HTTP on another machine, or from another machine to this one.
         """
-        url = urljoin(base or f"{self.base()}/v2/", place)
-        self._check(urlsplit(url).scheme, urlsplit(url).netloc)
+        try:
+            url = urljoin(base or f"{self.base()}/v2/", place)
+            parts = urlsplit(url)
+        except ValueError:
+            raise self._astray(place) from None
+        self._check(parts.scheme, parts.netloc)
         return url
 
     def base(self) -> str:
@@ -234,40 +281,83 @@ class Transport:
         return base
 
     def _check(self, scheme: str, host: str) -> None:
+        """Refuse to speak to a host.
+
+        :raises RegistryError: it is none, or not to be spoken to in that way.
+        """
+        if scheme not in {"https", "http"} or not HOST.fullmatch(host):
+            raise self._astray(f"{scheme}://{host}")
         if scheme != "https" and not is_loopback(host):
             raise RegistryError(
                 f"{host} would be spoken to without TLS, so that anybody on the way could read passwords and change images",
                 fix="give it a certificate (a private authority goes to /etc/docker/certs.d/HOST/ca.crt); plain HTTP is for this machine itself only",
             )
+        if is_loopback(host) and not is_loopback(self.host):
+            raise RegistryError(f"{self.host} leads to {host}, which is this machine itself, where it has no business", fix="ask its admin")
+
+    def _astray(self, place: str) -> RegistryError:
+        return RegistryError(f"{self.host} leads to {printable(place)!r}, which is no address of a registry", fix="ask its admin")
+
+    def _is_own(self, url: str) -> bool:
+        """Return whether a URL is the registry's own, so that credentials may go there."""
+        own, other = urlsplit(self.base()), urlsplit(url)
+        return (own.scheme, own.netloc) == (other.scheme, other.netloc)
 
     def _authorized(self, method: str, url: str, scopes: Scopes, body: Body | None, options: Mapping[str, Any]) -> requests.Response:
         """Send a request with what the registry wants to see, and once more with something better if it says that this is not enough."""
-        if urlsplit(url).netloc != urlsplit(self.base()).netloc:
+        if not self._is_own(url):
             return self._request(method, url, body, **options)  # storage elsewhere: the URL is the right to use it
         response = None
         for _ in range(2):
             header = self._authorizer.header(scopes)
             headers = {**options.get("headers", {}), **({"Authorization": header} if header else {})}
             response = self._request(method, url, body, **{**options, "headers": headers})
-            if response.status_code != requests.codes.unauthorized:
-                break
+            if response.status_code != requests.codes.unauthorized or not self._is_own(response.url):
+                break  # what another host wants to know is not the registry's question
             response.close()
             self._authorizer.learn(response, scopes, header)
         assert response is not None
         return response
 
     def _request(self, method: str, url: str, body: Body | None = None, **options: Any) -> requests.Response:
+        """Send a request and follow its redirects, of which none gets to see what only the first host may.
+
+        :raises RegistryError: one leads where none may, or they do not end.
+        """
+        for _ in range(HOPS + 1):
+            response = self._once(method, url, body, dict(options))
+            place = response.headers.get("Location", "")
+            if response.status_code not in REDIRECTS or not place:
+                return response
+            response.close()
+            before, url = url, self.resolve(place, url)
+            if _origin(url) != _origin(before):
+                if method not in READING:
+                    raise RegistryError(f"{self.host} redirects {method} to {url}, which would get what is for {self.host}", fix="ask its admin")
+                options["headers"] = {name: value for name, value in options.get("headers", {}).items() if name != "Authorization"}
+            options.pop("params", None)  # the location has them
+        raise RegistryError(f"{self.host} redirects again and again, at last to {url}", fix="ask its admin")
+
+    def _once(self, method: str, url: str, body: Body | None, options: dict[str, Any]) -> requests.Response:
+        """Send one request; the body of the answer is read unless ``stream`` is among the options."""
         if self.cancelled.is_set():
             raise CancelledError
-        timeout = (self.patience.connect, self.patience.read)
-        options.setdefault("auth", _as_given)
-        if not callable(body):
-            return self._session.request(method, url, data=body or options.pop("data", None), timeout=timeout, **options)
-        with body() as opened:
-            return self._session.request(method, url, data=opened, timeout=timeout, **options)
+        limit, stream = options.pop("limit", DOCUMENT), options.pop("stream", False)
+        wait = self.patience.answer if method in READING else self.patience.read
+        options = {"auth": _as_given, "timeout": (self.patience.connect, wait), "allow_redirects": False, "stream": True, **options}
+        with allowing(Allowance(body=limit, wait=wait)), contextlib.ExitStack() as stack:
+            data = stack.enter_context(body()) if callable(body) else body or options.pop("data", None)
+            response = self._session.request(method, url, data=data, **options)
+        if not stream:
+            _take(response, limit)
+        return response
 
     def _fetch_token(self, method: str, url: str, **options: Any) -> requests.Response:
-        """Ask the server of tokens, with the same patience."""
+        """Ask the token server, with the same patience.
+
+        :raises RegistryError: its URL is none, or leads where passwords are not safe.
+        """
+        self.resolve(url, url)
         return self._patiently(lambda: self._request(method, url, **options), "get a token")
 
     def _judged(self, response: requests.Response, expect: Collection[int], what: str) -> requests.Response:
@@ -282,7 +372,7 @@ class Transport:
             raise AbsentError(f"{self.host} does not have it: {what} ({why})", fix="check the name, or push it first")
         raise RefusedError(f"{self.host} refuses: {what} ({why})", codes=frozenset(_codes(response)), status=response.status_code)
 
-    def _broken(self, error: requests.RequestException, what: str) -> Unanswered:
+    def _broken(self, error: Exception, what: str) -> Unanswered:
         """Return the problem behind an exception if another try may help.
 
         :raises RegistryError: it cannot.
@@ -295,8 +385,9 @@ class Transport:
                 f"{self.host} is not who it says, or its authority is not known here: {cause.verify_message}",
                 fix=f"put the authority's certificate into {CERTIFICATES[0]}/{self.host}/ca.crt, or name it with REQUESTS_CA_BUNDLE",
             ) from error
-        if not isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError):
-            raise RegistryError(f"{self.host} cannot be asked to {what}: {error}", fix="check the name of the registry") from error
+        if isinstance(error, requests.RequestException) and not isinstance(error, requests.ConnectionError | requests.Timeout):
+            # of the request itself, whose headers the words of the exception may repeat
+            raise RegistryError(f"{self.host} cannot be asked to {what}: {type(error).__name__}", fix="check the name of the registry") from None
         return Unanswered(f"{self.host} does not answer to: {what} ({_words(error)})", fix="check name, port, network and proxy, then run it again")
 
 
@@ -355,32 +446,64 @@ def _new_context() -> ssl.SSLContext:
     return context
 
 
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def _take(response: requests.Response, limit: int) -> None:
+    """Read the body of an answer, as the bytes that were sent: ``requests`` would inflate them, whatever comes of it.
+
+    :raises RegistryError: it has more bytes than ``limit``.
+    """
+    taken = bytearray()
+    with contextlib.closing(response):
+        while data := response.raw.read(min(CHUNK, limit + 1), decode_content=False):
+            taken += data
+            if len(taken) > limit:
+                raise RegistryError(f"{urlsplit(response.url).netloc} sends more than the {limit} bytes that its answer may have", fix="ask its admin")
+    response._content = bytes(taken)  # noqa: SLF001  # nothing public sets what was read elsewhere
+    response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001
+
+
 def _retry_after(response: requests.Response) -> float:
     """Return the seconds that a server asks to wait: a number, or a date (RFC 9110, section 10.2.3)."""
-    value = response.headers.get("Retry-After", "").strip()
+    value = response.headers.get("Retry-After", "").strip()[:40]
     if value.isdecimal():
         return float(value)
     try:
         return max(0.0, (email.utils.parsedate_to_datetime(value) - dt.datetime.now(dt.UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 
-def _errors(response: requests.Response) -> list[Mapping[str, Any]]:
-    """Return the errors in an answer's body (section "Error Codes"), if it has any."""
+class _Error(msgspec.Struct, frozen=True):
+    """What a registry says is wrong (section "Error Codes")."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+class _Errors(msgspec.Struct, frozen=True):
+    errors: tuple[_Error, ...] = ()
+
+
+def _errors(response: requests.Response) -> tuple[_Error, ...]:
+    """Return the errors in an answer's body, if it has any."""
     try:
-        listed = response.json()["errors"]
-        return [each for each in listed if isinstance(each, dict)]
-    except (ValueError, KeyError, TypeError, requests.RequestException):
-        return []
+        if not response._content_consumed:  # type: ignore[attr-defined]  # noqa: SLF001  # a blob was to be read from it
+            _take(response, DOCUMENT)
+        return decoding.decode(response.content, _Errors).errors
+    except (msgspec.DecodeError, TorchstrataError, urllib3.exceptions.HTTPError, OSError):
+        return ()
 
 
 def _codes(response: requests.Response) -> Iterator[str]:
-    yield from (str(each.get("code", "")) for each in _errors(response))
+    yield from (each.code for each in _errors(response) if each.code)
 
 
 def _said(response: requests.Response) -> list[str]:
-    return [str(each.get("message") or each.get("code", "")) for each in _errors(response)]
+    return [printable(each.message or each.code or "") for each in _errors(response)]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

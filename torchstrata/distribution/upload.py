@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import re
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from torchstrata.content.store import digest_of
 from torchstrata.distribution.authorization import Scopes
 from torchstrata.distribution.transport import Body, Method, RefusedError, Transport, Unanswered
 from torchstrata.errors import AbsentError, IntegrityError, RegistryError
+from torchstrata.text import printable
 
 PIECE: Final = 64 * CHUNK
 """Bytes of a chunk; a smaller blob goes up in one request. What a broken connection costs at most, where the registry can resume."""
@@ -36,7 +38,8 @@ LOST: Final = frozenset({"BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN"})
 OTHER_BYTES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 """Codes of errors (section "Error Codes")."""
 
-RANGE: Final = re.compile(r"(?:bytes=)?0-(\d+)")
+RANGE: Final = re.compile(r"(?:bytes=)?0-([0-9]{1,15})")
+LENGTH: Final = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,14 +148,14 @@ class Upload:
 
     def run(self, session: _Session | None) -> None:
         """Send the blob, going on with ``session`` if there is one, until the registry has it; what brings it forward is no failure."""
-        failures, reached = 0, 0
+        failures, reached, started = 0, 0, time.monotonic()
         while True:
             try:
                 session = session or self._begin()
                 self._go_on(session)
             except Unanswered as error:
                 failures += 1
-                if failures >= self._transport.patience.tries:
+                if failures >= self._transport.patience.tries or self._transport.patience.is_over(started, reached):
                     raise
                 self._transport.wait(failures, error)
                 if self._arrived():
@@ -178,7 +181,7 @@ class Upload:
 
     def _session(self, answer: requests.Response) -> _Session:
         minimum = answer.headers.get("OCI-Chunk-Min-Length", "")
-        return _Session(self._location(answer), piece=max(PIECE, int(minimum) if minimum.isdecimal() else 0))
+        return _Session(self._location(answer), piece=max(PIECE, int(minimum) if LENGTH.fullmatch(minimum) else 0))
 
     def _location(self, answer: requests.Response, before: str | None = None) -> str:
         """Return where to go on; the header may be relative, and after the first answer some registries leave it out."""
@@ -244,7 +247,7 @@ class Upload:
         """Refuse another digest than ours; many registries leave the header out."""
         digest = answer.headers.get("Docker-Content-Digest", self._source.digest)
         if digest != self._source.digest:
-            raise IntegrityError(f"{self._transport.host} calls {self._source.digest} {digest}", fix="push again; if it stays so, ask its operator")
+            raise IntegrityError(f"{self._transport.host} calls {self._source.digest} {printable(digest)}", fix="push again; if it stays so, ask its admin")
 
     def _body(self, start: int, size: int) -> Callable[[], IO[bytes]]:
         def opened() -> IO[bytes]:

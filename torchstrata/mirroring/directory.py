@@ -1,6 +1,9 @@
 """A directory with images, as an OCI image layout (image specification 1.1, image-layout.md), as origin and as target of copies.
 
 ``index.json`` names every tag, and lists without a name what refers to another manifest, where clients such as oras look for it.
+
+A directory that somebody else has made may hold anything under any name. So only files are read, no more of them than they may have,
+and each manifest as the type that it must be.
 """
 
 from __future__ import annotations
@@ -8,18 +11,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+import msgspec
+
+from torchstrata.content import oci
 from torchstrata.content.codec import CHUNK
 from torchstrata.content.compose import MANIFEST, canonical, sha256
-from torchstrata.content.digest import DIGEST, file_name
+from torchstrata.content.digest import file_name
+from torchstrata.content.oci import Descriptor
 from torchstrata.content.store import disk
-from torchstrata.distribution.client import Manifest
+from torchstrata.distribution.client import SMALL, Manifest
 from torchstrata.distribution.reference import TAG
 from torchstrata.distribution.registry import Referrer
 from torchstrata.distribution.upload import OnBytes, Sent, Source
@@ -48,7 +55,7 @@ class Directory:
     # As origin
 
     @functools.cached_property
-    def listed(self) -> tuple[Mapping[str, Any], ...]:
+    def listed(self) -> tuple[Descriptor, ...]:
         """Descriptors in the index, none if there is none yet.
 
         :raises IntegrityError: it is no index.
@@ -56,42 +63,42 @@ class Directory:
         path = self.root / "index.json"
         if not path.exists():
             return ()
-        try:
-            found = json.loads(path.read_bytes())["manifests"]
-            return tuple(each for each in found if DIGEST.fullmatch(each["digest"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(f"{path} is no index of an OCI image layout: {error}", fix=DAMAGED) from error
+        content = _read(path, oci.LIST_LIMIT)
+        return oci.read(content, oci.Index, f"{path}, which is no index of an OCI image layout,", limit=oci.LIST_LIMIT, error=IntegrityError).manifests or ()
 
     @property
     def tags(self) -> Mapping[str, str]:
         """Digest by tag."""
-        named = ((each.get("annotations", {}).get(NAME), each["digest"]) for each in self.listed)
+        named = ((each.annotation(NAME), each.digest) for each in self.listed)
         return {tag: digest for tag, digest in named if tag and TAG.fullmatch(tag)}
 
     def find(self, reference: str) -> str | None:
         """Return the digest that a tag or digest names."""
-        known = {each["digest"] for each in self.listed}
+        known = {each.digest for each in self.listed}
         return reference if reference in known else self.tags.get(reference)
 
     def manifest(self, digest: str) -> Manifest:
         """Return a manifest, verified.
 
         :raises AbsentError: it is not there.
-        :raises IntegrityError: it has other bytes.
+        :raises IntegrityError: it has other bytes, or is no manifest.
         """
-        listed = next((each["mediaType"] for each in self.listed if each["digest"] == digest), MANIFEST)
-        return Manifest(self.content(digest), listed, digest)
+        listed = next((each.media_type for each in self.listed if each.digest == digest), "")
+        content = self.content(digest, oci.MANIFEST_LIMIT)
+        said = oci.manifest(content, f"manifest {digest[:19]}", listed, IntegrityError).media_type
+        return Manifest(content, listed or said or MANIFEST, digest)
 
-    def content(self, digest: str) -> bytes:
+    def content(self, digest: str, limit: int = SMALL) -> bytes:
         """Return a small blob, verified.
 
+        :param limit: bytes that it may have.
         :raises AbsentError: it is not there.
-        :raises IntegrityError: it has other bytes.
+        :raises IntegrityError: it has other bytes, or too many.
         """
         path = self.path(digest)
         if not path.exists():
             raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
-        content = path.read_bytes()
+        content = _read(path, limit)
         if sha256(content) != digest:
             raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
         return content
@@ -103,11 +110,10 @@ class Directory:
     @functools.cached_property
     def _referrers(self) -> Mapping[str, tuple[Referrer, ...]]:
         found: dict[str, tuple[Referrer, ...]] = {}
-        for digest in dict.fromkeys(each["digest"] for each in self.listed):
+        for digest in dict.fromkeys(each.digest for each in self.listed):
             manifest = self.manifest(digest)
-            subject = (json.loads(manifest.body).get("subject") or {}).get("digest")
-            if subject:
-                found[subject] = (*found.get(subject, ()), referrer(manifest))
+            if subject := manifest.document(IntegrityError).subject:
+                found[subject.digest] = (*found.get(subject.digest, ()), referrer(manifest))
         return found
 
     @contextlib.contextmanager
@@ -120,7 +126,7 @@ class Directory:
         path = self.path(digest)
         if not path.exists():
             raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
-        if path.stat().st_size != size or not Source.file(path, digest).is_intact():
+        if _size(path) != size or not Source.file(path, digest).is_intact():
             raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
         yield Source.file(path, digest)
 
@@ -133,7 +139,7 @@ class Directory:
     def has(self, digest: str, size: int) -> bool:
         """Return whether a blob is there; it got its name when it was whole."""
         path = self.path(digest)
-        return path.exists() and path.stat().st_size == size
+        return path.exists() and _size(path) == size
 
     def take(self, source: Source, on_bytes: OnBytes) -> Sent:
         """Take a blob.
@@ -153,7 +159,7 @@ class Directory:
         """Write what else belongs there, and the index last."""
         self.complete(self, copy)
         self.write(self.root / "oci-layout", VERSION)
-        kept = [each for each in self.listed if not _replaced(each, copy)]
+        kept = [msgspec.to_builtins(each) for each in self.listed if not _replaced(each, copy)]
         described = [entry for digest, manifest in copy.manifests.items() for entry in _described(manifest, copy.names(digest))]
         index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [*kept, *described]}
         self.write(self.root / "index.json", canonical(index))
@@ -163,6 +169,7 @@ class Directory:
         partial = path.with_name(f".{path.name}.partial")
         with disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            partial.unlink(missing_ok=True)  # it may lead elsewhere
             partial.write_bytes(content)
             partial.chmod(mode)
             partial.replace(path)
@@ -171,7 +178,8 @@ class Directory:
         partial, seen = path.with_name(f".{path.name}.partial"), hashlib.sha256()
         with disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            partial.unlink(missing_ok=True)  # it may lead elsewhere
+            with partial.open("xb") as file:
                 while data := stream.read(CHUNK):
                     seen.update(data)
                     file.write(data)
@@ -183,16 +191,39 @@ class Directory:
             partial.replace(path)
 
 
-def _replaced(listed: Mapping[str, Any], copy: Copy) -> bool:
+def _size(path: Path) -> int:
+    """Return the bytes of a file.
+
+    :raises IntegrityError: it is none: reading a pipe or a device may never end.
+    """
+    with disk(path):
+        status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise IntegrityError(f"{path} is no file", fix=DAMAGED)
+    return status.st_size
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """Return the content of a file.
+
+    :raises IntegrityError: it is none, or has more bytes than ``limit``.
+    """
+    if _size(path) > limit:
+        raise IntegrityError(f"{path} has more than the {limit} bytes that it may have", fix=DAMAGED)
+    with disk(path):
+        return path.read_bytes()
+
+
+def _replaced(listed: Descriptor, copy: Copy) -> bool:
     """Return whether an entry of an older index is described anew: the manifest was copied again, or its tag names another."""
-    tag = listed.get("annotations", {}).get(NAME)
-    return tag in copy.tags if tag else listed["digest"] in copy.manifests
+    tag = listed.annotation(NAME)
+    return tag in copy.tags if tag else listed.digest in copy.manifests
 
 
 def _described(manifest: Manifest, names: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the entries of a manifest: one for each of its names, or one without."""
     base = referrer(manifest).descriptor
-    if not json.loads(manifest.body).get("artifactType"):
+    if not manifest.document().artifact_type:
         base.pop("artifactType")
     for name in names or [""]:
         annotations = {**base.get("annotations", {}), **({NAME: name} if name else {})}

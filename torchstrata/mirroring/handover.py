@@ -6,11 +6,12 @@ record: the wheels as pip takes them, the OS packages as apt does.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from torchstrata.content.oci import Descriptor, Document
 from torchstrata.distribution.registry import TITLE, fallback_tag
 from torchstrata.locking.lockfile import Pin
 from torchstrata.mirroring.directory import Directory
@@ -21,8 +22,8 @@ from torchstrata.supplychain.record import Record
 from torchstrata.supplychain.signing import BUNDLE
 
 HERE: Final = Path(__file__).parent / "offline"
-NO_NAMES: Final = ("", "..")
-"""What is left of titles that name no file."""
+FILE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,199}")
+"""Titles that become names of files; what has another one is in the layout alone."""
 
 SIGNATURE: Final = "dev.cosignproject.cosign/signature"
 
@@ -69,35 +70,35 @@ def _attached(directory: Directory, copy: Copy, digest: str) -> Iterator[tuple[s
     """Yield the files that are attached to an image, by name; of several with one name each has a number."""
     count: dict[str, int] = {}
     for document in _referring(copy, digest):
-        for layer in document.get("layers", ()):
-            file = Path(layer.get("annotations", {}).get(TITLE, "")).name
-            if file not in NO_NAMES:
+        for layer in document.layers or ():
+            file = layer.annotation(TITLE).rpartition("/")[2]
+            if FILE.fullmatch(file):
                 count[file] = count.get(file, 0) + 1
                 stem, dot, rest = file.partition(".")
                 numbered = file if count[file] == 1 else f"{stem}-{count[file]}{dot}{rest}"
-                yield _bundle_name(numbered, layer), directory.content(layer["digest"])
+                yield _bundle_name(numbered, layer), directory.content(layer.digest)
 
 
-def _bundle_name(file: str, layer: Mapping[str, Any]) -> str:
+def _bundle_name(file: str, layer: Descriptor) -> str:
     """Return the name of a file, by which bundles can be told from documents."""
-    is_bundle = layer["mediaType"] == BUNDLE
+    is_bundle = layer.media_type == BUNDLE
     return f"{file}.sigstore.json" if is_bundle and not file.endswith(".sigstore.json") else file
 
 
-def _referring(copy: Copy, digest: str) -> Iterator[dict[str, Any]]:
+def _referring(copy: Copy, digest: str) -> Iterator[Document]:
     for manifest in copy.manifests.values():
-        document = json.loads(manifest.body)
-        if (document.get("subject") or {}).get("digest") == digest:
+        document = manifest.document()
+        if document.subject and document.subject.digest == digest:
             yield document
 
 
 def _signed(directory: Directory, copy: Copy, digest: str) -> Iterator[tuple[str, bytes]]:
     """Yield cosign's signatures of an image, each with what is signed."""
     tag = copy.tags.get(f"{fallback_tag(digest)}.sig")
-    for number, layer in enumerate(json.loads(copy.manifests[tag].body)["layers"] if tag else (), 1):
-        if SIGNATURE in layer.get("annotations", {}):
-            yield f"image-{number}.payload", directory.content(layer["digest"])
-            yield f"image-{number}.sig", layer["annotations"][SIGNATURE].encode()
+    for number, layer in enumerate((copy.manifests[tag].document().layers if tag else None) or (), 1):
+        if signature := layer.annotation(SIGNATURE):
+            yield f"image-{number}.payload", directory.content(layer.digest)
+            yield f"image-{number}.sig", signature.encode()
 
 
 def _wheels(found: Record) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ from typing import Final
 from torchstrata import progress
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import ROOT, Cell, Matrix
+from torchstrata.content import oci
 from torchstrata.content.digest import DIGEST
 from torchstrata.distribution.reference import TAG, Place
 from torchstrata.distribution.registry import Registry
 from torchstrata.distribution.upload import Sent
-from torchstrata.errors import MatrixError, MirrorError
+from torchstrata.errors import IntegrityError, MatrixError, MirrorError
 from torchstrata.mirroring import handover, replica
 from torchstrata.mirroring.directory import Directory
 from torchstrata.mirroring.replica import Copy, RegistrySide
@@ -133,10 +133,11 @@ def _in_directory(origin: Directory, cells: Sequence[Cell]) -> Choice:
 
 
 def _cell_of(origin: Directory, digest: str) -> str | None:
-    config = json.loads(origin.manifest(digest).body).get("config", {}).get("digest")
-    labels = json.loads(origin.content(config)).get("config", {}).get("Labels") if config else {}
-    found: str | None = (labels or {}).get("torchstrata.cell")
-    return found
+    found = origin.manifest(digest).document(IntegrityError).config
+    if found is None:
+        return None
+    config = oci.read(origin.content(found.digest), oci.ImageConfig, f"config of {digest[:19]}", error=IntegrityError)
+    return config.labels.get("torchstrata.cell")
 
 
 def _in_registry(table: Matrix, origin: RegistrySide, cells: Sequence[Cell], of: Callable[[Cell], Mapping[str, str]], ledger: Ledger) -> Choice:

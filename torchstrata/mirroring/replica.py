@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -31,6 +30,10 @@ AT_A_TIME: Final = 4
 
 COSIGN: Final = ("sig", "att", "sbom")
 """Endings of the tags under which cosign keeps what belongs to an image."""
+
+MANY: Final = 20_000
+DEEP: Final = 32
+"""Manifests that belong to the images of a copy, and how far down they may refer to each other; a set of images has hundreds, four deep."""
 
 OWNED: Final = re.compile(rf"sha256-[0-9a-f]{{64}}(?:\.(?:{'|'.join(COSIGN)}))?")
 
@@ -83,7 +86,7 @@ class Copy:
     @functools.cached_property
     def blobs(self) -> Mapping[str, int]:
         """Bytes of each blob that they need."""
-        parsed = [holdings.parse(digest, manifest.body) for digest, manifest in self.manifests.items()]
+        parsed = [holdings.parse(manifest) for manifest in self.manifests.values()]
         return {blob: size for each in parsed for blob, size in each.blobs.items()}
 
     def names(self, digest: str) -> list[str]:
@@ -99,21 +102,26 @@ class Gatherer:
     found: dict[str, Manifest] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
-    def add(self, digest: str) -> None:
-        """Add a manifest, what it lists, and what refers to it."""
+    def add(self, digest: str, depth: int = 0) -> None:
+        """Add a manifest, what it lists, and what refers to it.
+
+        :raises MirrorError: that does not end.
+        """
         if digest in self.found:
             return
+        if depth > DEEP or len(self.found) >= MANY:
+            raise MirrorError(f"too much refers to {digest}, or too deeply", fix="find out who has pushed it, and delete it there")
         manifest = self.origin.manifest(digest)
-        for child in holdings.parse(digest, manifest.body).children:
-            self.add(child)
+        for child in holdings.parse(manifest).children:
+            self.add(child, depth + 1)
         self.found[digest] = manifest
         for referrer in self.origin.referrers(digest):
-            self.add(referrer.digest)
+            self.add(referrer.digest, depth + 1)
         for ending in COSIGN:
             tag = f"{fallback_tag(digest)}.{ending}"
             if owned := self.origin.find(tag):
                 self.tags[tag] = owned
-                self.add(owned)
+                self.add(owned, depth + 1)
 
 
 def gather(origin: Origin, images: Iterable[str], tags: Mapping[str, str]) -> Copy:
@@ -188,7 +196,7 @@ class RegistrySide:
     @contextlib.contextmanager
     def source(self, digest: str, size: int) -> Iterator[Source]:
         """Yield a blob as a stream, which is read once if all goes well."""
-        with contextlib.closing(Relay(lambda: self.registry.blob(self.repository, digest))) as relay:
+        with contextlib.closing(Relay(lambda: self.registry.blob(self.repository, digest, size))) as relay:
             yield Source(digest=digest, size=size, open=lambda: _Turn(relay))  # type: ignore[arg-type, return-value]
 
     def has(self, digest: str, size: int) -> bool:  # noqa: ARG002  # a directory wants to know it
@@ -202,9 +210,8 @@ class RegistrySide:
     def put(self, manifest: Manifest) -> None:
         """Take a manifest, and list it where the registry does not do that itself."""
         self.registry.put_manifest(self.repository, manifest.digest, manifest.body, manifest.media_type)
-        document = json.loads(manifest.body)
-        if subject := document.get("subject"):
-            self.registry.enlist(self.repository, subject["digest"], referrer(manifest))
+        if subject := manifest.document().subject:
+            self.registry.enlist(self.repository, subject.digest, referrer(manifest))
 
     def finish(self, copy: Copy) -> None:
         """Move tags: signatures first, then what never moves, then what does.
@@ -232,14 +239,14 @@ class RegistrySide:
 
 
 def _layers(manifest: Manifest) -> set[str]:
-    return {each["digest"] + each.get("annotations", {}).get("dev.cosignproject.cosign/signature", "") for each in json.loads(manifest.body)["layers"]}
+    return {each.digest + each.annotation("dev.cosignproject.cosign/signature") for each in manifest.document().layers or ()}
 
 
 def referrer(manifest: Manifest) -> Referrer:
     """Return how a manifest is listed that refers to another (distribution specification, "Listing Referrers")."""
-    document = json.loads(manifest.body)
-    kind = document.get("artifactType") or document.get("config", {}).get("mediaType", "")
-    annotations = document.get("annotations") or {}
+    document = manifest.document()
+    kind = document.artifact_type or (document.config.media_type if document.config else "")
+    annotations = document.annotations or {}
     return Referrer(digest=manifest.digest, size=len(manifest.body), artifact_type=kind, media_type=manifest.media_type, annotations=annotations)
 
 

@@ -22,8 +22,8 @@ from torchstrata.cells import compat
 from torchstrata.cells.matrix import Cell, Matrix, OperatingSystem
 from torchstrata.content.codec import Codec
 from torchstrata.content.layers import PLATFORM
+from torchstrata.content.oci import Descriptor
 from torchstrata.content.store import Store
-from torchstrata.distribution.client import MANIFESTS
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Registry
 from torchstrata.errors import LockError, RegistryError, TorchstrataError
@@ -244,17 +244,16 @@ def _base(system: OperatingSystem) -> Base | None:
     with Registry(image.host) as registry:
         found = registry.manifest(image.repository, image.name)
     digest = found.digest
-    if found.media_type in MANIFESTS and (listed := json.loads(found.body).get("manifests")):
-        fitting = [each["digest"] for each in listed if _platform(each) == PLATFORM]
+    if listed := found.document().manifests:
+        fitting = [each.digest for each in listed if _platform(each) == PLATFORM]
         if not fitting:
             raise RegistryError(f"{image} has no image for {PLATFORM}", fix="name another image in matrix.yaml")
         digest = fitting[0]
     return Base(system=system.id, old=str(system.digest), new=digest) if digest != system.digest else None
 
 
-def _platform(descriptor: Mapping[str, Any]) -> str:
-    platform = descriptor.get("platform", {})
-    return f"{platform.get('os')}/{platform.get('architecture')}"
+def _platform(descriptor: Descriptor) -> str:
+    return f"{descriptor.platform.os}/{descriptor.platform.architecture}" if descriptor.platform else ""
 
 
 def table(report: Report) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,18 @@ def _result(results: Path, *digests: str) -> bytes | None:
     return None
 
 
+def make_key(prefix: Path) -> None:
+    """Make a pair of keys, and print the one line that lets builds trust what it seals.
+
+    :raises SigningError: there is such a pair, or no cosign, or no password.
+    """
+    public = signing.make_key(prefix)
+    console = progress.plain_console()
+    console.print(f"{public.with_suffix('.key')}: keep it and its password secret; who signs sets {signing.KEY} to it", soft_wrap=True)
+    console.print("everybody who builds from the registry:", soft_wrap=True)
+    console.print(f"export {signing.PUBLIC_KEY}={shlex.quote(str(public))}", soft_wrap=True)
+
+
 def attest(reference: str, key: str | None, results: Path = RESULTS) -> None:
     """Attach the result of its tests to an image that is in a registry, signed.
 
@@ -99,8 +112,8 @@ def attest(reference: str, key: str | None, results: Path = RESULTS) -> None:
     image = Reference.parse(reference)
     with Registry(image.host) as registry:
         found = registry.manifest(image.repository, image.name)
-        config = msgspec.json.decode(found.body)["config"]["digest"]
-        tested = _result(results, found.digest, config) or msgspec.json.encode(evidence.find(found.digest, results))
+        config = found.document().config
+        tested = _result(results, found.digest, *([config.digest] if config else [])) or msgspec.json.encode(evidence.find(found.digest, results))
         published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
         made = documents.attach(published, (documents.result(tested),), Signer.find(key))
     progress.plain_console().print(f"{published.reference}: {made} signatures made")

@@ -16,7 +16,7 @@ from torchstrata.building.build import Composed
 from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.content.codec import Codec
 from torchstrata.content.store import Part, Store
-from torchstrata.distribution.parts import REPOSITORY, Shelf, Verify, unchecked
+from torchstrata.distribution.parts import REPOSITORY, Shelf, Verify, nobody, unchecked
 from torchstrata.distribution.reference import Place
 from torchstrata.distribution.registry import Registry
 from torchstrata.distribution.transport import Patience
@@ -77,11 +77,11 @@ class Remote:
 
     @classmethod
     def open(  # noqa: PLR0913  # two are for tests
-        cls, where: Place, name: str, store: Store, *, trust: Trust | None = None, verify: Verify = unchecked, patience: Patience | None = None
+        cls, where: Place, name: str, store: Store, *, trust: Trust | None = None, verify: Verify = nobody, patience: Patience | None = None
     ) -> Self:
         """Return the registry at ``where`` with the images called ``name``; nothing is asked yet.
 
-        :param trust: whose parts are used; what ``verify`` lets pass, if ``None``.
+        :param trust: whose parts are used; what ``verify`` lets pass, if ``None``: nothing, unless it is given.
         """
         registry, tally, repository = Registry(where.host, scheme=where.scheme, patience=patience), Tally(), where.repository(REPOSITORY)
         verify = seals.verifier(registry, repository, trust) if trust else verify
@@ -90,15 +90,23 @@ class Remote:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, where: Place | None, name: str, store: Store) -> Iterator[Self | None]:
-        """Yield the registry at ``where``, if there is one; what is under way ends when the block ends in an exception."""
+    def opened(cls, where: Place | None, name: str, store: Store, *, unsealed: bool = False) -> Iterator[Self | None]:
+        """Yield the registry at ``where``, if there is one; what is under way ends when the block ends in an exception.
+
+        :param unsealed: use parts whoever has pushed them.
+        """
         if where is None:
             yield None
             return
         with signing.trusted() as trust:
-            found = cls.open(where, name, store, trust=trust)
+            found = cls.open(where, name, store, trust=None if unsealed else trust, verify=unchecked if unsealed else nobody)
             with found.registry:
                 yield found
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether anything says which of its parts may be used."""
+        return self.shelf.verify is not nobody
 
     @property
     def name(self) -> str:
@@ -118,7 +126,7 @@ class Remote:
         """
         found = self.shelf.find(item.identity for item in plan.missing())
         filled = plan.filled(found).fitting(locked=locked)
-        self.shelf.fetch(digest for digest in _needed(filled, codec))
+        self.shelf.fetch(dict(_needed(filled, codec)))
         return filled
 
     def open_blob(self, digest: str, size: int | None = None) -> Path:
@@ -127,7 +135,7 @@ class Remote:
 
     def fetch_layers(self, composed: Sequence[Composed]) -> None:
         """Bring all layers of images into the store."""
-        self.shelf.fetch(layer.digest for one in composed for layer in one.image.layers)
+        self.shelf.fetch({layer.digest: layer.size for one in composed for layer in one.image.layers})
 
     def publications(self, composed: Sequence[Composed], *, names: bool = False) -> tuple[Publication, ...]:
         """Return images with their dated tags, which never move: of today, or the last one if the image has not changed since.
@@ -183,16 +191,21 @@ def _names(one: Composed) -> tuple[str, ...]:
     return tuple(tag.rpartition(":")[2] for tag in one.tags)
 
 
-def _needed(plan: Plan, codec: Codec) -> Iterable[str]:
-    """Yield the blobs that the items still to be made are made from, as far as they belong to parts that were found."""
+def _needed(plan: Plan, codec: Codec) -> Iterable[tuple[str, int | None]]:
+    """Yield digest and size (``None`` for an extra) of the blobs that items to be made are made from, as far as they belong to parts that were found."""
     parts = {item.identity: item.part for item in plan.items() if item.part}
     for item in plan.missing():
         if isinstance(item.source, Stratum):  # what its CUDA strata leave to it, not their gigabytes
             for need in item.source.needs:
                 part = parts.get(need.identity(codec))
-                yield from part.extras.values() if part else ()
+                yield from ((digest, None) for digest in part.extras.values()) if part else ()
         for identity in _whole(item, plan, codec):
-            yield from parts[identity].digests if identity in parts else ()
+            yield from _sizes(parts[identity]).items() if identity in parts else ()
+
+
+def _sizes(part: Part) -> dict[str, int | None]:
+    """Return the size of each blob of a part by digest, ``None`` for extras."""
+    return {**dict.fromkeys(part.extras.values()), **{layer.digest: layer.size for layer in part.layers}}
 
 
 def _whole(item: Item, plan: Plan, codec: Codec) -> list[str]:

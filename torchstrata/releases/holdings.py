@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
+from torchstrata.distribution import client
 from torchstrata.distribution.registry import Registry, fallback_tag
-from torchstrata.errors import AbsentError
+from torchstrata.errors import AbsentError, PruneError
 from torchstrata.releases import ledgercopy
 from torchstrata.releases.ledger import Ledger
 from torchstrata.releases.pruning import Holdings, Manifest, owner_of
 
 REQUESTS: Final = 8
 """At a time."""
+
+MANY: Final = 200_000
+"""Manifests of one repository."""
 
 
 def scan(registry: Registry, repository: str, also: Iterable[str] = ()) -> Holdings:
@@ -37,30 +40,34 @@ def scan(registry: Registry, repository: str, also: Iterable[str] = ()) -> Holdi
                 manifests[manifest.digest] = manifest
                 todo |= {*manifest.children, *referrers} - seen
             seen |= todo
+            if len(seen) > MANY:
+                raise PruneError(f"{registry.host}/{repository} has more than {MANY} manifests, or no end of them", fix="ask its admin")
     return Holdings(tags=tags, manifests=manifests)
 
 
 def _read(registry: Registry, repository: str, digest: str, tags: Iterable[str]) -> tuple[Manifest, tuple[str, ...]] | None:
     """Return a manifest and the digests of what refers to it; ``None`` if there is none."""
     try:
-        body = registry.manifest(repository, digest).body
+        found = registry.manifest(repository, digest)
     except AbsentError:
         return None
     is_listed = registry.has_referrers is not False or fallback_tag(digest) in tags
-    return parse(digest, body), tuple(each.digest for each in registry.referrers(repository, digest)) if is_listed else ()
+    return parse(found), tuple(each.digest for each in registry.referrers(repository, digest)) if is_listed else ()
 
 
-def parse(digest: str, body: bytes) -> Manifest:
-    """Return what a manifest needs and belongs to."""
-    document = json.loads(body)
-    blobs = [*([document["config"]] if "config" in document else []), *document.get("layers", ())]
+def parse(found: client.Manifest) -> Manifest:
+    """Return what a manifest needs and belongs to.
+
+    :raises RegistryError: it is none.
+    """
+    document = found.document()
     return Manifest(
-        digest=digest,
-        size=len(body),
-        blobs={each["digest"]: each["size"] for each in blobs},
-        artifact_type=document.get("artifactType", ""),
-        subject=(document.get("subject") or {}).get("digest"),
-        children=tuple(each["digest"] for each in document.get("manifests", ())),
+        digest=found.digest,
+        size=len(found.body),
+        blobs={each.digest: each.size for each in document.blobs},
+        artifact_type=document.artifact_type or "",
+        subject=document.subject.digest if document.subject else None,
+        children=tuple(each.digest for each in document.children),
     )
 
 
@@ -73,6 +80,5 @@ def with_outdated(holdings: Holdings, registry: Registry, repository: str, copy:
 
 def _lines(registry: Registry, repository: str, manifest: Manifest) -> Ledger | None:
     """Return the ledger in a copy, ``None`` if it is none: then it is not ours to delete."""
-    document = json.loads(registry.manifest(repository, manifest.digest).body)
-    layers = document["layers"]
-    return Ledger.parse(registry.content(repository, layers[0]["digest"])) if len(layers) == 1 and layers[0]["mediaType"] == ledgercopy.LINES else None
+    layers = registry.manifest(repository, manifest.digest).document().layers or ()
+    return Ledger.parse(registry.content(repository, layers[0].digest)) if len(layers) == 1 and layers[0].media_type == ledgercopy.LINES else None

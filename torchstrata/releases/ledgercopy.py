@@ -6,7 +6,6 @@ follows from it alone.
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 from torchstrata.content.compose import MANIFEST, canonical, sha256
@@ -47,10 +46,11 @@ def pull(registry: Registry, repository: str, guard: Guard) -> Ledger | None:
     except AbsentError:
         return None
     guard.authentic(registry, repository, found.digest)
-    manifest = json.loads(found.body)
-    if manifest.get("artifactType") != ARTIFACT or len(manifest.get("layers", ())) != 1:
+    document = found.document()
+    layers = document.layers or ()
+    if document.artifact_type != ARTIFACT or len(layers) != 1:
         raise LedgerError(f"{registry.host}/{repository}:{TAG} is no ledger", fix=CHANGED)
-    return Ledger.parse(registry.content(repository, manifest["layers"][0]["digest"]))
+    return Ledger.parse(registry.content(repository, layers[0].digest))
 
 
 def compare(ledger: Ledger, copy: Ledger | None) -> None:

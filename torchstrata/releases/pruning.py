@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -76,13 +76,7 @@ class Holdings:
 
     def belongings(self, digest: str) -> tuple[str, ...]:
         """Return what belongs to a manifest, and to that, what belongs to something first."""
-        return tuple(dict.fromkeys(self._below(digest, frozenset({digest}))))
-
-    def _below(self, digest: str, seen: frozenset[str]) -> Iterator[str]:
-        for each in self._owned.get(digest, ()):
-            if each not in seen:
-                yield from self._below(each, seen | {each})
-                yield each
+        return _below(digest, lambda each: self._owned.get(each, ()))
 
     @functools.cached_property
     def images(self) -> tuple[str, ...]:
@@ -199,10 +193,28 @@ def _kept(images: Holdings, ledger: Ledger, policy: Policy, now: dt.datetime) ->
     return found
 
 
-def _children(images: Holdings, digest: str) -> Iterator[str]:
-    for child in images.manifests[digest].children if digest in images.manifests else ():
-        yield child
-        yield from _children(images, child)
+def _children(images: Holdings, digest: str) -> tuple[str, ...]:
+    """Return what a manifest lists, and what that lists."""
+    return _below(digest, lambda each: images.manifests[each].children if each in images.manifests else ())
+
+
+def _below(digest: str, of: Callable[[str], Iterable[str]]) -> tuple[str, ...]:
+    """Return all that ``of`` leads to from a digest, each once and after what it leads to itself.
+
+    Whoever may push decides how deep that goes and how often one thing leads to another, so this neither recurses nor goes twice.
+    """
+    found: dict[str, None] = {}
+    seen, todo = {digest}, [(digest, iter(of(digest)))]
+    while todo:
+        above, rest = todo[-1]
+        following = next((each for each in rest if each not in seen), None)
+        if following is not None:
+            seen.add(following)
+            todo.append((following, iter(of(following))))
+        else:
+            todo.pop()
+            found[above] = None
+    return tuple(each for each in found if each != digest)
 
 
 def _tagged(images: Holdings, policy: Policy) -> Iterator[tuple[str, str]]:
@@ -283,8 +295,11 @@ def _images(images: Holdings, kept: Mapping[str, str], policy: Policy) -> Iterat
 
 def _whole(holdings: Holdings, digest: str) -> tuple[str, ...]:
     """Return a manifest with all that belongs to it and to what it lists; itself last, so that a run that breaks off finds the rest again."""
-    listed = [each for child in holdings.manifests[digest].children if child in holdings.manifests for each in _whole(holdings, child)]
-    return tuple(dict.fromkeys((*holdings.belongings(digest), digest, *listed)))
+    whole = [*holdings.belongings(digest), digest]
+    for child in reversed(_children(holdings, digest)):
+        if child in holdings.manifests:
+            whole += [*holdings.belongings(child), child]
+    return tuple(dict.fromkeys(whole))
 
 
 def _leftovers(holdings: Holdings, *, shelf: bool = False) -> Iterator[Removal]:

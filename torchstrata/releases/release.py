@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -238,16 +237,15 @@ class Releases:
     def _check_identity(self, cell: Cell, image: str, digest: str) -> None:
         """Refuse an image that is gone, or that says itself that it is another one, or that it is not as locked."""
         try:
-            manifest = json.loads(self.registry.manifest(self.repository, digest).body)
-            config = json.loads(self.registry.content(self.repository, manifest["config"]["digest"]))["config"]
+            config = self.registry.image_config(self.repository, digest)
         except AbsentError as error:
             raise ReleaseError(f"{image} is gone: the registry has no {digest}", fix=f"push it again: inv push {cell.names[0]}") from error
         flavour = image if image in self.matrix.flavours else self.matrix.all_in_one
-        is_so = {"cell": config["Labels"].get("torchstrata.cell"), "flavour": config["Labels"].get("torchstrata.flavour"), "user": config["User"]}
+        is_so = {"cell": config.labels.get("torchstrata.cell"), "flavour": config.labels.get("torchstrata.flavour"), "user": config.user}
         expected = {"cell": cell.id, "flavour": flavour, "user": runtime.DEV if image in self.matrix.flavours else runtime.ROOT}
         if is_so != expected:
             raise ReleaseError(f"{image} is {digest}, which is another image: {is_so}", fix=f"push the cell again: inv push {cell.names[0]}")
-        if drift := config["Labels"].get(runtime.DRIFT):
+        if drift := config.labels.get(runtime.DRIFT):
             raise ReleaseError(f"the OS packages of {image} are not as locked: {oslocks.in_short(oslocks.from_words(drift))}", fix=runtime.REBUILD)
 
     def _move(self, action: Action, channel: Channel, cell: Cell, images: Mapping[str, str], why: str) -> Move:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from torchstrata.content.compose import canonical, sha256
 from torchstrata.distribution.reference import Reference
@@ -20,7 +20,8 @@ from torchstrata.distribution.registry import Attachment, Referrer, Registry
 from torchstrata.errors import UntrustedError
 from torchstrata.supplychain import provenance, record, sbom
 from torchstrata.supplychain.record import Record
-from torchstrata.supplychain.signing import BUNDLE, Signer, Trust
+from torchstrata.supplychain.signing import BUNDLE, Signer, Statement, Trust
+from torchstrata.text import printable
 
 RECORD_PREDICATE: Final = "urn:torchstrata:record:v1"
 RESULT_PREDICATE: Final = "urn:torchstrata:verification:v1"
@@ -139,12 +140,12 @@ class Published:
 
         :raises UntrustedError: it has none or several.
         """
-        layers = json.loads(self.registry.manifest(self.repository, referrer.digest).body).get("layers", [])
+        layers = self.registry.manifest(self.repository, referrer.digest).document().layers or ()
         if len(layers) != 1:
             raise UntrustedError(f"{referrer.digest} has {len(layers)} files, not one", fix="remove it, and attach what belongs there")
-        return self.registry.content(self.repository, layers[0]["digest"])
+        return self.registry.content(self.repository, layers[0].digest)
 
-    def signed(self, referrer: Referrer, kind: Kind, trust: Trust) -> Mapping[str, Any] | None:
+    def signed(self, referrer: Referrer, kind: Kind, trust: Trust) -> Statement | None:
         """Return what a referrer says about the image, if it is a signed document of a kind.
 
         :raises UntrustedError: it is one, and does not hold.
@@ -152,8 +153,8 @@ class Published:
         if referrer.artifact_type != BUNDLE or referrer.annotations.get(PREDICATE) != kind.predicate:
             return None
         statement = trust.check_attestation(self.content(referrer), self.manifest)
-        if statement["predicateType"] != kind.predicate:
-            raise UntrustedError(f"what is marked as {kind.name} is {statement['predicateType']}", fix="remove it, and attach what belongs there")
+        if statement.predicate_type != kind.predicate:
+            raise UntrustedError(f"what is marked as {kind.name} is {printable(statement.predicate_type)}", fix="remove it, and attach what belongs there")
         return statement
 
     def put(self, document: Document, bundle: bytes) -> None:
@@ -189,7 +190,7 @@ def _is_said(image: Published, document: Document, present: Sequence[Referrer], 
     for referrer in present:
         with contextlib.suppress(UntrustedError):
             statement = image.signed(referrer, document.kind, trust)
-            if statement and (document.kind != VERIFICATION or statement["predicate"] == json.loads(document.predicate)):
+            if statement and (document.kind != VERIFICATION or statement.predicate == json.loads(document.predicate)):
                 return True
     return False
 

@@ -6,7 +6,6 @@ document that passes for a signed one and is not is a reason to refuse.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -15,7 +14,9 @@ import msgspec
 
 from torchstrata import decoding
 from torchstrata.building import runtime
+from torchstrata.content import oci
 from torchstrata.content.compose import MANIFEST
+from torchstrata.distribution import client
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Referrer, Registry
 from torchstrata.errors import RegistryError, TorchstrataError, UntrustedError, UnverifiedError
@@ -24,6 +25,7 @@ from torchstrata.supplychain import documents, provenance, record, sbom
 from torchstrata.supplychain.documents import KINDS, Kind, Published
 from torchstrata.supplychain.record import Record
 from torchstrata.supplychain.signing import Trust
+from torchstrata.text import printable
 from torchstrata.verification.evidence import Evidence
 
 SIGNATURE: Final = "signature"
@@ -83,7 +85,8 @@ class Subject:
     """
 
     image: Published
-    config: bytes
+    document: oci.Document
+    config: oci.ImageConfig
     referrers: tuple[Referrer, ...]
     trust: Trust
     signed: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
@@ -98,8 +101,9 @@ def examine(registry: Registry, image: Reference, trust: Trust) -> Examination:
     if found.media_type != MANIFEST:
         raise RegistryError(f"{image} is no image of this program: its manifest is {found.media_type}", fix="name one image, not an index of several")
     published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
-    config = registry.content(image.repository, json.loads(found.body)["config"]["digest"])
-    subject = Subject(image=published, config=config, referrers=published.referrers(), trust=trust)
+    document = found.document()
+    config = registry.image_config(image.repository, found.digest)
+    subject = Subject(image=published, document=document, config=config, referrers=published.referrers(), trust=trust)
     findings = [_signature(subject), *(_finding(subject, kind) for kind in KINDS)]
     return Examination(image=replace(published.reference, tag=image.tag), findings=tuple(findings))
 
@@ -117,12 +121,12 @@ def _finding(subject: Subject, kind: Kind) -> Finding:
     """Check the documents of one kind: that there is one, that each signed one holds, and that what is attached is what is signed."""
     try:
         statements = _statements(subject, kind)
-        says = [CHECKS[kind.name](subject, statement["predicate"]) for statement in statements]
+        says = [CHECKS[kind.name](subject, statement) for statement in statements]
         _check_plain(subject, kind, statements)
     except TorchstrataError as error:
         return Finding(part=kind.name, proves=kind.proves, problem=error.what)
-    except (KeyError, TypeError, ValueError) as error:  # msgspec's errors are ValueErrors
-        return Finding(part=kind.name, proves=kind.proves, problem=f"it is not of the shape that it must have ({error!r})")
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # of what a signer has said; msgspec's errors are ValueErrors
+        return Finding(part=kind.name, proves=kind.proves, problem=f"it is not of the shape that it must have ({printable(repr(error))})")
     return Finding(part=kind.name, proves=kind.proves, says=says[-1])
 
 
@@ -131,11 +135,11 @@ def _statements(subject: Subject, kind: Kind) -> list[Mapping[str, Any]]:
 
     :raises UntrustedError: nothing.
     """
-    problems, statements = [], []
+    problems, statements = list[str](), list[Mapping[str, Any]]()
     for referrer in subject.referrers:
         try:
             statement = subject.image.signed(referrer, kind, subject.trust)
-            statements += [statement] if statement else []
+            statements += [statement.predicate] if statement else []
         except UntrustedError as error:
             problems.append(error.what)
     if not statements:
@@ -150,9 +154,10 @@ def _check_plain(subject: Subject, kind: Kind, statements: list[Mapping[str, Any
     if not plain:
         raise UntrustedError(f"{kind.file} is not attached", fix="push it again")
     for referrer in plain:
-        said = json.loads(subject.image.content(referrer))
-        said = said["predicate"] if kind == documents.PROVENANCE else said
-        if said not in [statement["predicate"] for statement in statements]:
+        content = subject.image.content(referrer)
+        said = decoding.read(content, dict[str, Any], kind.file, limit=client.SMALL, error=UntrustedError)
+        said = said.get("predicate", {}) if kind == documents.PROVENANCE else said
+        if said not in statements:
             raise UntrustedError(f"{kind.file} ({referrer.digest[7:19]}) is attached, and is not what was signed", fix="remove it from the registry")
 
 
@@ -160,19 +165,18 @@ def _check_plain(subject: Subject, kind: Kind, statements: list[Mapping[str, Any
 
 
 def _record(subject: Subject, predicate: Mapping[str, Any]) -> str:
-    found = _decoded(predicate)
-    manifest, config = json.loads(subject.image.manifest), json.loads(subject.config)
+    found, config = _decoded(predicate), subject.config
     if found.inputs.drift:
         raise UntrustedError(NOT_AS_LOCKED.format(oslocks.in_short(oslocks.from_words(", ".join(found.inputs.drift)))), fix=runtime.REBUILD)
-    _same(f"label {runtime.DRIFT}", None, config["config"]["Labels"].get(runtime.DRIFT))
+    _same(f"label {runtime.DRIFT}", None, config.labels.get(runtime.DRIFT))
     _same("digest", found.digest, subject.image.digest)
-    _same("config", found.config, manifest["config"]["digest"])
-    layers = [(layer["digest"], layer["size"], layer["mediaType"]) for layer in manifest["layers"]]
+    _same("config", found.config, _config(subject))
+    layers = [(layer.digest, layer.size, layer.media_type) for layer in subject.document.layers or ()]
     _same("layers", [(layer.digest, layer.size, layer.media_type) for layer in found.layers], layers)
-    _same("diff IDs", [layer.diff_id for layer in found.layers], config["rootfs"]["diff_ids"])
-    _same("user", found.user, config["config"]["User"])
+    _same("diff IDs", [layer.diff_id for layer in found.layers], list(config.rootfs.diff_ids) if config.rootfs else None)
+    _same("user", found.user, config.user)
     for label, path in LABELS.items():
-        _same(f"label {label}", _field(found, path), config["config"]["Labels"].get(label))
+        _same(f"label {label}", _field(found, path), config.labels.get(label))
     return f"{found.name}, {len(found.layers)} layers, commit {found.source.revision[:12]}, lock {found.inputs.lock[:12]}"
 
 
@@ -180,7 +184,7 @@ def _bill(subject: Subject, predicate: Mapping[str, Any]) -> str:
     _same("image", sbom.subject(msgspec.json.encode(predicate)), subject.image.digest)
     purls = set(_purls(predicate))
     for statement in subject.signed.get(documents.RECORD.name, []):
-        wanted = {piece.purl.to_string() for piece in sbom.pieces(_decoded(statement["predicate"]))}
+        wanted = {piece.purl.to_string() for piece in sbom.pieces(_decoded(statement))}
         if purls != wanted:
             different = sorted(purls ^ wanted)
             raise UntrustedError(f"its packages are not those of the record: {', '.join(different[:3])}", fix="push it again")
@@ -197,7 +201,7 @@ def _provenance(subject: Subject, predicate: Mapping[str, Any]) -> str:
     definition = predicate["buildDefinition"]
     _same("build type", definition["buildType"], provenance.BUILD_TYPE)
     for statement in subject.signed.get(documents.RECORD.name, []):
-        found = _decoded(statement["predicate"])
+        found = _decoded(statement)
         _same("parameters", definition["externalParameters"], {"cell": found.cell, "flavour": found.flavour, "user": found.user})
     builder = predicate["runDetails"]["builder"]["id"]
     return f"{'a machine that nobody vouches for' if builder == provenance.BY_HAND else builder}, {len(definition['resolvedDependencies'])} inputs"
@@ -205,8 +209,7 @@ def _provenance(subject: Subject, predicate: Mapping[str, Any]) -> str:
 
 def _verification(subject: Subject, predicate: Mapping[str, Any]) -> str:
     evidence = decoding.convert(predicate, Evidence)
-    config = json.loads(subject.image.manifest)["config"]["digest"]
-    if not evidence.is_of(subject.image.digest) and not evidence.is_of(config):
+    if not evidence.is_of(subject.image.digest) and not evidence.is_of(_config(subject)):
         raise UnverifiedError("it is about another image", fix="verify this one")
     if not (evidence.passed and evidence.complete):
         why = evidence.problems[0] if evidence.problems else "it was not complete"
@@ -225,6 +228,11 @@ CHECKS: Final = {
 }
 
 
+def _config(subject: Subject) -> str:
+    """Return the digest of the image's config, which engines call the image's."""
+    return subject.document.config.digest if subject.document.config else ""
+
+
 def _decoded(predicate: Mapping[str, Any]) -> Record:
     return record.decode(msgspec.json.encode(predicate))
 
@@ -238,4 +246,6 @@ def _field(found: Record, path: str) -> object:
 
 def _same(what: str, said: object, is_so: object) -> None:
     if said != is_so:
-        raise UntrustedError(f"its {what} is not the image's: {str(said)[:80]} instead of {str(is_so)[:80]}", fix="attach what belongs to this image")
+        raise UntrustedError(
+            f"its {what} is not the image's: {printable(str(said), 80)} instead of {printable(str(is_so), 80)}", fix="attach what belongs to this image"
+        )

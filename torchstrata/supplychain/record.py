@@ -6,9 +6,10 @@ provenance are views of it (:mod:`torchstrata.supplychain.sbom`, :mod:`torchstra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -121,13 +122,20 @@ class RecordedLayer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     part: str = ""
 
 
+UNSHOWN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves cursors, ends lines or turns letters around; other odd characters may be part of the name of a licence."""
+
+Word = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+!~:%-]*\Z", max_length=300)]
+"""Names and versions of packages: they become lines that pip and apt read, where white space would begin something else."""
+
+
 class Wheel(msgspec.Struct, frozen=True, kw_only=True):
     """A Python package as locked, with its licence as an SPDX expression; an empty one says nothing."""
 
-    name: str
-    version: str
-    filename: str
-    sha256: str
+    name: Word
+    version: Word
+    filename: Word
+    sha256: Word
     size: int
     licence: str
 
@@ -135,9 +143,9 @@ class Wheel(msgspec.Struct, frozen=True, kw_only=True):
 class Package(msgspec.Struct, frozen=True, kw_only=True):
     """An OS package as dpkg has it in the image."""
 
-    name: str
-    version: str
-    architecture: str
+    name: Word
+    version: Word
+    architecture: Word
     source: str
     source_version: str
     licence: str
@@ -206,9 +214,28 @@ def decode(data: bytes) -> Record:
         found = decoding.decode(data, Record)
     except msgspec.DecodeError as error:
         raise UntrustedError(f"this is no record: {error}", fix="read it with the version of this program that wrote it") from error
+    if not all(map(_is_shown, _texts(msgspec.to_builtins(found)))):
+        raise UntrustedError("this is no record: it has characters that cannot be shown", fix="find out who has attached it, and remove it")
     if found.schema != SCHEMA:
         raise UntrustedError(f"this is a record of schema {found.schema}, not {SCHEMA}", fix="read it with the version of this program that wrote it")
     return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in what JSON may hold."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield name
+            yield from _texts(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
+
+
+def _is_shown(text: str) -> bool:
+    return UNSHOWN.search(text) is None
 
 
 def of(made: Made) -> Record:

@@ -24,6 +24,7 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
+from torchstrata import decoding
 from torchstrata.content.compose import canonical
 from torchstrata.supplychain.record import Record
 
@@ -209,7 +210,7 @@ def _unsaid(licence: str) -> dict[str, Any]:
 
 def subject(document: bytes) -> str:
     """Return the digest of the image that a bill of either format is of; nothing if it does not say."""
-    found = json.loads(document)
+    found = decoding.decode(document, dict[str, Any])
     if found.get("bomFormat") == "CycloneDX":
         hashes = found.get("metadata", {}).get("component", {}).get("hashes", [])
         values = [each["content"] for each in hashes if each["alg"] == "SHA-256"]

@@ -8,22 +8,37 @@ looked for. A list is verified once, however many parts are on it.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
+from torchstrata import decoding
 from torchstrata.content.compose import canonical
+from torchstrata.content.digest import Digest
 from torchstrata.content.layers import PLATFORM
 from torchstrata.content.store import Part
+from torchstrata.distribution.client import SMALL
 from torchstrata.distribution.parts import REQUESTS, Shelf, Verify
 from torchstrata.distribution.registry import Attachment, Registry
-from torchstrata.errors import AbsentError, UntrustedError
+from torchstrata.errors import AbsentError, IntegrityError, UntrustedError
 from torchstrata.supplychain.signing import BUNDLE, Signer, Trust
+from torchstrata.text import printable
+
+SEALS: Final = 50
+"""Seals of one part that are looked at: each costs a run of cosign, and whoever may push may attach any number."""
 
 SEAL: Final = "application/vnd.torchstrata.parts.seal.v1"
 LIST: Final = "application/vnd.torchstrata.parts.list.v1+json"
+
+
+class _List(msgspec.Struct, frozen=True, kw_only=True):
+    """A list of parts: digests of their manifests by identity."""
+
+    platform: str
+    parts: dict[str, Digest]
 
 
 def listed(digests: Mapping[str, str]) -> bytes:
@@ -60,17 +75,19 @@ class Checker:
             for files in self._seals(digest):
                 try:
                     sealed |= set(self._contents(files).items())
-                except UntrustedError as error:
+                except (UntrustedError, IntegrityError, AbsentError) as error:
                     why = error.what
+                if (identity, digest) in sealed:
+                    break
             if (identity, digest) not in sealed:
                 problems[identity] = why
         return problems
 
     def _seals(self, digest: str) -> Iterator[tuple[str, ...]]:
         """Yield the digests of list and bundle of each seal of a part."""
-        for referrer in self.registry.referrers(self.repository, digest, SEAL):
-            manifest = json.loads(self.registry.manifest(self.repository, referrer.digest).body)
-            yield tuple(layer["digest"] for layer in manifest.get("layers", []))
+        for referrer in self.registry.referrers(self.repository, digest, SEAL)[-SEALS:]:
+            manifest = self.registry.manifest(self.repository, referrer.digest).document()
+            yield tuple(layer.digest for layer in manifest.layers or ())
 
     def _contents(self, files: tuple[str, ...]) -> Mapping[str, str]:
         """Return what a list says, once it is sure who signed it.
@@ -82,10 +99,10 @@ class Checker:
                 raise UntrustedError("its seal has not the two files that it must have", fix="push it again with the right key")
             content, bundle = (self.registry.content(self.repository, digest) for digest in files)
             self.trust.check_blob(content, bundle)
-            document = json.loads(content)
-            if document["platform"] != PLATFORM:
-                raise UntrustedError(f"its seal is for {document['platform']}", fix=f"push the parts of {PLATFORM}")
-            self._read[files] = document["parts"]
+            document = decoding.read(content, _List, "its seal", limit=SMALL, error=UntrustedError)
+            if document.platform != PLATFORM:
+                raise UntrustedError(f"its seal is for {printable(document.platform)}", fix=f"push the parts of {PLATFORM}")
+            self._read[files] = document.parts
         return self._read[files]
 
 
@@ -117,6 +134,7 @@ def seal(shelf: Shelf, parts: Mapping[str, Part], signer: Signer) -> int:
         new = Checker(registry=shelf.registry, repository=shelf.repository, trust=trust).unsealed(digests)
     if not new:
         return 0
+    _check_listings(shelf, parts, {identity: digests[identity] for identity in new})
     content = listed({identity: digests[identity] for identity in new})
     files = [
         Attachment(content=content, media_type=LIST, title="parts.json"),
@@ -132,16 +150,34 @@ def seal(shelf: Shelf, parts: Mapping[str, Part], signer: Signer) -> int:
 
 
 def _digests(shelf: Shelf, parts: Mapping[str, Part]) -> dict[str, str]:
-    """Return the digests of the parts' manifests, having seen that each has the layers that it has here."""
+    """Return the digests of the parts' manifests."""
     found = {}
     for identity, part in parts.items():
         there = shelf.shared(identity)
         if there is None:
             raise AbsentError(f"{shelf.registry.host}/{shelf.repository} has no part {identity[:12]}", fix="push it first")
-        if _layers(there.part) != _layers(part) or not there.part.extras.items() <= part.extras.items():
-            raise UntrustedError(f"part {identity[:12]} in {shelf.registry.host} is not the one that is here", fix="find out who has pushed it, and delete it")
+        if _layers(there.part) != _layers(part) or not there.part.extras.items() <= part.extras.items() or there.part.notes != part.notes:
+            raise _foreign(shelf, identity)
         found[identity] = there.digest
     return found
+
+
+def _check_listings(shelf: Shelf, parts: Mapping[str, Part], digests: Mapping[str, str]) -> None:
+    """See to it that parts about to be sealed list the paths that their layers have: somebody else may have pushed them before.
+
+    :raises UntrustedError: one lists others.
+    """
+    for identity, digest in digests.items():
+        there = shelf.shared(identity)
+        if there is None or there.digest != digest:
+            raise _foreign(shelf, identity)
+        listings = shelf.listings(there)
+        if any(listings[layer.diff_id] != shelf.store.listing(layer.diff_id) for layer in parts[identity].layers):
+            raise _foreign(shelf, identity)
+
+
+def _foreign(shelf: Shelf, identity: str) -> UntrustedError:
+    return UntrustedError(f"part {identity[:12]} in {shelf.registry.host} is not the one that is here", fix="find out who has pushed it, and delete it")
 
 
 def _layers(part: Part) -> list[tuple[str, str]]:

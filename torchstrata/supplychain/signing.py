@@ -8,29 +8,33 @@ Bundles with attestations are made over the image's manifest, whose digest is th
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
-import json
+import getpass
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
-from torchstrata import process
+import msgspec
+
+from torchstrata import decoding, process
 from torchstrata.content.compose import sha256
 from torchstrata.distribution import transport
 from torchstrata.distribution.reference import Reference
 from torchstrata.errors import CommandError, SigningError, UntrustedError
+from torchstrata.text import printable
 
 BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 """Media and artifact type by which cosign 3, ``cosign --new-bundle-format`` and GitHub's ``gh attestation`` find bundles."""
 
 KEY: Final = "COSIGN_KEY"
 PUBLIC_KEY: Final = "COSIGN_PUBLIC_KEY"
+PASSWORD: Final = "COSIGN_PASSWORD"  # noqa: S105  # its name
 AMBIENT: Final = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
 """Variables by which a machine can prove who it is, so that no key is needed."""
 
@@ -63,6 +67,29 @@ def _work(**files: bytes) -> Iterator[Path]:
         for name, content in files.items():
             Path(directory, name).write_bytes(content)
         yield Path(directory)
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    payload: bytes
+    """Base64 in JSON."""
+
+
+class _Bundle(msgspec.Struct, frozen=True, rename="camel"):
+    """A sigstore bundle, as far as it is read here; cosign reads the rest."""
+
+    dsse_envelope: _Envelope
+
+
+class _Subject(msgspec.Struct, frozen=True):
+    digest: dict[str, str]
+
+
+class Statement(msgspec.Struct, frozen=True, rename="camel"):
+    """An in-toto statement."""
+
+    predicate_type: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]+\Z", max_length=1000)]
+    subject: Annotated[tuple[_Subject, ...], msgspec.Meta(min_length=1)]
+    predicate: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,18 +130,18 @@ class Trust:
         with _work() as work, _told(f"the signature of {image}"):
             _cosign("verify", *self._options(), "--new-bundle-format=false", *_registry(image.host, work), "--output=json", str(image))
 
-    def check_attestation(self, bundle: bytes, manifest: bytes) -> Mapping[str, Any]:
+    def check_attestation(self, bundle: bytes, manifest: bytes) -> Statement:
         """Return the statement in a bundle, once it is sure who signed it, and that it is about ``manifest``.
 
         :raises UntrustedError: it is by somebody else, damaged, or about something else.
         """
         statement = _statement(bundle)
         with _work(manifest=manifest, bundle=bundle, root=NO_ROOT) as work, _told("an attestation"):
-            options = ("--new-bundle-format", "--bundle=bundle", f"--type={statement['predicateType']}", *self._options(), *self._root())
+            options = ("--new-bundle-format", "--bundle=bundle", f"--type={statement.predicate_type}", *self._options(), *self._root())
             _cosign("verify-blob-attestation", *options, "manifest", cwd=work)
-        subjects = {f"sha256:{each.get('digest', {}).get('sha256')}" for each in statement["subject"]}
+        subjects = {f"sha256:{each.digest.get('sha256')}" for each in statement.subject}
         if subjects != {sha256(manifest)}:  # cosign is content with one of several
-            raise UntrustedError(f"an attestation is about {', '.join(sorted(subjects))}", fix="attach what belongs to this image alone")
+            raise UntrustedError(f"an attestation is about {printable(', '.join(sorted(subjects)))}", fix="attach what belongs to this image alone")
         return statement
 
     def check_blob(self, content: bytes, bundle: bytes) -> None:
@@ -153,7 +180,7 @@ class Signer:
         if not found and not any(os.environ.get(name) for name in AMBIENT):
             raise SigningError(
                 "there is no key to sign with",
-                fix=f"make one (cosign generate-key-pair) and name it with --key or {KEY}; in GitHub Actions, give the job `id-token: write`",
+                fix=f"make one (inv key) and name it with --key or {KEY}; in GitHub Actions, give the job `id-token: write`",
             )
         return cls(key=found or None)
 
@@ -218,6 +245,44 @@ class Signer:
         return ("--yes", f"--key={_absolute(self.key)}", *no_services)
 
 
+def make_key(prefix: Path) -> Path:
+    """Make a pair of keys with cosign, encrypted by ``$COSIGN_PASSWORD`` or what is typed; return the public one's path.
+
+    The private one is for its owner alone (mode 0600). Keys that are there stay.
+
+    :raises SigningError: there is one, or cosign cannot make them, or there is no password.
+    """
+    private, public = (Path(f"{prefix.expanduser().absolute()}{ending}") for ending in (".key", ".pub"))
+    if found := next((path for path in (private, public) if path.exists() or path.is_symlink()), None):
+        raise SigningError(f"{found} is there already", fix="use it, or name another place: inv key --to PATH")
+    password = os.environ.get(PASSWORD)
+    if password is None and not sys.stdin.isatty():
+        raise SigningError("nobody can be asked for a password", fix=f"set {PASSWORD} (empty, if the key is to have none)")
+    secret = {PASSWORD: password if password is not None else getpass.getpass("password of the new key: ")}
+    with _work() as work, _signed("a pair of keys"):
+        process.run(process.find("cosign", fix=INSTALL), "generate-key-pair", cwd=work, env=secret)
+        pair = {path: (work / f"cosign{path.suffix}").read_bytes() for path in (private, public)}
+    _write_new(private, pair[private], 0o600)
+    try:
+        _write_new(public, pair[public], 0o644)
+    except SigningError:
+        private.unlink()
+        raise
+    return public
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that is not there yet.
+
+    :raises SigningError: it is, or cannot be written.
+    """
+    try:
+        with open(path, "xb", opener=functools.partial(os.open, mode=mode)) as file:  # Path's has no opener
+            file.write(content)
+    except OSError as error:
+        raise SigningError(f"{path} cannot be written: {error.strerror}", fix="name another place: inv key --to PATH") from error
+
+
 @contextlib.contextmanager
 def trusted(key: str | None = None, identity: str | None = None, issuer: str | None = None) -> Iterator[Trust | None]:
     """Yield the trust that was asked for, else the one that follows from the environment; ``None`` if nothing does.
@@ -237,15 +302,15 @@ def trusted(key: str | None = None, identity: str | None = None, issuer: str | N
     yield found
 
 
-def _statement(bundle: bytes) -> dict[str, Any]:
-    """Return the statement that a bundle holds; nobody knows yet who made it."""
+def _statement(bundle: bytes) -> Statement:
+    """Return the statement that a bundle holds; nobody knows yet who made it.
+
+    :raises UntrustedError: it is no bundle with one.
+    """
     try:
-        statement: dict[str, Any] = json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"]))
-        if isinstance(statement["predicateType"], str) and statement["subject"] and "predicate" in statement:
-            return statement
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise UntrustedError("this is no bundle with an attestation", fix="attach it again with this program or with cosign")
+        return decoding.decode(decoding.decode(bundle, _Bundle).dsse_envelope.payload, Statement)
+    except msgspec.DecodeError:
+        raise UntrustedError("this is no bundle with an attestation", fix="attach it again with this program or with cosign") from None
 
 
 def _absolute(key: str) -> str:
