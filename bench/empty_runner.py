@@ -41,7 +41,7 @@ def round_(team: Team, cell: str, digests: set[str], more: dict[str, str]) -> tu
     read = len(team.served.log)
     with tempfile.TemporaryDirectory() as cache:
         begun = time.monotonic()
-        team.run("inv", "push", cell, **more, TORCHSTRATA_CACHE=cache)
+        team.run("inv", "push", cell, *(["--trust-unsealed-parts"] if more else []), **more, TORCHSTRATA_CACHE=cache)
         seconds = time.monotonic() - begun
     assert set(team.tags().values()) == digests, "other images than before"
     return seconds, sum(map(int, SENT.findall(team.served.log[read:])))

@@ -113,7 +113,7 @@ def holding(documents: Mapping[str, bytes], media_types: Mapping[str, str] | Non
 
     def behave(handler: Handler) -> None:
         name = handler.path.rpartition("/")[2].partition("?")[0]
-        if name not in documents:
+        if name not in documents or "/referrers/" in handler.path:
             return answer(handler, {"errors": [{"code": "NOT_FOUND", "message": "there is none"}]}, 404)
         return answer(handler, documents[name], Content_Type=(media_types or {}).get(name, MANIFEST), **more)
 
@@ -151,6 +151,16 @@ def bomb(size: int) -> bytes:
 def gzip_bomb(size: int) -> bytes:
     """Return a list of tags that never ends, compressed by gzip."""
     return gzip.compress(b'{"tags": [') + gzip.compress(b" " * (1 << 20)) * (size >> 20)
+
+
+def inflating(handler: Handler) -> None:
+    """Have a part whose listings inflate to 1 GB."""
+    holding(part(bomb(1 << 30)))(handler)
+
+
+def inflated(handler: Handler) -> None:
+    """Answer with tags that inflate to 1 GB."""
+    answer(handler, gzip_bomb(1 << 30), Content_Encoding="gzip")
 
 
 def breaking(content: bytes) -> Behaviour:
@@ -235,16 +245,16 @@ ATTACKS: Final[dict[str, Attack]] = {
     "other bytes": Attack("blob", says(b"TEN BYTES."), 13),
     "fewer bytes": Attack("blob", says(b"ten"), 13),
     "ranges that are others": Attack("blob", lying_ranges(TEN), 13),
-    "listings that inflate to 1 GB": Attack("parts", lambda handler: holding(part(bomb(1 << 30)))(handler), heavy=True),
+    "listings that inflate to 1 GB": Attack("parts", inflating, heavy=True),
     "listings that are no zstd": Attack("parts", holding(part(b"no zstd"))),
     "listings cut short": Attack("parts", holding(part(zstandard.compress(b"{}" * 1000)[:-4]))),
     "listings nested 100,000 deep": Attack("parts", holding(part(zstandard.compress(b"[" * 100_000)))),
     "a part of another size": Attack("parts", holding(part(zstandard.compress(b"{}"), size=10, real=3_200_000_000))),
     "a part of less than nothing": Attack("parts", holding(part(zstandard.compress(b"{}"), size=-1, real=-1))),
-    "a gzip that inflates to 1 GB": Attack("tags", lambda handler: answer(handler, gzip_bomb(1 << 30), Content_Encoding="gzip"), heavy=True),
+    "a gzip that inflates to 1 GB": Attack("tags", inflated, heavy=True),
     "a gzip of a list": Attack("tags", says(gzip.compress(b'{"tags": []}'), Content_Encoding="gzip")),
     "a page that leads to itself": Attack("tags", says({"tags": ["v1"]}, Link='</v2/team/x/tags/list>; rel="next"')),
-    "referrers that lead to themselves": Attack("referrers", says({"manifests": []}, Link="<>; rel=next")),
+    "referrers that lead to themselves": Attack("referrers", says({"manifests": []}, Link="<?at=1>; rel=next")),
     "a page on another machine": Attack("tags", says({"tags": ["v1"]}, Link='<http://192.0.2.1/v2/team/x/tags/list>; rel="next"')),
     "a page that is no address": Attack("tags", says({"tags": ["v1"]}, Link='<http://[::1/x>; rel="next"')),
     "a redirect to itself": Attack("tags", says(status=307, Location="/v2/team/x/tags/list")),

@@ -25,6 +25,7 @@ from torchstrata.building.build import Builder
 from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.content.store import Store
 from torchstrata.distribution import upload
+from torchstrata.distribution.parts import unchecked
 from torchstrata.distribution.reference import Place
 from torchstrata.distribution.registry import Attachment, Registry
 from torchstrata.distribution.transport import Patience
@@ -298,7 +299,7 @@ class Work:
 
     def remote(self, host, path):
         """Return a client with little patience."""
-        return Remote.open(Place.parse(f"http://{host}/{path}"), "images", Store(self.root), patience=QUICK)
+        return Remote.open(Place.parse(f"http://{host}/{path}"), "images", Store(self.root), verify=unchecked, patience=QUICK)
 
     def push(self, host, path):
         """Push everything to a path of a registry, as a build does."""
@@ -482,7 +483,7 @@ def test_parts_are_found_whole_or_not_at_all(proxy, work, clean, tmp_path, fault
         proxy.forget()
         proxy.once(number, fault)
         store = Store(tmp_path / f"{number}")
-        found = Remote.open(Place.parse(f"http://{proxy.host}/{clean}"), "images", store, patience=QUICK).shelf.find(identities)
+        found = Remote.open(Place.parse(f"http://{proxy.host}/{clean}"), "images", store, verify=unchecked, patience=QUICK).shelf.find(identities)
         assert found == {item.identity: item.part for item in work.plan.items()}
         for item in work.plan.items():
             for layer in item.part.layers:

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
+import io
 import json
 import os
+import stat
 import subprocess
 import uuid
 from pathlib import Path
 
 import msgspec
 import pytest
+import zstandard
 
 from tests import programs, registries
 from tests.parts import CODEC
@@ -22,6 +26,7 @@ from torchstrata.content.store import Store
 from torchstrata.distribution.parts import Shelf
 from torchstrata.distribution.reference import Reference
 from torchstrata.distribution.registry import Attachment, Registry
+from torchstrata.distribution.upload import Source as Content
 from torchstrata.errors import SigningError, UntrustedError, UnverifiedError
 from torchstrata.publishing import publishing
 from torchstrata.publishing.push import Publication, Pusher
@@ -42,9 +47,8 @@ def environment(tmp_path_factory):
 
 
 def keys(directory: Path) -> Path:
-    """Make a key pair; return the private key."""
-    subprocess.run(["cosign", "generate-key-pair"], cwd=directory, check=True, capture_output=True)
-    return directory / "cosign.key"
+    """Make a pair of keys; return the private one."""
+    return signing.make_key(directory / "cosign").with_suffix(".key")
 
 
 @pytest.fixture(scope="module")
@@ -418,6 +422,43 @@ def test_parts_that_are_not_ours_are_not_sealed(shelf, parts, signer, registry, 
     (first, second) = parts
     with pytest.raises(UntrustedError, match="is not the one that is here"):
         seals.seal(shelf, {first: parts[second]}, signer)
+
+
+@pytest.mark.parametrize("harm", ["paths", "notes"])
+def test_what_somebody_else_says_of_our_layers_is_not_sealed(shelf, parts, signer, registry, store, harm):
+    """Whoever came first may have pushed a part with our layers, and other paths or notes: a signature would make them ours."""
+    identity, part = next(iter(parts.items()))
+    document = json.loads(registry.manifest(shelf.repository, identity).body)
+    if harm == "paths":
+        packed = zstandard.compress(json.dumps({layer.diff_id: [{"path": "etc/other", "kind": "file"}] for layer in part.layers}).encode())
+        document["layers"][-1] |= {"digest": sha256(packed), "size": len(packed)}
+    else:
+        packed = canonical({"identity": identity, "part": msgspec.to_builtins(dataclasses.replace(part, notes={"drift": "none"}))})
+        document["config"] |= {"digest": sha256(packed), "size": len(packed)}
+    registry.push_blob(shelf.repository, Content.of(packed))
+    registry.put_manifest(shelf.repository, identity, canonical(document), "application/vnd.oci.image.manifest.v1+json")
+    with pytest.raises(UntrustedError, match="is not the one that is here"):
+        seals.seal(shelf, parts, signer)
+
+
+def test_a_pair_of_keys_is_made_in_one_step(environment, tmp_path, capsys):
+    """The private one is for its owner alone; one line says what everybody else sets; a pair that is there stays."""
+    publishing.make_key(tmp_path / "team")
+    assert stat.S_IMODE((tmp_path / "team.key").stat().st_mode) == 0o600
+    assert f"export COSIGN_PUBLIC_KEY={tmp_path / 'team.pub'}" in capsys.readouterr().out.splitlines()
+    content, bundle = b"content", Signer.find(str(tmp_path / "team.key")).sign_blob(b"content")
+    Trust.find(str(tmp_path / "team.pub")).check_blob(content, bundle)
+    with pytest.raises(SigningError, match="is there already"):
+        publishing.make_key(tmp_path / "team")
+
+
+def test_a_key_needs_a_password(environment, tmp_path, monkeypatch):
+    """Where nobody can be asked, it says so, and nothing is left."""
+    monkeypatch.delenv("COSIGN_PASSWORD")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(SigningError, match="nobody can be asked"):
+        publishing.make_key(tmp_path / "team")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_codec_is_told(composed, store):

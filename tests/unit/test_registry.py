@@ -306,7 +306,7 @@ def test_a_blob_that_is_too_large_for_memory(start, monkeypatch):
     monkeypatch.setattr("torchstrata.distribution.client.SMALL", 1000)
     _, registry = start()
     registry.push_blob("team/x", Source.of(DATA))
-    with pytest.raises(RegistryError, match="larger than it can be"):
+    with pytest.raises(RegistryError, match="larger than the 1000 bytes"):
         registry.content("team/x", sha256(DATA))
 
 

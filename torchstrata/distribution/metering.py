@@ -105,6 +105,16 @@ class _Answer(http.client.HTTPResponse):
         self.fp.close()
         self.fp = io.BufferedReader(_Meter(sock, _allowance.get()))
 
+    def _read_next_chunk_size(self) -> int:
+        """Refuse the size of a chunk that is below nothing, which ``http.client`` would try to read.
+
+        :raises http.client.HTTPException: it is.
+        """
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            raise http.client.HTTPException("a chunk of less than nothing")
+        return size
+
 
 class _Plain(HTTPConnection):
     response_class = _Answer

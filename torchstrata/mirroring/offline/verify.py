@@ -14,6 +14,13 @@ from typing import Any
 MANIFESTS = {"application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"}
 MANIFESTS |= {"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json"}
 
+DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+LARGEST = 64_000_000
+"""Bytes of a document."""
+
+LINE = 300
+"""Characters of what is said of a directory; its own words are cut there."""
+
 HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 
 
@@ -22,12 +29,27 @@ class Damaged(Exception):
 
 
 def digest_of(path: Path) -> str:
-    """Return the digest of a file."""
+    """Return the digest of a file.
+
+    :raises Damaged: it is none.
+    """
+    if not path.is_file():  # a pipe or a device may never end
+        raise Damaged(f"{path.name} is no file")
     seen = hashlib.sha256()
     with path.open("rb") as file:
         while data := file.read(1 << 20):
             seen.update(data)
     return f"sha256:{seen.hexdigest()}"
+
+
+def load(path: Path) -> bytes:
+    """Return the content of a document.
+
+    :raises Damaged: it is no file, or too large to be one.
+    """
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        raise Damaged(f"{path.name} is no file, or has more than {LARGEST} bytes")
+    return path.read_bytes()
 
 
 def blobs(root: Path) -> dict[str, int]:
@@ -44,8 +66,14 @@ def blobs(root: Path) -> dict[str, int]:
 
 
 def read(root: Path, digest: str) -> Any:
-    """Return a manifest."""
-    return json.loads((root / "blobs" / "sha256" / digest.partition(":")[2]).read_bytes())
+    """Return a manifest.
+
+    :raises Damaged: it is not named by a digest.
+    """
+    found = DIGEST.fullmatch(digest)
+    if not found:
+        raise Damaged(f"{digest!r} is no digest")
+    return json.loads(load(root / "blobs" / "sha256" / found[1]))
 
 
 def reach(root: Path, listed: list[Any], known: dict[str, int], seen: set[str]) -> None:
@@ -85,8 +113,8 @@ def papers(root: Path, seen: set[str]) -> int:
 def locks(root: Path) -> None:
     """Check that locks have the wheels that the records name, and no others."""
     for path in sorted((root / "locks").glob("*.lock")):
-        record = json.loads((root / "documents" / path.stem / "record.json").read_bytes())
-        if set(HASH.findall(path.read_text())) != {f"sha256:{each['sha256']}" for each in record["wheels"]}:
+        record = json.loads(load(root / "documents" / path.stem / "record.json"))
+        if set(HASH.findall(load(path).decode())) != {f"sha256:{each['sha256']}" for each in record["wheels"]}:
             raise Damaged(f"{path.relative_to(root)} has not the wheels that the record names")
 
 
@@ -97,14 +125,18 @@ def signatures(root: Path) -> Iterator[tuple[str, str, str, str]]:
     """
     for directory in sorted((root / "signatures").glob("*")):
         digest = digest_of(directory / "manifest.json")
+        if not all(path.name.isprintable() for path in (directory, *directory.iterdir())):
+            raise Damaged(f"{directory.relative_to(root)} has files whose names cannot be shown")
         for payload in sorted(directory.glob("*.payload")):
-            if json.loads(payload.read_bytes())["critical"]["image"]["docker-manifest-digest"] != digest:
+            if json.loads(load(payload))["critical"]["image"]["docker-manifest-digest"] != digest:
                 raise Damaged(f"{payload.relative_to(root)} is about another image")
             yield "image", "-", str(payload.with_suffix(".sig")), str(payload)
         for bundle in sorted(directory.glob("*.sigstore.json")):
-            statement = json.loads(base64.b64decode(json.loads(bundle.read_bytes())["dsseEnvelope"]["payload"]))
+            statement = json.loads(base64.b64decode(json.loads(load(bundle))["dsseEnvelope"]["payload"]))
             if [f"sha256:{each['digest']['sha256']}" for each in statement["subject"]] != [digest]:
                 raise Damaged(f"{bundle.relative_to(root)} is about another image")
+            if not re.fullmatch(r"[\x21-\x7e]+", statement["predicateType"]):  # it becomes a word of a line that `verify` reads
+                raise Damaged(f"{bundle.relative_to(root)} has no type")
             yield "statement", statement["predicateType"], str(bundle), str(directory / "manifest.json")
 
 
@@ -113,7 +145,7 @@ def check(root: Path) -> str:
 
     :raises Damaged: something is not what it must be.
     """
-    listed = json.loads((root / "index.json").read_bytes())["manifests"]
+    listed = json.loads(load(root / "index.json"))["manifests"]
     known, seen = blobs(root), set[str]()
     reach(root, listed, known, seen)
     subjects(root, listed, seen)
@@ -130,13 +162,17 @@ def main(words: list[str]) -> int:
     try:
         lines = ["\t".join(each) for each in signatures(root)] if words[0] == "--signatures" else [check(root)]
     except Damaged as error:
-        sys.stderr.write(f"WRONG: {error}\n")
-        return 1
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.stderr.write(f"WRONG: the directory is not complete: {error!r}\n")
-        return 1
+        return wrong(str(error))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return wrong(f"the directory is not complete: {error!r}")
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
+
+
+def wrong(what: str) -> int:
+    """Say in one line what is wrong, and fail; what a terminal would obey is not shown."""
+    sys.stderr.write("WRONG: " + "".join(one if one.isprintable() else "?" for one in what[:LINE]) + "\n")
+    return 1
 
 
 if __name__ == "__main__":

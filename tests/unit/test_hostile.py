@@ -1,0 +1,281 @@
+"""Whatever a registry answers: one line and a code, within seconds and little memory, and nothing is kept."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests import hostile
+from tests.distribution import Distribution
+from tests.hostile import ATTACKS, OTHER, TEN, answer, ask, kept
+from tests.registries import NAME, PASSWORD, login
+from torchstrata.cells.matrix import ROOT
+from torchstrata.content.compose import canonical, sha256
+from torchstrata.distribution import transport
+from torchstrata.distribution.registry import Registry
+from torchstrata.distribution.upload import Source
+from torchstrata.errors import RegistryAuthError, RegistryError, TorchstrataError
+
+LIGHT = [name for name, attack in ATTACKS.items() if not attack.heavy]
+HEAVY = [name for name, attack in ATTACKS.items() if attack.heavy]
+
+BYTES = 400
+"""Megabytes that a client may take beyond itself."""
+
+SECRET = base64.b64encode(f"{NAME}:{PASSWORD}".encode()).decode()
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch, tmp_path):
+    """Log in nowhere."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+
+def is_one_line(text):
+    """Return whether a terminal shows ``text`` as a line and nothing else."""
+    return text.isprintable() and len(text) <= 1000
+
+
+def words(host, what, directory):
+    """Ask for something; return what is wrong, nothing if it was answered. All but our errors is a failure of the test."""
+    try:
+        ask(host, what, directory)
+    except TorchstrataError as error:
+        return error.what
+    return ""
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_an_attack_ends_in_one_line(name, tmp_path):
+    """With the code that says what it was; nothing is kept."""
+    attack = ATTACKS[name]
+    with hostile.registry(attack.behave) as (host, _), pytest.raises(TorchstrataError) as caught:
+        ask(host, attack.does, tmp_path / "client")
+    assert caught.value.code == attack.code, caught.value
+    assert is_one_line(caught.value.what)
+    assert is_one_line(caught.value.fix)
+    assert kept(tmp_path / "client") == []
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_an_attack_on_memory_ends_in_one_line(name, tmp_path):
+    """The client is a program of its own here, whose memory is bounded and measured."""
+    attack = ATTACKS[name]
+    with hostile.registry(attack.behave) as (host, _):
+        words = [sys.executable, "-m", "tests.hostile", host, attack.does, str(tmp_path / "client")]
+        ended = subprocess.run(words, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False)
+    assert ended.returncode == attack.code, ended.stderr
+    said = ended.stderr.rstrip("\n").split("\n")
+    assert (len(said), [is_one_line(line) for line in said]) == (2, [True, True])
+    assert int(ended.stdout.split()[-2]) < BYTES
+    assert kept(tmp_path / "client") == []
+
+
+@pytest.mark.parametrize("what", ["tags", "manifest", "find", "referrers", "content", "parts", "blob", "push", "mirror"])
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 300, 304, 307, 400, 401, 403, 404, 405, 416, 418, 429, 500, 503])
+def test_no_answer_is_a_traceback(what, status, tmp_path):
+    """Whatever is asked, and whatever is answered, with a document that is none."""
+    with hostile.registry(hostile.says([{"errors": 5, "tags": {}, "manifests": "x"}], status)) as (host, _):
+        said = words(host, what, tmp_path / "client")
+    assert is_one_line(said)
+    assert kept(tmp_path / "client") == []
+
+
+SHAPES = [
+    *(b"null", b"true", b"5", b"1e999", b'"x"', b"[]", b"[[]]", b"{}", b"", b"\xff\xfe", b"\xef\xbb\xbf{}", b"{", b"NaN"),
+    *(b"[" * 100_000, b'{"a":' * 100_000, b'{"manifests": ' + b"[" * 100_000, b'"\\ud800"', b'{"tags": ["\\ud800"]}', b"9" * 5000),
+    *(b'{"tags": 5}', b'{"tags": [5]}', b'{"tags": ["../x"]}', b'{"tags": ["\\u001b[2J"]}', b'{"tags": {"a": 1}}', b'{"tags": [null]}'),
+    *(b'{"manifests": 5}', b'{"manifests": [5]}', b'{"manifests": [{}]}', b'{"manifests": [{"digest": 5, "size": 5}]}', b'{"manifests": {}}'),
+    *(b'{"manifests": [{"digest": "sha256:x", "size": 5}]}', b'{"layers": 5}', b'{"layers": [{}]}', b'{"layers": [null]}', b'{"config": 5}'),
+    *(b'{"config": {}}', b'{"config": []}', b'{"subject": 5}', b'{"subject": {"digest": []}}', b'{"annotations": [1]}', b'{"annotations": {"a": 1}}'),
+    *(b'{"config": {"digest": "%s", "size": -1}}' % OTHER.encode(), b'{"config": {"digest": "%s", "size": 1e400}}' % OTHER.encode()),
+    *(b'{"config": {"digest": "%s", "size": "1"}}' % OTHER.encode(), b'{"mediaType": 5}', b'{"mediaType": "a\\r\\nb"}', b'{"artifactType": [5]}'),
+]
+
+
+@pytest.mark.parametrize("what", ["tags", "manifest", "referrers", "mirror", "parts", "copy"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape[:40].decode("latin-1").encode("unicode_escape").decode())
+def test_a_document_of_any_shape_is_a_value_or_a_line(what, shape, tmp_path):
+    """No shape of JSON is a traceback."""
+    with hostile.registry(hostile.says(shape, Content_Type="")) as (host, _):
+        said = words(host, what, tmp_path / "client")
+    assert is_one_line(said)
+    assert kept(tmp_path / "client") == []
+
+
+# Credentials
+
+
+@pytest.fixture
+def elsewhere():
+    """Run a server on another port, which keeps what it is asked."""
+    with hostile.registry(hostile.says(TEN, 401, WWW_Authenticate='Basic realm="give"')) as running:
+        yield running
+
+
+def asking(then):
+    """Want a password, then do something."""
+
+    def behave(handler):
+        if "Authorization" not in handler.headers:
+            return answer(handler, b"", 401, WWW_Authenticate='Basic realm="x"')
+        return then(handler)
+
+    return behave
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_takes_no_password_along(elsewhere, tmp_path, status):
+    """Neither the one that was sent, nor one that the other server asks for itself."""
+    place, asked = elsewhere
+    with hostile.registry(asking(hostile.says(status=status, Location=f"http://{place}/blob"))) as (host, seen):
+        login(tmp_path, host, place)
+        with pytest.raises(RegistryAuthError):
+            ask(host, "blob", tmp_path / "client")
+    assert any(headers.get("Authorization") == f"Basic {SECRET}" for _, _, headers in seen)
+    assert asked
+    assert [headers for _, _, headers in asked if "Authorization" in headers] == []
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_what_is_sent_is_not_redirected_to_others(elsewhere, method):
+    """Bodies go where they are meant to go."""
+    place, asked = elsewhere
+    with hostile.registry(hostile.says(status=307, Location=f"http://{place}/x")) as (host, _):
+        registry = Registry(host, patience=hostile.patience())
+        with pytest.raises(RegistryError, match=f"redirects {method}"):
+            registry.transport.send(method, "team/x/blobs/uploads/", what="test", body=b"secret")
+    assert asked == []
+
+
+def test_an_upload_elsewhere_gets_no_password(elsewhere, tmp_path):
+    """Its URL is the right to use it."""
+    place, asked = elsewhere
+
+    def behave(handler):
+        there = handler.command == "HEAD"
+        return answer(handler, b"", 404) if there else answer(handler, b"", 202, Location=f"http://{place}/upload")
+
+    with hostile.registry(asking(behave)) as (host, _):
+        login(tmp_path, host, place)
+        with pytest.raises(RegistryAuthError):
+            ask(host, "push", tmp_path / "client")
+    assert asked
+    assert [headers for _, _, headers in asked if "Authorization" in headers] == []
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:80/x", "https://localhost/x", "http://[::1]:80/x", "https://127.1.2.3:5000/x"])
+def test_another_machine_leads_nobody_to_this_one(place):
+    """What listens on loopback is not for registries to speak to."""
+    with pytest.raises(RegistryError, match="this machine itself"):
+        transport.Transport("registry.example").resolve(place, "https://registry.example/v2/")
+
+
+@pytest.mark.parametrize("place", ["https://a@registry.example/x", "https://registry.example\\@other/x", "gopher://registry.example/x", "//:x@y/z"])
+def test_an_address_is_a_host_and_a_path(place):
+    """Whatever libraries would make of it."""
+    with pytest.raises(RegistryError, match="no address of a registry"):
+        transport.Transport("registry.example").resolve(place, "https://registry.example/v2/")
+
+
+def test_a_registry_sets_no_cookies():
+    """What it gives is not sent to it, nor to others on this machine."""
+    with hostile.registry(hostile.says({"tags": []}, Set_Cookie="id=5; Path=/")) as (host, seen), Registry(host, patience=hostile.patience()) as registry:
+        assert registry.tags("team/x") == registry.tags("team/x") == ()
+    assert [headers for _, _, headers in seen if "Cookie" in headers] == []
+
+
+TOKENS = [
+    *(b"", b"{}", b"[]", b"null", b'"x"', b'{"token": 5}', b'{"token": ["x"]}', b'{"token": ""}', b'{"token": "a b"}', b'{"token": "a\\r\\nX: y"}'),
+    *(b'{"token": "\\u20ac"}', b'{"token": "\\ud800"}', b'{"token": "%s"}' % (b"a" * 70_000), b'{"token": "a", "expires_in": "x"}', b"[" * 100_000),
+    *(b'{"token": "a", "expires_in": []}', b'{"access_token": {}}', b'{"token": null, "access_token": null}'),
+]
+
+
+@pytest.mark.parametrize("document", TOKENS, ids=lambda document: document[:30].decode("latin-1"))
+def test_a_token_of_any_shape_is_a_token_or_a_line(document, tmp_path):
+    """What is no token becomes no header, and is not shown."""
+
+    def behave(handler):
+        if handler.path.startswith("/token"):
+            return answer(handler, document)
+        return answer(handler, b"", 401, WWW_Authenticate=f'Bearer realm="http://{handler.headers["Host"]}/token"')
+
+    with hostile.registry(behave) as (host, _), pytest.raises(RegistryError, match="without a token") as caught:
+        ask(host, "tags", tmp_path)
+    assert is_one_line(caught.value.what)
+
+
+@pytest.mark.parametrize("lifetime", [-5, 0, 0.5, 1e300])
+def test_a_token_may_live_as_short_or_long_as_it_likes(lifetime):
+    """It is asked for again where it is over, and used for a day at most."""
+
+    def behave(handler):
+        if handler.path.startswith("/token"):
+            return answer(handler, {"token": "right", "expires_in": lifetime})
+        if handler.headers.get("Authorization") == "Bearer right":
+            return answer(handler, {"tags": ["v1"]})
+        return answer(handler, b"", 401, WWW_Authenticate=f'Bearer realm="http://{handler.headers["Host"]}/token"')
+
+    with hostile.registry(behave) as (host, _), Registry(host, patience=hostile.patience()) as registry:
+        assert registry.tags("team/x") == ("v1",)
+
+
+def test_a_token_request_is_not_redirected_with_its_secret(elsewhere, tmp_path):
+    """An identity token is in the body, which goes to the token server alone."""
+    place, asked = elsewhere
+
+    def behave(handler):
+        if handler.path.startswith("/token"):
+            return answer(handler, b"", 307, Location=f"http://{place}/token")
+        return answer(handler, b"", 401, WWW_Authenticate=f'Bearer realm="http://{handler.headers["Host"]}/token"')
+
+    with hostile.registry(behave) as (host, _):
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {host: {"auth": SECRET, "identitytoken": "long-lived"}}}))
+        with pytest.raises(RegistryError, match="redirects POST"):
+            ask(host, "tags", tmp_path / "client")
+    assert asked == []
+
+
+# What must go on working
+
+
+def test_a_slow_server_is_not_an_attack():
+    """What comes late, in pieces, and over several pages is taken."""
+    pieces = [b"HTTP/1.1 200 OK\r\n", b"Content-Length: 16\r\n", b"\r\n", b'{"tags": ', b'["v1"]}']
+    with hostile.registry(hostile.raw(*pieces, pause=0.05)) as (host, _), Registry(host, patience=hostile.patience()) as registry:
+        assert registry.tags("team/x") == ("v1",)
+
+
+def test_blobs_elsewhere_are_found():
+    """A redirect of a blob to another server is what large registries answer."""
+    with hostile.registry(hostile.holding({sha256(TEN): TEN})) as (store, _):
+        behave = hostile.says(status=307, Location=f"http://{store}/{sha256(TEN)}")
+        with hostile.registry(behave) as (host, _), Registry(host, patience=hostile.patience()) as registry:
+            assert registry.content("team/x", sha256(TEN)) == TEN
+
+
+def test_what_others_write_into_a_list_of_referrers_stays():
+    """Fields that we do not know, of entries that we do not know."""
+    with Distribution().serve() as served, Registry(served.host) as registry:
+        registry.push_blob("team/x", Source.of(b"{}"))
+        subject = registry.put_manifest("team/x", "v1", hostile.IMAGE, hostile.MANIFEST)
+        entry = {
+            "digest": OTHER,
+            "size": 5,
+            "mediaType": "application/x",
+            "data": "eA==",
+            "urls": ["https://x.example/"],
+            "platform": {"os": "linux", "variant": "v8"},
+        }
+        listing = canonical({"schemaVersion": 2, "mediaType": hostile.INDEX, "manifests": [entry], "annotations": {"a": "b"}, "other": 1})
+        registry.put_manifest("team/x", subject.replace(":", "-"), listing, hostile.INDEX)
+        registry.attach("team/x", subject, "application/y", [])
+        found = json.loads(registry.manifest("team/x", subject.replace(":", "-")).body)
+    assert found["manifests"][0] == entry
+    assert (found["other"], found["annotations"], len(found["manifests"])) == (1, {"a": "b"}, 2)

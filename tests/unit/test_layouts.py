@@ -1,0 +1,221 @@
+"""Directories that somebody else has made: whatever lies there, one line and a code, and nothing is written elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from tests import hostile
+from tests.hostile import IMAGE, INDEX, MANIFEST, TEN, described
+from tests.unit.test_hostile import SHAPES, is_one_line
+from torchstrata.content.compose import canonical, sha256
+from torchstrata.distribution.registry import TITLE
+from torchstrata.errors import IntegrityError, MirrorError, TorchstrataError, UntrustedError
+from torchstrata.mirroring import handover, mirroring, replica
+from torchstrata.mirroring.directory import Directory
+from torchstrata.mirroring.offline import verify
+from torchstrata.supplychain import record
+
+VERIFY = verify.__file__
+
+
+def layout(root, *blobs, index=None):
+    """Write a layout; return it."""
+    (root / "blobs/sha256").mkdir(parents=True)
+    for blob in blobs:
+        (root / "blobs/sha256" / sha256(blob)[7:]).write_bytes(blob)
+    (root / "index.json").write_bytes(canonical({"manifests": [described(blob) for blob in blobs if blob.startswith(b'{"')]}) if index is None else index)
+    return Directory(root=root)
+
+
+def tagged(blob, tag="v1", media_type=MANIFEST):
+    """Return an index that gives something a tag."""
+    return canonical({"manifests": [described(blob, media_type, annotations={"org.opencontainers.image.ref.name": tag})]})
+
+
+def use(directory):
+    """Read all that a copy would read; return what is wrong, nothing if it was read."""
+    try:
+        for digest in list(directory.tags.values()):
+            replica.copy(directory, Directory(root=directory.root.with_name("copy")), replica.gather(directory, [digest], {}), lambda _: None)
+            mirroring._cell_of(directory, digest)
+    except TorchstrataError as error:
+        assert error.code in {13, 30, 33, 43}
+        return error.what
+    return ""
+
+
+@pytest.mark.parametrize("place", ["index", "manifest", "config"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape[:40].decode("latin-1").encode("unicode_escape").decode())
+def test_documents_of_any_shape_are_a_value_or_a_line(tmp_path, shape, place):
+    """No shape of JSON is a traceback, wherever it lies."""
+    image = canonical({"mediaType": MANIFEST, "config": described(shape, "x"), "layers": []})
+    blobs = {"index": [], "manifest": [shape], "config": [shape, image]}[place]
+    index = shape if place == "index" else tagged(shape if place == "manifest" else image)
+    assert is_one_line(use(layout(tmp_path / "layout", *blobs, index=index)))
+
+
+def _fifo(path):
+    os.mkfifo(path)
+
+
+def _device(path):
+    path.symlink_to("/dev/zero")
+
+
+def _directory(path):
+    path.mkdir()
+
+
+def _loop(path):
+    path.symlink_to(path)
+
+
+def _large(path):
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+@pytest.mark.parametrize("plant", [_fifo, _device, _directory, _large])
+@pytest.mark.parametrize("what", ["index", "manifest", "layer"])
+def test_only_files_are_read_and_no_more_than_they_may_have(tmp_path, plant, what):
+    """A pipe, a device, a directory, a terabyte: refused before the first byte."""
+    image = canonical({"mediaType": MANIFEST, "config": described(b"{}", "x"), "layers": [described(TEN, "x.tar")]})
+    directory = layout(tmp_path / "layout", b"{}", TEN, image, index=tagged(image))
+    path = {"index": directory.root / "index.json", "manifest": directory.path(sha256(image)), "layer": directory.path(sha256(TEN))}[what]
+    path.unlink()
+    plant(path)
+    said = use(directory)
+    assert said
+    assert is_one_line(said)
+    assert not (tmp_path / "copy/index.json").exists()
+
+
+def test_a_manifest_that_is_listed_as_something_else(tmp_path):
+    """Readers would see different images in it."""
+    directory = layout(tmp_path / "layout", IMAGE, index=tagged(IMAGE, media_type=INDEX))
+    with pytest.raises(IntegrityError, match="calls itself"):
+        directory.manifest(sha256(IMAGE))
+
+
+@pytest.mark.parametrize("tag", ["../x", "a/b", "v1\n", "\x1b[2J", "", ".x", "x" * 129])
+def test_a_tag_that_is_none_names_nothing(tmp_path, tag):
+    """Tags become names of files beside images."""
+    assert layout(tmp_path / "layout", IMAGE, index=tagged(IMAGE, tag)).tags == {}
+
+
+def test_towers_of_indexes_are_climbed_so_far(tmp_path):
+    """200 indexes that each list the next."""
+    tower = hostile.towers(200)
+    directory = layout(tmp_path / "layout", *tower.values(), index=tagged(tower["top"], media_type=INDEX))
+    with pytest.raises(MirrorError, match="too deeply"):
+        replica.gather(directory, [sha256(tower["top"])], {})
+
+
+TITLES = ["../../escaped", "/etc/escaped", "..", ".", "a\0b", "a\nb", "\x1b[2J", "x" * 300, "\udcff".encode("utf-8", "replace").decode(), ".hidden", "a b"]
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_a_title_that_is_no_name_becomes_no_file(tmp_path, title):
+    """What is attached under it is in the layout alone; nothing is written elsewhere."""
+    subject = described(IMAGE)
+    attached = canonical({"mediaType": MANIFEST, "artifactType": "x/y", "config": described(b"{}", "x"), "subject": subject,
+                          "layers": [described(TEN, "x/y", annotations={TITLE: title})]})  # fmt: skip
+    index = canonical({"manifests": [described(IMAGE), described(attached)]})
+    origin = layout(tmp_path / "a/b/layout", b"{}", TEN, IMAGE, attached, index=index)
+    target = Directory(root=tmp_path / "a/b/target", complete=handover.completer(None))
+    replica.copy(origin, target, replica.gather(origin, [sha256(IMAGE)], {}), lambda _: None)
+    written = {path.relative_to(tmp_path / "a/b/target").as_posix() for path in target.root.rglob("*") if path.is_file()}
+    assert {path for path in written if path.startswith("documents/")} <= {f"documents/{sha256(IMAGE).replace(':', '-')}/escaped"}
+    assert not [path for path in tmp_path.rglob("escaped") if target.root not in path.parents]
+
+
+@pytest.mark.parametrize("write", [lambda one, path: one.write(path, b"x"), lambda one, path: one.take(hostile.Source.of(TEN), lambda _: None)])
+def test_what_is_unfinished_leads_nowhere(tmp_path, write):
+    """A link that lies where a file is begun is not followed."""
+    target = Directory(root=tmp_path / "target")
+    path = target.path(sha256(TEN))
+    path.parent.mkdir(parents=True)
+    (tmp_path / "victim").write_bytes(b"mine")
+    path.with_name(f".{path.name}.partial").symlink_to(tmp_path / "victim")
+    write(target, path)
+    assert (tmp_path / "victim").read_bytes() == b"mine"
+    assert path.exists()
+
+
+@pytest.mark.parametrize("place", ["name", "wheel", "package", "licence"])
+@pytest.mark.parametrize("text", ["x\n--index-url https://other.example/", "\x1b[2J", "x\u202ey", "x\u2028y"])
+def test_a_record_has_no_lines_and_no_marks(place, text):
+    """Locks for pip and apt are written from it, and people are shown it."""
+    with pytest.raises(UntrustedError, match="this is no record"):
+        record.decode(msgspec.json.encode(recorded(**{place: text})))
+
+
+@pytest.mark.parametrize("place", ["wheel", "package"])
+@pytest.mark.parametrize("text", ["x --hash=sha256:0", "x @ https://other.example/x.whl", "-r other", "x;y", ""])
+def test_names_and_versions_are_words(place, text):
+    """White space would begin an option of pip's or apt's."""
+    with pytest.raises(UntrustedError, match="this is no record"):
+        record.decode(msgspec.json.encode(recorded(**{place: text})))
+
+
+def recorded(name="x", wheel="torch", package="libc6", licence="MIT"):
+    """Return a record as JSON has it."""
+    return {
+        **dict.fromkeys(("tool", "cell", "flavour", "user", "platform", "created", "digest", "config"), "x"),
+        "schema": record.SCHEMA,
+        "name": name,
+        "os": dict.fromkeys(("id", "distribution", "release", "suite", "python"), "x"),
+        "size": 1,
+        "unpacked": 1,
+        "source": {"revision": "x"},
+        "layers": [],
+        "inputs": dict.fromkeys(("lock", "lock_seen", "os_lock", "os_lock_date", "os_image", "codec"), "x"),
+        "torch": dict.fromkeys(("version", "wheels", "git"), "x"),
+        "wheels": [{"name": wheel, "version": "1", "filename": "x.whl", "sha256": "0", "size": 1, "licence": licence}],
+        "packages": [{**dict.fromkeys(("version", "architecture", "source", "source_version"), "1"), "name": package, "licence": licence}],
+        "licences": {"MIT": licence},
+    }
+
+
+def test_an_honest_record_is_read():
+    """The shape that the tests above break."""
+    assert record.decode(msgspec.json.encode(recorded())).wheels[0].name == "torch"
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape[:40].decode("latin-1").encode("unicode_escape").decode())
+def test_the_program_beside_images_says_in_one_line_what_is_wrong(tmp_path, shape, capsys):
+    """It has no library to lean on, and ends with a line too."""
+    directory = layout(tmp_path / "layout", shape, index=shape)
+    assert verify.main([str(directory.root)]) in {0, 1}
+    said = capsys.readouterr()
+    assert is_one_line(said.err.rstrip("\n"))
+
+
+@pytest.mark.parametrize("kind", ["x\timage\ty", "x\nimage\t-\tgood.sig\tgood", "", "x y", "\x1b[2J"])
+def test_a_type_of_a_statement_is_a_word(tmp_path, kind, capsys):
+    """It stands in a line from which cosign is called: tabs in it would name another signature to check."""
+    directory = tmp_path / "signatures/x"
+    directory.mkdir(parents=True)
+    (directory / "manifest.json").write_bytes(IMAGE)
+    statement = {"predicateType": kind, "subject": [{"digest": {"sha256": sha256(IMAGE)[7:]}}]}
+    payload = base64.b64encode(json.dumps(statement).encode()).decode()
+    (directory / "a.sigstore.json").write_text(json.dumps({"dsseEnvelope": {"payload": payload}}))
+    assert verify.main(["--signatures", str(tmp_path)]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_the_program_beside_images_reads_nothing_outside(tmp_path):
+    """Digests in its index name blobs, and no other files."""
+    (tmp_path / "secret").write_text(json.dumps({"manifests": []}))
+    listed = {"digest": "sha256:../../../secret", "size": 17, "mediaType": INDEX}
+    directory = layout(tmp_path / "layout", index=canonical({"manifests": [listed]}))
+    ended = subprocess.run([sys.executable, VERIFY, directory.root], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert ended.stderr.startswith("WRONG: ")
