@@ -23,6 +23,7 @@ from typing import Any, Final
 import zstandard
 
 from tests.registries import serving
+from tests.waiting import PATIENCE
 from torchstrata import cli
 from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.content.store import Store
@@ -46,10 +47,11 @@ Handler = http.server.BaseHTTPRequestHandler
 Behaviour = Callable[[Handler], None]
 
 
-def patience() -> Patience:
-    """Return one that gives up within seconds."""
+def patience(*, quick: bool = False) -> Patience:
+    """Return one that waits as long as a busy machine needs, or gives up within seconds."""
     known = {each.name for each in dataclasses.fields(Patience)}
-    return Patience(**{name: value for name, value in QUICK.items() if name in known})
+    asked = {**QUICK, **({} if quick else {"connect": PATIENCE, "answer": PATIENCE, "read": PATIENCE, "whole": PATIENCE})}
+    return Patience(**{name: value for name, value in asked.items() if name in known})
 
 
 @contextlib.contextmanager
@@ -163,6 +165,16 @@ def inflated(handler: Handler) -> None:
     answer(handler, gzip_bomb(1 << 30), Content_Encoding="gzip")
 
 
+def uploading(**headers: str) -> Behaviour:
+    """Have nothing, and begin every upload."""
+
+    def behave(handler: Handler) -> None:
+        begins = handler.command == "POST"
+        answer(handler, b"", 202 if begins else 404, **(headers if begins else {}))
+
+    return behave
+
+
 def breaking(content: bytes) -> Behaviour:
     """Send one byte of a blob for each connection."""
 
@@ -198,6 +210,8 @@ def towers(height: int) -> dict[str, bytes]:
     return {**made, "top": below}
 
 
+LISTED: Final = zstandard.compress(json.dumps({sha256(TEN): []}).encode())
+BROKEN: Final = b'{"mediaType": "a\\r\\nX: y", "layers": []}'
 IMAGE: Final = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": described(b"{}", "x"), "layers": []})
 BOTH: Final = canonical({"schemaVersion": 2, "config": described(b"{}", "x"), "layers": [], "manifests": []})
 GONE: Final = canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**described(IMAGE), "platform": {"os": "linux", "architecture": "amd64"}}]})
@@ -214,12 +228,16 @@ class Attack:
     :param does: what the client asks for: a name in :data:`OPERATIONS`.
     :param code: exit code that the client must end with.
     :param heavy: it is about memory, so that the client gets a process of its own.
+    :param slow: it is about time, so that the client has little.
+    :param prepare: what takes so long to make that a client would give up meanwhile.
     """
 
     does: str
     behave: Behaviour
     code: int = 30
     heavy: bool = False
+    slow: bool = False
+    prepare: Callable[[], object] = bytes
 
 
 ATTACKS: Final[dict[str, Attack]] = {
@@ -236,22 +254,22 @@ ATTACKS: Final[dict[str, Attack]] = {
     "trailers without end": Attack("tags", raw(CHUNKED + b"0\r\n", again=b"X-A: b\r\n" * 100), heavy=True),
     "two lengths": Attack("tags", raw(HEAD + b'Content-Length: 5\r\nContent-Length: 12\r\n\r\n{"tags": []}')),
     "no HTTP": Attack("tags", raw(b"SSH-2.0-OpenSSH_9.2\r\n")),
-    "a byte a while, of the head": Attack("tags", raw(again=b"H", pause=0.3)),
-    "a byte a while, of the body": Attack("tags", raw(HEAD + b"Content-Length: 100000\r\n\r\n", again=b" ", pause=0.3)),
-    "a byte a while, of a blob": Attack("blob", raw(HEAD + b"Content-Length: 10\r\n\r\n", again=b" ", pause=0.6)),
-    "a byte for each connection": Attack("large blob", breaking(bytes(1000))),
+    "a byte a while, of the head": Attack("tags", raw(again=b"H", pause=0.3), slow=True),
+    "a byte a while, of the body": Attack("tags", raw(HEAD + b"Content-Length: 100000\r\n\r\n", again=b" ", pause=0.3), slow=True),
+    "a byte a while, of a blob": Attack("blob", raw(HEAD + b"Content-Length: 10\r\n\r\n", again=b" ", pause=0.6), slow=True),
+    "a byte for each connection": Attack("large blob", breaking(bytes(100_000)), slow=True),
     "ten bytes that do not end": Attack("blob", raw(CHUNKED, again=b"100000\r\n" + bytes(1 << 20) + b"\r\n"), heavy=True),
     "a small blob that does not end": Attack("content", raw(CHUNKED, again=b"100000\r\n" + bytes(1 << 20) + b"\r\n"), heavy=True),
     "other bytes": Attack("blob", says(b"TEN BYTES."), 13),
     "fewer bytes": Attack("blob", says(b"ten"), 13),
     "ranges that are others": Attack("blob", lying_ranges(TEN), 13),
-    "listings that inflate to 1 GB": Attack("parts", inflating, heavy=True),
+    "listings that inflate to 1 GB": Attack("parts", inflating, heavy=True, prepare=lambda: bomb(1 << 30)),
     "listings that are no zstd": Attack("parts", holding(part(b"no zstd"))),
     "listings cut short": Attack("parts", holding(part(zstandard.compress(b"{}" * 1000)[:-4]))),
     "listings nested 100,000 deep": Attack("parts", holding(part(zstandard.compress(b"[" * 100_000)))),
-    "a part of another size": Attack("parts", holding(part(zstandard.compress(b"{}"), size=10, real=3_200_000_000))),
-    "a part of less than nothing": Attack("parts", holding(part(zstandard.compress(b"{}"), size=-1, real=-1))),
-    "a gzip that inflates to 1 GB": Attack("tags", inflated, heavy=True),
+    "a part of another size": Attack("parts", holding(part(LISTED, size=10, real=3_200_000_000))),
+    "a part of less than nothing": Attack("parts", holding(part(LISTED, size=-1, real=-1))),
+    "a gzip that inflates to 1 GB": Attack("tags", inflated, heavy=True, prepare=lambda: gzip_bomb(1 << 30)),
     "a gzip of a list": Attack("tags", says(gzip.compress(b'{"tags": []}'), Content_Encoding="gzip")),
     "a page that leads to itself": Attack("tags", says({"tags": ["v1"]}, Link='</v2/team/x/tags/list>; rel="next"')),
     "referrers that lead to themselves": Attack("referrers", says({"manifests": []}, Link="<?at=1>; rel=next")),
@@ -270,7 +288,7 @@ ATTACKS: Final[dict[str, Attack]] = {
     "a manifest of another type": Attack("manifest", says(IMAGE, Content_Type=INDEX)),
     "an image and an index at once": Attack("manifest", says(BOTH)),
     "a length that is none": Attack("find", raw(HEAD + b"Docker-Content-Digest: " + OTHER.encode() + b"\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")),
-    "a type that breaks lines": Attack("mirror", holding({"top": b"{}" * 9, OTHER: b'{"mediaType": "a\\r\\nX: y"}'})),
+    "a type that breaks lines": Attack("mirror", holding({"top": BROKEN, sha256(BROKEN): BROKEN})),
     "towers of indexes": Attack("mirror", holding(TOWER, dict.fromkeys(TOWER, INDEX)), 43),
     "a platform that is gone": Attack("mirror", holding({"top": GONE, sha256(GONE): GONE}, dict.fromkeys(("top", sha256(GONE)), INDEX)), 33),
     "layers that are elsewhere": Attack("copy", holding({"top": FOREIGN, sha256(FOREIGN): FOREIGN}), 33),
@@ -278,9 +296,10 @@ ATTACKS: Final[dict[str, Attack]] = {
     "a realm that is none": Attack("tags", says(status=401, WWW_Authenticate='Bearer realm="https://[::1/token"'), 31),
     "a challenge that takes long to read": Attack("tags", says(status=401, WWW_Authenticate="bearer a=" * 7000), 31),
     "a wait of a year": Attack("tags", says(status=503, Retry_After="Wed, 21 Oct 99999 07:28:00 GMT")),
-    "an upload to HTTP elsewhere": Attack("push", says(status=202, Location="http://192.0.2.1/upload")),
-    "an upload to no address": Attack("push", says(status=202, Location="http://[::1/upload")),
-    "a length of chunks that is none": Attack("push", says(status=202, Location="http://192.0.2.1/upload", OCI_Chunk_Min_Length="9" * 5000)),
+    "an upload to HTTP elsewhere": Attack("push", uploading(Location="http://192.0.2.1/upload")),
+    "an upload to no address": Attack("push", uploading(Location="http://[::1/upload")),
+    "a length of chunks that is none": Attack("push", uploading(Location="/v2/upload", OCI_Chunk_Min_Length="9" * 5000)),
+    "an upload that is nowhere": Attack("push", uploading()),
     "a listing that is a page": Attack("tags", says(b"<html>log in</html>", Content_Type="text/html")),
 }
 
@@ -324,9 +343,9 @@ OPERATIONS: Final[dict[str, Callable[[Registry, Store], object]]] = {
 }
 
 
-def ask(host: str, operation: str, directory: Path) -> object:
+def ask(host: str, operation: str, directory: Path, *, quick: bool = False) -> object:
     """Do something with a registry."""
-    with Registry(host, patience=patience()) as registry:
+    with Registry(host, patience=patience(quick=quick)) as registry:
         return OPERATIONS[operation](registry, Store(directory / "store"))
 
 

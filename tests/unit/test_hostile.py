@@ -55,7 +55,7 @@ def test_an_attack_ends_in_one_line(name, tmp_path):
     """With the code that says what it was; nothing is kept."""
     attack = ATTACKS[name]
     with hostile.registry(attack.behave) as (host, _), pytest.raises(TorchstrataError) as caught:
-        ask(host, attack.does, tmp_path / "client")
+        ask(host, attack.does, tmp_path / "client", quick=attack.slow)
     assert caught.value.code == attack.code, caught.value
     assert is_one_line(caught.value.what)
     assert is_one_line(caught.value.fix)
@@ -66,6 +66,7 @@ def test_an_attack_ends_in_one_line(name, tmp_path):
 def test_an_attack_on_memory_ends_in_one_line(name, tmp_path):
     """The client is a program of its own here, whose memory is bounded and measured."""
     attack = ATTACKS[name]
+    attack.prepare()
     with hostile.registry(attack.behave) as (host, _):
         words = [sys.executable, "-m", "tests.hostile", host, attack.does, str(tmp_path / "client")]
         ended = subprocess.run(words, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False)

@@ -156,7 +156,7 @@ def test_files_name_no_registry_and_no_machine():
 WAITS = {"communicate", "ended", "join", "result", "run", "settimeout", "until", "wait", "wait_for"}
 """Functions and methods that may be told how long to wait."""
 
-MAY_SLEEP = {"tests/waiting.py", "tests/system/faults.py"}
+MAY_SLEEP = {"tests/waiting.py", "tests/system/faults.py", "tests/hostile.py"}
 """What waits for everybody, and the fault that is a late answer."""
 
 
