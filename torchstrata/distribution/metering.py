@@ -29,7 +29,10 @@ FRAME: Final = 2
 """Bytes of an answer for each of its body: a body in chunks has lines between them."""
 
 HEAD: Final = 1 << 20
-"""Bytes of an answer's head, and of what frames an empty body."""
+"""Bytes of an answer's head, with the interim answers before it."""
+
+TRAILERS: Final = 100
+"""Lines after a body in chunks, as many as ``http.client`` takes of a head."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +73,7 @@ class _Meter(io.RawIOBase):
         self._sock, self._allowance = sock, allowance
         self._raw = sock.makefile("rb", buffering=0)
         self._received, self._waited = 0, 0.0
+        self.limit = HEAD
 
     def readable(self) -> bool:
         return True
@@ -88,8 +92,8 @@ class _Meter(io.RawIOBase):
         count: int | None = self._raw.readinto(buffer)
         self._waited += time.monotonic() - started
         self._received += count or 0
-        if self._received > self._allowance.size:
-            raise RegistryError(f"a server sends more than the {self._allowance.body} bytes that its answer may have", fix="ask its admin")
+        if self._received > self.limit:
+            raise RegistryError(f"a server sends more than the {self.limit} bytes that its answer may have", fix="ask its admin")
         return count
 
     def close(self) -> None:
@@ -103,7 +107,14 @@ class _Answer(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
         super().__init__(sock, debuglevel, method, url)
         self.fp.close()
-        self.fp = io.BufferedReader(_Meter(sock, _allowance.get()))
+        self._size = _allowance.get().size
+        self._meter = _Meter(sock, _allowance.get())
+        self.fp = io.BufferedReader(self._meter)
+
+    def begin(self) -> None:
+        """Read the head."""
+        super().begin()
+        self._meter.limit = self._size
 
     def _read_next_chunk_size(self) -> int:
         """Refuse the size of a chunk that is below nothing, which ``http.client`` would try to read.
@@ -114,6 +125,16 @@ class _Answer(http.client.HTTPResponse):
         if size < 0:
             raise http.client.HTTPException("a chunk of less than nothing")
         return size
+
+    def _read_and_discard_trailer(self) -> None:
+        """Read what comes after a body in chunks.
+
+        :raises http.client.HTTPException: it does not end.
+        """
+        for _ in range(TRAILERS):
+            if self.fp.readline(HEAD) in {b"\r\n", b"\n", b""}:
+                return
+        raise http.client.HTTPException("trailers without end")
 
 
 class _Plain(HTTPConnection):

@@ -166,19 +166,13 @@ class Directory:
 
     def write(self, path: Path, content: bytes, mode: int = 0o644) -> None:
         """Write a small file, so that nobody ever sees half of it."""
-        partial = path.with_name(f".{path.name}.partial")
-        with disk(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.unlink(missing_ok=True)  # it may lead elsewhere
+        with _unfinished(path) as partial:
             partial.write_bytes(content)
             partial.chmod(mode)
-            partial.replace(path)
 
     def _write(self, path: Path, stream: IO[bytes], digest: str, on_bytes: OnBytes) -> None:
-        partial, seen = path.with_name(f".{path.name}.partial"), hashlib.sha256()
-        with disk(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.unlink(missing_ok=True)  # it may lead elsewhere
+        seen = hashlib.sha256()
+        with _unfinished(path) as partial:
             with partial.open("xb") as file:
                 while data := stream.read(CHUNK):
                     seen.update(data)
@@ -188,7 +182,20 @@ class Directory:
                 os.fsync(file.fileno())
             if f"sha256:{seen.hexdigest()}" != digest:
                 raise IntegrityError(f"what should be {digest} has other bytes", fix="copy it again; if it stays so, the origin is damaged")
+
+
+@contextlib.contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """Yield where to write what becomes ``path`` when the block ends well; nothing is left of one that does not."""
+    partial = path.with_name(f".{path.name}.partial")
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # it may lead elsewhere
+        try:
+            yield partial
             partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
