@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -13,16 +15,19 @@ from rich.console import Console
 from tests.distribution import Distribution, digest_of
 from tests.parts import CODEC, MATRIX, os_part, plan, stratum, wheels
 from tests.waiting import PATIENCE
+from torchstrata import verbs
 from torchstrata.building.build import Builder
 from torchstrata.building.plan import Bytecode, Item
 from torchstrata.content.compose import canonical
 from torchstrata.content.store import Part, Store
-from torchstrata.distribution.parts import unchecked
+from torchstrata.distribution.parts import Shelf, unchecked
 from torchstrata.distribution.reference import Place
 from torchstrata.distribution.registry import Registry
 from torchstrata.distribution.transport import Patience
-from torchstrata.errors import ImmutableTagError, IntegrityError, RegistryError
+from torchstrata.errors import ImmutableTagError, IntegrityError, RegistryError, UntrustedError
+from torchstrata.options import BuildOptions
 from torchstrata.progress import PlainReporter
+from torchstrata.publishing import remote as remotes
 from torchstrata.publishing.push import Publication, Pusher
 from torchstrata.publishing.remote import Remote, stem
 
@@ -168,6 +173,59 @@ def test_who_verifies_decides(served, full, pushed, tmp_path):
     (item,) = full[1].items()
     assert {item.identity: served_digest(served, item.identity)} == seen
     assert store.known(item.identity) is None
+
+
+def options(**asked):
+    """Return what is asked of a build."""
+    return BuildOptions(flavour=(), locked=False, to=None, codec="zstd", level=None, **asked)
+
+
+@pytest.mark.usefixtures("pushed")
+def test_parts_that_nobody_trusted_has_sealed_are_made_here(served, full, tmp_path, monkeypatch):
+    """A build that knows nobody to trust uses no part, keeps nothing, and says so in one line."""
+    monkeypatch.setattr(remotes.signing, "trusted", lambda: contextlib.nullcontext(None))
+    store, said, planner = Store(tmp_path / "empty"), io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
+    reporter = PlainReporter(Console(file=said, width=300))
+    with Remote.opened(Place.parse(f"{served.host}/team"), "images", store) as shared:
+        assert verbs._filled(lacking(full[1]), shared, planner, reporter, options()) == lacking(full[1])
+    (line,) = said.getvalue().splitlines()
+    assert "nothing says whose count; set COSIGN_PUBLIC_KEY, or give --trust-unsealed-parts" in line
+    assert not [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+@pytest.mark.usefixtures("pushed")
+def test_unsealed_parts_are_used_where_that_was_asked_for(served, full, tmp_path, monkeypatch):
+    """By name, and one line says what it means."""
+    monkeypatch.setattr(remotes.signing, "trusted", lambda: contextlib.nullcontext(None))
+    store, said, planner = Store(tmp_path / "empty"), io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
+    reporter = PlainReporter(Console(file=said, width=300))
+    with Remote.opened(Place.parse(f"{served.host}/team"), "images", store, unsealed=True) as shared:
+        assert verbs._filled(lacking(full[1]), shared, planner, reporter, options(trust_unsealed_parts=True)) == full[1]
+    assert [line for line in said.getvalue().splitlines() if "whoever may push" in line and "decides what is in these images" in line]
+
+
+@pytest.mark.usefixtures("pushed")
+def test_a_shelf_believes_nobody_unless_it_is_told(served, full, tmp_path):
+    """Whoever forgets to say whose parts count gets none."""
+    (item,) = full[1].items()
+    store = Store(tmp_path / "empty")
+    with pytest.raises(UntrustedError, match="nothing says whose parts count"):
+        Shelf(registry=Registry(served.host), repository="team/parts", store=store).find([item.identity])
+    assert store.known(item.identity) is None
+
+
+def test_nothing_is_fetched_before_a_part_is_believed(served, full, pushed, tmp_path):
+    """Seals before listings: of a part that is refused, neither its paths nor its layers are asked for."""
+
+    def refuse(_):
+        raise UntrustedError("no", fix="no")
+
+    served.seen.clear()
+    (item,) = full[1].items()
+    wanted = {json.loads(served.manifests["team/parts", item.identity][0])["config"]["digest"]}
+    with pytest.raises(UntrustedError):
+        remote(served, Store(tmp_path / "empty"), verify=refuse).fill(lacking(full[1]), CODEC)
+    assert {path.rpartition("/")[2] for _, path, _ in served.seen if "/blobs/" in path} == wanted
 
 
 def served_digest(served, tag):
