@@ -164,3 +164,14 @@ def test_the_list_of_sessions_can_be_read():
     assert len(lines) <= 80
     assert max(map(len, lines)) <= 140
     assert [line.split()[1] for line in lines if line.startswith("* ")] == ["lint", "unit"]
+
+
+@pytest.mark.parametrize("said", ["\x1b[2J\x1b[H5 images in 2.0 s", "one\ntwo\nthree", "\u202eevil", "x" * 100_000, "\ud800", "\u2028"])
+def test_an_error_is_two_lines_whatever_it_quotes(said, capsys):
+    """What a registry or an index has said moves no cursor and begins no line."""
+    with pytest.raises(SystemExit) as ended, cli.guarded():
+        raise errors.RegistryError(f"the registry says {said}", fix=f"do not {said}")
+    lines = capsys.readouterr().err.split("\n")
+    assert ended.value.code == errors.RegistryError.code
+    assert (len(lines), lines[0][:24], lines[1][:11]) == (3, "error: the registry says", "  -> do not")
+    assert all(line.isprintable() and len(line) < 1100 for line in lines)

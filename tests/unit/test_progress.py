@@ -6,6 +6,7 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from torchstrata import progress
 
@@ -41,3 +42,19 @@ def test_reporter_is_plain_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None
     with progress.reporter() as reporter:
         reporter.say("a [line] with brackets")
     assert capsys.readouterr().out == "a [line] with brackets\n"
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J\x1b[H5 images in 2.0 s", "a\rb", "\u202edone", "[/x] [red]fine[/red] [link=file:///etc]x[/link]", "\x9b2J", "\x07"])
+@pytest.mark.parametrize("is_cell", [True, False])
+def test_text_from_outside_is_only_text(text: str, is_cell: bool) -> None:  # noqa: FBT001  # a parameter of the test
+    """Whatever a registry calls its things: no terminal obeys it, and it is no markup."""
+    out = io.StringIO()
+    console = progress.SafeConsole(file=out, width=200, force_terminal=True, color_system=None)
+    if is_cell:
+        view = Table("name", box=None)
+        view.add_row(text)
+        console.print(view)
+    else:
+        console.print(text)
+    assert all(line.isprintable() for line in out.getvalue().split("\n"))
+    assert "[red]fine[/red]" in out.getvalue() or "[red]" not in text
