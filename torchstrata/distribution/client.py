@@ -278,8 +278,9 @@ class Client:
         :param kind: of a page.
         :raises RegistryError: a page is no such thing, or there are too many.
         """
-        left = oci.LIST_LIMIT
-        for _ in range(PAGES):
+        left, seen = oci.LIST_LIMIT, set[str]()
+        while len(seen) < PAGES and place not in seen:
+            seen.add(place)
             answer = self._send("GET", place, repository, what, limit=left, **options)
             left -= len(answer.content)
             yield oci.read(answer.content, kind, f"what {self.host} answers to: {what}", limit=oci.LIST_LIMIT)
@@ -288,7 +289,7 @@ class Client:
                 return
             place = self.transport.resolve(following[1], answer.url)
             options.pop("params", None)  # the link has them
-        raise RegistryError(f"{self.host} has more than {PAGES} pages for: {what}", fix="ask its admin: a list may lead back to itself")
+        raise RegistryError(f"{self.host} has more than {PAGES} pages for: {what}, or they lead back to themselves", fix="ask its admin")
 
     def _manifest(self, repository: str, reference: str) -> Manifest:
         what = f"pull {reference} from {repository}"
