@@ -19,7 +19,8 @@ from torchstrata.content.compose import canonical, sha256
 from torchstrata.distribution import transport
 from torchstrata.distribution.registry import Registry
 from torchstrata.distribution.upload import Source
-from torchstrata.errors import RegistryAuthError, RegistryError, TorchstrataError
+from torchstrata.errors import RegistryAuthError, RegistryError, TorchstrataError, UntrustedError
+from torchstrata.supplychain import documents
 
 LIGHT = [name for name, attack in ATTACKS.items() if not attack.heavy]
 HEAVY = [name for name, attack in ATTACKS.items() if attack.heavy]
@@ -184,6 +185,21 @@ def test_an_address_is_a_host_and_a_path(place):
         transport.Transport("registry.example").resolve(place, "https://registry.example/v2/")
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("https://Registry.example/v2/", "https://registry.example:443/x", True),
+        ("http://127.0.0.1:80/x", "http://127.0.0.1/", True),
+        ("https://registry.example/", "http://registry.example/", False),
+        ("https://registry.example/", "https://registry.example:444/", False),
+        ("https://registry.example/", "https://registry.example.other/", False),
+    ],
+)
+def test_who_gets_a_password_is_told_by_scheme_host_and_port(one, other, is_same):
+    """However they are written."""
+    assert (transport._origin(one) == transport._origin(other)) is is_same
+
+
 def test_a_registry_sets_no_cookies():
     """What it gives is not sent to it, nor to others on this machine."""
     with hostile.registry(hostile.says({"tags": []}, Set_Cookie="id=5; Path=/")) as (host, seen), Registry(host, patience=hostile.patience()) as registry:
@@ -259,6 +275,19 @@ def test_blobs_elsewhere_are_found():
         behave = hostile.says(status=307, Location=f"http://{store}/{sha256(TEN)}")
         with hostile.registry(behave) as (host, _), Registry(host, patience=hostile.patience()) as registry:
             assert registry.content("team/x", sha256(TEN)) == TEN
+
+
+def test_an_image_has_only_so_much_attached(monkeypatch):
+    """Each signed document costs a run of cosign, and whoever may push may attach any number."""
+    monkeypatch.setattr(documents, "ATTACHED", 1)
+    with Distribution(api=True).serve() as served, Registry(served.host) as registry:
+        subject = registry.put_manifest("team/x", "v1", hostile.IMAGE, hostile.MANIFEST)
+        published = documents.Published(registry=registry, repository="team/x", name="x", manifest=hostile.IMAGE)
+        registry.attach("team/x", subject, "application/y", [])
+        assert len(published.referrers()) == 1
+        registry.attach("team/x", subject, "application/z", [])
+        with pytest.raises(UntrustedError, match="2 things attached"):
+            published.referrers()
 
 
 def test_what_others_write_into_a_list_of_referrers_stays():

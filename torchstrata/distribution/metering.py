@@ -111,9 +111,9 @@ class _Answer(http.client.HTTPResponse):
         self._meter = _Meter(sock, _allowance.get())
         self.fp = io.BufferedReader(self._meter)
 
-    def begin(self) -> None:
+    def begin(self, **options: Any) -> None:
         """Read the head."""
-        super().begin()
+        super().begin(**options)
         self._meter.limit = self._size
 
     def _read_next_chunk_size(self) -> int:

@@ -300,8 +300,7 @@ class Transport:
 
     def _is_own(self, url: str) -> bool:
         """Return whether a URL is the registry's own, so that credentials may go there."""
-        own, other = urlsplit(self.base()), urlsplit(url)
-        return (own.scheme, own.netloc) == (other.scheme, other.netloc)
+        return _origin(self.base()) == _origin(url)
 
     def _authorized(self, method: str, url: str, scopes: Scopes, body: Body | None, options: Mapping[str, Any]) -> requests.Response:
         """Send a request with what the registry wants to see, and once more with something better if it says that this is not enough."""
@@ -447,8 +446,9 @@ def _new_context() -> ssl.SSLContext:
 
 
 def _origin(url: str) -> tuple[str, str]:
+    """Return scheme and host of a URL, in the one form that they have (RFC 6454, section 4)."""
     parts = urlsplit(url)
-    return parts.scheme, parts.netloc
+    return parts.scheme, parts.netloc.lower().removesuffix(":443" if parts.scheme == "https" else ":80")
 
 
 def _take(response: requests.Response, limit: int) -> None:

@@ -34,6 +34,10 @@ AT_A_TIME: Final = 4
 """Signatures; each takes 0.2 s of a core, most of it to decrypt the key."""
 
 
+ATTACHED: Final = 1000
+"""Manifests that refer to one image; a push attaches ten, each verification two."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
     """A kind of document.
@@ -132,8 +136,16 @@ class Published:
         return Reference(host=self.registry.host, repository=self.repository, digest=self.digest)
 
     def referrers(self) -> tuple[Referrer, ...]:
-        """Return what is attached to it."""
-        return self.registry.referrers(self.repository, self.digest)
+        """Return what is attached to it.
+
+        :raises UntrustedError: so much that checking it would take hours, as somebody who may push can have it.
+        """
+        found = self.registry.referrers(self.repository, self.digest)
+        if len(found) > ATTACHED:
+            raise UntrustedError(
+                f"{self.reference} has {len(found)} things attached, and may have {ATTACHED}", fix="find out who attaches them, and delete them"
+            )
+        return found
 
     def content(self, referrer: Referrer) -> bytes:
         """Return the one file of a referrer.
