@@ -78,8 +78,8 @@ def test_an_attack_on_memory_ends_in_one_line(name, tmp_path):
     assert kept(tmp_path / "client") == []
 
 
-@pytest.mark.parametrize("what", ["tags", "manifest", "find", "referrers", "content", "parts", "blob", "push", "mirror"])
-@pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 300, 304, 307, 400, 401, 403, 404, 405, 416, 418, 429, 500, 503])
+@pytest.mark.parametrize("what", ["tags", "find", "content", "parts", "push"])
+@pytest.mark.parametrize("status", [200, 202, 204, 206, 300, 307, 401, 403, 404, 416, 429, 500])
 def test_no_answer_is_a_traceback(what, status, tmp_path):
     """Whatever is asked, and whatever is answered, with a document that is none."""
     with hostile.registry(hostile.says([{"errors": 5, "tags": {}, "manifests": "x"}], status)) as (host, _):
@@ -100,7 +100,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("what", ["tags", "manifest", "referrers", "mirror", "parts", "copy"])
+@pytest.mark.parametrize("what", ["tags", "manifest", "referrers", "parts"])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape[:40].decode("latin-1").encode("unicode_escape").decode())
 def test_a_document_of_any_shape_is_a_value_or_a_line(what, shape, tmp_path):
     """No shape of JSON is a traceback."""
