@@ -21,6 +21,7 @@ from tests import programs, registries
 from tests.parts import CODEC
 from tests.registries import Authority
 from tests.released import OS_FILES, compose, record_of, result
+from torchstrata.content import oci
 from torchstrata.content.compose import canonical, sha256
 from torchstrata.content.store import Store
 from torchstrata.distribution.parts import Shelf
@@ -319,7 +320,8 @@ def test_a_record_that_lies_is_refused_though_it_is_signed(image, composed, stor
     }
     for field, lie in lies.items():
         wrong = Document(kind=RECORD, content=lie.encode(), predicate=lie.encode())
-        subject = examination.Subject(image=image, config=composed.image.config, referrers=(), trust=trust)
+        documents_of = {"document": oci.manifest(image.manifest, "it"), "config": oci.read(composed.image.config, oci.ImageConfig, "it")}
+        subject = examination.Subject(image=image, **documents_of, referrers=(), trust=trust)
         with pytest.raises(UntrustedError, match=f"its {field} is not the image's"):
             examination.CHECKS[RECORD.name](subject, json.loads(wrong.predicate))
 
