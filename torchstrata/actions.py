@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from torchstrata import variables
+from torchstrata.errors import VariableError
 
 OUTPUT: Final = "GITHUB_OUTPUT"
 SUMMARY: Final = "GITHUB_STEP_SUMMARY"
@@ -32,6 +34,12 @@ def tonight(cells: Sequence[str], jobs_each: int) -> tuple[str, ...]:
 
 
 def _append(variable: str, text: str) -> None:
-    if path := os.environ.get(variable):
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(text)
+    path = variables.text(variable)
+    if path and Path(path).exists() and not Path(path).is_file():
+        raise VariableError(f"{variable} names {path}, which is no file", fix=f"unset {variable}: GitHub's runner sets it")
+    try:
+        if path:
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise VariableError(f"{variable} names {path}, which cannot be written: {error.strerror}", fix=f"unset {variable}: GitHub's runner sets it") from error

@@ -258,3 +258,9 @@ class NotRootError(TorchstrataError):
     """Something needs root, and this user is not root and has no sudo that asks for no password."""
 
     code = 47
+
+
+class VariableError(TorchstrataError):
+    """A variable of the environment has a value that cannot be what it is for."""
+
+    code = 49

@@ -23,6 +23,11 @@ def cache(name: str) -> Path | None:
     return _known(lambda: platformdirs.user_cache_path(name, appauthor=False))
 
 
+def state(name: str) -> Path | None:
+    """Return where a program of that name keeps what it knows and cannot make again."""
+    return _known(lambda: platformdirs.user_state_path(name, appauthor=False))
+
+
 def _known(find: Callable[[], Path]) -> Path | None:
     try:
         return find()

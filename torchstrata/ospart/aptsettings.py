@@ -5,17 +5,20 @@ None of it gets into a layer: it lies beside the pins, where apt is pointed to i
 
 from __future__ import annotations
 
-import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from torchstrata import variables
 from torchstrata.errors import OsPartError
 from torchstrata.ospart.snapshots import Source
 
 VARIABLE: Final = "APT_CONFIG"
 """apt's own variable: a file that it reads before its others. Builds hand its content on, as they do with proxies."""
+
+LIMIT: Final = 1_000_000
+"""Bytes of that file."""
 
 CONFIG: Final = "apt.conf"
 SOURCES: Final = "sources.list"
@@ -37,13 +40,13 @@ class AptSettings:
     def of_host(cls) -> Self:
         """Return what the administrator of this machine has put into the file that ``$APT_CONFIG`` names.
 
-        :raises OsPartError: it cannot be read.
+        :raises OsPartError, VariableError: it cannot be read.
         """
-        named = os.environ.get(VARIABLE)
+        content = variables.file(VARIABLE, LIMIT)
         try:
-            return cls(config=Path(named).read_text(encoding="utf-8") if named else "")
-        except OSError as error:
-            raise OsPartError(f"{VARIABLE} names {named}, which cannot be read: {error.strerror}", fix=f"correct or unset {VARIABLE}") from error
+            return cls(config=content.decode() if content else "")
+        except UnicodeDecodeError as error:
+            raise OsPartError(f"the file that {VARIABLE} names is no UTF-8", fix=f"correct or unset {VARIABLE}") from error
 
     def __bool__(self) -> bool:
         return bool(self.config or self.sources)
