@@ -225,10 +225,10 @@ def release_log(  # flags of the command line
     cli.release_log(_globs(cells), channel, ReleaseOptions(registry=registry, ledger=ledger), from_registry=from_registry)
 
 
-@task(help={"registry": REGISTRY, "ledger": LEDGER})
-def repair(_: Context, registry: str | None = None, ledger: str | None = None) -> None:
+@task(help={"registry": REGISTRY, "ledger": LEDGER, "entries": "have the branch signed as it is, if it has so many: you know that it is right"})
+def repair(_: Context, registry: str | None = None, ledger: str | None = None, entries: str | None = None) -> None:
     """Move every tag to what the ledger says."""
-    cli.repair(ReleaseOptions(registry=registry, ledger=ledger, yes=True))
+    cli.repair(ReleaseOptions(registry=registry, ledger=ledger, yes=True), _number("--entries", entries, int))
 
 
 @task(

@@ -287,10 +287,10 @@ def release_log(globs: Sequence[str], channel: str | None, options: ReleaseOptio
         _releasing().log(globs, channel, options, from_registry=from_registry)
 
 
-def repair(options: ReleaseOptions) -> None:
-    """Move tags to what the ledger says."""
+def repair(options: ReleaseOptions, entries: int | None = None) -> None:
+    """Move tags to what the ledger says; have a branch of so many entries signed as it is."""
     with guarded():
-        _releasing().repair(options)
+        _releasing().repair(options, entries)
 
 
 def release_diff(old: str, new: str, options: ReleaseOptions, *, as_markdown: bool) -> None:

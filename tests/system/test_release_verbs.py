@@ -60,9 +60,9 @@ def story(team):
 
 
 def test_an_unverified_image_is_refused(story):
-    """One image of five without a test result: nothing moves, exit code 39, two lines that name it."""
+    """One image of five without a test result: nothing moves, exit code 36, two lines that name it."""
     refused = story[0]["unverified"]
-    assert refused.returncode == 39
+    assert refused.returncode == 36
     what, fix = refused.stderr.splitlines()
     assert what.startswith("error: nothing has moved: 2.13-cpu-debian12: ")
     assert "verification: there is none that is signed" in what

@@ -115,7 +115,7 @@ class Night:
             raise NightlyError(f"{len(failures)} things could not be done: {failures[0]}", fix="see above; what was done stays, and the next run does the rest")
 
     def _ledger(self) -> Ledger:
-        return self.releases.branch.read().ledger
+        return self.releases.read().ledger
 
     def _work(self) -> tuple[Work, ...]:
         return _look(self.globs, self._ledger()).work()
@@ -249,7 +249,7 @@ def watch(options: ReleaseOptions) -> None:
     :raises WatchdogError: something is wrong with one; all of it is printed.
     """
     with opened(options, signs=False) as releases:
-        ledger = releases.branch.read().ledger
+        ledger = releases.read().ledger
         found = watchdog.problems(releases.matrix, ledger.state, releases.digest, utc())
     console = progress.plain_console()
     for problem in found:

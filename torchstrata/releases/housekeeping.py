@@ -43,7 +43,7 @@ def prune(options: PruneOptions) -> None:
     """
     rules = policy(matrix.load(), options)
     with releasing.opened(ReleaseOptions(registry=options.registry, ledger=options.ledger, yes=options.yes), signs=False) as releases:
-        base = releases.branch.read()
+        base = releases.read()
         shelf = _shelf(releases)
         found = plan(releases, base.ledger, shelf if options.parts else None, rules)
         console = progress.plain_console()

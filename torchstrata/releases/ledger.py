@@ -16,7 +16,9 @@ from typing import Annotated, Final, Literal, Self
 import msgspec
 
 from torchstrata import decoding
+from torchstrata.content.digest import Digest
 from torchstrata.errors import LedgerError
+from torchstrata.text import printable
 
 FILE: Final = "ledger.jsonl"
 ALL: Final = "*"
@@ -25,7 +27,20 @@ ALL: Final = "*"
 Action = Literal["publish", "promote", "rollback", "check"]
 """``publish``: new images; ``promote``: from another channel; ``rollback``: what was there before; ``check``: looked after, nothing moved."""
 
-Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+LIMIT: Final = 64_000_000
+"""Bytes of a ledger that is read; a line has about 2,000."""
+
+LINE: Final = 1_000_000
+"""Characters of a line."""
+
+WHY: Final = 4_000
+"""Characters of a reason; a longer one is cut."""
+
+Word = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")]
+"""What may be a tag, as registries take them."""
+
+Time = Annotated[str, msgspec.Meta(pattern=r"\A20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")]
+"""RFC 3339, UTC, to the second."""
 
 CHANGED: Final = "find out who has changed it; the registry's copy, which is signed, tells what it was: inv release.log --from-registry"
 
@@ -34,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the ledger.
 
     :param sequence: from 1.
-    :param time: RFC 3339, UTC, to the second.
+    :param time: when it was written.
     :param cell: full id, or :data:`ALL`.
     :param images: digest by image.
     :param tags: old digest, ``None`` if there was none, and new digest, by tag that moved.
@@ -44,12 +59,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     sequence: int
-    time: str
+    time: Time
     action: Action
-    channel: str
-    cell: str
-    images: dict[str, Digest]
-    tags: dict[str, tuple[Digest | None, Digest]]
+    channel: Word
+    cell: Annotated[str, msgspec.Meta(pattern=r"\A(?:\*|[A-Za-z0-9._-]{1,128})\Z")]
+    images: dict[Word, Digest]
+    tags: dict[Word, tuple[Digest | None, Digest]]
     inputs: dict[str, str]
     who: str
     run: str
@@ -131,8 +146,10 @@ class Ledger:
     def parse(cls, content: bytes) -> Self:
         """Return the ledger in ``content``.
 
-        :raises LedgerError: a line cannot be understood, or is not what the next one says it was.
+        :raises LedgerError: a line cannot be understood, or is not what the next one says it was; or there is too much of it.
         """
+        if len(content) > LIMIT:
+            raise LedgerError(f"{FILE} has {len(content)} bytes, more than {LIMIT}", fix=CHANGED)
         text = content.decode("utf-8", errors="replace")
         ledger = cls(lines=tuple(text.split("\n")[:-1]))
         if not text.endswith("\n") and text:
@@ -141,12 +158,14 @@ class Ledger:
         return ledger
 
     def _check(self) -> None:
-        previous = ""
+        previous, known = "", dict[str, str]()
         for number, (line, entry) in enumerate(zip(self.lines, self.entries, strict=True), 1):
             if entry.sequence != number:
                 raise LedgerError(f"{FILE} line {number} is entry {entry.sequence}: lines were removed or added", fix=CHANGED)
             if entry.previous != previous:
                 raise LedgerError(f"{FILE} line {number - 1} is not what line {number} says it was: it has been changed", fix=CHANGED)
+            _check_tags(entry, known)
+            known |= {tag: new for tag, (_, new) in entry.tags.items()}
             previous = fingerprint(line)
 
     @functools.cached_property
@@ -161,6 +180,11 @@ class Ledger:
     def content(self) -> bytes:
         """The ledger as a file."""
         return "".join(f"{line}\n" for line in self.lines).encode()
+
+    @property
+    def is_first_move(self) -> bool:
+        """Whether all of it was written at once, so that there may be no copy of it yet; true of an empty one."""
+        return len({(entry.time, entry.who, entry.run) for entry in self.entries}) <= 1
 
     def continues(self, other: Ledger) -> bool:
         """Return whether this ledger is ``other``, or ``other`` with lines added."""
@@ -189,9 +213,9 @@ class Ledger:
             images=dict(move.images),
             tags={tag: (known.get(tag), digest) for tag, digest in sorted(targets.items()) if known.get(tag) != digest},
             inputs=dict(move.inputs),
-            who=str(author),
-            run=author.run,
-            why=" ".join(move.why.split()),
+            who=printable(str(author)),
+            run=printable(author.run),
+            why=printable(" ".join(move.why.split()), WHY),
             previous=fingerprint(self.lines[-1]) if self.lines else "",
         )
         return msgspec.json.encode(entry).decode()
@@ -230,15 +254,28 @@ def fingerprint(line: str) -> str:
 
 
 def _entry(number: int, line: str) -> Entry:
+    """Return what a line says; there is one line for each entry, so that nobody reads it in another way."""
     try:
-        entry = decoding.decode(line, Entry)
-        return entry if entry.moment.tzinfo else _untimed(number)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise LedgerError(f"{FILE} line {number} is no entry: {error}", fix=CHANGED) from error
+        entry = decoding.decode(line[: LINE + 1], Entry)
+        return entry if entry.moment.tzinfo and msgspec.json.encode(entry).decode() == line and _is_printable(entry) else _odd(number)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise LedgerError(f"{FILE} line {number} is no entry: {printable(str(error))}", fix=CHANGED) from error
 
 
-def _untimed(number: int) -> Entry:
-    raise LedgerError(f"{FILE} line {number} has a time without its zone", fix=CHANGED)
+def _is_printable(entry: Entry) -> bool:
+    """Return whether what people wrote obeys no terminal."""
+    return "".join((entry.who, entry.run, entry.why, *entry.inputs, *entry.inputs.values())).isprintable()
+
+
+def _odd(number: int) -> Entry:
+    raise LedgerError(f"{FILE} line {number} is not as this program writes entries", fix=CHANGED)
+
+
+def _check_tags(entry: Entry, known: Mapping[str, str]) -> None:
+    """Refuse tags that did not point to what an entry says, or that it moves to images that are not its own."""
+    for tag, (old, new) in entry.tags.items():
+        if old != known.get(tag) or new not in entry.images.values():
+            raise LedgerError(f"{FILE} line {entry.sequence} moves {tag} from or to what it cannot: it has been changed", fix=CHANGED)
 
 
 def touching(entries: Iterable[Entry], cells: Iterable[str]) -> Iterator[Entry]:

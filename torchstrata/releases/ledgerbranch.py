@@ -13,15 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from torchstrata import process
-from torchstrata.errors import CommandError, LedgerConflictError, LedgerError
-from torchstrata.releases.ledger import FILE, Author, Ledger
+from torchstrata import process, variables
+from torchstrata.errors import CommandError, LedgerConflictError, LedgerError, VariableError
+from torchstrata.releases import ledgerremote
+from torchstrata.releases.ledger import FILE, LIMIT, Author, Ledger
+from torchstrata.text import printable
 
 REMOTE: Final = "origin"
 BRANCH: Final = "ledger"
 
 QUIET: Final = ("-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false")
 """Nobody's hooks run for a branch that is not theirs, and no housekeeping starts."""
+
+ENVIRONMENT: Final = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": ":".join(ledgerremote.PROTOCOLS)}
 
 README: Final = """\
 # Ledger of the images
@@ -82,14 +86,14 @@ class Branch:
     def parse(cls, text: str | None, root: Path) -> Self:
         """Return the branch that ``REMOTE#branch`` names; either part may be left out.
 
-        :raises LedgerError: it is no name of a branch.
+        :raises LedgerError: it names no repository, or no branch.
         """
         remote, _, name = (text or "").partition("#")
-        branch = cls(root=root, remote=remote or REMOTE, name=name or BRANCH)
+        branch = cls(root=root, remote=ledgerremote.checked(remote or REMOTE), name=name or BRANCH)
         try:
             process.run("git", "check-ref-format", branch.ref)
         except process.Failed as error:
-            raise LedgerError(f"{name!r} is no name of a branch", fix="write REMOTE#branch, such as origin#ledger") from error
+            raise LedgerError(f"{printable(name, 80)!r} is no name of a branch", fix="write REMOTE#branch, such as origin#ledger") from error
         return branch
 
     def __str__(self) -> str:
@@ -108,8 +112,15 @@ class Branch:
         commit = self._head()
         if commit is None:
             return Snapshot(commit=None, ledger=Ledger())
-        self._git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=", self.remote, self.ref)
-        return Snapshot(commit=commit, ledger=Ledger.parse(self._git("cat-file", "blob", f"{commit}:{FILE}").encode()))
+        self._git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=", "--", self.remote, self.ref)
+        return Snapshot(commit=commit, ledger=Ledger.parse(self._content(f"{commit}:{FILE}")))
+
+    def _content(self, name: str) -> bytes:
+        """Return an object that was fetched, unless it is larger than any ledger."""
+        size = int(self._git("cat-file", "-s", name))
+        if size > LIMIT:
+            raise LedgerError(f"the ledger {self} has {size} bytes, more than {LIMIT}", fix="find out who has written it: this program did not")
+        return self._git("cat-file", "blob", name).encode()
 
     def push(self, base: Snapshot, ledger: Ledger, subject: str, author: Author) -> Snapshot:
         """Make ``ledger`` the branch's, if the branch is still what ``base`` says.
@@ -120,7 +131,7 @@ class Branch:
         """
         commit = self._commit(base, ledger, subject, author)
         try:
-            self._git("push", "--quiet", self.remote, f"{commit}:{self.ref}")
+            self._git("push", "--quiet", "--", self.remote, f"{commit}:{self.ref}")
         except LedgerError:
             now = self._head()
             if now not in {base.commit, commit}:
@@ -130,8 +141,9 @@ class Branch:
         return Snapshot(commit=commit, ledger=ledger)
 
     def _head(self) -> str | None:
-        listed = self._git("ls-remote", self.remote, self.ref).split()
-        return listed[0] if listed else None
+        """Return the commit of the branch; git lists every ref whose name ends like it, such as ``refs/heads/x/refs/heads/ledger``."""
+        listed = (line.partition("\t") for line in self._git("ls-remote", "--", self.remote, self.ref).splitlines())
+        return next((commit for commit, _, name in listed if name == self.ref), None)
 
     def _commit(self, base: Snapshot, ledger: Ledger, subject: str, author: Author) -> str:
         """Make the commit after ``base`` and return its id; no ref names it."""
@@ -144,11 +156,11 @@ class Branch:
 
     def _git(self, *words: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None) -> str:
         try:
-            return process.run("git", "-C", self.root, *QUIET, *words, stdin=stdin, env={"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(env or {})})
+            return process.run("git", "-C", self.root, *QUIET, *words, stdin=stdin, env={**ENVIRONMENT, **(env or {})})
         except process.Failed as error:
             said = [line for line in error.tail.splitlines() if line.startswith(("fatal:", "error:", " !"))] or [error.what]
             raise LedgerError(
-                f"the ledger {self} cannot be {'written' if words[0] == 'push' else 'read'}: {said[0].strip()}",
+                f"the ledger {self} cannot be {'written' if words[0] == 'push' else 'read'}: {printable(said[0].strip())}",
                 fix="check the remote and your rights to it, or name another place with --ledger REMOTE#branch",
             ) from error
 
@@ -163,11 +175,21 @@ def conflict(branch: Branch) -> LedgerConflictError:
 def author(root: Path) -> Author:
     """Return who runs this: in GitHub Actions its actor and run, else git's user, else the account."""
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        actor = os.environ["GITHUB_ACTOR"]
-        run = "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}".format(**os.environ)
-        return Author(name=actor, email=f"{actor}@users.noreply.github.com", run=run)
+        actor, server, repository, run = map(_given, ("GITHUB_ACTOR", "GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"))
+        return Author(name=actor, email=f"{actor}@users.noreply.github.com", run=f"{server}/{repository}/actions/runs/{run}")
     name, email = _setting(root, "user.name"), _setting(root, "user.email")
     return Author(name=name or getpass.getuser(), email=email)
+
+
+def _given(name: str) -> str:
+    """Return a variable that GitHub Actions sets in every job.
+
+    :raises VariableError: it is not there, or is no text.
+    """
+    found = variables.text(name)
+    if found is None:
+        raise VariableError(f"GITHUB_ACTIONS is true, and {name} is not set", fix=f"unset GITHUB_ACTIONS, or set {name}")
+    return found
 
 
 def _setting(root: Path, key: str) -> str:

@@ -11,10 +11,14 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Self
 
+import msgspec
+
+from torchstrata import decoding
 from torchstrata.building import runtime
 from torchstrata.cells.matrix import Cell, Channel, Matrix
+from torchstrata.content.digest import Digest
 from torchstrata.distribution.registry import Registry
 from torchstrata.errors import AbsentError, LedgerError, ReleaseError, UntrustedError
 from torchstrata.locking import oslocks
@@ -23,6 +27,8 @@ from torchstrata.releases.channels import Build
 from torchstrata.releases.guard import Guard
 from torchstrata.releases.ledger import ALL, Action, Author, Ledger, Move
 from torchstrata.releases.ledgerbranch import Branch, Snapshot, conflict
+from torchstrata.releases.ledgermemory import Memory, Seen
+from torchstrata.text import printable
 
 AT_A_TIME: Final = 4
 
@@ -30,6 +36,27 @@ AT_A_TIME: Final = 4
 def utc() -> dt.datetime:
     """Return the time."""
     return dt.datetime.now(dt.UTC)
+
+
+class _Descriptor(msgspec.Struct, frozen=True):
+    digest: Digest
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    """As much of an image's manifest as is read."""
+
+    config: _Descriptor
+
+
+class _Config(msgspec.Struct, frozen=True):
+    """As much of what an image tells engines as is read."""
+
+    labels: dict[str, str] = msgspec.field(name="Labels")
+    user: str = msgspec.field(name="User", default="")
+
+
+class _ConfigFile(msgspec.Struct, frozen=True):
+    config: _Config
 
 
 class _Patience(ReleaseError):
@@ -41,12 +68,20 @@ class Refusal:
     """Why the images of a cell may not move.
 
     :param is_patience: since they have not soaked, or were rolled back: time or a person decides.
+    :param kind: the error that a call ends with which is refused for this.
     """
 
     cell: str
     why: str
     fix: str
     is_patience: bool = False
+    kind: type[ReleaseError | UntrustedError] = ReleaseError
+
+    @classmethod
+    def of(cls, cell: Cell, error: ReleaseError | UntrustedError) -> Self:
+        """Return the refusal of a cell for an error."""
+        kind = type(error) if isinstance(error, UntrustedError) else ReleaseError
+        return cls(cell=cell.id, why=error.what, fix=error.fix, is_patience=isinstance(error, _Patience), kind=kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +134,7 @@ class Releases:
     """The channels of one repository in a registry.
 
     :param now: the clock.
+    :param memory: how far the ledger was seen before; ``None`` remembers nothing.
     """
 
     matrix: Matrix
@@ -108,6 +144,25 @@ class Releases:
     author: Author
     guard: Guard
     now: Callable[[], dt.datetime] = field(default=utc)
+    memory: Memory | None = None
+
+    def read(self) -> Snapshot:
+        """Return the branch as it is, once it is sure that a trusted key has signed what it says.
+
+        :raises LedgerError: somebody has rewritten or added to it, put it back, or deleted the copy.
+        :raises UntrustedError: the copy is not signed by who it must be.
+        """
+        seen = self.memory.recall() if self.memory else None
+        copy = ledgercopy.pull(self.registry, self.repository, self.guard)
+        snapshot = self.branch.read()  # last, since it is written first: it is at least as long as what was seen before
+        ledgercopy.check(self.registry, self.repository, snapshot.ledger, copy, self.guard)
+        self._remember(snapshot.ledger, seen)
+        return snapshot
+
+    def _remember(self, ledger: Ledger, seen: Seen | None) -> None:
+        if self.memory:
+            self.memory.check(ledger, seen)
+            self.memory.keep(ledger)
 
     # What would move
 
@@ -130,7 +185,7 @@ class Releases:
         :param grounds: for the ledger, by cell.
         :raises ReleaseError: none of the cells has images where they come from.
         """
-        base = self.branch.read()
+        base = self.read()
         moves, refusals, settled = list[Move](), list[Refusal](), list[str]()
         for cell in self._held(base.ledger, cells, origin):
             try:
@@ -138,7 +193,7 @@ class Releases:
                 moves += [move] if move else []
                 settled += [] if move else [cell.id]
             except (ReleaseError, UntrustedError) as error:
-                refusals.append(Refusal(cell=cell.id, why=error.what, fix=error.fix, is_patience=isinstance(error, _Patience)))
+                refusals.append(Refusal.of(cell, error))
         return Proposal(base=base, moves=tuple(moves), refusals=tuple(refusals), settled=tuple(settled))
 
     def publication(self, found: Mapping[Cell, Mapping[str, str]], why: str) -> Proposal:
@@ -146,7 +201,7 @@ class Releases:
 
         :param found: digest by image, by cell.
         """
-        base, channel = self.branch.read(), channels.entry(self.matrix)
+        base, channel = self.read(), channels.entry(self.matrix)
         moves = [self._move("publish", channel, cell, images, why) for cell, images in found.items()]
         news = tuple(move for move in moves if not _is_settled(base.ledger, move))
         return Proposal(base=base, moves=news, settled=tuple(move.cell for move in moves if move not in news))
@@ -156,7 +211,7 @@ class Releases:
 
         :raises ReleaseError: it holds none of the cells.
         """
-        base = self.branch.read()
+        base = self.read()
         moves, refusals = list[Move](), list[Refusal]()
         for cell in self._held(base.ledger, cells, Origin(channel=channel)):
             try:
@@ -164,7 +219,7 @@ class Releases:
                 self._check(cell, images)
                 moves.append(self._move("rollback", channel, cell, images, why))
             except (ReleaseError, UntrustedError) as error:
-                refusals.append(Refusal(cell=cell.id, why=error.what, fix=error.fix))
+                refusals.append(Refusal.of(cell, error))
         return Proposal(base=base, moves=tuple(moves), refusals=tuple(refusals))
 
     def _promote(  # noqa: PLR0913, PLR0917
@@ -237,14 +292,17 @@ class Releases:
     def _check_identity(self, cell: Cell, image: str, digest: str) -> None:
         """Refuse an image that is gone, or that says itself that it is another one, or that it is not as locked."""
         try:
-            config = self.registry.image_config(self.repository, digest)
+            manifest = decoding.decode(self.registry.manifest(self.repository, digest).body, _Manifest)
+            config = decoding.decode(self.registry.content(self.repository, manifest.config.digest), _ConfigFile).config
         except AbsentError as error:
             raise ReleaseError(f"{image} is gone: the registry has no {digest}", fix=f"push it again: inv push {cell.names[0]}") from error
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise UntrustedError(f"{image}, {digest}, is no image: {printable(str(error))}", fix=f"push it again: inv push {cell.names[0]}") from error
         flavour = image if image in self.matrix.flavours else self.matrix.all_in_one
         is_so = {"cell": config.labels.get("torchstrata.cell"), "flavour": config.labels.get("torchstrata.flavour"), "user": config.user}
         expected = {"cell": cell.id, "flavour": flavour, "user": runtime.DEV if image in self.matrix.flavours else runtime.ROOT}
         if is_so != expected:
-            raise ReleaseError(f"{image} is {digest}, which is another image: {is_so}", fix=f"push the cell again: inv push {cell.names[0]}")
+            raise ReleaseError(f"{image} is {digest}, which is another image: {printable(str(is_so))}", fix=f"push the cell again: inv push {cell.names[0]}")
         if drift := config.labels.get(runtime.DRIFT):
             raise ReleaseError(f"the OS packages of {image} are not as locked: {oslocks.in_short(oslocks.from_words(drift))}", fix=runtime.REBUILD)
 
@@ -277,13 +335,14 @@ class Releases:
         base = proposal.base
         self._compare(base)
         ledger = base.ledger.append(proposal.moves, self.author, self.now())
+        ledgercopy.prepare(self.registry, self.repository, ledger, self.guard)
         self.branch.push(base, ledger, _subject(proposal.moves), self.author)
         return self.settle(tag for entry in ledger.since(base.ledger) for tag in entry.tags)
 
     def note(self, channel: Channel, why: str) -> Ledger:
         """Write into the ledger that somebody has looked after a channel, and nothing had to move."""
         move = Move(action="check", channel=channel.name, cell=ALL, images={}, tags={}, why=why)
-        return self.carry_out(Proposal(base=self.branch.read(), moves=(move,)))
+        return self.carry_out(Proposal(base=self.read(), moves=(move,)))
 
     def settle(self, tags: Iterable[str] | None = None) -> Ledger:
         """Move tags, all of them if ``None``, to what the ledger says, and the registry's copy to the ledger, until both agree.
@@ -293,11 +352,11 @@ class Releases:
         :raises ReleaseError: an image is gone; all other tags have moved.
         """
         wanted = None if tags is None else frozenset(tags)
-        snapshot = self.branch.read()
+        snapshot = self.read()
         while True:
             gone = self._point(snapshot.ledger, wanted)
             ledgercopy.push(self.registry, self.repository, snapshot.ledger, self.guard)
-            after = self.branch.read()
+            after = self.read()
             if after.commit == snapshot.commit:
                 break
             snapshot = after
@@ -305,25 +364,51 @@ class Releases:
             raise ReleaseError(f"{gone[0]}: the ledger's image is gone from the registry ({len(gone)} tags)", fix="push it again, or roll the channel back")
         return snapshot.ledger
 
-    def repair(self) -> tuple[Ledger, tuple[str, ...]]:
+    def repair(self, entries: int | None = None) -> tuple[Ledger, tuple[str, ...]]:
         """Move all tags to what the ledger says; return the ledger, and the tags that were elsewhere.
 
-        :raises LedgerError: the branch is not what the registry's copy says.
+        :param entries: sign the branch as it is, if it has so many: somebody knows that it is right.
+        :raises LedgerError: the branch is not what the registry's copy says, or has another number of entries.
+        :raises UntrustedError: an image that a tag would move to is not verified and signed; nothing has moved.
         """
         copy = ledgercopy.pull(self.registry, self.repository, self.guard)
-        ledger = self.branch.read().ledger  # read last, since it is written first
-        ledgercopy.compare(ledger, copy)
+        ledger = self.read().ledger if entries is None else self._confirmed(copy, entries)
         astray = tuple(tag for tag, digest in ledger.state.tags.items() if self.digest(tag) != digest)
+        self._check_held({*(ledger.state.tags[tag] for tag in astray), *_news(ledger, copy)})
+        if entries is not None:
+            ledgercopy.push(self.registry, self.repository, ledger, self.guard)
         return self.settle(), astray
+
+    def _confirmed(self, copy: Ledger | None, entries: int) -> Ledger:
+        """Return the branch's ledger, which nobody need have signed, but which goes on from the copy and from what was seen."""
+        seen = self.memory.recall() if self.memory else None
+        ledger = self.branch.read().ledger
+        ledgercopy.compare(ledger, copy)
+        if len(ledger.lines) != entries:
+            raise LedgerError(f"the branch has {len(ledger.lines)} entries, not {entries}", fix="see what it says, and since when: inv release.log")
+        self._remember(ledger, seen)
+        return ledger
+
+    def _check_held(self, digests: Iterable[str]) -> None:
+        """Refuse images that are not verified and signed; those that are gone are told of when all else has moved.
+
+        :raises UntrustedError: one is not.
+        """
+        there = [digest for digest in digests if self.digest(digest)]
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            list(pool.map(functools.partial(self.guard.verified, self.registry, self.repository), there))
 
     def copied(self) -> Ledger:
         """Return the registry's copy of the ledger.
 
-        :raises LedgerError: there is none.
+        :raises LedgerError: there is none, or it ends before what was seen.
         """
+        seen = self.memory.recall() if self.memory else None
         copy = ledgercopy.pull(self.registry, self.repository, self.guard)
         if copy is None:
-            raise LedgerError(f"{self.registry.host}/{self.repository} has no copy of the ledger", fix="inv release.repair makes it")
+            raise LedgerError(f"{self.registry.host}/{self.repository} has no copy of the ledger", fix="inv release.repair makes it, or says why not")
+        if self.memory:
+            self.memory.check(copy, seen)
         return copy
 
     def _compare(self, base: Snapshot) -> None:
@@ -333,6 +418,8 @@ class Releases:
         :raises LedgerError: since somebody has rewritten history.
         """
         copy = ledgercopy.pull(self.registry, self.repository, self.guard)
+        if copy is None and base.ledger.lines:  # a first move that was cut off: the next one must find its copy
+            ledgercopy.push(self.registry, self.repository, base.ledger, self.guard)
         if copy and not base.ledger.continues(copy):
             ledgercopy.compare(self.branch.read().ledger, copy)
             raise conflict(self.branch)
@@ -356,6 +443,12 @@ class Releases:
             return False
         self.registry.put_manifest(self.repository, tag, found.body, found.media_type)
         return True
+
+
+def _news(ledger: Ledger, copy: Ledger | None) -> set[str]:
+    """Return the images that entries after the copy moved to, and that their channels still hold."""
+    added = {entry.sequence for entry in ledger.since(copy or Ledger())}
+    return {digest for entry in ledger.state.current.values() if entry.sequence in added for digest in entry.images.values()}
 
 
 def _is_settled(ledger: Ledger, move: Move) -> bool:

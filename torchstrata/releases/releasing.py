@@ -23,6 +23,7 @@ from torchstrata.releases import ledger as ledgers
 from torchstrata.releases.guard import Cosign
 from torchstrata.releases.ledger import Entry
 from torchstrata.releases.ledgerbranch import Branch
+from torchstrata.releases.ledgermemory import Memory
 from torchstrata.releases.release import Proposal, Releases
 from torchstrata.supplychain import record, signing
 from torchstrata.supplychain.documents import Published
@@ -55,13 +56,14 @@ def opened(options: ReleaseOptions, *, signs: bool) -> Iterator[Releases]:
             branch=Branch.parse(options.ledger, ROOT),
             author=ledgerbranch.author(ROOT),
             guard=Cosign(trust=trust, signer=signer),
+            memory=Memory.of(where.host, where.repository(table.name)),
         )
 
 
 def promote(globs: Sequence[str], channel: str, origin: str | None, no_soak: str, options: ReleaseOptions) -> None:
     """Show what would move into a channel, and move it if that was asked for.
 
-    :raises ReleaseError: images of a cell may not move; then nothing moves.
+    :raises ReleaseError, UntrustedError: images of a cell may not move; then nothing moves.
     """
     target = matrix.load().channel(channel)
     with opened(options, signs=options.yes) as releases:
@@ -73,7 +75,7 @@ def promote(globs: Sequence[str], channel: str, origin: str | None, no_soak: str
 def rollback(globs: Sequence[str], channel: str, to: int | None, why: str, options: ReleaseOptions) -> None:
     """Show what a channel would go back to, and do it if that was asked for.
 
-    :raises ReleaseError: there is nothing to go back to, or it is not said why; then nothing moves.
+    :raises ReleaseError, UntrustedError: there is nothing to go back to, it does not hold, or it is not said why; then nothing moves.
     """
     if not (globs and why):
         raise ReleaseError("a rollback needs cells and a reason", fix='inv release.rollback 2.8-cu121 --channel stable --why "..."')
@@ -92,7 +94,7 @@ def _do(releases: Releases, proposal: Proposal, title: str, options: ReleaseOpti
         console.print(f"{refusal.cell}: refused: {refusal.why}", soft_wrap=True)
     if proposal.refusals:
         first = proposal.refusals[0]
-        raise ReleaseError(f"nothing has moved: {first.cell}: {first.why}", fix=first.fix)
+        raise first.kind(f"nothing has moved: {first.cell}: {first.why}", fix=first.fix)
     if not proposal.moves:
         console.print("nothing to move")
     elif not options.yes:
@@ -145,11 +147,14 @@ def _reading(options: ReleaseOptions, *, from_registry: bool) -> Iterator[tuple[
         yield matrix.load(), Branch.parse(options.ledger, ROOT).read().ledger.entries
 
 
-def repair(options: ReleaseOptions) -> None:
-    """Move every tag to what the ledger says, and say which were elsewhere."""
+def repair(options: ReleaseOptions, entries: int | None = None) -> None:
+    """Move every tag to what the ledger says, and say which were elsewhere.
+
+    :param entries: sign the branch as it is, if it has so many.
+    """
     with opened(options, signs=True) as releases:
         console = progress.plain_console()
-        ledger, astray = releases.repair()
+        ledger, astray = releases.repair(entries)
         for tag in astray:
             console.print(f"{tag}: moved to {short(ledger.state.tags[tag])}")
         console.print(f"{len(astray)} of {len(ledger.state.tags)} tags were not where the ledger says; the registry's copy has {len(ledger.lines)} entries")
