@@ -15,9 +15,16 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from torchstrata import decoding
+from torchstrata import decoding, files
 from torchstrata.cells import compat, schema, validation
 from torchstrata.errors import MatrixError
+from torchstrata.text import printable
+
+LIMIT: Final = 1_000_000
+"""Bytes of ``matrix.yaml``."""
+
+DEPTH: Final = 12
+"""Levels of mappings and lists in one another."""
 
 ROOT: Final = Path(__file__).parents[2]
 MATRIX: Final = ROOT / "matrix.yaml"
@@ -269,18 +276,56 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         names = [key.value for key, _ in node.value]
         for name in names:
             if names.count(name) > 1:
-                raise MatrixError(f"{MATRIX.name}: key {name} is given twice, the second time in line {node.start_mark.line + 1} or below", fix="remove one")
+                where = f"the second time in line {node.start_mark.line + 1} or below"
+                raise MatrixError(f"{MATRIX.name}: key {printable(str(name), 80)} is given twice, {where}", fix="remove one")
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
 
 
 def _parse(path: Path) -> object:
     try:
-        return yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506  # a subclass of the safe loader
-    except OSError as error:
-        raise MatrixError(f"{path} cannot be read: {error.strerror}", fix="run from a checkout of the repository") from error
+        return parse(files.read(path, LIMIT), path.name)
+    except files.UnreadableError as error:
+        raise MatrixError(error.what, fix="run from a checkout of the repository") from error
+
+
+def parse(content: bytes, name: str) -> object:
+    """Return what a file in YAML holds: mappings, lists, text, numbers and truth values as they stand there.
+
+    :param name: of the file.
+    :raises MatrixError: it is no YAML, or uses what makes values of other values: tags, anchors, aliases, merged keys.
+    """
+    try:
+        _check_events(content, name)
+        return yaml.load(content, Loader=_Loader)  # noqa: S506  # a subclass of the safe loader
     except yaml.YAMLError as error:
-        raise MatrixError(f"{path.name} is not YAML: {' '.join(str(error).split())}", fix="correct it at that line") from error
+        raise MatrixError(f"{name} is not YAML: {printable(' '.join(str(error).split()))}", fix="correct it at that line") from error
+    except ValueError as error:  # a date or a number that looks like one and is none
+        raise MatrixError(f"{name} has a date or a number that is none: {printable(str(error))}", fix="put text in quotes") from error
+
+
+def _check_events(content: bytes, name: str) -> None:
+    """Refuse what the loader would make of the text otherwise: libyaml itself dies of some thousands of brackets."""
+    depth = 0
+    for event in yaml.parse(content, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        wrong = _wrong(event) or (f"more than {DEPTH} levels of lists and mappings" if depth > DEPTH else "")
+        if wrong:
+            where = f" line {event.start_mark.line + 1}" if event.start_mark else ""
+            raise MatrixError(f"{name}{where} has {wrong}", fix="write the value itself, as plain or quoted text")
+
+
+def _wrong(event: yaml.Event) -> str:
+    """Return what an event has that no matrix needs, in words."""
+    if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+        return "an anchor or an alias"
+    if getattr(event, "tag", None):
+        return "a tag"
+    if isinstance(event, yaml.ScalarEvent):
+        if event.value == "<<":
+            return "a merged key"
+        return "" if event.value.isprintable() else "a value with control characters or line ends"
+    return ""
 
 
 def _convert(data: object, name: str) -> schema.MatrixFile:

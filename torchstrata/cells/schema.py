@@ -9,22 +9,25 @@ import msgspec
 
 SCHEMA: Final = Path(__file__).parents[2] / "matrix.schema.json"
 
-Minor = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+\.[0-9]+$", description="Major and minor version, quoted.", examples=["2.8"])]
+Minor = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$", description="Major and minor version, quoted.", examples=["2.8"])]
 Variant = Annotated[str, msgspec.Meta(pattern=r"^(cpu|cu[0-9]{3})$", description="CUDA of a build, without the dot, or cpu.", examples=["cu128", "cpu"])]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9.-]*$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9.-]*$", max_length=64)]
 Compiler = Annotated[str, msgspec.Meta(pattern=r"^g\+\+-[0-9]+$", examples=["g++-14"])]
 Companion = Annotated[
     str, msgspec.Meta(pattern=r"^(torchvision|torchaudio)(==[0-9.]+)?$", description="A package that follows torch; its version comes from the facts.")
 ]
-Size = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)? (MB|GB)$", description="Compressed, in powers of ten.", examples=["3.92 GB"])]
+Size = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})? (MB|GB)$", description="Compressed, in powers of ten.", examples=["3.92 GB"])]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
-Pinned = Annotated[str, msgspec.Meta(pattern=r"@sha256:[0-9a-f]{64}$")]
-Duration = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+ (h|d)$", description="Hours or days.", examples=["24 h", "7 d"])]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Image = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=512)]
+Pinned = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$", max_length=512)]
+Duration = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4} (h|d)$", description="Hours or days.", examples=["24 h", "7 d"])]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Template = Annotated[
     str,
     msgspec.Meta(
         min_length=1,
+        max_length=256,
         description="A tag. {torch}, {cuda}, {os} and {flavour} stand for every one; what is left out is the default one.",
         examples=["{torch}-{cuda}-{flavour}", "latest"],
     ),
@@ -39,13 +42,13 @@ class System(Raw, frozen=True, kw_only=True):
     """An operating system: its Python, glibc and compilers, and where its files come from."""
 
     distribution: Literal["debian", "ubuntu"]
-    release: Annotated[str, msgspec.Meta(description='Quoted, such as "13" or "24.04".')]
+    release: Annotated[str, msgspec.Meta(pattern=r"^[0-9][0-9.]{0,15}$", description='Quoted, such as "13" or "24.04".')]
     suite: Name
     python: Minor
     glibc: Minor
     compilers: Annotated[tuple[Compiler, ...], msgspec.Meta(min_length=1, description="Best first.")]
     bootstrap: Literal["mmdebstrap"] | None = None
-    image: str | None = None
+    image: Image | None = None
     digest: Digest | None = None
     verified: Annotated[bool, msgspec.Meta(description="Somebody has built and run images on it.")]
 
@@ -76,14 +79,14 @@ class Row(Raw, frozen=True, kw_only=True):
 class Group(Raw, frozen=True, kw_only=True):
     """A layer of CUDA wheels."""
 
-    title: str
-    wheels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, description="Globs on wheel names.")]
+    title: Text
+    wheels: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1, description="Globs on wheel names.")]
 
 
 class Strata(Raw, frozen=True, kw_only=True):
     """How wheels become layers."""
 
-    own_layer_over: Annotated[int, msgspec.Meta(gt=0, description="Bytes of a wheel that gets a layer of its own.")]
+    own_layer_over: Annotated[int, msgspec.Meta(gt=0, le=1_000_000_000_000, description="Bytes of a wheel that gets a layer of its own.")]
     cuda_groups: Annotated[tuple[Group, ...], msgspec.Meta(min_length=1, description="Bottom to top; the first glob decides.")]
 
 
@@ -106,15 +109,15 @@ class MatrixFile(Raw, frozen=True, kw_only=True):
     """matrix.yaml: the only list of what exists."""
 
     name: Name
-    systems: Annotated[dict[str, System], msgspec.Meta(min_length=1)]
-    flavours: Annotated[dict[str, Flavour], msgspec.Meta(min_length=1)]
+    systems: Annotated[dict[Name, System], msgspec.Meta(min_length=1)]
+    flavours: Annotated[dict[Name, Flavour], msgspec.Meta(min_length=1)]
     rows: Annotated[tuple[Row, ...], msgspec.Meta(min_length=1)]
     strata: Strata
     channels: Annotated[dict[Name, Channel], msgspec.Meta(description="Where published images go.")] = {}
     bootstrap_image: Annotated[Pinned | None, msgspec.Meta(description="Image of Debian in which mmdebstrap runs where it can run no other way.")] = None
     pinned: Annotated[tuple[Digest, ...], msgspec.Meta(description="Digests of images that `inv registry.prune` never removes.")] = ()
     registry: Annotated[
-        str | None, msgspec.Meta(description="HOST[:PORT][/PATH] of the team's registry, where TORCHSTRATA_REGISTRY and --registry name no other.")
+        Text | None, msgspec.Meta(description="HOST[:PORT][/PATH] of the team's registry, where TORCHSTRATA_REGISTRY and --registry name no other.")
     ] = None
 
 

@@ -26,6 +26,10 @@ DEFAULTS: Final[Mapping[str, str]] = {"os": "cuda", "cuda": "torch"}
 """What a template must name too if it names the key: without the torch, which CUDA is the default one cannot be told."""
 
 
+KINDS: Final[Mapping[str, str]] = {"date": "date", "datetime": "time", "bool": "truth value", "null": "missing value"}
+"""What YAML makes of unquoted text, in words."""
+
+
 def check(raw: schema.MatrixFile) -> tuple[str, ...]:
     """Refuse what cannot work; return the flavours' names, parents first.
 
@@ -71,9 +75,12 @@ def explain(message: str, name: str) -> MatrixError:
     """Return msgspec's ``message`` about file ``name`` as an error that says what to do."""
     problem, _, path = message.partition(" - at `")
     path = path.rstrip("`")
-    where = f"{name}: {path.removeprefix('$.') or 'top level'}"
+    kind, _, place = path.rpartition("` in `")  # "key` in `$.systems"
+    where = f"{name}: {'a key of ' if kind == 'key' else ''}{place.removeprefix('$.') or 'top level'}"
     if re.match(r"Expected `str.*`, got `(float|int)`", problem):
         return MatrixError(f"{where} is an unquoted number, so that 2.10 would be read as 2.1", fix='put it in quotes, such as "2.10"')
+    if found := re.match(r"Expected `str.*`, got `(date|datetime|bool|null)`", problem):
+        return MatrixError(f"{where} is read as a {KINDS[found[1]]}, and text is wanted", fix='put it in quotes, such as "2026-01-01"')
     if "unknown field" in problem or "missing required field" in problem:
         return MatrixError(f"{where}: {_about_key(problem)}", fix=f"keys are {_keys(path)}")
     return MatrixError(f"{where}: {problem}", fix=f"see {schema.SCHEMA.name} for what may stand there")
