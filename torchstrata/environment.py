@@ -19,11 +19,15 @@ from typing import Final
 from filelock import FileLock
 from packaging.requirements import InvalidRequirement, Requirement
 
-from torchstrata import process
+from torchstrata import files, process
 from torchstrata.errors import INTERRUPTED, LockError
+from torchstrata.text import printable
 
 ROOT: Final = Path(__file__).parents[1]
 LOCK: Final = ROOT / "requirements.txt"
+LIMIT: Final = 4_000_000
+"""Bytes of a lock."""
+
 ENVIRONMENTS: Final = ROOT / ".nox" / "locked"
 
 
@@ -52,15 +56,21 @@ class LockedPackage:
 def read(lock: Path) -> Iterator[LockedPackage]:
     """Yield the packages of a requirements file of pip's with hashes.
 
-    :raises LockError: a line of it is no requirement, such as one that a merge has left.
+    :raises LockError: it cannot be read, or a line of it is no requirement, such as one that a merge has left.
     """
-    text = "\n".join(line for line in lock.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#"))
-    for line in filter(str.strip, text.replace("\\\n", " ").splitlines()):
+    try:
+        content = files.text(lock, LIMIT)
+    except files.UnreadableError as error:
+        raise LockError(error.what, fix=f"run: git checkout HEAD -- {lock.name}") from error
+    text = "\n".join(line for line in content.split("\n") if not line.lstrip().startswith("#"))
+    for line in filter(str.strip, text.replace("\\\n", " ").split("\n")):
         requirement, *hashes = line.split(" --hash=")
         try:
             yield LockedPackage(requirement=Requirement(requirement.strip()), hashes=tuple(map(str.strip, hashes)))
         except InvalidRequirement as error:
-            raise LockError(f"{lock.name} has a line that is no requirement: {line.strip()[:80]}", fix=f"run: git checkout HEAD -- {lock.name}") from error
+            raise LockError(
+                f"{lock.name} has a line that is no requirement: {printable(line.strip(), 80)}", fix=f"run: git checkout HEAD -- {lock.name}"
+            ) from error
 
 
 def enter(words: Sequence[str]) -> None:

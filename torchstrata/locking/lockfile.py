@@ -10,16 +10,31 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from torchstrata.errors import LockError
+from torchstrata.text import printable
 
 FORMAT: Final = 1
 FIELDS: Final = ("format", "build", "python", "flavour", "platform", "exclude-newer", "uv", "inputs")
 """Fields of the header, in order; ``require`` follows, once per requirement."""
 
+LIMIT: Final = 4_000_000
+"""Bytes of a lock."""
+
+NAME: Final = r"[a-z0-9]+(?:-[a-z0-9]+)*"
+"""Of a package, normalised (PyPA specifications, "Names and normalization")."""
+
+VERSION: Final = r"[A-Za-z0-9][A-Za-z0-9.!+_-]{0,127}"
+FILENAME: Final = r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,250}\.whl"
+"""Of a wheel: a name, and no path."""
+
+HASH: Final = r"[0-9a-f]{64}"
+
 _HEADER: Final = re.compile(r"# ([a-z-]+): (.+)")
-_PIN: Final = re.compile(r"(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})  # (\S+\.whl) (\d+)")
+_PIN: Final = re.compile(rf"({NAME})==({VERSION}) --hash=sha256:({HASH})  # ({FILENAME}) ([0-9]{{1,15}})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,11 +46,11 @@ class Pin:
     :param size: bytes of the file.
     """
 
-    name: str
-    version: str
-    filename: str
-    sha256: str
-    size: int
+    name: Annotated[str, msgspec.Meta(pattern=rf"\A{NAME}\Z", max_length=128)]
+    version: Annotated[str, msgspec.Meta(pattern=rf"\A{VERSION}\Z")]
+    filename: Annotated[str, msgspec.Meta(pattern=rf"\A{FILENAME}\Z")]
+    sha256: Annotated[str, msgspec.Meta(pattern=rf"\A{HASH}\Z")]
+    size: Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
 
     @property
     def line(self) -> str:
@@ -94,10 +109,11 @@ def parse(text: str, where: str) -> Lock:
     :param where: names the file in errors.
     :raises LockError: it is not a lock, or its header was edited.
     """
-    lines = text.splitlines()[1:]
+    if not all(map(str.isprintable, lines := text.removesuffix("\n").split("\n")[1:])):
+        raise LockError(f"{where} has control characters", fix="make it anew with inv lock")
     found = [match.groups() for line in lines if (match := _HEADER.fullmatch(line))]
     header = {name: value for name, value in found if name != "require"}
-    if tuple(header) != FIELDS or header["format"] != str(FORMAT):
+    if tuple(header) != FIELDS or header["format"] != str(FORMAT) or len(header) != sum(name != "require" for name, _ in found):
         raise LockError(f"{where} is not a lock of format {FORMAT}", fix="make it anew with inv lock")
     lock = Lock(
         build=header["build"],
@@ -111,13 +127,15 @@ def parse(text: str, where: str) -> Lock:
     )
     if lock.inputs != header["inputs"]:
         raise LockError(f"{where}: its header was edited: the inputs digest does not fit", fix="make it anew with inv lock")
+    if [pin.name for pin in lock.pins] != sorted({pin.name for pin in lock.pins}):
+        raise LockError(f"{where}: its pins are not sorted, or one is there twice", fix="make it anew with inv lock")
     return lock
 
 
 def _pin(line: str, where: str) -> Pin:
     match = _PIN.fullmatch(line)
     if match is None:
-        raise LockError(f"{where}: not a pin of one wheel: {line[:80]}", fix="make it anew with inv lock")
+        raise LockError(f"{where}: not a pin of one wheel: {printable(line, 80)}", fix="make it anew with inv lock")
     name, version, sha256, filename, size = match.groups()
     return Pin(name=name, version=version, filename=filename, sha256=sha256, size=int(size))
 

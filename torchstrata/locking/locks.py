@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from torchstrata import files
 from torchstrata.cells import compat
 from torchstrata.cells.matrix import ROOT, Cell, Matrix
 from torchstrata.content.layers import PLATFORM
 from torchstrata.errors import LockError
 from torchstrata.locking import resolver
-from torchstrata.locking.lockfile import Lock, Pin, parse, render
+from torchstrata.locking.lockfile import LIMIT, Lock, Pin, parse, render
 
 __all__ = ["Lock", "Outcome", "Pin", "check", "own", "path_of", "read", "requirements", "write"]
 
@@ -56,7 +57,7 @@ def path_of(cell: Cell, flavour: str) -> str:
 def requirements(cell: Cell, flavour: str, root: Path = ROOT) -> tuple[str, ...]:
     """Return what ``flavour`` adds to its parent's requirements: pins that follow from the facts, and its ``requirements.in``."""
     path = root / "images" / flavour / "requirements.in"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = _text(path, f"images/{flavour}/requirements.in").split("\n") if path.exists() else []
     written = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     return (*_generated(cell, flavour), *sorted(written))
 
@@ -79,9 +80,20 @@ def read(cell: Cell, flavour: str, root: Path = ROOT) -> Lock:
     fix = f"run: inv lock {cell.short}"
     if not (root / where).exists():
         raise _missing(cell, where)
-    lock = parse((root / where).read_text(), where)
+    lock = parse(_text(root / where, where), where)
     _check_header(lock, where, _expected(cell, flavour, lock, root), fix)
     return lock
+
+
+def _text(path: Path, where: str) -> str:
+    """Return the text of a file of the checkout.
+
+    :raises LockError: it cannot be read.
+    """
+    try:
+        return files.text(path, LIMIT)
+    except files.UnreadableError as error:
+        raise LockError(error.what, fix=f"restore it: git checkout HEAD -- {where}") from error
 
 
 def own(lock: Lock, parent: Lock | None) -> tuple[Pin, ...]:

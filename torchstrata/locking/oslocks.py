@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from torchstrata import files
 from torchstrata.cells.matrix import ROOT, OperatingSystem
 from torchstrata.errors import LockError
+from torchstrata.text import printable
 
 OS_IMAGE: Final = "os"
 """The section of the OS image itself, below those of the flavours."""
@@ -34,6 +36,14 @@ MOVE: Final = re.compile(r"(?P<package>\S+) (?P<locked>\S+|\(not locked\)) -> (?
 
 NOT_LOCKED: Final = "(not locked)"
 NOT_INSTALLED: Final = "(not installed)"
+
+LIMIT: Final = 4_000_000
+"""Bytes of a lock."""
+
+DAY: Final = re.compile(r"(?P<word>date|first|moment) (?P<value>20[0-9]{2}-[0-9]{2}-[0-9]{2}(?:T[0-9:]{8}\+00:00)?)")
+SECTION: Final = re.compile(r"\[([a-z][a-z0-9.-]*)\]")
+PIN: Final = re.compile(r"(?P<name>[a-z0-9][a-z0-9+.-]*(?::[a-z0-9-]+)?)=(?P<version>[A-Za-z0-9][A-Za-z0-9.+:~-]*)")
+"""Names and versions as Debian Policy 5.6.1 and 5.6.12 have them: they become lines of apt's preferences."""
 
 NAMED: Final = 6
 """Moves that one line names."""
@@ -111,7 +121,7 @@ def from_words(text: str) -> tuple[Move, ...]:
     """
     found = [MOVE.fullmatch(each) for each in text.split(", ") if each]
     if None in found:
-        raise LockError(f"this does not tell how packages differ from a lock: {text[:80]}", fix="build the image again")
+        raise LockError(f"this does not tell how packages differ from a lock: {printable(text, 80)}", fix="build the image again")
     return tuple(Move(package=each["package"], locked=_known(each["locked"]), found=_known(each["found"])) for each in found if each)
 
 
@@ -143,9 +153,10 @@ def read(system: OperatingSystem, root: Path = ROOT) -> OsLock:
     """
     file = path(system, root)
     try:
-        return parse(system.id, file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LockError(f"the OS packages of {system.id} are not locked: there is no locks/os/{file.name}", fix=FIX) from error
+        return parse(system.id, files.text(file, LIMIT))
+    except files.UnreadableError as error:
+        what = error.what if file.exists() else f"the OS packages of {system.id} are not locked: there is no locks/os/{file.name}"
+        raise LockError(what, fix=FIX) from error
 
 
 def write(lock: OsLock, system: OperatingSystem, root: Path = ROOT) -> Path:
@@ -171,21 +182,37 @@ def parse(system: str, content: str) -> OsLock:
 
     :raises LockError: a line cannot be understood.
     """
-    days, sections, packages = dict[str, str](), dict[str, Packages](), dict[str, str]()
-    for number, line in enumerate(content.splitlines(), 1):
-        if line.startswith(("date ", "first ", "moment ")):
-            word, _, days[word] = line.partition(" ")
-        elif line.startswith("["):
-            packages = {}
-            sections[line.strip("[]")] = packages
-        elif line and not line.startswith("#"):
-            name, equals, version = line.partition("=")
-            if not (name and equals and version):
-                raise LockError(f"locks/os/{system}.lock line {number} is no package=version: {line}", fix=FIX)
-            packages[name] = version
+    days, sections, packages = dict[str, str](), dict[str, dict[str, str]](), dict[str, str]()
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line or line.startswith("#"):
+            continue
+        if day := DAY.fullmatch(line):
+            is_new = day["word"] not in days
+            days[day["word"]] = day["value"]
+        elif section := SECTION.fullmatch(line):
+            is_new = section[1] not in sections
+            packages = sections.setdefault(section[1], {})
+        elif pin := PIN.fullmatch(line):
+            is_new = bool(sections) and pin["name"] not in packages
+            packages[pin["name"]] = pin["version"]
+        else:
+            raise LockError(f"locks/os/{system}.lock line {number} is no package=version: {printable(line, 80)}", fix=FIX)
+        if not is_new:
+            raise LockError(f"locks/os/{system}.lock line {number} says what was said before, or stands in no section: {printable(line, 80)}", fix=FIX)
     if "date" not in days or OS_IMAGE not in sections:
         raise LockError(f"locks/os/{system}.lock has no date or no [{OS_IMAGE}]", fix=FIX)
+    _check_days(system, days)
     return OsLock(system=system, sections=sections, date=days["date"], first=days.get("first", ""), moment=days.get("moment", ""))
+
+
+def _check_days(system: str, days: Mapping[str, str]) -> None:
+    """Refuse what looks like a day or a time and is none."""
+    for word, value in days.items():
+        try:
+            if bool(dt.datetime.fromisoformat(value).tzinfo) != (word == "moment"):
+                raise LockError(f"locks/os/{system}.lock: {word} {value} is no {'time' if word == 'moment' else 'day'}", fix=FIX)
+        except ValueError as error:
+            raise LockError(f"locks/os/{system}.lock: {word} {value} is no {'time' if word == 'moment' else 'day'}", fix=FIX) from error
 
 
 def solved(by: OsLock, installed: Mapping[str, Packages]) -> OsLock:

@@ -135,10 +135,10 @@ def sources(config: pipconfig.PipConfig) -> list[str]:
     return [
         *("--index-strategy", "unsafe-best-match"),
         *(["--no-index"] if config.no_index else []),
-        *(["--default-index", config.index_url] if config.index_url else []),
-        *itertools.chain.from_iterable(("--index", url) for url in config.extra_index_urls),
-        *itertools.chain.from_iterable(("--find-links", place) for place in config.find_links),
-        *itertools.chain.from_iterable(("--allow-insecure-host", host) for host in config.trusted_hosts),
+        *([f"--default-index={config.index_url}"] if config.index_url else []),
+        *(f"--index={url}" for url in config.extra_index_urls),
+        *(f"--find-links={place}" for place in config.find_links),
+        *(f"--allow-insecure-host={host}" for host in config.trusted_hosts),
     ]
 
 

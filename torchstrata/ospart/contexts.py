@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from torchstrata import files as files_of
 from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content.layers import EPOCH
 from torchstrata.errors import OsPartError
+from torchstrata.files import KINDS
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import OsLock
 from torchstrata.ospart.aptsettings import VARIABLE, AptSettings
+from torchstrata.text import printable
 
 APT: Final = "apt"
 """The context that every flavour installs packages with; not a flavour."""
@@ -26,6 +30,9 @@ NANO: Final = 1_000_000_000
 
 USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
 """What counts in a directory of ``images/``; ``requirements.in``, for one, belongs to the payload."""
+
+LIMIT: Final = 64_000_000
+"""Bytes of a file in a context; what is larger belongs into a package."""
 
 LITTER: Final = frozenset({"__pycache__", ".DS_Store"})
 """What programs leave in a checkout."""
@@ -39,10 +46,24 @@ def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
     try:
         with os.scandir(root / "images" / name) as entries:
             used = [entry for entry in entries if entry.name in USED]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise OsPartError(f"there is no images/{name}", fix=f"make images/{name}/Dockerfile (docs/adding.md), or take {name} out of matrix.yaml") from error
     for relative, path in sorted(_files(used, ()), key=lambda found: found[0]):
+        _check(f"images/{name}/{'/'.join(relative)}", Path(path), may_be_link=len(relative) > 1)
         yield "/".join(relative), Path(path)
+
+
+def _check(name: str, path: Path, *, may_be_link: bool) -> None:
+    """Refuse what has no content to copy, and links in place of what a build itself reads. Links below ``rootfs`` are copied, never followed.
+
+    :raises OsPartError: it is a named pipe, a socket or a device, or a name that is no text.
+    """
+    kind = stat.S_IFMT(path.lstat().st_mode)
+    if not name.isprintable():
+        raise OsPartError(f"{printable(name)!r} is a name with control characters", fix="rename it")
+    if kind == stat.S_IFREG or (kind == stat.S_IFLNK and may_be_link):
+        return
+    raise OsPartError(f"{name} is {KINDS.get(kind, 'a symbolic link')}, not a file", fix=f"remove it: git clean -n -- {name}")
 
 
 def _files(entries: Iterable[os.DirEntry[str]], below: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -62,7 +83,14 @@ def tree(root: Path, name: str) -> list[tuple[str, int, str]]:
 
 
 def _content(path: Path) -> bytes:
-    return os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+    """Return the bytes of a file, or the target of a link.
+
+    :raises OsPartError: it may not be read, or is too large for a file that people write.
+    """
+    try:
+        return os.fsencode(path.readlink()) if path.is_symlink() else files_of.read(path, LIMIT)
+    except files_of.UnreadableError as error:
+        raise OsPartError(error.what, fix=error.fix) from error
 
 
 def mode(path: Path) -> int:
@@ -127,7 +155,7 @@ def _copy(root: Path, name: str, into: Path) -> None:
         if path.is_symlink():
             target.symlink_to(path.readlink())
         else:
-            target.write_bytes(path.read_bytes())
+            target.write_bytes(_content(path))
             target.chmod(mode(path))
         os.utime(target, ns=(moment(path), moment(path)), follow_symlinks=False)
     for path in (into, *into.rglob("*")):

@@ -22,7 +22,7 @@ from typing import Any, Final
 import msgspec
 from debian.debfile import DebFile
 
-from torchstrata import decoding, process
+from torchstrata import decoding, files, process
 from torchstrata.cells.matrix import ROOT
 from torchstrata.content import store
 from torchstrata.content.codec import CHUNK, Codec
@@ -30,10 +30,11 @@ from torchstrata.content.layers import PLATFORM
 from torchstrata.content.store import Part, Store, disk
 from torchstrata.content.tarball import LayerWriter
 from torchstrata.errors import FetchError, IntegrityError, LockError, StaleLockError
-from torchstrata.locking import resolver
+from torchstrata.locking import lockfile, resolver
 from torchstrata.locking.locks import Pin
 from torchstrata.ospart import packages
 from torchstrata.payload import wheelfile
+from torchstrata.text import printable
 
 FORMAT: Final = 3
 """Raise it when the bytes of a toolchain change for the same lock."""
@@ -170,11 +171,11 @@ def read(name: str, root: Path = ROOT) -> Toolchain:
     path = root / FOLDER / f"{name}.lock"
     fix = "run: inv lock --toolchain"
     try:
-        toolchain = decoding.decode(path.read_bytes(), Toolchain)
-    except FileNotFoundError:
-        raise LockError(f"{FOLDER}/{path.name} is missing", fix=fix) from None
-    except msgspec.DecodeError as error:
-        raise LockError(f"{FOLDER}/{path.name} is damaged: {error}", fix=fix) from error
+        toolchain = decoding.decode(files.read(path, lockfile.LIMIT), Toolchain)
+    except files.UnreadableError as error:
+        raise LockError(error.what if path.exists() else f"{FOLDER}/{path.name} is missing", fix=fix) from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise LockError(f"{FOLDER}/{path.name} is damaged: {printable(str(error))}", fix=fix) from error
     if toolchain.requires != _requires(name, root):
         raise LockError(f"{FOLDER}/{path.name} no longer matches {name}.in", fix=fix)
     return toolchain

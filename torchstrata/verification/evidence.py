@@ -13,12 +13,16 @@ from typing import Final, Literal
 
 import msgspec
 
-from torchstrata import decoding
+from torchstrata import decoding, files
 from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import EvidenceError
 from torchstrata.locking import oslocks
+from torchstrata.text import printable
 
 FORMAT: Final = 1
+LIMIT: Final = 64_000_000
+"""Bytes of a file with evidence."""
+
 RESULTS: Final = ROOT / "results"
 NAME: Final = "verify.json"
 
@@ -167,9 +171,13 @@ def read(path: Path) -> Evidence:
     :raises EvidenceError: it cannot be read, or is not evidence of this format.
     """
     try:
-        return decoding.decode(path.read_bytes(), Evidence)
-    except (OSError, msgspec.DecodeError) as error:
-        raise EvidenceError(f"{path} is not evidence that can be read: {error}", fix="verify the image again with `nox -s test-CELL`") from error
+        found = decoding.decode(files.read(path, LIMIT), Evidence)
+        if found.format != FORMAT:
+            raise EvidenceError(f"{path} is evidence of format {found.format}, not {FORMAT}", fix="verify the image again with `nox -s test-CELL`")
+        return found
+    except (files.UnreadableError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        why = error.what if isinstance(error, files.UnreadableError) else str(error)
+        raise EvidenceError(f"{path} is not evidence that can be read: {printable(why)}", fix="verify the image again with `nox -s test-CELL`") from error
 
 
 def find(digest: str, results: Path = RESULTS) -> Evidence:
