@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal, cast, get_args
 
-from torchstrata import cputime, errors
+from torchstrata import cputime, errors, variables
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import Cell
 from torchstrata.cputime import Part
@@ -46,6 +46,7 @@ def guarded() -> Iterator[None]:
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)
     try:
+        variables.check()
         yield
     except errors.TorchstrataError as error:
         sys.stdout.flush()

@@ -23,6 +23,15 @@ class UnreadableError(TorchstrataError):
     """A file cannot be read; callers raise an error of their own that says what it is for."""
 
 
+def kind(path: Path) -> str | None:
+    """Return what ``path`` names in words, ``None`` if that is a file or nothing that there is."""
+    try:
+        found = stat.S_IFMT(path.stat().st_mode)
+    except (OSError, ValueError):
+        return None
+    return KINDS.get(found)
+
+
 def read(path: Path, limit: int) -> bytes:
     """Return the content of a regular file, to which ``path`` may be a symbolic link. Nothing that is none is waited for.
 
@@ -33,9 +42,9 @@ def read(path: Path, limit: int) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
-            kind = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
-            if kind != stat.S_IFREG:
-                raise UnreadableError(f"{shown} is {KINDS.get(kind, 'no file')}, not a file", fix="put a file there")
+            found = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
+            if found != stat.S_IFREG:
+                raise UnreadableError(f"{shown} is {KINDS.get(found, 'no file')}, not a file", fix="put a file there")
             content = file.read(limit + 1)
     except OSError as error:
         raise UnreadableError(f"{shown} cannot be read: {error.strerror}", fix="put a file there that you may read") from error

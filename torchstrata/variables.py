@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from torchstrata import files
 from torchstrata.errors import VariableError
@@ -12,6 +13,68 @@ from torchstrata.text import printable
 
 LIMIT: Final = 4_096
 """Characters of a value; a path can have no more (Linux, ``PATH_MAX``)."""
+
+LONGEST: Final = 65_536
+"""Characters of a value that may have several words, such as ``PIP_EXTRA_INDEX_URL``."""
+
+PREFIXES: Final = ("TORCHSTRATA_", "DOCKER_", "GITHUB_", "PIP_", "UV_", "COSIGN_KEY", "COSIGN_PUBLIC_KEY", "XDG_")
+"""Of the variables that this program reads, or hands on by what it starts."""
+
+FILES: Final = (
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "PIP_CLIENT_CERT",
+    "PIP_CONFIG_FILE",
+    "APT_CONFIG",
+    "COSIGN_KEY",
+    "COSIGN_PUBLIC_KEY",
+)
+"""Variables that name files, which libraries and programs open without asking what they are."""
+
+PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
+"""Variables that hold URLs, in small or capital letters."""
+
+
+def check() -> None:
+    """Refuse values that would end in a traceback, or that somebody would wait for without end.
+
+    :raises VariableError: one is no text, names what is no file, or is no URL where one is wanted.
+    """
+    for name in os.environ:
+        if name.startswith(PREFIXES):
+            _check_text(name)
+    for name in FILES:
+        _check_file(name)
+    for name in (case(name) for name in PROXIES for case in (str.lower, str.upper)):
+        _check_url(name)
+
+
+def _check_text(name: str) -> None:
+    """Refuse control characters; spaces and line ends may separate words."""
+    value = os.environ[name]
+    if len(value) > LONGEST or not " ".join(value.split()).isprintable():
+        raise VariableError(f"{printable(name, 60)} is no text: {printable(value, 60)!r}", fix=f"unset {printable(name, 60)}, or correct it")
+
+
+def _check_file(name: str) -> None:
+    """Refuse a pipe, a socket or a device that would be read like a file; one that is missing is told of where it is needed."""
+    value = text(name)
+    kind = files.kind(Path(value)) if value and "://" not in value and value != os.devnull else None
+    if kind and kind != "a directory":
+        raise VariableError(f"{name} names {kind}, not a file", fix=f"unset {name}, or let it name a file")
+
+
+def _check_url(name: str) -> None:
+    value = text(name)
+    try:
+        parts = urlsplit(value or "")
+        is_wrong = bool(value) and parts.port == 0
+    except ValueError:
+        is_wrong = True
+    if is_wrong:
+        raise VariableError(f"{name} is no URL: {printable(value or '', 60)!r}", fix=f"unset {name}, or write {name}=http://HOST:PORT")
 
 
 def text(name: str) -> str | None:

@@ -126,7 +126,7 @@ def test_nothing_is_told_where_there_is_nothing_to_tell(monkeypatch: pytest.Monk
 def test_the_administrators_file_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under apt's own name for it; one that cannot be read is an error that names it."""
     monkeypatch.setenv(aptsettings.VARIABLE, str(tmp_path / "apt.conf"))
-    with pytest.raises(VariableError, match="APT_CONFIG: .* cannot be read"):
+    with pytest.raises(VariableError, match=r"APT_CONFIG: .* cannot be read"):
         AptSettings.of_host()
     (tmp_path / "apt.conf").write_text('Acquire::http::Proxy "http://cache.example";\n')
     assert AptSettings.of_host().config == 'Acquire::http::Proxy "http://cache.example";\n'

@@ -9,13 +9,22 @@ from typing import Final, Self
 
 from torchstrata.content.digest import DIGEST
 from torchstrata.errors import RegistryError
+from torchstrata.text import printable
 
 COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 REPOSITORY: Final = re.compile(rf"{COMPONENT}(?:/{COMPONENT})*")
 """Section "Pulling manifests"."""
 
+TAGS: Final = 129
+"""Characters of a colon and a tag."""
+
 TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+
+LONGEST: Final = 255
+"""Characters of a host with its repository; the specification tells clients to count on no more."""
+
+PORTS: Final = range(1, 65_536)
 
 SCHEMES: Final = ("https", "http")
 
@@ -44,14 +53,16 @@ class Reference:
         rest, _, digest = text.partition("@")
         host, _, path = rest.partition("/")
         repository, colon, tag = path.partition(":")
-        if not _is_host(host):
-            raise _wrong(text, f"its first part, {host!r}, is no registry's host")
+        if len(rest) > LONGEST + TAGS:
+            raise _wrong(text, f"it has {len(rest)} characters")
+        if not (_is_host(host) and (host == "localhost" or any(mark in host for mark in ".:"))):
+            raise _wrong(text, f"its first part, {printable(host, 80)!a}, is no registry's host")
         if not REPOSITORY.fullmatch(repository):
-            raise _wrong(text, f"{repository!r} is no repository: lower case letters, digits and single . _ - between them")
+            raise _wrong(text, f"{printable(repository, 80)!a} is no repository: lower case letters, digits and single . _ - between them")
         if colon and not TAG.fullmatch(tag):
-            raise _wrong(text, f"{tag!r} is no tag")
+            raise _wrong(text, f"{printable(tag, 80)!a} is no tag")
         if "@" in text and not DIGEST.fullmatch(digest):
-            raise _wrong(text, f"{digest!r} is no digest")
+            raise _wrong(text, f"{printable(digest, 80)!a} is no digest")
         return cls(host=host, repository=repository, tag=tag or None, digest=digest or None)
 
     @property
@@ -82,8 +93,9 @@ class Place:
         """
         scheme, separator, rest = text.rpartition("://")
         host, _, path = rest.rstrip("/").partition("/")
-        if (separator and scheme not in SCHEMES) or not HOST.fullmatch(host) or (path and not REPOSITORY.fullmatch(path)):
-            raise RegistryError(f"{text!r} is no registry", fix="write HOST[:PORT][/PATH], such as registry.example:5000/team")
+        wrong = (separator and scheme not in SCHEMES) or not _is_host(host) or (path and not REPOSITORY.fullmatch(path))
+        if wrong or len(rest) > LONGEST:
+            raise RegistryError(f"{printable(text)!a} is no registry", fix="write HOST[:PORT][/PATH], such as registry.example:5000/team")
         return cls(host=host, path=path, scheme=scheme or None)
 
     def repository(self, name: str) -> str:
@@ -106,9 +118,21 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_host(text: str) -> bool:
-    """Return whether ``text`` can only be a host, as Docker tells hosts from repositories."""
-    return HOST.fullmatch(text) is not None and (text == "localhost" or any(mark in text for mark in ".:"))
+    """Return whether ``text`` is a host with or without a port, by name or address, short enough for a name of a file (RFC 1035, 2.3.4)."""
+    if len(text) > LONGEST or not HOST.fullmatch(text):
+        return False
+    if text.startswith("["):
+        name, _, rest = text[1:].partition("]")
+        return _is_address(name) and (not rest or int(rest[1:]) in PORTS)
+    return ":" not in text or int(text.rpartition(":")[2]) in PORTS
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
 
 
 def _wrong(text: str, why: str) -> RegistryError:
-    return RegistryError(f"{text!r} names no image in a registry: {why}", fix="write HOST[:PORT]/REPOSITORY[:TAG][@sha256:...]")
+    return RegistryError(f"{printable(text)!a} names no image in a registry: {why}", fix="write HOST[:PORT]/REPOSITORY[:TAG][@sha256:...]")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 import sys
 import tempfile
@@ -96,8 +95,8 @@ def _options(target: Target) -> list[str]:
     return [
         *("--format", "pylock.toml", "--quiet", "--no-header", "--no-config", "--only-binary", ":all:"),
         *("--python", sys.executable),  # else uv looks for that Python, for seconds, where there are many
-        *("--python-version", target.python, "--python-platform", f"{machine}-manylinux_2_{GLIBC}", "--exclude-newer", target.exclude_newer),
-        *itertools.chain.from_iterable(("--exclude-newer-package", f"{name}=false") for name in target.undated),
+        *("--python-version", target.python, "--python-platform", f"{machine}-manylinux_2_{GLIBC}", f"--exclude-newer={target.exclude_newer}"),
+        *(f"--exclude-newer-package={name}=false" for name in target.undated),
     ]
 
 

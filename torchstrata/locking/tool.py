@@ -55,7 +55,7 @@ def _compile(root: Path, exclude_newer: str, *options: str) -> str:
     oldest = _project(root)["requires-python"].removeprefix(">=")
     form = ("--universal", "--python-version", oldest, "--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate")
     config = dataclasses.replace(pipconfig.read(), extra_index_urls=())  # those are for torch: whoever owns one could offer any name there
-    words = ("--quiet", "--no-config", *form, "--exclude-newer", exclude_newer, *options, *resolver.sources(config))
+    words = ("--quiet", "--no-config", *form, f"--exclude-newer={exclude_newer}", *options, *resolver.sources(config))
     try:
         return process.run(resolver.program(), "pip", "compile", *words, "pyproject.toml", cwd=root)
     except process.Failed as error:

@@ -168,7 +168,7 @@ def _path(layout: Path, descriptor: Mapping[str, str]) -> Path:
 
 def save(image: str, into: Path) -> None:
     """Unpack ``docker save`` of ``image`` into a directory, and remove the image's name."""
-    with process.piped("docker", "save", image) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
+    with process.piped("docker", "save", "--", image) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
         tarball.unpack(archive, into)
         stream.read()
-    process.run("docker", "image", "rm", image)
+    process.run("docker", "image", "rm", "--", image)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, Self
 
-from torchstrata import apt, process, superuser
+from torchstrata import apt, process, superuser, variables
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content import store
 from torchstrata.content.codec import Codec
-from torchstrata.errors import CommandError, OsPartError
+from torchstrata.errors import CommandError, OsPartError, VariableError
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import OS_IMAGE, OsLock
 from torchstrata.ospart.aptsettings import AptSettings
+from torchstrata.text import printable
 
 PROGRAM: Final = "mmdebstrap"
 OLDEST: Final = (1, 3)
@@ -40,6 +42,9 @@ CONTAINER_VARIABLE: Final = "TORCHSTRATA_BOOTSTRAP_IMAGE"
 
 SEND: Final = 'tar --create --directory=/ "${1#/}" | { shift; exec docker run "$@"; }'
 """Gives a container its inputs by standard input: the engine may see other files than this program does."""
+
+IMAGE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
+"""What may be the name of an image, and is no option."""
 
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SYS_CHROOT")
 """What mmdebstrap and apt need in a container: to give files to users, to become apt's own user, and to change into what they make."""
@@ -98,7 +103,9 @@ class Command:
         :raises OsPartError: there is none; it names the command that cures this.
         :raises AptError: mmdebstrap cannot be installed.
         """
-        if image := os.environ.get(CONTAINER_VARIABLE):
+        if image := variables.text(CONTAINER_VARIABLE):
+            if not IMAGE.fullmatch(image):
+                raise VariableError(f"{CONTAINER_VARIABLE} names no image: {printable(image, 80)!r}", fix=f"unset it, or write {CONTAINER_VARIABLE}=debian:13")
             return cls._inside(image, on_line)
         if lacks() and apt.is_here() and superuser.is_possible():
             packages = PACKAGES if os.geteuid() == 0 else (*PACKAGES, *HELPERS)
@@ -119,7 +126,7 @@ class Command:
         """Return the way into a container, whose image is pulled if the engine does not have it."""
         on_line(f"{PROGRAM} runs in a container of {image}")
         try:
-            process.run("docker", "image", "inspect", "--format", "{{.Id}}", image)
+            process.run("docker", "image", "inspect", "--format", "{{.Id}}", "--", image)
         except CommandError:
             _pull(image, refused)
         return cls(image=image)
@@ -165,7 +172,7 @@ class Command:
         rights = ("--cap-drop=ALL", *(f"--cap-add={name}" for name in CAPABILITIES), "--security-opt=no-new-privileges")
         variables = (f"--env={variable}" for variable in (*_assigned(apt.proxies()), "DEBIAN_FRONTEND=noninteractive"))
         options = ("--rm", "--interactive", "--init", *rights, *variables, "--user=0:0", "--entrypoint=/bin/sh")
-        return ("sh", "-c", SEND, "sh", inputs, *options, self.image, "-c", script, "sh", *command)
+        return ("sh", "-c", SEND, "sh", inputs, *options, "--", self.image, "-c", script, "sh", *command)
 
 
 def _assigned(variables: Mapping[str, str]) -> tuple[str, ...]:
@@ -231,7 +238,7 @@ def _pull(image: str, refused: str) -> None:
     """
     why = f"{NO_WAY}: {refused}, and" if refused else f"{NO_WAY}:"
     try:
-        process.run("docker", "pull", "--quiet", image)
+        process.run("docker", "pull", "--quiet", "--", image)
     except process.Failed as error:
         last = error.tail.strip().splitlines()[-1:] or [""]
         raise OsPartError(f"{why} no engine that runs {image}: {last[0]}", fix=_cure(refused)) from error

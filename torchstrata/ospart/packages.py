@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ def downloaded(suite: str, component: str, package: str, on_line: process.LineSi
     :raises OsPartError: mmdebstrap cannot run here.
     :raises Failed: apt has no such package, or cannot reach the mirror.
     """
-    hook = f'cd "$1" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download {package}'
+    hook = f'cd "$1" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download -- {shlex.quote(package)}'
     options = ("--quiet", "--variant=custom", "--format=tar", f"--components={component}", f"--customize-hook={hook}")
     with tempfile.TemporaryDirectory() as inputs:
         told = AptSettings.of_host()

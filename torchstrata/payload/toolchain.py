@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from debian.debfile import DebFile
@@ -40,6 +40,9 @@ FORMAT: Final = 3
 """Raise it when the bytes of a toolchain change for the same lock."""
 
 FOLDER: Final = "locks/toolchain"
+
+Word = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9.+-]*\Z", max_length=128)]
+"""Suite, component or name of a package (Debian Policy 5.6.1): a file name, and no option."""
 
 PYTHON: Final = "3.13"
 """For the resolver; the wheels fit any."""
@@ -121,13 +124,13 @@ EMPTY_OBJECT: Final = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH"
 class Package:
     """A Debian package, which apt finds in ``suite`` and ``component``; ``sha256`` in hex, ``size`` in bytes."""
 
-    suite: str
-    component: str
-    name: str
-    version: str
-    filename: str
-    sha256: str
-    size: int
+    suite: Word
+    component: Word
+    name: Word
+    version: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9.+:~-]*\Z")]
+    filename: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][A-Za-z0-9.+%~_-]*\.deb\Z")]
+    sha256: Annotated[str, msgspec.Meta(pattern=rf"\A{lockfile.HASH}\Z")]
+    size: Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

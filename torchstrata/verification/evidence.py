@@ -172,12 +172,12 @@ def read(path: Path) -> Evidence:
     """
     try:
         found = decoding.decode(files.read(path, LIMIT), Evidence)
-        if found.format != FORMAT:
-            raise EvidenceError(f"{path} is evidence of format {found.format}, not {FORMAT}", fix="verify the image again with `nox -s test-CELL`")
-        return found
     except (files.UnreadableError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         why = error.what if isinstance(error, files.UnreadableError) else str(error)
         raise EvidenceError(f"{path} is not evidence that can be read: {printable(why)}", fix="verify the image again with `nox -s test-CELL`") from error
+    if found.format != FORMAT:
+        raise EvidenceError(f"{path} is evidence of format {found.format}, not {FORMAT}", fix="verify the image again with `nox -s test-CELL`")
+    return found
 
 
 def find(digest: str, results: Path = RESULTS) -> Evidence:

@@ -147,7 +147,7 @@ class Inspector:
         """Return the layers of an image as ``docker save`` gives them."""
         blobs: dict[str, Seen] = {}
         documents: dict[str, Any] = {}
-        with process.piped("docker", "save", reference) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
+        with process.piped("docker", "save", "--", reference) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
             for member in archive:
                 if member.isreg() and member.size:
                     self._take(member, cast("io.BufferedReader", archive.extractfile(member)), blobs, documents)

@@ -1,0 +1,165 @@
+"""Every place that starts a program with words that are not its own, and what keeps such a word from being an option or a command."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+
+from torchstrata.cells.matrix import ROOT
+from torchstrata.errors import LedgerError, VariableError
+from torchstrata.locking import resolver
+from torchstrata.locking.pipconfig import PipConfig
+from torchstrata.ospart import osimage
+from torchstrata.releases import ledgerremote
+from torchstrata.releases.ledgerbranch import Branch
+
+STARTERS = {
+    *(("process", name) for name in ("run", "piped", "follow")),
+    *(("superuser", name) for name in ("run", "command")),
+    *(("subprocess", name) for name in ("run", "Popen", "call", "check_call", "check_output")),
+    *(("os", name) for name in ("system", "popen", "execv", "execve", "execvp", "posix_spawn")),
+    ("self", "_git"),
+    ("", "_cosign"),
+    ("", "_uv"),
+}
+"""Owner and name of the functions that take the words of a command."""
+
+KNOWN = {
+    "apt.py:_patiently": "packages are constants of this program",
+    "apt.py:ask": "directories of this program; names of packages, which a lock has only if they begin with a letter or digit",
+    "apt.py:proxies": "names of settings are constants",
+    "building/source.py:_last_commit": "paths after --",
+    "engines/bootstrap.py:_forget_dead": "paths that begin with /",
+    "engines/bootstrap.py:_start_by_hand": "settings of this program after --",
+    "environment.py:_run": "paths that begin with /",
+    "environment.py:enter": "nox's own words, which somebody typed for nox",
+    "locking/resolver.py:_uv": "requirements by standard input; all values after =",
+    "locking/resolver.py:resolve": "all values after =",
+    "locking/tool.py:_compile": "all values after =",
+    "nights/night.py:_move_locks": "the constant origin",
+    "nights/night.py:move_locks": "the author after user.name=, paths after --",
+    "ospart/buildkit.py:bake": "the definition by standard input",
+    "ospart/buildkit.py:save": "after --",
+    "ospart/mirrors.py:sources": "the suite of an OS of the matrix, which begins with a letter",
+    "ospart/osimage.py:_inside": "after --",
+    "ospart/osimage.py:_pull": "after --",
+    "ospart/osimage.py:around": "proxies after the name of their variable and =",
+    "ospart/osimage.py:tar": "the suite of an OS of the matrix, which begins with a letter",
+    "ospart/packages.py:downloaded": "suite, component and package as the toolchain's lock has them, quoted for the shell",
+    "payload/bytecode.py:make": "the name of an image that this program made",
+    "process.py:_kill": "a number after --",
+    "process.py:_started": "what the others pass",
+    "publishing/making.py:repository": "the root of the checkout after -C",
+    "releases/ledgerbranch.py:_commit": "object names that git has printed",
+    "releases/ledgerbranch.py:_content": "an object name that git has printed, and a constant",
+    "releases/ledgerbranch.py:_git": "what the others pass",
+    "releases/ledgerbranch.py:_head": "after --, and checked by ledgerremote",
+    "releases/ledgerbranch.py:_setting": "names of settings are constants",
+    "releases/ledgerbranch.py:parse": "after refs/heads/",
+    "releases/ledgerbranch.py:push": "after --, and checked by ledgerremote",
+    "releases/ledgerbranch.py:read": "after --, and checked by ledgerremote",
+    "superuser.py:run": "what the others pass",
+    "supplychain/signing.py:_cosign": "what the others pass",
+    "supplychain/signing.py:attest": "a file name of letters, digits and . _ -, of a reference, which begins with a letter or digit; the rest after =",
+    "supplychain/signing.py:check_attestation": "all values after =",
+    "supplychain/signing.py:check_blob": "all values after =",
+    "supplychain/signing.py:check_image": "a reference, whose host begins with a letter or digit; the rest after =",
+    "supplychain/signing.py:sign_blob": "all values after =",
+    "supplychain/signing.py:sign_image": "a reference, whose host begins with a letter or digit; the rest after =",
+    "supplychain/signing.py:trust": "the key after =",
+    "verification/inspection.py:saved": "after --",
+    "verification/verify.py:_verify": "pytest's own words, which somebody typed for pytest",
+}
+
+
+def places() -> Iterator[str]:
+    """Yield module and function of every call that starts a program with a word that does not stand in it."""
+    for path in sorted((ROOT / "torchstrata").rglob("*.py")):
+        module = path.relative_to(ROOT / "torchstrata").as_posix()
+        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        yield from (f"{module}:{function.name}" for function in functions if any(map(starts, ast.walk(function))))
+
+
+def starts(node: ast.AST) -> bool:
+    """Return whether this is such a call."""
+    return isinstance(node, ast.Call) and named(node.func) in STARTERS and not all(map(is_fixed, node.args))
+
+
+def named(function: ast.expr) -> tuple[str, str]:
+    """Return owner and name of what is called."""
+    if isinstance(function, ast.Attribute):
+        return (function.value.id if isinstance(function.value, ast.Name) else "?", function.attr)
+    return ("", function.id) if isinstance(function, ast.Name) else ("?", "?")
+
+
+def is_fixed(word: ast.expr) -> bool:
+    """Return whether a word is text, or a constant of its module."""
+    return isinstance(word, ast.Constant) or (isinstance(word, ast.Name) and word.id.isupper())
+
+
+def test_every_place_that_starts_a_program_is_known() -> None:
+    """A new one must say here what keeps text from outside from being an option; one that is gone leaves the list."""
+    assert sorted(set(places())) == sorted(KNOWN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--upload-pack=touch ran;#x",
+        "-c#x",
+        "ext::sh -c touch% ran#x",
+        "fd::17#x",
+        "anything::http://h/x#x",
+        "ftp://h/x#x",
+        "HTTPS+x://h/x#x",
+        "ssh://-oProxyCommand=touch/x#x",
+        "git@-oProxyCommand=touch:x#x",
+        "ssh://git@-oProxyCommand=touch/x#x",
+        "a\x1b[2Jb#x",
+        "a\nb#x",
+        f"{'x' * 2_000}#x",
+    ],
+)
+def test_a_ledger_is_at_no_address_that_git_takes_for_something_else(tmp_path, text) -> None:
+    """Options, commands, other programs and unknown transports are refused before git sees them, with code 37 and printable lines."""
+    with pytest.raises(LedgerError, match="is no git repository") as caught:
+        Branch.parse(text, tmp_path)
+    assert caught.value.code == 37
+    assert f"{caught.value.what}{caught.value.fix}".isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["origin", "/srv/ledger.git", "../ledger", "file:///srv/x.git", "https://h.example/team/x.git", "ssh://git@h.example:22/x.git", "git@h.example:team/x.git"],
+)
+def test_a_ledger_may_be_where_teams_have_them(text) -> None:
+    """Names of remotes, paths, and addresses of git's own transports."""
+    assert ledgerremote.checked(text) == text
+
+
+def test_what_pip_is_told_is_no_option_of_uv() -> None:
+    """Each value stands after the equals sign of its option."""
+    config = PipConfig(
+        index_url="--offline",
+        extra_index_urls=("-x",),
+        find_links=("--y",),
+        no_index=False,
+        cert=None,
+        client_cert=None,
+        trusted_hosts=("-z",),
+        timeout=1,
+        retries=1,
+    )
+    options = resolver.sources(config)
+    assert options[2:] == ["--default-index=--offline", "--index=-x", "--find-links=--y", "--allow-insecure-host=-z"]
+
+
+@pytest.mark.parametrize("image", ["--privileged", "-v/:/host", "a b", "x" * 600, "a\x1b[2J"])
+def test_the_image_to_bootstrap_in_is_no_option_of_docker(monkeypatch, image) -> None:
+    """A variable names it; what is no name of an image ends with code 49."""
+    monkeypatch.setenv(osimage.CONTAINER_VARIABLE, image)
+    with pytest.raises(VariableError, match=osimage.CONTAINER_VARIABLE) as caught:
+        osimage.Command.find(lambda _: None)
+    assert caught.value.code == 49
