@@ -150,7 +150,10 @@ class Ledger:
         """
         if len(content) > LIMIT:
             raise LedgerError(f"{FILE} has {len(content)} bytes, more than {LIMIT}", fix=CHANGED)
-        text = content.decode("utf-8", errors="replace")
+        try:
+            text = content.decode()
+        except UnicodeDecodeError as error:
+            raise LedgerError(f"{FILE} is no UTF-8 at byte {error.start}", fix=CHANGED) from error
         ledger = cls(lines=tuple(text.split("\n")[:-1]))
         if not text.endswith("\n") and text:
             raise LedgerError(f"{FILE} is cut off in line {len(ledger.lines) + 1}", fix=CHANGED)
