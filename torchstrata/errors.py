@@ -263,4 +263,4 @@ class NotRootError(TorchstrataError):
 class VariableError(TorchstrataError):
     """A variable of the environment has a value that cannot be what it is for."""
 
-    code = 49
+    code = 48

@@ -33,8 +33,7 @@ FILES: Final = (
 )
 """Variables that name files, which libraries and programs open without asking what they are."""
 
-PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
-"""Variables that hold URLs, in small or capital letters."""
+URLS: Final = ("DOCKER_HOST", *("http_proxy", "https_proxy", "all_proxy"), *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"))
 
 
 def check() -> None:
@@ -47,7 +46,7 @@ def check() -> None:
             _check_text(name)
     for name in FILES:
         _check_file(name)
-    for name in (case(name) for name in PROXIES for case in (str.lower, str.upper)):
+    for name in URLS:
         _check_url(name)
 
 
@@ -74,7 +73,9 @@ def _check_url(name: str) -> None:
     except ValueError:
         is_wrong = True
     if is_wrong:
-        raise VariableError(f"{name} is no URL: {printable(value or '', 60)!r}", fix=f"unset {name}, or write {name}=http://HOST:PORT")
+        raise VariableError(
+            f"{name} is no URL: {printable(value or '', 60)!r}", fix=f"unset {name}, or write {name}={'tcp' if name == 'DOCKER_HOST' else 'http'}://HOST:PORT"
+        )
 
 
 def text(name: str) -> str | None:

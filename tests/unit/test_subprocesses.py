@@ -149,7 +149,7 @@ def test_what_pip_is_told_is_no_option_of_uv() -> None:
         cert=None,
         client_cert=None,
         trusted_hosts=("-z",),
-        timeout=1,
+        timeout=60,
         retries=1,
     )
     options = resolver.sources(config)
@@ -158,8 +158,8 @@ def test_what_pip_is_told_is_no_option_of_uv() -> None:
 
 @pytest.mark.parametrize("image", ["--privileged", "-v/:/host", "a b", "x" * 600, "a\x1b[2J"])
 def test_the_image_to_bootstrap_in_is_no_option_of_docker(monkeypatch, image) -> None:
-    """A variable names it; what is no name of an image ends with code 49."""
+    """A variable names it; what is no name of an image ends with code 48."""
     monkeypatch.setenv(osimage.CONTAINER_VARIABLE, image)
     with pytest.raises(VariableError, match=osimage.CONTAINER_VARIABLE) as caught:
         osimage.Command.find(lambda _: None)
-    assert caught.value.code == 49
+    assert caught.value.code == 48

@@ -8,6 +8,7 @@ from typing import Final
 import docker.auth
 import docker.errors
 
+from torchstrata import dockerconfig
 from torchstrata.errors import RegistryAuthError
 
 HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
@@ -35,7 +36,9 @@ def find(host: str) -> Credentials | None:
     ``DOCKER_CONFIG`` is honoured, as are ``credsStore`` and ``credHelpers``.
 
     :raises RegistryAuthError: the configuration or the helper that it names does not work.
+    :raises VariableError: the configuration cannot be read.
     """
+    dockerconfig.check()
     try:
         found = docker.auth.load_config().resolve_authconfig("docker.io" if host in HUB else host)
     except (docker.errors.DockerException, ValueError) as error:

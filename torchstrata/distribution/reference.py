@@ -24,6 +24,9 @@ TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 LONGEST: Final = 255
 """Characters of a host with its repository; the specification tells clients to count on no more."""
 
+LABEL: Final = 63
+"""Characters between two dots of a host (RFC 1035, 2.3.4)."""
+
 PORTS: Final = range(1, 65_536)
 
 SCHEMES: Final = ("https", "http")
@@ -124,7 +127,8 @@ def _is_host(text: str) -> bool:
     if text.startswith("["):
         name, _, rest = text[1:].partition("]")
         return _is_address(name) and (not rest or int(rest[1:]) in PORTS)
-    return ":" not in text or int(text.rpartition(":")[2]) in PORTS
+    name, colon, port = text.partition(":")
+    return all(0 < len(label) <= LABEL for label in name.split(".")) and (not colon or int(port) in PORTS)
 
 
 def _is_address(text: str) -> bool:

@@ -20,7 +20,7 @@ import docker.errors
 import requests
 from docker.context import ContextAPI
 
-from torchstrata import process
+from torchstrata import dockerconfig, process
 from torchstrata.content import archive
 from torchstrata.content.archive import Loadable, OpenBlob, chain_ids
 from torchstrata.content.compose import sha256
@@ -82,7 +82,9 @@ def connect() -> Engine:
     """Return the engine that the ``docker`` command would use.
 
     :raises EngineError: none answers, or this user may not use it.
+    :raises VariableError: Docker's configuration cannot be read.
     """
+    dockerconfig.check()
     try:
         client = docker.from_env(version="auto", timeout=CONNECT_SECONDS, use_ssh_client=True)
         info = client.info()

@@ -109,8 +109,7 @@ def parse(text: str, where: str) -> Lock:
     :param where: names the file in errors.
     :raises LockError: it is not a lock, or its header was edited.
     """
-    if not all(map(str.isprintable, lines := text.removesuffix("\n").split("\n")[1:])):
-        raise LockError(f"{where} has control characters", fix="make it anew with inv lock")
+    lines = text.removesuffix("\n").split("\n")[1:]
     found = [match.groups() for line in lines if (match := _HEADER.fullmatch(line))]
     header = {name: value for name, value in found if name != "require"}
     if tuple(header) != FIELDS or header["format"] != str(FORMAT) or len(header) != sum(name != "require" for name, _ in found):
@@ -127,6 +126,8 @@ def parse(text: str, where: str) -> Lock:
     )
     if lock.inputs != header["inputs"]:
         raise LockError(f"{where}: its header was edited: the inputs digest does not fit", fix="make it anew with inv lock")
+    if render(lock).split("\n")[1:] != [*lines, ""] or not text.isascii():
+        raise LockError(f"{where} has lines that inv lock does not write", fix="make it anew with inv lock")
     if [pin.name for pin in lock.pins] != sorted({pin.name for pin in lock.pins}):
         raise LockError(f"{where}: its pins are not sorted, or one is there twice", fix="make it anew with inv lock")
     return lock

@@ -20,6 +20,7 @@ from torchstrata.content.layers import PLATFORM
 from torchstrata.errors import LockError
 from torchstrata.locking import resolver
 from torchstrata.locking.lockfile import LIMIT, Lock, Pin, parse, render
+from torchstrata.text import printable
 
 __all__ = ["Lock", "Outcome", "Pin", "check", "own", "path_of", "read", "requirements", "write"]
 
@@ -210,11 +211,16 @@ def _distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
 
 
 def cut_off(asked: str | None) -> str:
-    """Return the time, to the second and in UTC, after which files are not seen."""
-    moment = dt.datetime.fromisoformat(asked) if asked else dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0) - COOLDOWN
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return the time, to the second and in UTC, after which files are not seen.
+
+    :raises LockError: it is no time.
+    """
+    try:
+        moment = dt.datetime.fromisoformat(asked) if asked else dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0) - COOLDOWN
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+        return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError) as error:
+        raise LockError(f"{printable(asked or '', 60)!r} is no time", fix="write a day or a time, such as 2026-11-24") from error
 
 
 def _write_chain(matrix: Matrix, cell: Cell, *, exclude_newer: str, root: Path, on_line: Callable[[str], None]) -> list[str] | LockError:

@@ -49,11 +49,11 @@ def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OsPartError(f"there is no images/{name}", fix=f"make images/{name}/Dockerfile (docs/adding.md), or take {name} out of matrix.yaml") from error
     for relative, path in sorted(_files(used, ()), key=lambda found: found[0]):
-        _check(f"images/{name}/{'/'.join(relative)}", Path(path), may_be_link=len(relative) > 1)
+        check(f"images/{name}/{'/'.join(relative)}", Path(path), may_be_link=len(relative) > 1)
         yield "/".join(relative), Path(path)
 
 
-def _check(name: str, path: Path, *, may_be_link: bool) -> None:
+def check(name: str, path: Path, *, may_be_link: bool) -> None:
     """Refuse what has no content to copy, and links in place of what a build itself reads. Links below ``rootfs`` are copied, never followed.
 
     :raises OsPartError: it is a named pipe, a socket or a device, or a name that is no text.
