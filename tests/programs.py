@@ -61,6 +61,6 @@ def alone(directories: pytest.TempPathFactory, password: str) -> Iterator[pytest
         patch.setenv("DOCKER_CONFIG", str(directories.mktemp("docker")))
         patch.setenv("HOME", str(directories.mktemp("home")))
         patch.setenv("COSIGN_PASSWORD", password)
-        for name in (signing.KEY, signing.PUBLIC_KEY, "GITHUB_REPOSITORY", "GITHUB_ACTIONS", *signing.AMBIENT):
+        for name in (signing.KEY, signing.PUBLIC_KEY, "GITHUB_REPOSITORY", "GITHUB_ACTIONS", "XDG_STATE_HOME", *signing.AMBIENT):
             patch.delenv(name, raising=False)
         yield patch

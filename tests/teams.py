@@ -64,6 +64,7 @@ class Team:
             signing.KEY: str(self.key),
             signing.PUBLIC_KEY: str(self.public_key),
             "COLUMNS": "200",
+            "XDG_STATE_HOME": str(self.work / "state"),
         }
 
     def run(self, *words: str | Path, **more: str) -> str:
