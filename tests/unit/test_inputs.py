@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests import released
 from tests.hostileledger import outcome
 from tests.mutating import of
 from torchstrata import dockerconfig, environment, files, variables
@@ -235,6 +236,17 @@ def test_a_time_that_is_none_is_refused(asked) -> None:
     """``--exclude-newer``."""
     with pytest.raises(LockError, match="is no time"):
         locks.cut_off(asked)
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(st.one_of(st.binary(max_size=80), of(released.result("sha256:" + "0" * 64) + b"\n")))
+def test_changed_evidence_is_some_or_an_error(content) -> None:
+    """What is read says of which image it is, and whether that has passed."""
+    found = outcome(lambda: evidence.parse(content, "verify.json"))
+    assert isinstance(found, evidence.Evidence | EvidenceError)
+    if isinstance(found, evidence.Evidence):
+        assert found.holds in {True, False}
+        assert found.is_of("sha256:" + "0" * 64) in {True, False}
 
 
 # Variables

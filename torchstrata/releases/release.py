@@ -153,11 +153,16 @@ class Releases:
         :raises UntrustedError: the copy is not signed by who it must be.
         """
         seen = self.memory.recall() if self.memory else None
-        copy = ledgercopy.pull(self.registry, self.repository, self.guard)
-        snapshot = self.branch.read()  # last, since it is written first: it is at least as long as what was seen before
+        copy, snapshot = self._both()
+        if copy is None and not snapshot.ledger.is_first_move:  # the first two moves may have come since there was no copy
+            copy, snapshot = self._both()
         ledgercopy.check(self.registry, self.repository, snapshot.ledger, copy, self.guard)
         self._remember(snapshot.ledger, seen)
         return snapshot
+
+    def _both(self) -> tuple[Ledger | None, Snapshot]:
+        """Return copy and branch; the branch last, since it is written first: it is at least as long as what was seen before."""
+        return ledgercopy.pull(self.registry, self.repository, self.guard), self.branch.read()
 
     def _remember(self, ledger: Ledger, seen: Seen | None) -> None:
         if self.memory:

@@ -171,13 +171,28 @@ def read(path: Path) -> Evidence:
     :raises EvidenceError: it cannot be read, or is not evidence of this format.
     """
     try:
-        found = decoding.decode(files.read(path, LIMIT), Evidence)
-    except (files.UnreadableError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-        why = error.what if isinstance(error, files.UnreadableError) else str(error)
-        raise EvidenceError(f"{path} is not evidence that can be read: {printable(why)}", fix="verify the image again with `nox -s test-CELL`") from error
+        return parse(files.read(path, LIMIT), str(path))
+    except files.UnreadableError as error:
+        raise _unreadable(str(path), error.what) from error
+
+
+def parse(content: bytes, name: str) -> Evidence:
+    """Return the evidence that ``content`` is.
+
+    :param name: of the file, for people.
+    :raises EvidenceError: it is none of this format.
+    """
+    try:
+        found = decoding.decode(content, Evidence)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _unreadable(name, str(error)) from error
     if found.format != FORMAT:
-        raise EvidenceError(f"{path} is evidence of format {found.format}, not {FORMAT}", fix="verify the image again with `nox -s test-CELL`")
+        raise _unreadable(name, f"its format is {found.format}, not {FORMAT}")
     return found
+
+
+def _unreadable(name: str, why: str) -> EvidenceError:
+    return EvidenceError(f"{name} is not evidence that can be read: {printable(why)}", fix="verify the image again with `nox -s test-CELL`")
 
 
 def find(digest: str, results: Path = RESULTS) -> Evidence:
