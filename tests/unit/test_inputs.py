@@ -322,11 +322,9 @@ def test_dockers_configuration_of_another_shape_is_refused(monkeypatch, tmp_path
         dockerconfig.check()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("PIP_TIMEOUT", "abc"), ("PIP_RETRIES", "nan"), ("PIP_RETRIES", "-1"), ("PIP_TIMEOUT", "1e99"), ("PIP_INDEX_URL", "\x1b")]
-)
+@pytest.mark.parametrize(("name", "value"), [("PIP_TIMEOUT", "abc"), ("PIP_RETRIES", "nan"), ("PIP_RETRIES", "-1"), ("PIP_TIMEOUT", "1e99")])
 def test_pips_numbers_are_numbers(name, value) -> None:
-    """And its addresses are text."""
+    """From 0 to what makes sense."""
     with pytest.raises(FetchError, match="pip's"):
         pipconfig.read({"PIP_CONFIG_FILE": os.devnull, name: value})
 

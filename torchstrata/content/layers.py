@@ -7,8 +7,6 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-import msgspec
-
 from torchstrata.content.digest import Digest
 
 PLATFORM: Final = "linux/amd64"

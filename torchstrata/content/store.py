@@ -37,7 +37,7 @@ from typing import Final, Self
 import msgspec
 from filelock import FileLock, Timeout
 
-from torchstrata import decoding, home, variables
+from torchstrata import decoding, home
 from torchstrata.content import codec as codecs
 from torchstrata.content.codec import CHUNK, Codec, Readable, Stream
 from torchstrata.content.digest import Digest, file_name
@@ -127,7 +127,7 @@ class Store:
 
         :raises StoreError: the user has no home, and nothing else is set.
         """
-        chosen = root or variables.text(CACHE_VARIABLE) or home.cache("torchstrata")
+        chosen = root or os.environ.get(CACHE_VARIABLE) or home.cache("torchstrata")
         if chosen is None:
             raise StoreError("this user has no home directory for the content store", fix=f"set {CACHE_VARIABLE}, or HOME, to a directory")
         return cls(Path(chosen).expanduser().absolute())

@@ -9,7 +9,7 @@ from typing import Final
 
 from torchstrata.distribution import client
 from torchstrata.distribution.registry import Registry, fallback_tag
-from torchstrata.errors import AbsentError, LedgerError, PruneError
+from torchstrata.errors import AbsentError, PruneError
 from torchstrata.releases import ledgercopy
 from torchstrata.releases.ledger import Ledger
 from torchstrata.releases.pruning import Holdings, Manifest, owner_of
@@ -80,8 +80,5 @@ def with_outdated(holdings: Holdings, registry: Registry, repository: str, copy:
 
 def _lines(registry: Registry, repository: str, manifest: Manifest) -> Ledger | None:
     """Return the ledger in a copy, ``None`` if it is none: then it is not ours to delete."""
-    try:
-        copy = ledgercopy.read(registry.manifest(repository, manifest.digest).body, manifest.digest)
-        return Ledger.parse(registry.content(repository, copy.layers[0].digest))
-    except LedgerError:
-        return None
+    layers = registry.manifest(repository, manifest.digest).document().layers or ()
+    return Ledger.parse(registry.content(repository, layers[0].digest)) if len(layers) == 1 and layers[0].media_type == ledgercopy.LINES else None
