@@ -130,7 +130,7 @@ def turn(what: str, report: process.LineSink) -> Iterator[None]:
     :raises AptLockedError: the other one took twice :data:`PATIENCE`.
     """
     place = _own() / f"torchstrata-{what}.lock"
-    lock = FileLock(place)
+    lock = FileLock(place, mode=0o600)
     try:
         lock.acquire(timeout=0)
     except Timeout:

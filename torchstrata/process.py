@@ -7,8 +7,10 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +20,9 @@ from torchstrata.errors import CommandError
 
 KEPT_LINES: Final = 40
 """Lines of a failed program's output that an error can quote."""
+
+GRACE: Final = 5.0
+"""Seconds that programs have to tidy up after they were asked to end; most need none."""
 
 LineSink = Callable[[str], None]
 
@@ -52,6 +57,25 @@ def end_as_by_ctrl_c() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
+
+
+def name() -> str:
+    """Return what tells this process from others, now and later, also on other hosts."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def is_over(named: str) -> bool:
+    """Return whether the process of that :func:`name` was of this host and has ended."""
+    host, _, number = named.rpartition(":")
+    if host != socket.gethostname() or not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def find(program: str, *, fix: str = "") -> str:
@@ -109,12 +133,13 @@ def follow(*args: str | os.PathLike[str], cwd: Path | None = None, env: Mapping[
 
 
 @contextlib.contextmanager
-def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
+def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None, env: Mapping[str, str] | None = None) -> Iterator[IO[bytes]]:
     """Start a program and yield its standard output as a stream; check its status at the end.
 
+    :param env: variables to add to the present environment.
     :raises Failed: it ended with a status other than 0, also where the caller stumbled over output that it cut short.
     """
-    with _started(args, stdin=stdin or subprocess.DEVNULL) as process:
+    with _started(args, env=env, stdin=stdin or subprocess.DEVNULL) as process:
         tail: deque[str] = deque(maxlen=KEPT_LINES)
         pump = threading.Thread(target=_pump, args=(process.stderr, tail, None), daemon=True)
         pump.start()
@@ -164,16 +189,17 @@ def _started(
 
 def stop_all() -> None:
     """End every program that runs in any thread; its caller sees :class:`Failed`."""
-    for process in tuple(_running):
-        _end(process)
+    _end(*_running)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process group to stop, and after a second make it."""
-    with contextlib.suppress(ProcessLookupError):
+def _end(*processes: subprocess.Popen[bytes]) -> None:
+    """Ask process groups to stop, all at once, and make those that have not after :data:`GRACE`."""
+    for process in processes:
         _kill(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    for process in processes:
         try:
-            process.wait(1)
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             _kill(process.pid, signal.SIGKILL)
             process.wait()
@@ -183,6 +209,8 @@ def _kill(group: int, number: signal.Signals) -> None:
     """Send a signal to a process group, by sudo if it was started by sudo."""
     try:
         os.killpg(group, number)
+    except ProcessLookupError:
+        return
     except PermissionError:
         subprocess.run([find("sudo"), "-n", "kill", f"-{number.value}", "--", f"-{group}"], capture_output=True, check=False)
 

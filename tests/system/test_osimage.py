@@ -27,7 +27,7 @@ from torchstrata.ospart import contexts, osimage, oslayers
 system, store = matrix.load().systems["{SYSTEM}"], Store(Path(sys.argv[1]))
 lock, command = oslocks.read(system), osimage.Command.find(print)
 print(command.image or command.mode)
-with command.tar(system, lock, contexts.apt_config(matrix.ROOT), store.scratch()) as tar:
+with command.tar(system, lock, contexts.apt_config(matrix.ROOT)) as tar:
     taken = oslayers.take(tar, store, Codec(), title="", epoch=lock.epoch)
 print(taken.layer.diff_id, taken.layer.digest)
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,7 +15,7 @@ from tests.parts import CELL, CODEC, MATRIX, os_part, plan
 from torchstrata.building.build import Builder
 from torchstrata.content import compose, layout
 from torchstrata.content.store import Store
-from torchstrata.errors import StoreError
+from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.progress import PlainReporter
 
 
@@ -51,23 +53,68 @@ def test_index_leads_to_every_byte(tmp_path, store, images):
             assert (compose.sha256(blob), len(blob)) == (part["digest"], part["size"])
 
 
-def test_layers_take_no_second_place(tmp_path, store, images):
-    """On one file system a layer of the layout is the store's own file."""
+def blob(directory, image):
+    """Return the file of an image's lowest layer in a layout."""
+    return directory / "blobs" / "sha256" / image.layers[0].digest.removeprefix("sha256:")
+
+
+def test_whoever_edits_a_layout_edits_no_store(tmp_path, store, images):
+    """A layer of the layout is a file of its own: writing into it changes nothing in the store, and the next write mends it."""
     layout.write(tmp_path / "out", images, store)
-    layer = images[0].layers[0]
-    assert (tmp_path / "out" / "blobs" / "sha256" / layer.digest.removeprefix("sha256:")).samefile(store.open_blob(layer.digest))
+    with blob(tmp_path / "out", images[0]).open("r+b") as file:
+        file.write(b"changed")
+    store.open_blob(images[0].layers[0].digest, verify=True)
+    layout.write(tmp_path / "out", images, store)
+    assert compose.sha256(blob(tmp_path / "out", images[0]).read_bytes()) == images[0].layers[0].digest
 
 
-def test_layers_are_copied_where_links_cannot_be(tmp_path, store, images, monkeypatch):
-    """Another file system gets the bytes."""
+def test_a_link_into_the_store_becomes_a_file(tmp_path, store, images):
+    """As an earlier version has made them."""
+    layout.write(tmp_path / "out", images, store)
+    copied, kept = blob(tmp_path / "out", images[0]), store.open_blob(images[0].layers[0].digest)
+    copied.unlink()
+    os.link(kept, copied)
+    layout.write(tmp_path / "out", images, store)
+    assert not copied.samefile(kept)
 
-    def refuse(*_):
-        raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(os, "link", refuse)
+def test_a_flipped_bit_of_the_store_is_refused(tmp_path, store, images):
+    """The digest of what was written is checked: a damaged blob ends it with 13, leaves no index and no half of a file, and is made anew next time."""
+    damaged = store.open_blob(images[0].layers[0].digest)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match="damaged"):
+        layout.write(tmp_path / "out", images, store)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name not in {each.layers[0].digest[7:] for each in images}] == []
+    assert not damaged.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_layers_are_copied_where_the_kernel_does_not(tmp_path, store, images, monkeypatch, number):
+    """Between some file systems it refuses, before or in the middle; every byte comes all the same."""
+
+    def refuse(source, target, _):
+        os.write(target, os.read(source, 7))
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
     layout.write(tmp_path / "out", images, store)
     for layer in images[-1].layers:
         assert compose.sha256(read(tmp_path / "out", layer.digest)) == layer.digest
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)])
+def test_what_is_in_the_way_of_an_unfinished_file(tmp_path, store, images, make):
+    """A directory is told; a FIFO or a link is replaced, and nothing is written through it."""
+    layout.write(tmp_path / "out", images, store)
+    way = tmp_path / "out" / ".index.json.partial"
+    make(way)
+    if way.is_dir():
+        with pytest.raises(StoreError, match=r"index\.json"):
+            layout.write(tmp_path / "out", images, store)
+    else:
+        layout.write(tmp_path / "out", images, store)
+        assert not os.path.lexists(way)
 
 
 def test_writing_again_changes_nothing(tmp_path, store, images):

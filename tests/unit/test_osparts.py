@@ -374,8 +374,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     return write
 
 
-def test_a_named_image_is_used_for_bootstrapping(bare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever names an image gets a container of it, with few rights and the proxies of this machine."""
+def test_a_named_image_is_used_for_bootstrapping(bare: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever names an image gets a container of it, with few rights and the proxies of this machine, that is on the list of its run."""
     monkeypatch.setenv(osimage.CONTAINER_VARIABLE, "some/debian")
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     bare("docker", "exit 0")
@@ -383,10 +383,12 @@ def test_a_named_image_is_used_for_bootstrapping(bare: Callable[..., None], monk
     command = osimage.Command.find(lines.append)
     assert command.image == "some/debian"
     assert lines == ["mmdebstrap runs in a container of some/debian"]
-    words = command.around("/in", ("mmdebstrap", "trixie"))
+    words = command.around(str(tmp_path / "inputs"), ("mmdebstrap", "trixie"))
     assert words[-2:] == ("mmdebstrap", "trixie")
     assert {"--cap-drop=ALL", "--security-opt=no-new-privileges", "--env=http_proxy=http://proxy.example:3128"} <= set(words)
     assert "--privileged" not in words
+    (name,) = (word.removeprefix("--name=") for word in words if word.startswith("--name="))
+    assert f'"{name}"' in (tmp_path / "leavings.jsonl").read_text()
 
 
 def test_pinned_image_is_pulled_where_nothing_else_is_left(bare: Callable[..., None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -11,15 +12,18 @@ import tarfile
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from tests.waiting import PATIENCE
+from torchstrata import errors
 from torchstrata.content import store as stores
 from torchstrata.content.codec import Codec, decompressor
 from torchstrata.content.layers import EPOCH, Entry
 from torchstrata.content.store import Part, Store
 from torchstrata.errors import IntegrityError, StoreError
+from torchstrata.filesystem import disk
 
 CODEC = Codec()
 GZIP = Codec(name="gzip", level=6)
@@ -284,6 +288,106 @@ def test_only_dead_processes_lose_their_unfinished_files(store, holder):
     holder.wait()
     write(Store(store.root))
     assert list(store.root.glob("tmp/*/*")) == []
+
+
+def test_what_a_killed_process_has_in_an_engine_goes_with_its_files(store, tmp_path, monkeypatch):
+    """The next process removes containers and images that are on the list, once the engine answers; until then the list stays."""
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\n[ -e "{tmp_path}/answers" ] || {{ echo cannot connect >&2; exit 1; }}\necho "$@" >> "{tmp_path}/asked"\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    script = "import os, sys; from pathlib import Path; from torchstrata.content.store import Store; store = Store(Path(sys.argv[1])); "
+    script += "store.leave('container', 'one'); store.leave('image', 'two:2'); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", script, store.root], check=False).returncode == -signal.SIGKILL
+    write(Store(store.root))
+    assert len(list(store.root.glob("tmp/*/leavings.jsonl"))) == 1
+    (tmp_path / "answers").touch()
+    write(Store(store.root))
+    assert (tmp_path / "asked").read_text().splitlines() == ["rm --force --volumes one", "image rm --force two:2"]
+    assert list(store.root.glob("tmp/*/leavings.jsonl")) == []
+
+
+def link_to(target):
+    """Return what makes a symbolic link."""
+    return lambda path: path.symlink_to(target)
+
+
+WRONG = {"file": Path.touch, "FIFO": os.mkfifo, "dangling link": link_to("/nowhere/at/all"), "link to itself": link_to("store")}
+PLACES = ("", *stores.OURS)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_directory_is_refused(tmp_path, wrong, place):
+    """A file, a FIFO or a dangling link where the store or a directory of it must be ends with one line and a cure, before anything waits for it."""
+    path = tmp_path / "store" / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    WRONG[wrong](path)
+    if wrong == "link to itself":
+        path.unlink()
+        path.symlink_to(path)
+    with pytest.raises(StoreError, match="is no directory") as told:
+        Store.open(tmp_path / "store")
+    assert "remove it, or set TORCHSTRATA_CACHE" in told.value.fix
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "directory"])
+def test_a_part_that_is_no_file_counts_as_damaged(store, wrong):
+    """Nobody waits for a FIFO; such a part is not found, its usage is shown, and pruning removes it."""
+    keep(store, b"one")
+    (path,) = (store.root / "parts").iterdir()
+    path.unlink()
+    WRONG.get(wrong, Path.mkdir)(path)
+    assert Store.open(store.root).find(path.stem) is None
+    assert [kept.identity for kept in store.usage().parts] == [path.stem]
+    store.prune()
+    assert not os.path.lexists(path)
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, "directory"])
+def test_a_blob_that_is_no_file_counts_as_missing(store, wrong):
+    """And pruning removes it, whatever it is."""
+    layer = write(store)
+    path = store.open_blob(layer.digest)
+    path.unlink()
+    WRONG.get(wrong, Path.mkdir)(path)
+    with pytest.raises(StoreError, match=r"missing or damaged|symbolic links"):
+        store.open_blob(layer.digest, layer.size)
+    store.prune()
+    assert not os.path.lexists(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "cure"),
+    [
+        (errno.ENOSPC, errors.DiskFullError, "inv cache --prune"),
+        (errno.EDQUOT, errors.DiskFullError, "inv cache --prune"),
+        (errno.EROFS, StoreError, "mounted for writing"),
+        (errno.EACCES, StoreError, "its owner"),
+        (errno.ENAMETOOLONG, StoreError, "shorter"),
+        (errno.EIO, StoreError, "log of the system"),
+    ],
+)
+def test_what_the_system_refuses_has_a_cure(tmp_path, number, code, cure):
+    """Each kind of refusal is one line with the path, and one that says what to do about that kind."""
+    with pytest.raises(code) as told, disk(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert str(tmp_path) in told.value.what
+    assert cure in told.value.fix
+    assert "TORCHSTRATA_CACHE" in told.value.fix
+
+
+def test_a_lock_that_cannot_be_had_is_told(store):
+    """A directory where a lock must be, as somebody has made it, is no traceback."""
+    (store.root / "locks" / "tmp.lock").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"tmp\.lock"):
+        write(store)
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path):
+    """As a variable that was expanded twice may give it."""
+    with pytest.raises(StoreError, match="too long"):
+        Store.open(tmp_path / ("x" * 300)).scratch()
 
 
 def test_pruning_everything_leaves_nothing(store):

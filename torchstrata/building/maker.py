@@ -19,8 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-import docker.errors
-
 from torchstrata import process
 from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.building.workers import PATIENCE, Workers
@@ -30,6 +28,8 @@ from torchstrata.content.store import Part, Store
 from torchstrata.engines import engine as engines
 from torchstrata.engines import loading
 from torchstrata.errors import TorchstrataError
+from torchstrata.filesystem import disk
+from torchstrata.leavings import Leaving
 from torchstrata.locking import locks
 from torchstrata.locking.locks import Pin
 from torchstrata.ospart import osparts
@@ -97,7 +97,7 @@ class Maker:
         self._budget = Budget(IN_FLIGHT)
         self._cores = threading.Semaphore(os.cpu_count() or 1)
         self._mutex = threading.Lock()
-        self._interpreters: dict[str, str] = {}
+        self._interpreters: dict[str, Leaving] = {}
         self._links = uuid.uuid4().hex
         self._fetchers = Workers(FETCHERS, "fetch")
         self._tasks = Workers(len(self._missing) + 1, "make")
@@ -122,8 +122,7 @@ class Maker:
         elif self._missing and (self._store.scratch() / self._links).exists():
             shutil.rmtree(self._store.scratch() / self._links)
         for image in self._interpreters.values():
-            with contextlib.suppress(docker.errors.ImageNotFound):  # somebody has cleaned up meanwhile
-                engines.connect().client.api.remove_image(image)
+            image.remove()  # one that cannot be removed now is on a list for the next build
 
     def part(self, identity: str) -> Part:
         """Return a part of the plan, once it is there.
@@ -157,7 +156,7 @@ class Maker:
     def _one(self, item: Item) -> Part:
         """Make one item, unless another build has made it by the time that this one may."""
         needed = self._needs(item)
-        with self._store.lock(item.identity, self._cancelled):
+        with disk(self._store.root), self._store.lock(item.identity, self._cancelled):
             found = self._store.find(item.identity)
             if found is None:
                 found = self._make(item, needed)
@@ -234,9 +233,9 @@ class Maker:
                 engine = engines.connect()
                 image = osparts.image(system, (locks.TORCH_FLAVOUR,), self._store, self._codec)
                 own = replace(image, tags=(f"{image.tags[0]}-{uuid.uuid4().hex[:8]}",))
+                self._interpreters[system.id] = self._store.leave("image", own.tags[0])
                 loading.load(engine, [own], self._store.open_blob)
-                self._interpreters[system.id] = own.tags[0]
-            return self._interpreters[system.id]
+            return self._interpreters[system.id].name
 
     def _bake(self, items: Sequence[Item]) -> Mapping[str, Part]:
         """Have BuildKit make every missing OS part in one go; return them by identity."""

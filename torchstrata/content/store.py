@@ -7,7 +7,8 @@
 ``inspections/``       what :mod:`torchstrata.verification.inspection` saw in layers
 ``wheels/``            downloads, complete and partial; see :mod:`torchstrata.payload.wheels`
 ``locks/``             one lock per identity, so that one maker works and others wait
-``tmp/NAME/``          what a living process has not finished; ``tmp/NAME.lock`` is held by it
+``tmp/NAME/``          what a living process has not finished, and the list of what it has in an engine meanwhile
+                       (:mod:`torchstrata.leavings`); ``tmp/NAME.lock`` is held by it
 =====================  ==================================================================
 
 Any number of processes may use one store. A file appears under its final name complete, on disk and verified, or not at
@@ -17,7 +18,6 @@ all; what an interrupted process leaves is in ``tmp/`` and goes when the next on
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -37,13 +37,15 @@ from typing import Final, Self
 import msgspec
 from filelock import FileLock, Timeout
 
-from torchstrata import decoding, home
+from torchstrata import decoding, home, temporary
 from torchstrata.content import codec as codecs
 from torchstrata.content.codec import CHUNK, Codec, Readable, Stream
 from torchstrata.content.digest import Digest, file_name
 from torchstrata.content.layers import PLATFORM, Entry, Layer
 from torchstrata.content.tarball import LayerWriter, entries
-from torchstrata.errors import DiskFullError, IntegrityError, StoreError
+from torchstrata.errors import IntegrityError, StoreError
+from torchstrata.filesystem import CACHE_VARIABLE, disk, read
+from torchstrata.leavings import Kind, Leaving
 
 FORMAT: Final = 1
 """Raise it when the bytes of any part change for the same inputs."""
@@ -51,9 +53,8 @@ FORMAT: Final = 1
 INSPECTIONS: Final = "inspections"
 """Directory of what was seen in layers; it costs kilobytes, and pruning takes it away."""
 
-CACHE_VARIABLE: Final = "TORCHSTRATA_CACHE"
-
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+OURS: Final = ("blobs", "inspections", "listings", "locks", "parts", "tmp", "wheels")
+"""What the store has in its directory; anything else there is not its own and stays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,19 +101,6 @@ def identity(**inputs: object) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Turn errors of the operating system about ``path`` into :class:`DiskFullError` and :class:`StoreError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise DiskFullError(
-                f"no space left where {path} is", fix=f"free some (inv cache --prune), or set {CACHE_VARIABLE}; complete parts are kept"
-            ) from error
-        raise StoreError(f"{path}: {error.strerror}", fix=f"check its owner and rights, or set {CACHE_VARIABLE} to another directory") from error
-
-
 class Store:
     """The store below ``root``. Its methods may be called from any thread."""
 
@@ -125,12 +113,15 @@ class Store:
     def open(cls, root: Path | None = None) -> Self:
         """Return the store at ``root``, ``$TORCHSTRATA_CACHE`` or the user's cache directory; nothing is written yet.
 
-        :raises StoreError: the user has no home, and nothing else is set.
+        :raises StoreError: the user has no home, and nothing else is set; or something that is no directory is in its place.
         """
         chosen = root or os.environ.get(CACHE_VARIABLE) or home.cache("torchstrata")
         if chosen is None:
             raise StoreError("this user has no home directory for the content store", fix=f"set {CACHE_VARIABLE}, or HOME, to a directory")
-        return cls(Path(chosen).expanduser().absolute())
+        store = cls(Path(chosen).expanduser().absolute())
+        for path in (store.root, *(store.root / name for name in OURS)):
+            _check_directory(path)
+        return store
 
     @property
     def downloads(self) -> Path:
@@ -159,16 +150,17 @@ class Store:
 
     def known(self, identity: str) -> Part | None:
         """Return what is recorded for an identity, whether or not the blobs are here."""
+        content = _content(self._part(identity))
         try:
-            return decoding.decode(self._part(identity).read_bytes(), Part)
-        except (FileNotFoundError, msgspec.DecodeError):
+            return None if content is None else decoding.decode(content, Part)
+        except msgspec.DecodeError:
             return None
 
     def touch(self, *identities: str) -> None:
         """Mark parts as used now, so that :meth:`prune` takes them last."""
         self.scratch()
         for known in identities:
-            with contextlib.suppress(FileNotFoundError):
+            with disk(self._part(known)), contextlib.suppress(FileNotFoundError):
                 os.utime(self._part(known))
 
     @contextlib.contextmanager
@@ -178,10 +170,11 @@ class Store:
         :raises CancelledError: ``cancelled`` was set while another maker was at work.
         """
         guard = self._lock(identity)
-        try:
-            guard.acquire(poll_interval=0.1, cancel_check=cancelled.is_set if cancelled else None)
-        except Timeout as late:
-            raise CancelledError from late
+        with disk(Path(guard.lock_file)):
+            try:
+                guard.acquire(poll_interval=0.1, cancel_check=cancelled.is_set if cancelled else None)
+            except Timeout as late:
+                raise CancelledError from late
         try:
             yield
         finally:
@@ -199,11 +192,13 @@ class Store:
 
     def _intact(self, digest: str, size: int | None, *, verify: bool) -> bool:
         path = self._blob(digest)
-        try:
-            found = path.stat().st_size
-        except FileNotFoundError:
-            return False
-        return (size is None or found == size) and (not verify or digest_of(path) == digest)
+        with disk(path):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                return False
+            whole = stat.S_ISREG(found.st_mode) and (size is None or found.st_size == size)
+            return whole and (not verify or digest_of(path) == digest)
 
     # Blobs and layers
 
@@ -273,6 +268,10 @@ class Store:
             raise StoreError(f"blob {digest} is missing or damaged in {self.root}", fix="build again: what it belongs to is made anew")
         return self._blob(digest)
 
+    def forget(self, digest: str) -> None:
+        """Remove a blob that is damaged, so that what it belongs to is made anew."""
+        _remove(self._blob(digest))
+
     def listing(self, diff_id: str) -> tuple[Entry, ...]:
         """Return the paths of a layer in the order of its tar.
 
@@ -280,9 +279,9 @@ class Store:
         """
         path = self._listing(diff_id)
         try:
-            return decoding.decode(path.read_bytes(), tuple[Entry, ...])
-        except (FileNotFoundError, msgspec.DecodeError) as error:
-            path.unlink(missing_ok=True)
+            return decoding.decode(_content(path) or b"", tuple[Entry, ...])
+        except msgspec.DecodeError as error:
+            _remove(path)
             raise StoreError(f"the listing of layer {diff_id} is missing or damaged in {self.root}", fix="build again: it is made anew") from error
 
     def has_listing(self, diff_id: str) -> bool:
@@ -338,10 +337,15 @@ class Store:
         """
         with self._mutex:
             if self._held is None:
-                with self._lock("tmp"), disk(self.root):
+                with self.lock("tmp"), disk(self.root):
                     self._sweep()
                     self._held = self._claim()
             return self._held[1]
+
+    def leave(self, kind: Kind, name: str) -> Leaving:
+        """List what this process is about to make in an engine: if it does not remove that itself, the next one does."""
+        with disk(self.root):
+            return Leaving.of(kind, name).listed(self.scratch())
 
     def _claim(self) -> tuple[FileLock, Path]:
         path = self.root / "tmp" / uuid.uuid4().hex
@@ -351,13 +355,13 @@ class Store:
         return held, path
 
     def _sweep(self) -> int:
-        """Remove the unfinished files of dead processes; return how many other processes live."""
+        """Remove the unfinished files of dead processes, and what they have left in an engine; return how many other processes live."""
         living = 0
         for path in sorted((self.root / "tmp").glob("*.lock")):
             try:
                 with FileLock(path, timeout=0):
-                    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-                    path.unlink()
+                    if temporary.remove(path.with_suffix("")):
+                        path.unlink()
             except Timeout:
                 living += self._held is None or path != Path(self._held[0].lock_file)
         return living
@@ -374,11 +378,11 @@ class Store:
     def _kept(self, path: Path, now: float) -> Kept:
         part = self._read(path)
         size = sum(self._blob(digest).stat().st_size for digest in part.digests if self._blob(digest).exists())
-        return Kept(identity=path.stem, title=part_title(part), size=size, age=max(0.0, now - path.stat().st_mtime))
+        return Kept(identity=path.stem, title=part_title(part), size=size, age=max(0.0, now - path.lstat().st_mtime))
 
     def _read(self, path: Path) -> Part:
         try:
-            return decoding.decode(path.read_bytes(), Part)
+            return decoding.decode(_content(path) or b"", Part)
         except msgspec.DecodeError:
             return Part(layers=(), notes={"title": "damaged"})
 
@@ -392,12 +396,12 @@ class Store:
         :raises StoreError: another process is building with this store.
         """
         before = _bytes(self.root)
-        with self._lock("tmp"):
+        with self.lock("tmp"), disk(self.root):
             if self._sweep():
                 raise StoreError(f"another build is using {self.root}", fix="wait for it to end, then prune")
             chosen = self._choose(frozenset(keep), older_than, max_bytes)
             for doomed in chosen:
-                self._part(doomed).unlink()
+                _remove(self._part(doomed))
             self._collect()
             shutil.rmtree(self.root / INSPECTIONS, ignore_errors=True)
             for path in _older(self.downloads, older_than):
@@ -426,7 +430,7 @@ class Store:
         for directory, needed in ((self.root / "blobs" / "sha256", blobs), (self.root / "listings", listings)):
             for path in directory.glob("*"):
                 if path.name not in needed:
-                    path.unlink()
+                    _remove(path)
 
 
 class _Sink:
@@ -507,6 +511,34 @@ def _opened(source: Readable | Path | bytes) -> Iterator[Readable]:
             yield file
     else:
         yield io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse a file, a dangling link and the like where the store must have a directory.
+
+    :raises StoreError: there is something else.
+    """
+    with disk(path):
+        if os.path.lexists(path) and not path.is_dir():
+            raise StoreError(f"{path} is no directory", fix=f"remove it, or set {CACHE_VARIABLE} to another directory")
+
+
+def _content(path: Path) -> bytes | None:
+    """Return the content of a small file; ``None`` if there is none."""
+    with disk(path):
+        try:
+            return read(path)
+        except FileNotFoundError:
+            return None
+
+
+def _remove(path: Path) -> None:
+    """Remove what is at a path, whatever that is."""
+    with disk(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _rename(path: Path, final: Path) -> None:

@@ -6,6 +6,8 @@ classic one knows an image by the digest of its config, the containerd one by th
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
 import shutil
@@ -13,7 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 import docker
 import docker.errors
@@ -39,10 +41,16 @@ JOIN: Final = 'run: sudo usermod --append --groups docker "$USER"; it counts fro
 ANSWER_SECONDS: Final = 3600
 """An engine says nothing while it unpacks a large layer; one that died closes the connection at once."""
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 OnBytes = Callable[[int], object]
 
 LISTS_MANIFESTS: Final = (1, 47)
 """Before this version of the API (Docker 27) the list of images leaves out those that lack blobs; from it on, it says so."""
+
+CHECKED_BY: Final = "torchstrata.check"
+"""Label of the containers that show that an image is whole: the process that removes them, if nothing ends it before."""
 
 LISTINGS: Final = (0.1, 0.3, 1.0)
 """Seconds before images are listed again."""
@@ -94,6 +102,21 @@ def connect() -> Engine:
         raise EngineError(f"no Docker engine answers at {address()}", fix=fix) from error
     client.api.timeout = ANSWER_SECONDS
     return Engine(client, info)
+
+
+def _told(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
+    """Let what the engine refuses, or that it died, be an error of ours."""
+
+    @functools.wraps(method)
+    def asking(self: Engine, /, *args: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(self, *args, **options)
+        except docker.errors.APIError as error:
+            raise self._refusal(str(error.explanation)) from error
+        except (requests.RequestException, docker.errors.DockerException) as error:
+            raise self._cut() from error
+
+    return asking
 
 
 class Engine:
@@ -148,6 +171,7 @@ class Engine:
         """Return the ID that ``image`` has, or would have, in this engine."""
         return sha256(image.manifest if self.store == "containerd" else image.config)
 
+    @_told
     def image_id(self, tag: str) -> str | None:
         """Return the ID of the image that ``tag`` names, ``None`` if there is none."""
         try:
@@ -155,6 +179,7 @@ class Engine:
         except docker.errors.ImageNotFound:
             return None
 
+    @_told
     def whole(self) -> frozenset[str]:
         """Return the IDs of the images that lack none of their blobs."""
         if self.store == "classic" or self._api_version() < LISTS_MANIFESTS:
@@ -163,6 +188,7 @@ class Engine:
         listed = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS).json()
         return frozenset(image["Id"] for image in listed if any(part["Available"] and part["ID"] == image["Id"] for part in image.get("Manifests") or ()))
 
+    @_told
     def held(self) -> frozenset[str]:
         """Return the ChainIDs of all unpacked layers that the engine surely has: those of its whole images."""
         chains: set[str] = set()
@@ -205,13 +231,14 @@ class Engine:
             layers = self._inspect(identity)["RootFS"].get("Layers") or ()
             whole = tuple(layers) == image.diff_ids and identity in self.whole()
             if whole:
-                made = self.client.api.create_container(identity, command=["true"])
+                made = self.client.api.create_container(identity, command=["true"], labels={CHECKED_BY: process.name()})
                 self.client.api.remove_container(made["Id"])
         except docker.errors.APIError as error:
             raise self._refusal(str(error.explanation)) from error
         if not whole:
             raise self._refusal(f"image {identity} is not whole")
 
+    @_told
     def unpack(self, image: Loadable) -> None:
         """Have an image that is here unpacked, where its upper layers went with another one that shared them.
 
@@ -225,6 +252,7 @@ class Engine:
         except docker.errors.NotFound:
             self.check(image)
 
+    @_told
     def name(self, image: Loadable) -> None:
         """Let all names of ``image`` point to it."""
         for tag in image.tags:
@@ -232,8 +260,16 @@ class Engine:
                 repository, _, version = tag.rpartition(":")
                 self.client.api.tag(self.id_of(image), repository, version)
 
+    @_told
     def sweep(self, images: Iterable[Loadable]) -> None:
-        """Remove nameless prefix images, of this run or of one that was killed, whose layers all belong to ``images`` too."""
+        """Remove nameless prefix images, of this run or of one that was killed, whose layers all belong to ``images`` too; containers of checks before.
+
+        One that is in use meanwhile stays for the next load.
+        """
+        for container in self.client.api.containers(all=True, filters={"label": CHECKED_BY}):
+            if process.is_over(container["Labels"][CHECKED_BY]):
+                with contextlib.suppress(docker.errors.APIError):
+                    self.client.api.remove_container(container["Id"], force=True)
         chains = {chain for image in images for chain in chain_ids(image.diff_ids)}
         for found in self._images(filters={"dangling": True, "label": "torchstrata.prefix"}):
             try:

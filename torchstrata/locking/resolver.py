@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import sys
-import tempfile
 import tomllib
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Final
 from packaging import tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from torchstrata import process
+from torchstrata import process, temporary
 from torchstrata.errors import LockError
 from torchstrata.locking import pipconfig
 from torchstrata.locking.lockfile import Pin
@@ -65,7 +64,7 @@ def resolve(requirements: Sequence[str], constraints: Sequence[Pin], target: Tar
     :param alone: leave out what they need themselves.
     :raises LockError: there is no such set; quotes the resolver.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary.directory() as folder:
         constraint = Path(folder, "constraints.txt")
         constraint.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in constraints))
         text = _uv(

@@ -7,7 +7,6 @@ Plain nox and jobs that sign install ``requirements.txt``, sessions and everybod
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from torchstrata import environment, process
+from torchstrata import environment, process, temporary
 from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import LockError
 from torchstrata.locking import pipconfig, resolver
@@ -39,7 +38,7 @@ def write(exclude_newer: str, root: Path = ROOT) -> list[str]:
     :raises LockError: there is no such set of wheels; quotes the resolver.
     """
     larger, smaller = LOCKS
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary.directory() as folder:
         everything = HEADER + _compile(root, exclude_newer, "--extra", DEVELOPMENT)
         constraints = Path(folder, larger)
         constraints.write_text(everything, encoding="utf-8")

@@ -25,12 +25,12 @@ from torchstrata.content.codec import CHUNK
 from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.content.digest import file_name
 from torchstrata.content.oci import Descriptor
-from torchstrata.content.store import disk
 from torchstrata.distribution.client import SMALL, Manifest
 from torchstrata.distribution.reference import TAG
 from torchstrata.distribution.registry import Referrer
 from torchstrata.distribution.upload import OnBytes, Sent, Source
 from torchstrata.errors import AbsentError, IntegrityError
+from torchstrata.filesystem import OTHER_DIRECTORY, disk
 from torchstrata.mirroring.replica import Copy, referrer
 
 NAME: Final = "org.opencontainers.image.ref.name"
@@ -188,7 +188,7 @@ class Directory:
 def _unfinished(path: Path) -> Iterator[Path]:
     """Yield where to write what becomes ``path`` when the block ends well; nothing is left of one that does not."""
     partial = path.with_name(f".{path.name}.partial")
-    with disk(path):
+    with disk(path, OTHER_DIRECTORY):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)  # it may lead elsewhere
         try:

@@ -17,6 +17,7 @@ from typing import Final
 import docker.errors
 from docker import DockerClient
 
+from torchstrata import process
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import Cell, Matrix
 from torchstrata.engines import engine as engines
@@ -25,7 +26,7 @@ from torchstrata.options import VerifyOptions
 from torchstrata.publishing import publishing
 from torchstrata.releases import channels
 from torchstrata.releases.release import Releases
-from torchstrata.verification import evidence, leftovers
+from torchstrata.verification import evidence
 from torchstrata.verification import verify as verification
 
 KEPT: Final = "torchstrata-kept"
@@ -67,7 +68,7 @@ def sweep(client: DockerClient) -> None:
     table = matrix.load()
     for name in engines.names(client):
         found = re.fullmatch(rf"{KEPT}-(\d+):(.+)", name)
-        if found and leftovers.is_over(f"{socket.gethostname()}:{found[1]}"):
+        if found and process.is_over(f"{socket.gethostname()}:{found[1]}"):
             client.images.get(name).tag(f"{table.name}:{found[2]}")
             client.images.remove(name)
 

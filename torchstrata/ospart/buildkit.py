@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from torchstrata import process
+from torchstrata import process, temporary
 from torchstrata.content import tarball
 from torchstrata.content.codec import CHUNK, decompressor
 from torchstrata.errors import BuildxError, CommandError, EngineError, OsPartError
@@ -22,6 +22,8 @@ ENVIRONMENT: Final = {
     "BUILDX_BAKE_ENTITLEMENTS_FS": "0",  # buildx 0.19 and newer ask before they read contexts outside the working directory
     "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
 }
+
+BAKE: Final = ("docker", "buildx", "bake", "--file", "-", "--progress", "plain")
 
 STEP: Final = re.compile(r"#(\d+) \[(?P<system>\S+)-[a-z0-9]+ (\S+ )? *\d+/\d+\] (?P<step>(RUN|ADD|COPY) .+)")
 """A step that several targets share is told under any one of their names; only the OS in it means something."""
@@ -74,12 +76,12 @@ def bake(definition: Mapping[str, Any], on_line: process.LineSink) -> None:
 
     :raises OsPartError: a step failed; names it and quotes the end of its output.
     """
-    try:
-        process.run(
-            *("docker", "buildx", "bake", "--file", "-", "--progress", "plain"), stdin=json.dumps(definition).encode(), env=ENVIRONMENT, on_line=Steps(on_line)
-        )
-    except process.Failed as error:
-        raise refusal(error.tail) from error
+    with temporary.directory() as directory:  # buildx writes Dockerfiles into directories of its own, and leaves them when it is killed
+        environment = {**ENVIRONMENT, "TMPDIR": str(directory)}
+        try:
+            process.run(*BAKE, stdin=json.dumps(definition).encode(), env=environment, on_line=Steps(on_line))
+        except process.Failed as error:
+            raise refusal(error.tail) from error
 
 
 def refusal(tail: str) -> OsPartError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +149,7 @@ def sources(system: OperatingSystem) -> str:
     lines: list[str] = []
     asking = (osimage.PROGRAM, "--quiet", "--variant=custom", f"--setup-hook={ASK_SOURCES} >&2", system.suite, "/dev/null")
     try:
-        with tempfile.TemporaryDirectory() as inputs:
+        with osimage.Command.inputs() as inputs:
             process.run(*osimage.Command.find(lambda _: None).around(inputs, asking), on_line=lines.append)
     except process.Failed:
         found = [line for line in lines if line.startswith("deb ")]

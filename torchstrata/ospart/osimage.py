@@ -11,18 +11,18 @@ import contextlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, Self
 
-from torchstrata import apt, process, superuser, variables
+from torchstrata import apt, process, superuser, temporary, variables
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content import store
 from torchstrata.content.codec import Codec
 from torchstrata.errors import CommandError, OsPartError, VariableError
+from torchstrata.leavings import Leaving
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import OS_IMAGE, OsLock
 from torchstrata.ospart.aptsettings import AptSettings
@@ -54,6 +54,10 @@ PARTIAL: Final = ("/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial
 
 FORMAT: Final = 2
 """Raise it when the bytes of an OS image change for the same call of mmdebstrap."""
+
+INPUTS: Final = "inputs"
+WORK: Final = "work"
+"""Directories of a run: what mmdebstrap reads, and where it makes a file system of hundreds of megabytes."""
 
 PINS: Final = "/etc/apt/preferences.d/torchstrata"
 TOLD: Final = "/etc/apt/apt.conf.d/torchstrata"
@@ -132,15 +136,14 @@ class Command:
         return cls(image=image)
 
     @contextlib.contextmanager
-    def tar(self, system: OperatingSystem, lock: OsLock, config: bytes, scratch: Path, told: AptSettings | None = None) -> Iterator[IO[bytes]]:
+    def tar(self, system: OperatingSystem, lock: OsLock, config: bytes, told: AptSettings | None = None) -> Iterator[IO[bytes]]:
         """Bootstrap the OS image and yield its tar.
 
         :param config: dpkg's configuration for it.
-        :param scratch: directory for what mmdebstrap must read.
         :param told: what apt is told while it downloads; the image does not keep it.
         :raises OsPartError: it failed.
         """
-        with tempfile.TemporaryDirectory(dir=None if self.mode == "unshare" else scratch) as inputs:
+        with self.inputs() as inputs:
             Path(inputs, "dpkg.cfg").write_bytes(config)
             Path(inputs, "preferences").write_text(oslocks.preferences(lock.installed(())), encoding="utf-8")
             hooks = telling(inputs, told.write(Path(inputs), inputs)[0]) if told else ()
@@ -150,19 +153,29 @@ class Command:
             except process.Failed as error:
                 raise refusal(system, error) from error
 
+    @staticmethod
+    @contextlib.contextmanager
+    def inputs() -> Iterator[str]:
+        """Yield a directory for what mmdebstrap reads, beside the one where it works: both go with the run, whatever ends it."""
+        with temporary.directory() as directory:
+            for name in (INPUTS, WORK):
+                temporary.passable(directory / name)
+            yield str(directory / INPUTS)
+
     def around(self, inputs: str, command: tuple[str, ...]) -> tuple[str, ...]:
-        """Return ``command``, a call of mmdebstrap, as it is run here; it sees the directory ``inputs``."""
+        """Return ``command``, a call of mmdebstrap, as it is run here; it sees the directory ``inputs`` of :meth:`inputs`."""
         if self.image is not None:
             return self._contained(inputs, command)
+        work = f"TMPDIR={Path(inputs).with_name(WORK)}"
         if self.mode == "sudo":
-            return superuser.command("env", *_assigned(apt.proxies()), *command)
+            return superuser.command("env", *_assigned(apt.proxies()), work, *command)
         if self.mode == "root":
-            return command
+            return ("env", work, *command)
         # The root of its namespace is another user outside: it may read only what everybody may.
         for path in (Path(inputs), *Path(inputs).iterdir()):
             path.chmod(0o755 if path.is_dir() else 0o644)
         place = command.index(PROGRAM) + 1
-        return (*command[:place], "--mode=unshare", *command[place:])
+        return ("env", work, *command[:place], "--mode=unshare", *command[place:])
 
     def _contained(self, inputs: str, command: tuple[str, ...]) -> tuple[str, ...]:
         """Return the call of a container; without the right to mount, mmdebstrap does without, which changes no byte of the layer."""
@@ -171,7 +184,9 @@ class Command:
         script = f'tar --extract --no-same-owner --directory=/ && {install} && exec "$@"'
         rights = ("--cap-drop=ALL", *(f"--cap-add={name}" for name in CAPABILITIES), "--security-opt=no-new-privileges")
         variables = (f"--env={variable}" for variable in (*_assigned(apt.proxies()), "DEBIAN_FRONTEND=noninteractive"))
-        options = ("--rm", "--interactive", "--init", *rights, *variables, "--user=0:0", "--entrypoint=/bin/sh")
+        name = f"torchstrata-{Path(inputs).parent.name}"
+        Leaving.of("container", name).listed(Path(inputs).parent)
+        options = ("--rm", f"--name={name}", "--interactive", "--init", *rights, *variables, "--user=0:0", "--entrypoint=/bin/sh")
         return ("sh", "-c", SEND, "sh", inputs, *options, "--", self.image, "-c", script, "sh", *command)
 
 

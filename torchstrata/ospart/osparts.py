@@ -31,6 +31,7 @@ from torchstrata.content.compose import Image, Runtime, Section, compose
 from torchstrata.content.layers import EPOCH, Layer
 from torchstrata.content.store import Part, Store
 from torchstrata.errors import LockError, OsPartError, StaleLockError, StoreError, TorchstrataError
+from torchstrata.filesystem import disk
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import OS_IMAGE, Move, OsLock, Packages
 from torchstrata.ospart import archives, bakefile, buildkit, contexts, mirrors, osimage, oslayers, snapshots
@@ -132,7 +133,7 @@ def build_context(system: OperatingSystem, layers: Sequence[Layer], from_: Store
     """Write an OCI layout of ``layers`` of the store into ``directory``; return it as a build context of BuildKit."""
     composed = _composed(system, layers)
     loadable = Loadable(config=composed.config, manifest=composed.manifest, tags=(f"{REPOSITORY}:{system.id}",), layers=composed.layers)
-    layout.write(directory, [loadable], from_)
+    layout.write(directory, [loadable], from_, share=True)
     return f"oci-layout://{directory}@{composed.digest}"
 
 
@@ -243,7 +244,7 @@ class _Baking:
 
     def parts(self) -> Parts:
         """Return the parts of all flavours on all systems; make those that the store lacks."""
-        with contextlib.ExitStack() as held:
+        with disk(self.oven.store.root), contextlib.ExitStack() as held:
             for wanted in sorted(self._identity(system, self.flavours) for system in self.locks if self._missing(system)):
                 held.enter_context(self.oven.store.lock(wanted, self.oven.cancelled))
             self._make([system for system in self.locks if self._missing(system)])
@@ -346,6 +347,8 @@ class _Baking:
         work = Path(tempfile.mkdtemp(dir=bench.work))
         jobs = [self._job(system, work, bench.exporter) for system in systems]
         contexts.stage(self.oven.root, self.flavours, {job.system: (self.locks[job.system], self.flavours) for job in jobs}, work, told)
+        for job in jobs if bench.exporter == "image" else ():
+            self.oven.store.leave("image", bakefile.image_name(job))
         buildkit.bake(bakefile.definition(jobs, work, work, bench.exporter, _proxies()), self.oven.on_line)
         return {job.system: self._kept(job, self._exported(job, work, bench.exporter), bench.in_parallel) for job in jobs}
 
@@ -389,8 +392,8 @@ class _Baking:
     def _bootstrapped(self, system: OperatingSystem, told: AptSettings) -> Part:
         """Return the OS image as mmdebstrap makes it from what apt is told."""
         self.oven.on_line(f"{system.id}: bootstrapping {system.suite}")
-        lock, scratch, config = self.locks[system], self.oven.store.scratch(), contexts.apt_config(self.oven.root)
-        with osimage.Command.find(self.oven.on_drift or self.oven.on_line).tar(system, lock, config, scratch, told) as tar:
+        lock, config = self.locks[system], contexts.apt_config(self.oven.root)
+        with osimage.Command.find(self.oven.on_drift or self.oven.on_line).tar(system, lock, config, told) as tar:
             taken = oslayers.take(tar, self.oven.store, self.oven.codec, title=f"{system.id}: {system.suite}, minimal", epoch=lock.epoch)
         return self._part(system, OS_IMAGE, None, [taken])
 

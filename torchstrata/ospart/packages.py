@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +28,7 @@ def downloaded(suite: str, component: str, package: str, on_line: process.LineSi
     """
     hook = f'cd "$1" && APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get download -- {shlex.quote(package)}'
     options = ("--quiet", "--variant=custom", "--format=tar", f"--components={component}", f"--customize-hook={hook}")
-    with tempfile.TemporaryDirectory() as inputs:
+    with osimage.Command.inputs() as inputs:
         told = AptSettings.of_host()
         hooks = osimage.telling(inputs, told.write(Path(inputs), inputs)[0]) if told else ()
         command = osimage.Command.find(on_line).around(inputs, (osimage.PROGRAM, *options, *hooks, suite, "-"))

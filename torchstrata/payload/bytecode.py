@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from typing import IO, Final, cast
@@ -40,8 +41,13 @@ def make(layers: Iterable[Layer], image: str, into: Store, codec: Codec, title: 
     with tempfile.TemporaryFile(dir=into.scratch()) as sources:
         _collect(layers, into, sources)
         sources.seek(0)
-        with process.piped(*_command(image), stdin=sources) as compiled, into.layer(title, codec) as writer:
-            _write(compiled, writer)
+        container = into.leave("container", f"torchstrata-{uuid.uuid4().hex}")
+        try:
+            with process.piped(*_command(image, container.name), stdin=sources) as compiled, into.layer(title, codec) as writer:
+                _write(compiled, writer)
+        except BaseException:
+            container.remove()  # the engine keeps it running though its client has ended
+            raise
     return Part(layers=(writer.layer,))
 
 
@@ -53,9 +59,10 @@ def _write(compiled: IO[bytes], writer: LayerWriter) -> None:
             writer.file(member.name, mode=0o664, size=member.size, stream=content)
 
 
-def _command(image: str) -> tuple[str, ...]:
+def _command(image: str, name: str) -> tuple[str, ...]:
     program = PROGRAM.read_text(encoding="utf-8")
-    return ("docker", "run", "--rm", "--interactive", "--network", "none", "--entrypoint", "python3", image, "-I", "-c", program)
+    options = ("--rm", "--name", name, "--interactive", "--network", "none", "--entrypoint", "python3")
+    return ("docker", "run", *options, image, "-I", "-c", program)
 
 
 def _collect(layers: Iterable[Layer], into: Store, out: IO[bytes]) -> None:

@@ -27,9 +27,10 @@ from torchstrata.cells.matrix import ROOT
 from torchstrata.content import store
 from torchstrata.content.codec import CHUNK, Codec
 from torchstrata.content.layers import PLATFORM
-from torchstrata.content.store import Part, Store, disk
+from torchstrata.content.store import Part, Store
 from torchstrata.content.tarball import LayerWriter
 from torchstrata.errors import FetchError, IntegrityError, LockError, StaleLockError
+from torchstrata.filesystem import disk
 from torchstrata.locking import lockfile, resolver
 from torchstrata.locking.locks import Pin
 from torchstrata.ospart import packages

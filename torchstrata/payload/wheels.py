@@ -28,8 +28,9 @@ from unearth.fetchers import Fetcher, PyPIClient
 
 from torchstrata import tls
 from torchstrata.content.codec import CHUNK
-from torchstrata.content.store import digest_of, disk
+from torchstrata.content.store import digest_of
 from torchstrata.errors import FetchError, IntegrityError
+from torchstrata.filesystem import disk
 from torchstrata.locking import pipconfig
 from torchstrata.locking.locks import Pin
 from torchstrata.locking.pipconfig import PipConfig

@@ -14,7 +14,6 @@ import getpass
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Annotated, Any, Final, Self
 
 import msgspec
 
-from torchstrata import decoding, process
+from torchstrata import decoding, process, temporary
 from torchstrata.content.compose import sha256
 from torchstrata.distribution import transport
 from torchstrata.distribution.reference import Reference
@@ -63,10 +62,10 @@ def _is_newer() -> bool:
 @contextlib.contextmanager
 def _work(**files: bytes) -> Iterator[Path]:
     """Yield a directory with some files."""
-    with tempfile.TemporaryDirectory(prefix="torchstrata-sign-") as directory:
+    with temporary.directory() as directory:
         for name, content in files.items():
-            Path(directory, name).write_bytes(content)
-        yield Path(directory)
+            (directory / name).write_bytes(content)
+        yield directory
 
 
 class _Envelope(msgspec.Struct, frozen=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 import docker
 import docker.errors
+
+from torchstrata import process
 
 LABEL: Final = "torchstrata.verification"
 """Its value is the host's name and the process by which a verification can be told to be over."""
@@ -20,7 +21,7 @@ VARIABLE: Final = "TORCHSTRATA_VERIFICATION"
 
 def labels() -> dict[str, str]:
     """Return the labels of what this verification starts."""
-    return {LABEL: os.environ.setdefault(VARIABLE, f"{socket.gethostname()}:{os.getpid()}")}
+    return {LABEL: os.environ.setdefault(VARIABLE, process.name())}
 
 
 def sweep(client: docker.DockerClient, *, own: bool = False) -> int:
@@ -31,7 +32,7 @@ def sweep(client: docker.DockerClient, *, own: bool = False) -> int:
     """
     swept = 0
     for thing, value in _labelled(client):
-        if is_over(value) or (own and value == labels()[LABEL]):
+        if process.is_over(value) or (own and value == labels()[LABEL]):
             swept += _removed(thing)
     return swept
 
@@ -46,20 +47,6 @@ def _labelled(client: docker.DockerClient) -> Iterator[tuple[Any, str]]:
 
 def _volume_labels(attributes: Mapping[str, Any]) -> Mapping[str, str]:
     return attributes.get("Labels") or {}
-
-
-def is_over(value: str) -> bool:
-    """Return whether the process that a label names was of this host and has ended."""
-    host, _, number = value.rpartition(":")
-    if host != socket.gethostname() or not number.isdigit():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 def _removed(thing: Any) -> int:

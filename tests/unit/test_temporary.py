@@ -1,0 +1,128 @@
+"""Temporary directories: gone with their run, or with the next one, whatever is in them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchstrata import leavings, temporary
+from torchstrata.errors import DiskFullError, StoreError
+from torchstrata.leavings import Leaving
+
+DIE = """
+import os, signal, sys
+from torchstrata import temporary
+with temporary.directory() as directory:
+    (directory / "large").write_bytes(bytes(1000))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Let temporary directories lie in a directory of this test."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    temporary._sweep.cache_clear()
+    yield tmp_path / f"torchstrata-{os.geteuid()}"
+    temporary._sweep.cache_clear()
+
+
+def die(place: Path) -> None:
+    """Have another process killed that has a temporary directory."""
+    ended = subprocess.run([sys.executable, "-c", DIE], env={**os.environ, "TMPDIR": str(place.parent)}, check=False)
+    assert ended.returncode == -signal.SIGKILL
+
+
+def left(place: Path) -> list[str]:
+    """Return what lies there, but for the lock that orders those who look."""
+    return sorted(path.name for path in (place / "runs").iterdir() if path.name != "claim")
+
+
+def test_a_directory_goes_with_its_block(place):
+    """Nothing is left of it."""
+    with temporary.directory() as directory:
+        (directory / "deep" / "file").mkdir(parents=True)
+    assert left(place) == []
+
+
+def test_a_directory_goes_with_a_block_that_is_interrupted(place):
+    """As by Ctrl-C."""
+    with pytest.raises(KeyboardInterrupt), temporary.directory():
+        raise KeyboardInterrupt
+    assert left(place) == []
+
+
+def test_the_next_run_removes_what_a_killed_one_has_left(place):
+    """Not what a living one has."""
+    with temporary.directory() as kept:
+        die(place)
+        die(place)
+        temporary._sweep.cache_clear()
+        with temporary.directory():
+            assert len(left(place)) == 4
+        assert kept.is_dir()
+    assert left(place) == []
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_others_may_pass_and_nothing_else(place, umask):
+    """Users of a namespace must reach what mmdebstrap works on; nobody else may list or write there, nor hold the lock."""
+    before = os.umask(umask)
+    try:
+        with temporary.directory() as directory:
+            modes = {path.name: path.stat().st_mode & 0o777 for path in (place, place / "runs", directory, place / "runs" / "claim")}
+    finally:
+        os.umask(before)
+    assert modes == {place.name: 0o711, "runs": 0o711, directory.name: 0o711, "claim": 0o600}
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, lambda path: path.symlink_to("/")])
+def test_what_somebody_else_put_there_is_refused(place, make):
+    """Another user may make a file or a link of that name first: nothing is written through it."""
+    make(place)
+    with pytest.raises(StoreError, match="not a directory of yours"), temporary.directory():
+        pass
+
+
+def test_a_full_disk_is_told(place):
+    """Whatever writes there."""
+    with pytest.raises(DiskFullError, match="no space") as told, temporary.directory():
+        raise OSError(28, "No space left on device")
+    assert "TMPDIR" in told.value.fix
+
+
+def test_what_is_in_an_engine_goes_before_the_directory(place, tmp_path, monkeypatch):
+    """While the engine does not answer the directory stays, and with it the list."""
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/asked"\n[ ! -e "{tmp_path}/silent" ]\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "silent").touch()
+    with temporary.directory() as directory:
+        Leaving.of("container", "one").listed(directory)
+    assert directory.is_dir()
+    (tmp_path / "silent").unlink()
+    temporary._sweep.cache_clear()
+    with temporary.directory():
+        assert not directory.exists()
+    assert (tmp_path / "asked").read_text() == "rm --force --volumes one\n" * 2
+
+
+def test_what_is_in_another_engine_stays(place, tmp_path, monkeypatch):
+    """Only a run that uses the same engine can remove it."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///somewhere")
+    Leaving.of("image", "one").listed(tmp_path)
+    monkeypatch.delenv("DOCKER_HOST")
+    assert not leavings.removed(tmp_path)
+
+
+@pytest.mark.parametrize("line", [b'{"kind": "container", "name"', b'{"kind": "container", "name"\n', b"\xff\n", b'{"kind": "host"}\n'])
+def test_a_damaged_list_is_no_reason_to_stop(tmp_path, line):
+    """A line that was cut short was written before anything was made."""
+    (tmp_path / leavings.LIST).write_bytes(line)
+    assert leavings.removed(tmp_path)

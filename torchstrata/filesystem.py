@@ -1,0 +1,60 @@
+"""What file systems refuse, said so that a person can mend it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from torchstrata.errors import DiskFullError, StoreError
+
+CACHE_VARIABLE: Final = "TORCHSTRATA_CACHE"
+OTHER_STORE: Final = f"set {CACHE_VARIABLE} to another directory"
+OTHER_DIRECTORY: Final = "name another directory"
+OTHER_TEMPORARY: Final = "set TMPDIR to another directory"
+
+FULL: Final = {errno.ENOSPC: "no space, or no inode, is left", errno.EDQUOT: "your quota is used up"}
+
+CURES: Final = {
+    errno.EACCES: "let its owner give you the right to write there",
+    errno.EPERM: "let its owner give you the right to write there",
+    errno.EROFS: "have its file system mounted for writing",
+    errno.ENOTDIR: "remove the file that is where a directory must be",
+    errno.ENOENT: "see that nobody removes it meanwhile",
+    errno.EISDIR: "remove the directory that is where a file must be",
+    errno.EEXIST: "remove the file or the dangling link that is in the way",
+    errno.ELOOP: "remove the link that leads to itself",
+    errno.ENAMETOOLONG: "take a shorter path",
+}
+"""What to do about an error, first of all."""
+
+
+@contextlib.contextmanager
+def disk(path: Path, other: str = OTHER_STORE) -> Iterator[None]:
+    """Turn errors of the operating system about ``path`` into errors of ours.
+
+    :param other: what else to do: use another place.
+    :raises DiskFullError: it is full.
+    :raises StoreError: anything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        if number in FULL:
+            raise DiskFullError(f"{FULL[number]} where {path} is", fix=f"free some (inv cache --prune), or {other}; complete parts are kept") from error
+        cure = CURES.get(number, "look into the log of the system")
+        raise StoreError(f"{error.filename or path}: {error.strerror or error}", fix=f"{cure}, or {other}") from error
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a regular file.
+
+    :raises FileNotFoundError: there is none, or something else that has no content, such as a FIFO, which would keep the reader waiting.
+    :raises OSError: it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
+    return path.read_bytes()

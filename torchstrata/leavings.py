@@ -1,0 +1,76 @@
+"""What a run has in an engine while it works: listed before it is made, so that the next run can remove it, whatever became of this one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from torchstrata import decoding, process
+from torchstrata.errors import CommandError
+
+LIST: Final = "leavings.jsonl"
+"""File of a run's directory, a line for each."""
+
+Kind = Literal["container", "image"]
+
+REMOVE: Final[dict[Kind, tuple[str, ...]]] = {"container": ("rm", "--force", "--volumes"), "image": ("image", "rm", "--force")}
+ENGINE: Final = ("DOCKER_HOST", "DOCKER_CONTEXT")
+"""Variables that say which engine is meant."""
+
+
+class Leaving(msgspec.Struct, frozen=True, kw_only=True):
+    """A container or an image that goes with the run that has made it.
+
+    :param engine: values of :data:`ENGINE` when it was made.
+    """
+
+    kind: Kind
+    name: str
+    engine: tuple[str, ...]
+
+    @classmethod
+    def of(cls, kind: Kind, name: str) -> Leaving:
+        """Return what is about to be made in the present engine."""
+        return cls(kind=kind, name=name, engine=_engine())
+
+    def listed(self, directory: Path) -> Leaving:
+        """Return this, once it is on the list of the run that has ``directory``, on disk."""
+        with (directory / LIST).open("ab") as file:
+            file.write(msgspec.json.encode(self) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return self
+
+    def remove(self) -> bool:
+        """Remove it, running or not; return whether it is gone. One of another engine than the present one stays."""
+        if self.engine != _engine():
+            return False
+        try:
+            process.run("docker", *REMOVE[self.kind], self.name)
+        except process.Failed as error:
+            return "No such" in error.tail
+        except CommandError:  # no docker here, today
+            return False
+        return True
+
+
+def removed(directory: Path) -> bool:
+    """Remove all that is on the list of an ended run; return whether nothing is left. A line that was cut short names what was not made."""
+    path = directory / LIST
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    gone = [_gone(line) for line in lines]
+    return all(gone)
+
+
+def _gone(line: bytes) -> bool:
+    try:
+        return decoding.decode(line, Leaving).remove()
+    except msgspec.DecodeError:  # a damaged disk: nobody knows any more what it was
+        return True
+
+
+def _engine() -> tuple[str, ...]:
+    return tuple(os.environ.get(name, "") for name in ENGINE)
