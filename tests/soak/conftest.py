@@ -10,6 +10,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rounds", type=int, default=34, metavar="N", help="run each verb so often against each kind of registry (default: 34, 204 runs altogether)"
     )
+    parser.addoption("--seed", type=int, default=1, metavar="N", help="what chooses the moments at which verbs are killed (default: 1)")
+    parser.addoption("--record", action="store_true", help="keep the figures in bench/results/reliability.json")
     parser.addoption("--seconds", type=float, default=0.0, metavar="S", help="begin no run of a verb after so many seconds (default: no limit)")
     parser.addoption(
         "--changes", type=int, default=750, metavar="N", help="change the ledger's branch and each part of its copy so often (default: 750, 3,000 altogether)"
