@@ -107,7 +107,7 @@ class Index:
     @contextmanager
     def serve(self) -> Iterator[Index]:
         """Serve until the block ends."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        server = _Server(("127.0.0.1", 0), self._handler())
         server.daemon_threads = True
         self.url = f"http://127.0.0.1:{server.server_port}/simple"
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -129,6 +129,11 @@ class Index:
             listed = [{"filename": name, "url": f"/files/{name}", "hashes": {}} for name in names]
             return "application/vnd.pypi.simple.v1+json", json.dumps({"files": listed}).encode()
         return "text/html", "".join(f'<a href="/files/{name}">{name}</a>' for name in names).encode()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of clients that were killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):

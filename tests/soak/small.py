@@ -65,7 +65,7 @@ def push(pins: tuple[Pin, ...], host: str) -> None:
     planned = whole(store, pins)
     images = composed(store, planned)
     planned = whole(store, pins)
-    with Remote.opened(Place.parse(f"{host}/team"), NAME, store) as shared:
+    with Remote.opened(Place.parse(host), NAME, store) as shared:
         assert shared is not None
         shared.push(planned, shared.publications(images))
 
