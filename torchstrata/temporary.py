@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import shutil
+import signal
 import stat
 import tempfile
 import uuid
@@ -83,8 +84,22 @@ def _sweep(runs: Path) -> None:
     with _claiming(runs):
         for lock in sorted(runs.glob("*.lock")):
             with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
+                _end_users(lock.with_suffix(""))
                 if remove(lock.with_suffix("")):
                     lock.unlink(missing_ok=True)
+
+
+def _end_users(path: Path) -> None:
+    """End the programs of a killed run that still work in its directory: mmdebstrap goes on for minutes without its reader.
+
+    They are known by their TMPDIR, and by where their root is; those of other users are out of reach, and end by themselves.
+    """
+    for found in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            temporary = b"TMPDIR=" + os.fsencode(path)
+            inside = (found / "root").readlink().is_relative_to(path)
+            if inside or any(word.startswith(temporary) for word in (found / "environ").read_bytes().split(b"\0")):
+                os.kill(int(found.name), signal.SIGKILL)
 
 
 def passable(path: Path) -> None:

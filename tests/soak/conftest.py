@@ -11,6 +11,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rounds", type=int, default=34, metavar="N", help="run each verb so often against each kind of registry (default: 34, 204 runs altogether)"
     )
     parser.addoption("--seed", type=int, default=1, metavar="N", help="what chooses the moments at which verbs are killed (default: 1)")
+    parser.addoption("--minutes", type=float, default=10.0, metavar="M", help="how long a crowd works at once (default: 10)")
     parser.addoption("--record", action="store_true", help="keep the figures in bench/results/reliability.json")
     parser.addoption("--seconds", type=float, default=0.0, metavar="S", help="begin no run of a verb after so many seconds (default: no limit)")
     parser.addoption(

@@ -61,6 +61,7 @@ class Forker:
     def start(self, words: Sequence[str], environment: Mapping[str, str], output: Path) -> Child:
         """Start ``inv`` or the small build with some words; the environment is all that it has."""
         assert self.process.stdin is not None
+        output.touch()
         self.process.stdin.write(json.dumps({"words": list(words), "environment": dict(environment), "output": str(output)}) + "\n")
         self.process.stdin.flush()
         return Child(self, int(self.line()), output)
@@ -69,7 +70,7 @@ class Forker:
 def _child(asked: Mapping[str, Any]) -> None:
     """Be the verb."""
     os.setsid()
-    file = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    file = os.open(asked["output"], os.O_WRONLY | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(file, number)
     os.environ.clear()

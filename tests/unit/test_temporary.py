@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
 from torchstrata import leavings, temporary
 from torchstrata.errors import DiskFullError, StoreError
 from torchstrata.leavings import Leaving
@@ -66,6 +67,19 @@ def test_the_next_run_removes_what_a_killed_one_has_left(place):
         with temporary.directory():
             assert len(left(place)) == 4
         assert kept.is_dir()
+    assert left(place) == []
+
+
+def test_programs_of_a_killed_run_end_before_its_directory_goes(place):
+    """One that has the directory as its temporary one would go on to write there."""
+    die(place)
+    (killed,) = (path for path in (place / "runs").iterdir() if path.is_dir())
+    sleeping = [sys.executable, "-c", f"import time; print(1, flush=True); time.sleep({PATIENCE})"]
+    with subprocess.Popen(sleeping, env={**os.environ, "TMPDIR": str(killed / "work")}, stdout=subprocess.PIPE) as orphan:
+        assert orphan.stdout.readline() == b"1\n"
+        temporary._sweep.cache_clear()
+        with temporary.directory():
+            assert orphan.wait(PATIENCE) == -signal.SIGKILL
     assert left(place) == []
 
 

@@ -1,0 +1,69 @@
+"""A clock that is a year ahead or behind, and right again afterwards: the same image, and no verb that refuses to work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests import programs
+from tests.soak.site import Site
+from torchstrata.cells.matrix import ROOT
+
+YEAR: Final = 365 * 24 * 3600
+SOURCE: Final = Path(__file__).with_name("clock.c")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Give a place to run small verbs."""
+    with programs.alone(tmp_path_factory, ""), Site.made(tmp_path_factory.mktemp("site")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the library that moves the clock."""
+    made = tmp_path_factory.mktemp("clock") / "clock.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", made, SOURCE, "-ldl"], check=True)
+    return made
+
+
+def at(site: Site, library: Path, shift: int, *words: str) -> str:
+    """Run a verb in a process of its own, whose clock is moved from its start; return what it prints."""
+    moved: Mapping[str, str] = {"LD_PRELOAD": str(library), "SHIFT": str(shift)} if shift else {}
+    command = [sys.executable, "-m", "tests.soak.small", *words[1:]] if words[0] == "small" else [str(Path(sys.executable).parent / "inv"), *words[1:]]
+    done = subprocess.run(command, cwd=ROOT, env={**site.environment, **moved}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}, {shift}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def test_the_clock_moves(library: Path) -> None:
+    """What Python takes for the time, and not what it waits by: the test would show nothing otherwise."""
+    code = "import time; print(int(time.time())); time.sleep(0.01)"
+    now, later = (
+        int(subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=True).stdout)
+        for env in ({}, {"LD_PRELOAD": str(library), "SHIFT": str(YEAR)})
+    )
+    assert YEAR <= later - now < YEAR + 3600
+
+
+@pytest.mark.parametrize("order", [(YEAR, 0), (-YEAR, 0), (0, YEAR), (0, -YEAR), (YEAR, -YEAR), (-YEAR, YEAR)])
+def test_a_year_off(site: Site, library: Path, order: tuple[int, int]) -> None:
+    """Whatever one run's clock says and the next one's: both give the same bytes, all can be pushed, and pruning by age takes nothing just used."""
+    digests = set()
+    for number, shift in enumerate(order):
+        digests.add(at(site, library, shift, *site.build()).strip().splitlines()[-1])
+        at(site, library, shift, *site.push(f"clock{order[0]}{order[1]}-{number}".replace("--", "-m")))
+    assert len(digests) == 1
+    assert site.corrupt() == []
+    at(site, library, order[-1], "inv", "cache", "--prune", "--days", "1")
+    again = at(site, library, order[-1], *site.build())
+    assert again.strip().splitlines()[-1] in digests
+    at(site, library, order[-1], "inv", "cache", "--prune")
+    assert site.left() == []
