@@ -8,10 +8,10 @@ from typing import Final, TypeVar
 
 from invoke import Collection, Context, Exit, Task, task
 
-from torchstrata import cli, process
+from torchstrata import cli
 from torchstrata.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions
 
-process.end_as_by_ctrl_c()
+cli.answer_interrupts()
 
 N = TypeVar("N", int, float)
 

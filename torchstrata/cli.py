@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal, cast, get_args
 
-from torchstrata import cputime, errors, variables
+from torchstrata import cputime, errors, process, variables
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import Cell
 from torchstrata.cputime import Part
@@ -27,6 +28,11 @@ CHATTY: Final = ("urllib3", "py_serializable", "docker", "httpcore2", "httpx2", 
 
 COSTS: Final = matrix.ROOT / "bench" / "results" / "tests.json"
 """What the tiers of tests cost when it was last recorded."""
+
+INTERRUPTED: Final = "interrupted; what was complete is kept, and the next run goes on from there"
+
+_guards: list[None] = []
+"""One for each :func:`guarded` that is under way."""
 
 SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push)-(?P<cell>.+)")
 """A word of nox's command line that names a session of a cell."""
@@ -45,6 +51,7 @@ def guarded() -> Iterator[None]:
     """
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)
+    _guards.append(None)
     try:
         variables.check()
         yield
@@ -53,8 +60,25 @@ def guarded() -> Iterator[None]:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.code) from error
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; what was complete is kept, and the next run goes on from there\n")
+        sys.stderr.write(f"\n{INTERRUPTED}\n")
         raise SystemExit(errors.INTERRUPTED) from None
+    finally:
+        _guards.pop()
+
+
+def answer_interrupts() -> None:
+    """Say that a verb was interrupted also while it is looked up: Invoke would end with 1 and without a word then."""
+    process.end_as_by_ctrl_c()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.default_int_handler:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    if _guards:
+        raise KeyboardInterrupt
+    sys.stderr.write(f"\n{INTERRUPTED}\n")
+    raise SystemExit(errors.INTERRUPTED)
 
 
 def _verbs() -> ModuleType:
