@@ -109,7 +109,7 @@ class Site:
     def left(self) -> list[str]:
         """Return what ended verbs have left outside of final names: files, directories, mounts, processes. Their programs may take a moment to end."""
         with contextlib.suppress(AssertionError):
-            until(lambda: not self._processes(), "the end of what was started", within=15)
+            until(lambda: not self._processes(), "the end of what was started")
         claims = {self.work / "tmp" / f"torchstrata-{os.geteuid()}" / name for name in ("", "runs", "runs/claim")}
         found = [path for path in (self.work / "tmp").rglob("*") if path not in claims]
         found += [path for path in (self.store / "tmp").rglob("*") if path.parent != self.store / "tmp"]

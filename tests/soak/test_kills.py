@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -207,9 +208,11 @@ def _team(site: Site) -> signed.Team:
 def killed(victim: Victim, number: signal.Signals, moment: float) -> str:
     """Run the verb and end it at a moment, in seconds; return what became of it: the signal, ``interrupted``, ``done``, or what it must not be."""
     child = victim.site.start(*victim.words(), **victim.more())
-    time.sleep(moment)
-    victim.site.kill(child, number)
+    timer = threading.Timer(moment, victim.site.kill, (child, number))
+    timer.start()
     status = child.status()
+    timer.cancel()
+    timer.join()
     if "Traceback" in (said := child.output.read_text()):
         return f"traceback {said[-1500:]}"
     return {0: "done", -signal.SIGKILL: "killed", -signal.SIGTERM: "ended", errors.INTERRUPTED: "interrupted"}.get(status, f"status {status}: {said[-500:]}")
