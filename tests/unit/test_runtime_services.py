@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import io
+import os
 import struct
+import subprocess
+import sys
 
 import pytest
 from container import environment, jupyter, ports, services, ssh, state, supervisor
@@ -15,8 +19,9 @@ KEY = "ssh-ed25519 " + base64.b64encode(struct.pack(">I", 11) + b"ssh-ed25519" +
 @pytest.fixture
 def quiet(monkeypatch, tmp_path):
     """Let the state directory be a temporary one."""
-    monkeypatch.setattr(state, "STATE", tmp_path)
-    return tmp_path
+    monkeypatch.setattr(state, "ROOTS", (tmp_path,))
+    assert state.claim() == ""
+    return state.directory()
 
 
 def test_public_environment():
@@ -127,17 +132,100 @@ def test_port(text, expected):
     assert ports.number("JUPYTER_PORT", text, 8888) == expected
 
 
-def test_state_is_private_and_never_follows_links(tmp_path):
-    """What is left goes, a link put there is replaced, files are 0600."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (tmp_path / "state").symlink_to(elsewhere)
-    assert state.prepare(tmp_path / "state")
-    assert not (tmp_path / "state").is_symlink()
-    path = state.write("secret", "x", state=tmp_path / "state")
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert state.prepare(tmp_path / "state")
-    assert not path.exists()
+@pytest.fixture
+def places(monkeypatch, tmp_path):
+    """Let state lie in two temporary directories, the second being taken where the first cannot."""
+    roots = (tmp_path / "first", tmp_path / "second")
+    for root in roots:
+        root.mkdir()
+    monkeypatch.setattr(state, "ROOTS", roots)
+    return roots
+
+
+def left_behind(root, number=1):
+    """Make the state that another container of the same user has left, with a secret in it."""
+    place = root / f"torchstrata-{number}-{os.geteuid()}"
+    place.mkdir()
+    (place / "secret").write_text("x")
+    return place
+
+
+def test_state_is_private(places):
+    """Files are 0600, the directory can be entered but not listed, and what an earlier start has left goes."""
+    place = state.directory()
+    place.mkdir()
+    (place / "old").write_text("x")
+    assert state.claim() == ""
+    assert (place.parent, place.stat().st_mode & 0o777, list(place.iterdir())) == (places[0], 0o711, [])
+    assert state.write("secret", "x").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("planted", ["link", "file", "another user's directory"])
+def test_state_never_takes_what_another_has_put_there(places, planted, tmp_path):
+    """A link, a file or another user's directory of that name is left alone, and the next place is taken."""
+    name = places[0] / state.directory().name
+    if planted == "link":
+        name.symlink_to(tmp_path)
+    elif planted == "file":
+        name.touch()
+    elif os.geteuid() == 0:
+        name.mkdir(mode=0o777)
+        os.chown(name, 4242, 4242)
+    else:
+        places[0].chmod(0o555)  # only root can make another's directory; a place that cannot be written is passed over alike
+    assert state.claim() == ""
+    assert state.directory().parent == places[1]
+    assert state.write("secret", "x").parent.parent == places[1]
+
+
+def test_state_without_a_place(monkeypatch, tmp_path):
+    """Where nothing can be written, the reason names the place and what the system says."""
+    monkeypatch.setattr(state, "ROOTS", (tmp_path / "missing",))
+    assert "missing" in state.claim()
+    assert "No such file or directory" in state.claim()
+
+
+def test_state_in_use(places):
+    """A second start beside running services is told so, and theirs stays; a lock ends with its process."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, *map(str, places)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert state.claim() == "they run in this container already"
+        assert (state.directory() / state.SERVICES).read_text() == "[]"
+        holder.communicate()
+    assert state.claim() == ""
+    assert not (state.directory() / state.SERVICES).exists()
+
+
+HOLD = """
+import pathlib, sys
+sys.path.insert(0, "images/base/rootfs/usr/local/lib/torchstrata")
+from container import state
+state.ROOTS = tuple(map(pathlib.Path, sys.argv[1:]))
+assert state.claim() == ""
+state.write(state.SERVICES, "[]")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_leftovers_of_other_containers(places):
+    """What a killed container of the same user has left in a shared place goes; what is in use, or another user's, stays."""
+    dead, alive, foreign = left_behind(places[0], 1), left_behind(places[1], 2), places[0] / "torchstrata-3-4242"
+    foreign.mkdir()
+    descriptor = os.open(alive, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    assert state.claim() == ""
+    os.close(descriptor)
+    assert (dead.exists(), alive.exists(), foreign.exists()) == (False, True, True)
+
+
+def test_state_is_removed_at_the_end(quiet):
+    """Nothing is left where others may look."""
+    state.write("secret", "x")
+    state.remove()
+    assert not quiet.exists()
 
 
 def test_plan_is_remembered(quiet):

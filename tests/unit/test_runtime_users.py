@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from container import adoption, mounts, users
 from container.adoption import Owner
@@ -40,11 +38,6 @@ def test_capabilities(status, found):
     assert adoption.capabilities(status) == found
 
 
-def test_passwd_line():
-    """An entry has the seven fields of passwd(5)."""
-    assert users.passwd_line(users.Identity(12345, 0, "dev", Path("/home/dev")), "/bin/bash") == "dev:x:12345:0:dev:/home/dev:/bin/bash\n"
-
-
 @pytest.mark.parametrize(("asked", "chosen"), [("own", "own"), ("", "usual"), ("/", "usual"), ("/root", "usual"), ("missing", "usual")])
 def test_home(tmp_path, asked, chosen):
     """The home asked for is used where it can be; root's is not, since nobody here is root."""
@@ -58,6 +51,25 @@ def test_spare_home(tmp_path):
     """Where no home is there, a private one is made."""
     assert users.choose_home("", 1000, tmp_path / "usual", tmp_path / "spare") == tmp_path / "spare"
     assert (tmp_path / "spare").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("planted", ["writable by others", "a link"])
+def test_spare_home_of_somebody_else(tmp_path, planted):
+    """A home that others may have filled, as in a shared ``/tmp``, is never used: a new one is made beside it."""
+    (tmp_path / "elsewhere").mkdir()
+    if planted == "a link":
+        (tmp_path / "spare").symlink_to(tmp_path / "elsewhere")
+    else:
+        (tmp_path / "spare").mkdir()
+        (tmp_path / "spare").chmod(0o777)
+    found = users.choose_home("", 1000, tmp_path / "usual", tmp_path / "spare")
+    assert (found.parent, found.name.startswith("spare-"), found.stat().st_mode & 0o777) == (tmp_path, True, 0o700)
+
+
+def test_nowhere_for_a_home(tmp_path, capsys):
+    """Where not even a spare home can be made, the usual one is named all the same, with a line that says why."""
+    assert users.choose_home("", 1000, tmp_path / "usual", tmp_path / "missing/spare") == tmp_path / "usual"
+    assert "missing cannot be written: user 1000 has no home" in capsys.readouterr().err
 
 
 MOUNTINFO = r"""22 1 0:20 / / rw,relatime - overlay overlay rw,lowerdir=/a
@@ -76,3 +88,5 @@ def test_mounts(tmp_path):
     assert mounts.at("/home", found) is None
     assert mounts.below("/workspace/data", found).kind == "ext4"
     assert mounts.below("/home", found).kind == "overlay"
+    assert mounts.is_volume("/workspace/data", found)
+    assert not mounts.is_volume("/home/dev", found)

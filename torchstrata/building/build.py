@@ -98,7 +98,7 @@ class Builder:
         told = runtime.describe(image.cell, image.chain, image.lock, revision, drift=drift)
         sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
         files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), drift)
-        sections.append(Section(origin="facts", label="facts", layers=self._facts(files).layers))
+        sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
         compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
         tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"
         yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,), drift=drift)
@@ -107,12 +107,18 @@ class Builder:
             named = (f"{self.matrix.name}:v{image.cell.torch}",)
             yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=named, drift=drift)
 
-    def _facts(self, files: Mapping[str, str]) -> Part:
-        """Return the facts layer: the only one that is an image's own."""
-        identity = stores.identity(kind="facts", files=dict(files), codec=self.codec.identity)
+    def _facts(self, files: Mapping[str, str], of_root: Sequence[str]) -> Part:
+        """Return the facts layer: the only one that is an image's own.
+
+        :param of_root: directories of layers below that become root's.
+        """
+        given = {"of_root": list(of_root)} if of_root else {}
+        identity = stores.identity(kind="facts", files=dict(files), codec=self.codec.identity, **given)
         found = self.store.find(identity)
         if found is None:
             with self.store.layer("facts", self.codec) as writer:
+                for path in of_root:
+                    writer.directory_of_root(path)
                 for path, text in sorted(files.items()):
                     writer.file(path, 0o644, len(text.encode()), io.BytesIO(text.encode()))
             found = Part(layers=(writer.layer,))

@@ -29,7 +29,12 @@ SHELL: Final = ("bash",)
 """What a container of a flavour without services runs if nothing is asked for; the others start their services."""
 
 PROBE: Final = ("/usr/local/bin/torchstrata-health",)
-HOME: Final = "/home/dev"
+PERSON: Final[Mapping[str, str]] = {"HOME": "/home/dev", "USER": "dev", "LOGNAME": "dev"}
+"""Who the user is, for programs that no entrypoint has told; not where containers start as root, who is somebody else."""
+
+OF_ROOT: Final = ("opt/cuda", "opt/cuda/lib")
+"""Directories of the payload that no user may add to: :data:`LIBRARIES` is searched first by every program, root's included."""
+
 WORKSPACE: Final = "/workspace"
 DEV: Final = "1000:0"
 ROOT: Final = "0:0"
@@ -62,7 +67,7 @@ def describe(  # noqa: PLR0913  # what an image says of itself
     """
     ports = tuple(port for flavour in chain for port in PORTS.get(flavour, ()))
     return Runtime(
-        env=environment(cell, chain) | ({"HOME": HOME} if user == DEV else {}),
+        env=environment(cell, chain) | (dict(PERSON) if user == DEV else {}),
         labels=labels(cell, chain[-1], lock, revision, drift),
         user=user,
         entrypoint=ENTRYPOINT,
@@ -131,6 +136,11 @@ def _cuda_words(cell: Cell) -> str:
     if facts.cuda_version is None:
         return "no CUDA"
     return f"CUDA {facts.cuda_version}" + (f" (for hosts of CUDA {facts.asked_cuda})" if facts.asked_cuda != facts.cuda_version else "")
+
+
+def directories(cell: Cell) -> tuple[str, ...]:
+    """Return the directories that the facts layer gives to root, parents first."""
+    return OF_ROOT if cell.facts.cuda_version else ()
 
 
 def constraints(lock: Lock) -> str:

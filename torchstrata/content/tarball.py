@@ -82,6 +82,12 @@ class LayerWriter:
         self.directory(posixpath.dirname(path))
         self._header(path, "dir", 0o775 if in_payload(path) else 0o755)
 
+    def directory_of_root(self, path: str) -> None:
+        """Write a directory as 0755 and root's, whatever it is in the layers below; what is in it stays theirs."""
+        self.directory(posixpath.dirname(path))
+        self._claim(path, "dir")
+        self._put(_info(path, "dir", 0o755, owner=0).tobuf(tarfile.PAX_FORMAT))
+
     def file(self, path: str, mode: int, size: int, stream: Readable, *, content: str = "") -> None:  # what makes a file
         """Write a file of ``size`` bytes from ``stream``.
 
@@ -127,9 +133,8 @@ class LayerWriter:
     def _header(self, path: str, kind: EntryKind, mode: int, *, size: int = 0, target: str = "") -> None:
         _check_path(path)
         self._claim(path, kind)
-        info = tarfile.TarInfo(f"{path}/" if kind == "dir" else path)
-        info.type, info.mode, info.size, info.linkname, info.mtime = TYPES[kind], mode, size, target, EPOCH
-        info.uid = DEV if in_payload(path) else 0
+        info = _info(path, kind, mode, owner=DEV if in_payload(path) else 0)
+        info.size, info.linkname = size, target
         self._put(info.tobuf(tarfile.PAX_FORMAT))
 
     def _claim(self, path: str, kind: EntryKind) -> None:
@@ -168,6 +173,12 @@ def _check_path(path: str) -> None:
         member_path(path)
     except UnsafePathError as error:
         raise IntegrityError(f"a layer cannot be written: {error}", fix="leave out what brings that path, and report it to its authors") from error
+
+
+def _info(path: str, kind: EntryKind, mode: int, *, owner: int) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(f"{path}/" if kind == "dir" else path)
+    info.type, info.mode, info.uid, info.mtime = TYPES[kind], mode, owner, EPOCH
+    return info
 
 
 class _Pump:

@@ -52,7 +52,7 @@ CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "S
 PARTIAL: Final = ("/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial")
 """Directories that apt gives to its own user, or leaves to root where that user cannot enter the temporary directory."""
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Raise it when the bytes of an OS image change for the same call of mmdebstrap."""
 
 INPUTS: Final = "inputs"

@@ -1,14 +1,16 @@
 """Layers of OS packages, as they go into the store: the tar that BuildKit or mmdebstrap made, without what tells builds apart.
 
-Times are clamped to the date of the OS lock (directories, whose times BuildKit does not keep, get that date), owners are
-numbers, and :data:`LEFT_OUT` never gets into an image: logs, caches, package lists, backup files, host keys, identities of
-machines, device nodes. So the bytes of a layer do not depend on the version of the engine, and its compression is the store's.
+Times are clamped to the date of the OS lock (directories, whose times BuildKit does not keep, get that date), owners are numbers,
+no file lends its owner's rights (:data:`LENT`), and :data:`LEFT_OUT` never gets into an image: logs, caches, package lists, backup
+files, host keys, identities of machines, device nodes. So the bytes of a layer do not depend on the version of the engine, and its
+compression is the store's.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import stat
 import tarfile
 from dataclasses import dataclass
 from typing import IO, Final
@@ -30,6 +32,12 @@ LEFT_OUT: Final = re.compile(
     re.VERBOSE,
 )
 """Files that no layer has; directories stay, so that packages find theirs (``dev`` excepted)."""
+
+
+LENT: Final = stat.S_ISUID | stat.S_ISGID
+"""Bits by which a program lends rights. Nothing in an image needs them: who may be root there starts as root."""
+
+CAPABILITIES: Final = "SCHILY.xattr.security.capability"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +91,10 @@ def _plain(member: tarfile.TarInfo, epoch: int) -> tarfile.TarInfo | None:
     path = member.name.removeprefix("./").strip("/")
     if path in {"", "."} or left_out(path, is_directory=member.isdir()):
         return None
-    attributes = {key: value for key, value in member.pax_headers.items() if key.startswith("SCHILY.xattr.")}
+    attributes = {key: value for key, value in member.pax_headers.items() if key.startswith("SCHILY.xattr.") and key != CAPABILITIES}
     plain = tarfile.TarInfo(f"{path}/" if member.isdir() else path)
-    plain.type, plain.mode, plain.size, plain.uid, plain.gid = member.type, member.mode, member.size, member.uid, member.gid
+    plain.type, plain.size, plain.uid, plain.gid = member.type, member.size, member.uid, member.gid
+    plain.mode = member.mode if member.isdir() else member.mode & ~LENT
     plain.devmajor, plain.devminor = member.devmajor, member.devminor
     plain.mtime = epoch if member.isdir() else min(int(member.mtime), epoch)
     plain.linkname = member.linkname.removeprefix("./") if member.islnk() else member.linkname

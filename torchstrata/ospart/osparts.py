@@ -49,7 +49,7 @@ NO_HELP: Final = "its snapshot archive does not help: {why}"
 REPOSITORY: Final = "torchstrata-os"
 """Name, in the engine, of images that hold OS parts alone."""
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Raise it when the bytes of an OS part change for the same inputs."""
 
 PACKAGES: Final = "packages"

@@ -53,25 +53,6 @@ class Allowed:
 
 
 ALLOWED: Final = (
-    *(
-        Allowed(rule="setuid", paths=f"usr/bin/{name}", reason=reason)
-        for name, reason in (
-            ("chage", "Debian's passwd: shows a user the age of the own password"),
-            ("chfn", "Debian's passwd: changes the own name; needs a password, which nobody has"),
-            ("chsh", "Debian's passwd: changes the own shell; needs a password, which nobody has"),
-            ("expiry", "Debian's passwd: asks for the age of the own password"),
-            ("gpasswd", "Debian's passwd: changes groups; needs a password, which nobody has"),
-            ("newgrp", "Debian's login: changes the group to one of the own"),
-            ("passwd", "Debian's passwd: changes the own password; needs the old one, which nobody has"),
-            ("su", "Debian's util-linux: needs a password, which nobody has"),
-            ("mount", "Debian's mount: mounts what fstab offers to users, which is nothing"),
-            ("umount", "Debian's mount: unmounts what mount has mounted"),
-            ("ssh-agent", "Debian's openssh-client: a group of its own keeps others from tracing it"),
-        )
-    ),
-    Allowed(rule="setuid", paths="usr/sbin/unix_chkpwd", reason="Debian's PAM: checks the own password"),
-    Allowed(rule="setuid", paths="usr/lib/openssh/ssh-keysign", reason="Debian's openssh-client: needs a host key, and host keys are the user's"),
-    Allowed(rule="setuid", paths="usr/lib/*/utempter/utempter", reason="Debian 12's tmux: lists a terminal in utmp, by a group of its own"),
     Allowed(rule="writable", paths="run/lock", reason="Debian's base-files: a place for locks of anybody, sticky"),
     Allowed(
         rule="private-key", paths="usr/lib/*/libgnutls.so.*", reason="keys of the library's tests of itself (FIPS 140), the same everywhere and known to all"

@@ -1,12 +1,16 @@
 """Jupyter in a container. The lowest in rank: what people have in ``~/.jupyter`` and on the command line wins.
 
-The start of the container writes ``SETTINGS`` (see container/jupyter.py), readable by the container's user alone.
+The start of the container writes ``settings`` (see container/jupyter.py), readable by the container's user alone.
 """
 
-import json
+import os
+import sys
 from pathlib import Path
 
-SETTINGS = Path("/tmp/.torchstrata/jupyter.json")  # noqa: S108  # made by the start, 0600
+sys.path.append("/usr/local/lib/torchstrata")
+from container import mounts, state
+
+sys.path.remove("/usr/local/lib/torchstrata")
 EXAMPLES = {
     "ResNet-50 inference": "resnet50_inference.py",
     "Defect detection": "defect_detection.ipynb",
@@ -14,7 +18,7 @@ EXAMPLES = {
 }
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821  # Jupyter's
-settings = json.loads(SETTINGS.read_text(encoding="utf-8", errors="surrogateescape")) if SETTINGS.exists() else {}
+settings = state.read(state.JUPYTER) or {}
 
 if settings:
     c.IdentityProvider.token = settings["token"]
@@ -23,6 +27,9 @@ if settings:
     c.ServerApp.base_url = settings["base_url"]
     c.ServerApp.certfile = settings["certificate"]
     c.ServerApp.keyfile = settings["key"]
+
+if "JUPYTER_RUNTIME_DIR" in os.environ and not mounts.is_volume(str(Path.home()), mounts.read()):
+    c.NotebookNotary.data_dir = os.environ["JUPYTER_RUNTIME_DIR"]  # the secret that signs notebooks, else in the home
 
 c.ServerApp.ip = ""  # every interface, IPv6 too
 c.ServerApp.open_browser = False

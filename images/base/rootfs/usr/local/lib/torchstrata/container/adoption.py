@@ -43,6 +43,7 @@ def adopt(arguments: list[str]) -> int:
     if not {SETGID, SETUID} <= capabilities(STATUS.read_text(encoding="ascii")):
         notices.warn("started as root without the capabilities to become another user", "use --user 1000:0")
         return REFUSED
+    notices.inform(f"started as root, goes on as {owner.uid}:{owner.gid} (root shell: docker exec -it -u 0 CONTAINER /bin/bash -l)")
     _give(WORKSPACE, owner)
     _give(users.HOME, owner)
     _give_terminals(owner)

@@ -24,6 +24,11 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     if own is None:
         return {}
     public = SYSTEM.read_text(encoding="utf-8") if SYSTEM.exists() else ""
+    try:
+        state.join()
+    except OSError as error:
+        notices.warn(f"TORCHSTRATA_CA_FILE={named}: the authorities cannot be written ({error.strerror})", "add --tmpfs /tmp")
+        return {}
     bundle = str(state.write(BUNDLE, f"{public.rstrip()}\n{own}", mode=0o644))
     apt = str(state.write(APT, f'Acquire::https::CaInfo "{bundle}";\n', mode=0o644))
     found = dict.fromkeys(VARIABLES, bundle) | {"NODE_EXTRA_CA_CERTS": bundle, "APT_CONFIG": apt}

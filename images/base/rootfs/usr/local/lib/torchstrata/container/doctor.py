@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from container import adoption, facts, gpu, health, limits, mounts, preflight, services, ssh, workspace
+from container import adoption, facts, gpu, health, limits, mounts, preflight, privilege, services, ssh, workspace
 from container.problems import Problem
 
 GOOD, WARNING, ERROR = 0, 1, 2
@@ -42,6 +42,7 @@ class Finding(NamedTuple):
 def main(arguments: list[str]) -> int:
     """Run all checks and print them; return the worst severity: 0 all well, 1 warnings, 2 errors."""
     options = _options(arguments)
+    privilege.drop()
     checks = QUICK if options.quick else QUICK + THOROUGH
     findings = [finding for check in checks for finding in check()]
     if options.json:

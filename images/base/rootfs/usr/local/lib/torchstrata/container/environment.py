@@ -43,12 +43,12 @@ def parse(block: bytes) -> dict[bytes, bytes]:
     return {name: value for name, _, value in pairs}
 
 
-def of_container(directory: Path = state.STATE) -> dict[bytes, bytes]:
+def of_container(directory: Path | None = None) -> dict[bytes, bytes]:
     """Return the environment that the container's init was started with.
 
     It is read from the kernel, so that no file holds it; only the container's user may.
 
     :raises OSError: there is no such process, or it is another user's.
     """
-    init = int((directory / state.INIT).read_text(encoding="ascii"))
+    init = int(((directory or state.directory()) / state.INIT).read_text(encoding="ascii"))
     return parse(Path(f"/proc/{init}/environ").read_bytes())

@@ -6,7 +6,7 @@ import socket
 import sys
 from typing import Final
 
-from container import services
+from container import privilege, services
 
 PATIENCE: Final = 3.0
 """Seconds for one answer."""
@@ -17,6 +17,7 @@ LOCAL: Final = "127.0.0.1"
 def main(arguments: list[str]) -> int:
     """Print one line for each service; return 0 if all are up, or none was asked for because a command runs."""
     del arguments
+    privilege.drop()
     troubles = {service.name: trouble(service) for service in services.recall()}
     for name, what in troubles.items():
         sys.stdout.write(f"{name}: {what or 'up'}\n")

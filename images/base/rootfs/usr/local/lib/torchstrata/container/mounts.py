@@ -37,6 +37,12 @@ def below(path: str, mounts: tuple[Mount, ...]) -> Mount | None:
     return max(holding, key=lambda mount: len(mount.path), default=None)
 
 
+def is_volume(path: str, mounts: tuple[Mount, ...]) -> bool:
+    """Return whether ``path`` lies on a mount, which ``docker commit`` leaves out, and not on the container's own layer."""
+    holder = below(path, mounts)
+    return holder is not None and holder.path != "/"
+
+
 def _parse(line: str) -> Mount:
     left, _, right = line.partition(" - ")
     fields, (kind, *_) = left.split(), right.split()

@@ -6,7 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from container import health, jupyter, services, ssh, supervisor
+from container import health, jupyter, services, ssh, state, supervisor
 
 
 def main(arguments: list[str]) -> int:
@@ -14,7 +14,10 @@ def main(arguments: list[str]) -> int:
     del arguments
     log = supervisor.Log(secrets=jupyter.secrets())
     running = [_supervised(service) for service in services.recall() if not service.refused]
-    return supervisor.run(running, os.environ, log)
+    try:
+        return supervisor.run(running, os.environ, log)
+    finally:
+        state.remove()
 
 
 def _supervised(service: services.Service) -> supervisor.Supervised:

@@ -34,7 +34,7 @@ def remember(services: Iterable[Service]) -> None:
 def recall() -> tuple[Service, ...]:
     """Return the plan; nothing where a command runs instead of services."""
     try:
-        rows = json.loads((state.STATE / state.SERVICES).read_text(encoding="utf-8"))
+        rows = json.loads((state.of_container() / state.SERVICES).read_text(encoding="utf-8"))
     except OSError:
         return ()
     return tuple(Service(**row) for row in rows)

@@ -39,6 +39,8 @@ def plan(given: Mapping[str, str], home: Path) -> services.Service | None:
     if not accepted and not files and not refused:
         notices.inform(f"SSH is off: no public key (SSH_PUBLIC_KEY, {SECRET_KEYS} or ~/{OF_USER})")
         return None
+    if keeper(home, mounts.read()) is None:
+        notices.inform(f"SSH host keys are of this start alone: mount a volume at {home} or {WORKSPACE} to keep them")
     port, obstacle = choose_port(given.get("SSH_PORT", ""))
     service = services.Service("ssh", port, "ssh")
     if not accepted and not files:
@@ -75,26 +77,35 @@ def choose_port(asked: str) -> tuple[int, str]:
 
 def prepare(service: services.Service, home: Path) -> tuple[str, ...]:
     """Make what sshd needs (host keys, configuration) and return how it is started."""
-    keys = host_keys(keeper(home, mounts.read()))
+    keys = host_keys(keeper(home, mounts.read()), state.directory() / "ssh")
     state.write(CONFIG, configuration(service.port, keys, penalties=SESSION_PROGRAM.exists(), root=os.getuid() == 0))
-    return (str(PROGRAM), "-D", "-e", "-f", str(state.STATE / CONFIG))
+    return (str(PROGRAM), "-D", "-e", "-f", str(state.directory() / CONFIG))
 
 
-def keeper(home: Path, mounted: tuple[mounts.Mount, ...]) -> Path:
-    """Return where host keys outlive the container: the home if it is a volume, else the workspace if it is one."""
-    if not mounts.at(str(home), mounted) and mounts.at(str(WORKSPACE), mounted) and os.access(WORKSPACE, os.W_OK):
-        return WORKSPACE / ".torchstrata/ssh"
-    return home / ".config/torchstrata/ssh"
+def keeper(home: Path, mounted: tuple[mounts.Mount, ...]) -> Path | None:
+    """Return where host keys outlive the container: the home if it is a volume, else the workspace if it is one.
+
+    None where neither is: on the container's own layer ``docker commit`` would give all its copies the same private keys.
+    """
+    of_home, of_workspace = home / ".config/torchstrata/ssh", WORKSPACE / ".torchstrata/ssh"
+    if mounts.is_volume(str(of_home), mounted):
+        return of_home
+    return of_workspace if mounts.is_volume(str(of_workspace), mounted) and os.access(WORKSPACE, os.W_OK) else None
 
 
-def host_keys(directory: Path, working: Path = state.STATE / "ssh") -> tuple[Path, ...]:
-    """Return the host keys, private copies of those in ``directory``; make those that it lacks, all at once."""
+def host_keys(directory: Path | None, working: Path) -> tuple[Path, ...]:
+    """Return the host keys, private copies of those in ``directory``; make those that it lacks, all at once.
+
+    :param directory: where they are kept; None where no place outlives the container.
+    """
     working.mkdir(mode=0o700, exist_ok=True)
-    for kind in HOST_KEYS:
-        _fetch(directory / _name(kind), working / _name(kind))
+    for name in map(_name, HOST_KEYS):
+        if directory:
+            _fetch(directory / name, working / name)
     making = {kind: _make(kind, working / _name(kind)) for kind in HOST_KEYS if not (working / _name(kind)).exists()}
     made = [kind for kind, process in making.items() if process.wait() == 0]
-    _keep(made, directory, working)
+    if directory:
+        _keep(made, directory, working)
     return tuple(working / _name(kind) for kind in HOST_KEYS if (working / _name(kind)).exists())
 
 
@@ -106,7 +117,7 @@ def fingerprint(public_key: str) -> str:
 
 def welcome(service: services.Service) -> list[str]:
     """Return the lines for when SSH answers: where, and by which host keys to know it."""
-    keys = {kind: state.STATE / "ssh" / f"{_name(kind)}.pub" for kind in HOST_KEYS}
+    keys = {kind: state.directory() / "ssh" / f"{_name(kind)}.pub" for kind in HOST_KEYS}
     known = [f"SSH host key {kind}: {fingerprint(path.read_text(encoding='ascii'))}" for kind, path in keys.items() if path.exists()]
     return [f"SSH is ready on port {service.port} for user dev", *known]
 
@@ -120,7 +131,7 @@ def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: b
     lines = [
         f"Port {port}",
         *(f"HostKey {key}" for key in keys),
-        f"AuthorizedKeysFile {state.STATE / GIVEN_KEYS} {SECRET_KEYS} %h/{OF_USER}",
+        f"AuthorizedKeysFile {state.directory() / GIVEN_KEYS} {SECRET_KEYS} %h/{OF_USER}",
         "AuthenticationMethods publickey",
         "PasswordAuthentication no",
         "KbdInteractiveAuthentication no",

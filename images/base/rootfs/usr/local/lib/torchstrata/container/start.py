@@ -32,17 +32,19 @@ def main(arguments: list[str]) -> int:
         if refused:
             return refused
     given = dict(os.environ)
-    private = state.prepare()
-    if not private:
-        notices.warn(f"{state.STATE.parent} cannot be written: no services, no names for users", f"add --tmpfs {state.STATE.parent}")
-    variables = _environment(given) if private else environment.public(given)
+    wanted = [] if arguments else _installed()
+    trouble = state.claim() if wanted else ""
+    variables = _environment(given)
     workspace.prepare()
     _advise_on_installing()
     if not preflight.run(variables):
         return NO_GPU
     hooks.run(variables)
-    command = arguments or (_services(given, variables) if private else [])
-    return _become(command, variables, private=private) if command else NOTHING_RUNS
+    if trouble:
+        notices.warn(f"no services: {trouble}", "give a command, such as bash, or a place that can be written: --tmpfs /tmp")
+        return NOTHING_RUNS
+    command = arguments or (_services(wanted, given, variables) if wanted else list(SHELL))
+    return _become(command, variables, services=bool(wanted)) if command else NOTHING_RUNS
 
 
 def _environment(given: dict[str, str]) -> dict[str, str]:
@@ -51,21 +53,26 @@ def _environment(given: dict[str, str]) -> dict[str, str]:
     variables |= users.environment(users.identify(given), given)
     variables |= limits.thread_environment(variables)
     variables |= authorities.environment(variables)
-    return {"JUPYTER_RUNTIME_DIR": str(state.STATE / "jupyter")} | variables
+    return variables
 
 
-def _services(given: dict[str, str], variables: dict[str, str]) -> list[str]:
-    """Plan the services that this image has; return the command that runs them, a shell where the image has none."""
+def _installed() -> list[str]:
+    """Return the services that this image has."""
+    from container import jupyter, ssh  # noqa: PLC0415  # not needed for a command
+
+    return [name for name, program in (("jupyter", jupyter.PROGRAM), ("ssh", ssh.PROGRAM)) if program.exists()]
+
+
+def _services(installed: list[str], given: dict[str, str], variables: dict[str, str]) -> list[str]:
+    """Plan the services that are wanted of those that this image has; return the command that runs them."""
     from container import jupyter, services, ssh  # noqa: PLC0415  # not needed for a command
 
+    variables.setdefault("JUPYTER_RUNTIME_DIR", str(state.directory() / "jupyter"))
     wanted = given.get("TORCHSTRATA_SERVICES", "jupyter ssh").replace(",", " ").split()
-    installed = {"jupyter": jupyter.PROGRAM.exists(), "ssh": ssh.PROGRAM.exists()}
-    if not any(installed.values()):
-        return list(SHELL)
     planned = []
-    if installed["jupyter"] and "jupyter" in wanted:
+    if "jupyter" in installed and "jupyter" in wanted:
         planned.append(jupyter.plan(given))
-    if installed["ssh"] and "ssh" in wanted:
+    if "ssh" in installed and "ssh" in wanted:
         planned += filter(None, [ssh.plan(given, Path(variables["HOME"]))])
     services.remember(planned)
     if all(service.refused for service in planned):
@@ -81,9 +88,9 @@ def _advise_on_installing(packages: Path = Path("/opt/venv")) -> None:
         notices.inform(f"pip cannot install as {os.getuid()}:{os.getgid()}: use --user {os.getuid()}:0 or --group-add 0")
 
 
-def _become(command: list[str], variables: dict[str, str], *, private: bool) -> NoReturn:
+def _become(command: list[str], variables: dict[str, str], *, services: bool) -> NoReturn:
     """Become the init, whose environment is the container's, and let it start the command."""
-    if private:
+    if services:
         state.write(state.INIT, str(os.getpid()), mode=0o644)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)

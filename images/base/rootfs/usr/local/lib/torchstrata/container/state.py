@@ -1,16 +1,27 @@
-"""What a running container remembers: a private directory on ``/tmp``, which a read-only container has as a tmpfs."""
+"""What running services remember: a directory of this container's own, in memory where it can be.
+
+Its name has the container's mount namespace (namespaces(7)), which all its processes share, ``docker exec`` included, and no other
+container does, and the user. So a ``/tmp`` or ``/dev/shm`` that is shared (volumes, ``--ipc=host``, pods, Apptainer) holds one for each.
+``/dev/shm`` comes first, since ``docker commit`` does not take it. Whoever uses the directory holds a lock on it (flock(2)), which
+the kernel frees with the process: what nobody holds is a leftover.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-STATE: Final = Path("/tmp/.torchstrata")  # noqa: S108  # checked by prepare(); the name service and sshd need a fixed path
-"""Owned by the user that the container runs as; 0711, so that the probe of a health check may enter as anybody."""
+ROOTS: tuple[Path, ...] = (Path("/dev/shm"), Path("/tmp"))  # noqa: S108  # what is there of another user's is never used
+PREFIX: Final = "torchstrata"
+NAMESPACE: Final = Path("/proc/self/ns/mnt")
+FIRST_PROCESS: Final = Path("/proc/1")
 
 SERVICES: Final = "services.json"
 """What was asked for and where it answers; no secrets."""
@@ -22,27 +33,65 @@ INIT: Final = "init.pid"
 """The process whose environment is the container's."""
 
 
-def prepare(state: Path = STATE) -> bool:
-    """Make the directory empty and ours; return whether that worked.
+def directory(uid: int | None = None) -> Path:
+    """Return the directory of a user of this container, by default of the caller: where it is, else where it would be made."""
+    owner = os.geteuid() if uid is None else uid
+    places = [root / _name(owner) for root in ROOTS]
+    usable = [place for place in places if os.access(place.parent, os.W_OK | os.X_OK)]
+    return next((place for place in places if _is_of(place, owner)), [*usable, *places][0])
 
-    What is left of an earlier run of the same container (``docker restart``) goes, and a link that someone put there is
-    never followed.
+
+def of_container() -> Path:
+    """Return the directory of whoever runs this container, for a probe that may be another user: 0711, as is what probes may read."""
+    owners = dict.fromkeys([os.geteuid(), FIRST_PROCESS.stat().st_uid, *_users()])
+    found = (directory(uid) for uid in owners)
+    return next((place for place in found if (place / SERVICES).exists()), directory())
+
+
+def claim() -> str:
+    """Make the directory, empty, and hold it as long as this process lives, and the programs that it becomes.
+
+    :return: why there is none; empty where there is.
     """
-    try:
-        if state.is_symlink() or (state.exists() and not stat.S_ISDIR(state.lstat().st_mode)):
-            state.unlink()
-        if state.exists():
-            shutil.rmtree(state)
-        state.mkdir(mode=0o711)
-        state.chmod(0o711)
-    except OSError:
-        return False
-    return state.lstat().st_uid == os.getuid()
+    troubles = []
+    for root in ROOTS:
+        place = root / _name(os.geteuid())
+        try:
+            descriptor = _opened(place)
+            os.set_inheritable(descriptor, True)  # noqa: FBT003  # the function takes no name
+            if _lock(descriptor, fcntl.LOCK_EX):
+                _empty(place)
+            elif (place / SERVICES).exists():
+                return "they run in this container already"
+            _lock(descriptor, fcntl.LOCK_SH)
+        except OSError as error:
+            troubles.append(f"{error.filename or root}: {error.strerror}")
+            continue
+        _sweep()
+        return ""
+    return f"there is no place for what they remember ({', '.join(troubles)})"
+
+
+def join() -> Path:
+    """Return the directory, made where it lacks, and hold it as long as this process lives, and the programs that it becomes.
+
+    :raises OSError: it cannot be made.
+    """
+    place = directory()
+    descriptor = _opened(place)
+    os.set_inheritable(descriptor, True)  # noqa: FBT003  # the function takes no name
+    _lock(descriptor, fcntl.LOCK_SH)
+    return place
+
+
+def remove() -> None:
+    """Remove the directory: nobody who shares its place should find it. What cannot be removed now, the next start's sweep removes."""
+    shutil.rmtree(directory(), ignore_errors=True)
 
 
 def write(name: str, content: str, *, mode: int = 0o600, state: Path | None = None) -> Path:
     """Write a file of the directory, never readable by more than ``mode`` on the way; return its path."""
-    path = (state or STATE) / name
+    path = (state or directory()) / name
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -51,10 +100,86 @@ def write(name: str, content: str, *, mode: int = 0o600, state: Path | None = No
     return path
 
 
-def read(name: str, state: Path = STATE) -> dict[str, Any] | None:
+def read(name: str, state: Path | None = None) -> dict[str, Any] | None:
     """Return a JSON document of the directory, or None where there is none."""
     try:
-        document = json.loads((state / name).read_text(encoding="utf-8", errors="surrogateescape"))
+        document = json.loads(((state or directory()) / name).read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def _name(uid: int) -> str:
+    try:
+        namespace = "".join(filter(str.isdigit, str(NAMESPACE.readlink())))
+    except OSError:  # kernels without namespaces of mounts have one container
+        namespace = "0"
+    return f"{PREFIX}-{namespace}-{uid}"
+
+
+def _is_of(place: Path, uid: int) -> bool:
+    try:
+        found = place.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
+
+
+def _opened(place: Path) -> int:
+    """Open the directory, made where it lacks.
+
+    :raises OSError: it cannot be made, or is another user's, who may have put things there.
+    """
+    if not os.path.lexists(place):
+        place.mkdir(mode=0o711)
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    owner = os.fstat(descriptor).st_uid
+    if owner != os.geteuid():
+        os.close(descriptor)
+        raise OSError(errno.EPERM, f"it belongs to user {owner}", str(place))
+    os.fchmod(descriptor, 0o711)
+    return descriptor
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    """Return whether the lock could be had at once."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _empty(place: Path) -> None:
+    for entry in place.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _sweep() -> None:
+    """Remove what killed containers of the same user have left in a place that they shared with this one."""
+    own = _name(os.geteuid())
+    for place in (root / name for root in ROOTS for name in _listed(root)):
+        if place.name != own and place.name.endswith(f"-{os.geteuid()}") and _is_of(place, os.geteuid()):
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if _lock(descriptor, fcntl.LOCK_EX):
+                    shutil.rmtree(place, ignore_errors=True)  # another start may sweep the same
+            finally:
+                os.close(descriptor)
+
+
+def _users() -> Iterator[int]:
+    """Yield the users that have a directory of this container."""
+    beginning = _name(0).removesuffix("0")
+    names = (name.removeprefix(beginning) for root in ROOTS for name in sorted(_listed(root)) if name.startswith(beginning))
+    yield from (int(name) for name in names if name.isdecimal())
+
+
+def _listed(root: Path) -> list[str]:
+    try:
+        return [path.name for path in root.iterdir() if path.name.startswith(f"{PREFIX}-")]
+    except OSError:
+        return []
