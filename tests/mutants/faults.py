@@ -15,6 +15,7 @@ CUDA_BASE, CUDA_DEVEL = "2.8-cu121-base", "2.8-cu121-devel"
 SITE = "/opt/venv/lib/python3*/site-packages"
 CONTAINER = "/usr/local/lib/torchstrata/container"
 HYGIENE = "base/test_hygiene.py"
+ATTACKS = "base/test_attacks.py"
 JUPYTER = "jupyter/test_jupyter.py"
 SSH = "ssh/test_ssh.py"
 ENVIRONMENT = "ssh/test_environment.py"
@@ -264,9 +265,39 @@ FAULTS = (
     fault(
         "unknown uids have no name",
         CPU_BASE,
-        "sed -i s/extrausers// /etc/nsswitch.conf",
+        "sed -i s/torchstrata// /etc/nsswitch.conf",
         test="base/test_users.py::test_any_user[12345-12345-0-/home/dev]",
         says="12345",
+    ),
+    fault(
+        "a user's names believed by root",
+        CPU_BASE,
+        "sed -i 's/getuid() != 0 && //' /usr/local/lib/torchstrata/nss/torchstrata.c && gcc -shared -fPIC -o /usr/lib/x86_64-linux-gnu/libnss_torchstrata.so.2 /usr/local/lib/torchstrata/nss/torchstrata.c",
+        test=f"{ATTACKS}::test_root_is_root[1000:0]",
+        says="'dev'",
+    ),
+    fault("su lends root's rights", CPU_BASE, "chmod u+s /usr/bin/su", test=f"{ATTACKS}::test_no_file_lends_rights[1000:0]", says="/usr/bin/su"),
+    fault("empty passwords let in", CPU_BASE, "sed -i 's/pam_unix.so/& nullok/' /etc/pam.d/common-auth", test=f"{ATTACKS}::test_passwords", says="nullok"),
+    fault(
+        "cron's directory is the user's",
+        CPU_BASE,
+        "install -d -o 1000 /etc/cron.d",
+        test=f"{ATTACKS}::test_nothing_but_the_user_s_own_can_be_written[1000:0]",
+        says="/etc/cron.d",
+    ),
+    fault(
+        "root's shells have the user's programs",
+        CPU_BASE,
+        ": >/usr/local/lib/torchstrata/root.sh",
+        test=f"{ATTACKS}::test_root_runs_nothing_of_the_user[login shell]",
+        says="'0'",
+    ),
+    fault(
+        "library path is the user's",
+        CUDA_BASE,
+        "chown 1000 /opt/cuda/lib",
+        test=f"{ATTACKS}::test_library_path_hides_nothing_of_the_system",
+        says="'1000'",
     ),
     fault(
         "no init: zombies stay",

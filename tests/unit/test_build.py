@@ -14,6 +14,7 @@ from rich.console import Console
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
 from torchstrata.building import runtime
 from torchstrata.building.build import Builder
+from torchstrata.cells import matrix
 from torchstrata.content.codec import decompressor
 from torchstrata.content.store import Store
 from torchstrata.errors import ComposeError
@@ -70,6 +71,16 @@ def test_facts_layer_holds_what_the_runtime_tells(builder, composed):
     others = runtime.alternatives(builder.matrix, composed[0].plan.cell)
     told = {"labels": config(composed[0])["config"]["Labels"], "packages": {}, "alternatives": others}
     assert files == {f"{runtime.ETC}/image.json": (0, 0o644, told)}
+
+
+def test_directories_of_the_library_path_are_root_s(builder):
+    """With CUDA the facts layer gives them to root, with all above them, and leaves what is in them."""
+    of_root = runtime.directories(matrix.select(MATRIX, "2.8-cu121")[0])
+    layer = builder._facts({f"{runtime.ETC}/image.json": "{}"}, of_root).layers[0]
+    with builder.store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+        found = [(member.name, member.uid, member.gid, member.mode) for member in archive if member.name.startswith("opt")]
+    assert found == [("opt", 0, 0, 0o755), ("opt/cuda", 0, 0, 0o755), ("opt/cuda/lib", 0, 0, 0o755)]
+    assert runtime.directories(matrix.select(MATRIX, "2.13-cpu")[0]) == ()
 
 
 def test_a_drifted_image_says_so(builder):

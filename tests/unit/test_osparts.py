@@ -15,7 +15,7 @@ import pytest
 from torchstrata import superuser
 from torchstrata.cells import matrix
 from torchstrata.content import layers
-from torchstrata.content.codec import Codec
+from torchstrata.content.codec import Codec, decompressor
 from torchstrata.content.store import Store
 from torchstrata.errors import OsPartError, StoreError
 from torchstrata.ospart import bakefile, buildkit, contexts, osimage, oslayers, osparts
@@ -220,6 +220,22 @@ def test_builds_at_other_times_give_the_same_layer(tmp_path: Path) -> None:
     first, second = (oslayers.take(tar, store, Codec(), title="x", epoch=EPOCH).layer for tar in (packed("./", EPOCH + 5.5), packed("", EPOCH + 99)))
     assert first == second
     assert [(entry.path, entry.kind) for entry in store.listing(first.diff_id)] == [("etc", "dir"), ("etc/x", "file"), ("etc/y", "file"), ("etc/z", "whiteout")]
+
+
+@pytest.mark.parametrize(("kind", "mode", "kept"), [(tarfile.REGTYPE, 0o4755, 0o755), (tarfile.LNKTYPE, 0o2755, 0o755), (tarfile.DIRTYPE, 0o2775, 0o2775)])
+def test_no_file_of_a_layer_lends_rights(tmp_path: Path, kind: bytes, mode: int, kept: int) -> None:
+    """Whatever package brings it, no program runs as its owner, group or with capabilities; directories hand their group on."""
+    out, store = io.BytesIO(), Store(tmp_path)
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("usr/bin/x")
+        member.type, member.mode, member.linkname = kind, mode, "usr/bin/y" if kind == tarfile.LNKTYPE else ""
+        member.pax_headers = {"SCHILY.xattr.security.capability": "x", "SCHILY.xattr.user.kept": "y"}
+        archive.addfile(member)
+    out.seek(0)
+    layer = oslayers.take(out, store, Codec(), title="x", epoch=EPOCH).layer
+    with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+        found = next(iter(archive))
+    assert (found.mode, found.pax_headers) == (kept, {"SCHILY.xattr.user.kept": "y"})
 
 
 def test_a_tar_that_ends_early_leaves_nothing(tmp_path: Path) -> None:

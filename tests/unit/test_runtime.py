@@ -38,6 +38,13 @@ def test_the_asked_cuda_and_torchs_own_are_both_told():
     assert "CUDA 12.8 (for hosts of CUDA 12.1)" in labels["org.opencontainers.image.description"]
 
 
+@pytest.mark.parametrize(("user", "named"), [(runtime.DEV, dict(runtime.PERSON)), (runtime.ROOT, {})])
+def test_the_user_has_a_name(user, named):
+    """Where no entrypoint runs, the environment says who the user is; a container that starts as root is not told to be ``dev``."""
+    env = describe("2.13-cpu", user=user).env
+    assert {name: env[name] for name in runtime.PERSON if name in env} == named
+
+
 def test_the_driver_is_asked_for_by_major_version():
     """Any driver of CUDA 12 will do; with ``CUDA_VERSION`` set the NVIDIA runtime would ask for that very version."""
     env = describe("2.8-cu121").env

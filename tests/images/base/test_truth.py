@@ -135,10 +135,10 @@ def test_labels(inspect, expected):
 
 
 def test_environment(inspect, expected):
-    """The image's environment is what the cell and the flavour make of it, ``HOME`` aside, which follows the user."""
+    """The image's environment is what the cell and the flavour make of it, with the user's name and home where it starts as the user."""
     found = dict(line.split("=", 1) for line in inspect["Config"]["Env"])
-    found.pop("HOME", None)
-    assert found == runtime.environment(expected.cell, expected.chain)
+    person = runtime.PERSON if inspect["Config"]["User"] == runtime.DEV else {}
+    assert found == runtime.environment(expected.cell, expected.chain) | dict(person)
 
 
 def test_facts_file(document, expected):

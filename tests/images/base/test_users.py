@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.images.boxes import mounted
+from tests.images.boxes import COMPILES_ALONE, ONE_THREAD, VECTORS_KNOWN, mounted
 from tests.images.wheel import make_wheel
 
 WHO = "id -u; id -g; id -un; echo $HOME; touch $HOME/probe && echo writable"
@@ -28,6 +28,7 @@ def test_default_user_is_numeric(engine, image):
     ("user", "uid", "gid", "home"),
     [
         ("1000:0", "1000", "0", "/home/dev"),
+        ("501:20", "501", "20", "/tmp/home"),
         ("12345", "12345", "0", "/home/dev"),
         ("12345:0", "12345", "0", "/home/dev"),
         ("12345:23456", "12345", "23456", "/tmp/home"),
@@ -136,3 +137,60 @@ def test_root_stays_in_a_user_namespace(start, tmp_path):
     box = start(*inner, entrypoint=[], user="root", privileged=True, volumes=mounted(tmp_path))
     assert text(box).split() == ["0"], box.log
     assert (tmp_path / "made").stat().st_uid == 0
+
+
+WITHOUT_START = (
+    "import getpass, grp, os, pwd; print(getpass.getuser(), pwd.getpwnam('dev').pw_uid, os.environ['USER'], os.environ['LOGNAME'], os.environ['HOME'])"
+)
+
+
+@pytest.mark.parametrize("user", ["1000:0", "1234:1234", "2000000000:0"])
+def test_names_need_no_start(start, user):
+    """Without the entrypoint, as by ``--entrypoint python``, any uid has a name, and programs know user and home."""
+    found = text(start("-c", WITHOUT_START, entrypoint=["python"], user=user)).split()
+    assert found == ["dev", user.partition(":")[0], "dev", "dev", "/home/dev"]
+
+
+COMPILED = "import torch; print(torch.compile(lambda x: x + 1)(torch.ones(2)).tolist())"
+
+
+def test_compiler_needs_no_start(start):
+    """``torch.compile`` works there, too, where the user has neither entry nor home."""
+    environment = COMPILES_ALONE | VECTORS_KNOWN | ONE_THREAD
+    assert text(start("-c", COMPILED, entrypoint=["python"], user="1234:1234", environment=environment)).strip() == "[2.0, 2.0]"
+
+
+def test_names_of_the_system_stay(start):
+    """A uid that /etc/passwd names keeps its name; ``dev`` is the user all the same, for SSH."""
+    assert text(start("sh", "-c", "id -un; id -u dev", user="33:33")).split() == ["www-data", "33"]
+
+
+def test_home_of_somebody_else_is_not_used(start, volume):
+    """In a shared ``/tmp`` a directory where another has made it is no home."""
+    shared = {volume: {"bind": "/tmp"}}
+    planted = "chmod 1777 /tmp; mkdir -m 777 /tmp/home; echo 'echo planted' >/tmp/home/.profile; chown -R 4242:4242 /tmp/home"
+    assert start("-c", planted, entrypoint=["sh"], user="0:0", volumes=shared).ended() == 0
+    found = text(start("bash", "-lc", "echo $HOME; stat -c '%u %a' $HOME", user="3000:3000", volumes=shared)).split()
+    assert found[0].startswith("/tmp/home-")
+    assert found[1:] == ["3000", "700"]
+
+
+@pytest.mark.parametrize("user", ["0:0", "root"])
+def test_start_as_root_says_what_becomes_of_it(start, user):
+    """Whoever starts a container as root is told in one line as whom it goes on, and how to get a root shell."""
+    box = start("id", "-u", user=user)
+    assert text(box).strip() == "1000"
+    line = "started as root, goes on as 1000:0 (root shell: docker exec -it -u 0 CONTAINER /bin/bash -l)"
+    assert box.errors.count(line) == 1
+
+
+def test_root_shell(start):
+    """The root shell that the line names is root's: home, names, programs, Python, packages of the system."""
+    box = start("sleep", "infinity")
+    shown = box.run("/bin/bash", "-lc", "id -un; echo $HOME $USER $LOGNAME; command -v python3 ls; touch /usr/local/probe && echo wrote", user="0:0")
+    assert shown.out.split() == ["root", "/root", "root", "root", "/usr/bin/python3", "/usr/bin/ls", "wrote"]
+
+
+def test_root_of_an_image_that_is_built(start):
+    """Where nobody but root was before, as in a build, root has the environment of the image, so that ``RUN pip install`` works."""
+    assert text(start("-lc", "command -v python3", entrypoint=["bash"], user="0:0")).strip() == "/opt/venv/bin/python3"

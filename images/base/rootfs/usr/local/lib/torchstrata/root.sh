@@ -1,7 +1,7 @@
 # Root in a container of somebody's, as `docker exec -u 0` makes one, in login shells and interactive ones: the system's programs
 # and root's home. What /opt/venv and the user's home hold is the user's. Where the first process is root's and this shell comes
 # from it (builds, --entrypoint bash), everything stays.
-if [ "$(/usr/bin/stat -c %u /proc/1)" != 0 ] || [ "$PPID" = 0 ]; then
+if [ "$(/usr/bin/stat -c %u /proc/1)" != 0 ] || { [ "$PPID" = 0 ] && [ $$ != 1 ]; }; then
     case $-:$PATH in
         *:/usr/local/sbin:*) ;;
         *i*:*) echo "torchstrata: root has the system's programs alone; Python and torch are the user's: docker exec -it --user $(/usr/bin/stat -c %u:0 /proc/1) CONTAINER bash" >&2 ;;

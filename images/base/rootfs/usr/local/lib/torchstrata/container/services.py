@@ -35,9 +35,9 @@ def recall() -> tuple[Service, ...]:
     """Return the plan; nothing where a command runs instead of services."""
     try:
         rows = json.loads((state.of_container() / state.SERVICES).read_text(encoding="utf-8"))
-    except OSError:
+        return tuple(Service(**row) for row in rows)
+    except (OSError, ValueError, TypeError):  # its owner may have written anything
         return ()
-    return tuple(Service(**row) for row in rows)
 
 
 def refuse(service: Service, why: str, fix: str) -> Service:
