@@ -131,7 +131,7 @@ def rights(box, user, *own):
 PROGRAMS = ("python3", "bash", "sh", "ls", "id", "stat", "whoami", "torchstrata-health")
 
 TRAP = """
-echo "import os; open('/tmp/ran', 'a').write(f'{os.getuid()} python\\n')" >/tmp/trap.py
+printf '%s\\n' "import os; open('/tmp/ran', 'a').write(f'{os.getuid()} python\\n')" >/tmp/trap.py
 chmod 666 /tmp/trap.py && touch /tmp/ran && chmod 666 /tmp/ran
 for program in $PROGRAMS; do
     rm -f /opt/venv/bin/$program
