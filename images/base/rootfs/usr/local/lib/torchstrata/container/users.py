@@ -49,16 +49,33 @@ def environment(identity: Identity, given: Mapping[str, str]) -> dict[str, str]:
 def choose_home(asked: str, uid: int, usual: Path = HOME, spare: Path = SPARE_HOME) -> Path:
     """Return the first home that can be written: the one asked for, the image's, one on ``/tmp``."""
     usable = [Path(asked)] if asked not in {"", "/", "/root"} or (asked == "/root" and uid == 0) else []
+    lived = None
     for home in [*usable, usual]:
-        if home.is_dir() and os.access(home, os.W_OK | os.X_OK):
+        if home.is_dir() and os.access(home, os.R_OK | os.W_OK | os.X_OK) and not (lived := _private_of_another(home, uid)):
             return home
-    if mounts.at(str(usual), mounts.read()):
+    if lived:
+        notices.warn(
+            f"{lived} is private to another user than {uid}: HOME is {spare}, lost with the container", f"start as its owner: --user {lived.stat().st_uid}:0"
+        )
+    elif mounts.at(str(usual), mounts.read()):
         notices.warn(f"{usual} is mounted but user {uid} cannot write to it: HOME is {spare}, lost with the container", f"chown -R {uid} its source")
     try:
         return _private(spare)
     except OSError as error:
         notices.warn(f"{spare.parent} cannot be written: user {uid} has no home ({error.strerror})", f"add --tmpfs {spare.parent}")
         return usual
+
+
+def _private_of_another(home: Path, uid: int) -> Path | None:
+    """Return a directory that another user has made for itself in a home, as in an image made by ``docker commit``: Jupyter ends on it.
+
+    Mounts and what is root's are somebody's intention.
+    """
+    mounted = mounts.read()
+    found = (path for path in sorted(home.iterdir()) if path.name.startswith(".") and not path.is_symlink() and path.is_dir())
+    hidden = (path for path in found if not mounts.at(str(path), mounted))
+    closed = (path for path in hidden if not os.access(path, os.R_OK | os.W_OK | os.X_OK))
+    return next((path for path in closed if path.stat().st_uid not in {0, uid}), None)
 
 
 def _private(spare: Path) -> Path:
