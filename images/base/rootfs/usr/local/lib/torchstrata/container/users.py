@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -85,6 +84,8 @@ def _private(spare: Path) -> Path:
     except FileExistsError:
         found = spare.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            import tempfile  # noqa: PLC0415  # rarely needed, and slow to load
+
             return Path(tempfile.mkdtemp(prefix=f"{spare.name}-", dir=spare.parent))
     return spare
 
