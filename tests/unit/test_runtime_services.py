@@ -6,12 +6,13 @@ import base64
 import fcntl
 import io
 import os
+import socket
 import struct
 import subprocess
 import sys
 
 import pytest
-from container import environment, jupyter, ports, services, ssh, state, supervisor
+from container import environment, health, jupyter, services, settings, ssh, start, state, supervisor
 
 KEY = "ssh-ed25519 " + base64.b64encode(struct.pack(">I", 11) + b"ssh-ed25519" + struct.pack(">I", 32) + bytes(32)).decode()
 
@@ -36,6 +37,7 @@ def test_public_environment():
         "TORCHSTRATA_SECRETS": "AWS_* OTHER",
     }
     assert environment.public(given) == {"PATH": "/bin", "my.name": "y", "TORCHSTRATA_SECRETS": "AWS_* OTHER"}
+    assert environment.secret(given) == {"JUPYTER_TOKEN": "x", "JUPYTER_PASSWORD_HASH": "x", "AWS_KEY": "x"}
 
 
 def test_environment_block():
@@ -56,10 +58,35 @@ def test_environment_of_a_session():
     }
 
 
-@pytest.mark.parametrize("line", [KEY, f"{KEY} anna@laptop", f"  {KEY}  ", f'from="10.0.0.0/8",no-pty {KEY} x'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        KEY,
+        f"{KEY} anna@laptop",
+        f"  {KEY}  ",
+        f"{KEY}\r",
+        KEY.replace(" ", "\t"),
+        f'from="10.0.0.0/8",no-pty {KEY} x',
+        f'command="/bin/echo hello there" {KEY}',
+        f'command="ssh-ed25519 is a word, too",restrict {KEY}',
+        f'command="echo \\"ssh-rsa AAAA\\"" {KEY}',
+    ],
+)
 def test_valid_keys(line):
-    """Keys with comments, options and spaces are accepted."""
+    """Keys with comments, options and spaces are accepted as they are, whatever an option quotes."""
     assert ssh.authorized(line) == ([line.strip()], [])
+
+
+@pytest.mark.parametrize("separator", ["\f", "\v", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\r", "\xa0", "\0"])
+def test_options_stay_with_their_key(separator):
+    """What Python takes for the end of a line, or a blank, and sshd does not, cannot make a key of the options' own: the line is refused."""
+    line = f'from="192.0.2.1",command="a{separator}b"{separator}{KEY}'
+    assert ssh.authorized(line) == ([], ["line 1 is not plain text and is ignored"])
+
+
+def test_line_without_end():
+    """A line has a bound."""
+    assert ssh.authorized(f"{KEY} {ssh.LONGEST_LINE * 'x'}") == ([], ["line 1 is too long and is ignored"])
 
 
 @pytest.mark.parametrize(
@@ -70,6 +97,8 @@ def test_valid_keys(line):
         ("ssh-ed25519 ???", "damaged"),
         ("ssh-ed25519 AAAA", "damaged"),
         (KEY.replace("ssh-ed25519", "ssh-rsa", 1), "damaged"),
+        (f'command="never closed {KEY}', "not a public key"),
+        (f"restrict {KEY} {KEY}".replace("restrict ssh", "restrict  x ssh"), "not a public key"),
     ],
 )
 def test_invalid_keys(text, why):
@@ -88,6 +117,13 @@ def test_fingerprint():
     assert ssh.fingerprint(f"{KEY} me") == ssh.fingerprint(KEY) == "SHA256:kmYcvdi2GkPeWxB6XLjrZB8JHsy2Hm8luHMFp9GMvqk"
 
 
+def test_file_of_keys_that_is_none(tmp_path, capsys):
+    """A FIFO in the place of authorized_keys is named in one line, and not waited for."""
+    os.mkfifo(tmp_path / "keys")
+    assert not ssh._has_keys(tmp_path / "keys")
+    assert f"{tmp_path}/keys cannot be read: it is not a regular file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("penalties", "root"), [(True, False), (False, True)])
 def test_sshd_configuration(penalties, root):
     """Options that an old sshd does not know are left out; root may enter only where it is no root."""
@@ -97,39 +133,93 @@ def test_sshd_configuration(penalties, root):
     assert "Port 2222\n" in text
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("", "/"), ("/", "/"), ("lab", "/lab/"), ("/a/b", "/a/b/"), ("//x//", "/x/"), ("/a b", "/"), ("http://x/", "/"), ("/?q", "/")]
-)
+@pytest.mark.parametrize("only", [True, False])
+def test_post_quantum_only(only):
+    """Curve25519 alone is left out where that is asked for, since older clients know nothing better."""
+    text = ssh.configuration(22, (), penalties=False, root=False, post_quantum_only=only)
+    assert ("curve25519" in text) is only
+    assert "KexAlgorithms -ecdh-sha2-*,diffie-hellman-*" in text
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.2\r\n", b"Exceeded MaxStartups\r\n", b"Not allowed at this time\r\n"])
+def test_sshd_that_answers_is_up(answer):
+    """An sshd that turns strangers away lives: they cannot make the container look unhealthy."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(answer)
+        assert health._banner(ours) == ""
+
+
+def test_something_else_on_the_port():
+    """Another server's banner is not up."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"220 ftp")
+        assert "instead of an SSH banner" in health._banner(ours)
+
+
+def test_health_while_the_start_runs(places, capsys):
+    """Services that will run are not healthy before the start has planned them."""
+    assert start._claim(["jupyter", "ssh"]) == ""
+    assert health.main([]) == 1
+    assert capsys.readouterr().out.splitlines() == ["jupyter: starting", "ssh: starting"]
+
+
+def test_ports_of_their_own():
+    """Two services on one port are refused before either takes it."""
+    planned = (services.Service("jupyter", 22, "http"), services.Service("ssh", 22, "ssh"))
+    with pytest.raises(settings.SettingError, match="jupyter and ssh are both to listen on port 22"):
+        services.keep_apart(planned)
+    services.keep_apart(planned[:1])
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", "/"), ("/", "/"), ("lab", "/lab/"), ("/a/b", "/a/b/"), ("//x//", "/x/")])
 def test_base_url(text, expected):
-    """A base URL has a slash at both ends; what is no path becomes ``/``."""
-    assert jupyter.base_url(text) == expected
+    """A base URL has a slash at both ends."""
+    assert settings.url_path("JUPYTER_BASE_URL", text) == expected
 
 
 def test_token(tmp_path):
-    """A given token wins over a file, a file over a random one; an empty one counts as none, never as no protection."""
+    """A given token wins over a file."""
     (tmp_path / "token").write_text("of-file\n")
     both = {"JUPYTER_TOKEN": "given", "JUPYTER_TOKEN_FILE": str(tmp_path / "token")}
-    assert jupyter.token(both, random=True) == "given"
-    assert jupyter.token(both | {"JUPYTER_TOKEN": " "}, random=True) == "of-file"
-    assert len(jupyter.token({"JUPYTER_TOKEN": ""}, random=True)) == 48
-    assert jupyter.token({}, random=False) == ""
+    assert jupyter.token(both) == "given"
+    assert jupyter.token(both | {"JUPYTER_TOKEN": " "}) == "of-file"
+    assert jupyter.token({"JUPYTER_TOKEN": ""}) == ""
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "cannot be read: No such file or directory"), ("", "is empty"), (" \n", "is empty")])
-def test_token_file_that_cannot_be_used(tmp_path, capsys, content, said):
-    """A token file that is missing or empty is named in one line, and a random token is used."""
+HASH = "argon2:$argon2id$v=19$m=10240,t=10,p=8$pW4dsnIzHnLYcOCYWOGhSg$yd2A7sTlJWGjYe4pyfQYZA"
+
+
+@pytest.mark.parametrize(
+    ("given", "token", "password"),
+    [({}, 48, ""), ({"JUPYTER_TOKEN": " "}, 48, ""), ({"JUPYTER_TOKEN": "mine"}, 4, ""), ({"JUPYTER_PASSWORD_HASH": HASH}, 0, HASH)],
+)
+def test_server_is_never_open(quiet, given, token, password):
+    """Our server has the token or password that was given, else a random token of 192 bits."""
+    jupyter.remember(given)
+    written = state.read(state.JUPYTER, quiet)
+    assert (len(written["token"]), written["password"]) == (token, password)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("a\nb\n", "has control characters"),
+        (70_000 * "x", "it has more than 64 kB"),
+    ],
+)
+def test_token_file_that_cannot_be_used(quiet, tmp_path, capsys, content, said):
+    """The server does not start, in one line: a random token would lock out whoever knows the right one."""
     path = tmp_path / "token"
     if content is not None:
         path.write_text(content)
-    assert len(jupyter.token({"JUPYTER_TOKEN_FILE": str(path)}, random=True)) == 48
+    assert said in jupyter.plan({"JUPYTER_TOKEN_FILE": str(path)}).refused
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"JUPYTER_TOKEN_FILE={path} {said}; a random token is used" in line
-
-
-@pytest.mark.parametrize(("text", "expected"), [("", 8888), ("1", 1), ("65535", 65535), ("0", 8888), ("65536", 8888), ("x", 8888), ("²", 8888), ("-1", 8888)])
-def test_port(text, expected):
-    """Only a number from 1 to 65535 is a port."""
-    assert ports.number("JUPYTER_PORT", text, 8888) == expected
+    assert str(path) in line
 
 
 @pytest.fixture
@@ -243,3 +333,17 @@ def test_log_blots_out_secrets():
     log.say("GET /?token=top-secret", "jupyter")
     log.announce("ready: ?token=top-secret")
     assert stream.getvalue() == "jupyter | GET /?token=***\ntorchstrata: ready: ?token=top-secret\n"
+
+
+def test_log_is_printable():
+    """What a stranger sends, such as a name of a user, neither moves the cursor nor begins a line."""
+    stream = io.StringIO()
+    supervisor.Log(stream).say("Invalid user a\rtorchstrata: fine\x1b[2J\u2028b\tc é", "ssh")
+    assert stream.getvalue() == "ssh | Invalid user a\\rtorchstrata: fine\\x1b[2J\\u2028b\tc é\n"
+
+
+def test_log_has_no_endless_lines():
+    """A service that never ends its line does not fill the memory: the line is written in pieces."""
+    stream = io.StringIO()
+    supervisor._relay(io.BytesIO(40_000 * b"x" + b"\n"), "jupyter", supervisor.Log(stream))
+    assert [len(line) - len("jupyter | ") for line in stream.getvalue().splitlines()] == [16_384, 16_384, 7_232]

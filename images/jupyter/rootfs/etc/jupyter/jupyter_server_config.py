@@ -1,14 +1,16 @@
 """Jupyter in a container. The lowest in rank: what people have in ``~/.jupyter`` and on the command line wins.
 
-The start of the container writes ``settings`` (see container/jupyter.py), readable by the container's user alone.
+Who may enter is said by the container's start or by the environment: see ``torchstrata_jupyter.access``.
 """
 
 import os
 import sys
 from pathlib import Path
 
+from torchstrata_jupyter import access
+
 sys.path.append("/usr/local/lib/torchstrata")
-from container import mounts, state
+from container import mounts
 
 sys.path.remove("/usr/local/lib/torchstrata")
 EXAMPLES = {
@@ -18,19 +20,24 @@ EXAMPLES = {
 }
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821  # Jupyter's
-settings = state.read(state.JUPYTER) or {}
+asked = access.settings()
 
-if settings:
-    c.IdentityProvider.token = settings["token"]
-    c.PasswordIdentityProvider.hashed_password = settings["password"]
-    c.ServerApp.allow_root = settings["root"]  # root of a user namespace only
-    c.ServerApp.base_url = settings["base_url"]
-    c.ServerApp.certfile = settings["certificate"]
-    c.ServerApp.keyfile = settings["key"]
+if asked["token"] or asked["password"]:
+    c.IdentityProvider.token = asked["token"]
+    c.PasswordIdentityProvider.hashed_password = asked["password"]
+if asked["port"]:
+    c.ServerApp.port = asked["port"]
+if asked["base_url"] != "/":
+    c.ServerApp.base_url = asked["base_url"]
+if asked["certificate"]:
+    c.ServerApp.certfile = asked["certificate"]
+    c.ServerApp.keyfile = asked["key"]
 
 if "JUPYTER_RUNTIME_DIR" in os.environ and not mounts.is_volume(str(Path.home()), mounts.read()):
     c.NotebookNotary.data_dir = os.environ["JUPYTER_RUNTIME_DIR"]  # the secret that signs notebooks, else in the home
 
+c.ServerApp.allow_root = asked["root"]  # root of a user namespace only
+c.ServerApp.allow_unauthenticated_access = False  # also not to what an extension has forgotten to protect
 c.ServerApp.ip = ""  # every interface, IPv6 too
 c.ServerApp.open_browser = False
 c.ServerApp.root_dir = "/workspace"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from container import notices, state
+from container import notices, settings, state
 
 SYSTEM: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 BUNDLE: Final = "ca-bundle.crt"
@@ -37,7 +37,7 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 
 def _read(named: str) -> str | None:
     try:
-        text = Path(named).read_text(encoding="utf-8")
+        text = settings.read_file(Path(named), settings.CERTIFICATES_FILE)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         notices.warn(f"TORCHSTRATA_CA_FILE={named} cannot be read: {reason}", "mount the file and let it be readable")

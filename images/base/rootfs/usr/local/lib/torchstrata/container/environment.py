@@ -11,7 +11,10 @@ from typing import Final
 from container import state
 
 SECRETS: Final = ("JUPYTER_TOKEN", "JUPYTER_PASSWORD_HASH")
-"""Never in the environment of a process that we start; ``TORCHSTRATA_SECRETS`` adds names or patterns of names."""
+"""Never in the environment of services, of what they start, and of hooks; ``TORCHSTRATA_SECRETS`` adds names or patterns of names.
+
+A command that somebody has given gets them: it is what they were given for.
+"""
 
 OF_A_PROCESS: Final = ("PWD", "OLDPWD", "SHLVL", "_")
 """What a shell says about itself, not about the container."""
@@ -22,8 +25,14 @@ OF_A_SESSION: Final = ("SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "SSH_AUTH_SOCK
 
 def public(environment: Mapping[str, str]) -> dict[str, str]:
     """Return ``environment`` without secrets and without what describes one process."""
-    patterns = [*SECRETS, *OF_A_PROCESS, *environment.get("TORCHSTRATA_SECRETS", "").split()]
-    return {name: value for name, value in environment.items() if not matches(name, patterns)}
+    hidden = secret(environment)
+    return {name: value for name, value in environment.items() if name not in hidden and not matches(name, OF_A_PROCESS)}
+
+
+def secret(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets of ``environment``."""
+    patterns = [*SECRETS, *environment.get("TORCHSTRATA_SECRETS", "").split()]
+    return {name: value for name, value in environment.items() if matches(name, patterns)}
 
 
 def matches(name: str, patterns: list[str] | tuple[str, ...]) -> bool:

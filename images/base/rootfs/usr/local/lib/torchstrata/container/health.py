@@ -11,11 +11,14 @@ from container import privilege, services
 PATIENCE: Final = 3.0
 """Seconds for one answer."""
 
+BUSY: Final = (b"Exceeded MaxStartups", b"Not allowed at this time")
+"""What sshd answers instead of its banner where the limit on connections before a login is reached."""
+
 LOCAL: Final = "127.0.0.1"
 
 
 def main(arguments: list[str]) -> int:
-    """Print one line for each service; return 0 if all are up, or none was asked for because a command runs."""
+    """Print one line for each service; return 0 if all are up, or none was asked for because a command runs; 1 while the start is not over."""
     del arguments
     privilege.drop()
     troubles = {service.name: trouble(service) for service in services.recall()}
@@ -39,8 +42,9 @@ def trouble(service: services.Service) -> str:
 
 
 def _banner(connection: socket.socket) -> str:
+    """Wait for sshd's banner, or for what it says where too many strangers wait to log in: that it lives, and who may enter is its decision."""
     first = connection.recv(255)
-    return "" if first.startswith(b"SSH-2.0-") else f"answers {first[:20]!r} instead of an SSH banner"
+    return "" if first.startswith((b"SSH-2.0-", *BUSY)) else f"answers {first[:20]!r} instead of an SSH banner"
 
 
 def _status(connection: socket.socket, service: services.Service) -> str:

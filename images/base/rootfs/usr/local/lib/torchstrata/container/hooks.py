@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from container import notices
+from container import notices, settings
 
 SYSTEM: Final = Path("/etc/torchstrata/start.d")
 OF_USER: Final = Path(".config/torchstrata/start.d")
@@ -20,7 +20,7 @@ PATIENCE: Final = 30.0
 
 def run(environment: Mapping[str, str], system: Path = SYSTEM) -> None:
     """Run all hooks, the image's first, each in the order of names; report failures and go on."""
-    patience = _patience(environment.get("TORCHSTRATA_HOOK_TIMEOUT", ""))
+    patience = settings.hook_timeout("TORCHSTRATA_HOOK_TIMEOUT", environment.get("TORCHSTRATA_HOOK_TIMEOUT", "")) or PATIENCE
     for directory in (system, Path(environment["HOME"]) / OF_USER):
         for hook in _listed(directory):
             trouble = _run(hook, environment, patience)
@@ -52,11 +52,3 @@ def _run(hook: Path, environment: Mapping[str, str], patience: float) -> str:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
     return f"failed with status {status}" if status else ""
-
-
-def _patience(text: str) -> float:
-    try:
-        return float(text) if text else PATIENCE
-    except ValueError:
-        notices.warn(f"TORCHSTRATA_HOOK_TIMEOUT={text} is not a number of seconds: {PATIENCE:g} it is")
-        return PATIENCE

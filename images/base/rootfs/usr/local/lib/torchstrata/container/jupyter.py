@@ -8,40 +8,65 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from container import notices, ports, services, state
+from container import ports, services, settings, state
 
 PROGRAM: Final = Path("/opt/venv/bin/jupyter-lab")
 PORT: Final = 8888
-HASHES: Final = ("argon2:", "sha1:", "sha256:", "sha512:")
-"""Prefixes of what ``jupyter_server.auth.passwd`` returns."""
 
-URL_PATH: Final = re.compile(r"[A-Za-z0-9._~/@%+-]*")
+
+class TokenFileError(Exception):
+    """The file of the token cannot be used: a random token in its place would lock out whoever knows the right one."""
 
 
 def plan(given: Mapping[str, str]) -> services.Service:
-    """Return the service as the environment asks for it, and write its private file."""
-    base = base_url(given.get("JUPYTER_BASE_URL", ""))
+    """Return the service as the environment asks for it, and write its private file.
+
+    :raises SettingError: a setting has a value that it cannot have.
+    """
     certificate, key = certificates(given)
-    scheme = "https" if certificate else "http"
-    service = services.Service("jupyter", ports.number("JUPYTER_PORT", given.get("JUPYTER_PORT", ""), PORT), scheme, f"{base}api")
-    remember(given, base_url=base, certificate=certificate, key=key)
+    base = settings.url_path("JUPYTER_BASE_URL", given.get("JUPYTER_BASE_URL", ""))
+    port = settings.port("JUPYTER_PORT", given.get("JUPYTER_PORT", "")) or PORT
+    service = services.Service("jupyter", port, "https" if certificate else "http", f"{base}api")
     unreadable = next((path for path in (certificate, key) if path and not _readable(path)), None)
     if unreadable:
         return services.refuse(service, f"its certificate file {unreadable} cannot be read", "let the container's user read it, or do not set it")
+    try:
+        remember(given)
+    except TokenFileError as error:
+        return services.refuse(service, str(error), "let the container's user read it")
     obstacle = ports.obstacle(service.port)
     return services.refuse(service, f"port {service.port} is {obstacle}", "set JUPYTER_PORT") if obstacle else service
 
 
-def remember(given: Mapping[str, str], **settings: str) -> None:
-    """Write what the configuration of Jupyter needs, for a server of ours or one that the user starts."""
-    hashed = password_hash(given.get("JUPYTER_PASSWORD_HASH", ""))
-    document = {"token": token(given, random=not hashed), "password": hashed, "root": os.getuid() == 0, **settings}
+def remember(given: Mapping[str, str]) -> None:
+    """Write what the configuration of our server needs: what was given, with a random token where nothing protects it."""
+    document = asked(given)
+    if not document["token"] and not document["password"]:
+        document["token"] = os.urandom(24).hex()
     state.write(state.JUPYTER, json.dumps(document))
+
+
+def asked(given: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the environment asks of any Jupyter server, ours or one that a person starts; empty or 0 where it asks nothing.
+
+    :return: ``token``, ``password`` (a hash), ``root`` (whether the user is root), ``base_url``, ``port``, ``certificate``, ``key``.
+    :raises SettingError: a setting has a value that it cannot have.
+    :raises TokenFileError: the file of the token cannot be read.
+    """
+    certificate, key = certificates(given)
+    return {
+        "token": token(given),
+        "password": settings.password_hash("JUPYTER_PASSWORD_HASH", given.get("JUPYTER_PASSWORD_HASH", "")),
+        "root": os.getuid() == 0,
+        "base_url": settings.url_path("JUPYTER_BASE_URL", given.get("JUPYTER_BASE_URL", "")),
+        "port": settings.port("JUPYTER_PORT", given.get("JUPYTER_PORT", "")),
+        "certificate": certificate,
+        "key": key,
+    }
 
 
 def command(service: services.Service) -> tuple[str, ...]:
@@ -50,26 +75,14 @@ def command(service: services.Service) -> tuple[str, ...]:
     return (str(PROGRAM), "--no-browser", f"--ServerApp.port={service.port}", "--ServerApp.port_retries=0", f"--ServerApp.base_url={base}")
 
 
-def token(given: Mapping[str, str], *, random: bool) -> str:
-    """Return the token that was given, by value or file; else a random one, or none where a password protects the server."""
-    own = given.get("JUPYTER_TOKEN", "").strip() or _token_of_file(given.get("JUPYTER_TOKEN_FILE", ""))
-    return own or (os.urandom(24).hex() if random else "")
+def token(given: Mapping[str, str]) -> str:
+    """Return the token that was given, by value or file; empty where none was.
 
-
-def password_hash(text: str) -> str:
-    """Return the hash of a password if it is one."""
-    if text and not text.startswith(HASHES):
-        notices.warn("JUPYTER_PASSWORD_HASH is not a hash and is ignored", "make one: python -c 'from jupyter_server.auth import passwd; print(passwd())'")
-        return ""
-    return text
-
-
-def base_url(text: str) -> str:
-    """Return a base URL with a slash at both ends; ``/`` with a line that says why where it cannot be one."""
-    if not URL_PATH.fullmatch(text):
-        notices.warn(f"JUPYTER_BASE_URL={text} is not a path: / is used", "give a path such as /lab/anna/, without host or query")
-        return "/"
-    return re.sub("/+", "/", f"/{text}/")
+    :raises SettingError: it is none.
+    :raises TokenFileError: its file cannot be read, is empty, or holds no token.
+    """
+    own = settings.token("JUPYTER_TOKEN", given.get("JUPYTER_TOKEN", ""))
+    return own or _token_of_file(settings.path("JUPYTER_TOKEN_FILE", given.get("JUPYTER_TOKEN_FILE", "")))
 
 
 def certificates(given: Mapping[str, str]) -> tuple[str, str]:
@@ -82,29 +95,30 @@ def welcome(service: services.Service) -> str:
     """Return the line for when Jupyter answers: the only one with the token."""
     from urllib.parse import quote  # noqa: PLC0415  # only here, and it is slow to load
 
-    settings: dict[str, Any] = state.read(state.JUPYTER) or {}
-    query = f"?token={quote(settings['token'], safe='')}" if settings.get("token") else ""
+    written: dict[str, Any] = state.read(state.JUPYTER) or {}
+    query = f"?token={quote(written['token'], safe='')}" if written.get("token") else ""
     how = "" if query else " (with your password)"
     return f"JupyterLab is ready: {service.scheme}://127.0.0.1:{service.port}{service.path.removesuffix('api')}lab{query}{how}"
 
 
 def secrets() -> tuple[str, ...]:
     """Return what must never be in the log."""
-    settings: dict[str, Any] = state.read(state.JUPYTER) or {}
-    return tuple(filter(None, (settings.get("token"), settings.get("password"))))
+    written: dict[str, Any] = state.read(state.JUPYTER) or {}
+    return tuple(filter(None, (written.get("token"), written.get("password"))))
 
 
 def _token_of_file(name: str) -> str:
     if not name:
         return ""
     try:
-        found = Path(name).read_text(encoding="utf-8").strip()
+        found = settings.token(name, settings.read_file(Path(name), settings.SMALL_FILE))
+    except settings.SettingError as error:
+        raise TokenFileError(error.what) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        notices.warn(f"JUPYTER_TOKEN_FILE={name} cannot be read: {reason}; a random token is used", "let the container's user read it")
-        return ""
+        raise TokenFileError(f"JUPYTER_TOKEN_FILE={name} cannot be read: {reason}") from error
     if not found:
-        notices.warn(f"JUPYTER_TOKEN_FILE={name} is empty; a random token is used")
+        raise TokenFileError(f"JUPYTER_TOKEN_FILE={name} is empty")
     return found
 
 

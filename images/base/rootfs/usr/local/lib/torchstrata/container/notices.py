@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from container import settings
+
 
 def warn(what: str, fix: str = "") -> None:
     """Print what is wrong and, after a dash, what cures it."""
@@ -13,7 +15,7 @@ def warn(what: str, fix: str = "") -> None:
 
 def inform(what: str) -> None:
     """Print a fact, unless ``TORCHSTRATA_QUIET=1``."""
-    if os.environ.get("TORCHSTRATA_QUIET") != "1":
+    if os.environ.get("TORCHSTRATA_QUIET", "").lower() not in settings.YES:
         _line(what)
 
 

@@ -1,24 +1,9 @@
-"""TCP ports: numbers that people give, and whether they can be bound."""
+"""Whether a TCP port can be bound."""
 
 from __future__ import annotations
 
 import errno
 import socket
-from typing import Final
-
-from container import notices
-
-HIGHEST: Final = 65535
-
-
-def number(name: str, text: str, usual: int) -> int:
-    """Return the port that variable ``name`` holds, or the usual one with a line that says why."""
-    if not text:
-        return usual
-    if text.isascii() and text.isdigit() and 0 < int(text) <= HIGHEST:
-        return int(text)
-    notices.warn(f"{name}={text} is not a port: {usual} is used", f"give a number from 1 to {HIGHEST}")
-    return usual
 
 
 def obstacle(port: int) -> str:

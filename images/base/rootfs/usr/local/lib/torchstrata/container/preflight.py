@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from container import facts, notices
+from container import facts, notices, settings
 from container.problems import Problem
 
 SHM: Final = Path("/dev/shm")  # noqa: S108  # the kernel's name for shared memory
@@ -28,7 +28,7 @@ PATIENCE: Final = 0.06
 
 def run(environment: Mapping[str, str]) -> bool:
     """Print what will not work; return False only where ``TORCHSTRATA_REQUIRE_GPU=1`` and there is no GPU that fits."""
-    required = environment.get("TORCHSTRATA_REQUIRE_GPU") == "1"
+    required = settings.flag("TORCHSTRATA_REQUIRE_GPU", environment.get("TORCHSTRATA_REQUIRE_GPU", ""))
     with_gpu, fits = _gpu(environment, required=required)
     found = [shared_memory(), pinned_memory() if with_gpu or INFINIBAND.exists() else None]
     found += shadowed(environment.get("LD_LIBRARY_PATH", ""))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from container import notices, state
+from container import notices, settings, state
 
 
 class Service(NamedTuple):
@@ -38,6 +38,18 @@ def recall() -> tuple[Service, ...]:
         return tuple(Service(**row) for row in rows)
     except (OSError, ValueError, TypeError):  # its owner may have written anything
         return ()
+
+
+def keep_apart(planned: Iterable[Service]) -> None:
+    """Refuse services that would take each other's port.
+
+    :raises SettingError: two of them have the same.
+    """
+    taken: dict[int, str] = {}
+    for service in planned:
+        other = taken.setdefault(service.port, service.name)
+        if other != service.name:
+            raise settings.SettingError(f"{other} and {service.name} are both to listen on port {service.port}", "set JUPYTER_PORT or SSH_PORT to another one")
 
 
 def refuse(service: Service, why: str, fix: str) -> Service:

@@ -6,12 +6,13 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from container import mounts, notices, ports, services, state
+from container import mounts, notices, ports, services, settings, state
 from container.workspace import WORKSPACE
 
 PROGRAM: Final = Path("/usr/sbin/sshd")
@@ -23,6 +24,25 @@ SECRET_KEYS: Final = Path("/run/secrets/authorized_keys")
 OF_USER: Final = Path(".ssh/authorized_keys")
 GIVEN_KEYS: Final = "authorized_keys"
 CONFIG: Final = "sshd_config"
+
+LONGEST_LINE: Final = 16 << 10
+"""Characters of a line with a key; one of RSA with 16384 bits has 2,800."""
+
+WEAK_KEX: Final = ("ecdh-sha2-*", "diffie-hellman-*")
+CLASSICAL_KEX: Final = ("curve25519-*",)
+"""Of what OpenSSH offers, left after these: hybrids with a post-quantum part, and Curve25519 for clients that know none (OpenSSH before 8.9)."""
+
+WEAK_MACS: Final = ("hmac-sha1*", "umac-64*", "umac-128@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
+"""SHA-1, tags of 64 bits, and those that encrypt before they authenticate; the ``-etm`` ones stay."""
+
+PER_SOURCE: Final = 60
+"""Connections that one address may have before a login: some editors open 15 at once, and a team may share an address."""
+
+MAX_STARTUPS: Final = "200:30:300"
+"""The same of all addresses together: from 200 on sshd drops 30 % of new ones, from 300 on all. One takes 1.4 MB of memory."""
+
+MAX_SESSIONS: Final = 100
+"""Sessions in one connection, as multiplexing clients open them."""
 
 KEY_TYPES: Final = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 HOST_KEYS: Final = {"ed25519": (), "rsa": ("-b", "3072")}
@@ -49,11 +69,14 @@ def plan(given: Mapping[str, str], home: Path) -> services.Service | None:
 
 
 def authorized(text: str) -> tuple[list[str], list[str]]:
-    """Return the valid lines of ``text``, and for each other one what is wrong with it; neither quotes a key."""
+    """Return the valid lines of ``text``, and for each other one what is wrong with it; neither quotes a key.
+
+    Lines end where sshd sees them end (sshd(8), AUTHORIZED_KEYS FILE FORMAT), so that no key loses the options before it.
+    """
     accepted: list[str] = []
     refused: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
+    for number, line in enumerate(_lines(text), start=1):
+        if not line or line.startswith("#"):
             continue
         trouble = _trouble(line)
         if trouble == "a private key":
@@ -61,13 +84,13 @@ def authorized(text: str) -> tuple[list[str], list[str]]:
         if trouble:
             refused.append(f"line {number} is {trouble} and is ignored")
         else:
-            accepted.append(line.strip())
+            accepted.append(line)
     return accepted, refused
 
 
 def choose_port(asked: str) -> tuple[int, str]:
     """Return the port to listen on and, where it cannot be bound, why."""
-    wanted = ports.number("SSH_PORT", asked, PORT)
+    wanted = settings.port("SSH_PORT", asked) or PORT
     obstacle = ports.obstacle(wanted)
     if obstacle == "not permitted" or (obstacle and wanted == PORT and not asked):
         notices.warn(f"port {wanted} is {obstacle} here: SSH listens on {SPARE_PORT}", f"publish that one: -p 2222:{SPARE_PORT}")
@@ -78,7 +101,8 @@ def choose_port(asked: str) -> tuple[int, str]:
 def prepare(service: services.Service, home: Path) -> tuple[str, ...]:
     """Make what sshd needs (host keys, configuration) and return how it is started."""
     keys = host_keys(keeper(home, mounts.read()), state.directory() / "ssh")
-    state.write(CONFIG, configuration(service.port, keys, penalties=SESSION_PROGRAM.exists(), root=os.getuid() == 0))
+    only = settings.flag("SSH_POST_QUANTUM_ONLY", os.environ.get("SSH_POST_QUANTUM_ONLY", ""))
+    state.write(CONFIG, configuration(service.port, keys, penalties=SESSION_PROGRAM.exists(), root=os.getuid() == 0, post_quantum_only=only))
     return (str(PROGRAM), "-D", "-e", "-f", str(state.directory() / CONFIG))
 
 
@@ -122,11 +146,12 @@ def welcome(service: services.Service) -> list[str]:
     return [f"SSH is ready on port {service.port} for user dev", *known]
 
 
-def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: bool) -> str:
+def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: bool, post_quantum_only: bool = False) -> str:
     """Return the configuration of sshd (sshd_config(5)).
 
     :param penalties: whether this sshd knows penalties: they would lock out everybody behind one address.
     :param root: the user is root of a user namespace.
+    :param post_quantum_only: leave out the exchange of keys that a recorded session could be decrypted by, once quantum computers exist.
     """
     lines = [
         f"Port {port}",
@@ -136,6 +161,14 @@ def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: b
         "PasswordAuthentication no",
         "KbdInteractiveAuthentication no",
         f"PermitRootLogin {'prohibit-password' if root else 'no'}",
+        "HostbasedAuthentication no",
+        "PermitEmptyPasswords no",
+        f"KexAlgorithms -{','.join(WEAK_KEX + (CLASSICAL_KEX if post_quantum_only else ()))}",
+        f"MACs -{','.join(WEAK_MACS)}",
+        f"MaxStartups {MAX_STARTUPS}",
+        f"PerSourceMaxStartups {PER_SOURCE}",
+        "PerSourceNetBlockSize 32:64",
+        f"MaxSessions {MAX_SESSIONS}",
         "MaxAuthTries 20",
         "LoginGraceTime 60",
         "UsePAM no",
@@ -157,31 +190,56 @@ def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: b
     return "".join(f"{line}\n" for line in [*lines, *(["PerSourcePenalties no"] if penalties else [])])
 
 
+def _lines(text: str) -> list[str]:
+    """Return lines as sshd reads them: ended by a newline alone, without blanks around."""
+    return [line.rstrip("\r").strip(" \t") for line in text.split("\n")]
+
+
 def _trouble(line: str) -> str:
     """Return what is wrong with a line of authorized_keys, options allowed; empty if nothing is."""
     if "PRIVATE KEY" in line:
         return "a private key"
-    words = line.split()
-    at = next((index for index, word in enumerate(words) if word.startswith(KEY_TYPES)), None)
-    if at is None or at + 1 >= len(words):
+    if len(line) > LONGEST_LINE:
+        return "too long"
+    if not all(character.isprintable() or character == "\t" for character in line):
+        return "not plain text"
+    words = re.split("[ \t]+", line if line.startswith(KEY_TYPES) else _after_options(line))
+    if not words[0].startswith(KEY_TYPES) or len(words) == 1:
         return "not a public key"
+    return "" if _is_blob(words[1], words[0].encode()) else "damaged"
+
+
+def _after_options(line: str) -> str:
+    """Return what follows the options of a line: they end at the first blank outside of quotes (``sshkey_advance_past_options`` of OpenSSH)."""
+    end, quoted = 0, False
+    while end < len(line) and (quoted or line[end] not in " \t"):
+        if line.startswith('\\"', end):
+            end += 1
+        elif line[end] == '"':
+            quoted = not quoted
+        end += 1
+    return line[end:].strip(" \t")
+
+
+def _is_blob(text: str, kind: bytes) -> bool:
+    """Return whether ``text`` is a key of that kind in base64: its first field is the kind, with its length (RFC 4253, 6.6)."""
     try:
-        blob = base64.b64decode(words[at + 1], validate=True)
+        blob = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        return "damaged"
-    kind = words[at].encode()
-    return "" if blob[4 : 4 + len(kind)] == kind and len(blob) > 2 * len(kind) else "damaged"
+        return False
+    return blob.startswith(len(kind).to_bytes(4, "big") + kind) and len(blob) > 2 * len(kind)
 
 
 def _has_keys(path: Path) -> bool:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = _lines(settings.read_file(path, settings.LONGEST_LIST))
     except FileNotFoundError:
         return False
-    except OSError as error:
-        notices.warn(f"{path} cannot be read: {error.strerror}", "let the container's user read it")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        notices.warn(f"{path} cannot be read: {reason}", "give a regular file with keys that the container's user can read")
         return False
-    return any(line.strip() and not line.lstrip().startswith("#") for line in lines)
+    return any(line and not line.startswith("#") for line in lines)
 
 
 def _name(kind: str) -> str:

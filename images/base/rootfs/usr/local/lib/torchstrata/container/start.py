@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-from container import adoption, authorities, endings, environment, hooks, limits, notices, preflight, state, users, workspace
+from container import adoption, authorities, endings, environment, hooks, limits, notices, preflight, settings, state, users, workspace
 
 INIT: Final = "/usr/bin/tini"
 MAIN: Final = Path(__file__).parents[1]
@@ -18,7 +18,7 @@ NO_GPU: Final = 69
 """Exit status where a GPU is required and none fits, EX_UNAVAILABLE of sysexits.h."""
 
 NOTHING_RUNS: Final = 78
-"""Exit status where no service can run, EX_CONFIG."""
+"""Exit status where a setting is wrong, or no service can run: EX_CONFIG."""
 
 
 def main(arguments: list[str]) -> int:
@@ -27,13 +27,20 @@ def main(arguments: list[str]) -> int:
     :return: only where the start is refused: the exit status.
     """
     endings.heed()
-    if os.getuid() == 0:
-        refused = adoption.adopt(arguments)
-        if refused:
-            return refused
-    given = dict(os.environ)
+    try:
+        settings.check(os.environ)
+        refused = adoption.adopt(arguments) if os.getuid() == 0 else 0
+        return refused or _start(arguments, dict(os.environ))
+    except settings.SettingError as error:
+        notices.warn(error.what, error.fix)
+        return NOTHING_RUNS
+
+
+def _start(arguments: list[str], given: dict[str, str]) -> int:
+    for name in settings.links(given):
+        notices.inform(f"{name} is a service link of Kubernetes and is left aside (enableServiceLinks: false keeps it away)")
     wanted = [] if arguments else _installed()
-    trouble = state.claim() if wanted else ""
+    trouble = _claim(wanted) if wanted else ""
     variables = _environment(given)
     workspace.prepare()
     _advise_on_installing()
@@ -43,7 +50,9 @@ def main(arguments: list[str]) -> int:
     if trouble:
         notices.warn(f"no services: {trouble}", "give a command, such as bash, or a place that can be written: --tmpfs /tmp")
         return NOTHING_RUNS
-    command = arguments or (_services(wanted, given, variables) if wanted else list(SHELL))
+    if arguments:
+        return _become(arguments, variables | environment.secret(given), services=False)
+    command = _services(wanted, given, variables) if wanted else list(SHELL)
     return _become(command, variables, services=bool(wanted)) if command else NOTHING_RUNS
 
 
@@ -63,17 +72,31 @@ def _installed() -> list[str]:
     return [name for name, program in (("jupyter", jupyter.PROGRAM), ("ssh", ssh.PROGRAM)) if program.exists()]
 
 
+def _claim(wanted: list[str]) -> str:
+    """Take the place of what services remember, and say there that they will run: nobody is to take a start with hooks for a command.
+
+    :return: why there is no such place; empty where there is.
+    """
+    from container import services  # noqa: PLC0415  # not needed for a command
+
+    trouble = state.claim()
+    if not trouble:
+        services.remember(services.Service(name, 0, "", refused="starting") for name in wanted)
+    return trouble
+
+
 def _services(installed: list[str], given: dict[str, str], variables: dict[str, str]) -> list[str]:
     """Plan the services that are wanted of those that this image has; return the command that runs them."""
     from container import jupyter, services, ssh  # noqa: PLC0415  # not needed for a command
 
     variables.setdefault("JUPYTER_RUNTIME_DIR", str(state.directory() / "jupyter"))
-    wanted = given.get("TORCHSTRATA_SERVICES", "jupyter ssh").replace(",", " ").split()
+    wanted = settings.services("TORCHSTRATA_SERVICES", given.get("TORCHSTRATA_SERVICES", "jupyter ssh"))
     planned = []
     if "jupyter" in installed and "jupyter" in wanted:
         planned.append(jupyter.plan(given))
     if "ssh" in installed and "ssh" in wanted:
         planned += filter(None, [ssh.plan(given, Path(variables["HOME"]))])
+    services.keep_apart(planned)
     services.remember(planned)
     if all(service.refused for service in planned):
         notices.warn("no service can run: the container ends here", "give a command, or what the lines above ask for")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Final
 
-from container import limits, processes
+from container import limits, processes, settings
 
 INTERVAL: Final = 0.1
 LONGEST_PAUSE: Final = 60.0
@@ -23,6 +23,9 @@ GRACE: Final = 1.0
 """Seconds between SIGTERM and SIGKILL; with the engine's own work a stop stays under 2 s."""
 
 LAST_WORD: Final = 0.3
+LONGEST_LINE: Final = 16 << 10
+"""Bytes of one line of a service; a longer one is written in pieces, so that no service can fill the memory of its log."""
+
 SHORTEST_SECRET: Final = 6
 """Anything shorter is in every word of the log."""
 
@@ -48,10 +51,16 @@ class Log:
         self.announce(line, source)
 
     def announce(self, line: str, source: str = "torchstrata") -> None:
-        """Write one line of ``source`` as it is."""
+        """Write one line of ``source``, secrets included; what a stranger has sent can neither move the cursor nor begin a line."""
+        line = printable(line)
         with self._lock, contextlib.suppress(BrokenPipeError):
             self._stream.write(f"{source}: {line}\n" if source == "torchstrata" else f"{source} | {line}\n")
             self._stream.flush()
+
+
+def printable(line: str) -> str:
+    r"""Return a line with its control characters written out: a carriage return as ``\r``, a line separator as ``\u2028``."""
+    return "".join(character if character.isprintable() or character in "\t " else ascii(character)[1:-1] for character in line)
 
 
 class Supervised:
@@ -113,7 +122,8 @@ def run(services: Sequence[Supervised], environment: Mapping[str, str], log: Log
         kills = _explain(kills, log)
     log.say("stopping")
     own = [service.process.pid for service in services if service.process]
-    end(os.getppid(), _grace(environment.get("TORCHSTRATA_STOP_GRACE", "")), own)
+    grace = settings.stop_grace("TORCHSTRATA_STOP_GRACE", environment.get("TORCHSTRATA_STOP_GRACE", ""))
+    end(os.getppid(), GRACE if grace is None else grace, own)
     return 0
 
 
@@ -147,13 +157,6 @@ def _explain(known: int, log: Log) -> int:
     return memory.kills
 
 
-def _grace(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return GRACE
-
-
 def _signal(targets: Sequence[int], number: signal.Signals) -> None:
     for target in targets:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -162,7 +165,7 @@ def _signal(targets: Sequence[int], number: signal.Signals) -> None:
 
 def _relay(stream: IO[bytes] | None, name: str, log: Log) -> None:
     """Pass on what a service prints, line by line."""
-    for raw in stream or ():
+    for raw in iter(lambda: stream.readline(LONGEST_LINE), b"") if stream else ():
         line = raw.decode(errors="replace").rstrip()
         if line and not any(noise in line for noise in NOISE.get(name, ())):
             log.say(line, name)

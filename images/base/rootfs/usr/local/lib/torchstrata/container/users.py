@@ -42,7 +42,7 @@ def identify(environment: Mapping[str, str]) -> Identity:
 
 def environment(identity: Identity, given: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that say who the user is."""
-    return {"HOME": str(identity.home), "USER": identity.name, "LOGNAME": identity.name, "SHELL": given.get("SHELL", SHELL)}
+    return {"HOME": str(identity.home), "USER": identity.name, "LOGNAME": identity.name, "SHELL": given.get("SHELL") or SHELL}
 
 
 def choose_home(asked: str, uid: int, usual: Path = HOME, spare: Path = SPARE_HOME) -> Path:

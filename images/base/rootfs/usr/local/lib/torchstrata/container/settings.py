@@ -1,0 +1,253 @@
+"""The gate for the variables that a container is started with: each is read, bounded and refused here, before anything is done.
+
+A value that can never be right ends the start with one line and status 78: an ignored one would leave a container that looks as
+asked for and is not. A value that is right, but not here (a taken port, a file that is missing), is the business of whoever uses it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+HIGHEST_PORT: Final = 65535
+LONGEST: Final = 1024
+"""Characters of a value that is not a list of keys or patterns."""
+
+LONGEST_LIST: Final = 128 << 10
+"""Bytes of any value; Linux itself hands a program no longer one (execve(2), MAX_ARG_STRLEN)."""
+
+SMALL_FILE: Final = 64 << 10
+"""Bytes of a file with a token or with keys."""
+
+CERTIFICATES_FILE: Final = 16 << 20
+"""Bytes of a file of certificate authorities; the public ones take 0.2 MB."""
+
+LONGEST_HOOK: Final = 86_400.0
+LONGEST_GRACE: Final = 3_600.0
+YES: Final = ("1", "true", "yes", "on")
+NO: Final = ("", "0", "false", "no", "off")
+SERVICES: Final = ("jupyter", "ssh")
+
+SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]+")
+"""What Kubernetes puts into ``SSH_PORT`` of every pod beside a service named ``ssh``: nobody's setting, and left aside."""
+
+URL_PATH: Final = re.compile(r"[A-Za-z0-9_~/@%-]*")
+"""Jupyter takes its base URL for a regular expression, so no character may mean something to one: no dot, no plus."""
+
+HASH: Final = re.compile(r"argon2:\$argon2(id|i|d)\$[\x21-\x7e]{20,500}|sha(1|256|512):[0-9a-f]{1,64}:[0-9a-f]{40,128}")
+"""What ``jupyter_server.auth.passwd`` returns: argon2, or the older salt and digest."""
+
+
+class SettingError(Exception):
+    """A variable has a value that it cannot have.
+
+    :param what: names the variable and says what is wrong; never the value of a secret.
+    :param fix: what to do.
+    """
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+
+
+class Gate(NamedTuple):
+    """How a variable is checked: ``check(name, value)`` raises :class:`SettingError`."""
+
+    name: str
+    check: Callable[[str, str], object]
+
+
+def check(given: Mapping[str, str]) -> None:
+    """Refuse the first variable whose value it cannot have.
+
+    :raises SettingError: there is one.
+    """
+    for gate in GATES:
+        if gate.name in given:
+            gate.check(gate.name, given[gate.name])
+    if given.get("JUPYTER_KEY_FILE") and not given.get("JUPYTER_CERT_FILE"):
+        raise SettingError("JUPYTER_KEY_FILE is given without JUPYTER_CERT_FILE", "give the certificate, too, or neither for plain HTTP")
+    for name, value in given.items():
+        if name.startswith(("JUPYTER_", "SSH_", "TORCHSTRATA_")) and len(os.fsencode(value)) > LONGEST_LIST:
+            raise SettingError(f"{name} has more than {LONGEST_LIST >> 10} kB", "give less, or a file")
+
+
+def links(given: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of variables for a port that hold what Kubernetes says of a service."""
+    return tuple(gate.name for gate in GATES if gate.check is port and SERVICE_LINK.fullmatch(given.get(gate.name, "")))
+
+
+def port(name: str, value: str) -> int:
+    """Return a TCP port; 0 where none is given.
+
+    :raises SettingError: it is not a number from 1 to 65535.
+    """
+    if SERVICE_LINK.fullmatch(value):
+        return 0
+    if value and not (value.isascii() and value.isdigit() and len(value) <= len(str(HIGHEST_PORT)) and 0 < int(value) <= HIGHEST_PORT):
+        raise SettingError(f"{name}={shown(value)} is not a port", f"give a number from 1 to {HIGHEST_PORT}")
+    return int(value or 0)
+
+
+def seconds(longest: float) -> Callable[[str, str], float | None]:
+    """Return what reads a number of seconds up to ``longest``: None where none is given."""
+
+    def read(name: str, value: str) -> float | None:
+        plain = re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value, re.ASCII)
+        if value and not (plain and float(value) <= longest):
+            raise SettingError(f"{name}={shown(value)} is not a number of seconds", f"give one from 0 to {longest:.0f}")
+        return float(value) if value else None
+
+    return read
+
+
+hook_timeout: Final = seconds(LONGEST_HOOK)
+stop_grace: Final = seconds(LONGEST_GRACE)
+
+
+def flag(name: str, value: str) -> bool:
+    """Return whether something is switched on.
+
+    :raises SettingError: the value says neither yes nor no.
+    """
+    if value.lower() not in (*YES, *NO):
+        raise SettingError(f"{name}={shown(value)} says neither yes nor no", "give 1 or 0")
+    return value.lower() in YES
+
+
+def services(name: str, value: str) -> tuple[str, ...]:
+    """Return the names of services in a list with spaces or commas between them.
+
+    :raises SettingError: the image knows no such service.
+    """
+    names = tuple(value.replace(",", " ").split())
+    unknown = [one for one in names if one not in SERVICES]
+    if unknown:
+        raise SettingError(f"{name} names {shown(unknown[0])}, which is no service", f"give some of: {' '.join(SERVICES)}")
+    return names
+
+
+def url_path(name: str, value: str) -> str:
+    """Return a path of URLs with a slash at both ends.
+
+    :raises SettingError: it is not one, or has a character that Jupyter takes for a part of a regular expression.
+    """
+    if len(value) > LONGEST or not URL_PATH.fullmatch(value):
+        raise SettingError(f"{name}={shown(value)} is not a path", "give one of letters, digits and - _ ~ @ % /, such as /lab/anna/, without host or query")
+    return re.sub("/+", "/", f"/{value}/")
+
+
+def token(name: str, value: str) -> str:
+    """Return a token without the spaces around it.
+
+    :raises SettingError: it has control characters, or more than 1024; the message does not quote it.
+    """
+    return _secret(name, value.strip(), lambda text: text.isprintable())
+
+
+def password_hash(name: str, value: str) -> str:
+    """Return the hash of a password.
+
+    :raises SettingError: it is not one, but perhaps the password itself: the message does not quote it.
+    """
+    if value and not HASH.fullmatch(value):
+        raise SettingError(f"{name} is not a hash", "make one: python -c 'from jupyter_server.auth import passwd; print(passwd())'")
+    return value
+
+
+def path(name: str, value: str) -> str:
+    """Return the absolute path of a file; empty where none is given.
+
+    :raises SettingError: it is relative, or has control characters, or more than 1024.
+    """
+    if value and not (value.startswith("/") and value.isprintable() and len(value) <= LONGEST):
+        raise SettingError(f"{name}={shown(value)} is not an absolute path", "give one that begins with / and has printable characters only")
+    return value
+
+
+def home(name: str, value: str) -> str:
+    """Return a home directory that an entry of passwd(5) can hold.
+
+    :raises SettingError: it is no path, or has a colon, which would begin another field.
+    """
+    if ":" in value:
+        raise SettingError(f"{name}={shown(value)} cannot be a home", "give an absolute path without a colon")
+    return path(name, value)
+
+
+def program(name: str, value: str) -> str:
+    """Return the path of a program.
+
+    :raises SettingError: there is none.
+    """
+    if path(name, value) and not os.access(value, os.X_OK):
+        raise SettingError(f"{name}={shown(value)} is not a program of this image", "give the path of one, such as /bin/bash")
+    return value
+
+
+def text(name: str, value: str) -> str:
+    """Return a value of printable characters, spaces, tabs and line ends.
+
+    :raises SettingError: it has others.
+    """
+    if not all(character.isprintable() or character in "\t\r\n" for character in value):
+        raise SettingError(f"{name} has control characters", "give plain text")
+    return value
+
+
+def shown(value: str) -> str:
+    """Return a value for a message: printable, and no longer than 60 characters."""
+    printable = "".join(character if character.isprintable() else "?" for character in value)
+    return printable if len(printable) <= 60 else f"{printable[:57]}..."  # noqa: PLR2004  # a line of a terminal has 80
+
+
+def read_file(path: Path, limit: int) -> str:
+    """Return the text of a regular file, without waiting for a writer of a FIFO.
+
+    :param limit: bytes that it may have.
+    :raises OSError: it cannot be read, is not a regular file, or is larger.
+    :raises ValueError: it is not UTF-8.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:  # no opener there
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit >> 10} kB")
+    return content.decode()
+
+
+def _secret(name: str, value: str, is_right: Callable[[str], bool]) -> str:
+    if len(value) > LONGEST or not is_right(value):
+        raise SettingError(f"{name} has control characters, or more than {LONGEST} characters", "give a token of printable characters")
+    return value
+
+
+GATES: Final = (
+    Gate("HOME", home),
+    Gate("SHELL", program),
+    Gate("JUPYTER_PORT", port),
+    Gate("SSH_PORT", port),
+    Gate("JUPYTER_BASE_URL", url_path),
+    Gate("JUPYTER_TOKEN", token),
+    Gate("JUPYTER_TOKEN_FILE", path),
+    Gate("JUPYTER_PASSWORD_HASH", password_hash),
+    Gate("JUPYTER_CERT_FILE", path),
+    Gate("JUPYTER_KEY_FILE", path),
+    Gate("SSH_POST_QUANTUM_ONLY", flag),
+    Gate("TORCHSTRATA_SERVICES", services),
+    Gate("TORCHSTRATA_SECRETS", text),
+    Gate("TORCHSTRATA_CA_FILE", path),
+    Gate("TORCHSTRATA_REQUIRE_GPU", flag),
+    Gate("TORCHSTRATA_JUPYTER_OPEN", flag),
+    Gate("TORCHSTRATA_QUIET", flag),
+    Gate("TORCHSTRATA_HOOK_TIMEOUT", hook_timeout),
+    Gate("TORCHSTRATA_STOP_GRACE", stop_grace),
+)
+"""Every variable that the runtime itself reads. ``SSH_PUBLIC_KEY`` is checked line by line: one bad key does not lock out the others."""
