@@ -180,10 +180,38 @@ def test_port_that_may_not_be_bound(start, public_key, ssh):
     assert box.run("torchstrata-health").status == 0
 
 
-def test_port_that_is_none(start, public_key):
-    """A port that is not one is replaced by the usual one, with a line that says so."""
-    box = start(environment={"SSH_PUBLIC_KEY": public_key, "SSH_PORT": "65536", "TORCHSTRATA_SERVICES": "ssh"})
-    assert "SSH_PORT=65536 is not a port: 22 is used" in box.wait_for(SSH_READY)
+@pytest.mark.parametrize("given", [{"SSH_PORT": "8888"}, {"JUPYTER_PORT": "22"}])
+def test_port_of_the_other_service(start, public_key, given):
+    """Two services on one port are refused in one line: one of them would start again for ever."""
+    box = start(environment={"SSH_PUBLIC_KEY": public_key} | given)
+    assert box.ended() == 78
+    assert f"jupyter and ssh are both to listen on port {next(iter(given.values()))}" in box.errors
+
+
+def test_fifo_as_file_of_keys(start):
+    """A FIFO in the place of authorized_keys is named, and neither start nor login waits for it."""
+    box = start("sleep", "infinity")
+    assert box.run("sh", "-c", "mkdir -p ~/.ssh && mkfifo ~/.ssh/authorized_keys").status == 0
+    box.container.restart()
+    assert box.has_begun()
+    done = box.run("torchstrata-entrypoint", env={"TORCHSTRATA_SERVICES": "ssh"})
+    assert "authorized_keys cannot be read: it is not a regular file" in done.err
+
+
+def test_key_with_a_command(start, public_key, ssh):
+    """Options of a key hold, also where they quote what looks like a key."""
+    box = start(environment={"SSH_PUBLIC_KEY": f'command="echo ssh-ed25519 forced",no-pty {public_key}', "TORCHSTRATA_SERVICES": "ssh"})
+    box.wait_for(SSH_READY)
+    assert ssh(box, "id").out == "ssh-ed25519 forced\n"
+
+
+@pytest.mark.parametrize("separator", ["\f", "\u2028", "\x85"])
+def test_key_does_not_lose_its_options(start, public_key, ssh, separator):
+    """A key for another address lets nobody in from here, whatever stands between it and its options."""
+    box = start(environment={"SSH_PUBLIC_KEY": f'from="192.0.2.1"{separator}{public_key}\nrestrict {public_key.replace("AAAA", "AAAB")}'})
+    box.wait_for(READY)
+    assert "SSH_PUBLIC_KEY: line 1 is not plain text and is ignored" in box.log
+    assert ssh(box, "true").status == 255
 
 
 @pytest.mark.parametrize("target", ["/workspace", "/home/dev"])
