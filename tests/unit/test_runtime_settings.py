@@ -26,7 +26,7 @@ RIGHT = {
     "TORCHSTRATA_REQUIRE_GPU": ("", "0", "1", "true", "No"),
     "TORCHSTRATA_JUPYTER_OPEN": ("1",),
     "TORCHSTRATA_QUIET": ("on",),
-    "TORCHSTRATA_HOOK_TIMEOUT": ("", "0.5", "86400"),
+    "TORCHSTRATA_HOOK_TIMEOUT": ("", "0.5", "604800"),
     "TORCHSTRATA_STOP_GRACE": ("0", "30"),
 }
 WRONG = {
@@ -46,7 +46,7 @@ WRONG = {
     "TORCHSTRATA_REQUIRE_GPU": ("2", "please"),
     "TORCHSTRATA_JUPYTER_OPEN": ("yes!",),
     "TORCHSTRATA_QUIET": ("loud",),
-    "TORCHSTRATA_HOOK_TIMEOUT": ("inf", "nan", "-1", "1e9", "a while", "86401"),
+    "TORCHSTRATA_HOOK_TIMEOUT": ("inf", "nan", "-1", "1e9", "a while", "604801"),
     "TORCHSTRATA_STOP_GRACE": ("inf", "-1", "3601"),
 }
 SECRET = {"JUPYTER_TOKEN", "JUPYTER_PASSWORD_HASH"}

@@ -27,7 +27,7 @@ SMALL_FILE: Final = 64 << 10
 CERTIFICATES_FILE: Final = 16 << 20
 """Bytes of a file of certificate authorities; the public ones take 0.2 MB."""
 
-LONGEST_HOOK: Final = 86_400.0
+LONGEST_HOOK: Final = 604_800.0
 LONGEST_GRACE: Final = 3_600.0
 YES: Final = ("1", "true", "yes", "on")
 NO: Final = ("", "0", "false", "no", "off")
