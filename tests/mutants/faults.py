@@ -353,7 +353,7 @@ FAULTS = (
     fault(
         "Jupyter without a token",
         CPU_SSH,
-        "sed -i 's/token = settings.*/token = \"\"/' /etc/jupyter/jupyter_server_config.py",
+        "rm /etc/jupyter/jupyter_server_config.d/torchstrata.json && sed -i 's/token = asked.*/token = \"\"/' /etc/jupyter/jupyter_server_config.py",
         test=f"{JUPYTER}::test_token_is_needed",
         says="403",
     ),
@@ -363,6 +363,34 @@ FAULTS = (
         "echo 'c.ServerApp.allow_origin = \"*\"' >>/etc/jupyter/jupyter_server_config.py",
         test=f"{JUPYTER}::test_origin_is_checked",
         says="403",
+    ),
+    fault(
+        "SSH offers SHA-1",
+        CPU_SSH,
+        f"sed -i 's/\"hmac-sha1.\", //' {CONTAINER}/ssh.py",
+        test="ssh/test_neighbour.py::test_audit",
+        says="hmac-sha1",
+    ),
+    fault(
+        "SSH counts strangers together",
+        CPU_SSH,
+        f"sed -i 's/^MAX_STARTUPS: Final = .*/MAX_STARTUPS: Final = \"10:30:100\"/; s/^PER_SOURCE: Final = .*/PER_SOURCE: Final = 100/' {CONTAINER}/ssh.py",
+        test="ssh/test_neighbour.py::test_setting[persourcemaxstartups]",
+        says="'100' == '60'",
+    ),
+    fault(
+        "a port that is no port is taken for the usual one",
+        CPU_BASE,
+        f"sed -i 's/^    if value and not (value.isascii.*/    if False:/' {CONTAINER}/settings.py",
+        test="base/test_settings.py::test_wrong_value[JUPYTER_PORT]",
+        says="78",
+    ),
+    fault(
+        "account without a password",
+        CPU_BASE,
+        "sed -i 's/^games:[^:]*:/games::/' /etc/shadow",
+        test="base/test_baseline.py::test_accounts[empty password]",
+        says="games",
     ),
     fault(
         "health check that is always true",
