@@ -16,7 +16,7 @@ LIST: Final = "leavings.jsonl"
 
 Kind = Literal["container", "image"]
 
-REMOVE: Final[dict[Kind, tuple[str, ...]]] = {"container": ("rm", "--force", "--volumes"), "image": ("image", "rm", "--force")}
+REMOVE: Final[dict[Kind, tuple[str, ...]]] = {"container": ("rm", "--force", "--volumes", "--"), "image": ("image", "rm", "--force", "--")}
 ENGINE: Final = ("DOCKER_HOST", "DOCKER_CONTEXT")
 """Variables that say which engine is meant."""
 

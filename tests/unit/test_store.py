@@ -303,7 +303,7 @@ def test_what_a_killed_process_has_in_an_engine_goes_with_its_files(store, tmp_p
     assert len(list(store.root.glob("tmp/*/leavings.jsonl"))) == 1
     (tmp_path / "answers").touch()
     write(Store(store.root))
-    assert (tmp_path / "asked").read_text().splitlines() == ["rm --force --volumes one", "image rm --force two:2"]
+    assert (tmp_path / "asked").read_text().splitlines() == ["rm --force --volumes -- one", "image rm --force -- two:2"]
     assert list(store.root.glob("tmp/*/leavings.jsonl")) == []
 
 

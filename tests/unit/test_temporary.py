@@ -124,7 +124,7 @@ def test_what_is_in_an_engine_goes_before_the_directory(place, tmp_path, monkeyp
     temporary._sweep.cache_clear()
     with temporary.directory():
         assert not directory.exists()
-    assert (tmp_path / "asked").read_text() == "rm --force --volumes one\n" * 2
+    assert (tmp_path / "asked").read_text() == "rm --force --volumes -- one\n" * 2
 
 
 def test_what_is_in_another_engine_stays(place, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tests.soak.fuzzing import indexes, wheels
+from tests.soak.fuzzing import indexes, kept, registries, wheels
 from torchstrata.errors import TorchstrataError
 
 
@@ -47,7 +47,21 @@ TARGETS: Final[Mapping[str, Target]] = {
     "index-html": Target(read=indexes.html, seeds=indexes.HTML),
     "index-json": Target(read=indexes.json, seeds=indexes.JSON),
     "pip-config": Target(read=indexes.pip_config, seeds=indexes.PIP_CONFIGS),
-    # registry documents, layouts: here
-    # ledger, records, locks, keys: here
+    "registry-manifest": Target(read=registries.manifest, seeds=registries.MANIFESTS),
+    "registry-lists": Target(read=registries.lists, seeds=registries.LISTS),
+    "registry-config": Target(read=registries.config, seeds=registries.CONFIGS),
+    "registry-part": Target(read=registries.part, seeds=registries.PARTS),
+    "registry-listings": Target(read=registries.listings, seeds=registries.LISTINGS),
+    "registry-token": Target(read=registries.token, seeds=registries.TOKENS),
+    "registry-challenge": Target(read=registries.challenge, seeds=registries.CHALLENGES),
+    "seal": Target(read=registries.seal, seeds=registries.SEALS),
+    "bundle": Target(read=registries.bundle, seeds=registries.BUNDLES),
+    "record": Target(read=registries.recorded, seeds=kept.RECORDS),
+    "ledger": Target(read=kept.ledger, seeds=kept.LEDGERS),
+    "ledger-copy": Target(read=kept.copy, seeds=kept.COPIES),
+    "matrix": Target(read=kept.rows, seeds=kept.MATRICES),
+    "lock": Target(read=kept.lock, seeds=kept.LOCKS),
+    "os-lock": Target(read=kept.os_lock, seeds=kept.OS_LOCKS),
+    "evidence": Target(read=kept.verified, seeds=kept.EVIDENCE),
 }
 """Every reader by the name that ``nox -s fuzz -- NAME`` takes."""
