@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import shutil
 import signal
 import stat
@@ -25,6 +26,10 @@ from torchstrata.errors import CommandError, StoreError
 from torchstrata.filesystem import OTHER_TEMPORARY, disk
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
+
+ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
+"""A byte of a path that would not be seen in mountinfo as it is, in octal (proc_pid_mountinfo(5)); all other bytes are themselves."""
+
 REMOVE: Final = ("rm", "--recursive", "--force", "--one-file-system", "--")
 
 
@@ -145,6 +150,10 @@ def _as_root(path: Path) -> None:
 
 def mounts(path: Path) -> tuple[str, ...]:
     """Return what is mounted below a directory, the last first; nothing where the system does not say."""
-    lines = MOUNTS.read_text(errors="surrogateescape").splitlines() if MOUNTS.exists() else ()
-    points = [line.split(" ")[4].encode(errors="surrogateescape").decode("unicode_escape") for line in lines]
+    lines = MOUNTS.read_bytes().split(b"\n")[:-1] if MOUNTS.exists() else ()
+    points = [os.fsdecode(ESCAPE.sub(_unescaped, line.split(b" ")[4])) for line in lines]
     return tuple(point for point in reversed(points) if Path(point).is_relative_to(path.resolve()))
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    return bytes([int(found[1], 8)])

@@ -316,6 +316,23 @@ WRONG = {"file": Path.touch, "FIFO": os.mkfifo, "dangling link": link_to("/nowhe
 PLACES = ("", *stores.OURS)
 
 
+@pytest.mark.parametrize("place", ["wheels", "blobs", "blobs/sha256", "listings", "parts"])
+def test_pruning_does_not_empty_what_a_link_leads_to(tmp_path, place):
+    """A directory of the store that is a link to somebody's own files is refused; the root itself may lead elsewhere."""
+    kept = tmp_path / "collection" / "kept.whl"
+    kept.parent.mkdir()
+    kept.touch()
+    link = tmp_path / "store" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(kept.parent)
+    with pytest.raises(StoreError, match="is a link"):
+        Store.open(tmp_path / "store").prune()
+    assert kept.exists()
+    link.unlink()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "store")
+    Store.open(tmp_path / "elsewhere").prune()
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_no_directory_is_refused(tmp_path, wrong, place):

@@ -140,3 +140,16 @@ def test_a_damaged_list_is_no_reason_to_stop(tmp_path, line):
     """A line that was cut short was written before anything was made."""
     (tmp_path / leavings.LIST).write_bytes(line)
     assert leavings.removed(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["plain", "ä", "with space", "tab\there", "back\\slash", "\udcff"])
+def test_a_mount_below_is_seen_whatever_its_name(tmp_path, monkeypatch, name):
+    """What was not seen would be removed through the mount. The kernel writes some bytes in octal, all others as they are."""
+    point = tmp_path / name / "dev"
+    octal = {ord(" "): b"\\040", ord("\t"): b"\\011", ord("\n"): b"\\012", ord("\\"): b"\\134"}
+    written = b"".join(octal.get(byte, bytes([byte])) for byte in os.fsencode(point))
+    table = tmp_path / "mountinfo"
+    table.write_bytes(b"24 1 0:22 / / rw - ext4 /dev/vda rw\n25 24 0:23 / " + written + b" rw - tmpfs tmpfs rw\n")
+    monkeypatch.setattr(temporary, "MOUNTS", table)
+    assert temporary.mounts(tmp_path) == (str(point),)
+    assert temporary.mounts(tmp_path / "other") == ()

@@ -116,6 +116,9 @@ def test_files_in_the_place_of_data_directories_are_refused_at_once(store: Store
         ({f"{DATA}/data/lib/python3.13/site-packages/torch/__init__.py": b"x"}, "as if it were data"),
         ({f"{DATA}/data/lib/python3.13": b"x"}, "as if it were data"),
         ({f"{DATA}/purelib/torch-2.8.0.dist-info/METADATA": b"Name: torch\n"}, "describes another package"),
+        ({"torch-9.9.DIST-INFO/METADATA": b"Name: torch\n"}, "describes another package"),
+        ({"torch-9.9.egg-info/PKG-INFO": b"Name: torch\n"}, "describes another package"),
+        ({"torch.egg-link": b"/tmp\n"}, "describes another package"),
     ],
 )
 def test_no_wheel_takes_the_place_of_another(store: Store, tmp_path: Path, content: dict[str, bytes], match: str) -> None:
@@ -220,6 +223,8 @@ def test_the_same_file_again_is_checked_too(store: Store, tmp_path: Path) -> Non
         b"\x00",
         b"",
         b"Name: evil\nVersion: 1.0\nX: " + b"y" * (4 << 20),
+        b"Name: evil\nVersion: 1.0\n" + b"".join(b"X%d: y\n" % number for number in range(20_000)),
+        b"Name: evil\nVersion: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\n",
     ],
 )
 def test_metadata_is_that_of_the_pin(store: Store, tmp_path: Path, metadata: bytes) -> None:

@@ -13,15 +13,16 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Final, cast
 
 import msgspec
-from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 
 from torchstrata import decoding
 from torchstrata.content import codec as codecs
+from torchstrata.content import coremetadata
 from torchstrata.content.archive import OpenBlob
 from torchstrata.content.codec import CHUNK
 from torchstrata.content.layers import Layer
 from torchstrata.content.store import Part, Store
+from torchstrata.errors import IntegrityError
 from torchstrata.text import printable
 
 INVENTORY: Final = "inventory"
@@ -137,8 +138,14 @@ def copyright_of(package: OsPackage, of: Inventory) -> tuple[str, ...]:
 
 
 def python_package(metadata: bytes) -> PythonPackage:
-    """Return what the METADATA of a wheel says."""
-    fields, _ = parse_email(metadata)
+    """Return what the METADATA of a wheel says.
+
+    :raises IntegrityError: it is none that can be read.
+    """
+    try:
+        fields = coremetadata.parse(metadata)
+    except ValueError as error:
+        raise IntegrityError(f"METADATA in a layer {error}", fix="have the layer made anew: inv cache --prune, then build") from error
     first = next((line.strip() for line in (fields.get("license") or "").splitlines() if line.strip(" =")), "")
     return PythonPackage(
         name=canonicalize_name(fields.get("name", "")),

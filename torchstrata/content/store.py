@@ -53,7 +53,7 @@ FORMAT: Final = 1
 INSPECTIONS: Final = "inspections"
 """Directory of what was seen in layers; it costs kilobytes, and pruning takes it away."""
 
-OURS: Final = ("blobs", "inspections", "listings", "locks", "parts", "tmp", "wheels")
+OURS: Final = ("blobs", "blobs/sha256", "inspections", "listings", "locks", "parts", "tmp", "wheels")
 """What the store has in its directory; anything else there is not its own and stays."""
 
 
@@ -119,8 +119,9 @@ class Store:
         if chosen is None:
             raise StoreError("this user has no home directory for the content store", fix=f"set {CACHE_VARIABLE}, or HOME, to a directory")
         store = cls(Path(chosen).expanduser().absolute())
-        for path in (store.root, *(store.root / name for name in OURS)):
-            _check_directory(path)
+        _check_directory(store.root)
+        for name in OURS:
+            _check_directory(store.root / name, may_be_link=False)
         return store
 
     @property
@@ -513,14 +514,17 @@ def _opened(source: Readable | Path | bytes) -> Iterator[Readable]:
         yield io.BytesIO(source) if isinstance(source, bytes) else source
 
 
-def _check_directory(path: Path) -> None:
+def _check_directory(path: Path, *, may_be_link: bool = True) -> None:
     """Refuse a file, a dangling link and the like where the store must have a directory.
 
+    :param may_be_link: to a directory; below the root none may be, since pruning would empty what it leads to.
     :raises StoreError: there is something else.
     """
     with disk(path):
         if os.path.lexists(path) and not path.is_dir():
             raise StoreError(f"{path} is no directory", fix=f"remove it, or set {CACHE_VARIABLE} to another directory")
+        if path.is_symlink() and not may_be_link:
+            raise StoreError(f"{path} is a link", fix=f"remove it; to have the store elsewhere, set {CACHE_VARIABLE}")
 
 
 def _content(path: Path) -> bytes | None:

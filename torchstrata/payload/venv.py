@@ -33,6 +33,9 @@ PYTHON: Final = f"/{VENV}/bin/python"
 
 SITE_SCHEMES: Final = ("purelib", "platlib")
 
+DESCRIBING: Final = (".dist-info", ".egg-info", ".egg-link")
+"""Endings, in lower case, by which importlib.metadata and pip know what describes a package."""
+
 LIBRARY: Final = re.compile(r".+/lib/(lib[^/]+\.so[^/]*)")
 NVCC: Final = re.compile(rf"({CUDA}/nvidia/cu(\d+))/bin/nvcc")
 
@@ -143,7 +146,7 @@ class Destination(WheelDestination):
         if scheme == "data" and BACK_DOOR.fullmatch(place):
             raise self._refused(f"it would write {path} among the packages as if it were data")
         top = path.partition("/")[0]
-        if scheme in SITE_SCHEMES and top.endswith(".dist-info") and top != self.dist_info:
+        if scheme in SITE_SCHEMES and top.lower().endswith(DESCRIBING) and top != self.dist_info:
             raise self._refused(f"it would write {path}, which describes another package")
 
     def _refused(self, why: str) -> IntegrityError:
@@ -212,7 +215,7 @@ class Destination(WheelDestination):
         :raises IntegrityError: it names a place that no wheel may write.
         """
         for top in aside.tops:
-            if "/" in top or top.endswith(".dist-info"):
+            if "/" in top or top.lower().endswith(DESCRIBING):
                 raise self._refused(f"{printable(top)} is no directory of CUDA")
             self._check_place(Scheme("purelib"), top)
         self.link_tops(aside.tops)

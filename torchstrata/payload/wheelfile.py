@@ -16,10 +16,10 @@ from installer.exceptions import InstallerError
 from installer.sources import WheelContentElement, WheelFile
 from installer.utils import parse_entrypoints
 from isal import igzip_lib, isal_zlib
-from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from torchstrata.content import coremetadata
 from torchstrata.content.codec import CHUNK
 from torchstrata.content.paths import UnsafePathError, member_path
 from torchstrata.content.store import digest_of
@@ -79,7 +79,10 @@ class Wheel(WheelFile):
 
         :raises BadWheelError: its METADATA says otherwise, a file that RECORD lists is not there, or its entry points are none.
         """
-        fields, _ = parse_email(self.read_dist_info("METADATA"))
+        try:
+            fields = coremetadata.parse(self.read_dist_info("METADATA"))
+        except ValueError as error:
+            raise BadWheelError(f"its METADATA {error}") from error
         name, version = fields.get("name", ""), fields.get("version", "")
         if canonicalize_name(name) != pin.name or not _same_version(version, pin.version):
             raise BadWheelError(f"its METADATA is that of {name} {version}, not of {pin.name} {pin.version}")
