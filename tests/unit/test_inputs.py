@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -34,9 +35,9 @@ def pipe(path: Path) -> None:
 
 
 def listener(path: Path) -> None:
-    """Make a socket."""
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
+    """Make a socket, by a short name, as the kernel asks."""
+    with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):
+        made.bind(path.name)
 
 
 def loop(path: Path) -> None:

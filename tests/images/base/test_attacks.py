@@ -200,6 +200,33 @@ def test_root_at_a_restart_runs_nothing_of_the_user(trapped):
     assert "0" not in ran_as(trapped)
 
 
+BESIDE = """
+ns=$(readlink /proc/self/ns/mnt | tr -dc 0-9)
+for root in /dev/shm /tmp; do
+    ln -sfn $root $root/torchstrata-$ns-0
+    mkdir -p $root/torchstrata-$ns-$(id -u)
+    for place in $root $root/torchstrata-$ns-$(id -u); do
+        rm -f $place/services.json
+        if [ $1 = lie ]; then echo '[{"name": "x", "port": 1, "scheme": "http", "refused": "SPOOFED"}]' >$place/services.json; fi
+        if [ $1 = pipe ]; then mkfifo $place/services.json; fi
+    done
+done
+"""
+"""Puts beside the state of a container, and in places of other users' names, what no probe may believe or wait for."""
+
+
+@pytest.mark.parametrize("planted", ["nothing", "lie", "pipe"])
+@pytest.mark.parametrize("attacker", ["1000:0", "4242:4242"])
+def test_root_becomes_the_user_whatever_lies_beside_its_state(trapped, attacker, planted):
+    """Who the container's user is, the kernel says: links and directories that somebody has put there neither keep root root nor speak for the services."""
+    trapped.run("/bin/sh", "-c", BESIDE, "sh", planted, user=attacker)
+    done = trapped.run("/usr/bin/timeout", "60", "/usr/local/bin/torchstrata-health", user="0:0")
+    assert done.status in {0, 1}, done
+    assert attacker == "1000:0" or "SPOOFED" not in done.out
+    trapped.run("/usr/local/bin/torchstrata-doctor", *([] if planted == "lie" else ["--quick"]), user="0:0")
+    assert "0" not in ran_as(trapped)
+
+
 LIBRARIES = """
 import os, subprocess
 known = {line.split()[0] for line in subprocess.check_output(["/sbin/ldconfig", "-p"], text=True).splitlines()[1:]}

@@ -20,20 +20,14 @@ def drop() -> None:
     """
     if os.getuid() != 0:
         return
-    owner = _owner()
-    if owner.st_uid == 0:
+    uid, gid = state.user()
+    if uid == 0:
         return
     try:
         os.setgroups([0])
-        os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)
+        os.setgid(gid)
+        os.setuid(uid)
     except OSError:
-        notices.warn(f"root may not become the container's user {owner.st_uid} here", f"docker exec --user {owner.st_uid}:{owner.st_gid}")
+        notices.warn(f"root may not become the container's user {uid} here", f"docker exec --user {uid}:{gid}")
         sys.exit(REFUSED)
-    os.environ |= {"HOME": pwd.getpwuid(owner.st_uid).pw_dir}
-
-
-def _owner() -> os.stat_result:
-    """Return whose the services are, else whose the first process is, which need not be the container's user (``--init``)."""
-    found = state.of_container()
-    return found.stat() if found.exists() else state.FIRST_PROCESS.stat()
+    os.environ |= {"HOME": pwd.getpwuid(uid).pw_dir}

@@ -33,9 +33,9 @@ def remember(services: Iterable[Service]) -> None:
 
 def recall() -> tuple[Service, ...]:
     """Return the plan; nothing where a command runs instead of services."""
+    place = state.of_container()
     try:
-        rows = json.loads((state.of_container() / state.SERVICES).read_text(encoding="utf-8"))
-        return tuple(Service(**row) for row in rows)
+        return tuple(Service(**row) for row in json.loads(state.content(place / state.SERVICES))) if place else ()
     except (OSError, ValueError, TypeError):  # its owner may have written anything
         return ()
 

@@ -33,7 +33,7 @@ CLASSICAL_KEX: Final = ("curve25519-*",)
 """Of what OpenSSH offers, left after these: hybrids with a post-quantum part, and Curve25519 for clients that know none (OpenSSH before 8.9)."""
 
 WEAK_MACS: Final = ("hmac-sha1*", "umac-64*", "umac-128@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
-"""SHA-1, tags of 64 bits, and those that encrypt before they authenticate; the ``-etm`` ones stay."""
+"""SHA-1, tags of 64 bits, and those that authenticate before they encrypt; the ``-etm`` ones stay."""
 
 PER_SOURCE: Final = 60
 """Connections that one address may have before a login: some editors open 15 at once, and a team may share an address."""

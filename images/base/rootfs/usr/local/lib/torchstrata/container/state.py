@@ -29,6 +29,9 @@ SERVICES: Final = "services.json"
 JUPYTER: Final = "jupyter.json"
 """Token or password hash of Jupyter, for its configuration; 0600."""
 
+LIMIT: Final = 65_536
+"""Bytes of a file that probes read."""
+
 INIT: Final = "init.pid"
 """The process whose environment is the container's."""
 
@@ -41,11 +44,26 @@ def directory(uid: int | None = None) -> Path:
     return next((place for place in places if _is_of(place, owner)), [*usable, *places][0])
 
 
-def of_container() -> Path:
-    """Return the directory of whoever runs this container, for a probe that may be another user: 0711, as is what probes may read."""
-    owners = dict.fromkeys([os.geteuid(), FIRST_PROCESS.stat().st_uid, *_users()])
-    found = (directory(uid) for uid in owners)
-    return next((place for place in found if (place / SERVICES).exists()), directory())
+def of_container() -> Path | None:
+    """Return the directory of the container's user, for a probe that may be another one: 0711, as is what probes may read.
+
+    Nobody else's counts, and no link: whoever is in a container may put things beside it.
+    """
+    owner = user()[0]
+    return next((place for place in (root / _name(owner) for root in ROOTS) if _is_of(place, owner)), None)
+
+
+def user() -> tuple[int, int]:
+    """Return uid and gid of the container's user, by what the kernel says, which no user can change.
+
+    It is whose process 1 is; where that is an init of root's (``docker run --init``), whose its oldest child is. An init of the host
+    (``--pid=host``) tells nothing: then it is whoever has a directory of this container.
+    """
+    for process in (FIRST_PROCESS, *_oldest_child()):
+        uid, gid = _ids(process)
+        if uid:
+            return uid, gid
+    return next(((uid, 0) for uid in _users()), (0, 0))
 
 
 def claim() -> str:
@@ -98,6 +116,18 @@ def write(name: str, content: str, *, mode: int = 0o600, state: Path | None = No
         os.fchmod(descriptor, mode)
         file.write(content)
     return path
+
+
+def content(path: Path) -> bytes:
+    """Return what a small file holds; a probe waits for nothing that is no file.
+
+    :raises OSError: there is none.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        return file.read(LIMIT)
 
 
 def read(name: str, state: Path | None = None) -> dict[str, Any] | None:
@@ -171,11 +201,30 @@ def _sweep() -> None:
                 os.close(descriptor)
 
 
+def _oldest_child() -> list[Path]:
+    """Return the first process that process 1 has started: it has the lowest number, since the kernel gives low ones once only."""
+    try:
+        numbers = (FIRST_PROCESS / "task" / FIRST_PROCESS.name / "children").read_text(encoding="ascii").split()
+    except OSError:
+        return []
+    return [FIRST_PROCESS.parent / min(numbers, key=int)] if numbers else []
+
+
+def _ids(process: Path) -> tuple[int, int]:
+    """Return real uid and gid of a process (proc_pid_status(5)); root's of one that is gone."""
+    try:
+        lines = (process / "status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return 0, 0
+    found = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("Uid:", "Gid:"))}
+    return int(found["Uid"]), int(found["Gid"])
+
+
 def _users() -> Iterator[int]:
-    """Yield the users that have a directory of this container."""
+    """Yield the users, but for root, that have a directory of this container."""
     beginning = _name(0).removesuffix("0")
-    names = (name.removeprefix(beginning) for root in ROOTS for name in sorted(_listed(root)) if name.startswith(beginning))
-    yield from (int(name) for name in names if name.isdecimal())
+    names = ((root, name.removeprefix(beginning)) for root in ROOTS for name in sorted(_listed(root)) if name.startswith(beginning))
+    yield from (int(uid) for root, uid in names if uid.isdecimal() and uid != "0" and _is_of(root / f"{beginning}{uid}", int(uid)))
 
 
 def _listed(root: Path) -> list[str]:
