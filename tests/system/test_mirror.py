@@ -322,7 +322,7 @@ def test_a_signature_of_another_image_is_found(copied):
     """Even if it holds by itself."""
     devel, base = (next(copied.glob(f"signatures/*-{image}-*")) for image in ("devel", "base"))
     shutil.copy(base / "record.json.sigstore.json", devel)
-    assert "is about another image" in verify(copied).stderr
+    assert "record.json.sigstore.json is not what is attached to the image" in verify(copied).stderr
 
 
 def test_a_foreign_key_is_found(copied, tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from tests.unit.test_layouts import recorded
 from torchstrata.content.compose import MANIFEST, canonical, sha256
 from torchstrata.distribution.client import Manifest
 from torchstrata.distribution.registry import TITLE, Attachment, Referrer
@@ -180,24 +181,109 @@ def test_the_script_is_content_with_a_copy(origin, tmp_path, capsys):
     """It counts what it has seen, and lists what cosign is to check."""
     copied(origin, tmp_path)
     assert verify.main([str(tmp_path)]) == 0
-    assert "3 tags, 4 files beside them: all have their digests" in capsys.readouterr().out
+    assert "3 tags, 5 files beside them: all have their digests" in capsys.readouterr().out
     assert verify.main(["--signatures", str(tmp_path)]) == 0
     kinds = [line.split("\t")[:2] for line in capsys.readouterr().out.splitlines()]
     assert kinds == [["image", "-"], ["statement", "x"]]
 
 
-@pytest.mark.parametrize("harm", ["change", "remove", "add"])
+@pytest.mark.parametrize("harm", ["change", "append", "remove"])
 def test_the_script_finds_harm_to_any_blob(origin, tmp_path, capsys, harm):
-    """Bytes changed, a blob gone, a blob more that is not what its name says."""
+    """Bytes changed, bytes more, a blob gone."""
     there = copied(origin, tmp_path)
     for digest in {**origin[0].blobs, **origin[0].manifests}:
-        path = there.path(digest) if harm != "add" else there.path("sha256:" + "0" * 64)
-        before = path.read_bytes() if path.exists() else None
-        path.unlink() if harm == "remove" else path.write_bytes((before or b"") + b"X")
+        path = there.path(digest)
+        before = path.read_bytes()
+        path.unlink() if harm == "remove" else path.write_bytes(before[:-1] + b"X" if harm == "change" else before + b"X")
         assert verify.main([str(tmp_path)]) == 1, digest
-        path.write_bytes(before) if before is not None else path.unlink()
+        path.write_bytes(before)
     assert verify.main([str(tmp_path)]) == 0
     assert capsys.readouterr().err.count("WRONG: ") == len({**origin[0].blobs, **origin[0].manifests})
+
+
+def test_the_script_reads_no_blob_that_nothing_names(origin, tmp_path, capsys):
+    """One of a terabyte would keep it for hours; it says that there is one."""
+    there = copied(origin, tmp_path)
+    with there.path("sha256:" + "0" * 64).open("wb") as file:
+        file.truncate(1 << 40)
+    assert verify.main([str(tmp_path)]) == 0
+    assert "1 files among the blobs that nothing names were not read" in capsys.readouterr().out
+
+
+@pytest.fixture
+def pair(origin):
+    """Keep a second image beside the first, each with a record and results of tests; return origin, and the images by tag."""
+    memory, image = origin
+    tags = {"2.8.0-cu121-debian13-base-20261124.1": image}
+    tags["2.8.0-cu121-debian13-devel-20261124.1"] = memory.add(memory.blob(b"devel"))
+    for tag, digest in tags.items():
+        memory.attach(digest, json.dumps({**recorded(), "digest": digest}).encode(), "record.json")
+        memory.attach(digest, json.dumps({"passed": tag.partition("-base-")[1] != ""}).encode(), "verify.json")
+    return memory, tags
+
+
+def handed_over(pair, root):
+    """Copy both images to a directory."""
+    memory, tags = pair
+    gathered = replica.gather(memory, tuple(tags.values()), tags)
+    replica.copy(memory, Directory(root=root, complete=handover.completer(b"the key")), gathered, lambda _: None)
+
+
+def test_the_script_accepts_whatever_is_handed_over(pair, tmp_path, capsys):
+    """By digest first, then by tag, with documents that came later and others that the origin has lost."""
+    memory, tags = pair
+    image = next(iter(tags.values()))
+    for names in ({}, {next(iter(tags)): image}):
+        what = replica.gather(memory, [image], names)
+        replica.copy(memory, Directory(root=tmp_path, complete=handover.completer(None)), what, lambda _: None)
+        memory.attach(image, f"later {names}".encode(), "sbom.cdx.json")
+        assert verify.main([str(tmp_path)]) == 0, capsys.readouterr().err
+    for digest in [digest for digest, each in memory.manifests.items() if b'sbom.cdx.json"' in each.body][:1]:
+        del memory.manifests[digest]
+    handed_over(pair, tmp_path)
+    assert verify.main([str(tmp_path)]) == 0, capsys.readouterr().err
+    assert len(list(tmp_path.glob("documents/*/sbom*.json"))) == 2 * 3
+
+
+BASE, DEVEL = "2.8.0-cu121-debian13-base-20261124.1", "2.8.0-cu121-debian13-devel-20261124.1"
+
+HARMS = {
+    "packages for apt": (f"locks/{BASE}.packages", lambda _: b"-o\nDPkg::Pre-Invoke::=true\n./evil.deb\n"),
+    "hashes in comments": (f"locks/{BASE}.lock", lambda old: b"# " + old.rstrip().replace(b"\n", b"\n# ") + b"\n--index-url http://evil.example\n"),
+    "one more line": (f"locks/{BASE}.lock", lambda old: old + b"\n"),
+    "another image's results": (f"documents/{DEVEL}/verify.json", lambda _: b'{"passed": true}'),
+    "another image's locks": (f"locks/{BASE}.packages", lambda old: old.replace(b"libc6", b"libc7")),
+    "a signature": (f"signatures/{BASE}/image-1.sig", lambda _: b"b3Ro"),
+    "a document gone": (f"documents/{DEVEL}/verify.json", None),
+    "a record gone": (f"documents/{DEVEL}/record.json", None),
+    "a lock gone": (f"locks/{BASE}.packages", None),
+    "a document more": (f"documents/{BASE}/README", lambda _: b"pip install evil"),
+    "a signature more": ("documents/evil.sig", lambda _: b"x"),
+    "a lock more": ("locks/evil.lock", lambda _: b""),
+    "an image more": ("documents/evil/record.json", lambda _: b"{}"),
+    "a file more": ("README", lambda _: b"pip install evil"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_the_script_finds_harm_to_any_file_beside(pair, tmp_path, capsys, harm):
+    """Each is what belongs to its image, byte for byte; none is missing, and none is there without a reason."""
+    handed_over(pair, tmp_path)
+    assert verify.main([str(tmp_path)]) == 0, capsys.readouterr().err
+    path, change = tmp_path / HARMS[harm][0], HARMS[harm][1]
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(change(path.read_bytes() if path.exists() else b"")) if change else path.unlink()
+    assert verify.main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"WRONG: {HARMS[harm][0]} ")
+
+
+def test_the_script_misses_all_files_of_an_image(pair, tmp_path, capsys):
+    """Whoever removes them all leaves the image, to which they belong."""
+    handed_over(pair, tmp_path)
+    for path in [*tmp_path.glob(f"*/{DEVEL}/*"), *tmp_path.glob(f"locks/{DEVEL}.*")]:
+        path.unlink()
+    assert verify.main([str(tmp_path)]) == 1
+    assert "is not there" in capsys.readouterr().err
 
 
 def test_the_script_finds_a_referrer_without_its_image(origin, tmp_path, capsys):

@@ -36,8 +36,9 @@ def completer(key: bytes | None) -> Callable[[Directory, Copy], None]:
 
     def complete(directory: Directory, copy: Copy) -> None:
         for digest in copy.images:
-            for path, content in _beside(directory, copy, digest):
-                directory.write(directory.root / path, content)
+            for title in _titles(directory, copy, digest):
+                for path, content in _beside(directory, copy, digest, title):
+                    directory.write(directory.root / path, content)
         for name, mode in (("verify", 0o755), ("verify.py", 0o644)):
             directory.write(directory.root / name, (HERE / name).read_bytes(), mode)
         if key:
@@ -51,9 +52,15 @@ def name(copy: Copy, digest: str) -> str:
     return next(filter(is_dated, copy.names(digest)), digest.replace(":", "-"))
 
 
-def _beside(directory: Directory, copy: Copy, digest: str) -> Iterator[tuple[str, bytes]]:
+def _titles(directory: Directory, copy: Copy, digest: str) -> list[str]:
+    """Return what the files of an image are called, and were by earlier copies, whose files must not stay as they were."""
+    before = (digest.replace(":", "-"), *(tag for tag, named in directory.tags.items() if named == digest))
+    return [title for title in dict.fromkeys((name(copy, digest), *before)) if title == name(copy, digest) or (directory.root / "documents" / title).is_dir()]
+
+
+def _beside(directory: Directory, copy: Copy, digest: str, title: str) -> Iterator[tuple[str, bytes]]:
     """Yield path and content of each file of an image."""
-    title, files = name(copy, digest), dict(_attached(directory, copy, digest))
+    files = dict(_attached(directory, copy, digest))
     signed = dict(_signed(directory, copy, digest))
     yield from ((f"documents/{title}/{file}", content) for file, content in files.items() if not file.endswith(".sigstore.json"))
     bundles = {file: content for file, content in files.items() if file.endswith(".sigstore.json")}
@@ -69,7 +76,7 @@ def _beside(directory: Directory, copy: Copy, digest: str) -> Iterator[tuple[str
 def _attached(directory: Directory, copy: Copy, digest: str) -> Iterator[tuple[str, bytes]]:
     """Yield the files that are attached to an image, by name; of several with one name each has a number."""
     count: dict[str, int] = {}
-    for document in _referring(copy, digest):
+    for document in _referring(directory, copy, digest):
         for layer in document.layers or ():
             file = layer.annotation(TITLE).rpartition("/")[2]
             if FILE.fullmatch(file):
@@ -85,8 +92,10 @@ def _bundle_name(file: str, layer: Descriptor) -> str:
     return f"{file}.sigstore.json" if is_bundle and not file.endswith(".sigstore.json") else file
 
 
-def _referring(copy: Copy, digest: str) -> Iterator[Document]:
-    for manifest in copy.manifests.values():
+def _referring(directory: Directory, copy: Copy, digest: str) -> Iterator[Document]:
+    """Yield what refers to an image, in the order of the index: what earlier copies have left there, then this one's."""
+    before = [directory.manifest(each.digest) for each in directory.referrers(digest) if each.digest not in copy.manifests]
+    for manifest in (*before, *copy.manifests.values()):
         document = manifest.document()
         if document.subject and document.subject.digest == digest:
             yield document
