@@ -49,6 +49,19 @@ def disk(path: Path, other: str = OTHER_STORE) -> Iterator[None]:
         raise StoreError(f"{error.filename or path}: {error.strerror or error}", fix=f"{cure}, or {other}") from error
 
 
+def refuse_links(root: Path, path: Path) -> None:
+    """Refuse a path that leaves ``root``: each directory between them is one, and no link, which may lead elsewhere.
+
+    :param root: where somebody has told us to write or to read; it may be a link itself.
+    :raises StoreError: one is a link.
+    """
+    for each in path.parents:
+        if each == root:
+            return
+        if each.is_symlink():
+            raise StoreError(f"{each} is a link, which may lead out of {root}", fix=f"put a directory in its place, or {OTHER_DIRECTORY}")
+
+
 def read(path: Path) -> bytes:
     """Return the content of a regular file.
 

@@ -117,6 +117,21 @@ def test_what_is_in_the_way_of_an_unfinished_file(tmp_path, store, images, make)
         assert not os.path.lexists(way)
 
 
+@pytest.mark.parametrize("link", ["blobs", "blobs/sha256"])
+def test_a_link_to_another_directory_is_not_followed(tmp_path, store, images, link):
+    """Nothing is written where it leads; without it, the layout is."""
+    (tmp_path / "victim").mkdir()
+    way = tmp_path / "out" / link
+    way.parent.mkdir(parents=True)
+    way.symlink_to(tmp_path / "victim")
+    with pytest.raises(StoreError, match=f"{link} is a link"):
+        layout.write(tmp_path / "out", images, store)
+    assert list((tmp_path / "victim").iterdir()) == []
+    way.unlink()
+    layout.write(tmp_path / "out", images, store)
+    assert read(tmp_path / "out", images[0].layers[0].digest)
+
+
 def test_writing_again_changes_nothing(tmp_path, store, images):
     """The same images give the same index, and what is there stays."""
     layout.write(tmp_path / "out", images, store)

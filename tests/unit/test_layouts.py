@@ -16,7 +16,7 @@ from tests.hostile import IMAGE, INDEX, MANIFEST, TEN, described
 from tests.unit.test_hostile import SHAPES, is_one_line
 from torchstrata.content.compose import canonical, sha256
 from torchstrata.distribution.registry import TITLE
-from torchstrata.errors import IntegrityError, MirrorError, RegistryError, UntrustedError
+from torchstrata.errors import IntegrityError, MirrorError, RegistryError, StoreError, UntrustedError
 from torchstrata.mirroring import handover, mirroring, replica
 from torchstrata.mirroring.directory import Directory
 from torchstrata.mirroring.offline import verify
@@ -146,6 +146,36 @@ def test_what_is_unfinished_leads_nowhere(tmp_path, write):
     write(target, path)
     assert (tmp_path / "victim").read_bytes() == b"mine"
     assert path.exists()
+
+
+@pytest.mark.parametrize("link", ["blobs", "blobs/sha256", "documents", "documents/image", "locks"])
+def test_a_link_below_a_target_leads_nowhere(tmp_path, link):
+    """Nothing is written where a directory leads elsewhere: 14, one line, and a cure that cures."""
+    target, victim = Directory(root=tmp_path / "target"), tmp_path / "victim"
+    path = {"blobs": target.path(sha256(TEN)), "locks": target.root / "locks/a.lock"}.get(link.partition("/")[0], target.root / "documents/image/record.json")
+    victim.mkdir()
+    (target.root / link).parent.mkdir(parents=True)
+    (target.root / link).symlink_to(victim)
+    for write in (
+        lambda: target.write(path, b"x"),
+        lambda: target.take(hostile.Source.of(TEN), lambda _: None) if "blobs" in link else target.write(path, b"y"),
+    ):
+        with pytest.raises(StoreError, match=f"{link} is a link"):
+            write()
+    assert list(victim.iterdir()) == []
+    (target.root / link).unlink()
+    (target.root / link).mkdir()
+    target.write(path, b"x")
+    assert path.read_bytes() == b"x"
+
+
+def test_a_target_may_be_a_link_itself(tmp_path):
+    """Whoever names it has chosen where it leads."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "target").symlink_to(tmp_path / "disk")
+    target = Directory(root=tmp_path / "target")
+    target.write(target.root / "locks/a.lock", b"x")
+    assert (tmp_path / "disk/locks/a.lock").read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("place", ["name", "wheel", "package", "licence"])

@@ -17,7 +17,7 @@ from torchstrata.content.digest import file_name
 from torchstrata.content.layers import Layer
 from torchstrata.content.store import Store, digest_of
 from torchstrata.errors import IntegrityError
-from torchstrata.filesystem import OTHER_DIRECTORY, disk
+from torchstrata.filesystem import OTHER_DIRECTORY, disk, refuse_links
 
 PARTIAL: Final = ".{name}.partial"
 
@@ -34,10 +34,11 @@ def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: b
     :param share: let blobs be the store's own files, in a directory of the store's that only programs read which check digests.
     :raises DiskFullError: there is no space left.
     :raises IntegrityError: a blob in the store is damaged.
-    :raises StoreError: the directory cannot be written, or the store lacks a blob.
+    :raises StoreError: the directory cannot be written, or leads elsewhere by a link in it, or the store lacks a blob.
     """
     blobs = directory / "blobs" / "sha256"
     with store.lock(stores.identity(layout=str(directory.absolute()))), disk(directory, OTHER_DIRECTORY):
+        refuse_links(directory, blobs / "any")
         blobs.mkdir(parents=True, exist_ok=True)
         for layer in dict.fromkeys(layer for image in images for layer in image.layers):
             (_share if share else _place)(store, layer, blobs / file_name(layer.digest))

@@ -30,7 +30,7 @@ from torchstrata.distribution.reference import TAG
 from torchstrata.distribution.registry import Referrer
 from torchstrata.distribution.upload import OnBytes, Sent, Source
 from torchstrata.errors import AbsentError, IntegrityError
-from torchstrata.filesystem import OTHER_DIRECTORY, disk
+from torchstrata.filesystem import OTHER_DIRECTORY, disk, refuse_links
 from torchstrata.mirroring.replica import Copy, referrer
 
 NAME: Final = "org.opencontainers.image.ref.name"
@@ -146,6 +146,7 @@ class Directory:
 
         :raises IntegrityError: it has other bytes.
         :raises DiskFullError: there is no space left.
+        :raises StoreError: it cannot be written, or a link leads elsewhere.
         """
         with source.open() as stream:
             self._write(self.path(source.digest), stream, source.digest, on_bytes)
@@ -165,14 +166,17 @@ class Directory:
         self.write(self.root / "index.json", canonical(index))
 
     def write(self, path: Path, content: bytes, mode: int = 0o644) -> None:
-        """Write a small file, so that nobody ever sees half of it."""
-        with _unfinished(path) as partial:
+        """Write a small file, so that nobody ever sees half of it.
+
+        :raises StoreError: it cannot be written, or a link leads elsewhere.
+        """
+        with self._unfinished(path) as partial:
             partial.write_bytes(content)
             partial.chmod(mode)
 
     def _write(self, path: Path, stream: IO[bytes], digest: str, on_bytes: OnBytes) -> None:
         seen = hashlib.sha256()
-        with _unfinished(path) as partial:
+        with self._unfinished(path) as partial:
             with partial.open("xb") as file:
                 while data := stream.read(CHUNK):
                     seen.update(data)
@@ -183,19 +187,19 @@ class Directory:
             if f"sha256:{seen.hexdigest()}" != digest:
                 raise IntegrityError(f"what should be {digest} has other bytes", fix="copy it again; if it stays so, the origin is damaged")
 
-
-@contextlib.contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """Yield where to write what becomes ``path`` when the block ends well; nothing is left of one that does not."""
-    partial = path.with_name(f".{path.name}.partial")
-    with disk(path, OTHER_DIRECTORY):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)  # it may lead elsewhere
-        try:
-            yield partial
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    @contextlib.contextmanager
+    def _unfinished(self, path: Path) -> Iterator[Path]:
+        """Yield where to write what becomes ``path`` when the block ends well; nothing is left of one that does not."""
+        partial = path.with_name(f".{path.name}.partial")
+        with disk(path, OTHER_DIRECTORY):
+            refuse_links(self.root, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.unlink(missing_ok=True)  # it may lead elsewhere
+            try:
+                yield partial
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
