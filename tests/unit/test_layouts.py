@@ -68,6 +68,18 @@ def _device(path):
     path.symlink_to("/dev/zero")
 
 
+def _endless(path):
+    path.symlink_to("/proc/self/pagemap")  # a regular file of no bytes, from which terabytes can be read
+
+
+def _waiting(path):
+    path.symlink_to("/proc/kmsg")  # one that keeps its reader waiting
+
+
+def _file(path):
+    path.symlink_to("/etc/passwd")
+
+
 def _directory(path):
     path.mkdir()
 
@@ -81,10 +93,10 @@ def _large(path):
         file.truncate(1 << 40)
 
 
-@pytest.mark.parametrize("plant", [_fifo, _device, _directory, _large])
+@pytest.mark.parametrize("plant", [_fifo, _device, _endless, _waiting, _file, _loop, _directory, _large])
 @pytest.mark.parametrize("what", ["index", "manifest", "layer"])
-def test_only_files_are_read_and_no_more_than_they_may_have(tmp_path, plant, what):
-    """A pipe, a device, a directory, a terabyte: refused before the first byte."""
+def test_only_files_are_read_and_no_more_than_they_may_have(tmp_path, plant, what, capsys):
+    """A pipe, a device, a directory, a terabyte, and whatever a link leads to: refused before the first byte, by both programs."""
     image = canonical({"mediaType": MANIFEST, "config": described(b"{}", "x"), "layers": [described(TEN, "x.tar")]})
     directory = layout(tmp_path / "layout", b"{}", TEN, image, index=tagged(image))
     path = {"index": directory.root / "index.json", "manifest": directory.path(sha256(image)), "layer": directory.path(sha256(TEN))}[what]
@@ -94,6 +106,31 @@ def test_only_files_are_read_and_no_more_than_they_may_have(tmp_path, plant, wha
     assert said
     assert is_one_line(said)
     assert not (tmp_path / "copy/index.json").exists()
+    assert verify.main([str(directory.root)]) == 1
+    assert is_one_line(capsys.readouterr().err.rstrip("\n"))
+
+
+@pytest.mark.parametrize("size", [0, 1 << 40])
+def test_a_blob_ends_where_its_descriptor_says(tmp_path, size):
+    """A link to an endless file that says no bytes, and a terabyte where nothing says so: refused at once."""
+    directory = layout(tmp_path / "layout", index=canonical({"manifests": []}))
+    path = directory.path(sha256(TEN))
+    path.symlink_to("/proc/self/pagemap") if not size else _large(path)
+    with pytest.raises(IntegrityError), directory.source(sha256(TEN), 0):
+        pass
+
+
+@pytest.mark.parametrize("link", ["blobs", "blobs/sha256"])
+def test_a_layout_is_read_through_no_link(tmp_path, link, capsys):
+    """Whatever its directories lead to is not part of it."""
+    directory = layout(tmp_path / "layout", b"{}", TEN, index=canonical({"manifests": []}))
+    (directory.root / link).rename(tmp_path / "elsewhere")
+    (directory.root / link).symlink_to(tmp_path / "elsewhere")
+    for read in (directory.content, lambda digest: directory.source(digest, len(TEN)).__enter__(), lambda digest: directory.has(digest, len(TEN))):
+        with pytest.raises(StoreError, match=f"{link} is a link"):
+            read(sha256(TEN))
+    assert verify.main([str(directory.root)]) == 1
+    assert capsys.readouterr().err == f"WRONG: {link} is no file\n"
 
 
 def test_a_manifest_that_is_listed_as_something_else(tmp_path):

@@ -2,8 +2,8 @@
 
 ``index.json`` names every tag, and lists without a name what refers to another manifest, where clients such as oras look for it.
 
-A directory that somebody else has made may hold anything under any name. So only files are read, no more of them than they may have,
-and each manifest as the type that it must be.
+A directory that somebody else has made may hold anything under any name. So only files are read, through no link, no more of them than
+they may have, and each manifest as the type that it must be.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class Directory:
         :raises IntegrityError: it is no index.
         """
         path = self.root / "index.json"
-        if not path.exists():
+        if not os.path.lexists(path):
             return ()
-        content = _read(path, oci.LIST_LIMIT)
+        content = _read(self.root, path, oci.LIST_LIMIT)
         return oci.read(content, oci.Index, f"{path}, which is no index of an OCI image layout,", limit=oci.LIST_LIMIT, error=IntegrityError).manifests or ()
 
     @property
@@ -96,9 +96,9 @@ class Directory:
         :raises IntegrityError: it has other bytes, or too many.
         """
         path = self.path(digest)
-        if not path.exists():
+        if not os.path.lexists(path):
             raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
-        content = _read(path, limit)
+        content = _read(self.root, path, limit)
         if sha256(content) != digest:
             raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
         return content
@@ -121,14 +121,14 @@ class Directory:
         """Yield a blob.
 
         :raises AbsentError: it is not there.
-        :raises IntegrityError: it has another size.
+        :raises IntegrityError: it has another size, or other bytes.
         """
         path = self.path(digest)
-        if not path.exists():
+        if not os.path.lexists(path):
             raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
-        if _size(path) != size or not Source.file(path, digest).is_intact():
+        if _size(self.root, path) != size or _digest(self.root, path, size) != digest:
             raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
-        yield Source.file(path, digest)
+        yield Source(digest=digest, size=size, open=lambda: _opened(self.root, path))
 
     # As target
 
@@ -139,7 +139,7 @@ class Directory:
     def has(self, digest: str, size: int) -> bool:
         """Return whether a blob is there; it got its name when it was whole."""
         path = self.path(digest)
-        return path.exists() and _size(path) == size
+        return os.path.lexists(path) and _size(self.root, path) == size
 
     def take(self, source: Source, on_bytes: OnBytes) -> Sent:
         """Take a blob.
@@ -202,27 +202,57 @@ class Directory:
                 partial.unlink(missing_ok=True)
 
 
-def _size(path: Path) -> int:
+def _size(root: Path, path: Path) -> int:
     """Return the bytes of a file.
 
-    :raises IntegrityError: it is none: reading a pipe or a device may never end.
+    :raises IntegrityError: it is none: reading a pipe, a device or what a link leads to may never end.
+    :raises StoreError: a link leads out of ``root``.
     """
-    with disk(path):
-        status = path.stat()
+    with disk(path, OTHER_DIRECTORY):
+        refuse_links(root, path)
+        status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise IntegrityError(f"{path} is no file", fix=DAMAGED)
     return status.st_size
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _opened(root: Path, path: Path) -> IO[bytes]:
+    """Open a file, and nothing that somebody puts in its place meanwhile.
+
+    :raises IntegrityError: it is none.
+    """
+    _size(root, path)
+    with disk(path, OTHER_DIRECTORY):
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise IntegrityError(f"{path} is no file", fix=DAMAGED)
+    return file
+
+
+def _digest(root: Path, path: Path, size: int) -> str:
+    """Return the digest of the first ``size`` bytes of a file, and one more if it has more than it says."""
+    seen, left = hashlib.sha256(), size + 1
+    with _opened(root, path) as file, disk(path, OTHER_DIRECTORY):
+        while data := file.read(min(left, CHUNK)):
+            seen.update(data)
+            left -= len(data)
+    return f"sha256:{seen.hexdigest()}"
+
+
+def _read(root: Path, path: Path, limit: int) -> bytes:
     """Return the content of a file.
 
-    :raises IntegrityError: it is none, or has more bytes than ``limit``.
+    :raises IntegrityError: it is none, or has more bytes than ``limit``, or than it says.
     """
-    if _size(path) > limit:
+    size = _size(root, path)
+    if size > limit:
         raise IntegrityError(f"{path} has more than the {limit} bytes that it may have", fix=DAMAGED)
-    with disk(path):
-        return path.read_bytes()
+    with _opened(root, path) as file, disk(path, OTHER_DIRECTORY):
+        content = file.read(size + 1)
+    if len(content) > size:
+        raise IntegrityError(f"{path} has more bytes than its size says", fix=DAMAGED)
+    return content
 
 
 def _replaced(listed: Descriptor, copy: Copy) -> bool:
