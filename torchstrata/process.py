@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shlex
 import shutil
@@ -39,6 +40,14 @@ class Failed(CommandError):
         super().__init__(f"{Path(args[0]).name} {how}: {last[0]}", fix=f"run it by hand to see more: {shlex.join(args)[:200]}")
         self.status = status
         self.tail = tail
+
+
+class Overdue(Failed):
+    """A program was ended because it took too long, as one does that waits for a server that never answers."""
+
+    def __init__(self, args: tuple[str, ...], status: int, seconds: float) -> None:
+        super().__init__(args, status, "")
+        self.what = f"{Path(args[0]).name} has not ended within {seconds:g} s"
 
 
 def _signal(number: int) -> str:
@@ -92,13 +101,16 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
     on_line: LineSink | None = None,
+    seconds: float = math.inf,
 ) -> str:
     """Run a program to its end and return its standard output.
 
     :param env: variables to add to the present environment.
     :param stdin: bytes to feed to it.
     :param on_line: called with every line of standard error while it runs; the last lines are kept for the error.
+    :param seconds: after which it is ended, with all that it has started.
     :raises CommandError: the program is not installed.
+    :raises Overdue: it took longer than ``seconds``.
     :raises Failed: it ended with a status other than 0.
     """
     with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE) as process:
@@ -108,10 +120,14 @@ def run(
         for thread in threads:
             thread.start()
         assert process.stdout is not None
-        output = process.stdout.read()
-        for thread in threads:
-            thread.join()
-        if process.wait() != 0:
+        with _ended_after(process, seconds) as is_overdue:
+            output = process.stdout.read()
+            for thread in threads:
+                thread.join()
+            process.wait()
+        if is_overdue.is_set():
+            raise Overdue(tuple(map(str, args)), process.returncode, seconds)
+        if process.returncode != 0:
             raise Failed(tuple(map(str, args)), process.returncode, "".join(tail) or output.decode(errors="replace"))
         return output.decode(errors="replace")
 
@@ -155,6 +171,26 @@ def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None, env: Ma
         pump.join()
         if process.wait() != 0:
             raise Failed(tuple(map(str, args)), process.returncode, "".join(tail))
+
+
+@contextlib.contextmanager
+def _ended_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
+    """End a program that still runs after so many seconds of the block; yield the event that says so."""
+    is_overdue = threading.Event()
+
+    def end() -> None:
+        is_overdue.set()
+        _end(process)
+
+    clock = threading.Timer(seconds, end) if math.isfinite(seconds) else None
+    if clock:
+        clock.daemon = True
+        clock.start()
+    try:
+        yield is_overdue
+    finally:
+        if clock:
+            clock.cancel()
 
 
 def _failed(process: subprocess.Popen[bytes]) -> bool:

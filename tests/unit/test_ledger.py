@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -233,6 +234,24 @@ def test_a_remote_that_is_not_there_is_one_line(tmp_path, checkout):
     with pytest.raises(LedgerError, match="cannot be read: fatal:") as caught:
         Branch.parse(f"{tmp_path}/nowhere.git#ledger", checkout).read()
     assert "\n" not in caught.value.what
+
+
+@pytest.mark.parametrize("scheme", ["http", "git"])
+def test_a_remote_that_never_answers_is_given_up(checkout, monkeypatch, scheme):
+    """It takes the connection and says nothing: git is ended, with the program of its transport."""
+    monkeypatch.setattr(ledgerbranch, "DEADLINE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        branch = Branch.parse(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/x.git#ledger", checkout)
+        with pytest.raises(LedgerError, match=r"cannot be read: git has not ended within 0\.5 s") as caught:
+            branch.read()
+    assert caught.value.code == 37
+
+
+def test_a_remote_over_http_that_is_silent_for_a_minute_is_given_up(checkout, monkeypatch):
+    """By git itself, long before the deadline; the test shortens the minute."""
+    monkeypatch.setattr(ledgerbranch, "PATIENT", (*ledgerbranch.PATIENT[:-1], "http.lowSpeedTime=1"))
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(LedgerError, match="too slow"):
+        Branch.parse(f"http://127.0.0.1:{silent.getsockname()[1]}/x.git#ledger", checkout).read()
 
 
 def test_the_place_can_be_named(checkout, tmp_path):

@@ -25,6 +25,12 @@ BRANCH: Final = "ledger"
 QUIET: Final = ("-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false")
 """Nobody's hooks run for a branch that is not theirs, and no housekeeping starts."""
 
+PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
+"""A server over HTTP that sends less than 1,000 bytes a second for a minute is given up (git-config(1))."""
+
+DEADLINE: Final = 600.0
+"""Seconds that one call of git may take: other transports have no limit of their own, and a ledger has 64 MB at most."""
+
 ENVIRONMENT: Final = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": ":".join(ledgerremote.PROTOCOLS)}
 
 README: Final = """\
@@ -156,7 +162,7 @@ class Branch:
 
     def _git(self, *words: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None) -> str:
         try:
-            return process.run("git", "-C", self.root, *QUIET, *words, stdin=stdin, env={**ENVIRONMENT, **(env or {})})
+            return process.run("git", "-C", self.root, *QUIET, *PATIENT, *words, stdin=stdin, env={**ENVIRONMENT, **(env or {})}, seconds=DEADLINE)
         except process.Failed as error:
             said = [line for line in error.tail.splitlines() if line.startswith(("fatal:", "error:", " !"))] or [error.what]
             raise LedgerError(
