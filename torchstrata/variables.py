@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from torchstrata import files
+from torchstrata import files, home
 from torchstrata.errors import VariableError
 from torchstrata.text import printable
 
@@ -30,24 +30,40 @@ FILES: Final = (
     "APT_CONFIG",
     "COSIGN_KEY",
     "COSIGN_PUBLIC_KEY",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "NETRC",
+    "SSLKEYLOGFILE",
 )
 """Variables that name files, which libraries and programs open without asking what they are."""
 
-URLS: Final = ("DOCKER_HOST", *("http_proxy", "https_proxy", "all_proxy"), *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"))
+PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+NETRCS: Final = (".netrc", "_netrc")
+"""Files of the home directory that libraries and git look into for logins, whether or not ``NETRC`` names another."""
+
+NETRC_LIMIT: Final = 1 << 20
+"""Bytes of such a file."""
 
 
 def check() -> None:
     """Refuse values that would end in a traceback, or that somebody would wait for without end.
 
-    :raises VariableError: one is no text, names what is no file, or is no URL where one is wanted.
+    :raises VariableError: one is no text, names what is no file, or is no URL where one is wanted; or ``~/.netrc`` is no file of text.
     """
     for name in os.environ:
         if name.startswith(PREFIXES):
             _check_text(name)
     for name in FILES:
         _check_file(name)
-    for name in URLS:
-        _check_url(name)
+    _check_url("DOCKER_HOST")
+    for name in PROXIES:
+        _check_proxy(name)
+    _check_key_log()
+    own = home.directory()
+    named = os.environ.get("NETRC")
+    for path in ([Path(named)] if named else []) + ([own / name for name in NETRCS] if own else []):
+        _check_netrc(path)
 
 
 def _check_text(name: str) -> None:
@@ -65,17 +81,42 @@ def _check_file(name: str) -> None:
         raise VariableError(f"{name} names {kind}, not a file", fix=f"unset {name}, or let it name a file")
 
 
+def _check_key_log() -> None:
+    """Refuse a place for keys of TLS that OpenSSL cannot write to: every context would end in a traceback."""
+    path = Path(text("SSLKEYLOGFILE") or os.devnull)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise VariableError(f"SSLKEYLOGFILE names {printable(str(path), 60)!r}, which cannot be written", fix="unset SSLKEYLOGFILE")
+
+
+def _check_netrc(path: Path) -> None:
+    """Refuse a file of logins that would be waited for, or that is no text; what libraries pass over is passed over here."""
+    if not os.access(path, os.R_OK) or path.is_dir() or path.resolve() == Path(os.devnull):
+        return
+    try:
+        files.text(path, NETRC_LIMIT)
+    except files.UnreadableError as error:
+        raise VariableError(f"logins of servers: {error.what}", fix="correct it, remove it, or let NETRC name another file") from error
+
+
 def _check_url(name: str) -> None:
     value = text(name)
+    if value and not _is_url(value):
+        raise VariableError(f"{name} is no URL: {printable(value, 60)!r}", fix=f"unset {name}, or write {name}=tcp://HOST:PORT")
+
+
+def _check_proxy(name: str) -> None:
+    """Refuse what is no proxy over HTTP; libraries take a proxy without a scheme for one."""
+    value = text(name)
+    url = value if not value or "://" in value else f"http://{value}"
+    if url and not (_is_url(url) and urlsplit(url).scheme in {"http", "https"} and urlsplit(url).hostname):
+        raise VariableError(f"{name} is no proxy over HTTP: {printable(value or '', 60)!r}", fix=f"unset {name}, or write {name}=http://HOST:PORT")
+
+
+def _is_url(value: str) -> bool:
     try:
-        parts = urlsplit(value or "")
-        is_wrong = bool(value) and parts.port == 0
+        return urlsplit(value).port != 0
     except ValueError:
-        is_wrong = True
-    if is_wrong:
-        raise VariableError(
-            f"{name} is no URL: {printable(value or '', 60)!r}", fix=f"unset {name}, or write {name}={'tcp' if name == 'DOCKER_HOST' else 'http'}://HOST:PORT"
-        )
+        return False
 
 
 def text(name: str) -> str | None:

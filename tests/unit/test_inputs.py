@@ -263,6 +263,12 @@ def test_changed_evidence_is_some_or_an_error(content) -> None:
         ("DOCKER_HOST", "tcp://[::1"),
         ("DOCKER_HOST", "tcp://h:99999"),
         ("https_proxy", "http://h:many"),
+        ("HTTPS_PROXY", "ftp://h:1"),
+        ("ALL_PROXY", "socks5://h:1"),
+        ("http_proxy", "http://"),
+        ("HTTP_PROXY", "[::1"),
+        ("SSLKEYLOGFILE", "/"),
+        ("SSLKEYLOGFILE", "/nowhere/keys"),
         ("COSIGN_PUBLIC_KEY", "x" * 70_000),
     ],
 )
@@ -292,13 +298,35 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(monkeypatch, tmp_path, name) 
         {"COSIGN_KEY": "awskms:///alias/x", "COSIGN_PUBLIC_KEY": "/nowhere"},
         {"DOCKER_HOST": "unix:///run/docker.sock", "http_proxy": "http://proxy.example:3128", "HTTPS_PROXY": ""},
         {"REQUESTS_CA_BUNDLE": "/etc"},
+        {"NETRC": os.devnull, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull},
+        {"http_proxy": "proxy.example:3128", "HTTPS_PROXY": "https://user:word@proxy.example:3128/"},
     ],
-    ids=["null device", "several lines", "keys", "sockets and proxies", "a directory of certificates"],
+    ids=["null device", "several lines", "keys", "sockets and proxies", "a directory of certificates", "no logins, no settings", "a proxy by name"],
 )
 def test_what_teams_have_set_is_accepted(monkeypatch, pairs) -> None:
     """A file that is missing is told of where it is needed."""
     for name, value in pairs.items():
         monkeypatch.setenv(name, value)
+    variables.check()
+
+
+@pytest.mark.parametrize("name", variables.NETRCS)
+@pytest.mark.parametrize("wrong", ["pipe", "socket", "long", "random"])
+def test_logins_that_are_no_text_are_refused(monkeypatch, tmp_path, name, wrong) -> None:
+    """``~/.netrc``, and what ``NETRC`` names: libraries would wait for a pipe, and end in a traceback for random bytes."""
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ODD.get(wrong, lambda path: path.write_bytes(b"machine \xff\xfe\x80"))(tmp_path / name)
+    with pytest.raises(VariableError, match=rf"logins of servers: .*{name}") as caught:
+        variables.check()
+    assert caught.value.code == 48
+
+
+@pytest.mark.parametrize("made", [Path.mkdir, lambda path: path.symlink_to("/nowhere"), lambda path: path.symlink_to(os.devnull), Path.touch])
+def test_logins_that_libraries_pass_over_are_passed_over(monkeypatch, tmp_path, made) -> None:
+    """A directory, a link to nothing, the null device, an empty file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made(tmp_path / ".netrc")
     variables.check()
 
 

@@ -35,6 +35,11 @@ def test_variables_win(config):
     assert (found.find_links, found.retries) == (("/b", "/c"), 2)
 
 
+def test_a_trusted_host_may_be_an_address(config):
+    """Of either kind, with or without a port."""
+    assert config("[global]\ntrusted-host = [::1]:8080 [fe80::1] 10.0.0.1:80\n").trusted_hosts == ("[::1]:8080", "[fe80::1]", "10.0.0.1:80")
+
+
 def test_lists_may_have_lines(config):
     """Several places stand on one line or on lines of their own."""
     assert config("[global]\nextra-index-url =\n  https://a.example\n  https://b.example\n").extra_index_urls == ("https://a.example", "https://b.example")
@@ -64,6 +69,8 @@ def test_damaged_file_is_named(config):
         ("[global]\nretries = \x1b[2J\n", r"retries is \?\[2J"),
         ("[global]\ntrusted-host = a/b\n", "trusted-host a/b"),
         ("[global]\ntrusted-host = a:x\n", "trusted-host a:x"),
+        ("[global]\ntrusted-host = [:::]:1\n", r"trusted-host \[:::\]:1"),
+        ("[global]\ntrusted-host = [1.2.3.4]\n", r"trusted-host \[1\.2\.3\.4\]"),
         ("[global]\ntrusted-host = a:99999\n", "trusted-host a:99999"),
         ("[global]\na = 1\na = 2\n", "not a pip configuration file"),
         ("[\x1b[2J\n", "not a pip configuration file"),

@@ -7,6 +7,7 @@ Order and names as in pip's documentation, "Configuration": global, user and sit
 from __future__ import annotations
 
 import configparser
+import ipaddress
 import math
 import os
 import re
@@ -30,7 +31,7 @@ TIMEOUT: Final = 86400.0
 
 RETRIES: Final = 1000.0
 
-HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.*-]+)(:[0-9]{1,4}|:[1-5][0-9]{4})?")
+HOST: Final = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|[\w.*-]+)(:[0-9]{1,4}|:[1-5][0-9]{4})?")
 
 SECTIONS: Final = ("global", "install", "download")
 """Sections of the files that apply to downloads, weakest first."""
@@ -135,9 +136,17 @@ def _hosts(named: tuple[str, ...]) -> tuple[str, ...]:
     :raises FetchError: one is none.
     """
     for host in named:
-        if not HOST.fullmatch(host):
+        if not _is_host(host):
             raise FetchError(f"pip's trusted-host {printable(host)} is no host, nor host:port", fix="correct trusted-host in pip's configuration")
     return named
+
+
+def _is_host(text: str) -> bool:
+    found = HOST.fullmatch(text)
+    try:
+        return bool(found and (found["address"] is None or ipaddress.IPv6Address(found["address"])))
+    except ValueError:
+        return False
 
 
 def _number(name: str, value: str, most: float) -> float:
