@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import faulthandler
 import itertools
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, TextIO, cast, get_args
 
 from torchstrata import cputime, errors, process, variables
 from torchstrata.cells import matrix
@@ -47,23 +48,69 @@ OTHER_CHOICES: Final = ("-k", "--keywords", "-t", "--tags", "-f", "--noxfile", "
 def guarded() -> Iterator[None]:
     """Print an error in two lines and exit with its code; never a traceback for what a person can mend.
 
+    Its code is kept where nobody reads standard error, and a full disk or a closed pipe behind standard output is an error, too.
     Where a library in C makes the process die of a signal, which nobody could explain afterwards, every thread's traceback is printed before.
     """
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)
     _guards.append(None)
     try:
+        _open_streams()
         variables.check()
-        yield
+        with _output():
+            yield
     except errors.TorchstrataError as error:
-        sys.stdout.flush()
-        sys.stderr.write(f"error: {error}\n")
+        with contextlib.suppress(errors.OutputError), _output():
+            pass
+        _tell(f"error: {error}\n")
         raise SystemExit(error.code) from error
     except KeyboardInterrupt:
-        sys.stderr.write(f"\n{INTERRUPTED}\n")
+        _tell(f"\n{INTERRUPTED}\n")
         raise SystemExit(errors.INTERRUPTED) from None
     finally:
         _guards.pop()
+
+
+def _open_streams() -> None:
+    """Give a process that was started without standard output or error the null device for it; Python has ``None`` there."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Write out at the end what was printed.
+
+    :raises OutputError: standard output takes nothing more.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or _takes(sys.stdout, "\n"):
+            raise
+        raise errors.OutputError(
+            f"standard output cannot be written: {error.strerror}", fix="see what it leads to: a full disk, or a program that has ended"
+        ) from error
+
+
+def _tell(text: str) -> None:
+    """Write to standard error, if that takes anything."""
+    _takes(sys.stderr, text)
+
+
+def _takes(stream: TextIO, text: str) -> bool:
+    """Write a text and return whether a stream took it; one that does not becomes the null device, since Python writes once more at its end."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+        return False
+    return True
 
 
 def answer_interrupts() -> None:
@@ -77,7 +124,8 @@ def answer_interrupts() -> None:
 def _interrupt(*_: object) -> None:
     if _guards:
         raise KeyboardInterrupt
-    sys.stderr.write(f"\n{INTERRUPTED}\n")
+    _open_streams()
+    _tell(f"\n{INTERRUPTED}\n")
     raise SystemExit(errors.INTERRUPTED)
 
 

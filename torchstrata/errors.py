@@ -264,3 +264,9 @@ class VariableError(TorchstrataError):
     """A variable of the environment has a value that cannot be what it is for."""
 
     code = 48
+
+
+class OutputError(TorchstrataError):
+    """Standard output takes nothing more: its disk is full, or whoever read it has ended."""
+
+    code = 49

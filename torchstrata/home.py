@@ -7,6 +7,9 @@ from pathlib import Path
 
 import platformdirs
 
+from torchstrata.errors import TorchstrataError
+from torchstrata.text import printable
+
 
 def directory() -> Path | None:
     """Return the home directory."""
@@ -26,6 +29,17 @@ def cache(name: str) -> Path | None:
 def state(name: str) -> Path | None:
     """Return where a program of that name keeps what it knows and cannot make again."""
     return _known(lambda: platformdirs.user_state_path(name, appauthor=False))
+
+
+def expanded(path: str | Path, error: type[TorchstrataError]) -> Path:
+    """Return the absolute path that a person means, with ``~`` and ``~user`` for home directories.
+
+    :param error: raised where there is no such user, or no home.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as cause:
+        raise error(f"{printable(str(path))} begins with the home of nobody here", fix="write the path in full") from cause
 
 
 def _known(find: Callable[[], Path]) -> Path | None:

@@ -44,6 +44,41 @@ def test_ctrl_c_is_status_130(capsys):
     assert "the next run goes on from there" in capsys.readouterr().err
 
 
+def ended(redirection, raises="", prints="word"):
+    """Return the status and both outputs of a process that prints and then raises, as a shell redirects it."""
+    script = f"""
+from torchstrata import cli, errors
+with cli.guarded():
+    print({prints!r})
+    {raises or "pass"}
+"""
+    words = ("sh", "-c", f'"$1" -c "$2" {redirection}', "sh", sys.executable, script)
+    return subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": ""}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("prints", ["word", "long" * 10_000], ids=["word", "long"])
+def test_a_full_disk_behind_standard_output_is_an_error(prints):
+    """Whether it shows at once or only when all is written out."""
+    found = ended(">/dev/full", prints=prints)
+    assert found.stderr.splitlines()[0] == "error: standard output cannot be written: No space left on device"
+    assert (found.returncode, len(found.stderr.splitlines())) == (errors.OutputError.code, 2)
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", ">/dev/full", ">&-", ">&- 2>&-", ">/dev/full 2>/dev/full"])
+def test_an_error_keeps_its_code_where_nobody_reads(redirection):
+    """A full disk or nothing behind either output."""
+    found = ended(redirection, 'raise errors.MatrixError("it is wrong", fix="mend it")')
+    assert found.returncode == errors.MatrixError.code
+    assert "Traceback" not in found.stderr
+    assert "2>" in redirection or found.stderr == "error: it is wrong\n  -> mend it\n"
+
+
+def test_an_error_of_the_system_that_is_none_of_the_output_keeps_its_traceback():
+    """It is not taken for one of standard output."""
+    found = ended("", 'raise OSError(28, "No space left on device")')
+    assert (found.returncode, "Traceback" in found.stderr) == (1, True)
+
+
 def test_a_mistake_of_the_program_keeps_its_traceback():
     """What no person can mend is not made to look like it."""
     with pytest.raises(ZeroDivisionError), cli.guarded():

@@ -467,6 +467,13 @@ def test_the_root_is_where_the_variable_says(monkeypatch, tmp_path):
     assert Store.open().root == tmp_path / "elsewhere"
 
 
+def test_a_home_of_nobody_is_no_place(monkeypatch):
+    """``~user`` where there is no such user is an error, not a traceback."""
+    monkeypatch.setenv("TORCHSTRATA_CACHE", "~nobody-has-this-name/x")
+    with pytest.raises(StoreError, match="begins with the home of nobody here"):
+        Store.open()
+
+
 def test_identities_differ_by_every_input():
     """No input can change without changing the identity, and their order does not matter."""
     one = stores.identity(kind="x", pins=[1, 2])

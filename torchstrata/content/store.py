@@ -118,7 +118,7 @@ class Store:
         chosen = root or os.environ.get(CACHE_VARIABLE) or home.cache("torchstrata")
         if chosen is None:
             raise StoreError("this user has no home directory for the content store", fix=f"set {CACHE_VARIABLE}, or HOME, to a directory")
-        store = cls(Path(chosen).expanduser().absolute())
+        store = cls(home.expanded(chosen, StoreError))
         _check_directory(store.root)
         for name in OURS:
             _check_directory(store.root / name, may_be_link=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torchstrata import progress
+from torchstrata import home, progress
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import ROOT, Cell, Matrix
 from torchstrata.content import oci
@@ -90,7 +90,7 @@ def is_directory(text: str) -> bool:
 def opened(text: str, name: str, key: bytes | None) -> Iterator[Side]:
     """Yield the directory, or the repository of images in the registry, that ``text`` names."""
     if is_directory(text):
-        yield Directory(root=Path(text).expanduser().absolute(), complete=handover.completer(key))
+        yield Directory(root=home.expanded(text, MirrorError), complete=handover.completer(key))
         return
     place = Place.parse(text)
     with Registry(place.host, scheme=place.scheme) as registry:
@@ -99,7 +99,7 @@ def opened(text: str, name: str, key: bytes | None) -> Iterator[Side]:
 
 def _key(key: str | None) -> bytes | None:
     """Return a public key that is a file; those elsewhere people must get from there."""
-    return Path(key).expanduser().read_bytes() if key and "://" not in key else None
+    return home.expanded(key, MirrorError).read_bytes() if key and "://" not in key else None
 
 
 # Which images

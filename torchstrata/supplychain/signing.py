@@ -21,7 +21,7 @@ from typing import Annotated, Any, Final, Self
 
 import msgspec
 
-from torchstrata import decoding, process, temporary
+from torchstrata import decoding, home, process, temporary
 from torchstrata.content.compose import sha256
 from torchstrata.distribution import transport
 from torchstrata.distribution.reference import Reference
@@ -251,7 +251,7 @@ def make_key(prefix: Path) -> Path:
 
     :raises SigningError: there is one, or cosign cannot make them, or there is no password.
     """
-    private, public = (Path(f"{prefix.expanduser().absolute()}{ending}") for ending in (".key", ".pub"))
+    private, public = (Path(f"{home.expanded(prefix, SigningError)}{ending}") for ending in (".key", ".pub"))
     if found := next((path for path in (private, public) if path.exists() or path.is_symlink()), None):
         raise SigningError(f"{found} is there already", fix="use it, or name another place: inv key --to PATH")
     password = os.environ.get(PASSWORD)
@@ -314,7 +314,7 @@ def _statement(bundle: bytes) -> Statement:
 
 def _absolute(key: str) -> str:
     """Return a key that another directory finds too; URIs stay."""
-    return key if "://" in key else str(Path(key).expanduser().absolute())
+    return key if "://" in key else str(home.expanded(key, SigningError))
 
 
 def _registry(host: str, work: Path) -> list[str]:
