@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,38 @@ def test_links_below_rootfs_are_copied_and_never_followed(tmp_path) -> None:
     (tmp_path / "images/x/install").symlink_to("/etc/shadow")
     with pytest.raises(OsPartError, match="install is a symbolic link"):
         contexts.tree(tmp_path, "x")
+
+
+def nested(place: Path, levels: int) -> None:
+    """Make directories in each other, more than a path can name."""
+    here = os.open(place, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("file", os.O_CREAT, dir_fd=here))
+    os.close(here)
+
+
+def test_directories_are_read_as_deep_as_they_may_be(tmp_path) -> None:
+    """``rootfs`` is the first."""
+    (tmp_path / "images/x/rootfs").mkdir(parents=True)
+    nested(tmp_path / "images/x/rootfs", contexts.DEEPEST - 1)
+    assert [name.count("/") for name, _, _ in contexts.tree(tmp_path, "x")] == [contexts.DEEPEST]
+
+
+@pytest.mark.parametrize("levels", [contexts.DEEPEST, 1_150])
+def test_directories_that_are_too_deep_are_refused(tmp_path, levels) -> None:
+    """Code 18, not a traceback, however deep they are."""
+    (tmp_path / "images/x/rootfs").mkdir(parents=True)
+    nested(tmp_path / "images/x/rootfs", levels)
+    try:
+        with pytest.raises(OsPartError, match="more than 64 deep") as caught:
+            contexts.tree(tmp_path, "x")
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "images"], check=True)  # pytest's own way ends in a traceback
+    assert (caught.value.code, caught.value.what.isprintable()) == (18, True)
 
 
 def test_a_device_is_not_read() -> None:

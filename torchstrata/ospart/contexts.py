@@ -34,6 +34,9 @@ USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
 LIMIT: Final = 64_000_000
 """Bytes of a file in a context; what is larger belongs into a package."""
 
+DEEPEST: Final = 64
+"""Directories in each other at most."""
+
 LITTER: Final = frozenset({"__pycache__", ".DS_Store"})
 """What programs leave in a checkout."""
 
@@ -41,14 +44,14 @@ LITTER: Final = frozenset({"__pycache__", ".DS_Store"})
 def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
     """Yield relative path and file (or symbolic link) of all that counts in ``images/<name>``, sorted.
 
-    :raises OsPartError: there is no such directory.
+    :raises OsPartError: there is no such directory, or more directories in each other than :data:`DEEPEST`.
     """
     try:
         with os.scandir(root / "images" / name) as entries:
             used = [entry for entry in entries if entry.name in USED]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OsPartError(f"there is no images/{name}", fix=f"make images/{name}/Dockerfile (docs/adding.md), or take {name} out of matrix.yaml") from error
-    for relative, path in sorted(_files(used, ()), key=lambda found: found[0]):
+    for relative, path in sorted(_files(used), key=lambda found: found[0]):
         check(f"images/{name}/{'/'.join(relative)}", Path(path), may_be_link=len(relative) > 1)
         yield "/".join(relative), Path(path)
 
@@ -66,15 +69,24 @@ def check(name: str, path: Path, *, may_be_link: bool) -> None:
     raise OsPartError(f"{name} is {KINDS.get(kind, 'a symbolic link')}, not a file", fix=f"remove it: git clean -n -- {name}")
 
 
-def _files(entries: Iterable[os.DirEntry[str]], below: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the parts of the relative path, and the path, of each file and link among entries and further down."""
-    for entry in (each for each in entries if each.name not in LITTER):
-        place = (*below, entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            with os.scandir(entry) as inside:
-                yield from _files(inside, place)
-        else:
+def _files(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the parts of the relative path, and the path, of each file and link among entries and further down.
+
+    :raises OsPartError: directories lie deeper in each other than :data:`DEEPEST`.
+    """
+    waiting: list[tuple[tuple[str, ...], os.DirEntry[str]]] = [((entry.name,), entry) for entry in entries]
+    while waiting:
+        place, entry = waiting.pop()
+        if entry.name in LITTER:
+            continue
+        if not entry.is_dir(follow_symlinks=False):
             yield place, entry.path
+            continue
+        if len(place) > DEEPEST:
+            shown = printable("/".join(place), 80)
+            raise OsPartError(f"directories below images/ lie more than {DEEPEST} deep in each other: {shown}", fix="remove them: git clean -nd -- images")
+        with os.scandir(entry) as inside:
+            waiting += [((*place, each.name), each) for each in inside]
 
 
 def tree(root: Path, name: str) -> list[tuple[str, int, str]]:
