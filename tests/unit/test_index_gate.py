@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import json
 import os
@@ -213,6 +214,43 @@ def test_a_slow_page_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.
             handler.wfile.write(b"<a>")
 
     assert "takes longer" in refuse(made, tmp_path, answer, monkeypatch).what
+
+
+def endless(handler: BaseHTTPRequestHandler, piece: bytes) -> None:
+    """Send a head that never ends."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n" if not piece.startswith(b"HTTP") else b"")
+    while True:
+        handler.wfile.write(piece)
+
+
+@pytest.mark.parametrize("sender", ["index", "proxy"])
+def test_interim_answers_without_end_are_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sender: str) -> None:
+    """What stands before a page is bounded in bytes, also where a proxy answers."""
+    answer = functools.partial(endless, piece=b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 100)
+    with serving(answer) as address:
+        if sender == "proxy":
+            monkeypatch.setenv("http_proxy", address)
+            monkeypatch.setenv("PIP_TRUSTED_HOST", "index.example")  # also another client than that of other tests
+        monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.2:9/simple" if sender == "proxy" else f"{address}/simple")
+        with pytest.raises(FetchError, match="more than 1 MiB before a page"):
+            fetch(made, tmp_path / "downloads")
+
+
+@pytest.mark.parametrize("piece", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"X"], ids=["interim answers", "byte by byte"])
+def test_a_slow_head_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: bytes) -> None:
+    """It counts against the seconds that a page has."""
+    monkeypatch.setattr(indexpage, "PAGE_SECONDS", 0.3)
+    done = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" if piece == b"X" else b"")
+        while not done.wait(0.02):
+            handler.wfile.write(piece)
+
+    try:
+        assert "takes longer" in refuse(made, tmp_path, answer, monkeypatch).what
+    finally:
+        done.set()
 
 
 @pytest.mark.parametrize("where", ["file:///etc/{}", "http://other.example/{}", "ftp://127.0.0.1/{}", "javascript:{}", "http://user@other.example/{}#sha256=x"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,13 +21,15 @@ from unearth.fetchers import Fetcher, PyPIClient
 
 from torchstrata import decoding
 from torchstrata.errors import FetchError
+from torchstrata.payload import answertime
+from torchstrata.payload.answertime import FIX
 from torchstrata.text import printable
 
 PAGE: Final = 32 << 20
 """Bytes of a page at most, inflated."""
 
 PAGE_SECONDS: Final = 120.0
-"""Seconds that a page may take to arrive."""
+"""Seconds that a page may take to arrive, with all redirects, or the head of a download."""
 
 READING_SECONDS: Final = 10.0
 """Seconds of a core that reading a page of HTML may take; a megabyte takes about one."""
@@ -43,8 +45,6 @@ ACCEPT: Final = f"{JSON_TYPE}, {HTML_TYPES[0]}; q=0.1, {HTML_TYPES[1]}; q=0.01"
 
 ENCODINGS: Final = ("", "identity", "gzip")
 """How a page may be compressed; gzip inflates a piece from the network to 70 MB at most, others to any size."""
-
-FIX: Final = "check pip's index settings; if they are right, tell the index's owner"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,15 +108,15 @@ def receive(client: PyPIClient, url: str, trusted: Iterable[str]) -> Page | None
     :raises Unready: it is busy.
     :raises FetchError: it answers something else than a page, too much, or too slowly.
     """
-    latest = time.monotonic() + PAGE_SECONDS
-    with asked(client, url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, trusted) as response:
+    headers = {"Accept": ACCEPT, "Accept-Encoding": "gzip"}
+    with answertime.within(PAGE_SECONDS), asked(client, url, headers, trusted) as response:
         if response.status_code in {httpx2.codes.FORBIDDEN, httpx2.codes.NOT_FOUND, httpx2.codes.GONE}:
             return None
         check_status(response)
         kind = response.headers.get("Content-Type", "").lower()
         if not kind.startswith((JSON_TYPE, *HTML_TYPES)) or response.headers.get("Content-Encoding", "").lower() not in ENCODINGS:
             raise FetchError(f"{_shown(url)} is no index page: {printable(kind, 80) or 'without a type'}", fix=FIX)
-        return Page(url=str(response.url), kind=kind, content=_content(response, _shown(url), latest))
+        return Page(url=str(response.url), kind=kind, content=_content(response, _shown(url)))
 
 
 class Unready(Exception):
@@ -142,7 +142,7 @@ def check_status(response: httpx2.Response) -> None:
         raise FetchError(f"{_shown(str(response.url))}: HTTP status {status}", fix=fix)
 
 
-def _content(response: httpx2.Response, shown: str, latest: float) -> bytes:
+def _content(response: httpx2.Response, shown: str) -> bytes:
     pieces: list[bytes] = []
     size = 0
     for piece in response.iter_bytes():
@@ -150,8 +150,6 @@ def _content(response: httpx2.Response, shown: str, latest: float) -> bytes:
         size += len(piece)
         if size > PAGE:
             break
-        if time.monotonic() > latest:
-            raise FetchError(f"{shown} takes longer than {PAGE_SECONDS:.0f} s to answer", fix=FIX)
     return _bounded(b"".join(pieces), shown)
 
 
@@ -165,11 +163,13 @@ def _bounded(content: bytes, shown: str) -> bytes:
 def asked(client: PyPIClient, url: str, headers: Mapping[str, str], trusted: Iterable[str]) -> Iterator[httpx2.Response]:
     """Ask for ``url`` and yield the answer, whose body is not read yet; redirects are followed under the rules of :func:`allowed`.
 
-    :raises FetchError: a redirect leads where the first request would not have gone, or there are too many.
+    :raises FetchError: a redirect leads where the first request would not have gone, or there are too many; or a head does not end.
     """
     trusted = tuple(trusted)
     for _ in range(REDIRECTS + 1):
-        with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
+        with answertime.within(PAGE_SECONDS, answertime.HEAD):
+            response = client.send(client.build_request("GET", url, headers=headers), stream=True, follow_redirects=False)
+        with closing(response):
             if not response.has_redirect_location:
                 yield response
                 return

@@ -34,7 +34,7 @@ from torchstrata.filesystem import disk
 from torchstrata.locking import pipconfig
 from torchstrata.locking.locks import Pin
 from torchstrata.locking.pipconfig import PipConfig
-from torchstrata.payload import indexpage
+from torchstrata.payload import answertime, indexpage
 from torchstrata.payload.indexpage import Page, Unready
 from torchstrata.text import printable
 
@@ -235,6 +235,7 @@ def _client(config: PipConfig) -> PyPIClient:
         timeout=httpx2.Timeout(config.timeout),
         follow_redirects=False,
     )
+    answertime.limit(client)
     client.auth = MultiDomainBasicAuth(prompting=False, index_urls=[config.index_url or _default_index(), *config.extra_index_urls])
     return client
 
