@@ -122,7 +122,7 @@ def _make(environment: Path, python: Path) -> None:
     if complete.exists():  # perhaps by another user (`sudo nox -s engine`), whose lock this one may not open
         return
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{environment}.lock"):
+    with FileLock(f"{environment}.lock", mode=0o600):
         if complete.exists():
             return
         sys.stderr.write(f"noxfile.py: installing the packages of {LOCK.name} into {environment}\n")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from filelock import FileLock
 
 from torchstrata.errors import DiskFullError, StoreError
 
@@ -60,6 +63,17 @@ def refuse_links(root: Path, path: Path) -> None:
             return
         if each.is_symlink():
             raise StoreError(f"{each} is a link, which may lead out of {root}", fix=f"put a directory in its place, or {OTHER_DIRECTORY}")
+
+
+def lock(path: Path) -> FileLock:
+    """Return a lock that no other user can hold, which would let this one wait; one that an older version left loses others' rights.
+
+    :raises OSError: the path cannot be.
+    """
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            path.chmod(0o600)
+    return FileLock(path, mode=0o600)
 
 
 def read(path: Path) -> bytes:

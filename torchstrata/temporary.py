@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from torchstrata import leavings, process, superuser
 from torchstrata.errors import CommandError, StoreError
-from torchstrata.filesystem import OTHER_TEMPORARY, disk
+from torchstrata.filesystem import OTHER_TEMPORARY, disk, lock
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
 
@@ -70,7 +70,7 @@ def directory() -> Iterator[Path]:
 @contextlib.contextmanager
 def _claimed(runs: Path) -> Iterator[Path]:
     path = runs / uuid.uuid4().hex
-    held = FileLock(path.with_suffix(".lock"))
+    held = lock(path.with_suffix(".lock"))
     with _claiming(runs):  # else somebody sweeps what has no holder yet
         held.acquire(timeout=0)
         passable(path)
@@ -87,11 +87,11 @@ def _sweep(runs: Path) -> None:
     """Remove the directories of runs that have ended without doing that; what cannot be removed now stays for the next one."""
     passable(runs)
     with _claiming(runs):
-        for lock in sorted(runs.glob("*.lock")):
-            with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
-                _end_users(lock.with_suffix(""))
-                if remove(lock.with_suffix("")):
-                    lock.unlink(missing_ok=True)
+        for path in sorted(runs.glob("*.lock")):
+            with contextlib.suppress(Timeout), lock(path).acquire(timeout=0):
+                _end_users(path.with_suffix(""))
+                if remove(path.with_suffix("")):
+                    path.unlink(missing_ok=True)
 
 
 def _end_users(path: Path) -> None:
@@ -114,7 +114,7 @@ def passable(path: Path) -> None:
 
 
 def _claiming(runs: Path) -> FileLock:
-    return FileLock(runs / "claim", mode=0o600)  # others know its name, and must not hold it
+    return lock(runs / "claim")
 
 
 def remove(path: Path) -> bool:

@@ -401,6 +401,29 @@ def test_a_lock_that_cannot_be_had_is_told(store):
         write(store)
 
 
+def test_nobody_else_can_hold_a_lock(store):
+    """The store that is made here and all its locks are their owner's alone, whatever the umask is; locks of older versions become so."""
+    old = os.umask(0)
+    try:
+        with store.lock("one"):
+            store.scratch()
+    finally:
+        os.umask(old)
+    assert store.root.stat().st_mode & 0o777 == 0o700
+    locks = [store.root / "locks" / "one.lock", store.root / "locks" / "tmp.lock", *(store.root / "tmp").glob("*.lock")]
+    assert {path.stat().st_mode & 0o777 for path in locks} == {0o600}
+    locks[0].chmod(0o666)
+    with store.lock("one"):
+        assert locks[0].stat().st_mode & 0o777 == 0o600
+
+
+def test_a_store_that_is_there_keeps_its_mode(store):
+    """Whoever has made it may have had reasons."""
+    store.root.mkdir(mode=0o755)
+    store.scratch()
+    assert store.root.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_name_that_is_too_long_is_told(tmp_path):
     """As a variable that was expanded twice may give it."""
     with pytest.raises(StoreError, match="too long"):

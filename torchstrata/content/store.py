@@ -44,7 +44,7 @@ from torchstrata.content.digest import Digest, file_name
 from torchstrata.content.layers import PLATFORM, Entry, Layer
 from torchstrata.content.tarball import LayerWriter, entries
 from torchstrata.errors import IntegrityError, StoreError
-from torchstrata.filesystem import CACHE_VARIABLE, disk, read
+from torchstrata.filesystem import CACHE_VARIABLE, disk, lock, read
 from torchstrata.leavings import Kind, Leaving
 
 FORMAT: Final = 1
@@ -326,8 +326,9 @@ class Store:
     def _lock(self, name: str) -> FileLock:
         path = self.root / "locks" / f"{name}.lock"
         with disk(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
+            return lock(path)
 
     # Unfinished files
 
@@ -351,7 +352,7 @@ class Store:
     def _claim(self) -> tuple[FileLock, Path]:
         path = self.root / "tmp" / uuid.uuid4().hex
         path.mkdir(parents=True)
-        held = FileLock(path.with_suffix(".lock"))
+        held = lock(path.with_suffix(".lock"))
         held.acquire(timeout=0)
         return held, path
 
@@ -360,7 +361,7 @@ class Store:
         living = 0
         for path in sorted((self.root / "tmp").glob("*.lock")):
             try:
-                with FileLock(path, timeout=0):
+                with lock(path).acquire(timeout=0):
                     if temporary.remove(path.with_suffix("")):
                         path.unlink()
             except Timeout:

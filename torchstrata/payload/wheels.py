@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, TypeVar, cast
 
 import httpx2
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from unearth import Link, PackageFinder
 from unearth.auth import MultiDomainBasicAuth
 from unearth.collector import is_secure_origin
@@ -30,7 +30,7 @@ from torchstrata import tls
 from torchstrata.content.codec import CHUNK
 from torchstrata.content.store import digest_of
 from torchstrata.errors import FetchError, IntegrityError
-from torchstrata.filesystem import disk
+from torchstrata.filesystem import disk, lock
 from torchstrata.locking import pipconfig
 from torchstrata.locking.locks import Pin
 from torchstrata.locking.pipconfig import PipConfig
@@ -97,8 +97,9 @@ def fetch(pin: Pin, directory: Path, *, on_bytes: Callable[[int], None], cancell
     place = _place(pin, directory)
     with disk(place):
         place.parent.mkdir(parents=True, exist_ok=True)
+        held = lock(place.parent / "lock")
     try:
-        with FileLock(place.parent / "lock").acquire(poll_interval=WATCH, cancel_check=cancelled.is_set):
+        with held.acquire(poll_interval=WATCH, cancel_check=cancelled.is_set):
             return _cached(job, place) or _search(job, place)
     except Timeout as late:
         raise CancelledError from late

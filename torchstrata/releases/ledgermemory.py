@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Final, Self
 
 import msgspec
-from filelock import FileLock
 
 from torchstrata import decoding, files, home
 from torchstrata.errors import LedgerError
+from torchstrata.filesystem import lock
 from torchstrata.releases.ledger import Ledger, fingerprint
 
 LIMIT: Final = 10_000
@@ -86,7 +86,7 @@ class Memory:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock"):
+            with lock(self.path.with_name(f"{self.path.name}.lock")):
                 before = self.recall()
                 if before is None or before.entries < len(ledger.lines):
                     self._write(self.path, ledger)
