@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs, registries
+from tests import desks, programs, registries
+from tests.desks import REPOSITORY
 from tests.registries import Served
-from tests.system import test_release as days
 from torchstrata.cells import matrix
 from torchstrata.content.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.distribution.registry import Attachment, Registry, fallback_tag
@@ -26,12 +26,16 @@ from torchstrata.releases import holdings, housekeeping
 from torchstrata.releases.ledger import Ledger
 from torchstrata.supplychain import signing
 
-REPOSITORY = days.REPOSITORY
 SHELF = "team/parts"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 LATER = dt.timedelta(days=10)
 
-desk = days.desk  # a person with a checkout, a registry and a git remote
+
+@pytest.fixture(name="desk")
+def _desk(tmp_path):
+    """Give a person with a checkout, and a registry and a git remote of their own."""
+    with desks.desk(tmp_path) as made:
+        yield made
 
 
 def manifest(registry, repository, name, contents, config=b"{}"):
@@ -57,7 +61,7 @@ class Past:
     :param nights: digests by image, by mark.
     """
 
-    desk: days.Desk
+    desk: desks.Desk
     served: Served
     nights: dict[str, dict[str, str]]
 
