@@ -19,7 +19,7 @@ from typing import Final
 
 import platformdirs
 
-from torchstrata import home
+from torchstrata import files, home
 from torchstrata.errors import FetchError
 from torchstrata.text import printable
 
@@ -105,7 +105,9 @@ def _options(path: Path) -> dict[str, str]:
     parser = configparser.RawConfigParser()
     try:
         parser.read_string(_text(path), source=str(path))
-    except (configparser.Error, ValueError, OSError) as error:  # text that is no UTF-8 is a ValueError
+    except files.UnreadableError as error:
+        raise FetchError(f"pip's configuration: {error.what}", fix="correct it, or remove it") from error
+    except (configparser.Error, ValueError, OSError) as error:
         why = printable(str(error).partition("\n")[0])
         raise FetchError(f"{printable(str(path))} is not a pip configuration file: {why}", fix="correct it, or remove it") from error
     return {_name(key): value for section in SECTIONS if parser.has_section(section) for key, value in parser.items(section)}
@@ -114,20 +116,13 @@ def _options(path: Path) -> dict[str, str]:
 def _text(path: Path) -> str:
     """Return the text of a file; none if there is no such file, or it is not ours to read.
 
-    :raises ValueError: it is something else than a file, such as a pipe that nobody writes to, or too long.
+    :raises UnreadableError: it is something else than a file, such as a pipe that nobody writes to, or too long, or no UTF-8.
     """
     try:
-        if not path.exists():
-            return ""
-        if not path.is_file():
-            raise ValueError("it is no regular file")
-        with path.open("rb") as file:
-            data = file.read(LONGEST + 1)
-    except PermissionError:  # as pip itself does
-        return ""
-    if len(data) > LONGEST:
-        raise ValueError(f"it has more than {LONGEST} bytes")
-    return data.decode()
+        is_ours = path.exists() and os.access(path, os.R_OK)
+    except PermissionError:  # of a directory above
+        is_ours = False
+    return files.text(path, LONGEST) if is_ours else ""  # as pip itself does
 
 
 def _hosts(named: tuple[str, ...]) -> tuple[str, ...]:
