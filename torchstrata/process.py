@@ -113,17 +113,15 @@ def run(
     :raises Overdue: it took longer than ``seconds``.
     :raises Failed: it ended with a status other than 0.
     """
-    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE) as process:
+    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE) as (process, beside):
         tail: deque[str] = deque(maxlen=KEPT_LINES)
-        threads = [threading.Thread(target=_pump, args=(process.stderr, tail, on_line), daemon=True)]
-        threads += [threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True)] if stdin is not None else []
-        for thread in threads:
-            thread.start()
+        beside(_pump, process.stderr, tail, on_line)
+        if stdin is not None:
+            beside(_feed, process.stdin, stdin)
         assert process.stdout is not None
         with _ended_after(process, seconds) as is_overdue:
             output = process.stdout.read()
-            for thread in threads:
-                thread.join()
+            beside.join()
             process.wait()
         if is_overdue.is_set():
             raise Overdue(tuple(map(str, args)), process.returncode, seconds)
@@ -138,13 +136,10 @@ def follow(*args: str | os.PathLike[str], cwd: Path | None = None, env: Mapping[
     :param on_line: called with every line of its output and of its errors, from two threads.
     :raises CommandError: the program is not installed.
     """
-    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL) as process:
-        streams = (process.stdout, process.stderr)
-        threads = [threading.Thread(target=_pump, args=(stream, deque[str](maxlen=0), on_line), daemon=True) for stream in streams]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL) as (process, beside):
+        for stream in (process.stdout, process.stderr):
+            beside(_pump, stream, deque[str](maxlen=0), on_line)
+        beside.join()
         return process.wait()
 
 
@@ -155,20 +150,19 @@ def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None, env: Ma
     :param env: variables to add to the present environment.
     :raises Failed: it ended with a status other than 0, also where the caller stumbled over output that it cut short.
     """
-    with _started(args, env=env, stdin=stdin or subprocess.DEVNULL) as process:
+    with _started(args, env=env, stdin=stdin or subprocess.DEVNULL) as (process, beside):
         tail: deque[str] = deque(maxlen=KEPT_LINES)
-        pump = threading.Thread(target=_pump, args=(process.stderr, tail, None), daemon=True)
-        pump.start()
+        beside(_pump, process.stderr, tail, None)
         assert process.stdout is not None
         try:
             yield process.stdout
         except Exception as error:
             if _failed(process):
-                pump.join()
+                beside.join()
                 raise Failed(tuple(map(str, args)), process.returncode, "".join(tail)) from error
             raise
         process.stdout.close()
-        pump.join()
+        beside.join()
         if process.wait() != 0:
             raise Failed(tuple(map(str, args)), process.returncode, "".join(tail))
 
@@ -200,6 +194,23 @@ def _failed(process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
+class _Beside:
+    """The threads that serve the streams of a program."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+
+    def __call__(self, work: Callable[..., None], *args: object) -> None:
+        """Start ``work`` in a thread."""
+        self._threads.append(threading.Thread(target=work, args=args, daemon=True))
+        self._threads[-1].start()
+
+    def join(self, seconds: float | None = None) -> None:
+        """Wait until the streams have ended; not longer than that for each."""
+        for thread in self._threads:
+            thread.join(seconds)
+
+
 @contextlib.contextmanager
 def _started(
     args: tuple[str | os.PathLike[str], ...],
@@ -207,17 +218,22 @@ def _started(
     stdin: IO[bytes] | int,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Start ``args`` in a process group of its own, and end the whole group if the caller is interrupted."""
+) -> Iterator[tuple[subprocess.Popen[bytes], _Beside]]:
+    """Start ``args`` in a process group of its own, and end the whole group if the caller is interrupted.
+
+    Its threads end with it: an interpreter that ends while a daemon thread wakes up can crash (CPython before 3.14).
+    """
     argv = [find(str(args[0])), *map(str, args[1:])]
     process = subprocess.Popen(
         argv, cwd=cwd, env={**os.environ, **(env or {})}, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     _running.add(process)
+    beside = _Beside()
     try:
-        yield process
+        yield process, beside
     except BaseException:
         _end(process)
+        beside.join(GRACE)
         raise
     finally:
         _running.discard(process)
