@@ -208,7 +208,8 @@ class _Beside:
     def join(self, seconds: float | None = None) -> None:
         """Wait until the streams have ended; not longer than that for each."""
         for thread in self._threads:
-            thread.join(seconds)
+            with contextlib.suppress(RuntimeError):  # interrupted before it began
+                thread.join(seconds)
 
 
 @contextlib.contextmanager
