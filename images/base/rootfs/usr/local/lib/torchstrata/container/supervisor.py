@@ -124,7 +124,15 @@ def run(services: Sequence[Supervised], environment: Mapping[str, str], log: Log
     own = [service.process.pid for service in services if service.process]
     grace = settings.stop_grace("TORCHSTRATA_STOP_GRACE", environment.get("TORCHSTRATA_STOP_GRACE", ""))
     end(os.getppid(), GRACE if grace is None else grace, own)
+    _let_last_lines_through()
     return 0
+
+
+def _let_last_lines_through() -> None:
+    """Wait for the threads that pass lines on: Python aborts where one still writes when it ends."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(LAST_WORD)
 
 
 def end(init: int, grace: float, own: Sequence[int] = ()) -> None:
