@@ -192,7 +192,7 @@ def expected(request: pytest.FixtureRequest) -> Expectation:
 @pytest.fixture(scope="session")
 def engine() -> Iterator[docker.DockerClient]:
     """The container engine."""
-    client = docker.from_env(timeout=120)
+    client = docker.from_env(timeout=600)
     yield client
     client.close()
 

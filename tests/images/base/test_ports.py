@@ -9,20 +9,14 @@ import pytest
 from tests.images.base.test_hygiene import PUBLIC_KEY, SERVICES
 
 SCAN = """
-import asyncio, json, sys
-async def is_open(port, turns):
-    async with turns:
-        try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(sys.argv[1], port), 60)
-        except ConnectionRefusedError:
-            return False
-        writer.close()
-        return True
-async def main():
-    turns = asyncio.Semaphore(100)
-    answers = await asyncio.gather(*(is_open(port, turns) for port in range(1, 65536)))
-    print(json.dumps([port for port, answer in enumerate(answers, 1) if answer]))
-asyncio.run(main())
+import errno, json, socket, sys
+def connect(port):
+    with socket.socket() as client:
+        client.settimeout(60)
+        return client.connect_ex((sys.argv[1], port))
+answers = {port: connect(port) for port in range(1, 65536)}
+assert set(answers.values()) <= {0, errno.ECONNREFUSED}, set(answers.values())
+print(json.dumps([port for port, answer in answers.items() if answer == 0]))
 """
 LISTENING = """
 import json, pathlib
