@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -323,24 +324,36 @@ def notebook(client: Box) -> Callable[..., Result]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, start: Callable[..., Box]) -> Iterator[Path]:
+def give(start: Callable[..., Box]) -> Iterator[Callable[[Path, str], None]]:
+    """Give a file or directory of the host, with all that is in it, to another user: ``give(path, "0:0")``. At the end it comes back."""
+    given: list[Path] = []
+
+    def change(path: Path, owner: str) -> None:
+        given.append(path)
+        _give(start, path, owner)
+
+    yield change
+    for path in given:
+        _give(start, path, f"{os.geteuid()}:{os.getegid()}")
+
+
+def _give(start: Callable[..., Box], path: Path, owner: str) -> None:
+    """Change an owner, as root may, and as an engine may for ordinary users."""
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", owner, path], check=True)
+        return
+    box = start("-R", owner, "/given", entrypoint=["chown"], user="0:0", network_mode="none", volumes=mounted(path, "/given"))
+    assert box.ended() == 0, box.log
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, give: Callable[[Path, str], None]) -> Path:
     """A directory of the host to mount at /workspace, owned by uid 1234; whoever runs the tests can write to it, too."""
     directory = tmp_path / "workspace"
     directory.mkdir()
-    if os.geteuid() == 0:
-        os.chown(directory, 1234, 1234)
-        yield directory
-        return
     directory.chmod(0o775)
-    _give(start, directory, f"1234:{os.getegid()}")
-    yield directory
-    _give(start, directory, f"{os.geteuid()}:{os.getegid()}")
-
-
-def _give(start: Callable[..., Box], directory: Path, owner: str) -> None:
-    """Change the owner of a directory and all that is in it, as its engine may, but not an ordinary user."""
-    box = start("-R", owner, "/given", entrypoint=["chown"], user="0:0", network_mode="none", volumes=mounted(directory, "/given"))
-    assert box.ended() == 0, box.log
+    give(directory, f"1234:{os.getegid() or 1234}")
+    return directory
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import stat
 import tarfile
 
 import pytest
@@ -180,8 +178,8 @@ def test_low_memlock(facing):
 def test_gpu_that_was_taken_away(start, tmp_path):
     """A GPU that may no longer be opened, as after ``systemctl daemon-reload`` on the host, is named with its cure; the doctor calls it an error."""
     device = tmp_path / "nvidiactl"
-    os.mknod(device, stat.S_IFCHR, os.makedev(195, 255))
-    device.chmod(0o666)
+    made = start("-m", "666", "/made/nvidiactl", "c", "195", "255", entrypoint=["mknod"], user="0:0", volumes=mounted(tmp_path, "/made"))
+    assert made.ended() == 0, made.log
     (tmp_path / "image.json").write_text(json.dumps(FACTS))
     volumes = mounted(device, "/dev/nvidiactl") | mounted(tmp_path / "image.json", "/etc/torchstrata/image.json", "ro")
     box = start("torchstrata-doctor", "--quick", "--json", volumes=volumes)

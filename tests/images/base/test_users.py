@@ -59,10 +59,11 @@ def test_root_becomes_dev_where_the_engine_made_the_directory(start, tmp_path):
     assert (directory.stat().st_uid, (directory / "file").stat().st_uid) == (1000, 1000)
 
 
-def test_full_directory_of_root_is_not_touched(start, tmp_path):
+def test_full_directory_of_root_is_not_touched(start, tmp_path, give):
     """A directory of root's with content is left as it is, and the start says what cures it."""
     (tmp_path / "work").mkdir()
     (tmp_path / "work/file").write_text("mine")
+    give(tmp_path / "work", "0:0")
     box = start("id", "-u", user="root", volumes=mounted(tmp_path / "work"))
     assert box.ended() == 0
     assert (tmp_path / "work").stat().st_uid == 0
@@ -130,9 +131,11 @@ def test_programs_know_the_user(start, user):
     assert found[2] == ("/home/dev" if user.endswith(":0") else "/tmp/home")
 
 
-def test_root_stays_in_a_user_namespace(start, tmp_path):
+def test_root_stays_in_a_user_namespace(start, tmp_path, give):
     """Where root is an ordinary user of the host, as under rootless engines, it stays, so that files belong to that user."""
     (tmp_path / "mine").touch()
+    tmp_path.chmod(0o755)
+    give(tmp_path, "0:0")
     inner = ("unshare", "--user", "--map-root-user", "/usr/local/bin/torchstrata-entrypoint", "sh", "-c", "id -u && touch /workspace/made")
     box = start(*inner, entrypoint=[], user="root", privileged=True, volumes=mounted(tmp_path))
     assert text(box).split() == ["0"], box.log

@@ -74,11 +74,12 @@ def test_password(start, client):
     assert client.run("bash", "-c", login.replace("URL", url)).out == "200"
 
 
-def test_token_file_that_cannot_be_read(start, tmp_path):
+def test_token_file_that_cannot_be_read(start, tmp_path, give):
     """Where the file of the token cannot be read Jupyter does not start: a random token would lock out whoever knows the right one."""
     (tmp_path / "forbidden").write_text("x")
     (tmp_path / "forbidden").chmod(0o600)
     tmp_path.chmod(0o755)
+    give(tmp_path / "forbidden", "0:0")
     box = start(environment={"JUPYTER_TOKEN_FILE": "/secrets/forbidden"}, volumes=mounted(tmp_path, "/secrets", "ro"))
     assert box.ended() == 78
     assert "jupyter does not start: JUPYTER_TOKEN_FILE=/secrets/forbidden cannot be read: Permission denied" in box.errors
