@@ -12,7 +12,9 @@ import subprocess
 import sys
 
 import pytest
-from container import environment, health, jupyter, services, settings, ssh, start, state, supervisor
+from container import authorities, environment, health, jupyter, services, session, settings, ssh, start, state, supervisor
+
+from torchstrata.building import runtime
 
 KEY = "ssh-ed25519 " + base64.b64encode(struct.pack(">I", 11) + b"ssh-ed25519" + struct.pack(">I", 32) + bytes(32)).decode()
 
@@ -347,3 +349,34 @@ def test_log_has_no_endless_lines():
     stream = io.StringIO()
     supervisor._relay(io.BytesIO(40_000 * b"x" + b"\n"), "jupyter", supervisor.Log(stream))
     assert [len(line) - len("jupyter | ") for line in stream.getvalue().splitlines()] == [16_384, 16_384, 7_232]
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"), [({"PUBLIC_KEY": KEY}, [KEY]), ({"PUBLIC_KEY": "-----BEGIN PUBLIC KEY-----"}, []), ({"PUBLIC_KEY": ""}, []), ({}, [])]
+)
+def test_key_of_another_name(quiet, tmp_path, given, keys):
+    """A key that others pass on by a variable of theirs is taken; another kind of key there is left aside, and SSH is off."""
+    planned = ssh.plan(given | {"SSH_PORT": "22222"}, tmp_path)
+    assert (quiet / "authorized_keys").read_text().splitlines() == keys
+    assert (planned is not None) is bool(keys)
+
+
+def test_our_own_key_comes_first(quiet, tmp_path):
+    """Where ours is given, nobody else's counts, even if ours is wrong."""
+    planned = ssh.plan({"SSH_PUBLIC_KEY": "nonsense", "PUBLIC_KEY": KEY, "SSH_PORT": "22222"}, tmp_path)
+    assert planned.refused == "none of the given keys is valid"
+
+
+@pytest.mark.parametrize(("terminal", "becomes"), [("xterm", "xterm"), ("of-tomorrow", "xterm-256color"), ("../x", "../x"), ("", "")])
+def test_terminal_of_a_session(tmp_path, monkeypatch, terminal, becomes):
+    """A terminal without a description is taken for one that all understand."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/xterm").touch()
+    monkeypatch.setattr(session, "TERMINFO", (tmp_path,))
+    assert session._known_terminal({b"TERM": terminal.encode()})[b"TERM"] == becomes.encode()
+
+
+def test_authorities_are_named_alike():
+    """The variables that an image sets are those that a start knows, at the place that it writes."""
+    assert authorities.VARIABLES == runtime.CA_VARIABLES
+    assert str(authorities.LASTING) == runtime.CA_BUNDLE

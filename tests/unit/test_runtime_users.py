@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from container import adoption, mounts, users
+from container import adoption, belongings, locales, mounts, users
 from container.adoption import Owner
 
 
@@ -90,3 +90,52 @@ def test_mounts(tmp_path):
     assert mounts.below("/home", found).kind == "overlay"
     assert mounts.is_volume("/workspace/data", found)
     assert not mounts.is_volume("/home/dev", found)
+
+
+def mounted(*paths):
+    """Return mounts at these paths."""
+    return tuple(mounts.Mount(path, "ext4", read_only=False) for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("path", "chain"),
+    [
+        ("/data", ["/data"]),
+        ("/a/b", ["/a", "/a/b"]),
+        ("/home/dev/.cache/x", ["/home/dev", "/home/dev/.cache", "/home/dev/.cache/x"]),
+        ("/mnt/disk", ["/mnt/disk"]),
+        *((path, []) for path in ("/", "/etc/hosts", "/usr/local/bin", "/root/.cache", "/opt/cuda/lib", "/opt/cuda-12.4", "/tmp", "/var/lib/x", "/proc/acpi")),
+    ],
+)
+def test_what_an_engine_makes(path, chain):
+    """A mount point and its parents, but for what is the system's, where root finds programs, and what every image has."""
+    assert list(belongings._chain(mounted(path))) == chain
+
+
+def test_names_that_only_begin_like_the_system_s():
+    """``/database`` is not in ``/data``, nor ``/etcetera`` in ``/etc``."""
+    assert list(belongings._chain(mounted("/etcetera", "/database"))) == ["/database", "/etcetera"]
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    """All of it is named at once, with one command that cures it; below home alone where that is asked for."""
+    monkeypatch.setattr(belongings.os, "access", lambda *_: False)
+    monkeypatch.setattr(belongings.users, "HOME", tmp_path)
+    monkeypatch.setattr(belongings, "SYSTEM", ())
+    (tmp_path / "a/b").mkdir(parents=True)
+    found = mounted(str(tmp_path / "a/b"), "/home")
+    (problem,) = belongings.problems(1000, 0, found, home_only=True)
+    assert problem.fix == f"docker exec -u 0 CONTAINER /bin/chown 1000:0 {tmp_path}/a {tmp_path}/a/b"
+
+
+@pytest.mark.parametrize(("name", "known"), [("C", True), ("POSIX", True), ("xx_YY.UTF-8", False), ("a\0b", False), ("C" * 5000, False)])
+def test_locales(name, known):
+    """The C library says which locales there are; a name that is none breaks nothing."""
+    assert locales.exists(name) is known
+
+
+def test_unknown_locales_are_replaced(capsys):
+    """Only what is unknown has another value, and one line names it."""
+    given = {"LANG": "xx_YY", "LC_TIME": "C", "LC_ALL": "", "LANGUAGE": "xx", "LC_CTYPE": "yy_XX"}
+    assert locales.environment(given) == {"LANG": "C.UTF-8", "LC_CTYPE": "C.UTF-8"}
+    assert capsys.readouterr().err == "torchstrata: LANG=xx_YY, LC_CTYPE=yy_XX: no such locale here, C.UTF-8 is used\n"

@@ -32,6 +32,14 @@ PROBE: Final = ("/usr/local/bin/torchstrata-health",)
 PERSON: Final[Mapping[str, str]] = {"HOME": "/home/dev", "USER": "dev", "LOGNAME": "dev"}
 """Who the user is, for programs that no entrypoint has told; not where containers start as root, who is somebody else."""
 
+CA_BUNDLE: Final = "/var/lib/torchstrata/ca-bundle.crt"
+"""The OS's certificate authorities by a link; the start of a container with ``TORCHSTRATA_CA_FILE`` puts a file with one more in its place."""
+CA_VARIABLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
+"""What names it for programs; the same as in ``container/authorities.py``."""
+
+DEV_CONTAINER: Final[tuple[Mapping[str, object], ...]] = ({"containerUser": "dev", "remoteUser": "dev", "updateRemoteUserUID": True, "init": True},)
+"""Label ``devcontainer.metadata`` (Dev Container metadata reference): the user by name, who gets the host's uid; group 0 stays the user's."""
+
 OF_ROOT: Final = ("opt/cuda", "opt/cuda/lib")
 """Directories of the payload that no user may add to: :data:`LIBRARIES` is searched first by every program, root's included."""
 
@@ -84,6 +92,7 @@ def environment(cell: Cell, chain: tuple[str, ...]) -> dict[str, str]:
     demand that very version of the driver (container-toolkit, ``cuda_image.go``).
     """
     env = {"PATH": PATH, "VIRTUAL_ENV": VENV, "LANG": "C.UTF-8", "PIP_CONSTRAINT": CONSTRAINTS, "UV_CONSTRAINT": CONSTRAINTS, "UV_LINK_MODE": "copy"}
+    env |= dict.fromkeys(CA_VARIABLES, CA_BUNDLE)
     if cell.facts.cuda_version:
         env |= {"LD_LIBRARY_PATH": LIBRARIES, "NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
         env |= {"NVIDIA_REQUIRE_CUDA": str(cell.facts.require_cuda)}
@@ -106,7 +115,7 @@ def compiler_environment(cell: Cell) -> dict[str, str]:
 
 
 def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[Move] = ()) -> dict[str, str]:
-    """Return OCI's pre-defined annotation keys and ``torchstrata.*``; an absent fact has no label."""
+    """Return OCI's pre-defined annotation keys and ``torchstrata.*``, and what Dev Containers ask; an absent fact has no label."""
     facts = cell.facts
     found = {
         "org.opencontainers.image.title": f"{cell.id}-{flavour}",
@@ -126,6 +135,7 @@ def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[
         "torchstrata.architectures": " ".join(f"sm_{name.replace('.', '')}" for name in facts.architectures),
         "torchstrata.architectures.nvcc-lacks": " ".join(f"sm_{name.replace('.', '')}" for name in facts.missing_architectures),
         "torchstrata.nvcc": facts.nvcc.cuda if facts.nvcc else None,
+        "devcontainer.metadata": json.dumps(DEV_CONTAINER),
         DRIFT: oslocks.in_words(drift),
     }
     return {name: value for name, value in found.items() if value}

@@ -14,7 +14,7 @@ STARTED = {"1000:0": "1000:0", "3000:3000": "3000:3000", "0:0": "1000:0"}
 """As whom a container is started, and who attacks in it."""
 
 KERNEL = ("/proc", "/sys", "/dev")
-OWN = ("/home/dev", "/opt/venv", "/opt/cuda/nvidia", "/opt/cuda-12.4", "/workspace", "/tmp", "/var/tmp", "/run/lock")
+OWN = ("/home/dev", "/opt/venv", "/opt/cuda/nvidia", "/opt/cuda-12.4", "/workspace", "/data", "/tmp", "/var/tmp", "/var/lib/torchstrata", "/run/lock")
 """What users of a container may write: theirs, and what is everybody's."""
 
 RIGHTS = (Path(__file__).parents[1] / "probes/rights.py").read_text(encoding="utf-8")
@@ -82,6 +82,7 @@ ATTACKS = {
     "run at the start": "mkdir -p /etc/torchstrata/start.d && cp /bin/true /etc/torchstrata/start.d/evil",
     "run as the probe": "cp /bin/true /usr/local/bin/torchstrata-health",
     "run in the system's Python": "touch $(/usr/bin/python3 -c 'import sysconfig; print(sysconfig.get_path(\"stdlib\"))')/sitecustomize.py",
+    "be an authority for root": "echo >>/etc/ssl/certs/ca-certificates.crt",
     "run in root's packages": "touch /usr/lib/python3/dist-packages/evil.pth || touch /usr/local/lib/python3*/dist-packages/evil.pth",
     "stand before the system's programs": "cp /bin/true /usr/local/sbin/ls || cp /bin/true /usr/local/bin/ls",
     "read root's environment": "cat /proc/$(pgrep -f '[s]leep 100001')/environ | grep -z SECRET",
@@ -259,6 +260,13 @@ def test_library_path_hides_nothing_of_the_system(host):
 
 
 NAMES = "import grp, os, pwd; print(pwd.getpwuid(0)[:3], pwd.getpwnam('root').pw_uid, grp.getgrgid(0).gr_name)"
+
+
+def test_root_believes_no_authority_of_the_user(attacked):
+    """Root's shells take the system's certificate authorities, not the bundle that the user's programs take."""
+    box, _ = attacked
+    assert "SSL_CERT_FILE=" in box.run("env", user="0:0").out
+    assert "ca-bundle" not in box.run("/bin/bash", "-lc", "env", user="0:0").out
 
 
 def test_root_is_root(attacked):

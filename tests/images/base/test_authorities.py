@@ -76,6 +76,41 @@ def test_trust(employee, use, trusted):
     assert (done.status == 0) is trusted, done.out + done.err
 
 
+BESIDE = [use for use in USES if use != "apt"]
+"""What people run by ``docker exec``, as Dev Containers and CI systems do; apt there is root's, whose shells have the system's authorities."""
+
+
+@pytest.mark.parametrize("use", BESIDE)
+@pytest.mark.parametrize("trusted", [True, False], ids=["with", "without"])
+def test_trust_beside_the_start(employee, use, trusted):
+    """So does each program that ``docker exec`` runs."""
+    done = employee[trusted].run("sh", "-c", USES[use])
+    assert (done.status == 0) is trusted, done.out + done.err
+
+
+BUNDLE = "/var/lib/torchstrata/ca-bundle.crt"
+
+
+def test_bundle_goes_with_the_variable(start, certificates):
+    """A container that starts anew without the variable, as after ``docker commit``, trusts the system's authorities alone."""
+    box = start("sleep", "infinity", environment={"TORCHSTRATA_CA_FILE": "/certs/ca.pem"}, volumes=mounted(certificates, "/certs", "ro"))
+    assert box.has_begun()
+    assert box.run("test", "-f", BUNDLE, "-a", "!", "-L", BUNDLE).status == 0
+    assert box.run("torchstrata-entrypoint", "true", env={"TORCHSTRATA_CA_FILE": ""}).status == 0
+    assert box.run("readlink", BUNDLE).out.strip() == "/etc/ssl/certs/ca-certificates.crt"
+
+
+@pytest.mark.parametrize("options", [{"user": "12345:12345"}, {"read_only": True, "tmpfs": {"/tmp": "mode=1777"}}], ids=["other group", "read-only"])
+def test_bundle_that_cannot_be_written(start, certificates, options):
+    """Where the lasting bundle is not this user's, what the start brings up trusts the company all the same, and nothing is complained of."""
+    count = "grep -c 'BEGIN CERTIFICATE' $SSL_CERT_FILE $PIP_CERT; readlink /var/lib/torchstrata/ca-bundle.crt"
+    box = start("sh", "-c", count, environment={"TORCHSTRATA_CA_FILE": "/certs/ca.pem"}, volumes=mounted(certificates, "/certs", "ro"), **options)
+    assert box.ended() == 0
+    assert "/etc/ssl/certs" in box.log
+    assert f"{BUNDLE}:" not in box.log
+    assert "authorities cannot" not in box.errors
+
+
 def test_public_authorities_stay(start, certificates):
     """The public authorities are still trusted beside the company's."""
     count = "grep -c 'BEGIN CERTIFICATE' $SSL_CERT_FILE; grep -c 'BEGIN CERTIFICATE' /etc/ssl/certs/ca-certificates.crt"

@@ -18,7 +18,7 @@ def findings(start_shared, expected):
     return {row["subject"]: row for row in json.loads(done.out)}
 
 
-@pytest.mark.parametrize("subject", ["image", "user", "gpu", "shared memory", "locked memory", "memory", "libraries", "cpu", "disk", "torch", "nccl"])
+@pytest.mark.parametrize("subject", ["image", "user", "gpu", "shared memory", "locked memory", "memory", "libraries", "cpu", "disk", "mounts", "torch", "nccl"])
 def test_subject(findings, subject):
     """Each subject is looked at, and none is in error on a host that is well."""
     assert findings[subject]["severity"] in {"ok", "warning"}

@@ -53,7 +53,8 @@ def test_workspace_that_cannot_be_written(start, workspace, user, mode, said):
     assert len([line for line in box.errors.splitlines() if said in line]) == 1
 
 
-def test_mount_at_the_old_path(start, workspace):
-    """A mount at /root/workspace is a mount at /workspace."""
-    assert start("touch", "/workspace/seen", user="1234:0", volumes=mounted(workspace, "/root/workspace")).ended() == 0
+@pytest.mark.parametrize("target", ["/root/workspace", "/home/dev/workspace"])
+def test_mount_at_another_name(start, workspace, target):
+    """A mount at a home's ``workspace`` is a mount at /workspace."""
+    assert start("touch", "/workspace/seen", user="1234:0", volumes=mounted(workspace, target)).ended() == 0
     assert (workspace / "seen").exists()

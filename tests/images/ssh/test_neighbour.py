@@ -118,11 +118,20 @@ def test_agent_stays_at_home(client, box):
     assert client.run("sh", "-c", command).out == "agent:\n"
 
 
-def test_fifteen_connections_of_an_editor(client, box):
-    """Fifteen connections at once, as some editors open them, all get in."""
+def test_connections_of_editors(client, box):
+    """Forty connections at once, as some editors and a team behind one address open them, all get in."""
     one = f"ssh {' '.join(ssh_options())} dev@{box.address} echo in"
-    shown = client.run("sh", "-c", f"for i in $(seq 15); do {one} & done; wait").out
-    assert shown.split() == 15 * ["in"]
+    shown = client.run("sh", "-c", f"for i in $(seq 40); do {one} & done; wait").out
+    assert shown.split() == 40 * ["in"]
+
+
+def test_sessions_in_one_connection(client, box):
+    """Thirty sessions in one connection, as multiplexing clients open them, are all there at once."""
+    one = f"ssh -S /tmp/shared {' '.join(ssh_options())} dev@{box.address}"
+    together = "echo >>/tmp/here; until [ $(wc -l </tmp/here) -ge 30 ]; do sleep 0.1; done; echo in"
+    command = f"{one} -M -N -f && for i in $(seq 30); do {one} '{together}' & done; wait; {one} -O exit"
+    shown = client.run("timeout", "120", "sh", "-c", command)
+    assert shown.out.split() == 30 * ["in"], shown.err
 
 
 def test_strangers_who_wait(client, box, start, public_key, ssh):

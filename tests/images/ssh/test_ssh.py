@@ -60,6 +60,19 @@ def test_no_root(box, client):
     assert client.run("ssh", *ssh_options(), f"root@{box.address}", "true").status == 255
 
 
+@pytest.mark.parametrize("name", ["root", "ubuntu", "anna"])
+def test_another_name_is_told_which(box, client, name):
+    """Who tries another name than the user's is told before the refusal which one there is; the user is told nothing."""
+    refused = client.run("ssh", *_audible(), f"{name}@{box.address}", "true")
+    assert (refused.status, "log in as dev (ssh dev@HOST)" in refused.err) == (255, True), refused
+    assert "log in as" not in client.run("ssh", *_audible(), f"dev@{box.address}", "true").err
+
+
+def _audible():
+    """Return options of ssh that let it show what the server says before a login."""
+    return ("-o", "LogLevel=INFO", *ssh_options())
+
+
 def test_good_key_after_ten_bad_connections(box, ssh):
     """Ten refused connections from an address do not lock it out."""
     assert {ssh(box, "true", key="bad").status for _ in range(10)} == {255}
@@ -109,6 +122,46 @@ def test_no_x11(box, ssh):
     assert "DISPLAY" not in ssh(box, "env", options=("-X",)).out
 
 
+TERMINALS = ("xterm-256color", "xterm-kitty", "xterm-ghostty", "alacritty", "foot", "wezterm", "tmux-256color", "rxvt-unicode-256color", "of-tomorrow")
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+def test_terminals(box, client, terminal):
+    """Programs that draw work in every terminal, with 256 colours: one that the image does not know is taken for xterm's."""
+    shown = client.run(
+        "env",
+        f"TERM={terminal}",
+        "ssh",
+        "-tt",
+        *ssh_options(),
+        f"dev@{box.address}",
+        "tput colors; tmux -f /dev/null new-session -d && tmux kill-server && echo tmux",
+    )
+    lines = shown.out.split()
+    assert (int(lines[0]) >= 88, lines[1:]) == (True, ["tmux"]), shown
+
+
+def test_terminal_that_the_user_has_brought(box, client):
+    """A description below home, as kitty's own ssh leaves one there, counts."""
+    assert (
+        box.run(
+            "sh",
+            "-c",
+            "mkdir -p ~/.terminfo/o && cp /usr/share/terminfo/t/tmux-256color ~/.terminfo/o/of-mine || cp /lib/terminfo/t/tmux-256color ~/.terminfo/o/of-mine",
+        ).status
+        == 0
+    )
+    assert client.run("env", "TERM=of-mine", "ssh", "-tt", *ssh_options(), f"dev@{box.address}", "echo $TERM").out.strip() == "of-mine"
+
+
+@pytest.mark.parametrize("name", ["LANG", "LC_ALL", "LC_CTYPE"])
+def test_language_of_the_client(box, client, name):
+    """A client that sends its language, which may be one that nobody knows, makes no program complain."""
+    command = 'perl -e 1; bash -lc true; python -c "import locale; locale.setlocale(locale.LC_ALL, str()); print(locale.nl_langinfo(locale.CODESET))"'
+    shown = client.run("env", f"{name}=xx_YY.UTF-8", "ssh", "-o", f"SendEnv={name}", *ssh_options(), f"dev@{box.address}", command)
+    assert (shown.out, [line for line in shown.err.splitlines() if "locale" in line]) == ("UTF-8\n", [])
+
+
 def test_bootstrap_of_vs_code(box, ssh):
     """What VS Code Remote does first works: a script over standard input of a bare shell, with a dynamic forward."""
     script = b"set -e; mkdir -p ~/.vscode-server/bin; uname -sm; command -v tar curl ps flock gzip sed >/dev/null; echo ready:$$; exit\n"
@@ -131,6 +184,20 @@ def test_several_keys_and_comments(start, public_key, ssh):
     box = start(environment={"SSH_PUBLIC_KEY": given, "TORCHSTRATA_SERVICES": "ssh"})
     box.wait_for(SSH_READY)
     assert ssh(box, "true").status == 0
+
+
+def test_key_of_runpod(start, public_key, ssh):
+    """The variable that RunPod sets lets its owner in, and one line says so; ours comes first where both are given."""
+    box = start(environment={"PUBLIC_KEY": public_key, "TORCHSTRATA_SERVICES": "ssh"})
+    assert "SSH takes the keys of PUBLIC_KEY, since SSH_PUBLIC_KEY is not given" in box.wait_for(SSH_READY)
+    assert ssh(box, "true").status == 0
+
+
+def test_public_key_of_another_kind(start):
+    """``PUBLIC_KEY`` is a name that others use: what is no key of SSH there is nobody's mistake, and SSH stays off."""
+    box = start(environment={"PUBLIC_KEY": "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----"})
+    assert "SSH is off: no public key" in box.wait_for(READY)
+    assert box.run("torchstrata-health").status == 0
 
 
 @pytest.mark.parametrize("target", ["/run/secrets/authorized_keys", "/home/dev/.ssh/authorized_keys"])

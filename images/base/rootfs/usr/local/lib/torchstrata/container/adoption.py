@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from container import endings, mounts, notices, users
+from container import belongings, endings, mounts, notices, users
 
 WORKSPACE: Final = Path("/workspace")
 ENTRYPOINT: Final = "/usr/local/bin/torchstrata-entrypoint"
@@ -44,8 +44,7 @@ def adopt(arguments: list[str]) -> int:
         notices.warn("started as root without the capabilities to become another user", "use --user 1000:0")
         return REFUSED
     notices.inform(f"started as root, goes on as {owner.uid}:{owner.gid} (root shell: docker exec -it -u 0 CONTAINER /bin/bash -l)")
-    _give(WORKSPACE, owner)
-    _give(users.HOME, owner)
+    belongings.hand_over(owner.uid, owner.gid)
     _give_terminals(owner)
     command = [SETPRIV, f"--reuid={owner.uid}", f"--regid={owner.gid}", "--groups=0", "--inh-caps=-all", "--", ENTRYPOINT, *arguments]
     endings.defer()
@@ -81,15 +80,6 @@ def _owner(workspace: Path) -> Owner | None:
         return None
     found = workspace.stat()
     return Owner(found.st_uid, found.st_gid)
-
-
-def _give(path: Path, owner: Owner) -> None:
-    """Hand over an empty mount that the engine made for root; anything with content stays as it is."""
-    try:
-        if mounts.at(str(path), mounts.read()) and path.stat().st_uid == 0 and not any(path.iterdir()):
-            os.chown(path, owner.uid, owner.gid)
-    except OSError:
-        return  # read-only or not permitted: the check of the workspace says so, and what cures it
 
 
 def _give_terminals(owner: Owner) -> None:

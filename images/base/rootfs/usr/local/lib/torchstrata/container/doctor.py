@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from container import adoption, facts, gpu, health, limits, mounts, preflight, privilege, services, ssh, workspace
+from container import adoption, belongings, facts, gpu, health, limits, mounts, preflight, privilege, services, ssh, workspace
 from container.problems import Problem
 
 GOOD, WARNING, ERROR = 0, 1, 2
@@ -145,6 +145,14 @@ def disk() -> Iterator[Finding]:
     yield Finding("disk", severity, f"{path} ({kind}): {limits.in_words(free)} free, writes {speed:.0f} MB/s", "make room" if severity else "")
 
 
+def belonging() -> Iterator[Finding]:
+    """Look for what people mount beside the workspace, and cannot write."""
+    found = belongings.problems(os.getuid(), os.getgid())
+    yield from (Finding("mounts", WARNING, problem.what, problem.fix) for problem in found)
+    if not found:
+        yield Finding("mounts", GOOD, "what is mounted can be written, or is read-only")
+
+
 def running() -> Iterator[Finding]:
     """Ask the services that were started, and give the host keys to compare."""
     for service in services.recall():
@@ -174,7 +182,7 @@ def nccl() -> Iterator[Finding]:
     yield _probed("nccl", "collective.py")
 
 
-QUICK: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (image, person, driver, memory, libraries, processors, disk, running)
+QUICK: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (image, person, driver, memory, libraries, processors, disk, belonging, running)
 THOROUGH: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (torch, nccl)
 
 

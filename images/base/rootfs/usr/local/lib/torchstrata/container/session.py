@@ -7,15 +7,21 @@ carry every value (sshd's files have no newlines), so it is taken byte by byte f
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Final
 
 from container import environment, notices, users
+
+TERMINFO: Final = (Path("/etc/terminfo"), Path("/lib/terminfo"), Path("/usr/share/terminfo"))
+SPARE_TERM: Final = b"xterm-256color"
+"""What every terminal of today understands; tmux, less and vim refuse one that they do not know (terminfo(5))."""
 
 
 def main(arguments: list[str]) -> int:
     """Become bash: a login shell where sshd gave no command."""
     session = dict(os.environb)
     if session.get(b"SHELL") == users.SESSION.encode():  # not inside a session that has changed its environment
-        session = _enriched(session)
+        session = _known_terminal(_enriched(session))
     shell = os.fsdecode(session.get(b"SHELL", users.SHELL.encode()))
     os.execve(shell, [os.path.basename(shell), *arguments] if arguments else [f"-{os.path.basename(shell)}"], session)  # noqa: PTH119, S606
 
@@ -27,3 +33,11 @@ def _enriched(session: dict[bytes, bytes]) -> dict[bytes, bytes]:
         notices.warn(f"the container's environment cannot be read: {error}")
         return session | {b"SHELL": users.SHELL.encode()}
     return environment.of_session(container, session)
+
+
+def _known_terminal(session: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the environment with a terminal that this image knows: new ones, such as kitty's or ghostty's, bring a name of their own."""
+    name = os.fsdecode(session.get(b"TERM", b""))
+    home = Path(os.fsdecode(session.get(b"HOME", b"/"))) / ".terminfo"
+    known = not name or any((place / name[0] / name).exists() for place in (home, *TERMINFO))
+    return session if known or "/" in name else session | {b"TERM": SPARE_TERM}

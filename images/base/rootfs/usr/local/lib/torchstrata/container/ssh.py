@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from container import mounts, notices, ports, services, settings, state
+from container import mounts, notices, ports, services, settings, state, users
 from container.workspace import WORKSPACE
 
 PROGRAM: Final = Path("/usr/sbin/sshd")
@@ -24,6 +24,11 @@ SECRET_KEYS: Final = Path("/run/secrets/authorized_keys")
 OF_USER: Final = Path(".ssh/authorized_keys")
 GIVEN_KEYS: Final = "authorized_keys"
 CONFIG: Final = "sshd_config"
+BANNER: Final = "banner"
+
+FOREIGN_KEYS: Final = ("PUBLIC_KEY",)
+"""Variables of other images and of those who rent machines (RunPod), taken where ``SSH_PUBLIC_KEY`` is not given. The name is anybody's, so
+that a value without a key is nobody's mistake."""
 
 LONGEST_LINE: Final = 16 << 10
 """Characters of a line with a key; one of RSA with 16384 bits has 2,800."""
@@ -51,7 +56,7 @@ HOST_KEYS: Final = {"ed25519": (), "rsa": ("-b", "3072")}
 
 def plan(given: Mapping[str, str], home: Path) -> services.Service | None:
     """Return the service if somebody's key was given, and write those of the environment; None where SSH is off."""
-    accepted, refused = authorized(given.get("SSH_PUBLIC_KEY", ""))
+    accepted, refused = authorized(given["SSH_PUBLIC_KEY"]) if given.get("SSH_PUBLIC_KEY") else (_foreign(given), [])
     for why in refused:
         notices.warn(f"SSH_PUBLIC_KEY: {why}", "give lines such as 'ssh-ed25519 AAAA... name', as in ~/.ssh/id_ed25519.pub")
     state.write(GIVEN_KEYS, "".join(f"{line}\n" for line in accepted))
@@ -66,6 +71,15 @@ def plan(given: Mapping[str, str], home: Path) -> services.Service | None:
     if not accepted and not files:
         return services.refuse(service, "none of the given keys is valid", "correct SSH_PUBLIC_KEY")
     return services.refuse(service, f"port {port} is {obstacle}", "set SSH_PORT") if obstacle else service
+
+
+def _foreign(given: Mapping[str, str]) -> list[str]:
+    """Return the keys of the first variable of :data:`FOREIGN_KEYS` that has any."""
+    found = ((name, authorized(given.get(name, ""))[0]) for name in FOREIGN_KEYS)
+    name, keys = next(((name, keys) for name, keys in found if keys), ("", []))
+    if name:
+        notices.inform(f"SSH takes the keys of {name}, since SSH_PUBLIC_KEY is not given")
+    return keys
 
 
 def authorized(text: str) -> tuple[list[str], list[str]]:
@@ -101,6 +115,7 @@ def choose_port(asked: str) -> tuple[int, str]:
 def prepare(service: services.Service, home: Path) -> tuple[str, ...]:
     """Make what sshd needs (host keys, configuration) and return how it is started."""
     keys = host_keys(keeper(home, mounts.read()), state.directory() / "ssh")
+    state.write(BANNER, f"There is one user here: log in as {users.NAME} (ssh {users.NAME}@HOST).\n")
     only = settings.flag("SSH_POST_QUANTUM_ONLY", os.environ.get("SSH_POST_QUANTUM_ONLY", ""))
     state.write(CONFIG, configuration(service.port, keys, penalties=SESSION_PROGRAM.exists(), root=os.getuid() == 0, post_quantum_only=only))
     return (str(PROGRAM), "-D", "-e", "-f", str(state.directory() / CONFIG))
@@ -143,7 +158,7 @@ def welcome(service: services.Service) -> list[str]:
     """Return the lines for when SSH answers: where, and by which host keys to know it."""
     keys = {kind: state.directory() / "ssh" / f"{_name(kind)}.pub" for kind in HOST_KEYS}
     known = [f"SSH host key {kind}: {fingerprint(path.read_text(encoding='ascii'))}" for kind, path in keys.items() if path.exists()]
-    return [f"SSH is ready on port {service.port} for user dev", *known]
+    return [f"SSH is ready on port {service.port} for user {users.NAME}", *known]
 
 
 def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: bool, post_quantum_only: bool = False) -> str:
@@ -187,7 +202,8 @@ def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: b
         "LogLevel INFO",
         "Subsystem sftp /usr/lib/openssh/sftp-server",
     ]
-    return "".join(f"{line}\n" for line in [*lines, *(["PerSourcePenalties no"] if penalties else [])])
+    others = [] if root else [f"Match User !{users.NAME},*", f"Banner {state.directory() / BANNER}"]
+    return "".join(f"{line}\n" for line in [*lines, *(["PerSourcePenalties no"] if penalties else []), *others])
 
 
 def _lines(text: str) -> list[str]:

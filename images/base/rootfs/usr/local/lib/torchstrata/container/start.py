@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-from container import adoption, authorities, endings, environment, hooks, limits, notices, preflight, settings, state, users, workspace
+from container import adoption, authorities, belongings, endings, environment, hooks, limits, locales, notices, preflight, settings, state, users, workspace
 
 INIT: Final = "/usr/bin/tini"
 MAIN: Final = Path(__file__).parents[1]
@@ -43,6 +43,7 @@ def _start(arguments: list[str], given: dict[str, str]) -> int:
     trouble = _claim(wanted) if wanted else ""
     variables = _environment(given)
     workspace.prepare()
+    _advise_on_home()
     _advise_on_installing()
     if not preflight.run(variables):
         return NO_GPU
@@ -60,6 +61,7 @@ def _environment(given: dict[str, str]) -> dict[str, str]:
     """Return the container's environment: what was given, less secrets, and what follows from user, limits and authorities."""
     variables = environment.public(given)
     variables |= users.environment(users.identify(given), given)
+    variables |= locales.environment(variables)
     variables |= limits.thread_environment(variables)
     variables |= authorities.environment(variables)
     return variables
@@ -102,6 +104,12 @@ def _services(installed: list[str], given: dict[str, str], variables: dict[str, 
         notices.warn("no service can run: the container ends here", "give a command, or what the lines above ask for")
         return []
     return list(SERVE)
+
+
+def _advise_on_home() -> None:
+    """Say what programs cannot write below home; other mounts may be for reading, and are the doctor's business."""
+    for problem in belongings.problems(os.getuid(), os.getgid(), home_only=True):
+        notices.warn(problem.what, problem.fix)
 
 
 def _advise_on_installing(packages: Path = Path("/opt/venv")) -> None:

@@ -1,0 +1,103 @@
+"""What people mount beside the workspace: volumes below home, data, models; and the parents that an engine makes for them.
+
+An engine makes a mount point, its parents and an empty volume as root. A start as root hands them to the user; where nobody is root,
+the image has the usual ones already, and the doctor names the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from container import mounts, users
+from container.problems import Problem
+from container.workspace import WORKSPACE
+
+SYSTEM: Final = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var")  # noqa: S108  # as the system names it
+"""Directories in which root looks for programs, settings and its own files: nothing below them is ever handed over."""
+
+CUDA: Final = "/opt/cuda"
+"""How the names of directories begin whose libraries every program loads."""
+
+SHARED: Final = ("/", "/home", "/media", "/mnt", "/opt", "/srv")
+"""Directories of the image that hold mount points and are nobody's mount."""
+
+OF_ROOT: Final = "/root"
+LOST: Final = "lost+found"
+"""What a file system that has just been made holds."""
+
+
+def hand_over(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None) -> None:
+    """Give the user what an engine has made for root: mounts that hold nothing, and parents that hold nothing but mounts.
+
+    What has content of its own, cannot be changed (read-only, NFS) or may be written by everybody stays as it is.
+    """
+    chain = _chain(mounted if mounted is not None else mounts.read())
+    for path in chain:
+        try:
+            _give(path, chain, uid, gid)
+        except OSError:
+            continue  # gone, no directory, read-only or not permitted: the doctor says what cannot be written
+
+
+def problems(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None, *, home_only: bool = False) -> list[Problem]:
+    """Return what this user cannot write although it was mounted to be, or only because an engine has made it, and what lies in root's home.
+
+    :param home_only: leave out what is not below home: it may be there for reading.
+    """
+    found = mounted if mounted is not None else mounts.read()
+    of_root = [mount.path for mount in found if mount.path.startswith(f"{OF_ROOT}/")]
+    unread = [Problem(f"{path} is mounted in root's home, which nobody uses here", f"mount it at {users.HOME}{path.removeprefix(OF_ROOT)}") for path in of_root]
+    closed = [path for path in _wanted(found, home_only=home_only) if Path(path).is_dir() and not os.access(path, os.W_OK | os.X_OK) and not _read_only(path)]
+    what, fix = f"{' '.join(closed)} cannot be written by {uid}:{gid}", f"docker exec -u 0 CONTAINER /bin/chown {uid}:{gid} {' '.join(closed)}"
+    return [*unread, Problem(what, fix)] if closed else unread
+
+
+def _wanted(mounted: tuple[mounts.Mount, ...], *, home_only: bool) -> list[str]:
+    """Return what the user may expect to be able to write: mounts, and everything on the way from home to one."""
+    home, chain = f"{users.HOME}/", _chain(mounted)
+    own = (str(users.HOME), str(WORKSPACE))
+    return [path for path in chain if path not in own and (path.startswith(home) or (not home_only and mounts.at(path, mounted)))]
+
+
+def _chain(mounted: tuple[mounts.Mount, ...]) -> dict[str, None]:
+    """Return mount points that are not the system's and their parents, as an engine may have made them; outer ones first."""
+    points = [PurePosixPath(mount.path) for mount in mounted if not _is_of_system(mount.path)]
+    paths = {str(path) for point in points for path in (point, *point.parents)}
+    return dict.fromkeys(sorted(paths - set(SHARED)))
+
+
+def _is_of_system(path: str) -> bool:
+    return path == "/" or path.startswith(CUDA) or any(path == top or path.startswith(f"{top}/") for top in SYSTEM)
+
+
+def _give(path: str, chain: dict[str, None], uid: int, gid: int) -> None:
+    descriptor = _opened(path)
+    try:
+        found = os.fstat(descriptor)
+        strangers = (name for name in os.listdir(descriptor) if name != LOST and f"{path}/{name}" not in chain)  # noqa: PTH208  # a descriptor, not a path
+        if found.st_uid == 0 and not found.st_mode & stat.S_IWOTH and next(strangers, None) is None:
+            os.fchown(descriptor, uid, gid)
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: str) -> int:
+    """Open a directory through no link: whoever is in the container may have put one in the way.
+
+    :raises OSError: it is none, or a part of its path is a link.
+    """
+    descriptor = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    for name in PurePosixPath(path).parts[1:]:
+        try:
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = inner
+    return descriptor
+
+
+def _read_only(path: str) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
