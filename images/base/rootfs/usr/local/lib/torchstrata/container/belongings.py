@@ -30,7 +30,7 @@ LOST: Final = "lost+found"
 
 
 def hand_over(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None) -> None:
-    """Give the user what an engine has made for root: mounts that hold nothing, and parents that hold nothing but mounts.
+    """Give the user what an engine has made for root: mounts that hold nothing, and parents that hold mounts alone.
 
     What has content of its own, cannot be changed (read-only, NFS) or may be written by everybody stays as it is.
     """
