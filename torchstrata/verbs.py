@@ -235,8 +235,8 @@ def lock_systems(globs: Sequence[str]) -> None:
 
 
 def lock_toolchains(exclude_newer: str | None) -> None:
-    """Lock the compilers of CUDA families that come as toolchains."""
-    names = sorted({cell.facts.nvcc.toolchain for cell in matrix.load().cells if cell.facts.nvcc and cell.facts.nvcc.toolchain})
+    """Lock what CUDA families have besides wheels."""
+    names = sorted({cell.facts.nvcc.lock for cell in matrix.load().cells if cell.facts.nvcc and cell.facts.nvcc.lock})
     with progress.reporter() as reporter:
         for name in names:
             changed = toolchain.write(name, locks.cut_off(exclude_newer), on_line=reporter.say)

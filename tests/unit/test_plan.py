@@ -112,10 +112,10 @@ def test_an_empty_store_lacks_everything(planner):
     assert sum(item.fetch for item in found.missing()) == wheels + sum(pin.size for pin in toolchain.read(cell.facts.nvcc.toolchain).pins)
 
 
-def test_the_toolchain_is_there_for_cuda_12_alone(planner):
-    """CUDA 13 has its compiler in wheels, and a CPU cell has none."""
-    has = {short: any(isinstance(item.source, Toolchain) for item in plan_of(planner, short).items()) for short in ("2.8-cu121", "2.15-cu132", "2.13-cpu")}
-    assert has == {"2.8-cu121": True, "2.15-cu132": False, "2.13-cpu": False}
+@pytest.mark.parametrize(("short", "names"), [("2.8-cu121", ["cuda-12.4"]), ("2.15-cu132", ["cuda-13"]), ("2.14-cu130", ["cuda-13"]), ("2.13-cpu", [])])
+def test_each_cuda_family_has_its_toolchain(planner, short, names):
+    """CUDA 12's brings the compiler, CUDA 13's what its wheels lack, and a CPU cell has none."""
+    assert [item.source.name for item in plan_of(planner, short).items() if isinstance(item.source, Toolchain)] == names
 
 
 def test_what_the_store_holds_is_reused(planner):

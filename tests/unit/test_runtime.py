@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 
 import pytest
 from container import facts, gpu
@@ -67,7 +69,46 @@ def test_cuda_home_is_where_the_compiler_lies():
     for env, cell in ((old, cell_of("2.8-cu121")), (new, cell_of("2.15-cu132"))):
         assert env["PATH"].split(":")[:2] == ["/opt/venv/bin", f"{env['CUDA_HOME']}/bin"]
         assert env["NVCC_PREPEND_FLAGS"] == f"-ccbin /usr/bin/{cell.host_compiler}"
+        assert env["LIBRARY_PATH"] == f"{env['CUDA_HOME']}/lib64/stubs"
     assert "CUDA_HOME" not in describe("2.8-cu121").env
+
+
+@pytest.mark.parametrize(
+    ("short", "said"), [("2.8-cu121", "7.0;7.5;8.0;8.6;9.0+PTX"), ("2.15-cu132", "7.5;8.0;8.6;9.0;10.0;12.0"), ("2.4-cu121", "5.0;6.0;7.0;7.5;8.0;8.6;9.0")]
+)
+def test_extensions_are_built_for_what_torch_and_nvcc_know(short, said):
+    """PTX of the last generation stands in for the newer ones that nvcc does not know."""
+    assert runtime.architectures(cell_of(short)) == said
+
+
+@pytest.mark.parametrize(("short", "chain"), [("2.8-cu121", ("base",)), ("2.13-cpu", ("base", "devel"))])
+def test_without_nvcc_python_is_told_nothing(short, chain):
+    """Where there is no compiler for GPUs, no architecture is named."""
+    assert runtime.python_start(cell_of(short), chain) == {}
+
+
+@pytest.fixture
+def told(tmp_path):
+    """Return a function that gives what TORCH_CUDA_ARCH_LIST is after the line for Python's start, with the variables given."""
+    (text,) = runtime.python_start(cell_of("2.8-cu121"), ("base", "devel")).values()
+    (line,) = (line for line in text.splitlines() if line.startswith("import "))
+
+    def run(**environment):
+        script = f"{line}\nprint(os.environ.get('TORCH_CUDA_ARCH_LIST'))"
+        return subprocess.run([sys.executable, "-I", "-c", script], env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    return run
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_python_says_what_to_build_for_where_no_gpu_is_visible(told, hidden):
+    """It does so where GPUs are hidden, too; an empty value is none."""
+    assert told(CUDA_VISIBLE_DEVICES=hidden, TORCH_CUDA_ARCH_LIST="") == "7.0;7.5;8.0;8.6;9.0+PTX"
+
+
+def test_what_the_user_says_stays(told):
+    """A given list is not touched."""
+    assert told(CUDA_VISIBLE_DEVICES="", TORCH_CUDA_ARCH_LIST="8.9") == "8.9"
 
 
 def test_children_keep_the_environment_of_their_parent():

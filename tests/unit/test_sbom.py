@@ -25,7 +25,8 @@ def found(tmp_path_factory):
     store = Store(path / "store")
     plain = record_of(compose(store, path / "wheels"), store)
     deb = Deb(name="compiler", version="12.4-2", filename="compiler_12.4-2_amd64.deb", sha256="ab" * 32, licence="LicenseRef-Debian-Own")
-    tools = Tools(name="cuda-12.4", package=deb, wheels=())
+    other = Deb(name="libraries", version="12.4-3", filename="libraries_12.4-3_amd64.deb", sha256="cd" * 32, licence="LicenseRef-Debian-Own")
+    tools = Tools(name="cuda-12.4", package=deb, libraries=(other,), wheels=())
     inputs = msgspec.structs.replace(plain.inputs, toolchain=tools)
     return msgspec.structs.replace(plain, inputs=inputs, licences={**plain.licences, "LicenseRef-Debian-Own": "Own"})
 
@@ -33,6 +34,7 @@ def found(tmp_path_factory):
 PURLS = {
     "pkg:deb/debian/compiler@12.4-2?arch=amd64&distro=trixie",
     "pkg:deb/debian/example-doc@1.0-2?arch=all&distro=trixie&upstream=example",
+    "pkg:deb/debian/libraries@12.4-3?arch=amd64&distro=trixie",
     "pkg:deb/debian/libexample1@1.0-2%2Bb1?arch=amd64&distro=trixie&upstream=example",
     "pkg:pypi/nvidia-thing@1.0",
     "pkg:pypi/odd@1.0",

@@ -6,6 +6,7 @@ import io
 import shutil
 import tarfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -43,23 +44,30 @@ def archive(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+HEADERS = {"cuda.h": b"CUresult CUDAAPI cuInit(unsigned int Flags);\n", "nvml.h": b"nvmlReturn_t DECLDIR nvmlInit_v2(void);\n"}
+
+
+def debian(store: Store, directory: Path, name: str, files: dict[str, bytes]) -> Package:
+    """Put a Debian package where its download would lie; return it as a lock has it."""
+    package = directory / f"{name}_1_amd64.deb"
+    package.write_bytes(b"!<arch>\n" + member("debian-binary", b"2.0\n") + member("control.tar.xz", archive({})) + member("data.tar.xz", archive(files)))
+    sha256 = digest_of(package).removeprefix("sha256:")
+    place = store.downloads / sha256 / package.name
+    place.parent.mkdir(parents=True)
+    shutil.copy(package, place)
+    return Package(suite="trixie", component="non-free", name=name, version="1", filename=package.name, sha256=sha256, size=package.stat().st_size)
+
+
 @pytest.fixture
 def made(tmp_path):
-    """Return a function that makes a toolchain from a package with the files given and one header wheel."""
+    """Return a function that makes a toolchain from packages with the files given and one wheel of headers."""
     store = Store(tmp_path / "store")
-    pin, path = wheel(
-        tmp_path, "nvidia-cuda-runtime-cu12", "12.4", {"nvidia/cuda_runtime/include/cuda.h": b"h", "nvidia/cuda_runtime/lib/libcudart.so.12": b"so"}
-    )
 
-    def make(files):
-        package = tmp_path / "toolkit_1_amd64.deb"
-        package.write_bytes(b"!<arch>\n" + member("debian-binary", b"2.0\n") + member("control.tar.xz", archive({})) + member("data.tar.xz", archive(files)))
-        sha256 = digest_of(package).removeprefix("sha256:")
-        place = store.downloads / sha256 / package.name
-        place.parent.mkdir(parents=True)
-        shutil.copy(package, place)
-        locked = Package(suite="trixie", component="non-free", name="toolkit", version="1", filename=package.name, sha256=sha256, size=package.stat().st_size)
-        chain = Toolchain(name=NAME, requires=(), package=locked, pins=(pin,))
+    def make(packages, name=NAME, wheel_name="nvidia-cuda-cccl-cu12"):
+        locked = tuple(debian(store, tmp_path, package, files) for package, files in packages.items())
+        files = {f"nvidia/some/include/{header}": text for header, text in HEADERS.items()} | {"nvidia/some/lib/libcudart.so.12": b"so"}
+        pin, path = wheel(tmp_path, wheel_name, "12.4", files)
+        chain = Toolchain(name=name, requires=(), packages=locked, pins=(pin,))
         part = toolchain.make(chain, {pin.sha256: path}, store, Codec(), threading.Event())
         with (
             store.open_blob(part.layers[0].digest).open("rb") as blob,
@@ -70,11 +78,17 @@ def made(tmp_path):
     return make
 
 
-def test_the_committed_lock_is_what_its_inputs_ask_for():
+def whole() -> dict[str, dict[str, bytes]]:
+    """Return the files of the packages, as far as they are taken, and one more."""
+    return {name: dict.fromkeys([*places, "usr/bin/nvdisasm"], b"x") for name, places in toolchain.PLACES.items()}
+
+
+@pytest.mark.parametrize("name", [NAME, "cuda-13"])
+def test_the_committed_lock_is_what_its_inputs_ask_for(name):
     """The lock fits the ``.in`` file, and every wheel of it is pinned."""
-    chain = toolchain.read(NAME)
-    assert chain.package.version in chain.title
-    assert [f"{pin.name}=={pin.version}" for pin in chain.pins] == list(chain.requires[1:])
+    chain = toolchain.read(name)
+    assert all(package.version in chain.title for package in chain.packages)
+    assert [f"{pin.name}=={pin.version}" for pin in chain.pins] == [line for line in chain.requires if not line.startswith(toolchain.DEBIAN)]
 
 
 def test_a_missing_lock_says_how_to_make_it(copy):
@@ -108,20 +122,35 @@ def test_the_identity_follows_the_lock_and_the_codec():
     assert chain.identity(Codec()) != chain.identity(Codec(level=5))
 
 
-def test_a_cuda_home_is_made_of_package_wheels_and_links(made):
-    """Programs come from the package, headers from the wheels, libraries are links to torch's own."""
-    found = made(dict.fromkeys([*toolchain.PLACES, "usr/bin/nvdisasm"], b"x"))
+def test_a_cuda_home_is_made_of_packages_wheels_and_links(made):
+    """Programs and static libraries come from packages, headers from the wheels, other libraries are links to torch's own."""
+    found = made(whole())
     top = f"opt/{NAME}"
-    assert found[f"{top}/bin/nvcc"] == 0o775
-    assert found[f"{top}/nvvm/libdevice/libdevice.10.bc"] == 0o664
-    assert found[f"{top}/include/cuda.h"] == 0o664
-    assert found[f"{top}/lib64/libcudart.so"] == "/opt/cuda/nvidia/cuda_runtime/lib/libcudart.so.12"
+    assert found[f"{top}/bin/nvcc"] == found[f"{top}/bin/__nvcc_device_query"] == 0o775
+    assert found[f"{top}/nvvm/libdevice/libdevice.10.bc"] == found[f"{top}/lib64/libcudart_static.a"] == 0o664
+    assert found[f"{top}/include/cuda.h"] == found[f"{top}/lib64/stubs/libcuda.so"] == found[f"{top}/lib64/stubs/libnvidia-ml.so"] == 0o664
+    assert found[f"{top}/lib64/libcudart.so"] == "/opt/cuda/lib/libcudart.so.12"
     assert found[f"{top}/include/cublas_v2.h"] == "/opt/cuda/nvidia/cublas/include/cublas_v2.h"
     assert {path for path in found if not path.startswith(top)} == {"opt"}
     assert not any("nvdisasm" in path or path.endswith("libcudart.so.12") for path in found)
 
 
-def test_a_package_that_lacks_a_program_is_refused(made):
+@pytest.mark.parametrize(("wheel_name", "copied"), [("nvidia-cuda-profiler-api", True), (toolchain.LINKED_WITH, False)])
+def test_cuda_13_gets_what_its_wheels_lack(made, wheel_name, copied):
+    """Links, stubs and headers go into the directory of the compiler's wheels; headers that torch's wheels have are not there twice."""
+    found = made({}, "cuda-13", wheel_name)
+    top = "opt/cuda/nvidia/cu13"
+    assert found[f"{top}/lib/libcufftw.so"] == "/opt/cuda/lib/libcufftw.so.12"
+    assert found[f"{top}/include/cudnn.h"] == "/opt/cuda/nvidia/cudnn/include/cudnn.h"
+    assert found[f"{top}/lib/stubs/libcuda.so"] == 0o664
+    assert (f"{top}/include/cuda.h" in found) is copied
+    assert not any(path.startswith(f"{top}/{part}") for path in found for part in ("bin", "lib64", "nvvm", "lib/libcudart"))
+
+
+@pytest.mark.parametrize(("package", "path"), [("nvidia-cuda-toolkit", "usr/bin/ptxas"), ("nvidia-cuda-dev", "usr/lib/x86_64-linux-gnu/libcudadevrt.a")])
+def test_a_package_that_lacks_a_file_is_refused(made, package, path):
     """A new package with other contents is noticed, not half used."""
-    with pytest.raises(IntegrityError, match=r"lacks usr/bin/ptxas"):
-        made(dict.fromkeys([path for path in toolchain.PLACES if path != "usr/bin/ptxas"], b"x"))
+    files = whole()
+    del files[package][path]
+    with pytest.raises(IntegrityError, match=rf"{package}_1_amd64.deb lacks {path}"):
+        made(files)

@@ -97,7 +97,7 @@ class Builder:
         drift = osparts.drift(parts[image.top.identity]) if image.top else ()
         told = runtime.describe(image.cell, image.chain, image.lock, revision, drift=drift)
         sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
-        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), drift)
+        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), drift) | runtime.python_start(image.cell, image.chain)
         sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
         compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
         tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"

@@ -33,7 +33,8 @@ def check(plan: Plan, store: Store, engine: Engine | None) -> str:
     :raises DiskFullError: it is not there.
     """
     fetched = sum(item.fetch for item in plan.missing())
-    in_store = fetched + sum(_os_part(item) for item in plan.missing()) + min(fetched, IN_FLIGHT)
+    packages = sum(item.packages for item in plan.missing())
+    in_store = fetched + packages + sum(_os_part(item) for item in plan.missing()) + min(fetched, IN_FLIGHT)
     in_engine = 0 if engine is None else _loaded(plan, engine)
     free = shutil.disk_usage(_existing(store.root)).free
     there = engine.free_space() if engine else None
@@ -42,9 +43,8 @@ def check(plan: Plan, store: Store, engine: Engine | None) -> str:
             f"the build needs {progress.size(in_store)} in {store.root} and {progress.size(in_engine)} in the engine, and {progress.size(free)} are free",
             fix="free some (inv cache --prune, docker system prune), or build fewer flavours: -- --flavour base",
         )
-    return (
-        f"to fetch {progress.size(fetched)}; needs {progress.size(in_store)} in the store, {progress.size(in_engine)} in the engine; {progress.size(free)} free"
-    )
+    need = f"needs {progress.size(in_store)} in the store, {progress.size(in_engine)} in the engine"
+    return f"to fetch {progress.size(fetched + packages)}; {need}; {progress.size(free)} free"
 
 
 def _loaded(plan: Plan, engine: Engine) -> int:

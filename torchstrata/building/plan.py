@@ -73,6 +73,11 @@ class Item:
         """Bytes of wheels to fetch if the store lacks it."""
         return 0 if self.part else sum(pin.size for pin in self.pins)
 
+    @property
+    def packages(self) -> int:
+        """Bytes of a toolchain's Debian packages to fetch if the store lacks it; they go when it is made, and little of them stays."""
+        return sum(package.size for package in self.source.packages) if isinstance(self.source, Toolchain) and not self.part else 0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePlan:
@@ -178,8 +183,8 @@ class Planner:
     def _payload(self, cell: Cell, lock: Lock, parent: Lock | None) -> Iterator[Item]:
         """Yield the payload items that a flavour adds: toolchain, strata, bytecode."""
         compiler = cell.facts.nvcc
-        if lock.flavour == locks.COMPILER_FLAVOUR and compiler and compiler.toolchain:
-            tools = toolchain.read(compiler.toolchain)
+        if lock.flavour == locks.COMPILER_FLAVOUR and compiler and compiler.lock:
+            tools = toolchain.read(compiler.lock)
             yield self._item(tools.identity(self.codec), tools.title, tools)
         own = strata.plan(lock, parent, self.matrix.strata, cell.os.python)
         for stratum in own:

@@ -20,6 +20,21 @@ LIBRARIES: Final = "/opt/cuda/lib"
 CUDA_WHEELS_HOME: Final = "/opt/cuda/nvidia/cu{major}"
 """Where the compiler wheels of CUDA 13 and newer lie."""
 
+STUBS: Final = "lib64/stubs"
+"""The driver's libraries to link with, below ``CUDA_HOME``."""
+
+ARCHITECTURES: Final = (
+    "# torch.utils.cpp_extension builds for the GPUs that it sees; where it sees none, and nobody has said what for, it fails\n"
+    'import os; os.environ.get("TORCH_CUDA_ARCH_LIST") or '
+    '((os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")) and os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() not in ("", "-1")) or '
+    'os.environ.update(TORCH_CUDA_ARCH_LIST="{architectures}")\n'
+)
+"""A .pth file, which every Python of ``/opt/venv`` reads at its start (the site module of Python's library).
+
+It is that and no variable of the image, which would hold where a GPU is visible, too, and multiply the time of each build there; and
+no work of the entrypoint, which does not run in ``docker build``, ``docker exec`` and with ``--entrypoint``.
+"""
+
 ETC: Final = "etc/torchstrata"
 CONSTRAINTS: Final = f"/{ETC}/constraints.txt"
 
@@ -108,10 +123,27 @@ def compiler_environment(cell: Cell) -> dict[str, str]:
         return {}
     home = f"/opt/{nvcc.toolchain}" if nvcc.toolchain else CUDA_WHEELS_HOME.format(major=compat.major(nvcc.cuda))
     host = f"/usr/bin/{cell.host_compiler}"
-    env = {"CUDA_HOME": home, "PATH": f"{VENV}/bin:{home}/bin:{PATH.partition(':')[2]}", "NVCC_PREPEND_FLAGS": f"-ccbin {host}"}
+    path = f"{VENV}/bin:{home}/bin:{PATH.partition(':')[2]}"
+    env = {"CUDA_HOME": home, "PATH": path, "NVCC_PREPEND_FLAGS": f"-ccbin {host}", "LIBRARY_PATH": f"{home}/{STUBS}"}
     is_default = cell.host_compiler == cell.os.compilers[0]
     # torch's BuildExtension holds the compiler of C++ sources, by default g++, against nvcc's limit too.
     return env if is_default else env | {"CXX": host, "CC": host.replace("g++", "gcc")}
+
+
+def python_start(cell: Cell, chain: Sequence[str]) -> dict[str, str]:
+    """Return path and content of what each Python of an image with ``nvcc`` does at its start; see :data:`ARCHITECTURES`."""
+    if "devel" not in chain or cell.facts.nvcc is None:
+        return {}
+    path = f"{VENV[1:]}/lib/python{cell.os.python}/site-packages/torchstrata_architectures.pth"
+    return {path: ARCHITECTURES.format(architectures=architectures(cell))}
+
+
+def architectures(cell: Cell) -> str:
+    """Return what extensions are built for where no GPU is visible, as ``TORCH_CUDA_ARCH_LIST`` has it: the architectures of torch that
+    nvcc knows, such as ``8.0;9.0``. Where nvcc is too old for the newest, those compile the PTX of the last one (``9.0+PTX``).
+    """
+    missing = cell.facts.missing_architectures
+    return ";".join(name for name in cell.facts.architectures if name not in missing) + ("+PTX" if missing else "")
 
 
 def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[Move] = ()) -> dict[str, str]:

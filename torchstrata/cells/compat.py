@@ -28,6 +28,8 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Value of ``NVIDIA_REQUIRE_CUDA`` that asks for the floor and no more."""
     toolchain: str | None
     """CUDA version of the compiler that comes as a toolchain; ``None`` where wheels bring it."""
+    toolchain_lock: str | None
+    """Lock below ``locks/toolchain`` of what ``devel`` has besides wheels of the cell, such as ``cuda-13``."""
 
 
 class Cuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,6 +103,8 @@ class Nvcc(msgspec.Struct, frozen=True, kw_only=True):
     """Such as ``12.4``: same major as torch's CUDA, since ``torch.utils.cpp_extension`` refuses another."""
     toolchain: str | None
     """Such as ``cuda-12.4``; ``None`` where the compiler comes as wheels."""
+    lock: str | None
+    """Lock below ``locks/toolchain`` of what no wheel of the cell brings, such as ``cuda-13``."""
     requirements: tuple[str, ...]
     """Pins of the wheels that bring it; empty where a toolchain does."""
     architectures: tuple[str, ...]
@@ -236,7 +240,8 @@ def nvcc(minor: str, wheels: str) -> Nvcc | None:
     version = build(minor, wheels).cuda
     if version is None:
         return None
-    toolchain = facts().families[major(version)].toolchain
+    family = facts().families[major(version)]
+    toolchain = family.toolchain
     toolkit = torch(minor).cuda_toolkit or ""
     requirements = facts().cuda[version].nvcc_wheels.get(toolkit, ())
     if toolchain is None and not requirements:
@@ -245,6 +250,7 @@ def nvcc(minor: str, wheels: str) -> Nvcc | None:
     return Nvcc(
         cuda=toolchain or version,
         toolchain=f"cuda-{toolchain}" if toolchain else None,
+        lock=family.toolchain_lock,
         requirements=() if toolchain else requirements,
         architectures=compiler.nvcc_targets or (),
         max_gcc=compiler.max_gcc,

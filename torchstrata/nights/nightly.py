@@ -211,7 +211,8 @@ def inputs(matrix: Matrix, cell: Cell, store: Store, root: Path) -> dict[str, st
 def _settings(matrix: Matrix, image: ImagePlan, root: Path) -> Any:
     """Return what :meth:`torchstrata.building.build.Builder.assemble` puts around the parts of an image."""
     told = runtime.describe(image.cell, image.chain, image.lock, source.revision(image.cell, image.chain, root))
-    return [dataclasses.asdict(told), runtime.files(told, image.lock, runtime.alternatives(matrix, image.cell)), image.cell.named]
+    files = runtime.files(told, image.lock, runtime.alternatives(matrix, image.cell)) | runtime.python_start(image.cell, image.chain)
+    return [dataclasses.asdict(told), files, image.cell.named]
 
 
 def _digest(value: Any) -> str:

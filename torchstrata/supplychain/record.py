@@ -53,12 +53,21 @@ class Deb(msgspec.Struct, frozen=True, kw_only=True):
     licence: str
 
 
-class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """A compiler that is no package of the OS nor of Python: what its lock pins."""
+class Tools(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is no package of the OS nor of Python: what the lock of a toolchain pins.
+
+    :param package: the compiler's, where it comes as one; the field is older than ``libraries``.
+    """
 
     name: str
-    package: Deb
+    package: Deb | None = None
+    libraries: tuple[Deb, ...] = ()
     wheels: tuple[Pin, ...]
+
+    @property
+    def packages(self) -> tuple[Deb, ...]:
+        """All Debian packages, the compiler's first."""
+        return (*((self.package,) if self.package else ()), *self.libraries)
 
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -307,11 +316,13 @@ def _tools(made: Made, words: dict[str, str]) -> Tools | None:
     """Return the toolchain of the image, if it has one."""
     for item in made.composed.plan.items:
         if isinstance(item.source, Toolchain):
-            package = item.source.package
             licence = licences.of_debian(made.inventories[item.identity].copyrights.get(item.source.name, ()))
             words |= licence.words
-            deb = Deb(name=package.name, version=package.version, filename=package.filename, sha256=package.sha256, licence=licence.expression)
-            return Tools(name=item.source.name, package=deb, wheels=item.source.pins)
+            packages = tuple(
+                Deb(name=package.name, version=package.version, filename=package.filename, sha256=package.sha256, licence=licence.expression)
+                for package in item.source.packages
+            )
+            return Tools(name=item.source.name, package=next(iter(packages), None), libraries=packages[1:], wheels=item.source.pins)
     return None
 
 

@@ -78,9 +78,9 @@ def _tools(record: Record) -> Iterator[Piece]:
     tools = record.inputs.toolchain
     if tools is None:
         return
-    deb = tools.package
-    purl = _deb(record, deb.name, deb.version, arch=record.platform.rpartition("/")[2])
-    yield Piece(key=f"{tools.name}-{deb.name}", name=deb.name, version=deb.version, purl=purl, licence=deb.licence, sha256=deb.sha256, file=deb.filename)
+    for deb in tools.packages:
+        purl = _deb(record, deb.name, deb.version, arch=record.platform.rpartition("/")[2])
+        yield Piece(key=f"{tools.name}-{deb.name}", name=deb.name, version=deb.version, purl=purl, licence=deb.licence, sha256=deb.sha256, file=deb.filename)
     for pin in tools.wheels:
         purl = PackageURL("pypi", None, pin.name, pin.version)
         yield Piece(key=f"{tools.name}-{pin.name}", name=pin.name, version=pin.version, purl=purl, licence="", sha256=pin.sha256, file=pin.filename)

@@ -36,20 +36,22 @@ def test_machine_code(nvcc, expected):
 
 
 @pytest.mark.cuda
-def test_program(nvcc, expected):
-    """A program that nvcc compiled and linked runs, and finds torch's own CUDA runtime."""
-    major, minor = expected.facts.cuda_version.split(".")
-    assert nvcc["program"] == f"{major}{int(minor):02}0"
+@pytest.mark.parametrize(("kind", "linked", "compiler"), [("shared", True, False), ("static", False, True), ("parallel", False, True)])
+def test_program(nvcc, expected, kind, linked, compiler):
+    """A program that nvcc linked runs: with torch's own CUDA runtime, with the compiler's in it, or with kernels that start kernels."""
+    version = expected.facts.nvcc.cuda if compiler else expected.facts.cuda_version
+    major, minor = version.split(".")
+    assert nvcc["programs"][kind] == {"said": f"{major}{int(minor):02}0", "runtime_is_shared": linked}
 
 
 @pytest.fixture(scope="module")
 def cuda_extension(probe, expected):
-    """What a CUDA extension tells that was built for the newest GPU that nvcc knows.
+    """What a CUDA extension tells that was built for the newest GPU that nvcc knows, or, above, without any setting.
 
     Nvcc compiles torch's headers where the compiler comes in; on its layers g++ alone does, in the same extension.
     """
     known = [name for name in expected.facts.architectures if name not in expected.facts.missing_architectures]
-    return probe("extension", "cuda" if expected.flavour == HERE else "kernel", known[-1])
+    return probe("extension", *(("cuda", known[-1]) if expected.flavour == HERE else ("kernel",)))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 """Build an extension of torch and use it: ``extension.py module``, ``extension.py operator``, ``extension.py cuda ARCHITECTURE``,
-such as ``9.0``, or ``extension.py kernel ARCHITECTURE``.
+such as ``9.0``, or ``extension.py kernel``, which leaves it to torch what is built for.
 
 Prints what it computes. The first is in Python's style (pybind11), with all of torch's headers; the second brings an operator; so
 do the others, whose kernel nvcc compiled, and they tell the version of the CUDA runtime that they found, and whether there is device
@@ -80,7 +80,8 @@ def operator(folder):
 
 def cuda(folder):
     """Return what an extension with a kernel computes and tells; on a GPU, if there is one, what its kernel computes."""
-    os.environ["TORCH_CUDA_ARCH_LIST"] = sys.argv[2]
+    if sys.argv[2:]:
+        os.environ["TORCH_CUDA_ARCH_LIST"] = sys.argv[2]
     build(folder, CUDA[sys.argv[1]], is_python_module=False)
     sections = subprocess.run(["readelf", "-SW", folder / "probe_extension.so"], capture_output=True, text=True, check=True).stdout
     on_gpu = {"on_gpu": torch.ops.probe.triple(torch.arange(3.0, device="cuda")).tolist()} if torch.cuda.is_available() else {}

@@ -1,7 +1,7 @@
 """Use nvcc as people do: ``nvcc.py ARCHITECTURE...``, each such as ``sm_90``.
 
 Prints nvcc's ``release``; for each architecture the one that the machine code is for, or nvcc's word on why there is none; and
-what a program that nvcc compiled and linked says: the version of its CUDA runtime.
+what programs that nvcc compiled and linked in some ways say: the version of their CUDA runtime, and whether that is a shared library.
 """
 
 import json
@@ -24,6 +24,21 @@ int main() {{
     printf("%d", version);
 }}
 """
+PARALLEL = """#include <cstdio>
+__global__ void child(int *value) { atomicAdd(value, 1); }
+__global__ void parent(int *value) { child<<<1, 1>>>(value); }
+int main() {
+    int version = 0;
+    if (cudaRuntimeGetVersion(&version) != cudaSuccess) return 1;
+    parent<<<1, 1>>>(nullptr);
+    printf("%d", version);
+}
+"""
+"""Dynamic parallelism: a kernel that starts a kernel."""
+
+PROGRAMS = {"shared": (PROGRAM, "-cudart", "shared"), "static": (PROGRAM, "-cudart", "static"), "parallel": (PARALLEL, "-rdc=true")}
+"""Source and options of programs; the last has nvcc's default, which is the static runtime."""
+
 EM_CUDA = 190
 
 
@@ -49,17 +64,29 @@ def compile_for(architecture, folder):
     return "" if architecture in target(out.read_bytes()) else f"the code is for {target(out.read_bytes())}"
 
 
+def program(kind, architecture, folder):
+    """Return what a program says, and whether it needs a shared runtime; or why there is none."""
+    text, *options = PROGRAMS[kind]
+    source, target = folder / f"{kind}.cu", folder / kind
+    source.write_text(text)
+    status, problem = nvcc(f"-arch={architecture}", *options, "-o", str(target), str(source))
+    if status:
+        return problem
+    needed = subprocess.run(["readelf", "-dW", target], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([target], capture_output=True, text=True, check=False).stdout
+    return {"said": said, "runtime_is_shared": "libcudart.so" in needed}
+
+
 def main():
     """Print all results."""
     release = re.search(r"release ([\d.]+)", nvcc("--version")[1])
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         folder = Path(name)
         (folder / "kernel.cu").write_text(KERNEL)
-        (folder / "program.cu").write_text(PROGRAM)
         words = dict(zip(sys.argv[1:], pool.map(lambda architecture: compile_for(architecture, folder), sys.argv[1:]), strict=True))
-        status, problem = nvcc("-o", str(folder / "program"), str(folder / "program.cu"))
-        said = problem if status else subprocess.run([folder / "program"], capture_output=True, text=True, check=False).stdout
-    json.dump({"release": release and release[1], "words": words, "program": said}, sys.stdout)
+        known = [architecture for architecture, word in words.items() if not word]
+        programs = dict(zip(PROGRAMS, pool.map(lambda kind: program(kind, known[-1], folder), PROGRAMS), strict=True))
+    json.dump({"release": release and release[1], "words": words, "programs": programs}, sys.stdout)
 
 
 main()
