@@ -6,8 +6,9 @@ second CUDA). The static runtime and the device runtime come from Debian's ``nvi
 
 CUDA 13's compiler and runtime are wheels. Its toolchain adds to their directory what only NVIDIA's own packages have.
 
-In both, libraries and the headers of all but the runtime are links to those of torch's own wheels in ``/opt/cuda``, so that an extension
-is compiled and linked against what it will run with; and ``stubs`` has the driver's libraries to link with (:mod:`.stublibrary`).
+In both, libraries are links to those of torch's own wheels in ``/opt/cuda``, so that an extension is linked against what it will run
+with. So are their headers, but for those of the runtime and of CUPTI, which are generated from one another. ``stubs`` has the driver's
+libraries to link with (:mod:`.stublibrary`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from torchstrata.ospart import packages
 from torchstrata.payload import stublibrary, wheelfile
 from torchstrata.text import printable
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """Raise it when the bytes of a toolchain change for the same lock."""
 
 FOLDER: Final = "locks/toolchain"
@@ -104,10 +105,6 @@ exit "$status"
 
 HEADERS: Final[Mapping[str, str]] = {
     "cublas": "cublas.h cublasLt.h cublasXt.h cublas_api.h cublas_v2.h nvblas.h",
-    "cuda_cupti": "cupti.h cupti_activity.h cupti_activity_deprecated.h cupti_callbacks.h cupti_checkpoint.h cupti_common.h cupti_driver_cbid.h "
-    "cupti_events.h cupti_metrics.h cupti_nvtx_cbid.h cupti_pcsampling.h cupti_pcsampling_util.h cupti_pmsampling.h cupti_profiler_host.h "
-    "cupti_profiler_target.h cupti_range_profiler.h cupti_result.h cupti_runtime_cbid.h cupti_sass_metrics.h cupti_target.h cupti_version.h "
-    "generated_cuda_meta.h generated_cuda_runtime_api_meta.h generated_nvtx_meta.h nvperf_common.h nvperf_cuda_host.h nvperf_host.h nvperf_target.h",
     "cuda_nvrtc": "nvrtc.h",
     "cudnn": "cudnn.h cudnn_adv.h cudnn_backend.h cudnn_cnn.h cudnn_graph.h cudnn_ops.h cudnn_version.h",
     "cufft": "cudalibxt.h cufft.h cufftXt.h cufftw.h",
