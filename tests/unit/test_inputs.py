@@ -258,7 +258,7 @@ def test_a_toolchain_names_a_package_and_no_path_or_command(tmp_path, field, val
     """Its package's name goes through a shell, and its file's name becomes a path."""
     text = (ROOT / "locks/toolchain/cuda-12.4.lock").read_bytes()
     document = toolchain.msgspec.json.decode(text)
-    document["package"][field] = value
+    document["packages"][0][field] = value
     (tmp_path / "locks/toolchain").mkdir(parents=True)
     (tmp_path / "locks/toolchain/x.lock").write_bytes(toolchain.msgspec.json.encode(document))
     with pytest.raises(LockError, match="is damaged"):

@@ -107,6 +107,14 @@ def test_a_lock_that_no_longer_fits_is_refused(copy):
         toolchain.read(NAME, copy)
 
 
+def test_a_package_that_nobody_knows_is_refused(copy):
+    """What is taken of a package is said in one place; one that is not there is no input."""
+    for path in (copy / toolchain.FOLDER / f"{NAME}.in", copy / toolchain.FOLDER / f"{NAME}.lock"):
+        path.write_text(path.read_text().replace("nvidia-cuda-dev", "nvidia-cuda-other"))
+    with pytest.raises(LockError, match="has nvidia-cuda-other, of which nothing is taken"):
+        toolchain.read(NAME, copy)
+
+
 def test_a_damaged_lock_is_refused(copy):
     """A lock that was edited into something else says so."""
     path = copy / toolchain.FOLDER / f"{NAME}.lock"

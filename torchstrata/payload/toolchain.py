@@ -238,6 +238,10 @@ def read(name: str, root: Path = ROOT) -> Toolchain:
         raise LockError(f"{FOLDER}/{path.name} is damaged: {printable(str(error))}", fix=fix) from error
     if toolchain.requires != _requires(name, root):
         raise LockError(f"{FOLDER}/{path.name} no longer matches {name}.in", fix=fix)
+    if unknown := [package.name for package in toolchain.packages if package.name not in PLACES]:
+        raise LockError(
+            f"{FOLDER}/{path.name} has {unknown[0]}, of which nothing is taken", fix="say what in PLACES of toolchain.py, or leave it out of the .in file"
+        )
     return toolchain
 
 
