@@ -380,3 +380,53 @@ def test_authorities_are_named_alike():
     """The variables that an image sets are those that a start knows, at the place that it writes."""
     assert authorities.VARIABLES == runtime.CA_VARIABLES
     assert str(authorities.LASTING) == runtime.CA_BUNDLE
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "/"),
+        ({"NB_PREFIX": "/notebook/team/anna"}, "/notebook/team/anna/"),
+        ({"NB_PREFIX": "/notebook/team/anna", "JUPYTER_BASE_URL": "mine"}, "/mine/"),
+        ({"NB_PREFIX": "/notebook/team/anna", "JUPYTER_BASE_URL": ""}, "/notebook/team/anna/"),
+    ],
+)
+def test_base_url_of_kubeflow(given, expected):
+    """Kubeflow's variable says where Jupyter answers, unless ours does."""
+    assert jupyter.base_url(given) == jupyter.asked(given)["base_url"] == expected
+
+
+@pytest.fixture
+def program_of_hub(tmp_path, monkeypatch):
+    """Where JupyterHub's package puts its program."""
+    program = tmp_path / "jupyterhub-singleuser"
+    monkeypatch.setattr(jupyter, "PROGRAM_OF_HUB", program)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "probe"),
+    [("http://0.0.0.0:8888/user/anna.b/", 8888, "/user/anna.b/api"), ("https://:9999/user/a%40b/lab", 9999, "/user/a%40b/lab/api"), ("http://h", 8888, "/api")],
+)
+def test_jupyterhub(program_of_hub, monkeypatch, url, port, probe):
+    """JupyterHub's own program runs where it has started the container, and is asked where it answers."""
+    program_of_hub.touch()
+    monkeypatch.setenv(jupyter.OF_HUB, url)
+    service = jupyter.plan({jupyter.OF_HUB: url})
+    assert (service.port, service.path, service.refused) == (port, probe, "")
+    assert jupyter.command(service) == (str(program_of_hub),)
+    assert jupyter.welcome(service).endswith("lab (through JupyterHub)")
+
+
+@pytest.mark.usefixtures("program_of_hub")
+def test_jupyterhub_without_its_package(capsys):
+    """Without JupyterHub's package nothing runs that its users could not enter, and the line says what to install."""
+    assert "jupyterhub is not installed" in jupyter.plan({jupyter.OF_HUB: "http://0.0.0.0:8888/user/anna/"}).refused
+    assert "RUN pip install jupyterhub==VERSION OF THE HUB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://h:x/", "http://[h/", "http://h:99999/"])
+def test_jupyterhub_with_a_wrong_url(url):
+    """What is no URL ends the start with a line that names the variable."""
+    with pytest.raises(settings.SettingError, match="JUPYTERHUB_SERVICE_URL"):
+        jupyter.plan({jupyter.OF_HUB: url})

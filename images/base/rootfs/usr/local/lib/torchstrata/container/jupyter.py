@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,13 @@ from typing import Any, Final
 from container import ports, services, settings, state
 
 PROGRAM: Final = Path("/opt/venv/bin/jupyter-lab")
+PROGRAM_OF_HUB: Final = Path("/opt/venv/bin/jupyterhub-singleuser")
 PORT: Final = 8888
+BASE_URLS: Final = ("JUPYTER_BASE_URL", "NB_PREFIX")
+"""Where the base URL is looked for, the first that is given counts: ours, then Kubeflow's."""
+
+OF_HUB: Final = "JUPYTERHUB_SERVICE_URL"
+"""Where JupyterHub expects the server that it has started the container for; who may enter is then its decision."""
 
 
 class TokenFileError(Exception):
@@ -27,8 +34,10 @@ def plan(given: Mapping[str, str]) -> services.Service:
 
     :raises SettingError: a setting has a value that it cannot have.
     """
+    if given.get(OF_HUB):
+        return _plan_of_hub(given[OF_HUB])
     certificate, key = certificates(given)
-    base = settings.url_path("JUPYTER_BASE_URL", given.get("JUPYTER_BASE_URL", ""))
+    base = base_url(given)
     port = settings.port("JUPYTER_PORT", given.get("JUPYTER_PORT", "")) or PORT
     service = services.Service("jupyter", port, "https" if certificate else "http", f"{base}api")
     unreadable = next((path for path in (certificate, key) if path and not _readable(path)), None)
@@ -62,7 +71,7 @@ def asked(given: Mapping[str, str]) -> dict[str, Any]:
         "token": token(given),
         "password": settings.password_hash("JUPYTER_PASSWORD_HASH", given.get("JUPYTER_PASSWORD_HASH", "")),
         "root": os.getuid() == 0,
-        "base_url": settings.url_path("JUPYTER_BASE_URL", given.get("JUPYTER_BASE_URL", "")),
+        "base_url": base_url(given),
         "port": settings.port("JUPYTER_PORT", given.get("JUPYTER_PORT", "")),
         "certificate": certificate,
         "key": key,
@@ -70,9 +79,20 @@ def asked(given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def command(service: services.Service) -> tuple[str, ...]:
-    """Return how Jupyter is started; the rest is in its configuration."""
+    """Return how Jupyter is started; the rest is in its configuration, or in JupyterHub's variables."""
+    if os.environ.get(OF_HUB):
+        return (str(PROGRAM_OF_HUB),)
     base = service.path.removesuffix("api")
     return (str(PROGRAM), "--no-browser", f"--ServerApp.port={service.port}", "--ServerApp.port_retries=0", f"--ServerApp.base_url={base}")
+
+
+def base_url(given: Mapping[str, str]) -> str:
+    """Return the path below which Jupyter answers, with a slash at both ends.
+
+    :raises SettingError: it is none.
+    """
+    name = next((one for one in BASE_URLS if given.get(one)), BASE_URLS[0])
+    return settings.url_path(name, given.get(name, ""))
 
 
 def token(given: Mapping[str, str]) -> str:
@@ -97,7 +117,7 @@ def welcome(service: services.Service) -> str:
 
     written: dict[str, Any] = state.read(state.JUPYTER) or {}
     query = f"?token={quote(written['token'], safe='')}" if written.get("token") else ""
-    how = "" if query else " (with your password)"
+    how = "" if query else " (through JupyterHub)" if os.environ.get(OF_HUB) else " (with your password)"
     return f"JupyterLab is ready: {service.scheme}://127.0.0.1:{service.port}{service.path.removesuffix('api')}lab{query}{how}"
 
 
@@ -105,6 +125,27 @@ def secrets() -> tuple[str, ...]:
     """Return what must never be in the log."""
     written: dict[str, Any] = state.read(state.JUPYTER) or {}
     return tuple(filter(None, (written.get("token"), written.get("password"))))
+
+
+def _plan_of_hub(url: str) -> services.Service:
+    """Return the service as JupyterHub asks for it: its own program, which reads the rest of its variables.
+
+    :raises SettingError: the URL is none.
+    """
+    from urllib.parse import urlsplit  # noqa: PLC0415  # only here, and it is slow to load
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port or PORT
+    except ValueError as error:
+        raise settings.SettingError(f"{OF_HUB}={settings.shown(url)} is not a URL", "leave it to JupyterHub") from error
+    path = settings.path(OF_HUB, re.sub("/+", "/", f"/{parts.path}/"))
+    service = services.Service("jupyter", port, parts.scheme or "http", f"{path}api")
+    if not PROGRAM_OF_HUB.exists():
+        return services.refuse(
+            service, "JupyterHub has started it, but jupyterhub is not installed", "derive an image: RUN pip install jupyterhub==VERSION OF THE HUB"
+        )
+    return service
 
 
 def _token_of_file(name: str) -> str:

@@ -235,6 +235,7 @@ GATES: Final = (
     Gate("JUPYTER_PORT", port),
     Gate("SSH_PORT", port),
     Gate("JUPYTER_BASE_URL", url_path),
+    Gate("NB_PREFIX", url_path),
     Gate("JUPYTER_TOKEN", token),
     Gate("JUPYTER_TOKEN_FILE", path),
     Gate("JUPYTER_PASSWORD_HASH", password_hash),
