@@ -316,9 +316,9 @@ def ssh(client: Box, public_key: str) -> Callable[..., Result]:
 def notebook(client: Box) -> Callable[..., Result]:
     """Use Jupyter from the client: ``notebook(box, token, "kernel", "print(1)")`` or ``"terminal", "echo 1"``."""
 
-    def use(box: Box, token: str, what: str, code: str) -> Result:
+    def use(box: Box, token: str, what: str, code: str, *, base: str = "/") -> Result:
         script = (CLIENTS / "notebook.py").read_bytes()
-        return client.run("/opt/venv/bin/python", "-", f"http://{box.address}:8888/", token, what, code, stdin=script)
+        return client.run("/opt/venv/bin/python", "-", f"http://{box.address}:8888{base}", token, what, code, stdin=script)
 
     return use
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.images.boxes import PROBED, READY, mounted
@@ -150,6 +148,36 @@ def test_tensorboard(box, client):
     assert status(client, url, "-H", f"Authorization: token {TOKEN}", "-L", "-m", "60") == "200"
 
 
+SHOW = """
+import os
+from IPython.utils.capture import capture_output
+shell = get_ipython()
+os.makedirs("/tmp/logs", exist_ok=True)
+shell.run_line_magic("load_ext", "tensorboard")
+with capture_output() as shown:
+    shell.run_line_magic("tensorboard", "--logdir /tmp/logs --port 6111")
+print("".join(output.data.get("text/html", "") for output in shown.outputs))
+"""
+
+
+@pytest.mark.parametrize("given", [{}, {"JUPYTER_BASE_URL": "/team/anna"}, {"NB_PREFIX": "/notebook/team/anna"}], ids=["plain", "base URL", "Kubeflow"])
+def test_tensorboard_in_a_notebook(start, client, notebook, given):
+    """``%tensorboard`` shows a frame that leads through Jupyter's port, below its base URL, to what it has started."""
+    box = start(environment={"JUPYTER_TOKEN": TOKEN} | given)
+    box.wait_for(READY)
+    base = next(iter(given.values()), "")
+    frame = notebook(box, TOKEN, "kernel", SHOW, base=f"{base}/").out
+    assert f'"{base}/proxy/6111/"' in frame
+    page = client.run("curl", "-sL", "-m", "60", "-H", f"Authorization: token {TOKEN}", f"http://{box.address}:8888{base}/proxy/6111/").out
+    assert "<title>TensorBoard</title>" in page
+
+
+@pytest.mark.parametrize("path", ["/lab", "/tree"])
+def test_interfaces(box, client, path):
+    """JupyterLab and Notebook answer, both on the one server."""
+    assert status(client, f"http://{box.address}:8888{path}", "-H", f"Authorization: token {TOKEN}") == "200"
+
+
 def test_launcher(box, client):
     """The launcher offers TensorBoard and the examples."""
     shown = client.run("curl", "-s", "-H", f"Authorization: token {TOKEN}", f"http://{box.address}:8888/server-proxy/servers-info").out
@@ -166,38 +194,6 @@ def test_examples_are_read_only(box, client, name):
     body = '{"type": "file", "format": "text", "content": "x"}'
     assert status(client, f"{url}/checkpoints", "-H", f"Authorization: token {TOKEN}") == "200"
     assert status(client, url, "-X", "PUT", "-H", f"Authorization: token {TOKEN}", "-d", body) == "403"
-
-
-def test_export_in_the_menu(box, client):
-    """JupyterLab's menu can export to HTML and PDF."""
-    shown = client.run("curl", "-s", "-H", f"Authorization: token {TOKEN}", f"http://{box.address}:8888/api/nbconvert").out
-    assert '"paper"' in shown
-    assert '"html"' in shown
-
-
-PLOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
-OUTPUTS = [
-    {"output_type": "stream", "name": "stdout", "text": "epoch 1/2\n"},
-    {"output_type": "display_data", "metadata": {}, "data": {"image/png": PLOT}},
-    {"output_type": "display_data", "metadata": {}, "data": {"text/html": "<table><tr><td>recall</td></tr></table>", "text/plain": "recall"}},
-]
-CELLS = [
-    {"cell_type": "markdown", "metadata": {}, "source": "# Title\n\n$a^2$"},
-    {"cell_type": "code", "metadata": {}, "execution_count": 1, "source": "model.fit()", "outputs": OUTPUTS},
-]
-"""A notebook that was run: with a line, a plot of one pixel, and a table."""
-
-
-def test_export_command(start):
-    """The command writes HTML and PDF beside a notebook, with code and all kinds of outputs."""
-    box = start("sleep", "infinity")
-    box.put("/tmp/a.ipynb", json.dumps({"cells": CELLS, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}).encode())
-    done = box.run("torchstrata-export", "/tmp/a.ipynb")
-    assert done.status == 0, done.err
-    assert box.run("head", "-c5", "/tmp/a.pdf").out == "%PDF-"
-    assert box.run("grep", "-ac", "/Subtype /Image", "/tmp/a.pdf").out == "1\n"
-    html = box.run("cat", "/tmp/a.html").out
-    assert [word for word in ("Title", "epoch 1/2", PLOT, "<td>recall</td>") if word not in html] == []
 
 
 def test_health_of_the_engine(box):

@@ -19,7 +19,11 @@ def answering(box, client, url):
     return url
 
 
-@pytest.mark.parametrize("command", [PLAIN, BY_SHELL, ("jupyter", "server", "--ip=0.0.0.0")], ids=["plain", "shell", "server"])
+@pytest.mark.parametrize(
+    "command",
+    [PLAIN, BY_SHELL, ("jupyter", "server", "--ip=0.0.0.0"), ("jupyter", "notebook", "--ip=0.0.0.0")],
+    ids=["plain", "shell", "server", "notebook"],
+)
 def test_given_token(start, client, command):
     """The given token is needed, and opens."""
     box = start(*command, environment={"JUPYTER_TOKEN": TOKEN})

@@ -1,5 +1,6 @@
 """Additions to Jupyter: examples beside the workspace, PDF without TeX, no server without protection by accident."""
 
+import os
 from typing import Any
 
 
@@ -13,3 +14,4 @@ def _load_jupyter_server_extension(app: Any) -> None:
     from torchstrata_jupyter import access  # noqa: PLC0415  # every Jupyter program imports this package, few are servers
 
     access.refuse_open_server(app)
+    os.environ.setdefault("TENSORBOARD_PROXY_URL", f"{app.base_url}proxy/%PORT%/")  # for %tensorboard in kernels: its own port is not published
