@@ -46,6 +46,7 @@ MARKERS = {
     "cuda": "applies to cells with CUDA only",
     "vision": "applies to cells with torchvision only",
     "audio": "applies to cells with torchaudio only",
+    "audiofiles": "applies to cells whose torchaudio loads and saves files without FFmpeg only",
     "named": "applies to cells that `v<torch>` names only",
     "multigpu": "needs two GPUs",
     "container": "needs a container, not just a machine",

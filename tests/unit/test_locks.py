@@ -131,6 +131,14 @@ def test_torch_is_locked_as_the_facts_say(table):
             }
 
 
+@pytest.mark.parametrize(("short", "due"), [("2.4-cu121", True), ("2.8-cu121", True), ("2.10-cu128", False), ("2.13-cpu", False)])
+def test_what_torchaudio_needs_is_locked(table, short, due):
+    """Base brings what a torchaudio up to 2.8 loads files with; cells without torchaudio, or with one that takes FFmpeg, do not ask for it."""
+    cell = matrix.select(table, short)[0]
+    assert ("soundfile" in locks.requirements(cell, "base")) == due
+    assert ("soundfile" in {pin.name for pin in locks.read(cell, "base").pins}) == due
+
+
 @pytest.mark.parametrize("short", ["2.8-cu128", "2.10-cu128", "2.14-cu130", "2.15-cu132"])
 def test_cuda_wheels_do_not_depend_on_the_python(table, short):
     """Every OS of a row has the same CUDA wheels, so that they are the same layers."""

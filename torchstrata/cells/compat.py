@@ -82,6 +82,9 @@ class Torch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     builds: Mapping[str, Build]
     unknown_builds: tuple[str, ...]
     """Builds that upstream may have published, and that nobody has seen."""
+    torchaudio_needs: tuple[str, ...] = ()
+    """Packages by which that torchaudio loads and saves files, which its wheel does not name: soundfile up to 2.8. Later ones take
+    torchcodec alone, which takes FFmpeg from the OS."""
 
 
 class Compat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -164,6 +167,11 @@ def companions(minor: str, variant: str) -> dict[str, str | None]:
     release = torch(minor)
     audible = release.torchaudio_builds is None or variant in release.torchaudio_builds
     return {"torchvision": release.torchvision, "torchaudio": release.torchaudio if audible else None}
+
+
+def audio(minor: str, companions: Sequence[str]) -> tuple[str, ...]:
+    """Return what is installed so that files load and save, where torchaudio is among ``companions`` (pins)."""
+    return torch(minor).torchaudio_needs if any(pin.startswith("torchaudio==") for pin in companions) else ()
 
 
 def why_not(minor: str, variant: str) -> str:

@@ -66,7 +66,7 @@ def requirements(cell: Cell, flavour: str, root: Path = ROOT) -> tuple[str, ...]
 def _generated(cell: Cell, flavour: str) -> tuple[str, ...]:
     if flavour == TORCH_FLAVOUR:
         local = "" if compat.build(cell.torch, cell.wheels).default else f"+{cell.wheels}"
-        return tuple(f"{pin}{local}" for pin in (f"torch=={cell.version}", *cell.companions))
+        return (*(f"{pin}{local}" for pin in (f"torch=={cell.version}", *cell.companions)), *compat.audio(cell.torch, cell.companions))
     if flavour == COMPILER_FLAVOUR and cell.facts.nvcc:
         return cell.facts.nvcc.requirements
     return ()

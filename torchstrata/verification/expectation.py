@@ -90,7 +90,8 @@ class Expectation:
 
     @property
     def applies(self) -> frozenset[str]:
-        """What tests may apply to beside a flavour, and is so here: ``cuda``, ``vision``, ``audio``, ``named``."""
+        """What tests may apply to beside a flavour, and is so here: ``cuda``, ``vision``, ``audio``, ``audiofiles``, ``named``."""
         packages = {"vision": "torchvision" in self.versions, "audio": "torchaudio" in self.versions}
+        packages["audiofiles"] = bool(compat.audio(self.cell.torch, self.cell.companions))
         has = packages | {"cuda": self.facts.cuda_version is not None, "named": self.cell.named}
         return frozenset(name for name, there in has.items() if there)

@@ -16,7 +16,7 @@ ALWAYS: Final = frozenset({"test_truth", "test_hygiene"})
 """Modules of what each image is: they depend on every one of its parts."""
 BELOW: Final = frozenset({"test_users"})
 """Modules that run on flavours whose other tests the all-in-one of a cell without CUDA runs."""
-ONLY_THERE: Final = frozenset({"cuda", "vision", "audio"})
+ONLY_THERE: Final = frozenset({"cuda", "vision", "audio", "audiofiles"})
 """What a cell without CUDA does not have."""
 
 

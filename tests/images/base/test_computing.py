@@ -24,9 +24,9 @@ def numbers(found, due, tolerance):
 def found(probes, request):
     """What each probe of torch found that a test of this run asks for."""
     tests = [item for item in request.session.items if item.path == request.path]
-    special = {name for name in ("vision", "audio") if any(item.get_closest_marker(name) for item in tests)}
+    special = {name for name in ("vision", "audio", "audiofiles") if any(item.get_closest_marker(name) for item in tests)}
     general = {"training", "compiled", "collectives"} if any(not special & {mark.name for mark in item.iter_markers()} for item in tests) else set()
-    words = {"training": ["cpu", "bfloat16"], "compiled": ["cpu"], "collectives": ["gloo", "2"], "vision": ["cpu"], "audio": []}
+    words = {"training": ["cpu", "bfloat16"], "compiled": ["cpu"], "collectives": ["gloo", "2"], "vision": ["cpu"], "audio": [], "audiofiles": []}
     return probes({name: words[name] for name in words if name in special | general}, {"compiled": VECTORS_KNOWN | COMPILES_ALONE})
 
 
@@ -128,3 +128,12 @@ def test_audio(found):
     audio = found("audio")
     assert abs(audio["loudest"] - audio["tone"]) <= audio["bin"]
     assert audio["halved"] == 1
+
+
+@pytest.mark.audiofiles
+@pytest.mark.parametrize("name", ["wav", "flac"])
+def test_audio_files(found, name):
+    """A tone that torchaudio saves is the same when it is loaded again, but for the rounding to 16 bits."""
+    back = found("audiofiles")[name]
+    assert (back["rate"], back["shape"]) == (16_000, [1, 16_000])
+    assert back["difference"] < 1e-4
