@@ -67,7 +67,7 @@ def test_cuda_home_is_where_the_compiler_lies():
     old, new = describe("2.8-cu121", "devel").env, describe("2.15-cu132", "devel").env
     assert (old["CUDA_HOME"], new["CUDA_HOME"]) == ("/opt/cuda-12.4", "/opt/cuda/nvidia/cu13")
     for env, cell in ((old, cell_of("2.8-cu121")), (new, cell_of("2.15-cu132"))):
-        assert env["PATH"].split(":")[:2] == ["/opt/venv/bin", f"{env['CUDA_HOME']}/bin"]
+        assert env["PATH"].split(":")[:3] == [runtime.SHIMS, "/opt/venv/bin", f"{env['CUDA_HOME']}/bin"]
         assert env["NVCC_PREPEND_FLAGS"] == f"-ccbin /usr/bin/{cell.host_compiler}"
         assert env["LIBRARY_PATH"] == f"{env['CUDA_HOME']}/lib64/stubs"
     assert "CUDA_HOME" not in describe("2.8-cu121").env
@@ -168,7 +168,7 @@ def test_files_repeat_the_labels_and_list_the_packages():
     cell = cell_of("2.13-cpu")
     lock, told = locks.read(cell, "base"), describe("2.13-cpu")
     files = runtime.files(told, lock, [{"cell": "2.10-cu128"}])
-    assert set(files) == {"etc/torchstrata/image.json", "etc/torchstrata/constraints.txt"}
+    assert set(files) == {"etc/torchstrata/image.json", "etc/torchstrata/constraints.txt", "etc/torchstrata/environment.sh"}
     packages = {pin.name: pin.version for pin in lock.pins}
     assert json.loads(files["etc/torchstrata/image.json"]) == {"labels": dict(told.labels), "packages": packages, "alternatives": [{"cell": "2.10-cu128"}]}
     assert told.env["PIP_CONSTRAINT"] == told.env["UV_CONSTRAINT"] == "/etc/torchstrata/constraints.txt"
@@ -191,3 +191,11 @@ def test_what_image_json_lists_is_what_the_start_reads(tmp_path):
     path.write_text(runtime.files(told, locks.read(cell, "ssh"), runtime.alternatives(MATRIX, cell))["etc/torchstrata/image.json"])
     fix = gpu.judge_driver((12, 8), facts.read(path)).fix
     assert "use pytorch-cuda:2.10-cu128-ssh or pytorch-cuda:2.8-cu121-ssh" in fix
+
+
+def test_exports_give_back_the_environment():
+    """A shell that has nothing gets the image's variables by the script, but who the user is, which it knows better."""
+    described = describe("2.8-cu121", "devel")
+    done = subprocess.run(["env", "-i", "/bin/sh", "-c", f"{runtime.exports(described)}/usr/bin/env -0"], capture_output=True, check=True, text=True)
+    found = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
+    assert {name: found.get(name) for name in described.env} == {**described.env, **dict.fromkeys(runtime.PERSON)}

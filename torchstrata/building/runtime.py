@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -15,7 +16,9 @@ from torchstrata.locking.locks import Lock
 from torchstrata.locking.oslocks import Move
 
 VENV: Final = "/opt/venv"
-PATH: Final = f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SHIMS: Final = "/usr/local/lib/torchstrata/bin"
+"""Programs that stand before those of :data:`VENV`: uv, which would replace torch without a word."""
+PATH: Final = f"{SHIMS}:{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LIBRARIES: Final = "/opt/cuda/lib"
 CUDA_WHEELS_HOME: Final = "/opt/cuda/nvidia/cu{major}"
 """Where the compiler wheels of CUDA 13 and newer lie."""
@@ -123,7 +126,7 @@ def compiler_environment(cell: Cell) -> dict[str, str]:
         return {}
     home = f"/opt/{nvcc.toolchain}" if nvcc.toolchain else CUDA_WHEELS_HOME.format(major=compat.major(nvcc.cuda))
     host = f"/usr/bin/{cell.host_compiler}"
-    path = f"{VENV}/bin:{home}/bin:{PATH.partition(':')[2]}"
+    path = PATH.replace(f"{VENV}/bin", f"{VENV}/bin:{home}/bin")
     env = {"CUDA_HOME": home, "PATH": path, "NVCC_PREPEND_FLAGS": f"-ccbin {host}", "LIBRARY_PATH": f"{home}/{STUBS}"}
     is_default = cell.host_compiler == cell.os.compilers[0]
     # torch's BuildExtension holds the compiler of C++ sources, by default g++, against nvcc's limit too.
@@ -230,4 +233,11 @@ def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], drift: Seq
     return {
         f"{ETC}/image.json": json.dumps(document, indent=2, sort_keys=True) + "\n",
         f"{ETC}/constraints.txt": constraints(lock),
+        f"{ETC}/environment.sh": exports(runtime),
     }
+
+
+def exports(runtime: Runtime) -> str:
+    """Return a shell script that gives an environment of an image, for shells that lose the container's (``su -``)."""
+    words = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(runtime.env.items()) if name not in PERSON)
+    return "# The environment of this image, for login shells that have none.\n" + "".join(words)

@@ -14,10 +14,11 @@ TORCH = "cd /opt/venv/lib/python3*/site-packages && ls -d torch-*.dist-info && c
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    """A directory of wheels: a torch that nobody wants, and a package that needs it."""
+    """A directory of wheels: a torch that nobody wants, a package that needs it, and one that needs nothing."""
     directory = tmp_path_factory.mktemp("wheels")
     make_wheel(directory, name="torch", version="99.0")
     make_wheel(directory, name="greedy", version="1", requires="torch>=99")
+    make_wheel(directory, name="modest", version="1")
     return directory
 
 
@@ -44,3 +45,62 @@ def test_override(start, index, expected, variable, tool):
     box = start("bash", "-c", f"env -u {variable} {asked}", volumes=mounted(index, "/wheels", "ro"))
     assert box.ended() == 0, box.log
     assert "99.0" in box.log
+
+
+PROJECT = """\
+[project]
+name = "project"
+version = "0"
+requires-python = ">=3.10"
+dependencies = [{}]
+[tool.uv]
+no-index = true
+find-links = ["/wheels"]
+"""
+
+
+@pytest.fixture
+def project(box):
+    """Make a project of uv's with some dependencies, run a command in it, and return the result with all that was said."""
+
+    def run(command, *dependencies):
+        box.run("rm", "-rf", "/tmp/project")
+        box.run("mkdir", "/tmp/project")
+        box.put("/tmp/project/pyproject.toml", PROJECT.format(", ".join(f'"{name}"' for name in dependencies)).encode())
+        return box.run("bash", "-c", f"cd /tmp/project && {command} 2>&1")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "dependencies"),
+    [
+        ("uv sync --active", ["greedy"]),
+        ("uv sync --active", []),
+        ("uv sync --active --inexact", ["greedy"]),
+        ("UV_PROJECT_ENVIRONMENT=/opt/venv uv sync", ["greedy"]),
+        ("uv run --active python -c 1", ["greedy"]),
+        ("uv add --active greedy", []),
+        ("uv remove --active modest", ["modest", "greedy"]),
+    ],
+)
+def test_torch_stays_in_projects(box, project, command, dependencies):
+    """Project commands of uv, which would make ``/opt/venv`` what a project asks for, do not replace or remove torch: they name the constraint."""
+    before = box.run("bash", "-c", TORCH).out
+    done = project(command, *dependencies)
+    assert before == box.run("bash", "-c", TORCH).out != ""
+    assert done.status != 0
+    assert "torch==" in done.out
+
+
+@pytest.mark.parametrize("command", ["uv sync --active --inexact", "uv run --active true", "uv add --active modest", "uv sync"])
+def test_projects_that_leave_torch_alone(project, command):
+    """A project that asks for no other torch is installed beside it."""
+    done = project(f"{command} && uv run --active --no-sync python -c 'import torch'", *([] if "add" in command else ["modest"]))
+    assert done.status == 0, done.out
+
+
+@pytest.mark.parametrize("command", ["uv sync --active --dry-run", "env -u UV_CONSTRAINT uv sync --active --dry-run"])
+def test_projects_show_their_plan(project, command):
+    """A plan is shown as it is, and whoever takes the constraint away gets uv alone."""
+    assert "torch==99.0" in project(command, "greedy").out

@@ -22,6 +22,7 @@ GOOD, WARNING, ERROR = 0, 1, 2
 
 WORDS: Final = ("ok", "warning", "error")
 PYTHON: Final = Path("/opt/venv/bin/python")
+SITE_PACKAGES: Final = "lib/python3*/site-packages"
 PROBES: Final = Path("/usr/local/lib/torchstrata/probes")
 PATIENCE: Final = 300
 """Seconds for one test of torch; its compiler is slow on few CPUs."""
@@ -172,6 +173,28 @@ def person() -> Iterator[Finding]:
         yield Finding("user", GOOD, "in a user namespace (rootless): root here is an ordinary user of the host")
 
 
+def packages(venv: Path = PYTHON.parents[1]) -> Iterator[Finding]:
+    """Look for packages that lack files: another one that had the same files, as OpenCV's four have, was removed."""
+    records = sorted(venv.glob(f"{SITE_PACKAGES}/*.dist-info/RECORD"))
+    lacking = [(record, count) for record in records if (count := _lacking(record))]
+    for record, count in lacking:
+        name, _, version = record.parent.name.removesuffix(".dist-info").partition("-")
+        what = f"{name} {version} lacks {count} of its files, as after the removal of another package with the same files"
+        yield Finding("packages", WARNING, what, f"pip install --force-reinstall --no-deps {name}=={version}")
+    if not lacking:
+        yield Finding("packages", GOOD, f"{len(records)} in {venv}, all with their files")
+
+
+def _lacking(record: Path) -> int:
+    """Return how many files that a package lists (RECORD of the binary distribution format) do not exist; bytecode does not count."""
+    import csv  # noqa: PLC0415  # only this check needs it
+
+    with record.open(encoding="utf-8", newline="") as file:
+        paths = [row[0] for row in csv.reader(file) if row and not row[0].endswith(".pyc")]
+    site = record.parents[1]
+    return sum(not os.path.lexists(f"{site}/{path}") for path in paths)  # tens of thousands: a Path each would take seconds
+
+
 def torch() -> Iterator[Finding]:
     """Run torch for real: a matrix product, mixed precision, the compiler."""
     yield _probed("torch", "smoke.py")
@@ -182,7 +205,18 @@ def nccl() -> Iterator[Finding]:
     yield _probed("nccl", "collective.py")
 
 
-QUICK: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (image, person, driver, memory, libraries, processors, disk, belonging, running)
+QUICK: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
+    image,
+    person,
+    packages,
+    driver,
+    memory,
+    libraries,
+    processors,
+    disk,
+    belonging,
+    running,
+)
 THOROUGH: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (torch, nccl)
 
 
