@@ -129,6 +129,18 @@ def test_locked_refuses_a_dropped_version(stale: tuple[Path, Store]) -> None:
     assert stale[1].find(osparts.identity(SYSTEM, ("base",), Codec(), stale[0])) is None
 
 
+def test_edit_during_a_build_is_refused(again: tuple[Path, Store]) -> None:
+    """Who edits images/ while parts are made from it is told; what was made is kept neither for the files as they were nor as they are."""
+    root, store = again
+    file = root / "images" / "base" / "Dockerfile"
+    before = file.read_text()
+    with pytest.raises(OsPartError, match="images/base changed while"):
+        bake(again, lambda _: file.write_text(f"{before}# edited\n"))
+    assert store.find(osparts.identity(SYSTEM, ("base",), Codec(), root)) is None
+    file.write_text(before)
+    assert store.find(osparts.identity(SYSTEM, ("base",), Codec(), root)) is None
+
+
 def test_only_the_missing_flavour_is_built_over_the_store(made: tuple[Path, Store], again: tuple[Path, Store]) -> None:
     """A touched Dockerfile of devel starts from base's layers in the store; base's steps do not run."""
     root, store = again

@@ -185,6 +185,6 @@ def test_record_keeps_other_rows(cell, tmp_path):
 def test_sizes_of_an_unknown_flavour(tmp_path):
     """A budget for a flavour that does not exist is refused."""
     path = tmp_path / "matrix.yaml"
-    path.write_text(matrix.MATRIX.read_text().replace("sizes: {base: 390 MB", "sizes: {bass: 390 MB"))
+    path.write_text(matrix.MATRIX.read_text().replace("sizes: {base: ", "sizes: {bass: ", 1))
     with pytest.raises(MatrixError, match="sizes of an unknown flavour bass"):
         matrix.load(path)

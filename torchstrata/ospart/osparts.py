@@ -245,6 +245,7 @@ class _Baking:
     def parts(self) -> Parts:
         """Return the parts of all flavours on all systems; make those that the store lacks."""
         with disk(self.oven.store.root), contextlib.ExitStack() as held:
+            self._check_files()
             for wanted in sorted(self._identity(system, self.flavours) for system in self.locks if self._missing(system)):
                 held.enter_context(self.oven.store.lock(wanted, self.oven.cancelled))
             self._make([system for system in self.locks if self._missing(system)])
@@ -256,6 +257,7 @@ class _Baking:
         installed = {OS_IMAGE: self._packages(os_image) if os_image else {}}
         installed |= {flavour: self._packages(made[system.id, flavour]) for flavour in self.flavours}
         lock = oslocks.solved(self.locks[system], installed)
+        self._check_files()
         if _is_as_before(lock, system, self.oven.root):
             return None
         if os_image:
@@ -263,6 +265,24 @@ class _Baking:
         for count, flavour in enumerate(self.flavours, 1):
             self.oven.store.remember(_identity(system, self.flavours[:count], lock, self.oven.codec, self.oven.root), made[system.id, flavour])
         return oslocks.write(lock, system, self.oven.root)
+
+    @functools.cached_property
+    def _files(self) -> dict[str, object]:
+        """What the flavours are made from, as it was when this was first asked."""
+        return self._files_now()
+
+    def _files_now(self) -> dict[str, object]:
+        return {name: contexts.tree(self.oven.root, name) for name in (contexts.APT, *self.flavours)}
+
+    def _check_files(self) -> None:
+        """Refuse to go on where somebody has edited what parts are being made from: they would be kept for what is there now.
+
+        :raises OsPartError: it is not as when this was first asked.
+        """
+        now = self._files_now()
+        changed = [f"images/{name}" for name, files in self._files.items() if files != now[name]]
+        if changed:
+            raise OsPartError(f"{', '.join(changed)} changed while OS parts were made from it", fix="run it again; nothing of this run is kept")
 
     # What is there
 
@@ -297,7 +317,9 @@ class _Baking:
         with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory(dir=self.oven.store.scratch()) as directory:
             list(pool.map(self._os_image, systems))
             bench = _Bench(work=Path(directory), exporter=buildkit.exporter(), in_parallel=pool.map)
-            for system, found in self._baked_well(systems, bench).items():
+            baked = self._baked_well(systems, bench)
+            self._check_files()
+            for system, found in baked.items():
                 self._compare(system, _top(found))
                 for count, flavour in enumerate(self.flavours, 1):
                     if flavour in found:
@@ -318,7 +340,12 @@ class _Baking:
             told = {system: told for system in systems if is_of_apt(error) and (told := self._archive(system, alone=True))}
             if len(told) < len(systems):
                 raise
-            return self._baked(systems, bench, told)
+            try:
+                return self._baked(systems, bench, told)
+            except OsPartError as archive_error:
+                if is_of_apt(archive_error):  # it cannot be reached, or lacks the same: what today's mirror said is what can be cured
+                    raise error from archive_error
+                raise
         for system in systems:
             if system not in self.no_archive and system not in self.helped and drift(_top(made[system])) and (told_one := self._archive(system)):
                 made |= self._better({system: made[system]}, bench, told_one)
