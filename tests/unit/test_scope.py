@@ -46,7 +46,7 @@ def test_of_a_cell_with_cuda_what_only_it_has():
     """The all-in-one runs each test of CUDA, torchvision and torchaudio, and those of what the image is."""
     quick = scope.lists(subject("2.8-cu121", MATRIX.all_in_one), "quick")["free"].cases
     full = scope.lists(subject("2.8-cu121", MATRIX.all_in_one), "full")["free"].cases
-    special = {key for key in full if {"cuda", "vision", "audio"} & set(key[0].split())}
+    special = {key for key in full if scope.ONLY_THERE & set(key[0].split())}
     identity = {key for key in full if key[1] in {"test_truth", "test_hygiene"}}
     assert set(quick) == special | identity
     assert special
