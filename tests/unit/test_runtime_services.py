@@ -188,6 +188,9 @@ def test_token(tmp_path):
     assert jupyter.token(both) == "given"
     assert jupyter.token(both | {"JUPYTER_TOKEN": " "}) == "of-file"
     assert jupyter.token({"JUPYTER_TOKEN": ""}) == ""
+    assert jupyter.token(both | {"JUPYTER_PASSWORD": "of RunPod"}) == "given"
+    assert jupyter.token({"JUPYTER_PASSWORD": "of RunPod"}) == "of RunPod"
+    assert jupyter.token({"JUPYTER_PASSWORD": "of RunPod", "JUPYTER_PASSWORD_HASH": HASH}) == ""
 
 
 HASH = "argon2:$argon2id$v=19$m=10240,t=10,p=8$pW4dsnIzHnLYcOCYWOGhSg$yd2A7sTlJWGjYe4pyfQYZA"
@@ -378,7 +381,7 @@ def test_terminal_of_a_session(tmp_path, monkeypatch, terminal, becomes):
 
 def test_authorities_are_named_alike():
     """The variables that an image sets are those that a start knows, at the place that it writes."""
-    assert authorities.VARIABLES == runtime.CA_VARIABLES
+    assert set(runtime.CA_VARIABLES) == {*authorities.VARIABLES} - {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
     assert str(authorities.LASTING) == runtime.CA_BUNDLE
 
 

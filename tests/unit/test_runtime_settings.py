@@ -17,6 +17,7 @@ RIGHT = {
     "JUPYTER_BASE_URL": ("", "/", "lab", "/a/b-c_d~e@f/%20"),
     "NB_PREFIX": ("", "/notebook/team/anna"),
     "JUPYTER_TOKEN": ("", "a b&c=d#é", " padded ", 1024 * "x"),
+    "JUPYTER_PASSWORD": ("", "a b&c=d#é", 1024 * "x"),
     "JUPYTER_TOKEN_FILE": ("", "/run/secrets/token"),
     "JUPYTER_PASSWORD_HASH": ("", ARGON, f"sha1:0123456789ab:{40 * 'a'}"),
     "JUPYTER_CERT_FILE": ("/certs/both.pem",),
@@ -37,6 +38,7 @@ WRONG = {
     "SSH_PORT": ("ssh", "22\n"),
     "JUPYTER_BASE_URL": ("/a b", "http://x/", "/?q", "/a.b", "/a+b", "/(x)*", "/é", "/a\n", 2000 * "a"),
     "NB_PREFIX": ("/a b", "/a.b"),
+    "JUPYTER_PASSWORD": ("a\nb", 1025 * "x"),
     "JUPYTER_TOKEN": ("a\nb", "\x1b[2J", "a\u2028b", 1025 * "x", "\udcff"),
     "JUPYTER_TOKEN_FILE": ("token", "/a\x00b", "/a\r"),
     "JUPYTER_PASSWORD_HASH": ("open sesame", "argon2:", "sha1:x:y", f"{ARGON}\n", "md5:ab:cd"),
@@ -51,7 +53,7 @@ WRONG = {
     "TORCHSTRATA_HOOK_TIMEOUT": ("inf", "nan", "-1", "1e9", "a while", "604801"),
     "TORCHSTRATA_STOP_GRACE": ("inf", "-1", "3601"),
 }
-SECRET = {"JUPYTER_TOKEN", "JUPYTER_PASSWORD_HASH"}
+SECRET = {"JUPYTER_TOKEN", "JUPYTER_PASSWORD", "JUPYTER_PASSWORD_HASH"}
 
 
 def cases(table):
@@ -126,3 +128,16 @@ def test_fifo_is_not_waited_for(tmp_path):
     for path in (tmp_path / "fifo", "/dev/zero"):
         with pytest.raises(OSError, match="it is not a regular file"):
             settings.read_file(path, 8)
+
+
+@pytest.mark.parametrize("word", ["--gpus=all", "-it", "HF_TOKEN=x", "./a=b"])
+def test_no_command(word):
+    """What env(1) would take for an option or a variable of its own, and then print all of them, is refused."""
+    with pytest.raises(settings.SettingError, match="is no command"):
+        settings.check_command([word, "python"])
+
+
+@pytest.mark.parametrize("words", [[], ["bash"], ["python", "-c", "x=1"], ["sh", "--x=1"]])
+def test_commands(words):
+    """Only the first word is looked at."""
+    settings.check_command(words)

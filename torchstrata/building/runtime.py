@@ -52,8 +52,8 @@ PERSON: Final[Mapping[str, str]] = {"HOME": "/home/dev", "USER": "dev", "LOGNAME
 
 CA_BUNDLE: Final = "/var/lib/torchstrata/ca-bundle.crt"
 """The OS's certificate authorities by a link; the start of a container with ``TORCHSTRATA_CA_FILE`` puts a file with one more in its place."""
-CA_VARIABLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
-"""What names it for programs; the same as in ``container/authorities.py``."""
+CA_VARIABLES: Final = ("SSL_CERT_FILE", "PIP_CERT", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
+"""What names it for programs; a start sets those of requests and curl, too, which beat what people say to a program (``container/authorities.py``)."""
 
 DEV_CONTAINER: Final[tuple[Mapping[str, object], ...]] = ({"containerUser": "dev", "remoteUser": "dev", "updateRemoteUserUID": True, "init": True},)
 """Label ``devcontainer.metadata`` (Dev Container metadata reference): the user by name, who gets the host's uid; group 0 stays the user's."""
@@ -110,6 +110,7 @@ def environment(cell: Cell, chain: tuple[str, ...]) -> dict[str, str]:
     demand that very version of the driver (container-toolkit, ``cuda_image.go``).
     """
     env = {"PATH": PATH, "VIRTUAL_ENV": VENV, "LANG": "C.UTF-8", "PIP_CONSTRAINT": CONSTRAINTS, "UV_CONSTRAINT": CONSTRAINTS, "UV_LINK_MODE": "copy"}
+    env["PYTHONUNBUFFERED"] = "1"  # else `docker logs` shows nothing until the end, and a stop loses it
     env |= dict.fromkeys(CA_VARIABLES, CA_BUNDLE)
     if cell.facts.cuda_version:
         env |= {"LD_LIBRARY_PATH": LIBRARIES, "NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}

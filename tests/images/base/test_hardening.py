@@ -20,4 +20,4 @@ def test_nowhere_to_write(start):
     box = start("echo", "ran", read_only=True)
     assert box.ended() == 0
     assert b"ran" in box.container.logs(stderr=False)
-    assert "/tmp cannot be written: user 1000 has no home (Read-only file system) - add --tmpfs /tmp" in box.errors
+    assert "/tmp cannot be written: user 1000 has no home (Read-only file system) - add --tmpfs /tmp:exec" in box.errors

@@ -58,3 +58,16 @@ def test_command_gets_what_was_given(box):
     given = {"JUPYTER_TOKEN": "mine", "WANDB_API_KEY": "key", "TORCHSTRATA_SECRETS": "WANDB_*"}
     done = box.run("torchstrata-entrypoint", "sh", "-c", "echo $JUPYTER_TOKEN $WANDB_API_KEY", env=given)
     assert done.out == "mine key\n"
+
+
+def test_option_behind_the_name_of_the_image(box):
+    """An option of ``docker run`` in the place of the command ends the start, and prints no variable."""
+    done = box.run("torchstrata-entrypoint", "--gpus=all", env={"JUPYTER_TOKEN": "sesame"})
+    assert done.status == 78
+    assert "'--gpus=all' is no command - options of docker run stand before the name of the image" in done.err
+    assert "sesame" not in done.out + done.err
+
+
+def test_lines_are_seen_at_once(box):
+    """What a program prints is in the log when it is printed, not at its end, which a stop never lets come."""
+    assert box.run("printenv", "PYTHONUNBUFFERED").out == "1\n"

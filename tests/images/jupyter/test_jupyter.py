@@ -196,6 +196,13 @@ def test_examples_are_read_only(box, client, name):
     assert status(client, url, "-X", "PUT", "-H", f"Authorization: token {TOKEN}", "-d", body) == "403"
 
 
+def test_folder_with_content_can_be_deleted(box, client):
+    """A folder goes with what is in it, after Lab has asked: there is no trash to move it to."""
+    assert box.run("mkdir", "-p", "/workspace/old/inner").status == 0
+    assert status(client, f"http://{box.address}:8888/api/contents/old", "-X", "DELETE", "-H", f"Authorization: token {TOKEN}") == "204"
+    assert box.run("test", "-e", "/workspace/old").status == 1
+
+
 def test_health_of_the_engine(box):
     """The engine's own state of health follows the probe."""
     assert box.is_healthy()

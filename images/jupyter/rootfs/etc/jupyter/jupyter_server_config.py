@@ -44,6 +44,7 @@ c.ServerApp.root_dir = "/workspace"
 c.ServerApp.contents_manager_class = "torchstrata_jupyter.contents.WorkspaceManager"
 c.ServerApp.quit_button = False
 c.FileContentsManager.delete_to_trash = False
+c.FileContentsManager.always_delete_dir = True  # Lab asks before; without a trash a folder with content could not go
 c.KernelManager.shutdown_wait_time = 1.0  # SIGTERM after half of it, SIGKILL at its end: a stop of the container has 2 s
 c.KernelManager.transport = "ipc"  # sockets in the private runtime directory instead of ports that anybody could speak to
 c.LabApp.news_url = None

@@ -34,7 +34,7 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
         bundle = _write(f"{public.rstrip()}\n{own}")
         apt = state.write(APT, f'Acquire::https::CaInfo "{bundle}";\n', mode=0o644)
     except OSError as error:
-        notices.warn(f"TORCHSTRATA_CA_FILE={named}: the authorities cannot be written ({error.strerror})", "add --tmpfs /tmp")
+        notices.warn(f"TORCHSTRATA_CA_FILE={named}: the authorities cannot be written ({error.strerror})", "add --tmpfs /tmp:exec")
         return {}
     found = dict.fromkeys(VARIABLES, str(bundle)) | {"APT_CONFIG": str(apt)}
     return {name: value for name, value in found.items() if given.get(name, str(LASTING)) == str(LASTING)}

@@ -10,7 +10,7 @@ from typing import Final
 
 from container import state
 
-SECRETS: Final = ("JUPYTER_TOKEN", "JUPYTER_PASSWORD_HASH")
+SECRETS: Final = ("JUPYTER_TOKEN", "JUPYTER_PASSWORD_HASH", "JUPYTER_PASSWORD")
 """Never in the environment of services, of what they start, and of hooks; ``TORCHSTRATA_SECRETS`` adds names or patterns of names.
 
 A command that somebody has given gets them: it is what they were given for.

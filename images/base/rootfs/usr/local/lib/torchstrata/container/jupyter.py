@@ -21,6 +21,9 @@ PORT: Final = 8888
 BASE_URLS: Final = ("JUPYTER_BASE_URL", "NB_PREFIX")
 """Where the base URL is looked for, the first that is given counts: ours, then Kubeflow's."""
 
+OF_RUNPOD: Final = "JUPYTER_PASSWORD"
+"""What RunPod calls the token, taken where nothing of ours is given."""
+
 OF_HUB: Final = "JUPYTERHUB_SERVICE_URL"
 """Where JupyterHub expects the server that it has started the container for; who may enter is then its decision."""
 
@@ -102,7 +105,8 @@ def token(given: Mapping[str, str]) -> str:
     :raises TokenFileError: its file cannot be read, is empty, or holds no token.
     """
     own = settings.token("JUPYTER_TOKEN", given.get("JUPYTER_TOKEN", ""))
-    return own or _token_of_file(settings.path("JUPYTER_TOKEN_FILE", given.get("JUPYTER_TOKEN_FILE", "")))
+    own = own or _token_of_file(settings.path("JUPYTER_TOKEN_FILE", given.get("JUPYTER_TOKEN_FILE", "")))
+    return own or (settings.token(OF_RUNPOD, given.get(OF_RUNPOD, "")) if not given.get("JUPYTER_PASSWORD_HASH") else "")
 
 
 def certificates(given: Mapping[str, str]) -> tuple[str, str]:

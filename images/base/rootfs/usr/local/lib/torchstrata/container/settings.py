@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -61,6 +61,15 @@ class Gate(NamedTuple):
 
     name: str
     check: Callable[[str, str], object]
+
+
+def check_command(arguments: Sequence[str]) -> None:
+    """Refuse what cannot be a command, and which env(1), which starts it, would take for its own option or variable.
+
+    :raises SettingError: the first word begins with a dash or has an equals sign.
+    """
+    if arguments and (arguments[0].startswith("-") or "=" in arguments[0]):
+        raise SettingError(f"{arguments[0][:80]!r} is no command", "options of docker run stand before the name of the image, variables behind -e")
 
 
 def check(given: Mapping[str, str]) -> None:
@@ -237,6 +246,7 @@ GATES: Final = (
     Gate("JUPYTER_BASE_URL", url_path),
     Gate("NB_PREFIX", url_path),
     Gate("JUPYTER_TOKEN", token),
+    Gate("JUPYTER_PASSWORD", token),
     Gate("JUPYTER_TOKEN_FILE", path),
     Gate("JUPYTER_PASSWORD_HASH", password_hash),
     Gate("JUPYTER_CERT_FILE", path),

@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
     endings.heed()
     try:
         settings.check(os.environ)
+        settings.check_command(arguments)
         refused = adoption.adopt(arguments) if os.getuid() == 0 else 0
         return refused or _start(arguments, dict(os.environ))
     except settings.SettingError as error:
@@ -49,7 +50,7 @@ def _start(arguments: list[str], given: dict[str, str]) -> int:
         return NO_GPU
     hooks.run(variables)
     if trouble:
-        notices.warn(f"no services: {trouble}", "give a command, such as bash, or a place that can be written: --tmpfs /tmp")
+        notices.warn(f"no services: {trouble}", "give a command, such as bash, or a place that can be written: --tmpfs /tmp:exec")
         return NOTHING_RUNS
     if arguments:
         return _become(arguments, variables | environment.secret(given), services=False)

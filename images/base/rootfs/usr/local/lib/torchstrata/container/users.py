@@ -61,7 +61,7 @@ def choose_home(asked: str, uid: int, usual: Path = HOME, spare: Path = SPARE_HO
     try:
         return _private(spare)
     except OSError as error:
-        notices.warn(f"{spare.parent} cannot be written: user {uid} has no home ({error.strerror})", f"add --tmpfs {spare.parent}")
+        notices.warn(f"{spare.parent} cannot be written: user {uid} has no home ({error.strerror})", f"add --tmpfs {spare.parent}:exec")
         return usual
 
 
