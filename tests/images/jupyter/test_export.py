@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import zlib
@@ -152,3 +153,76 @@ def test_brackets_around_sums(box):
     """Brackets are as high as the sum between them."""
     plain, bracketed = drawn(box, r"$$\sum_t x$$ $$\left[\sum_t x\right]$$")["heights"]
     assert bracketed < 2 * plain
+
+
+@pytest.mark.parametrize(
+    ("tex", "said"),
+    [(rf"${nested * 21}x{end * 21}$", "nested more than 20") for nested, end in ((r"\sqrt{", "}"), (r"\left(", r"\right)"))]
+    + [("$" + r"\sqrt" * 900 + "x$", "stays TeX"), (r"\begin{a}" * 9000, ""), (r"\tag{" * 9000 + "$" + r"\tag{" * 9000 + "$", ""), (r"$ \[ " * 9000, "")],
+    ids=["braces", "brackets", "commands", "beginnings", "tags", "delimiters"],
+)
+def test_formulas_that_take_long(box, tex, said):
+    """A formula that is nested deeply or has no end stays TeX, and costs seconds."""
+    done = box.run("timeout", "60", "/opt/venv/bin/python", "-c", DRAW, tex)
+    assert done.status == 0, done.err
+    assert [line for line in json.loads(done.out)["said"] if said not in line] == []
+
+
+def test_formulas_beyond_a_thousand(box):
+    """Of many formulas those after the first thousand stay TeX."""
+    found = drawn(box, "$x$ " * 1003)
+    assert (len(found["alt"]), found["text"].split()) == (1000, ["$x$"] * 3)
+
+
+def shown(html):
+    """Return a notebook with an output of HTML."""
+    output = {"output_type": "display_data", "metadata": {}, "data": {"text/html": html}}
+    return json.dumps({**NOTEBOOK, "cells": [{**CELLS[1], "outputs": [output]}]}).encode()
+
+
+def export(box, html, *options):
+    """Return how the export of an output went."""
+    assert box.run("mkdir", "-p", "/tmp/hostile").status == 0
+    box.put("/tmp/hostile/a.ipynb", shown(html))
+    return box.run("timeout", "120", "jupyter", "nbconvert", "--to", "pdf", *options, "/tmp/hostile/a.ipynb")
+
+
+ELSEWHERE = ("file:///etc/passwd", "http://127.0.0.1:8888/api", "file:///tmp/fifo", "file:///dev/zero", "link.png")
+MENTIONS = '<img alt="" src="{0}"><a rel="attachment" href="{0}">a</a><link rel="attachment" href="{0}">'
+
+
+def test_pdf_takes_what_lies_beside_the_notebook(box):
+    """Pictures below the notebook's directory are shown; no file elsewhere, device, pipe or address is read, and nothing is attached."""
+    assert box.run("sh", "-c", "mkfifo /tmp/fifo; mkdir -p /tmp/hostile; ln -s /etc/passwd /tmp/hostile/link.png").status == 0
+    box.put("/tmp/hostile/plot.png", base64.b64decode(PLOT))
+    done = export(box, '<img alt="" src="plot.png">' + "".join(MENTIONS.format(url) for url in ELSEWHERE))
+    assert done.status == 0, done.err
+    pdf = parts(b"".join(box.container.get_archive("/tmp/hostile/a.pdf")[0]))
+    assert (pdf.count(b"/Subtype /Image"), b"EmbeddedFile" in pdf, b"root:x:0" in pdf) == (1, False, False)
+    assert [url for url in ELSEWHERE if f"{url}': " not in done.err] == []
+
+
+def bomb():
+    """Return an image that has a hundred million rectangles."""
+    groups = "".join(f'<g id="a{level}">' + f'<use href="#a{level - 1}"/>' * 10 + "</g>" for level in range(1, 9))
+    drawing = f'<svg xmlns="http://www.w3.org/2000/svg"><g id="a0"><rect width="1" height="1"/></g>{groups}<use href="#a8"/></svg>'
+    return f'<img alt="" src="data:image/svg+xml;base64,{base64.b64encode(drawing.encode()).decode()}">'
+
+
+@pytest.mark.parametrize(("html", "said"), [(bomb(), "more than 30 s"), ("<div>" * 3000, "too many elements in each other")], ids=["long", "deep"])
+def test_layout_has_limits(box, html, said):
+    """What takes too long or is nested too deeply ends in one line."""
+    done = export(box, html, "--PDFExporter.timeout=30")
+    lines = [line for line in done.err.splitlines() if not line.startswith("[NbConvertApp] ")]
+    assert (done.status, len(lines), said in done.err) == (1, 1, True), done.err
+
+
+def test_server_answers_meanwhile(box):
+    """An export that does not end keeps neither users nor the probe of health from the server."""
+    box.put("/workspace/dollars.ipynb", json.dumps({**NOTEBOOK, "cells": [{**CELLS[0], "source": "$ " + r"\[ " * 30000}]}).encode())
+    link = "http://127.0.0.1:8888/nbconvert/pdf/dollars.ipynb"
+    box.container.exec_run(["curl", "-s", "-o", "/dev/null", "-H", f"Authorization: token {TOKEN}", link], detach=True)
+    box.until(lambda: box.run("pgrep", "-f", "rendering.main").status == 0, "the layout")
+    statuses = [box.run("sh", "-c", "sleep 1; torchstrata-health").status for _ in range(5)]
+    box.run("pkill", "-f", "rendering.main")
+    assert statuses == [0] * 5

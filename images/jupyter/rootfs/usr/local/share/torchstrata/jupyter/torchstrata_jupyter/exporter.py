@@ -1,19 +1,18 @@
 """Notebook to PDF through nbconvert's HTML and WeasyPrint: no TeX, no browser, no network."""
 
-import os
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from nbconvert.exporters import HTMLExporter
-from traitlets import default
-
-PAGE: Final = Path(__file__).with_name("page.css")
+from nbconvert.exporters import HTMLExporter, TemplateExporter
+from nbconvert.utils.exceptions import ConversionException
+from traitlets import Integer, default
+from traitlets.config import Application, Config
 
 
 class PDFExporter(HTMLExporter):  # type: ignore[misc]  # nbconvert has no types
     """Exports what nbconvert's classic template shows, laid out on A4, with formulas as they are in a browser."""
 
     export_from_notebook = "PDF"
+    timeout = Integer(180, min=1, help="Seconds that the layout may take.").tag(config=True)
 
     @default("template_name")
     def _template_name_default(self) -> str:
@@ -24,18 +23,25 @@ class PDFExporter(HTMLExporter):  # type: ignore[misc]  # nbconvert has no types
         return True
 
     def from_notebook_node(self, nb: Any, resources: Any = None, **keywords: Any) -> tuple[bytes, Any]:
-        """Return the PDF of a notebook."""
-        import bs4  # noqa: PLC0415  # a second of loading that listing the exporters need not wait for
-        import weasyprint  # noqa: PLC0415
-        from pygments.formatters import HtmlFormatter  # noqa: PLC0415
+        """Return the PDF of a notebook; only what runs before the layout, such as its cells, runs in this process."""
+        from torchstrata_jupyter import rendering  # noqa: PLC0415  # which the child imports without this module's caller
 
-        from torchstrata_jupyter import formulas  # noqa: PLC0415
-
-        html, resources = super().from_notebook_node(nb, resources=resources, **keywords)
+        nb, resources = super(TemplateExporter, self).from_notebook_node(nb, resources, **keywords)
         resources["output_extension"] = ".pdf"
-        self.output_mimetype = "application/pdf"  # not earlier: templates are chosen by it
-        soup = bs4.BeautifulSoup(html, "html.parser")
-        formulas.typeset(soup, self.log.warning)
-        styles = [weasyprint.CSS(PAGE), weasyprint.CSS(string=HtmlFormatter().get_style_defs(".highlight"))]
-        base = resources.get("metadata", {}).get("path") or os.getcwd()  # noqa: PTH109
-        return weasyprint.HTML(string=str(soup), base_url=f"{base}/").write_pdf(stylesheets=styles), resources
+        self.output_mimetype = "application/pdf"
+        plain = {name: value for name, value in resources.items() if not callable(value)}
+        try:
+            return rendering.in_child((self._sections(), nb, plain), self.timeout, self.log.warning), resources
+        except ConversionException as error:
+            if Application.initialized() and Application.instance().name == "jupyter-nbconvert":
+                raise SystemExit(f"torchstrata: {error}") from None  # which would print a traceback
+            raise
+
+    def html(self, nb: Any, resources: Any) -> str:
+        """Return the page of a notebook that was prepared."""
+        return str(super().from_notebook_node(nb, resources=resources)[0])
+
+    def _sections(self) -> Config:
+        """Return what is configured of the layout: other sections have secrets, and functions that cannot be handed over."""
+        names = {one.__name__ for one in type(self).__mro__} | {"Highlight2HTML"}
+        return Config({name: section for name, section in self.config.items() if name in names})

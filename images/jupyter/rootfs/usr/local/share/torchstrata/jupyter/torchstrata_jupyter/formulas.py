@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import logging
 import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree as ET
@@ -28,13 +30,19 @@ IGNORED: Final = frozenset({"tex2jax_ignore", "mathjax_ignore"})
 
 DELIMITED: Final = re.compile(
     r"""\\(?P<escaped>\$)
-      | \\begin\{(?P<name>[a-zA-Z]+\*?)\}.*?\\end\{(?P=name)\}
-      | \$\$(?P<dollars>.+?)\$\$
-      | \\\[(?P<brackets>.+?)\\\]
-      | \\\((?P<parentheses>.+?)\\\)
-      | \$(?P<dollar>(?:\\.|[^$\\])+)\$""",
+      | \\begin\{(?P<name>[a-zA-Z]{1,40}\*?)\}.{0,5000}?\\end\{(?P=name)\}
+      | \$\$(?P<dollars>.{1,5000}?)\$\$
+      | \\\[(?P<brackets>.{1,5000}?)\\\]
+      | \\\((?P<parentheses>.{1,5000}?)\\\)
+      | \$(?P<dollar>(?:\\.|[^$\\]){1,5000})\$""",
     re.DOTALL | re.VERBOSE,
 )
+"""Bounded, since the end of each beginning is looked for."""
+
+NESTED: Final = re.compile(r"\\(?:(?P<open>left|begin)|(?P<close>right|end))(?![a-zA-Z])|\\.|(?P<braces>[{}])", re.DOTALL)
+DEPTH: Final = 20
+MOST: Final = 1000
+SECONDS: Final = 5
 REWRITTEN: Final = (
     (re.compile(r"\\(?:label|notag|nonumber)\b(?:\{[^}]*\})?"), ""),
     (re.compile(r"\\tag\*?\{([^}]*)\}"), r"\\qquad \\text{(\1)}"),
@@ -79,24 +87,29 @@ def typeset(soup: Any, complain: Callable[[str], None]) -> None:
     :param soup: the page, a ``bs4.BeautifulSoup``; it is changed.
     :param complain: is given a line for each formula that stays.
     """
+    left = iter(range(MOST))
     with _silence():
         for node in soup.find_all(string=True):
             if ("$" in node or "\\" in node) and type(node).__name__ == "NavigableString" and not _is_skipped(node):
-                _replace(soup, node, complain)
+                _replace(soup, node, complain, left)
 
 
 def draw(tex: str, *, displayed: bool) -> Picture:
     """Return the picture of a formula.
 
     :param displayed: whether it stands on lines of its own.
-    :raises ValueError: it cannot be read, or has characters for which there are no glyphs.
+    :raises ValueError: it cannot be read, takes too long, or has characters for which there are no glyphs.
     """
+    if depth(tex) > DEPTH:
+        raise ValueError(f"its parts are nested more than {DEPTH} deep")
     import ziamath  # noqa: PLC0415  # half a second that a page without formulas need not wait for
     from ziamath import tex as reader  # noqa: PLC0415
 
     for pattern, replacement in REWRITTEN:
         tex = pattern.sub(replacement, tex)
     try:
+        signal.signal(signal.SIGALRM, _stop)
+        signal.alarm(SECONDS)
         root = ET.fromstring(reader.tex2mml(tex, inline=not displayed))  # noqa: S314  # of latex2mathml, which escapes
         if displayed:
             _set_limits(root)
@@ -107,6 +120,18 @@ def draw(tex: str, *, displayed: bool) -> Picture:
         raise
     except Exception as error:  # latex2mathml and ziamath raise whatever they come upon
         raise ValueError(str(error) or type(error).__name__) from error
+    finally:
+        signal.alarm(0)
+
+
+def depth(tex: str) -> int:
+    """Return how deep the braces, brackets and environments of a formula are in each other."""
+    found = [1 if one["open"] or one["braces"] == "{" else -1 for one in NESTED.finditer(tex) if one["open"] or one["close"] or one["braces"]]
+    return max(itertools.accumulate(found), default=0)
+
+
+def _stop(*_: Any) -> None:
+    raise TimeoutError(f"it takes more than {SECONDS} s")
 
 
 @contextlib.contextmanager
@@ -124,23 +149,25 @@ def _is_skipped(node: Any) -> bool:
     return any(parent.name in SKIPPED or IGNORED & set(parent.get("class") or ()) for parent in node.parents)
 
 
-def _replace(soup: Any, node: Any, complain: Callable[[str], None]) -> None:
+def _replace(soup: Any, node: Any, complain: Callable[[str], None], left: Iterator[int]) -> None:
     """Put the parts of a text in its place: text, and pictures of formulas."""
     text, end, parts = str(node), 0, []
     for match in DELIMITED.finditer(text):
-        parts += [text[end : match.start()], _part(soup, match, complain)]
+        parts += [text[end : match.start()], _part(soup, match, complain, left)]
         end = match.end()
     if parts:
         node.replace_with(*filter(None, [*parts, text[end:]]))
 
 
-def _part(soup: Any, match: re.Match[str], complain: Callable[[str], None]) -> Any:
+def _part(soup: Any, match: re.Match[str], complain: Callable[[str], None], left: Iterator[int]) -> Any:
     """Return what takes the place of a formula: an image, or its text where it cannot be drawn."""
     if match["escaped"]:
         return "$"
     inline = match["dollar"] or match["parentheses"]
     tex = inline or match["dollars"] or match["brackets"] or match[0]
     try:
+        if next(left, None) is None:
+            raise ValueError(f"the page has more than {MOST}")
         picture = draw(tex, displayed=not inline)
     except ValueError as error:
         complain(f"a formula stays TeX: {' '.join(tex.split())[:60]}: {error}")
