@@ -211,3 +211,25 @@ def test_idle_connections(box, client, url):
     assert status(client, f"{url}/api/kernels", *OF_TOKEN) == "200"
     assert box.run("torchstrata-health").status == 0
     client.run("pkill", "-f", "idle.py")
+
+
+@pytest.mark.parametrize("path", ["/login", "/api/contents/a.txt"])
+def test_large_bodies(client, url, path):
+    """Nobody makes the server hold more than 64 MiB of a request."""
+    script = f"""
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1].removeprefix("http://"), timeout=20)
+connection.putrequest("POST", {path!r})
+connection.putheader("Content-Length", str(65 << 20))
+connection.endheaders(b"x")
+print(connection.getresponse().status)
+"""
+    assert client.run("python3", "-c", script, url).out.strip() == "400"
+
+
+def test_long_paths(box, client, url):
+    """The log has two hundred characters of a path and of a referrer."""
+    assert status(client, f"{url}/{'a' * 30000}", "-H", f"Referer: {'b' * 9000}") in REFUSED
+    box.wait_for("a" * 190)
+    assert "a" * 201 not in box.log
+    assert "b" * 201 not in box.log

@@ -39,6 +39,7 @@ if "JUPYTER_RUNTIME_DIR" in os.environ and not mounts.is_volume(str(Path.home())
 c.ServerApp.allow_root = asked["root"]  # root of a user namespace only
 c.ServerApp.allow_unauthenticated_access = False  # also not to what an extension has forgotten to protect
 c.ServerApp.ip = ""  # every interface, IPv6 too
+c.ServerApp.max_body_size = c.ServerApp.max_buffer_size = 64 << 20  # of a request, also a stranger's; Lab uploads in pieces of 1 MiB
 c.ServerApp.open_browser = False
 c.ServerApp.root_dir = "/workspace"
 c.ServerApp.contents_manager_class = "torchstrata_jupyter.contents.WorkspaceManager"

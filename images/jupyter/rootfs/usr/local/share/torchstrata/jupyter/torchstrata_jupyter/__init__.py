@@ -3,6 +3,9 @@
 import os
 from typing import Any
 
+LOGGED = 200
+"""Characters of a path in the log."""
+
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     """Name this package as an extension of the server; /etc/jupyter/jupyter_server_config.d switches it on."""
@@ -14,4 +17,18 @@ def _load_jupyter_server_extension(app: Any) -> None:
     from torchstrata_jupyter import access  # noqa: PLC0415  # every Jupyter program imports this package, few are servers
 
     access.refuse_open_server(app)
+    _shorten_log(app.web_app.settings)
     os.environ.setdefault("TENSORBOARD_PROXY_URL", f"{app.base_url}proxy/%PORT%/")  # for %tensorboard in kernels: its own port is not published
+
+
+def _shorten_log(settings: Any) -> None:
+    """Keep strangers from filling the log with long paths."""
+    log = settings["log_function"]
+
+    def shortened(handler: Any) -> None:
+        handler.request.uri = handler.request.uri[:LOGGED]
+        if "Referer" in handler.request.headers:
+            handler.request.headers["Referer"] = handler.request.headers["Referer"][:LOGGED]
+        log(handler)
+
+    settings["log_function"] = shortened
