@@ -171,6 +171,13 @@ def test_page_of_another_site_cannot_write(client, url, jar, kind, origin):
     assert client.run("curl", "-s", *OF_TOKEN, f"{url}/api/kernels").out.count('"id"') == kernels.count('"id"')
 
 
+def test_page_of_another_site_sends_no_cookie(client, url):
+    """Browsers send the cookie of a login with no form, script or picture of another site, which proxied ports would believe."""
+    head = client.run("curl", "-s", "-D", "-", "-o", "/dev/null", f"{url}/lab?token={TOKEN}").out
+    (cookie,) = [line for line in head.splitlines() if line.lower().startswith("set-cookie: username-")]
+    assert "SameSite=Lax" in cookie
+
+
 def test_page_of_another_site_cannot_read(client, url, jar):
     """No answer lets another site's script read it: there is no CORS header, for requests and for those that ask before."""
     for method in ("GET", "OPTIONS"):

@@ -36,6 +36,7 @@ if asked["certificate"]:
 if "JUPYTER_RUNTIME_DIR" in os.environ and not mounts.is_volume(str(Path.home()), mounts.read()):
     c.NotebookNotary.data_dir = os.environ["JUPYTER_RUNTIME_DIR"]  # the secret that signs notebooks, else in the home
 
+c.IdentityProvider.cookie_options = {"samesite": "Lax"}  # proxied ports ask for no XSRF token: no other site's form or script reaches them
 c.ServerApp.allow_root = asked["root"]  # root of a user namespace only
 c.ServerApp.allow_unauthenticated_access = False  # also not to what an extension has forgotten to protect
 c.ServerApp.ip = ""  # every interface, IPv6 too
@@ -55,6 +56,7 @@ c.ServerProxy.servers = {
     "tensorboard": {
         "command": ["/opt/venv/bin/tensorboard", "--logdir", "/workspace/logs", "--host", "127.0.0.1", "--port", "{port}"],
         "timeout": 60,
+        "request_headers_override": {"Cookie": "", "Authorization": ""},  # Jupyter's
         "launcher_entry": {"title": "TensorBoard", "category": "Other"},
     },
 } | {
