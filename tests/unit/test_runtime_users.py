@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from container import adoption, belongings, locales, mounts, users
 from container.adoption import Owner
@@ -115,6 +117,30 @@ def test_what_an_engine_makes(path, chain):
 def test_names_that_only_begin_like_the_system_s():
     """``/database`` is not in ``/data``, nor ``/etcetera`` in ``/etc``."""
     assert list(belongings._chain(mounted("/etcetera", "/database"))) == ["/database", "/etcetera"]
+
+
+def test_what_is_not_root_s_is_not_looked_through(tmp_path, monkeypatch):
+    """A start lists no directory that it hands over in no case: a data set may have millions of files."""
+    monkeypatch.setattr(belongings.os, "scandir", lambda *_: pytest.fail("it was listed"))
+    tmp_path.chmod(0o777)
+    belongings._give(str(tmp_path), {}, 1000, 0)
+
+
+def test_names_that_a_directory_may_hold(tmp_path):
+    """What an engine has made is told by its names."""
+    (tmp_path / "lost+found").mkdir()
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    assert belongings._holds_only(descriptor, {"lost+found"})
+    assert not belongings._holds_only(descriptor, {"other"})
+    os.close(descriptor)
+
+
+def test_directory_that_is_no_mount_is_not_handed_over(tmp_path):
+    """An empty directory in a mount is none, whatever the table of mounts says."""
+    tmp_path.chmod(0o700)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    assert not belongings._is_of_engine(descriptor, str(tmp_path), {})
+    os.close(descriptor)
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path, monkeypatch):

@@ -76,6 +76,32 @@ def test_root_keeps_what_has_content(start, root_made, root_makes):
     assert {path.stat().st_uid for path in (root_made, root_made / "kept")} == {0}
 
 
+def test_root_keeps_what_holds_a_mount(start, root_made, root_makes, volume):
+    """A directory of the host stays root's where another mount hides what is in it."""
+    root_makes("hidden/content")
+    assert start("true", user="0:0", volumes=mounted(root_made, "/data") | {volume: {"bind": "/data/hidden"}}).ended() == 0
+    assert {path.stat().st_uid for path in (root_made, root_made / "hidden", root_made / "hidden/content")} == {0}
+
+
+def test_root_keeps_what_lies_in_a_volume(start, root_made, root_makes, volume):
+    """Nor does a user get a directory of root's by putting it, in a volume, where a mount has its parent."""
+    root_makes("parent/inner")
+    box = start("touch", "/workspace/parent/inner/first", user="0:0", volumes=mounted(root_made, "/workspace") | {volume: {"bind": "/workspace/parent/inner"}})
+    assert box.ended() == 0, box.log
+    assert (root_made / "parent").stat().st_uid == 0
+
+
+def test_root_keeps_what_only_root_may_read(start, volume):
+    """Nor by giving a private directory of root's in its home the name of a parent."""
+    box = start("sleep", "infinity", user="0:0", volumes={volume: {"bind": "/home/dev/deep/er"}})
+    assert box.has_begun()
+    assert box.run("sh", "-c", "mkdir -p /home/dev/secret/er && chmod 0700 /home/dev/secret", user="0:0").status == 0
+    assert box.run("sh", "-c", "cd /home/dev && mv deep old && mv secret deep", user="1000:0").status == 0
+    box.container.restart()
+    assert box.has_begun()
+    assert box.run("stat", "-c", "%u", "/home/dev/deep", user="0:0").out.strip() == "0"
+
+
 def test_new_file_system(start, root_made, root_makes):
     """A file system that has just been made has ``lost+found``, and is empty for all that."""
     root_makes("lost+found")

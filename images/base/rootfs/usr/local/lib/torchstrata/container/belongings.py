@@ -28,9 +28,12 @@ OF_ROOT: Final = "/root"
 LOST: Final = "lost+found"
 """What a file system that has just been made holds."""
 
+PUBLIC: Final = stat.S_IROTH | stat.S_IXOTH
+"""What an engine lets everybody do with the parents that it makes."""
+
 
 def hand_over(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None) -> None:
-    """Give the user what an engine has made for root: mounts that hold nothing, and parents that hold mounts alone.
+    """Give the user what an engine has made for root: mounts that hold nothing, and parents on the container's own layer that hold mounts alone.
 
     What has content of its own, cannot be changed (read-only, NFS) or may be written by everybody stays as it is.
     """
@@ -50,7 +53,7 @@ def problems(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None
     found = mounted if mounted is not None else mounts.read()
     of_root = [mount.path for mount in found if mount.path.startswith(f"{OF_ROOT}/")]
     unread = [Problem(f"{path} is mounted in root's home, which nobody uses here", f"mount it at {users.HOME}{path.removeprefix(OF_ROOT)}") for path in of_root]
-    closed = [path for path in _wanted(found, home_only=home_only) if Path(path).is_dir() and not os.access(path, os.W_OK | os.X_OK) and not _read_only(path)]
+    closed = [path for path in _wanted(found, home_only=home_only) if os.path.isdir(path) and not os.access(path, os.W_OK | os.X_OK) and not _read_only(path)]  # noqa: PTH112  # Path's raises where only root may look
     what, fix = f"{' '.join(closed)} cannot be written by {uid}:{gid}", f"docker exec -u 0 CONTAINER /bin/chown {uid}:{gid} {' '.join(closed)}"
     return [*unread, Problem(what, fix)] if closed else unread
 
@@ -76,12 +79,44 @@ def _is_of_system(path: str) -> bool:
 def _give(path: str, chain: dict[str, None], uid: int, gid: int) -> None:
     descriptor = _opened(path)
     try:
-        found = os.fstat(descriptor)
-        strangers = (name for name in os.listdir(descriptor) if name != LOST and f"{path}/{name}" not in chain)  # noqa: PTH208  # a descriptor, not a path
-        if found.st_uid == 0 and not found.st_mode & stat.S_IWOTH and next(strangers, None) is None:
+        if _is_of_engine(descriptor, path, chain):
             os.fchown(descriptor, uid, gid)
     finally:
         os.close(descriptor)
+
+
+def _is_of_engine(descriptor: int, path: str, chain: dict[str, None]) -> bool:
+    """Return whether nobody has put anything into a directory of root's: an empty mount, or a parent that an engine has made.
+
+    A mount hides what is below it. So one inside a mount is content, as is what only root may look at: users choose where a volume's directories
+    lie, and what links lead a mount to.
+    """
+    found = os.fstat(descriptor)
+    if found.st_uid != 0 or found.st_mode & stat.S_IWOTH:
+        return False
+    if _mount(descriptor) == _mount_of("/"):
+        inner = {PurePosixPath(each).name for each in chain if str(PurePosixPath(each).parent) == path}
+        return found.st_mode & PUBLIC == PUBLIC and _holds_only(descriptor, inner)
+    return _mount(descriptor) != _mount_of("..", descriptor) and _holds_only(descriptor, {LOST})
+
+
+def _holds_only(descriptor: int, names: set[str]) -> bool:
+    with os.scandir(descriptor) as entries:
+        return all(entry.name in names for entry in entries)
+
+
+def _mount_of(path: str, beside: int | None = None) -> tuple[str, int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=beside)
+    try:
+        return _mount(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mount(descriptor: int) -> tuple[str, int]:
+    """Return the mount that an open directory lies on: its number (proc_pid_fdinfo(5)), which not every sandbox tells, and its device."""
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii").splitlines()
+    return "".join(line for line in lines if line.startswith("mnt_id:")), os.fstat(descriptor).st_dev
 
 
 def _opened(path: str) -> int:
