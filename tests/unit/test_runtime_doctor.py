@@ -32,3 +32,9 @@ def test_package_that_lost_files(venv):
     (found,) = doctor.packages(venv)
     assert (found.severity, found.fix) == (doctor.WARNING, "pip install --force-reinstall --no-deps opencv_python_headless==5.0")
     assert found.what.startswith("opencv_python_headless 5.0 lacks 1 of its files")
+
+
+def test_text_of_users_moves_no_cursor():
+    """What a user has named, such as the parent of a mount, fakes no line of the doctor's."""
+    found = doctor.Finding("mounts", doctor.WARNING, "/a\x1b[2J\nok", "b\nc")
+    assert doctor._text(found).splitlines() == [f"{'warning':8} {'mounts':17} /a?[2J?ok", f"{'':27}-> b?c"]

@@ -124,12 +124,32 @@ def test_what_is_left_is_named(start, root_made):
     box = start("sleep", "infinity", volumes=volumes)
     assert box.has_begun()
     line = "/home/dev/deep /home/dev/deep/er cannot be written by 1000:0"
-    assert box.errors.count(f"torchstrata: {line} - docker exec -u 0 CONTAINER /bin/chown 1000:0 /home/dev/deep /home/dev/deep/er") == 1
+    assert box.errors.count(f"torchstrata: {line} - docker exec -u 0 CONTAINER /usr/local/bin/torchstrata-doctor --hand-over") == 1
     rows = json.loads(box.run("torchstrata-doctor", "--quick", "--json").out)
     (row,) = [row for row in rows if row["subject"] == "mounts"]
     assert (row["severity"], row["what"]) == ("warning", line)
     assert box.run(*row["fix"].split(" CONTAINER ")[1].split(), user="0:0").status == 0
     assert box.run("mkdir", "/home/dev/deep/er/made").status == 0
+
+
+def test_cure_follows_no_link(start, root_made):
+    """What a user puts where the cure leads gives it nothing: its parent renamed, a link in the mount's place."""
+    box = start("sleep", "infinity", volumes=mounted(root_made, "/home/dev/deep/er"))
+    assert box.has_begun()
+    assert box.run("sh", "-c", "cd /home/dev && mv deep old && mkdir deep && ln -s /etc deep/er").status == 0
+    box.run("/usr/local/bin/torchstrata-doctor", "--hand-over", user="0:0")
+    assert box.run("stat", "-c", "%u", "/etc").out.strip() == "0"
+    assert root_made.stat().st_uid == 1000
+
+
+def test_what_has_content_is_cured_outside(start, root_made, root_makes):
+    """What the start would not hand over, the doctor does not either: it names what does."""
+    root_makes("kept")
+    box = start("sleep", "infinity", volumes=mounted(root_made, "/home/dev/deep"))
+    assert box.has_begun()
+    assert "/home/dev/deep cannot be written by 1000:0 - docker run --rm -u 0 --entrypoint /bin/chown -v SOURCE:/x IMAGE 1000:0 /x" in box.errors
+    assert box.run("/usr/local/bin/torchstrata-doctor", "--hand-over", user="0:0").status == 1
+    assert root_made.stat().st_uid == 0
 
 
 def test_mount_in_root_s_home(start, volume):

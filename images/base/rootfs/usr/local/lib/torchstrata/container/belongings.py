@@ -1,13 +1,14 @@
 """What people mount beside the workspace: volumes below home, data, models; and the parents that an engine makes for them.
 
 An engine makes a mount point, its parents and an empty volume as root. A start as root hands them to the user; where nobody is root,
-the image has the usual ones already, and the doctor names the rest.
+the image has the usual ones already, and the doctor names the rest; as root it hands them over, too.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -28,21 +29,20 @@ OF_ROOT: Final = "/root"
 LOST: Final = "lost+found"
 """What a file system that has just been made holds."""
 
+CURE: Final = "docker exec -u 0 CONTAINER /usr/local/bin/torchstrata-doctor --hand-over"
+"""It names no directory: what one is called may have become a link by the time that root gets there."""
+
 PUBLIC: Final = stat.S_IROTH | stat.S_IXOTH
 """What an engine lets everybody do with the parents that it makes."""
 
 
-def hand_over(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None) -> None:
-    """Give the user what an engine has made for root: mounts that hold nothing, and parents on the container's own layer that hold mounts alone.
+def hand_over(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None) -> list[str]:
+    """Give the user, and return, what an engine has made for root: mounts that hold nothing, and parents on the container's own layer that hold mounts alone.
 
     What has content of its own, cannot be changed (read-only, NFS) or may be written by everybody stays as it is.
     """
     chain = _chain(mounted if mounted is not None else mounts.read())
-    for path in chain:
-        try:
-            _give(path, chain, uid, gid)
-        except OSError:
-            continue  # gone, no directory, read-only or not permitted: the doctor says what cannot be written
+    return [path for path in chain if _is_given(path, chain, lambda descriptor: os.fchown(descriptor, uid, gid))]
 
 
 def problems(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None, *, home_only: bool = False) -> list[Problem]:
@@ -54,8 +54,12 @@ def problems(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None
     of_root = [mount.path for mount in found if mount.path.startswith(f"{OF_ROOT}/")]
     unread = [Problem(f"{path} is mounted in root's home, which nobody uses here", f"mount it at {users.HOME}{path.removeprefix(OF_ROOT)}") for path in of_root]
     closed = [path for path in _wanted(found, home_only=home_only) if os.path.isdir(path) and not os.access(path, os.W_OK | os.X_OK) and not _read_only(path)]  # noqa: PTH112  # Path's raises where only root may look
-    what, fix = f"{' '.join(closed)} cannot be written by {uid}:{gid}", f"docker exec -u 0 CONTAINER /bin/chown {uid}:{gid} {' '.join(closed)}"
-    return [*unread, Problem(what, fix)] if closed else unread
+    chain = _chain(found)
+    ours = [path for path in closed if _is_given(path, chain)]
+    others = [path for path in closed if path not in ours]
+    theirs = f"docker run --rm -u 0 --entrypoint /bin/chown -v SOURCE:/x IMAGE {uid}:{gid} /x, SOURCE being what is mounted there"
+    said = [Problem(f"{' '.join(paths)} cannot be written by {uid}:{gid}", fix) for paths, fix in ((ours, CURE), (others, theirs)) if paths]
+    return unread + said
 
 
 def _wanted(mounted: tuple[mounts.Mount, ...], *, home_only: bool) -> list[str]:
@@ -76,13 +80,20 @@ def _is_of_system(path: str) -> bool:
     return path == "/" or path.startswith(CUDA) or any(path == top or path.startswith(f"{top}/") for top in SYSTEM)
 
 
-def _give(path: str, chain: dict[str, None], uid: int, gid: int) -> None:
-    descriptor = _opened(path)
+def _is_given(path: str, chain: dict[str, None], give: Callable[[int], None] = lambda _: None) -> bool:
+    """Return whether a directory is to be handed over, and could be: one that is gone, none, read-only or not permitted is not."""
     try:
-        if _is_of_engine(descriptor, path, chain):
-            os.fchown(descriptor, uid, gid)
+        descriptor = _opened(path)
+    except OSError:
+        return False
+    try:
+        if found := _is_of_engine(descriptor, path, chain):
+            give(descriptor)
+    except OSError:
+        return False
     finally:
         os.close(descriptor)
+    return found
 
 
 def _is_of_engine(descriptor: int, path: str, chain: dict[str, None]) -> bool:

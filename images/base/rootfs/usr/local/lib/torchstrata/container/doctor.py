@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from container import adoption, belongings, facts, gpu, health, limits, mounts, preflight, privilege, services, ssh, workspace
+from container import adoption, belongings, facts, gpu, health, limits, mounts, notices, preflight, privilege, services, ssh, state, workspace
 from container.problems import Problem
 
 GOOD, WARNING, ERROR = 0, 1, 2
@@ -43,9 +43,10 @@ class Finding(NamedTuple):
 def main(arguments: list[str]) -> int:
     """Run all checks and print them; return the worst severity: 0 all well, 1 warnings, 2 errors."""
     options = _options(arguments)
+    given = list(handed_over()) if options.hand_over else []
     privilege.drop()
-    checks = QUICK if options.quick else QUICK + THOROUGH
-    findings = [finding for check in checks for finding in check()]
+    checks = (belonging,) if options.hand_over else QUICK if options.quick else QUICK + THOROUGH
+    findings = given + [finding for check in checks for finding in check()]
     if options.json:
         sys.stdout.write(json.dumps([_plain(finding) for finding in findings], indent=2) + "\n")
     else:
@@ -144,6 +145,12 @@ def disk() -> Iterator[Finding]:
     speed = _write_speed(path)
     severity = WARNING if free < LITTLE_SPACE else GOOD
     yield Finding("disk", severity, f"{path} ({kind}): {limits.in_words(free)} free, writes {speed:.0f} MB/s", "make room" if severity else "")
+
+
+def handed_over() -> Iterator[Finding]:
+    """As root, give the container's user what an engine has made for root."""
+    uid, gid = state.user()
+    yield from (Finding("mounts", GOOD, f"{path} is {uid}:{gid}'s now") for path in belongings.hand_over(uid, gid))
 
 
 def belonging() -> Iterator[Finding]:
@@ -254,6 +261,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="torchstrata-doctor", description="Say what does not work in this container, and what cures it.")
     parser.add_argument("--json", action="store_true", help="print a JSON list of findings")
     parser.add_argument("--quick", action="store_true", help="leave out what takes more than a second: torch and NCCL")
+    parser.add_argument("--hand-over", action="store_true", help="as root: give the user what is mounted and empty; do nothing else")
     return parser.parse_args(arguments)
 
 
@@ -262,8 +270,8 @@ def _plain(finding: Finding) -> dict[str, str]:
 
 
 def _text(finding: Finding) -> str:
-    fix = f"\n{'':27}-> {finding.fix}" if finding.fix else ""
-    return f"{WORDS[finding.severity]:8} {finding.subject:17} {finding.what}{fix}\n"
+    fix = f"\n{'':27}-> {notices.printable(finding.fix)}" if finding.fix else ""
+    return f"{WORDS[finding.severity]:8} {finding.subject:17} {notices.printable(finding.what)}{fix}\n"
 
 
 def _dotted(parts: tuple[int, ...]) -> str:

@@ -13,6 +13,11 @@ def warn(what: str, fix: str = "") -> None:
     _line(f"{what} - {fix}" if fix else what)
 
 
+def printable(text: str) -> str:
+    """Return text that moves no cursor and begins no line: users name what is mounted, too."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def inform(what: str) -> None:
     """Print a fact, unless ``TORCHSTRATA_QUIET=1``."""
     if os.environ.get("TORCHSTRATA_QUIET", "").lower() not in settings.YES:
@@ -20,6 +25,5 @@ def inform(what: str) -> None:
 
 
 def _line(text: str) -> None:
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    sys.stderr.write(f"torchstrata: {printable}\n")
+    sys.stderr.write(f"torchstrata: {printable(text)}\n")
     sys.stderr.flush()
