@@ -379,6 +379,19 @@ def test_terminal_of_a_session(tmp_path, monkeypatch, terminal, becomes):
     assert session._known_terminal({b"TERM": terminal.encode()})[b"TERM"] == becomes.encode()
 
 
+@pytest.mark.parametrize("left", ["file", "link", "nothing"])
+def test_bundle_becomes_the_link_again(tmp_path, monkeypatch, left):
+    """A start without the variable trusts the system's authorities, whatever lies in the place of the link to them: a user's own link, too."""
+    bundle = tmp_path / "bundle"
+    monkeypatch.setattr(authorities, "LASTING", bundle)
+    if left == "file":
+        bundle.touch()
+    elif left == "link":
+        bundle.symlink_to(tmp_path / "own")
+    assert authorities.environment({}) == {}
+    assert bundle.readlink() == authorities.SYSTEM
+
+
 def test_authorities_are_named_alike():
     """The variables that an image sets are those that a start knows, at the place that it writes."""
     assert set(runtime.CA_VARIABLES) == {*authorities.VARIABLES} - {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}

@@ -51,7 +51,7 @@ def _write(content: str) -> Path:
 
 def _replace(content: str | None) -> bool:
     """Make :data:`LASTING` a file at once, or without content the link that it was; return whether it is so."""
-    if content is None and LASTING.is_symlink():
+    if content is None and LASTING.is_symlink() and LASTING.readlink() == SYSTEM:
         return True
     new = LASTING.with_name(f".{os.getpid()}")
     try:
