@@ -1,9 +1,17 @@
-"""What the doctor says of packages that lack files."""
+"""What the doctor says of packages that lack files, and of what a user has named; root's terminal while it runs."""
 
 from __future__ import annotations
 
+import json
+import os
+import pty
+import subprocess
+import sys
+
 import pytest
-from container import doctor
+from container import doctor, health, services, state
+
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -34,7 +42,52 @@ def test_package_that_lost_files(venv):
     assert found.what.startswith("opencv_python_headless 5.0 lacks 1 of its files")
 
 
-def test_text_of_users_moves_no_cursor():
-    """What a user has named, such as the parent of a mount, fakes no line of the doctor's."""
-    found = doctor.Finding("mounts", doctor.WARNING, "/a\x1b[2J\nok", "b\nc")
-    assert doctor._text(found).splitlines() == [f"{'warning':8} {'mounts':17} /a?[2J?ok", f"{'':27}-> b?c"]
+def test_package_with_a_name_to_paste(venv):
+    """What a user has called a package is one word of the command, whatever it holds."""
+    (venv / "lib/python3.13/site-packages/opencv_python-5.0.dist-info").rename(venv / "lib/python3.13/site-packages/$(id)-5.0.dist-info")
+    (found,) = doctor.packages(venv)
+    assert found.fix == "pip install --force-reinstall --no-deps '$(id)==5.0'"
+
+
+def test_what_a_user_has_named_is_printable(monkeypatch, tmp_path, capsys):
+    """Neither a finding nor a service that a user has named moves the cursor or begins a line."""
+    assert doctor._text(doctor.Finding("a\n", doctor.WARNING, "b\x1b[2J", "c\r")).splitlines() == [
+        f"{'warning':8} {'a' + chr(92) + 'n':17} b{chr(92)}x1b[2J",
+        f"{'':27}-> c{chr(92)}r",
+    ]
+    monkeypatch.setattr(state, "of_container", lambda: tmp_path)
+    (tmp_path / "services.json").write_text(json.dumps([services.Service("x\x1b[2J", 1, "http", refused="y\nz")._asdict()]))
+    assert health.main([]) == 1
+    assert capsys.readouterr().out == f"x{chr(92)}x1b[2J: y{chr(92)}nz\n"
+
+
+APART = """
+import fcntl, os, sys, termios
+from container import privilege
+privilege.part()
+sys.stdout.write("\\x1b[2J" + os.readlink("/proc/self/fd/0") + str([os.isatty(number) for number in range(3)]) + "\\n")
+try:
+    open("/dev/tty")
+except OSError as error:
+    sys.exit(error.errno)
+"""
+
+
+def test_nothing_of_root_s_terminal():
+    """What goes on as the user has no terminal to type in for root; what it prints is passed on printable, and its exit status as it is."""
+    child, terminal = pty.fork()
+    if not child:
+        os.execve(sys.executable, [sys.executable, "-c", APART], {"PYTHONPATH": os.pathsep.join(sys.path)})
+    with os.fdopen(terminal, "rb") as file:
+        assert file.readline() == b"\\x1b[2J/dev/null[False, False, False]\r\n"
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
+
+
+def test_an_interrupt_ends_what_goes_on_as_the_user():
+    """Who ends root's program ends the user's part, though that has a session of its own."""
+    script = "import signal; from container import privilege; privilege.part(); print('ready', flush=True); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env={"PYTHONPATH": os.pathsep.join(sys.path)}) as running:
+        assert running.stdout
+        assert running.stdout.readline() == b"ready\n"
+        running.send_signal(2)
+        assert running.wait(PATIENCE) == 137

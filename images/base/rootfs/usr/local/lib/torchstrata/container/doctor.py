@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -187,7 +188,7 @@ def packages(venv: Path = PYTHON.parents[1]) -> Iterator[Finding]:
     for record, count in lacking:
         name, _, version = record.parent.name.removesuffix(".dist-info").partition("-")
         what = f"{name} {version} lacks {count} of its files, as after the removal of another package with the same files"
-        yield Finding("packages", WARNING, what, f"pip install --force-reinstall --no-deps {name}=={version}")
+        yield Finding("packages", WARNING, what, f"pip install --force-reinstall --no-deps {shlex.quote(f'{name}=={version}')}")
     if not lacking:
         yield Finding("packages", GOOD, f"{len(records)} in {venv}, all with their files")
 
@@ -271,7 +272,7 @@ def _plain(finding: Finding) -> dict[str, str]:
 
 def _text(finding: Finding) -> str:
     fix = f"\n{'':27}-> {notices.printable(finding.fix)}" if finding.fix else ""
-    return f"{WORDS[finding.severity]:8} {finding.subject:17} {notices.printable(finding.what)}{fix}\n"
+    return f"{WORDS[finding.severity]:8} {notices.printable(finding.subject):17} {notices.printable(finding.what)}{fix}\n"
 
 
 def _dotted(parts: tuple[int, ...]) -> str:

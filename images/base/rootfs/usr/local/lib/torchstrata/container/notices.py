@@ -13,15 +13,15 @@ def warn(what: str, fix: str = "") -> None:
     _line(f"{what} - {fix}" if fix else what)
 
 
-def printable(text: str) -> str:
-    """Return text that moves no cursor and begins no line: users name what is mounted, too."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def inform(what: str) -> None:
     """Print a fact, unless ``TORCHSTRATA_QUIET=1``."""
     if os.environ.get("TORCHSTRATA_QUIET", "").lower() not in settings.YES:
         _line(what)
+
+
+def printable(line: str) -> str:
+    r"""Return a line with its control characters written out: a carriage return as ``\r``, a line separator as ``\u2028``."""
+    return "".join(character if character.isprintable() or character in "\t " else ascii(character)[1:-1] for character in line)
 
 
 def _line(text: str) -> None:

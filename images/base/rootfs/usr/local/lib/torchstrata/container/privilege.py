@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import sys
-from typing import Final
+import threading
+from typing import Final, TextIO
 
 from container import notices, state
 
 REFUSED: Final = 77
 """Exit status, EX_NOPERM of sysexits.h."""
 
+LONGEST_PIECE: Final = 16 << 10
+
 
 def drop() -> None:
-    """Where this is root and the container another user's, become that user, as the probe of an image does that starts as root.
+    """Where this is root and the container another user's, go on as that user, as the probe of an image does that starts as root.
 
-    :raises SystemExit: root may not become another user here.
+    :raises SystemExit: root may not become another user here; and in the process that stays root, when the user's has ended.
     """
     if os.getuid() != 0:
         return
     uid, gid = state.user()
     if uid == 0:
         return
+    part()
     try:
         os.setgroups([0])
         os.setgid(gid)
@@ -31,3 +36,40 @@ def drop() -> None:
         notices.warn(f"root may not become the container's user {uid} here", f"docker exec --user {uid}:{gid}")
         sys.exit(REFUSED)
     os.environ |= {"HOME": pwd.getpwuid(uid).pw_dir}
+
+
+def part() -> None:
+    """Go on in a child that has nothing of the caller's terminal: who controls one, or may write to one, types in it for root.
+
+    :raises SystemExit: in the caller, with the child's status, when the child has ended.
+    """
+    (out, to_out), (err, to_err) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child:
+        os.close(to_out)
+        os.close(to_err)
+        sys.exit(_outlived(child, ((out, sys.stdout), (err, sys.stderr))))
+    os.setsid()
+    for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), to_out, to_err)):
+        os.dup2(descriptor, number)
+
+
+def _outlived(child: int, passed: tuple[tuple[int, TextIO], ...]) -> int:
+    """Pass on what a child prints, and return its exit status as a shell would; an interrupt ends the child and what it runs."""
+    copying = [threading.Thread(target=_copy, args=pair, daemon=True) for pair in passed]
+    try:
+        for thread in copying:
+            thread.start()
+        for thread in copying:
+            thread.join()
+    except KeyboardInterrupt:
+        os.killpg(child, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status if status >= 0 else 128 - status
+
+
+def _copy(source: int, target: TextIO) -> None:
+    with os.fdopen(source, encoding="utf-8", errors="replace", newline="\n") as file:
+        for line in iter(lambda: file.readline(LONGEST_PIECE), ""):
+            target.write(notices.printable(line.removesuffix("\n")) + "\n" * line.endswith("\n"))
+            target.flush()

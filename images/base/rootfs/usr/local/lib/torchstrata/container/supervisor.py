@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Final
 
-from container import limits, processes, settings
+from container import limits, notices, processes, settings
 
 INTERVAL: Final = 0.1
 LONGEST_PAUSE: Final = 60.0
@@ -52,15 +52,10 @@ class Log:
 
     def announce(self, line: str, source: str = "torchstrata") -> None:
         """Write one line of ``source``, secrets included; what a stranger has sent can neither move the cursor nor begin a line."""
-        line = printable(line)
+        line = notices.printable(line)
         with self._lock, contextlib.suppress(BrokenPipeError):
             self._stream.write(f"{source}: {line}\n" if source == "torchstrata" else f"{source} | {line}\n")
             self._stream.flush()
-
-
-def printable(line: str) -> str:
-    r"""Return a line with its control characters written out: a carriage return as ``\r``, a line separator as ``\u2028``."""
-    return "".join(character if character.isprintable() or character in "\t " else ascii(character)[1:-1] for character in line)
 
 
 class Supervised:
