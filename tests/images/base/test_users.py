@@ -194,6 +194,15 @@ def test_root_shell(start):
     assert shown.out.split() == ["root", "/root", "root", "root", "/usr/bin/python3", "/usr/bin/ls", "wrote"]
 
 
-def test_root_of_an_image_that_is_built(start):
+@pytest.mark.parametrize("options", [{"init": True}, {"pid_mode": "host"}])
+def test_root_shell_within_a_program(start, options):
+    """So is one that another program starts, where an init of root's is the first process, the engine's or the host's."""
+    box = start("sleep", "infinity", user="0:0", **options)
+    box.until(lambda: box.run("/usr/bin/pgrep", "-x", "sleep", "-u", "1000").status == 0, "the command")
+    assert box.run("/usr/bin/timeout", "60", "/bin/bash", "-lc", "command -v python3", user="0:0").out.strip() == "/usr/bin/python3"
+
+
+@pytest.mark.parametrize("init", [False, True])
+def test_root_of_an_image_that_is_built(start, init):
     """Where nobody but root was before, as in a build, root has the environment of the image, so that ``RUN pip install`` works."""
-    assert text(start("-lc", "command -v python3", entrypoint=["bash"], user="0:0")).strip() == "/opt/venv/bin/python3"
+    assert text(start("-lc", "command -v python3", entrypoint=["bash"], user="0:0", init=init)).strip() == "/opt/venv/bin/python3"
