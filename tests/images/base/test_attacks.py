@@ -174,6 +174,7 @@ AS_ROOT = {
     "login shell": ("/bin/bash", "-lc", "ls; id; python3 -c 'import colorsys'; whoami"),
     "interactive shell": ("/bin/bash", "-ic", "ls; id; python3 -c 'import colorsys'; whoami"),
     "login shell of POSIX": ("/bin/sh", "-lc", "ls; id; python3 -c 'import colorsys'; whoami"),
+    "environment": ("/bin/bash", "-lc", "python3 -m venv --without-pip --system-site-packages /srv/own && /srv/own/bin/python3 -c ''"),
     "health": ("/usr/local/bin/torchstrata-health",),
     "doctor": ("/usr/local/bin/torchstrata-doctor",),
 }

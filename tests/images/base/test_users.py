@@ -206,3 +206,9 @@ def test_root_shell_within_a_program(start, options):
 def test_root_of_an_image_that_is_built(start, init):
     """Where nobody but root was before, as in a build, root has the environment of the image, so that ``RUN pip install`` works."""
     assert text(start("-lc", "command -v python3", entrypoint=["bash"], user="0:0", init=init)).strip() == "/opt/venv/bin/python3"
+
+
+def test_environment_of_an_image_that_is_built(start):
+    """An environment that a Dockerfile makes as root sees torch."""
+    made = "python3 -m venv --without-pip --system-site-packages /srv/own && /srv/own/bin/python3 -c 'import importlib.util as u; print(u.find_spec(\"torch\").name)'"
+    assert text(start("-c", made, entrypoint=["bash"], user="0:0")).strip() == "torch"
