@@ -146,7 +146,7 @@ def rights(box, user, *own):
     return json.loads(done.out)
 
 
-PROGRAMS = ("python3", "bash", "sh", "ls", "id", "stat", "whoami", "torchstrata-health")
+PROGRAMS = ("python3", "bash", "sh", "ls", "id", "stat", "whoami", "torchstrata-health", "torchstrata-doctor")
 
 TRAP = """
 printf '%s\\n' "import os; open('/tmp/ran', 'a').write(f'{os.getuid()} python\\n')" >/tmp/trap.py
@@ -177,6 +177,8 @@ AS_ROOT = {
     "environment": ("/bin/bash", "-lc", "python3 -m venv --without-pip --system-site-packages /srv/own && /srv/own/bin/python3 -c ''"),
     "health": ("/usr/local/bin/torchstrata-health",),
     "doctor": ("/usr/local/bin/torchstrata-doctor",),
+    "health by its bare name": ("torchstrata-health",),
+    "doctor by its bare name": ("torchstrata-doctor", "--quick"),
 }
 """What root runs in a container, as docs/running.md says it should, and what engines run there."""
 
