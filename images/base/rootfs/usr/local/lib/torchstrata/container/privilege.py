@@ -61,7 +61,8 @@ def _outlived(child: int, passed: tuple[tuple[int, TextIO], ...]) -> int:
         for thread in copying:
             thread.start()
         for thread in copying:
-            thread.join()
+            while thread.is_alive():
+                thread.join(0.1)  # one without an end may sleep over an interrupt
     except KeyboardInterrupt:
         os.killpg(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
