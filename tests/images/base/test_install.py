@@ -77,6 +77,8 @@ def project(box):
     [
         ("uv sync --active", ["greedy"]),
         ("uv sync --active", []),
+        ("uv --directory /tmp/project sync --active", ["greedy"]),
+        ("uv --project . --color never run --active python -c 1", ["greedy"]),
         ("uv sync --active --inexact", ["greedy"]),
         ("UV_PROJECT_ENVIRONMENT=/opt/venv uv sync", ["greedy"]),
         ("uv run --active python -c 1", ["greedy"]),
