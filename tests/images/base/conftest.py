@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.images.wheel import make_wheel
 from torchstrata.verification.expectation import Expectation
 
 
@@ -31,3 +33,12 @@ def locked_cuda(expected: Expectation) -> Callable[[str], str]:
         return next(expected.versions[name] for name in (f"nvidia-{part}-cu{major}", f"nvidia-{part}") if name in expected.versions)
 
     return version
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with two versions of a package."""
+    directory = tmp_path_factory.mktemp("wheels")
+    for version in ("1", "2"):
+        make_wheel(directory, name="probe", version=version)
+    return directory

@@ -8,7 +8,6 @@ import docker.errors
 import pytest
 
 from tests.images.boxes import mounted
-from tests.images.wheel import make_wheel
 from torchstrata.verification import leftovers
 
 VERSION = "import importlib.metadata; print(importlib.metadata.version('probe'))"
@@ -32,15 +31,6 @@ dpkg --install /tmp/probe.deb >/dev/null
 probe
 """
 """Installs a package whose program and manual page are alternatives, as those of Java are."""
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    """A directory with two versions of a package."""
-    directory = tmp_path_factory.mktemp("wheels")
-    for version in ("1", "2"):
-        make_wheel(directory, name="probe", version=version)
-    return directory
 
 
 @pytest.fixture

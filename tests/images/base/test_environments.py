@@ -5,19 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.images.boxes import mounted
-from tests.images.wheel import make_wheel
 
 HAS_TORCH = "import importlib.util; print(importlib.util.find_spec('torch') is not None)"
 VERSION = "import importlib.metadata; print(importlib.metadata.version('probe'))"
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    """A directory with two versions of a package."""
-    directory = tmp_path_factory.mktemp("wheels")
-    for version in ("1", "2"):
-        make_wheel(directory, name="probe", version=version)
-    return directory
 
 
 @pytest.fixture(scope="module")
