@@ -59,31 +59,32 @@ class Holdings:
     @functools.cached_property
     def names(self) -> Mapping[str, tuple[str, ...]]:
         """Tags by digest."""
-        found: dict[str, tuple[str, ...]] = {}
+        tags: dict[str, list[str]] = {}
         for tag, digest in sorted(self.tags.items()):
-            found[digest] = (*found.get(digest, ()), tag)
-        return found
+            tags.setdefault(digest, []).append(tag)
+        return {digest: tuple(named) for digest, named in tags.items()}
 
     @functools.cached_property
     def _owned(self) -> Mapping[str, tuple[str, ...]]:
         """Digests of what belongs to a manifest, by its digest."""
         pairs = [(each.subject, each.digest) for each in self.manifests.values() if each.subject]
         pairs += [(owner, digest) for tag, digest in sorted(self.tags.items()) if (owner := owner_of(tag)) and digest in self.manifests]
-        found: dict[str, tuple[str, ...]] = {}
+        belongings: dict[str, dict[str, None]] = {}  # ordered sets
         for owner, digest in pairs:
-            found[owner] = tuple(dict.fromkeys((*found.get(owner, ()), digest)))
-        return found
+            belongings.setdefault(owner, {})[digest] = None
+        return {owner: tuple(owned) for owner, owned in belongings.items()}
 
-    def belongings(self, digest: str) -> tuple[str, ...]:
-        """Return what belongs to a manifest, and to that, what belongs to something first."""
-        return _below(digest, lambda each: self._owned.get(each, ()))
+    def belongings(self, digest: str, seen: set[str] | None = None) -> tuple[str, ...]:
+        """Return what belongs to a manifest, and to that, what belongs to something first; without what was ``seen``, which grows."""
+        return _below(digest, lambda each: self._owned.get(each, ()), seen)
 
     @functools.cached_property
     def images(self) -> tuple[str, ...]:
         """Digests of manifests that stand for themselves."""
         owned = {each for belongings in self._owned.values() for each in belongings}
         listed = {each for manifest in self.manifests.values() for each in manifest.children}
-        return tuple(digest for digest in self.manifests if digest not in owned | listed | self.outdated)
+        others = owned | listed | self.outdated
+        return tuple(digest for digest in self.manifests if digest not in others)
 
     def orphans(self) -> tuple[str, ...]:
         """Return the digests of manifests that are gone, and still own something."""
@@ -198,13 +199,17 @@ def _children(images: Holdings, digest: str) -> tuple[str, ...]:
     return _below(digest, lambda each: images.manifests[each].children if each in images.manifests else ())
 
 
-def _below(digest: str, of: Callable[[str], Iterable[str]]) -> tuple[str, ...]:
+def _below(digest: str, of: Callable[[str], Iterable[str]], seen: set[str] | None = None) -> tuple[str, ...]:
     """Return all that ``of`` leads to from a digest, each once and after what it leads to itself.
 
     Whoever may push decides how deep that goes and how often one thing leads to another, so this neither recurses nor goes twice.
+
+    :param seen: what earlier calls have gone through; this one leaves it out, and adds what it finds.
     """
     found: dict[str, None] = {}
-    seen, todo = {digest}, [(digest, iter(of(digest)))]
+    seen = set() if seen is None else seen
+    seen.add(digest)
+    todo = [(digest, iter(of(digest)))]
     while todo:
         above, rest = todo[-1]
         following = next((each for each in rest if each not in seen), None)
@@ -295,11 +300,12 @@ def _images(images: Holdings, kept: Mapping[str, str], policy: Policy) -> Iterat
 
 def _whole(holdings: Holdings, digest: str) -> tuple[str, ...]:
     """Return a manifest with all that belongs to it and to what it lists; itself last, so that a run that breaks off finds the rest again."""
-    whole = [*holdings.belongings(digest), digest]
+    seen: set[str] = set()
+    whole = [*holdings.belongings(digest, seen), digest]
     for child in reversed(_children(holdings, digest)):
-        if child in holdings.manifests:
-            whole += [*holdings.belongings(child), child]
-    return tuple(dict.fromkeys(whole))
+        if child in holdings.manifests and child not in seen:
+            whole += [*holdings.belongings(child, seen), child]
+    return tuple(whole)
 
 
 def _leftovers(holdings: Holdings, *, shelf: bool = False) -> Iterator[Removal]:
