@@ -33,17 +33,17 @@ def test_interactive_login(box, ssh):
     assert "/bin/bash" in shown
 
 
-def test_only_modern_host_keys(box, client):
-    """The server shows ed25519 and RSA host keys and no others."""
+def test_only_a_modern_host_key(box, client):
+    """The server shows an ed25519 host key and no other."""
     kinds = {line.split()[1] for line in client.run("ssh-keyscan", "-p", "22", box.address).out.splitlines() if not line.startswith("#")}
-    assert kinds == {"ssh-ed25519", "ssh-rsa"}
+    assert kinds == {"ssh-ed25519"}
 
 
 def test_fingerprints_are_printed(box, client):
-    """The log has the fingerprints of the keys that clients see."""
+    """The log has the fingerprint of the key that clients see."""
     client.run("sh", "-c", f"ssh-keyscan {box.address} 2>/dev/null >/tmp/scanned")
     prints = {line.split()[1] for line in client.run("ssh-keygen", "-l", "-f", "/tmp/scanned").out.splitlines()}
-    assert len(prints) == 2
+    assert len(prints) == 1
     assert all(digest in box.log for digest in prints)
 
 
@@ -290,9 +290,22 @@ def test_host_keys_persist(start, public_key, volume, client, target):
         box.wait_for(SSH_READY)
         scans.add(tuple(sorted(line.split()[2] for line in client.run("ssh-keyscan", box.address).out.splitlines() if line[0] != "#")))
         modes = box.run("sh", "-c", f"stat -c %a {target}/.torchstrata/ssh/*_key {target}/.config/torchstrata/ssh/*_key 2>/dev/null").out.split()
-        assert modes == ["600", "600"]
+        assert modes == ["600"]
         box.container.remove(force=True)
     assert len(scans) == 1
+
+
+def test_host_key_of_before(start, public_key, workspace, client):
+    """An RSA host key that lies on a volume goes on being shown: clients know it."""
+    keys = workspace / ".torchstrata/ssh"
+    keys.mkdir(parents=True)
+    client.run("sh", "-c", "test -f /tmp/old || ssh-keygen -q -t rsa -b 2048 -N '' -f /tmp/old")
+    (keys / "ssh_host_rsa_key").write_text(client.run("cat", "/tmp/old").out)
+    box = start(environment={"SSH_PUBLIC_KEY": public_key, "TORCHSTRATA_SERVICES": "ssh"}, volumes=mounted(workspace), user="root")
+    box.wait_for(SSH_READY)
+    shown = client.run("ssh-keyscan", box.address).out
+    assert client.run("cat", "/tmp/old.pub").out.split()[1] in shown
+    assert "ssh-ed25519" in shown
 
 
 def test_damaged_host_key(start, public_key, workspace):

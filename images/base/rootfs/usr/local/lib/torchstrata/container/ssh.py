@@ -50,8 +50,10 @@ MAX_SESSIONS: Final = 100
 """Sessions in one connection, as multiplexing clients open them."""
 
 KEY_TYPES: Final = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
-HOST_KEYS: Final = {"ed25519": (), "rsa": ("-b", "3072")}
-"""Kinds of host keys and how they are made; DSA is gone from OpenSSH, ECDSA adds nothing."""
+HOST_KEYS: Final = ("ed25519", "rsa")
+"""Kinds of host keys that are used if they are there."""
+MADE: Final = "ed25519"
+"""The kind that is made. Clients know it since 2014, and making an RSA key as well took up to two seconds of each first start."""
 
 
 def plan(given: Mapping[str, str], home: Path) -> services.Service | None:
@@ -133,7 +135,7 @@ def keeper(home: Path, mounted: tuple[mounts.Mount, ...]) -> Path | None:
 
 
 def host_keys(directory: Path | None, working: Path) -> tuple[Path, ...]:
-    """Return the host keys, private copies of those in ``directory``; make those that it lacks, all at once.
+    """Return the host keys, private copies of those in ``directory``; make one where it has none.
 
     :param directory: where they are kept; None where no place outlives the container.
     """
@@ -141,10 +143,8 @@ def host_keys(directory: Path | None, working: Path) -> tuple[Path, ...]:
     for name in map(_name, HOST_KEYS):
         if directory:
             _fetch(directory / name, working / name)
-    making = {kind: _make(kind, working / _name(kind)) for kind in HOST_KEYS if not (working / _name(kind)).exists()}
-    made = [kind for kind, process in making.items() if process.wait() == 0]
-    if directory:
-        _keep(made, directory, working)
+    if not (working / _name(MADE)).exists() and _make(working / _name(MADE)) and directory:
+        _keep(directory, working)
     return tuple(working / _name(kind) for kind in HOST_KEYS if (working / _name(kind)).exists())
 
 
@@ -262,9 +262,10 @@ def _name(kind: str) -> str:
     return f"ssh_host_{kind}_key"
 
 
-def _make(kind: str, path: Path) -> subprocess.Popen[bytes]:
-    command = ["/usr/bin/ssh-keygen", "-q", "-t", kind, *HOST_KEYS[kind], "-N", "", "-C", "torchstrata", "-f", str(path)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+def _make(path: Path) -> bool:
+    """Make a host key; return whether that went well. ``ssh-keygen`` says what did not."""
+    command = ["/usr/bin/ssh-keygen", "-q", "-t", MADE, "-N", "", "-C", "torchstrata", "-f", str(path)]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def _fetch(kept: Path, working: Path) -> None:
@@ -281,12 +282,11 @@ def _fetch(kept: Path, working: Path) -> None:
     state.write(f"ssh/{working.name}.pub", public.stdout.decode("ascii"), mode=0o644)
 
 
-def _keep(kinds: list[str], directory: Path, working: Path) -> None:
-    """Copy new host keys to where they outlive the container."""
+def _keep(directory: Path, working: Path) -> None:
+    """Copy a new host key to where it outlives the container."""
     try:
-        if kinds:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in (f"{_name(kind)}{suffix}" for kind in kinds for suffix in ("", ".pub")):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in (_name(MADE), f"{_name(MADE)}.pub"):
             target = directory / name
             target.touch(mode=0o600)
             target.chmod(0o644 if name.endswith(".pub") else 0o600)
