@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.boxes import PROBED
+from tests.images.boxes import COMPILES_ALONE, ONE_THREAD, PROBED, VECTORS_KNOWN
 
 STARTED = {"1000:0": "1000:0", "3000:3000": "3000:3000", "0:0": "1000:0"}
 """As whom a container is started, and who attacks in it."""
@@ -183,6 +183,10 @@ AS_ROOT = {
 """What root runs in a container, as docs/running.md says it should, and what engines run there."""
 
 
+LITTLE = COMPILES_ALONE | VECTORS_KNOWN | ONE_THREAD
+"""For the doctor, which starts Python for torch's compiler; each of them goes through the traps."""
+
+
 @pytest.fixture(scope="module")
 def trapped(start_shared):
     """A container that was started as root, in which its user has planted traps; the engine probes it as root."""
@@ -207,7 +211,7 @@ def test_traps_work(trapped):
 @pytest.mark.parametrize("what", AS_ROOT)
 def test_root_runs_nothing_of_the_user(trapped, what):
     """Root's shells have the system's programs and Python and root's home; probes become the user before they look."""
-    trapped.run(*AS_ROOT[what], user="0:0")
+    trapped.run(*AS_ROOT[what], user="0:0", env=LITTLE)
     assert "0" not in ran_as(trapped)
 
 
@@ -244,7 +248,7 @@ def test_root_becomes_the_user_whatever_lies_beside_its_state(trapped, attacker,
     assert done.status in {0, 1}, done
     assert attacker == "1000:0" or "SPOOFED" not in done.out
     is_worst = (attacker, planted) == ("1000:0", "lie")
-    trapped.run("/usr/local/bin/torchstrata-doctor", *([] if is_worst else ["--quick"]), user="0:0")
+    trapped.run("/usr/local/bin/torchstrata-doctor", *([] if is_worst else ["--quick"]), user="0:0", env=LITTLE)
     assert "0" not in ran_as(trapped)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.boxes import COMPILES_ALONE, VECTORS_KNOWN
+from tests.images.boxes import COMPILES_ALONE, ONE_THREAD, VECTORS_KNOWN
 
 PROBES = Path(__file__).parent.parent / "probes"
 SMALL, LARGE, WORKERS = "1", "20", "2"
@@ -46,6 +46,16 @@ def test_compiler(found):
     assert (result["graphs"], result["breaks"]) == (1, 0)
     assert {".cpp", ".so"} <= result["made"].keys()
     assert result["difference"] < 1e-5
+
+
+WITHOUT_START = "import torch; print(torch.compile(lambda x: x + 1)(torch.ones(2)).tolist())"
+
+
+def test_compiler_needs_no_start(start):
+    """``torch.compile`` works without the entrypoint, too, as a user who has neither entry nor home."""
+    environment = COMPILES_ALONE | VECTORS_KNOWN | ONE_THREAD
+    box = start("-c", WITHOUT_START, entrypoint=["python"], user="1234:1234", environment=environment)
+    assert (box.ended(), box.container.logs(stderr=False)) == (0, b"[2.0, 2.0]\n"), box.errors
 
 
 @pytest.fixture(scope="module")

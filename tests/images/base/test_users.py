@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.images.boxes import COMPILES_ALONE, ONE_THREAD, VECTORS_KNOWN, mounted
+from tests.images.boxes import mounted
 from tests.images.wheel import make_wheel
 
 WHO = "id -u; id -g; id -un; echo $HOME; touch $HOME/probe && echo writable"
@@ -152,15 +152,6 @@ def test_names_need_no_start(start, user):
     """Without the entrypoint, as by ``--entrypoint python``, any uid has a name, and programs know user and home."""
     found = text(start("-c", WITHOUT_START, entrypoint=["python"], user=user)).split()
     assert found == ["dev", user.partition(":")[0], "dev", "dev", "/home/dev"]
-
-
-COMPILED = "import torch; print(torch.compile(lambda x: x + 1)(torch.ones(2)).tolist())"
-
-
-def test_compiler_needs_no_start(start):
-    """``torch.compile`` works there, too, where the user has neither entry nor home."""
-    environment = COMPILES_ALONE | VECTORS_KNOWN | ONE_THREAD
-    assert text(start("-c", COMPILED, entrypoint=["python"], user="1234:1234", environment=environment)).strip() == "[2.0, 2.0]"
 
 
 def test_names_of_the_system_stay(start):
