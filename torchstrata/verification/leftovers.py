@@ -1,4 +1,4 @@
-"""Containers and volumes that a verification started: what marks them, and their removal when it could not do that itself."""
+"""Containers, volumes and images that a verification made: what marks them, and their removal when it could not do that itself."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ def sweep(client: docker.DockerClient, *, own: bool = False) -> int:
 
 
 def _labelled(client: docker.DockerClient) -> Iterator[tuple[Any, str]]:
-    """Yield containers, then volumes, with the value of their label."""
+    """Yield containers, then volumes and images, with the value of their label."""
     for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
         yield container, container.labels[LABEL]
     for volume in client.volumes.list(filters={"label": LABEL}):
         yield volume, _volume_labels(volume.attrs)[LABEL]
+    for attributes in client.api.images(filters={"label": LABEL}):
+        yield client.images.prepare_model(attributes), attributes["Labels"][LABEL]
 
 
 def _volume_labels(attributes: Mapping[str, Any]) -> Mapping[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import shutil
+import subprocess
 
 import docker.errors
 import pytest
@@ -78,22 +81,37 @@ def test_shell_of_root(building):
 
 @pytest.fixture
 def build(engine, image, index, tmp_path):
-    """Build a Dockerfile over the image, with the wheels beside it; what was built is removed at the end."""
-    built = []
+    """Build a Dockerfile over the image, with the wheels beside it, as ``docker build`` does; what was built is removed at the end.
+
+    Given and returned are tags: BuildKit takes no digest as a name to build from.
+    """
+    tags = []
     shutil.copytree(index, tmp_path / "wheels")
+    marks = [word for name, value in leftovers.labels().items() for word in ("--label", f"{name}={value}")]
+
+    def tag():
+        tags.append(f"torchstrata-derived:{secrets.token_hex(8)}")
+        return tags[-1]
 
     def make(text, base=image):
+        if base.startswith("sha256:"):
+            base = tagged(engine, base, tag())
         (tmp_path / "Dockerfile").write_text(text.replace("IMAGE", base))
-        made, log = engine.images.build(path=str(tmp_path), rm=True, forcerm=True, network_mode="none", labels=leftovers.labels())
-        built.append(made.id)
-        return made.id, "".join(line.get("stream", "") for line in log)
+        words = ("docker", "build", "--quiet", "--no-cache", "--network", "none", *marks, "--tag", tag(), str(tmp_path))
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return tags[-1]
 
     yield make
-    for identity in reversed(built):
-        try:
-            engine.images.remove(identity, force=True, noprune=False)
-        except docker.errors.ImageNotFound:
-            continue
+    for name in reversed(tags):
+        with contextlib.suppress(docker.errors.ImageNotFound):
+            engine.images.remove(name, force=True)
+
+
+def tagged(engine, image, tag):
+    """Give an image another name."""
+    assert engine.images.get(image).tag(tag)
+    return tag
 
 
 STAGES = """\
@@ -118,14 +136,12 @@ RUN pip install --no-index --find-links /tmp/wheels --upgrade probe
 @pytest.mark.parametrize("text", [STAGES, ROOT_AND_BACK], ids=["stages", "root and back"])
 def test_derived(build, start, text):
     """An image of stages, and one with steps of root's between the user's, starts as the user with the package and torch."""
-    identity, _ = build(text)
-    box = start("python", "-c", f"import torch; {VERSION}", image=identity)
+    box = start("python", "-c", f"import torch; {VERSION}", image=build(text))
     assert (box.ended(), box.container.logs(stderr=False).decode()) == (0, "2\n"), box.log
 
 
 def test_onbuild(build, start):
     """Steps that an image leaves for those derived of it run there, as the user."""
-    parent, _ = build("FROM IMAGE\nONBUILD COPY --chown=1000:0 wheels /tmp/wheels\nONBUILD RUN pip install --no-index --find-links /tmp/wheels probe==1\n")
-    child, _ = build("FROM IMAGE\n", parent)
-    box = start("python", "-c", VERSION, image=child)
+    parent = build("FROM IMAGE\nONBUILD COPY --chown=1000:0 wheels /tmp/wheels\nONBUILD RUN pip install --no-index --find-links /tmp/wheels probe==1\n")
+    box = start("python", "-c", VERSION, image=build("FROM IMAGE\n", parent))
     assert (box.ended(), box.container.logs(stderr=False).decode()) == (0, "1\n"), box.log
