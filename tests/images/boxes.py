@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import secrets
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -156,6 +158,39 @@ def starting(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., 
         for box in boxes:
             with contextlib.suppress(docker.errors.NotFound):
                 box.container.remove(force=True, v=True)
+
+
+@contextlib.contextmanager
+def deriving(engine: docker.DockerClient, image: str, nothing: Path) -> Iterator[Callable[..., str]]:
+    """Give a function that builds images over ``image``, which a Dockerfile calls IMAGE, and remove them all at the end.
+
+    What is built from has a tag: BuildKit takes no digest as a name.
+
+    :param nothing: an empty directory, the context of builds that ask for none.
+    """
+    tags: list[str] = []
+
+    def tag() -> str:
+        tags.append(f"torchstrata-derived:{secrets.token_hex(8)}")
+        return tags[-1]
+
+    def derive(text: str, *, base: str = image, context: Path = nothing) -> str:
+        if base.startswith("sha256:"):
+            engine.images.get(base).tag(tag())
+            base = tags[-1]
+        (context / "Dockerfile").write_text(text.replace("IMAGE", base), encoding="utf-8")
+        marks = [f"--label={name}={value}" for name, value in leftovers.labels().items()]
+        words = ("docker", "build", "--quiet", "--no-cache", "--network=none", *marks, "--tag", tag(), str(context))
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return tags[-1]
+
+    try:
+        yield derive
+    finally:
+        for name in reversed(tags):
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                engine.images.remove(name, force=True)
 
 
 def ssh_options(key: str = "good") -> tuple[str, ...]:

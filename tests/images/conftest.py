@@ -23,7 +23,7 @@ import pytest
 import testinfra
 from testinfra.host import Host as Connection
 
-from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, mounted, ssh_options, starting
+from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, deriving, mounted, ssh_options, starting
 from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
 from torchstrata.building import runtime
@@ -38,7 +38,7 @@ from torchstrata.verification.subject import Claim, Subject
 
 HERE = Path(__file__).parent
 PYTHON = "/opt/venv/bin/python"
-CONTAINER_FIXTURES = {"engine", "image", "inspect", "start", "start_shared", "client"}
+CONTAINER_FIXTURES = {"engine", "image", "inspect", "start", "start_shared", "derive", "client"}
 """Who uses one of them needs a container engine."""
 
 MARKERS = {
@@ -223,6 +223,13 @@ def start(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., Box
 def start_shared(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., Box]]:
     """Start containers of the image that live as long as the module's tests."""
     with starting(engine, image) as function:
+        yield function
+
+
+@pytest.fixture
+def derive(engine: docker.DockerClient, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Build images as ``docker build`` does, removed at the end: ``derive("FROM IMAGE", base=NAME, context=DIRECTORY)`` returns a name."""
+    with deriving(engine, image, tmp_path_factory.mktemp("context")) as function:
         yield function
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
+import functools
 import shutil
-import subprocess
 
-import docker.errors
 import pytest
 
 from tests.images.boxes import mounted
-from torchstrata.verification import leftovers
 
 VERSION = "import importlib.metadata; print(importlib.metadata.version('probe'))"
 
@@ -80,38 +76,10 @@ def test_shell_of_root(building):
 
 
 @pytest.fixture
-def build(engine, image, index, tmp_path):
-    """Build a Dockerfile over the image, with the wheels beside it, as ``docker build`` does; what was built is removed at the end.
-
-    Given and returned are tags: BuildKit takes no digest as a name to build from.
-    """
-    tags = []
+def build(derive, index, tmp_path):
+    """Build a Dockerfile over the image, or over another, with the wheels beside it; return the name of what was built."""
     shutil.copytree(index, tmp_path / "wheels")
-    marks = [word for name, value in leftovers.labels().items() for word in ("--label", f"{name}={value}")]
-
-    def tag():
-        tags.append(f"torchstrata-derived:{secrets.token_hex(8)}")
-        return tags[-1]
-
-    def make(text, base=image):
-        if base.startswith("sha256:"):
-            base = tagged(engine, base, tag())
-        (tmp_path / "Dockerfile").write_text(text.replace("IMAGE", base))
-        words = ("docker", "build", "--quiet", "--no-cache", "--network", "none", *marks, "--tag", tag(), str(tmp_path))
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return tags[-1]
-
-    yield make
-    for name in reversed(tags):
-        with contextlib.suppress(docker.errors.ImageNotFound):
-            engine.images.remove(name, force=True)
-
-
-def tagged(engine, image, tag):
-    """Give an image another name."""
-    assert engine.images.get(image).tag(tag)
-    return tag
+    return functools.partial(derive, context=tmp_path)
 
 
 STAGES = """\
@@ -143,5 +111,5 @@ def test_derived(build, start, text):
 def test_onbuild(build, start):
     """Steps that an image leaves for those derived of it run there, as the user."""
     parent = build("FROM IMAGE\nONBUILD COPY --chown=1000:0 wheels /tmp/wheels\nONBUILD RUN pip install --no-index --find-links /tmp/wheels probe==1\n")
-    box = start("python", "-c", VERSION, image=build("FROM IMAGE\n", parent))
+    box = start("python", "-c", VERSION, image=build("FROM IMAGE\n", base=parent))
     assert (box.ended(), box.container.logs(stderr=False).decode()) == (0, "1\n"), box.log

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 
-import docker.errors
 import pytest
 
 from tests.images.boxes import mounted
-from torchstrata.verification import leftovers
 
 RENUMBER = r"""
 set -e
@@ -47,20 +44,11 @@ def test_metadata(told):
 
 
 @pytest.fixture
-def renumbered(engine, start, told):
+def renumbered(derive, told, tmp_path):
     """Make the image that the CLI makes for a user of the host: ``renumbered(uid, gid)``."""
-    made = []
-
-    def make(uid, gid):
-        box = start("-c", RENUMBER, "sh", told["remoteUser"], str(uid), str(gid), entrypoint=["/bin/sh"], user="0:0", network_mode="none")
-        assert box.ended() == 0, box.log
-        made.append(box.container.commit("torchstrata-renumbered", "test", conf={"Labels": leftovers.labels()}).id)
-        return made[-1]
-
-    yield make
-    for image in made:
-        with contextlib.suppress(docker.errors.ImageNotFound):
-            engine.images.remove(image, force=True)
+    (tmp_path / "renumber").write_text(RENUMBER)
+    words = f"sh /renumber {told['remoteUser']}"
+    return lambda uid, gid: derive(f"FROM IMAGE\nUSER 0:0\nCOPY renumber /\nRUN {words} {uid} {gid}\nUSER 1000:0\n", context=tmp_path)
 
 
 @pytest.fixture
