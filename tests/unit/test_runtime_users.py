@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from container import adoption, belongings, locales, mounts, users
+from container import adoption, belongings, locales, mounts, state, users
 from container.adoption import Owner
 
 
@@ -166,3 +166,59 @@ def test_unknown_locales_are_replaced(capsys):
     given = {"LANG": "xx_YY", "LC_TIME": "C", "LC_ALL": "", "LANGUAGE": "xx", "LC_CTYPE": "yy_XX"}
     assert locales.environment(given) == {"LANG": "C.UTF-8", "LC_CTYPE": "C.UTF-8"}
     assert capsys.readouterr().err == "torchstrata: LANG=xx_YY, LC_CTYPE=yy_XX: no such locale here, C.UTF-8 is used\n"
+
+
+@pytest.fixture
+def processes(monkeypatch, tmp_path):
+    """Return a function that adds a process to those that are seen: its number, user, time, container, and whether it shows its namespace."""
+    monkeypatch.setattr(state, "FIRST_PROCESS", tmp_path / "1")
+    monkeypatch.setattr(state, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(state, "_users", lambda: iter([4242]))
+    (tmp_path / "own").write_text("0::/\n")
+
+    def add(number, uid, began, *, here=True, shown=False):
+        process = tmp_path / str(number)
+        (process / "ns").mkdir(parents=True)
+        (process / "status").write_text(f"Uid:\t{uid}\t{uid}\nGid:\t{uid + 1}\t{uid + 1}\n")
+        (process / "stat").write_text(f"{number} (a ) b) S {'0 ' * 18}{began} 0\n")
+        (process / "cgroup").write_text("0::/\n" if here and not shown else "0::/../another\n")
+        if shown:
+            (process / "ns/mnt").symlink_to(state.NAMESPACE if here else tmp_path / "own")
+        return process
+
+    return add
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_user_of_a_container_is_whose_its_first_process_is(processes, shown):
+    """Where process 1 is of this container, nobody who began before it elsewhere, or has a directory beside its own, becomes its user."""
+    processes(1, 1000, 7, shown=shown)
+    processes(2, 5555, 3, shown=shown)
+    assert state.user() == (1000, 1001)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_user_of_a_container_among_others(processes, shown):
+    """In a pod whose containers see each other's processes, it is whose process began first of this container's own."""
+    processes(1, 65535, 1, here=False, shown=shown)
+    processes(3, 2000, 2, here=False, shown=shown)
+    processes(900, 1000, 5, shown=shown)
+    processes(20, 4242, 6, shown=shown)  # numbers begin anew at the kernel's limit
+    assert state.user() == (1000, 1001)
+
+
+def test_user_below_an_init_of_root_s(processes):
+    """An init of root's, here or in a container that shares processes, tells nothing of the user; its first child does."""
+    processes(1, 0, 1, here=False)
+    children = processes(7, 0, 2) / "task/7/children"
+    children.parent.mkdir(parents=True)
+    children.write_text("12 9")
+    processes(9, 1000, 3)
+    processes(12, 4242, 3)
+    assert state.user() == (1000, 1001)
+
+
+def test_user_of_a_container_that_shows_no_process(processes):
+    """Where no process of this container can be told, it is whoever has a directory here."""
+    processes(1, 0, 1, here=False)
+    assert state.user() == (4242, 0)

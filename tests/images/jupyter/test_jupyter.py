@@ -232,3 +232,12 @@ def test_health_while_hooks_run(start):
     assert (probe.status, probe.out.splitlines()[0]) == (1, "jupyter: starting")
     assert box.run("touch", "/tmp/go").status == 0
     box.until(lambda: box.run("torchstrata-health").out == "jupyter: up\n", "health")
+
+
+@pytest.mark.parametrize("init", [False, True])
+def test_health_among_the_processes_of_others(start, init):
+    """In a pod whose containers see each other's processes, the first of which is another user's, the probe finds the services of its own."""
+    other = start("sleep", "infinity", user="65535")
+    box = start(environment={"JUPYTER_TOKEN": TOKEN}, pid_mode=f"container:{other.container.id}", init=init)
+    box.wait_for(READY)
+    assert [box.run("torchstrata-health", user=user).out for user in ("", "0", "4242")] == ["jupyter: up\n"] * 3

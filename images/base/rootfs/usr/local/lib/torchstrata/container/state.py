@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 import stat
@@ -21,6 +22,7 @@ from typing import Any, Final
 ROOTS: tuple[Path, ...] = (Path("/dev/shm"), Path("/tmp"))  # noqa: S108  # what is there of another user's is never used
 PREFIX: Final = "torchstrata"
 NAMESPACE: Final = Path("/proc/self/ns/mnt")
+OWN_CGROUP: Final = Path("/proc/self/cgroup")
 FIRST_PROCESS: Final = Path("/proc/1")
 
 SERVICES: Final = "services.json"
@@ -56,10 +58,11 @@ def of_container() -> Path | None:
 def user() -> tuple[int, int]:
     """Return uid and gid of the container's user, by what the kernel says, which no user can change.
 
-    It is whose process 1 is; where that is an init of root's (``docker run --init``), whose its oldest child is. An init of the host
-    (``--pid=host``) tells nothing: then it is whoever has a directory of this container.
+    It is whose the container's first process is; where that is an init of root's (``docker run --init``), whose its oldest child is.
+    Where that tells nothing, it is whoever has a directory of this container.
     """
-    for process in (FIRST_PROCESS, *_oldest_child()):
+    first = _first()
+    for process in (first, *_oldest_child(first)):
         uid, gid = _ids(process)
         if uid:
             return uid, gid
@@ -201,13 +204,38 @@ def _sweep() -> None:
                 os.close(descriptor)
 
 
-def _oldest_child() -> list[Path]:
-    """Return the first process that process 1 has started: it has the lowest number, since the kernel gives low ones once only."""
+def _first() -> Path:
+    """Return the first process of this container: process 1, but where that is another's (pods, ``--pid``) the one that began first here."""
+    if _is_here(FIRST_PROCESS):
+        return FIRST_PROCESS
+    return min((entry for entry in FIRST_PROCESS.parent.iterdir() if entry.name.isdecimal() and _is_here(entry)), key=_age, default=FIRST_PROCESS)
+
+
+def _is_here(process: Path) -> bool:
+    """Return whether a process is of this container: by its mount namespace; that of another user's is not shown, so then by its cgroup."""
     try:
-        numbers = (FIRST_PROCESS / "task" / FIRST_PROCESS.name / "children").read_text(encoding="ascii").split()
+        return (process / "ns/mnt").samefile(NAMESPACE)
     except OSError:
-        return []
-    return [FIRST_PROCESS.parent / min(numbers, key=int)] if numbers else []
+        return _content(process / "cgroup") == _content(OWN_CGROUP)
+
+
+def _age(process: Path) -> tuple[float, int]:
+    """Return what orders processes by when they began: time since boot (field 22 of proc_pid_stat(5)), then number."""
+    fields = _content(process / "stat").rpartition(b")")[2].split()
+    return float(fields[19]) if fields else math.inf, int(process.name)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended, or is not shown
+        return b""
+
+
+def _oldest_child(parent: Path) -> list[Path]:
+    """Return the first process that a process has started: it has the lowest number, since the kernel gives low ones once only."""
+    numbers = _content(parent / "task" / parent.name / "children").split()
+    return [parent.parent / str(min(map(int, numbers)))] if numbers else []
 
 
 def _ids(process: Path) -> tuple[int, int]:
