@@ -219,12 +219,29 @@ def test_layout_has_limits(box, html, seconds, said):
     assert (done.status, len(lines), said in done.err) == (1, 1, True), done.err
 
 
-def test_server_answers_meanwhile(box):
+@pytest.mark.parametrize("form", ["pdf", "html"])
+def test_server_answers_meanwhile(box, form):
     """An export that does not end keeps neither users nor the probe of health from the server."""
     box.put("/workspace/dollars.ipynb", json.dumps({**NOTEBOOK, "cells": [{**CELLS[0], "source": "$ " + r"\[ " * 30000}]}).encode())
-    link = "http://127.0.0.1:8888/nbconvert/pdf/dollars.ipynb"
+    link = f"http://127.0.0.1:8888/nbconvert/{form}/dollars.ipynb"
     box.container.exec_run(["curl", "-s", "-o", "/dev/null", "-H", f"Authorization: token {TOKEN}", link], detach=True)
-    box.until(lambda: box.run("pgrep", "-f", "rendering.main").status == 0, "the layout")
+    box.until(lambda: box.run("pgrep", "-f", "rendering.main").status == 0, "the conversion")
     statuses = [box.run("sh", "-c", "sleep 1; torchstrata-health").status for _ in range(5)]
-    box.run("pkill", "-f", "rendering.main")
+    assert box.run("pkill", "-f", "rendering.main").status == 0
     assert statuses == [0] * 5
+
+
+@pytest.mark.parametrize(("asked", "kept"), [("false", True), ("true", False)])
+def test_html_of_the_server(box, asked, kept):
+    """The server's HTML has what the notebook has, and scripts where that is not asked against."""
+    box.put("/workspace/script.ipynb", shown("<b>recall</b><script>mine()</script>"))
+    link = f"http://127.0.0.1:8888/nbconvert/html/script.ipynb?sanitize_html={asked}"
+    html = box.run("curl", "-sf", "-H", f"Authorization: token {TOKEN}", link).out
+    assert ("<b>recall</b>" in html, "<script>mine()</script>" in html) == (True, kept)
+
+
+def test_server_says_why_there_is_no_document(box):
+    """What a notebook makes impossible ends in one line for who asked."""
+    box.put("/workspace/lacking.ipynb", json.dumps({**NOTEBOOK, "cells": [{**CELLS[0], "source": "![a](attachment:a.png)"}]}).encode())
+    done = box.run("curl", "-s", "-w", "%{http_code}", "-H", f"Authorization: token {TOKEN}", "http://127.0.0.1:8888/nbconvert/html/lacking.ipynb")
+    assert (done.out[-3:], "no document: " in done.out) == ("500", True), done.out

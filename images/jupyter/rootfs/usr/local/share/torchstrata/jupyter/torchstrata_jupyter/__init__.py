@@ -18,6 +18,7 @@ def _load_jupyter_server_extension(app: Any) -> None:
 
     access.refuse_open_server(app)
     _shorten_log(app.web_app.settings)
+    _limit_exports()
     os.environ.setdefault("TENSORBOARD_PROXY_URL", f"{app.base_url}proxy/%PORT%/")  # for %tensorboard in kernels: its own port is not published
 
 
@@ -32,3 +33,17 @@ def _shorten_log(settings: Any) -> None:
         log(handler)
 
     settings["log_function"] = shortened
+
+
+def _limit_exports() -> None:
+    """Let the server convert notebooks, which come from others, in children with limits."""
+    from jupyter_server.nbconvert import handlers  # noqa: PLC0415  # servers alone have it loaded
+
+    get_exporter = handlers.get_exporter
+
+    def limited(*given: Any, **named: Any) -> Any:
+        from torchstrata_jupyter import rendering  # noqa: PLC0415  # it loads nbconvert, which few sessions use
+
+        return rendering.limited(get_exporter(*given, **named))
+
+    handlers.get_exporter = limited

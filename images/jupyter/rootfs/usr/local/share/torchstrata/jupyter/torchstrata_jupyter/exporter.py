@@ -31,7 +31,7 @@ class PDFExporter(HTMLExporter):  # type: ignore[misc]  # nbconvert has no types
         self.output_mimetype = "application/pdf"
         plain = {name: value for name, value in resources.items() if not callable(value)}
         try:
-            return rendering.in_child((self._sections(), nb, plain), self.timeout, self.log.warning), resources
+            return rendering.lay_out((self._sections(), nb, plain), self.timeout, self.log.warning), resources
         except ConversionException as error:
             if Application.initialized() and Application.instance().name == "jupyter-nbconvert":
                 raise SystemExit(f"torchstrata: {error}") from None  # which would print a traceback

@@ -1,4 +1,4 @@
-"""Lays a notebook out in a process of its own, with limits: whatever a notebook does to that, the server answers meanwhile.
+"""Converts a notebook in a process of its own, with limits: whatever a notebook does to that, the server answers meanwhile.
 
 Notebooks come from others. Their HTML and formulas may take for ever, or all memory, and may name files that are not the author's.
 """
@@ -6,6 +6,7 @@ Notebooks come from others. Their HTML and formulas may take for ever, or all me
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import mimetypes
 import os
@@ -30,9 +31,43 @@ PICTURE: Final = 64 << 20
 
 LINES: Final = 50
 WIDTH: Final = 200
+SECONDS: Final = 180
+"""Of a clock, for a conversion without a layout."""
+
+CONFIGURED: Final = ("Exporter", "Preprocessor", "NbConvertBase", "2HTML", "2Latex")
+"""How the names end of sections of a configuration that conversions read; others have secrets."""
 
 
-def in_child(job: Any, seconds: int, complain: Callable[[str], None]) -> bytes:
+def limited(exporter: Any) -> Any:
+    """Return an exporter of the server that converts in a child; the one to PDF does so by itself, for commands, too."""
+    from torchstrata_jupyter.exporter import PDFExporter  # noqa: PLC0415  # it imports this module
+
+    if not isinstance(exporter, PDFExporter):
+        exporter.from_notebook_node = functools.partial(_converted, exporter)
+    return exporter
+
+
+def _converted(exporter: Any, nb: Any, resources: Any) -> tuple[Any, Any]:
+    config = type(exporter.config)({name: section for name, section in exporter.config.items() if name.endswith(CONFIGURED)})
+    settings = {name: getattr(exporter, name) for name in ("sanitize_html",) if hasattr(exporter, name)}
+    try:
+        job = pickle.dumps((_convert, type(exporter), config, settings, nb, resources))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        exporter.log.warning("torchstrata: converted in the server, without limits, since its configuration cannot be handed over: %s", error)
+        return type(exporter).from_notebook_node(exporter, nb, resources)  # type: ignore[no-any-return]  # nbconvert has no types
+    output, exporter.output_mimetype, resources = pickle.loads(in_child(job, "document", SECONDS, exporter.log.warning))  # noqa: S301  # of this user's
+    return output, resources
+
+
+def _convert(kind: Any, config: Any, settings: dict[str, Any], nb: Any, resources: Any) -> bytes:
+    exporter = kind(config=config, log=_log())
+    for name, value in settings.items():
+        setattr(exporter, name, value)
+    output, resources = exporter.from_notebook_node(nb, resources)
+    return pickle.dumps((output, exporter.output_mimetype, {name: resources[name] for name in ("output_extension", "outputs") if name in resources}))
+
+
+def lay_out(job: tuple[Any, Any, Any], seconds: int, complain: Callable[[str], None]) -> bytes:
     """Return the PDF of a notebook.
 
     :param job: configuration, notebook and resources.
@@ -40,10 +75,24 @@ def in_child(job: Any, seconds: int, complain: Callable[[str], None]) -> bytes:
     :param complain: is given a line for each thing that the PDF lacks.
     :raises ConversionException: there is none, said in one line.
     """
-    command = [sys.executable, "-I", "-c", START, str(Path(__file__).parents[1]), str(seconds)]
-    late = f"the PDF took more than {seconds} s - export parts of the notebook, or set PDFExporter.timeout"
+    return in_child(pickle.dumps((_lay_out, *job)), "PDF", seconds, complain)
+
+
+def in_child(job: bytes, name: str, seconds: int, complain: Callable[[str], None]) -> bytes:
+    """Return what a function of this module makes in a child with limits.
+
+    :param job: the function and its arguments, pickled.
+    :param name: what it makes, in messages.
+    :param seconds: of a clock, that it may take.
+    :param complain: is given a line for each thing that is left out.
+    :raises ConversionException: there is none, said in one line.
+    """
+    command = [sys.executable, "-I", "-c", START, str(Path(__file__).parents[1]), str(seconds), name]
+    late = f"the {name} took more than {seconds} s - export parts of the notebook"
+    if name == "PDF":
+        late += ", or set PDFExporter.timeout"
     try:
-        done = subprocess.run(command, input=pickle.dumps(job), capture_output=True, timeout=seconds, check=False)
+        done = subprocess.run(command, input=job, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         raise ConversionException(late) from None
     said = done.stderr.decode(errors="replace").splitlines()
@@ -55,16 +104,17 @@ def in_child(job: Any, seconds: int, complain: Callable[[str], None]) -> bytes:
 
 
 def main() -> None:
-    """Lay out the notebook that comes on standard input, and write the PDF to standard output."""
+    """Do the job that comes on standard input, and write what it makes to standard output."""
     _limit(int(sys.argv[2]))
     answer = os.dup(1)
-    os.dup2(2, 1)  # what a library prints is no part of the PDF
+    os.dup2(2, 1)  # what a library prints is no part of it
     try:
-        pdf = _lay_out(*pickle.load(sys.stdin.buffer))  # noqa: S301  # of the parent
+        work, *arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # of the parent
+        made = work(*arguments)
     except Exception as error:  # noqa: BLE001  # whatever a library comes upon
-        sys.exit(_reason(error)[:WIDTH])
+        sys.exit(_reason(error, sys.argv[3])[:WIDTH])
     with os.fdopen(answer, "wb") as file:
-        file.write(pdf)
+        file.write(made)
 
 
 def _limit(seconds: int) -> None:
@@ -77,12 +127,12 @@ def _limit(seconds: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, this goes and not the server
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, name: str) -> str:
     if isinstance(error, RecursionError):
-        return "no PDF: the notebook's HTML has too many elements in each other - clear that output"
+        return f"no {name}: the notebook's HTML has too many elements in each other - clear that output"
     if isinstance(error, MemoryError):
-        return f"no PDF: it takes more than {MEMORY >> 30} GiB of memory - export parts of the notebook"
-    return f"no PDF: {type(error).__name__}: {' '.join(str(error).split())}"
+        return f"no {name}: it takes more than {MEMORY >> 30} GiB of memory - export parts of the notebook"
+    return f"no {name}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _lay_out(config: Any, nb: Any, resources: Any) -> bytes:
