@@ -165,3 +165,31 @@ def test_data_for_reading(start, root_made):
     box.ended()
     rows = json.loads(box.container.logs(stderr=False))
     assert [row["severity"] for row in rows if row["subject"] == "mounts"] == ["ok"]
+
+
+MAKE = "touch made && stat -c %u . .."
+
+
+@pytest.mark.parametrize("working", ["/job", "/home/dev/a/job", "/srv/a/job"])
+def test_root_hands_over_the_working_directory(start, working):
+    """A working directory that the engine has made is the user's where the container starts as root; its parents stay as they are."""
+    box = start("sh", "-c", MAKE, user="0:0", working_dir=working)
+    assert box.ended() == 0, box.log
+    assert box.container.logs(stderr=False).decode().split() == ["1000", "0"]
+
+
+@pytest.mark.parametrize("working", ["/etc/job", "/usr/share", "/mnt"])
+def test_root_keeps_the_working_directory_of_the_system(start, working):
+    """Nothing below the system's directories is handed over, nor what images share."""
+    box = start("stat", "-c", "%u", ".", user="0:0", working_dir=working)
+    assert (box.ended(), box.container.logs(stderr=False).decode()) == (0, "0\n")
+
+
+def test_working_directory_is_cured(start):
+    """Where nobody is root the start names a working directory that the engine has made, with what cures it."""
+    box = start("sleep", "infinity", working_dir="/a/job")
+    assert box.has_begun()
+    line = "/a/job cannot be written by 1000:0 - docker exec -u 0 CONTAINER /usr/local/bin/torchstrata-doctor --hand-over"
+    assert box.errors.count(f"torchstrata: {line}\n") == 1
+    assert box.run("/usr/local/bin/torchstrata-doctor", "--hand-over", user="0:0").status == 0
+    assert box.run("touch", "made").status == 0

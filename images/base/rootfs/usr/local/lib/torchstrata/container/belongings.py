@@ -1,6 +1,6 @@
-"""What people mount beside the workspace: volumes below home, data, models; and the parents that an engine makes for them.
+"""What people mount beside the workspace: volumes below home, data, models; and the parents that an engine makes for them; and where they work.
 
-An engine makes a mount point, its parents and an empty volume as root. A start as root hands them to the user; where nobody is root,
+An engine makes a mount point, its parents, an empty volume and a working directory as root. A start as root hands them to the user; where nobody is root,
 the image has the usual ones already, and the doctor names the rest; as root it hands them over, too.
 """
 
@@ -37,12 +37,17 @@ PUBLIC: Final = stat.S_IROTH | stat.S_IXOTH
 
 
 def hand_over(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None) -> list[str]:
-    """Give the user, and return, what an engine has made for root: mounts that hold nothing, and parents on the container's own layer that hold mounts alone.
+    """Give the user, and return, what an engine has made for root: mounts that hold nothing, and on the container's own layer parents that
+    hold mounts alone, and a working directory (``docker run -w``) that holds nothing.
 
     What has content of its own, cannot be changed (read-only, NFS) or may be written by everybody stays as it is.
     """
+
+    def give(descriptor: int) -> None:
+        os.fchown(descriptor, uid, gid)
+
     chain = _chain(mounted if mounted is not None else mounts.read())
-    return [path for path in chain if _is_given(path, chain, lambda descriptor: os.fchown(descriptor, uid, gid))]
+    return [path for path in chain if _is_given(path, chain, give)] + [path for path in _working() if _is_given(path, {}, give)]
 
 
 def problems(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None, *, home_only: bool = False) -> list[Problem]:
@@ -53,13 +58,27 @@ def problems(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None
     found = mounted if mounted is not None else mounts.read()
     of_root = [mount.path for mount in found if mount.path.startswith(f"{OF_ROOT}/")]
     unread = [Problem(f"{path} is mounted in root's home, which nobody uses here", f"mount it at {users.HOME}{path.removeprefix(OF_ROOT)}") for path in of_root]
-    closed = [path for path in _wanted(found, home_only=home_only) if os.path.isdir(path) and not os.access(path, os.W_OK | os.X_OK) and not _read_only(path)]  # noqa: PTH112  # Path's raises where only root may look
+    closed = [path for path in _wanted(found, home_only=home_only) if _is_closed(path)]
     chain = _chain(found)
-    ours = [path for path in closed if _is_given(path, chain)]
+    working = [path for path in _working() if path not in closed and _is_closed(path) and _is_given(path, {})]
+    ours = [path for path in closed if _is_given(path, chain)] + working
     others = [path for path in closed if path not in ours]
     theirs = f"docker run --rm -u 0 --entrypoint /bin/chown -v SOURCE:/x IMAGE {uid}:{gid} /x, SOURCE being what is mounted there"
     said = [Problem(f"{' '.join(paths)} cannot be written by {uid}:{gid}", fix) for paths, fix in ((ours, CURE), (others, theirs)) if paths]
     return unread + said
+
+
+def _is_closed(path: str) -> bool:
+    return os.path.isdir(path) and not os.access(path, os.W_OK | os.X_OK) and not _read_only(path)  # noqa: PTH112  # Path's raises where only root may look
+
+
+def _working() -> list[str]:
+    """Return the working directory, which an engine makes where it lacks, unless it is the system's, shared, or gone."""
+    try:
+        path = os.getcwd()  # noqa: PTH109  # Path's is slower
+    except OSError:
+        return []
+    return [path] if path.startswith("/") and path not in SHARED and not _is_of_system(path) else []
 
 
 def _wanted(mounted: tuple[mounts.Mount, ...], *, home_only: bool) -> list[str]:
