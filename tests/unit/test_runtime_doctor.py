@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from container import doctor, health, services, state
+from container import doctor, health, notices, services, state
 
 from tests.waiting import PATIENCE
 
@@ -91,3 +91,29 @@ def test_an_interrupt_ends_what_goes_on_as_the_user():
         assert running.stdout.readline() == b"ready\n"
         running.send_signal(2)
         assert running.wait(PATIENCE) == 137
+
+
+@pytest.mark.parametrize("tell", [notices.warn, notices.inform])
+def test_messages_have_an_end(capsys, tell):
+    """A name of any length is cut within a message; what is said of it stays, before it and behind."""
+    tell(f"LANG={'x' * 100_000}\x1b: no such locale")
+    said = capsys.readouterr().err
+    assert (said.startswith("torchstrata: LANG=xxx"), said.endswith("xxx\\x1b: no such locale\n"), len(said) < 1020) == (True, True, True)
+
+
+def test_long_name_leaves_the_cure(capsys):
+    """The cure stands whole behind a long name, in the log and in the doctor's text."""
+    notices.warn("x" * 100_000, "do this")
+    assert capsys.readouterr().err.endswith("xxx - do this\n")
+    assert len(doctor._text(doctor.Finding("a", doctor.WARNING, "x" * 100_000, "do this"))) < 1100
+
+
+@pytest.mark.parametrize(("flags", "writable", "said"), [(0, True, "can be written"), (os.ST_NOEXEC, True, "torch.compile"), (0, False, "cannot be written")])
+def test_temporary_files(monkeypatch, tmp_path, flags, writable, said):
+    """A place of temporary files that is mounted noexec is named with what fails there, and so is one that cannot be written."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(doctor.os, "access", lambda *_: writable)
+    monkeypatch.setattr(doctor.os, "statvfs", lambda _: os.statvfs_result((0, 0, 0, 0, 0, 0, 0, 0, flags, 0)))
+    (found,) = doctor.temporary()
+    severity = doctor.GOOD if writable and not flags else doctor.WARNING
+    assert (found.severity, said in found.what, str(tmp_path) in found.what, "exec" in found.fix) == (severity, True, True, severity != doctor.GOOD)

@@ -18,7 +18,9 @@ def findings(start_shared, expected):
     return {row["subject"]: row for row in json.loads(done.out)}
 
 
-@pytest.mark.parametrize("subject", ["image", "user", "gpu", "shared memory", "locked memory", "memory", "libraries", "cpu", "disk", "mounts", "torch", "nccl"])
+@pytest.mark.parametrize(
+    "subject", ["image", "user", "gpu", "shared memory", "locked memory", "memory", "libraries", "cpu", "disk", "temporary files", "mounts", "torch", "nccl"]
+)
 def test_subject(findings, subject):
     """Each subject is looked at, and none is in error on a host that is well."""
     assert findings[subject]["severity"] in {"ok", "warning"}
@@ -55,3 +57,13 @@ def test_killed_processes_are_counted(start):
     box.run("/usr/bin/python3", "-c", "x = bytearray(1 << 28); x[::4096] = b'x' * len(x[::4096])")
     rows = json.loads(box.run("torchstrata-doctor", "--quick", "--json").out)
     assert any("processes were killed at the limit of 128 MiB" in row["what"] for row in rows)
+
+
+def test_temporary_files_that_cannot_be_loaded(start):
+    """Where ``/tmp`` is mounted noexec, as by ``--tmpfs /tmp``, the doctor names what fails; what it says cures it."""
+    said = {}
+    for options in ("mode=1777", "mode=1777,exec"):
+        done = start("sleep", "infinity", tmpfs={"/tmp": options}).run("torchstrata-doctor", "--quick", "--json")
+        (row,) = [row for row in json.loads(done.out) if row["subject"] == "temporary files"]
+        said[options] = (row["severity"], "--tmpfs /tmp:exec" in row["fix"])
+    assert said == {"mode=1777": ("warning", True), "mode=1777,exec": ("ok", False)}

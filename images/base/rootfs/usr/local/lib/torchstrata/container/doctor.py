@@ -148,6 +148,19 @@ def disk() -> Iterator[Finding]:
     yield Finding("disk", severity, f"{path} ({kind}): {limits.in_words(free)} free, writes {speed:.0f} MB/s", "make room" if severity else "")
 
 
+def temporary() -> Iterator[Finding]:
+    """Look at whether temporary files can be written, and loaded as libraries, which torch.compile does with what it compiles."""
+    place = next((path for path in (os.environ.get("TMPDIR"), "/tmp") if path and os.path.isdir(path)), "/tmp")  # noqa: PTH112, S108  # as Python's tempfile
+    fix = "--tmpfs /tmp:exec, or set TMPDIR to a directory that can be written and is mounted without noexec"
+    if not os.access(place, os.W_OK | os.X_OK):
+        yield Finding("temporary files", WARNING, f"{place} cannot be written", fix)
+    elif os.statvfs(place).f_flag & os.ST_NOEXEC:
+        what = f"{place} is mounted noexec: torch.compile, and builds that run what they have compiled, fail there"
+        yield Finding("temporary files", WARNING, what, fix)
+    else:
+        yield Finding("temporary files", GOOD, f"{place} can be written, and programs run from it")
+
+
 def handed_over() -> Iterator[Finding]:
     """As root, give the container's user what an engine has made for root."""
     uid, gid = state.user()
@@ -222,6 +235,7 @@ QUICK: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
     libraries,
     processors,
     disk,
+    temporary,
     belonging,
     running,
 )
@@ -271,8 +285,8 @@ def _plain(finding: Finding) -> dict[str, str]:
 
 
 def _text(finding: Finding) -> str:
-    fix = f"\n{'':27}-> {notices.printable(finding.fix)}" if finding.fix else ""
-    return f"{WORDS[finding.severity]:8} {notices.printable(finding.subject):17} {notices.printable(finding.what)}{fix}\n"
+    fix = f"\n{'':27}-> {notices.brief(finding.fix)}" if finding.fix else ""
+    return f"{WORDS[finding.severity]:8} {notices.brief(finding.subject):17} {notices.brief(finding.what)}{fix}\n"
 
 
 def _dotted(parts: tuple[int, ...]) -> str:

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     privilege.drop()
     troubles = {service.name: trouble(service) for service in services.recall()}
     for name, what in troubles.items():
-        sys.stdout.write(notices.printable(f"{name}: {what or 'up'}") + "\n")
+        sys.stdout.write(notices.brief(f"{name}: {what or 'up'}") + "\n")
     if not troubles:
         sys.stdout.write("no services: a command runs\n")
     return 1 if any(troubles.values()) else 0

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
 
 from container import settings
+
+LONGEST: Final = 1000
+"""Characters of what a message says, and of its cure: names, values and paths come from outside and have any length."""
 
 
 def warn(what: str, fix: str = "") -> None:
     """Print what is wrong and, after a dash, what cures it."""
-    _line(f"{what} - {fix}" if fix else what)
+    _line(f"{brief(what)} - {brief(fix)}" if fix else brief(what))
 
 
 def inform(what: str) -> None:
     """Print a fact, unless ``TORCHSTRATA_QUIET=1``."""
     if os.environ.get("TORCHSTRATA_QUIET", "").lower() not in settings.YES:
-        _line(what)
+        _line(brief(what))
 
 
 def printable(line: str) -> str:
@@ -24,6 +28,13 @@ def printable(line: str) -> str:
     return "".join(character if character.isprintable() or character in "\t " else ascii(character)[1:-1] for character in line)
 
 
+def brief(text: str) -> str:
+    """Return a text printable and, if it is long, without its middle: what is said of a name stands on both sides of it."""
+    line = printable(text)
+    half = LONGEST // 2 - 3
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
 def _line(text: str) -> None:
-    sys.stderr.write(f"torchstrata: {printable(text)}\n")
+    sys.stderr.write(f"torchstrata: {text}\n")
     sys.stderr.flush()
