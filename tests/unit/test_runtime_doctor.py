@@ -93,6 +93,14 @@ def test_an_interrupt_ends_what_goes_on_as_the_user():
         assert running.wait(PATIENCE) == 137
 
 
+def test_no_thread_for_what_goes_on_as_the_user():
+    """Where no thread can be started the user's part ends, and one line says why."""
+    broken = "from unittest import mock; from container import privilege as p; p.threading.Thread.start = mock.Mock(side_effect=RuntimeError); "
+    script = f"{broken}p.part(); p.signal.pause()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env={"PYTHONPATH": os.pathsep.join(sys.path)}, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (137, b"", f"torchstrata: {' - '.join(notices.NO_THREAD)}\n")
+
+
 @pytest.mark.parametrize("tell", [notices.warn, notices.inform])
 def test_messages_have_an_end(capsys, tell):
     """A name of any length is cut within a message; what is said of it stays, before it and behind."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.images.boxes import PROBED, READY, mounted
@@ -241,3 +243,17 @@ def test_health_among_the_processes_of_others(start, init):
     box = start(environment={"JUPYTER_TOKEN": TOKEN}, pid_mode=f"container:{other.container.id}", init=init)
     box.wait_for(READY)
     assert [box.run("torchstrata-health", user=user).out for user in ("", "0", "4242")] == ["jupyter: up\n"] * 3
+
+
+NO_CLONE3 = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]}
+"""A seccomp profile as of Docker before 20.10.10: what it does not know is forbidden, and not missing."""
+
+
+def test_engine_that_lets_no_thread_start(start):
+    """Where no thread can be started a line says why and what cures it, and no traceback; the container is not healthy, and can be stopped."""
+    box = start(security_opt=[f"seccomp={json.dumps(NO_CLONE3)}"])
+    box.wait_for("no thread can be started: the engine's seccomp profile knows no clone3, or the limit of processes is reached - Docker 20.10.10 or newer")
+    box.wait_for("jupyter was ended by signal 9; it starts again in 1 s")
+    assert [box.run("torchstrata-health", user=user).status for user in ("", "0")] == [1, 137]
+    box.container.stop(timeout=30)
+    assert ("Traceback" in box.log, box.ended()) == (False, 0)

@@ -11,6 +11,12 @@ from container import settings
 LONGEST: Final = 1000
 """Characters of what a message says, and of its cure: names, values and paths come from outside and have any length."""
 
+NO_THREAD: Final = (
+    "no thread can be started: the engine's seccomp profile knows no clone3, or the limit of processes is reached",
+    "Docker 20.10.10 or newer, a newer profile, or a higher --pids-limit",
+)
+"""glibc takes another call only where the profile answers that there is none (ENOSYS), and not where it forbids it (EPERM)."""
+
 
 def warn(what: str, fix: str = "") -> None:
     """Print what is wrong and, after a dash, what cures it."""

@@ -65,6 +65,9 @@ def _outlived(child: int, passed: tuple[tuple[int, TextIO], ...]) -> int:
                 thread.join(0.1)  # one without an end may sleep over an interrupt
     except KeyboardInterrupt:
         os.killpg(child, signal.SIGKILL)
+    except RuntimeError:
+        os.kill(child, signal.SIGKILL)
+        notices.warn(*notices.NO_THREAD)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return status if status >= 0 else 128 - status
 

@@ -93,7 +93,12 @@ class Supervised:
         except OSError as error:
             self._ended(error.errno or 1, log)
             return
-        threading.Thread(target=_relay, args=(self.process.stdout, self.name, log), daemon=True).start()
+        try:
+            threading.Thread(target=_relay, args=(self.process.stdout, self.name, log), daemon=True).start()
+        except RuntimeError:
+            log.say(" - ".join(notices.NO_THREAD))
+            self.process.kill()
+            self._ended(self.process.wait(), log)
 
     def _ended(self, status: int, log: Log) -> None:
         self.process = None
