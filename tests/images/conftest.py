@@ -49,6 +49,7 @@ MARKERS = {
     "audiofiles": "applies to cells whose torchaudio loads and saves files without FFmpeg only",
     "named": "applies to cells that `v<torch>` names only",
     "multigpu": "needs two GPUs",
+    scope.COSTLY: "takes many core-seconds; the full scope alone runs it",
     "container": "needs a container, not just a machine",
 }
 FIRST = (
@@ -167,7 +168,7 @@ def _runs(item: pytest.Item, applies: frozenset[str]) -> bool:
     """Return whether a test applies to the subject, which is all that ``applies`` names, and is in the scope of the run."""
     needs = {mark.name for mark in item.iter_markers()} & MARKERS.keys()
     key = required.key(dict(item.user_properties)["section"], item.nodeid)
-    return needs <= applies and scope.includes(item.config.option.scope, key, item.config.stash[EXPECTED])
+    return needs <= applies | {scope.COSTLY} and scope.includes(item.config.option.scope, key, item.config.stash[EXPECTED])
 
 
 def _turn(item: pytest.Item) -> tuple[int, str]:

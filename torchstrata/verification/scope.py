@@ -18,19 +18,23 @@ BELOW: Final = frozenset({"test_users"})
 """Modules that run on flavours whose other tests the all-in-one of a cell without CUDA runs."""
 ONLY_THERE: Final = frozenset({"cuda", "vision", "audio", "audiofiles"})
 """What a cell without CUDA does not have."""
+COSTLY: Final = "costly"
+"""What marks tests that take ten core-seconds or more and hold a promise that changes of a day hardly touch: nights run them."""
 
 
 def includes(scope: Scope, key: Key, expected: Expectation) -> bool:
     """Return whether a test runs on an image in a scope.
 
-    What an image does hardly depends on its torch, so one runs everything in a quick scope: the all-in-one, which contains all
-    flavours, of a cell without CUDA. That of a cell with CUDA runs what only such a cell has.
+    What an image does hardly depends on its torch, so one runs all but what is costly in a quick scope: the all-in-one, which contains
+    all flavours, of a cell without CUDA. That of a cell with CUDA runs what only such a cell has.
     """
     section, module, _ = key
-    has_cuda = expected.facts.cuda_version is not None
-    if scope == "full" or module in ALWAYS or (expected.is_all_in_one and not has_cuda):
+    marks = section.split()[1:]
+    if scope == "full" or module in ALWAYS:
         return True
-    return not ONLY_THERE.isdisjoint(section.split()[1:]) if expected.is_all_in_one else module in BELOW
+    if not expected.is_all_in_one:
+        return module in BELOW
+    return COSTLY not in marks and (expected.facts.cuda_version is None or not ONLY_THERE.isdisjoint(marks))
 
 
 def tiers(subject: Subject) -> tuple[str, ...]:
@@ -41,7 +45,7 @@ def tiers(subject: Subject) -> tuple[str, ...]:
 
 def sections(subject: Subject, known: Collection[str]) -> frozenset[str]:
     """Return those of the ``known`` sections of a list that apply to the subject."""
-    return required.sections((*subject.expected.chain, "gpu"), subject.applies, known)
+    return required.sections((*subject.expected.chain, "gpu"), subject.applies | {COSTLY}, known)
 
 
 def lists(subject: Subject, scope: Scope) -> dict[str, Required]:

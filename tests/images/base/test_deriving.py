@@ -101,6 +101,7 @@ RUN pip install --no-index --find-links /tmp/wheels --upgrade probe
 """
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("text", [STAGES, ROOT_AND_BACK], ids=["stages", "root and back"])
 def test_derived(build, start, text):
     """An image of stages, and one with steps of root's between the user's, starts as the user with the package and torch."""
@@ -108,6 +109,7 @@ def test_derived(build, start, text):
     assert (box.ended(), box.container.logs(stderr=False).decode()) == (0, "2\n"), box.log
 
 
+@pytest.mark.costly
 def test_onbuild(build, start):
     """Steps that an image leaves for those derived of it run there, as the user."""
     parent = build("FROM IMAGE\nONBUILD COPY --chown=1000:0 wheels /tmp/wheels\nONBUILD RUN pip install --no-index --find-links /tmp/wheels probe==1\n")

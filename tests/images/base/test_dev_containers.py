@@ -66,6 +66,7 @@ def project(start, tmp_path):
     give(os.geteuid(), os.getegid())
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("owner", [(996, 996), (999, 100), (1001, 1001)], ids=str)
 def test_user_of_any_host(start, told, renumbered, project, owner):
     """Whatever number the user has on the host, also a system's: project, home and packages can be written, and group 0 keeps its number."""

@@ -23,6 +23,7 @@ def said(box, command, user="1000:0"):
     return done.out.strip()
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("user", ["1000:0", "4321:0"])
 def test_plain(box, user):
     """``python -m venv`` makes an environment with a pip that works and without the image's packages, for any user."""
@@ -32,6 +33,7 @@ def test_plain(box, user):
     assert said(box, f'{place}/bin/python -c "{HAS_TORCH}"', user) == "False"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("name", "command"),
     [

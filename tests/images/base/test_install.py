@@ -95,6 +95,7 @@ def test_torch_stays_in_projects(box, project, command, dependencies):
     assert "torch==" in done.out
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("command", ["uv sync --active --inexact", "uv run --active true", "uv add --active modest", "uv sync"])
 def test_projects_that_leave_torch_alone(project, command):
     """A project that asks for no other torch is installed beside it."""

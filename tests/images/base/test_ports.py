@@ -48,6 +48,7 @@ def box(start_shared, expected):
     return box
 
 
+@pytest.mark.costly
 def test_from_the_network(box, client, published):
     """Of all 65,535 TCP ports a neighbour finds open those that are published."""
     done = client.run("/usr/bin/python3", "-", box.address, stdin=SCAN.encode())

@@ -49,6 +49,7 @@ def test_resnet50_uses_pretrained_weights(start):
     assert "left out" not in done.out
 
 
+@pytest.mark.costly
 def test_ddp_trains_and_resumes(start):
     """Two processes train together and save checkpoints; a second start goes on from there, with as many processes as it has."""
     box = start("sleep", "infinity", tmpfs={"/workspace": "mode=1777"}, shm_size="1g")

@@ -155,6 +155,7 @@ def test_brackets_around_sums(box):
     assert bracketed < 2 * plain
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("tex", "said"),
     [(rf"${nested * 21}x{end * 21}$", "nested more than 20") for nested, end in ((r"\sqrt{", "}"), (r"\left(", r"\right)"))]
@@ -168,6 +169,7 @@ def test_formulas_that_take_long(box, tex, said):
     assert [line for line in json.loads(done.out)["said"] if said not in line] == []
 
 
+@pytest.mark.costly
 def test_formulas_beyond_a_thousand(box):
     """Of many formulas those after the first thousand stay TeX."""
     found = drawn(box, "$x$ " * 1003)
@@ -209,6 +211,7 @@ def bomb():
     return f'<img alt="" src="data:image/svg+xml;base64,{base64.b64encode(drawing.encode()).decode()}">'
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("html", "seconds", "said"), [(bomb(), 20, "more than 20 s"), ("<div>" * 3000, 180, "too many elements in each other")], ids=["long", "deep"]
 )
