@@ -22,7 +22,8 @@ from torchstrata import cputime, errors, process, variables
 from torchstrata.cells import matrix
 from torchstrata.cells.matrix import Cell
 from torchstrata.cputime import Part
-from torchstrata.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions, Step, VerifyOptions
+from torchstrata.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions, Step
+from torchstrata.verification.request import VerifyOptions
 
 CHATTY: Final = ("urllib3", "py_serializable", "docker", "httpcore2", "httpx2", "unearth", "filelock", "asyncio")
 """Libraries that nox, which shows every log message, would let speak."""

@@ -26,7 +26,7 @@ from torchstrata.engines import bootstrap
 from torchstrata.engines import engine as engines
 from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.locking import locks, oslocks, tool
-from torchstrata.options import BuildOptions, VerifyOptions
+from torchstrata.options import BuildOptions
 from torchstrata.ospart import osparts
 from torchstrata.payload import toolchain
 from torchstrata.progress import Reporter
@@ -37,6 +37,7 @@ from torchstrata.supplychain import signing
 from torchstrata.supplychain.signing import Signer
 from torchstrata.verification import inspection
 from torchstrata.verification import verify as verification
+from torchstrata.verification.request import VerifyOptions
 
 UNTRUSTED: Final = "parts in {where} are not used, but made here: nothing says whose count; set COSIGN_PUBLIC_KEY, or give --trust-unsealed-parts"
 UNSEALED: Final = "--trust-unsealed-parts: whoever may push to {where} decides what is in these images, and nothing tells afterwards"

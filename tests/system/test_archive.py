@@ -16,7 +16,7 @@ from torchstrata.content.codec import Codec
 from torchstrata.content.store import Store
 from torchstrata.errors import StaleLockError
 from torchstrata.locking import oslocks
-from torchstrata.ospart import mirrors, osparts, packages, snapshots
+from torchstrata.ospart import osimage, osparts, packages, snapshots
 from torchstrata.ospart.osparts import Oven, Parts
 
 DROPPED = ("less", "make", "tzdata", "netbase", "libselinux1-dev")
@@ -51,7 +51,7 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def later(downloads: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]:
     """Give a mirror that has dropped packages since, and its archive; builds know both."""
-    hosts = {urlsplit(source.uri).netloc for source in snapshots.sources(mirrors.sources(SYSTEM))}
+    hosts = {urlsplit(source.uri).netloc for source in snapshots.sources(osimage.sources(SYSTEM))}
     with Archive(downloads, DROPPED, address, hosts=sorted(hosts)).serving() as archive:
         for name, value in archive.environment.items():
             monkeypatch.setenv(name, value)

@@ -14,9 +14,10 @@ from torchstrata.building.plan import ImagePlan, Item, Plan
 from torchstrata.cells.matrix import ROOT, Matrix
 from torchstrata.content import compose
 from torchstrata.content import store as stores
-from torchstrata.content.archive import Loadable, OpenBlob
+from torchstrata.content.archive import Loadable
 from torchstrata.content.codec import Codec
 from torchstrata.content.compose import Image, Section
+from torchstrata.content.layers import OpenBlob
 from torchstrata.content.store import Part, Store
 from torchstrata.engines.engine import Engine
 from torchstrata.engines.loading import Loading

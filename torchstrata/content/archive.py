@@ -9,21 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from torchstrata.content.compose import CONFIG, MANIFEST, canonical, sha256
-from torchstrata.content.layers import PLATFORM, Layer
+from torchstrata.content.layers import PLATFORM, Layer, OpenBlob
 
 CHUNK: Final = 1 << 20
 BLOCK: Final = tarfile.BLOCKSIZE
 END: Final = bytes(2 * BLOCK)
 """What ends a tar. An engine starts to unpack when it has come."""
-
-OpenBlob = Callable[[str], Path]
-"""Returns the file of a blob by its digest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,9 +18,8 @@ from packaging.utils import canonicalize_name
 from torchstrata import decoding
 from torchstrata.content import codec as codecs
 from torchstrata.content import coremetadata
-from torchstrata.content.archive import OpenBlob
 from torchstrata.content.codec import CHUNK
-from torchstrata.content.layers import Layer
+from torchstrata.content.layers import Layer, OpenBlob
 from torchstrata.content.store import Part, Store
 from torchstrata.errors import IntegrityError
 from torchstrata.text import printable

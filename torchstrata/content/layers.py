@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -20,6 +22,9 @@ PAYLOAD_ROOTS: Final = ("opt/venv", "opt/cuda")
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 45)]
 """Bytes, 32 TiB at most."""
+
+OpenBlob = Callable[[str], Path]
+"""Returns the file of a blob by its digest."""
 
 EntryKind = Literal["dir", "file", "link", "whiteout", "opaque"]
 

@@ -24,9 +24,9 @@ from docker.context import ContextAPI
 
 from torchstrata import dockerconfig, process
 from torchstrata.content import archive
-from torchstrata.content.archive import Loadable, OpenBlob, chain_ids
+from torchstrata.content.archive import Loadable, chain_ids
 from torchstrata.content.compose import sha256
-from torchstrata.content.layers import Layer
+from torchstrata.content.layers import Layer, OpenBlob
 from torchstrata.errors import BuildxError, CommandError, DiskFullError, EngineError
 
 ImageStore = Literal["containerd", "classic"]

@@ -19,8 +19,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
-from torchstrata.content.archive import Loadable, OpenBlob, chain_ids, prefix
-from torchstrata.content.layers import Layer
+from torchstrata.content.archive import Loadable, chain_ids, prefix
+from torchstrata.content.layers import Layer, OpenBlob
 from torchstrata.engines.engine import Engine, OnBytes, Refused
 
 STEP: Final = 64_000_000

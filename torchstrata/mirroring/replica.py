@@ -23,7 +23,6 @@ from torchstrata.distribution.registry import Referrer, Registry, fallback_tag
 from torchstrata.distribution.upload import OnBytes, Sent, Source
 from torchstrata.errors import MirrorError
 from torchstrata.publishing.push import is_dated
-from torchstrata.releases import holdings
 
 AT_A_TIME: Final = 4
 """Blobs."""
@@ -86,8 +85,8 @@ class Copy:
     @functools.cached_property
     def blobs(self) -> Mapping[str, int]:
         """Bytes of each blob that they need."""
-        parsed = [holdings.parse(manifest) for manifest in self.manifests.values()]
-        return {blob: size for each in parsed for blob, size in each.blobs.items()}
+        documents = [manifest.document() for manifest in self.manifests.values()]
+        return {blob.digest: blob.size for document in documents for blob in document.blobs}
 
     def names(self, digest: str) -> list[str]:
         """Return the tags of a manifest, dated ones first."""
@@ -112,8 +111,8 @@ class Gatherer:
         if depth > DEEP or len(self.found) >= MANY:
             raise MirrorError(f"too much refers to {digest}, or too deeply", fix="find out who has pushed it, and delete it there")
         manifest = self.origin.manifest(digest)
-        for child in holdings.parse(manifest).children:
-            self.add(child, depth + 1)
+        for child in manifest.document().children:
+            self.add(child.digest, depth + 1)
         self.found[digest] = manifest
         for referrer in self.origin.referrers(digest):
             self.add(referrer.digest, depth + 1)

@@ -20,9 +20,10 @@ from torchstrata.content.store import Store
 from torchstrata.errors import LedgerConflictError, NightlyError, TorchstrataError, WatchdogError
 from torchstrata.nights import nightly, pushed, watchdog
 from torchstrata.nights.nightly import Look, Report, Work
-from torchstrata.options import BuildOptions, NightlyOptions, ReleaseOptions, VerifyOptions
+from torchstrata.options import BuildOptions, NightlyOptions, ReleaseOptions
 from torchstrata.ospart import osparts
 from torchstrata.ospart.mirrors import News
+from torchstrata.publishing import publishing
 from torchstrata.releases import channels, ledgerbranch
 from torchstrata.releases.ledger import Author, Ledger
 from torchstrata.releases.ledgerbranch import Branch
@@ -30,6 +31,7 @@ from torchstrata.releases.release import Grounds, Origin, Releases, utc
 from torchstrata.releases.releasing import opened
 from torchstrata.verification import evidence
 from torchstrata.verification import verify as verification
+from torchstrata.verification.request import VerifyOptions
 
 TRIES: Final = 10
 """Times that a cell is taken into its channel, where other cells are at the same moment."""
@@ -50,7 +52,10 @@ def run(globs: Sequence[str], options: NightlyOptions) -> None:
         _show(_look(globs, ledger).around(), as_json=options.json)
         return
     with opened(ReleaseOptions(registry=options.registry, ledger=options.ledger), signs=True) as releases:
-        makers: dict[str, Make] = {"push": lambda cell: push(cell, options), "verify": lambda cell: pushed.verify(releases, cell, options.flavour)}
+        makers: dict[str, Make] = {
+            "push": lambda cell: push(cell, options),
+            "verify": lambda cell: pushed.verify(releases, cell, options.flavour, lambda image: publishing.attest(image, None)),
+        }
         making = makers.get(options.step, lambda cell: make(cell, options))
         Night(releases=releases, globs=tuple(globs), make=making, commit=options.commit, sends=options.send).run(step=options.step)
 

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,21 +22,21 @@ from torchstrata.cells import matrix
 from torchstrata.cells.matrix import Cell, Matrix
 from torchstrata.engines import engine as engines
 from torchstrata.errors import EngineError, ReleaseError
-from torchstrata.options import VerifyOptions
-from torchstrata.publishing import publishing
 from torchstrata.releases import channels
 from torchstrata.releases.release import Releases
 from torchstrata.verification import evidence
 from torchstrata.verification import verify as verification
+from torchstrata.verification.request import VerifyOptions
 
 KEPT: Final = "torchstrata-kept"
 """Keeps an image that had the name of one under test meanwhile."""
 
 
-def verify(releases: Releases, cell: Cell, flavours: Sequence[str]) -> None:
+def verify(releases: Releases, cell: Cell, flavours: Sequence[str], attest: Callable[[str], None]) -> None:
     """Verify what was pushed last of a cell, and attach the results to it, signed.
 
     :param flavours: all if empty.
+    :param attest: attaches the results to an image, ``HOST/REPOSITORY@DIGEST``.
     :raises ReleaseError: it was not pushed.
     :raises EngineError: the engine cannot pull it.
     :raises VerificationError: it failed; nothing is attached to that flavour, and no other one is tried.
@@ -52,7 +52,7 @@ def verify(releases: Releases, cell: Cell, flavours: Sequence[str]) -> None:
             wanted = VerifyOptions(flavour=(flavour,), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
             verification.run(cell, Path(sys.executable), wanted)
         for image in names:
-            publishing.attest(f"{repository}@{digests[image]}", None)
+            attest(f"{repository}@{digests[image]}")
 
 
 def local(matrix: Matrix, cell: Cell, flavour: str) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from torchstrata import apt, decoding, process
+from torchstrata import apt, decoding
 from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content.layers import PLATFORM
 from torchstrata.errors import AptError, NightlyError
@@ -42,9 +42,6 @@ APT::Install-Recommends "false";
 APT::Sandbox::User "";
 Acquire::Languages "none";
 """
-
-ASK_SOURCES: Final = 'cat "$1"/etc/apt/sources.list; exit 1'
-"""A hook that runs when mmdebstrap knows its mirrors, and ends it before it asks them anything."""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +120,7 @@ class Mirrors:
         listed = self.folder / "etc/apt/sources.list"
         program = shutil.which(osimage.PROGRAM)
         if not listed.exists() or (program and listed.stat().st_mtime < Path(program).stat().st_mtime):
-            listed.write_text(sources(self.system), encoding="utf-8")
+            listed.write_text(osimage.sources(self.system), encoding="utf-8")
         settings = SETTINGS.format(root=self.folder, architecture=PLATFORM.rpartition("/")[2]) + AptSettings.of_host().config
         (self.folder / "apt.conf").write_text(settings, encoding="utf-8")
 
@@ -139,23 +136,6 @@ class Mirrors:
             return apt.ask(self.folder / "apt.conf", *words)
         except AptError as error:
             raise NightlyError(f"{self.system.id}: apt has no answer: {error.what}", fix=error.fix) from error
-
-
-def sources(system: OperatingSystem) -> str:
-    """Return apt's sources as mmdebstrap writes them for an OS.
-
-    :raises NightlyError: it does not say.
-    """
-    lines: list[str] = []
-    asking = (osimage.PROGRAM, "--quiet", "--variant=custom", f"--setup-hook={ASK_SOURCES} >&2", system.suite, "/dev/null")
-    try:
-        with osimage.Command.inputs() as inputs:
-            process.run(*osimage.Command.find(lambda _: None).around(inputs, asking), on_line=lines.append)
-    except process.Failed:
-        found = [line for line in lines if line.startswith("deb ")]
-        if found:
-            return "".join(f"{line}\n" for line in found)
-    raise NightlyError(f"{system.id}: mmdebstrap does not say where the mirrors of {system.suite} are", fix="upgrade mmdebstrap")
 
 
 def parse(simulated: str) -> Offer:

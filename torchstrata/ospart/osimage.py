@@ -21,7 +21,7 @@ from torchstrata.cells import matrix
 from torchstrata.cells.matrix import OperatingSystem
 from torchstrata.content import store
 from torchstrata.content.codec import Codec
-from torchstrata.errors import CommandError, OsPartError, VariableError
+from torchstrata.errors import CommandError, NightlyError, OsPartError, VariableError
 from torchstrata.leavings import Leaving
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import OS_IMAGE, OsLock
@@ -61,6 +61,9 @@ WORK: Final = "work"
 
 PINS: Final = "/etc/apt/preferences.d/torchstrata"
 TOLD: Final = "/etc/apt/apt.conf.d/torchstrata"
+
+ASK_SOURCES: Final = 'cat "$1"/etc/apt/sources.list; exit 1'
+"""A hook that runs when mmdebstrap knows its mirrors, and ends it before it asks them anything."""
 
 NO_WAY: Final = f"{PROGRAM} can run nowhere to make an OS image"
 
@@ -213,6 +216,23 @@ def arguments(system: OperatingSystem, inputs: str, epoch: int, more: Sequence[s
     own = f'chroot "$1" chown _apt {" ".join(PARTIAL)}'
     options = ("--quiet", "--variant=minbase", "--format=tar", f"--dpkgopt={inputs}/dpkg.cfg", f"--setup-hook={pin}", f"--customize-hook={own}")
     return ("env", f"SOURCE_DATE_EPOCH={epoch}", "LC_ALL=C.UTF-8", PROGRAM, *options, *more, system.suite, "-")
+
+
+def sources(system: OperatingSystem) -> str:
+    """Return apt's sources as mmdebstrap writes them for an OS.
+
+    :raises NightlyError: it does not say.
+    """
+    lines: list[str] = []
+    asking = (PROGRAM, "--quiet", "--variant=custom", f"--setup-hook={ASK_SOURCES} >&2", system.suite, "/dev/null")
+    try:
+        with Command.inputs() as inputs:
+            process.run(*Command.find(lambda _: None).around(inputs, asking), on_line=lines.append)
+    except process.Failed:
+        found = [line for line in lines if line.startswith("deb ")]
+        if found:
+            return "".join(f"{line}\n" for line in found)
+    raise NightlyError(f"{system.id}: mmdebstrap does not say where the mirrors of {system.suite} are", fix="upgrade mmdebstrap")
 
 
 def refusal(system: OperatingSystem, error: process.Failed) -> OsPartError:

@@ -34,7 +34,7 @@ from torchstrata.errors import LockError, OsPartError, StaleLockError, StoreErro
 from torchstrata.filesystem import disk
 from torchstrata.locking import oslocks
 from torchstrata.locking.oslocks import OS_IMAGE, Move, OsLock, Packages
-from torchstrata.ospart import archives, bakefile, buildkit, contexts, mirrors, osimage, oslayers, snapshots
+from torchstrata.ospart import archives, bakefile, buildkit, contexts, osimage, oslayers, snapshots
 from torchstrata.ospart.aptsettings import AptSettings
 from torchstrata.ospart.archives import Answer, is_of_apt
 from torchstrata.ospart.bakefile import Exporter, Job
@@ -150,7 +150,7 @@ def _proxies() -> dict[str, str]:
 def _listed(system: OperatingSystem) -> str:
     """Return the sources that mmdebstrap has for a system; none where it does not run on this machine."""
     try:
-        return mirrors.sources(system)
+        return osimage.sources(system)
     except TorchstrataError:  # what failed before is what is to be told
         return ""
 

@@ -11,8 +11,8 @@ from torchstrata import process
 from torchstrata.building.build import Composed
 from torchstrata.building.plan import Item, OsPart
 from torchstrata.content import inventory
-from torchstrata.content.archive import OpenBlob
 from torchstrata.content.codec import Codec
+from torchstrata.content.layers import OpenBlob
 from torchstrata.content.store import Part, Store
 from torchstrata.errors import CommandError, StoreError
 from torchstrata.locking import oslocks

@@ -16,9 +16,9 @@ from torchstrata import progress
 from torchstrata.building.build import Composed
 from torchstrata.building.plan import Plan
 from torchstrata.cells.matrix import ROOT
-from torchstrata.content.archive import OpenBlob
 from torchstrata.content.codec import Codec
 from torchstrata.content.compose import Image, sha256
+from torchstrata.content.layers import OpenBlob
 from torchstrata.content.store import Store
 from torchstrata.distribution.parts import Shelf
 from torchstrata.distribution.reference import Reference

@@ -22,9 +22,9 @@ from torchstrata.cells.matrix import ROOT, Cell
 from torchstrata.engines import engine as engines
 from torchstrata.engines.engine import Engine
 from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
-from torchstrata.options import VerifyOptions
 from torchstrata.verification import evidence, leftovers, reuse, scope, subject
 from torchstrata.verification.evidence import Evidence
+from torchstrata.verification.request import VerifyOptions
 from torchstrata.verification.subject import Claim, Subject
 
 TESTS: Final = "tests/images"
