@@ -18,8 +18,8 @@ from torchstrata import environment, process  # noqa: E402  # after the path, so
 process.end_as_by_ctrl_c()
 environment.enter(sys.argv[1:])  # goes on with the packages of requirements.txt; the imports below need them
 
-from torchstrata import cli, sessions  # noqa: E402
-from torchstrata.cells import matrix  # noqa: E402
+from torchstrata.commands import cli, sessions  # noqa: E402
+from torchstrata.matrix import matrix  # noqa: E402
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"  # what is installed is brought up to date each time; a new environment would have no bytecode
@@ -108,7 +108,7 @@ def lint(session: nox.Session) -> None:
             "images/base/rootfs/usr/local/lib/torchstrata/root.sh",
             "images/base/rootfs/usr/sbin/policy-rc.d",
             "tests/fresh/boot",
-            "torchstrata/mirroring/offline/verify",
+            "torchstrata/attestations/offline/verify",
         ),
     )
     session.run("zizmor", "--offline", "--no-progress", "--persona", "pedantic", ".github")

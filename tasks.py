@@ -8,8 +8,8 @@ from typing import Final, TypeVar
 
 from invoke import Collection, Context, Exit, Task, task
 
-from torchstrata import cli
-from torchstrata.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions
+from torchstrata.commands import cli
+from torchstrata.commands.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions
 
 cli.answer_interrupts()
 

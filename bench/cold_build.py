@@ -22,12 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from torchstrata.cells import matrix
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Store
-from torchstrata.locking import locks, oslocks
-from torchstrata.ospart import osimage, osparts
-from torchstrata.ospart.contexts import apt_config
+from torchstrata.layers import os_image, os_parts
+from torchstrata.layers.contexts import apt_config
+from torchstrata.locks import os_locks, wheel_locks
+from torchstrata.matrix import matrix
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
 
 FLAVOURS = ("base", "devel", "jupyter", "ssh")
 CA = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
@@ -59,12 +59,12 @@ def ours(cell: matrix.Cell, cache: str) -> float:
 
 def plain(cell: matrix.Cell, cache: str) -> float:
     """Build by a Dockerfile with four stages, from the OS image that the other side has made; return seconds."""
-    store, lock = Store.open(Path(cache)), oslocks.read(cell.os)
-    part = store.find(osimage.identity(cell.os, lock, apt_config(ROOT), Codec()))
+    store, lock = Store.open(Path(cache)), os_locks.read(cell.os)
+    part = store.find(os_image.identity(cell.os, lock, apt_config(ROOT), Codec()))
     assert part is not None
-    below = osparts.build_context(cell.os, part.layers, store, Path(cache) / "bench-os")
+    below = os_parts.build_context(cell.os, part.layers, store, Path(cache) / "bench-os")
     packages = [f"--build-arg=PACKAGES_{name.upper()}={' '.join(lock.sections[name])}" for name in FLAVOURS]
-    contexts = [f"--build-context=os={below}", f"--build-context=locks={(ROOT / locks.path_of(cell, 'base')).parent}"]
+    contexts = [f"--build-context=os={below}", f"--build-context=locks={(ROOT / wheel_locks.path_of(cell, 'base')).parent}"]
     common = ("docker", "buildx", "build", "--provenance=false", *packages, *contexts, f"--secret=id=ca,src={CA}")
     return sum(run(*common, "--target", name, "--tag", f"plain:{name}", "bench/plain") for name in FLAVOURS)
 

@@ -25,14 +25,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from torchstrata.cells import matrix
-from torchstrata.content.codec import CHUNK, Codec
-from torchstrata.content.store import Store
-from torchstrata.content.tarball import _Pump  # the same hand-over between threads on both sides
-from torchstrata.locking import locks
-from torchstrata.payload import strata, wheels
-from torchstrata.payload.strata import Stratum
-from torchstrata.payload.wheelfile import Wheel
+from torchstrata.layers import strata, wheel_fetch
+from torchstrata.layers.strata import Stratum
+from torchstrata.layers.wheel_file import Wheel
+from torchstrata.locks import wheel_locks
+from torchstrata.matrix import matrix
+from torchstrata.store.codec import CHUNK, Codec
+from torchstrata.store.store import Store
+from torchstrata.store.tarball import _Pump  # the same hand-over between threads on both sides
 
 
 def codecs_only(stratum: Stratum, files: dict[str, Path]) -> int:
@@ -61,13 +61,13 @@ def main() -> None:
     """Measure both sides twice, alternating, and print the figures as JSON."""
     table = matrix.load()
     cell = matrix.select(table, sys.argv[1] if len(sys.argv) > 1 else "2.8-cu121")[0]
-    todo = [one for one in strata.plan(locks.read(cell, "base"), None, table.strata, cell.os.python) if one.kind in {"cuda", "wheel"}]
+    todo = [one for one in strata.plan(wheel_locks.read(cell, "base"), None, table.strata, cell.os.python) if one.kind in {"cuda", "wheel"}]
     with tempfile.TemporaryDirectory() as directory:
         store = Store.open(Path(directory) / "store")
         never = threading.Event()
         pins = [pin for stratum in todo for pin in stratum.pins]
         with ThreadPoolExecutor(6) as pool:
-            paths = pool.map(lambda pin: wheels.fetch(pin, store.downloads, on_bytes=lambda _: None, cancelled=never), pins)
+            paths = pool.map(lambda pin: wheel_fetch.fetch(pin, store.downloads, on_bytes=lambda _: None, cancelled=never), pins)
             files = {pin.sha256: path for pin, path in zip(pins, paths, strict=True)}
         rounds = []
         for _ in range(2):

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from bench import machine
 from tests import teams
 from tests.teams import Team
-from torchstrata.supplychain import signing
+from torchstrata.attestations import signing
 
 ROUNDS = 3
 SENT = re.compile(r'"(?:GET|HEAD|POST|PUT|PATCH) \S+ HTTP/\S+" \d+ (\d+)')

@@ -31,12 +31,12 @@ sys.path.insert(0, str(ROOT))
 from bench import machine
 from tests import nodes, teams
 from tests.teams import Team
-from torchstrata.cells import matrix
-from torchstrata.cells.matrix import Cell
+from torchstrata.attestations.documents import RECORD
+from torchstrata.commands import signatures
 from torchstrata.errors import EvidenceError
-from torchstrata.publishing import publishing
-from torchstrata.releases import channels
-from torchstrata.supplychain.documents import RECORD
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Cell
+from torchstrata.release import channels
 
 MATRIX = matrix.load()
 CELLS = ("2.8-cu121", "2.8-cu121-debian12", "2.13-cpu")
@@ -49,7 +49,7 @@ def publish(team: Team, cell: Cell, results: Path) -> str:
     for tag in dated.values():
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                publishing.attest(f"{team.repository}:{tag}", None, results)
+                signatures.attest(f"{team.repository}:{tag}", None, results)
         except EvidenceError as error:
             print(f"{tag}: {error}", file=sys.stderr)
             team.run("inv", "push", cell.names[0], "--names")

@@ -26,15 +26,15 @@ sys.path.insert(0, str(ROOT))
 from bench import machine
 from tests import teams
 from tests.teams import Team
-from torchstrata.cells import matrix
-from torchstrata.cells.matrix import Cell
-from torchstrata.content.compose import sha256
-from torchstrata.content.store import Store
 from torchstrata.errors import LockError
-from torchstrata.nights import nightly
-from torchstrata.releases import channels
-from torchstrata.releases.ledger import Author, Move
-from torchstrata.releases.ledgerbranch import Branch
+from torchstrata.image.compose import sha256
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Cell
+from torchstrata.nightly import decisions
+from torchstrata.release import channels
+from torchstrata.release.ledger import Author, Move
+from torchstrata.release.ledger_branch import Branch
+from torchstrata.store.store import Store
 
 MATRIX = matrix.load()
 ROUNDS = 3
@@ -45,7 +45,7 @@ SOAKED = dt.timedelta(days=30)
 def moves(cell: Cell) -> Iterator[Move]:
     """Yield what took a cell into each channel: images made from what they would be made from tonight; nothing if it is not locked."""
     try:
-        inputs = nightly.inputs(MATRIX, cell, Store.open(), ROOT)
+        inputs = decisions.inputs(MATRIX, cell, Store.open(), ROOT)
     except LockError:
         return
     images = {image: sha256(f"{cell.id} {image}".encode()) for image in channels.images(MATRIX, cell)}

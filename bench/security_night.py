@@ -41,16 +41,16 @@ from bench import machine
 from tests import nodes, programs, registries
 from tests.nodes import Node
 from tests.registries import Served
-from torchstrata.cells import matrix
-from torchstrata.cells.matrix import Cell
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Store
-from torchstrata.locking import locks, oslocks
-from torchstrata.locking.oslocks import OsLock
-from torchstrata.ospart import osimage, osparts
-from torchstrata.ospart.buildkit import instruction
-from torchstrata.ospart.contexts import apt_config
-from torchstrata.releases import channels
+from torchstrata.layers import os_image, os_parts
+from torchstrata.layers.buildkit import instruction
+from torchstrata.layers.contexts import apt_config
+from torchstrata.locks import os_locks, wheel_locks
+from torchstrata.locks.os_locks import OsLock
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Cell
+from torchstrata.release import channels
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
 
 KRB5 = ("libgssapi-krb5-2", "libk5crypto3", "libkrb5-3", "libkrb5support0")
 OLDER = [f"{name}=1.21.3-5+deb13u1" for name in KRB5]
@@ -184,7 +184,7 @@ class Checkout:
 
     def commit(self, lock: OsLock) -> None:
         """Commit a lock, and a comment that makes every step of the OS parts new to stores and to BuildKit."""
-        oslocks.write(lock, self.cell.os, self.root)
+        os_locks.write(lock, self.cell.os, self.root)
         with (self.root / "images/apt/install").open("a") as script:
             script.write(f"# {self.work.name} {time.time()}\n")
         who = ("-c", "user.name=bench", "-c", "user.email=bench@localhost")
@@ -282,7 +282,7 @@ class Plain:
         """Build and push base and ssh with the versions of a lock; return seconds."""
         started = time.monotonic()
         packages = [f"--build-arg=PACKAGES_{name.upper()}={_pinned(lock, name)}" for name in ("base", "devel", "jupyter", "ssh")]
-        more = [f"--build-context=locks={(ROOT / locks.path_of(self.cell, 'base')).parent}", f"--secret=id=ca,src={CA}", *packages]
+        more = [f"--build-context=locks={(ROOT / wheel_locks.path_of(self.cell, 'base')).parent}", f"--secret=id=ca,src={CA}", *packages]
         for target in ("base", "ssh"):
             self.push(f"{target}-{tag}", "--target", target, *more, "bench/plain")
         return time.monotonic() - started
@@ -364,10 +364,10 @@ def thin(served: Served) -> None:
 def os_context(cell: Cell, directory: Path) -> str:
     """Return the OS image that torchstrata starts from as a build context."""
     store = Store.open()
-    part = store.find(osimage.identity(cell.os, oslocks.read(cell.os), apt_config(ROOT), Codec()))
+    part = store.find(os_image.identity(cell.os, os_locks.read(cell.os), apt_config(ROOT), Codec()))
     if part is None:
         raise SystemExit(f"first: nox -s build-{cell.id}")
-    return osparts.build_context(cell.os, part.layers, store, directory)
+    return os_parts.build_context(cell.os, part.layers, store, directory)
 
 
 def _pull_plain(node: Node, served: Served, side: Side) -> None:
@@ -414,9 +414,9 @@ def main() -> None:
     """Measure both sides and print the figures as JSON; progress goes to standard error."""
     asked = options()
     cell = matrix.select(matrix.load(), asked.cell)[0]
-    new = oslocks.read(cell.os)
+    new = os_locks.read(cell.os)
     old = before(new, dict(pair.split("=", 1) for pair in asked.older), asked.yesterday)
-    moved = [str(move) for move in oslocks.moves(old.installed(tuple(new.sections)), new.installed(tuple(new.sections)))]
+    moved = [str(move) for move in os_locks.moves(old.installed(tuple(new.sections)), new.installed(tuple(new.sections)))]
     figures: dict[str, Any] = {
         **machine.about(),
         "cell": cell.id,

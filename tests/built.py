@@ -16,12 +16,12 @@ from typing import Any, Final
 import docker
 
 from torchstrata.building.plan import ImagePlan, OsPart, Planner
-from torchstrata.cells import matrix
-from torchstrata.cells.matrix import Cell
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Store
-from torchstrata.locking import locks
-from torchstrata.locking.locks import Lock
+from torchstrata.locks import wheel_locks
+from torchstrata.locks.wheel_locks import Lock
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Cell
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
 
 MATRIX: Final = matrix.load()
 
@@ -57,7 +57,7 @@ class Built:
     @property
     def lock(self) -> Lock:
         """The lock that it was built from."""
-        return locks.read(self.cell, self.flavour)
+        return wheel_locks.read(self.cell, self.flavour)
 
     @property
     def versions(self) -> dict[str, str]:

@@ -13,17 +13,17 @@ import subprocess
 from pathlib import Path
 
 from tests import registries
-from torchstrata.building import runtime
-from torchstrata.cells import matrix
-from torchstrata.content.compose import CONFIG, MANIFEST, canonical, sha256
-from torchstrata.distribution.registry import Registry
-from torchstrata.distribution.upload import Source
 from torchstrata.errors import UntrustedError
-from torchstrata.releases import channels
-from torchstrata.releases.channels import Build
-from torchstrata.releases.ledger import Author
-from torchstrata.releases.ledgerbranch import Branch
-from torchstrata.releases.release import Releases
+from torchstrata.image import runtime
+from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.matrix import matrix
+from torchstrata.registry.registry import Registry
+from torchstrata.registry.upload import Source
+from torchstrata.release import channels
+from torchstrata.release.channels import Build
+from torchstrata.release.ledger import Author
+from torchstrata.release.ledger_branch import Branch
+from torchstrata.release.moves import Releases
 
 START = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 REPOSITORY = "team/images"

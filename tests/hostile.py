@@ -24,15 +24,15 @@ import zstandard
 
 from tests.registries import serving
 from tests.waiting import PATIENCE
-from torchstrata import cli
-from torchstrata.content.compose import MANIFEST, canonical, sha256
-from torchstrata.content.store import Store
-from torchstrata.distribution.client import INDEX
-from torchstrata.distribution.parts import LISTINGS, PART_CONFIG, Shelf, unchecked
-from torchstrata.distribution.registry import Registry
-from torchstrata.distribution.transport import Patience
-from torchstrata.distribution.upload import Source
-from torchstrata.mirroring import replica
+from torchstrata.commands import cli
+from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.registry import replica
+from torchstrata.registry.client import INDEX
+from torchstrata.registry.parts import LISTINGS, PART_CONFIG, Shelf, unchecked
+from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import Patience
+from torchstrata.registry.upload import Source
+from torchstrata.store.store import Store
 
 MEMORY: Final = 1_500_000_000
 """Bytes of address space that the client may have; what it needs for itself is a third of that."""
@@ -313,7 +313,7 @@ def _mirror(registry: Registry, _: Store) -> object:
 
 
 def _copy(registry: Registry, store: Store) -> object:
-    from torchstrata.mirroring.directory import Directory  # noqa: PLC0415  # of this operation alone
+    from torchstrata.registry.directory import Directory  # noqa: PLC0415  # of this operation alone
 
     side = replica.RegistrySide(registry=registry, repository="team/x")
     found = replica.gather(side, [side.find("top") or OTHER], {})

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.desks import TABLE
-from torchstrata.cells import matrix
-from torchstrata.cells.matrix import Matrix
-from torchstrata.content.compose import MANIFEST, canonical, sha256
-from torchstrata.distribution.client import Found, Manifest
-from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, IntegrityError, TorchstrataError, UntrustedError
-from torchstrata.releases import ledgercopy
-from torchstrata.releases.ledger import Author, Ledger, Move
-from torchstrata.releases.ledgerbranch import Snapshot
-from torchstrata.releases.release import Origin, Releases
+from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Matrix
+from torchstrata.registry.client import Found, Manifest
+from torchstrata.registry.upload import Source
+from torchstrata.release import ledger_copy
+from torchstrata.release.ledger import Author, Ledger, Move
+from torchstrata.release.ledger_branch import Snapshot
+from torchstrata.release.moves import Origin, Releases
 
 CELL = "2.8-cu121-debian13"
 IMAGES = ("base", "devel", "v2.8")
@@ -149,7 +149,7 @@ class Team:
             registry.put_manifest("", sha256(manifest(config)), manifest(config), MANIFEST)
         for tag, digest in true.state.tags.items():
             registry.put_manifest("", tag, registry.manifests[digest], MANIFEST)
-        ledgercopy.push(registry, "team/images", true, notary)  # type: ignore[arg-type]
+        ledger_copy.push(registry, "team/images", true, notary)  # type: ignore[arg-type]
         branch = Branch(true.content)
         releases = Releases(
             matrix=_matrix(),

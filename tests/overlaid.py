@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Final
 
-from torchstrata import superuser
+from torchstrata.host import superuser
 
 ROOT: Final = Path(__file__).parents[1]
 USER: Final = "tester"

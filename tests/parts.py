@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tests.wheelhouse import wheel
 from torchstrata.building.plan import ImagePlan, Item, OsPart, Plan
-from torchstrata.cells import matrix
-from torchstrata.content import store
-from torchstrata.content.codec import Codec
-from torchstrata.content.layers import PLATFORM
-from torchstrata.content.store import Part, Store
-from torchstrata.locking.locks import Lock, Pin
-from torchstrata.payload.strata import Stratum
+from torchstrata.layers.strata import Stratum
+from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.matrix import matrix
+from torchstrata.store import store
+from torchstrata.store.codec import Codec
+from torchstrata.store.layer import PLATFORM
+from torchstrata.store.store import Part, Store
 
 CODEC = Codec()
 MATRIX = matrix.load()

@@ -15,8 +15,8 @@ from typing import Final
 import pytest
 from filelock import FileLock
 
-from torchstrata.ospart import packages
-from torchstrata.supplychain import signing
+from torchstrata.attestations import signing
+from torchstrata.layers import deb
 
 SUITE: Final = "trixie"
 """Older releases, and Ubuntu's, lack some of them; these run on Debian 12 and on Ubuntu as well, since Go needs no libraries."""
@@ -45,7 +45,7 @@ def _own() -> Path:
 
 
 def _unpack(name: str, work: Path) -> None:
-    with packages.downloaded(SUITE, "main", name, print) as (file, content), (work / file).open("wb") as package:
+    with deb.downloaded(SUITE, "main", name, print) as (file, content), (work / file).open("wb") as package:
         shutil.copyfileobj(content, package)
     subprocess.run(["dpkg-deb", "-x", work / file, work / "unpacked"], check=True)
 

@@ -11,17 +11,15 @@ from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
 from tests.wheelhouse import wheel
-from torchstrata.building.build import Builder, Composed
+from torchstrata.attestations import materials, record
+from torchstrata.attestations.record import Record
+from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.plan import Item
-from torchstrata.cells.matrix import ROOT
-from torchstrata.content.store import Store
-from torchstrata.ospart import osparts
-from torchstrata.payload import strata
-from torchstrata.payload.strata import Stratum
+from torchstrata.layers import os_parts, strata
+from torchstrata.layers.strata import Stratum
+from torchstrata.matrix.matrix import ROOT
 from torchstrata.progress import PlainReporter
-from torchstrata.publishing import making
-from torchstrata.supplychain import record
-from torchstrata.supplychain.record import Record
+from torchstrata.store.store import Store
 from torchstrata.verification.evidence import Counts, Evidence, Host, Image
 
 STATUS = """\
@@ -83,7 +81,7 @@ def compose(store: Store, directory: Path, *, os_files: dict[str, bytes] | None 
     store.remember(source.identity(CODEC), part)
     system = os_part(store, os_files or OS_FILES)
     if drift and system.part:
-        noted = replace(system.part, notes={osparts.DRIFT: drift})
+        noted = replace(system.part, notes={os_parts.DRIFT: drift})
         system = replace(system, identity=f"{system.identity[:-5]}drift", part=noted)
         store.remember(system.identity, noted)
     items = (Item(identity=source.identity(CODEC), title=source.title, source=source, part=part), system)
@@ -92,7 +90,7 @@ def compose(store: Store, directory: Path, *, os_files: dict[str, bytes] | None 
 
 def record_of(composed: Composed, store: Store) -> Record:
     """Return the record of such an image."""
-    return record.of(making.gather(composed, store, CODEC, ROOT))
+    return record.of(materials.gather(composed, store, CODEC, ROOT))
 
 
 def result(digest: str, *, passed: bool = True, flavour: str = "base", drift: tuple[str, ...] = ()) -> bytes:

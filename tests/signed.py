@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import released
-from torchstrata.building import runtime
-from torchstrata.cells import matrix
-from torchstrata.content.compose import CONFIG, MANIFEST, canonical, sha256
-from torchstrata.distribution.registry import Registry
-from torchstrata.distribution.upload import Source as Content
-from torchstrata.publishing.remote import VARIABLE
-from torchstrata.releases import channels
-from torchstrata.releases.channels import Build
-from torchstrata.supplychain import documents, record, signing
-from torchstrata.supplychain.documents import Published
-from torchstrata.supplychain.record import Inputs, Package, Record, RecordedLayer, Source, System
-from torchstrata.supplychain.signing import Signer
+from torchstrata.attestations import documents, record, signing
+from torchstrata.attestations.documents import Published
+from torchstrata.attestations.record import Inputs, Package, Record, RecordedLayer, Source, System
+from torchstrata.attestations.remote import VARIABLE
+from torchstrata.attestations.signing import Signer
+from torchstrata.image import runtime
+from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.matrix import matrix
+from torchstrata.registry.registry import Registry
+from torchstrata.registry.upload import Source as Content
+from torchstrata.release import channels
+from torchstrata.release.channels import Build
 
 MATRIX = matrix.load()
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")

@@ -13,9 +13,8 @@ from typing import Final
 
 from tests import programs, registries
 from tests.registries import Authority, Served
-from torchstrata.cells import matrix
-from torchstrata.publishing import remote
-from torchstrata.supplychain import signing
+from torchstrata.attestations import remote, signing
+from torchstrata.matrix import matrix
 
 REPOSITORY: Final = f"team/{matrix.load().name}"
 

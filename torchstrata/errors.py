@@ -1,7 +1,7 @@
 """Every fatal error, each with an exit code of its own.
 
 Messages are one line that says what is wrong and one that says what to do; they are printed once, by
-:mod:`torchstrata.cli`, never with a traceback. Codes 0, 1, 2 and 124-143 belong to shells and tools and are not used.
+:mod:`torchstrata.commands.cli`, never with a traceback. Codes 0, 1, 2 and 124-143 belong to shells and tools and are not used.
 """
 
 from __future__ import annotations

@@ -18,8 +18,10 @@ from tests.fresh import cases, machine, options, visiting
 from tests.fresh.cases import CASES
 from tests.fresh.readme import Commands
 from tests.fresh.visiting import Visit
-from torchstrata import apt, cli, progress
+from torchstrata import progress
+from torchstrata.commands import cli
 from torchstrata.errors import CommandError
+from torchstrata.host import apt
 
 NEEDED: Final = {
     "/usr/bin/mmdebstrap": "mmdebstrap",

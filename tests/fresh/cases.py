@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.fresh.readme import Commands
-from torchstrata.cells import matrix
-from torchstrata.ospart import osimage
+from torchstrata.layers import os_image
+from torchstrata.matrix import matrix
 
 BUNDLE: Final = "srv/torchstrata.bundle"
 STORE: Final = "srv/store"
@@ -84,7 +84,7 @@ ENGINE: Final = (
 
 STAND_IN: Final = "torchstrata-stand-in"
 WHOLE: Final = "tar --create --directory / --one-file-system --exclude ./var/lib/docker --exclude ./srv --exclude ./opt ."
-NAMED: Final = f"echo {osimage.CONTAINER_VARIABLE}={STAND_IN} >> /etc/environment"
+NAMED: Final = f"echo {os_image.CONTAINER_VARIABLE}={STAND_IN} >> /etc/environment"
 BOOTSTRAP: Final = f"docker pull --quiet {{bootstrap}} || {{ {WHOLE} | docker import - {STAND_IN} && {NAMED}; }}"
 """The image that mmdebstrap runs in for who cannot run it otherwise; where no registry can be reached, the machine's own files."""
 

@@ -14,8 +14,8 @@ from typing import Final
 from tests.fresh.cases import STORE, Case
 from tests.fresh.given import Given
 from tests.fresh.machine import ADDRESS, Machine
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import CommandError
+from torchstrata.matrix.matrix import ROOT
 
 LOCKS: Final = (
     "/var/lib/dpkg/lock-frontend",

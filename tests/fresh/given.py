@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from torchstrata import apt, process
+from torchstrata import process
 from torchstrata.errors import CommandError
-from torchstrata.locking import pipconfig
+from torchstrata.host import apt
+from torchstrata.locks import pip_config
 
 BUNDLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
 """Variables that name a file of certificates."""
@@ -81,7 +82,7 @@ def by_this_host() -> Given:
 
 def _pip() -> dict[str, str]:
     """Return where pip looks here, in the words of its configuration."""
-    here = pipconfig.read()
+    here = pip_config.read()
     many = {
         "extra-index-url": here.extra_index_urls,
         "find-links": here.find_links,

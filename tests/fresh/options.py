@@ -12,8 +12,8 @@ from tests.fresh.cases import CASES, Wishes
 from tests.fresh.circumstances import Circumstances
 from tests.fresh.given import by_this_host
 from tests.fresh.rootfs import SUITES
-from torchstrata import cli
-from torchstrata.cells.matrix import ROOT
+from torchstrata.commands import cli
+from torchstrata.matrix.matrix import ROOT
 
 PLACE: Final = Path(os.environ.get("TMPDIR", "/var/tmp"))
 """Where machines' files lie by default: the system's other temporary directory is often in memory."""

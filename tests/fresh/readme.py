@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from torchstrata.cells.matrix import ROOT
+from torchstrata.matrix.matrix import ROOT
 
 BLOCK: Final = re.compile(r"^## Two commands$.*?^```sh$\n(?P<lines>.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMENT: Final = re.compile(r"\s+#\s.*$")

@@ -23,8 +23,8 @@ from tests.fresh.circumstances import Circumstances
 from tests.fresh.machine import Machine
 from tests.fresh.readme import Commands
 from torchstrata import process
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import CommandError
+from torchstrata.matrix.matrix import ROOT
 
 SHOWN: Final = 30
 """Lines of a failed step that are shown."""

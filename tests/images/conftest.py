@@ -26,10 +26,10 @@ from testinfra.host import Host as Connection
 from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, deriving, mounted, ssh_options, starting
 from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
-from torchstrata.building import runtime
-from torchstrata.cells import matrix
-from torchstrata.engines import engine as engines
+from torchstrata.building import engine as engines
 from torchstrata.errors import TorchstrataError
+from torchstrata.image import runtime
+from torchstrata.matrix import matrix
 from torchstrata.verification import leftovers, required, scope
 from torchstrata.verification import subject as subjects
 from torchstrata.verification.evidence import Host

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from pytest_metadata.plugin import metadata_key
 
-from torchstrata.building import source
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import EngineLostError
-from torchstrata.locking import oslocks
+from torchstrata.image import source
+from torchstrata.locks import os_locks
+from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification import evidence, required, reuse, scope
 from torchstrata.verification.evidence import Case, Counts, Evidence
 from torchstrata.verification.subject import Subject
@@ -36,7 +36,7 @@ class Recorder:
     def _metadata(self) -> dict[str, str]:
         """Return what the HTML report shows above the tests."""
         shown = {"Cell": self.expected.cell.id, "Flavour": self.expected.flavour, "Tiers": " ".join(self.lists)}
-        shown |= {"OS packages": oslocks.state(self.expected.drift, len(self.expected.drift))}
+        shown |= {"OS packages": os_locks.state(self.expected.drift, len(self.expected.drift))}
         if self.subject.image:
             shown |= {"Image": self.subject.image.reference, "Digest": self.subject.image.digest}
         shown |= {"Kernel": self.subject.host.kernel, "Engine": self.subject.host.engine or "none", "CPUs": str(self.subject.host.cpus)}

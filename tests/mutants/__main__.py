@@ -21,9 +21,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from tests.mutants.faults import DOCUMENT, FAULTS, Fault, document
-from torchstrata import cli, progress
-from torchstrata.cells.matrix import ROOT
+from torchstrata import progress
+from torchstrata.commands import cli
 from torchstrata.errors import SurvivorError
+from torchstrata.matrix.matrix import ROOT
 
 TESTS = "tests/images"
 TAG = "torchstrata-mutant"

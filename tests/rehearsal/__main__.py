@@ -24,12 +24,13 @@ from tests import programs, registries
 from tests.rehearsal.expressions import Refused
 from tests.rehearsal.runner import Runner
 from tests.rehearsal.workflow import Workflow
-from torchstrata import cli, progress
-from torchstrata.cells import matrix
-from torchstrata.cells.matrix import ROOT
-from torchstrata.engines import engine as engines
+from torchstrata import progress
+from torchstrata.building import engine as engines
+from torchstrata.commands import cli
 from torchstrata.errors import INTERRUPTED
-from torchstrata.nights import pushed
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import ROOT
+from torchstrata.nightly import pushed
 from torchstrata.verification import leftovers
 
 WORKFLOWS = ROOT / ".github/workflows"

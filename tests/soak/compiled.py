@@ -14,15 +14,15 @@ from rich.console import Console
 from tests.built import CPU, cell_of
 from tests.parts import CODEC, missing, plan, stratum
 from tests.wheelhouse import wheel
-from torchstrata import cli, process
+from torchstrata import process
 from torchstrata.building.maker import Maker
 from torchstrata.building.plan import Bytecode, Item, OsPart
-from torchstrata.cells.matrix import ROOT
-from torchstrata.content.store import Store
-from torchstrata.locking import locks
-from torchstrata.ospart import osparts
-from torchstrata.payload import bytecode
+from torchstrata.commands import cli
+from torchstrata.layers import bytecode, os_parts
+from torchstrata.locks import wheel_locks
+from torchstrata.matrix.matrix import ROOT
 from torchstrata.progress import PlainReporter
+from torchstrata.store.store import Store
 
 MODULES: Final = 3000
 
@@ -43,13 +43,13 @@ def main(other: str, wheels: str) -> None:
     process.end_as_by_ctrl_c()
     with cli.guarded():
         store, system = Store.open(), cell_of(CPU).os
-        base = osparts.identity(system, (locks.TORCH_FLAVOUR,), CODEC, ROOT)
+        base = os_parts.identity(system, (wheel_locks.TORCH_FLAVOUR,), CODEC, ROOT)
         if store.find(base) is None:
             lend(Store(Path(other)), store, base)
         files = {f"many/m{number}.py": b"".join(b"def f%d(x):\n    return x * %d\n" % (each, each) for each in range(40)) for number in range(MODULES)}
         pin, _ = wheel(Path(wheels), "many", "1.0", files)
         sources = stratum(pin, python=system.python)
-        below = Item(identity=base, title="os", source=OsPart(system=system, chain=(locks.TORCH_FLAVOUR,)), part=store.find(base))
+        below = Item(identity=base, title="os", source=OsPart(system=system, chain=(wheel_locks.TORCH_FLAVOUR,)), part=store.find(base))
         wanted = bytecode.identity([sources.identity(CODEC)], f"{system.python}.0", CODEC)
         compiled = Item(identity=wanted, title="many", source=Bytecode(sources=(sources,), base=base, system=system, interpreter=system.python), part=None)
         with Maker(plan(below, missing(sources), compiled), store, CODEC, PlainReporter(Console()), locked=False) as maker:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from torchstrata.cells.matrix import ROOT
+from torchstrata.matrix.matrix import ROOT
 
 SMALL = "tests.soak.small"
 
@@ -87,9 +87,7 @@ def _child(asked: Mapping[str, Any]) -> None:
 
 def serve() -> None:
     """Import what verbs need, then start one after the other."""
-    from torchstrata import verbs  # noqa: F401, PLC0415  # for the children
-    from torchstrata.publishing import publishing  # noqa: F401, PLC0415
-    from torchstrata.releases import housekeeping, releasing  # noqa: F401, PLC0415
+    from torchstrata.commands import housekeeping, release, signatures, verbs  # noqa: F401, PLC0415  # for the children
 
     __import__(SMALL)
     __import__("invoke.main")

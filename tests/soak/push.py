@@ -12,12 +12,12 @@ from typing import Final
 from rich.console import Console
 
 from tests.parts import CODEC, MATRIX, os_part, plan
-from torchstrata.building.build import Builder
+from torchstrata.attestations.remote import Remote
+from torchstrata.building.assembly import Builder
 from torchstrata.building.plan import Item, Plan
-from torchstrata.content.store import Store
-from torchstrata.distribution.reference import Place
 from torchstrata.progress import PlainReporter
-from torchstrata.publishing.remote import Remote
+from torchstrata.registry.reference import Place
+from torchstrata.store.store import Store
 
 PARTS: Final = 12
 

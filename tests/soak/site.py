@@ -22,8 +22,8 @@ from tests.soak import small
 from tests.soak.forked import Child, Forker
 from tests.waiting import until
 from tests.wheelhouse import Index
-from torchstrata import temporary
-from torchstrata.content.store import digest_of
+from torchstrata.host import temporary
+from torchstrata.store.store import digest_of
 
 MARK: Final = "TORCHSTRATA_SOAK"
 

@@ -15,15 +15,16 @@ from rich.console import Console
 
 from tests.parts import CODEC, MATRIX, missing, os_part, plan, stratum
 from tests.wheelhouse import wheel
-from torchstrata import cli, process
-from torchstrata.building.build import Builder, Composed
+from torchstrata import process
+from torchstrata.attestations.remote import Remote
+from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.plan import Item, Plan
-from torchstrata.content import layout
-from torchstrata.content.store import Store
-from torchstrata.distribution.reference import Place
-from torchstrata.locking.locks import Pin
+from torchstrata.commands import cli
+from torchstrata.image import layout
+from torchstrata.locks.wheel_locks import Pin
 from torchstrata.progress import PlainReporter
-from torchstrata.publishing.remote import Remote
+from torchstrata.registry.reference import Place
+from torchstrata.store.store import Store
 
 COUNT: Final = 6
 SIZE: Final = 1_500_000

@@ -13,7 +13,7 @@ import pytest
 
 from tests import programs
 from tests.soak.site import Site
-from torchstrata.cells.matrix import ROOT
+from torchstrata.matrix.matrix import ROOT
 
 YEAR: Final = 365 * 24 * 3600
 SOURCE: Final = Path(__file__).with_name("clock.c")

@@ -21,9 +21,9 @@ import pytest
 from tests import programs, registries
 from tests.registries import Authority
 from tests.signed import Team, push
-from torchstrata.cells.matrix import ROOT
-from torchstrata.publishing.remote import VARIABLE
-from torchstrata.supplychain import signing
+from torchstrata.attestations import signing
+from torchstrata.attestations.remote import VARIABLE
+from torchstrata.matrix.matrix import ROOT
 
 INTERVALS: Final = (5e-3, 1e-5)
 """Seconds after which a thread is asked to let another one run: Python's own, and hardly any."""

@@ -15,8 +15,8 @@ import pytest
 from tests.checkout import Running
 from tests.waiting import until
 from torchstrata import errors
-from torchstrata.cells.matrix import ROOT
-from torchstrata.content.store import Store
+from torchstrata.matrix.matrix import ROOT
+from torchstrata.store.store import Store
 
 
 @pytest.fixture(scope="module")

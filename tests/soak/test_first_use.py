@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from torchstrata.cells.matrix import ROOT
+from torchstrata.matrix.matrix import ROOT
 
 CHILDREN = """
 import os, random, sys, threading, time

@@ -24,10 +24,10 @@ from tests import programs, signed
 from tests.soak import figures, small
 from tests.soak.site import Site, git
 from torchstrata import errors
-from torchstrata.cells import matrix
-from torchstrata.publishing.remote import VARIABLE
-from torchstrata.releases.ledger import FILE, Ledger
-from torchstrata.supplychain import signing
+from torchstrata.attestations import signing
+from torchstrata.attestations.remote import VARIABLE
+from torchstrata.matrix import matrix
+from torchstrata.release.ledger import FILE, Ledger
 
 SIGNALS: Final = (signal.SIGKILL, signal.SIGTERM)
 CHANNEL: Final = ("2.13-cpu", "--channel", "nightly")

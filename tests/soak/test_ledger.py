@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tests import mutating
 from tests.hostileledger import Team, ledger
-from torchstrata.releases import ledgercopy
+from torchstrata.release import ledger_copy
 
 CONTENT = ledger().content
-BODY = ledgercopy.body(ledger())
+BODY = ledger_copy.body(ledger())
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_no_change_is_believed(number, what, request) -> None:
         if what in {"lines of the copy", "both"}:
             made.registry.blobs = {digest: content if blob == CONTENT else blob for digest, blob in made.registry.blobs.items()}
         if what.startswith("manifest"):
-            made.registry.put_manifest("", ledgercopy.TAG, content, "")
+            made.registry.put_manifest("", ledger_copy.TAG, content, "")
         made.check()
 
     change()

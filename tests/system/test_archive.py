@@ -12,12 +12,12 @@ import pytest
 
 from tests.archive import SUFFIX, Archive
 from tests.system.test_osparts import FLAVOURS, SYSTEM, diff_ids, write
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Store
 from torchstrata.errors import StaleLockError
-from torchstrata.locking import oslocks
-from torchstrata.ospart import osimage, osparts, packages, snapshots
-from torchstrata.ospart.osparts import Oven, Parts
+from torchstrata.layers import deb, os_image, os_parts, snapshots
+from torchstrata.layers.os_parts import Oven, Parts
+from torchstrata.locks import os_locks
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
 
 DROPPED = ("less", "make", "tzdata", "netbase", "libselinux1-dev")
 """Of the first two a flavour adds one each, the third is in the OS image; nobody needs the others."""
@@ -51,7 +51,7 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def later(downloads: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]:
     """Give a mirror that has dropped packages since, and its archive; builds know both."""
-    hosts = {urlsplit(source.uri).netloc for source in snapshots.sources(osimage.sources(SYSTEM))}
+    hosts = {urlsplit(source.uri).netloc for source in snapshots.sources(os_image.sources(SYSTEM))}
     with Archive(downloads, DROPPED, address, hosts=sorted(hosts)).serving() as archive:
         for name, value in archive.environment.items():
             monkeypatch.setenv(name, value)
@@ -64,7 +64,7 @@ def bare(locked: tuple[Path, Store], tmp_path: Path) -> None:
     root, store = locked
     shutil.copytree(store.root, tmp_path / "store", ignore=shutil.ignore_patterns("tmp", "locks"))
     for count in range(1, len(FLAVOURS) + 1):
-        (tmp_path / "store" / "parts" / f"{osparts.identity(SYSTEM, FLAVOURS[:count], Codec(), root)}.json").unlink()
+        (tmp_path / "store" / "parts" / f"{os_parts.identity(SYSTEM, FLAVOURS[:count], Codec(), root)}.json").unlink()
 
 
 def bake(locked: tuple[Path, Store], tmp_path: Path, lines: Lines | None = None, *, strict: bool = False) -> Parts:
@@ -84,7 +84,7 @@ def test_what_mirrors_have_dropped_the_archive_has(locked: tuple[Path, Store], l
     made = bake(locked, tmp_path, strict=True)
     assert later.asked
     assert diff_ids(made) == diff_ids(parts(locked))
-    assert not [part for part in made.values() if osparts.drift(part)]
+    assert not [part for part in made.values() if os_parts.drift(part)]
 
 
 @pytest.mark.usefixtures("bare")
@@ -94,7 +94,7 @@ def test_without_an_archive_it_drifts(locked: tuple[Path, Store], later: Archive
     monkeypatch.setenv("APT_CONFIG", later.environment["APT_CONFIG"])
     lines: Lines = []
     made = bake(locked, tmp_path, lines)
-    assert [(move.package, move.found == f"{move.locked}{SUFFIX}") for move in osparts.drift(made[SYSTEM.id, "devel"])] == [
+    assert [(move.package, move.found == f"{move.locked}{SUFFIX}") for move in os_parts.drift(made[SYSTEM.id, "devel"])] == [
         ("less", True),
         ("make", True),
     ]
@@ -108,13 +108,13 @@ def test_an_archive_that_does_not_answer_is_named(locked: tuple[Path, Store], la
     later.is_gone = True
     with pytest.raises(StaleLockError, match="its snapshot archive does not help"):
         bake(locked, tmp_path, strict=True)
-    assert Store(tmp_path / "store").find(osparts.identity(SYSTEM, ("base",), Codec(), locked[0])) is None
+    assert Store(tmp_path / "store").find(os_parts.identity(SYSTEM, ("base",), Codec(), locked[0])) is None
 
 
 def test_a_package_of_the_toolchain_comes_the_same_way(later: Archive) -> None:
     """What an administrator has told apt counts for it too."""
     assert later.dropped
-    with packages.downloaded(SYSTEM.suite, "main", "less", print) as (name, content):
+    with deb.downloaded(SYSTEM.suite, "main", "less", print) as (name, content):
         assert SUFFIX in name.replace("%2b", "+")
         assert content.read(8) == b"!<arch>\n"
 
@@ -132,9 +132,9 @@ def test_a_lock_of_what_no_archive_has_drifts(locked: tuple[Path, Store], later:
     """A version that never was, and a package that is gone: all else is as locked."""
     root = tmp_path / "repository"
     shutil.copytree(locked[0], root, symlinks=True)
-    lock = oslocks.read(SYSTEM, root)
+    lock = os_locks.read(SYSTEM, root)
     planted = {**lock.sections["base"], "less": "1-1", "no-such-package": "2"}
-    oslocks.write(oslocks.OsLock(system=lock.system, date=lock.date, sections={**lock.sections, "base": planted}, moment=lock.moment), SYSTEM, root)
+    os_locks.write(os_locks.OsLock(system=lock.system, date=lock.date, sections={**lock.sections, "base": planted}, moment=lock.moment), SYSTEM, root)
     made = bake((root, locked[1]), tmp_path)
-    assert [(move.package, move.locked) for move in osparts.drift(made[SYSTEM.id, "devel"])] == [("less", "1-1"), ("no-such-package", "2")]
+    assert [(move.package, move.locked) for move in os_parts.drift(made[SYSTEM.id, "devel"])] == [("less", "1-1"), ("no-such-package", "2")]
     assert later.asked

@@ -13,8 +13,8 @@ import pytest
 from tests.overlaid import Overlaid, overlaid
 from tests.waiting import until
 
-ENSURE = "from torchstrata.engines import bootstrap; from torchstrata import cli\nwith cli.guarded(): print(bootstrap.ensure(print))"
-INSTALL = "from torchstrata import apt; apt.install(['sudo'], print, unless=lambda: False)"
+ENSURE = "from torchstrata.building import bootstrap; from torchstrata.commands import cli\nwith cli.guarded(): print(bootstrap.ensure(print))"
+INSTALL = "from torchstrata.host import apt; apt.install(['sudo'], print, unless=lambda: False)"
 REBOOTED = "for each in /run /var/log /var/lib/docker /var/lib/containerd; do mkdir -p $each && mount -t tmpfs none $each; done"
 
 

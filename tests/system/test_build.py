@@ -21,14 +21,14 @@ from tests.built import BUILDS, CPU, CUDA, MATRIX, Built, cell_of, index
 from tests.checkout import Checkout, Ended
 from tests.wheelhouse import wheel
 from torchstrata import errors
+from torchstrata.building import engine
 from torchstrata.building.maker import Maker
 from torchstrata.building.plan import Plan
-from torchstrata.content import compose
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Store
-from torchstrata.engines import engine
-from torchstrata.payload.strata import Stratum
+from torchstrata.image import compose
+from torchstrata.layers.strata import Stratum
 from torchstrata.progress import PlainReporter
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("own_turn")
 

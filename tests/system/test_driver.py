@@ -13,7 +13,7 @@ import pytest
 from docker.models.containers import Container
 
 from tests.built import MATRIX, Built
-from torchstrata.ospart import mirrors
+from torchstrata.nightly import os_updates
 
 pytestmark = pytest.mark.usefixtures("own_turn")
 
@@ -38,7 +38,7 @@ print(json.dumps({"version": version.value, "error": runtime.cudaGetDeviceCount(
 @pytest.fixture(scope="module")
 def apt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Give the environment in which apt has debian12's packages that are not free, in a directory of its own."""
-    (of_debian,) = mirrors.folders(tmp_path_factory.mktemp("mirrors"), {"debian12": MATRIX.systems["debian12"]})
+    (of_debian,) = os_updates.folders(tmp_path_factory.mktemp("mirrors"), {"debian12": MATRIX.systems["debian12"]})
     of_debian.offer(("base-files",))
     sources = of_debian.folder / "etc/apt/sources.list"
     sources.write_text("".join(f"{line.removesuffix('main')}non-free\n" for line in sources.read_text().splitlines() if line.endswith(" main")))

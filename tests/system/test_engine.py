@@ -20,11 +20,11 @@ import pytest
 import zstandard
 
 from tests.waiting import PATIENCE, until
-from torchstrata.content import compose
-from torchstrata.content.archive import Loadable
-from torchstrata.content.layers import Layer
-from torchstrata.engines import engine, loading
+from torchstrata.building import engine, loading
 from torchstrata.errors import DiskFullError, EngineError
+from torchstrata.image import compose
+from torchstrata.image.loadable import Loadable
+from torchstrata.store.layer import Layer
 
 MB = 1_000_000
 

@@ -14,7 +14,7 @@ from tests.fresh.__main__ import bring
 from tests.fresh.cases import Wishes
 from tests.fresh.readme import Commands
 from tests.waiting import until
-from torchstrata.cells.matrix import ROOT
+from torchstrata.matrix.matrix import ROOT
 
 SHOWN = ("/usr", "/etc/alternatives", "/etc/pam.d", "/etc/security")
 """What a root file system borrows from this host, so that no mirror is needed."""

@@ -10,12 +10,12 @@ import pytest
 
 from tests import nodes, programs, registries, released, teams
 from tests.built import CPU, cell_of
-from torchstrata.cells import matrix
-from torchstrata.content.store import Store
-from torchstrata.publishing import publishing
-from torchstrata.releases import channels
-from torchstrata.supplychain import signing
-from torchstrata.supplychain.documents import KINDS, RECORD
+from torchstrata.attestations import signing
+from torchstrata.attestations.documents import KINDS, RECORD
+from torchstrata.commands import signatures
+from torchstrata.matrix import matrix
+from torchstrata.release import channels
+from torchstrata.store.store import Store
 from torchstrata.verification import evidence
 
 pytestmark = pytest.mark.usefixtures("own_turn")
@@ -52,7 +52,7 @@ def tags(team, pushed, tmp_path_factory) -> Mapping[str, str]:
         flavour = image if image in MATRIX.flavours else MATRIX.all_in_one
         tested = msgspec.json.decode(released.result(digest, flavour=flavour), type=evidence.Evidence)
         evidence.write(tested, evidence.folder(results, CPU, image))
-        publishing.attest(f"{team.repository}@{digest}", None, results)
+        signatures.attest(f"{team.repository}@{digest}", None, results)
     team.promote(CPU, "it is a test")
     return team.tags()
 

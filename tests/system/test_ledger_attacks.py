@@ -14,12 +14,12 @@ import pytest
 
 from tests import desks
 from tests.desks import REPOSITORY, git
-from torchstrata.content.compose import MANIFEST, canonical, sha256
-from torchstrata.distribution.upload import Source
 from torchstrata.errors import LedgerError, TorchstrataError, UntrustedError
-from torchstrata.releases import ledgercopy
-from torchstrata.releases.ledger import FILE, Author, Ledger, Move
-from torchstrata.releases.ledgermemory import Memory
+from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.registry.upload import Source
+from torchstrata.release import ledger_copy
+from torchstrata.release.ledger import FILE, Author, Ledger, Move
+from torchstrata.release.ledger_memory import Memory
 
 MALLORY = Author(name="Ada", email="ada@team.example")
 """Who forges writes another's name."""
@@ -50,20 +50,20 @@ class Forger:
 
     def delete_copy(self):
         """Delete the copy, as registries do it: its manifest goes."""
-        self.registry.remove(REPOSITORY, self.registry.find(REPOSITORY, ledgercopy.TAG).digest)
+        self.registry.remove(REPOSITORY, self.registry.find(REPOSITORY, ledger_copy.TAG).digest)
 
     def copy(self, body):
         """Let the copy's tag name another manifest."""
-        return self.registry.put_manifest(REPOSITORY, ledgercopy.TAG, body, MANIFEST)
+        return self.registry.put_manifest(REPOSITORY, ledger_copy.TAG, body, MANIFEST)
 
     def unsigned_copy(self, ledger):
         """Put a copy there that nobody has signed."""
         self.registry.push_blob(REPOSITORY, Source.of(ledger.content))
-        layer = {"mediaType": ledgercopy.LINES, "digest": sha256(ledger.content), "size": len(ledger.content)}
-        body = self.registry.manifest(REPOSITORY, ledgercopy.TAG).body
+        layer = {"mediaType": ledger_copy.LINES, "digest": sha256(ledger.content), "size": len(ledger.content)}
+        body = self.registry.manifest(REPOSITORY, ledger_copy.TAG).body
         config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2}
         assert body
-        self.copy(canonical({"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ledgercopy.ARTIFACT, "config": config, "layers": [layer]}))
+        self.copy(canonical({"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": ledger_copy.ARTIFACT, "config": config, "layers": [layer]}))
 
 
 @pytest.fixture(name="desk")
@@ -128,7 +128,7 @@ def attempts(desk):
 
 def refused(desk, code):
     """Assert that whatever would move something ends with a code and one line, and that nothing has moved; return the lines."""
-    tags, copy = desk.moving(), desk.tag(ledgercopy.TAG)
+    tags, copy = desk.moving(), desk.tag(ledger_copy.TAG)
     lines = {}
     for name, attempt in attempts(desk):
         with pytest.raises(TorchstrataError) as caught:
@@ -136,7 +136,7 @@ def refused(desk, code):
         assert (name, caught.value.code) == (name, code)
         assert f"{caught.value.what}{caught.value.fix}".isprintable()
         lines[name] = caught.value.what
-    assert (desk.moving(), desk.tag(ledgercopy.TAG)) == (tags, copy)
+    assert (desk.moving(), desk.tag(ledger_copy.TAG)) == (tags, copy)
     return lines
 
 
@@ -223,7 +223,7 @@ def test_a_copy_that_nobody_has_signed_is_not_believed(desk, forger):
 
 def test_an_older_copy_undoes_nothing(desk, forger):
     """Replayed, with its signature: the branch goes on from it, and all that it says beyond is signed; repair brings the copy up to date."""
-    old = desk.registry.manifest(REPOSITORY, ledgercopy.TAG).body
+    old = desk.registry.manifest(REPOSITORY, ledger_copy.TAG).body
     desk.publish("three")
     before = desk.ledger()
     forger.copy(old)
@@ -260,12 +260,12 @@ def _entries(desk, digest):
     """Return how many entries the copy with a digest has; 0 if it is none, or is gone."""
     if not desk.registry.find(REPOSITORY, digest):
         return 0
-    return int(ledgercopy.read(desk.registry.manifest(REPOSITORY, digest).body, digest).annotations[ledgercopy.ENTRIES])
+    return int(ledger_copy.read(desk.registry.manifest(REPOSITORY, digest).body, digest).annotations[ledger_copy.ENTRIES])
 
 
 def _at(desk, count):
     """Return the digest of the copy of the first entries."""
-    return sha256(ledgercopy.body(first(desk.ledger(), count)))
+    return sha256(ledger_copy.body(first(desk.ledger(), count)))
 
 
 def test_repair_moves_no_tag_to_an_image_that_does_not_hold(desk, forger):
@@ -320,7 +320,7 @@ def test_whoever_has_seen_more_does_not_believe_an_older_copy_with_a_branch_cut_
     """All is signed and fits; but this user has seen entry 4."""
     remembering(desk, state)
     lines = desk.ledger()
-    forger.copy(ledgercopy.body(first(lines, count)))
+    forger.copy(ledger_copy.body(first(lines, count)))
     forger.branch(first(lines, count))
     said = refused(desk, 37)["repair"]
     assert f"had 4 entries when you saw it last, and it has {count} now" in said
@@ -331,7 +331,7 @@ def test_whoever_has_seen_more_does_not_believe_an_older_copy_with_a_branch_cut_
 def test_whoever_has_seen_nothing_cannot_tell_an_older_copy_with_a_branch_cut_back(desk, forger, tmp_path):
     """A limit, which docs/security.md states: a fresh clone believes what was true once."""
     lines = desk.ledger()
-    forger.copy(ledgercopy.body(first(lines, 2)))
+    forger.copy(ledger_copy.body(first(lines, 2)))
     forger.branch(first(lines, 2))
     fresh = desks.beside(desk, tmp_path / "fresh")
     assert fresh.releases.read().ledger == first(lines, 2)
@@ -352,7 +352,7 @@ def test_every_fabricated_order_of_signed_ledgers_is_refused_or_true(desk, forge
     lines = desk.ledger()
     believed = []
     for copy, branch in itertools.product(range(1, 5), repeat=2):
-        forger.copy(ledgercopy.body(first(lines, copy)))
+        forger.copy(ledger_copy.body(first(lines, copy)))
         forger.branch(first(lines, branch))
         with contextlib.suppress(LedgerError):
             believed.append((copy, branch, desk.releases.read().ledger == lines))

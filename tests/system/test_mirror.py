@@ -12,18 +12,17 @@ import pytest
 
 from tests import registries, signed
 from tests.system import test_release_verbs as days
-from torchstrata.cells import matrix
-from torchstrata.content.compose import MANIFEST, canonical, sha256
-from torchstrata.distribution import upload
-from torchstrata.distribution.registry import Attachment, Registry
-from torchstrata.distribution.upload import Source
+from torchstrata.attestations import signing
+from torchstrata.attestations.documents import KINDS
 from torchstrata.errors import ImmutableTagError, IntegrityError, MirrorError
-from torchstrata.mirroring import replica
-from torchstrata.mirroring.directory import Directory
-from torchstrata.mirroring.replica import RegistrySide
-from torchstrata.releases import channels
-from torchstrata.supplychain import signing
-from torchstrata.supplychain.documents import KINDS
+from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.matrix import matrix
+from torchstrata.registry import replica, upload
+from torchstrata.registry.directory import Directory
+from torchstrata.registry.registry import Attachment, Registry
+from torchstrata.registry.replica import RegistrySide
+from torchstrata.registry.upload import Source
+from torchstrata.release import channels
 
 REPOSITORY, CELL = signed.REPOSITORY, signed.CELL
 IMAGES = channels.images(signed.MATRIX, CELL)

@@ -12,31 +12,31 @@ import zstandard
 
 from tests import registries
 from tests.overlaid import Overlaid, overlaid
-from torchstrata.ospart import osimage
+from torchstrata.layers import os_image
 
 SYSTEM = "debian13"
 
 MAKE = f"""
 import sys
 from pathlib import Path
-from torchstrata.cells import matrix
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Store
-from torchstrata.locking import oslocks
-from torchstrata.ospart import contexts, osimage, oslayers
+from torchstrata.matrix import matrix
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
+from torchstrata.locks import os_locks
+from torchstrata.layers import contexts, os_image, os_layers
 system, store = matrix.load().systems["{SYSTEM}"], Store(Path(sys.argv[1]))
-lock, command = oslocks.read(system), osimage.Command.find(print)
+lock, command = os_locks.read(system), os_image.Command.find(print)
 print(command.image or command.mode)
 with command.tar(system, lock, contexts.apt_config(matrix.ROOT)) as tar:
-    taken = oslayers.take(tar, store, Codec(), title="", epoch=lock.epoch)
+    taken = os_layers.take(tar, store, Codec(), title="", epoch=lock.epoch)
 print(taken.layer.diff_id, taken.layer.digest)
 """
 """Makes the OS image in a store, and says by which way and what came out."""
 
 FETCH = """
 import hashlib
-from torchstrata.ospart import packages
-with packages.downloaded("trixie", "main", "hello", print) as (name, content):
+from torchstrata.layers import deb
+with deb.downloaded("trixie", "main", "hello", print) as (name, content):
     print(name, hashlib.file_digest(content, "sha256").hexdigest())
 """
 
@@ -54,8 +54,8 @@ def machine() -> Iterator[Overlaid]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with overlaid(Path(folder)) as view:
-            wanted = (*osimage.PACKAGES, *osimage.HELPERS, "sudo")
-            view.run(f"from torchstrata import apt; apt.install({wanted}, print, unless=lambda: False)")
+            wanted = (*os_image.PACKAGES, *os_image.HELPERS, "sudo")
+            view.run(f"from torchstrata.host import apt; apt.install({wanted}, print, unless=lambda: False)")
             view.add_user()
             view.root("useradd", "--create-home", "--home-dir", view.scratch / "helper", "helper")
             view.root("sh", "-c", "sed -i /helper/d /etc/subuid /etc/subgid && echo 'helper ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/helper")
@@ -102,7 +102,7 @@ def test_container_makes_the_same_layer(machine: Overlaid, made_by_root: str, im
 
     The engine does not see the files of this view, as one on another machine would not.
     """
-    way, made = machine.run(MAKE, f"{machine.scratch}/contained-store", env={osimage.CONTAINER_VARIABLE: image})[-2:]
+    way, made = machine.run(MAKE, f"{machine.scratch}/contained-store", env={os_image.CONTAINER_VARIABLE: image})[-2:]
     assert way == image
     assert made == made_by_root
 
@@ -110,7 +110,7 @@ def test_container_makes_the_same_layer(machine: Overlaid, made_by_root: str, im
 @pytest.mark.parametrize(("way", "user"), [("root", "root"), ("unshare", "tester"), ("sudo", "helper"), ("container", "root")])
 def test_package_is_the_same_by_every_way(machine: Overlaid, request: pytest.FixtureRequest, way: str, user: str) -> None:
     """What the compiler of CUDA is fetched by works for everybody, too."""
-    env = {osimage.CONTAINER_VARIABLE: request.getfixturevalue("image")} if way == "container" else {}
+    env = {os_image.CONTAINER_VARIABLE: request.getfixturevalue("image")} if way == "container" else {}
     expected = machine.run(FETCH)[-1]
     assert expected.startswith("hello_")
     lines = machine.run(FETCH, user=user, env=env)

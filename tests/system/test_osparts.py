@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata.cells import matrix
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Store
-from torchstrata.engines import engine, loading
+from torchstrata.building import engine, loading
 from torchstrata.errors import OsPartError, StaleLockError
-from torchstrata.locking import oslocks
-from torchstrata.ospart import buildkit, oslayers, osparts
-from torchstrata.ospart.osparts import Oven, Parts
+from torchstrata.layers import buildkit, os_layers, os_parts
+from torchstrata.layers.os_parts import Oven, Parts
+from torchstrata.locks import os_locks
+from torchstrata.matrix import matrix
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
 
 SYSTEM = matrix.load().systems["debian13"]
 FLAVOURS = ("base", "devel")
@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
     """Give a locked repository, and the store that has what its lock was made from."""
     root, store = write(tmp_path_factory.mktemp("repository"), "less", "make"), Store(tmp_path_factory.mktemp("store"))
     written = Oven(store=store, codec=Codec(), on_line=print, root=root).relock([SYSTEM], FLAVOURS)
-    assert written == [oslocks.path(SYSTEM, root)]
+    assert written == [os_locks.path(SYSTEM, root)]
     return root, store
 
 
@@ -64,9 +64,9 @@ def again(made: tuple[Path, Store], tmp_path: Path) -> tuple[Path, Store]:
 def stale(again: tuple[Path, Store]) -> tuple[Path, Store]:
     """Give a checkout whose lock names a version that no mirror has."""
     root, store = again
-    lock = oslocks.read(SYSTEM, root)
+    lock = os_locks.read(SYSTEM, root)
     sections = {**lock.sections, "base": {**lock.sections["base"], "less": "1-1"}}
-    oslocks.write(oslocks.OsLock(system=lock.system, date=lock.date, sections=sections), SYSTEM, root)
+    os_locks.write(os_locks.OsLock(system=lock.system, date=lock.date, sections=sections), SYSTEM, root)
     return root, store
 
 
@@ -84,7 +84,7 @@ def diff_ids(parts: Parts) -> dict[tuple[str, str], list[str]]:
 def test_what_a_lock_was_made_from_serves_it(made: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch) -> None:
     """After relock nothing is built again: no program but the store is needed."""
     root, _ = made
-    lock = oslocks.read(SYSTEM, root)
+    lock = os_locks.read(SYSTEM, root)
     monkeypatch.setenv("PATH", "/nowhere")
     parts = bake(made)
     assert [len(parts["debian13", flavour].layers) for flavour in FLAVOURS] == [2, 1]
@@ -126,7 +126,7 @@ def test_locked_refuses_a_dropped_version(stale: tuple[Path, Store]) -> None:
     """With ``locked`` the same is an error that names the package, and nothing is remembered, not even by a build that was not locked."""
     with pytest.raises(StaleLockError, match=r"less 1-1 -> .*\n.*inv lock --os"):
         bake(stale)
-    assert stale[1].find(osparts.identity(SYSTEM, ("base",), Codec(), stale[0])) is None
+    assert stale[1].find(os_parts.identity(SYSTEM, ("base",), Codec(), stale[0])) is None
 
 
 def test_edit_during_a_build_is_refused(again: tuple[Path, Store]) -> None:
@@ -136,9 +136,9 @@ def test_edit_during_a_build_is_refused(again: tuple[Path, Store]) -> None:
     before = file.read_text()
     with pytest.raises(OsPartError, match="images/base changed while"):
         bake(again, lambda _: file.write_text(f"{before}# edited\n"))
-    assert store.find(osparts.identity(SYSTEM, ("base",), Codec(), root)) is None
+    assert store.find(os_parts.identity(SYSTEM, ("base",), Codec(), root)) is None
     file.write_text(before)
-    assert store.find(osparts.identity(SYSTEM, ("base",), Codec(), root)) is None
+    assert store.find(os_parts.identity(SYSTEM, ("base",), Codec(), root)) is None
 
 
 def test_only_the_missing_flavour_is_built_over_the_store(made: tuple[Path, Store], again: tuple[Path, Store]) -> None:
@@ -150,7 +150,7 @@ def test_only_the_missing_flavour_is_built_over_the_store(made: tuple[Path, Stor
     assert diff_ids(parts) == diff_ids(bake(made))
     assert [line for line in lines if "/mnt/install make" in line]
     assert not [line for line in lines if "/mnt/install less" in line]
-    assert store.find(osparts.identity(SYSTEM, FLAVOURS, Codec(), root)) is not None
+    assert store.find(os_parts.identity(SYSTEM, FLAVOURS, Codec(), root)) is not None
 
 
 def test_an_older_apt_learns_of_archives_from_a_newer_one(again: tuple[Path, Store]) -> None:
@@ -159,7 +159,7 @@ def test_an_older_apt_learns_of_archives_from_a_newer_one(again: tuple[Path, Sto
     shutil.copy(matrix.MATRIX, root)
     older = matrix.load().systems["debian12"]
     oven = Oven(store=store, codec=Codec(), on_line=print, root=root)
-    baking = osparts._Baking(oven=oven, flavours=FLAVOURS, locks={older: oslocks.read(older)})
+    baking = os_parts._Baking(oven=oven, flavours=FLAVOURS, locks={older: os_locks.read(older)})
     assert baking._settings_of_others(older)
 
 
@@ -170,7 +170,7 @@ def test_unknown_package_is_one_clear_error(again: tuple[Path, Store]) -> None:
     file.write_text(file.read_text().replace("install make", "install no-such-package"))
     with pytest.raises(OsPartError, match=r"Unable to locate package no-such-package\n[\s\S]*RUN /mnt/install no-such-package"):
         bake(again)
-    assert store.find(osparts.identity(SYSTEM, FLAVOURS, Codec(), root)) is None
+    assert store.find(os_parts.identity(SYSTEM, FLAVOURS, Codec(), root)) is None
     assert not [path for path in store.scratch().iterdir() if path.is_dir()]
 
 
@@ -178,14 +178,14 @@ def test_no_layer_tells_builds_apart(made: tuple[Path, Store]) -> None:
     """No layer has logs, caches, package lists, keys, identities or devices, nor anything of the payload."""
     _, store = made
     entries = [entry for part in bake(made).values() for layer in part.layers for entry in store.listing(layer.diff_id)]
-    assert not [entry for entry in entries if oslayers.left_out(entry.path, is_directory=entry.kind == "dir")]
+    assert not [entry for entry in entries if os_layers.left_out(entry.path, is_directory=entry.kind == "dir")]
     assert not [entry for entry in entries if entry.path.startswith(("opt/", "mnt/", "apt/"))]
 
 
 def test_image_runs_the_systems_python_and_compiler_free_of_network(made: tuple[Path, Store]) -> None:
     """An image of the OS parts alone runs with the engine; loading it again sends nothing."""
     root, store = made
-    image = osparts.image(SYSTEM, FLAVOURS, store, Codec(), root)
+    image = os_parts.image(SYSTEM, FLAVOURS, store, Codec(), root)
     here = engine.connect()
     loading.load(here, [image], store.open_blob)
     try:

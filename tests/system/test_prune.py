@@ -15,16 +15,17 @@ import pytest
 from tests import desks, programs, registries
 from tests.desks import REPOSITORY
 from tests.registries import Served
-from torchstrata.cells import matrix
-from torchstrata.content.compose import CONFIG, MANIFEST, canonical, sha256
-from torchstrata.distribution.registry import Attachment, Registry, fallback_tag
-from torchstrata.distribution.upload import Source
+from torchstrata.attestations import signing
+from torchstrata.attestations.remote import VARIABLE
+from torchstrata.commands import housekeeping
+from torchstrata.commands.options import PruneOptions
 from torchstrata.errors import LedgerError, PruneError
-from torchstrata.options import PruneOptions
-from torchstrata.publishing.remote import VARIABLE
-from torchstrata.releases import holdings, housekeeping
-from torchstrata.releases.ledger import Ledger
-from torchstrata.supplychain import signing
+from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.matrix import matrix
+from torchstrata.registry.registry import Attachment, Registry, fallback_tag
+from torchstrata.registry.upload import Source
+from torchstrata.release import holdings
+from torchstrata.release.ledger import Ledger
 
 SHELF = "team/parts"
 LAYER = "application/vnd.oci.image.layer.v1.tar"

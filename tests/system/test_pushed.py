@@ -15,10 +15,10 @@ import docker.errors
 import pytest
 
 from tests import registries
-from torchstrata.cells import matrix
-from torchstrata.engines import engine as engines
+from torchstrata.building import engine as engines
 from torchstrata.errors import EngineError
-from torchstrata.nights import pushed
+from torchstrata.matrix import matrix
+from torchstrata.nightly import pushed
 
 LOCAL = "torchstrata-pushed-test"
 NAME = f"{LOCAL}:2.13-cpu-base"

@@ -21,19 +21,19 @@ from tests import parts, registries
 from tests.registries import Authority, Tokens
 from tests.system.faults import FAULTS, Proxy
 from tests.waiting import PATIENCE
-from torchstrata.building.build import Builder
-from torchstrata.content.compose import MANIFEST, canonical, sha256
-from torchstrata.content.store import Store
-from torchstrata.distribution import upload
-from torchstrata.distribution.parts import unchecked
-from torchstrata.distribution.reference import Place
-from torchstrata.distribution.registry import Attachment, Registry
-from torchstrata.distribution.transport import Patience
-from torchstrata.distribution.upload import Source
+from torchstrata.attestations.remote import Remote
+from torchstrata.building.assembly import Builder
 from torchstrata.errors import AbsentError, ImmutableTagError, IntegrityError, RegistryAuthError, RegistryError
+from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.progress import PlainReporter
-from torchstrata.publishing.push import Publication
-from torchstrata.publishing.remote import Remote
+from torchstrata.registry import upload
+from torchstrata.registry.parts import unchecked
+from torchstrata.registry.push import Publication
+from torchstrata.registry.reference import Place
+from torchstrata.registry.registry import Attachment, Registry
+from torchstrata.registry.transport import Patience
+from torchstrata.registry.upload import Source
+from torchstrata.store.store import Store
 
 QUICK = Patience(tries=3, first=0.01, longest=0.05, connect=PATIENCE)
 DATA = random.Random(5).randbytes(3_000_000)
@@ -222,7 +222,7 @@ def test_an_authority_of_docker_is_known(secured, authority, tmp_path, monkeypat
     place = tmp_path / "certs.d" / secured.host
     place.mkdir(parents=True)
     (place / "ca.crt").write_bytes(authority.certificate.read_bytes())
-    monkeypatch.setattr("torchstrata.distribution.transport.CERTIFICATES", (tmp_path / "certs.d",))
+    monkeypatch.setattr("torchstrata.registry.transport.CERTIFICATES", (tmp_path / "certs.d",))
     assert Registry(secured.host).tags("team/x") == ()
 
 
@@ -269,7 +269,7 @@ def test_tokens_are_kept_and_renewed(tmp_path, authority, docker_config, monkeyp
         for _ in range(5):
             registry.find("team/x", "v1")
         assert [query["scope"] for query in tokens.asked] == [["repository:team/x:pull"]]
-        monkeypatch.setattr("torchstrata.distribution.authorization.time.monotonic", lambda: dt.datetime.now(dt.UTC).timestamp() + 1e9)
+        monkeypatch.setattr("torchstrata.registry.authorization.time.monotonic", lambda: dt.datetime.now(dt.UTC).timestamp() + 1e9)
         registry.find("team/x", "v1")
         assert len(tokens.asked) == 2
 

@@ -14,15 +14,15 @@ import pytest
 
 from tests import desks
 from tests.desks import REPOSITORY, git
-from torchstrata.building import runtime
-from torchstrata.cells import matrix
-from torchstrata.content.compose import MANIFEST
+from torchstrata.commands.nightly import Night
 from torchstrata.errors import LedgerConflictError, LedgerError, NightlyError, ReleaseError, UntrustedError
-from torchstrata.nights.night import Night
-from torchstrata.releases import channels
-from torchstrata.releases.channels import Build
-from torchstrata.releases.ledger import FILE, Ledger
-from torchstrata.releases.release import Origin, Releases
+from torchstrata.image import runtime
+from torchstrata.image.compose import MANIFEST
+from torchstrata.matrix import matrix
+from torchstrata.release import channels
+from torchstrata.release.channels import Build
+from torchstrata.release.ledger import FILE, Ledger
+from torchstrata.release.moves import Origin, Releases
 
 
 @pytest.fixture(name="desk")

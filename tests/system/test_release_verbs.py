@@ -10,11 +10,11 @@ import pytest
 
 from tests import programs, registries, released
 from tests.signed import REPOSITORY, Team, push
-from torchstrata.distribution.registry import Registry
-from torchstrata.releases.ledger import FILE, Ledger
-from torchstrata.supplychain import documents
-from torchstrata.supplychain.documents import Published
-from torchstrata.supplychain.signing import Signer
+from torchstrata.attestations import documents
+from torchstrata.attestations.documents import Published
+from torchstrata.attestations.signing import Signer
+from torchstrata.registry.registry import Registry
+from torchstrata.release.ledger import FILE, Ledger
 
 
 @pytest.fixture(scope="module", autouse=True)

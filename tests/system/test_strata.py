@@ -18,14 +18,14 @@ import pytest
 
 from tests.waiting import PATIENCE
 from tests.wheelhouse import pin, wheel
-from torchstrata.cells.matrix import StrataRules
-from torchstrata.content import tarball
-from torchstrata.content.codec import Codec, decompressor
-from torchstrata.content.layers import PLATFORM
-from torchstrata.content.store import Part, Store
 from torchstrata.errors import DiskFullError
-from torchstrata.locking.locks import Lock
-from torchstrata.payload import strata, toolchain, wheels
+from torchstrata.layers import strata, toolchain, wheel_fetch
+from torchstrata.locks.wheel_locks import Lock
+from torchstrata.matrix.matrix import StrataRules
+from torchstrata.store import tarball
+from torchstrata.store.codec import Codec, decompressor
+from torchstrata.store.layer import PLATFORM
+from torchstrata.store.store import Part, Store
 
 CODEC = Codec()
 RULES = StrataRules(own_layer_over=1_000_000, cuda_groups=())
@@ -126,7 +126,7 @@ def test_a_full_disk_ends_a_download(small_disk, big, monkeypatch):
         monkeypatch.setenv("PIP_INDEX_URL", served.url)
         monkeypatch.delenv("PIP_NO_INDEX")
         with pytest.raises(DiskFullError):
-            wheels.fetch(pin(big, "big", "1.0"), small_disk / "wheels", on_bytes=lambda _: None, cancelled=threading.Event())
+            wheel_fetch.fetch(pin(big, "big", "1.0"), small_disk / "wheels", on_bytes=lambda _: None, cancelled=threading.Event())
 
 
 def test_a_killed_conversion_is_made_again(store, big, tmp_path):
@@ -175,7 +175,7 @@ def compiler(tmp_path_factory):
         pytest.skip("needs mmdebstrap and g++ on x86_64")
     root = tmp_path_factory.mktemp("toolchain")
     store, chain = Store(root / "store"), toolchain.read("cuda-12.4")
-    files = {one.sha256: wheels.fetch(one, store.downloads, on_bytes=lambda _: None, cancelled=threading.Event()) for one in chain.pins}
+    files = {one.sha256: wheel_fetch.fetch(one, store.downloads, on_bytes=lambda _: None, cancelled=threading.Event()) for one in chain.pins}
     part: Part = toolchain.make(chain, files, store, CODEC, threading.Event())
     layer = part.layers[0]
     with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from torchstrata import actions
-from torchstrata.cells import matrix
-from torchstrata.nights import nightly, pushed
-from torchstrata.nights.nightly import Patch, Report
+from torchstrata.commands import actions
+from torchstrata.matrix import matrix
+from torchstrata.nightly import decisions, pushed
+from torchstrata.nightly.decisions import Patch, Report
 
 REPORT = Report(news=(), patches=(Patch(torch="2.13", old="2.13.0", new="2.13.1"),), bases=(), work=(), left_out={}, silent=("the index is away",))
 
@@ -37,11 +37,11 @@ def test_a_matrix_has_at_most_256_jobs(count, chosen):
 
 def test_the_summary_names_what_moved():
     """And what needs a person, what could not be asked, what is made, and what waits."""
-    text = nightly.markdown(REPORT, ["2.13-cpu-debian12"], later=1)
+    text = decisions.markdown(REPORT, ["2.13-cpu-debian12"], later=1)
     assert "- torch 2.13: 2.13.0 -> 2.13.1 is out; facts and locks need a pull request" in text
     assert "- could not be asked: the index is away" in text
     assert "- to make: 2.13-cpu-debian12; the last 1 of them in the next run" in text
-    assert nightly.markdown(REPORT, []).endswith("- nothing to make")
+    assert decisions.markdown(REPORT, []).endswith("- nothing to make")
 
 
 def test_the_last_flavour_is_verified_with_the_all_in_one():

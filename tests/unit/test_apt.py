@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import PATIENCE
-from torchstrata import apt, superuser
 from torchstrata.errors import AptError, AptLockedError, AptUnreachableError, NotRootError, TorchstrataError
+from torchstrata.host import apt, superuser
 
 ROOT = Path(__file__).parents[2]
 NAME = "torchstrata-tiny"
@@ -43,7 +43,7 @@ with open(sys.argv[1], "w") as file:
 
 INSTALL = """
 import sys
-from torchstrata import apt
+from torchstrata.host import apt
 name, archives = sys.argv[1:]
 from pathlib import Path
 there = lambda: bool(list(Path(archives).glob(f"{name}_*.deb")))
@@ -197,7 +197,7 @@ def test_two_threads_that_ask_at_once_install_once(tree: Tree) -> None:
 @pytest.mark.usefixtures("mirror")
 def test_two_processes_that_ask_at_once_install_once(tree: Tree) -> None:
     """Nor do processes meet in apt: one waits for the other."""
-    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom torchstrata import apt, superuser\n"
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom torchstrata.host import apt, superuser\n"
     script += f"apt._own = lambda: Path({str(tree.root)!r}); superuser._words = lambda _: ()\n{INSTALL}"
     command = [sys.executable, "-c", script, NAME, tree.archives]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import apt, superuser
-from torchstrata.engines import bootstrap
+from torchstrata.building import bootstrap
 from torchstrata.errors import EngineError, NotRootError
+from torchstrata.host import apt, superuser
 
 
 @pytest.fixture(autouse=True)

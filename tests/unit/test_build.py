@@ -12,13 +12,13 @@ import pytest
 from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
-from torchstrata.building import runtime
-from torchstrata.building.build import Builder
-from torchstrata.cells import matrix
-from torchstrata.content.codec import decompressor
-from torchstrata.content.store import Store
+from torchstrata.building.assembly import Builder
 from torchstrata.errors import ComposeError
+from torchstrata.image import runtime
+from torchstrata.matrix import matrix
 from torchstrata.progress import PlainReporter
+from torchstrata.store.codec import decompressor
+from torchstrata.store.store import Store
 
 FLAVOURS = tuple(MATRIX.flavours)
 

@@ -13,10 +13,10 @@ import tarfile
 from pathlib import Path
 
 from tests.parts import CODEC
-from torchstrata.content.codec import Codec
-from torchstrata.content.layers import EPOCH
-from torchstrata.content.store import Store
-from torchstrata.payload import bytecode
+from torchstrata.layers import bytecode
+from torchstrata.store.codec import Codec
+from torchstrata.store.layer import EPOCH
+from torchstrata.store.store import Store
 
 SITE = "opt/venv/lib/python3.13/site-packages"
 

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from torchstrata.cells import matrix
-from torchstrata.distribution.reference import TAG
 from torchstrata.errors import MatrixError
-from torchstrata.releases import channels
-from torchstrata.releases.channels import Build
+from torchstrata.matrix import matrix
+from torchstrata.registry.reference import TAG
+from torchstrata.release import channels
+from torchstrata.release.channels import Build
 
 MATRIX = matrix.load()
 FIRST = Build(day="20261124", number=1)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import cli, errors, verbs
-from torchstrata.cells import matrix
-from torchstrata.options import BuildOptions
+from torchstrata import errors
+from torchstrata.commands import cli, verbs
+from torchstrata.commands.options import BuildOptions
+from torchstrata.matrix import matrix
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +48,8 @@ def test_ctrl_c_is_status_130(capsys):
 def ended(redirection, raises="", prints="word"):
     """Return the status and both outputs of a process that prints and then raises, as a shell redirects it."""
     script = f"""
-from torchstrata import cli, errors
+from torchstrata import errors
+from torchstrata.commands import cli
 with cli.guarded():
     print({prints!r})
     {raises or "pass"}
@@ -89,7 +91,7 @@ def test_a_crash_in_a_library_leaves_every_thread_s_traceback():
     """A process that dies of a signal cannot say why afterwards: it says before where its threads are."""
     script = """
 import ctypes, threading
-from torchstrata import cli
+from torchstrata.commands import cli
 
 def waits():
     threading.Event().wait()
@@ -172,7 +174,7 @@ def test_libraries_stay_quiet(monkeypatch):
 def test_listing_imports_no_library_of_the_work():
     """``nox -l`` reads the matrix and nothing else, so that it stays quick."""
     heavy = ("docker", "httpx2", "requests", "rich", "installer", "zstandard", "filelock", "unearth")
-    program = f"import sys; from torchstrata import cli; cli.cells(); print([name for name in {heavy} if name in sys.modules])"
+    program = f"import sys; from torchstrata.commands import cli; cli.cells(); print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

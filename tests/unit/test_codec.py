@@ -9,9 +9,9 @@ import random
 import pytest
 import zstandard
 
-from torchstrata.content import codec as codecs
-from torchstrata.content.codec import Codec, decompressor
 from torchstrata.errors import StoreError
+from torchstrata.store import codec as codecs
+from torchstrata.store.codec import Codec, decompressor
 
 CODECS = [Codec(), Codec(level=9), Codec(name="gzip", level=6)]
 PAYLOAD = random.Random(8).randbytes(3_000_000) + b"strata" * 4_000_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from torchstrata.cells import compat
 from torchstrata.errors import MatrixError
+from torchstrata.matrix import compat
 
 
 def test_facts_have_a_date_and_sources():

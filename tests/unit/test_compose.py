@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from torchstrata.content.compose import LAYER_LIMIT, Runtime, Section, check, compose, sha256
-from torchstrata.content.layers import Entry, Layer
 from torchstrata.errors import ComposeError
+from torchstrata.image.compose import LAYER_LIMIT, Runtime, Section, check, compose, sha256
+from torchstrata.store.layer import Entry, Layer
 
 RUNTIME = Runtime(
     env={"PATH": "/opt/venv/bin:/usr/bin", "ODD": "a b=$(c)"},

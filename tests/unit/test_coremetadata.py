@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from torchstrata.content import coremetadata
+from torchstrata.store import core_metadata
 
 
 def test_fields_are_read():
     """Names are those of the specification; unknown fields are left out, and a long description is no field."""
-    fields = coremetadata.parse(b"Name: x\nVersion: 1\nClassifier: A\nClassifier: B\nX-Odd: y\n\n" + b"a: b\n" * 5_000)
+    fields = core_metadata.parse(b"Name: x\nVersion: 1\nClassifier: A\nClassifier: B\nX-Odd: y\n\n" + b"a: b\n" * 5_000)
     assert (fields["name"], fields["version"], fields["classifiers"]) == ("x", "1", ["A", "B"])
 
 
@@ -24,4 +24,4 @@ def test_fields_are_read():
 def test_what_takes_too_long_is_refused(metadata, why):
     """The parser of the standard library needs minutes for 20,000 fields."""
     with pytest.raises(ValueError, match=why):
-        coremetadata.parse(metadata)
+        core_metadata.parse(metadata)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 
-from torchstrata import cputime
-from torchstrata.cputime import Meter, Part
+from torchstrata.commands import cputime
+from torchstrata.commands.cputime import Meter, Part
 
 STAT = "cpu  100 20 30 4000 500 6 7 80 90 10\ncpu0 1 2 3 4\n"
 """User, nice, system, idle, iowait, irq, softirq, steal, guest, guest nice."""

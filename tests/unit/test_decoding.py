@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from torchstrata.cells.matrix import ROOT
+from torchstrata.matrix.matrix import ROOT
 
 RACE = """
 import faulthandler, itertools, sys, threading

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from torchstrata.releases import difference
-from torchstrata.supplychain.record import Inputs, Package, Record, RecordedLayer, Source, System, Torch, Wheel
+from torchstrata.attestations.record import Inputs, Package, Record, RecordedLayer, Source, System, Torch, Wheel
+from torchstrata.release import difference
 
 
 def digest(mark):

@@ -10,11 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.parts import missing, os_part, plan, stratum
-from torchstrata.building import disk
-from torchstrata.content.store import Store
-from torchstrata.engines import engine
+from torchstrata.building import disk, engine
 from torchstrata.errors import DiskFullError
-from torchstrata.locking.locks import Pin
+from torchstrata.locks.wheel_locks import Pin
+from torchstrata.store.store import Store
 
 GB = 1_000_000_000
 

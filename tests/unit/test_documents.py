@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from tests import hostile
 from torchstrata import decoding
-from torchstrata.content import oci
-from torchstrata.content.compose import canonical, sha256
-from torchstrata.distribution import authorization, parts, transport
-from torchstrata.distribution.client import INDEX, MANIFESTS
+from torchstrata.attestations import record, seals, signing
 from torchstrata.errors import IntegrityError, RegistryError, TorchstrataError
-from torchstrata.supplychain import record, seals, signing
+from torchstrata.image import oci
+from torchstrata.image.compose import canonical, sha256
+from torchstrata.registry import authorization, parts, transport
+from torchstrata.registry.client import INDEX, MANIFESTS
 
 DIGEST = sha256(b"x")
 NAMES = ("digest", "size", "mediaType", "artifactType", "annotations", "config", "layers", "manifests", "subject", "tags", "errors", "code", "message")

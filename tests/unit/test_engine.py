@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata.content import archive, compose
-from torchstrata.content.layers import Layer
-from torchstrata.engines import engine
+from torchstrata.building import engine
 from torchstrata.errors import BuildxError, EngineError
+from torchstrata.image import compose, loadable
+from torchstrata.store.layer import Layer
 
 
 def blob(folder: Path, name: str, size: int) -> Layer:
@@ -29,15 +29,15 @@ def blob(folder: Path, name: str, size: int) -> Layer:
 def test_chain_ids_follow_the_image_specification() -> None:
     """The ChainID of one layer is its diffID; each further one hashes the chain below with the next diffID."""
     first, second = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-    assert archive.chain_ids([]) == ()
-    assert archive.chain_ids([first, second]) == (first, compose.sha256(f"{first} {second}".encode()))
+    assert loadable.chain_ids([]) == ()
+    assert loadable.chain_ids([first, second]) == (first, compose.sha256(f"{first} {second}".encode()))
 
 
 def test_archive_is_a_layout_with_both_indexes_and_only_the_asked_blobs(tmp_path: Path) -> None:
     """It is a valid tar: layout marker, both stores' indexes, configs, manifests, and each asked blob once."""
     low, high = blob(tmp_path, "low", 999), blob(tmp_path, "high", 4096)
-    images = [archive.prefix((low,)), archive.prefix((low, high))]
-    data = b"".join(archive.stream(images, [high, high], tmp_path.joinpath)) + archive.END
+    images = [loadable.prefix((low,)), loadable.prefix((low, high))]
+    data = b"".join(loadable.stream(images, [high, high], tmp_path.joinpath)) + loadable.END
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         names = tar.getnames()
         index = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
@@ -52,15 +52,15 @@ def test_archive_is_a_layout_with_both_indexes_and_only_the_asked_blobs(tmp_path
 
 def test_archive_never_holds_a_whole_blob(tmp_path: Path) -> None:
     """A large blob is passed on in chunks as it is read."""
-    large = blob(tmp_path, "large", 5 * archive.CHUNK)
-    assert max(map(len, archive.stream([archive.prefix((large,))], [large], tmp_path.joinpath))) == archive.CHUNK
+    large = blob(tmp_path, "large", 5 * loadable.CHUNK)
+    assert max(map(len, loadable.stream([loadable.prefix((large,))], [large], tmp_path.joinpath))) == loadable.CHUNK
 
 
 def test_prefix_images_are_the_same_in_every_run(tmp_path: Path) -> None:
     """A prefix image of an interrupted load is found again by its digest: it depends on its layers alone."""
     layers = (blob(tmp_path, "a", 10), blob(tmp_path, "b", 10))
-    assert archive.prefix(layers) == archive.prefix(list(layers))
-    assert archive.prefix(layers).tags == ()
+    assert loadable.prefix(layers) == loadable.prefix(list(layers))
+    assert loadable.prefix(layers).tags == ()
 
 
 def test_an_engine_that_this_user_may_not_use_is_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_usable_buildx_says_its_version(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_image_store_is_told_by_the_driver(status: list[list[str]], store: str) -> None:
     """The two image stores know images by different digests."""
     found = engine.Engine(None, {"ServerVersion": "26.1.5", "DriverStatus": status})  # type: ignore[arg-type]  # it is not asked anything
-    image = archive.Loadable(config=b"config", manifest=b"manifest", tags=(), layers=())
+    image = loadable.Loadable(config=b"config", manifest=b"manifest", tags=(), layers=())
     assert found.store == store
     assert found.id_of(image) == compose.sha256(b"manifest" if store == "containerd" else b"config")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from torchstrata.building import runtime
-from torchstrata.cells import matrix
-from torchstrata.locking import oslocks
-from torchstrata.locking.oslocks import Move
+from torchstrata.image import runtime
+from torchstrata.locks import os_locks
+from torchstrata.locks.os_locks import Move
+from torchstrata.matrix import matrix
 from torchstrata.verification.expectation import Expectation
 
 (CELL,) = matrix.select(matrix.load(), "2.13-cpu")
-LESS = Move(package="less", locked=oslocks.read(CELL.os).installed(("base",))["less"], found="9")
+LESS = Move(package="less", locked=os_locks.read(CELL.os).installed(("base",))["less"], found="9")
 
 
 def expectation(*drift: Move) -> Expectation:
@@ -28,7 +28,7 @@ def test_an_image_that_says_nothing_is_as_locked() -> None:
 def test_recorded_drift_is_expected_and_nothing_else() -> None:
     """The package that is named, in the version that is named."""
     found = expectation(LESS)
-    assert oslocks.moves(found.locked_os_packages, found.os_packages) == (LESS,)
+    assert os_locks.moves(found.locked_os_packages, found.os_packages) == (LESS,)
     assert found.labels[runtime.DRIFT] == str(LESS)
 
 
@@ -37,6 +37,6 @@ def test_the_python_is_the_one_that_is_there(flavour: str) -> None:
     """Of the lock, or of the drift."""
     package = f"python{CELL.os.python}"
     locked = Expectation(cell=CELL, flavour=flavour)
-    assert locked.os_python == oslocks.python_version(CELL.os, flavours=locked.chain)
+    assert locked.os_python == os_locks.python_version(CELL.os, flavours=locked.chain)
     moved = Move(package=package, locked=locked.os_packages[package], found="3.11.99-1")
     assert Expectation(cell=CELL, flavour=flavour, drift=(moved,)).os_python == "3.11.99"

@@ -8,8 +8,8 @@ import pytest
 
 from tests.mutants import __main__ as mutants
 from tests.mutants.faults import DOCUMENT, FAULTS, document
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import SurvivorError
+from torchstrata.matrix.matrix import ROOT
 
 
 def test_document_is_written():

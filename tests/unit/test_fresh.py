@@ -13,9 +13,9 @@ from tests.fresh.cases import CASES, Wishes
 from tests.fresh.given import Given
 from tests.fresh.readme import Commands
 from tests.fresh.visiting import Visit
-from torchstrata import apt
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import CommandError
+from torchstrata.host import apt
+from torchstrata.matrix.matrix import ROOT
 
 README = """\
 # A title

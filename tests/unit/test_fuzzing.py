@@ -14,7 +14,7 @@ from tests.soak.fuzzing import one, targets
 from tests.soak.fuzzing.__main__ import Outcome
 from tests.soak.fuzzing.damage import ODD
 from tests.soak.fuzzing.targets import TARGETS, Target
-from torchstrata.content.paths import LONGEST_NAME, LONGEST_PATH, UnsafePathError, member_path
+from torchstrata.store.paths import LONGEST_NAME, LONGEST_PATH, UnsafePathError, member_path
 
 SMALL = settings(derandomize=True, max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 

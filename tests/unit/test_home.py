@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import home
-from torchstrata.content.store import CACHE_VARIABLE, Store
 from torchstrata.errors import StoreError
-from torchstrata.locking import pipconfig
+from torchstrata.host import home
+from torchstrata.locks import pip_config
+from torchstrata.store.store import CACHE_VARIABLE, Store
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_directories_follow_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_who_has_no_home_has_no_settings() -> None:
     """Pip's settings are then those of the system alone."""
     assert (home.directory(), home.config("pip"), home.cache("x")) == (None, None, None)
-    assert pipconfig.read(os.environ).retries > 0
+    assert pip_config.read(os.environ).retries > 0
 
 
 @pytest.mark.usefixtures("homeless")

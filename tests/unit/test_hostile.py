@@ -14,13 +14,13 @@ from tests import hostile
 from tests.distribution import Distribution
 from tests.hostile import ATTACKS, OTHER, TEN, answer, ask, kept
 from tests.registries import NAME, PASSWORD, login
-from torchstrata.cells.matrix import ROOT
-from torchstrata.content.compose import canonical, sha256
-from torchstrata.distribution import transport
-from torchstrata.distribution.registry import Registry
-from torchstrata.distribution.upload import Source
+from torchstrata.attestations import documents
 from torchstrata.errors import RegistryAuthError, RegistryError, TorchstrataError, UntrustedError
-from torchstrata.supplychain import documents
+from torchstrata.image.compose import canonical, sha256
+from torchstrata.matrix.matrix import ROOT
+from torchstrata.registry import transport
+from torchstrata.registry.registry import Registry
+from torchstrata.registry.upload import Source
 
 LIGHT = [name for name, attack in ATTACKS.items() if not attack.heavy]
 HEAVY = [name for name, attack in ATTACKS.items() if attack.heavy]

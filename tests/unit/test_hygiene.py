@@ -12,9 +12,9 @@ import tarfile
 import pytest
 import zstandard
 
-from torchstrata.cells import matrix, sizes
 from torchstrata.errors import IntegrityError, MatrixError
-from torchstrata.verification import hygiene, inspection
+from torchstrata.matrix import matrix
+from torchstrata.verification import hygiene, inspection, size_budget
 
 KEY = b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + 3 * (64 * b"a" + b"\n") + b"-----END OPENSSH PRIVATE KEY-----\n"
 CORE = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<H", 4) + bytes(64)
@@ -147,22 +147,22 @@ def cell():
 
 def test_growth_is_named_without_versions(cell):
     """Layers are compared by what they hold: another version of torch is not a new layer, and what grew most comes first."""
-    before = sizes.weigh(cell, [("torch 2.8.0", 100), ("debian13 base: RUN a", 10), ("debian13 base: COPY b", 5)])
-    now = sizes.weigh(cell, [("torch 2.8.1", 90), ("debian13 base: RUN c", 40), ("triton 3.4.0", 7)])
+    before = size_budget.weigh(cell, [("torch 2.8.0", 100), ("debian13 base: RUN a", 10), ("debian13 base: COPY b", 5)])
+    now = size_budget.weigh(cell, [("torch 2.8.1", 90), ("debian13 base: RUN c", 40), ("triton 3.4.0", 7)])
     assert dict(before) == {"torch": 100, "OS base": 15}
-    assert sizes.grown(now, before) == ["OS base: 40 B, was 15 B", "triton: 7 B, new"]
+    assert size_budget.grown(now, before) == ["OS base: 40 B, was 15 B", "triton: 7 B, new"]
 
 
 def test_budget_tolerates_five_per_cent(cell):
     """An image may be 5 % over its budget."""
-    allowed = sizes.budget(cell, "base")
-    assert not sizes.is_over(round(allowed * 1.049), allowed)
-    assert sizes.is_over(round(allowed * 1.051), allowed)
+    allowed = size_budget.budget(cell, "base")
+    assert not size_budget.is_over(round(allowed * 1.049), allowed)
+    assert size_budget.is_over(round(allowed * 1.051), allowed)
 
 
 def test_line_for_the_matrix():
     """The measured sizes are given as they stand in the matrix."""
-    assert sizes.line({"base": 3_541_000_000, "devel": 419_400_000}) == "sizes: {base: 3.54 GB, devel: 419 MB}"
+    assert size_budget.line({"base": 3_541_000_000, "devel": 419_400_000}) == "sizes: {base: 3.54 GB, devel: 419 MB}"
 
 
 def test_every_budget_has_a_record(tmp_path):
@@ -170,15 +170,15 @@ def test_every_budget_has_a_record(tmp_path):
     for cell in matrix.load().cells:
         if cell.sizes:
             assert [name for name, _ in cell.sizes] == list(matrix.load().flavours)
-            assert not sizes.is_over(sum(sizes.recorded(cell).values()), cell.sizes[-1][1])
+            assert not size_budget.is_over(sum(size_budget.recorded(cell).values()), cell.sizes[-1][1])
 
 
 def test_record_keeps_other_rows(cell, tmp_path):
     """Recording one row leaves the others."""
-    path = tmp_path / sizes.RECORD
+    path = tmp_path / size_budget.RECORD
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"other": {"torch": 1}}))
-    sizes.record(cell, {"torch": 2}, tmp_path)
+    size_budget.record(cell, {"torch": 2}, tmp_path)
     assert json.loads(path.read_text()) == {"other": {"torch": 1}, "2.8-cu121": {"torch": 2}}
 
 

@@ -17,10 +17,10 @@ import pytest
 
 from tests.wheelhouse import wheel
 from torchstrata.errors import FetchError, IntegrityError, LockError, TorchstrataError
-from torchstrata.locking import resolver
-from torchstrata.locking.locks import Pin
-from torchstrata.payload import indexpage, wheels
-from torchstrata.payload.indexpage import JSON_TYPE, Page
+from torchstrata.layers import index_page, wheel_fetch
+from torchstrata.layers.index_page import JSON_TYPE, Page
+from torchstrata.locks import resolver
+from torchstrata.locks.wheel_locks import Pin
 
 NAME = "big_thing-1.0-py3-none-any.whl"
 HTML = "text/html"
@@ -40,7 +40,7 @@ def _pip(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setattr(wheels, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(wheel_fetch, "LONGEST_PAUSE", 0.02)
 
 
 @contextlib.contextmanager
@@ -77,7 +77,7 @@ def answering(status: int = 200, body: bytes = b"", **headers: str) -> Answer:
 
 def fetch(pin: Pin, directory: Path) -> Path:
     """Fetch a wheel."""
-    return wheels.fetch(pin, directory, on_bytes=lambda _: None, cancelled=threading.Event())
+    return wheel_fetch.fetch(pin, directory, on_bytes=lambda _: None, cancelled=threading.Event())
 
 
 def refuse(pin: Pin, directory: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> TorchstrataError:
@@ -206,7 +206,7 @@ def test_compressions_that_nobody_asked_for_are_refused(made: Pin, tmp_path: Pat
 
 def test_a_slow_page_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then keeps every time-out of a connection from ending; the page as a whole has one, too."""
-    monkeypatch.setattr(indexpage, "PAGE_SECONDS", 0.0)
+    monkeypatch.setattr(index_page, "PAGE_SECONDS", 0.0)
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         answering(body=b"<a>")(handler)
@@ -239,7 +239,7 @@ def test_interim_answers_without_end_are_given_up(made: Pin, tmp_path: Path, mon
 @pytest.mark.parametrize("piece", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 200 OK\r\nX"], ids=["an interim answer", "half a head"])
 def test_a_slow_head_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: bytes) -> None:
     """The seconds that a page has end the wait for it, not only the time-out of the connection, which begins anew with each byte."""
-    monkeypatch.setattr(indexpage, "PAGE_SECONDS", 0.3)
+    monkeypatch.setattr(index_page, "PAGE_SECONDS", 0.3)
     done = threading.Event()
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -291,7 +291,7 @@ def test_a_page_of_many_others_is_read(kind: str) -> None:
     count = 30_000
     many = b"<a href='x'>" * count if kind == HTML else b'{"files": [' + b'{"url": "x"},' * count
     last = anchor(f"../{NAME}#sha256=abc") if kind == HTML else json.dumps({"url": f"../{NAME}", "hashes": {"sha256": "abc"}}).encode() + b"]}"
-    (link,) = indexpage.links(Page(url="https://index.example/simple/big-thing/", kind=kind, content=many + last), NAME)
+    (link,) = index_page.links(Page(url="https://index.example/simple/big-thing/", kind=kind, content=many + last), NAME)
     assert link.url_without_fragment == f"https://index.example/simple/{NAME}"
     assert link.hash_option == {"sha256": ["abc"]}
 

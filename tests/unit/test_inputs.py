@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from tests import released
 from tests.hostileledger import outcome
 from tests.mutating import of
-from torchstrata import dockerconfig, environment, files, variables
-from torchstrata.cells import matrix
-from torchstrata.cells.matrix import MATRIX, ROOT
+from torchstrata import environment, files
 from torchstrata.errors import EvidenceError, FetchError, LockError, MatrixError, OsPartError, TorchstrataError, VariableError
-from torchstrata.locking import lockfile, locks, oslocks, pipconfig
-from torchstrata.ospart import contexts
-from torchstrata.payload import toolchain
-from torchstrata.releases import ledgerbranch
+from torchstrata.host import docker_config, variables
+from torchstrata.layers import contexts, toolchain
+from torchstrata.locks import lockfile, os_locks, pip_config, wheel_locks
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import MATRIX, ROOT
+from torchstrata.release import ledger_branch
 from torchstrata.verification import evidence
 
 LOCK = next(iter(sorted((ROOT / "locks").glob("*/*/base.lock"))))
@@ -61,13 +61,13 @@ def readers(root: Path) -> dict[str, tuple[Path, object, type[TorchstrataError]]
     (cell, *_) = matrix.load().cells
     return {
         "matrix": (root / "matrix.yaml", lambda: matrix.load(root / "matrix.yaml"), MatrixError),
-        "lock": (root / locks.path_of(cell, "base"), lambda: locks.read(cell, "base", root), LockError),
-        "OS lock": (oslocks.path(cell.os, root), lambda: oslocks.read(cell.os, root), LockError),
+        "lock": (root / wheel_locks.path_of(cell, "base"), lambda: wheel_locks.read(cell, "base", root), LockError),
+        "OS lock": (os_locks.path(cell.os, root), lambda: os_locks.read(cell.os, root), LockError),
         "toolchain": (root / "locks/toolchain/x.lock", lambda: toolchain.read("x", root), LockError),
         "requirements": (root / "requirements.txt", lambda: list(environment.read(root / "requirements.txt")), LockError),
         "evidence": (root / "verify.json", lambda: evidence.read(root / "verify.json"), EvidenceError),
         "context": (root / "images/x/rootfs/file", lambda: contexts.tree(root, "x"), OsPartError),
-        "pip": (root / "pip.conf", lambda: pipconfig.read({"PIP_CONFIG_FILE": str(root / "pip.conf")}), FetchError),
+        "pip": (root / "pip.conf", lambda: pip_config.read({"PIP_CONFIG_FILE": str(root / "pip.conf")}), FetchError),
     }
 
 
@@ -222,11 +222,11 @@ def test_a_changed_lock_is_one_or_an_error(content) -> None:
 @given(of(OS_LOCK.read_bytes(), lines=False))
 def test_a_changed_lock_of_an_os_is_one_or_an_error(content) -> None:
     """Its pins become lines of apt's preferences, one each; its day is a day."""
-    found = outcome(lambda: oslocks.parse("x", content.decode(errors="replace")))
-    if isinstance(found, oslocks.OsLock):
+    found = outcome(lambda: os_locks.parse("x", content.decode(errors="replace")))
+    if isinstance(found, os_locks.OsLock):
         assert found.epoch > 0
         pins = found.installed(found.sections)
-        assert oslocks.preferences(pins).count("\n") == 4 * len(pins) - bool(pins)
+        assert os_locks.preferences(pins).count("\n") == 4 * len(pins) - bool(pins)
     else:
         assert isinstance(found, LockError)
 
@@ -238,7 +238,7 @@ def test_a_changed_lock_of_an_os_is_one_or_an_error(content) -> None:
 def test_a_line_of_an_os_lock_is_one_pin(line) -> None:
     """Ends of lines that only some programs see, names that are paths, days that are none, packages there twice."""
     with pytest.raises(LockError):
-        oslocks.parse("x", f"date 2026-11-24\n\n[os]\napt=1\n{line}\n" if "date" not in line else f"{line}\n\n[os]\napt=1\n")
+        os_locks.parse("x", f"date 2026-11-24\n\n[os]\napt=1\n{line}\n" if "date" not in line else f"{line}\n\n[os]\napt=1\n")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_toolchain_names_a_package_and_no_path_or_command(tmp_path, field, val
 def test_a_time_that_is_none_is_refused(asked) -> None:
     """``--exclude-newer``."""
     with pytest.raises(LockError, match="is no time"):
-        locks.cut_off(asked)
+        wheel_locks.cut_off(asked)
 
 
 @settings(derandomize=True, max_examples=150, deadline=None)
@@ -368,7 +368,7 @@ def test_github_without_its_variables_is_one_line(monkeypatch, tmp_path) -> None
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.delenv("GITHUB_ACTOR", raising=False)
     with pytest.raises(VariableError, match="GITHUB_ACTOR is not set"):
-        ledgerbranch.author(tmp_path)
+        ledger_branch.author(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -379,16 +379,16 @@ def test_github_without_its_variables_is_one_line(monkeypatch, tmp_path) -> None
 def test_dockers_configuration_of_another_shape_is_refused(monkeypatch, tmp_path, content) -> None:
     """Docker's own library ends in a traceback."""
     (tmp_path / "config.json").write_bytes(content)
-    monkeypatch.setenv(dockerconfig.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(docker_config.VARIABLE, str(tmp_path))
     with pytest.raises(VariableError, match="Docker's configuration"):
-        dockerconfig.check()
+        docker_config.check()
 
 
 @pytest.mark.parametrize(("name", "value"), [("PIP_TIMEOUT", "abc"), ("PIP_RETRIES", "nan"), ("PIP_RETRIES", "-1"), ("PIP_TIMEOUT", "1e99")])
 def test_pips_numbers_are_numbers(name, value) -> None:
     """From 0 to what makes sense."""
     with pytest.raises(FetchError, match="pip's"):
-        pipconfig.read({"PIP_CONFIG_FILE": os.devnull, name: value})
+        pip_config.read({"PIP_CONFIG_FILE": os.devnull, name: value})
 
 
 @settings(derandomize=True, max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

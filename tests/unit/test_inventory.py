@@ -9,9 +9,9 @@ import pytest
 
 from tests.parts import CODEC
 from tests.released import COPYRIGHT, OS_FILES, STATUS, compose
-from torchstrata.content import inventory
-from torchstrata.content.inventory import Inventory, OsPackage
-from torchstrata.content.store import Part, Store
+from torchstrata.store import inventory
+from torchstrata.store.inventory import Inventory, OsPackage
+from torchstrata.store.store import Part, Store
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
-from torchstrata.building.build import Builder
-from torchstrata.content import compose, layout
-from torchstrata.content.store import Store
+from torchstrata.building.assembly import Builder
 from torchstrata.errors import IntegrityError, StoreError
+from torchstrata.image import compose, layout
 from torchstrata.progress import PlainReporter
+from torchstrata.store.store import Store
 
 
 @pytest.fixture

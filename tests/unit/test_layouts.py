@@ -14,13 +14,14 @@ import pytest
 from tests import hostile
 from tests.hostile import IMAGE, INDEX, MANIFEST, TEN, described
 from tests.unit.test_hostile import SHAPES, is_one_line
-from torchstrata.content.compose import canonical, sha256
-from torchstrata.distribution.registry import TITLE
+from torchstrata.attestations import handover, record
+from torchstrata.attestations.offline import verify
+from torchstrata.commands import mirror
 from torchstrata.errors import IntegrityError, MirrorError, RegistryError, StoreError, UntrustedError
-from torchstrata.mirroring import handover, mirroring, replica
-from torchstrata.mirroring.directory import Directory
-from torchstrata.mirroring.offline import verify
-from torchstrata.supplychain import record
+from torchstrata.image.compose import canonical, sha256
+from torchstrata.registry import replica
+from torchstrata.registry.directory import Directory
+from torchstrata.registry.registry import TITLE
 
 VERIFY = verify.__file__
 
@@ -44,7 +45,7 @@ def use(directory):
     try:
         for digest in list(directory.tags.values()):
             replica.copy(directory, Directory(root=directory.root.with_name("copy")), replica.gather(directory, [digest], {}), lambda _: None)
-            mirroring._cell_of(directory, digest)
+            mirror._cell_of(directory, digest)
     except (IntegrityError, RegistryError, MirrorError) as error:
         return error.what
     return ""

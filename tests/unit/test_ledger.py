@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from torchstrata.errors import LedgerConflictError, LedgerError
-from torchstrata.releases import ledgerbranch
-from torchstrata.releases.ledger import FILE, Author, Ledger, Move
-from torchstrata.releases.ledgerbranch import Branch
+from torchstrata.release import ledger_branch
+from torchstrata.release.ledger import FILE, Author, Ledger, Move
+from torchstrata.release.ledger_branch import Branch
 
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 WHO = Author(name="Ada", email="ada@team.example")
@@ -239,7 +239,7 @@ def test_a_remote_that_is_not_there_is_one_line(tmp_path, checkout):
 @pytest.mark.parametrize("scheme", ["http", "git"])
 def test_a_remote_that_never_answers_is_given_up(checkout, monkeypatch, scheme):
     """It takes the connection and says nothing: git is ended, with the program of its transport."""
-    monkeypatch.setattr(ledgerbranch, "DEADLINE", 0.5)
+    monkeypatch.setattr(ledger_branch, "DEADLINE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         branch = Branch.parse(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/x.git#ledger", checkout)
         with pytest.raises(LedgerError, match=r"cannot be read: git has not ended within 0\.5 s") as caught:
@@ -249,7 +249,7 @@ def test_a_remote_that_never_answers_is_given_up(checkout, monkeypatch, scheme):
 
 def test_a_remote_over_http_that_is_silent_for_a_minute_is_given_up(checkout, monkeypatch):
     """By git itself, long before the deadline; the test shortens the minute."""
-    monkeypatch.setattr(ledgerbranch, "PATIENT", (*ledgerbranch.PATIENT[:-1], "http.lowSpeedTime=1"))
+    monkeypatch.setattr(ledger_branch, "PATIENT", (*ledger_branch.PATIENT[:-1], "http.lowSpeedTime=1"))
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(LedgerError, match="too slow"):
         Branch.parse(f"http://127.0.0.1:{silent.getsockname()[1]}/x.git#ledger", checkout).read()
 
@@ -267,9 +267,9 @@ def test_a_machine_names_its_run(checkout, monkeypatch):
     git("-C", checkout, "config", "user.name", "Grace")
     git("-C", checkout, "config", "user.email", "grace@team.example")
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    assert str(ledgerbranch.author(checkout)) == "Grace <grace@team.example>"
+    assert str(ledger_branch.author(checkout)) == "Grace <grace@team.example>"
     settings = {"ACTIONS": "true", "ACTOR": "octocat", "SERVER_URL": "https://forge.example", "REPOSITORY": "team/images", "RUN_ID": "7"}
     for name, value in settings.items():
         monkeypatch.setenv(f"GITHUB_{name}", value)
-    found = ledgerbranch.author(checkout)
+    found = ledger_branch.author(checkout)
     assert (found.name, found.run) == ("octocat", "https://forge.example/team/images/actions/runs/7")

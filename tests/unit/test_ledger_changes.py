@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from tests import mutating
 from tests.hostileledger import Team, ledger, outcome
 from torchstrata.errors import LedgerError
-from torchstrata.releases import ledgercopy
-from torchstrata.releases.ledger import Ledger
+from torchstrata.release import ledger_copy
+from torchstrata.release.ledger import Ledger
 
 CONTENT = ledger().content
-BODY = ledgercopy.body(ledger())
+BODY = ledger_copy.body(ledger())
 
 
 def test_what_nobody_has_changed_is_believed() -> None:
@@ -47,9 +47,9 @@ def test_changed_lines_of_the_copy_move_nothing(content: bytes, also_branch: boo
 def test_a_changed_manifest_of_the_copy_moves_nothing(body: bytes, is_signed: bool) -> None:  # noqa: FBT001  # hypothesis draws it
     """It is another one, which nobody has signed; and if somebody with the key has signed it, its shape is checked all the same."""
     made = Team.make()
-    made.registry.put_manifest("", ledgercopy.TAG, body, "")
+    made.registry.put_manifest("", ledger_copy.TAG, body, "")
     if is_signed:
-        made.releases.guard.sign(made.registry, "", made.registry.find("", ledgercopy.TAG).digest)  # type: ignore[arg-type, union-attr]
+        made.releases.guard.sign(made.registry, "", made.registry.find("", ledger_copy.TAG).digest)  # type: ignore[arg-type, union-attr]
     made.check()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from torchstrata.content.inventory import PythonPackage
-from torchstrata.supplychain import licences
+from torchstrata.attestations import licences
+from torchstrata.store.inventory import PythonPackage
 
 BSD = "License :: OSI Approved :: BSD License"
 MIT = "License :: OSI Approved :: MIT License"

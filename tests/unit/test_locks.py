@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata.cells import matrix
 from torchstrata.errors import LockError
-from torchstrata.locking import locks, resolver
-from torchstrata.locking.lockfile import Lock, Pin, parse, render
+from torchstrata.locks import resolver, wheel_locks
+from torchstrata.locks.lockfile import Lock, Pin, parse, render
+from torchstrata.matrix import matrix
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +98,8 @@ def test_damaged_file_is_refused(old, new, what):
 def test_own_pins():
     """A flavour's own pins are those that its parent does not have; the first flavour's are all of them."""
     parent, child = lock(pin("a")), lock(pin("a"), pin("b"))
-    assert locks.own(child, parent) == (pin("b"),)
-    assert locks.own(parent, None) == (pin("a"),)
+    assert wheel_locks.own(child, parent) == (pin("b"),)
+    assert wheel_locks.own(parent, None) == (pin("a"),)
 
 
 def test_digest_is_of_the_pins():
@@ -110,21 +110,21 @@ def test_digest_is_of_the_pins():
 
 def test_committed_locks_are_right(table):
     """Every committed lock matches matrix.yaml, the facts and the requirements, fits its Python, and contains its parent's."""
-    assert locks.check(table) == ()
+    assert wheel_locks.check(table) == ()
 
 
 def test_every_default_build_is_locked(table):
     """Every cell whose wheels are on the package index or in find-links is locked, for every flavour."""
     for cell in table.cells:
         if cell.wheels != "cu126":
-            assert [locks.read(cell, flavour).python for flavour in table.flavours] == [cell.os.python] * 4
+            assert [wheel_locks.read(cell, flavour).python for flavour in table.flavours] == [cell.os.python] * 4
 
 
 def test_torch_is_locked_as_the_facts_say(table):
     """The lock holds the torch and the companions of the cell, from the build that it names."""
     for cell in table.cells:
         if cell.wheels != "cu126":
-            versions = {pin.name: pin.version for pin in locks.read(cell, "base").pins}
+            versions = {pin.name: pin.version for pin in wheel_locks.read(cell, "base").pins}
             assert versions["torch"].partition("+")[0] == cell.version
             assert {name: versions.get(name) for name in ("torchvision", "torchaudio")} == {
                 name: dict(pin.split("==") for pin in cell.companions).get(name) for name in ("torchvision", "torchaudio")
@@ -135,15 +135,15 @@ def test_torch_is_locked_as_the_facts_say(table):
 def test_what_torchaudio_needs_is_locked(table, short, due):
     """Base brings what a torchaudio up to 2.8 loads files with; cells without torchaudio, or with one that takes FFmpeg, do not ask for it."""
     cell = matrix.select(table, short)[0]
-    assert ("soundfile" in locks.requirements(cell, "base")) == due
-    assert ("soundfile" in {pin.name for pin in locks.read(cell, "base").pins}) == due
+    assert ("soundfile" in wheel_locks.requirements(cell, "base")) == due
+    assert ("soundfile" in {pin.name for pin in wheel_locks.read(cell, "base").pins}) == due
 
 
 @pytest.mark.parametrize("short", ["2.8-cu128", "2.10-cu128", "2.14-cu130", "2.15-cu132"])
 def test_cuda_wheels_do_not_depend_on_the_python(table, short):
     """Every OS of a row has the same CUDA wheels, so that they are the same layers."""
     cells = matrix.select(table, f"{short}-*")
-    cuda = {frozenset(pin for pin in locks.read(cell, "ssh").pins if pin.name.startswith("nvidia-")) for cell in cells}
+    cuda = {frozenset(pin for pin in wheel_locks.read(cell, "ssh").pins if pin.name.startswith("nvidia-")) for cell in cells}
     assert len(cells) > 2
     assert len(cuda) == 1
 
@@ -151,29 +151,29 @@ def test_cuda_wheels_do_not_depend_on_the_python(table, short):
 def test_asked_cuda_shares_the_locks_of_its_wheels(table):
     """2.8-cu121 and 2.8-cu128 are one build, and so one set of locks."""
     first, second = (matrix.select(table, short)[0] for short in ("2.8-cu121", "2.8-cu128"))
-    assert locks.path_of(first, "base") == locks.path_of(second, "base") == "locks/2.8.0-cu128/cp313/base.lock"
+    assert wheel_locks.path_of(first, "base") == wheel_locks.path_of(second, "base") == "locks/2.8.0-cu128/cp313/base.lock"
 
 
 def test_compiler_wheels_are_of_one_release(table):
     """CUDA 13's compiler, assembler and headers are locked at one release, and only from devel on."""
     cell = matrix.select(table, "2.15-cu132")[0]
-    base, devel = ({pin.name: pin.version for pin in locks.read(cell, flavour).pins} for flavour in ("base", "devel"))
+    base, devel = ({pin.name: pin.version for pin in wheel_locks.read(cell, flavour).pins} for flavour in ("base", "devel"))
     assert "nvidia-cuda-nvcc" not in base
     assert {devel[name] for name in ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime", "nvidia-cuda-cccl")} == {"13.2.86"}
 
 
 def test_missing_lock_names_the_command(cell, copy):
     """A lock that is not there is reported with the command that makes it."""
-    (copy / locks.path_of(cell, "base")).unlink()
+    (copy / wheel_locks.path_of(cell, "base")).unlink()
     with pytest.raises(LockError, match=r"base\.lock is missing") as caught:
-        locks.read(cell, "base", copy)
+        wheel_locks.read(cell, "base", copy)
     assert caught.value.fix == "run: inv lock 2.8-cu121"
 
 
 def test_unlocked_build_says_where_it_can_be_locked(table):
     """A build from PyTorch's own index that nobody has locked says so in one line."""
     with pytest.raises(LockError, match=r"2\.8-cu126 is not locked: its wheels are on PyTorch's own index") as caught:
-        locks.read(matrix.select(table, "2.8-cu126")[0], "base")
+        wheel_locks.read(matrix.select(table, "2.8-cu126")[0], "base")
     assert "inv lock 2.8-cu126" in caught.value.fix
 
 
@@ -189,7 +189,7 @@ def test_stale_lock_says_what_moved(cell, copy, old, new, moved):
     """A lock whose requirements.in has moved is refused, and says what is new and what is gone."""
     edit(copy / "images/base/requirements.in", old, new)
     with pytest.raises(LockError) as caught:
-        locks.read(cell, "base", copy)
+        wheel_locks.read(cell, "base", copy)
     assert f"no longer matches its inputs: {moved}" in caught.value.what
     assert caught.value.fix == "run: inv lock 2.8-cu121"
 
@@ -198,34 +198,34 @@ def test_comments_are_no_inputs(cell, copy):
     """A comment, or the order of lines, in requirements.in leaves locks valid."""
     path = copy / "images/base/requirements.in"
     path.write_text("# said differently\n" + "\n".join(sorted(path.read_text().splitlines(), reverse=True)))
-    assert locks.read(cell, "base", copy).flavour == "base"
+    assert wheel_locks.read(cell, "base", copy).flavour == "base"
 
 
 def test_check_reports_a_lost_parent_pin(table, copy):
     """A child's lock without a pin of its parent's is wrong."""
     path = copy / "locks/2.8.0-cu128/cp313/jupyter.lock"
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("sympy==")))
-    (problem,) = [problem for problem in locks.check(table, copy) if "jupyter.lock" in problem.what]
+    (problem,) = [problem for problem in wheel_locks.check(table, copy) if "jupyter.lock" in problem.what]
     assert problem.what == "locks/2.8.0-cu128/cp313/jupyter.lock does not contain sympy 1.14.0 of its parent"
 
 
 def test_check_reports_a_wheel_of_another_python(table, copy):
     """A wheel that its Python cannot install is wrong, however good its hash."""
     edit(copy / "locks/2.8.0-cu128/cp313/ssh.lock", "torch-2.8.0-cp313-cp313", "torch-2.8.0-cp312-cp312")
-    assert any("torch-2.8.0-cp312" in problem.what or "does not contain torch" in problem.what for problem in locks.check(table, copy))
+    assert any("torch-2.8.0-cp312" in problem.what or "does not contain torch" in problem.what for problem in wheel_locks.check(table, copy))
 
 
 def test_check_reports_a_pin_given_twice(table, copy):
     """Two versions of a package in one lock are wrong."""
     path = copy / "locks/2.13.0-cpu/cp311/base.lock"
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
-    assert "not sorted, or one is there twice" in locks.check(table, copy)[0].what
+    assert "not sorted, or one is there twice" in wheel_locks.check(table, copy)[0].what
 
 
 def test_check_reports_missing_and_stray_locks(table, copy):
     """A lock that is not there, and one that no cell needs, are both reported."""
     shutil.move(copy / "locks/2.6.0-cu124/cp311", copy / "locks/2.6.0-cu124/cp39")
-    problems = [problem.what for problem in locks.check(table, copy)]
+    problems = [problem.what for problem in wheel_locks.check(table, copy)]
     assert "locks/2.6.0-cu124/cp311/base.lock is missing" in problems
     assert "locks/2.6.0-cu124/cp39/base.lock belongs to no cell of matrix.yaml" in problems
 
@@ -234,14 +234,14 @@ def test_lock_of_another_build_is_refused(cell, copy):
     """A lock that was copied to another place is refused by what its header says."""
     shutil.copy(copy / "locks/2.8.0-cu128/cp311/base.lock", copy / "locks/2.8.0-cu128/cp313/base.lock")
     with pytest.raises(LockError, match=r"is the lock of python 3\.11, not 3\.13"):
-        locks.read(cell, "base", copy)
+        wheel_locks.read(cell, "base", copy)
 
 
 def test_requirements_of_other_indexes_carry_the_build(table):
     """Wheels that are not the package index's are asked for by their local version."""
     cpu, cuda = (matrix.select(table, short)[0] for short in ("2.13-cpu", "2.8-cu126"))
-    assert locks.requirements(cpu, "base")[0] == "torch==2.13.0+cpu"
-    assert locks.requirements(cuda, "base")[:3] == ("torch==2.8.0+cu126", "torchvision==0.23.0+cu126", "torchaudio==2.8.0+cu126")
+    assert wheel_locks.requirements(cpu, "base")[0] == "torch==2.13.0+cpu"
+    assert wheel_locks.requirements(cuda, "base")[:3] == ("torch==2.8.0+cu126", "torchvision==0.23.0+cu126", "torchaudio==2.8.0+cu126")
 
 
 @pytest.mark.parametrize(
@@ -278,4 +278,4 @@ def test_the_best_wheel_is_taken():
 )
 def test_dates_are_recorded_in_utc(asked, time):
     """Whatever way the date is given, the lock records one form of it."""
-    assert locks.cut_off(asked) == time
+    assert wheel_locks.cut_off(asked) == time

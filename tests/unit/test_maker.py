@@ -19,11 +19,11 @@ from tests.wheelhouse import Index
 from torchstrata import process
 from torchstrata.building.maker import Budget, Maker
 from torchstrata.building.workers import Workers
-from torchstrata.content.codec import decompressor
-from torchstrata.content.store import Store
 from torchstrata.errors import IntegrityError
-from torchstrata.payload import strata
+from torchstrata.layers import strata
 from torchstrata.progress import PlainReporter
+from torchstrata.store.codec import decompressor
+from torchstrata.store.store import Store
 
 
 @pytest.fixture(autouse=True)

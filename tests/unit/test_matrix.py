@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata.cells import matrix, schema
 from torchstrata.errors import MatrixError
+from torchstrata.matrix import matrix, schema
 
 SMALL = """
 name: images
@@ -210,7 +210,7 @@ def test_no_file_is_one_line(tmp_path):
 
 
 def test_committed_schema_is_the_generated_one():
-    """The schema that editors read is generated from the code; regenerate it with `python -m torchstrata.cells.schema`."""
+    """The schema that editors read is generated from the code; regenerate it with `python -m torchstrata.matrix.schema`."""
     assert schema.SCHEMA.read_text() == schema.generate()
 
 

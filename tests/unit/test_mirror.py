@@ -11,17 +11,19 @@ import subprocess
 import pytest
 
 from tests.unit.test_layouts import recorded
-from torchstrata.content.compose import MANIFEST, canonical, sha256
-from torchstrata.distribution.client import Manifest
-from torchstrata.distribution.registry import TITLE, Attachment, Referrer
-from torchstrata.distribution.upload import Source
+from torchstrata.attestations import handover
+from torchstrata.attestations.offline import verify
+from torchstrata.attestations.signing import BUNDLE
+from torchstrata.commands import mirror
+from torchstrata.commands.options import MirrorOptions
 from torchstrata.errors import AbsentError, IntegrityError, MirrorError
-from torchstrata.mirroring import handover, mirroring, replica
-from torchstrata.mirroring.directory import Directory
-from torchstrata.mirroring.offline import verify
-from torchstrata.mirroring.replica import Relay
-from torchstrata.options import MirrorOptions
-from torchstrata.supplychain.signing import BUNDLE
+from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.registry import replica
+from torchstrata.registry.client import Manifest
+from torchstrata.registry.directory import Directory
+from torchstrata.registry.registry import TITLE, Attachment, Referrer
+from torchstrata.registry.replica import Relay
+from torchstrata.registry.upload import Source
 
 CELL = "2.8-cu121-debian13"
 
@@ -361,28 +363,28 @@ def test_a_tag_that_moved_names_the_new_image_only(origin, tmp_path):
 )
 def test_directories_are_told_from_registries(text, is_directory):
     """A host has a dot or a port, or is this machine."""
-    assert mirroring.is_directory(text) is is_directory
+    assert mirror.is_directory(text) is is_directory
 
 
 def test_a_directory_that_is_there_is_one(tmp_path, monkeypatch):
     """Even if it is called like a host."""
     monkeypatch.chdir(tmp_path)
-    assert not mirroring.is_directory("cells.2026")
+    assert not mirror.is_directory("cells.2026")
     (tmp_path / "cells.2026").mkdir()
-    assert mirroring.is_directory("cells.2026")
+    assert mirror.is_directory("cells.2026")
 
 
 def test_cells_of_a_directory_are_known_by_what_images_say(origin, tmp_path):
     """So are tags and digests; what is not there is refused."""
-    there, table = copied(origin, tmp_path), mirroring.matrix.load()
+    there, table = copied(origin, tmp_path), mirror.matrix.load()
     options = MirrorOptions(to="x")
     names = {tag: digest for tag, digest in there.tags.items() if digest == origin[1]}
-    assert mirroring.choose(table, there, "2.8-cu121", options) == mirroring.Choice(images=(origin[1],), tags=names)
-    assert mirroring.choose(table, there, "2.8-cu121-base", options).tags == {"2.8-cu121-base": origin[1]}
-    assert mirroring.choose(table, there, origin[1], options) == mirroring.Choice(images=(origin[1],), tags={})
+    assert mirror.choose(table, there, "2.8-cu121", options) == mirror.Choice(images=(origin[1],), tags=names)
+    assert mirror.choose(table, there, "2.8-cu121-base", options).tags == {"2.8-cu121-base": origin[1]}
+    assert mirror.choose(table, there, origin[1], options) == mirror.Choice(images=(origin[1],), tags={})
     for word in ("2.13-cpu", "no-such-thing"):
         with pytest.raises(MirrorError):
-            mirroring.choose(table, there, word, options)
+            mirror.choose(table, there, word, options)
 
 
 # Streams

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from torchstrata.cells import matrix
-from torchstrata.locking.oslocks import Move
-from torchstrata.nights import nightly
-from torchstrata.ospart import mirrors
-from torchstrata.ospart.mirrors import News, parse
+from torchstrata.locks.os_locks import Move
+from torchstrata.matrix import matrix
+from torchstrata.nightly import decisions, os_updates
+from torchstrata.nightly.os_updates import News, parse
 
 SAID = """\
 NOTE: This is only a simulation!
@@ -43,12 +42,12 @@ def test_security_is_known_by_the_suite():
 def test_fixes_are_named_first():
     """And only so many packages that a line stays one."""
     news = News(system=SYSTEM, moves=tuple(move(name) for name in "abcdefgh"), security=("c", "h"))
-    assert nightly.words(news) == "8 OS packages, 2 of them for security: c 1 -> 2, h 1 -> 2, a 1 -> 2, b 1 -> 2, d 1 -> 2, e 1 -> 2 and 2 more"
+    assert decisions.words(news) == "8 OS packages, 2 of them for security: c 1 -> 2, h 1 -> 2, a 1 -> 2, b 1 -> 2, d 1 -> 2, e 1 -> 2 and 2 more"
 
 
 def test_only_systems_from_packages_have_mirrors(tmp_path):
     """Those from a registry are looked at by their digest; each has a directory of its own."""
     table = matrix.load()
-    found = mirrors.folders(tmp_path, table.systems)
+    found = os_updates.folders(tmp_path, table.systems)
     assert {each.system.id for each in found} == {name for name, system in table.systems.items() if system.bootstrap}
     assert len({each.folder for each in found}) == len(found)

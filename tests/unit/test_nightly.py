@@ -7,14 +7,14 @@ import datetime as dt
 
 import pytest
 
-from torchstrata.cells import matrix
-from torchstrata.content.store import Store
-from torchstrata.locking import oslocks
-from torchstrata.locking.oslocks import Move as PackageMove
-from torchstrata.nights import nightly
-from torchstrata.nights.nightly import Base, Look, Patch, Report
-from torchstrata.ospart.mirrors import News
-from torchstrata.releases.ledger import Author, Ledger, Move
+from torchstrata.locks import os_locks
+from torchstrata.locks.os_locks import Move as PackageMove
+from torchstrata.matrix import matrix
+from torchstrata.nightly import decisions
+from torchstrata.nightly.decisions import Base, Look, Patch, Report
+from torchstrata.nightly.os_updates import News
+from torchstrata.release.ledger import Author, Ledger, Move
+from torchstrata.store.store import Store
 
 MATRIX = matrix.load()
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
@@ -41,7 +41,7 @@ def look(store, made_from=None, cells=(CELL,)):
 
 def made_from(store):
     """Return what the images of the cell are made from."""
-    return nightly.inputs(MATRIX, CELL, store, matrix.ROOT)
+    return decisions.inputs(MATRIX, CELL, store, matrix.ROOT)
 
 
 def test_a_cell_that_nobody_has_published_is_made(store):
@@ -70,7 +70,7 @@ def test_what_came_by_hand_is_made_once(store):
 
 def test_inputs_depend_on_the_cell_alone(store):
     """Cells on two OSes share their payload only where Python is the same, and never their OS parts."""
-    inputs = [nightly.inputs(MATRIX, cell, store, matrix.ROOT) for cell in matrix.select(MATRIX, "2.8-cu121", "2.8-cu121-debian12", "2.8-cu128")]
+    inputs = [decisions.inputs(MATRIX, cell, store, matrix.ROOT) for cell in matrix.select(MATRIX, "2.8-cu121", "2.8-cu121-debian12", "2.8-cu128")]
     assert inputs[0]["os"] != inputs[1]["os"]
     assert (inputs[0]["os"], inputs[0]["payload"]) == (inputs[2]["os"], inputs[2]["payload"])
     assert len({each["settings"] for each in inputs}) == 3
@@ -80,12 +80,12 @@ def test_cells_that_are_not_locked_are_told_by_reason(store):
     """One line for all cells with the same reason."""
     (unlocked,) = matrix.select(MATRIX, "2.8-cu126")
     assert look(store, cells=(unlocked,)).work() == ()
-    assert nightly.grouped({"a": "x", "b": "y", "c": "x"}) == {"x": ["a", "c"], "y": ["b"]}
+    assert decisions.grouped({"a": "x", "b": "y", "c": "x"}) == {"x": ["a", "c"], "y": ["b"]}
 
 
 def test_the_report_is_the_same_for_people_and_programs():
     """Every finding is a row, and a key of the document."""
-    work = nightly.Work(cell=CELL, why=("1 OS packages moved",), inputs={})
+    work = decisions.Work(cell=CELL, why=("1 OS packages moved",), inputs={})
     report = Report(
         news=(NEWS,),
         patches=(Patch(torch="2.8", old="2.8.0", new="2.8.1"),),
@@ -94,8 +94,8 @@ def test_the_report_is_the_same_for_people_and_programs():
         left_out={"2.8-cu126": "not locked"},
         silent=("the index does not answer",),
     )
-    assert list(nightly.table(report).columns[0].cells) == ["debian12", "torch 2.8", "ubuntu24.04", CELL.id]
-    assert nightly.document(report) == {
+    assert list(decisions.table(report).columns[0].cells) == ["debian12", "torch 2.8", "ubuntu24.04", CELL.id]
+    assert decisions.document(report) == {
         "cells": [CELL.id],
         "why": {CELL.id: ["1 OS packages moved"]},
         "os": {"debian12": {"moves": ["openssl 1 -> 2"], "security": ["openssl"]}},
@@ -116,9 +116,9 @@ def test_a_move_of_an_os_is_a_reason_for_its_cells(store):
 def test_an_update_that_the_new_lock_lacks_is_pending(tmp_path):
     """Mirrors have it, the lock was to be made anew, and still has the old version: nobody would hear of it otherwise."""
     for version, pending in (("1", ("debian12: updates are pending that its lock does not have: openssl 1 -> 2",)), ("2", ()), ("3", ())):
-        lock = oslocks.OsLock(system=CELL.os.id, date="2026-11-24", sections={"os": {"openssl": version}, "base": {}})
-        oslocks.write(lock, CELL.os, tmp_path)
-        assert nightly.pending((NEWS,), tmp_path) == pending
+        lock = os_locks.OsLock(system=CELL.os.id, date="2026-11-24", sections={"os": {"openssl": version}, "base": {}})
+        os_locks.write(lock, CELL.os, tmp_path)
+        assert decisions.pending((NEWS,), tmp_path) == pending
 
 
 def test_another_cell_s_entry_does_not_count(store):

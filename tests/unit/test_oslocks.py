@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata.cells import matrix
 from torchstrata.errors import LockError
-from torchstrata.locking import oslocks
-from torchstrata.locking.oslocks import Move, OsLock
+from torchstrata.locks import os_locks
+from torchstrata.locks.os_locks import Move, OsLock
+from torchstrata.matrix import matrix
 
 DEBIAN13 = matrix.load().systems["debian13"]
 BOOTSTRAPPED = [system for system in matrix.load().systems.values() if system.bootstrap]
@@ -39,12 +39,12 @@ Version: 1
 
 def test_text_is_read_back() -> None:
     """A lock survives being written and read."""
-    assert oslocks.parse("debian13", oslocks.text(LOCK)) == LOCK
+    assert os_locks.parse("debian13", os_locks.text(LOCK)) == LOCK
 
 
 def test_a_flavour_has_its_parents_packages() -> None:
     """What a flavour changes wins over what its parents have."""
-    assert oslocks.OsLock.installed(LOCK, ("base", "devel")) == {"libc6": "2.41-12+deb13u1", "git": "1:2.47.3-0+deb13u1", "python3.13": "3.13.5-2"}
+    assert os_locks.OsLock.installed(LOCK, ("base", "devel")) == {"libc6": "2.41-12+deb13u1", "git": "1:2.47.3-0+deb13u1", "python3.13": "3.13.5-2"}
     assert LOCK.installed(()) == {"libc6": "2.41-12"}
 
 
@@ -58,7 +58,7 @@ def test_digest_ignores_children() -> None:
 def test_solved_keeps_what_each_flavour_changes() -> None:
     """Packages that a flavour has from its parent are not repeated."""
     installed = {"os": {"a": "1", "b": "1"}, "base": {"a": "1", "b": "2", "c": "1"}}
-    assert oslocks.solved(OsLock(system="debian13", date="2026-11-24", sections={}), installed).sections == {
+    assert os_locks.solved(OsLock(system="debian13", date="2026-11-24", sections={}), installed).sections == {
         "os": {"a": "1", "b": "1"},
         "base": {"b": "2", "c": "1"},
     }
@@ -66,31 +66,31 @@ def test_solved_keeps_what_each_flavour_changes() -> None:
 
 def test_moves_name_every_difference() -> None:
     """Another version, a package that went and one that came are told, in order of names."""
-    moves = oslocks.moves({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "3"})
+    moves = os_locks.moves({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "3"})
     assert moves == (Move(package="b", locked="1", found="2"), Move(package="c", locked="1", found=None), Move(package="d", locked=None, found="3"))
     assert [str(move) for move in moves] == ["b 1 -> 2", "c 1 -> (not installed)", "d (not locked) -> 3"]
 
 
 def test_pins_win_over_newer_versions() -> None:
     """Only a priority over 1000 makes apt downgrade."""
-    assert oslocks.preferences({"git": "1:2-1"}) == "Package: git\nPin: version 1:2-1\nPin-Priority: 1001\n"
+    assert os_locks.preferences({"git": "1:2-1"}) == "Package: git\nPin: version 1:2-1\nPin-Priority: 1001\n"
 
 
 def test_installed_reads_dpkg_status() -> None:
     """Packages that only left their configuration do not count, and descriptions are no fields."""
-    assert oslocks.installed(STATUS) == {"git": "1:2.47.3-0+deb13u1"}
+    assert os_locks.installed(STATUS) == {"git": "1:2.47.3-0+deb13u1"}
 
 
 def test_time_of_layers_stays_when_packages_move(tmp_path: Path) -> None:
     """A lock that is solved anew keeps its first day, so that layers whose packages did not move stay; mirrors are asked anew each time."""
-    oslocks.write(LOCK, DEBIAN13, tmp_path)
-    asked = [oslocks.unlocked(DEBIAN13, when, tmp_path) for when in (NOW, NOW + dt.timedelta(hours=1))]
+    os_locks.write(LOCK, DEBIAN13, tmp_path)
+    asked = [os_locks.unlocked(DEBIAN13, when, tmp_path) for when in (NOW, NOW + dt.timedelta(hours=1))]
     assert asked[0].digest(()) != asked[1].digest(())
-    moved = oslocks.solved(asked[0], {"os": {"apt": "4"}})
-    oslocks.write(moved, DEBIAN13, tmp_path)
-    assert oslocks.read(DEBIAN13, tmp_path) == moved
+    moved = os_locks.solved(asked[0], {"os": {"apt": "4"}})
+    os_locks.write(moved, DEBIAN13, tmp_path)
+    assert os_locks.read(DEBIAN13, tmp_path) == moved
     assert (moved.date, moved.epoch) == ("2027-01-04", LOCK.epoch)
-    again = oslocks.solved(oslocks.unlocked(DEBIAN13, NOW, tmp_path), LOCK.sections)
+    again = os_locks.solved(os_locks.unlocked(DEBIAN13, NOW, tmp_path), LOCK.sections)
     assert (again.epoch, again.digest(())) == (LOCK.epoch, LOCK.digest(()))
 
 
@@ -111,29 +111,29 @@ def test_date_is_midnight_utc() -> None:
 def test_bad_lock_is_refused(content: str, message: str) -> None:
     """A damaged lock is an error that says where."""
     with pytest.raises(LockError, match=message):
-        oslocks.parse("debian13", content)
+        os_locks.parse("debian13", content)
 
 
 def test_missing_lock_names_the_cure(tmp_path: Path) -> None:
     """An OS that nobody has locked is an error with the command to lock it."""
     with pytest.raises(LockError, match="inv lock --os"):
-        oslocks.read(DEBIAN13, tmp_path)
+        os_locks.read(DEBIAN13, tmp_path)
 
 
 @pytest.mark.parametrize(("version", "expected"), [("3.13.5-2+deb13u1", "3.13.5"), ("1:3.13.5-2", "3.13.5"), ("3.13.5", "3.13.5")])
 def test_python_version_is_upstreams(tmp_path: Path, version: str, expected: str) -> None:
     """Epoch and Debian revision are no part of Python's version."""
-    oslocks.write(OsLock(system="debian13", date="2026-11-24", sections={"os": {}, "base": {"python3.13": version}}), DEBIAN13, tmp_path)
-    assert oslocks.python_version(DEBIAN13, tmp_path) == expected
+    os_locks.write(OsLock(system="debian13", date="2026-11-24", sections={"os": {}, "base": {"python3.13": version}}), DEBIAN13, tmp_path)
+    assert os_locks.python_version(DEBIAN13, tmp_path) == expected
 
 
 @pytest.mark.parametrize("system", BOOTSTRAPPED, ids=lambda system: system.id)
 def test_committed_locks_cover_all_flavours(system: matrix.OperatingSystem) -> None:
     """Each bootstrapped OS has a lock in its canonical form, with a section per flavour and the Python that the matrix says."""
-    lock = oslocks.read(system)
+    lock = os_locks.read(system)
     assert list(lock.sections) == ["os", *matrix.load().flavours]
-    assert oslocks.path(system).read_text() == oslocks.text(lock)
-    assert oslocks.python_version(system).startswith(f"{system.python}.")
+    assert os_locks.path(system).read_text() == os_locks.text(lock)
+    assert os_locks.python_version(system).startswith(f"{system.python}.")
     assert set(system.compilers) <= lock.installed(matrix.load().flavours).keys()
 
 
@@ -145,22 +145,22 @@ MOVES = (Move(package="a", locked="1", found="1:2~x+b1"), Move(package="b", lock
 
 def test_moves_in_words_are_read_back() -> None:
     """What a note or a label says of drift is what was noted."""
-    assert oslocks.in_words(MOVES) == "a 1 -> 1:2~x+b1, b (not locked) -> 3, c 4 -> (not installed)"
-    assert oslocks.from_words(oslocks.in_words(MOVES)) == MOVES
-    assert oslocks.from_words("") == ()
+    assert os_locks.in_words(MOVES) == "a 1 -> 1:2~x+b1, b (not locked) -> 3, c 4 -> (not installed)"
+    assert os_locks.from_words(os_locks.in_words(MOVES)) == MOVES
+    assert os_locks.from_words("") == ()
 
 
 def test_words_that_tell_of_no_drift_are_refused() -> None:
     """A label that somebody has made up is an error, not an image as locked."""
     with pytest.raises(LockError, match="does not tell how packages differ"):
-        oslocks.from_words("a 1 -> 2, none of your business")
+        os_locks.from_words("a 1 -> 2, none of your business")
 
 
 def test_what_a_lock_and_its_drift_make_is_what_was_found() -> None:
     """A package moved, one came, one is gone."""
-    found = oslocks.applied({"a": "1", "c": "4", "d": "5"}, MOVES)
+    found = os_locks.applied({"a": "1", "c": "4", "d": "5"}, MOVES)
     assert found == {"a": "1:2~x+b1", "b": "3", "d": "5"}
-    assert oslocks.moves({"a": "1", "c": "4", "d": "5"}, found) == MOVES
+    assert os_locks.moves({"a": "1", "c": "4", "d": "5"}, found) == MOVES
 
 
 @pytest.mark.parametrize(
@@ -169,13 +169,13 @@ def test_what_a_lock_and_its_drift_make_is_what_was_found() -> None:
 )
 def test_state_in_words(moves: tuple[Move, ...], named: int, says: str) -> None:
     """A cell of a table names as many packages as it has room for."""
-    assert oslocks.state(moves, named) == says
+    assert os_locks.state(moves, named) == says
 
 
 def test_the_moment_of_a_lock_is_kept_and_changes_no_identity() -> None:
     """It is for archives; locks that do not tell it stay as they are."""
     told = dataclasses.replace(LOCK, moment="2026-11-24T16:12:03+00:00")
-    assert oslocks.parse("debian13", oslocks.text(told)) == told
-    assert "moment" not in oslocks.text(LOCK)
+    assert os_locks.parse("debian13", os_locks.text(told)) == told
+    assert "moment" not in os_locks.text(LOCK)
     assert told.digest(("base",)) == LOCK.digest(("base",))
     assert told.epoch == LOCK.epoch

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import superuser
-from torchstrata.cells import matrix
-from torchstrata.content import layers
-from torchstrata.content.codec import Codec, decompressor
-from torchstrata.content.store import Store
 from torchstrata.errors import OsPartError, StoreError
-from torchstrata.ospart import bakefile, buildkit, contexts, osimage, oslayers, osparts
-from torchstrata.ospart.bakefile import Job
+from torchstrata.host import superuser
+from torchstrata.layers import bakefile, buildkit, contexts, os_image, os_layers, os_parts
+from torchstrata.layers.bakefile import Job
+from torchstrata.matrix import matrix
 from torchstrata.process import Failed
+from torchstrata.store import layer
+from torchstrata.store.codec import Codec, decompressor
+from torchstrata.store.store import Store
 
 MATRIX = matrix.load()
 DEBIAN13 = MATRIX.systems["debian13"]
@@ -178,7 +178,7 @@ def test_history_reads_like_the_dockerfile() -> None:
 )
 def test_what_tells_builds_apart_is_left_out(path: str) -> None:
     """Logs, caches, lists, backups, keys and identities are in no layer."""
-    assert oslayers.left_out(path, is_directory=False)
+    assert os_layers.left_out(path, is_directory=False)
 
 
 @pytest.mark.parametrize(
@@ -186,14 +186,14 @@ def test_what_tells_builds_apart_is_left_out(path: str) -> None:
 )
 def test_everything_else_stays(path: str) -> None:
     """What packages install is in the layer."""
-    assert not oslayers.left_out(path, is_directory=False)
+    assert not os_layers.left_out(path, is_directory=False)
 
 
 def test_directories_stay() -> None:
     """Programs find the directories of their logs and sockets; device directories come from the engine."""
-    assert not oslayers.left_out("var/log/apt", is_directory=True)
-    assert not oslayers.left_out("run/sshd", is_directory=True)
-    assert oslayers.left_out("dev/pts", is_directory=True)
+    assert not os_layers.left_out("var/log/apt", is_directory=True)
+    assert not os_layers.left_out("run/sshd", is_directory=True)
+    assert os_layers.left_out("dev/pts", is_directory=True)
 
 
 def packed(prefix: str, mtime: float) -> io.BytesIO:
@@ -217,7 +217,7 @@ def packed(prefix: str, mtime: float) -> io.BytesIO:
 def test_builds_at_other_times_give_the_same_layer(tmp_path: Path) -> None:
     """Times after the lock's, names of owners and a leading ./ leave no trace in the bytes."""
     store = Store(tmp_path)
-    first, second = (oslayers.take(tar, store, Codec(), title="x", epoch=EPOCH).layer for tar in (packed("./", EPOCH + 5.5), packed("", EPOCH + 99)))
+    first, second = (os_layers.take(tar, store, Codec(), title="x", epoch=EPOCH).layer for tar in (packed("./", EPOCH + 5.5), packed("", EPOCH + 99)))
     assert first == second
     assert [(entry.path, entry.kind) for entry in store.listing(first.diff_id)] == [("etc", "dir"), ("etc/x", "file"), ("etc/y", "file"), ("etc/z", "whiteout")]
 
@@ -232,7 +232,7 @@ def test_no_file_of_a_layer_lends_rights(tmp_path: Path, kind: bytes, mode: int,
         member.pax_headers = {"SCHILY.xattr.security.capability": "x", "SCHILY.xattr.user.kept": "y"}
         archive.addfile(member)
     out.seek(0)
-    layer = oslayers.take(out, store, Codec(), title="x", epoch=EPOCH).layer
+    layer = os_layers.take(out, store, Codec(), title="x", epoch=EPOCH).layer
     with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
         found = next(iter(archive))
     assert (found.mode, found.pax_headers) == (kept, {"SCHILY.xattr.user.kept": "y"})
@@ -242,7 +242,7 @@ def test_a_tar_that_ends_early_leaves_nothing(tmp_path: Path) -> None:
     """A cut export is an error, and no blob."""
     cut = io.BytesIO(packed("", EPOCH).getvalue()[:1100])
     with pytest.raises((tarfile.TarError, StoreError)):
-        oslayers.take(cut, Store(tmp_path), Codec(), title="x", epoch=EPOCH)
+        os_layers.take(cut, Store(tmp_path), Codec(), title="x", epoch=EPOCH)
     assert not list((tmp_path / "blobs").rglob("*"))
 
 
@@ -262,7 +262,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def identities(root: Path) -> list[str]:
     """Return the identity of each flavour on debian13."""
-    return [osparts.identity(DEBIAN13, MATRIX.chain(flavour), Codec(), root) for flavour in FLAVOURS]
+    return [os_parts.identity(DEBIAN13, MATRIX.chain(flavour), Codec(), root) for flavour in FLAVOURS]
 
 
 def test_identity_does_not_depend_on_the_checkout(checkout: Path) -> None:
@@ -287,7 +287,7 @@ def test_python_requirements_are_none_of_its_business(checkout: Path) -> None:
 
 def test_codec_is_part_of_the_identity() -> None:
     """Layers of gzip are others."""
-    assert osparts.identity(DEBIAN13, ("base",), Codec()) != osparts.identity(DEBIAN13, ("base",), Codec(name="gzip", level=6))
+    assert os_parts.identity(DEBIAN13, ("base",), Codec()) != os_parts.identity(DEBIAN13, ("base",), Codec(name="gzip", level=6))
 
 
 def test_contexts_have_fixed_modes_and_times(checkout: Path, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_contexts_have_fixed_modes_and_times(checkout: Path, tmp_path: Path) -> 
     contexts.stage(checkout, ("base",), {}, into)
     staged = [path for path in (into / "base").rglob("*") if not path.is_symlink()]
     assert {path.stat().st_mode & 0o777 for path in staged} == {0o755, 0o644}
-    assert {int(path.stat().st_mtime) for path in staged} == {layers.EPOCH}
+    assert {int(path.stat().st_mtime) for path in staged} == {layer.EPOCH}
     assert os.access(into / "base/rootfs/usr/local/bin/torchstrata-entrypoint", os.X_OK)
 
 
@@ -354,7 +354,7 @@ def test_dockerfiles_form_the_chain_of_the_matrix(flavour: str) -> None:
 def test_image_of_parts_that_are_not_there(tmp_path: Path) -> None:
     """An image cannot be had before its parts are baked."""
     with pytest.raises(StoreError, match="not in the store"):
-        osparts.image(DEBIAN13, ("base",), Store(tmp_path), Codec())
+        os_parts.image(DEBIAN13, ("base",), Store(tmp_path), Codec())
 
 
 # The OS image
@@ -363,12 +363,12 @@ def test_image_of_parts_that_are_not_there(tmp_path: Path) -> None:
 def test_registry_image_needs_a_digest() -> None:
     """An OS from a registry is pinned, or refused with what to add."""
     with pytest.raises(OsPartError, match="no digest"):
-        osimage.reference(UBUNTU)
+        os_image.reference(UBUNTU)
 
 
 def test_bootstrap_names_no_mirror() -> None:
     """The program's own default decides where packages come from, and the tar goes to standard output."""
-    command = osimage.arguments(DEBIAN13, "/in", EPOCH)
+    command = os_image.arguments(DEBIAN13, "/in", EPOCH)
     assert command[-2:] == ("trixie", "-")
     assert f"SOURCE_DATE_EPOCH={EPOCH}" in command
     assert "://" not in " ".join(command)
@@ -378,10 +378,10 @@ def test_bootstrap_names_no_mirror() -> None:
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let this machine have only the programs that a test writes, each of which says something and ends with a status."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv(osimage.CONTAINER_VARIABLE, raising=False)
+    monkeypatch.delenv(os_image.CONTAINER_VARIABLE, raising=False)
     monkeypatch.setattr(superuser, "_words", lambda _: None)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    monkeypatch.setattr(osimage, "KEYRING", tmp_path)
+    monkeypatch.setattr(os_image, "KEYRING", tmp_path)
 
     def write(name: str, script: str) -> None:
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -392,11 +392,11 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
 
 def test_a_named_image_is_used_for_bootstrapping(bare: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whoever names an image gets a container of it, with few rights and the proxies of this machine, that is on the list of its run."""
-    monkeypatch.setenv(osimage.CONTAINER_VARIABLE, "some/debian")
+    monkeypatch.setenv(os_image.CONTAINER_VARIABLE, "some/debian")
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     bare("docker", "exit 0")
     lines: list[str] = []
-    command = osimage.Command.find(lines.append)
+    command = os_image.Command.find(lines.append)
     assert command.image == "some/debian"
     assert lines == ["mmdebstrap runs in a container of some/debian"]
     words = command.around(str(tmp_path / "inputs"), ("mmdebstrap", "trixie"))
@@ -410,7 +410,7 @@ def test_a_named_image_is_used_for_bootstrapping(bare: Callable[..., None], monk
 def test_pinned_image_is_pulled_where_nothing_else_is_left(bare: Callable[..., None]) -> None:
     """A user with an engine and without mmdebstrap needs to name nothing: the matrix pins an image by digest."""
     bare("docker", 'if [ "$1" = image ]; then exit 1; fi')
-    image = osimage.Command.find(lambda _: None).image
+    image = os_image.Command.find(lambda _: None).image
     assert image is not None
     assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", image)
 
@@ -432,7 +432,7 @@ def test_no_way_to_bootstrap_names_the_command_that_cures_it(bare: Callable[...,
     for name, script in programs.items():
         bare(name, script)
     with pytest.raises(OsPartError, match=re.escape(what)) as caught:
-        osimage.Command.find(print)
+        os_image.Command.find(print)
     assert fix in caught.value.fix
 
 
@@ -446,4 +446,4 @@ def test_no_way_to_bootstrap_names_the_command_that_cures_it(bare: Callable[...,
 def test_failed_bootstrap_says_why(tail: str, message: str) -> None:
     """Old keys and an unreachable mirror are told apart."""
     with pytest.raises(OsPartError, match=message):
-        raise osimage.refusal(DEBIAN13, Failed(("mmdebstrap",), 1, tail))
+        raise os_image.refusal(DEBIAN13, Failed(("mmdebstrap",), 1, tail))

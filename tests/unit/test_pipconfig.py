@@ -7,17 +7,17 @@ import os
 import pytest
 
 from torchstrata.errors import FetchError
-from torchstrata.locking import pipconfig
+from torchstrata.locks import pip_config
 
 
 @pytest.fixture
 def config(tmp_path):
     """Return a function that reads the configuration with the given file and variables, and no other file below it."""
 
-    def read(text: str, **variables: str) -> pipconfig.PipConfig:
+    def read(text: str, **variables: str) -> pip_config.PipConfig:
         path = tmp_path / "pip.conf"
         path.write_text(text)
-        return pipconfig.read({"PIP_CONFIG_FILE": str(path), **variables})
+        return pip_config.read({"PIP_CONFIG_FILE": str(path), **variables})
 
     return read
 
@@ -47,7 +47,7 @@ def test_lists_may_have_lines(config):
 
 def test_null_device_means_no_files():
     """PIP_CONFIG_FILE naming the null device turns files off."""
-    found = pipconfig.read({"PIP_CONFIG_FILE": os.devnull})
+    found = pip_config.read({"PIP_CONFIG_FILE": os.devnull})
     assert (found.index_url, found.extra_index_urls, found.find_links, found.timeout, found.retries) == (None, (), (), 15.0, 5)
 
 
@@ -90,4 +90,4 @@ def test_a_pipe_is_no_configuration(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(FetchError, match=r"is a [a-z ]+, not a file"):
-            pipconfig.read({"PIP_CONFIG_FILE": str(place)})
+            pip_config.read({"PIP_CONFIG_FILE": str(place)})

@@ -12,14 +12,14 @@ from rich.console import Console
 
 from torchstrata.building import plan
 from torchstrata.building.plan import Bytecode, OsPart, Planner
-from torchstrata.cells import matrix
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Part, Store
 from torchstrata.errors import LockError, MatrixError
-from torchstrata.locking import locks
-from torchstrata.payload import toolchain
-from torchstrata.payload.strata import Stratum
-from torchstrata.payload.toolchain import Toolchain
+from torchstrata.layers import toolchain
+from torchstrata.layers.strata import Stratum
+from torchstrata.layers.toolchain import Toolchain
+from torchstrata.locks import wheel_locks
+from torchstrata.matrix import matrix
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Part, Store
 
 MATRIX = matrix.load()
 FLAVOURS = tuple(MATRIX.flavours)
@@ -108,7 +108,7 @@ def test_an_empty_store_lacks_everything(planner):
     found = plan_of(planner, "2.8-cu121")
     assert found.missing() == found.items()
     (cell,) = matrix.select(MATRIX, "2.8-cu121")
-    wheels = sum(pin.size for pin in locks.read(cell, "ssh").pins)
+    wheels = sum(pin.size for pin in wheel_locks.read(cell, "ssh").pins)
     assert sum(item.fetch for item in found.missing()) == wheels + sum(pin.size for pin in toolchain.read(cell.facts.nvcc.toolchain).pins)
 
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from tests.released import compose, record_of
-from torchstrata.content.store import Store
-from torchstrata.supplychain import provenance
+from torchstrata.attestations import provenance
+from torchstrata.store.store import Store
 
 ACTIONS = {
     "GITHUB_ACTIONS": "true",

@@ -6,14 +6,15 @@ import datetime as dt
 
 import pytest
 
-from torchstrata.cells import matrix
-from torchstrata.content.compose import canonical, sha256
-from torchstrata.distribution import client
+from torchstrata.commands import housekeeping
+from torchstrata.commands.options import PruneOptions
 from torchstrata.errors import MatrixError, PruneError
-from torchstrata.options import PruneOptions
-from torchstrata.releases import holdings, housekeeping, pruning
-from torchstrata.releases.ledger import Author, Ledger, Move
-from torchstrata.releases.pruning import Holdings, Manifest, Policy, Rule
+from torchstrata.image.compose import canonical, sha256
+from torchstrata.matrix import matrix
+from torchstrata.registry import client
+from torchstrata.release import holdings, pruning
+from torchstrata.release.ledger import Author, Ledger, Move
+from torchstrata.release.pruning import Holdings, Manifest, Policy, Rule
 
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 WHO = Author(name="Ada", email="ada@team.example")

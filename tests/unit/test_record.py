@@ -9,11 +9,10 @@ import pytest
 
 from tests.parts import CELL
 from tests.released import compose, record_of
-from torchstrata.content.store import Store
+from torchstrata.attestations import materials, record
 from torchstrata.errors import UntrustedError
-from torchstrata.locking import oslocks
-from torchstrata.publishing import making
-from torchstrata.supplychain import record
+from torchstrata.locks import os_locks
+from torchstrata.store.store import Store
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_inputs_are_the_digests_of_the_locks(found, composed):
     """The label of the image says the same of its lock."""
     labels = json.loads(composed.image.config)["config"]["Labels"]
     assert found.inputs.lock == labels["torchstrata.lock"]
-    assert found.inputs.os_lock == oslocks.read(CELL.os).digest(("base",))
+    assert found.inputs.os_lock == os_locks.read(CELL.os).digest(("base",))
     assert found.inputs.os_image.startswith("mmdebstrap trixie ")
     assert found.source.revision == labels["org.opencontainers.image.revision"]
 
@@ -133,4 +132,4 @@ def test_a_record_of_the_future_is_refused(found):
 )
 def test_a_remote_is_named_without_users_and_machines(remote, address):
     """Credentials and paths of a machine do not get into records."""
-    assert making.web_address(remote) == address
+    assert materials.web_address(remote) == address

@@ -12,12 +12,12 @@ import pytest
 
 from tests.distribution import Distribution
 from tests.waiting import PATIENCE
-from torchstrata.content.compose import MANIFEST, canonical, sha256
-from torchstrata.distribution import transport, upload
-from torchstrata.distribution.registry import Attachment, Registry
-from torchstrata.distribution.transport import Patience, Unanswered
-from torchstrata.distribution.upload import Source
 from torchstrata.errors import AbsentError, IntegrityError, RegistryAuthError, RegistryError
+from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.registry import transport, upload
+from torchstrata.registry.registry import Attachment, Registry
+from torchstrata.registry.transport import Patience, Unanswered
+from torchstrata.registry.upload import Source
 
 QUICK = Patience(tries=3, first=0.01, longest=0.02, connect=PATIENCE)
 DATA = random.Random(7).randbytes(250_000)
@@ -303,7 +303,7 @@ def test_a_client_that_is_cancelled_ends_soon(start):
 
 def test_a_blob_that_is_too_large_for_memory(start, monkeypatch):
     """What should be small and is not, is refused."""
-    monkeypatch.setattr("torchstrata.distribution.client.SMALL", 1000)
+    monkeypatch.setattr("torchstrata.registry.client.SMALL", 1000)
     _, registry = start()
     registry.push_blob("team/x", Source.of(DATA))
     with pytest.raises(RegistryError, match="larger than the 1000 bytes"):

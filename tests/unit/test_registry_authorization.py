@@ -8,10 +8,10 @@ import json
 import pytest
 import requests
 
-from torchstrata.distribution import credentials
-from torchstrata.distribution.authorization import Authorizer, challenge
-from torchstrata.distribution.credentials import Credentials
 from torchstrata.errors import RegistryAuthError, RegistryError
+from torchstrata.registry import credentials
+from torchstrata.registry.authorization import Authorizer, challenge
+from torchstrata.registry.credentials import Credentials
 
 BEARER = 'Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push"'
 SCOPES = frozenset({"repository:team/x:pull"})

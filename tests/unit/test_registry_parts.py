@@ -15,21 +15,21 @@ from rich.console import Console
 from tests.distribution import Distribution, digest_of
 from tests.parts import CODEC, MATRIX, os_part, plan, stratum, wheels
 from tests.waiting import PATIENCE
-from torchstrata import verbs
-from torchstrata.building.build import Builder
+from torchstrata.attestations import remote as remotes
+from torchstrata.attestations.remote import Remote, stem
+from torchstrata.building.assembly import Builder
 from torchstrata.building.plan import Bytecode, Item
-from torchstrata.content.compose import canonical
-from torchstrata.content.store import Part, Store
-from torchstrata.distribution.parts import Shelf, unchecked
-from torchstrata.distribution.reference import Place
-from torchstrata.distribution.registry import Registry
-from torchstrata.distribution.transport import Patience
+from torchstrata.commands import verbs
+from torchstrata.commands.options import BuildOptions
 from torchstrata.errors import ImmutableTagError, IntegrityError, RegistryError, UntrustedError
-from torchstrata.options import BuildOptions
+from torchstrata.image.compose import canonical
 from torchstrata.progress import PlainReporter
-from torchstrata.publishing import remote as remotes
-from torchstrata.publishing.push import Publication, Pusher
-from torchstrata.publishing.remote import Remote, stem
+from torchstrata.registry.parts import Shelf, unchecked
+from torchstrata.registry.push import Publication, Pusher
+from torchstrata.registry.reference import Place
+from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import Patience
+from torchstrata.store.store import Part, Store
 
 QUICK = Patience(tries=2, first=0.01, longest=0.01, connect=PATIENCE)
 TAG = "x-20260101.1"

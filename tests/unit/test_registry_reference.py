@@ -6,9 +6,9 @@ import datetime as dt
 
 import pytest
 
-from torchstrata.distribution.reference import Place, Reference, is_loopback
+from torchstrata.attestations.remote import VARIABLE, dated, following, place, required
 from torchstrata.errors import RegistryError
-from torchstrata.publishing.remote import VARIABLE, dated, following, place, required
+from torchstrata.registry.reference import Place, Reference, is_loopback
 
 DIGEST = "sha256:" + "ab" * 32
 

@@ -14,8 +14,8 @@ from tests.rehearsal import workflow as workflows
 from tests.rehearsal.expressions import Refused, Scope
 from tests.rehearsal.runner import Runner
 from tests.rehearsal.workflow import Action, Workflow
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import MatrixError
+from torchstrata.matrix.matrix import ROOT
 
 CONTEXTS = {
     "needs": {"plan": {"result": "success", "outputs": {"cells": '["a","b"]', "none": "[]"}}},

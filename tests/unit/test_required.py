@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from torchstrata import errors
-from torchstrata.cells import matrix
+from torchstrata.matrix import matrix
 from torchstrata.verification import required
 from torchstrata.verification.evidence import Case
 from torchstrata.verification.required import Required

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests.unit.test_evidence import GOOD
-from torchstrata.cells import matrix
+from torchstrata.matrix import matrix
 from torchstrata.verification import evidence, reuse, scope
 from torchstrata.verification.evidence import Gpu, Image
 from torchstrata.verification.expectation import Expectation

@@ -10,9 +10,9 @@ import sys
 import pytest
 from container import facts, gpu
 
-from torchstrata.building import runtime
-from torchstrata.cells import matrix
-from torchstrata.locking import locks
+from torchstrata.image import runtime
+from torchstrata.locks import wheel_locks
+from torchstrata.matrix import matrix
 
 MATRIX = matrix.load()
 FLAVOURS = tuple(MATRIX.flavours)
@@ -27,7 +27,7 @@ def cell_of(short):
 def describe(short, flavour="base", **options):
     """Describe an image."""
     cell = cell_of(short)
-    return runtime.describe(cell, MATRIX.chain(flavour), locks.read(cell, flavour), REVISION, **options)
+    return runtime.describe(cell, MATRIX.chain(flavour), wheel_locks.read(cell, flavour), REVISION, **options)
 
 
 def test_the_asked_cuda_and_torchs_own_are_both_told():
@@ -138,7 +138,7 @@ def test_users_and_start():
 
 def test_times_come_from_the_lock():
     """The clock is no input, so that two builds of a commit are equal."""
-    lock = locks.read(cell_of("2.13-cpu"), "base")
+    lock = wheel_locks.read(cell_of("2.13-cpu"), "base")
     found = describe("2.13-cpu")
     assert found.created == found.labels["org.opencontainers.image.created"] == lock.exclude_newer
 
@@ -146,14 +146,14 @@ def test_times_come_from_the_lock():
 def test_the_lock_and_the_revision_are_told():
     """Labels lead from an image back to what it was made from."""
     labels = describe("2.13-cpu").labels
-    assert labels["torchstrata.lock"] == locks.read(cell_of("2.13-cpu"), "base").digest
+    assert labels["torchstrata.lock"] == wheel_locks.read(cell_of("2.13-cpu"), "base").digest
     assert labels["org.opencontainers.image.revision"] == REVISION
 
 
 def test_constraints_name_torch_and_its_libraries_alone():
     """Torch and its CUDA stay; numpy may move."""
     cell = cell_of("2.8-cu121")
-    lock = locks.read(cell, "base")
+    lock = wheel_locks.read(cell, "base")
     lines = [line for line in runtime.constraints(lock).splitlines() if not line.startswith("#")]
     names = {line.partition("==")[0] for line in lines}
     versions = {pin.name: pin.version for pin in lock.pins}
@@ -166,7 +166,7 @@ def test_constraints_name_torch_and_its_libraries_alone():
 def test_files_repeat_the_labels_and_list_the_packages():
     """Inside a container image.json says what ``docker inspect`` says outside."""
     cell = cell_of("2.13-cpu")
-    lock, told = locks.read(cell, "base"), describe("2.13-cpu")
+    lock, told = wheel_locks.read(cell, "base"), describe("2.13-cpu")
     files = runtime.files(told, lock, [{"cell": "2.10-cu128"}])
     assert set(files) == {"etc/torchstrata/image.json", "etc/torchstrata/constraints.txt", "etc/torchstrata/environment.sh"}
     packages = {pin.name: pin.version for pin in lock.pins}
@@ -188,7 +188,7 @@ def test_what_image_json_lists_is_what_the_start_reads(tmp_path):
     cell = cell_of("2.15-cu132")
     told = describe("2.15-cu132", "ssh")
     path = tmp_path / "image.json"
-    path.write_text(runtime.files(told, locks.read(cell, "ssh"), runtime.alternatives(MATRIX, cell))["etc/torchstrata/image.json"])
+    path.write_text(runtime.files(told, wheel_locks.read(cell, "ssh"), runtime.alternatives(MATRIX, cell))["etc/torchstrata/image.json"])
     fix = gpu.judge_driver((12, 8), facts.read(path)).fix
     assert "use pytorch-cuda:2.10-cu128-ssh or pytorch-cuda:2.8-cu121-ssh" in fix
 

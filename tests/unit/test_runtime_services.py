@@ -14,7 +14,7 @@ import sys
 import pytest
 from container import authorities, environment, health, jupyter, services, session, settings, ssh, start, state, supervisor
 
-from torchstrata.building import runtime
+from torchstrata.image import runtime
 
 KEY = "ssh-ed25519 " + base64.b64encode(struct.pack(">I", 11) + b"ssh-ed25519" + struct.pack(">I", 32) + bytes(32)).decode()
 

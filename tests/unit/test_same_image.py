@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from torchstrata.cells.matrix import ROOT
+from torchstrata.matrix.matrix import ROOT
 
 SCRIPT = ROOT / ".github/actions/same-image/same_image.py"
 SPEC = importlib.util.spec_from_file_location("same_image", SCRIPT)

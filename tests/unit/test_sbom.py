@@ -13,9 +13,9 @@ from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDi
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from tests.released import compose, record_of
-from torchstrata.content.store import Store
-from torchstrata.supplychain import record, sbom
-from torchstrata.supplychain.record import Deb, Tools
+from torchstrata.attestations import record, sbom
+from torchstrata.attestations.record import Deb, Tools
+from torchstrata.store.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from torchstrata.cells import matrix
+from torchstrata.matrix import matrix
 from torchstrata.verification import required, scope
 from torchstrata.verification.evidence import Host, Image
 from torchstrata.verification.expectation import Expectation

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata import cli, sessions
-from torchstrata.cells import matrix
+from torchstrata.commands import cli, sessions
+from torchstrata.matrix import matrix
 
 NOXFILE = f"""\
 import os, signal, sys
 sys.path.insert(0, {str(matrix.ROOT)!r})
 import nox
-from torchstrata import cli, errors, process, sessions
+from torchstrata import errors, process
+from torchstrata.commands import cli, sessions
 
 process.end_as_by_ctrl_c()
 

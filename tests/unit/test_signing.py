@@ -8,9 +8,9 @@ import json
 import pytest
 
 from torchstrata import process
+from torchstrata.attestations import signing
+from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.errors import SigningError, StoreError, UntrustedError
-from torchstrata.supplychain import signing
-from torchstrata.supplychain.signing import Signer, Trust
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def test_cosign_is_told_of_the_authorities_that_docker_knows(tmp_path, monkeypat
         (place / name).write_text(content)
     (tmp_path / "bundle.pem").write_text("two")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "bundle.pem"))
-    monkeypatch.setattr("torchstrata.distribution.transport.CERTIFICATES", (tmp_path / "certs.d", tmp_path / "none"))
+    monkeypatch.setattr("torchstrata.registry.transport.CERTIFICATES", (tmp_path / "certs.d", tmp_path / "none"))
     options = signing._registry("registry.example:5000", tmp_path)
     assert options == [
         f"--registry-cacert={tmp_path / 'authorities'}",

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata.cells import matrix
 from torchstrata.errors import VariableError
-from torchstrata.locking.oslocks import OsLock
-from torchstrata.ospart import aptsettings, archives, contexts, snapshots
-from torchstrata.ospart.aptsettings import AptSettings
-from torchstrata.ospart.archives import Answer
-from torchstrata.ospart.snapshots import Release, Source
+from torchstrata.layers import apt_settings, archives, contexts, snapshots
+from torchstrata.layers.apt_settings import AptSettings
+from torchstrata.layers.archives import Answer
+from torchstrata.layers.snapshots import Release, Source
+from torchstrata.locks.os_locks import OsLock
+from torchstrata.matrix import matrix
 
 DEBIAN13 = matrix.load().systems["debian13"]
 LOCK = OsLock(system="debian13", date="2026-11-24", sections={"os": {"libc6": "1"}})
@@ -119,13 +119,13 @@ def test_names_of_heads_are_quoted_as_apt_does() -> None:
 
 def test_nothing_is_told_where_there_is_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an administrator's file there are no settings."""
-    monkeypatch.delenv(aptsettings.VARIABLE, raising=False)
+    monkeypatch.delenv(apt_settings.VARIABLE, raising=False)
     assert not AptSettings.of_host()
 
 
 def test_the_administrators_file_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under apt's own name for it; one that cannot be read is an error that names it."""
-    monkeypatch.setenv(aptsettings.VARIABLE, str(tmp_path / "apt.conf"))
+    monkeypatch.setenv(apt_settings.VARIABLE, str(tmp_path / "apt.conf"))
     with pytest.raises(VariableError, match=r"APT_CONFIG: .* cannot be read"):
         AptSettings.of_host()
     (tmp_path / "apt.conf").write_text('Acquire::http::Proxy "http://cache.example";\n')

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from tests.parts import CELL
-from torchstrata.building import source
+from torchstrata.image import source
 
 CHAIN = ("base", "devel")
 

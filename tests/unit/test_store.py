@@ -18,12 +18,12 @@ import pytest
 
 from tests.waiting import PATIENCE
 from torchstrata import errors
-from torchstrata.content import store as stores
-from torchstrata.content.codec import Codec, decompressor
-from torchstrata.content.layers import EPOCH, Entry
-from torchstrata.content.store import Part, Store
 from torchstrata.errors import IntegrityError, StoreError
-from torchstrata.filesystem import disk
+from torchstrata.host.filesystem import disk
+from torchstrata.store import store as stores
+from torchstrata.store.codec import Codec, decompressor
+from torchstrata.store.layer import EPOCH, Entry
+from torchstrata.store.store import Part, Store
 
 CODEC = Codec()
 GZIP = Codec(name="gzip", level=6)
@@ -31,8 +31,8 @@ GZIP = Codec(name="gzip", level=6)
 HOLDER = """
 import sys, io
 from pathlib import Path
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Store
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
 with Store(Path(sys.argv[1])).layer("unfinished", Codec()) as writer:
     writer.file("opt/venv/big", 0o664, 8, io.BytesIO(b"unfinish"))
     print("writing", flush=True)
@@ -296,7 +296,7 @@ def test_what_a_killed_process_has_in_an_engine_goes_with_its_files(store, tmp_p
     docker.write_text(f'#!/bin/sh\n[ -e "{tmp_path}/answers" ] || {{ echo cannot connect >&2; exit 1; }}\necho "$@" >> "{tmp_path}/asked"\n')
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    script = "import os, sys; from pathlib import Path; from torchstrata.content.store import Store; store = Store(Path(sys.argv[1])); "
+    script = "import os, sys; from pathlib import Path; from torchstrata.store.store import Store; store = Store(Path(sys.argv[1])); "
     script += "store.leave('container', 'one'); store.leave('image', 'two:2'); os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", script, store.root], check=False).returncode == -signal.SIGKILL
     write(Store(store.root))

@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 
 from tests.wheelhouse import wheel
-from torchstrata.cells.matrix import StrataRules
-from torchstrata.content import inventory, tarball
-from torchstrata.content.codec import Codec, decompressor
-from torchstrata.content.layers import PLATFORM
-from torchstrata.content.store import Part, Store
 from torchstrata.errors import IntegrityError, StoreError
-from torchstrata.locking.locks import Lock, Pin
-from torchstrata.payload import strata
+from torchstrata.layers import strata
+from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.matrix.matrix import StrataRules
+from torchstrata.store import inventory, tarball
+from torchstrata.store.codec import Codec, decompressor
+from torchstrata.store.layer import PLATFORM
+from torchstrata.store.store import Part, Store
 
 CODEC = Codec()
 SITE = "opt/venv/lib/python3.13/site-packages"

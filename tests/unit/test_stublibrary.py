@@ -6,7 +6,7 @@ import ctypes
 
 import pytest
 
-from torchstrata.payload import stublibrary
+from torchstrata.layers import stub_library
 
 CUDA = b"""\
 #define __CUDA_API_PTSZ(api) api ## _ptsz
@@ -25,13 +25,13 @@ cuCtxCreate_v2(CUcontext *pctx, unsigned int flags, CUdevice dev);
 def test_names_of_the_driver_api():
     """Functions that are declared, deprecated ones too, what macros make of names, and the forms for streams per thread."""
     names = ["cuCtxCreate_v2", "cuInit", "cuLaunch", "cuMemAlloc", "cuMemAlloc_v2", "cuMemcpy", "cuMemcpy_ptds", "cuStreamQuery", "cuStreamQuery_ptsz"]
-    assert stublibrary.of_cuda([CUDA]) == tuple(names)
+    assert stub_library.of_cuda([CUDA]) == tuple(names)
 
 
 def test_names_of_nvml():
     """The same for the management library, whose macros lead to newer versions of functions."""
     text = b"#define nvmlInit nvmlInit_v2\n#define NVML_API_VERSION 12\nnvmlReturn_t DECLDIR nvmlShutdown(void);\n"
-    assert stublibrary.of_nvml([text]) == ("nvmlInit_v2", "nvmlShutdown")
+    assert stub_library.of_nvml([text]) == ("nvmlInit_v2", "nvmlShutdown")
 
 
 @pytest.mark.parametrize("count", [1, 2, 700])
@@ -39,7 +39,7 @@ def test_the_loader_takes_it(tmp_path, count):
     """Each function returns the status, whatever it is called with; the library has the name that it was given."""
     names = [f"cuFunction{number}" for number in range(count)]
     path = tmp_path / "libthing.so"
-    path.write_bytes(stublibrary.library("libthing.so.1", names, 34))
+    path.write_bytes(stub_library.library("libthing.so.1", names, 34))
     loaded = ctypes.CDLL(str(path))
     assert {loaded[name](1, 2) for name in names} == {34}
     with pytest.raises(AttributeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from torchstrata import errors
-from torchstrata.cells import matrix
+from torchstrata.matrix import matrix
 from torchstrata.verification import subject
 from torchstrata.verification.evidence import Gpu
 from torchstrata.verification.expectation import Expectation

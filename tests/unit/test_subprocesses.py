@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import LedgerError, VariableError
-from torchstrata.locking import resolver
-from torchstrata.locking.pipconfig import PipConfig
-from torchstrata.ospart import osimage
-from torchstrata.releases import ledgerremote
-from torchstrata.releases.ledgerbranch import Branch
+from torchstrata.layers import os_image
+from torchstrata.locks import resolver
+from torchstrata.locks.pip_config import PipConfig
+from torchstrata.matrix.matrix import ROOT
+from torchstrata.release import ledger_remote
+from torchstrata.release.ledger_branch import Branch
 
 STARTERS = {
     *(("process", name) for name in ("run", "piped", "follow")),
@@ -27,54 +27,54 @@ STARTERS = {
 """Owner and name of the functions that take the words of a command."""
 
 KNOWN = {
-    "apt.py:_patiently": "packages are constants of this program",
-    "apt.py:ask": "directories of this program; names of packages, which a lock has only if they begin with a letter or digit",
-    "apt.py:proxies": "names of settings are constants",
-    "building/source.py:_last_commit": "paths after --",
-    "engines/bootstrap.py:_forget_dead": "paths that begin with /",
-    "engines/bootstrap.py:_start_by_hand": "settings of this program after --",
+    "host/apt.py:_patiently": "packages are constants of this program",
+    "host/apt.py:ask": "directories of this program; names of packages, which a lock has only if they begin with a letter or digit",
+    "host/apt.py:proxies": "names of settings are constants",
+    "image/source.py:_last_commit": "paths after --",
+    "building/bootstrap.py:_forget_dead": "paths that begin with /",
+    "building/bootstrap.py:_start_by_hand": "settings of this program after --",
     "environment.py:_run": "paths that begin with /",
     "environment.py:enter": "nox's own words, which somebody typed for nox",
-    "leavings.py:remove": "names that this program made, after --",
-    "locking/resolver.py:_uv": "requirements by standard input; all values after =",
-    "locking/resolver.py:resolve": "all values after =",
-    "locking/tool.py:_compile": "all values after =",
-    "nights/night.py:_move_locks": "the constant origin",
-    "nights/night.py:move_locks": "the author after user.name=, paths after --",
-    "ospart/buildkit.py:bake": "the definition by standard input",
-    "ospart/buildkit.py:save": "after --",
-    "ospart/osimage.py:_inside": "after --",
-    "ospart/osimage.py:_pull": "after --",
-    "ospart/osimage.py:around": "proxies after the name of their variable and =",
-    "ospart/osimage.py:sources": "the suite of an OS of the matrix, which begins with a letter",
-    "ospart/osimage.py:tar": "the suite of an OS of the matrix, which begins with a letter",
-    "ospart/packages.py:downloaded": "suite, component and package as the toolchain's lock has them, quoted for the shell",
-    "payload/bytecode.py:make": "the name of an image that this program made",
+    "host/leavings.py:remove": "names that this program made, after --",
+    "locks/resolver.py:_uv": "requirements by standard input; all values after =",
+    "locks/resolver.py:resolve": "all values after =",
+    "locks/requirements.py:_compile": "all values after =",
+    "commands/nightly.py:_move_locks": "the constant origin",
+    "commands/nightly.py:move_locks": "the author after user.name=, paths after --",
+    "layers/buildkit.py:bake": "the definition by standard input",
+    "layers/buildkit.py:save": "after --",
+    "layers/os_image.py:_inside": "after --",
+    "layers/os_image.py:_pull": "after --",
+    "layers/os_image.py:around": "proxies after the name of their variable and =",
+    "layers/os_image.py:sources": "the suite of an OS of the matrix, which begins with a letter",
+    "layers/os_image.py:tar": "the suite of an OS of the matrix, which begins with a letter",
+    "layers/deb.py:downloaded": "suite, component and package as the toolchain's lock has them, quoted for the shell",
+    "layers/bytecode.py:make": "the name of an image that this program made",
     "process.py:_kill": "a number after --",
     "process.py:_started": "what the others pass",
-    "publishing/making.py:repository": "the root of the checkout after -C",
-    "releases/ledgerbranch.py:_commit": "object names that git has printed",
-    "releases/ledgerbranch.py:_content": "an object name that git has printed, and a constant",
-    "releases/ledgerbranch.py:_git": "what the others pass",
-    "releases/ledgerbranch.py:_head": "after --, and checked by ledgerremote",
-    "releases/ledgerbranch.py:_setting": "names of settings are constants",
-    "releases/ledgerbranch.py:parse": "after refs/heads/",
-    "releases/ledgerbranch.py:push": "after --, and checked by ledgerremote",
-    "releases/ledgerbranch.py:read": "after --, and checked by ledgerremote",
-    "superuser.py:run": "what the others pass",
-    "supplychain/signing.py:_cosign": "what the others pass",
-    "supplychain/signing.py:attest": "a file name of letters, digits and . _ -, of a reference, which begins with a letter or digit; the rest after =",
-    "supplychain/signing.py:check_attestation": "all values after =",
-    "supplychain/signing.py:check_blob": "all values after =",
-    "supplychain/signing.py:check_image": "a reference, whose host begins with a letter or digit; the rest after =",
-    "supplychain/signing.py:make_key": "a path after =",
-    "supplychain/signing.py:sign_blob": "all values after =",
-    "supplychain/signing.py:sign_image": "a reference, whose host begins with a letter or digit; the rest after =",
-    "supplychain/signing.py:trust": "the key after =",
-    "temporary.py:_as_root": "paths of this program, which begin with /",
-    "temporary.py:_in_namespaces": "paths of this program, which begin with /",
+    "attestations/materials.py:repository": "the root of the checkout after -C",
+    "release/ledger_branch.py:_commit": "object names that git has printed",
+    "release/ledger_branch.py:_content": "an object name that git has printed, and a constant",
+    "release/ledger_branch.py:_git": "what the others pass",
+    "release/ledger_branch.py:_head": "after --, and checked by ledger_remote",
+    "release/ledger_branch.py:_setting": "names of settings are constants",
+    "release/ledger_branch.py:parse": "after refs/heads/",
+    "release/ledger_branch.py:push": "after --, and checked by ledger_remote",
+    "release/ledger_branch.py:read": "after --, and checked by ledger_remote",
+    "host/superuser.py:run": "what the others pass",
+    "attestations/signing.py:_cosign": "what the others pass",
+    "attestations/signing.py:attest": "a file name of letters, digits and . _ -, of a reference, which begins with a letter or digit; the rest after =",
+    "attestations/signing.py:check_attestation": "all values after =",
+    "attestations/signing.py:check_blob": "all values after =",
+    "attestations/signing.py:check_image": "a reference, whose host begins with a letter or digit; the rest after =",
+    "attestations/signing.py:make_key": "a path after =",
+    "attestations/signing.py:sign_blob": "all values after =",
+    "attestations/signing.py:sign_image": "a reference, whose host begins with a letter or digit; the rest after =",
+    "attestations/signing.py:trust": "the key after =",
+    "host/temporary.py:_as_root": "paths of this program, which begin with /",
+    "host/temporary.py:_in_namespaces": "paths of this program, which begin with /",
     "verification/inspection.py:saved": "after --",
-    "verification/verify.py:_verify": "pytest's own words, which somebody typed for pytest",
+    "verification/suite.py:_verify": "pytest's own words, which somebody typed for pytest",
 }
 
 
@@ -140,7 +140,7 @@ def test_a_ledger_is_at_no_address_that_git_takes_for_something_else(tmp_path, t
 )
 def test_a_ledger_may_be_where_teams_have_them(text) -> None:
     """Names of remotes, paths, and addresses of git's own transports."""
-    assert ledgerremote.checked(text) == text
+    assert ledger_remote.checked(text) == text
 
 
 def test_what_pip_is_told_is_no_option_of_uv() -> None:
@@ -163,7 +163,7 @@ def test_what_pip_is_told_is_no_option_of_uv() -> None:
 @pytest.mark.parametrize("image", ["--privileged", "-v/:/host", "a b", "x" * 600, "a\x1b[2J"])
 def test_the_image_to_bootstrap_in_is_no_option_of_docker(monkeypatch, image) -> None:
     """A variable names it; what is no name of an image ends with code 48."""
-    monkeypatch.setenv(osimage.CONTAINER_VARIABLE, image)
-    with pytest.raises(VariableError, match=osimage.CONTAINER_VARIABLE) as caught:
-        osimage.Command.find(lambda _: None)
+    monkeypatch.setenv(os_image.CONTAINER_VARIABLE, image)
+    with pytest.raises(VariableError, match=os_image.CONTAINER_VARIABLE) as caught:
+        os_image.Command.find(lambda _: None)
     assert caught.value.code == 48

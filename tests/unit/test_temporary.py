@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import PATIENCE
-from torchstrata import leavings, temporary
 from torchstrata.errors import DiskFullError, StoreError
-from torchstrata.leavings import Leaving
+from torchstrata.host import leavings, temporary
+from torchstrata.host.leavings import Leaving
 
 DIE = """
 import os, signal, sys
-from torchstrata import temporary
+from torchstrata.host import temporary
 with temporary.directory() as directory:
     (directory / "large").write_bytes(bytes(1000))
     os.kill(os.getpid(), signal.SIGKILL)

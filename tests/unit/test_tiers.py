@@ -9,8 +9,8 @@ import types
 import pytest
 
 from tests.system import conftest
-from torchstrata import cli
-from torchstrata.cells import matrix
+from torchstrata.commands import cli
+from torchstrata.matrix import matrix
 
 ROOT = matrix.ROOT
 

@@ -15,12 +15,12 @@ import urllib3
 
 from tests.registries import Authority, serving
 from torchstrata import tls
-from torchstrata.distribution import transport
-from torchstrata.distribution.registry import Registry
-from torchstrata.distribution.transport import BUNDLE_VARIABLES, TRUST_VARIABLES, Patience
 from torchstrata.errors import RegistryError
-from torchstrata.locking.pipconfig import PipConfig
-from torchstrata.payload import wheels
+from torchstrata.layers import wheel_fetch
+from torchstrata.locks.pip_config import PipConfig
+from torchstrata.registry import transport
+from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import BUNDLE_VARIABLES, TRUST_VARIABLES, Patience
 
 THREADS, TIMES = 8, 3
 KNOWN, UNKNOWN = b"known", b"unknown"
@@ -161,7 +161,7 @@ def test_indexes_are_asked_without_changing_the_context(monkeypatch, authority, 
     """The client of wheels does not change its contexts either."""
     if whose == "the system's":
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
-    with wheels._client.__wrapped__(dataclasses.replace(NOTHING_SET, **SETTINGS[whose](authority))) as client:
+    with wheel_fetch._client.__wrapped__(dataclasses.replace(NOTHING_SET, **SETTINGS[whose](authority))) as client:
         assert at_once(lambda: client.get(f"https://127.0.0.1:{server}/x").content) == [UNKNOWN] * THREADS * TIMES
     transports = (client._transport, client._transport_for_url(httpx2.URL(f"https://127.0.0.1:{server}")))
     assert {type(each._pool._ssl_context) for each in transports} == {tls.SealedContext}

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from torchstrata import environment
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import LockError
-from torchstrata.locking import tool
+from torchstrata.locks import requirements
+from torchstrata.matrix.matrix import ROOT
 
-FILES = ("pyproject.toml", *tool.LOCKS)
+FILES = ("pyproject.toml", *requirements.LOCKS)
 INVOKE = re.compile(r"^invoke==(?P<version>\S+) \\\n(?P<hashes>(?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE)
 
 
@@ -45,14 +45,14 @@ def bump(path: Path) -> None:
 
 def test_pyproject_and_locks_agree():
     """Every name has one version with hashes, and both locks have the same."""
-    assert tool.check(ROOT) == []
+    assert requirements.check(ROOT) == []
 
 
 def test_a_bot_may_move_a_package(root):
     """It edits all files that have the package, and is done: nothing else must follow."""
-    for name in tool.LOCKS:
+    for name in requirements.LOCKS:
         bump(root / name)
-    assert tool.check(root) == []
+    assert requirements.check(root) == []
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_bot_may_move_a_package(root):
 def test_what_does_not_agree_is_named(root, name, old, new, what):
     """With the verb that mends it."""
     edit(root / name, re.compile(old, re.MULTILINE) if isinstance(old, str) else old, new)
-    problems = tool.check(root)
+    problems = requirements.check(root)
     assert what in "\n".join(problem.what for problem in problems)
     assert {problem.fix for problem in problems} == {"run: inv lock --tool"}
 

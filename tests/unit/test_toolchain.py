@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.wheelhouse import wheel
-from torchstrata.cells.matrix import ROOT
-from torchstrata.content.codec import Codec, decompressor
-from torchstrata.content.store import Store, digest_of
 from torchstrata.errors import IntegrityError, LockError
-from torchstrata.payload import toolchain
-from torchstrata.payload.toolchain import Package, Toolchain
+from torchstrata.layers import toolchain
+from torchstrata.layers.toolchain import Package, Toolchain
+from torchstrata.matrix.matrix import ROOT
+from torchstrata.store.codec import Codec, decompressor
+from torchstrata.store.store import Store, digest_of
 
 NAME = "cuda-12.4"
 

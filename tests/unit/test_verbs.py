@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from tests.parts import CODEC, MATRIX, missing, os_part, plan, stratum, wheels
-from torchstrata import verbs
-from torchstrata.building.build import Builder
-from torchstrata.cells import matrix
-from torchstrata.content.store import Part, Store
+from torchstrata.building.assembly import Builder
+from torchstrata.commands import verbs
 from torchstrata.errors import LockError, MatrixError
+from torchstrata.matrix import matrix
 from torchstrata.progress import PlainReporter
+from torchstrata.store.store import Part, Store
 
 
 @pytest.fixture

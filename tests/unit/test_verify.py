@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from tests.unit.test_evidence import GOOD
-from torchstrata import cli
-from torchstrata.verification import leftovers, verify
-from torchstrata.verification.verify import Target, Verdict
+from torchstrata.commands import cli
+from torchstrata.verification import leftovers, suite
+from torchstrata.verification.suite import Target, Verdict
 
 TARGET = Target(name="pytorch-cuda:2.13-cpu-base", flavour="base", where=("--image", "pytorch-cuda:2.13-cpu-base"))
 FAILED = msgspec.structs.replace(GOOD, passed=False, problems=("failed: a", "missing: b"), counts=msgspec.structs.replace(GOOD.counts, failed=1, missing=2))
@@ -52,7 +52,7 @@ def verdict(status=0, found=GOOD):
 def test_closing_table(ended, row):
     """A row says which image, how many tests, how many against it, how long, the verdict, and whether its OS packages are as locked."""
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(verify.table([ended]))
+    console.print(suite.table([ended]))
     assert console.export_text().splitlines()[1].split() == row
 
 
@@ -68,7 +68,7 @@ def test_reason(ended, why):
 def test_wrong_words_are_pytests_business(monkeypatch):
     """Options that the verb does not know reach pytest as they are."""
     seen = []
-    monkeypatch.setattr("torchstrata.verbs.verify", lambda cell, python, options: seen.append(options))
+    monkeypatch.setattr("torchstrata.commands.verbs.verify", lambda cell, python, options: seen.append(options))
     cli.verify("2.13-cpu", ["--flavour", "base", "-k", "name", "--flavour=ssh", "-x"], lambda: sys.executable)
     assert seen[0].flavour == ("base", "ssh")
     assert seen[0].rest == ("-k", "name", "-x")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 
-from torchstrata.cells import matrix
-from torchstrata.nights import watchdog
-from torchstrata.releases import channels
-from torchstrata.releases.ledger import Author, Ledger, Move
+from torchstrata.matrix import matrix
+from torchstrata.nightly import watchdog
+from torchstrata.release import channels
+from torchstrata.release.ledger import Author, Ledger, Move
 
 MATRIX = matrix.load()
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.wheelhouse import forged, pin
-from torchstrata.cells.matrix import StrataRules
-from torchstrata.content import compose
-from torchstrata.content.codec import Codec
-from torchstrata.content.layers import PLATFORM, Entry
-from torchstrata.content.store import Part, Store
 from torchstrata.errors import ComposeError, IntegrityError
-from torchstrata.locking.locks import Lock, Pin
-from torchstrata.payload import strata, venv, wheelarchive, wheelfile
-from torchstrata.payload.venv import Aside, Stray
+from torchstrata.image import compose
+from torchstrata.layers import strata, venv, wheel_archive, wheel_file
+from torchstrata.layers.venv import Aside, Stray
+from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.matrix.matrix import StrataRules
+from torchstrata.store.codec import Codec
+from torchstrata.store.layer import PLATFORM, Entry
+from torchstrata.store.store import Part, Store
 
 CODEC = Codec(level=1)
 INFO = "evil-1.0.dist-info"
@@ -331,7 +331,7 @@ def test_a_directory_that_fills_the_memory_is_not_read(store: Store, tmp_path: P
     evil = Pin(name="evil", version="1.0", filename=WHEEL, sha256="0" * 64, size=size + 22)
     tracemalloc.start()
     try:
-        with pytest.raises(IntegrityError, match="its directory has more than"), wheelfile.pinned(evil, tmp_path / WHEEL):
+        with pytest.raises(IntegrityError, match="its directory has more than"), wheel_file.pinned(evil, tmp_path / WHEEL):
             pass
         assert tracemalloc.get_traced_memory()[1] < 60_000_000
     finally:
@@ -340,7 +340,7 @@ def test_a_directory_that_fills_the_memory_is_not_read(store: Store, tmp_path: P
 
 def test_more_entries_than_any_wheel_has_are_refused(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each entry takes time and memory, however small it is."""
-    monkeypatch.setattr(wheelarchive, "ENTRIES", 10)
+    monkeypatch.setattr(wheel_archive, "ENTRIES", 10)
     refuse(store, tmp_path, forged(tmp_path / WHEEL, {f"evil/{number}": b"" for number in range(10)}), "more than 10 entries")
 
 

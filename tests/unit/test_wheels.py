@@ -12,7 +12,7 @@ import pytest
 from tests.waiting import PATIENCE
 from tests.wheelhouse import Index, wheel
 from torchstrata.errors import FetchError, IntegrityError
-from torchstrata.payload import wheels
+from torchstrata.layers import wheel_fetch
 
 CONTENT = random.Random(2).randbytes(3_000_000)
 
@@ -32,7 +32,7 @@ def pip(monkeypatch):
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", str(PATIENCE))
     monkeypatch.setenv("PIP_RETRIES", "2")
-    monkeypatch.setattr(wheels, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(wheel_fetch, "LONGEST_PAUSE", 0.02)
 
     def configure(**options):
         for name, value in options.items():
@@ -59,7 +59,7 @@ def downloads(tmp_path):
 
 def fetch(pin, directory, cancelled=None, seen=None):
     """Fetch, counting bytes into ``seen``."""
-    return wheels.fetch(pin, directory, on_bytes=(seen if seen is not None else []).append, cancelled=cancelled or threading.Event())
+    return wheel_fetch.fetch(pin, directory, on_bytes=(seen if seen is not None else []).append, cancelled=cancelled or threading.Event())
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["html", "json"])
@@ -190,7 +190,7 @@ def test_files_of_find_links_are_used_where_they_are(made, downloads, pip):
     pin, path = made
     pip(no_index="1", find_links=path.parent)
     assert fetch(pin, downloads) == path
-    wheels.discard(pin, downloads)
+    wheel_fetch.discard(pin, downloads)
     assert path.exists()
 
 
@@ -212,7 +212,7 @@ def test_a_tampered_local_file_gives_way_to_the_index(made, index, downloads, pi
     pip(find_links=path.parent)
     assert fetch(pin, downloads).read_bytes() == data
     pip(no_index="1")
-    wheels.discard(pin, downloads)
+    wheel_fetch.discard(pin, downloads)
     with pytest.raises(IntegrityError, match="other bytes"):
         fetch(pin, downloads)
 

@@ -1,1 +1,1 @@
-"""From a plan to images: what is missing, making it, and what an image tells its users."""
+"""From a plan to images: what is missing, making it, and the container engine that takes them."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from torchstrata import progress
+from torchstrata.building.engine import Engine
 from torchstrata.building.maker import IN_FLIGHT
 from torchstrata.building.plan import Item, OsPart, Plan
-from torchstrata.content.store import Store
-from torchstrata.engines.engine import Engine
 from torchstrata.errors import DiskFullError
+from torchstrata.store.store import Store
 
 UNPACKED: Final = 2.1
 """Bytes of files per byte of wheel, measured over the CUDA wheels of torch 2.8."""

@@ -20,23 +20,22 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from torchstrata import process
+from torchstrata.building import engine as engines
+from torchstrata.building import loading
 from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.building.workers import PATIENCE, Workers
-from torchstrata.cells.matrix import OperatingSystem
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Part, Store
-from torchstrata.engines import engine as engines
-from torchstrata.engines import loading
 from torchstrata.errors import TorchstrataError
-from torchstrata.filesystem import disk
-from torchstrata.leavings import Leaving
-from torchstrata.locking import locks
-from torchstrata.locking.locks import Pin
-from torchstrata.ospart import osparts
-from torchstrata.payload import bytecode, strata, toolchain, wheels
-from torchstrata.payload.strata import Stratum
-from torchstrata.payload.toolchain import Toolchain
+from torchstrata.host.filesystem import disk
+from torchstrata.host.leavings import Leaving
+from torchstrata.layers import bytecode, os_parts, strata, toolchain, wheel_fetch
+from torchstrata.layers.strata import Stratum
+from torchstrata.layers.toolchain import Toolchain
+from torchstrata.locks import wheel_locks
+from torchstrata.locks.wheel_locks import Pin
+from torchstrata.matrix.matrix import OperatingSystem
 from torchstrata.progress import Reporter
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Part, Store
 
 T = TypeVar("T")
 
@@ -195,7 +194,7 @@ class Maker:
     def _wheel(self, pin: Pin, on_bytes: Callable[[int], None]) -> Path:
         """Return a wheel; a download under a name of this build's own, since another build removes the common one when it has converted it."""
         while True:
-            path = wheels.fetch(pin, self._store.downloads, on_bytes=on_bytes, cancelled=self._cancelled)
+            path = wheel_fetch.fetch(pin, self._store.downloads, on_bytes=on_bytes, cancelled=self._cancelled)
             if not path.is_relative_to(self._store.downloads):
                 return path
             own = self._store.scratch() / self._links / uuid.uuid4().hex / path.name
@@ -208,7 +207,7 @@ class Maker:
         """Remove a download under both its names; files of local sources stay."""
         if path.is_relative_to(self._store.root):
             path.unlink()
-            wheels.discard(pin, self._store.downloads)
+            wheel_fetch.discard(pin, self._store.downloads)
 
     def _convert(self, what: Stratum | Toolchain | Bytecode | OsPart, files: Mapping[str, Path]) -> Part:
         if isinstance(what, Stratum):
@@ -231,7 +230,7 @@ class Maker:
         with self._mutex:
             if system.id not in self._interpreters:
                 engine = engines.connect()
-                image = osparts.image(system, (locks.TORCH_FLAVOUR,), self._store, self._codec)
+                image = os_parts.image(system, (wheel_locks.TORCH_FLAVOUR,), self._store, self._codec)
                 own = replace(image, tags=(f"{image.tags[0]}-{uuid.uuid4().hex[:8]}",))
                 self._interpreters[system.id] = self._store.leave("image", own.tags[0])
                 loading.load(engine, [own], self._store.open_blob)
@@ -243,7 +242,7 @@ class Maker:
         systems = {part.system.id: part.system for part in wanted.values()}
         chain = max((part.chain for part in wanted.values()), key=len)
         with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(chain)}") as step:
-            oven = osparts.Oven(
+            oven = os_parts.Oven(
                 store=self._store, codec=self._codec, on_line=step.note, on_drift=self._reporter.say, locked=self._locked, cancelled=self._cancelled
             )
             baked = oven.bake(tuple(systems.values()), chain)

@@ -9,15 +9,14 @@ from typing import Any
 from rich.table import Table
 
 from torchstrata import progress
-from torchstrata.cells.matrix import Cell, Matrix, OperatingSystem
-from torchstrata.content.codec import Codec
-from torchstrata.content.store import Part, Store
-from torchstrata.locking import locks, oslocks
-from torchstrata.locking.locks import Lock, Pin
-from torchstrata.ospart import osparts
-from torchstrata.payload import bytecode, strata, toolchain
-from torchstrata.payload.strata import Stratum
-from torchstrata.payload.toolchain import Toolchain
+from torchstrata.layers import bytecode, os_parts, strata, toolchain
+from torchstrata.layers.strata import Stratum
+from torchstrata.layers.toolchain import Toolchain
+from torchstrata.locks import os_locks, wheel_locks
+from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Part, Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +110,7 @@ class ImagePlan:
                 items.append(item)
                 continue
             is_first = len(item.source.chain) == 1
-            fits = item.part is not None and (is_first or below is not None) and osparts.fits(item.part, below, locked=locked)
+            fits = item.part is not None and (is_first or below is not None) and os_parts.fits(item.part, below, locked=locked)
             below = item.part if fits else None
             items.append(replace(item, part=below))
         return replace(self, items=tuple(items))
@@ -171,7 +170,7 @@ class Planner:
         below: dict[str, ImagePlan] = {}
         for flavour in flavours:
             parent = below.get(self.matrix.flavours[flavour].parent or "")
-            lock = locks.read(cell, flavour)
+            lock = wheel_locks.read(cell, flavour)
             own = (*self._payload(cell, lock, parent.lock if parent else None), self._os_part(cell, flavour))
             items = (*(parent.items if parent else ()), *own)
             if flavour == self.matrix.all_in_one:
@@ -183,7 +182,7 @@ class Planner:
     def _payload(self, cell: Cell, lock: Lock, parent: Lock | None) -> Iterator[Item]:
         """Yield the payload items that a flavour adds: toolchain, strata, bytecode."""
         compiler = cell.facts.nvcc
-        if lock.flavour == locks.COMPILER_FLAVOUR and compiler and compiler.lock:
+        if lock.flavour == wheel_locks.COMPILER_FLAVOUR and compiler and compiler.lock:
             tools = toolchain.read(compiler.lock)
             yield self._item(tools.identity(self.codec), tools.title, tools)
         own = strata.plan(lock, parent, self.matrix.strata, cell.os.python)
@@ -194,14 +193,14 @@ class Planner:
             yield self._bytecode(cell, lock.flavour, sources)
 
     def _bytecode(self, cell: Cell, flavour: str, sources: tuple[Stratum, ...]) -> Item:
-        interpreter = oslocks.python_version(cell.os)
+        interpreter = os_locks.python_version(cell.os)
         identity = bytecode.identity((stratum.identity(self.codec) for stratum in sources), interpreter, self.codec)
-        base = self._os_part(cell, locks.TORCH_FLAVOUR).identity
+        base = self._os_part(cell, wheel_locks.TORCH_FLAVOUR).identity
         return self._item(identity, f"bytecode of {flavour}", Bytecode(sources=sources, base=base, system=cell.os, interpreter=interpreter))
 
     def _os_part(self, cell: Cell, flavour: str) -> Item:
         chain = self.matrix.chain(flavour)
-        return self._item(osparts.identity(cell.os, chain, self.codec), f"{cell.os.id} {flavour}", OsPart(system=cell.os, chain=chain))
+        return self._item(os_parts.identity(cell.os, chain, self.codec), f"{cell.os.id} {flavour}", OsPart(system=cell.os, chain=chain))
 
     def _item(self, identity: str, title: str, source: Source) -> Item:
         return Item(identity=identity, title=title, source=source, part=self.store.find(identity))

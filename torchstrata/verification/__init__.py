@@ -1,1 +1,1 @@
-"""Verification of images: what is verified, against what, what must have run, and what it proves."""
+"""What must hold of an image, what was tested of it, and the evidence."""

@@ -14,9 +14,9 @@ from typing import Final, Literal
 import msgspec
 
 from torchstrata import decoding, files
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import EvidenceError
-from torchstrata.locking import oslocks
+from torchstrata.locks import os_locks
+from torchstrata.matrix.matrix import ROOT
 from torchstrata.text import printable
 
 FORMAT: Final = 1
@@ -142,7 +142,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def state(self) -> str:
         """Whether the OS packages are as locked, in words."""
-        return oslocks.state(oslocks.from_words(", ".join(self.drift)), 1)
+        return os_locks.state(os_locks.from_words(", ".join(self.drift)), 1)
 
     def is_of(self, digest: str) -> bool:
         """Return whether it is about the image with this digest, be it of the manifest or of the config."""

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchstrata.building import runtime, source
-from torchstrata.cells import compat, matrix
-from torchstrata.cells.matrix import ROOT, Cell
-from torchstrata.locking import locks, oslocks
-from torchstrata.locking.locks import Lock
-from torchstrata.locking.oslocks import Move
+from torchstrata.image import runtime, source
+from torchstrata.locks import os_locks, wheel_locks
+from torchstrata.locks.os_locks import Move
+from torchstrata.locks.wheel_locks import Lock
+from torchstrata.matrix import compat, matrix
+from torchstrata.matrix.matrix import ROOT, Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Expectation:
 
         :raises LockError: the cell is not locked, or its lock does not match its inputs.
         """
-        return locks.read(self.cell, self.flavour, self.root)
+        return wheel_locks.read(self.cell, self.flavour, self.root)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Expectation:
 
         :raises LockError: the OS is not locked.
         """
-        return oslocks.read(self.cell.os, self.root).installed(self.chain)
+        return os_locks.read(self.cell.os, self.root).installed(self.chain)
 
     @property
     def os_packages(self) -> Mapping[str, str]:
@@ -73,7 +73,7 @@ class Expectation:
 
         Whether that is honest is a test of its own (``test_truth.py``).
         """
-        return oslocks.applied(self.locked_os_packages, self.drift)
+        return os_locks.applied(self.locked_os_packages, self.drift)
 
     @property
     def os_python(self) -> str:
@@ -81,7 +81,7 @@ class Expectation:
 
         :raises LockError: the image is to have none.
         """
-        return oslocks.python_in(self.os_packages, self.cell.os)
+        return os_locks.python_in(self.os_packages, self.cell.os)
 
     @property
     def labels(self) -> dict[str, str]:

@@ -21,12 +21,12 @@ import docker.errors
 import msgspec
 
 from torchstrata import decoding, process
-from torchstrata.content import codec as codecs
-from torchstrata.content.codec import CHUNK, Codec
-from torchstrata.content.digest import file_name
-from torchstrata.content.layers import Layer
-from torchstrata.content.store import INSPECTIONS, HashingReader, Store
 from torchstrata.errors import EngineError, IntegrityError, NoImageError
+from torchstrata.store import codec as codecs
+from torchstrata.store.codec import CHUNK, Codec
+from torchstrata.store.digest import file_name
+from torchstrata.store.layer import Layer
+from torchstrata.store.store import INSPECTIONS, HashingReader, Store
 from torchstrata.verification import hygiene
 from torchstrata.verification.hygiene import HEAD, SCANNED, Finding
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import VerificationError
+from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification.evidence import Case
 
 FOLDER: Final = ROOT / "tests" / "images" / "required"

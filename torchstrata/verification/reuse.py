@@ -9,8 +9,8 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Final
 
-from torchstrata.cells.matrix import ROOT
 from torchstrata.errors import EvidenceError
+from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification import evidence, scope
 from torchstrata.verification.evidence import Evidence
 from torchstrata.verification.expectation import Expectation

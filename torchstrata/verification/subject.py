@@ -13,11 +13,11 @@ import docker.errors
 import docker.types
 import msgspec
 
-from torchstrata.building import runtime
-from torchstrata.cells import matrix
-from torchstrata.engines.engine import Engine
+from torchstrata.building.engine import Engine
 from torchstrata.errors import ContainerError, MatrixError, NoGpuError, NoImageError
-from torchstrata.locking import oslocks
+from torchstrata.image import runtime
+from torchstrata.locks import os_locks
+from torchstrata.matrix import matrix
 from torchstrata.verification import leftovers
 from torchstrata.verification.evidence import Gpu, Host, Image
 from torchstrata.verification.expectation import Expectation
@@ -50,7 +50,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def expected(self) -> Expectation:
         """What it must be."""
-        return Expectation(cell=matrix.select(matrix.load(), self.cell)[0], flavour=self.flavour, drift=oslocks.from_words(self.drift))
+        return Expectation(cell=matrix.select(matrix.load(), self.cell)[0], flavour=self.flavour, drift=os_locks.from_words(self.drift))
 
     @property
     def applies(self) -> frozenset[str]:

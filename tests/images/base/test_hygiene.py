@@ -8,9 +8,8 @@ import json
 import pytest
 
 from tests.images.boxes import READY, SSH_READY
-from torchstrata.cells import sizes
-from torchstrata.content.store import Store
-from torchstrata.verification import inspection
+from torchstrata.store.store import Store
+from torchstrata.verification import inspection, size_budget
 
 SERVICES = {"jupyter": READY, "ssh": SSH_READY}
 """What the log says when the service that a flavour adds is there."""
@@ -119,11 +118,11 @@ def processes(box):
 
 def test_size(inspected, expected, record_property):
     """The image weighs at most 5 % more than its budget; if it does, the layers that grew are named."""
-    allowed = sizes.budget(expected.cell, expected.flavour)
-    weights = sizes.weigh(expected.cell, (layer.weight for layer in inspected.layers))
+    allowed = size_budget.budget(expected.cell, expected.flavour)
+    weights = size_budget.weigh(expected.cell, (layer.weight for layer in inspected.layers))
     record_property("size", inspected.size)
     assert allowed, (
         f"row {expected.cell.short} has no size of {expected.flavour} in matrix.yaml: it is {inspected.size} bytes; run inv sizes {expected.cell.short} --write"
     )
-    grown = "; ".join(sizes.grown(weights, sizes.recorded(expected.cell)))
-    assert not sizes.is_over(inspected.size, allowed), f"{inspected.size} bytes, budget {allowed}; what grew: {grown}"
+    grown = "; ".join(size_budget.grown(weights, size_budget.recorded(expected.cell)))
+    assert not size_budget.is_over(inspected.size, allowed), f"{inspected.size} bytes, budget {allowed}; what grew: {grown}"

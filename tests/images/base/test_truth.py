@@ -7,9 +7,9 @@ import json
 import pytest
 from packaging.version import Version
 
-from torchstrata.building import runtime
-from torchstrata.cells import compat
-from torchstrata.locking import oslocks
+from torchstrata.image import runtime
+from torchstrata.locks import os_locks
+from torchstrata.matrix import compat
 
 ENVIRONMENT_LINKS = {"python", "python3"}
 """What the environment has beside its packages' files, with the minor version's own link."""
@@ -92,21 +92,21 @@ def test_os_release(host, expected):
 
 def test_os_packages(host, expected):
     """The OS packages are the locked ones, but for those whose drift the build has recorded: none more, none less, none of another version."""
-    found = oslocks.installed(host.check_output("cat /var/lib/dpkg/status"))
-    moves = oslocks.moves(expected.os_packages, found)
+    found = os_locks.installed(host.check_output("cat /var/lib/dpkg/status"))
+    moves = os_locks.moves(expected.os_packages, found)
     assert not moves, "OS packages differ from the lock and the drift on record: " + ", ".join(map(str, moves))
 
 
 def test_drift(host, expected, document):
     """The drift on record, in the label and in ``image.json``, is how the OS packages differ from the lock; an image as locked records none."""
-    moves = oslocks.moves(expected.locked_os_packages, oslocks.installed(host.check_output("cat /var/lib/dpkg/status")))
-    assert expected.drift == moves, f"the label says {oslocks.state(expected.drift)}, dpkg says {oslocks.state(moves)}"
+    moves = os_locks.moves(expected.locked_os_packages, os_locks.installed(host.check_output("cat /var/lib/dpkg/status")))
+    assert expected.drift == moves, f"the label says {os_locks.state(expected.drift)}, dpkg says {os_locks.state(moves)}"
     assert document.get("drift", []) == [{"package": move.package, "locked": move.locked, "found": move.found} for move in moves]
 
 
 def test_distributions(distributions, expected):
     """The Python packages are the locked ones: none more, none less, none twice, none of another version."""
-    moves = oslocks.moves(expected.versions, distributions["installed"])
+    moves = os_locks.moves(expected.versions, distributions["installed"])
     assert not moves, "packages differ from the lock: " + ", ".join(map(str, moves))
     assert distributions["twice"] == []
 

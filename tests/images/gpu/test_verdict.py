@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 
-from torchstrata.cells.matrix import ROOT
+from torchstrata.matrix.matrix import ROOT
 
 pytestmark = [pytest.mark.gpu, pytest.mark.cuda]
 

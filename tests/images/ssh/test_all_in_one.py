@@ -10,7 +10,7 @@ import pytest
 
 from tests.checkout import Running
 from tests.images.boxes import READY, Box, stop
-from torchstrata.cells import matrix
+from torchstrata.matrix import matrix
 
 NAME = "torchstrata-all-in-one"
 

@@ -7,9 +7,9 @@ import urllib.parse
 from pathlib import Path
 from typing import Final
 
-from torchstrata.locking import pipconfig
-from torchstrata.payload import indexpage
-from torchstrata.payload.indexpage import HTML_TYPES, JSON_TYPE, Page
+from torchstrata.layers import index_page
+from torchstrata.layers.index_page import HTML_TYPES, JSON_TYPE, Page
+from torchstrata.locks import pip_config as configuration
 
 NAME: Final = "evil-1.0-py3-none-any.whl"
 URL: Final = "https://index.example/simple/evil/"
@@ -17,7 +17,7 @@ URL: Final = "https://index.example/simple/evil/"
 
 def _read(kind: str, data: bytes) -> None:
     """Read a page; every link of it is to the file that is wanted, and an address that a line can show."""
-    for link in indexpage.links(Page(url=URL, kind=kind, content=data), NAME):
+    for link in index_page.links(Page(url=URL, kind=kind, content=data), NAME):
         assert link.url.isprintable(), link
         assert link.filename == NAME or "@" in link.url, link
         assert urllib.parse.urlsplit(link.url).port != 0, link
@@ -39,9 +39,9 @@ def pip_config(data: bytes) -> None:
     """Read bytes as a configuration file of pip."""
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(data)
-        found = pipconfig.read({"PIP_CONFIG_FILE": file.name})
-    assert 0 <= found.timeout <= pipconfig.TIMEOUT, found
-    assert 0 <= found.retries <= pipconfig.RETRIES, found
+        found = configuration.read({"PIP_CONFIG_FILE": file.name})
+    assert 0 <= found.timeout <= configuration.TIMEOUT, found
+    assert 0 <= found.retries <= configuration.RETRIES, found
 
 
 HTML: Final = (

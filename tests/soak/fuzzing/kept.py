@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from tests.hostileledger import ledger as example
-from torchstrata.cells import matrix
-from torchstrata.cells.matrix import ROOT
-from torchstrata.locking import lockfile, oslocks
-from torchstrata.releases import ledgercopy
-from torchstrata.releases.ledger import Ledger
+from torchstrata.locks import lockfile, os_locks
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import ROOT
+from torchstrata.release import ledger_copy
+from torchstrata.release.ledger import Ledger
 from torchstrata.verification import evidence
 
 LEDGERS: Final = (example().content, b"", b"\n", b"null\n", b'{"sequence": 1}\n')
-COPIES: Final = (ledgercopy.body(example()), b"", b"null", b"[" * 2000)
+COPIES: Final = (ledger_copy.body(example()), b"", b"null", b"[" * 2000)
 MATRICES: Final = ((ROOT / "matrix.yaml").read_bytes(), b"", b"a: &x [*x]", b"? ", b"2026-13-40", b"!!python/name:os.system")
 LOCKS: Final = ((ROOT / "locks/2.13.0-cpu/cp311/base.lock").read_bytes(), b"", b"\x1b[2J")
 OS_LOCKS: Final = ((ROOT / "locks/os/debian12.lock").read_bytes(), b"", b"[base]\n[base]\n")
@@ -44,7 +44,7 @@ def ledger(data: bytes) -> None:
 
 def copy(data: bytes) -> None:
     """Read bytes as the manifest of a ledger's copy."""
-    ledgercopy.read(data, "copy")
+    ledger_copy.read(data, "copy")
 
 
 def rows(data: bytes) -> None:
@@ -59,7 +59,7 @@ def lock(data: bytes) -> None:
 
 def os_lock(data: bytes) -> None:
     """Read bytes as a lock of OS packages."""
-    oslocks.parse("debian12", data.decode(errors="replace"))
+    os_locks.parse("debian12", data.decode(errors="replace"))
 
 
 def verified(data: bytes) -> None:

@@ -10,11 +10,11 @@ import zstandard
 
 from tests import hostile
 from torchstrata import decoding
-from torchstrata.content import oci
-from torchstrata.content.compose import canonical, sha256
-from torchstrata.distribution import authorization, parts
+from torchstrata.attestations import record, seals, signing
 from torchstrata.errors import RegistryError
-from torchstrata.supplychain import record, seals, signing
+from torchstrata.image import oci
+from torchstrata.image.compose import canonical, sha256
+from torchstrata.registry import authorization, parts
 
 BROKEN = (b"", b"null", b"[" * 2000, b'{"a":' * 2000, b'"\xff"')
 MANIFESTS = (hostile.IMAGE, hostile.GONE, hostile.BOTH, hostile.FOREIGN, hostile.part(b"")[hostile.IDENTITY], *BROKEN)

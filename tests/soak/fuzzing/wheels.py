@@ -13,15 +13,15 @@ from typing import Final
 import installer
 
 from tests.wheelhouse import forged
-from torchstrata.content import inventory
-from torchstrata.content.codec import Codec
-from torchstrata.content.paths import member_path
-from torchstrata.content.tarball import LayerWriter
 from torchstrata.errors import IntegrityError
-from torchstrata.locking.lockfile import Pin
-from torchstrata.payload import venv, wheelarchive, wheelfile
-from torchstrata.payload.venv import Destination
-from torchstrata.payload.wheelarchive import BadWheelError
+from torchstrata.layers import venv, wheel_archive, wheel_file
+from torchstrata.layers.venv import Destination
+from torchstrata.layers.wheel_archive import BadWheelError
+from torchstrata.locks.lockfile import Pin
+from torchstrata.store import inventory
+from torchstrata.store.codec import Codec
+from torchstrata.store.paths import member_path
+from torchstrata.store.tarball import LayerWriter
 
 CODEC: Final = Codec(level=1)
 NAME: Final = "evil-1.0-py3-none-any.whl"
@@ -62,7 +62,7 @@ def _install(path: Path) -> None:
     try:
         destination = Destination(writer, "3.13")
         destination.wheel = NAME
-        with wheelfile.pinned(pin, path) as wheel:
+        with wheel_file.pinned(pin, path) as wheel:
             destination.dist_info = wheel.dist_info_dir
             installer.install(wheel, destination, venv.METADATA)
         for entry in writer.entries:
@@ -95,13 +95,13 @@ def content(data: bytes) -> None:
 def record(data: bytes) -> None:
     """Read bytes as RECORD."""
     with _ours():
-        wheelarchive.records(data.decode())
+        wheel_archive.records(data.decode())
 
 
 def entry_points(data: bytes) -> None:
     """Read bytes as ``entry_points.txt``."""
     with _ours():
-        wheelfile.check_entry_points(data.decode())
+        wheel_file.check_entry_points(data.decode())
 
 
 def metadata(data: bytes) -> None:

@@ -1,0 +1,250 @@
+"""Is an image in a registry what it must be? Everything that is signed about it is checked against it and against each other.
+
+Whatever the trusted signer has said must hold, each time that it was said; what others have attached counts for nothing, but a
+document that passes for a signed one and is not is a reason to refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import msgspec
+
+from torchstrata import decoding
+from torchstrata.attestations import documents, provenance, record, sbom
+from torchstrata.attestations.documents import KINDS, Kind, Published
+from torchstrata.attestations.record import Record
+from torchstrata.attestations.signing import Trust
+from torchstrata.errors import RegistryError, TorchstrataError, UntrustedError, UnverifiedError
+from torchstrata.image import oci, runtime
+from torchstrata.image.compose import MANIFEST
+from torchstrata.locks import os_locks
+from torchstrata.registry import client
+from torchstrata.registry.reference import Reference
+from torchstrata.registry.registry import Referrer, Registry
+from torchstrata.text import printable
+from torchstrata.verification.evidence import Evidence
+
+SIGNATURE: Final = "signature"
+LABELS: Final[Mapping[str, str]] = {
+    "torchstrata.cell": "cell",
+    "torchstrata.flavour": "flavour",
+    "torchstrata.lock": "inputs.lock",
+    "torchstrata.os": "os.id",
+    "torchstrata.torch": "torch.version",
+    "org.opencontainers.image.revision": "source.revision",
+}
+NOT_AS_LOCKED: Final = "its OS packages are not as locked: {}"
+"""Labels that say what a field of the record says."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What was found of one part of an image's evidence.
+
+    :param proves: what it proves if it holds.
+    :param problem: why it does not; empty if it does.
+    :param says: what it says, in a few words.
+    """
+
+    part: str
+    proves: str
+    problem: str = ""
+    says: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Examination:
+    """All findings about an image."""
+
+    image: Reference
+    findings: tuple[Finding, ...]
+
+    def require(self) -> None:
+        """Return if everything holds.
+
+        :raises UnverifiedError: the result of its tests is missing or bad, and nothing else is.
+        :raises UntrustedError: something else is.
+        """
+        bad = [finding for finding in self.findings if finding.problem]
+        if not bad:
+            return
+        kind = UnverifiedError if {finding.part for finding in bad} == {documents.VERIFICATION.name} else UntrustedError
+        lines = "; ".join(f"{finding.part}: {finding.problem}" for finding in bad)
+        raise kind(f"{self.image} must not be used: {lines}", fix="release another image, or push and verify this one again with the right key")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """The image as the registry has it.
+
+    :param signed: predicates of the kinds that were checked, by the kind's name.
+    """
+
+    image: Published
+    document: oci.Document
+    config: oci.ImageConfig
+    referrers: tuple[Referrer, ...]
+    trust: Trust
+    signed: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+def examine(registry: Registry, image: Reference, trust: Trust) -> Examination:
+    """Return what there is to say of an image.
+
+    :raises RegistryError: there is no such image, or the registry does not answer.
+    """
+    found = registry.manifest(image.repository, image.name)
+    if found.media_type != MANIFEST:
+        raise RegistryError(f"{image} is no image of this program: its manifest is {found.media_type}", fix="name one image, not an index of several")
+    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+    document = found.document()
+    config = registry.image_config(image.repository, found.digest)
+    subject = Subject(image=published, document=document, config=config, referrers=published.referrers(), trust=trust)
+    findings = [_signature(subject), *(_finding(subject, kind) for kind in KINDS)]
+    return Examination(image=replace(published.reference, tag=image.tag), findings=tuple(findings))
+
+
+def _signature(subject: Subject) -> Finding:
+    proves = "the owner of the key has published this very image"
+    try:
+        subject.trust.check_image(subject.image.reference)
+    except UntrustedError as error:
+        return Finding(part=SIGNATURE, proves=proves, problem=error.what)
+    return Finding(part=SIGNATURE, proves=proves, says="by key" if subject.trust.key else subject.trust.identity)
+
+
+def _finding(subject: Subject, kind: Kind) -> Finding:
+    """Check the documents of one kind: that there is one, that each signed one holds, and that what is attached is what is signed."""
+    try:
+        statements = _statements(subject, kind)
+        says = [CHECKS[kind.name](subject, statement) for statement in statements]
+        _check_plain(subject, kind, statements)
+    except TorchstrataError as error:
+        return Finding(part=kind.name, proves=kind.proves, problem=error.what)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # of what a signer has said; msgspec's errors are ValueErrors
+        return Finding(part=kind.name, proves=kind.proves, problem=f"it is not of the shape that it must have ({printable(repr(error))})")
+    return Finding(part=kind.name, proves=kind.proves, says=says[-1])
+
+
+def _statements(subject: Subject, kind: Kind) -> list[Mapping[str, Any]]:
+    """Return what the signer says.
+
+    :raises UntrustedError: nothing.
+    """
+    problems, statements = list[str](), list[Mapping[str, Any]]()
+    for referrer in subject.referrers:
+        try:
+            statement = subject.image.signed(referrer, kind, subject.trust)
+            statements += [statement.predicate] if statement else []
+        except UntrustedError as error:
+            problems.append(error.what)
+    if not statements:
+        raise UntrustedError(problems[0] if problems else "there is none that is signed", fix="push it again with the right key")
+    subject.signed[kind.name] = statements
+    return statements
+
+
+def _check_plain(subject: Subject, kind: Kind, statements: list[Mapping[str, Any]]) -> None:
+    """Check that every document that is attached as it is says what a signed one says."""
+    plain = [referrer for referrer in subject.referrers if referrer.artifact_type == kind.media_type]
+    if not plain:
+        raise UntrustedError(f"{kind.file} is not attached", fix="push it again")
+    for referrer in plain:
+        content = subject.image.content(referrer)
+        said = decoding.read(content, dict[str, Any], kind.file, limit=client.SMALL, error=UntrustedError)
+        said = said.get("predicate", {}) if kind == documents.PROVENANCE else said
+        if said not in statements:
+            raise UntrustedError(f"{kind.file} ({referrer.digest[7:19]}) is attached, and is not what was signed", fix="remove it from the registry")
+
+
+# What each kind must say
+
+
+def _record(subject: Subject, predicate: Mapping[str, Any]) -> str:
+    found, config = _decoded(predicate), subject.config
+    if found.inputs.drift:
+        raise UntrustedError(NOT_AS_LOCKED.format(os_locks.in_short(os_locks.from_words(", ".join(found.inputs.drift)))), fix=runtime.REBUILD)
+    _same(f"label {runtime.DRIFT}", None, config.labels.get(runtime.DRIFT))
+    _same("digest", found.digest, subject.image.digest)
+    _same("config", found.config, _config(subject))
+    layers = [(layer.digest, layer.size, layer.media_type) for layer in subject.document.layers or ()]
+    _same("layers", [(layer.digest, layer.size, layer.media_type) for layer in found.layers], layers)
+    _same("diff IDs", [layer.diff_id for layer in found.layers], list(config.rootfs.diff_ids) if config.rootfs else None)
+    _same("user", found.user, config.user)
+    for label, path in LABELS.items():
+        _same(f"label {label}", _field(found, path), config.labels.get(label))
+    return f"{found.name}, {len(found.layers)} layers, commit {found.source.revision[:12]}, lock {found.inputs.lock[:12]}"
+
+
+def _bill(subject: Subject, predicate: Mapping[str, Any]) -> str:
+    _same("image", sbom.subject(msgspec.json.encode(predicate)), subject.image.digest)
+    purls = set(_purls(predicate))
+    for statement in subject.signed.get(documents.RECORD.name, []):
+        wanted = {piece.purl.to_string() for piece in sbom.pieces(_decoded(statement))}
+        if purls != wanted:
+            different = sorted(purls ^ wanted)
+            raise UntrustedError(f"its packages are not those of the record: {', '.join(different[:3])}", fix="push it again")
+    return f"{len(purls)} packages"
+
+
+def _purls(predicate: Mapping[str, Any]) -> Iterator[str]:
+    yield from (each["purl"] for each in predicate.get("components", []) if "purl" in each)
+    for package in predicate.get("packages", []):
+        yield from (each["referenceLocator"] for each in package.get("externalRefs", []) if each["referenceType"] == "purl")
+
+
+def _provenance(subject: Subject, predicate: Mapping[str, Any]) -> str:
+    definition = predicate["buildDefinition"]
+    _same("build type", definition["buildType"], provenance.BUILD_TYPE)
+    for statement in subject.signed.get(documents.RECORD.name, []):
+        found = _decoded(statement)
+        _same("parameters", definition["externalParameters"], {"cell": found.cell, "flavour": found.flavour, "user": found.user})
+    builder = predicate["runDetails"]["builder"]["id"]
+    return f"{'a machine that nobody vouches for' if builder == provenance.BY_HAND else builder}, {len(definition['resolvedDependencies'])} inputs"
+
+
+def _verification(subject: Subject, predicate: Mapping[str, Any]) -> str:
+    evidence = decoding.convert(predicate, Evidence)
+    if not evidence.is_of(subject.image.digest) and not evidence.is_of(_config(subject)):
+        raise UnverifiedError("it is about another image", fix="verify this one")
+    if not (evidence.passed and evidence.complete):
+        why = evidence.problems[0] if evidence.problems else "it was not complete"
+        raise UnverifiedError(f"the image did not pass: {why}", fix="correct it, build it and verify it again")
+    if evidence.drift:
+        raise UnverifiedError(NOT_AS_LOCKED.format(", ".join(evidence.drift)), fix=runtime.REBUILD)
+    return f"{evidence.counts.passed} of {evidence.counts.required} required tests passed, tiers {', '.join(evidence.tiers)}"
+
+
+CHECKS: Final = {
+    documents.RECORD.name: _record,
+    documents.CYCLONEDX.name: _bill,
+    documents.SPDX.name: _bill,
+    documents.PROVENANCE.name: _provenance,
+    documents.VERIFICATION.name: _verification,
+}
+
+
+def _config(subject: Subject) -> str:
+    """Return the digest of the image's config, which engines call the image's."""
+    return subject.document.config.digest if subject.document.config else ""
+
+
+def _decoded(predicate: Mapping[str, Any]) -> Record:
+    return record.decode(msgspec.json.encode(predicate))
+
+
+def _field(found: Record, path: str) -> object:
+    value: object = found
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _same(what: str, said: object, is_so: object) -> None:
+    if said != is_so:
+        raise UntrustedError(
+            f"its {what} is not the image's: {printable(str(said), 80)} instead of {printable(str(is_so), 80)}", fix="attach what belongs to this image"
+        )

@@ -1,0 +1,217 @@
+"""What a build has to do with a registry: parts that it need not make, blobs that it need not have, images that it pushes."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from torchstrata.attestations import seals, signing
+from torchstrata.attestations.signing import Trust
+from torchstrata.building.assembly import Composed
+from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
+from torchstrata.errors import RegistryError
+from torchstrata.layers.strata import Stratum
+from torchstrata.registry.parts import REPOSITORY, Shelf, Verify, nobody, unchecked
+from torchstrata.registry.push import Attach, Publication, Pusher, PushReport, nothing
+from torchstrata.registry.reference import Place
+from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import Patience
+from torchstrata.registry.upload import OnBytes
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Part, Store
+
+VARIABLE: Final = "TORCHSTRATA_REGISTRY"
+
+
+def place(asked: str | None, configured: str | None = None) -> Place | None:
+    """Return the registry to use: what was asked for, else ``$TORCHSTRATA_REGISTRY``, else what ``matrix.yaml`` names, else none.
+
+    :raises RegistryError: it is no registry.
+    """
+    text = asked or os.environ.get(VARIABLE) or configured
+    return Place.parse(text) if text else None
+
+
+def required(asked: str | None, configured: str | None = None) -> Place:
+    """Return the registry to use.
+
+    :raises RegistryError: none is known.
+    """
+    found = place(asked, configured)
+    if found is None:
+        raise RegistryError("no registry is known", fix=f"give --registry HOST[/PATH], set {VARIABLE}, or write registry: into matrix.yaml")
+    return found
+
+
+class Tally:
+    """Counts bytes from many threads."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._lock = threading.Lock()
+
+    def count(self, more: int) -> None:
+        """Add to the total."""
+        with self._lock:
+            self.total += more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """A registry as builds use it.
+
+    :param repository: of the images.
+    """
+
+    registry: Registry
+    repository: str
+    shelf: Shelf
+    tally: Tally
+
+    @classmethod
+    def open(  # noqa: PLR0913  # two are for tests
+        cls, where: Place, name: str, store: Store, *, trust: Trust | None = None, verify: Verify = nobody, patience: Patience | None = None
+    ) -> Self:
+        """Return the registry at ``where`` with the images called ``name``; nothing is asked yet.
+
+        :param trust: whose parts are used; what ``verify`` lets pass, if ``None``: nothing, unless it is given.
+        """
+        registry, tally, repository = Registry(where.host, scheme=where.scheme, patience=patience), Tally(), where.repository(REPOSITORY)
+        verify = seals.verifier(registry, repository, trust) if trust else verify
+        shelf = Shelf(registry=registry, repository=repository, store=store, verify=verify, on_bytes=tally.count)
+        return cls(registry=registry, repository=where.repository(name), shelf=shelf, tally=tally)
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, where: Place | None, name: str, store: Store, *, unsealed: bool = False) -> Iterator[Self | None]:
+        """Yield the registry at ``where``, if there is one; what is under way ends when the block ends in an exception.
+
+        :param unsealed: use parts whoever has pushed them.
+        """
+        if where is None:
+            yield None
+            return
+        with signing.trusted() as trust:
+            found = cls.open(where, name, store, trust=None if unsealed else trust, verify=unchecked if unsealed else nobody)
+            with found.registry:
+                yield found
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether anything says which of its parts may be used."""
+        return self.shelf.verify is not nobody
+
+    @property
+    def name(self) -> str:
+        """Registry and repository of the images."""
+        return f"{self.registry.host}/{self.repository}"
+
+    @property
+    def downloaded(self) -> int:
+        """Bytes that were read from parts so far."""
+        return self.tally.total
+
+    def fill(self, plan: Plan, codec: Codec, *, locked: bool = False) -> Plan:
+        """Return the plan with the parts that the registry has; what is still to be made finds what it needs in the store.
+
+        :param locked: OS parts with other versions than the lock's do not count.
+        :raises RegistryError: the registry does not answer, or a part in it is damaged.
+        """
+        found = self.shelf.find(item.identity for item in plan.missing())
+        filled = plan.filled(found).fitting(locked=locked)
+        self.shelf.fetch(dict(_needed(filled, codec)))
+        return filled
+
+    def open_blob(self, digest: str, size: int | None = None) -> Path:
+        """Return the file of a blob; fetch it if the store lacks it."""
+        return self.shelf.open_blob(digest, size)
+
+    def fetch_layers(self, composed: Sequence[Composed]) -> None:
+        """Bring all layers of images into the store."""
+        self.shelf.fetch({layer.digest: layer.size for one in composed for layer in one.image.layers})
+
+    def publications(self, composed: Sequence[Composed], *, names: bool = False) -> tuple[Publication, ...]:
+        """Return images with their dated tags, which never move: of today, or the last one if the image has not changed since.
+
+        :param names: let them also have the names that they have in an engine, such as ``2.8-cu121-devel``.
+        """
+        tags, today = self.registry.tags(self.repository), dt.datetime.now(dt.UTC).date()
+        return tuple(Publication(image=one.image, tags=(self._dated(one, tags, today), *(_names(one) if names else ()))) for one in composed)
+
+    def _dated(self, one: Composed, tags: Iterable[str], today: dt.date) -> str:
+        known = dated(stem(one), tags)
+        if known:
+            found = self.registry.find(self.repository, known[-1])
+            if found and found.digest == one.image.digest:
+                return known[-1]
+        return following(stem(one), known, today)
+
+    def push(self, plan: Plan, publications: Sequence[Publication], *, attach: Attach = nothing, on_bytes: OnBytes = nothing) -> PushReport:
+        """Push images with the parts that they consist of.
+
+        :raises RegistryError: see :meth:`torchstrata.registry.push.Pusher.push`.
+        """
+        pusher = Pusher(registry=self.registry, repository=self.repository, open_blob=self.open_blob, shelf=self.shelf, attach=attach, on_bytes=on_bytes)
+        return pusher.push(publications, self._parts(plan))
+
+    def _parts(self, plan: Plan) -> Mapping[str, Part]:
+        """Return the parts of a plan that was built; those that were made are in the store by now."""
+        found = {item.identity: self.shelf.store.known(item.identity) or item.part for item in plan.items()}
+        return {identity: part for identity, part in found.items() if part}
+
+
+def stem(one: Composed) -> str:
+    """Return what the dated tags of an image begin with, such as ``2.8.0-cu121-debian13-devel``; the named variant has its name for a flavour."""
+    cell = one.plan.cell
+    named = f"v{cell.torch}"
+    return f"{cell.version}-{cell.cuda}-{cell.os.id}-{named if named in _names(one) else one.plan.flavour}"
+
+
+def dated(start: str, tags: Iterable[str]) -> list[str]:
+    """Return those of ``tags`` that are ``start`` with a date and a number, oldest first."""
+    pattern = re.compile(rf"{re.escape(start)}-(\d{{8}})\.(\d+)")
+    found = [match for tag in tags if (match := pattern.fullmatch(tag))]
+    return [match[0] for match in sorted(found, key=lambda match: (match[1], int(match[2])))]
+
+
+def following(start: str, known: Sequence[str], today: dt.date) -> str:
+    """Return the next dated tag: number 1 of a new day, else one more than the last."""
+    head = f"{start}-{today:%Y%m%d}."
+    return head + str(max((int(tag.removeprefix(head)) for tag in known if tag.startswith(head)), default=0) + 1)
+
+
+def _names(one: Composed) -> tuple[str, ...]:
+    return tuple(tag.rpartition(":")[2] for tag in one.tags)
+
+
+def _needed(plan: Plan, codec: Codec) -> Iterable[tuple[str, int | None]]:
+    """Yield digest and size (``None`` for an extra) of the blobs that items to be made are made from, as far as they belong to parts that were found."""
+    parts = {item.identity: item.part for item in plan.items() if item.part}
+    for item in plan.missing():
+        if isinstance(item.source, Stratum):  # what its CUDA strata leave to it, not their gigabytes
+            for need in item.source.needs:
+                part = parts.get(need.identity(codec))
+                yield from ((digest, None) for digest in part.extras.values()) if part else ()
+        for identity in _whole(item, plan, codec):
+            yield from _sizes(parts[identity]).items() if identity in parts else ()
+
+
+def _sizes(part: Part) -> dict[str, int | None]:
+    """Return the size of each blob of a part by digest, ``None`` for extras."""
+    return {**dict.fromkeys(part.extras.values()), **{layer.digest: layer.size for layer in part.layers}}
+
+
+def _whole(item: Item, plan: Plan, codec: Codec) -> list[str]:
+    """Return the identities of those parts that making ``item`` reads whole."""
+    if isinstance(item.source, Bytecode):
+        return [item.source.base, *(source.identity(codec) for source in item.source.sources)]
+    if isinstance(item.source, OsPart):
+        return [other.identity for other in plan.items() if isinstance(other.source, OsPart) and other.source.system == item.source.system]
+    return []

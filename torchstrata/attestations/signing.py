@@ -1,0 +1,369 @@
+"""Signatures with cosign 2.5 or 3, by a key pair without any service, or keyless in GitHub Actions.
+
+Two forms are used, those that both majors write and read. An image has a signature of the kind that admission controllers look
+for, which cosign keeps under the tag ``sha256-HEX.sig``. Everything else is a sigstore bundle (version 0.3): a file that holds
+the signed bytes and what is needed to verify them, so that it can be attached, copied and verified without the registry.
+Bundles with attestations are made over the image's manifest, whose digest is the subject.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import getpass
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+import msgspec
+
+from torchstrata import decoding, process
+from torchstrata.errors import CommandError, SigningError, UntrustedError
+from torchstrata.host import home, temporary
+from torchstrata.image.compose import sha256
+from torchstrata.registry import transport
+from torchstrata.registry.reference import Reference
+from torchstrata.text import printable
+
+BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+"""Media and artifact type by which cosign 3, ``cosign --new-bundle-format`` and GitHub's ``gh attestation`` find bundles."""
+
+KEY: Final = "COSIGN_KEY"
+PUBLIC_KEY: Final = "COSIGN_PUBLIC_KEY"
+PASSWORD: Final = "COSIGN_PASSWORD"  # noqa: S105  # its name
+AMBIENT: Final = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
+"""Variables by which a machine can prove who it is, so that no key is needed."""
+
+ISSUER: Final = "https://token.actions.githubusercontent.com"
+
+NO_ROOT: Final = b'{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
+"""Trusted root without authorities: all that a key pair needs, and no reason for cosign to ask the internet."""
+
+INSTALL: Final = "install cosign (Debian 13 and Ubuntu 25.04 have a package)"
+
+
+def _cosign(*words: str, cwd: Path | None = None) -> str:
+    """Run cosign and return its standard output.
+
+    :raises Failed: it refuses.
+    """
+    return process.run(process.find("cosign", fix=INSTALL), *words, cwd=cwd)
+
+
+@functools.cache
+def _is_newer() -> bool:
+    """Return whether cosign is of version 3, which by default writes image signatures as bundles and asks for services to use."""
+    return "--use-signing-config" in _cosign("sign-blob", "--help")
+
+
+@contextlib.contextmanager
+def _work(**files: bytes) -> Iterator[Path]:
+    """Yield a directory with some files."""
+    with temporary.directory() as directory:
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+        yield directory
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    payload: bytes
+    """Base64 in JSON."""
+
+
+class _Bundle(msgspec.Struct, frozen=True, rename="camel"):
+    """A sigstore bundle, as far as it is read here; cosign reads the rest."""
+
+    dsse_envelope: _Envelope
+
+
+class _Subject(msgspec.Struct, frozen=True):
+    digest: dict[str, str]
+
+
+class Statement(msgspec.Struct, frozen=True, rename="camel"):
+    """An in-toto statement."""
+
+    predicate_type: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]+\Z", max_length=1000)]
+    subject: Annotated[tuple[_Subject, ...], msgspec.Meta(min_length=1)]
+    predicate: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trust:
+    """Whose signatures count.
+
+    :param key: public key: a file, or a URI that cosign knows; ``None`` for keyless ones.
+    :param identity: regular expression on the identity in the certificate, such as a workflow's URL.
+    :param issuer: who has vouched for the identity.
+    """
+
+    key: str | None = None
+    identity: str = ""
+    issuer: str = ISSUER
+
+    @classmethod
+    def find(cls, key: str | None = None, identity: str | None = None, issuer: str | None = None) -> Self:
+        """Return what was asked for, else the key in ``$COSIGN_PUBLIC_KEY``, else in GitHub Actions the workflows of its repository.
+
+        :raises UntrustedError: nothing says whose signatures count.
+        """
+        found = key or (None if identity else os.environ.get(PUBLIC_KEY))
+        if found:
+            return cls(key=found)
+        repository = os.environ.get("GITHUB_REPOSITORY")
+        server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
+        wanted = identity or (f"^{re.escape(f'{server}/{repository}/')}\\.github/workflows/" if repository else "")
+        if not wanted:
+            raise UntrustedError("nothing says whose signatures count", fix=f"give --key FILE, or {PUBLIC_KEY}, or --identity REGEXP for keyless ones")
+        return cls(identity=wanted, issuer=issuer or ISSUER)
+
+    def check_image(self, image: Reference) -> None:
+        """Check that an image is signed.
+
+        :param image: by digest.
+        :raises UntrustedError: it is not, or by somebody else.
+        """
+        with _work() as work, _told(f"the signature of {image}"):
+            _cosign("verify", *self._options(), "--new-bundle-format=false", *_registry(image.host, work), "--output=json", str(image))
+
+    def check_attestation(self, bundle: bytes, manifest: bytes) -> Statement:
+        """Return the statement in a bundle, once it is sure who signed it, and that it is about ``manifest``.
+
+        :raises UntrustedError: it is by somebody else, damaged, or about something else.
+        """
+        statement = _statement(bundle)
+        with _work(manifest=manifest, bundle=bundle, root=NO_ROOT) as work, _told("an attestation"):
+            options = ("--new-bundle-format", "--bundle=bundle", f"--type={statement.predicate_type}", *self._options(), *self._root())
+            _cosign("verify-blob-attestation", *options, "manifest", cwd=work)
+        subjects = {f"sha256:{each.digest.get('sha256')}" for each in statement.subject}
+        if subjects != {sha256(manifest)}:  # cosign is content with one of several
+            raise UntrustedError(f"an attestation is about {printable(', '.join(sorted(subjects)))}", fix="attach what belongs to this image alone")
+        return statement
+
+    def check_blob(self, content: bytes, bundle: bytes) -> None:
+        """Check that ``content`` is what a bundle signs.
+
+        :raises UntrustedError: it is not, or somebody else has signed it.
+        """
+        with _work(content=content, bundle=bundle, root=NO_ROOT) as work, _told("a signature"):
+            _cosign("verify-blob", "--new-bundle-format", "--bundle=bundle", *self._options(), *self._root(), "content", cwd=work)
+
+    def _options(self) -> tuple[str, ...]:
+        if self.key:
+            return (f"--key={_absolute(self.key)}", "--insecure-ignore-tlog=true")
+        return (f"--certificate-identity-regexp={self.identity}", f"--certificate-oidc-issuer={self.issuer}")
+
+    def _root(self) -> tuple[str, ...]:
+        return ("--trusted-root=root",) if self.key else ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signer:
+    """Who signs.
+
+    :param key: private key: a file, or a URI that cosign knows, with its password in ``$COSIGN_PASSWORD``; ``None`` to sign keyless.
+    """
+
+    key: str | None
+
+    @classmethod
+    def find(cls, key: str | None = None) -> Self:
+        """Return who was asked for, else the key in ``$COSIGN_KEY``, else who GitHub Actions says that this job is.
+
+        :raises SigningError: there is nobody.
+        """
+        found = key or os.environ.get(KEY)
+        if not found and not any(os.environ.get(name) for name in AMBIENT):
+            raise SigningError(
+                "there is no key to sign with",
+                fix=f"make one (inv key) and name it with --key or {KEY}; in GitHub Actions, give the job `id-token: write`",
+            )
+        return cls(key=found or None)
+
+    @classmethod
+    def present(cls) -> Self | None:
+        """Return who can sign here without being asked for: the key in ``$COSIGN_KEY``, else the job of GitHub Actions; else ``None``."""
+        try:
+            return cls.find()
+        except SigningError:
+            return None
+
+    @contextlib.contextmanager
+    def trust(self) -> Iterator[Trust]:
+        """Yield the trust in what this signer signs.
+
+        :raises SigningError: the key cannot be used.
+        """
+        if self.key is None:
+            yield Trust.find()
+            return
+        with _signed("the public key"):
+            public = _cosign("public-key", f"--key={self.key}")
+        with _work(public=public.encode()) as work:
+            yield Trust(key=str(work / "public"))
+
+    def sign_image(self, image: Reference) -> None:
+        """Sign an image in its registry.
+
+        :param image: by digest.
+        :raises SigningError: the key cannot be used, or the registry refuses.
+        """
+        with _work() as work, _signed(str(image)):
+            as_tag = ("--new-bundle-format=false",) if _is_newer() else ()
+            _cosign("sign", *self._options(), *as_tag, *_registry(image.host, work), str(image))
+
+    def attest(self, name: str, manifest: bytes, predicate_type: str, predicate: bytes) -> bytes:
+        """Return a bundle with a signed in-toto statement about ``manifest``.
+
+        :param name: of the subject.
+        :param predicate: as JSON.
+        :raises SigningError: the key cannot be used.
+        """
+        file = re.sub("[^A-Za-z0-9._-]", "_", name)  # which cosign takes for the subject's name
+        with _work(**{file: manifest, "predicate.json": predicate}) as work, _signed(f"{predicate_type} of {name}"):
+            options = ("--new-bundle-format", "--bundle=bundle", "--predicate=predicate.json", f"--type={predicate_type}", *self._options())
+            _cosign("attest-blob", *options, file, cwd=work)
+            return (work / "bundle").read_bytes()
+
+    def sign_blob(self, content: bytes) -> bytes:
+        """Return a bundle that signs ``content``.
+
+        :raises SigningError: the key cannot be used.
+        """
+        with _work(content=content) as work, _signed("a file"):
+            _cosign("sign-blob", "--new-bundle-format", "--bundle=bundle", *self._options(), "content", cwd=work)
+            return (work / "bundle").read_bytes()
+
+    def _options(self) -> tuple[str, ...]:
+        if self.key is None:
+            return ("--yes",)
+        no_services = ("--tlog-upload=false", *(("--use-signing-config=false",) if _is_newer() else ()))
+        return ("--yes", f"--key={_absolute(self.key)}", *no_services)
+
+
+def make_key(prefix: Path) -> Path:
+    """Make a pair of keys with cosign, encrypted by ``$COSIGN_PASSWORD`` or what is typed; return the public one's path.
+
+    The private one is for its owner alone (mode 0600). Keys that are there stay.
+
+    :raises SigningError: there is one, or cosign cannot make them, or there is no password.
+    """
+    private, public = (Path(f"{home.expanded(prefix, SigningError)}{ending}") for ending in (".key", ".pub"))
+    if found := next((path for path in (private, public) if path.exists() or path.is_symlink()), None):
+        raise SigningError(f"{found} is there already", fix="use it, or name another place: inv key --to PATH")
+    password = os.environ.get(PASSWORD)
+    if password is None and not sys.stdin.isatty():
+        raise SigningError("nobody can be asked for a password", fix=f"set {PASSWORD} (empty, if the key is to have none)")
+    secret = {PASSWORD: password if password is not None else getpass.getpass("password of the new key: ")}
+    with _work() as work, _signed("a pair of keys"):
+        process.run(process.find("cosign", fix=INSTALL), "generate-key-pair", cwd=work, env=secret)
+        pair = {path: (work / f"cosign{path.suffix}").read_bytes() for path in (private, public)}
+    _write_new(private, pair[private], 0o600)
+    try:
+        _write_new(public, pair[public], 0o644)
+    except SigningError:
+        private.unlink()
+        raise
+    return public
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that is not there yet.
+
+    :raises SigningError: it is, or cannot be written.
+    """
+    try:
+        with open(path, "xb", opener=functools.partial(os.open, mode=mode)) as file:  # Path's has no opener
+            file.write(content)
+    except OSError as error:
+        raise SigningError(f"{path} cannot be written: {error.strerror}", fix="name another place: inv key --to PATH") from error
+
+
+@contextlib.contextmanager
+def trusted(key: str | None = None, identity: str | None = None, issuer: str | None = None) -> Iterator[Trust | None]:
+    """Yield the trust that was asked for, else the one that follows from the environment; ``None`` if nothing does.
+
+    There a public key counts first, then the one of a private key, then GitHub Actions.
+
+    :raises SigningError: the private key cannot be used.
+    """
+    if os.environ.get(KEY) and not (key or identity or os.environ.get(PUBLIC_KEY)):
+        with Signer.find().trust() as trust:
+            yield trust
+        return
+    try:
+        found = Trust.find(key, identity, issuer)
+    except UntrustedError:
+        found = None
+    yield found
+
+
+def _statement(bundle: bytes) -> Statement:
+    """Return the statement that a bundle holds; nobody knows yet who made it.
+
+    :raises UntrustedError: it is no bundle with one.
+    """
+    try:
+        return decoding.decode(decoding.decode(bundle, _Bundle).dsse_envelope.payload, Statement)
+    except msgspec.DecodeError:
+        raise UntrustedError("this is no bundle with an attestation", fix="attach it again with this program or with cosign") from None
+
+
+def _absolute(key: str) -> str:
+    """Return a key that another directory finds too; URIs stay."""
+    return key if "://" in key else str(home.expanded(key, SigningError))
+
+
+def _registry(host: str, work: Path) -> list[str]:
+    """Return what cosign must be told of a registry: the authorities and certificates that Docker has for it.
+
+    Credentials it takes from Docker's configuration itself.
+    """
+    directories = [each / host for each in transport.CERTIFICATES if (each / host).is_dir()]
+    files = [path for directory in directories for path in sorted(directory.glob("*.crt"))]
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
+    options = []
+    if files or bundle:
+        files += [Path(bundle)] if bundle else []
+        (work / "authorities").write_bytes(b"\n".join(path.read_bytes() for path in files))
+        options.append(f"--registry-cacert={work / 'authorities'}")
+    for certificate in [path for directory in directories for path in sorted(directory.glob("*.cert"))][:1]:
+        options += [f"--registry-client-cert={certificate}", f"--registry-client-key={certificate.with_suffix('.key')}"]
+    return options
+
+
+@contextlib.contextmanager
+def _signed(what: str) -> Iterator[None]:
+    """Turn a refusal of cosign's to sign into what a person can do about it."""
+    try:
+        yield
+    except process.Failed as error:
+        said = _said(error)
+        fix = "try it by hand with the same key, to see more: cosign sign-blob --key KEY FILE"
+        if "inappropriate ioctl" in said or "decryption failed" in said:
+            fix = "put the key's password into COSIGN_PASSWORD (empty, if it has none)"
+        raise SigningError(f"{what} cannot be signed: {said}", fix=fix) from error
+    except CommandError as error:
+        raise SigningError(error.what, fix=error.fix) from error
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turn a refusal of cosign's to verify into one line."""
+    try:
+        yield
+    except process.Failed as error:
+        raise UntrustedError(
+            f"{what} does not hold: {_said(error)}", fix="do not use it; find out who has put it there, or which key must have signed it"
+        ) from error
+
+
+def _said(error: process.Failed) -> str:
+    """Return what cosign says is wrong."""
+    lines = [line.strip() for line in error.tail.splitlines() if line.strip()]
+    wrong = [line for line in lines if line.startswith(("Error:", "error during"))]
+    return re.sub(r"^(Error: |error during command execution: )", "", (wrong or lines or [error.what])[0])[:300]

@@ -1,0 +1,144 @@
+"""Build the images of a plan: have its parts made, compose, and load them into an engine while upper layers are still being made."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torchstrata.building.engine import Engine
+from torchstrata.building.loading import Loading
+from torchstrata.building.maker import Maker
+from torchstrata.building.plan import ImagePlan, Item, Plan
+from torchstrata.image import compose, runtime, source
+from torchstrata.image.compose import Image, Section
+from torchstrata.image.loadable import Loadable
+from torchstrata.layers import os_parts
+from torchstrata.locks.os_locks import Move
+from torchstrata.matrix.matrix import ROOT, Matrix
+from torchstrata.progress import Reporter
+from torchstrata.store import store as stores
+from torchstrata.store.codec import Codec
+from torchstrata.store.layer import OpenBlob
+from torchstrata.store.store import Part, Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Composed:
+    """An image that was composed, and the names it gets.
+
+    :param drift: where its OS packages are not as locked.
+    """
+
+    plan: ImagePlan
+    image: Image
+    tags: tuple[str, ...]
+    drift: tuple[Move, ...] = ()
+
+    @property
+    def loadable(self) -> Loadable:
+        """The image as an engine takes it."""
+        return Loadable(config=self.image.config, manifest=self.image.manifest, tags=self.tags, layers=self.image.layers)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Builder:
+    """What every build of a run shares.
+
+    :param locked: refuse OS packages of other versions than the lock's.
+    :param engine: where images are loaded; ``None`` to compose them only.
+    :param open_blob: finds blobs to load; the store's if ``None``.
+    """
+
+    matrix: Matrix
+    store: Store
+    codec: Codec
+    reporter: Reporter
+    engine: Engine | None = None
+    locked: bool = False
+    open_blob: OpenBlob | None = None
+
+    def build(self, plan: Plan) -> tuple[Composed, ...]:
+        """Make what is missing, compose every image, and load them, cell by cell.
+
+        :raises TorchstrataError: something failed; what was complete by then is in the store.
+        """
+        with Maker(plan, self.store, self.codec, self.reporter, locked=self.locked) as maker:
+            cells = itertools.groupby(plan.images, key=lambda image: image.cell.id)
+            composed = [one for _, images in cells for one in self._cell(tuple(images), maker)]
+        self.store.touch(*(item.identity for item in plan.items()))
+        return tuple(composed)
+
+    def _cell(self, images: Sequence[ImagePlan], maker: Maker) -> list[Composed]:
+        """Build the images of one cell; the last has all layers of the others.
+
+        What most of them share is loaded while it is made, and the rest in the end.
+        """
+        revisions = [source.revision(image.cell, image.chain, ROOT) for image in images]
+        with self._loading() as loading:
+            parts: dict[str, Part] = {}
+            for item in _spine(images):
+                parts[item.identity] = maker.part(item.identity)
+                if loading:
+                    loading.add(*parts[item.identity].layers)
+            parts |= {item.identity: maker.part(item.identity) for item in images[-1].items if item.identity not in parts}
+            composed = [one for image, revision in zip(images, revisions, strict=True) for one in self.assemble(image, parts, revision)]
+            if loading:
+                loading.finish([one.loadable for one in composed])
+        return composed
+
+    def assemble(self, image: ImagePlan, parts: Mapping[str, Part], revision: str) -> Iterator[Composed]:
+        """Compose an image from its parts, with its facts layer on top; the last flavour of a named cell twice, once as ``v<torch>``.
+
+        :raises ComposeError: the layers do not fit together.
+        """
+        drift = os_parts.drift(parts[image.top.identity]) if image.top else ()
+        told = runtime.describe(image.cell, image.chain, image.lock, revision, drift=drift)
+        sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
+        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), drift) | runtime.python_start(image.cell, image.chain)
+        sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
+        compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
+        tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"
+        yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,), drift=drift)
+        if image.cell.named and image.flavour == self.matrix.all_in_one:
+            rooted = runtime.describe(image.cell, image.chain, image.lock, revision, user=runtime.ROOT, drift=drift)
+            named = (f"{self.matrix.name}:v{image.cell.torch}",)
+            yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=named, drift=drift)
+
+    def _facts(self, files: Mapping[str, str], of_root: Sequence[str]) -> Part:
+        """Return the facts layer: the only one that is an image's own.
+
+        :param of_root: directories of layers below that become root's.
+        """
+        given = {"of_root": list(of_root)} if of_root else {}
+        identity = stores.identity(kind="facts", files=dict(files), codec=self.codec.identity, **given)
+        found = self.store.find(identity)
+        if found is None:
+            with self.store.layer("facts", self.codec) as writer:
+                for path in of_root:
+                    writer.directory_of_root(path)
+                for path, text in sorted(files.items()):
+                    writer.file(path, 0o644, len(text.encode()), io.BytesIO(text.encode()))
+            found = Part(layers=(writer.layer,))
+            self.store.remember(identity, found)
+        return found
+
+    @contextlib.contextmanager
+    def _loading(self) -> Iterator[Loading | None]:
+        if self.engine is None:
+            yield None
+            return
+        step = self.reporter.step("load", f"into the engine ({self.engine.store} image store)")
+        with step as progress, Loading(self.engine, self.open_blob or self.store.open_blob, progress.advance) as loading:
+            yield loading
+
+
+def _spine(images: Sequence[ImagePlan]) -> tuple[Item, ...]:
+    """Return the longest run of items that begins with those of image after image."""
+    spine: tuple[Item, ...] = ()
+    for image in images:
+        if image.items[: len(spine)] == spine:
+            spine = image.items
+    return spine

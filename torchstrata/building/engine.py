@@ -1,0 +1,323 @@
+"""The container engine: which one answers, what it has, and how images get into it.
+
+Everything goes through Docker's API; ``DOCKER_HOST`` and docker contexts are honoured. Both image stores are supported: the
+classic one knows an image by the digest of its config, the containerd one by that of its manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
+
+import docker
+import docker.errors
+import requests
+from docker.context import ContextAPI
+
+from torchstrata import process
+from torchstrata.errors import BuildxError, CommandError, DiskFullError, EngineError
+from torchstrata.host import docker_config
+from torchstrata.image import loadable
+from torchstrata.image.compose import sha256
+from torchstrata.image.loadable import Loadable, chain_ids
+from torchstrata.store.layer import Layer, OpenBlob
+
+ImageStore = Literal["containerd", "classic"]
+
+DEFAULT_SOCKET: Final = "unix:///var/run/docker.sock"
+LEAST_BUILDX: Final = (0, 13)
+"""The oldest buildx that this was run with."""
+
+CONNECT_SECONDS: Final = 20
+JOIN: Final = 'run: sudo usermod --append --groups docker "$USER"; it counts from your next login on, or in a shell that `newgrp docker` starts'
+
+ANSWER_SECONDS: Final = 3600
+"""An engine says nothing while it unpacks a large layer; one that died closes the connection at once."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+OnBytes = Callable[[int], object]
+
+LISTS_MANIFESTS: Final = (1, 47)
+"""Before this version of the API (Docker 27) the list of images leaves out those that lack blobs; from it on, it says so."""
+
+CHECKED_BY: Final = "torchstrata.check"
+"""Label of the containers that show that an image is whole: the process that removes them, if nothing ends it before."""
+
+LISTINGS: Final = (0.1, 0.3, 1.0)
+"""Seconds before images are listed again."""
+
+CONTAINERD_ROOT: Final = Path("/var/lib/containerd")
+ALMOST_FULL: Final = 200_000_000
+NO_SPACE: Final = "no space left on device"
+
+
+class Refused(EngineError):
+    """The engine took an archive and could not use it."""
+
+
+def address() -> str:
+    """Return where the engine is looked for: ``DOCKER_HOST``, else the current docker context."""
+    context = ContextAPI.kwargs_from_context(environment=os.environ)
+    return os.environ.get("DOCKER_HOST") or context.get("base_url") or DEFAULT_SOCKET
+
+
+def names(client: docker.DockerClient) -> list[str]:
+    """Return every name of an image in the engine, by tag and by digest; in one question, since others may remove images meanwhile."""
+    return [name for image in client.api.images() for kind in ("RepoTags", "RepoDigests") for name in image[kind] or ()]
+
+
+def check_access(socket: Path) -> None:
+    """Refuse to go on where an engine runs that this user may not use: to start another one would not help.
+
+    :param socket: where it is looked for; one that does not exist is no reason to refuse.
+    :raises EngineError: this user may not use it.
+    """
+    ready = socket.exists() and socket.stat().st_mode & stat.S_IRGRP  # before, a daemon that starts has not opened it to its group
+    if ready and not os.access(socket, os.R_OK | os.W_OK):
+        raise EngineError(f"an engine runs at {socket}, and you may not use it", fix=JOIN)
+
+
+def connect() -> Engine:
+    """Return the engine that the ``docker`` command would use.
+
+    :raises EngineError: none answers, or this user may not use it.
+    :raises VariableError: Docker's configuration cannot be read.
+    """
+    docker_config.check()
+    try:
+        client = docker.from_env(version="auto", timeout=CONNECT_SECONDS, use_ssh_client=True)
+        info = client.info()
+    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        check_access(Path(address().removeprefix("unix://")))
+        fix = "start Docker, or let `nox -s engine` set it up (as root, on Debian or Ubuntu)"
+        raise EngineError(f"no Docker engine answers at {address()}", fix=fix) from error
+    client.api.timeout = ANSWER_SECONDS
+    return Engine(client, info)
+
+
+def _told(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
+    """Let what the engine refuses, or that it died, be an error of ours."""
+
+    @functools.wraps(method)
+    def asking(self: Engine, /, *args: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(self, *args, **options)
+        except docker.errors.APIError as error:
+            raise self._refusal(str(error.explanation)) from error
+        except (requests.RequestException, docker.errors.DockerException) as error:
+            raise self._cut() from error
+
+    return asking
+
+
+class Engine:
+    """An engine that answered.
+
+    :param client: a connection to it.
+    :param info: what it said about itself.
+    """
+
+    def __init__(self, client: docker.DockerClient, info: dict[str, Any]) -> None:
+        self.client = client
+        self.version = str(info["ServerVersion"])
+        snapshotter = "io.containerd.snapshotter" in str(info.get("DriverStatus"))
+        self.store: ImageStore = "containerd" if snapshotter else "classic"
+        self._info = info
+
+    def is_alive(self) -> bool:
+        """Return whether it still answers."""
+        try:
+            return bool(self.client.ping())
+        except (docker.errors.DockerException, requests.RequestException):
+            return False
+
+    def buildx(self) -> str:
+        """Return the version of buildx.
+
+        :raises BuildxError: the ``docker`` command or its buildx plugin is missing or too old.
+        """
+        fix = "install docker-buildx (Debian, Ubuntu) or docker-buildx-plugin (Docker's own packages), or run `nox -s engine`"
+        try:
+            words = process.run("docker", "buildx", "version").split()
+        except CommandError as error:
+            raise BuildxError("the docker command has no buildx", fix=fix) from error
+        number = re.search(r"(\d+)\.(\d+)", " ".join(words[1:]))
+        if number is None or (int(number[1]), int(number[2])) < LEAST_BUILDX:
+            raise BuildxError(f"buildx {' '.join(words[1:])} is older than {LEAST_BUILDX[0]}.{LEAST_BUILDX[1]}", fix=fix)
+        return words[1]
+
+    def free_space(self) -> int | None:
+        """Return the bytes that are free where the engine keeps images; ``None`` where that cannot be known from here."""
+        root = Path(self._info["DockerRootDir"])
+        if not address().startswith("unix://") or self._info.get("OperatingSystem") == "Docker Desktop" or not root.is_dir():
+            return None
+        return min(shutil.disk_usage(path).free for path in (root, CONTAINERD_ROOT) if path.is_dir())
+
+    @staticmethod
+    def space_for(layers: Iterable[Layer]) -> int:
+        """Return the bytes that loading ``layers`` takes at most: both stores hold them compressed and unpacked for a while."""
+        return sum(layer.size + layer.unpacked for layer in layers)
+
+    def id_of(self, image: Loadable) -> str:
+        """Return the ID that ``image`` has, or would have, in this engine."""
+        return sha256(image.manifest if self.store == "containerd" else image.config)
+
+    @_told
+    def image_id(self, tag: str) -> str | None:
+        """Return the ID of the image that ``tag`` names, ``None`` if there is none."""
+        try:
+            return str(self._inspect(tag)["Id"])
+        except docker.errors.ImageNotFound:
+            return None
+
+    @_told
+    def whole(self) -> frozenset[str]:
+        """Return the IDs of the images that lack none of their blobs."""
+        if self.store == "classic" or self._api_version() < LISTS_MANIFESTS:
+            return frozenset(image["Id"] for image in self._images())
+        url = f"{self.client.api.base_url}/v{self.client.api.api_version}/images/json"
+        listed = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS).json()
+        return frozenset(image["Id"] for image in listed if any(part["Available"] and part["ID"] == image["Id"] for part in image.get("Manifests") or ()))
+
+    @_told
+    def held(self) -> frozenset[str]:
+        """Return the ChainIDs of all unpacked layers that the engine surely has: those of its whole images."""
+        chains: set[str] = set()
+        for identity in self.whole():
+            try:
+                chains.update(chain_ids(self._inspect(identity)["RootFS"].get("Layers") or ()))
+            except docker.errors.NotFound:
+                continue  # somebody removed it just now
+        return frozenset(chains)
+
+    def lacks(self, stacks: Iterable[Sequence[Layer]]) -> tuple[Layer, ...]:
+        """Return the layers of ``stacks`` (each bottom to top) that the engine must unpack: once for every stack below them."""
+        held = self.held()
+        chained = {chain: layer for layers in stacks for layer, chain in zip(layers, chain_ids(layer.diff_id for layer in layers), strict=True)}
+        return tuple(layer for chain, layer in chained.items() if chain not in held)
+
+    def send(self, images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenBlob, on_bytes: OnBytes, ready: Callable[[], object]) -> None:
+        """Send one archive of nameless images with the blobs of ``layers``, and wait until the engine has unpacked it.
+
+        :param ready: called before the end of the archive is sent, without which the engine does not start to unpack.
+        :raises Refused: the engine cannot use the archive.
+        """
+        body = _counted(loadable.stream(images, layers, open_blob), on_bytes, ready)
+        try:
+            for line in self.client.api.load_image(body):  # type: ignore[no-untyped-call]
+                if "error" in line:
+                    raise self._refusal(line["error"])
+        except docker.errors.APIError as error:
+            raise self._refusal(str(error.explanation)) from error
+        except (requests.RequestException, docker.errors.DockerException) as error:
+            raise self._cut() from error
+
+    def check(self, image: Loadable) -> None:
+        """Check that a loaded image is whole: its layers are the right ones, its blobs are there, and a container can be made of it.
+
+        :raises Refused: it is not.
+        """
+        identity = self.id_of(image)
+        try:
+            layers = self._inspect(identity)["RootFS"].get("Layers") or ()
+            whole = tuple(layers) == image.diff_ids and identity in self.whole()
+            if whole:
+                made = self.client.api.create_container(identity, command=["true"], labels={CHECKED_BY: process.name()})
+                self.client.api.remove_container(made["Id"])
+        except docker.errors.APIError as error:
+            raise self._refusal(str(error.explanation)) from error
+        if not whole:
+            raise self._refusal(f"image {identity} is not whole")
+
+    @_told
+    def unpack(self, image: Loadable) -> None:
+        """Have an image that is here unpacked, where its upper layers went with another one that shared them.
+
+        The containerd store marks shared layers as needed by the image that came first only; ``docker history`` of the others
+        fails then, and their next container takes the time to unpack.
+
+        :raises Refused: it cannot be unpacked.
+        """
+        try:
+            self.client.api.history(self.id_of(image))  # type: ignore[no-untyped-call]
+        except docker.errors.NotFound:
+            self.check(image)
+
+    @_told
+    def name(self, image: Loadable) -> None:
+        """Let all names of ``image`` point to it."""
+        for tag in image.tags:
+            if self.image_id(tag) != self.id_of(image):
+                repository, _, version = tag.rpartition(":")
+                self.client.api.tag(self.id_of(image), repository, version)
+
+    @_told
+    def sweep(self, images: Iterable[Loadable]) -> None:
+        """Remove nameless prefix images, of this run or of one that was killed, whose layers all belong to ``images`` too; containers of checks before.
+
+        One that is in use meanwhile stays for the next load.
+        """
+        for container in self.client.api.containers(all=True, filters={"label": CHECKED_BY}):
+            if process.is_over(container["Labels"][CHECKED_BY]):
+                with contextlib.suppress(docker.errors.APIError):
+                    self.client.api.remove_container(container["Id"], force=True)
+        chains = {chain for image in images for chain in chain_ids(image.diff_ids)}
+        for found in self._images(filters={"dangling": True, "label": "torchstrata.prefix"}):
+            try:
+                layers = self._inspect(found["Id"])["RootFS"]["Layers"]
+                if chain_ids(layers)[-1] in chains:
+                    self.client.api.remove_image(found["Id"])
+            except (docker.errors.NotFound, docker.errors.APIError):
+                continue  # another build has removed it, or is making use of it
+
+    def _images(self, **question: Any) -> list[dict[str, Any]]:
+        """List images; the containerd store fails (moby 26) where one is removed meanwhile, and is asked again."""
+        for wait in LISTINGS:
+            try:
+                return list(self.client.api.images(**question))
+            except docker.errors.NotFound:
+                time.sleep(wait)
+        return list(self.client.api.images(**question))
+
+    def _inspect(self, reference: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.client.api.inspect_image(reference)  # type: ignore[no-untyped-call]
+        return found
+
+    def _api_version(self) -> tuple[int, ...]:
+        return tuple(map(int, self.client.api.api_version.split(".")))
+
+    def _refusal(self, cause: str) -> EngineError | DiskFullError:
+        if NO_SPACE in cause:
+            return DiskFullError(
+                f"the engine's disk is full: {cause}", fix="free space with `docker system prune` and build again: nothing that was made is lost"
+            )
+        return Refused(f"the engine refused an image: {cause}", fix="build again; if that does not help, restart the engine")
+
+    def _cut(self) -> EngineError | DiskFullError:
+        """Say why a connection ended while something was being sent."""
+        try:
+            self.client.ping()
+        except (docker.errors.DockerException, requests.RequestException):
+            return EngineError("the engine died while images were loaded", fix="start it and build again: nothing that was made is lost")
+        if (self.free_space() or ALMOST_FULL) < ALMOST_FULL:
+            return self._refusal(NO_SPACE)
+        return EngineError("the engine closed the connection while images were loaded", fix="read its log, then build again: nothing that was made is lost")
+
+
+def _counted(chunks: Iterable[bytes], on_bytes: OnBytes, ready: Callable[[], object]) -> Iterable[bytes]:
+    """Pass chunks on and count them; send the end when everything is ready for it."""
+    for chunk in chunks:
+        yield chunk
+        on_bytes(len(chunk))
+    ready()
+    yield loadable.END

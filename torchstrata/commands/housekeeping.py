@@ -1,0 +1,141 @@
+"""The verb behind ``inv registry.prune``: what may go is shown first, and goes only with ``--yes``."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+from rich.table import Table
+
+from torchstrata import progress
+from torchstrata.building.plan import Planner
+from torchstrata.commands import release
+from torchstrata.commands.options import PruneOptions, ReleaseOptions
+from torchstrata.errors import PruneError
+from torchstrata.locks import os_locks, wheel_locks
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Cell, Matrix
+from torchstrata.registry.parts import REPOSITORY
+from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import RefusedError
+from torchstrata.release import channels, holdings, ledger_copy, pruning
+from torchstrata.release.ledger import Ledger
+from torchstrata.release.moves import Releases
+from torchstrata.release.pruning import Holdings, Policy, Pruning, Removal, Rule
+from torchstrata.store.codec import DEFAULT_LEVELS, Codec
+from torchstrata.store.store import Store
+
+AT_A_TIME: Final = 4
+"""Images that are deleted; all that belongs to one goes in order."""
+
+NOT_ALLOWED: Final = 405
+DRY: Final = "nothing was deleted: this was a dry run, --yes does it"
+COLLECT: Final = "disk space is freed by the registry's own garbage collection: docs/registry.md, Keeping it small, and copying it"
+
+
+def prune(options: PruneOptions) -> None:
+    """Show what may go from the team's registry, and delete it if that was asked for.
+
+    :raises PruneError: the registry does not delete, or the ledger moved meanwhile.
+    :raises LedgerError: the ledger's branch is not what the registry's copy says.
+    """
+    rules = policy(matrix.load(), options)
+    with release.opened(ReleaseOptions(registry=options.registry, ledger=options.ledger, yes=options.yes), signs=False) as releases:
+        base = releases.read()
+        shelf = _shelf(releases)
+        found = plan(releases, base.ledger, shelf if options.parts else None, rules)
+        console = progress.plain_console()
+        console.print(table(found) if found.removals else "nothing may go")
+        console.print(f"{len(found.kept)} images stay; {len(found.removals)} removals, {progress.size(found.freed)} that nothing else there needs")
+        if not (found.removals and options.yes):
+            console.print(DRY if found.removals else "")
+            return
+        if releases.branch.read().commit != base.commit:
+            raise PruneError("the ledger has moved meanwhile; nothing was deleted", fix="run it again, and look at what it shows")
+        count = delete(releases.registry, {False: releases.repository, True: shelf}, found)
+        console.print(f"{count} manifests deleted; {COLLECT}", soft_wrap=True)
+
+
+def policy(table: Matrix, options: PruneOptions) -> Policy:
+    """Return what decides: the rules of the matrix, with what was asked for instead.
+
+    :raises MatrixError: there is no such channel.
+    :raises PruneError: a limit is too low.
+    """
+    if (options.keep is not None and options.keep < 1) or (options.older_than is not None and options.older_than < 1):
+        raise PruneError("at least one set of images and one day must stay", fix="give --keep 1 or more, and --older-than 1 or more")
+    chosen = [table.channel(options.channel)] if options.channel else list(table.channels.values())
+    asked = Rule(count=options.keep, time=None if options.older_than is None else dt.timedelta(days=options.older_than))
+    rules = {channel.name: Rule(count=channel.keep, time=channel.keep_for) for channel in table.channels.values()}
+    if asked != Rule():
+        rules |= {channel.name: asked for channel in chosen}
+    pinned = frozenset(each for each in (*table.pinned, *options.pinned) if each)
+    return Policy(rules=rules, chosen=frozenset(each.name for each in chosen), entry=channels.entry(table).name, pinned=pinned)
+
+
+def plan(releases: Releases, ledger: Ledger, shelf: str | None, rules: Policy) -> Pruning:
+    """Return what may go, by the ledger of the branch, which must be what the registry's copy says.
+
+    :param shelf: repository of the parts; ``None`` to leave them.
+    """
+    registry, repository = releases.registry, releases.repository
+    copy = ledger_copy.pull(registry, repository, releases.guard)
+    ledger_copy.compare(ledger, copy)
+    known = {digest for entry in ledger.entries for digest in entry.images.values()}
+    images = holdings.scan(registry, repository, known | rules.pinned)
+    images = holdings.with_outdated(images, registry, repository, copy)
+    parts = holdings.scan(registry, shelf) if shelf else Holdings()
+    rules = replace(rules, needed=frozenset(_needed(releases.matrix)) if shelf else frozenset())
+    return pruning.plan(images, parts, ledger, rules, releases.now())
+
+
+def _needed(table: Matrix) -> Iterable[str]:
+    """Yield the identities of all parts that the locks of today lead to, with either codec.
+
+    :raises LockError: a lock does not match its inputs, so nobody can say what it needs.
+    """
+    cells = [cell for cell in table.cells if _is_locked(table, cell)]
+    for name, level in DEFAULT_LEVELS.items():
+        planner = Planner(matrix=table, store=Store.open(), codec=Codec(name=name, level=level))
+        yield from (item.identity for item in planner.plan(cells, list(table.flavours)).items())
+
+
+def _is_locked(table: Matrix, cell: Cell) -> bool:
+    """Return whether a cell has locks; without, nothing can have been built of it."""
+    return os_locks.path(cell.os).exists() and all((matrix.ROOT / wheel_locks.path_of(cell, flavour)).exists() for flavour in table.flavours)
+
+
+def _shelf(releases: Releases) -> str:
+    """Return the repository of the parts, which lies beside that of the images."""
+    path, _, _ = releases.repository.rpartition("/")
+    return f"{path}/{REPOSITORY}" if path else REPOSITORY
+
+
+def delete(registry: Registry, repositories: Mapping[bool, str], found: Pruning) -> int:
+    """Delete what may go; return how many manifests were there. A run that broke off is gone on with by running it again.
+
+    :param repositories: of the images, and of the parts.
+    :raises PruneError: the registry does not delete.
+    """
+    with ThreadPoolExecutor(AT_A_TIME, "prune") as pool:
+        return sum(pool.map(lambda each: _delete(registry, repositories[each.shelf], each), found.removals))
+
+
+def _delete(registry: Registry, repository: str, removal: Removal) -> int:
+    try:
+        return sum(registry.remove(repository, digest) for digest in removal.manifests)
+    except RefusedError as error:
+        if error.status != NOT_ALLOWED:
+            raise
+        raise PruneError(f"{registry.host} deletes nothing", fix="let it: storage.delete.enabled (REGISTRY_STORAGE_DELETE_ENABLED=true)") from error
+
+
+def table(found: Pruning) -> Table:
+    """Return the plan for people."""
+    view = Table("goes", "why", "manifests", "bytes", header_style="bold", box=None, pad_edge=False)
+    for each in found.removals:
+        view.add_row(each.what, each.why, str(len(each.manifests)), progress.size(each.freed))
+    return view

@@ -1,0 +1,177 @@
+"""The verb behind ``inv mirror``: which images go where, and what became of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torchstrata import progress
+from torchstrata.attestations import handover, remote, signing
+from torchstrata.commands.options import MirrorOptions
+from torchstrata.errors import IntegrityError, MatrixError, MirrorError
+from torchstrata.host import home
+from torchstrata.image import oci
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import ROOT, Cell, Matrix
+from torchstrata.registry import replica
+from torchstrata.registry.directory import Directory
+from torchstrata.registry.reference import TAG, Place
+from torchstrata.registry.registry import Registry
+from torchstrata.registry.replica import Copy, RegistrySide
+from torchstrata.registry.upload import Sent
+from torchstrata.release import channels
+from torchstrata.release.channels import Build
+from torchstrata.release.ledger import Ledger
+from torchstrata.release.ledger_branch import Branch
+from torchstrata.release.pruning import build_of
+from torchstrata.store.digest import DIGEST
+
+AT_A_TIME: Final = 8
+
+Side = RegistrySide | Directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Images to copy.
+
+    :param tags: digest by tag.
+    """
+
+    images: tuple[str, ...]
+    tags: Mapping[str, str]
+
+
+def mirror(word: str, options: MirrorOptions) -> None:
+    """Copy the images that ``word`` names: cells (ids or globs), a tag or a digest.
+
+    :raises MirrorError: they are not there, or not all images of a cell are.
+    """
+    table = matrix.load()
+    with contextlib.ExitStack() as stack:
+        reporter = stack.enter_context(progress.reporter())
+        trust = stack.enter_context(signing.trusted(options.key))
+        origin = stack.enter_context(opened(options.origin or str(remote.required(options.registry, table.registry)), table.name, None))
+        target = stack.enter_context(opened(options.to, table.name, _key(trust.key if trust else None)))
+        copy = replica.gather(origin, *_fields(choose(table, origin, word, options)))
+        with reporter.step("copy", f"{len(copy.images)} images to {target}", sum(copy.blobs.values())) as step:
+            sent = replica.copy(origin, target, copy, step.advance)
+        for line in said(copy, sent, str(target)):
+            reporter.say(line)
+
+
+def _fields(choice: Choice) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    return choice.images, choice.tags
+
+
+def said(copy: Copy, sent: Sequence[Sent], target: str) -> Iterator[str]:
+    """Yield what was copied, for people."""
+    for digest in copy.images:
+        yield f"{target}: {' '.join(copy.names(digest)) or '(no tag)'} {digest}"
+    new = sum(each.size for each in sent if each.way != "present")
+    there = sum(each.size for each in sent if each.way == "present")
+    others = len(copy.manifests) - len(copy.images)
+    yield f"{len(copy.images)} images, {others} manifests that belong to them; {progress.size(new)} copied, {progress.size(there)} were there"
+
+
+def is_directory(text: str) -> bool:
+    """Return whether a word means a directory: one that exists, or what is no host with a dot or a port."""
+    first = text.rpartition("://")[2].partition("/")[0]
+    if "://" in text:
+        return False
+    return text.startswith((".", "/", "~")) or Path(text).is_dir() or not (first == "localhost" or "." in first or ":" in first)
+
+
+@contextlib.contextmanager
+def opened(text: str, name: str, key: bytes | None) -> Iterator[Side]:
+    """Yield the directory, or the repository of images in the registry, that ``text`` names."""
+    if is_directory(text):
+        yield Directory(root=home.expanded(text, MirrorError), complete=handover.completer(key))
+        return
+    place = Place.parse(text)
+    with Registry(place.host, scheme=place.scheme) as registry:
+        yield RegistrySide(registry=registry, repository=place.repository(name))
+
+
+def _key(key: str | None) -> bytes | None:
+    """Return a public key that is a file; those elsewhere people must get from there."""
+    return home.expanded(key, MirrorError).read_bytes() if key and "://" not in key else None
+
+
+# Which images
+
+
+def choose(table: Matrix, origin: Side, word: str, options: MirrorOptions) -> Choice:
+    """Return the images that a word names.
+
+    :raises MirrorError: there are none.
+    """
+    is_name = DIGEST.fullmatch(word) or TAG.fullmatch(word)
+    if is_name and (found := origin.find(word)):
+        return Choice(images=(found,), tags={} if DIGEST.fullmatch(word) else {word: found})
+    try:
+        cells = matrix.select(table, *word.split(","))
+    except MatrixError as error:
+        raise MirrorError(f"{origin} has no image {word!r}, and it is no cell: {error.what}", fix=error.fix) from error
+    if isinstance(origin, Directory):
+        return _in_directory(origin, cells)
+    ledger = Ledger() if options.build else Branch.parse(options.ledger, ROOT).read().ledger
+    return _in_registry(table, origin, cells, lambda cell: _images(table, origin, cell, ledger, options), ledger)
+
+
+def _in_directory(origin: Directory, cells: Sequence[Cell]) -> Choice:
+    """Return the images of cells by what they say themselves."""
+    wanted = {cell.id for cell in cells}
+    tags = {tag: digest for tag, digest in origin.tags.items() if not replica.OWNED.fullmatch(tag) and _cell_of(origin, digest) in wanted}
+    if not tags:
+        raise MirrorError(f"{origin} has no image of {', '.join(sorted(wanted))[:100]}", fix="see index.json for what there is")
+    return Choice(images=tuple(dict.fromkeys(tags.values())), tags=tags)
+
+
+def _cell_of(origin: Directory, digest: str) -> str | None:
+    found = origin.manifest(digest).document(IntegrityError).config
+    if found is None:
+        return None
+    config = oci.read(origin.content(found.digest), oci.ImageConfig, f"config of {digest[:19]}", error=IntegrityError)
+    return config.labels.get("torchstrata.cell")
+
+
+def _in_registry(table: Matrix, origin: RegistrySide, cells: Sequence[Cell], of: Callable[[Cell], Mapping[str, str]], ledger: Ledger) -> Choice:
+    """Return the images of cells, with their dated tags, and those that the ledger gives them."""
+    found = {cell: images for cell in cells if (images := of(cell))}
+    if not found:
+        raise MirrorError(
+            f"{origin} has no images of {', '.join(cell.id for cell in cells)[:100]} there", fix="see inv release.log, and name --channel or --build"
+        )
+    for cell, images in found.items():
+        if lacking := [image for image in channels.images(table, cell) if image not in images]:
+            raise MirrorError(f"{cell.id}: {', '.join(lacking)} is not there, and all images of a cell go together", fix=f"push it: inv push {cell.names[0]}")
+    digests = tuple(dict.fromkeys(digest for images in found.values() for digest in images.values()))
+    moving = {tag: digest for tag, digest in ledger.state.tags.items() if digest in digests}
+    return Choice(images=digests, tags={**moving, **_dated(origin, found, digests)})
+
+
+def _images(table: Matrix, origin: RegistrySide, cell: Cell, ledger: Ledger, options: MirrorOptions) -> Mapping[str, str]:
+    """Return the digest by image of a cell: in the channel that was asked for, else in the last one, or as it was pushed."""
+    if options.build:
+        build = Build.parse(options.build)
+        if build is None:
+            raise MirrorError(f"{options.build!r} is no build", fix="write it as in dated tags: 20261124.1")
+        tags = channels.pushed(table, cell, origin.registry.tags(origin.repository), build)
+        found = {image: origin.find(tag) for image, tag in tags.items()}
+        return {image: digest for image, digest in found.items() if digest}
+    channel = table.channel(options.channel) if options.channel else list(table.channels.values())[-1]
+    return ledger.state.images(channel.name, cell.id)
+
+
+def _dated(origin: RegistrySide, cells: Mapping[Cell, object], digests: Sequence[str]) -> Mapping[str, str]:
+    """Return the dated tags of images."""
+    middles = tuple(f"-{cell.cuda}-{cell.os.id}-" for cell in cells)
+    tags = [tag for tag in origin.registry.tags(origin.repository) if build_of(tag) and any(middle in tag for middle in middles)]
+    with ThreadPoolExecutor(AT_A_TIME, "tags") as pool:
+        found = zip(tags, pool.map(origin.find, tags), strict=True)
+        return {tag: digest for tag, digest in found if digest and digest in digests}

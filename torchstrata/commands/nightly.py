@@ -1,0 +1,264 @@
+"""``inv nightly`` and ``inv watchdog``: do what a look found to do, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torchstrata import process, progress
+from torchstrata.commands import actions, signatures, verbs
+from torchstrata.commands.options import BuildOptions, NightlyOptions, ReleaseOptions
+from torchstrata.commands.release import opened
+from torchstrata.errors import LedgerConflictError, NightlyError, TorchstrataError, WatchdogError
+from torchstrata.layers import os_parts
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import ROOT, Cell
+from torchstrata.nightly import decisions, pushed, watchdog
+from torchstrata.nightly.decisions import Look, Report, Work
+from torchstrata.nightly.os_updates import News
+from torchstrata.release import channels, ledger_branch
+from torchstrata.release.ledger import Author, Ledger
+from torchstrata.release.ledger_branch import Branch
+from torchstrata.release.moves import Grounds, Origin, Releases, utc
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
+from torchstrata.verification import evidence
+from torchstrata.verification import suite as verification
+from torchstrata.verification.request import VerifyOptions
+
+TRIES: Final = 10
+"""Times that a cell is taken into its channel, where other cells are at the same moment."""
+
+LOCKS: Final = "locks/os"
+
+Make = Callable[[Cell], None]
+"""Does something to the images of a cell, such as to build, verify and push them."""
+
+
+def run(globs: Sequence[str], options: NightlyOptions) -> None:
+    """Look what is new, show it, and unless only the plan was asked for, do it.
+
+    :raises NightlyError: something of it could not be done; all else is.
+    """
+    if options.plan:
+        ledger = Branch.parse(options.ledger, ROOT).read().ledger
+        _show(_look(globs, ledger).around(), as_json=options.json)
+        return
+    with opened(ReleaseOptions(registry=options.registry, ledger=options.ledger), signs=True) as releases:
+        makers: dict[str, Make] = {
+            "push": lambda cell: push(cell, options),
+            "verify": lambda cell: pushed.verify(releases, cell, options.flavour, lambda image: signatures.attest(image, None)),
+        }
+        making = makers.get(options.step, lambda cell: make(cell, options))
+        Night(releases=releases, globs=tuple(globs), make=making, commit=options.commit, sends=options.send).run(step=options.step)
+
+
+def _look(globs: Sequence[str], ledger: Ledger) -> Look:
+    table = matrix.load()
+    return Look(matrix=table, cells=matrix.select(table, *globs), store=Store.open(), state=ledger.state, root=ROOT)
+
+
+def _show(report: Report, *, as_json: bool) -> None:
+    console = progress.plain_console()
+    if as_json:
+        sys.stdout.write(json.dumps(decisions.document(report), indent=2) + "\n")
+        return
+    if report.news or report.patches or report.bases or report.work:
+        console.print(decisions.table(report))
+    for line in report.silent:
+        console.print(f"could not be asked: {line}", soft_wrap=True)
+    for why, cells in decisions.grouped(report.left_out).items():
+        console.print(f"left out: {', '.join(cells)}: {why}", soft_wrap=True)
+    console.print("nothing has changed" if not report.work else f"{len(report.work)} cells to make")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """One run.
+
+    :param make: what is done to a cell: all, or what the step says.
+    :param commit: commit the OS locks that move.
+    :param sends: push that commit to where the present branch is from.
+    """
+
+    releases: Releases
+    globs: tuple[str, ...]
+    make: Make
+    commit: bool = False
+    sends: bool = False
+
+    def run(self, step: str = "all") -> None:
+        """Do all that there is to do, or one step of it, of which :class:`torchstrata.commands.options.NightlyOptions` tells.
+
+        :raises NightlyError: something could not be done; all else is.
+        """
+        started, console, failures = time.monotonic(), progress.plain_console(), list[str]()
+        if step in {"all", "locks"}:
+            report = self._move_locks()
+            failures += self._pending(report)
+            if step == "locks":
+                self._tell(report)
+        if step in {"all", "cells"}:
+            failures += self._cells(self._work())
+        if step == "push":
+            failures += _tried((each.cell.id, functools.partial(self.make, each.cell)) for each in self._work())
+        if step == "verify":
+            failures += _tried((cell.id, functools.partial(self.make, cell)) for cell in matrix.select(self.releases.matrix, *self.globs))
+        if step == "publish":
+            failures += _tried((each.cell.id, functools.partial(self._publish, each)) for each in self._work())
+        if step in {"all", "promote"}:
+            failures += self.promote()
+        console.print(f"done in {time.monotonic() - started:.1f} s")
+        if failures:
+            raise NightlyError(f"{len(failures)} things could not be done: {failures[0]}", fix="see above; what was done stays, and the next run does the rest")
+
+    def _ledger(self) -> Ledger:
+        return self.releases.read().ledger
+
+    def _work(self) -> tuple[Work, ...]:
+        return _look(self.globs, self._ledger()).work()
+
+    def _move_locks(self) -> Report:
+        report = _look(self.globs, self._ledger()).around()
+        _show(report, as_json=False)
+        written = move_locks(report.news, commit=self.commit, author=self.releases.author)
+        if written and self.commit and self.sends:
+            process.run("git", "-C", ROOT, "push", "--quiet", ledger_branch.REMOTE, "HEAD")
+        return report
+
+    @staticmethod
+    def _pending(report: Report) -> list[str]:
+        """Name the updates that the locks should have by now, and do not."""
+        found = list(decisions.pending(report.news, ROOT))
+        for line in found:
+            progress.plain_console().print(f"failed: {line}", soft_wrap=True)
+        return found
+
+    def _tell(self, report: Report) -> None:
+        """Tell GitHub Actions what other jobs are to do, and people what was found; note it if there is nothing to do."""
+        table, cells = self.releases.matrix, [each.cell.id for each in self._work()]
+        chosen = actions.tonight(cells, len(table.flavours))
+        actions.output(cells=chosen, flavours=tuple(table.flavours), commit=process.run("git", "-C", ROOT, "rev-parse", "HEAD").strip())
+        actions.summary(decisions.markdown(report, cells, len(cells) - len(chosen)))
+        if not cells:
+            self._note()
+
+    def _note(self) -> None:
+        self.releases.note(channels.entry(self.releases.matrix), "nothing has changed")
+
+    def _cells(self, work: Sequence[Work]) -> list[str]:
+        """Make cells and take them into the channel."""
+        if not work:
+            self._note()
+        return _tried((each.cell.id, functools.partial(self._make_and_publish, each)) for each in work)
+
+    def _make_and_publish(self, work: Work) -> None:
+        self.make(work.cell)
+        self._publish(work)
+
+    def _publish(self, work: Work) -> None:
+        """Take what was pushed into the channel; again if other cells were taken at the same moment.
+
+        :raises NightlyError: it may not be taken.
+        """
+        grounds = {work.cell.id: Grounds(why="; ".join(work.why), inputs=work.inputs)}
+        for left in reversed(range(TRIES)):
+            fresh = dataclasses.replace(self.releases)
+            proposal = fresh.promotion([work.cell], channels.entry(fresh.matrix), Origin(channel=None), grounds=grounds)
+            for refusal in proposal.refusals:
+                raise NightlyError(refusal.why, fix=refusal.fix)
+            try:
+                fresh.carry_out(proposal)
+            except LedgerConflictError:
+                if not left:
+                    raise
+                continue
+            return
+
+    def promote(self) -> list[str]:
+        """Let images that have soaked move on; return what was refused for another reason than time."""
+        console, releases = progress.plain_console(), self.releases
+        cells, failures = matrix.select(releases.matrix, *self.globs), list[str]()
+        for channel in releases.matrix.channels.values():
+            held = [cell for cell in cells if channel.source and self._ledger().state.images(channel.source, cell.id)]
+            if not held:
+                continue
+            proposal = releases.promotion(held, channel, releases.origin(channel, None))
+            for refusal in proposal.refusals:
+                console.print(f"{channel.name}: {refusal.cell} stays: {refusal.why}", soft_wrap=True)
+                failures += [] if refusal.is_patience else [f"{refusal.cell}: {refusal.why}"]
+            if proposal.moves:
+                releases.carry_out(proposal)
+                console.print(f"{channel.name}: {', '.join(move.cell for move in proposal.moves)} moved")
+        return failures
+
+
+def _tried(todo: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
+    """Do one thing after the other, each about a cell, and return what failed; one that fails does not stop the others."""
+    console, failures = progress.plain_console(), list[str]()
+    for cell, do in todo:
+        try:
+            do()
+        except TorchstrataError as error:
+            failures.append(f"{cell}: {error.what}")
+            console.print(f"failed: {failures[-1]}", soft_wrap=True)
+    return failures
+
+
+def move_locks(news: Sequence[News], *, commit: bool, author: Author) -> list[Path]:
+    """Lock the OSes that moved anew, by building their parts; return the files that were written.
+
+    :param commit: commit them, and nothing else, on the present branch.
+    """
+    if not news:
+        return []
+    table = matrix.load()
+    with progress.reporter() as reporter, reporter.step("os", ", ".join(each.system.id for each in news)) as step:
+        oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
+        written = oven.relock([each.system for each in news], tuple(table.flavours))
+    if commit and written:
+        words = "\n\n".join(f"{each.system.id}: {each}" for each in news)
+        names = ", ".join(path.stem for path in written)
+        identity = ("-c", f"user.name={author.name}", "-c", f"user.email={author.email}")
+        process.run("git", "-C", ROOT, *identity, "commit", "--quiet", "-m", f"Move the locks of {names} to what their mirrors offer\n\n{words}", "--", LOCKS)
+    return written
+
+
+def _as_locked(options: NightlyOptions) -> BuildOptions:
+    return BuildOptions(flavour=(), locked=True, to=None, codec="zstd", level=None, registry=options.registry)
+
+
+def push(cell: Cell, options: NightlyOptions) -> None:
+    """Push the images of a cell, without an engine where all parts exist."""
+    verbs.build(cell.id, dataclasses.replace(_as_locked(options), push=True, load=False))
+
+
+def make(cell: Cell, options: NightlyOptions) -> None:
+    """Build the images of a cell, verify them in an engine, and push them with what was found."""
+    verbs.build(cell.id, _as_locked(options))
+    wanted = VerifyOptions(flavour=(), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
+    verification.run(cell, Path(sys.executable), wanted)
+    push(cell, options)
+
+
+def watch(options: ReleaseOptions) -> None:
+    """Look at all channels.
+
+    :raises WatchdogError: something is wrong with one; all of it is printed.
+    """
+    with opened(options, signs=False) as releases:
+        ledger = releases.read().ledger
+        found = watchdog.problems(releases.matrix, ledger.state, releases.digest, utc())
+    console = progress.plain_console()
+    for problem in found:
+        console.print(str(problem), soft_wrap=True)
+    if found:
+        raise WatchdogError(f"{len(found)} things are wrong: {found[0]}", fix="see docs/releasing.md, When the watchdog barks")
+    console.print(f"all is well: {len(ledger.state.tags)} tags, {len(ledger.entries)} entries")

@@ -1,0 +1,196 @@
+"""The verbs of ``inv release``: what would move is shown first, and moves only with ``--yes``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from rich.table import Table
+
+from torchstrata import progress
+from torchstrata.attestations import record, remote, signing
+from torchstrata.attestations.documents import Published
+from torchstrata.attestations.record import Record
+from torchstrata.attestations.signing import Signer, Trust
+from torchstrata.commands.options import ReleaseOptions
+from torchstrata.errors import AbsentError, ReleaseError
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import ROOT
+from torchstrata.registry.reference import Reference
+from torchstrata.registry.registry import Registry
+from torchstrata.release import difference, ledger_branch
+from torchstrata.release import ledger as ledgers
+from torchstrata.release.guard import Cosign
+from torchstrata.release.ledger import Entry
+from torchstrata.release.ledger_branch import Branch
+from torchstrata.release.ledger_memory import Memory
+from torchstrata.release.moves import Proposal, Releases
+
+SHOWN: Final = 12
+"""Digits of a digest that tables show."""
+
+DRY: Final = "nothing has moved: this was a dry run, --yes does it"
+
+
+@contextlib.contextmanager
+def opened(options: ReleaseOptions, *, signs: bool) -> Iterator[Releases]:
+    """Yield the releases in the registry that was asked for; what is under way ends when the block ends in an exception.
+
+    :param signs: the ledger's copy is to be written, so it must be possible to sign it.
+    :raises RegistryError, SigningError, UntrustedError: no registry, key to sign with, or key to trust is known.
+    """
+    table = matrix.load()
+    where = remote.required(options.registry, table.registry)
+    with contextlib.ExitStack() as stack:
+        signer = Signer.find() if signs else None
+        says_who = signer is None or os.environ.get(signing.PUBLIC_KEY)
+        trust = Trust.find() if says_who or signer is None else stack.enter_context(signer.trust())
+        yield Releases(
+            matrix=table,
+            registry=stack.enter_context(Registry(where.host, scheme=where.scheme)),
+            repository=where.repository(table.name),
+            branch=Branch.parse(options.ledger, ROOT),
+            author=ledger_branch.author(ROOT),
+            guard=Cosign(trust=trust, signer=signer),
+            memory=Memory.of(where.host, where.repository(table.name)),
+        )
+
+
+def promote(globs: Sequence[str], channel: str, origin: str | None, no_soak: str, options: ReleaseOptions) -> None:
+    """Show what would move into a channel, and move it if that was asked for.
+
+    :raises ReleaseError, UntrustedError: images of a cell may not move; then nothing moves.
+    """
+    target = matrix.load().channel(channel)
+    with opened(options, signs=options.yes) as releases:
+        source = releases.origin(target, origin)
+        proposal = releases.promotion(matrix.select(releases.matrix, *globs), target, source, no_soak=no_soak)
+        _do(releases, proposal, f"{channel}, from {source}", options)
+
+
+def rollback(globs: Sequence[str], channel: str, to: int | None, why: str, options: ReleaseOptions) -> None:
+    """Show what a channel would go back to, and do it if that was asked for.
+
+    :raises ReleaseError, UntrustedError: there is nothing to go back to, it does not hold, or it is not said why; then nothing moves.
+    """
+    if not (globs and why):
+        raise ReleaseError("a rollback needs cells and a reason", fix='inv release.rollback 2.8-cu121 --channel stable --why "..."')
+    target = matrix.load().channel(channel)
+    with opened(options, signs=options.yes) as releases:
+        _do(releases, releases.rollback(matrix.select(releases.matrix, *globs), target, why, to), f"{channel}, back", options)
+
+
+def _do(releases: Releases, proposal: Proposal, title: str, options: ReleaseOptions) -> None:
+    console = progress.plain_console()
+    if proposal.moves:
+        console.print(steps(proposal, title))
+    for cell in proposal.settled:
+        console.print(f"{cell}: already there")
+    for refusal in proposal.refusals:
+        console.print(f"{refusal.cell}: refused: {refusal.why}", soft_wrap=True)
+    if proposal.refusals:
+        first = proposal.refusals[0]
+        raise first.kind(f"nothing has moved: {first.cell}: {first.why}", fix=first.fix)
+    if not proposal.moves:
+        console.print("nothing to move")
+    elif not options.yes:
+        console.print(DRY)
+    else:
+        ledger = releases.carry_out(proposal)
+        console.print(f"moved; entries {len(proposal.base.ledger.lines) + 1} to {len(ledger.lines)} of the ledger")
+
+
+def steps(proposal: Proposal, title: str) -> Table:
+    """Return the plan for people: every tag that moves, and what it points to before and after."""
+    view = Table("cell", "image", "tag", "from", "to", title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for move, tag, old, new in proposal.steps():
+        view.add_row(move.cell, move.tags[tag], tag, short(old), short(new))
+    return view
+
+
+def short(digest: str | None) -> str:
+    """Return as much of a digest as tells it from others."""
+    return digest.removeprefix("sha256:")[:SHOWN] if digest else "-"
+
+
+def log(globs: Sequence[str], channel: str | None, options: ReleaseOptions, *, from_registry: bool) -> None:
+    """Print the ledger's entries about the cells that match, oldest first.
+
+    :param from_registry: read the registry's signed copy, not the branch.
+    """
+    with _reading(options, from_registry=from_registry) as (table, entries):
+        cells = {cell.id for cell in matrix.select(table, *globs)} if globs else None
+        chosen = [entry for entry in entries if channel in {None, entry.channel} and (cells is None or entry.cell in {ledgers.ALL, *cells})]
+        progress.plain_console().print(listing(chosen))
+
+
+def listing(entries: Sequence[Entry]) -> Table:
+    """Return entries for people."""
+    view = Table("#", "time", "action", "channel", "cell", "images", "tags", "who", "why", header_style="bold", box=None, pad_edge=False)
+    for entry in entries:
+        images = " ".join(f"{name}={short(digest)}" for name, digest in entry.images.items())
+        view.add_row(str(entry.sequence), entry.time, entry.action, entry.channel, entry.cell, images, str(len(entry.tags)), entry.run or entry.who, entry.why)
+    return view
+
+
+@contextlib.contextmanager
+def _reading(options: ReleaseOptions, *, from_registry: bool) -> Iterator[tuple[matrix.Matrix, tuple[Entry, ...]]]:
+    """Yield the matrix and the entries; the branch alone needs neither a registry nor keys."""
+    if from_registry:
+        with opened(options, signs=False) as releases:
+            yield releases.matrix, releases.copied().entries
+    else:
+        yield matrix.load(), Branch.parse(options.ledger, ROOT).read().ledger.entries
+
+
+def repair(options: ReleaseOptions, entries: int | None = None) -> None:
+    """Move every tag to what the ledger says, and say which were elsewhere.
+
+    :param entries: sign the branch as it is, if it has so many.
+    """
+    with opened(options, signs=True) as releases:
+        console = progress.plain_console()
+        ledger, astray = releases.repair(entries)
+        for tag in astray:
+            console.print(f"{tag}: moved to {short(ledger.state.tags[tag])}")
+        console.print(f"{len(astray)} of {len(ledger.state.tags)} tags were not where the ledger says; the registry's copy has {len(ledger.lines)} entries")
+
+
+def diff(old: str, new: str, options: ReleaseOptions, *, as_markdown: bool) -> None:
+    """Print what differs between two images of the registry: tags or digests of the team's repository, or full references.
+
+    :raises AbsentError: there is no such image, or it has no record.
+    """
+    found = difference.of(*(_record(name, options) for name in (old, new)))
+    console = progress.plain_console()
+    if as_markdown:
+        sys.stdout.write(difference.markdown(found))
+        return
+    for view in difference.tables(found):
+        console.print(view)
+    console.print(difference.summary(found), soft_wrap=True)
+
+
+def _record(name: str, options: ReleaseOptions) -> Record:
+    """Return the record that is attached to an image; whether it is signed is the business of ``inv verify-release``."""
+    image, scheme = _named(name, options)
+    with Registry(image.host, scheme=scheme) as registry:
+        found = registry.manifest(image.repository, image.name)
+        attached = registry.referrers(image.repository, found.digest, record.MEDIA_TYPE)
+        if not attached:
+            raise AbsentError(f"{image} has no record", fix="push it with a key to sign with, so that its record is attached: docs/registry.md")
+        published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+        return record.decode(published.content(attached[-1]))
+
+
+def _named(name: str, options: ReleaseOptions) -> tuple[Reference, str | None]:
+    """Return the image that a word means, and how its registry is spoken to."""
+    if "/" in name:
+        return Reference.parse(name), None
+    table = matrix.load()
+    where = remote.required(options.registry, table.registry)
+    repository = where.repository(table.name)
+    return Reference.parse(f"{where.host}/{repository}{'@' if ':' in name else ':'}{name}"), where.scheme

@@ -1,0 +1,141 @@
+"""The verbs around signatures: what a push attaches to its images, ``inv attest`` and ``inv verify-release``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from rich.table import Table
+
+from torchstrata import progress
+from torchstrata.attestations import documents, examination, materials, record, seals, signing
+from torchstrata.attestations.documents import Document, Published
+from torchstrata.attestations.examination import Examination
+from torchstrata.attestations.signing import Signer, Trust
+from torchstrata.building.assembly import Composed
+from torchstrata.building.plan import Plan
+from torchstrata.errors import EvidenceError
+from torchstrata.image.compose import Image, sha256
+from torchstrata.matrix.matrix import ROOT
+from torchstrata.registry.parts import Shelf
+from torchstrata.registry.reference import Reference
+from torchstrata.registry.registry import Registry
+from torchstrata.store.codec import Codec
+from torchstrata.store.layer import OpenBlob
+from torchstrata.store.store import Store
+from torchstrata.verification import evidence
+from torchstrata.verification.evidence import RESULTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacher:
+    """Signs the images of a push and attaches their documents; what :class:`torchstrata.registry.push.Pusher` calls for each.
+
+    :param documents: by digest of the image.
+    """
+
+    documents: Mapping[str, Sequence[Document]]
+    signer: Signer
+
+    @classmethod
+    def of(cls, composed: Sequence[Composed], maker: Maker, signer: Signer) -> Self:
+        """Return the one for these images; to be made before parts are pushed, since those without inventory get one."""
+        return cls(documents={one.image.digest: maker.documents(one) for one in composed}, signer=signer)
+
+    def __call__(self, registry: Registry, repository: str, image: Image) -> None:
+        """Attach and sign.
+
+        :raises SigningError: the key cannot be used.
+        """
+        published = Published(registry=registry, repository=repository, name=image.name, manifest=image.manifest)
+        documents.attach(published, self.documents[image.digest], self.signer)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Maker:
+    """Makes the documents of images.
+
+    :param open_blob: where blobs of parts come from.
+    :param results: directory with the results of tests; an image that was not tested gets no such document.
+    """
+
+    store: Store
+    codec: Codec
+    open_blob: OpenBlob
+    results: Path = RESULTS
+
+    def documents(self, one: Composed) -> tuple[Document, ...]:
+        """Return the documents of an image that was composed."""
+        made = materials.gather(one, self.store, self.codec, ROOT, self.open_blob)
+        return documents.of(record.of(made), os.environ, _result(self.results, one.image.digest, sha256(one.image.config)))
+
+
+def seal(shelf: Shelf, plan: Plan, signer: Signer) -> int:
+    """Seal the parts of a plan that was pushed; return how many were not sealed before."""
+    known = {item.identity: shelf.store.known(item.identity) or item.part for item in plan.items()}
+    return seals.seal(shelf, {identity: part for identity, part in known.items() if part}, signer)
+
+
+def _result(results: Path, *digests: str) -> bytes | None:
+    """Return the result of tests that an image passed, whichever of its digests the engine knew."""
+    for digest in digests:
+        try:
+            return msgspec.json.format(msgspec.json.encode(evidence.find(digest, results)))
+        except EvidenceError:
+            continue
+    return None
+
+
+def make_key(prefix: Path) -> None:
+    """Make a pair of keys, and print the one line that lets builds trust what it seals.
+
+    :raises SigningError: there is such a pair, or no cosign, or no password.
+    """
+    public = signing.make_key(prefix)
+    console = progress.plain_console()
+    console.print(f"{public.with_suffix('.key')}: keep it and its password secret; who signs sets {signing.KEY} to it", soft_wrap=True)
+    console.print("everybody who builds from the registry:", soft_wrap=True)
+    console.print(f"export {signing.PUBLIC_KEY}={shlex.quote(str(public))}", soft_wrap=True)
+
+
+def attest(reference: str, key: str | None, results: Path = RESULTS) -> None:
+    """Attach the result of its tests to an image that is in a registry, signed.
+
+    :raises EvidenceError: there is no result that it passed.
+    """
+    image = Reference.parse(reference)
+    with Registry(image.host) as registry:
+        found = registry.manifest(image.repository, image.name)
+        config = found.document().config
+        tested = _result(results, found.digest, *([config.digest] if config else [])) or msgspec.json.encode(evidence.find(found.digest, results))
+        published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+        made = documents.attach(published, (documents.result(tested),), Signer.find(key))
+    progress.plain_console().print(f"{published.reference}: {made} signatures made")
+
+
+def verify_release(reference: str, key: str | None, identity: str | None, issuer: str | None) -> None:
+    """Show what is signed about an image in a registry, and what each part proves.
+
+    :raises UntrustedError: something is missing or wrong, or nothing says whose signatures count.
+    """
+    image = Reference.parse(reference)
+    with signing.trusted(key, identity, issuer) as trust, Registry(image.host) as registry:
+        found = examination.examine(registry, image, trust or Trust.find())
+    console = progress.plain_console()
+    console.print(f"{found.image}", soft_wrap=True)
+    console.print(table(found))
+    found.require()
+    console.print("everything holds")
+
+
+def table(found: Examination) -> Table:
+    """Return the findings for people."""
+    view = Table("part", "proves", "says", "", header_style="bold", box=None, pad_edge=False)
+    for finding in found.findings:
+        view.add_row(finding.part, finding.proves, finding.problem or finding.says, "WRONG" if finding.problem else "holds")
+    return view

@@ -1,0 +1,308 @@
+"""The verbs behind sessions and tasks: each puts modules together and shows what came out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from torchstrata import memory, progress
+from torchstrata.attestations import remote, signing
+from torchstrata.attestations.remote import Remote
+from torchstrata.attestations.signing import Signer
+from torchstrata.building import bootstrap, disk
+from torchstrata.building import engine as engines
+from torchstrata.building import plan as plans
+from torchstrata.building.assembly import Builder, Composed
+from torchstrata.building.plan import ImagePlan, OsPart, Plan, Planner
+from torchstrata.commands.options import BuildOptions
+from torchstrata.errors import LockError, RegistryAuthError, RegistryError
+from torchstrata.image import layout
+from torchstrata.layers import os_parts, toolchain
+from torchstrata.locks import os_locks, requirements, wheel_locks
+from torchstrata.matrix import compat, matrix
+from torchstrata.matrix.matrix import Cell, Matrix
+from torchstrata.progress import Reporter
+from torchstrata.registry.push import nothing
+from torchstrata.store.codec import DEFAULT_LEVELS, Codec
+from torchstrata.store.store import Store
+from torchstrata.verification import inspection, size_budget
+from torchstrata.verification import suite as verification
+from torchstrata.verification.request import VerifyOptions
+
+UNTRUSTED: Final = "parts in {where} are not used, but made here: nothing says whose count; set COSIGN_PUBLIC_KEY, or give --trust-unsealed-parts"
+UNSEALED: Final = "--trust-unsealed-parts: whoever may push to {where} decides what is in these images, and nothing tells afterwards"
+
+SHOWN: Final = 1
+"""Packages that a row of a table names; ``image.json`` has all."""
+
+
+def build(cell: str, options: BuildOptions) -> None:
+    """Build the images of one cell, and load them into the engine, write them to a directory, or push them."""
+    memory.bound()
+    planner = _planner(Codec(name=options.codec, level=options.level or DEFAULT_LEVELS[options.codec]), locked=options.locked)
+    chosen = matrix.select(planner.matrix, cell)
+    plan = planner.plan(chosen, options.flavour or list(planner.matrix.flavours))
+    engine = engines.connect() if options.load and not options.to else None
+    where = (remote.required if options.push else remote.place)(options.registry, planner.matrix.registry)
+    started = time.monotonic()
+    with progress.reporter() as reporter, Remote.opened(where, planner.matrix.name, planner.store, unsealed=options.trust_unsealed_parts) as shared:
+        plan = _filled(plan, shared, planner, reporter, options)
+        for line in (*(note for one in chosen for note in notes(one)), *drifts(plan), disk.check(plan, planner.store, engine)):
+            reporter.say(line)
+        opener = shared.open_blob if shared else None
+        builder = Builder(
+            matrix=planner.matrix, store=planner.store, codec=planner.codec, reporter=reporter, engine=engine, locked=options.locked, open_blob=opener
+        )
+        composed = builder.build(plan)
+        if options.to:
+            _write(options.to, composed, planner.store, shared)
+        reporter.show(closing(plan, composed))
+        reporter.say(f"{len(composed)} images in {time.monotonic() - started:.1f} s")
+        if shared and options.push:
+            _push(shared, plan, composed, planner, reporter, names=options.names)
+
+
+def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, options: BuildOptions) -> Plan:
+    """Return the plan with the parts that the registry has; one that does not answer matters only if images are pushed there afterwards.
+
+    :raises RegistryError: it does not answer, and images are to be pushed.
+    :raises UntrustedError: a part is not sealed by somebody whom the build trusts.
+    """
+    if shared is None or not plan.missing():
+        return plan
+    if not shared.is_trusted:
+        reporter.say(UNTRUSTED.format(where=f"{shared.registry.host}/{shared.shelf.repository}"))
+        return plan
+    if options.trust_unsealed_parts:
+        reporter.say(UNSEALED.format(where=f"{shared.registry.host}/{shared.shelf.repository}"))
+    try:
+        with reporter.step("find", f"parts in {shared.registry.host}"):
+            filled = shared.fill(plan, planner.codec, locked=planner.locked)
+    except RegistryError as error:
+        if options.push or isinstance(error, RegistryAuthError):
+            raise
+        reporter.say(f"without the registry: {error.what}")
+        return plan
+    found = len(plan.missing()) - len(filled.missing())
+    reporter.say(f"{found} of {len(plan.missing())} missing parts are in {shared.registry.host}; {progress.size(shared.downloaded)} downloaded")
+    return filled
+
+
+def _write(directory: Path, composed: Sequence[Composed], store: Store, shared: Remote | None) -> None:
+    if shared:
+        shared.fetch_layers(composed)
+    layout.write(directory, [one.loadable for one in composed], store)
+
+
+def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Planner, reporter: Reporter, *, names: bool) -> None:  # noqa: PLR0913  # what it takes
+    """Push what was composed, signed if there is somebody to sign, and say under which tags, and what it cost."""
+    from torchstrata.commands import signatures  # noqa: PLC0415  # its libraries take 0.3 s, which plans need not wait for
+
+    signer = Signer.present()
+    maker = signatures.Maker(store=planner.store, codec=planner.codec, open_blob=shared.open_blob)
+    attach = signatures.Attacher.of(composed, maker, signer) if signer else nothing
+    with reporter.step("push", f"{len(composed)} images to {shared.name}") as step:
+        publications = shared.publications(composed, names=names)
+        report = shared.push(plan, publications, attach=attach, on_bytes=step.advance)
+    if signer:
+        with reporter.step("sign", f"parts in {shared.registry.host}"):
+            signatures.seal(shared.shelf, plan, signer)
+    else:
+        reporter.say(f"not signed, so that nothing can be promoted: {signing.KEY} names no key, and no job in GitHub Actions may sign")
+    if drifted := [one.tags[0] for one in composed if one.drift]:
+        reporter.say(f"not as locked, so that they cannot be promoted: {', '.join(drifted)}")
+    for each in publications:
+        reporter.say(f"{shared.name}:{' '.join(each.tags)} {each.image.digest}")
+    reporter.say(
+        f"{progress.size(report.sent)} sent, {progress.size(report.mounted)} mounted, {progress.size(report.present)} were there; {report.parts} new parts"
+    )
+
+
+def notes(cell: Cell) -> list[str]:
+    """Return what a user of the cell should know before it is built, one line each."""
+    facts, lines = cell.facts, []
+    if facts.asked_cuda != facts.cuda_version:
+        lines.append(
+            f"{cell.short}: upstream has no torch {cell.torch} for CUDA {facts.asked_cuda}; the {cell.wheels} wheels serve its hosts"
+            f" (minor-version compatibility, any driver >= {facts.driver_floor})"
+        )
+    if facts.nvcc and facts.missing_architectures:
+        lacking = ", ".join(facts.missing_architectures)
+        lines.append(f"{cell.short}: nvcc {facts.nvcc.cuda} cannot compile for compute capability {lacking}, for which torch has kernels")
+    if not cell.os.verified:
+        lines.append(f"{cell.id}: unverified: nobody has built and run images on {cell.os.id} yet")
+    return lines
+
+
+def drifts(plan: Plan) -> list[str]:
+    """Return a line for each OS whose parts in the store have other versions than its lock."""
+    tops = {item.source.system.id: item.part for item in plan.items() if isinstance(item.source, OsPart) and item.part}
+    found = {system: os_parts.drift(part) for system, part in tops.items()}
+    return [f"{system}: not as locked: {os_locks.in_short(moves)}" for system, moves in found.items() if moves]
+
+
+def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
+    """Return the closing table: image, layers reused and made, size, digest, and whether its OS packages are as locked."""
+    made = {item.identity for item in plan.missing()}
+    view = Table("image", "layers", "reused", "made", "size", "digest", "OS packages", header_style="bold", box=None, pad_edge=False)
+    for one in composed:
+        new = sum(item.identity in made for item in one.plan.items)
+        layers = len(one.image.layers)
+        size, digest, state = progress.size(one.image.size), one.image.digest[7:19], os_locks.state(one.drift, SHOWN)
+        view.add_row(one.tags[0], str(layers), str(len(one.plan.items) - new), str(new), size, digest, state)
+    return view
+
+
+def verify(cell: str, python: Path, options: VerifyOptions) -> None:
+    """Verify images of one cell, or a machine that must be like one."""
+    for chosen in matrix.select(matrix.load(), cell):
+        verification.run(chosen, python, options)
+
+
+def plan(globs: Sequence[str], *, as_json: bool) -> None:
+    """Print the plan for the cells that match, as a table or as JSON; a cell that nobody has locked is named in one line.
+
+    :raises LockError: none of them is locked.
+    """
+    planner = _planner(Codec())
+    console, complaints = progress.plain_console(), Console(stderr=True, soft_wrap=True, highlight=False)
+    images: list[ImagePlan] = []
+    unlocked: list[LockError] = []
+    for cell in matrix.select(planner.matrix, *globs):
+        try:
+            images += planner.plan([cell], list(planner.matrix.flavours)).images
+        except LockError as error:
+            unlocked.append(error)
+    if not images:
+        raise unlocked[0]
+    for line in dict.fromkeys(error.what for error in unlocked):
+        complaints.print(line)
+    found = Plan(images=tuple(images))
+    if as_json:
+        console.print_json(json.dumps(plans.document(found)))
+        return
+    console.print(plans.table(found))
+    console.print(disk.check(found, planner.store, None), highlight=False)
+
+
+def lock(globs: Sequence[str], exclude_newer: str | None) -> None:
+    """Resolve and write locks.
+
+    :raises LockError: a cell that was asked for, or one from the default index, could not be resolved; the others are written.
+    """
+    table = matrix.load()
+    console = Console(soft_wrap=True, highlight=False)
+    outcome = wheel_locks.write(table, matrix.select(table, *globs), exclude_newer=exclude_newer, on_line=console.print)
+    console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(outcome.failed)} builds failed")
+    for error in outcome.failed.values():
+        console.print(error.what)
+    if outcome.failed and (globs or any(not _is_elsewhere(table, name) for name in outcome.failed)):
+        raise next(iter(outcome.failed.values()))
+
+
+def _is_elsewhere(table: Matrix, name: str) -> bool:
+    """Return whether the wheels of the cell are only on PyTorch's own index, which a run over all cells may not reach."""
+    return all(not compat.build(cell.torch, cell.wheels).default for cell in matrix.select(table, name))
+
+
+def lock_systems(globs: Sequence[str]) -> None:
+    """Ask apt for today's solution of the OSes of the cells that match, and write their locks where packages have moved.
+
+    :raises LockError: an OS that was asked for comes from an image that nobody has pinned by digest.
+    """
+    table = matrix.load()
+    asked = {cell.os.id: cell.os for cell in matrix.select(table, *globs)}
+    systems = {name: system for name, system in asked.items() if system.bootstrap or system.digest}
+    with progress.reporter() as reporter:
+        for name in asked.keys() - systems.keys():
+            reporter.say(f"{name}: not locked, since its image has no digest in matrix.yaml")
+        if not systems:
+            raise LockError("none of these OSes can be locked", fix="write the digest of its image into matrix.yaml, where its registry is reachable")
+        with reporter.step("os", ", ".join(systems)) as step:
+            written = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note).relock(tuple(systems.values()), tuple(table.flavours))
+        for path in written:
+            reporter.say(f"{path.relative_to(matrix.ROOT)} written")
+        reporter.say(f"{len(written)} of {len(systems)} OS locks moved")
+
+
+def lock_toolchains(exclude_newer: str | None) -> None:
+    """Lock what CUDA families have besides wheels."""
+    names = sorted({cell.facts.nvcc.lock for cell in matrix.load().cells if cell.facts.nvcc and cell.facts.nvcc.lock})
+    with progress.reporter() as reporter:
+        for name in names:
+            changed = toolchain.write(name, wheel_locks.cut_off(exclude_newer), on_line=reporter.say)
+            reporter.say(f"{toolchain.FOLDER}/{name}.lock {'written' if changed else 'unchanged'}")
+
+
+def lock_tool(exclude_newer: str | None) -> None:
+    """Lock what this program itself needs.
+
+    :raises LockError: there is no set of wheels with everything that pyproject.toml names.
+    """
+    changed = requirements.write(wheel_locks.cut_off(exclude_newer))
+    for name in requirements.LOCKS:
+        Console(highlight=False).print(f"{name} {'written' if name in changed else 'unchanged'}")
+
+
+def check_locks() -> None:
+    """Check every committed lock against its inputs, offline.
+
+    :raises LockError: the first that is wrong; all are printed.
+    """
+    problems = [*wheel_locks.check(matrix.load()), *requirements.check()]
+    for problem in problems:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(problem.what)
+    if problems:
+        raise LockError(f"{len(problems)} locks do not match their inputs", fix=problems[0].fix)
+    Console().print("all locks match their inputs")
+
+
+def cache(*, prune: bool, older_than: float | None, max_gb: float | None) -> None:
+    """Show the content store, or prune it."""
+    store, console = Store.open(), progress.SafeConsole()
+    if prune:
+        age = timedelta(days=older_than) if older_than is not None else None
+        freed = store.prune(older_than=age, max_bytes=int(max_gb * 1e9) if max_gb is not None else None)
+        console.print(f"{progress.size(freed)} freed in {store.root}")
+        return
+    usage = store.usage()
+    view = Table("part", "size", "last used", header_style="bold", box=None, pad_edge=False)
+    for kept in usage.parts:
+        view.add_row(kept.title, progress.size(kept.size), f"{kept.age / 86400:.1f} days ago")
+    console.print(view)
+    console.print(f"{progress.size(usage.size)} in {store.root}, of it downloads {progress.size(usage.downloads)}")
+
+
+def weigh(globs: Sequence[str], *, write: bool) -> None:
+    """Print size and budget of every image of the cells that match; all their flavours must be in the engine.
+
+    :param write: record what their layers weigh, and print what to write into ``matrix.yaml``.
+    """
+    table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
+    view = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False)
+    for cell in matrix.select(table, *globs):
+        found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}", client, store) for flavour in table.flavours}
+        for flavour, image in found.items():
+            view.add_row(
+                f"{cell.id}-{flavour}", progress.size(image.size), progress.size(allowed) if (allowed := size_budget.budget(cell, flavour)) else "none"
+            )
+        if write:
+            size_budget.record(cell, size_budget.weigh(cell, (layer.weight for layer in list(found.values())[-1].layers)))
+            console.print(f"{cell.short}: {size_budget.line({flavour: image.size for flavour, image in found.items()})}", highlight=False)
+    console.print(view)
+
+
+def engine() -> None:
+    """Make an engine available."""
+    bootstrap.ensure(Console(soft_wrap=True, highlight=False).print)
+
+
+def _planner(codec: Codec, *, locked: bool = False) -> Planner:
+    return Planner(matrix=matrix.load(), store=Store.open(), codec=codec, locked=locked)

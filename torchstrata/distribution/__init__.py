@@ -1,1 +1,0 @@
-"""Registries, by the OCI distribution specification: the client of one."""

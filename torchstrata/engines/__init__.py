@@ -1,1 +1,0 @@
-"""The container engine: setting one up, asking it, loading images into it."""

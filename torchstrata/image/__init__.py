@@ -1,0 +1,1 @@
+"""Layers become an image: manifest, config, and what it tells its users; archives and layouts."""

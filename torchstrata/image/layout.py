@@ -1,0 +1,116 @@
+"""Images in a directory, as an OCI image layout (image specification 1.1, image-layout.md)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from torchstrata.errors import IntegrityError
+from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links
+from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.loadable import Loadable
+from torchstrata.store import store as stores
+from torchstrata.store.digest import file_name
+from torchstrata.store.layer import Layer
+from torchstrata.store.store import Store, digest_of
+
+PARTIAL: Final = ".{name}.partial"
+
+ELSEWHERE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+"""How systems say that they cannot copy within the kernel."""
+
+
+def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: bool = False) -> None:
+    """Write ``images`` into ``directory``; the index comes last, so that it never names what is not there.
+
+    Blobs are copies, which have the disk's blocks in common with the store where the file system can: whoever changes one does
+    not change the store. The digest of each is checked as it lies there. Of several writers one writes at a time.
+
+    :param share: let blobs be the store's own files, in a directory of the store's that only programs read which check digests.
+    :raises DiskFullError: there is no space left.
+    :raises IntegrityError: a blob in the store is damaged.
+    :raises StoreError: the directory cannot be written, or leads elsewhere by a link in it, or the store lacks a blob.
+    """
+    blobs = directory / "blobs" / "sha256"
+    with store.lock(stores.identity(layout=str(directory.absolute()))), disk(directory, OTHER_DIRECTORY):
+        refuse_links(directory, blobs / "any")
+        blobs.mkdir(parents=True, exist_ok=True)
+        for layer in dict.fromkeys(layer for image in images for layer in image.layers):
+            (_share if share else _place)(store, layer, blobs / file_name(layer.digest))
+        for image in images:
+            for content in (image.config, image.manifest):
+                _write(blobs / file_name(sha256(content)), content)
+        _write(directory / "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
+        described = [_described(image, tag) for image in images for tag in image.tags]
+        _write(directory / "index.json", canonical({"schemaVersion": 2, "manifests": described}))
+
+
+def _share(store: Store, layer: Layer, target: Path) -> None:
+    blob = store.open_blob(layer.digest, layer.size)
+    if not target.exists():
+        os.link(blob, target)
+
+
+def _place(store: Store, layer: Layer, target: Path) -> None:
+    """Copy a blob, unless it is there already, whole.
+
+    :raises IntegrityError: what was copied has another digest.
+    """
+    if target.is_file() and not target.is_symlink() and digest_of(target) == layer.digest and target.stat().st_nlink == 1:
+        return
+    with store.open_blob(layer.digest, layer.size).open("rb") as blob, _whole(target) as file:
+        _copy(blob, file)
+        if digest_of(Path(file.name)) != layer.digest:
+            store.forget(layer.digest)
+            raise IntegrityError(f"blob {layer.digest} is damaged in {store.root}", fix="build again: it is made anew")
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> None:
+    """Copy a file; the kernel copies, or lets both share the bytes, where it can (copy_file_range(2))."""
+    try:
+        while os.copy_file_range(source.fileno(), target.fileno(), 1 << 30):
+            pass
+    except OSError as error:
+        if error.errno not in ELSEWHERE:
+            raise
+    except AttributeError:  # not Linux
+        pass
+    source.seek(target.seek(0, os.SEEK_END))
+    while chunk := source.read(1 << 20):
+        target.write(chunk)
+    target.flush()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with _whole(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that gets its name once it is complete, on disk; what a killed run has left of it is written over."""
+    partial = path.with_name(PARTIAL.format(name=path.name))
+    partial.unlink(missing_ok=True)
+    try:
+        with partial.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _described(image: Loadable, tag: str) -> dict[str, object]:
+    return {
+        "mediaType": MANIFEST,
+        "digest": sha256(image.manifest),
+        "size": len(image.manifest),
+        "annotations": {"org.opencontainers.image.ref.name": tag.rpartition(":")[2]},
+    }

@@ -1,0 +1,109 @@
+"""The archive that an engine loads: an OCI image layout in a tar, made while it is sent, never written anywhere.
+
+It also has the ``manifest.json`` of ``docker save``, which is the only index that the classic image store reads. Image
+specification: https://github.com/opencontainers/image-spec (image-layout.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.store.layer import PLATFORM, Layer, OpenBlob
+
+CHUNK: Final = 1 << 20
+BLOCK: Final = tarfile.BLOCKSIZE
+END: Final = bytes(2 * BLOCK)
+"""What ends a tar. An engine starts to unpack when it has come."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loadable:
+    """An image that can be loaded into an engine.
+
+    :param config: its config, as JSON bytes.
+    :param manifest: its manifest, as JSON bytes.
+    :param tags: names in the engine, such as ``pytorch-cuda:2.8-cu121-base``.
+    :param layers: bottom to top.
+    """
+
+    config: bytes
+    manifest: bytes
+    tags: tuple[str, ...]
+    layers: tuple[Layer, ...]
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        """The digests of its layers' tars, bottom to top."""
+        return tuple(layer.diff_id for layer in self.layers)
+
+
+def chain_ids(diff_ids: Iterable[str]) -> tuple[str, ...]:
+    """Return the ChainID of every prefix of ``diff_ids`` (OCI image specification, config.md): an engine knows unpacked layers by it."""
+    chains: list[str] = []
+    for diff_id in diff_ids:
+        chains.append(f"sha256:{hashlib.sha256(f'{chains[-1]} {diff_id}'.encode()).hexdigest()}" if chains else diff_id)
+    return tuple(chains)
+
+
+def prefix(layers: Sequence[Layer]) -> Loadable:
+    """Return the nameless image of the lowest layers of another, which makes an engine unpack them early."""
+    system, architecture = PLATFORM.split("/")
+    rootfs = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
+    labels = {"torchstrata.prefix": str(len(layers))}
+    config = canonical({"architecture": architecture, "os": system, "config": {"Cmd": ["true"], "Labels": labels}, "rootfs": rootfs})
+    described = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers]
+    about = {"mediaType": CONFIG, "digest": sha256(config), "size": len(config)}
+    manifest = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": about, "layers": described})
+    return Loadable(config=config, manifest=manifest, tags=(), layers=tuple(layers))
+
+
+def stream(images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenBlob) -> Iterator[bytes]:
+    """Yield the archive of ``images`` with the blobs of ``layers`` only, up to the :data:`END` that the caller sends.
+
+    Images carry no names: whoever loads them names them once they have been checked, so that a name never points to an
+    image that is not whole.
+    """
+    yield from _member("oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
+    yield from _member("index.json", canonical(_index(images)))
+    yield from _member("manifest.json", canonical([_saved(image) for image in images]))
+    for data in dict.fromkeys(blob for image in images for blob in (image.config, image.manifest)):
+        yield from _member(_path(sha256(data)), data)
+    for layer in {layer.digest: layer for layer in layers}.values():
+        yield _header(_path(layer.digest), layer.size)
+        with open_blob(layer.digest).open("rb") as blob:
+            while chunk := blob.read(CHUNK):
+                yield chunk
+        yield bytes(-layer.size % BLOCK)
+
+
+def _index(images: Sequence[Loadable]) -> dict[str, Any]:
+    system, architecture = PLATFORM.split("/")
+    platform = {"os": system, "architecture": architecture}
+    manifests = [{"mediaType": MANIFEST, "digest": sha256(image.manifest), "size": len(image.manifest), "platform": platform} for image in images]
+    return {"schemaVersion": 2, "manifests": manifests}
+
+
+def _saved(image: Loadable) -> dict[str, Any]:
+    return {"Config": _path(sha256(image.config)), "RepoTags": None, "Layers": [_path(layer.digest) for layer in image.layers]}
+
+
+def _path(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _header(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    member.mode = 0o644
+    return member.tobuf()
+
+
+def _member(name: str, data: bytes) -> Iterator[bytes]:
+    yield _header(name, len(data))
+    yield data + bytes(-len(data) % BLOCK)

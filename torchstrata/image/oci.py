@@ -1,0 +1,144 @@
+"""Documents of the OCI specifications, as they come from registries and directories: read as types, within limits, or refused.
+
+Image specification 1.1: descriptor.md, manifest.md, image-index.md, config.md. Distribution specification 1.1: lists of tags and
+of referrers. Fields that nothing here asks for may be anything. ``urls`` of a descriptor are such: nothing is fetched from there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+
+from torchstrata import decoding
+from torchstrata.decoding import FIX
+from torchstrata.errors import RegistryError, TorchstrataError
+from torchstrata.store.digest import Digest
+from torchstrata.store.layer import Size
+
+T = TypeVar("T")
+
+MANIFEST_LIMIT: Final = 4 << 20
+"""Bytes of a manifest or an index, as registries limit them (distribution specification, section "Pushing Manifests")."""
+
+CONFIG_LIMIT: Final = 8 << 20
+"""Bytes of the config of an image or a part."""
+
+LIST_LIMIT: Final = 32 << 20
+"""Bytes of a list of tags or referrers, all its pages together; of the index of a directory, too."""
+
+MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{0,255}\Z")]
+"""Without white space and parameters; it becomes a header of HTTP."""
+
+Tag = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}\Z")]
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an image of an index runs on."""
+
+    os: str = ""
+    architecture: str = ""
+
+
+class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What one document says of another, or of a blob."""
+
+    digest: Digest
+    size: Size
+    media_type: MediaType = ""
+    artifact_type: MediaType | None = None
+    annotations: dict[str, str] | None = None
+    platform: Platform | None = None
+
+    def annotation(self, name: str) -> str:
+        """Return an annotation; nothing if there is none."""
+        return (self.annotations or {}).get(name, "")
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A manifest or an index; one that would be both is refused, since readers would see different images in it."""
+
+    media_type: MediaType = ""
+    artifact_type: MediaType | None = None
+    config: Descriptor | None = None
+    layers: tuple[Descriptor, ...] | None = None
+    manifests: tuple[Descriptor, ...] | None = None
+    subject: Descriptor | None = None
+    annotations: dict[str, str] | None = None
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Config and layers."""
+        return (*([self.config] if self.config else []), *(self.layers or ()))
+
+    @property
+    def children(self) -> tuple[Descriptor, ...]:
+        """The manifests of an index."""
+        return self.manifests or ()
+
+
+class TagList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the tags of a repository."""
+
+    tags: tuple[Tag, ...] | None = None
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True):
+    """An index, or a page of referrers."""
+
+    manifests: tuple[Descriptor, ...] | None
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename={"user": "User", "labels": "Labels"}):
+    """What an image says of its containers, as far as it is asked for."""
+
+    user: str = ""
+    labels: dict[str, str] | None = None
+
+
+class RootFs(msgspec.Struct, frozen=True, kw_only=True):
+    """The layers of an image as tars."""
+
+    diff_ids: tuple[Digest, ...] = ()
+
+
+class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The config of an image, as far as it is asked for."""
+
+    config: RunConfig | None = None
+    rootfs: RootFs | None = None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+        return (self.config.labels if self.config else None) or {}
+
+    @property
+    def user(self) -> str:
+        """Its user."""
+        return self.config.user if self.config else ""
+
+
+def read(data: bytes, kind: type[T], name: str, *, limit: int = CONFIG_LIMIT, error: type[TorchstrataError] = RegistryError) -> T:
+    """Return what a document says.
+
+    :param name: of the document, for the message.
+    :param limit: bytes that it may have.
+    :param error: what to raise if it is none of its kind.
+    :raises RegistryError: it is none, unless ``error`` is another.
+    """
+    return decoding.read(data, kind, name, limit=limit, error=error)
+
+
+def manifest(data: bytes, name: str, media_type: str = "", error: type[TorchstrataError] = RegistryError) -> Document:
+    """Return what a manifest or an index says.
+
+    :param media_type: by which it was told; nothing if that says nothing.
+    :raises RegistryError: it is none, or says that it is of another type; unless ``error`` is another.
+    """
+    found = read(data, Document, name, limit=MANIFEST_LIMIT, error=error)
+    if found.manifests is not None and (found.layers is not None or found.config is not None):
+        raise error(f"{name} would be an image and an index at once", fix=FIX)
+    if media_type and found.media_type and found.media_type != media_type:
+        raise error(f"{name} calls itself {found.media_type}, and comes as {media_type}", fix=FIX)
+    return found

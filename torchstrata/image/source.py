@@ -1,0 +1,42 @@
+"""The revision of the sources: of those that an image is made from, and of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from torchstrata import process
+from torchstrata.errors import CommandError
+from torchstrata.locks import wheel_locks
+from torchstrata.matrix.matrix import Cell
+
+SHARED: Final = ("images/apt", "locks/toolchain")
+"""What images of every flavour may be made from."""
+
+
+def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
+    """Return the last commit that touched what an image is made from, with ``-dirty`` where that has changed since, or
+    ``unknown`` outside a repository.
+
+    Other commits leave it as it is, so that they change no image: those of a flavour change none of its parents.
+
+    :param chain: the image's flavour and its parents.
+    """
+    own = (path for flavour in chain for path in (f"images/{flavour}", wheel_locks.path_of(cell, flavour)))
+    return _last_commit(root, *SHARED, f"locks/os/{cell.os.id}.lock", *own)
+
+
+def state(root: Path) -> str:
+    """Return the commit that is checked out, with ``-dirty`` where files differ from it, or ``unknown`` outside a repository."""
+    return _last_commit(root)
+
+
+def _last_commit(root: Path, *paths: str) -> str:
+    """Return the last commit that touched ``paths``, or the last one at all."""
+    try:
+        commit = process.run("git", "-C", str(root), "log", "-1", "--format=%H", "--", *paths).strip()
+        changed = process.run("git", "-C", str(root), "status", "--porcelain", "--", *paths).strip()
+    except CommandError:
+        return "unknown"
+    return f"{commit or 'unknown'}{'-dirty' if changed else ''}"

@@ -1,0 +1,1 @@
+"""Wheels, toolchain, bytecode and OS packages become layers."""

@@ -1,0 +1,103 @@
+"""The bake definition of OS parts: what BuildKit is asked to build, as a pure value (https://docs.docker.com/build/bake/reference/)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from torchstrata.matrix.matrix import OperatingSystem
+
+Exporter = Literal["layout", "image"]
+"""How finished layers leave BuildKit: as an OCI layout, or as an image in the engine, where its classic store can do no other."""
+
+LABEL: Final = "torchstrata.flavour"
+"""The label that ends each Dockerfile; it tells in an image's history which layers belong to which flavour."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """The flavours to build on one OS.
+
+    :param flavours: parents first.
+    :param parent: name of the context that the first of them starts from: ``os``, or the flavour below.
+    :param below: what that context is: ``oci-layout://...``, ``docker-image://...``, or a directory with the tar of an OS image.
+    :param known: number of layers in that context.
+    :param epoch: SOURCE_DATE_EPOCH.
+    """
+
+    system: OperatingSystem
+    flavours: tuple[str, ...]
+    parent: str
+    below: str
+    known: int
+    epoch: int
+
+    def target(self, name: str) -> str:
+        """Return the bake target of a flavour or of another context; bake allows no dots in it."""
+        return f"{self.system.id.replace('.', '_')}-{name}"
+
+    @property
+    def top(self) -> str:
+        """The target whose image holds all layers."""
+        return self.target(self.flavours[-1])
+
+
+def definition(jobs: Sequence[Job], staged: Path, out: Path, exporter: Exporter, proxies: Mapping[str, str]) -> dict[str, Any]:
+    """Return the definition that builds all ``jobs`` and exports the last flavour of each.
+
+    :param staged: directory of the build contexts, ``<flavour>`` and ``apt-<os>``.
+    :param out: directory for OCI layouts, one per top target.
+    :param proxies: build arguments for the network, such as ``http_proxy``; BuildKit keeps them out of images.
+    """
+    targets = {name: target for job in jobs for name, target in _targets(job, staged, proxies).items()}
+    for job in jobs:
+        targets[job.top]["output"] = [_output(job, out, exporter)]
+    return {"group": {"default": {"targets": [job.top for job in jobs]}}, "target": targets}
+
+
+def question(job: Job, dockerfile: str, context: Path, out: Path, proxies: Mapping[str, str]) -> dict[str, Any]:
+    """Return the definition that runs ``dockerfile`` over what lies below a job, and writes the files of its last stage to ``out``.
+
+    :param dockerfile: its text; it may start from ``os``.
+    """
+    targets, below = _bottom(job)
+    asked = {**_target(context, {"os": below}, proxies), "dockerfile-inline": dockerfile, "output": [f"type=local,dest={out}"], "no-cache": True}
+    return {"group": {"default": {"targets": [job.top]}}, "target": {**targets, job.top: asked}}
+
+
+def image_name(job: Job) -> str:
+    """Return the name under which the ``image`` exporter leaves a job's image."""
+    return f"torchstrata-build:{job.top}"
+
+
+def _targets(job: Job, staged: Path, proxies: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    bottom, below = _bottom(job)
+    apt = {**_target(staged / f"apt-{job.system.id}", {"os": below}, proxies), "no-cache": True}
+    targets = {**bottom, job.target("apt"): apt}
+    parent, context = job.parent, below
+    for flavour in job.flavours:
+        args = {**proxies, "SOURCE_DATE_EPOCH": str(job.epoch), "COMPILERS": " ".join(job.system.compilers)}
+        targets[job.target(flavour)] = _target(staged / flavour, {parent: context, "apt": f"target:{job.target('apt')}"}, args)
+        parent, context = flavour, f"target:{job.target(flavour)}"
+    return targets
+
+
+def _bottom(job: Job) -> tuple[dict[str, dict[str, Any]], str]:
+    """Return the context that the first flavour starts from, and the target behind it, if it takes one."""
+    if "://" in job.below:
+        return {}, job.below
+    unpack = {"context": job.below, "dockerfile-inline": "FROM scratch\nADD os.tar /\n", "output": ["type=cacheonly"]}
+    return {job.target("os"): unpack}, f"target:{job.target('os')}"
+
+
+def _target(context: Path, contexts: Mapping[str, str], args: Mapping[str, str]) -> dict[str, Any]:
+    return {"context": str(context), "contexts": dict(contexts), "args": dict(args), "output": ["type=cacheonly"]}
+
+
+def _output(job: Job, out: Path, exporter: Exporter) -> str:
+    # Uncompressed: the store compresses, on all cores and with its own codec.
+    if exporter == "layout":
+        return f"type=oci,tar=false,dest={out / job.top},compression=uncompressed"
+    return f"type=docker,name={image_name(job)}"

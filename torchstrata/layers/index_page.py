@@ -1,0 +1,255 @@
+"""The gate of index pages: what servers of wheels answer, bounded in bytes, time and redirects, and read into links.
+
+Simple repository API: https://packaging.python.org/specifications/simple-repository-api/
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx2
+import msgspec
+from unearth import Link
+from unearth.collector import IndexHTMLParser, is_secure_origin
+from unearth.fetchers import Fetcher, PyPIClient
+
+from torchstrata import decoding
+from torchstrata.errors import FetchError
+from torchstrata.layers import answer_time
+from torchstrata.layers.answer_time import FIX
+from torchstrata.text import printable
+
+PAGE: Final = 32 << 20
+"""Bytes of a page at most, inflated."""
+
+PAGE_SECONDS: Final = 120.0
+"""Seconds that a page may take to arrive, with all redirects, or the head of a download."""
+
+READING_SECONDS: Final = 10.0
+"""Seconds of a core that reading a page of HTML may take; a megabyte takes about one."""
+
+PIECE: Final = 1 << 18
+"""Characters of HTML between two looks at the clock."""
+
+REDIRECTS: Final = 10
+
+JSON_TYPE: Final = "application/vnd.pypi.simple.v1+json"
+HTML_TYPES: Final = ("application/vnd.pypi.simple.v1+html", "text/html")
+ACCEPT: Final = f"{JSON_TYPE}, {HTML_TYPES[0]}; q=0.1, {HTML_TYPES[1]}; q=0.01"
+
+ENCODINGS: Final = ("", "identity", "gzip")
+"""How a page may be compressed; gzip inflates a piece from the network to 70 MB at most, others to any size."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """A page as it came.
+
+    :param url: where it was in the end.
+    :param kind: its media type, in lower case.
+    """
+
+    url: str
+    kind: str
+    content: bytes
+
+
+class _File(msgspec.Struct, frozen=True, gc=False):
+    """A file of a page in JSON; further fields do not matter here, since the lock names all that is wanted."""
+
+    url: str = ""
+    hashes: Mapping[str, str] | None = None
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    files: tuple[_File, ...] = ()
+
+
+class _Anchors(IndexHTMLParser):
+    """Keeps the links to one file alone, so that a page of millions of others takes no memory."""
+
+    def __init__(self, filename: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._filename = filename
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take note of a link, or of the base of links."""
+        href = dict(attrs).get("href")
+        if tag == "a" and href and _name(href) == self._filename:
+            self.found.append(href)
+        elif tag == "base":
+            super().handle_starttag(tag, attrs)
+
+
+def read_file(path: Path) -> Page:
+    """Return a page of HTML in a local directory.
+
+    :raises FetchError: it is no regular file, or too long.
+    """
+    if not path.is_file():
+        raise FetchError(f"{printable(str(path))} is no file", fix="correct pip's index-url or find-links")
+    with path.open("rb") as file:
+        content = file.read(PAGE + 1)
+    return Page(url=path.absolute().as_uri(), kind=HTML_TYPES[1], content=_bounded(content, str(path)))
+
+
+def receive(client: PyPIClient, url: str, trusted: Iterable[str]) -> Page | None:
+    """Return the page at ``url``; nothing where the server knows none.
+
+    :param trusted: hosts that may be asked without TLS.
+    :raises httpx2.HTTPError: the server does not answer.
+    :raises Unready: it is busy.
+    :raises FetchError: it answers something else than a page, too much, or too slowly.
+    """
+    headers = {"Accept": ACCEPT, "Accept-Encoding": "gzip"}
+    with answer_time.within(PAGE_SECONDS), asked(client, url, headers, trusted) as response:
+        if response.status_code in {httpx2.codes.FORBIDDEN, httpx2.codes.NOT_FOUND, httpx2.codes.GONE}:
+            return None
+        check_status(response)
+        kind = response.headers.get("Content-Type", "").lower()
+        if not kind.startswith((JSON_TYPE, *HTML_TYPES)) or response.headers.get("Content-Encoding", "").lower() not in ENCODINGS:
+            raise FetchError(f"{_shown(url)} is no index page: {printable(kind, 80) or 'without a type'}", fix=FIX)
+        return Page(url=str(response.url), kind=kind, content=_content(response, _shown(url)))
+
+
+class Unready(Exception):
+    """A server is busy; carries after how many seconds to ask again at the earliest."""
+
+    def __init__(self, why: str, after: float = 0.0) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+def check_status(response: httpx2.Response) -> None:
+    """Refuse an answer that is none.
+
+    :raises Unready: the server may have one later.
+    :raises FetchError: it has none.
+    """
+    status = response.status_code
+    if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
+        after = response.headers.get("Retry-After", "")
+        raise Unready(f"HTTP status {status}", after=float(after) if after.isdecimal() else 0)
+    if status >= httpx2.codes.MULTIPLE_CHOICES:
+        fix = "check credentials (netrc or the index URL) and that the file still exists there"
+        raise FetchError(f"{_shown(str(response.url))}: HTTP status {status}", fix=fix)
+
+
+def _content(response: httpx2.Response, shown: str) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    for piece in response.iter_bytes():
+        pieces.append(piece)
+        size += len(piece)
+        if size > PAGE:
+            break
+    return _bounded(b"".join(pieces), shown)
+
+
+def _bounded(content: bytes, shown: str) -> bytes:
+    if len(content) > PAGE:
+        raise FetchError(f"{printable(shown)} has more than {PAGE >> 20} MiB, more than any index page", fix=FIX)
+    return content
+
+
+@contextmanager
+def asked(client: PyPIClient, url: str, headers: Mapping[str, str], trusted: Iterable[str]) -> Iterator[httpx2.Response]:
+    """Ask for ``url`` and yield the answer, whose body is not read yet; redirects are followed under the rules of :func:`allowed`.
+
+    :raises FetchError: a redirect leads where the first request would not have gone, or there are too many; or a head does not end.
+    """
+    trusted = tuple(trusted)
+    for _ in range(REDIRECTS + 1):
+        with answer_time.within(PAGE_SECONDS, answer_time.HEAD):
+            response = client.send(client.build_request("GET", url, headers=headers), stream=True, follow_redirects=False)
+        with closing(response):
+            if not response.has_redirect_location:
+                yield response
+                return
+            target = joined(url, response.headers["Location"])
+        if target is None or not allowed(client, target, url, trusted):
+            raise FetchError(f"{_shown(url)} redirects to {_shown(target or 'no address')}, which is not https", fix=FIX)
+        url = target
+    raise FetchError(f"{_shown(url)} redirects more than {REDIRECTS} times", fix=FIX)
+
+
+def allowed(client: PyPIClient, target: str, source: str, trusted: Iterable[str]) -> bool:
+    """Return whether one address may send us to another: by https, without TLS only as the source was reached or pip trusts; never to a file.
+
+    :param source: address of the page or redirect that names ``target``; one on this machine may name files.
+    """
+    parts = urllib.parse.urlsplit(target)
+    scheme = urllib.parse.urlsplit(source).scheme
+    if parts.scheme in {"https", "file"}:
+        return parts.scheme == "https" or scheme == "file"
+    named = not {parts.hostname, parts.netloc}.isdisjoint(trusted)
+    return parts.scheme == "http" and (named or (scheme in {"http", "file"} and is_secure_origin(_fetcher(client), Link(target))))
+
+
+def _fetcher(client: PyPIClient) -> Fetcher:
+    """Return the client as its own library's protocol has it."""
+    fetcher: Fetcher = client  # type: ignore[assignment]  # it differs in the names of arguments
+    return fetcher
+
+
+def joined(base: str, reference: str) -> str | None:
+    """Return the address that a page means; nothing if it is none."""
+    try:
+        found = urllib.parse.urljoin(base, reference)
+        parts = urllib.parse.urlsplit(found)
+        local = parts.scheme == "file" and parts.netloc in {"", "localhost"}
+        readable = found.isprintable() and (local or (parts.scheme != "file" and bool(parts.hostname) and parts.port != 0))
+    except ValueError:
+        return None
+    return found if readable else None
+
+
+def links(page: Page, filename: str) -> list[Link]:
+    """Return the links of a page to a file of that name.
+
+    :raises FetchError: the page is not what its type says.
+    """
+    try:
+        base, found = _json(page, filename) if page.kind.startswith(JSON_TYPE) else _html(page, filename)
+    except (ValueError, AssertionError, RecursionError) as error:  # msgspec's errors are ValueErrors; the parser of HTML asserts
+        raise FetchError(f"{_shown(page.url)} is no index page: {printable(str(error))}", fix=FIX) from error
+    base_url = joined(page.url, base) or page.url
+    addresses = ((joined(base_url, href), hashes) for href, hashes in found)
+    return [Link(url, page.url, hashes=dict(hashes) if hashes else None) for url, hashes in addresses if url]
+
+
+def _json(page: Page, filename: str) -> tuple[str, list[tuple[str, Mapping[str, str] | None]]]:
+    files = decoding.decode(page.content, _Listing).files
+    return "", [(file.url, file.hashes) for file in files if _name(file.url) == filename]
+
+
+def _html(page: Page, filename: str) -> tuple[str, list[tuple[str, None]]]:
+    parser = _Anchors(filename)
+    text = page.content.decode(errors="replace")
+    latest = time.thread_time() + READING_SECONDS
+    for start in range(0, len(text), PIECE):
+        parser.feed(text[start : start + PIECE])
+        if time.thread_time() > latest:
+            raise ValueError("reading it takes too long")
+    return parser.base_url or "", [(href, None) for href in parser.found]
+
+
+def _name(reference: str) -> str:
+    """Return the name of the file that a reference means, without what follows in it."""
+    path = reference.partition("#")[0].partition("?")[0]
+    return urllib.parse.unquote(path.rpartition("/")[2])
+
+
+def _shown(url: str) -> str:
+    """Return an address without credentials, fit for a line."""
+    try:
+        return printable(Link(url).redacted)
+    except ValueError:
+        return "an address that is none"

@@ -1,0 +1,134 @@
+"""The distribution's snapshot archive: its mirrors as they were on any day, for locked versions that they have dropped.
+
+Where it is, apt knows: newer versions have it built in, an administrator can set it, and a ``Release`` file can name it. The
+order in which it is looked up is apt's own (``SnapshotServer`` in its ``debmetaindex.cc``). Ordinary lines of ``sources.list``
+come out, so that an apt without snapshots can read them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from torchstrata.locks.os_locks import OsLock
+
+OPTION: Final = "Acquire::Snapshots::URI"
+"""apt's option, a scope: ``Host``, ``Label``, ``Origin`` and, before the ``Release`` file counts, ``Override::Label`` and ``Override::Origin``."""
+
+NO: Final = "no"
+"""What apt's option says where a source has no snapshots."""
+
+IDENTIFIER: Final = "%Y%m%dT%H%M%SZ"
+"""How archives name a moment; what they answer is the last snapshot before it."""
+
+CADENCE: Final = dt.timedelta(hours=12)
+"""Archives take more than one snapshot in this time, so that one of a moment and one this much later miss nothing that mirrors had then."""
+
+SOURCE: Final = re.compile(r"deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)")
+SETTING: Final = re.compile(rf'{OPTION}::(?P<scope>\S.*) "(?P<value>[^"]+)";', re.IGNORECASE)
+FIELD: Final = re.compile(r"^(Label|Origin|Snapshots): (.+)$", re.MULTILINE)
+
+Settings = Mapping[str, str]
+"""apt's option: template by scope in lower case, such as ``host::mirror.example``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A line of ``sources.list``.
+
+    :param options: what stands in brackets.
+    """
+
+    uri: str
+    suite: str
+    components: str
+    options: str = ""
+
+    def __str__(self) -> str:
+        options = f"[{self.options}] " if self.options else ""
+        return f"deb {options}{self.uri} {self.suite} {self.components}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """What a mirror's ``Release`` file says of itself; empty where it says nothing."""
+
+    label: str = ""
+    origin: str = ""
+    snapshots: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return what the head of a ``Release`` or ``InRelease`` file says."""
+        return cls(**{name.lower(): value.strip() for name, value in FIELD.findall(text)})
+
+
+def sources(text: str) -> tuple[Source, ...]:
+    """Return the binary sources of a ``sources.list``."""
+    found = [SOURCE.match(line.strip()) for line in text.splitlines()]
+    return tuple(Source(**{name: value or "" for name, value in each.groupdict().items()}) for each in found if each)
+
+
+def settings(dump: str) -> Settings:
+    """Return what ``apt-config dump`` says of snapshots; option names have no case."""
+    found = [SETTING.match(line) for line in dump.splitlines()]
+    return {each["scope"].lower(): each["value"] for each in found if each}
+
+
+def template(source: Source, release: Release, known: Settings) -> str | None:
+    """Return the template of the archive of a source, as apt finds it; ``None`` if there is none."""
+    for found in (*_of_release(release, known), *_of_host(source, known)):
+        if found:
+            return None if found == NO else found
+    return None
+
+
+def _of_release(release: Release, known: Settings) -> Iterator[str | None]:
+    if not (release.label or release.origin):
+        return
+    yield known.get(f"override::label::{release.label}".lower())
+    yield known.get(f"override::origin::{release.origin}".lower())
+    yield release.snapshots
+    yield known.get(f"label::{release.label}".lower())
+    yield known.get(f"origin::{release.origin}".lower())
+
+
+def _of_host(source: Source, known: Settings) -> Iterator[str | None]:
+    """Yield what is set for ``a.b.c``, for ``.b.c`` and for ``.c``."""
+    host = urlsplit(source.uri).hostname or ""
+    while host:
+        yield known.get(f"host::{host}")
+        dot = host.find(".", 1)
+        host = host[dot:] if dot > 0 else ""
+
+
+def moments(lock: OsLock) -> tuple[str, ...]:
+    """Return the identifiers of snapshots that together have all that mirrors had when ``lock`` was solved.
+
+    A lock that tells its day alone was solved between two midnights.
+    """
+    if lock.moment:
+        first = dt.datetime.fromisoformat(lock.moment).astimezone(dt.UTC)
+        later = first + CADENCE
+    else:
+        first = dt.datetime.fromisoformat(f"{lock.date}T00:00:00+00:00")
+        later = first + dt.timedelta(days=1)
+    return first.strftime(IDENTIFIER), later.strftime(IDENTIFIER)
+
+
+def archived(source: Source, template: str, moment: str) -> Source:
+    """Return a source as it was at a moment; what was signed then is no longer valid by its date."""
+    uri = template.replace("@SNAPSHOTID@", moment).replace("@PATH@", urlsplit(source.uri).path.strip("/"))
+    options = f"{source.options} check-valid-until=no".strip()
+    return Source(uri=uri, suite=source.suite, components=source.components, options=options)
+
+
+def archive(of: Sequence[tuple[Source, Release]], lock: OsLock, known: Settings) -> tuple[Source, ...]:
+    """Return the sources in the archives of an OS's mirrors at the time of its lock; none for mirrors without an archive."""
+    places = [(source, place) for source, release in of if (place := template(source, release, known))]
+    return tuple(archived(source, place, moment) for moment, (source, place) in itertools.product(moments(lock), places))

@@ -1,0 +1,435 @@
+"""What ``devel`` of a CUDA family has besides wheels that torch's build pins, as one stratum: a *toolchain* with a lock of its own.
+
+CUDA 12's lies below ``/opt/cuda-12.4``. No wheel of CUDA 12 has ``bin/nvcc``; Debian's package has, without its dependencies (1.8 GB, a
+second CUDA). The static runtime and the device runtime come from Debian's ``nvidia-cuda-dev`` of the same release: wheels have them from
+12.9 on, and nvlink refuses device code that is newer than itself. Headers come from wheels of the same release.
+
+CUDA 13's compiler and runtime are wheels. Its toolchain adds to their directory what only NVIDIA's own packages have.
+
+In both, libraries are links to those of torch's own wheels in ``/opt/cuda``, so that an extension is linked against what it will run
+with. So are their headers, but for those of the runtime and of CUPTI, which are generated from one another. ``stubs`` has the driver's
+libraries to link with (:mod:`.stub_library`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated, Any, Final
+
+import msgspec
+from debian.debfile import DebFile
+
+from torchstrata import decoding, files, process
+from torchstrata.errors import FetchError, IntegrityError, LockError, StaleLockError
+from torchstrata.host.filesystem import disk
+from torchstrata.layers import deb, stub_library, wheel_file
+from torchstrata.locks import lockfile, resolver
+from torchstrata.locks.wheel_locks import Pin
+from torchstrata.matrix.matrix import ROOT
+from torchstrata.store import store
+from torchstrata.store.codec import CHUNK, Codec
+from torchstrata.store.layer import PLATFORM
+from torchstrata.store.store import Part, Store
+from torchstrata.store.tarball import LayerWriter
+from torchstrata.text import printable
+
+FORMAT: Final = 5
+"""Raise it when the bytes of a toolchain change for the same lock."""
+
+FOLDER: Final = "locks/toolchain"
+DEBIAN: Final = "deb "
+"""How a line of an ``.in`` file begins that names a Debian package: suite, component, name."""
+
+Word = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9.+-]*\Z", max_length=128)]
+"""Suite, component or name of a package (Debian Policy 5.6.1): a file name, and no option."""
+
+PYTHON: Final = "3.13"
+"""For the resolver; the wheels fit any."""
+
+PROGRAMS: Final[Mapping[str, str]] = {
+    "usr/bin/__nvcc_device_query": "nvvm/bin/__nvcc_device_query",
+    "usr/bin/bin2c": "bin/bin2c",
+    "usr/bin/cu++filt": "bin/cu++filt",
+    "usr/bin/cudafe++": "bin/cudafe++",
+    "usr/bin/cuobjdump": "bin/cuobjdump",
+    "usr/bin/fatbinary": "bin/fatbinary",
+    "usr/bin/nvlink": "bin/nvlink",
+    "usr/bin/nvprune": "bin/nvprune",
+    "usr/bin/ptxas": "bin/ptxas",
+    "usr/lib/nvidia-cuda-toolkit/bin/cicc": "nvvm/bin/cicc",
+    "usr/lib/nvidia-cuda-toolkit/bin/crt/link.stub": "bin/crt/link.stub",
+    "usr/lib/nvidia-cuda-toolkit/bin/crt/prelink.stub": "bin/crt/prelink.stub",
+    "usr/lib/nvidia-cuda-toolkit/bin/nvcc": "bin/nvcc",
+    "usr/lib/nvidia-cuda-toolkit/libdevice/libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc",
+    "usr/share/doc/nvidia-cuda-toolkit/copyright": "LICENSE",
+}
+STATIC_LIBRARIES: Final[Mapping[str, str]] = {
+    "usr/lib/x86_64-linux-gnu/libcudadevrt.a": "lib64/libcudadevrt.a",
+    "usr/lib/x86_64-linux-gnu/libcudart_static.a": "lib64/libcudart_static.a",
+}
+PLACES: Final[Mapping[str, Mapping[str, str]]] = {"nvidia-cuda-toolkit": PROGRAMS, "nvidia-cuda-dev": STATIC_LIBRARIES}
+"""What is taken of each Debian package, and where it goes; debuggers, profilers and the static mathematics (2.4 GB) are left out."""
+
+PROFILE: Final = """\
+TOP = $(_HERE_)/..
+CICC_PATH = $(TOP)/nvvm/bin
+NVVMIR_LIBRARY_DIR = $(TOP)/nvvm/libdevice
+PATH += $(CICC_PATH):$(_HERE_):
+INCLUDES += "-I$(TOP)/include" $(_SPACE_)
+LIBRARIES =+ $(_SPACE_) "-L$(TOP)/lib64/stubs" "-L$(TOP)/lib64"
+"""
+"""``nvcc.profile``: NVIDIA's own, without what is not here."""
+
+DEVICE_QUERY: Final = """\
+#!/bin/sh
+# Who asks nvcc for the GPU's own code must not get other code: nvcc takes no answer for sm_52, with a warning and status 0, unless a
+# signal ended the shell in which it asks.
+"${0%/*}/../nvvm/bin/__nvcc_device_query" "$@" && exit
+status=$?
+read -r _ _ _ caller _ <"/proc/$PPID/stat"
+if [ "$(cat "/proc/$caller/comm")" = nvcc ]; then
+    echo "nvcc: -arch=native: no GPU is visible here; name the architecture, such as -arch=sm_80" >&2
+    kill "$PPID"
+fi
+exit "$status"
+"""
+"""``bin/__nvcc_device_query``, before NVIDIA's own: others than nvcc get its answer. CUDA 13's wheel has NVIDIA's in that place."""
+
+HEADERS: Final[Mapping[str, str]] = {
+    "cublas": "cublas.h cublasLt.h cublasXt.h cublas_api.h cublas_v2.h nvblas.h",
+    "cuda_nvrtc": "nvrtc.h",
+    "cudnn": "cudnn.h cudnn_adv.h cudnn_backend.h cudnn_cnn.h cudnn_graph.h cudnn_ops.h cudnn_version.h",
+    "cufft": "cudalibxt.h cufft.h cufftXt.h cufftw.h",
+    "cufile": "cufile.h",
+    "curand": "curand.h curand_discrete.h curand_discrete2.h curand_globals.h curand_kernel.h curand_lognormal.h curand_mrg32k3a.h curand_mtgp32.h "
+    "curand_mtgp32_host.h curand_mtgp32_kernel.h curand_mtgp32dc_p_11213.h curand_normal.h curand_normal_static.h curand_philox4x32_x.h curand_poisson.h "
+    "curand_precalc.h curand_uniform.h",
+    "cusolver": "cusolverDn.h cusolverMg.h cusolverRf.h cusolverSp.h cusolverSp_LOWLEVEL_PREVIEW.h cusolver_common.h",
+    "cusparse": "cusparse.h cusparse_v2.h",
+    "cusparselt": "cusparseLt.h",
+    "nccl": "nccl.h",
+    "nvjitlink": "nvJitLink.h",
+    "nvtx": "nvToolsExt.h nvToolsExtCuda.h nvToolsExtCudaRt.h nvToolsExtOpenCL.h nvToolsExtSync.h nvtx3",
+}
+"""Headers by directory below ``/opt/cuda/nvidia``; one that an old or new wheel lacks is a link to nothing, which is as if it were missing."""
+
+APART: Final = ("cudnn", "cusparselt", "nccl")
+"""Of these, what lies in directories of its own in CUDA 13, too; all else is in the compiler's."""
+
+NVML: Final = "nvml.h"
+DRIVER: Final = re.compile(rf"cuda\w*\.h|{re.escape(NVML)}")
+"""Headers that declare functions of the driver's libraries."""
+
+MATHS: Final = "crt/math_functions.h"
+PROLOGUE: Final = b"""\
+#include <features.h>
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 41)
+#define _PI_FUNCTIONS_NOEXCEPT noexcept(true)
+#else
+#define _PI_FUNCTIONS_NOEXCEPT
+#endif
+"""
+TRIGONOMETRY: Final = re.compile(rb"(__device_builtin__ +(?:double|float) +(?:sinpi|cospi|sinpif|cospif)\((?:double|float) x\));")
+
+LIBRARIES: Final[Mapping[str, str]] = {
+    "12": "libcublas.so.12 libcublasLt.so.12 libcudart.so.12 libcudnn.so.9 libcufft.so.11 libcufftw.so.11 libcufile.so.0 libcufile_rdma.so.1 "
+    "libcupti.so.12 libcurand.so.10 libcusolver.so.11 libcusolverMg.so.11 libcusparse.so.12 libcusparseLt.so.0 libnccl.so.2 libnvJitLink.so.12 "
+    "libnvToolsExt.so.1 libnvblas.so.12 libnvrtc.so.12",
+    "13": "libcublas.so.13 libcublasLt.so.13 libcudnn.so.9 libcufft.so.12 libcufftw.so.12 libcufile.so.0 libcufile_rdma.so.1 libcupti.so.13 "
+    "libcurand.so.10 libcusolver.so.12 libcusolverMg.so.12 libcusparse.so.12 libcusparseLt.so.0 libnccl.so.2 libnvJitLink.so.13 "
+    "libnvblas.so.13 libnvrtc.so.13 libnvtx3interop.so.1",
+}
+"""What ``-l`` finds, by major version, in which sonames are the same; ``libcudart.so`` of CUDA 13 comes with its compiler's wheel."""
+
+CUDA: Final = "/opt/cuda/nvidia"
+SHARED: Final = "/opt/cuda/lib"
+"""Where each library of torch's wheels has a link, whatever the wheel calls its directory."""
+
+LINKED_WITH: Final = "nvidia-cuda-runtime"
+"""A wheel of CUDA 13 that torch pins itself: only the names in its headers are wanted here."""
+
+STUB_LIBRARY, LIBRARY_NOT_FOUND = 34, 12
+"""CUDA_ERROR_STUB_LIBRARY (cuda.h), NVML_ERROR_LIBRARY_NOT_FOUND (nvml.h)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Package:
+    """A Debian package, which apt finds in ``suite`` and ``component``; ``sha256`` in hex, ``size`` in bytes."""
+
+    suite: Word
+    component: Word
+    name: Word
+    version: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9.+:~-]*\Z")]
+    filename: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][A-Za-z0-9.+%~_-]*\.deb\Z")]
+    sha256: Annotated[str, msgspec.Meta(pattern=rf"\A{lockfile.HASH}\Z")]
+    size: Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Toolchain:
+    """A lock below ``locks/toolchain``.
+
+    :param name: such as ``cuda-12.4``.
+    :param requires: what the lock was made from: the lines of its ``.in`` file.
+    :param packages: where the compiler comes from; none where it comes as wheels.
+    """
+
+    name: str
+    requires: tuple[str, ...]
+    packages: tuple[Package, ...]
+    pins: tuple[Pin, ...]
+
+    @property
+    def title(self) -> str:
+        """A few words for people and the history of images."""
+        found = ", ".join(f"{package.name} {package.version}" for package in self.packages)
+        return f"{self.name} compiler ({found})" if found else f"{self.name} links and stubs"
+
+    @property
+    def major(self) -> str:
+        """The CUDA family, such as ``12``."""
+        return self.name.removeprefix("cuda-").partition(".")[0]
+
+    @property
+    def home(self) -> str:
+        """``CUDA_HOME``, without the leading slash."""
+        return f"opt/{self.name}" if self.packages else f"{CUDA[1:]}/cu{self.major}"
+
+    @property
+    def libraries(self) -> str:
+        """The directory of libraries below :attr:`home`, to which ``lib64`` is a link in CUDA 13's wheels."""
+        return f"{self.home}/{'lib64' if self.packages else 'lib'}"
+
+    def identity(self, codec: Codec) -> str:
+        """Return the identity of its part."""
+        return store.identity(
+            toolchain=FORMAT,
+            name=self.name,
+            title=self.title,
+            packages=[package.sha256 for package in self.packages],
+            pins=[(pin.name, pin.version, pin.sha256) for pin in self.pins],
+            codec=codec.identity,
+        )
+
+
+# Locks
+
+
+def read(name: str, root: Path = ROOT) -> Toolchain:
+    """Return the toolchain as it is locked.
+
+    :raises LockError: the lock is missing, damaged, or no longer what its ``.in`` file asks for.
+    """
+    path = root / FOLDER / f"{name}.lock"
+    fix = "run: inv lock --toolchain"
+    try:
+        toolchain = decoding.decode(files.read(path, lockfile.LIMIT), Toolchain)
+    except files.UnreadableError as error:
+        raise LockError(error.what if path.exists() else f"{FOLDER}/{path.name} is missing", fix=fix) from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise LockError(f"{FOLDER}/{path.name} is damaged: {printable(str(error))}", fix=fix) from error
+    if toolchain.requires != _requires(name, root):
+        raise LockError(f"{FOLDER}/{path.name} no longer matches {name}.in", fix=fix)
+    if unknown := [package.name for package in toolchain.packages if package.name not in PLACES]:
+        raise LockError(
+            f"{FOLDER}/{path.name} has {unknown[0]}, of which nothing is taken", fix="say what in PLACES of toolchain.py, or leave it out of the .in file"
+        )
+    return toolchain
+
+
+def _requires(name: str, root: Path) -> tuple[str, ...]:
+    lines = (root / FOLDER / f"{name}.in").read_text().splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def write(name: str, exclude_newer: str, *, root: Path = ROOT, on_line: process.LineSink = lambda _: None) -> bool:
+    """Lock what ``<name>.in`` asks for; return whether that changed the lock.
+
+    :param exclude_newer: RFC 3339 time after which wheels are not seen.
+    :raises LockError: there is no such package or wheel.
+    """
+    requires = _requires(name, root)
+    asked = [line.split()[1:] for line in requires if line.startswith(DEBIAN)]
+    requirements = [line for line in requires if not line.startswith(DEBIAN)]
+    target = resolver.Target(python=PYTHON, platform=PLATFORM, exclude_newer=exclude_newer, undated=())
+    pins = resolver.resolve(requirements, (), target)
+    found = Toolchain(name=name, requires=requires, packages=tuple(_newest(words, on_line) for words in asked), pins=pins)
+    content = msgspec.json.format(msgspec.json.encode(found)) + b"\n"
+    path = root / FOLDER / f"{name}.lock"
+    changed = not path.exists() or path.read_bytes() != content
+    if changed:
+        path.write_bytes(content)
+    return changed
+
+
+def _newest(asked: Sequence[str], on_line: process.LineSink) -> Package:
+    """Return the package that the mirror has today, asked for by suite, component and name."""
+    suite, component, name = asked
+    with deb.downloaded(suite, component, name, on_line) as (filename, content):
+        digest, size = hashlib.sha256(), 0
+        while block := content.read(CHUNK):
+            digest.update(block)
+            size += len(block)
+    version = filename.split("_")[1].replace("%3a", ":")
+    return Package(suite=suite, component=component, name=name, version=version, filename=filename, sha256=digest.hexdigest(), size=size)
+
+
+# The Debian package
+
+
+def _fetch(package: Package, directory: Path, on_line: process.LineSink) -> Path:
+    """Return the package's file, verified.
+
+    :param on_line: gets what happens to this machine, such as an installation of mmdebstrap.
+    :raises StaleLockError: the mirror has dropped that version.
+    """
+    place = directory / package.sha256 / package.filename
+    if not place.exists() or store.digest_of(place) != f"sha256:{package.sha256}":
+        with disk(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with deb.downloaded(package.suite, package.component, f"{package.name}={package.version}", on_line) as (_, content):
+                _save(content, place)
+        except process.Failed as error:
+            raise _refused(package, error) from error
+    if store.digest_of(place) != f"sha256:{package.sha256}":
+        place.unlink()
+        raise IntegrityError(f"the mirror has {package.filename} with other bytes than the lock pins", fix="check why, then run: inv lock --toolchain")
+    return place
+
+
+def _save(content: Any, place: Path) -> None:
+    part = place.with_suffix(".part")
+    with disk(part), part.open("wb") as file:
+        while block := content.read(CHUNK):
+            file.write(block)
+        part.replace(place)
+
+
+def _refused(package: Package, error: process.Failed) -> FetchError | StaleLockError:
+    if f"Version '{package.version}' for '{package.name}' was not found" in error.tail:
+        return StaleLockError(f"the mirror no longer has {package.name} {package.version}", fix="run: inv lock --toolchain")
+    return FetchError(f"{package.name} cannot be downloaded: {error.what}", fix="check that the distribution's mirror is reachable, then try again")
+
+
+# The stratum
+
+
+def make(  # noqa: PLR0913  # the last one has a default
+    toolchain: Toolchain,
+    wheels: Mapping[str, Path],
+    into: Store,
+    codec: Codec,
+    cancelled: threading.Event,
+    *,
+    on_line: process.LineSink = lambda _: None,
+) -> Part:
+    """Make the layer of ``toolchain`` and return its part; the caller has locked the identity and remembers the part.
+
+    :param wheels: file of each pin by its sha256, verified.
+    :param on_line: gets what happens to this machine, such as an installation of mmdebstrap.
+    :raises FetchError: the Debian package cannot be had; :class:`StaleLockError` if the mirror dropped it.
+    :raises CancelledError: ``cancelled`` was set.
+    """
+    packages = []
+    for package in toolchain.packages:
+        if cancelled.is_set():
+            raise CancelledError
+        packages.append((package.name, _fetch(package, into.downloads, on_line)))
+    if cancelled.is_set():
+        raise CancelledError
+    with into.layer(toolchain.title, codec) as writer:
+        writer.cancelled = cancelled
+        for name, path in packages:
+            _write_package(writer, toolchain.home, path, PLACES[name])
+        if packages:
+            _write_texts(writer, toolchain)
+        _write_stubs(writer, toolchain, [_write_headers(writer, toolchain.home, pin, wheels[pin.sha256]) for pin in toolchain.pins])
+        _write_links(writer, toolchain)
+    for _, path in packages:
+        path.unlink()
+    return Part(layers=(writer.layer,))
+
+
+def _write_package(writer: LayerWriter, top: str, package: Path, places: Mapping[str, str]) -> None:
+    """Write what ``places`` names, and read no further: two thirds of the larger package lie behind that."""
+    missing = set(places)
+    with DebFile(str(package)) as deb, deb.data.tgz() as archive:
+        while missing and (member := archive.next()):
+            source = member.name.removeprefix("./")
+            if source in missing:
+                content = archive.extractfile(member)
+                assert content is not None
+                writer.file(f"{top}/{places[source]}", 0o775 if member.mode & 0o111 else 0o664, member.size, content)
+                missing.remove(source)
+    if missing:
+        raise IntegrityError(f"{package.name} lacks {', '.join(sorted(missing))}", fix="adapt PLACES in toolchain.py to the new package")
+
+
+def _write_headers(writer: LayerWriter, top: str, pin: Pin, path: Path) -> Mapping[str, bytes]:
+    """Write what lies in ``nvidia/*/include`` of a wheel, unless torch's own wheel has it; return the headers of the driver's libraries."""
+    of_driver = {}
+    with wheel_file.pinned(pin, path) as wheel:
+        for (name, *_), content, _ in wheel.get_contents():
+            parts = name.split("/", 3)
+            if len(parts) < len(("nvidia", "component", "include", "header")) or parts[0] != "nvidia" or parts[2] != "include" or parts[3] == "__init__.py":
+                continue
+            text = _changed(parts[3], content)
+            if text is not None and DRIVER.fullmatch(parts[3]):
+                of_driver[parts[3]] = text
+            if pin.name == LINKED_WITH:
+                content.drain()  # type: ignore[attr-defined]  # our Member
+            elif text is not None:
+                writer.file(f"{top}/include/{parts[3]}", 0o664, len(text), io.BytesIO(text))
+            else:
+                writer.file(f"{top}/include/{parts[3]}", 0o664, content.size, content)  # type: ignore[attr-defined]  # our Member
+    return of_driver
+
+
+def _changed(header: str, content: IO[bytes]) -> bytes | None:
+    """Return the text of a header that is changed or read here; of others nothing, and leave them unread."""
+    if header == MATHS:
+        return for_new_glibc(content.read())
+    return content.read() if DRIVER.fullmatch(header) else None
+
+
+def for_new_glibc(header: bytes) -> bytes:
+    """Return CUDA 12.4's mathematics header with the exception specification that glibc 2.41 gives four of its functions.
+
+    Without it no file compiles there; with it none does on an older glibc, which has no such functions.
+    """
+    return PROLOGUE + TRIGONOMETRY.sub(rb"\1 _PI_FUNCTIONS_NOEXCEPT;", header)
+
+
+def _write_texts(writer: LayerWriter, toolchain: Toolchain) -> None:
+    """Write what is ours: nvcc's profile, and what stands before NVIDIA's query for the GPU."""
+    for path, mode, text in (("bin/__nvcc_device_query", 0o775, DEVICE_QUERY), ("bin/nvcc.profile", 0o664, PROFILE)):
+        writer.file(f"{toolchain.home}/{path}", mode, len(text), io.BytesIO(text.encode()))
+
+
+def _write_stubs(writer: LayerWriter, toolchain: Toolchain, headers: Sequence[Mapping[str, bytes]]) -> None:
+    """Write the driver's libraries to link with, of all that ``headers`` declare."""
+    texts = {name: text for one in headers for name, text in one.items()}
+    nvml = [text for name, text in texts.items() if name == NVML]
+    cuda = [text for name, text in texts.items() if name != NVML]
+    stubs = {
+        "libcuda.so": stub_library.library("libcuda.so.1", stub_library.of_cuda(cuda), STUB_LIBRARY),
+        "libnvidia-ml.so": stub_library.library("libnvidia-ml.so.1", stub_library.of_nvml(nvml), LIBRARY_NOT_FOUND),
+    }
+    for name, content in stubs.items():
+        writer.file(f"{toolchain.libraries}/stubs/{name}", 0o664, len(content), io.BytesIO(content))
+
+
+def _write_links(writer: LayerWriter, toolchain: Toolchain) -> None:
+    for directory, names in HEADERS.items():
+        for name in names.split() if toolchain.packages or directory in APART else ():
+            writer.link(f"{toolchain.home}/include/{name}", f"{CUDA}/{directory}/include/{name}")
+    for library in LIBRARIES[toolchain.major].split():
+        writer.link(f"{toolchain.libraries}/{library.partition('.so')[0]}.so", f"{SHARED}/{library}")

@@ -1,1 +1,0 @@
-"""Which exact packages: wheels by hash, OS packages by version."""

@@ -1,0 +1,277 @@
+"""Locks of OS packages: ``locks/os/<os>.lock`` names every package of the OS image and of each flavour, with its version.
+
+apt takes pins, not locks: a pinned version that the mirror has dropped is passed over in silence. So a build is compared with
+its lock afterwards, by :func:`moves`. The lock also fixes the time that OS layers carry (``SOURCE_DATE_EPOCH``): it stays when
+packages move, so that layers without them stay what they are.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from torchstrata import files
+from torchstrata.errors import LockError
+from torchstrata.matrix.matrix import ROOT, OperatingSystem
+from torchstrata.text import printable
+
+OS_IMAGE: Final = "os"
+"""The section of the OS image itself, below those of the flavours."""
+
+HEADER: Final = """\
+# Every OS package of {system}: what the OS image holds, and what each flavour adds or changes.
+# Written by `inv lock --os`; builds pin these versions.
+"""
+
+FIX: Final = "write it with `inv lock --os`"
+
+MOVE: Final = re.compile(r"(?P<package>\S+) (?P<locked>\S+|\(not locked\)) -> (?P<found>\S+|\(not installed\))")
+"""A :class:`Move` in words."""
+
+NOT_LOCKED: Final = "(not locked)"
+NOT_INSTALLED: Final = "(not installed)"
+
+LIMIT: Final = 4_000_000
+"""Bytes of a lock."""
+
+DAY: Final = re.compile(r"(?P<word>date|first|moment) (?P<value>20[0-9]{2}-[0-9]{2}-[0-9]{2}(?:T[0-9:]{8}\+00:00)?)")
+SECTION: Final = re.compile(r"\[([a-z][a-z0-9.-]*)\]")
+PIN: Final = re.compile(r"(?P<name>[a-z0-9][a-z0-9+.-]*(?::[a-z0-9-]+)?)=(?P<version>[A-Za-z0-9][A-Za-z0-9.+:~-]*)")
+"""Names and versions as Debian Policy 5.6.1 and 5.6.12 have them: they become lines of apt's preferences."""
+
+NAMED: Final = 6
+"""Moves that one line names."""
+
+Packages = Mapping[str, str]
+"""Versions by package name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OsLock:
+    """The lock of one OS.
+
+    :param system: id of the OS.
+    :param date: day on which it was solved, such as ``2026-11-24``.
+    :param sections: for the OS image and each flavour, parents first, the packages that it adds or changes.
+    :param first: day on which it was first solved, if that was before ``date``.
+    :param moment: when on ``date`` mirrors were asked, in RFC 3339 and UTC; empty in locks that do not tell. It finds the right
+        snapshot of an archive, and is part of no identity.
+    """
+
+    system: str
+    date: str
+    sections: Mapping[str, Packages]
+    first: str = ""
+    moment: str = ""
+
+    @property
+    def epoch(self) -> int:
+        """The time of OS layers in seconds since 1970: midnight UTC of the first day."""
+        return int(dt.datetime.fromisoformat(f"{self.first or self.date}T00:00:00+00:00").timestamp())
+
+    def installed(self, chain: Iterable[str]) -> Packages:
+        """Return all packages of the last flavour of ``chain``; of the OS image if the chain is empty."""
+        return {name: version for section in (OS_IMAGE, *chain) for name, version in self.sections.get(section, {}).items()}
+
+    def digest(self, chain: Iterable[str]) -> str:
+        """Return the identity of all that the lock says of ``chain``; other flavours do not change it.
+
+        What pins nothing is what mirrors offered at its moment.
+        """
+        day = (self.first or self.date) if self.sections else (self.moment or self.date)
+        return hashlib.sha256(json.dumps([day, self.installed(chain)], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Move:
+    """A package whose version is not the locked one.
+
+    :param locked: ``None`` if the lock does not name it.
+    :param found: ``None`` if it was not installed.
+    """
+
+    package: str
+    locked: str | None
+    found: str | None
+
+    def __str__(self) -> str:
+        return f"{self.package} {self.locked or NOT_LOCKED} -> {self.found or NOT_INSTALLED}"
+
+
+def in_words(moves: Iterable[Move]) -> str:
+    """Return all moves in one line; :func:`from_words` reads it back."""
+    return ", ".join(map(str, moves))
+
+
+def in_short(moves: Sequence[Move], named: int = NAMED) -> str:
+    """Return the first moves in one line, and how many more there are."""
+    return in_words(moves[:named]) + (f" and {len(moves) - named} more" if len(moves) > named else "")
+
+
+def from_words(text: str) -> tuple[Move, ...]:
+    """Return the moves that a line tells of; none for an empty one.
+
+    :raises LockError: it cannot be understood.
+    """
+    found = [MOVE.fullmatch(each) for each in text.split(", ") if each]
+    if None in found:
+        raise LockError(f"this does not tell how packages differ from a lock: {printable(text, 80)}", fix="build the image again")
+    return tuple(Move(package=each["package"], locked=_known(each["locked"]), found=_known(each["found"])) for each in found if each)
+
+
+def _known(version: str) -> str | None:
+    return None if version in {NOT_LOCKED, NOT_INSTALLED} else version
+
+
+def state(moves: Sequence[Move], named: int = NAMED) -> str:
+    """Return in words whether something is as locked."""
+    return f"drifted: {in_short(moves, named)}" if moves else "as locked"
+
+
+def unlocked(system: OperatingSystem, moment: dt.datetime, root: Path = ROOT) -> OsLock:
+    """Return a lock that pins nothing and is solved at ``moment`` (UTC), with the first day of the lock that there is."""
+    before = read(system, root) if path(system, root).exists() else None
+    first = (before.first or before.date) if before else ""
+    return OsLock(system=system.id, date=moment.date().isoformat(), sections={}, first=first, moment=moment.isoformat(timespec="seconds"))
+
+
+def path(system: OperatingSystem, root: Path = ROOT) -> Path:
+    """Return where the lock of ``system`` lies."""
+    return root / "locks" / "os" / f"{system.id}.lock"
+
+
+def read(system: OperatingSystem, root: Path = ROOT) -> OsLock:
+    """Return the lock of ``system``.
+
+    :raises LockError: it is missing, or a line of it cannot be understood.
+    """
+    file = path(system, root)
+    try:
+        return parse(system.id, files.text(file, LIMIT))
+    except files.UnreadableError as error:
+        what = error.what if file.exists() else f"the OS packages of {system.id} are not locked: there is no locks/os/{file.name}"
+        raise LockError(what, fix=FIX) from error
+
+
+def write(lock: OsLock, system: OperatingSystem, root: Path = ROOT) -> Path:
+    """Write the lock of ``system`` and return its path."""
+    file = path(system, root)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text(lock), encoding="utf-8")
+    return file
+
+
+def text(lock: OsLock) -> str:
+    """Return the lock as it lies in the repository."""
+    first = f"first {lock.first}\n" if lock.first not in {"", lock.date} else ""
+    moment = f"moment {lock.moment}\n" if lock.moment else ""
+    lines = [HEADER.format(system=lock.system), f"date {lock.date}\n", first, moment]
+    for section, packages in lock.sections.items():
+        lines += [f"\n[{section}]\n", *(f"{name}={version}\n" for name, version in sorted(packages.items()))]
+    return "".join(lines)
+
+
+def parse(system: str, content: str) -> OsLock:
+    """Return the lock that ``content`` describes.
+
+    :raises LockError: a line cannot be understood.
+    """
+    days, sections, packages = dict[str, str](), dict[str, dict[str, str]](), dict[str, str]()
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line or line.startswith("#"):
+            continue
+        if day := DAY.fullmatch(line):
+            is_new = day["word"] not in days
+            days[day["word"]] = day["value"]
+        elif section := SECTION.fullmatch(line):
+            is_new = section[1] not in sections
+            packages = sections.setdefault(section[1], {})
+        elif pin := PIN.fullmatch(line):
+            is_new = bool(sections) and pin["name"] not in packages
+            packages[pin["name"]] = pin["version"]
+        else:
+            raise LockError(f"locks/os/{system}.lock line {number} is no package=version: {printable(line, 80)}", fix=FIX)
+        if not is_new:
+            raise LockError(f"locks/os/{system}.lock line {number} says what was said before, or stands in no section: {printable(line, 80)}", fix=FIX)
+    if "date" not in days or OS_IMAGE not in sections:
+        raise LockError(f"locks/os/{system}.lock has no date or no [{OS_IMAGE}]", fix=FIX)
+    _check_days(system, days)
+    return OsLock(system=system, sections=sections, date=days["date"], first=days.get("first", ""), moment=days.get("moment", ""))
+
+
+def _check_days(system: str, days: Mapping[str, str]) -> None:
+    """Refuse what looks like a day or a time and is none."""
+    for word, value in days.items():
+        try:
+            if bool(dt.datetime.fromisoformat(value).tzinfo) != (word == "moment"):
+                raise LockError(f"locks/os/{system}.lock: {word} {value} is no {'time' if word == 'moment' else 'day'}", fix=FIX)
+        except ValueError as error:
+            raise LockError(f"locks/os/{system}.lock: {word} {value} is no {'time' if word == 'moment' else 'day'}", fix=FIX) from error
+
+
+def solved(by: OsLock, installed: Mapping[str, Packages]) -> OsLock:
+    """Return the lock of what was installed.
+
+    :param by: what it was installed by, which pins nothing.
+    :param installed: all packages of the OS image and of each flavour, parents first.
+    """
+    sections, below = dict[str, Packages](), dict[str, str]()
+    for section, packages in installed.items():
+        sections[section] = {name: version for name, version in packages.items() if below.get(name) != version}
+        below.update(packages)
+    return replace(by, sections=sections)
+
+
+def moves(locked: Packages, found: Packages) -> tuple[Move, ...]:
+    """Return where ``found`` differs from the lock, by name."""
+    names = sorted(locked.keys() | found.keys())
+    return tuple(Move(package=name, locked=locked.get(name), found=found.get(name)) for name in names if locked.get(name) != found.get(name))
+
+
+def applied(locked: Packages, moved: Iterable[Move]) -> Packages:
+    """Return the packages of a lock, but for those that have moved."""
+    now = {**locked, **{move.package: move.found for move in moved}}
+    return {name: version for name, version in now.items() if version}
+
+
+def preferences(locked: Packages) -> str:
+    """Return apt preferences that pin every package, downgrades included (priority over 1000, see apt_preferences(5))."""
+    return "\n".join(f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in sorted(locked.items()))
+
+
+def installed(status: str) -> Packages:
+    """Return the packages that dpkg's status file calls installed."""
+    return dict(_installed(status))
+
+
+def _installed(status: str) -> Iterator[tuple[str, str]]:
+    for paragraph in status.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
+        if fields.get("Status", "").endswith(" ok installed"):
+            yield fields["Package"], fields["Version"]
+
+
+def python_version(system: OperatingSystem, root: Path = ROOT, flavours: Sequence[str] = ("base",)) -> str:
+    """Return the full version of the OS's Python as locked, such as ``3.13.5``.
+
+    :raises LockError: there is no lock, or it names no such Python.
+    """
+    return python_in(read(system, root).installed(flavours), system)
+
+
+def python_in(packages: Packages, system: OperatingSystem) -> str:
+    """Return the full version of the OS's Python among ``packages``.
+
+    :raises LockError: there is none.
+    """
+    package = f"python{system.python}"
+    version = packages.get(package)
+    if version is None:
+        raise LockError(f"locks/os/{system.id}.lock does not name {package}", fix=FIX)
+    return version.partition(":")[2].partition("-")[0] if ":" in version else version.partition("-")[0]

@@ -1,0 +1,192 @@
+"""The resolver: requirements in, exactly one wheel per package out. It is uv, looking where pip is configured to look."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import tomllib
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from packaging import tags
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from torchstrata import process
+from torchstrata.errors import LockError
+from torchstrata.host import temporary
+from torchstrata.locks import pip_config
+from torchstrata.locks.lockfile import Pin
+from torchstrata.text import printable
+
+GLIBC: Final = 28
+"""Minor version of the glibc 2 that wheels may need: the floor of torch 2.7 and newer, and below every OS of the matrix."""
+
+MACHINES: Final[Mapping[str, str]] = {"linux/amd64": "x86_64"}
+
+
+def version() -> str:
+    """Return the version of the resolver."""
+    return metadata.version("uv")
+
+
+@functools.cache
+def program() -> str:
+    """Return the path of uv. Call it once before threads do: what it asks of ``sysconfig`` is not safe in threads."""
+    import uv  # noqa: PLC0415  # only locking needs it
+
+    return uv.find_uv_bin()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What to resolve for.
+
+    :param python: minor version, such as ``3.13``.
+    :param platform: such as ``linux/amd64``.
+    :param exclude_newer: RFC 3339 time; files uploaded later are not seen, nor files whose index does not tell.
+    :param undated: packages for which that does not hold: they are pinned, and PyTorch's own index tells no times.
+    """
+
+    python: str
+    platform: str
+    exclude_newer: str
+    undated: tuple[str, ...]
+
+
+def resolve(requirements: Sequence[str], constraints: Sequence[Pin], target: Target, *, alone: bool = False) -> tuple[Pin, ...]:
+    """Return the newest set of wheels that fulfils ``requirements`` on ``target``, sorted by name.
+
+    :param constraints: pins that must be kept where their package is needed.
+    :param alone: leave out what they need themselves.
+    :raises LockError: there is no such set; quotes the resolver.
+    """
+    with temporary.directory() as folder:
+        constraint = Path(folder, "constraints.txt")
+        constraint.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in constraints))
+        text = _uv(
+            *_options(target),
+            *(["--no-deps"] if alone else []),
+            "--constraints",
+            str(constraint),
+            *sources(pip_config.read()),
+            stdin="\n".join(requirements),
+            folder=Path(folder),
+        )
+    ranks = {tag: rank for rank, tag in enumerate(supported(target.python, target.platform))}
+    return tuple(sorted((_pin(package, ranks) for package in tomllib.loads(text)["packages"]), key=lambda pin: pin.name))
+
+
+def _uv(*options: str, stdin: str, folder: Path) -> str:
+    """Return what uv makes of the requirements on its standard input: a ``pylock.toml`` (PEP 751)."""
+    try:
+        return process.run(program(), "pip", "compile", *options, "-", cwd=folder, stdin=stdin.encode())
+    except process.Failed as error:
+        raise LockError(f"uv finds no solution: {reason(error.tail)}", fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
+
+
+def _options(target: Target) -> list[str]:
+    """Return uv's options for a target; its own configuration files are left out, so that the answer depends on nothing else."""
+    machine = MACHINES[target.platform]
+    return [
+        *("--format", "pylock.toml", "--quiet", "--no-header", "--no-config", "--only-binary", ":all:"),
+        *("--python", sys.executable),  # else uv looks for that Python, for seconds, where there are many
+        *("--python-version", target.python, "--python-platform", f"{machine}-manylinux_2_{GLIBC}", f"--exclude-newer={target.exclude_newer}"),
+        *(f"--exclude-newer-package={name}=false" for name in target.undated),
+    ]
+
+
+def supported(python: str, platform: str) -> Iterator[tags.Tag]:
+    """Yield the wheel tags that ``python`` on ``platform`` accepts, best first."""
+    major, minor = (int(part) for part in python.split("."))
+    interpreter = f"cp{major}{minor}"
+    platforms = list(_platforms(MACHINES[platform]))
+    yield from tags.cpython_tags((major, minor), abis=[interpreter], platforms=platforms)
+    yield from tags.compatible_tags((major, minor), interpreter, platforms)
+
+
+def fits(filename: str, python: str, platform: str) -> bool:
+    """Say whether the wheel can be installed on ``python`` and ``platform``."""
+    return not _accepted(python, platform).isdisjoint(parse_wheel_filename(filename)[3])
+
+
+@functools.cache
+def _accepted(python: str, platform: str) -> frozenset[tags.Tag]:
+    return frozenset(supported(python, platform))
+
+
+def _platforms(machine: str) -> Iterator[str]:
+    """Yield platform tags, newest glibc first (PEP 600 and the names before it)."""
+    legacy = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+    for minor in range(GLIBC, 4, -1):
+        yield f"manylinux_2_{minor}_{machine}"
+        if minor in legacy:
+            yield f"{legacy[minor]}_{machine}"
+    yield f"linux_{machine}"
+
+
+def sources(config: pip_config.PipConfig) -> list[str]:
+    """Return uv's options for the places where pip looks, in which, as with pip, the best version wins wherever it lies."""
+    return [
+        *("--index-strategy", "unsafe-best-match"),
+        *(["--no-index"] if config.no_index else []),
+        *([f"--default-index={config.index_url}"] if config.index_url else []),
+        *(f"--index={url}" for url in config.extra_index_urls),
+        *(f"--find-links={place}" for place in config.find_links),
+        *(f"--allow-insecure-host={host}" for host in config.trusted_hosts),
+    ]
+
+
+def _pin(package: Mapping[str, Any], ranks: Mapping[tags.Tag, int]) -> Pin:
+    """Return the package's best wheel as a pin."""
+    rated = [(rank, wheel) for wheel in package.get("wheels", ()) if (rank := _rank(_filename(wheel), ranks)) is not None]
+    if not rated:
+        raise LockError(f"{package['name']} {package['version']} has no wheel for this Python and platform", fix="constrain it in images/*/requirements.in")
+    wheel = min(rated, key=lambda pair: pair[0])[1]
+    return Pin(
+        name=canonicalize_name(package["name"]),
+        version=package["version"],
+        filename=_filename(wheel),
+        sha256=wheel["hashes"]["sha256"],
+        size=wheel.get("size") or _size(wheel["url"]),
+    )
+
+
+def _filename(wheel: Mapping[str, Any]) -> str:
+    place = wheel.get("name") or urllib.parse.unquote(urllib.parse.urlsplit(wheel["url"]).path)
+    return Path(place).name
+
+
+def _rank(filename: str, ranks: Mapping[tags.Tag, int]) -> int | None:
+    """Return the place of the best of the wheel's tags, 0 for the best there is; ``None`` if it does not fit."""
+    return min((ranks[tag] for tag in parse_wheel_filename(filename)[3] if tag in ranks), default=None)
+
+
+def _size(url: str) -> int:
+    """Return the size of a file whose index does not tell it: find-links, and PyTorch's own index."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "file":
+        return Path(urllib.parse.unquote(parts.path)).stat().st_size
+    import requests  # noqa: PLC0415  # only that index needs it
+
+    config = pip_config.read()
+    try:
+        answer = requests.head(url, allow_redirects=True, timeout=config.timeout, verify=config.cert or True, cert=config.client_cert)
+        answer.raise_for_status()
+        size = answer.headers["Content-Length"]
+        if not size.isdecimal() or not size.isascii():
+            raise ValueError(f"the index says {size}")
+        return int(size)
+    except (requests.RequestException, KeyError, ValueError) as error:
+        what = printable(f"the size of {_filename({'url': url})} cannot be found: {error}", 400)
+        raise LockError(what, fix="try again; the index must answer HEAD requests") from error
+
+
+def reason(tail: str) -> str:
+    """Return what uv says, on one line."""
+    words = " ".join(re.sub(r"[^\x20-\x7e]+", " ", tail).split())
+    return words.partition("resolving dependencies: ")[2] or words

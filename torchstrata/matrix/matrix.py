@@ -1,0 +1,374 @@
+"""``matrix.yaml`` as frozen values, and the choice of cells by globs on their ids."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import fnmatch
+import functools
+import re
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+from torchstrata import decoding, files
+from torchstrata.errors import MatrixError
+from torchstrata.matrix import compat, schema, validation
+from torchstrata.text import printable
+
+LIMIT: Final = 1_000_000
+"""Bytes of ``matrix.yaml``."""
+
+DEPTH: Final = 12
+"""Levels of mappings and lists in one another."""
+
+ROOT: Final = Path(__file__).parents[2]
+MATRIX: Final = ROOT / "matrix.yaml"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatingSystem:
+    """An operating system of the matrix.
+
+    :param id: such as ``debian13``.
+    :param python: minor version of its Python, such as ``3.13``.
+    :param compilers: host compilers, best first, such as ``g++-14``.
+    :param bootstrap: the program that makes its root file system from packages, where no image is named.
+    :param image: registry reference; ``None`` where it is bootstrapped.
+    :param digest: of that image, where somebody has pinned it.
+    :param verified: somebody has built and run images on it.
+    """
+
+    id: str
+    distribution: str
+    release: str
+    suite: str
+    python: str
+    glibc: str
+    compilers: tuple[str, ...]
+    bootstrap: str | None
+    image: str | None
+    digest: str | None
+    verified: bool
+
+    @property
+    def python_tag(self) -> str:
+        """The wheel tag of its Python, such as ``cp313``."""
+        return f"cp{self.python.replace('.', '')}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flavour:
+    """A flavour of images; it contains its parent."""
+
+    name: str
+    parent: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One supported row of the matrix on one OS.
+
+    :param torch: minor version, such as ``2.8``.
+    :param cuda: what is asked for, such as ``cu121``.
+    :param wheels: the build that serves it, such as ``cu128``.
+    :param companions: pins of what is installed beside torch, such as ``torchvision==0.23.0``.
+    :param named: ``v<torch>`` means this cell.
+    :param sizes: flavour and compressed bytes that its image may have; empty if nobody has measured the row.
+    """
+
+    torch: str
+    cuda: str
+    wheels: str
+    os: OperatingSystem
+    companions: tuple[str, ...]
+    is_default_os: bool
+    named: bool
+    sizes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def short(self) -> str:
+        """``2.8-cu121``: the cell on its default OS."""
+        return f"{self.torch}-{self.cuda}"
+
+    @property
+    def id(self) -> str:
+        """``2.8-cu121-debian13``."""
+        return f"{self.short}-{self.os.id}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name by which the cell is known: the short id, on the default OS, and the full one."""
+        return (self.short, self.id) if self.is_default_os else (self.id,)
+
+    @property
+    def version(self) -> str:
+        """Torch's patch version, such as ``2.8.0``."""
+        return compat.torch(self.torch).version
+
+    @property
+    def build(self) -> str:
+        """``2.8.0-cu128``: the wheels, under whose name the locks lie."""
+        return f"{self.version}-{self.wheels}"
+
+    @functools.cached_property
+    def facts(self) -> compat.CellFacts:
+        """What is known of the cell: CUDA, driver floor, GPU architectures, compiler."""
+        return compat.cell_facts(self.torch, self.wheels, self.cuda)
+
+    @property
+    def host_compiler(self) -> str:
+        """The OS's best g++ that the cell's nvcc accepts, such as ``g++-13``."""
+        return compat.host_compiler(self.os.compilers, self.facts.nvcc)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StrataRules:
+    """How wheels become layers.
+
+    :param own_layer_over: bytes of a wheel that gets a layer of its own.
+    :param cuda_groups: title and globs on names of CUDA wheels, bottom to top; the first that matches decides.
+    """
+
+    own_layer_over: int
+    cuda_groups: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Channel:
+    """Tags that move together; :mod:`torchstrata.release.channels` tells which they are.
+
+    :param source: the channel that images come from; ``None`` for the one that takes new images.
+    :param soak: how long they must have been there.
+    :param max_age: how long nobody may look after it, or how long it may lag behind its source.
+    :param tags: templates.
+    :param keep: sets of images of a cell that stay in the registry, the present one included; ``None`` sets no limit.
+    :param keep_for: how long others stay after they were replaced.
+    """
+
+    name: str
+    source: str | None
+    soak: dt.timedelta
+    max_age: dt.timedelta
+    tags: tuple[str, ...]
+    keep: int | None = None
+    keep_for: dt.timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matrix:
+    """All of ``matrix.yaml``, checked.
+
+    :param name: repository name of the images.
+    :param flavours: parents before children.
+    :param cells: in the order of the file, the default OS of a row first.
+    :param channels: in the order of the file.
+    :param registry: the team's, as ``HOST[:PORT][/PATH]``, if the file names one.
+    :param pinned: digests of images that stay in the registry.
+    :param bootstrap_image: reference, with digest, of the image in which mmdebstrap runs where it cannot run otherwise.
+    """
+
+    name: str
+    systems: Mapping[str, OperatingSystem]
+    flavours: Mapping[str, Flavour]
+    cells: tuple[Cell, ...]
+    strata: StrataRules
+    channels: Mapping[str, Channel]
+    registry: str | None = None
+    pinned: tuple[str, ...] = ()
+    bootstrap_image: str | None = None
+
+    @property
+    def all_in_one(self) -> str:
+        """The flavour that contains all others."""
+        return tuple(self.flavours)[-1]
+
+    def chain(self, flavour: str) -> tuple[str, ...]:
+        """Return ``flavour`` and all it contains, parents first.
+
+        :raises MatrixError: there is no such flavour.
+        """
+        if flavour not in self.flavours:
+            raise MatrixError(f"unknown flavour {flavour}", fix=f"use one of {', '.join(self.flavours)}")
+        parent = self.flavours[flavour].parent
+        return (*(self.chain(parent) if parent else ()), flavour)
+
+    def channel(self, name: str) -> Channel:
+        """Return the channel ``name``.
+
+        :raises MatrixError: there is no such channel.
+        """
+        if name not in self.channels:
+            what = f"unknown channel {name}" if name else "no channel is named"
+            raise MatrixError(what, fix=f"use one of {', '.join(self.channels) or '(matrix.yaml has none)'}")
+        return self.channels[name]
+
+
+def load(path: Path = MATRIX) -> Matrix:
+    """Read and check ``matrix.yaml``.
+
+    :raises MatrixError: it cannot be read, is not of the right shape, or asks for something that cannot work.
+    """
+    raw = _convert(_parse(path), path.name)
+    order = validation.check(raw)
+    systems = {name: _system(name, system) for name, system in raw.systems.items()}
+    return Matrix(
+        name=raw.name,
+        systems=systems,
+        flavours={name: Flavour(name=name, parent=raw.flavours[name].parent) for name in order},
+        cells=tuple(cell for row in raw.rows for cell in _cells(row, systems)),
+        strata=StrataRules(own_layer_over=raw.strata.own_layer_over, cuda_groups=tuple((group.title, group.wheels) for group in raw.strata.cuda_groups)),
+        channels={name: _channel(name, channel) for name, channel in raw.channels.items()},
+        registry=raw.registry,
+        pinned=raw.pinned,
+        bootstrap_image=raw.bootstrap_image,
+    )
+
+
+def select(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
+    """Return the cells that match any of ``globs``, in the matrix's order; all of them if there are no globs.
+
+    A short id, such as ``2.8-cu121``, means the row's default OS; globs match short and full ids.
+
+    :raises MatrixError: one of the globs matches nothing; names the nearest ids.
+    """
+    for glob in globs:
+        if not any(_matches(cell, glob) for cell in matrix.cells):
+            raise MatrixError(why_none(matrix, glob), fix=f"nearest: {', '.join(nearest(matrix, glob))}")
+    return tuple(cell for cell in matrix.cells if not globs or any(_matches(cell, glob) for glob in globs))
+
+
+def nearest(matrix: Matrix, name: str) -> tuple[str, ...]:
+    """Return the ids nearest to ``name``: of the same torch first, then by spelling."""
+    ids = list(dict.fromkeys(known for cell in matrix.cells for known in cell.names))
+    torch = name.partition("-")[0]
+    same = [cell.short for cell in matrix.cells if cell.torch == torch and cell.is_default_os]
+    close = difflib.get_close_matches(name, ids, n=3, cutoff=0.0)
+    return tuple(dict.fromkeys([*same, *close]))[:4]
+
+
+def _matches(cell: Cell, glob: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for name in cell.names)
+
+
+def why_none(matrix: Matrix, glob: str) -> str:
+    """Return one line that says why ``glob`` matches nothing."""
+    asked = re.fullmatch(r"(\d+\.\d+)-(cu\d{3}|cpu)(?:-(.+))?", glob)
+    if asked is None:
+        return f"no cell matches {glob}"
+    torch, variant, system = asked.groups()
+    if system and system not in matrix.systems:
+        return f"no cell matches {glob}: {system} is none of {', '.join(matrix.systems)}"
+    if torch in compat.facts().torch and variant not in compat.torch(torch).builds:
+        return f"no cell matches {glob}: {compat.why_not(torch, variant)}"
+    return f"no cell matches {glob}: matrix.yaml has no such row"
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's loader, if it was built with it
+    """The safe loader, without its silence about keys given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  # PyYAML's signature
+        """Return the mapping of ``node``."""
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                where = f"the second time in line {node.start_mark.line + 1} or below"
+                raise MatrixError(f"{MATRIX.name}: key {printable(str(name), 80)} is given twice, {where}", fix="remove one")
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+def _parse(path: Path) -> object:
+    try:
+        return parse(files.read(path, LIMIT), path.name)
+    except files.UnreadableError as error:
+        raise MatrixError(error.what, fix="run from a checkout of the repository") from error
+
+
+def parse(content: bytes, name: str) -> object:
+    """Return what a file in YAML holds: mappings, lists, text, numbers and truth values as they stand there.
+
+    :param name: of the file.
+    :raises MatrixError: it is no YAML, or uses what makes values of other values: tags, anchors, aliases, merged keys.
+    """
+    try:
+        _check_events(content, name)
+        return yaml.load(content, Loader=_Loader)  # noqa: S506  # a subclass of the safe loader
+    except yaml.YAMLError as error:
+        raise MatrixError(f"{name} is not YAML: {printable(' '.join(str(error).split()))}", fix="correct it at that line") from error
+    except ValueError as error:  # a date or a number that looks like one and is none
+        raise MatrixError(f"{name} has a date or a number that is none: {printable(str(error))}", fix="put text in quotes") from error
+
+
+def _check_events(content: bytes, name: str) -> None:
+    """Refuse what the loader would make of the text otherwise: libyaml itself dies of some thousands of brackets."""
+    depth = 0
+    for event in yaml.parse(content, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        wrong = _wrong(event) or (f"more than {DEPTH} levels of lists and mappings" if depth > DEPTH else "")
+        if wrong:
+            where = f" line {event.start_mark.line + 1}" if event.start_mark else ""
+            raise MatrixError(f"{name}{where} has {wrong}", fix="write the value itself, as plain or quoted text")
+
+
+def _wrong(event: yaml.Event) -> str:
+    """Return what an event has that no matrix needs, in words."""
+    if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+        return "an anchor or an alias"
+    if getattr(event, "tag", None):
+        return "a tag"
+    if isinstance(event, yaml.ScalarEvent):
+        if event.value == "<<":
+            return "a merged key"
+        return "" if event.value.isprintable() else "a value with control characters or line ends"
+    return ""
+
+
+def _convert(data: object, name: str) -> schema.MatrixFile:
+    """Return ``data`` in its shape; say in words what is wrong with it."""
+    try:
+        return decoding.convert(data, schema.MatrixFile)
+    except msgspec.ValidationError as error:
+        raise validation.explain(str(error), name) from error
+
+
+def _system(name: str, raw: schema.System) -> OperatingSystem:
+    return OperatingSystem(id=name, **msgspec.structs.asdict(raw))
+
+
+def _channel(name: str, raw: schema.Channel) -> Channel:
+    soak, keep_for = _duration(raw.soak or "0 h"), _duration(raw.keep_for) if raw.keep_for else None
+    return Channel(name=name, source=raw.source, soak=soak, max_age=_duration(raw.max_age), tags=raw.tags, keep=raw.keep, keep_for=keep_for)
+
+
+def _duration(text: str) -> dt.timedelta:
+    """Return what ``24 h`` or ``7 d`` means."""
+    number, _, unit = text.partition(" ")
+    return int(number) * {"h": dt.timedelta(hours=1), "d": dt.timedelta(days=1)}[unit]
+
+
+def _bytes(size: str) -> int:
+    """Return what ``3.92 GB`` means."""
+    number, _, unit = size.partition(" ")
+    return round(float(number) * {"MB": 1e6, "GB": 1e9}[unit])
+
+
+def _cells(row: schema.Row, systems: Mapping[str, OperatingSystem]) -> tuple[Cell, ...]:
+    companions = validation.companions(row)
+    return tuple(
+        Cell(
+            torch=row.torch,
+            cuda=row.serves or row.cuda,
+            wheels=row.cuda,
+            os=systems[name],
+            companions=companions,
+            is_default_os=name == row.os[0],
+            named=row.default and name == row.os[0],
+            sizes=tuple((flavour, _bytes(size)) for flavour, size in row.sizes.items()),
+        )
+        for name in row.os
+    )

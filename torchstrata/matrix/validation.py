@@ -1,0 +1,246 @@
+"""What makes a matrix impossible, each with a line of its own and the choices that there are."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from torchstrata.errors import MatrixError
+from torchstrata.matrix import compat, schema
+
+SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
+    "$": schema.MatrixFile,
+    "$.systems": schema.System,
+    "$.flavours": schema.Flavour,
+    "$.rows": schema.Row,
+    "$.strata": schema.Strata,
+    "$.channels": schema.Channel,
+    "$.strata.cuda_groups": schema.Group,
+}
+
+DEFAULTS: Final[Mapping[str, str]] = {"os": "cuda", "cuda": "torch"}
+"""What a template must name too if it names the key: without the torch, which CUDA is the default one cannot be told."""
+
+
+KINDS: Final[Mapping[str, str]] = {"date": "date", "datetime": "time", "bool": "truth value", "null": "missing value"}
+"""What YAML makes of unquoted text, in words."""
+
+
+def check(raw: schema.MatrixFile) -> tuple[str, ...]:
+    """Refuse what cannot work; return the flavours' names, parents first.
+
+    :raises MatrixError: the first thing that is wrong.
+    """
+    for name, system in raw.systems.items():
+        _check_origin(name, system)
+    for row in raw.rows:
+        _check_row(row, raw.systems)
+        _check_sizes(row, raw.flavours)
+    _check_duplicates(raw.rows)
+    _check_defaults(raw.rows)
+    _check_builds(raw.rows)
+    order = _order(raw.flavours)
+    _check_chain(raw.flavours)
+    _check_channels(raw.channels)
+    return order
+
+
+def companions(row: schema.Row) -> tuple[str, ...]:
+    """Return the pins of what the row installs beside torch: what it names, else torchvision and torchaudio as far as they exist.
+
+    :raises MatrixError: it names one that does not exist for that torch.
+    """
+    known = compat.companions(row.torch, row.cuda)
+    if row.companions is None:
+        return tuple(f"{name}=={version}" for name, version in known.items() if version)
+    return tuple(_companion(row, asked, known) for asked in row.companions)
+
+
+def _companion(row: schema.Row, asked: str, known: Mapping[str, str | None]) -> str:
+    name, _, version = asked.partition("==")
+    have = known[name]
+    if have is None:
+        note = compat.torch(row.torch).torchaudio_note
+        raise MatrixError(f"row {row.short}: there is no {name} for torch {row.torch}: {note}", fix=f"leave {name} out of its companions")
+    if version not in {"", have}:
+        raise MatrixError(f"row {row.short}: there is no {name} {version} for torch {row.torch}", fix=f"write {name}, or {name}=={have}")
+    return f"{name}=={have}"
+
+
+def explain(message: str, name: str) -> MatrixError:
+    """Return msgspec's ``message`` about file ``name`` as an error that says what to do."""
+    problem, _, path = message.partition(" - at `")
+    path = path.rstrip("`")
+    kind, _, place = path.rpartition("` in `")  # "key` in `$.systems"
+    where = f"{name}: {'a key of ' if kind == 'key' else ''}{place.removeprefix('$.') or 'top level'}"
+    if re.match(r"Expected `str.*`, got `(float|int)`", problem):
+        return MatrixError(f"{where} is an unquoted number, so that 2.10 would be read as 2.1", fix='put it in quotes, such as "2.10"')
+    if found := re.match(r"Expected `str.*`, got `(date|datetime|bool|null)`", problem):
+        return MatrixError(f"{where} is read as a {KINDS[found[1]]}, and text is wanted", fix='put it in quotes, such as "2026-01-01"')
+    if "unknown field" in problem or "missing required field" in problem:
+        return MatrixError(f"{where}: {_about_key(problem)}", fix=f"keys are {_keys(path)}")
+    return MatrixError(f"{where}: {problem}", fix=f"see {schema.SCHEMA.name} for what may stand there")
+
+
+def _about_key(problem: str) -> str:
+    key = problem.split("`")[1]
+    return f"unknown key {key}" if "unknown" in problem else f"key {key} is missing"
+
+
+def _keys(path: str) -> str:
+    shape = SHAPES[re.sub(r"\[[^]]*\]", "", path) or "$"]
+    return ", ".join(field.encode_name if field.required else f"{field.encode_name} (optional)" for field in msgspec.structs.fields(shape))
+
+
+def _check_origin(name: str, system: schema.System) -> None:
+    if bool(system.bootstrap) == bool(system.image):
+        raise MatrixError(
+            f"system {name} must have a bootstrap or an image, and not both", fix="write bootstrap: mmdebstrap, or image: and a registry reference"
+        )
+
+
+def _check_row(row: schema.Row, systems: Mapping[str, schema.System]) -> None:
+    compat.build(row.torch, row.cuda)
+    _check_serves(row)
+    companions(row)
+    for name in row.os:
+        if name not in systems:
+            raise MatrixError(f"row {row.short}: unknown OS {name}", fix=f"use one of {', '.join(systems)}")
+        _check_system(row, name, systems[name])
+
+
+def _check_sizes(row: schema.Row, flavours: Mapping[str, schema.Flavour]) -> None:
+    for name in row.sizes:
+        if name not in flavours:
+            raise MatrixError(f"row {row.short}: sizes of an unknown flavour {name}", fix=f"use {', '.join(flavours)}")
+
+
+def _check_serves(row: schema.Row) -> None:
+    if row.serves is None:
+        return
+    if row.serves in compat.torch(row.torch).builds:
+        raise MatrixError(f"row {row.short}: upstream has a {row.serves} build of torch {row.torch}", fix=f"write cuda: {row.serves}, without serves")
+    if not compat.serves(row.cuda, row.serves):
+        raise MatrixError(
+            f"row {row.short}: {row.cuda} wheels cannot serve {row.serves}: minor-version compatibility ends at the CUDA major",
+            fix=f"use one of {', '.join(_same_major(row)) or 'a build that serves it, of another torch'}",
+        )
+
+
+def _same_major(row: schema.Row) -> list[str]:
+    return [name for name in compat.torch(row.torch).builds if compat.serves(name, row.serves or row.cuda)]
+
+
+def _check_system(row: schema.Row, name: str, system: schema.System) -> None:
+    release = compat.torch(row.torch)
+    pythons = compat.build(row.torch, row.cuda).pythons or release.pythons
+    if system.python not in pythons:
+        raise MatrixError(
+            f"row {row.short}: {name} has Python {system.python}, and torch {release.version} has wheels for {', '.join(pythons)}",
+            fix=f"take {name} out of the row's os",
+        )
+    if not compat.at_least(system.glibc, release.glibc):
+        raise MatrixError(
+            f"row {row.short}: {name} has glibc {system.glibc}, and torch {release.version} needs {release.glibc}", fix=f"take {name} out of the row's os"
+        )
+    compat.host_compiler(system.compilers, compat.nvcc(row.torch, row.cuda))
+
+
+def _check_duplicates(rows: Iterable[schema.Row]) -> None:
+    counts = Counter(f"{row.short}-{name}" for row in rows for name in row.os)
+    for cell, count in counts.items():
+        if count > 1:
+            raise MatrixError(f"cell {cell} is there {count} times", fix="remove all but one")
+
+
+def _check_defaults(rows: Iterable[schema.Row]) -> None:
+    """Refuse a torch that has no row, or more than one, for its ``v<torch>`` to name."""
+    defaults: dict[str, list[str]] = {}
+    for row in rows:
+        defaults.setdefault(row.torch, []).extend([row.short] if row.default else [])
+    for torch, shorts in defaults.items():
+        if len(shorts) != 1:
+            raise MatrixError(f"v{torch} names {' and '.join(shorts) or 'no row'}", fix=f"write default: true in exactly one row of torch {torch}")
+
+
+def _check_builds(rows: Iterable[schema.Row]) -> None:
+    """Refuse rows that share a build, and so its locks, with different companions."""
+    seen: dict[tuple[str, str], schema.Row] = {}
+    for row in rows:
+        first = seen.setdefault((row.torch, row.cuda), row)
+        if companions(first) != companions(row):
+            raise MatrixError(f"rows {first.short} and {row.short} share the locks of one build with different companions", fix="give both the same companions")
+
+
+def _order(flavours: Mapping[str, schema.Flavour]) -> tuple[str, ...]:
+    """Return the names, parents first, otherwise in the order of the file."""
+    order: list[str] = []
+    for name in flavours:
+        order += [known for known in reversed(_lineage(name, flavours)) if known not in order]
+    return tuple(order)
+
+
+def _lineage(name: str, flavours: Mapping[str, schema.Flavour]) -> tuple[str, ...]:
+    """Return ``name``, its parent, that one's parent and so on."""
+    return _ancestry(name, {known: flavour.parent for known, flavour in flavours.items()}, "flavour", "parent", "parent")
+
+
+def _ancestry(name: str, above: Mapping[str, str | None], kind: str, relation: str, key: str) -> tuple[str, ...]:
+    """Return ``name``, what is above it, and so on; refuse what is unknown and what goes round.
+
+    :param kind: what the names are.
+    :param relation: what the one above is called.
+    :param key: what it is called in ``matrix.yaml``.
+    """
+    line = [name]
+    while (upper := above[line[-1]]) is not None:
+        if upper not in above:
+            raise MatrixError(f"{kind} {line[-1]}: unknown {relation} {upper}", fix=f"use one of {', '.join(above)}")
+        if upper in line:
+            raise MatrixError(f"{kind}s {' <- '.join([*line, upper])} go round in a circle", fix=f"let one of them have no {key}")
+        line.append(upper)
+    return tuple(line)
+
+
+def _check_chain(flavours: Mapping[str, schema.Flavour]) -> None:
+    """Refuse a tree: images are prefixes of each other, so flavours form one chain."""
+    for parent, count in Counter(flavour.parent for flavour in flavours.values()).items():
+        if count > 1:
+            names = [name for name, flavour in flavours.items() if flavour.parent == parent]
+            raise MatrixError(f"flavours {' and '.join(names)} have the same parent, {parent or 'none'}", fix="let one be the parent of the other")
+
+
+def _check_channels(channels: Mapping[str, schema.Channel]) -> None:
+    """Refuse channels that images cannot reach, and tags that two of them would move."""
+    entries = [name for name, channel in channels.items() if channel.source is None]
+    if channels and len(entries) != 1:
+        raise MatrixError(f"{' and '.join(entries) or 'no channel'} may take new images", fix="leave `from` out of exactly one channel")
+    for name, channel in channels.items():
+        _ancestry(name, {known: each.source for known, each in channels.items()}, "channel", "channel", "from")
+        if (channel.soak is None) != (channel.source is None):
+            raise MatrixError(f"channel {name} needs both from and soak, or neither", fix='write from: nightly, soak: "24 h"')
+        for template in channel.tags:
+            _check_template(name, template)
+    for template, count in Counter(template for channel in channels.values() for template in channel.tags).items():
+        if count > 1:
+            raise MatrixError(f"tag {template} is there {count} times", fix="let one channel move it")
+
+
+def _check_template(channel: str, template: str) -> None:
+    """Refuse a template that gives no valid tag, or does not say which image is meant."""
+    named = re.findall(r"{([^}]*)}", template)
+    for key in named:
+        if key not in {"torch", "cuda", "os", "flavour"}:
+            raise MatrixError(f"channel {channel}: {template} has an unknown {{{key}}}", fix="use {torch}, {cuda}, {os} and {flavour}")
+        if DEFAULTS.get(key, key) not in named:
+            raise MatrixError(f"channel {channel}: {template} has {{{key}}} without {{{DEFAULTS[key]}}}", fix="name both, or neither")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}", re.sub(r"{[^}]*}", "x", template)):
+        raise MatrixError(f"channel {channel}: {template} makes no tag", fix="use letters, digits and . _ - beside the names in braces")
+    if "flavour" not in named and "cuda" in named:
+        raise MatrixError(
+            f"channel {channel}: {template} has {{cuda}} without {{flavour}}", fix="only the default row of a torch has an all-in-one image: name the flavour"
+        )

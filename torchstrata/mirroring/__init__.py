@@ -1,1 +1,0 @@
-"""Copies of images with everything that refers to them, between registries and directories."""

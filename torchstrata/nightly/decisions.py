@@ -1,0 +1,298 @@
+"""What is new since yesterday, and what that means for each cell. Asks mirrors, the package index and registries; builds nothing.
+
+A cell needs work if what its images would be made from today is not what the ledger says that the channel's were made from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from rich.table import Table
+
+from torchstrata.building.plan import ImagePlan, OsPart, Planner
+from torchstrata.errors import LockError, RegistryError, TorchstrataError
+from torchstrata.image import runtime, source
+from torchstrata.image.oci import Descriptor
+from torchstrata.locks import os_locks, resolver, wheel_locks
+from torchstrata.locks.os_locks import OsLock
+from torchstrata.matrix import compat
+from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
+from torchstrata.nightly import os_updates
+from torchstrata.nightly.os_updates import News
+from torchstrata.registry.reference import Reference
+from torchstrata.registry.registry import Registry
+from torchstrata.release import channels
+from torchstrata.release.ledger import State
+from torchstrata.store.codec import Codec
+from torchstrata.store.layer import PLATFORM
+from torchstrata.store.store import Store
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AT_A_TIME: Final = 8
+"""Questions; nearly all of their time is spent waiting."""
+
+NAMED: Final = 6
+"""Packages that one line names."""
+
+WORDS: Final[Mapping[str, str]] = {
+    "os": "OS packages",
+    "payload": "wheels",
+    "settings": "environment, labels or facts",
+}
+"""What the parts of a cell's inputs are called for people."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patch:
+    """A torch whose minor version has a newer patch in the index than the facts and locks: a change for a pull request."""
+
+    torch: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Base:
+    """An OS image that has another digest in its registry than in the matrix: a change for a pull request."""
+
+    system: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """A cell that is not in the channel as it would be made today.
+
+    :param why: in words, each reason once.
+    :param inputs: digests of what its images would be made from.
+    """
+
+    cell: Cell
+    why: tuple[str, ...]
+    inputs: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a look found.
+
+    :param silent: what could not be asked, and why; one line each.
+    :param left_out: cells that cannot be built, and why.
+    """
+
+    news: tuple[News, ...]
+    patches: tuple[Patch, ...]
+    bases: tuple[Base, ...]
+    work: tuple[Work, ...]
+    left_out: Mapping[str, str]
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A look at the cells of the matrix.
+
+    :param state: what the ledger says.
+    :param root: the checkout.
+    """
+
+    matrix: Matrix
+    cells: Sequence[Cell]
+    store: Store
+    state: State
+    root: Path
+
+    def around(self) -> Report:
+        """Ask everybody at the same time, and return what is new.
+
+        :raises NightlyError: the mirrors of an OS have no answer, without which nobody knows whether there are fixes.
+        """
+        resolver.program()
+        systems = {cell.os.id: cell.os for cell in self.cells}
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            news = [pool.submit(each.news, lock) for each, lock in self._mirrors(systems)]
+            patches = [pool.submit(_asked, _patch, cell) for cell in _one_of_each_torch(self.cells)]
+            bases = [pool.submit(_asked, _base, system) for system in systems.values() if system.digest]
+            made = list(pool.map(self._made_from, self.cells))
+            found = [future.result() for future in news]
+            heard: list[Patch | Base | str | None] = [*(future.result() for future in patches), *(future.result() for future in bases)]
+        moved = {each.system.id: each for each in found if each.moves}
+        good = {cell: inputs for cell, inputs in zip(self.cells, made, strict=True) if not isinstance(inputs, str)}
+        return Report(
+            news=tuple(moved.values()),
+            patches=tuple(each for each in heard if isinstance(each, Patch)),
+            bases=tuple(each for each in heard if isinstance(each, Base)),
+            work=tuple(work for cell, inputs in good.items() if (work := self._work(cell, inputs, moved.get(cell.os.id)))),
+            left_out={cell.id: inputs for cell, inputs in zip(self.cells, made, strict=True) if isinstance(inputs, str)},
+            silent=tuple(each for each in heard if isinstance(each, str)),
+        )
+
+    def _mirrors(self, systems: Mapping[str, OperatingSystem]) -> Iterator[tuple[os_updates.Mirrors, OsLock]]:
+        for each in os_updates.folders(self.store.root, systems):
+            yield each, os_locks.read(each.system, self.root)
+
+    def work(self) -> tuple[Work, ...]:
+        """Return the cells that need work as the locks are, without asking anybody."""
+        found = [(cell, self._made_from(cell)) for cell in self.cells]
+        return tuple(work for cell, inputs in found if not isinstance(inputs, str) and (work := self._work(cell, inputs, None)))
+
+    def _made_from(self, cell: Cell) -> dict[str, str] | str:
+        """Return digests of what the images of a cell would be made from, or why they cannot be made."""
+        try:
+            return inputs(self.matrix, cell, self.store, self.root)
+        except LockError as error:
+            return error.what
+
+    def _work(self, cell: Cell, made_from: Mapping[str, str], news: News | None) -> Work | None:
+        entry = self.state.current.get((channels.entry(self.matrix).name, cell.id))
+        why = [f"{len(news.moves)} OS packages moved"] if news else []
+        if entry is None:
+            why.append("it is not in the channel yet")
+        elif not entry.inputs:
+            why.append("it came into the channel by hand")
+        else:
+            moved = [WORDS.get(name, name) for name in made_from if made_from[name] != entry.inputs.get(name)]
+            why += [f"{', '.join(moved)} changed since {entry.time[:10]}"] if moved else []
+        return Work(cell=cell, why=tuple(why), inputs=made_from) if why else None
+
+
+def grouped(left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return cells by the reason why they are left out."""
+    found: dict[str, list[str]] = {}
+    for cell, why in left_out.items():
+        found.setdefault(why, []).append(cell)
+    return found
+
+
+def pending(news: Sequence[News], root: Path) -> tuple[str, ...]:
+    """Return a line for each OS whose lock still has versions that its mirrors have replaced, after it was to be locked anew."""
+    found = [(each, os_locks.read(each.system, root)) for each in news]
+    old = [(each, [move for move in each.moves if move.locked and _all(lock).get(move.package) == move.locked]) for each, lock in found]
+    return tuple(f"{each.system.id}: updates are pending that its lock does not have: {os_locks.in_short(moves)}" for each, moves in old if moves)
+
+
+def _all(lock: OsLock) -> Mapping[str, str]:
+    return lock.installed(section for section in lock.sections if section != os_locks.OS_IMAGE)
+
+
+def words(news: News) -> str:
+    """Return what moved on an OS in one line, fixes of security first."""
+    named = str(news).split(", ")
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    fixes = f", {len(news.fixes)} of them for security" if news.fixes else ""
+    return f"{len(news.moves)} OS packages{fixes}: {', '.join(named[:NAMED])}{more}"
+
+
+def inputs(matrix: Matrix, cell: Cell, store: Store, root: Path) -> dict[str, str]:
+    """Return digests of all that the images of ``cell`` are made from: OS parts, payload, and what is composed around them.
+
+    :raises LockError: it is not locked.
+    """
+    planner = Planner(matrix=matrix, store=store, codec=Codec())
+    images = planner.plan([cell], list(matrix.flavours)).images
+    items = {item.identity: item for image in images for item in image.items}
+    return {
+        "os": _digest([identity for identity, item in items.items() if isinstance(item.source, OsPart)]),
+        "payload": _digest([identity for identity, item in items.items() if not isinstance(item.source, OsPart)]),
+        "settings": _digest([_settings(matrix, image, root) for image in images]),
+    }
+
+
+def _settings(matrix: Matrix, image: ImagePlan, root: Path) -> Any:
+    """Return what :meth:`torchstrata.building.assembly.Builder.assemble` puts around the parts of an image."""
+    told = runtime.describe(image.cell, image.chain, image.lock, source.revision(image.cell, image.chain, root))
+    files = runtime.files(told, image.lock, runtime.alternatives(matrix, image.cell)) | runtime.python_start(image.cell, image.chain)
+    return [dataclasses.asdict(told), files, image.cell.named]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _asked(question: Callable[[T], R], about: T) -> R | str:
+    """Return the answer, or in one line why there is none: what only ends in a pull request may wait for tomorrow."""
+    try:
+        return question(about)
+    except TorchstrataError as error:
+        return error.what
+
+
+def _one_of_each_torch(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """Return a cell for each torch that is on the package index, where patches can be looked for."""
+    return tuple({cell.torch: cell for cell in cells if compat.build(cell.torch, cell.wheels).default}.values())
+
+
+def _patch(cell: Cell) -> Patch | None:
+    """Return the newest patch of a cell's torch that is old enough to be locked, if it is not the one that is locked."""
+    target = resolver.Target(python=cell.os.python, platform=PLATFORM, exclude_newer=wheel_locks.cut_off(None), undated=())
+    (pin,) = resolver.resolve([f"torch=={cell.torch}.*"], (), target, alone=True)
+    return Patch(torch=cell.torch, old=cell.version, new=pin.version) if pin.version != cell.version else None
+
+
+def _base(system: OperatingSystem) -> Base | None:
+    """Return the digest that an OS image has in its registry, if it is not the one in the matrix."""
+    image = Reference.parse(str(system.image))
+    with Registry(image.host) as registry:
+        found = registry.manifest(image.repository, image.name)
+    digest = found.digest
+    if listed := found.document().manifests:
+        fitting = [each.digest for each in listed if _platform(each) == PLATFORM]
+        if not fitting:
+            raise RegistryError(f"{image} has no image for {PLATFORM}", fix="name another image in matrix.yaml")
+        digest = fitting[0]
+    return Base(system=system.id, old=str(system.digest), new=digest) if digest != system.digest else None
+
+
+def _platform(descriptor: Descriptor) -> str:
+    return f"{descriptor.platform.os}/{descriptor.platform.architecture}" if descriptor.platform else ""
+
+
+def table(report: Report) -> Table:
+    """Return what was found for people."""
+    view = Table("what", "found", "so", header_style="bold", box=None, pad_edge=False)
+    for news in report.news:
+        view.add_row(news.system.id, words(news), "its lock moves, its OS parts are built")
+    for patch in report.patches:
+        view.add_row(f"torch {patch.torch}", f"{patch.old} -> {patch.new}", "a pull request: facts and locks")
+    for base in report.bases:
+        view.add_row(base.system, f"{base.old[:19]} -> {base.new[:19]}", "a pull request: digest in matrix.yaml")
+    for work in report.work:
+        view.add_row(work.cell.id, "; ".join(work.why), "compose, verify, push")
+    return view
+
+
+def markdown(report: Report, cells: Sequence[str], later: int = 0) -> str:
+    """Return what was found for the summary of a run.
+
+    :param cells: those to make.
+    :param later: how many of them have to wait for the next run.
+    """
+    lines = [f"- **{news.system.id}**: {words(news)}; its lock has moved" for news in report.news]
+    lines += [f"- torch {patch.torch}: {patch.old} -> {patch.new} is out; facts and locks need a pull request" for patch in report.patches]
+    lines += [f"- {base.system}: its image has moved to `{base.new}`; matrix.yaml needs a pull request" for base in report.bases]
+    lines += [f"- could not be asked: {line}" for line in report.silent]
+    lines += [f"- to make: {', '.join(cells)}" + (f"; the last {later} of them in the next run" if later else "")] if cells else ["- nothing to make"]
+    return "\n".join(("### What is new", "", *lines))
+
+
+def document(report: Report) -> dict[str, Any]:
+    """Return what was found for programs; ``cells`` are the ids of those that need work."""
+    return {
+        "cells": [work.cell.id for work in report.work],
+        "why": {work.cell.id: list(work.why) for work in report.work},
+        "os": {news.system.id: {"moves": list(map(str, news.moves)), "security": [move.package for move in news.fixes]} for news in report.news},
+        "patches": {patch.torch: [patch.old, patch.new] for patch in report.patches},
+        "bases": {base.system: [base.old, base.new] for base in report.bases},
+        "left_out": dict(report.left_out),
+        "silent": list(report.silent),
+    }

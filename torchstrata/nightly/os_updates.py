@@ -1,0 +1,156 @@
+"""What a distribution's mirrors offer today, without building or installing anything.
+
+apt itself is asked, on this machine, in directories of its own under the content store: its lists stay there, so that a
+mirror that has not changed costs one question for each suite, and what was answered for the same lists is answered again.
+Where the mirrors are, mmdebstrap says, since that is what builds use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from torchstrata import decoding
+from torchstrata.errors import AptError, NightlyError
+from torchstrata.host import apt
+from torchstrata.layers import os_image
+from torchstrata.layers.apt_settings import AptSettings
+from torchstrata.locks import os_locks
+from torchstrata.locks.os_locks import Move, OsLock
+from torchstrata.matrix.matrix import OperatingSystem
+from torchstrata.store.layer import PLATFORM
+
+INSTALLS: Final = re.compile(r"^Inst (?P<name>[^ :]+)(?::\S+)? (?:\[[^]]*\] )?\((?P<version>\S+) (?P<origins>[^\[]*)\[")
+"""What ``apt-get --simulate`` says of a package: ``Inst zlib1g (1:1.3 Debian:13.8/stable, Debian-Security:13/stable-security [amd64])``."""
+
+SECURITY: Final = "-security"
+
+SETTINGS: Final = """\
+Dir "{root}";
+Dir::State::Status "{root}/var/lib/dpkg/status";
+Dir::Etc::Trusted "/etc/apt/trusted.gpg";
+Dir::Etc::TrustedParts "/etc/apt/trusted.gpg.d/";
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+"""
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """apt's solution for all packages of a lock.
+
+    :param packages: version by name.
+    :param security: names of those whose version is in the suite for security.
+    """
+
+    packages: dict[str, str]
+    security: tuple[str, ...]
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What was answered to a question."""
+
+    question: str
+    offer: Offer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class News:
+    """What moved on an OS since it was locked.
+
+    :param security: names of the packages whose new version is in the suite for security.
+    """
+
+    system: OperatingSystem
+    moves: tuple[Move, ...]
+    security: tuple[str, ...]
+
+    @property
+    def fixes(self) -> tuple[Move, ...]:
+        """The moves into versions of the suite for security."""
+        return tuple(move for move in self.moves if move.package in self.security)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, (*self.fixes, *(move for move in self.moves if move not in self.fixes))))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mirrors:
+    """The mirrors of an OS.
+
+    :param folder: where apt keeps what it knows of them.
+    """
+
+    system: OperatingSystem
+    folder: Path
+
+    def news(self, lock: OsLock) -> News:
+        """Return what a build would get today that is not as locked.
+
+        :raises NightlyError: apt has no answer.
+        :raises OsPartError, CommandError: this machine has no mmdebstrap or no apt.
+        """
+        offer = self.offer(tuple(sorted({name for packages in lock.sections.values() for name in packages})))
+        found = os_locks.moves(lock.installed(tuple(section for section in lock.sections if section != os_locks.OS_IMAGE)), offer.packages)
+        return News(system=self.system, moves=found, security=tuple(name for name in offer.security if name in {move.package for move in found}))
+
+    def offer(self, packages: tuple[str, ...]) -> Offer:
+        """Return apt's solution for ``packages``, with all that they need, on an empty system."""
+        self._prepare()
+        self._apt("update", "-qq")
+        question, kept = self._question(packages), self.folder / "answer.json"
+        if kept.exists() and (known := decoding.decode(kept.read_bytes(), _Answer)).question == question:
+            return known.offer
+        offer = parse(self._apt("--simulate", "--no-install-recommends", "install", *packages))
+        kept.write_bytes(msgspec.json.encode(_Answer(question=question, offer=offer)))
+        return offer
+
+    def _prepare(self) -> None:
+        for name in ("etc/apt/apt.conf.d", "etc/apt/preferences.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        (self.folder / "var/lib/dpkg/status").touch()
+        listed = self.folder / "etc/apt/sources.list"
+        program = shutil.which(os_image.PROGRAM)
+        if not listed.exists() or (program and listed.stat().st_mtime < Path(program).stat().st_mtime):
+            listed.write_text(os_image.sources(self.system), encoding="utf-8")
+        settings = SETTINGS.format(root=self.folder, architecture=PLATFORM.rpartition("/")[2]) + AptSettings.of_host().config
+        (self.folder / "apt.conf").write_text(settings, encoding="utf-8")
+
+    def _question(self, packages: tuple[str, ...]) -> str:
+        """Return what an answer depends on: the lists, whose heads apt has verified, and the packages."""
+        digest = hashlib.sha256("\n".join(packages).encode())
+        for path in sorted((self.folder / "var/lib/apt/lists").glob("*_InRelease")):
+            digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+    def _apt(self, *words: str) -> str:
+        try:
+            return apt.ask(self.folder / "apt.conf", *words)
+        except AptError as error:
+            raise NightlyError(f"{self.system.id}: apt has no answer: {error.what}", fix=error.fix) from error
+
+
+def parse(simulated: str) -> Offer:
+    """Return what ``apt-get --simulate install`` says that it would install."""
+    found = list(_installs(simulated))
+    return Offer(packages={name: version for name, version, _ in found}, security=tuple(name for name, _, origins in found if SECURITY in origins))
+
+
+def _installs(simulated: str) -> Iterator[tuple[str, str, str]]:
+    for line in simulated.splitlines():
+        if found := INSTALLS.match(line):
+            yield found["name"], found["version"], found["origins"]
+
+
+def folders(root: Path, systems: Mapping[str, OperatingSystem]) -> tuple[Mirrors, ...]:
+    """Return the mirrors of those systems that are made from packages, with their directories under ``root``."""
+    return tuple(Mirrors(system=system, folder=root / "apt" / system.id) for system in systems.values() if system.bootstrap)

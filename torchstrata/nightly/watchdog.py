@@ -1,0 +1,87 @@
+"""What is wrong with channels: older than they may be, images that they lack, tags that are elsewhere, images that are gone. Pure,
+except that the registry is asked what its tags point to.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from torchstrata.matrix.matrix import Channel, Matrix
+from torchstrata.release import channels
+from torchstrata.release.ledger import State
+
+AT_A_TIME: Final = 8
+
+Point = Callable[[str], str | None]
+"""Returns the digest that a tag or digest names in the registry, ``None`` if there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """Something that a person should look at, in one line."""
+
+    channel: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.channel}: {self.what}"
+
+
+def problems(matrix: Matrix, state: State, point: Point, now: dt.datetime) -> tuple[Problem, ...]:
+    """Return all that is wrong."""
+    found = [problem for channel in matrix.channels.values() for problem in _about(matrix, channel, state, now)]
+    return (*found, *_lost(state, point))
+
+
+def _about(matrix: Matrix, channel: Channel, state: State, now: dt.datetime) -> Iterator[Problem]:
+    if channel.source is None:
+        yield from _age(channel, state, now)
+    else:
+        yield from _lag(channel, channel.source, state, now)
+    for cell in matrix.cells:
+        held = state.images(channel.name, cell.id)
+        lacking = [image for image in channels.images(matrix, cell) if image not in held]
+        if held and lacking:
+            yield Problem(channel=channel.name, what=f"{cell.id} lacks {', '.join(lacking)}")
+
+
+def _age(channel: Channel, state: State, now: dt.datetime) -> Iterator[Problem]:
+    """Yield that nobody has looked after a channel for too long."""
+    seen = state.seen.get(channel.name)
+    if seen is None:
+        yield Problem(channel=channel.name, what="there has never been anything in it")
+    elif now - seen > channel.max_age:
+        yield Problem(channel=channel.name, what=f"nobody has looked after it for {_hours(now - seen)}, more than {_hours(channel.max_age)}")
+
+
+def _lag(channel: Channel, source: str, state: State, now: dt.datetime) -> Iterator[Problem]:
+    """Yield the cells of which the channel has not taken what its source has had for too long."""
+    for (name, cell), arrived in state.arrived.items():
+        images = state.images(source, cell)
+        if name != source or images == state.images(channel.name, cell) or state.is_withdrawn(channel.name, cell, images):
+            continue
+        if now - arrived > channel.max_age:
+            yield Problem(channel=channel.name, what=f"{cell} lags behind {source} by {_hours(now - arrived)}, more than {_hours(channel.max_age)}")
+
+
+def _lost(state: State, point: Point) -> Iterator[Problem]:
+    """Yield the tags that are elsewhere, and the images that are gone."""
+    owners = {tag: entry.channel for entry in state.current.values() for tag in entry.tags}
+    digests = dict.fromkeys(state.tags.values())
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        tagged = dict(zip(state.tags, pool.map(point, state.tags), strict=True))
+        there = dict(zip(digests, pool.map(point, digests), strict=True))
+    for tag, digest in state.tags.items():
+        channel = owners.get(tag, "ledger")
+        if there[digest] is None:
+            yield Problem(channel=channel, what=f"{tag}: its image {digest[:19]} is gone")
+        elif tagged[tag] != digest:
+            yield Problem(channel=channel, what=f"{tag} points to {(tagged[tag] or 'nothing')[:19]}, and the ledger says {digest[:19]}")
+
+
+def _hours(time: dt.timedelta) -> str:
+    return f"{time.total_seconds() / 3600:.0f} h"

@@ -1,1 +1,0 @@
-"""What is new since yesterday, doing what follows, and watching over channels."""

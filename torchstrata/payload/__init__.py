@@ -1,1 +1,0 @@
-"""From wheels to layers: fetching, placing, compiling, and the CUDA 12 compiler."""

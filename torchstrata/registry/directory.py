@@ -1,0 +1,271 @@
+"""A directory with images, as an OCI image layout (image specification 1.1, image-layout.md), as origin and as target of copies.
+
+``index.json`` names every tag, and lists without a name what refers to another manifest, where clients such as oras look for it.
+
+A directory that somebody else has made may hold anything under any name. So only files are read, through no link, no more of them than
+they may have, and each manifest as the type that it must be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from torchstrata.errors import AbsentError, IntegrityError
+from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links
+from torchstrata.image import oci
+from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.oci import Descriptor
+from torchstrata.registry.client import SMALL, Manifest
+from torchstrata.registry.reference import TAG
+from torchstrata.registry.registry import Referrer
+from torchstrata.registry.replica import Copy, referrer
+from torchstrata.registry.upload import OnBytes, Sent, Source
+from torchstrata.store.codec import CHUNK
+from torchstrata.store.digest import file_name
+
+NAME: Final = "org.opencontainers.image.ref.name"
+VERSION: Final = b'{"imageLayoutVersion":"1.0.0"}'
+
+DAMAGED: Final = "copy it again: remove the file first, or the whole directory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directory:
+    """The layout below ``root``.
+
+    :param complete: writes what else belongs there, before the index names anything.
+    """
+
+    root: Path
+    complete: Callable[[Directory, Copy], None] = lambda *_: None
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    # As origin
+
+    @functools.cached_property
+    def listed(self) -> tuple[Descriptor, ...]:
+        """Descriptors in the index, none if there is none yet.
+
+        :raises IntegrityError: it is no index.
+        """
+        path = self.root / "index.json"
+        if not os.path.lexists(path):
+            return ()
+        content = _read(self.root, path, oci.LIST_LIMIT)
+        return oci.read(content, oci.Index, f"{path}, which is no index of an OCI image layout,", limit=oci.LIST_LIMIT, error=IntegrityError).manifests or ()
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """Digest by tag."""
+        named = ((each.annotation(NAME), each.digest) for each in self.listed)
+        return {tag: digest for tag, digest in named if tag and TAG.fullmatch(tag)}
+
+    def find(self, reference: str) -> str | None:
+        """Return the digest that a tag or digest names."""
+        known = {each.digest for each in self.listed}
+        return reference if reference in known else self.tags.get(reference)
+
+    def manifest(self, digest: str) -> Manifest:
+        """Return a manifest, verified.
+
+        :raises AbsentError: it is not there.
+        :raises IntegrityError: it has other bytes, or is no manifest.
+        """
+        listed = next((each.media_type for each in self.listed if each.digest == digest), "")
+        content = self.content(digest, oci.MANIFEST_LIMIT)
+        said = oci.manifest(content, f"manifest {digest[:19]}", listed, IntegrityError).media_type
+        return Manifest(content, listed or said or MANIFEST, digest)
+
+    def content(self, digest: str, limit: int = SMALL) -> bytes:
+        """Return a small blob, verified.
+
+        :param limit: bytes that it may have.
+        :raises AbsentError: it is not there.
+        :raises IntegrityError: it has other bytes, or too many.
+        """
+        path = self.path(digest)
+        if not os.path.lexists(path):
+            raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
+        content = _read(self.root, path, limit)
+        if sha256(content) != digest:
+            raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
+        return content
+
+    def referrers(self, digest: str) -> tuple[Referrer, ...]:
+        """Return what refers to a manifest."""
+        return self._referrers.get(digest, ())
+
+    @functools.cached_property
+    def _referrers(self) -> Mapping[str, tuple[Referrer, ...]]:
+        found: dict[str, tuple[Referrer, ...]] = {}
+        for digest in dict.fromkeys(each.digest for each in self.listed):
+            manifest = self.manifest(digest)
+            if subject := manifest.document(IntegrityError).subject:
+                found[subject.digest] = (*found.get(subject.digest, ()), referrer(manifest))
+        return found
+
+    @contextlib.contextmanager
+    def source(self, digest: str, size: int) -> Iterator[Source]:
+        """Yield a blob.
+
+        :raises AbsentError: it is not there.
+        :raises IntegrityError: it has another size, or other bytes.
+        """
+        path = self.path(digest)
+        if not os.path.lexists(path):
+            raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
+        if _size(self.root, path) != size or _digest(self.root, path, size) != digest:
+            raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
+        yield Source(digest=digest, size=size, open=lambda: _opened(self.root, path))
+
+    # As target
+
+    def path(self, digest: str) -> Path:
+        """Return where a blob is."""
+        return self.root / "blobs" / "sha256" / file_name(digest)
+
+    def has(self, digest: str, size: int) -> bool:
+        """Return whether a blob is there; it got its name when it was whole."""
+        path = self.path(digest)
+        return os.path.lexists(path) and _size(self.root, path) == size
+
+    def take(self, source: Source, on_bytes: OnBytes) -> Sent:
+        """Take a blob.
+
+        :raises IntegrityError: it has other bytes.
+        :raises DiskFullError: there is no space left.
+        :raises StoreError: it cannot be written, or a link leads elsewhere.
+        """
+        with source.open() as stream:
+            self._write(self.path(source.digest), stream, source.digest, on_bytes)
+        return Sent(way="sent", size=source.size)
+
+    def put(self, manifest: Manifest) -> None:
+        """Take a manifest."""
+        self.write(self.path(manifest.digest), manifest.body)
+
+    def finish(self, copy: Copy) -> None:
+        """Write what else belongs there, and the index last."""
+        self.complete(self, copy)
+        self.write(self.root / "oci-layout", VERSION)
+        kept = [msgspec.to_builtins(each) for each in self.listed if not _replaced(each, copy)]
+        described = [entry for digest, manifest in copy.manifests.items() for entry in _described(manifest, copy.names(digest))]
+        index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [*kept, *described]}
+        self.write(self.root / "index.json", canonical(index))
+
+    def write(self, path: Path, content: bytes, mode: int = 0o644) -> None:
+        """Write a small file, so that nobody ever sees half of it.
+
+        :raises StoreError: it cannot be written, or a link leads elsewhere.
+        """
+        with self._unfinished(path) as partial:
+            partial.write_bytes(content)
+            partial.chmod(mode)
+
+    def _write(self, path: Path, stream: IO[bytes], digest: str, on_bytes: OnBytes) -> None:
+        seen = hashlib.sha256()
+        with self._unfinished(path) as partial:
+            with partial.open("xb") as file:
+                while data := stream.read(CHUNK):
+                    seen.update(data)
+                    file.write(data)
+                    on_bytes(len(data))
+                file.flush()
+                os.fsync(file.fileno())
+            if f"sha256:{seen.hexdigest()}" != digest:
+                raise IntegrityError(f"what should be {digest} has other bytes", fix="copy it again; if it stays so, the origin is damaged")
+
+    @contextlib.contextmanager
+    def _unfinished(self, path: Path) -> Iterator[Path]:
+        """Yield where to write what becomes ``path`` when the block ends well; nothing is left of one that does not."""
+        partial = path.with_name(f".{path.name}.partial")
+        with disk(path, OTHER_DIRECTORY):
+            refuse_links(self.root, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.unlink(missing_ok=True)  # it may lead elsewhere
+            try:
+                yield partial
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+
+
+def _size(root: Path, path: Path) -> int:
+    """Return the bytes of a file.
+
+    :raises IntegrityError: it is none: reading a pipe, a device or what a link leads to may never end.
+    :raises StoreError: a link leads out of ``root``.
+    """
+    with disk(path, OTHER_DIRECTORY):
+        refuse_links(root, path)
+        status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise IntegrityError(f"{path} is no file", fix=DAMAGED)
+    return status.st_size
+
+
+def _opened(root: Path, path: Path) -> IO[bytes]:
+    """Open a file, and nothing that somebody puts in its place meanwhile.
+
+    :raises IntegrityError: it is none.
+    """
+    _size(root, path)
+    with disk(path, OTHER_DIRECTORY):
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise IntegrityError(f"{path} is no file", fix=DAMAGED)
+    return file
+
+
+def _digest(root: Path, path: Path, size: int) -> str:
+    """Return the digest of the first ``size`` bytes of a file, and one more if it has more than it says."""
+    seen, left = hashlib.sha256(), size + 1
+    with _opened(root, path) as file, disk(path, OTHER_DIRECTORY):
+        while data := file.read(min(left, CHUNK)):
+            seen.update(data)
+            left -= len(data)
+    return f"sha256:{seen.hexdigest()}"
+
+
+def _read(root: Path, path: Path, limit: int) -> bytes:
+    """Return the content of a file.
+
+    :raises IntegrityError: it is none, or has more bytes than ``limit``, or than it says.
+    """
+    size = _size(root, path)
+    if size > limit:
+        raise IntegrityError(f"{path} has more than the {limit} bytes that it may have", fix=DAMAGED)
+    with _opened(root, path) as file, disk(path, OTHER_DIRECTORY):
+        content = file.read(size + 1)
+    if len(content) > size:
+        raise IntegrityError(f"{path} has more bytes than its size says", fix=DAMAGED)
+    return content
+
+
+def _replaced(listed: Descriptor, copy: Copy) -> bool:
+    """Return whether an entry of an older index is described anew: the manifest was copied again, or its tag names another."""
+    tag = listed.annotation(NAME)
+    return tag in copy.tags if tag else listed.digest in copy.manifests
+
+
+def _described(manifest: Manifest, names: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a manifest: one for each of its names, or one without."""
+    base = referrer(manifest).descriptor
+    if not manifest.document().artifact_type:
+        base.pop("artifactType")
+    for name in names or [""]:
+        annotations = {**base.get("annotations", {}), **({NAME: name} if name else {})}
+        yield {**{key: value for key, value in base.items() if key != "annotations"}, **({"annotations": annotations} if annotations else {})}

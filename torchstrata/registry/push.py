@@ -1,0 +1,168 @@
+"""Push images, so that a tag never points to something incomplete, whenever the push ends.
+
+Parts first (their blobs are then mounted into the image's repository), then blobs and configs, the manifests by digest, what is
+attached to them, and the tags last, when everything of all images is there. What the registry has is not sent again, so a
+push that was cut off goes on when it is run again.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, TypeVar
+
+from torchstrata.errors import ImmutableTagError
+from torchstrata.image.compose import MANIFEST, Image
+from torchstrata.registry.parts import Shelf
+from torchstrata.registry.registry import Registry
+from torchstrata.registry.upload import OnBytes, Sent, Source
+from torchstrata.store.layer import Layer
+from torchstrata.store.store import Part
+
+T = TypeVar("T")
+
+AT_A_TIME: Final = 4
+"""Blobs; more gain nothing on one link, and each has a buffer."""
+
+DATED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*-[0-9]{8}\.[0-9]+")
+"""Tags that never move: they end in a date and a number."""
+
+Attach = Callable[[Registry, str, Image], None]
+"""Attaches records, signatures and so on to an image that is in the registry, before it gets its tags."""
+
+
+def is_dated(tag: str) -> bool:
+    """Return whether a tag never moves, such as ``2.8.0-cu121-debian13-devel-20260101.1``."""
+    return DATED.fullmatch(tag) is not None
+
+
+def nothing(*_: object) -> None:
+    """Attach nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Publication:
+    """An image and the tags that it gets, without the repository."""
+
+    image: Image
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushReport:
+    """What a push did, in bytes of blobs: sent, mounted from another repository, and left since they were there.
+
+    :param parts: how many parts the registry did not have.
+    :param digests: of the images, by name.
+    """
+
+    sent: int
+    mounted: int
+    present: int
+    parts: int
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pusher:
+    """Pushes to one repository.
+
+    :param open_blob: returns the file of a blob by digest and size; asked only for what the registry lacks.
+    :param shelf: where parts go; ``None`` to push images only.
+    :param attach: called for each image between its manifest and its tags.
+    :param is_immutable: says of a tag whether it never moves.
+    :param on_bytes: told of bytes of blobs on their way.
+    """
+
+    registry: Registry
+    repository: str
+    open_blob: Callable[[str, int], Path]
+    shelf: Shelf | None = None
+    attach: Attach = nothing
+    is_immutable: Callable[[str], bool] = is_dated
+    on_bytes: OnBytes = nothing
+
+    def push(self, publications: Sequence[Publication], parts: Mapping[str, Part] | None = None) -> PushReport:
+        """Push images, and the parts that they consist of, by identity.
+
+        :raises ImmutableTagError: a tag that never moves points to something else; nothing was sent then.
+        :raises RegistryError: the registry refuses something, or does not answer; no tag has moved then, unless tags were under way.
+        """
+        self._check_tags(publications)
+        lacking = self.shelf.lacks(parts) if self.shelf and parts else ()
+        sent = self._push_parts({identity: parts[identity] for identity in lacking} if parts else {})
+        images = [each.image for each in publications]
+        sent += self._all(functools.partial(self._blob, source, self._origins()) for source in self._sources(images))
+        self._all(functools.partial(self._manifest, image, image.digest) for image in images)
+        for image in images:
+            self.attach(self.registry, self.repository, image)
+        for each in publications:
+            for tag in each.tags:
+                self._manifest(each.image, tag)
+        return _report(sent, len(lacking), images)
+
+    def _push_parts(self, parts: Mapping[str, Part]) -> list[Sent]:
+        """Push parts: all their blobs, then each manifest; layers that the image's repository has are mounted from there."""
+        shelf = self.shelf
+        if shelf is None or not parts:
+            return []
+        layers = self._layers(layer for part in parts.values() for layer in part.layers)
+        small = {source.digest: source for identity, part in parts.items() for source in shelf.sources(identity, part)}
+        push = functools.partial(self.registry.push_blob, shelf.repository, mount_from=(self.repository,), on_bytes=self.on_bytes)
+        sent = self._all(functools.partial(push, source) for source in (*layers, *small.values()))
+        self._all(functools.partial(shelf.put, identity, part) for identity, part in parts.items())
+        return sent
+
+    def _origins(self) -> tuple[str, ...]:
+        return (self.shelf.repository,) if self.shelf else ()
+
+    def _sources(self, images: Iterable[Image]) -> list[Source]:
+        """Return every blob of the images once."""
+        images = tuple(images)
+        configs = {image.config: Source.of(image.config) for image in images}
+        return [*self._layers(layer for image in images for layer in image.layers), *configs.values()]
+
+    def _layers(self, layers: Iterable[Layer]) -> list[Source]:
+        return [
+            Source(digest=layer.digest, size=layer.size, open=functools.partial(self._open, layer))
+            for layer in {layer.digest: layer for layer in layers}.values()
+        ]
+
+    def _open(self, layer: Layer) -> IO[bytes]:
+        return self.open_blob(layer.digest, layer.size).open("rb")
+
+    def _blob(self, source: Source, origins: Sequence[str]) -> Sent:
+        return self.registry.push_blob(self.repository, source, mount_from=origins, on_bytes=self.on_bytes)
+
+    def _manifest(self, image: Image, reference: str) -> str:
+        return self.registry.put_manifest(self.repository, reference, image.manifest, MANIFEST, immutable=self.is_immutable(reference))
+
+    def _all(self, tasks: Iterable[Callable[[], T]]) -> list[T]:
+        """Run tasks in threads; the first failure ends the others, and is raised."""
+        with ThreadPoolExecutor(AT_A_TIME, "push") as pool:
+            futures = [pool.submit(task) for task in tasks]
+            try:
+                for done in as_completed(futures):
+                    done.result()
+            except BaseException:
+                self.registry.cancel()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        return [each.result() for each in futures]
+
+    def _check_tags(self, publications: Sequence[Publication]) -> None:
+        for each in publications:
+            for tag in filter(self.is_immutable, each.tags):
+                found = self.registry.find(self.repository, tag)
+                if found and found.digest != each.image.digest:
+                    name = f"{self.registry.host}/{self.repository}:{tag}"
+                    raise ImmutableTagError(f"{name} never moves, and points to {found.digest}, not to {each.image.digest}", fix="push under a new tag")
+
+
+def _report(sent: Sequence[Sent], parts: int, images: Iterable[Image]) -> PushReport:
+    size = {way: sum(each.size for each in sent if each.way == way) for way in ("sent", "mounted", "present")}
+    return PushReport(**size, parts=parts, digests={image.name: image.digest for image in images})

@@ -1,0 +1,522 @@
+"""HTTP to one registry: TLS, authorization, and trying again when a try failed in a way that another may not.
+
+A registry may answer anything. So answers are read within limits of bytes and seconds (:mod:`torchstrata.registry.metering`), never
+decoded, and redirects are followed here, under the rules that the first request had: TLS, or this machine itself where the registry
+is on it; the registry's credentials for the registry alone; no cookies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import email.utils
+import functools
+import http.cookiejar
+import os
+import random
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, Literal
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+import requests
+import urllib3.exceptions
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from torchstrata import decoding, tls
+from torchstrata.errors import AbsentError, RegistryError, TorchstrataError
+from torchstrata.host import home
+from torchstrata.registry import credentials
+from torchstrata.registry.authorization import Authorizer, Scopes
+from torchstrata.registry.metering import SLOWEST, Allowance, MeteredAdapter, allowing
+from torchstrata.registry.reference import HOST, is_loopback
+from torchstrata.store.codec import CHUNK
+from torchstrata.text import printable
+
+BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables that say whose certificates ``requests`` believes; the first one that is set counts."""
+
+TRUST_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", *BUNDLE_VARIABLES)
+"""Variables that say whose certificates OpenSSL and ``requests`` believe."""
+
+CERTIFICATES: Final = (Path("/etc/docker/certs.d"), *(each / "certs.d" for each in [home.config("docker")] if each))
+"""Where Docker, with and without root, looks for ``HOST/*.crt`` (authorities) and ``HOST/*.cert`` with ``*.key`` (who we are)."""
+
+HUB_ENDPOINT: Final = {"docker.io": "registry-1.docker.io"}
+
+NOT_TLS: Final = re.compile(r"wrong.version.number|record.layer.failure|http.request", re.IGNORECASE)
+"""How OpenSSL says that the other side speaks plain HTTP."""
+
+PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may succeed."""
+
+LONGEST_ORDER: Final = 300.0
+"""Seconds to wait at most where a server says for how long (Retry-After)."""
+
+CONNECTIONS: Final = 16
+"""Kept open at a time."""
+
+MESSAGES: Final = 3
+"""Messages of a registry that one line of ours repeats."""
+
+DOCUMENT: Final = 8 << 20
+"""Bytes of an answer that is not a blob, if nothing else is said."""
+
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+HOPS: Final = 5
+"""Redirects that one request follows."""
+
+READING: Final = frozenset({"GET", "HEAD"})
+"""Methods whose redirects may lead to other hosts, where registries keep blobs."""
+
+NO_COOKIES: Final = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
+
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+Body = bytes | Callable[[], IO[bytes]]
+"""Bytes, or a function that opens them anew for each try."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long and how often to try.
+
+    :param tries: of one request.
+    :param first: seconds before the second try, doubled for each further one, and blurred.
+    :param longest: seconds between two tries at most, where the server does not say.
+    :param connect: seconds for a connection.
+    :param answer: seconds of waiting for an answer, beyond those that its size takes at the slowest rate.
+    :param read: the same where the registry has to store something first.
+    :param whole: seconds after which no further try begins; for a blob, beyond those that its size takes.
+    """
+
+    tries: int = 6
+    first: float = 0.5
+    longest: float = 30.0
+    connect: float = 20.0
+    answer: float = 60.0
+    read: float = 300.0
+    whole: float = 1200.0
+
+    def pause(self, failures: int, ordered: float = 0.0) -> float:
+        """Return the seconds to wait after so many failures."""
+        longest = min(self.longest, self.first * 2.0 ** (failures - 1))
+        return max(longest * random.uniform(0.5, 1), min(ordered, LONGEST_ORDER))  # noqa: S311  # jitter, no secret
+
+    def is_over(self, started: float, size: int = 0) -> bool:
+        """Return whether what began at ``started`` (monotonic) and has brought ``size`` bytes takes too long."""
+        return time.monotonic() - started > self.whole + size / SLOWEST
+
+
+class Unanswered(RegistryError):
+    """Every try of a request failed in a way that may pass.
+
+    :param after: seconds that the server asks to wait.
+    """
+
+    def __init__(self, what: str, *, fix: str = "run it again: it goes on where it stopped", after: float = 0.0) -> None:
+        super().__init__(what, fix=fix)
+        self.after = after
+
+
+class _NotTlsError(RegistryError):
+    """The other side speaks plain HTTP."""
+
+
+class _Session(requests.Session):
+    """Follows no redirect, and reads no body of one: ``requests`` would, without limits, before anybody may look at it."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002  # of the signature
+        """Say that nothing redirects."""
+        return
+
+
+class _Adapter(MeteredAdapter):
+    """Trusts the authorities of the system and Docker's for the host, beside those of ``requests``; sends in large blocks."""
+
+    def __init__(self, host: str) -> None:
+        self._context = _context(host)
+        super().__init__(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
+
+    def build_connection_pool_key_attributes(self, request: requests.PreparedRequest, verify: object, cert: object = None) -> Any:  # noqa: ARG002  # of the signature
+        """Name no files to pools of connections: the context has what is in them."""
+        return super().build_connection_pool_key_attributes(request, verify=True)
+
+    def cert_verify(self, *_: Any, **__: Any) -> None:
+        """Change nothing: a pool belongs to all threads, and what it is told of files each connection loads into their one context."""
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        return super().proxy_manager_for(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
+
+
+class Transport:
+    """Sends requests to one registry; its methods may be called from any thread.
+
+    :param host: with its port.
+    :param scheme: found out if ``None``: TLS, or on this machine itself plain HTTP where nothing else is spoken.
+    """
+
+    def __init__(self, host: str, *, scheme: str | None = None, patience: Patience | None = None) -> None:
+        self.host = host
+        self.patience = patience or Patience()
+        self.cancelled = threading.Event()
+        self._scheme = scheme
+        self._lock = threading.Lock()
+        self._base: str | None = None
+        self._session = _Session()
+        self._session.cookies.set_policy(NO_COOKIES)
+        self._session.headers.update({"User-Agent": "torchstrata", "Accept-Encoding": "identity"})
+        self._session.mount("https://", _Adapter(host))
+        self._session.mount("http://", MeteredAdapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS))
+        self._authorizer = Authorizer(host, functools.cache(lambda: credentials.find(host)), self._fetch_token)
+
+    def send(  # noqa: PLR0913  # what a request consists of
+        self,
+        method: Method,
+        place: str,
+        *,
+        what: str,
+        scopes: Scopes = frozenset(),
+        body: Body | None = None,
+        expect: Collection[int] = (200,),
+        tries: int | None = None,
+        limit: int = DOCUMENT,
+        **options: Any,
+    ) -> requests.Response:
+        """Send a request until it is answered, and return the answer.
+
+        :param place: path below ``/v2/``, or the URL of a ``Location`` header.
+        :param what: what is asked for, for messages, such as ``push to team/x``.
+        :param expect: statuses that are answers.
+        :param tries: instead of the patience's.
+        :param limit: bytes of the answer's body; it is read, unless ``stream`` is among the options.
+        :param options: further ones of ``requests``.
+        :raises Unanswered: no try got through.
+        :raises RegistryAuthError: the registry wants other credentials, or forbids it.
+        :raises AbsentError: there is no such thing.
+        :raises RegistryError: the registry refuses it for another reason.
+        """
+        url = self.resolve(place)
+        response = self._patiently(lambda: self._authorized(method, url, scopes, body, {**options, "limit": limit}), what, expect, tries)
+        return self._judged(response, expect, what)
+
+    def _patiently(self, attempt: Callable[[], requests.Response], what: str, expect: Collection[int] = (), tries: int | None = None) -> requests.Response:
+        """Repeat ``attempt`` until it brings an answer that will not pass by itself."""
+        tries, started = tries or self.patience.tries, time.monotonic()
+        for failures in range(1, tries + 1):
+            try:
+                response = attempt()
+                if response.status_code not in PASSING or response.status_code in expect:
+                    return response
+                response.close()
+                problem = Unanswered(f"{self.host} answers {response.status_code} to: {what}", after=_retry_after(response))
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                problem = self._broken(error, what)
+            if failures < tries and not self.patience.is_over(started):
+                self.wait(failures, problem)
+            else:
+                break
+        raise problem
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._session.close()
+
+    def wait(self, failures: int, problem: Unanswered) -> None:
+        """Wait until the next try.
+
+        :raises CancelledError: the transport was cancelled meanwhile.
+        """
+        if self.cancelled.wait(self.patience.pause(failures, problem.after)):
+            raise CancelledError from problem
+
+    def resolve(self, place: str, base: str | None = None) -> str:
+        """Return the URL of a path below ``/v2/``, or of a ``Location``, absolute or not, that an answer from ``base`` gave.
+
+        :raises RegistryError: it is no URL, or leads to plain HTTP on another machine, or from another machine to this one.
+        """
+        try:
+            url = urljoin(base or f"{self.base()}/v2/", place)
+            parts = urlsplit(url)
+        except ValueError:
+            raise self._astray(place) from None
+        self._check(parts.scheme, parts.netloc)
+        return url
+
+    def base(self) -> str:
+        """Return scheme and host of the registry; the first call finds out what it speaks and wants (section "Determining Support").
+
+        :raises RegistryError: there is no registry, or plain HTTP was asked for elsewhere than on this machine.
+        """
+        with self._lock:
+            if self._base is None:
+                self._base = self._hello()
+            return self._base
+
+    def _hello(self) -> str:
+        endpoint = HUB_ENDPOINT.get(self.host, self.host)
+        if self._scheme:
+            self._check(self._scheme, endpoint)
+        if not self._scheme and is_loopback(endpoint):
+            with contextlib.suppress(_NotTlsError):
+                return self._greet(f"https://{endpoint}")
+            return self._greet(f"http://{endpoint}")
+        return self._greet(f"{self._scheme or 'https'}://{endpoint}")
+
+    def _greet(self, base: str) -> str:
+        answer = self._patiently(lambda: self._request("GET", f"{base}/v2/"), "GET /v2/")
+        if answer.status_code == requests.codes.unauthorized:
+            self._authorizer.learn(answer, frozenset(), None)
+        elif answer.status_code != requests.codes.ok:
+            raise RegistryError(f"{self.host} is no registry: it answers {answer.status_code} to GET /v2/", fix="check the name and the port")
+        return base
+
+    def _check(self, scheme: str, host: str) -> None:
+        """Refuse to speak to a host.
+
+        :raises RegistryError: it is none, or not to be spoken to in that way.
+        """
+        if scheme not in {"https", "http"} or not HOST.fullmatch(host):
+            raise self._astray(f"{scheme}://{host}")
+        if scheme != "https" and not is_loopback(host):
+            raise RegistryError(
+                f"{host} would be spoken to without TLS, so that anybody on the way could read passwords and change images",
+                fix="give it a certificate (a private authority goes to /etc/docker/certs.d/HOST/ca.crt); plain HTTP is for this machine itself only",
+            )
+        if is_loopback(host) and not is_loopback(self.host):
+            raise RegistryError(f"{self.host} leads to {host}, which is this machine itself, where it has no business", fix="ask its admin")
+
+    def _astray(self, place: str) -> RegistryError:
+        return RegistryError(f"{self.host} leads to {printable(place)!r}, which is no address of a registry", fix="ask its admin")
+
+    def _is_own(self, url: str) -> bool:
+        """Return whether a URL is the registry's own, so that credentials may go there."""
+        return _origin(self.base()) == _origin(url)
+
+    def _authorized(self, method: str, url: str, scopes: Scopes, body: Body | None, options: Mapping[str, Any]) -> requests.Response:
+        """Send a request with what the registry wants to see, and once more with something better if it says that this is not enough."""
+        if not self._is_own(url):
+            return self._request(method, url, body, **options)  # storage elsewhere: the URL is the right to use it
+        response = None
+        for _ in range(2):
+            header = self._authorizer.header(scopes)
+            headers = {**options.get("headers", {}), **({"Authorization": header} if header else {})}
+            response = self._request(method, url, body, **{**options, "headers": headers})
+            if response.status_code != requests.codes.unauthorized or not self._is_own(response.url):
+                break  # what another host wants to know is not the registry's question
+            response.close()
+            self._authorizer.learn(response, scopes, header)
+        assert response is not None
+        return response
+
+    def _request(self, method: str, url: str, body: Body | None = None, **options: Any) -> requests.Response:
+        """Send a request and follow its redirects, of which none gets to see what only the first host may.
+
+        :raises RegistryError: one leads where none may, or they do not end.
+        """
+        for _ in range(HOPS + 1):
+            response = self._once(method, url, body, dict(options))
+            place = response.headers.get("Location", "")
+            if response.status_code not in REDIRECTS or not place:
+                return response
+            response.close()
+            before, url = url, self.resolve(place, url)
+            if _origin(url) != _origin(before):
+                if method not in READING:
+                    raise RegistryError(f"{self.host} redirects {method} to {url}, which would get what is for {self.host}", fix="ask its admin")
+                options["headers"] = {name: value for name, value in options.get("headers", {}).items() if name != "Authorization"}
+            options.pop("params", None)  # the location has them
+        raise RegistryError(f"{self.host} redirects again and again, at last to {url}", fix="ask its admin")
+
+    def _once(self, method: str, url: str, body: Body | None, options: dict[str, Any]) -> requests.Response:
+        """Send one request; the body of the answer is read unless ``stream`` is among the options."""
+        if self.cancelled.is_set():
+            raise CancelledError
+        limit, stream = options.pop("limit", DOCUMENT), options.pop("stream", False)
+        wait = self.patience.answer if method in READING else self.patience.read
+        options = {"auth": _as_given, "timeout": (self.patience.connect, wait), "allow_redirects": False, "stream": True, **options}
+        with allowing(Allowance(body=limit, wait=wait)), contextlib.ExitStack() as stack:
+            data = stack.enter_context(body()) if callable(body) else body or options.pop("data", None)
+            response = self._session.request(method, url, data=data, **options)
+        if not stream:
+            _take(response, limit)
+        return response
+
+    def _fetch_token(self, method: str, url: str, **options: Any) -> requests.Response:
+        """Ask the token server, with the same patience.
+
+        :raises RegistryError: its URL is none, or leads where passwords are not safe.
+        """
+        self.resolve(url, url)
+        return self._patiently(lambda: self._request(method, url, **options), "get a token")
+
+    def _judged(self, response: requests.Response, expect: Collection[int], what: str) -> requests.Response:
+        """Return an answer that was expected; say in words what another one means."""
+        if response.status_code in expect:
+            return response
+        said = "; ".join(_said(response)[:MESSAGES])
+        if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
+            raise self._authorizer.refused(what + (f" ({said})" if said else ""))
+        why = said or f"status {response.status_code}"
+        if response.status_code == requests.codes.not_found:
+            raise AbsentError(f"{self.host} does not have it: {what} ({why})", fix="check the name, or push it first")
+        raise RefusedError(f"{self.host} refuses: {what} ({why})", codes=frozenset(_codes(response)), status=response.status_code)
+
+    def _broken(self, error: Exception, what: str) -> Unanswered:
+        """Return the problem behind an exception if another try may help.
+
+        :raises RegistryError: it cannot.
+        """
+        if NOT_TLS.search(str(error)):
+            raise _NotTlsError(f"{self.host} does not speak TLS", fix="let it: plain HTTP is spoken on this machine itself only") from error
+        cause = next((each for each in _causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
+        if cause:
+            raise RegistryError(
+                f"{self.host} is not who it says, or its authority is not known here: {cause.verify_message}",
+                fix=f"put the authority's certificate into {CERTIFICATES[0]}/{self.host}/ca.crt, or name it with REQUESTS_CA_BUNDLE",
+            ) from error
+        if isinstance(error, requests.RequestException) and not isinstance(error, requests.ConnectionError | requests.Timeout):
+            # of the request itself, whose headers the words of the exception may repeat
+            raise RegistryError(f"{self.host} cannot be asked to {what}: {type(error).__name__}", fix="check the name of the registry") from None
+        return Unanswered(f"{self.host} does not answer to: {what} ({_words(error)})", fix="check name, port, network and proxy, then run it again")
+
+
+class RefusedError(RegistryError):
+    """A registry refused a request for good.
+
+    :param codes: the codes of its error, such as ``DIGEST_INVALID`` (section "Error Codes").
+    :param status: of HTTP.
+    """
+
+    def __init__(self, what: str, *, codes: frozenset[str], status: int) -> None:
+        super().__init__(what, fix="see the registry's log for more, or ask its operator")
+        self.codes = codes
+        self.status = status
+
+
+def _as_given(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Leave the headers as they are: ``requests`` would else replace them from netrc."""
+    return request
+
+
+def _context(host: str) -> ssl.SSLContext:
+    """Return how to verify ``host``, as Docker does.
+
+    :raises RegistryError: a certificate cannot be read.
+    """
+    own = [each / host for each in CERTIFICATES if any((each / host).glob("*.c*rt"))]
+    if not own:
+        return _public_context(*map(os.environ.get, TRUST_VARIABLES))
+    context = _new_context()
+    for directory in own:
+        try:
+            for authority in sorted(directory.glob("*.crt")):
+                context.load_verify_locations(authority)
+            for certificate in sorted(directory.glob("*.cert")):
+                context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+        except OSError as error:
+            raise RegistryError(f"certificates in {directory} cannot be read: {error}", fix="mend or remove them") from error
+    return tls.sealed(context)
+
+
+@functools.cache
+def _public_context(*_: str | None) -> ssl.SSLContext:
+    """Return how to verify every host that has nothing of its own, for these values of :data:`TRUST_VARIABLES`."""
+    return tls.sealed(_new_context())
+
+
+def _new_context() -> ssl.SSLContext:
+    """Return a context with the authorities of the system and those of ``requests``."""
+    context = ssl.create_default_context()
+    bundle = next(filter(None, map(os.environ.get, BUNDLE_VARIABLES)), DEFAULT_CA_BUNDLE_PATH)
+    try:
+        context.load_verify_locations(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
+    except OSError as error:
+        raise RegistryError(f"certificates in {bundle} cannot be read: {error}", fix=f"correct {' or '.join(BUNDLE_VARIABLES)}") from error
+    return context
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Return scheme and host of a URL, in the one form that they have (RFC 6454, section 4)."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower().removesuffix(":443" if parts.scheme == "https" else ":80")
+
+
+def _take(response: requests.Response, limit: int) -> None:
+    """Read the body of an answer, as the bytes that were sent: ``requests`` would inflate them, whatever comes of it.
+
+    :raises RegistryError: it has more bytes than ``limit``.
+    """
+    taken = bytearray()
+    with contextlib.closing(response):
+        while data := response.raw.read(min(CHUNK, limit + 1), decode_content=False):
+            taken += data
+            if len(taken) > limit:
+                raise RegistryError(f"{urlsplit(response.url).netloc} sends more than the {limit} bytes that its answer may have", fix="ask its admin")
+    response._content = bytes(taken)  # noqa: SLF001  # nothing public sets what was read elsewhere
+    response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _retry_after(response: requests.Response) -> float:
+    """Return the seconds that a server asks to wait: a number, or a date (RFC 9110, section 10.2.3)."""
+    value = response.headers.get("Retry-After", "").strip()[:40]
+    if value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, (email.utils.parsedate_to_datetime(value) - dt.datetime.now(dt.UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+class _Error(msgspec.Struct, frozen=True):
+    """What a registry says is wrong (section "Error Codes")."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+class _Errors(msgspec.Struct, frozen=True):
+    errors: tuple[_Error, ...] = ()
+
+
+def _errors(response: requests.Response) -> tuple[_Error, ...]:
+    """Return the errors in an answer's body, if it has any."""
+    try:
+        if not response._content_consumed:  # type: ignore[attr-defined]  # noqa: SLF001  # a blob was to be read from it
+            _take(response, DOCUMENT)
+        return decoding.decode(response.content, _Errors).errors
+    except (msgspec.DecodeError, TorchstrataError, urllib3.exceptions.HTTPError, OSError):
+        return ()
+
+
+def _codes(response: requests.Response) -> Iterator[str]:
+    yield from (each.code for each in _errors(response) if each.code)
+
+
+def _said(response: requests.Response) -> list[str]:
+    return [printable(each.message or each.code or "") for each in _errors(response)]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all that lie behind it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        inner = next((each for each in (*seen.args, getattr(seen, "reason", None)) if isinstance(each, BaseException)), None)
+        seen = inner or seen.__cause__ or seen.__context__
+
+
+def _words(error: BaseException) -> str:
+    """Return the innermost reason in a few words."""
+    last = list(_causes(error))[-1]
+    return (last.strerror if isinstance(last, OSError) and last.strerror else str(last) or type(last).__name__).strip(os.linesep)[:200]

@@ -1,0 +1,84 @@
+"""Finding out what a repository holds. Registries list tags only: all else is found from these, and from digests known otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+from torchstrata.errors import AbsentError, PruneError
+from torchstrata.registry import client
+from torchstrata.registry.registry import Registry, fallback_tag
+from torchstrata.release import ledger_copy
+from torchstrata.release.ledger import Ledger
+from torchstrata.release.pruning import Holdings, Manifest, owner_of
+
+REQUESTS: Final = 8
+"""At a time."""
+
+MANY: Final = 200_000
+"""Manifests of one repository."""
+
+
+def scan(registry: Registry, repository: str, also: Iterable[str] = ()) -> Holdings:
+    """Return what a repository holds: what its tags name, what refers to that, and so on.
+
+    :param also: digests that no tag may name any more.
+    """
+    with ThreadPoolExecutor(REQUESTS, "scan") as pool:
+        names = registry.tags(repository)
+        found = zip(names, pool.map(lambda tag: registry.find(repository, tag), names), strict=True)
+        tags = {tag: manifest.digest for tag, manifest in found if manifest}
+        manifests: dict[str, Manifest] = {}
+        todo = {*tags.values(), *also, *(owner for tag in tags if (owner := owner_of(tag)))}
+        seen = set(todo)
+        while todo:
+            answers = pool.map(lambda digest: _read(registry, repository, digest, tags), todo)
+            todo = set()
+            for manifest, referrers in (answer for answer in answers if answer):
+                manifests[manifest.digest] = manifest
+                todo |= {*manifest.children, *referrers} - seen
+            seen |= todo
+            if len(seen) > MANY:
+                raise PruneError(f"{registry.host}/{repository} has more than {MANY} manifests, or no end of them", fix="ask its admin")
+    return Holdings(tags=tags, manifests=manifests)
+
+
+def _read(registry: Registry, repository: str, digest: str, tags: Iterable[str]) -> tuple[Manifest, tuple[str, ...]] | None:
+    """Return a manifest and the digests of what refers to it; ``None`` if there is none."""
+    try:
+        found = registry.manifest(repository, digest)
+    except AbsentError:
+        return None
+    is_listed = registry.has_referrers is not False or fallback_tag(digest) in tags
+    return parse(found), tuple(each.digest for each in registry.referrers(repository, digest)) if is_listed else ()
+
+
+def parse(found: client.Manifest) -> Manifest:
+    """Return what a manifest needs and belongs to.
+
+    :raises RegistryError: it is none.
+    """
+    document = found.document()
+    return Manifest(
+        digest=found.digest,
+        size=len(found.body),
+        blobs={each.digest: each.size for each in document.blobs},
+        artifact_type=document.artifact_type or "",
+        subject=document.subject.digest if document.subject else None,
+        children=tuple(each.digest for each in document.children),
+    )
+
+
+def with_outdated(holdings: Holdings, registry: Registry, repository: str, copy: Ledger | None) -> Holdings:
+    """Return holdings that know which copies of the ledger the present one continues; one that is just being written is none of them."""
+    copies = [each for each in holdings.manifests.values() if each.artifact_type == ledger_copy.ARTIFACT and not holdings.names.get(each.digest)]
+    contents = {each.digest: _lines(registry, repository, each) for each in copies}
+    return replace(holdings, outdated=frozenset(digest for digest, ledger in contents.items() if ledger and copy and copy.continues(ledger)))
+
+
+def _lines(registry: Registry, repository: str, manifest: Manifest) -> Ledger | None:
+    """Return the ledger in a copy, ``None`` if it is none: then it is not ours to delete."""
+    layers = registry.manifest(repository, manifest.digest).document().layers or ()
+    return Ledger.parse(registry.content(repository, layers[0].digest)) if len(layers) == 1 and layers[0].media_type == ledger_copy.LINES else None

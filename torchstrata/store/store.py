@@ -1,0 +1,577 @@
+"""The content store: blobs by digest, parts by identity, under the user's cache directory.
+
+=====================  ==================================================================
+``blobs/sha256/HEX``   layer blobs and other content; the name is the digest
+``parts/ID.json``      what was made from the inputs that ``ID`` identifies
+``listings/HEX``       the paths of a layer, by the digest of its tar
+``inspections/``       what :mod:`torchstrata.verification.inspection` saw in layers
+``wheels/``            downloads, complete and partial; see :mod:`torchstrata.layers.wheel_fetch`
+``locks/``             one lock per identity, so that one maker works and others wait
+``tmp/NAME/``          what a living process has not finished, and the list of what it has in an engine meanwhile
+                       (:mod:`torchstrata.host.leavings`); ``tmp/NAME.lock`` is held by it
+=====================  ==================================================================
+
+Any number of processes may use one store. A file appears under its final name complete, on disk and verified, or not at
+all; what an interrupted process leaves is in ``tmp/`` and goes when the next one starts to write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import stat
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from torchstrata import decoding
+from torchstrata.errors import IntegrityError, StoreError
+from torchstrata.host import home, temporary
+from torchstrata.host.filesystem import CACHE_VARIABLE, disk, lock, read
+from torchstrata.host.leavings import Kind, Leaving
+from torchstrata.store import codec as codecs
+from torchstrata.store.codec import CHUNK, Codec, Readable, Stream
+from torchstrata.store.digest import Digest, file_name
+from torchstrata.store.layer import PLATFORM, Entry, Layer
+from torchstrata.store.tarball import LayerWriter, entries
+
+FORMAT: Final = 1
+"""Raise it when the bytes of any part change for the same inputs."""
+
+INSPECTIONS: Final = "inspections"
+"""Directory of what was seen in layers; it costs kilobytes, and pruning takes it away."""
+
+OURS: Final = ("blobs", "blobs/sha256", "inspections", "listings", "locks", "parts", "tmp", "wheels")
+"""What the store has in its directory; anything else there is not its own and stays."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """What was made from one set of inputs.
+
+    :param layers: bottom to top.
+    :param extras: name and ``sha256:...`` of further blobs that belong to it.
+    :param notes: facts for people and records.
+    """
+
+    layers: tuple[Layer, ...]
+    extras: Mapping[str, Digest] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """All blobs that it needs."""
+        return frozenset({layer.digest for layer in self.layers} | set(self.extras.values()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """A part in the store: its size in bytes (blobs that it shares count in each) and seconds since its last use."""
+
+    identity: str
+    title: str
+    size: int
+    age: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Bytes of everything in the store, of the downloads among it, and the parts, those used last first."""
+
+    size: int
+    downloads: int
+    parts: tuple[Kept, ...]
+
+
+def identity(**inputs: object) -> str:
+    """Return the identity of what ``inputs`` make: the digest of their canonical JSON with :data:`FORMAT` and the platform."""
+    canonical = json.dumps({"format": FORMAT, "platform": PLATFORM, **inputs}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Store:
+    """The store below ``root``. Its methods may be called from any thread."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._mutex = threading.Lock()
+        self._held: tuple[FileLock, Path] | None = None
+
+    @classmethod
+    def open(cls, root: Path | None = None) -> Self:
+        """Return the store at ``root``, ``$TORCHSTRATA_CACHE`` or the user's cache directory; nothing is written yet.
+
+        :raises StoreError: the user has no home, and nothing else is set; or something that is no directory is in its place.
+        """
+        chosen = root or os.environ.get(CACHE_VARIABLE) or home.cache("torchstrata")
+        if chosen is None:
+            raise StoreError("this user has no home directory for the content store", fix=f"set {CACHE_VARIABLE}, or HOME, to a directory")
+        store = cls(home.expanded(chosen, StoreError))
+        _check_directory(store.root)
+        for name in OURS:
+            _check_directory(store.root / name, may_be_link=False)
+        return store
+
+    @property
+    def downloads(self) -> Path:
+        """Where fetched wheels lie."""
+        return self.root / "wheels"
+
+    # Parts
+
+    def find(self, identity: str, *, verify: bool = False) -> Part | None:
+        """Return the part, or None if it was never made or something of it is gone or damaged: then make it again.
+
+        :param verify: read the blobs and compare digests, not sizes alone.
+        """
+        part = self.known(identity)
+        return part if part and self._complete(part, verify=verify) else None
+
+    def remember(self, identity: str, part: Part) -> None:
+        """Record that the inputs of ``identity`` make ``part``."""
+        if not self._complete(part, verify=False):
+            raise StoreError(f"part {part_title(part)} lacks blobs", fix=f"something removes files below {self.root} while builds run: end it, and build again")
+        self.note(identity, part)
+
+    def note(self, identity: str, part: Part) -> None:
+        """Record a part that somebody else keeps: :meth:`find` returns it once its blobs are here too."""
+        self._write(self._part(identity), msgspec.json.format(msgspec.json.encode(part)))
+
+    def known(self, identity: str) -> Part | None:
+        """Return what is recorded for an identity, whether or not the blobs are here."""
+        content = _content(self._part(identity))
+        try:
+            return None if content is None else decoding.decode(content, Part)
+        except msgspec.DecodeError:
+            return None
+
+    def touch(self, *identities: str) -> None:
+        """Mark parts as used now, so that :meth:`prune` takes them last."""
+        self.scratch()
+        for known in identities:
+            with disk(self._part(known)), contextlib.suppress(FileNotFoundError):
+                os.utime(self._part(known))
+
+    @contextlib.contextmanager
+    def lock(self, identity: str, cancelled: threading.Event | None = None) -> Iterator[None]:
+        """Be the only maker of ``identity``; look with :meth:`find` again once inside.
+
+        :raises CancelledError: ``cancelled`` was set while another maker was at work.
+        """
+        guard = self._lock(identity)
+        with disk(Path(guard.lock_file)):
+            try:
+                guard.acquire(poll_interval=0.1, cancel_check=cancelled.is_set if cancelled else None)
+            except Timeout as late:
+                raise CancelledError from late
+        try:
+            yield
+        finally:
+            guard.release()
+
+    def layers(self) -> Mapping[str, Layer]:
+        """Return every layer whose blob is here, by diff ID."""
+        parts = [self._read(path) for path in (self.root / "parts").glob("*.json")]
+        return {layer.diff_id: layer for part in parts for layer in part.layers if self._intact(layer.digest, layer.size, verify=False)}
+
+    def _complete(self, part: Part, *, verify: bool) -> bool:
+        sizes = {layer.digest: layer.size for layer in part.layers}
+        listed = all(self._listing(layer.diff_id).exists() for layer in part.layers)
+        return listed and all(self._intact(digest, sizes.get(digest), verify=verify) for digest in part.digests)
+
+    def _intact(self, digest: str, size: int | None, *, verify: bool) -> bool:
+        path = self._blob(digest)
+        with disk(path):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                return False
+            whole = stat.S_ISREG(found.st_mode) and (size is None or found.st_size == size)
+            return whole and (not verify or digest_of(path) == digest)
+
+    # Blobs and layers
+
+    @contextlib.contextmanager
+    def layer(self, title: str, codec: Codec) -> Iterator[LayerWriter]:
+        """Write a layer: yield its writer, and commit the blob and its listing when the block ends well.
+
+        Afterwards ``writer.layer`` is the layer. Nothing is left of a block that ends in an exception.
+        """
+        sink = _Sink(self.scratch())
+        writer = LayerWriter(sink.write, codec)
+        try:
+            yield writer
+            diff_id, unpacked = writer.finish()
+            digest = self._commit(sink)
+        except BaseException:
+            writer.abort()
+            sink.discard()
+            raise
+        self._list(diff_id, writer.entries)
+        writer.layer = Layer(digest=digest, diff_id=diff_id, size=sink.size, unpacked=unpacked, media_type=codec.media_type, title=title)
+
+    def add_layer(self, blob: Path, *, media_type: str, title: str, digest: str | None = None) -> Layer:
+        """Take in a layer that somebody else made, such as BuildKit; find its diff ID and listing on the way.
+
+        :param digest: ``sha256:...`` that it must have.
+        :raises IntegrityError: it has another, or is no tar of that media type.
+        """
+        sink = _Sink(self.scratch())
+        try:
+            with blob.open("rb") as file:
+                tee = HashingReader(file, sink.write)
+                tar = HashingReader(codecs.decompressor(tee, media_type))
+                listed = tuple(entries(tar))
+                tar.drain()
+                tee.drain()
+            found = self._commit(sink, digest)
+        except BaseException:
+            sink.discard()
+            raise
+        self._list(tar.digest, listed)
+        return Layer(digest=found, diff_id=tar.digest, size=tee.size, unpacked=tar.size, media_type=media_type, title=title)
+
+    def add_blob(self, source: Readable | Path | bytes, digest: str | None = None, size: int | None = None) -> str:
+        """Take in any content and return its digest, ``sha256:...``.
+
+        :param digest: what it must be.
+        :param size: bytes that it must have.
+        :raises IntegrityError: it is another.
+        """
+        sink = _Sink(self.scratch())
+        try:
+            with _opened(source) as stream:
+                while chunk := stream.read(CHUNK):
+                    sink.write(chunk)
+            return self._commit(sink, digest, size)
+        except BaseException:
+            sink.discard()
+            raise
+
+    def open_blob(self, digest: str, size: int | None = None, *, verify: bool = False) -> Path:
+        """Return the file of a blob.
+
+        :raises StoreError: it is missing, or does not have ``size`` bytes or, if ``verify``, its digest.
+        """
+        if not self._intact(digest, size, verify=verify):
+            raise StoreError(f"blob {digest} is missing or damaged in {self.root}", fix="build again: what it belongs to is made anew")
+        return self._blob(digest)
+
+    def forget(self, digest: str) -> None:
+        """Remove a blob that is damaged, so that what it belongs to is made anew."""
+        _remove(self._blob(digest))
+
+    def listing(self, diff_id: str) -> tuple[Entry, ...]:
+        """Return the paths of a layer in the order of its tar.
+
+        :raises StoreError: it is missing or damaged.
+        """
+        path = self._listing(diff_id)
+        try:
+            return decoding.decode(_content(path) or b"", tuple[Entry, ...])
+        except msgspec.DecodeError as error:
+            _remove(path)
+            raise StoreError(f"the listing of layer {diff_id} is missing or damaged in {self.root}", fix="build again: it is made anew") from error
+
+    def has_listing(self, diff_id: str) -> bool:
+        """Return whether the paths of a layer are known here."""
+        return self._listing(diff_id).exists()
+
+    def keep_listing(self, diff_id: str, entries: Collection[Entry]) -> None:
+        """Take in the paths of a layer whose blob is somewhere else."""
+        self._list(diff_id, entries)
+
+    def _commit(self, sink: _Sink, digest: str | None = None, size: int | None = None) -> str:
+        found = sink.close()
+        if size not in {None, sink.size}:
+            raise IntegrityError(f"{found} has {sink.size} bytes instead of {size}", fix="do not use what names it: its author is mistaken, or means harm")
+        if digest not in {None, found}:
+            raise IntegrityError(f"content has digest {found} instead of {digest}", fix="fetch or build it again; if it stays so, its source is wrong")
+        _rename(sink.path, self._blob(found))
+        return found
+
+    def _list(self, diff_id: str, entries: Collection[Entry]) -> None:
+        self._write(self._listing(diff_id), msgspec.json.encode(entries))
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """Write a small file so that it is there whole or not at all."""
+        sink = _Sink(self.scratch())
+        sink.write(content)
+        sink.close()
+        _rename(sink.path, path)
+
+    # Paths
+
+    def _part(self, identity: str) -> Path:
+        return self.root / "parts" / f"{identity}.json"
+
+    def _blob(self, digest: str) -> Path:
+        return self.root / "blobs" / "sha256" / file_name(digest)
+
+    def _listing(self, diff_id: str) -> Path:
+        return self.root / "listings" / file_name(diff_id)
+
+    def _lock(self, name: str) -> FileLock:
+        path = self.root / "locks" / f"{name}.lock"
+        with disk(path):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
+            return lock(path)
+
+    # Unfinished files
+
+    def scratch(self) -> Path:
+        """Return this process's directory for unfinished files, on the store's file system.
+
+        The first call takes away what processes that no longer live have left.
+        """
+        with self._mutex:
+            if self._held is None:
+                with self.lock("tmp"), disk(self.root):
+                    self._sweep()
+                    self._held = self._claim()
+            return self._held[1]
+
+    def leave(self, kind: Kind, name: str) -> Leaving:
+        """List what this process is about to make in an engine: if it does not remove that itself, the next one does."""
+        with disk(self.root):
+            return Leaving.of(kind, name).listed(self.scratch())
+
+    def _claim(self) -> tuple[FileLock, Path]:
+        path = self.root / "tmp" / uuid.uuid4().hex
+        path.mkdir(parents=True)
+        held = lock(path.with_suffix(".lock"))
+        held.acquire(timeout=0)
+        return held, path
+
+    def _sweep(self) -> int:
+        """Remove the unfinished files of dead processes, and what they have left in an engine; return how many other processes live."""
+        living = 0
+        for path in sorted((self.root / "tmp").glob("*.lock")):
+            try:
+                with lock(path).acquire(timeout=0):
+                    if temporary.remove(path.with_suffix("")):
+                        path.unlink()
+            except Timeout:
+                living += self._held is None or path != Path(self._held[0].lock_file)
+        return living
+
+    # What is used, and giving it back
+
+    def usage(self) -> Usage:
+        """Return what the store holds; nothing is written."""
+        now = time.time()
+        parts = [self._kept(path, now) for path in (self.root / "parts").glob("*.json")]
+        downloads = _bytes(self.downloads)
+        return Usage(size=_bytes(self.root), downloads=downloads, parts=tuple(sorted(parts, key=lambda kept: (kept.age, kept.identity))))
+
+    def _kept(self, path: Path, now: float) -> Kept:
+        part = self._read(path)
+        size = sum(self._blob(digest).stat().st_size for digest in part.digests if self._blob(digest).exists())
+        return Kept(identity=path.stem, title=part_title(part), size=size, age=max(0.0, now - path.lstat().st_mtime))
+
+    def _read(self, path: Path) -> Part:
+        try:
+            return decoding.decode(_content(path) or b"", Part)
+        except msgspec.DecodeError:
+            return Part(layers=(), notes={"title": "damaged"})
+
+    def prune(self, keep: Collection[str] = (), *, older_than: timedelta | None = None, max_bytes: int | None = None) -> int:
+        """Remove parts, those unused longest first, then every blob that no part needs, and downloads; return bytes freed.
+
+        :param keep: identities that stay whatever their age.
+        :param older_than: remove what was not used for so long, downloads too; without it all downloads go, and without
+            ``max_bytes`` as well all parts.
+        :param max_bytes: remove until no more than this many bytes of parts remain.
+        :raises StoreError: another process is building with this store.
+        """
+        before = _bytes(self.root)
+        with self.lock("tmp"), disk(self.root):
+            if self._sweep():
+                raise StoreError(f"another build is using {self.root}", fix="wait for it to end, then prune")
+            chosen = self._choose(frozenset(keep), older_than, max_bytes)
+            for doomed in chosen:
+                _remove(self._part(doomed))
+            self._collect()
+            shutil.rmtree(self.root / INSPECTIONS, ignore_errors=True)
+            for path in _older(self.downloads, older_than):
+                path.unlink()
+        return before - _bytes(self.root)
+
+    def _choose(self, keep: frozenset[str], older_than: timedelta | None, max_bytes: int | None) -> list[str]:
+        """Return the identities to remove; parts used last count first against ``max_bytes``."""
+        total, chosen, counted = 0, [], set[str]()
+        for kept in self.usage().parts:
+            fresh = self._read(self._part(kept.identity)).digests - counted
+            size = sum(self._blob(digest).stat().st_size for digest in fresh if self._blob(digest).exists())
+            aged = older_than is not None and kept.age > older_than.total_seconds()
+            everything = older_than is None and max_bytes is None
+            if kept.identity not in keep and (aged or everything or (max_bytes is not None and total + size > max_bytes)):
+                chosen.append(kept.identity)
+            else:
+                total, counted = total + size, counted | fresh
+        return chosen
+
+    def _collect(self) -> None:
+        """Remove blobs and listings that no part refers to."""
+        parts = [self._read(path) for path in (self.root / "parts").glob("*.json")]
+        blobs = {file_name(digest) for part in parts for digest in part.digests}
+        listings = {file_name(layer.diff_id) for part in parts for layer in part.layers}
+        for directory, needed in ((self.root / "blobs" / "sha256", blobs), (self.root / "listings", listings)):
+            for path in directory.glob("*"):
+                if path.name not in needed:
+                    _remove(path)
+
+
+class _Sink:
+    """A file under a temporary name, which counts and hashes what is written to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / uuid.uuid4().hex
+        self.size = 0
+        self._hash = hashlib.sha256()
+        with disk(self.path):
+            self._file = self.path.open("xb", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Append; the bytes are on their way to the disk afterwards."""
+        with disk(self.path):
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+        self._hash.update(data)
+        self.size += len(data)
+
+    def close(self) -> str:
+        """Wait until the disk has everything; return the digest, ``sha256:...``."""
+        with disk(self.path), self._file:
+            os.fsync(self._file.fileno())
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def discard(self) -> None:
+        """Close and remove the file, whatever its state."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class HashingReader(Stream):
+    """A stream that hashes and counts what is read from another, and hands it on."""
+
+    def __init__(self, stream: Readable, copy: Callable[[bytes], None] = lambda _: None) -> None:
+        super().__init__()
+        self.size = 0
+        self._stream, self._copy = stream, copy
+        self._hash = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """Digest of what was read so far."""
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to ``size`` bytes."""
+        data = self._stream.read(size)
+        self._hash.update(data)
+        self.size += len(data)
+        self._copy(data)
+        return data
+
+    def drain(self) -> None:
+        """Read to the end."""
+        while self.read(CHUNK):
+            pass
+
+
+def part_title(part: Part) -> str:
+    """Return one line that says what a part is."""
+    titles = [layer.title for layer in part.layers]
+    return part.notes.get("title") or ", ".join(titles[:1]) + (f" and {len(titles) - 1} more" if titles[1:] else "")
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest of a file, ``sha256:...``."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+@contextlib.contextmanager
+def _opened(source: Readable | Path | bytes) -> Iterator[Readable]:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file
+    else:
+        yield io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _check_directory(path: Path, *, may_be_link: bool = True) -> None:
+    """Refuse a file, a dangling link and the like where the store must have a directory.
+
+    :param may_be_link: to a directory; below the root none may be, since pruning would empty what it leads to.
+    :raises StoreError: there is something else.
+    """
+    with disk(path):
+        if os.path.lexists(path) and not path.is_dir():
+            raise StoreError(f"{path} is no directory", fix=f"remove it, or set {CACHE_VARIABLE} to another directory")
+        if path.is_symlink() and not may_be_link:
+            raise StoreError(f"{path} is a link", fix=f"remove it; to have the store elsewhere, set {CACHE_VARIABLE}")
+
+
+def _content(path: Path) -> bytes | None:
+    """Return the content of a small file; ``None`` if there is none."""
+    with disk(path):
+        try:
+            return read(path)
+        except FileNotFoundError:
+            return None
+
+
+def _remove(path: Path) -> None:
+    """Remove what is at a path, whatever that is."""
+    with disk(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _rename(path: Path, final: Path) -> None:
+    """Give a finished file its name, and make the name last."""
+    with disk(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(final)
+        directory = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Walk files below a directory; one that goes away meanwhile is skipped."""
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                yield path, status
+
+
+def _bytes(directory: Path) -> int:
+    return sum(status.st_size for _, status in _files(directory))
+
+
+def _older(directory: Path, age: timedelta | None) -> list[Path]:
+    limit = time.time() - (age.total_seconds() if age else 0)
+    return [path for path, status in _files(directory) if status.st_mtime <= limit]

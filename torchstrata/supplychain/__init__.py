@@ -1,1 +1,0 @@
-"""What is attached to an image and who vouches for it: record, SBOMs, provenance, signatures."""

@@ -1,0 +1,216 @@
+"""Verification of images: each runs the tests of its flavour and of all that this contains, in a pytest of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import docker.errors
+import requests
+from rich.table import Table
+
+from torchstrata import process, progress
+from torchstrata.building import engine as engines
+from torchstrata.building.engine import Engine
+from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import ROOT, Cell
+from torchstrata.verification import evidence, leftovers, reuse, scope, subject
+from torchstrata.verification.evidence import Evidence
+from torchstrata.verification.request import VerifyOptions
+from torchstrata.verification.subject import Claim, Subject
+
+TESTS: Final = "tests/images"
+WORKERS: Final = ("--dist=loadscope", "--no-loadscope-reorder")
+MANY: Final = 100
+"""Tests from which on four modules run at a time, since most wait for a container; for fewer, two: a process begins with 2 s of CPU."""
+
+PASSED: Final = 0
+FAILED: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """One image to verify, or one machine.
+
+    :param name: for people.
+    :param flavour: ``None`` if the machine says it.
+    :param where: options of pytest that lead there.
+    :param subject: ``None`` for a machine, which the tests themselves look at.
+    """
+
+    name: str
+    flavour: str | None
+    where: tuple[str, ...]
+    subject: Subject | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """How the verification of a target ended.
+
+    :param status: of pytest.
+    :param evidence: ``None`` if it wrote none.
+    :param seconds: that it took.
+    :param is_known: it had been verified before, and nothing ran.
+    """
+
+    target: Target
+    status: int
+    evidence: Evidence | None
+    seconds: float
+    is_known: bool = False
+
+    @property
+    def why(self) -> str:
+        """In one line, why the target failed."""
+        if self.evidence and self.evidence.problems:
+            more = len(self.evidence.problems) - 1
+            return self.evidence.problems[0] + (f" (and {more} more)" if more else "")
+        return f"pytest ended with status {self.status}"
+
+
+def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
+    """Verify images of ``cell`` and show what came out.
+
+    :param python: an interpreter that has what the tests need.
+    :raises NoImageError, ContainerError, NoGpuError, MatrixError: there is nothing to verify, or it cannot start; no test ran.
+    :raises EngineLostError: the engine died meanwhile.
+    :raises VerificationError: something failed, was left out or was missing.
+    """
+    console = progress.plain_console()
+    with _engine(options) as engine:
+        verdicts = []
+        for target in _targets(cell, options, engine):
+            known = _known(target, options)
+            console.print(f"== {target.name}{_by_whom(known)}", highlight=False, markup=False, soft_wrap=True)
+            verdicts.append(known or _verify(cell, target, python, options))
+            if verdicts[-1].status == EngineLostError.code:
+                raise EngineLostError(
+                    f"the engine died while {target.name} was tested", fix="start it and verify again: that removes containers that were left"
+                )
+    console.print(table(verdicts))
+    failed = [verdict for verdict in verdicts if verdict.status != PASSED]
+    if failed:
+        names = ", ".join(verdict.target.name for verdict in failed)
+        raise VerificationError(f"not verified: {names}: {failed[0].why}", fix=f"read {evidence.folder(options.results, cell.id, '*')}/report.html")
+
+
+@contextlib.contextmanager
+def _engine(options: VerifyOptions) -> Iterator[Engine | None]:
+    """Give the engine, where one is needed, and leave no container in it."""
+    if options.hosts:
+        yield None
+        return
+    engine = engines.connect()
+    leftovers.sweep(engine.client)
+    try:
+        yield engine
+    finally:
+        with contextlib.suppress(docker.errors.DockerException, requests.RequestException):  # it died; the next verification sweeps
+            leftovers.sweep(engine.client, own=True)
+
+
+def _targets(cell: Cell, options: VerifyOptions, engine: Engine | None) -> tuple[Target, ...]:
+    """Return what is to be verified, after a look at all of it: a later one that is missing should not cost the time of an earlier one."""
+    if engine is None:
+        flavour = options.flavour[0] if options.flavour else None
+        return (Target(name=str(options.hosts), flavour=flavour, where=("--hosts", str(options.hosts))),)
+    table = matrix.load()
+    flavours = options.flavour or tuple(table.flavours)
+    for flavour in flavours:
+        table.chain(flavour)
+    if options.image:
+        names = {options.image: options.flavour[0] if options.flavour else None}
+    else:
+        names = {f"{table.name}:{cell.names[0]}-{flavour}": flavour for flavour in flavours}
+    return tuple(_target(engine, cell, name, flavour, options) for name, flavour in names.items())
+
+
+def _target(engine: Engine, cell: Cell, name: str, flavour: str | None, options: VerifyOptions) -> Target:
+    found = subject.examine(engine, name, Claim(cell=cell.id, flavour=flavour), options.gpu)
+    subject.check_start(engine, name)
+    return Target(name=name, flavour=found.flavour, where=("--image", name), subject=found)
+
+
+def _known(target: Target, options: VerifyOptions) -> Verdict | None:
+    """Return the verdict on an image that has passed the same tests before, ``None`` if they must run."""
+    if options.again or options.rest or target.subject is None:
+        return None
+    found = reuse.find(target.subject, options.scope, options.results)
+    return Verdict(target=target, status=PASSED, evidence=found, seconds=0, is_known=True) if found else None
+
+
+def _by_whom(known: Verdict | None) -> str:
+    """Return when and where an image was verified."""
+    if known is None or known.evidence is None:
+        return ""
+    host, when = known.evidence.host, known.evidence.finished
+    return f": these tests passed on this image at {when}, Linux {host.kernel}, engine {host.engine}; --again runs them again"
+
+
+def _verify(cell: Cell, target: Target, python: Path, options: VerifyOptions) -> Verdict:
+    """Run the tests of one target and read what they wrote."""
+    folder = evidence.folder(options.results, cell.id, _folder_name(target), options.scope)
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.monotonic()
+    status = process.follow(python, "-m", "pytest", *_arguments(cell, target, folder, options), cwd=ROOT, on_line=_say)
+    return Verdict(target=target, status=status, evidence=_evidence(folder), seconds=time.monotonic() - started)
+
+
+def _folder_name(target: Target) -> str:
+    return target.flavour if target.flavour and "--image" in target.where else "host"
+
+
+def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions) -> tuple[str, ...]:
+    """Return the arguments of pytest."""
+    claim = ("--cell", cell.id, *(("--flavour", target.flavour) if target.flavour else ()), "--gpu", options.gpu, "--scope", options.scope)
+    reports = ("--results", str(folder), f"--junitxml={folder}/junit.xml", f"--html={folder}/report.html", "--self-contained-html")
+    processes = f"--numprocesses={4 if _count(target, options) > MANY else 2}"
+    return (TESTS, *target.where, *claim, *reports, "-q", "--durations=10", processes, *WORKERS, *options.rest)
+
+
+def _count(target: Target, options: VerifyOptions) -> float:
+    """Return how many tests a target must pass; of a machine it is not known before they begin."""
+    if target.subject is None:
+        return math.inf
+    return sum(sum(wanted.cases.values()) for wanted in scope.lists(target.subject, options.scope).values())
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _evidence(folder: Path) -> Evidence | None:
+    try:
+        return evidence.read(folder / evidence.NAME)
+    except EvidenceError:
+        return None
+
+
+def table(verdicts: Sequence[Verdict]) -> Table:
+    """Return the closing table."""
+    view = Table("image", "digest", "tests", "failed", "missing", "seconds", "", "OS packages", header_style="bold", box=None, pad_edge=False)
+    for verdict in verdicts:
+        found = verdict.evidence
+        counts = (str(found.counts.passed + found.counts.failed), str(found.counts.failed), str(found.counts.missing)) if found else ("", "", "")
+        digest = found.image.digest[7:19] if found and found.image else ""
+        view.add_row(verdict.target.name, digest, *counts, f"{verdict.seconds:.0f}", _word(verdict), found.state if found else "")
+    return view
+
+
+def _word(verdict: Verdict) -> str:
+    if verdict.status != PASSED or verdict.evidence is None:
+        return "failed"
+    if verdict.evidence.image is None:
+        return "passed"  # a machine: there is no image that this would prove anything of
+    word = "verified" if verdict.evidence.passed else "passed (quick)" if verdict.evidence.holds else "incomplete"
+    return f"{word} {verdict.evidence.finished[:16].replace('T', ' ')}" if verdict.is_known else word
