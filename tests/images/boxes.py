@@ -134,7 +134,7 @@ class Box:
 def stop(box: Box) -> int:
     """Stop the container as ``docker stop`` does and return its exit status: 137 if the engine had to kill it.
 
-    The engine waits long. What a stop itself waits for is in tests/unit/test_runtime_supervisor.py, how fast it is in bench/start.py.
+    The engine waits long. What a stop itself waits for is in tests/unit/container/test_runtime_supervisor.py, how fast it is in bench/start.py.
     """
     box.container.stop(timeout=int(PATIENCE))
     return box.ended()

@@ -1,7 +1,7 @@
 """Compressions of layer blobs. The same tar, codec and library version give the same bytes on every machine.
 
 zstd (the default) always runs libzstd's multi-threaded mode: its output depends on the parameters and on no count of threads
-(one worker gives the bytes that eight give; ``tests/unit/test_codec.py``), so a machine may use as many as it has.
+(one worker gives the bytes that eight give; ``tests/unit/store/test_codec.py``), so a machine may use as many as it has.
 A frame has no checksum and no content size: every reader of a blob verifies its sha256, and a stream does not know its size.
 gzip is zlib's deflate between a header and a trailer written here: no time, no name, operating system "unknown".
 """

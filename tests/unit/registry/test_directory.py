@@ -13,7 +13,7 @@ import pytest
 
 from tests import hostile
 from tests.hostile import IMAGE, INDEX, MANIFEST, TEN, described
-from tests.unit.test_hostile import SHAPES, is_one_line
+from tests.unit.registry.test_hostile import SHAPES, is_one_line
 from torchstrata.attestations import handover, record
 from torchstrata.attestations.offline import verify
 from torchstrata.commands import mirror

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from tests.unit.test_layouts import recorded
+from tests.unit.registry.test_directory import recorded
 from torchstrata.attestations import handover
 from torchstrata.attestations.offline import verify
 from torchstrata.attestations.signing import BUNDLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tests.unit.test_evidence import GOOD
+from tests.unit.verification.test_evidence import GOOD
 from torchstrata.matrix import matrix
 from torchstrata.verification import evidence, reuse, scope
 from torchstrata.verification.evidence import Gpu, Image

@@ -362,7 +362,7 @@ import os, sys, threading
 os.umask(0o077)
 sys.path.insert(0, {str(Path.cwd())!r})
 from pathlib import Path
-from tests.unit.test_strata import *
+from tests.unit.layers.test_strata import *
 paths = {{pin.sha256: path for pin, path in [({pins!r}[number], Path({str(tmp_path)!r}, "house", {pins!r}[number].filename)) for number in range(3)]}}
 store = Store(Path({str(tmp_path)!r}, "other"))
 for stratum in plan(*{pins!r}, rules=ONE_GROUP):

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from tests.unit.test_evidence import GOOD
+from tests.unit.verification.test_evidence import GOOD
 from torchstrata.commands import cli
 from torchstrata.verification import leftovers, suite
 from torchstrata.verification.suite import Target, Verdict

@@ -411,7 +411,7 @@ def test_a_bad_wheel_that_the_lock_pins_is_not_fetched_again(store: Store, tmp_p
 
 def layers(*entries: tuple[str, tuple[Entry, ...]]) -> list[tuple[str, object, tuple[Entry, ...]]]:
     """Return layers of one origin each, as they are checked."""
-    from tests.unit.test_compose import layer  # noqa: PLC0415  # both test the same function
+    from tests.unit.image.test_compose import layer  # noqa: PLC0415  # both test the same function
 
     return [(origin, layer(f"layer {number}"), listed) for number, (origin, listed) in enumerate(entries)]
 

@@ -21,7 +21,7 @@ from tests.waiting import PATIENCE
 from torchstrata.errors import AptError, AptLockedError, AptUnreachableError, NotRootError, TorchstrataError
 from torchstrata.host import apt, superuser
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAME = "torchstrata-tiny"
 CONTROL = f"Package: {NAME}\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: tiny\n"
 CONFIG = """\

@@ -18,7 +18,7 @@ from torchstrata.commands import cli, verbs
 from torchstrata.commands.options import BuildOptions
 from torchstrata.matrix import matrix
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def exit_code(error):
