@@ -131,16 +131,6 @@ def test_images_has_no_other_flavours():
     assert {path.name for path in (ROOT / "images").iterdir() if path.is_dir()} == {"apt", *matrix.load().flavours}
 
 
-def test_packages_import_only_from_those_below_them():
-    """The table in CONTRIBUTING.md lists every package of torchstrata, each before all that it imports from."""
-    packages = {path.parent.name: path.parent for path in (ROOT / "torchstrata").glob("*/__init__.py")}
-    order = [name for name in re.findall(r"^\| `(\w+)/` \|", read("CONTRIBUTING.md"), re.MULTILINE) if name in packages]
-    assert sorted(order) == sorted(packages)
-    for name, path in packages.items():
-        imported = {found for source in path.rglob("*.py") for found in re.findall(r"^ *from torchstrata\.(\w+)[. ]", source.read_text("utf-8"), re.MULTILINE)}
-        assert imported & set(packages) <= set(order[order.index(name) :]), name
-
-
 def test_files_name_no_registry_and_no_machine():
     """Where packages come from is the business of pip's and apt's configuration; where a checkout lies is nobody's."""
     found = []
