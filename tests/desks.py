@@ -20,7 +20,7 @@ from torchstrata.matrix import matrix
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.upload import Source
 from torchstrata.release import channels
-from torchstrata.release.channels import Build
+from torchstrata.release.channels import PushNumber
 from torchstrata.release.ledger import Author
 from torchstrata.release.ledger_branch import Branch
 from torchstrata.release.moves import Releases
@@ -115,7 +115,7 @@ class Desk:
         images = {image: self.image(found, image, mark) for image in channels.images(self.matrix, found)}
         for image, digest in images.items():
             body = self.registry.manifest(REPOSITORY, digest).body
-            self.registry.put_manifest(REPOSITORY, channels.immutable(found, image, Build(day="20261124", number=self.pushes)), body, MANIFEST)
+            self.registry.put_manifest(REPOSITORY, channels.immutable(found, image, PushNumber(day="20261124", number=self.pushes)), body, MANIFEST)
         if tested:
             self.notary.tested |= set(images.values())
         return images

@@ -20,7 +20,7 @@ from torchstrata.layers.strata import Stratum
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.progress import PlainReporter
 from torchstrata.store.store import Store
-from torchstrata.verification.evidence import Counts, Evidence, Host, Image
+from torchstrata.verification.evidence import Counts, EngineImage, Evidence, Host
 
 STATUS = """\
 Package: libexample1
@@ -97,7 +97,7 @@ def result(digest: str, *, passed: bool = True, flavour: str = "base", drift: tu
     """Return what a verification of the image with ``digest`` would have written."""
     evidence = Evidence(
         format=1,
-        image=Image(reference="x", digest=digest, manifest=digest, config=None),
+        image=EngineImage(reference="x", digest=digest, manifest=digest, config=None),
         cell=CELL.id,
         flavour=flavour,
         tiers=("free",),

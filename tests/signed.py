@@ -11,7 +11,7 @@ from pathlib import Path
 from tests import released
 from torchstrata.attestations import documents, record, signing
 from torchstrata.attestations.documents import Published
-from torchstrata.attestations.record import Inputs, Package, Record, RecordedLayer, Source, System
+from torchstrata.attestations.record import Inputs, Package, Record, RecordedLayer, SourceRepository, System
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.attestations.signing import Signer
 from torchstrata.image import runtime
@@ -20,7 +20,7 @@ from torchstrata.matrix import matrix
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.upload import Source as Content
 from torchstrata.release import channels
-from torchstrata.release.channels import Build
+from torchstrata.release.channels import PushNumber
 
 MATRIX = matrix.load()
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")
@@ -70,7 +70,7 @@ def image(registry, name, mark):
         registry.push_blob(REPOSITORY, Content.of(content))
     described = [{"mediaType": kind, "digest": sha256(blob), "size": len(blob)} for kind, blob in ((CONFIG, config), (LAYER, layer))]
     body = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": described[0], "layers": described[1:]})
-    registry.put_manifest(REPOSITORY, channels.immutable(CELL, name, Build(day="20261124", number=mark)), body, MANIFEST)
+    registry.put_manifest(REPOSITORY, channels.immutable(CELL, name, PushNumber(day="20261124", number=mark)), body, MANIFEST)
     recorded = RecordedLayer(title="x", origin="os", digest=sha256(layer), diff_id=sha256(layer), media_type=LAYER, size=len(layer), unpacked=len(layer))
     openssl = Package(name="openssl", version=f"3.0.17-1~deb12u{mark}", architecture="amd64", source="openssl", source_version="x", licence="Apache-2.0")
     return body, Record(
@@ -87,7 +87,7 @@ def image(registry, name, mark):
         config=sha256(config),
         size=len(layer),
         unpacked=len(layer),
-        source=Source(revision="2" * 40),
+        source=SourceRepository(revision="2" * 40),
         inputs=Inputs(lock="1" * 64, lock_seen="2026-11-17T00:00:00Z", os_lock="3", os_lock_date="2026-11-24", os_image="mmdebstrap bookworm", codec="x"),
         torch=record.torch(CELL),
         layers=(recorded,),

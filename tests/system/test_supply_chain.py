@@ -321,7 +321,7 @@ def test_a_record_that_lies_is_refused_though_it_is_signed(image, composed, stor
     for field, lie in lies.items():
         wrong = Document(kind=RECORD, content=lie.encode(), predicate=lie.encode())
         documents_of = {"document": oci.manifest(image.manifest, "it"), "config": oci.read(composed.image.config, oci.ImageConfig, "it")}
-        subject = examination.Subject(image=image, **documents_of, referrers=(), trust=trust)
+        subject = examination.ExaminedImage(image=image, **documents_of, referrers=(), trust=trust)
         with pytest.raises(UntrustedError, match=f"its {field} is not the image's"):
             examination.CHECKS[RECORD.name](subject, json.loads(wrong.predicate))
 

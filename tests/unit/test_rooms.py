@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,11 @@ def imports(path: Path) -> set[str]:
 def twice(names: Iterable[str]) -> list[str]:
     """Return those of ``names`` that occur more than once."""
     return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def classes(path: Path) -> list[str]:
+    """Return the names of the classes of a module."""
+    return [node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ClassDef)]
 
 
 def dotted(path: Path) -> str:
@@ -119,6 +125,11 @@ def test_each_room_says_in_a_sentence_what_it_is(room):
 def test_no_two_modules_have_one_name():
     """What is imported by its name alone is one thing everywhere."""
     assert twice(path.stem for path in MODULES) == []
+
+
+def test_no_two_classes_have_one_name():
+    """What a class is can be told without its module."""
+    assert twice(chain.from_iterable(map(classes, MODULES))) == []
 
 
 def test_unit_tests_lie_in_rooms():

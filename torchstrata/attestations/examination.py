@@ -77,14 +77,14 @@ class Examination:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Subject:
+class ExaminedImage:
     """The image as the registry has it.
 
     :param signed: predicates of the kinds that were checked, by the kind's name.
     """
 
     image: Published
-    document: oci.Document
+    document: oci.ManifestOrIndex
     config: oci.ImageConfig
     referrers: tuple[Referrer, ...]
     trust: Trust
@@ -102,12 +102,12 @@ def examine(registry: Registry, image: Reference, trust: Trust) -> Examination:
     published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
     document = found.document()
     config = registry.image_config(image.repository, found.digest)
-    subject = Subject(image=published, document=document, config=config, referrers=published.referrers(), trust=trust)
+    subject = ExaminedImage(image=published, document=document, config=config, referrers=published.referrers(), trust=trust)
     findings = [_signature(subject), *(_finding(subject, kind) for kind in KINDS)]
     return Examination(image=replace(published.reference, tag=image.tag), findings=tuple(findings))
 
 
-def _signature(subject: Subject) -> Finding:
+def _signature(subject: ExaminedImage) -> Finding:
     proves = "the owner of the key has published this very image"
     try:
         subject.trust.check_image(subject.image.reference)
@@ -116,7 +116,7 @@ def _signature(subject: Subject) -> Finding:
     return Finding(part=SIGNATURE, proves=proves, says="by key" if subject.trust.key else subject.trust.identity)
 
 
-def _finding(subject: Subject, kind: Kind) -> Finding:
+def _finding(subject: ExaminedImage, kind: Kind) -> Finding:
     """Check the documents of one kind: that there is one, that each signed one holds, and that what is attached is what is signed."""
     try:
         statements = _statements(subject, kind)
@@ -129,7 +129,7 @@ def _finding(subject: Subject, kind: Kind) -> Finding:
     return Finding(part=kind.name, proves=kind.proves, says=says[-1])
 
 
-def _statements(subject: Subject, kind: Kind) -> list[Mapping[str, Any]]:
+def _statements(subject: ExaminedImage, kind: Kind) -> list[Mapping[str, Any]]:
     """Return what the signer says.
 
     :raises UntrustedError: nothing.
@@ -147,7 +147,7 @@ def _statements(subject: Subject, kind: Kind) -> list[Mapping[str, Any]]:
     return statements
 
 
-def _check_plain(subject: Subject, kind: Kind, statements: list[Mapping[str, Any]]) -> None:
+def _check_plain(subject: ExaminedImage, kind: Kind, statements: list[Mapping[str, Any]]) -> None:
     """Check that every document that is attached as it is says what a signed one says."""
     plain = [referrer for referrer in subject.referrers if referrer.artifact_type == kind.media_type]
     if not plain:
@@ -163,7 +163,7 @@ def _check_plain(subject: Subject, kind: Kind, statements: list[Mapping[str, Any
 # What each kind must say
 
 
-def _record(subject: Subject, predicate: Mapping[str, Any]) -> str:
+def _record(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
     found, config = _decoded(predicate), subject.config
     if found.inputs.drift:
         raise UntrustedError(NOT_AS_LOCKED.format(os_locks.in_short(os_locks.from_words(", ".join(found.inputs.drift)))), fix=runtime.REBUILD)
@@ -179,7 +179,7 @@ def _record(subject: Subject, predicate: Mapping[str, Any]) -> str:
     return f"{found.name}, {len(found.layers)} layers, commit {found.source.revision[:12]}, lock {found.inputs.lock[:12]}"
 
 
-def _bill(subject: Subject, predicate: Mapping[str, Any]) -> str:
+def _bill(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
     _same("image", sbom.subject(msgspec.json.encode(predicate)), subject.image.digest)
     purls = set(_purls(predicate))
     for statement in subject.signed.get(documents.RECORD.name, []):
@@ -196,7 +196,7 @@ def _purls(predicate: Mapping[str, Any]) -> Iterator[str]:
         yield from (each["referenceLocator"] for each in package.get("externalRefs", []) if each["referenceType"] == "purl")
 
 
-def _provenance(subject: Subject, predicate: Mapping[str, Any]) -> str:
+def _provenance(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
     definition = predicate["buildDefinition"]
     _same("build type", definition["buildType"], provenance.BUILD_TYPE)
     for statement in subject.signed.get(documents.RECORD.name, []):
@@ -206,7 +206,7 @@ def _provenance(subject: Subject, predicate: Mapping[str, Any]) -> str:
     return f"{'a machine that nobody vouches for' if builder == provenance.BY_HAND else builder}, {len(definition['resolvedDependencies'])} inputs"
 
 
-def _verification(subject: Subject, predicate: Mapping[str, Any]) -> str:
+def _verification(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
     evidence = decoding.convert(predicate, Evidence)
     if not evidence.is_of(subject.image.digest) and not evidence.is_of(_config(subject)):
         raise UnverifiedError("it is about another image", fix="verify this one")
@@ -227,7 +227,7 @@ CHECKS: Final = {
 }
 
 
-def _config(subject: Subject) -> str:
+def _config(subject: ExaminedImage) -> str:
     """Return the digest of the image's config, which engines call the image's."""
     return subject.document.config.digest if subject.document.config else ""
 

@@ -14,7 +14,7 @@ from typing import Final
 from torchstrata.attestations import record
 from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import BUNDLE
-from torchstrata.image.oci import Descriptor, Document
+from torchstrata.image.oci import Descriptor, ManifestOrIndex
 from torchstrata.locks.lockfile import Pin
 from torchstrata.registry.directory import Directory
 from torchstrata.registry.push import is_dated
@@ -92,7 +92,7 @@ def _bundle_name(file: str, layer: Descriptor) -> str:
     return f"{file}.sigstore.json" if is_bundle and not file.endswith(".sigstore.json") else file
 
 
-def _referring(directory: Directory, copy: Copy, digest: str) -> Iterator[Document]:
+def _referring(directory: Directory, copy: Copy, digest: str) -> Iterator[ManifestOrIndex]:
     """Yield what refers to an image, in the order of the index: what earlier copies have left there, then this one's."""
     before = [directory.manifest(each.digest) for each in directory.referrers(digest) if each.digest not in copy.manifests]
     for manifest in (*before, *copy.manifests.values()):

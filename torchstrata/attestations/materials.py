@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from torchstrata import process
-from torchstrata.attestations.record import Made, Source
+from torchstrata.attestations.record import Made, SourceRepository
 from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Item, OsPart
 from torchstrata.errors import CommandError, StoreError
@@ -37,7 +37,7 @@ def gather(composed: Composed, store: Store, codec: Codec, root: Path, open_blob
         composed=composed,
         parts=parts,
         inventories={item.identity: inventory.of(parts[item.identity], opened) for item in plan.items if _has_packages(item)},
-        source=Source(revision=_labels(composed)["org.opencontainers.image.revision"], repository=repository(root)),
+        source=SourceRepository(revision=_labels(composed)["org.opencontainers.image.revision"], repository=repository(root)),
         os_lock=lock.digest(plan.chain),
         os_lock_date=lock.date,
         os_image=called,

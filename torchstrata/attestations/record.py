@@ -33,7 +33,7 @@ SCHEMA: Final = 1
 MEDIA_TYPE: Final = "application/vnd.torchstrata.record.v1+json"
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SourceRepository(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where the inputs of the image are kept.
 
     :param repository: its URL, if git knows one.
@@ -138,7 +138,7 @@ Word = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+!~:%-]*\Z
 """Names and versions of packages: they become lines that pip and apt read, where white space would begin something else."""
 
 
-class Wheel(msgspec.Struct, frozen=True, kw_only=True):
+class LockedWheel(msgspec.Struct, frozen=True, kw_only=True):
     """A Python package as locked, with its licence as an SPDX expression; an empty one says nothing."""
 
     name: Word
@@ -183,11 +183,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     size: int
     unpacked: int
-    source: Source
+    source: SourceRepository
     inputs: Inputs
     torch: Torch
     layers: tuple[RecordedLayer, ...]
-    wheels: tuple[Wheel, ...]
+    wheels: tuple[LockedWheel, ...]
     packages: tuple[Package, ...]
     licences: dict[str, str]
 
@@ -207,7 +207,7 @@ class Made:
     composed: Composed
     parts: Mapping[str, Part]
     inventories: Mapping[str, Inventory]
-    source: Source
+    source: SourceRepository
     os_lock: str
     os_lock_date: str
     os_image: str
@@ -348,12 +348,12 @@ def _layer(layer: Layer, origin: str, part: str) -> RecordedLayer:
     )
 
 
-def _wheels(made: Made, words: dict[str, str]) -> Iterator[Wheel]:
+def _wheels(made: Made, words: dict[str, str]) -> Iterator[LockedWheel]:
     known: dict[str, PythonPackage] = {package.name: package for one in _held(made, Stratum) for package in one.python}
     for pin in made.composed.plan.lock.pins:
         licence = licences.of_python(known[pin.name]) if pin.name in known else licences.Licence()
         words |= licence.words
-        yield Wheel(name=pin.name, version=pin.version, filename=pin.filename, sha256=pin.sha256, size=pin.size, licence=licence.expression)
+        yield LockedWheel(name=pin.name, version=pin.version, filename=pin.filename, sha256=pin.sha256, size=pin.size, licence=licence.expression)
 
 
 def _packages(made: Made, words: dict[str, str]) -> Iterator[Package]:

@@ -16,7 +16,7 @@ from torchstrata.image import compose, runtime, source
 from torchstrata.image.compose import Image, Section
 from torchstrata.image.loadable import Loadable
 from torchstrata.layers import os_parts
-from torchstrata.locks.os_locks import Move
+from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix.matrix import ROOT, Matrix
 from torchstrata.progress import Reporter
 from torchstrata.store import store as stores
@@ -35,7 +35,7 @@ class Composed:
     plan: ImagePlan
     image: Image
     tags: tuple[str, ...]
-    drift: tuple[Move, ...] = ()
+    drift: tuple[PackageMove, ...] = ()
 
     @property
     def loadable(self) -> Loadable:

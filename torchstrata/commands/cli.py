@@ -20,7 +20,7 @@ from typing import Final, Literal, TextIO, cast, get_args
 
 from torchstrata import errors, process
 from torchstrata.commands import cputime
-from torchstrata.commands.cputime import Part
+from torchstrata.commands.cputime import SessionCost
 from torchstrata.commands.options import BuildOptions, MirrorOptions, NightlyOptions, PruneOptions, ReleaseOptions, Step
 from torchstrata.host import variables
 from torchstrata.matrix import matrix
@@ -253,7 +253,7 @@ def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
     return read
 
 
-def cpu_time(parts: Sequence[Part], words: Sequence[str]) -> None:
+def cpu_time(parts: Sequence[SessionCost], words: Sequence[str]) -> None:
     """Print what the sessions of a tier have cost, and record it if asked; ``words`` are its name and perhaps ``--record``."""
     sys.stdout.write("\n".join(cputime.lines(parts)) + "\n")
     sys.stdout.write(f"core-seconds: CPU time of the whole machine, {os.cpu_count()} cores, containers and others' work included\n")

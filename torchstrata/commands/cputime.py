@@ -20,7 +20,7 @@ COUNTED: Final = 7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class SessionCost:
     """What one session has cost.
 
     :param core_seconds: CPU time of the whole machine meanwhile; ``None`` where the system does not tell.
@@ -47,25 +47,25 @@ class Meter:
     """Measures parts that follow each other: each lasts from the end of the one before, the first from the start of this."""
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[SessionCost] = []
         self._busy, self._time = busy(), time.monotonic()
 
-    def lap(self, name: str, *, failed: bool) -> Part:
+    def lap(self, name: str, *, failed: bool) -> SessionCost:
         """End a part and return what it has cost."""
         now, seconds = busy(), time.monotonic()
         cost = None if now is None or self._busy is None else round(now - self._busy, 1)
-        self.parts.append(Part(name=name, core_seconds=cost, seconds=round(seconds - self._time, 1), failed=failed))
+        self.parts.append(SessionCost(name=name, core_seconds=cost, seconds=round(seconds - self._time, 1), failed=failed))
         self._busy, self._time = now, seconds
         return self.parts[-1]
 
 
-def total(parts: Sequence[Part]) -> float | None:
+def total(parts: Sequence[SessionCost]) -> float | None:
     """Return the core-seconds of all parts together, ``None`` where the system does not tell."""
     known = [part.core_seconds for part in parts if part.core_seconds is not None]
     return round(sum(known), 1) if known else None
 
 
-def lines(parts: Sequence[Part]) -> list[str]:
+def lines(parts: Sequence[SessionCost]) -> list[str]:
     """Return a table as lines of text: a row for each part, and their sum."""
     rows = [("part", "core-seconds", "seconds"), *((part.name, _shown(part.core_seconds), f"{part.seconds:.0f}") for part in parts)]
     rows.append(("together", _shown(total(parts)), f"{sum(part.seconds for part in parts):.0f}"))
@@ -73,7 +73,7 @@ def lines(parts: Sequence[Part]) -> list[str]:
     return [f"{name:{width}}  {cores:>12}  {seconds:>7}" for name, cores, seconds in rows]
 
 
-def record(path: Path, tier: str, parts: Sequence[Part]) -> None:
+def record(path: Path, tier: str, parts: Sequence[SessionCost]) -> None:
     """Write what a tier has cost into the file of all tiers, in the place of what it cost before."""
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     about = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"}

@@ -24,7 +24,7 @@ from torchstrata.registry.registry import Registry
 from torchstrata.registry.replica import Copy, RegistrySide
 from torchstrata.registry.upload import Sent
 from torchstrata.release import channels
-from torchstrata.release.channels import Build
+from torchstrata.release.channels import PushNumber
 from torchstrata.release.ledger import Ledger
 from torchstrata.release.ledger_branch import Branch
 from torchstrata.release.pruning import build_of
@@ -158,7 +158,7 @@ def _in_registry(table: Matrix, origin: RegistrySide, cells: Sequence[Cell], of:
 def _images(table: Matrix, origin: RegistrySide, cell: Cell, ledger: Ledger, options: MirrorOptions) -> Mapping[str, str]:
     """Return the digest by image of a cell: in the channel that was asked for, else in the last one, or as it was pushed."""
     if options.build:
-        build = Build.parse(options.build)
+        build = PushNumber.parse(options.build)
         if build is None:
             raise MirrorError(f"{options.build!r} is no build", fix="write it as in dated tags: 20261124.1")
         tags = channels.pushed(table, cell, origin.registry.tags(origin.repository), build)

@@ -24,7 +24,7 @@ from torchstrata.registry.registry import Registry
 from torchstrata.release import difference, ledger_branch
 from torchstrata.release import ledger as ledgers
 from torchstrata.release.guard import Cosign
-from torchstrata.release.ledger import Entry
+from torchstrata.release.ledger import LedgerEntry
 from torchstrata.release.ledger_branch import Branch
 from torchstrata.release.ledger_memory import Memory
 from torchstrata.release.moves import Proposal, Releases
@@ -127,7 +127,7 @@ def log(globs: Sequence[str], channel: str | None, options: ReleaseOptions, *, f
         progress.plain_console().print(listing(chosen))
 
 
-def listing(entries: Sequence[Entry]) -> Table:
+def listing(entries: Sequence[LedgerEntry]) -> Table:
     """Return entries for people."""
     view = Table("#", "time", "action", "channel", "cell", "images", "tags", "who", "why", header_style="bold", box=None, pad_edge=False)
     for entry in entries:
@@ -137,7 +137,7 @@ def listing(entries: Sequence[Entry]) -> Table:
 
 
 @contextlib.contextmanager
-def _reading(options: ReleaseOptions, *, from_registry: bool) -> Iterator[tuple[matrix.Matrix, tuple[Entry, ...]]]:
+def _reading(options: ReleaseOptions, *, from_registry: bool) -> Iterator[tuple[matrix.Matrix, tuple[LedgerEntry, ...]]]:
     """Yield the matrix and the entries; the branch alone needs neither a registry nor keys."""
     if from_registry:
         with opened(options, signs=False) as releases:

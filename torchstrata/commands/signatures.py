@@ -43,7 +43,7 @@ class Attacher:
     signer: Signer
 
     @classmethod
-    def of(cls, composed: Sequence[Composed], maker: Maker, signer: Signer) -> Self:
+    def of(cls, composed: Sequence[Composed], maker: DocumentMaker, signer: Signer) -> Self:
         """Return the one for these images; to be made before parts are pushed, since those without inventory get one."""
         return cls(documents={one.image.digest: maker.documents(one) for one in composed}, signer=signer)
 
@@ -57,7 +57,7 @@ class Attacher:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Maker:
+class DocumentMaker:
     """Makes the documents of images.
 
     :param open_blob: where blobs of parts come from.

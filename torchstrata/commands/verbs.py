@@ -106,7 +106,7 @@ def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Pla
     from torchstrata.commands import signatures  # noqa: PLC0415  # its libraries take 0.3 s, which plans need not wait for
 
     signer = Signer.present()
-    maker = signatures.Maker(store=planner.store, codec=planner.codec, open_blob=shared.open_blob)
+    maker = signatures.DocumentMaker(store=planner.store, codec=planner.codec, open_blob=shared.open_blob)
     attach = signatures.Attacher.of(composed, maker, signer) if signer else nothing
     with reporter.step("push", f"{len(composed)} images to {shared.name}") as step:
         publications = shared.publications(composed, names=names)

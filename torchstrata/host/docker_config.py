@@ -18,7 +18,7 @@ LIMIT: Final = 1_000_000
 """Bytes of the file."""
 
 
-class _Config(msgspec.Struct, frozen=True, rename="camel"):
+class _DockerConfig(msgspec.Struct, frozen=True, rename="camel"):
     """What is read of it; other keys may be there."""
 
     auths: dict[str, dict[str, Any]] | None = None
@@ -36,7 +36,7 @@ def check() -> None:
     if path is None or not os.path.lexists(path):
         return
     try:
-        decoding.decode(files.read(path, LIMIT), _Config)
+        decoding.decode(files.read(path, LIMIT), _DockerConfig)
     except (files.UnreadableError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         why = error.what if isinstance(error, files.UnreadableError) else f"{path} is not as Docker writes it: {error}"
         raise VariableError(f"Docker's configuration: {printable(why)}", fix=f"correct it, or let {VARIABLE} name another directory") from error

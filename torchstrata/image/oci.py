@@ -55,7 +55,7 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
         return (self.annotations or {}).get(name, "")
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class ManifestOrIndex(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A manifest or an index; one that would be both is refused, since readers would see different images in it."""
 
     media_type: MediaType = ""
@@ -130,13 +130,13 @@ def read(data: bytes, kind: type[T], name: str, *, limit: int = CONFIG_LIMIT, er
     return decoding.read(data, kind, name, limit=limit, error=error)
 
 
-def manifest(data: bytes, name: str, media_type: str = "", error: type[TorchstrataError] = RegistryError) -> Document:
+def manifest(data: bytes, name: str, media_type: str = "", error: type[TorchstrataError] = RegistryError) -> ManifestOrIndex:
     """Return what a manifest or an index says.
 
     :param media_type: by which it was told; nothing if that says nothing.
     :raises RegistryError: it is none, or says that it is of another type; unless ``error`` is another.
     """
-    found = read(data, Document, name, limit=MANIFEST_LIMIT, error=error)
+    found = read(data, ManifestOrIndex, name, limit=MANIFEST_LIMIT, error=error)
     if found.manifests is not None and (found.layers is not None or found.config is not None):
         raise error(f"{name} would be an image and an index at once", fix=FIX)
     if media_type and found.media_type and found.media_type != media_type:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from torchstrata.image.compose import Runtime
 from torchstrata.locks import os_locks
-from torchstrata.locks.os_locks import Move
+from torchstrata.locks.os_locks import PackageMove
 from torchstrata.locks.wheel_locks import Lock
 from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import Cell, Matrix
@@ -81,7 +81,7 @@ REBUILD: Final = "build it with `-- --locked`, after `inv lock --os` if mirrors 
 
 
 def describe(  # noqa: PLR0913  # what an image says of itself
-    cell: Cell, chain: tuple[str, ...], lock: Lock, revision: str, *, user: str = DEV, drift: Sequence[Move] = ()
+    cell: Cell, chain: tuple[str, ...], lock: Lock, revision: str, *, user: str = DEV, drift: Sequence[PackageMove] = ()
 ) -> Runtime:
     """Return the config of the image of ``cell`` whose flavour is the last of ``chain``.
 
@@ -150,7 +150,7 @@ def architectures(cell: Cell) -> str:
     return ";".join(name for name in cell.facts.architectures if name not in missing) + ("+PTX" if missing else "")
 
 
-def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[Move] = ()) -> dict[str, str]:
+def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[PackageMove] = ()) -> dict[str, str]:
     """Return OCI's pre-defined annotation keys and ``torchstrata.*``, and what Dev Containers ask; an absent fact has no label."""
     facts = cell.facts
     found = {
@@ -218,7 +218,7 @@ def _needs(cell: Cell) -> dict[str, Any]:
     return {"cell": cell.short, "torch": cell.version} | {name: value for name, value in needs.items() if value}
 
 
-def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], drift: Sequence[Move] = ()) -> dict[str, str]:
+def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], drift: Sequence[PackageMove] = ()) -> dict[str, str]:
     """Return path and content of the files of the facts layer; an image that is as locked says nothing of drift.
 
     :param others: the image's :func:`alternatives`.

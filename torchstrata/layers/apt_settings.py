@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from torchstrata.errors import OsPartError
 from torchstrata.host import variables
-from torchstrata.layers.snapshots import Source
+from torchstrata.layers.snapshots import AptSource
 
 VARIABLE: Final = "APT_CONFIG"
 """apt's own variable: a file that it reads before its others. Builds hand its content on, as they do with proxies."""
@@ -34,7 +34,7 @@ class AptSettings:
     """
 
     config: str = ""
-    sources: tuple[Source, ...] = ()
+    sources: tuple[AptSource, ...] = ()
 
     @classmethod
     def of_host(cls) -> Self:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from torchstrata.errors import OsPartError
 from torchstrata.host import apt
 from torchstrata.layers import snapshots
-from torchstrata.layers.snapshots import Release, Settings, Source
+from torchstrata.layers.snapshots import AptSource, Release, Settings
 
 ASKED: Final = "/asked"
 """Where the question lies in the container."""
@@ -54,7 +54,7 @@ class Answer:
     :param settings: of the apt that was asked.
     """
 
-    mirrors: tuple[tuple[Source, Release], ...] = ()
+    mirrors: tuple[tuple[AptSource, Release], ...] = ()
     settings: Settings = field(default_factory=dict)
 
     @classmethod
@@ -66,7 +66,7 @@ class Answer:
         return cls(mirrors=tuple((source, release(source, heads)) for source in sources), settings=settings)
 
 
-def release(source: Source, heads: Mapping[str, str]) -> Release:
+def release(source: AptSource, heads: Mapping[str, str]) -> Release:
     """Return what a mirror says of a source, from the files that apt has kept by their names."""
     place = urlsplit(source.uri)
     words = (f"{place.netloc}{place.path}".rstrip("/"), "dists", source.suite)

@@ -60,7 +60,7 @@ class Page:
     content: bytes
 
 
-class _File(msgspec.Struct, frozen=True, gc=False):
+class _IndexFile(msgspec.Struct, frozen=True, gc=False):
     """A file of a page in JSON; further fields do not matter here, since the lock names all that is wanted."""
 
     url: str = ""
@@ -68,7 +68,7 @@ class _File(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Listing(msgspec.Struct, frozen=True):
-    files: tuple[_File, ...] = ()
+    files: tuple[_IndexFile, ...] = ()
 
 
 class _Anchors(IndexHTMLParser):

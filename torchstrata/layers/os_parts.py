@@ -36,7 +36,7 @@ from torchstrata.layers.buildkit import Exported
 from torchstrata.layers.os_layers import Taken
 from torchstrata.layers.snapshots import Release, Settings
 from torchstrata.locks import os_locks
-from torchstrata.locks.os_locks import OS_IMAGE, Move, OsLock, Packages
+from torchstrata.locks.os_locks import OS_IMAGE, OsLock, PackageMove, Packages
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, OperatingSystem
 from torchstrata.store import inventory, store
@@ -77,7 +77,7 @@ def identity(system: OperatingSystem, chain: Sequence[str], codec: Codec, root: 
     return _identity(system, chain, os_locks.read(system, root), codec, root)
 
 
-def drift(part: Part) -> tuple[Move, ...]:
+def drift(part: Part) -> tuple[PackageMove, ...]:
     """Return where the packages of a part, up to its flavour, are not as locked."""
     return os_locks.from_words(part.notes.get(DRIFT, ""))
 
@@ -426,7 +426,7 @@ class _Baking:
             taken = os_layers.take(tar, self.oven.store, self.oven.codec, title=f"{system.id}: {system.suite}, minimal", epoch=lock.epoch)
         return self._part(system, OS_IMAGE, None, [taken])
 
-    def _of_both(self, system: OperatingSystem, mirrors: T, archive: T, moves: Callable[[T], Sequence[Move]]) -> T:
+    def _of_both(self, system: OperatingSystem, mirrors: T, archive: T, moves: Callable[[T], Sequence[PackageMove]]) -> T:
         """Return what was made with the archive if more of it is as locked; else what was made without."""
         before, after = len(moves(mirrors)), len(moves(archive))
         if after:

@@ -38,7 +38,7 @@ Settings = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class AptSource:
     """A line of ``sources.list``.
 
     :param options: what stands in brackets.
@@ -68,10 +68,10 @@ class Release:
         return cls(**{name.lower(): value.strip() for name, value in FIELD.findall(text)})
 
 
-def sources(text: str) -> tuple[Source, ...]:
+def sources(text: str) -> tuple[AptSource, ...]:
     """Return the binary sources of a ``sources.list``."""
     found = [SOURCE.match(line.strip()) for line in text.splitlines()]
-    return tuple(Source(**{name: value or "" for name, value in each.groupdict().items()}) for each in found if each)
+    return tuple(AptSource(**{name: value or "" for name, value in each.groupdict().items()}) for each in found if each)
 
 
 def settings(dump: str) -> Settings:
@@ -80,7 +80,7 @@ def settings(dump: str) -> Settings:
     return {each["scope"].lower(): each["value"] for each in found if each}
 
 
-def template(source: Source, release: Release, known: Settings) -> str | None:
+def template(source: AptSource, release: Release, known: Settings) -> str | None:
     """Return the template of the archive of a source, as apt finds it; ``None`` if there is none."""
     for found in (*_of_release(release, known), *_of_host(source, known)):
         if found:
@@ -98,7 +98,7 @@ def _of_release(release: Release, known: Settings) -> Iterator[str | None]:
     yield known.get(f"origin::{release.origin}".lower())
 
 
-def _of_host(source: Source, known: Settings) -> Iterator[str | None]:
+def _of_host(source: AptSource, known: Settings) -> Iterator[str | None]:
     """Yield what is set for ``a.b.c``, for ``.b.c`` and for ``.c``."""
     host = urlsplit(source.uri).hostname or ""
     while host:
@@ -121,14 +121,14 @@ def moments(lock: OsLock) -> tuple[str, ...]:
     return first.strftime(IDENTIFIER), later.strftime(IDENTIFIER)
 
 
-def archived(source: Source, template: str, moment: str) -> Source:
+def archived(source: AptSource, template: str, moment: str) -> AptSource:
     """Return a source as it was at a moment; what was signed then is no longer valid by its date."""
     uri = template.replace("@SNAPSHOTID@", moment).replace("@PATH@", urlsplit(source.uri).path.strip("/"))
     options = f"{source.options} check-valid-until=no".strip()
-    return Source(uri=uri, suite=source.suite, components=source.components, options=options)
+    return AptSource(uri=uri, suite=source.suite, components=source.components, options=options)
 
 
-def archive(of: Sequence[tuple[Source, Release]], lock: OsLock, known: Settings) -> tuple[Source, ...]:
+def archive(of: Sequence[tuple[AptSource, Release]], lock: OsLock, known: Settings) -> tuple[AptSource, ...]:
     """Return the sources in the archives of an OS's mirrors at the time of its lock; none for mirrors without an archive."""
     places = [(source, place) for source, release in of if (place := template(source, release, known))]
     return tuple(archived(source, place, moment) for moment, (source, place) in itertools.product(moments(lock), places))

@@ -160,7 +160,7 @@ STUB_LIBRARY, LIBRARY_NOT_FOUND = 34, 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Package:
+class DebianPackage:
     """A Debian package, which apt finds in ``suite`` and ``component``; ``sha256`` in hex, ``size`` in bytes."""
 
     suite: Word
@@ -183,7 +183,7 @@ class Toolchain:
 
     name: str
     requires: tuple[str, ...]
-    packages: tuple[Package, ...]
+    packages: tuple[DebianPackage, ...]
     pins: tuple[Pin, ...]
 
     @property
@@ -258,7 +258,7 @@ def write(name: str, exclude_newer: str, *, root: Path = ROOT, on_line: process.
     requires = _requires(name, root)
     asked = [line.split()[1:] for line in requires if line.startswith(DEBIAN)]
     requirements = [line for line in requires if not line.startswith(DEBIAN)]
-    target = resolver.Target(python=PYTHON, platform=PLATFORM, exclude_newer=exclude_newer, undated=())
+    target = resolver.ResolverTarget(python=PYTHON, platform=PLATFORM, exclude_newer=exclude_newer, undated=())
     pins = resolver.resolve(requirements, (), target)
     found = Toolchain(name=name, requires=requires, packages=tuple(_newest(words, on_line) for words in asked), pins=pins)
     content = msgspec.json.format(msgspec.json.encode(found)) + b"\n"
@@ -269,7 +269,7 @@ def write(name: str, exclude_newer: str, *, root: Path = ROOT, on_line: process.
     return changed
 
 
-def _newest(asked: Sequence[str], on_line: process.LineSink) -> Package:
+def _newest(asked: Sequence[str], on_line: process.LineSink) -> DebianPackage:
     """Return the package that the mirror has today, asked for by suite, component and name."""
     suite, component, name = asked
     with deb.downloaded(suite, component, name, on_line) as (filename, content):
@@ -278,13 +278,13 @@ def _newest(asked: Sequence[str], on_line: process.LineSink) -> Package:
             digest.update(block)
             size += len(block)
     version = filename.split("_")[1].replace("%3a", ":")
-    return Package(suite=suite, component=component, name=name, version=version, filename=filename, sha256=digest.hexdigest(), size=size)
+    return DebianPackage(suite=suite, component=component, name=name, version=version, filename=filename, sha256=digest.hexdigest(), size=size)
 
 
 # The Debian package
 
 
-def _fetch(package: Package, directory: Path, on_line: process.LineSink) -> Path:
+def _fetch(package: DebianPackage, directory: Path, on_line: process.LineSink) -> Path:
     """Return the package's file, verified.
 
     :param on_line: gets what happens to this machine, such as an installation of mmdebstrap.
@@ -313,7 +313,7 @@ def _save(content: Any, place: Path) -> None:
         part.replace(place)
 
 
-def _refused(package: Package, error: process.Failed) -> FetchError | StaleLockError:
+def _refused(package: DebianPackage, error: process.Failed) -> FetchError | StaleLockError:
     if f"Version '{package.version}' for '{package.name}' was not found" in error.tail:
         return StaleLockError(f"the mirror no longer has {package.name} {package.version}", fix="run: inv lock --toolchain")
     return FetchError(f"{package.name} cannot be downloaded: {error.what}", fix="check that the distribution's mirror is reachable, then try again")

@@ -32,7 +32,7 @@ HEADER: Final = """\
 FIX: Final = "write it with `inv lock --os`"
 
 MOVE: Final = re.compile(r"(?P<package>\S+) (?P<locked>\S+|\(not locked\)) -> (?P<found>\S+|\(not installed\))")
-"""A :class:`Move` in words."""
+"""A :class:`PackageMove` in words."""
 
 NOT_LOCKED: Final = "(not locked)"
 NOT_INSTALLED: Final = "(not installed)"
@@ -89,7 +89,7 @@ class OsLock:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Move:
+class PackageMove:
     """A package whose version is not the locked one.
 
     :param locked: ``None`` if the lock does not name it.
@@ -104,17 +104,17 @@ class Move:
         return f"{self.package} {self.locked or NOT_LOCKED} -> {self.found or NOT_INSTALLED}"
 
 
-def in_words(moves: Iterable[Move]) -> str:
+def in_words(moves: Iterable[PackageMove]) -> str:
     """Return all moves in one line; :func:`from_words` reads it back."""
     return ", ".join(map(str, moves))
 
 
-def in_short(moves: Sequence[Move], named: int = NAMED) -> str:
+def in_short(moves: Sequence[PackageMove], named: int = NAMED) -> str:
     """Return the first moves in one line, and how many more there are."""
     return in_words(moves[:named]) + (f" and {len(moves) - named} more" if len(moves) > named else "")
 
 
-def from_words(text: str) -> tuple[Move, ...]:
+def from_words(text: str) -> tuple[PackageMove, ...]:
     """Return the moves that a line tells of; none for an empty one.
 
     :raises LockError: it cannot be understood.
@@ -122,14 +122,14 @@ def from_words(text: str) -> tuple[Move, ...]:
     found = [MOVE.fullmatch(each) for each in text.split(", ") if each]
     if None in found:
         raise LockError(f"this does not tell how packages differ from a lock: {printable(text, 80)}", fix="build the image again")
-    return tuple(Move(package=each["package"], locked=_known(each["locked"]), found=_known(each["found"])) for each in found if each)
+    return tuple(PackageMove(package=each["package"], locked=_known(each["locked"]), found=_known(each["found"])) for each in found if each)
 
 
 def _known(version: str) -> str | None:
     return None if version in {NOT_LOCKED, NOT_INSTALLED} else version
 
 
-def state(moves: Sequence[Move], named: int = NAMED) -> str:
+def state(moves: Sequence[PackageMove], named: int = NAMED) -> str:
     """Return in words whether something is as locked."""
     return f"drifted: {in_short(moves, named)}" if moves else "as locked"
 
@@ -228,13 +228,13 @@ def solved(by: OsLock, installed: Mapping[str, Packages]) -> OsLock:
     return replace(by, sections=sections)
 
 
-def moves(locked: Packages, found: Packages) -> tuple[Move, ...]:
+def moves(locked: Packages, found: Packages) -> tuple[PackageMove, ...]:
     """Return where ``found`` differs from the lock, by name."""
     names = sorted(locked.keys() | found.keys())
-    return tuple(Move(package=name, locked=locked.get(name), found=found.get(name)) for name in names if locked.get(name) != found.get(name))
+    return tuple(PackageMove(package=name, locked=locked.get(name), found=found.get(name)) for name in names if locked.get(name) != found.get(name))
 
 
-def applied(locked: Packages, moved: Iterable[Move]) -> Packages:
+def applied(locked: Packages, moved: Iterable[PackageMove]) -> Packages:
     """Return the packages of a lock, but for those that have moved."""
     now = {**locked, **{move.package: move.found for move in moved}}
     return {name: version for name, version in now.items() if version}

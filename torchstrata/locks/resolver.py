@@ -43,7 +43,7 @@ def program() -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
+class ResolverTarget:
     """What to resolve for.
 
     :param python: minor version, such as ``3.13``.
@@ -58,7 +58,7 @@ class Target:
     undated: tuple[str, ...]
 
 
-def resolve(requirements: Sequence[str], constraints: Sequence[Pin], target: Target, *, alone: bool = False) -> tuple[Pin, ...]:
+def resolve(requirements: Sequence[str], constraints: Sequence[Pin], target: ResolverTarget, *, alone: bool = False) -> tuple[Pin, ...]:
     """Return the newest set of wheels that fulfils ``requirements`` on ``target``, sorted by name.
 
     :param constraints: pins that must be kept where their package is needed.
@@ -89,7 +89,7 @@ def _uv(*options: str, stdin: str, folder: Path) -> str:
         raise LockError(f"uv finds no solution: {reason(error.tail)}", fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
 
 
-def _options(target: Target) -> list[str]:
+def _options(target: ResolverTarget) -> list[str]:
     """Return uv's options for a target; its own configuration files are left out, so that the answer depends on nothing else."""
     machine = MACHINES[target.platform]
     return [

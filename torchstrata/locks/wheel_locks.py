@@ -282,7 +282,7 @@ def _all_requirements(matrix: Matrix, cell: Cell, flavour: str, root: Path) -> t
 def _resolve(cell: Cell, wanted: Sequence[str], kept: Sequence[Pin], exclude_newer: str) -> tuple[Pin, ...]:
     is_default = compat.build(cell.torch, cell.wheels).default
     undated = () if is_default else ("torch", "triton", *(companion.partition("==")[0] for companion in cell.companions))
-    target = resolver.Target(python=cell.os.python, platform=PLATFORM, exclude_newer=exclude_newer, undated=undated)
+    target = resolver.ResolverTarget(python=cell.os.python, platform=PLATFORM, exclude_newer=exclude_newer, undated=undated)
     try:
         return resolver.resolve(wanted, kept, target)
     except LockError as error:

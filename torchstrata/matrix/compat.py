@@ -46,7 +46,7 @@ class Cuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requirements that bring nvcc, per version of the ``cuda-toolkit`` package that torch pins."""
 
 
-class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TorchBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The wheels of one torch release for one CUDA."""
 
     cuda: str | None
@@ -62,7 +62,7 @@ class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pythons: tuple[str, ...] | None
 
 
-class Torch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TorchRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A torch minor release, by its last patch."""
 
     version: str
@@ -79,7 +79,7 @@ class Torch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     torchaudio_note: str | None
     cuda_toolkit: str | None
     """Version of the ``cuda-toolkit`` package that the default build pins; ``None`` before torch 2.11."""
-    builds: Mapping[str, Build]
+    builds: Mapping[str, TorchBuild]
     unknown_builds: tuple[str, ...]
     """Builds that upstream may have published, and that nobody has seen."""
     torchaudio_needs: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class Compat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rules: Mapping[str, str]
     families: Mapping[str, Family]
     cuda: Mapping[str, Cuda]
-    torch: Mapping[str, Torch]
+    torch: Mapping[str, TorchRelease]
 
 
 class Nvcc(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +140,7 @@ def facts(path: Path = FACTS) -> Compat:
     return decoding.decode(path.read_bytes(), Compat)
 
 
-def torch(minor: str) -> Torch:
+def torch(minor: str) -> TorchRelease:
     """Return what is known of torch ``minor``, such as ``2.8``.
 
     :raises MatrixError: nothing is; names the releases that are known.
@@ -151,7 +151,7 @@ def torch(minor: str) -> Torch:
     return known[minor]
 
 
-def build(minor: str, variant: str) -> Build:
+def build(minor: str, variant: str) -> TorchBuild:
     """Return what is known of torch ``minor`` built for ``variant``, such as ``cu128`` or ``cpu``.
 
     :raises MatrixError: upstream never published it; names the builds that exist and the last torch that had it.

@@ -336,11 +336,11 @@ def _convert(data: object, name: str) -> schema.MatrixFile:
         raise validation.explain(str(error), name) from error
 
 
-def _system(name: str, raw: schema.System) -> OperatingSystem:
+def _system(name: str, raw: schema.SystemSettings) -> OperatingSystem:
     return OperatingSystem(id=name, **msgspec.structs.asdict(raw))
 
 
-def _channel(name: str, raw: schema.Channel) -> Channel:
+def _channel(name: str, raw: schema.ChannelSettings) -> Channel:
     soak, keep_for = _duration(raw.soak or "0 h"), _duration(raw.keep_for) if raw.keep_for else None
     return Channel(name=name, source=raw.source, soak=soak, max_age=_duration(raw.max_age), tags=raw.tags, keep=raw.keep, keep_for=keep_for)
 

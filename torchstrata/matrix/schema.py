@@ -38,7 +38,7 @@ class Raw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """A mapping of ``matrix.yaml``: unknown keys are refused."""
 
 
-class System(Raw, frozen=True, kw_only=True):
+class SystemSettings(Raw, frozen=True, kw_only=True):
     """An operating system: its Python, glibc and compilers, and where its files come from."""
 
     distribution: Literal["debian", "ubuntu"]
@@ -53,7 +53,7 @@ class System(Raw, frozen=True, kw_only=True):
     verified: Annotated[bool, msgspec.Meta(description="Somebody has built and run images on it.")]
 
 
-class Flavour(Raw, frozen=True, kw_only=True):
+class FlavourSettings(Raw, frozen=True, kw_only=True):
     """A flavour of images; it contains its parent."""
 
     parent: Name | None = None
@@ -90,7 +90,7 @@ class Strata(Raw, frozen=True, kw_only=True):
     cuda_groups: Annotated[tuple[Group, ...], msgspec.Meta(min_length=1, description="Bottom to top; the first glob decides.")]
 
 
-class Channel(Raw, frozen=True, kw_only=True):
+class ChannelSettings(Raw, frozen=True, kw_only=True):
     """Tags that move together, and when they may."""
 
     tags: Annotated[tuple[Template, ...], msgspec.Meta(min_length=1)]
@@ -109,11 +109,11 @@ class MatrixFile(Raw, frozen=True, kw_only=True):
     """matrix.yaml: the only list of what exists."""
 
     name: Name
-    systems: Annotated[dict[Name, System], msgspec.Meta(min_length=1)]
-    flavours: Annotated[dict[Name, Flavour], msgspec.Meta(min_length=1)]
+    systems: Annotated[dict[Name, SystemSettings], msgspec.Meta(min_length=1)]
+    flavours: Annotated[dict[Name, FlavourSettings], msgspec.Meta(min_length=1)]
     rows: Annotated[tuple[Row, ...], msgspec.Meta(min_length=1)]
     strata: Strata
-    channels: Annotated[dict[Name, Channel], msgspec.Meta(description="Where published images go.")] = {}
+    channels: Annotated[dict[Name, ChannelSettings], msgspec.Meta(description="Where published images go.")] = {}
     bootstrap_image: Annotated[Pinned | None, msgspec.Meta(description="Image of Debian in which mmdebstrap runs where it can run no other way.")] = None
     pinned: Annotated[tuple[Digest, ...], msgspec.Meta(description="Digests of images that `inv registry.prune` never removes.")] = ()
     registry: Annotated[

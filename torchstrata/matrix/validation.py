@@ -14,11 +14,11 @@ from torchstrata.matrix import compat, schema
 
 SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
     "$": schema.MatrixFile,
-    "$.systems": schema.System,
-    "$.flavours": schema.Flavour,
+    "$.systems": schema.SystemSettings,
+    "$.flavours": schema.FlavourSettings,
     "$.rows": schema.Row,
     "$.strata": schema.Strata,
-    "$.channels": schema.Channel,
+    "$.channels": schema.ChannelSettings,
     "$.strata.cuda_groups": schema.Group,
 }
 
@@ -96,14 +96,14 @@ def _keys(path: str) -> str:
     return ", ".join(field.encode_name if field.required else f"{field.encode_name} (optional)" for field in msgspec.structs.fields(shape))
 
 
-def _check_origin(name: str, system: schema.System) -> None:
+def _check_origin(name: str, system: schema.SystemSettings) -> None:
     if bool(system.bootstrap) == bool(system.image):
         raise MatrixError(
             f"system {name} must have a bootstrap or an image, and not both", fix="write bootstrap: mmdebstrap, or image: and a registry reference"
         )
 
 
-def _check_row(row: schema.Row, systems: Mapping[str, schema.System]) -> None:
+def _check_row(row: schema.Row, systems: Mapping[str, schema.SystemSettings]) -> None:
     compat.build(row.torch, row.cuda)
     _check_serves(row)
     companions(row)
@@ -113,7 +113,7 @@ def _check_row(row: schema.Row, systems: Mapping[str, schema.System]) -> None:
         _check_system(row, name, systems[name])
 
 
-def _check_sizes(row: schema.Row, flavours: Mapping[str, schema.Flavour]) -> None:
+def _check_sizes(row: schema.Row, flavours: Mapping[str, schema.FlavourSettings]) -> None:
     for name in row.sizes:
         if name not in flavours:
             raise MatrixError(f"row {row.short}: sizes of an unknown flavour {name}", fix=f"use {', '.join(flavours)}")
@@ -135,7 +135,7 @@ def _same_major(row: schema.Row) -> list[str]:
     return [name for name in compat.torch(row.torch).builds if compat.serves(name, row.serves or row.cuda)]
 
 
-def _check_system(row: schema.Row, name: str, system: schema.System) -> None:
+def _check_system(row: schema.Row, name: str, system: schema.SystemSettings) -> None:
     release = compat.torch(row.torch)
     pythons = compat.build(row.torch, row.cuda).pythons or release.pythons
     if system.python not in pythons:
@@ -176,7 +176,7 @@ def _check_builds(rows: Iterable[schema.Row]) -> None:
             raise MatrixError(f"rows {first.short} and {row.short} share the locks of one build with different companions", fix="give both the same companions")
 
 
-def _order(flavours: Mapping[str, schema.Flavour]) -> tuple[str, ...]:
+def _order(flavours: Mapping[str, schema.FlavourSettings]) -> tuple[str, ...]:
     """Return the names, parents first, otherwise in the order of the file."""
     order: list[str] = []
     for name in flavours:
@@ -184,7 +184,7 @@ def _order(flavours: Mapping[str, schema.Flavour]) -> tuple[str, ...]:
     return tuple(order)
 
 
-def _lineage(name: str, flavours: Mapping[str, schema.Flavour]) -> tuple[str, ...]:
+def _lineage(name: str, flavours: Mapping[str, schema.FlavourSettings]) -> tuple[str, ...]:
     """Return ``name``, its parent, that one's parent and so on."""
     return _ancestry(name, {known: flavour.parent for known, flavour in flavours.items()}, "flavour", "parent", "parent")
 
@@ -206,7 +206,7 @@ def _ancestry(name: str, above: Mapping[str, str | None], kind: str, relation: s
     return tuple(line)
 
 
-def _check_chain(flavours: Mapping[str, schema.Flavour]) -> None:
+def _check_chain(flavours: Mapping[str, schema.FlavourSettings]) -> None:
     """Refuse a tree: images are prefixes of each other, so flavours form one chain."""
     for parent, count in Counter(flavour.parent for flavour in flavours.values()).items():
         if count > 1:
@@ -214,7 +214,7 @@ def _check_chain(flavours: Mapping[str, schema.Flavour]) -> None:
             raise MatrixError(f"flavours {' and '.join(names)} have the same parent, {parent or 'none'}", fix="let one be the parent of the other")
 
 
-def _check_channels(channels: Mapping[str, schema.Channel]) -> None:
+def _check_channels(channels: Mapping[str, schema.ChannelSettings]) -> None:
     """Refuse channels that images cannot reach, and tags that two of them would move."""
     entries = [name for name, channel in channels.items() if channel.source is None]
     if channels and len(entries) != 1:

@@ -23,7 +23,7 @@ from torchstrata.host import apt
 from torchstrata.layers import os_image
 from torchstrata.layers.apt_settings import AptSettings
 from torchstrata.locks import os_locks
-from torchstrata.locks.os_locks import Move, OsLock
+from torchstrata.locks.os_locks import OsLock, PackageMove
 from torchstrata.matrix.matrix import OperatingSystem
 from torchstrata.store.layer import PLATFORM
 
@@ -56,7 +56,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     security: tuple[str, ...]
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+class _KnownAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What was answered to a question."""
 
     question: str
@@ -71,11 +71,11 @@ class News:
     """
 
     system: OperatingSystem
-    moves: tuple[Move, ...]
+    moves: tuple[PackageMove, ...]
     security: tuple[str, ...]
 
     @property
-    def fixes(self) -> tuple[Move, ...]:
+    def fixes(self) -> tuple[PackageMove, ...]:
         """The moves into versions of the suite for security."""
         return tuple(move for move in self.moves if move.package in self.security)
 
@@ -108,10 +108,10 @@ class Mirrors:
         self._prepare()
         self._apt("update", "-qq")
         question, kept = self._question(packages), self.folder / "answer.json"
-        if kept.exists() and (known := decoding.decode(kept.read_bytes(), _Answer)).question == question:
+        if kept.exists() and (known := decoding.decode(kept.read_bytes(), _KnownAnswer)).question == question:
             return known.offer
         offer = parse(self._apt("--simulate", "--no-install-recommends", "install", *packages))
-        kept.write_bytes(msgspec.json.encode(_Answer(question=question, offer=offer)))
+        kept.write_bytes(msgspec.json.encode(_KnownAnswer(question=question, offer=offer)))
         return offer
 
     def _prepare(self) -> None:

@@ -68,7 +68,7 @@ Secret = Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]*\Z", max_length=655
 """A token, which becomes part of a header of HTTP."""
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _TokenAnswer(msgspec.Struct, frozen=True):
     """What a token server answers (section "Token Response Fields")."""
 
     token: Secret | None = None
@@ -164,9 +164,9 @@ class Authorizer:
 def _read(host: str, response: requests.Response) -> _Token:
     """Return the token in an answer; one that has its time from the server's clock counts from now."""
     try:
-        answer = decoding.decode(response.content, _Answer)
+        answer = decoding.decode(response.content, _TokenAnswer)
     except msgspec.DecodeError:
-        answer = _Answer()
+        answer = _TokenAnswer()
     value = answer.token or answer.access_token
     if not value:
         raise RegistryError(f"{host}: its server of tokens answers {response.status_code} without a token", fix="ask its operator")

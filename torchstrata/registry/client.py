@@ -67,7 +67,7 @@ class Manifest(NamedTuple):
     media_type: str
     digest: str
 
-    def document(self, error: type[TorchstrataError] = RegistryError) -> oci.Document:
+    def document(self, error: type[TorchstrataError] = RegistryError) -> oci.ManifestOrIndex:
         """Return what it says.
 
         :param error: what to raise if it is none.

@@ -101,7 +101,7 @@ class _Meter(io.RawIOBase):
         super().close()
 
 
-class _Answer(http.client.HTTPResponse):
+class _MeteredAnswer(http.client.HTTPResponse):
     """An answer that is read through a meter."""
 
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
@@ -138,11 +138,11 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _Plain(HTTPConnection):
-    response_class = _Answer
+    response_class = _MeteredAnswer
 
 
 class _Secure(HTTPSConnection):
-    response_class = _Answer
+    response_class = _MeteredAnswer
 
 
 class _PlainPool(HTTPConnectionPool):

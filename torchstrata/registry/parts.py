@@ -57,7 +57,7 @@ WINDOW: Final = 1 << 25
 """Bytes of memory that a compressed listing may ask for; level 12 asks for 4 MB."""
 
 
-class _Config(msgspec.Struct, frozen=True, kw_only=True):
+class _PartConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The config of a part."""
 
     identity: str
@@ -145,7 +145,7 @@ class Shelf:
             raise none
         packed = self.registry.content(self.repository, document.config.digest, self.on_bytes, limit=oci.CONFIG_LIMIT)
         try:
-            config = decoding.decode(packed, _Config)
+            config = decoding.decode(packed, _PartConfig)
         except msgspec.DecodeError:
             raise none from None
         self.on_bytes(len(manifest.body))
@@ -272,7 +272,7 @@ def read_listings(packed: bytes) -> dict[str, tuple[Entry, ...]]:
     return decoding.decode(found.getvalue(), dict[str, tuple[Entry, ...]])
 
 
-def _has_all(document: oci.Document, part: Part) -> bool:
+def _has_all(document: oci.ManifestOrIndex, part: Part) -> bool:
     """Return whether a manifest names all blobs of a part, and layers with the size that the part says."""
     sizes = {layer.digest: layer.size for layer in document.layers or ()}
     return part.digests <= sizes.keys() and all(sizes[layer.digest] == layer.size for layer in part.layers)

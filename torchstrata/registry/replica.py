@@ -37,7 +37,7 @@ DEEP: Final = 32
 OWNED: Final = re.compile(rf"sha256-[0-9a-f]{{64}}(?:\.(?:{'|'.join(COSIGN)}))?")
 
 
-class Origin(Protocol):
+class CopyOrigin(Protocol):
     """Where images are copied from."""
 
     def find(self, reference: str) -> str | None:
@@ -53,7 +53,7 @@ class Origin(Protocol):
         """Yield a blob, as something to read from its beginning as often as it is asked for."""
 
 
-class Target(Protocol):
+class CopyTarget(Protocol):
     """Where images are copied to."""
 
     def take(self, source: Source, on_bytes: OnBytes) -> Sent:
@@ -97,7 +97,7 @@ class Copy:
 class Gatherer:
     """Finds out what belongs to images."""
 
-    origin: Origin
+    origin: CopyOrigin
     found: dict[str, Manifest] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -123,7 +123,7 @@ class Gatherer:
                 self.add(owned, depth + 1)
 
 
-def gather(origin: Origin, images: Iterable[str], tags: Mapping[str, str]) -> Copy:
+def gather(origin: CopyOrigin, images: Iterable[str], tags: Mapping[str, str]) -> Copy:
     """Return all that must be copied of images.
 
     :param tags: digest by tag, of images.
@@ -134,7 +134,7 @@ def gather(origin: Origin, images: Iterable[str], tags: Mapping[str, str]) -> Co
     return Copy(images=wanted, manifests=gatherer.found, tags={**gatherer.tags, **tags})
 
 
-def copy(origin: Origin, target: Target, what: Copy, on_bytes: OnBytes) -> tuple[Sent, ...]:
+def copy(origin: CopyOrigin, target: CopyTarget, what: Copy, on_bytes: OnBytes) -> tuple[Sent, ...]:
     """Copy it; return what became of each blob. Run again after a failure, it goes on.
 
     :raises IntegrityError: the origin's bytes are not what their digest says.
@@ -146,7 +146,7 @@ def copy(origin: Origin, target: Target, what: Copy, on_bytes: OnBytes) -> tuple
     return sent
 
 
-def _blob(origin: Origin, target: Target, digest: str, size: int, on_bytes: OnBytes) -> Sent:
+def _blob(origin: CopyOrigin, target: CopyTarget, digest: str, size: int, on_bytes: OnBytes) -> Sent:
     if target.has(digest, size):
         return Sent(way="present", size=size)
     with origin.source(digest, size) as source:

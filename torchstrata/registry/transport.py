@@ -130,7 +130,7 @@ class _NotTlsError(RegistryError):
     """The other side speaks plain HTTP."""
 
 
-class _Session(requests.Session):
+class _RefusingSession(requests.Session):
     """Follows no redirect, and reads no body of one: ``requests`` would, without limits, before anybody may look at it."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002  # of the signature
@@ -173,7 +173,7 @@ class Transport:
         self._scheme = scheme
         self._lock = threading.Lock()
         self._base: str | None = None
-        self._session = _Session()
+        self._session = _RefusingSession()
         self._session.cookies.set_policy(NO_COOKIES)
         self._session.headers.update({"User-Agent": "torchstrata", "Accept-Encoding": "identity"})
         self._session.mount("https://", _Adapter(host))

@@ -114,7 +114,7 @@ class _Window(io.RawIOBase):
 
 
 @dataclass
-class _Session:
+class _UploadSession:
     """An upload that the registry knows: where it goes on, and from which byte."""
 
     location: str
@@ -133,7 +133,7 @@ class Upload:
         self._told = 0
         self.what = f"push {source.digest[:19]} to {repository}"
 
-    def mount(self, origin: str, scopes: Scopes) -> _Session | None:
+    def mount(self, origin: str, scopes: Scopes) -> _UploadSession | None:
         """Ask for the blob of repository ``origin``; return ``None`` if it is mounted, or else an upload to go on with.
 
         :raises AbsentError: the registry does not know the origin.
@@ -146,7 +146,7 @@ class Upload:
             return None
         return self._session(answer)
 
-    def run(self, session: _Session | None) -> None:
+    def run(self, session: _UploadSession | None) -> None:
         """Send the blob, going on with ``session`` if there is one, until the registry has it; what brings it forward is no failure."""
         failures, reached, started = 0, 0, time.monotonic()
         while True:
@@ -167,7 +167,7 @@ class Upload:
             else:
                 return
 
-    def cancel(self, session: _Session) -> None:
+    def cancel(self, session: _UploadSession) -> None:
         """Let the registry forget an upload; if it does not listen it forgets it by itself."""
         with contextlib.suppress(RegistryError):
             self._send("DELETE", session.location, expect=(204, 404), tries=1)
@@ -176,12 +176,12 @@ class Upload:
     def _uploads(self) -> str:
         return f"{self._repository}/blobs/uploads/"
 
-    def _begin(self) -> _Session:
+    def _begin(self) -> _UploadSession:
         return self._session(self._send("POST", self._uploads, expect=(202,)))
 
-    def _session(self, answer: requests.Response) -> _Session:
+    def _session(self, answer: requests.Response) -> _UploadSession:
         minimum = answer.headers.get("OCI-Chunk-Min-Length", "")
-        return _Session(self._location(answer), piece=max(PIECE, int(minimum) if LENGTH.fullmatch(minimum) else 0))
+        return _UploadSession(self._location(answer), piece=max(PIECE, int(minimum) if LENGTH.fullmatch(minimum) else 0))
 
     def _location(self, answer: requests.Response, before: str | None = None) -> str:
         """Return where to go on; the header may be relative, and after the first answer some registries leave it out."""
@@ -190,7 +190,7 @@ class Upload:
             raise RegistryError(f"{self._transport.host} does not say where to {self.what}", fix="ask its operator: Location is missing")
         return self._transport.resolve(place, answer.url)
 
-    def _go_on(self, session: _Session) -> None:
+    def _go_on(self, session: _UploadSession) -> None:
         """Send what is missing: all but the last piece by PATCH, the rest with the PUT that ends the upload."""
         self._tell(session.offset)
         while self._source.size - session.offset > session.piece:
@@ -205,7 +205,7 @@ class Upload:
             raise self._refused(error) from error
         self._compare(answer)
 
-    def _patch(self, session: _Session) -> None:
+    def _patch(self, session: _UploadSession) -> None:
         start, end = session.offset, session.offset + session.piece
         headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{start}-{end - 1}"}
         try:
@@ -233,7 +233,7 @@ class Upload:
             return False
         return True
 
-    def _where(self, session: _Session) -> _Session | None:
+    def _where(self, session: _UploadSession) -> _UploadSession | None:
         """Ask how far an upload is; ``None`` if it has to start over."""
         try:
             answer = self._send("GET", session.location, expect=(204,))
@@ -241,7 +241,7 @@ class Upload:
             return None
         found = RANGE.fullmatch(answer.headers.get("Range", ""))
         arrived = int(found[1]) + 1 if found and found[1] != "0" else 0
-        return _Session(self._location(answer, session.location), arrived, session.piece) if arrived < self._source.size else None
+        return _UploadSession(self._location(answer, session.location), arrived, session.piece) if arrived < self._source.size else None
 
     def _compare(self, answer: requests.Response) -> None:
         """Refuse another digest than ours; many registries leave the header out."""

@@ -19,7 +19,7 @@ from torchstrata.matrix.matrix import Cell, Channel, Matrix
 
 @functools.total_ordering
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Build:
+class PushNumber:
     """When images were pushed, in their immutable tags.
 
     :param day: ``YYYYMMDD``, in UTC.
@@ -35,7 +35,7 @@ class Build:
         found = re.fullmatch(r"(\d{8})\.([1-9]\d*)", text)
         return cls(day=found[1], number=int(found[2])) if found else None
 
-    def __lt__(self, other: Build) -> bool:
+    def __lt__(self, other: PushNumber) -> bool:
         return (self.day, self.number) < (other.day, other.number)
 
     def __str__(self) -> str:
@@ -52,12 +52,12 @@ def all_in_one(cell: Cell) -> str:
     return f"v{cell.torch}"
 
 
-def immutable(cell: Cell, image: str, build: Build) -> str:
+def immutable(cell: Cell, image: str, build: PushNumber) -> str:
     """Return the tag that names ``image`` of ``cell`` as it was pushed then, for ever."""
     return f"{_stem(cell, image)}{build}"
 
 
-def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: Build | None = None) -> Mapping[str, str]:
+def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: PushNumber | None = None) -> Mapping[str, str]:
     """Return the last immutable tag by image, of this torch version; an image that did not change has kept an older one.
 
     :param until: leave out what was pushed after that build.
@@ -66,7 +66,7 @@ def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: Build | None 
     found: dict[str, str] = {}
     for image in images(matrix, cell):
         stem = _stem(cell, image)
-        builds = [build for tag in known if tag.startswith(stem) and (build := Build.parse(tag.removeprefix(stem)))]
+        builds = [build for tag in known if tag.startswith(stem) and (build := PushNumber.parse(tag.removeprefix(stem)))]
         if fitting := [build for build in builds if until is None or build <= until]:
             found[image] = immutable(cell, image, max(fitting))
     return found

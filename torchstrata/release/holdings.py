@@ -12,7 +12,7 @@ from torchstrata.registry import client
 from torchstrata.registry.registry import Registry, fallback_tag
 from torchstrata.release import ledger_copy
 from torchstrata.release.ledger import Ledger
-from torchstrata.release.pruning import Holdings, Manifest, owner_of
+from torchstrata.release.pruning import HeldManifest, Holdings, owner_of
 
 REQUESTS: Final = 8
 """At a time."""
@@ -30,7 +30,7 @@ def scan(registry: Registry, repository: str, also: Iterable[str] = ()) -> Holdi
         names = registry.tags(repository)
         found = zip(names, pool.map(lambda tag: registry.find(repository, tag), names), strict=True)
         tags = {tag: manifest.digest for tag, manifest in found if manifest}
-        manifests: dict[str, Manifest] = {}
+        manifests: dict[str, HeldManifest] = {}
         todo = {*tags.values(), *also, *(owner for tag in tags if (owner := owner_of(tag)))}
         seen = set(todo)
         while todo:
@@ -45,7 +45,7 @@ def scan(registry: Registry, repository: str, also: Iterable[str] = ()) -> Holdi
     return Holdings(tags=tags, manifests=manifests)
 
 
-def _read(registry: Registry, repository: str, digest: str, tags: Iterable[str]) -> tuple[Manifest, tuple[str, ...]] | None:
+def _read(registry: Registry, repository: str, digest: str, tags: Iterable[str]) -> tuple[HeldManifest, tuple[str, ...]] | None:
     """Return a manifest and the digests of what refers to it; ``None`` if there is none."""
     try:
         found = registry.manifest(repository, digest)
@@ -55,13 +55,13 @@ def _read(registry: Registry, repository: str, digest: str, tags: Iterable[str])
     return parse(found), tuple(each.digest for each in registry.referrers(repository, digest)) if is_listed else ()
 
 
-def parse(found: client.Manifest) -> Manifest:
+def parse(found: client.Manifest) -> HeldManifest:
     """Return what a manifest needs and belongs to.
 
     :raises RegistryError: it is none.
     """
     document = found.document()
-    return Manifest(
+    return HeldManifest(
         digest=found.digest,
         size=len(found.body),
         blobs={each.digest: each.size for each in document.blobs},
@@ -78,7 +78,7 @@ def with_outdated(holdings: Holdings, registry: Registry, repository: str, copy:
     return replace(holdings, outdated=frozenset(digest for digest, ledger in contents.items() if ledger and copy and copy.continues(ledger)))
 
 
-def _lines(registry: Registry, repository: str, manifest: Manifest) -> Ledger | None:
+def _lines(registry: Registry, repository: str, manifest: HeldManifest) -> Ledger | None:
     """Return the ledger in a copy, ``None`` if it is none: then it is not ours to delete."""
     layers = registry.manifest(repository, manifest.digest).document().layers or ()
     return Ledger.parse(registry.content(repository, layers[0].digest)) if len(layers) == 1 and layers[0].media_type == ledger_copy.LINES else None

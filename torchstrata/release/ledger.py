@@ -45,7 +45,7 @@ Time = Annotated[str, msgspec.Meta(pattern=r"\A20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9
 CHANGED: Final = "find out who has changed it; the registry's copy, which is signed, tells what it was: inv release.log --from-registry"
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the ledger.
 
     :param sequence: from 1.
@@ -118,7 +118,7 @@ class State:
     """
 
     tags: Mapping[str, str]
-    current: Mapping[tuple[str, str], Entry]
+    current: Mapping[tuple[str, str], LedgerEntry]
     arrived: Mapping[tuple[str, str], dt.datetime]
     seen: Mapping[str, dt.datetime]
     withdrawn: Mapping[tuple[str, str], tuple[Mapping[str, str], ...]]
@@ -172,7 +172,7 @@ class Ledger:
             previous = fingerprint(line)
 
     @functools.cached_property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[LedgerEntry, ...]:
         """The entries, oldest first.
 
         :raises LedgerError: a line cannot be understood.
@@ -193,7 +193,7 @@ class Ledger:
         """Return whether this ledger is ``other``, or ``other`` with lines added."""
         return self.lines[: len(other.lines)] == other.lines
 
-    def since(self, other: Ledger) -> tuple[Entry, ...]:
+    def since(self, other: Ledger) -> tuple[LedgerEntry, ...]:
         """Return the entries that were added to ``other``."""
         return self.entries[len(other.lines) :]
 
@@ -207,7 +207,7 @@ class Ledger:
     def _line(self, move: Move, author: Author, now: dt.datetime) -> str:
         known = self.state.tags
         targets = {tag: move.images[image] for tag, image in move.tags.items()}
-        entry = Entry(
+        entry = LedgerEntry(
             sequence=len(self.lines) + 1,
             time=now.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             action=move.action,
@@ -227,7 +227,7 @@ class Ledger:
     def state(self) -> State:
         """What the entries add up to."""
         tags: dict[str, str] = {}
-        current: dict[tuple[str, str], Entry] = {}
+        current: dict[tuple[str, str], LedgerEntry] = {}
         arrived: dict[tuple[str, str], dt.datetime] = {}
         seen: dict[str, dt.datetime] = {}
         withdrawn: dict[tuple[str, str], tuple[Mapping[str, str], ...]] = {}
@@ -246,7 +246,7 @@ class Ledger:
             current[place] = entry
         return State(tags=tags, current=current, arrived=arrived, seen=seen, withdrawn=withdrawn)
 
-    def history(self, channel: str, cell: str) -> tuple[Entry, ...]:
+    def history(self, channel: str, cell: str) -> tuple[LedgerEntry, ...]:
         """Return the entries that gave ``channel`` images of ``cell``, oldest first."""
         return tuple(entry for entry in self.entries if (entry.channel, entry.cell) == (channel, cell) and entry.action != "check")
 
@@ -256,32 +256,32 @@ def fingerprint(line: str) -> str:
     return hashlib.sha256(line.encode()).hexdigest()
 
 
-def _entry(number: int, line: str) -> Entry:
+def _entry(number: int, line: str) -> LedgerEntry:
     """Return what a line says; there is one line for each entry, so that nobody reads it in another way."""
     try:
-        entry = decoding.decode(line[: LINE + 1], Entry)
+        entry = decoding.decode(line[: LINE + 1], LedgerEntry)
         return entry if entry.moment.tzinfo and msgspec.json.encode(entry).decode() == line and _is_printable(entry) else _odd(number)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise LedgerError(f"{FILE} line {number} is no entry: {printable(str(error))}", fix=CHANGED) from error
 
 
-def _is_printable(entry: Entry) -> bool:
+def _is_printable(entry: LedgerEntry) -> bool:
     """Return whether what people wrote obeys no terminal."""
     return "".join((entry.who, entry.run, entry.why, *entry.inputs, *entry.inputs.values())).isprintable()
 
 
-def _odd(number: int) -> Entry:
+def _odd(number: int) -> LedgerEntry:
     raise LedgerError(f"{FILE} line {number} is not as this program writes entries", fix=CHANGED)
 
 
-def _check_tags(entry: Entry, known: Mapping[str, str]) -> None:
+def _check_tags(entry: LedgerEntry, known: Mapping[str, str]) -> None:
     """Refuse tags that did not point to what an entry says, or that it moves to images that are not its own."""
     for tag, (old, new) in entry.tags.items():
         if old != known.get(tag) or new not in entry.images.values():
             raise LedgerError(f"{FILE} line {entry.sequence} moves {tag} from or to what it cannot: it has been changed", fix=CHANGED)
 
 
-def touching(entries: Iterable[Entry], cells: Iterable[str]) -> Iterator[Entry]:
+def touching(entries: Iterable[LedgerEntry], cells: Iterable[str]) -> Iterator[LedgerEntry]:
     """Yield the entries that are about one of ``cells``, or about all."""
     wanted = {ALL, *cells}
     return (entry for entry in entries if entry.cell in wanted)

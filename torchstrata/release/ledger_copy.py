@@ -32,7 +32,7 @@ ENTRIES: Final = "vnd.torchstrata.ledger.entries"
 """Annotation with the number of lines: it only grows, and is signed with the rest."""
 
 
-class _File(msgspec.Struct, frozen=True):
+class _LinesDescriptor(msgspec.Struct, frozen=True):
     """The descriptor of the lines."""
 
     digest: Digest
@@ -43,7 +43,7 @@ class _Copy(msgspec.Struct, frozen=True, rename="camel"):
     """As much of the copy's manifest as is read."""
 
     artifact_type: str
-    layers: Annotated[tuple[_File, ...], msgspec.Meta(min_length=1, max_length=1)]
+    layers: Annotated[tuple[_LinesDescriptor, ...], msgspec.Meta(min_length=1, max_length=1)]
     annotations: dict[str, str] = {}
 
 

@@ -22,7 +22,7 @@ from torchstrata.locks import os_locks
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
 from torchstrata.registry.registry import Registry
 from torchstrata.release import channels, ledger_copy
-from torchstrata.release.channels import Build
+from torchstrata.release.channels import PushNumber
 from torchstrata.release.guard import Guard
 from torchstrata.release.ledger import ALL, Action, Author, Ledger, Move
 from torchstrata.release.ledger_branch import Branch, Snapshot, conflict
@@ -48,7 +48,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     config: _Descriptor
 
 
-class _Config(msgspec.Struct, frozen=True):
+class _EngineConfig(msgspec.Struct, frozen=True):
     """As much of what an image tells engines as is read."""
 
     labels: dict[str, str] = msgspec.field(name="Labels")
@@ -56,7 +56,7 @@ class _Config(msgspec.Struct, frozen=True):
 
 
 class _ConfigFile(msgspec.Struct, frozen=True):
-    config: _Config
+    config: _EngineConfig
 
 
 class _Patience(ReleaseError):
@@ -115,7 +115,7 @@ class Origin:
     """
 
     channel: Channel | None
-    build: Build | None = None
+    build: PushNumber | None = None
 
     def __str__(self) -> str:
         return self.channel.name if self.channel else str(self.build or "what was pushed last")
@@ -176,7 +176,7 @@ class Releases:
 
         :raises MatrixError: there is no such channel.
         """
-        if asked and (build := Build.parse(asked)):
+        if asked and (build := PushNumber.parse(asked)):
             return Origin(channel=None, build=build)
         name = asked or channel.source
         return Origin(channel=self.matrix.channel(name) if name else None)
@@ -263,7 +263,7 @@ class Releases:
             raise ReleaseError(f"{origin}: {what}", fix=f"push the cell first: inv push {cell.names[0]}")
         return images
 
-    def pushed(self, cell: Cell, until: Build | None = None) -> Mapping[str, str]:
+    def pushed(self, cell: Cell, until: PushNumber | None = None) -> Mapping[str, str]:
         """Return the digest of each image of a cell as it was pushed last, or up to a build."""
         tags = channels.pushed(self.matrix, cell, self._tags, until)
         found = {image: self.registry.find(self.repository, tag) for image, tag in tags.items()}

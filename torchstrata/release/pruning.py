@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from torchstrata.release.channels import Build
-from torchstrata.release.ledger import Entry, Ledger
+from torchstrata.release.channels import PushNumber
+from torchstrata.release.ledger import Ledger, LedgerEntry
 
 OWNED: Final = re.compile(r"sha256-([0-9a-f]{64})(?:\..+)?")
 """Tags that belong to a manifest: lists of referrers, and cosign's ``.sig``, ``.att`` and ``.sbom``."""
@@ -26,7 +26,7 @@ DAY: Final = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
+class HeldManifest:
     """A manifest in a repository.
 
     :param size: bytes of its own.
@@ -53,7 +53,7 @@ class Holdings:
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
-    manifests: Mapping[str, Manifest] = field(default_factory=dict)
+    manifests: Mapping[str, HeldManifest] = field(default_factory=dict)
     outdated: frozenset[str] = frozenset()
 
     @functools.cached_property
@@ -162,10 +162,10 @@ def owner_of(tag: str) -> str | None:
     return f"sha256:{found[1]}" if found else None
 
 
-def build_of(tag: str) -> tuple[str, Build] | None:
+def build_of(tag: str) -> tuple[str, PushNumber] | None:
     """Return what a dated tag begins with, and its build; ``None`` if it is no dated tag."""
     stem, _, last = tag.rpartition("-")
-    build = Build.parse(last)
+    build = PushNumber.parse(last)
     return (stem, build) if stem and build else None
 
 
@@ -244,7 +244,7 @@ def _past(ledger: Ledger, policy: Policy, now: dt.datetime) -> Iterator[tuple[st
                 yield from ((digest, f"{channel} {why}") for digest in images.values())
 
 
-def _stays(history: Sequence[Entry], now: dt.datetime) -> list[tuple[Mapping[str, str], dt.timedelta]]:
+def _stays(history: Sequence[LedgerEntry], now: dt.datetime) -> list[tuple[Mapping[str, str], dt.timedelta]]:
     """Return each set of images that a channel held of a cell, and how long ago it was replaced; the present one first."""
     ended: dict[tuple[tuple[str, str], ...], dt.datetime] = {}
     ends = [entry.moment for entry in history[1:]] + [now]
@@ -281,9 +281,9 @@ def _nameless(images: Holdings, ledger: Ledger) -> Iterator[tuple[str, str]]:
     yield from ((digest, "a push may be under way") for digest in images.images if digest not in claimed and digest not in images.names)
 
 
-def _builds(images: Holdings) -> Mapping[str, list[tuple[Build, str]]]:
+def _builds(images: Holdings) -> Mapping[str, list[tuple[PushNumber, str]]]:
     """Return builds with their digests, by what their tags begin with."""
-    found: dict[str, list[tuple[Build, str]]] = {}
+    found: dict[str, list[tuple[PushNumber, str]]] = {}
     for tag, digest in images.tags.items():
         if parsed := build_of(tag):
             found.setdefault(parsed[0], []).append((parsed[1], digest))

@@ -32,7 +32,7 @@ Scope = Literal["full", "quick", "chosen"]
 Outcome = Literal["passed", "failed", "skipped", "xfailed", "xpassed", "error"]
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EngineImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An image as an engine knows it.
 
     :param reference: the name or digest that was given.
@@ -113,7 +113,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     format: int
-    image: Image | None
+    image: EngineImage | None
     cell: str
     flavour: str
     tiers: tuple[str, ...]
@@ -129,7 +129,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     started: str
     finished: str
     tests: tuple[Case, ...]
-    also: tuple[Image, ...] = ()
+    also: tuple[EngineImage, ...] = ()
     scope: Scope = "full"
     tests_digest: str = ""
     drift: tuple[str, ...] = ()

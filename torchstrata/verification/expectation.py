@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torchstrata.image import runtime, source
 from torchstrata.locks import os_locks, wheel_locks
-from torchstrata.locks.os_locks import Move
+from torchstrata.locks.os_locks import PackageMove
 from torchstrata.locks.wheel_locks import Lock
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.matrix import ROOT, Cell
@@ -25,7 +25,7 @@ class Expectation:
 
     cell: Cell
     flavour: str
-    drift: tuple[Move, ...] = ()
+    drift: tuple[PackageMove, ...] = ()
     root: Path = ROOT
 
     @functools.cached_property

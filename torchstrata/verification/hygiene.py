@@ -26,7 +26,7 @@ ET_CORE: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class Finding:
+class Violation:
     """Something that breaks a rule.
 
     :param rule: name of the rule, such as ``private-key``.
@@ -93,13 +93,13 @@ _HASH: Final = re.compile(rb"(?m)^([^:\n]+):\$[^:\n]+:")
 TEMPORARY: Final = ("tmp", "var/tmp")
 
 
-def offences(findings: Iterable[Finding], allowed: Iterable[Allowed] = ALLOWED) -> tuple[Finding, ...]:
+def offences(findings: Iterable[Violation], allowed: Iterable[Allowed] = ALLOWED) -> tuple[Violation, ...]:
     """Return the findings that no entry of ``allowed`` names."""
     entries = tuple(allowed)
     return tuple(one for one in findings if not any(one.rule == entry.rule and fnmatch.fnmatchcase(one.path, entry.paths) for entry in entries))
 
 
-def judge(member: tarfile.TarInfo, read: Callable[[], bytes]) -> Iterator[Finding]:
+def judge(member: tarfile.TarInfo, read: Callable[[], bytes]) -> Iterator[Violation]:
     """Yield everything that breaks a rule in one member of a layer.
 
     :param read: gives the content of a file, :data:`HEAD` bytes of one that is larger than :data:`SCANNED`.
@@ -108,11 +108,11 @@ def judge(member: tarfile.TarInfo, read: Callable[[], bytes]) -> Iterator[Findin
     if path.rpartition("/")[2].startswith(".wh."):
         return
     for rule, what in (*_names(path, member), *_rights(path, member)):
-        yield Finding(rule=rule, path=path, what=what)
+        yield Violation(rule=rule, path=path, what=what)
     if member.isreg():
         content = read()
         for rule, what in (*_core(content), *secrets(content), *_passwords(path, content)):
-            yield Finding(rule=rule, path=path, what=what)
+            yield Violation(rule=rule, path=path, what=what)
 
 
 def secrets(content: bytes) -> Iterator[tuple[str, str]]:
@@ -124,15 +124,15 @@ def secrets(content: bytes) -> Iterator[tuple[str, str]]:
             yield rule, f"{kind} in line {line}"
 
 
-def configured(where: str, text: str) -> Iterator[Finding]:
+def configured(where: str, text: str) -> Iterator[Violation]:
     """Yield the secrets in a piece of an image's config.
 
     :param where: names the piece, such as ``Env``.
     """
     for rule, what in secrets(text.encode()):
-        yield Finding(rule=rule, path=where, what=what)
+        yield Violation(rule=rule, path=where, what=what)
     for match in _SETTING.finditer(text):
-        yield Finding(rule="token", path=where, what=f"a value of {match[1]}")
+        yield Violation(rule="token", path=where, what=f"a value of {match[1]}")
 
 
 def _names(path: str, member: tarfile.TarInfo) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ from torchstrata.store.digest import file_name
 from torchstrata.store.layer import Layer
 from torchstrata.store.store import INSPECTIONS, HashingReader, Store
 from torchstrata.verification import hygiene
-from torchstrata.verification.hygiene import HEAD, SCANNED, Finding
+from torchstrata.verification.hygiene import HEAD, SCANNED, Violation
 
 RULES: Final = hashlib.sha256(Path(__file__).read_bytes() + Path(hygiene.__file__).read_bytes()).hexdigest()[:16]
 """The code that looks: what another one has found counts for nothing."""
@@ -40,7 +40,7 @@ MAGIC: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
+class BlobFacts:
     """What was seen in a blob, whatever images it belongs to.
 
     :param size: compressed bytes; of a blob that an engine keeps as a plain tar, what the default codec makes of it.
@@ -49,7 +49,7 @@ class Seen:
     digest: str
     diff_id: str
     size: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Violation, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +60,7 @@ class Inspected:
     """
 
     title: str
-    seen: Seen
+    seen: BlobFacts
 
     @property
     def weight(self) -> tuple[str, int]:
@@ -73,7 +73,7 @@ class Inspection:
     """An image: its layers, bottom to top, and what its config breaks."""
 
     layers: tuple[Inspected, ...]
-    config: tuple[Finding, ...]
+    config: tuple[Violation, ...]
 
     @property
     def size(self) -> int:
@@ -86,11 +86,11 @@ class Inspection:
         return lines + [_line("config", one) for one in self._of(rule, self.config)]
 
     @staticmethod
-    def _of(rule: str, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    def _of(rule: str, findings: Iterable[Violation]) -> tuple[Violation, ...]:
         return tuple(one for one in hygiene.offences(findings) if one.rule == rule)
 
 
-def _line(where: str, finding: Finding) -> str:
+def _line(where: str, finding: Violation) -> str:
     return f"{where}: {finding.path}: {finding.what}"
 
 
@@ -122,7 +122,7 @@ def _attributes(reference: str, client: docker.DockerClient) -> dict[str, Any]:
         raise NoImageError(f"the engine has no image {reference}", fix="build it with `nox -s build-CELL`, or pull or load it") from error
 
 
-def configured(config: Mapping[str, Any], history: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+def configured(config: Mapping[str, Any], history: Iterable[Mapping[str, Any]]) -> Iterator[Violation]:
     """Yield the secrets in an image's config and history."""
     for piece in ("Env", "Labels", "Cmd", "Entrypoint", "Healthcheck", "OnBuild"):
         yield from hygiene.configured(piece, json.dumps(config.get(piece)))
@@ -136,7 +136,7 @@ class Inspector:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def stored(self, layer: Layer) -> Seen:
+    def stored(self, layer: Layer) -> BlobFacts:
         """Return what is in a layer of the store."""
         if seen := self._recall(layer.digest):
             return seen
@@ -145,7 +145,7 @@ class Inspector:
 
     def saved(self, reference: str, diff_ids: list[str]) -> tuple[Inspected, ...]:
         """Return the layers of an image as ``docker save`` gives them."""
-        blobs: dict[str, Seen] = {}
+        blobs: dict[str, BlobFacts] = {}
         documents: dict[str, Any] = {}
         with process.piped("docker", "save", "--", reference) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
             for member in archive:
@@ -158,7 +158,7 @@ class Inspector:
         titles = _titles(documents[saved["Config"]])
         return tuple(Inspected(title=title, seen=one) for title, one in zip(titles, seen, strict=True))
 
-    def _take(self, member: tarfile.TarInfo, content: io.BufferedReader, blobs: dict[str, Seen], documents: dict[str, Any]) -> None:
+    def _take(self, member: tarfile.TarInfo, content: io.BufferedReader, blobs: dict[str, BlobFacts], documents: dict[str, Any]) -> None:
         """Read one file of an archive: a document or a layer."""
         if content.peek(1)[:1] in {b"{", b"["}:
             documents[member.name] = json.loads(content.read())
@@ -167,13 +167,13 @@ class Inspector:
         digest = f"sha256:{name}" if folder == "blobs/sha256" else None  # engines before Docker 25 do not name blobs by digest
         blobs[member.name] = (self._recall(digest) if digest else None) or self._remember(look(content, digest))
 
-    def _recall(self, digest: str) -> Seen | None:
+    def _recall(self, digest: str) -> BlobFacts | None:
         try:
-            return decoding.decode(self._path(digest).read_bytes(), Seen)
+            return decoding.decode(self._path(digest).read_bytes(), BlobFacts)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
-    def _remember(self, seen: Seen) -> Seen:
+    def _remember(self, seen: BlobFacts) -> BlobFacts:
         path = self._path(seen.digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._store.scratch() / f"{path.name}.json"
@@ -191,7 +191,7 @@ def _titles(config: Mapping[str, Any]) -> list[str]:
     return [step.get("comment", "") if step.get("created_by", "").startswith(OURS) else step.get("created_by", "") for step in steps]
 
 
-def look(blob: io.BufferedReader, digest: str | None) -> Seen:
+def look(blob: io.BufferedReader, digest: str | None) -> BlobFacts:
     """Return what is in a layer, reading it once.
 
     :param digest: what the blob must have; None if its name does not tell.
@@ -207,7 +207,7 @@ def look(blob: io.BufferedReader, digest: str | None) -> Seen:
     compressed.drain()
     if digest not in {None, compressed.digest}:
         raise IntegrityError(f"a layer has digest {compressed.digest} instead of {digest}", fix="load or pull the image again")
-    return Seen(digest=compressed.digest, diff_id=tar.digest, size=size.total() if kind == "tar" else compressed.size, findings=tuple(findings))
+    return BlobFacts(digest=compressed.digest, diff_id=tar.digest, size=size.total() if kind == "tar" else compressed.size, findings=tuple(findings))
 
 
 def nothing(_: bytes) -> None:

@@ -19,7 +19,7 @@ from torchstrata.image import runtime
 from torchstrata.locks import os_locks
 from torchstrata.matrix import matrix
 from torchstrata.verification import leftovers
-from torchstrata.verification.evidence import Gpu, Host, Image
+from torchstrata.verification.evidence import EngineImage, Gpu, Host
 from torchstrata.verification.expectation import Expectation
 
 LASTS: Final = 1.0
@@ -41,10 +41,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
     cell: str
     flavour: str
-    image: Image | None
+    image: EngineImage | None
     host: Host
     gpu: Gpu | None
-    also: tuple[Image, ...] = ()
+    also: tuple[EngineImage, ...] = ()
     drift: str = ""
 
     @property
@@ -98,7 +98,7 @@ def examine(engine: Engine, reference: str, claim: Claim, wish: GpuWish) -> Subj
     return msgspec.structs.replace(subject, gpu=settle_gpu(subject.expected, lambda: _seen(engine, reference), wish))
 
 
-def _also(engine: Engine, expected: Expectation, image: Image) -> tuple[Image, ...]:
+def _also(engine: Engine, expected: Expectation, image: EngineImage) -> tuple[EngineImage, ...]:
     """Return the all-in-one image that is made of the layers of ``image``, if there is to be one and the engine has it."""
     table = matrix.load()
     if not expected.cell.named or expected.flavour != table.all_in_one:
@@ -125,7 +125,7 @@ def settle_gpu(expected: Expectation, look: Callable[[], Gpu | None], wish: GpuW
     return found
 
 
-def find(engine: Engine, reference: str) -> tuple[Image, Mapping[str, str]]:
+def find(engine: Engine, reference: str) -> tuple[EngineImage, Mapping[str, str]]:
     """Return the image that ``reference``, a name or a digest, means, and its labels.
 
     :raises NoImageError: the engine has none.
@@ -136,7 +136,9 @@ def find(engine: Engine, reference: str) -> tuple[Image, Mapping[str, str]]:
         raise NoImageError(f"the engine has no image {reference}", fix="build it with `nox -s build-CELL`, or pull or load it") from error
     except docker.errors.APIError as error:
         raise NoImageError(f"the engine does not take {reference} for the name of an image: {error.explanation}", fix="name an image or a digest") from error
-    image = Image(reference=reference, digest=found["Id"], manifest=_manifest(engine, found), config=None if engine.store == "containerd" else found["Id"])
+    image = EngineImage(
+        reference=reference, digest=found["Id"], manifest=_manifest(engine, found), config=None if engine.store == "containerd" else found["Id"]
+    )
     return image, found["Config"]["Labels"] or {}
 
 

@@ -45,7 +45,7 @@ def config(data: bytes) -> object:
 
 def part(data: bytes) -> object:
     """Read the config of a part."""
-    return decoding.read(data, parts._Config, "it", limit=oci.CONFIG_LIMIT, error=RegistryError)
+    return decoding.read(data, parts._PartConfig, "it", limit=oci.CONFIG_LIMIT, error=RegistryError)
 
 
 def listings(data: bytes) -> object:

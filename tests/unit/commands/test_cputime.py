@@ -6,7 +6,7 @@ import json
 import os
 
 from torchstrata.commands import cputime
-from torchstrata.commands.cputime import Meter, Part
+from torchstrata.commands.cputime import Meter, SessionCost
 
 STAT = "cpu  100 20 30 4000 500 6 7 80 90 10\ncpu0 1 2 3 4\n"
 """User, nice, system, idle, iowait, irq, softirq, steal, guest, guest nice."""
@@ -36,7 +36,7 @@ def test_a_part_costs_what_it_computes():
 
 def test_parts_as_a_table():
     """A row for each, and their sum."""
-    parts = [Part(name="lint", core_seconds=20.4, seconds=15.0, failed=False), Part(name="unit", core_seconds=60.1, seconds=41.0, failed=True)]
+    parts = [SessionCost(name="lint", core_seconds=20.4, seconds=15.0, failed=False), SessionCost(name="unit", core_seconds=60.1, seconds=41.0, failed=True)]
     assert [line.split() for line in cputime.lines(parts)] == [
         ["part", "core-seconds", "seconds"],
         ["lint", "20", "15"],
@@ -49,7 +49,7 @@ def test_costs_are_kept_by_tier(tmp_path):
     """A tier's figures replace those that it had, and leave the others alone."""
     path = tmp_path / "tests.json"
     for tier, cost in (("tests", 900.0), ("soak", 9000.0), ("tests", 800.0)):
-        cputime.record(path, tier, [Part(name="lint", core_seconds=cost, seconds=15.0, failed=False)])
+        cputime.record(path, tier, [SessionCost(name="lint", core_seconds=cost, seconds=15.0, failed=False)])
     kept = json.loads(path.read_text())
     assert {tier: each["core_seconds"] for tier, each in kept.items()} == {"tests": 800.0, "soak": 9000.0}
     assert kept["tests"]["parts"] == {"lint": {"core_seconds": 800.0, "seconds": 15.0, "failed": False}}
@@ -57,6 +57,6 @@ def test_costs_are_kept_by_tier(tmp_path):
 
 def test_a_sum_of_what_nobody_knows():
     """It is unknown, not nothing."""
-    parts = [Part(name="lint", core_seconds=None, seconds=15.0, failed=False)]
+    parts = [SessionCost(name="lint", core_seconds=None, seconds=15.0, failed=False)]
     assert cputime.total(parts) is None
     assert cputime.lines(parts)[-1].split() == ["together", "unknown", "15"]

@@ -11,7 +11,7 @@ from torchstrata.errors import VariableError
 from torchstrata.layers import apt_settings, archives, contexts, snapshots
 from torchstrata.layers.apt_settings import AptSettings
 from torchstrata.layers.archives import Answer
-from torchstrata.layers.snapshots import Release, Source
+from torchstrata.layers.snapshots import AptSource, Release
 from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix import matrix
 
@@ -110,7 +110,7 @@ def test_an_answer_is_read(tmp_path: Path) -> None:
 
 def test_names_of_heads_are_quoted_as_apt_does() -> None:
     """Underscores of a URI are told from those that stand for slashes; unsigned heads count too."""
-    source = Source(uri="http://mirror.example:8080/a_b~c/", suite="trixie/updates", components="main")
+    source = AptSource(uri="http://mirror.example:8080/a_b~c/", suite="trixie/updates", components="main")
     assert archives.release(source, {"mirror.example:8080_a%5fb%7ec_dists_trixie_updates_Release": "Label: x\n"}) == Release(label="x")
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.wheelhouse import wheel
 from torchstrata.errors import IntegrityError, LockError
 from torchstrata.layers import toolchain
-from torchstrata.layers.toolchain import Package, Toolchain
+from torchstrata.layers.toolchain import DebianPackage, Toolchain
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.store.codec import Codec, decompressor
 from torchstrata.store.store import Store, digest_of
@@ -47,7 +47,7 @@ def archive(files: dict[str, bytes]) -> bytes:
 HEADERS = {"cuda.h": b"CUresult CUDAAPI cuInit(unsigned int Flags);\n", "nvml.h": b"nvmlReturn_t DECLDIR nvmlInit_v2(void);\n"}
 
 
-def debian(store: Store, directory: Path, name: str, files: dict[str, bytes]) -> Package:
+def debian(store: Store, directory: Path, name: str, files: dict[str, bytes]) -> DebianPackage:
     """Put a Debian package where its download would lie; return it as a lock has it."""
     package = directory / f"{name}_1_amd64.deb"
     package.write_bytes(b"!<arch>\n" + member("debian-binary", b"2.0\n") + member("control.tar.xz", archive({})) + member("data.tar.xz", archive(files)))
@@ -55,7 +55,7 @@ def debian(store: Store, directory: Path, name: str, files: dict[str, bytes]) ->
     place = store.downloads / sha256 / package.name
     place.parent.mkdir(parents=True)
     shutil.copy(package, place)
-    return Package(suite="trixie", component="non-free", name=name, version="1", filename=package.name, sha256=sha256, size=package.stat().st_size)
+    return DebianPackage(suite="trixie", component="non-free", name=name, version="1", filename=package.name, sha256=sha256, size=package.stat().st_size)
 
 
 @pytest.fixture

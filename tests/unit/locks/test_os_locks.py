@@ -10,7 +10,7 @@ import pytest
 
 from torchstrata.errors import LockError
 from torchstrata.locks import os_locks
-from torchstrata.locks.os_locks import Move, OsLock
+from torchstrata.locks.os_locks import OsLock, PackageMove
 from torchstrata.matrix import matrix
 
 DEBIAN13 = matrix.load().systems["debian13"]
@@ -67,7 +67,11 @@ def test_solved_keeps_what_each_flavour_changes() -> None:
 def test_moves_name_every_difference() -> None:
     """Another version, a package that went and one that came are told, in order of names."""
     moves = os_locks.moves({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "3"})
-    assert moves == (Move(package="b", locked="1", found="2"), Move(package="c", locked="1", found=None), Move(package="d", locked=None, found="3"))
+    assert moves == (
+        PackageMove(package="b", locked="1", found="2"),
+        PackageMove(package="c", locked="1", found=None),
+        PackageMove(package="d", locked=None, found="3"),
+    )
     assert [str(move) for move in moves] == ["b 1 -> 2", "c 1 -> (not installed)", "d (not locked) -> 3"]
 
 
@@ -140,7 +144,11 @@ def test_committed_locks_cover_all_flavours(system: matrix.OperatingSystem) -> N
 # Drift
 
 
-MOVES = (Move(package="a", locked="1", found="1:2~x+b1"), Move(package="b", locked=None, found="3"), Move(package="c", locked="4", found=None))
+MOVES = (
+    PackageMove(package="a", locked="1", found="1:2~x+b1"),
+    PackageMove(package="b", locked=None, found="3"),
+    PackageMove(package="c", locked="4", found=None),
+)
 
 
 def test_moves_in_words_are_read_back() -> None:
@@ -167,7 +175,7 @@ def test_what_a_lock_and_its_drift_make_is_what_was_found() -> None:
     ("moves", "named", "says"),
     [((), 1, "as locked"), (MOVES[:1], 1, "drifted: a 1 -> 1:2~x+b1"), (MOVES, 1, "drifted: a 1 -> 1:2~x+b1 and 2 more")],
 )
-def test_state_in_words(moves: tuple[Move, ...], named: int, says: str) -> None:
+def test_state_in_words(moves: tuple[PackageMove, ...], named: int, says: str) -> None:
     """A cell of a table names as many packages as it has room for."""
     assert os_locks.state(moves, named) == says
 

@@ -28,7 +28,7 @@ strata:
     - {title: CUDA, wheels: ["nvidia-*"]}
 """
 
-TARGET = resolver.Target(python="3.13", platform="linux/amd64", exclude_newer="2026-11-17T00:00:00Z", undated=())
+TARGET = resolver.ResolverTarget(python="3.13", platform="linux/amd64", exclude_newer="2026-11-17T00:00:00Z", undated=())
 
 
 @pytest.fixture

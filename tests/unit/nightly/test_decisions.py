@@ -8,7 +8,7 @@ import datetime as dt
 import pytest
 
 from torchstrata.locks import os_locks
-from torchstrata.locks.os_locks import Move as PackageMove
+from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix import matrix
 from torchstrata.nightly import decisions
 from torchstrata.nightly.decisions import Base, Look, Patch, Report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchstrata.locks.os_locks import Move
+from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix import matrix
 from torchstrata.nightly import decisions, os_updates
 from torchstrata.nightly.os_updates import News, parse
@@ -21,7 +21,7 @@ SYSTEM = matrix.load().systems["debian13"]
 
 def move(name):
     """Return the move of a package."""
-    return Move(package=name, locked="1", found="2")
+    return PackageMove(package=name, locked="1", found="2")
 
 
 def test_versions_are_what_would_be_installed():

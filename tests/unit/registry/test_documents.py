@@ -55,7 +55,7 @@ READERS = {
     "index": lambda data: oci.read(data, oci.Index, "it"),
     "tags": lambda data: oci.read(data, oci.TagList, "it"),
     "config": lambda data: oci.read(data, oci.ImageConfig, "it"),
-    "part": lambda data: decoding.read(data, parts._Config, "it", limit=10**6, error=RegistryError),
+    "part": lambda data: decoding.read(data, parts._PartConfig, "it", limit=10**6, error=RegistryError),
     "seal": lambda data: decoding.read(data, seals._List, "it", limit=10**6, error=RegistryError),
     "record": record.decode,
     "statement": signing._statement,

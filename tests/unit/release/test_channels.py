@@ -10,10 +10,10 @@ from torchstrata.errors import MatrixError
 from torchstrata.matrix import matrix
 from torchstrata.registry.reference import TAG
 from torchstrata.release import channels
-from torchstrata.release.channels import Build
+from torchstrata.release.channels import PushNumber
 
 MATRIX = matrix.load()
-FIRST = Build(day="20261124", number=1)
+FIRST = PushNumber(day="20261124", number=1)
 
 
 def cell(name):
@@ -80,19 +80,19 @@ def test_no_tag_means_two_images():
 
 def test_what_was_pushed_last_is_found_image_by_image():
     """Numbers count as numbers; an image that did not change has kept its older tag; other cells and versions do not count."""
-    here, tags = cell("2.8-cu128"), ["latest", channels.immutable(cell("2.8-cu121"), "base", Build(day="20261130", number=1))]
+    here, tags = cell("2.8-cu128"), ["latest", channels.immutable(cell("2.8-cu121"), "base", PushNumber(day="20261130", number=1))]
     for image, builds in {"base": ["20261124.1", "20261124.9", "20261124.10"], "devel": ["20261124.1"], "ssh": ["20261125.1"]}.items():
-        tags += [channels.immutable(here, image, Build.parse(build)) for build in builds]
+        tags += [channels.immutable(here, image, PushNumber.parse(build)) for build in builds]
     last = {image: tag.rpartition("-")[2] for image, tag in channels.pushed(MATRIX, here, tags).items()}
     assert last == {"base": "20261124.10", "devel": "20261124.1", "ssh": "20261125.1"}
-    before = {image: tag.rpartition("-")[2] for image, tag in channels.pushed(MATRIX, here, tags, Build.parse("20261124.9")).items()}
+    before = {image: tag.rpartition("-")[2] for image, tag in channels.pushed(MATRIX, here, tags, PushNumber.parse("20261124.9")).items()}
     assert before == {"base": "20261124.9", "devel": "20261124.1"}
 
 
 @pytest.mark.parametrize("text", ["20261124", "20261124.0", "nightly", "2026112.1", "20261124.1-x"])
 def test_what_is_no_build(text):
     """A channel's name, for one."""
-    assert Build.parse(text) is None
+    assert PushNumber.parse(text) is None
 
 
 def test_new_images_enter_by_one_channel():

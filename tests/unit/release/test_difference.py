@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from torchstrata.attestations.record import Inputs, Package, Record, RecordedLayer, Source, System, Torch, Wheel
+from torchstrata.attestations.record import Inputs, LockedWheel, Package, Record, RecordedLayer, SourceRepository, System, Torch
 from torchstrata.release import difference
 
 
@@ -26,7 +26,7 @@ def package(name, version, source=None):
 
 def wheel(name, version):
     """Return a Python package."""
-    return Wheel(name=name, version=version, filename="x.whl", sha256="0", size=1, licence="")
+    return LockedWheel(name=name, version=version, filename="x.whl", sha256="0", size=1, licence="")
 
 
 OLD = Record(
@@ -43,7 +43,7 @@ OLD = Record(
     config=digest("b"),
     size=3_000_000_000,
     unpacked=6_000_000_000,
-    source=Source(revision="1" * 40),
+    source=SourceRepository(revision="1" * 40),
     inputs=Inputs(lock="1", lock_seen="x", os_lock="1", os_lock_date="2026-11-01", os_image="x", codec="x"),
     torch=Torch(version="2.8.0", wheels="cu128", git="x", cuda="12.8"),
     layers=(layer("1", 2_900_000_000), layer("2", 100_000_000)),
@@ -55,7 +55,7 @@ NEW = msgspec.structs.replace(
     OLD,
     digest=digest("c"),
     size=3_012_000_000,
-    source=Source(revision="2" * 40),
+    source=SourceRepository(revision="2" * 40),
     inputs=msgspec.structs.replace(OLD.inputs, os_lock_date="2026-11-24"),
     layers=(layer("1", 2_900_000_000), layer("3", 112_000_000)),
     wheels=(wheel("numpy", "2.2.0"), wheel("torch", "2.8.0"), wheel("uv", "0.9")),

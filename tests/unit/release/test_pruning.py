@@ -14,7 +14,7 @@ from torchstrata.matrix import matrix
 from torchstrata.registry import client
 from torchstrata.release import holdings, pruning
 from torchstrata.release.ledger import Author, Ledger, Move
-from torchstrata.release.pruning import Holdings, Manifest, Policy, Rule
+from torchstrata.release.pruning import HeldManifest, Holdings, Policy, Rule
 
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 WHO = Author(name="Ada", email="ada@team.example")
@@ -31,7 +31,7 @@ def digest(mark):
 
 def image(mark, **more):
     """Return an image with a layer of its own of 100 bytes, and one that all images have."""
-    return Manifest(digest=digest(mark), size=10, blobs={f"sha256:layer-{mark}": 100, **SHARED}, **more)
+    return HeldManifest(digest=digest(mark), size=10, blobs={f"sha256:layer-{mark}": 100, **SHARED}, **more)
 
 
 def tag(mark, days):
@@ -146,7 +146,7 @@ def test_images_without_tags_stay_unless_the_ledger_knows_them():
 
 def attached(mark, subject):
     """Return a manifest that refers to another."""
-    return Manifest(digest=digest(mark), size=10, blobs={f"sha256:layer-{mark}": 7}, subject=digest(subject))
+    return HeldManifest(digest=digest(mark), size=10, blobs={f"sha256:layer-{mark}": 7}, subject=digest(subject))
 
 
 def test_what_belongs_to_an_image_goes_with_it_first_what_is_deepest():
@@ -175,7 +175,7 @@ def test_a_digest_that_a_tag_needs_which_stays_is_spared():
 
 def test_children_of_an_index_go_and_stay_with_it():
     """Unless the ledger holds one of them by itself."""
-    parents = {"a": Manifest(digest=digest("a"), size=10, blobs={}, children=(digest("a1"), digest("a2")))}
+    parents = {"a": HeldManifest(digest=digest("a"), size=10, blobs={}, children=(digest("a1"), digest("a2")))}
     images = Holdings(
         tags={tag("a", 40): digest("a"), tag("d", 10): digest("d")},
         manifests={each.digest: each for each in (parents["a"], image("a1"), image("a2"), image("d"))},
@@ -196,7 +196,7 @@ def test_outdated_copies_of_the_ledger_go_with_their_signatures():
 def test_bytes_are_those_that_nothing_else_needs():
     """Each blob is counted once; what images that stay have is not freed, nor what parts have that stay."""
     identity = "1" * 64
-    parts = Holdings(tags={identity: digest("p")}, manifests={digest("p"): Manifest(digest=digest("p"), size=5, blobs={"sha256:layer-a": 100})})
+    parts = Holdings(tags={identity: digest("p")}, manifests={digest("p"): HeldManifest(digest=digest("p"), size=5, blobs={"sha256:layer-a": 100})})
     plan = pruning.plan(repository(FOUR), Holdings(), ledger(*HISTORY), policy(), NOW)
     assert plan.freed == 2 * (10 + 100)
     plan = pruning.plan(repository(FOUR), parts, ledger(*HISTORY), policy(needed=frozenset({identity})), NOW)
@@ -211,7 +211,7 @@ def test_parts_stay_if_an_image_has_a_layer_of_them_or_a_lock_needs_them():
     """The others go with their seals; what is not called by an identity is not ours."""
     names = {"used": "1" * 64, "locked": "2" * 64, "old": "3" * 64, "odd": "somebodys"}
     blobs = {"used": {"sha256:layer-d": 100}, "locked": {}, "old": {"sha256:old": 50}, "odd": {}}
-    found = [Manifest(digest=digest(mark), size=5, blobs=blobs[mark]) for mark in names]
+    found = [HeldManifest(digest=digest(mark), size=5, blobs=blobs[mark]) for mark in names]
     parts = Holdings(
         tags={**{name: digest(mark) for mark, name in names.items()}, hexed("old"): digest("list"), hexed("used"): digest("list of used")},
         manifests={each.digest: each for each in (*found, attached("seal", "old"), attached("seal of used", "used"), image("list"), image("list of used"))},
@@ -255,14 +255,16 @@ def test_a_manifest_says_what_it_needs():
     config, layer, subject = ({"digest": names[name], "size": size} for name, size in (("a", 1), ("b", 2), ("c", 3)))
     body = canonical({"artifactType": "x", "config": config, "layers": [layer], "subject": subject})
     blobs = {names["a"]: 1, names["b"]: 2}
-    assert holdings.parse(client.Manifest(body, "", "d")) == Manifest(digest="d", size=len(body), blobs=blobs, artifact_type="x", subject=names["c"])
+    assert holdings.parse(client.Manifest(body, "", "d")) == HeldManifest(digest="d", size=len(body), blobs=blobs, artifact_type="x", subject=names["c"])
     listing = canonical({"manifests": [{"digest": names["d"], "size": 1}]})
     assert holdings.parse(client.Manifest(listing, "", "d")).children == (names["d"],)
 
 
 def test_what_refers_to_itself_over_and_over_is_gone_through_once():
     """A ladder of indexes that each list the next one twice, 5,000 deep, is a list of 5,000."""
-    ladder = {str(number): Manifest(digest=str(number), size=1, blobs={}, children=(str(number + 1),) * 2, subject=str(number + 1)) for number in range(5000)}
+    ladder = {
+        str(number): HeldManifest(digest=str(number), size=1, blobs={}, children=(str(number + 1),) * 2, subject=str(number + 1)) for number in range(5000)
+    }
     found = Holdings(manifests=ladder)
     assert len(pruning._children(found, "0")) == 5000
     assert len(found.belongings("4999")) == 4999

@@ -7,14 +7,14 @@ import pytest
 
 from torchstrata import errors
 from torchstrata.verification import evidence
-from torchstrata.verification.evidence import Case, Counts, Evidence, Host, Image
+from torchstrata.verification.evidence import Case, Counts, EngineImage, Evidence, Host
 
 MANIFEST = "sha256:" + "a" * 64
 CONFIG = "sha256:" + "b" * 64
 
 GOOD = Evidence(
     format=evidence.FORMAT,
-    image=Image(reference="pytorch-cuda:2.13-cpu-base", digest=MANIFEST, manifest=MANIFEST, config=CONFIG),
+    image=EngineImage(reference="pytorch-cuda:2.13-cpu-base", digest=MANIFEST, manifest=MANIFEST, config=CONFIG),
     cell="2.13-cpu-debian12",
     flavour="base",
     tiers=("free",),
@@ -48,7 +48,7 @@ def test_found_by_either_digest(tmp_path, digest):
 def test_found_for_what_was_tested_with_it(tmp_path):
     """The all-in-one image has no tests of its own: those of the flavour that it is made of are about it too."""
     other = "sha256:" + "d" * 64
-    with_it = msgspec.structs.replace(GOOD, also=(Image(reference="pytorch-cuda:v2.13", digest=other, manifest=other, config=None),))
+    with_it = msgspec.structs.replace(GOOD, also=(EngineImage(reference="pytorch-cuda:v2.13", digest=other, manifest=other, config=None),))
     put(tmp_path, with_it)
     assert evidence.find(other, tmp_path) == with_it
     assert not GOOD.is_of(other)

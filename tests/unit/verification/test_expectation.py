@@ -6,15 +6,15 @@ import pytest
 
 from torchstrata.image import runtime
 from torchstrata.locks import os_locks
-from torchstrata.locks.os_locks import Move
+from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix import matrix
 from torchstrata.verification.expectation import Expectation
 
 (CELL,) = matrix.select(matrix.load(), "2.13-cpu")
-LESS = Move(package="less", locked=os_locks.read(CELL.os).installed(("base",))["less"], found="9")
+LESS = PackageMove(package="less", locked=os_locks.read(CELL.os).installed(("base",))["less"], found="9")
 
 
-def expectation(*drift: Move) -> Expectation:
+def expectation(*drift: PackageMove) -> Expectation:
     """Return what the base must be that says so."""
     return Expectation(cell=CELL, flavour="base", drift=drift)
 
@@ -38,5 +38,5 @@ def test_the_python_is_the_one_that_is_there(flavour: str) -> None:
     package = f"python{CELL.os.python}"
     locked = Expectation(cell=CELL, flavour=flavour)
     assert locked.os_python == os_locks.python_version(CELL.os, flavours=locked.chain)
-    moved = Move(package=package, locked=locked.os_packages[package], found="3.11.99-1")
+    moved = PackageMove(package=package, locked=locked.os_packages[package], found="3.11.99-1")
     assert Expectation(cell=CELL, flavour=flavour, drift=(moved,)).os_python == "3.11.99"

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.verification.test_evidence import GOOD
 from torchstrata.matrix import matrix
 from torchstrata.verification import evidence, reuse, scope
-from torchstrata.verification.evidence import Gpu, Image
+from torchstrata.verification.evidence import EngineImage, Gpu
 from torchstrata.verification.expectation import Expectation
 from torchstrata.verification.subject import Subject
 
@@ -18,7 +18,7 @@ SUBJECT = Subject(cell=GOOD.cell, flavour="base", image=GOOD.image, host=GOOD.ho
 
 def image(digest):
     """Return an image of another digest."""
-    return Image(reference="pytorch-cuda:v2.13", digest=digest, manifest=digest, config=None)
+    return EngineImage(reference="pytorch-cuda:v2.13", digest=digest, manifest=digest, config=None)
 
 
 TESTS = "sha256:" + "f" * 64

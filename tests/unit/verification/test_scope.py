@@ -6,7 +6,7 @@ import pytest
 
 from torchstrata.matrix import matrix
 from torchstrata.verification import required, scope
-from torchstrata.verification.evidence import Host, Image
+from torchstrata.verification.evidence import EngineImage, Host
 from torchstrata.verification.expectation import Expectation
 from torchstrata.verification.subject import Subject
 
@@ -17,7 +17,7 @@ TIERS = ("free", "gpu", "host")
 
 def subject(cell: str, flavour: str) -> Subject:
     """Return an image of a cell."""
-    image = Image(reference="i", digest=DIGEST, manifest=DIGEST, config=None)
+    image = EngineImage(reference="i", digest=DIGEST, manifest=DIGEST, config=None)
     return Subject(cell=matrix.select(MATRIX, cell)[0].id, flavour=flavour, image=image, host=Host(kernel="6.1", engine="26.1", cpus=2), gpu=None)
 
 
