@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.images.boxes import PROBED, READY, mounted
+from tests.images.boxes import PROBED, READY, mounted, stop
 
 TOKEN = "a-token-of-mine"
 
@@ -255,5 +255,4 @@ def test_engine_that_lets_no_thread_start(start):
     box.wait_for("no thread can be started: the engine's seccomp profile knows no clone3, or the limit of processes is reached - Docker 20.10.10 or newer")
     box.wait_for("jupyter was ended by signal 9; it starts again in 1 s")
     assert [box.run("torchstrata-health", user=user).status for user in ("", "0")] == [1, 137]
-    box.container.stop(timeout=30)
-    assert ("Traceback" in box.log, box.ended()) == (False, 0)
+    assert (stop(box), "Traceback" in box.log) == (0, False)

@@ -19,7 +19,7 @@ APT: Final = "apt.conf"
 BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 
 VARIABLES: Final = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
-"""OpenSSL, Python, uv and httpx; requests; curl; pip; git; Node.js. An image sets them to :data:`LASTING` (``torchstrata/building/runtime.py``)."""
+"""OpenSSL, Python, uv and httpx; requests; curl; pip; git; Node.js. An image sets them to :data:`LASTING` (``torchstrata/image/runtime.py``)."""
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
