@@ -172,6 +172,14 @@ def required(session: nox.Session) -> None:
 
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
+def house(session: nox.Session) -> None:
+    """Draw which rooms of the package import from which, for CONTRIBUTING.md."""
+    _develop(session)
+    session.run("python", "-m", "tests.house")
+
+
+@nox.session(default=UNASKED, venv_backend="none")
+@sessions.part
 def tests(session: nox.Session) -> None:
     """Prove a change in ten minutes: lint, unit, the images of two cells and the system in short; -- --again, --cells."""
     _tier(session, "tests", "quick")

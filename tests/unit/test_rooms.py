@@ -5,46 +5,21 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from torchstrata.matrix.matrix import ROOT
-
-NAME = "torchstrata"
-PACKAGE = ROOT / NAME
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
-GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-TABLE = GUIDE.partition("| in `torchstrata/` | is |")[2].partition("\n\n")[0]
-ROOMS = tuple(re.findall(r"^\| `(\w+)/` \|", TABLE, re.MULTILINE))
-"""From the door down, as the table in CONTRIBUTING.md lists them."""
+from tests import house
+from tests.house import MODULES, PACKAGE, ROOMS, TABLE, imported, imports
 
 GROUND = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
 """Modules in no folder."""
 
 HERE = Path(__file__).parent
 TESTS = sorted(HERE.rglob("test_*.py"))
-
-
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Yield the dotted name below the package of all that is imported anywhere in ``tree``."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "an import is written out"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        yield from (name.removeprefix(f"{NAME}.") for name in names if name.startswith(f"{NAME}."))
-
-
-def imports(path: Path) -> set[str]:
-    """Return the dotted names of all that a module imports from the package."""
-    return set(imported(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def twice(names: Iterable[str]) -> list[str]:
@@ -100,6 +75,11 @@ def test_rooms_import_only_from_those_below_them(room):
     inside = [path for path in MODULES if path.is_relative_to(PACKAGE / room)]
     wrong = {dotted(path): {name for name in imports(path) if name.split(".")[0] not in below} for path in inside}
     assert not any(wrong.values()), wrong
+
+
+def test_the_picture_is_of_today():
+    """What CONTRIBUTING.md shows is drawn from the imports: ``nox -s house``."""
+    assert house.PICTURE.read_text(encoding="utf-8") == house.draw()
 
 
 @pytest.mark.parametrize("name", sorted(GROUND))
