@@ -170,6 +170,14 @@ def required(session: nox.Session) -> None:
     session.run("pytest", "tests/images", "-q", "--list-to", "tests/images/required")
 
 
+@nox.session(name="docs-check", default=UNASKED, venv_backend="none")
+@sessions.part
+def docs_check(session: nox.Session) -> None:
+    """Check what guides, comments and docstrings name: files, links, sessions, verbs, tables, the picture of rooms (part of unit)."""
+    _develop(session)
+    session.run("pytest", *(f"tests/unit/test_{name}.py" for name in ("prose", "repository", "rooms")), *session.posargs)
+
+
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def house(session: nox.Session) -> None:

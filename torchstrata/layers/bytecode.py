@@ -35,7 +35,7 @@ def identity(payload: Iterable[str], interpreter: str, codec: Codec) -> str:
 def make(layers: Iterable[Layer], image: str, into: Store, codec: Codec, title: str) -> Part:
     """Compile every ``.py`` file of ``layers`` and return the part that holds the results.
 
-    :param image: reference of an image in the engine that has the interpreter; see :func:`torchstrata.layers.os_parts.interpreter`.
+    :param image: reference of an image in the engine that has the interpreter; :mod:`torchstrata.building.maker` loads it.
     :raises Failed: the container failed.
     """
     with tempfile.TemporaryFile(dir=into.scratch()) as sources:

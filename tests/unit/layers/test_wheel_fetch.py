@@ -186,7 +186,7 @@ def test_an_index_without_tls_is_refused(made, downloads, pip):
 
 
 def test_files_of_find_links_are_used_where_they_are(made, downloads, pip):
-    """A local file is verified, not copied, and :func:`discard` leaves it alone."""
+    """A local file is verified, not copied, and :func:`wheel_fetch.discard` leaves it alone."""
     pin, path = made
     pip(no_index="1", find_links=path.parent)
     assert fetch(pin, downloads) == path

@@ -1,0 +1,175 @@
+"""What guides, comments and docstrings name is there: files, sessions, verbs, tests, and what docstrings refer to."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import io
+import posixpath
+import re
+import subprocess
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tasks
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import ROOT
+
+GUIDES = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+
+BASES = (
+    "",
+    "docs",
+    "torchstrata",
+    "tests",
+    "tests/images",
+    "tests/unit",
+    "images/base/rootfs",
+    "images/base/rootfs/usr/local/lib/torchstrata",
+    "images/jupyter/rootfs",
+    "images/jupyter/rootfs/usr/local/share/torchstrata",
+)
+"""Where a path that a text names may begin."""
+
+PATH = re.compile(r"(?<![\w/.~$<>*{}@:-])((?:[\w.-]+/)+[\w.-]+\.(?:py|md|toml|json|ya?ml|lock|in|svg))(?:::(\w+))?(?![\w/*<{-])")
+SESSION, VERB = re.compile(r"\bnox -s ([^\s`]+)"), re.compile(r"`inv ([^\s`]+)")
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]*[a-z0-9]")
+EXAMPLES = {"build-2.9-cu128", "test-2.9-cu128"}
+IMAGINED = re.compile(r"2\.9\.1-cu128|gym|debian14|cp314")
+"""Sessions, and words in paths, of the torch, the flavour and the OS that docs/adding.md adds to show how."""
+MADE = {"bench/results/reliability.json"}
+"""What a session writes once somebody asks for it."""
+
+ROLE = re.compile(r":(?:func|class|data|meth|mod|attr|exc):`~?([\w.]+)`")
+
+
+@functools.cache
+def known() -> frozenset[str]:
+    """Return the names of all files that git knows, and of those that are about to be added."""
+    words = ("git", "ls-files", "--cached", "--others", "--exclude-standard")
+    return frozenset(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
+
+
+SOURCES = sorted(name for name in known() if name.endswith(".py") and (ROOT / name).is_file())
+
+
+def prose(name: str) -> str:
+    """Return the comments and docstrings of a module."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    comments = [token.string for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type == tokenize.COMMENT]
+    return "\n".join([*comments, *docstrings(ast.parse(text))])
+
+
+def docstrings(tree: ast.AST) -> Iterator[str]:
+    """Yield the strings that stand for themselves: docstrings, also those of values."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+
+
+def is_there(path: str, test: str) -> bool:
+    """Return whether a path names a file, by whichever of the usual beginnings, that has ``test`` if one is named."""
+    files = [ROOT / base / path for base in BASES if posixpath.normpath(f"{base}/{path}").lstrip("/") in known()]
+    return any(not test or re.search(rf"def {test}\b", file.read_text(encoding="utf-8")) for file in files)
+
+
+def is_ours(path: str) -> bool:
+    """Return whether a path begins with a folder of the repository and holds no placeholder, as ``NAME.lock`` is one."""
+    first = path.split("/", 1)[0]
+    return first in FOLDERS and not re.search(r"\b[A-Z]{2,}\b(?!\.md)", path)
+
+
+FOLDERS = {"..", *(name.removeprefix(f"{base}/").split("/")[0] for base in BASES for name in known() if name.startswith(f"{base}/") or not base)}
+
+
+def strangers(text: str) -> list[str]:
+    """Return the paths of the repository that ``text`` names and that are not there."""
+    named = [(path, test) for path, test in PATH.findall(text) if is_ours(path) and path not in MADE and not IMAGINED.search(path)]
+    return [f"{path}::{test}" for path, test in named if not is_there(path, test)]
+
+
+@pytest.mark.parametrize("name", [*GUIDES, *SOURCES])
+def test_paths_lead_somewhere(name):
+    """A file that is named is there, with the test that is named."""
+    text = (ROOT / name).read_text(encoding="utf-8") if name in GUIDES else prose(name)
+    assert strangers(text) == []
+
+
+def sessions() -> set[str]:
+    """Return the names of the sessions of noxfile.py, and of those of all cells."""
+    tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "nox.session" in "".join(map(ast.unparse, node.decorator_list))]
+    own = {re.search(r"name='([\w-]+)'", ast.unparse(node.decorator_list[0])) or node.name for node in functions}
+    cells = {f"{verb}-{name}" for cell in matrix.load().cells for name in cell.names for verb in ("build", "test")}
+    return {name if isinstance(name, str) else name[1] for name in own} | cells
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_commands_can_be_typed(name):
+    """Sessions are those of noxfile.py or of cells, verbs those of tasks.py."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert names(SESSION, text) - sessions() - EXAMPLES == set()
+    assert names(VERB, text) - set(tasks.namespace.task_names) == set()
+
+
+def names(pattern: re.Pattern[str], text: str) -> set[str]:
+    """Return the words that a pattern finds, without placeholders such as ``build-CELL``."""
+    return {word for word in pattern.findall(text) if NAME.fullmatch(word)}
+
+
+@functools.cache
+def defined(name: str) -> frozenset[str]:
+    """Return what a module defines, attributes of classes as ``Class.attribute``, and what it imports."""
+    return frozenset(_defined(ast.parse((ROOT / name).read_text(encoding="utf-8")).body, ""))
+
+
+def _defined(body: list[ast.stmt], prefix: str) -> Iterator[str]:
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield prefix + node.name
+        if isinstance(node, ast.ClassDef):
+            yield from _defined(node.body, f"{prefix}{node.name}.")
+            yield from (f"{prefix}{node.name}.{part.attr}" for part in ast.walk(node) if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store))
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            yield from (prefix + part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store))
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+        if isinstance(node, ast.If | ast.Try):
+            yield from _defined(node.body, prefix)
+
+
+def resolves(word: str, name: str) -> bool:
+    """Return whether what a docstring of a module refers to is defined in it, in a module of ours that it names, or is somebody else's."""
+    if word in defined(name) or any(one.endswith(f".{word}") for one in defined(name)):
+        return True
+    first, _, rest = word.partition(".")
+    if not rest:
+        return hasattr(builtins, word)
+    if word.startswith(("torchstrata.", "tests.")):
+        return is_dotted(word)
+    ours = [source for source in SOURCES if Path(source).stem == first]
+    return any(rest in defined(source) for source in ours) or ((not ours and not first.islower()) or first in defined(name) or first in FOREIGN)
+
+
+FOREIGN = {"docker", "requests", "subprocess", "ssl", "pathlib", "zipfile", "tarfile", "json", "msgspec", "pytest", "nox", "invoke"}
+"""Packages of others to which docstrings refer without an import."""
+
+
+def is_dotted(word: str) -> bool:
+    """Return whether a dotted path names a folder, a module or something that a module defines."""
+    parts = word.split(".")
+    if f"{'/'.join(parts)}/__init__.py" in known():
+        return True
+    splits = [("/".join(parts[:end]) + ".py", ".".join(parts[end:])) for end in range(1, len(parts) + 1)]
+    return any(file in known() and (not rest or rest in defined(file)) for file, rest in splits)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_docstrings_refer_to_what_is_there(name):
+    """A function, class or value that a docstring refers to is defined where it says."""
+    words = [word for text in docstrings(ast.parse((ROOT / name).read_text(encoding="utf-8"))) for word in ROLE.findall(text)]
+    assert [word for word in words if not resolves(word, name)] == []
