@@ -67,6 +67,9 @@ FIRST = (
 )
 """Modules that begin first: the longest, and those whose tests wait most."""
 
+UMASK = 0o022
+"""Of tests: what they mount has the modes that they expect, also where a user's group may write what the user makes (Debian 13)."""
+
 RUN_PROBE = f'd=$(mktemp -d) && trap "rm -rf $d" EXIT && printf %s "$1" | base64 -d >"$d/$2" && f=$d/$2 && shift 2 && {PYTHON} "$f" "$@"'
 
 
@@ -88,6 +91,7 @@ EXPECTED = pytest.StashKey[Expectation]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Find out what is tested, before any test is collected."""
+    os.umask(UMASK)
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     if config.option.help or config.option.markers:
