@@ -48,7 +48,6 @@ from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
-from torchstrata.release import channels
 from torchstrata.store.codec import Codec
 from torchstrata.store.store import Store
 
@@ -232,7 +231,7 @@ def composed_way(cell: Cell, old: OsLock, work: Path, where: Path) -> Side:
         after = checkout.nightly("--step", "push", cache=work / "tonight")
         side = Side(time.monotonic() - started, stored(served) - held, {"of_it_locks_and_os_parts_s": round(looked, 1), "parts": parts(after)})
         shutil.rmtree(work / "tonight")
-        images = {"base": "base", "all_in_one": channels.all_in_one(cell)}
+        images = {"base": "base", "all_in_one": cell.all_in_one}
         with nodes.node(work / "node") as node:
             _pull_ours(node, served, side, {name: (tags_of(before)[image], tags_of(after)[image]) for name, image in images.items()})
     shutil.rmtree(work)

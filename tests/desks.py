@@ -17,10 +17,10 @@ from torchstrata.errors import UntrustedError
 from torchstrata.image import runtime
 from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.matrix import matrix
+from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.upload import Source
 from torchstrata.release import channels
-from torchstrata.release.channels import PushNumber
 from torchstrata.release.ledger import Author
 from torchstrata.release.ledger_branch import Branch
 from torchstrata.release.moves import Releases

@@ -17,10 +17,10 @@ from torchstrata.attestations.signing import Signer
 from torchstrata.image import runtime
 from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.matrix import matrix
+from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.upload import Source as Content
 from torchstrata.release import channels
-from torchstrata.release.channels import PushNumber
 
 MATRIX = matrix.load()
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")

@@ -19,8 +19,8 @@ from torchstrata.errors import LedgerConflictError, LedgerError, NightlyError, R
 from torchstrata.image import runtime
 from torchstrata.image.compose import MANIFEST
 from torchstrata.matrix import matrix
+from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.release import channels
-from torchstrata.release.channels import PushNumber
 from torchstrata.release.ledger import FILE, Ledger
 from torchstrata.release.moves import Origin, Releases
 

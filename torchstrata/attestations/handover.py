@@ -16,8 +16,8 @@ from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import BUNDLE
 from torchstrata.image.oci import Descriptor, ManifestOrIndex
 from torchstrata.locks.lockfile import Pin
+from torchstrata.registry.dated_tag import is_dated
 from torchstrata.registry.directory import Directory
-from torchstrata.registry.push import is_dated
 from torchstrata.registry.registry import TITLE, fallback_tag
 from torchstrata.registry.replica import Copy
 

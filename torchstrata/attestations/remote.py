@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
-import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.errors import RegistryError
 from torchstrata.layers.strata import Stratum
+from torchstrata.registry import dated_tag
+from torchstrata.registry.dated_tag import DatedTag
 from torchstrata.registry.parts import REPOSITORY, Shelf, Verify, nobody, unchecked
 from torchstrata.registry.push import Attach, Publication, Pusher, PushReport, nothing
 from torchstrata.registry.reference import Place
@@ -146,12 +147,14 @@ class Remote:
         return tuple(Publication(image=one.image, tags=(self._dated(one, tags, today), *(_names(one) if names else ()))) for one in composed)
 
     def _dated(self, one: Composed, tags: Iterable[str], today: dt.date) -> str:
-        known = dated(stem(one), tags)
-        if known:
-            found = self.registry.find(self.repository, known[-1])
+        start = stem(one)
+        pushes = dated_tag.pushes(start, tags)
+        for push in pushes[-1:]:
+            last = str(DatedTag(stem=start, push=push))
+            found = self.registry.find(self.repository, last)
             if found and found.digest == one.image.digest:
-                return known[-1]
-        return following(stem(one), known, today)
+                return last
+        return str(DatedTag(stem=start, push=dated_tag.following(pushes, today)))
 
     def push(self, plan: Plan, publications: Sequence[Publication], *, attach: Attach = nothing, on_bytes: OnBytes = nothing) -> PushReport:
         """Push images with the parts that they consist of.
@@ -168,23 +171,10 @@ class Remote:
 
 
 def stem(one: Composed) -> str:
-    """Return what the dated tags of an image begin with, such as ``2.8.0-cu121-debian13-devel``; the named variant has its name for a flavour."""
+    """Return what the dated tags of an image begin with; the named variant has its name for a flavour."""
     cell = one.plan.cell
-    named = f"v{cell.torch}"
-    return f"{cell.version}-{cell.cuda}-{cell.os.id}-{named if named in _names(one) else one.plan.flavour}"
-
-
-def dated(start: str, tags: Iterable[str]) -> list[str]:
-    """Return those of ``tags`` that are ``start`` with a date and a number, oldest first."""
-    pattern = re.compile(rf"{re.escape(start)}-(\d{{8}})\.(\d+)")
-    found = [match for tag in tags if (match := pattern.fullmatch(tag))]
-    return [match[0] for match in sorted(found, key=lambda match: (match[1], int(match[2])))]
-
-
-def following(start: str, known: Sequence[str], today: dt.date) -> str:
-    """Return the next dated tag: number 1 of a new day, else one more than the last."""
-    head = f"{start}-{today:%Y%m%d}."
-    return head + str(max((int(tag.removeprefix(head)) for tag in known if tag.startswith(head)), default=0) + 1)
+    named = cell.all_in_one
+    return dated_tag.stem(cell, named if named in _names(one) else one.plan.flavour)
 
 
 def _names(one: Composed) -> tuple[str, ...]:

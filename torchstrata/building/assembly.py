@@ -104,7 +104,7 @@ class Builder:
         yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,), drift=drift)
         if image.cell.named and image.flavour == self.matrix.all_in_one:
             rooted = runtime.describe(image.cell, image.chain, image.lock, revision, user=runtime.ROOT, drift=drift)
-            named = (f"{self.matrix.name}:v{image.cell.torch}",)
+            named = (f"{self.matrix.name}:{image.cell.all_in_one}",)
             yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=named, drift=drift)
 
     def _facts(self, files: Mapping[str, str], of_root: Sequence[str]) -> Part:

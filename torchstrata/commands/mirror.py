@@ -18,16 +18,15 @@ from torchstrata.image import oci
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix
 from torchstrata.registry import replica
+from torchstrata.registry.dated_tag import PushNumber, is_dated
 from torchstrata.registry.directory import Directory
 from torchstrata.registry.reference import TAG, Place
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.replica import Copy, RegistrySide
 from torchstrata.registry.upload import Sent
 from torchstrata.release import channels
-from torchstrata.release.channels import PushNumber
 from torchstrata.release.ledger import Ledger
 from torchstrata.release.ledger_branch import Branch
-from torchstrata.release.pruning import build_of
 from torchstrata.store.digest import DIGEST
 
 AT_A_TIME: Final = 8
@@ -171,7 +170,7 @@ def _images(table: Matrix, origin: RegistrySide, cell: Cell, ledger: Ledger, opt
 def _dated(origin: RegistrySide, cells: Mapping[Cell, object], digests: Sequence[str]) -> Mapping[str, str]:
     """Return the dated tags of images."""
     middles = tuple(f"-{cell.cuda}-{cell.os.id}-" for cell in cells)
-    tags = [tag for tag in origin.registry.tags(origin.repository) if build_of(tag) and any(middle in tag for middle in middles)]
+    tags = [tag for tag in origin.registry.tags(origin.repository) if is_dated(tag) and any(middle in tag for middle in middles)]
     with ThreadPoolExecutor(AT_A_TIME, "tags") as pool:
         found = zip(tags, pool.map(origin.find, tags), strict=True)
         return {tag: digest for tag, digest in found if digest and digest in digests}

@@ -106,6 +106,11 @@ class Cell:
         return (self.short, self.id) if self.is_default_os else (self.id,)
 
     @property
+    def all_in_one(self) -> str:
+        """``v2.8``: the image of a named cell that has the last flavour's layers, and starts as root, which it drops."""
+        return f"v{self.torch}"
+
+    @property
     def version(self) -> str:
         """Torch's patch version, such as ``2.8.0``."""
         return compat.torch(self.torch).version

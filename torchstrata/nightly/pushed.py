@@ -22,7 +22,6 @@ from torchstrata.building import engine as engines
 from torchstrata.errors import EngineError, ReleaseError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix
-from torchstrata.release import channels
 from torchstrata.release.moves import Releases
 from torchstrata.verification import evidence
 from torchstrata.verification import suite as verification
@@ -59,7 +58,7 @@ def local(matrix: Matrix, cell: Cell, flavour: str) -> Mapping[str, str]:
     """Return the name in an engine, by image, of all that the tests of a flavour are about: the last one's are the all-in-one's too."""
     names = {flavour: f"{matrix.name}:{cell.names[0]}-{flavour}"}
     if cell.named and flavour == matrix.all_in_one:
-        names[channels.all_in_one(cell)] = f"{matrix.name}:{channels.all_in_one(cell)}"
+        names[cell.all_in_one] = f"{matrix.name}:{cell.all_in_one}"
     return names
 
 

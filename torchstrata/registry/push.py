@@ -8,7 +8,6 @@ push that was cut off goes on when it is run again.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import IO, Final, TypeVar
 
 from torchstrata.errors import ImmutableTagError
 from torchstrata.image.compose import MANIFEST, Image
+from torchstrata.registry.dated_tag import is_dated
 from torchstrata.registry.parts import Shelf
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.upload import OnBytes, Sent, Source
@@ -28,16 +28,8 @@ T = TypeVar("T")
 AT_A_TIME: Final = 4
 """Blobs; more gain nothing on one link, and each has a buffer."""
 
-DATED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*-[0-9]{8}\.[0-9]+")
-"""Tags that never move: they end in a date and a number."""
-
 Attach = Callable[[Registry, str, Image], None]
 """Attaches records, signatures and so on to an image that is in the registry, before it gets its tags."""
-
-
-def is_dated(tag: str) -> bool:
-    """Return whether a tag never moves, such as ``2.8.0-cu121-debian13-devel-20260101.1``."""
-    return DATED.fullmatch(tag) is not None
 
 
 def nothing(*_: object) -> None:

@@ -18,8 +18,8 @@ from typing import Any, Final, Protocol
 
 from torchstrata.errors import MirrorError
 from torchstrata.registry.client import Manifest
+from torchstrata.registry.dated_tag import is_dated
 from torchstrata.registry.download import Download
-from torchstrata.registry.push import is_dated
 from torchstrata.registry.registry import Referrer, Registry, fallback_tag
 from torchstrata.registry.upload import OnBytes, Sent, Source
 from torchstrata.store.codec import CHUNK

@@ -7,73 +7,36 @@ of a flavour the all-in-one image.
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Self
 
 from torchstrata.errors import MatrixError
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
-
-
-@functools.total_ordering
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PushNumber:
-    """When images were pushed, in their immutable tags.
-
-    :param day: ``YYYYMMDD``, in UTC.
-    :param number: of the build on that day, from 1.
-    """
-
-    day: str
-    number: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self | None:
-        """Return what ``20261124.1`` means, or ``None`` if it is no build."""
-        found = re.fullmatch(r"(\d{8})\.([1-9]\d*)", text)
-        return cls(day=found[1], number=int(found[2])) if found else None
-
-    def __lt__(self, other: PushNumber) -> bool:
-        return (self.day, self.number) < (other.day, other.number)
-
-    def __str__(self) -> str:
-        return f"{self.day}.{self.number}"
+from torchstrata.registry import dated_tag
+from torchstrata.registry.dated_tag import DatedTag, PushNumber
 
 
 def images(matrix: Matrix, cell: Cell) -> tuple[str, ...]:
     """Return the images of a cell: its flavours and, in the default row of a torch, the all-in-one."""
-    return (*matrix.flavours, *([all_in_one(cell)] if cell.named else []))
+    return (*matrix.flavours, *([cell.all_in_one] if cell.named else []))
 
 
-def all_in_one(cell: Cell) -> str:
-    """Return the name of the image that has the last flavour's layers, and starts as root, which it drops: ``v2.8``."""
-    return f"v{cell.torch}"
-
-
-def immutable(cell: Cell, image: str, build: PushNumber) -> str:
+def immutable(cell: Cell, image: str, push: PushNumber) -> str:
     """Return the tag that names ``image`` of ``cell`` as it was pushed then, for ever."""
-    return f"{_stem(cell, image)}{build}"
+    return str(DatedTag(stem=dated_tag.stem(cell, image), push=push))
 
 
 def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: PushNumber | None = None) -> Mapping[str, str]:
     """Return the last immutable tag by image, of this torch version; an image that did not change has kept an older one.
 
-    :param until: leave out what was pushed after that build.
+    :param until: leave out what was pushed after that.
     """
     known = tuple(tags)
-    found: dict[str, str] = {}
+    last: dict[str, str] = {}
     for image in images(matrix, cell):
-        stem = _stem(cell, image)
-        builds = [build for tag in known if tag.startswith(stem) and (build := PushNumber.parse(tag.removeprefix(stem)))]
-        if fitting := [build for build in builds if until is None or build <= until]:
-            found[image] = immutable(cell, image, max(fitting))
-    return found
-
-
-def _stem(cell: Cell, image: str) -> str:
-    return f"{cell.version}-{cell.cuda}-{cell.os.id}-{image}-"
+        fitting = [push for push in dated_tag.pushes(dated_tag.stem(cell, image), known) if until is None or push <= until]
+        if fitting:
+            last[image] = immutable(cell, image, fitting[-1])
+    return last
 
 
 def moving(matrix: Matrix, channel: Channel, cell: Cell) -> Mapping[str, str]:
@@ -93,7 +56,7 @@ def _means(template: str, cell: Cell, *, is_newest: bool) -> bool:
 
 
 def _expand(template: str, matrix: Matrix, cell: Cell) -> Iterator[tuple[str, str]]:
-    for image in matrix.flavours if "{flavour}" in template else (all_in_one(cell),):
+    for image in matrix.flavours if "{flavour}" in template else (cell.all_in_one,):
         yield template.format(torch=cell.torch, cuda=cell.cuda, os=cell.os.id, flavour=image), image
 
 
@@ -110,8 +73,3 @@ def entry(matrix: Matrix) -> Channel:
         if channel.source is None:
             return channel
     raise MatrixError("matrix.yaml has no channels", fix="add channels:, as in docs/releasing.md")
-
-
-def followers(matrix: Matrix, channel: Channel) -> tuple[Channel, ...]:
-    """Return the channels whose images come from ``channel``."""
-    return tuple(each for each in matrix.channels.values() if each.source == channel.name)

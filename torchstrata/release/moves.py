@@ -20,9 +20,9 @@ from torchstrata.errors import AbsentError, LedgerError, ReleaseError, Untrusted
 from torchstrata.image import runtime
 from torchstrata.locks import os_locks
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
+from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
 from torchstrata.release import channels, ledger_copy
-from torchstrata.release.channels import PushNumber
 from torchstrata.release.guard import Guard
 from torchstrata.release.ledger import ALL, Action, Author, Ledger, Move
 from torchstrata.release.ledger_branch import Branch, Snapshot, conflict

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from torchstrata.release.channels import PushNumber
+from torchstrata.registry.dated_tag import DatedTag, PushNumber, is_dated
 from torchstrata.release.ledger import Ledger, LedgerEntry
 
 OWNED: Final = re.compile(r"sha256-([0-9a-f]{64})(?:\..+)?")
@@ -162,13 +162,6 @@ def owner_of(tag: str) -> str | None:
     return f"sha256:{found[1]}" if found else None
 
 
-def build_of(tag: str) -> tuple[str, PushNumber] | None:
-    """Return what a dated tag begins with, and its build; ``None`` if it is no dated tag."""
-    stem, _, last = tag.rpartition("-")
-    build = PushNumber.parse(last)
-    return (stem, build) if stem and build else None
-
-
 def plan(images: Holdings, parts: Holdings, ledger: Ledger, policy: Policy, now: dt.datetime) -> Pruning:
     """Return what may go.
 
@@ -226,7 +219,7 @@ def _tagged(images: Holdings, policy: Policy) -> Iterator[tuple[str, str]]:
     """Yield what is pinned, and what tags name that are not dated."""
     yield from ((digest, "pinned") for digest in sorted(policy.pinned))
     for tag, digest in images.tags.items():
-        if not (build_of(tag) or owner_of(tag)):
+        if not (is_dated(tag) or owner_of(tag)):
             yield digest, f"tag {tag}"
 
 
@@ -285,8 +278,8 @@ def _builds(images: Holdings) -> Mapping[str, list[tuple[PushNumber, str]]]:
     """Return builds with their digests, by what their tags begin with."""
     found: dict[str, list[tuple[PushNumber, str]]] = {}
     for tag, digest in images.tags.items():
-        if parsed := build_of(tag):
-            found.setdefault(parsed[0], []).append((parsed[1], digest))
+        if dated := DatedTag.parse(tag):
+            found.setdefault(dated.stem, []).append((dated.push, digest))
     return found
 
 
@@ -338,7 +331,7 @@ def _goes(tag: str, holdings: Holdings, going: set[str]) -> bool:
     """Return whether a tag goes: with the image or part that it names, or with what it belongs to."""
     owner = owner_of(tag)
     if owner is None:
-        return build_of(tag) is not None or IDENTITY.fullmatch(tag) is not None
+        return is_dated(tag) or IDENTITY.fullmatch(tag) is not None
     return owner in going or owner not in holdings.manifests
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
-
 import pytest
 
-from torchstrata.attestations.remote import VARIABLE, dated, following, place, required
+from torchstrata.attestations.remote import VARIABLE, place, required
 from torchstrata.errors import RegistryError
 from torchstrata.registry.reference import Place, Reference, is_loopback
 
@@ -77,12 +75,3 @@ def test_who_says_which_registry(monkeypatch):
     monkeypatch.delenv(VARIABLE)
     with pytest.raises(RegistryError, match="no registry is known"):
         required(None, None)
-
-
-def test_dated_tags_are_counted():
-    """They are sorted by date and number, not as text; the next one begins anew each day."""
-    tags = ["x-20260102.10", "x-20260102.9", "x-20260101.11", "x-devel-20260103.1", "x-2026.1", "other"]
-    known = dated("x", tags)
-    assert known == ["x-20260101.11", "x-20260102.9", "x-20260102.10"]
-    assert following("x", known, dt.date(2026, 1, 2)) == "x-20260102.11"
-    assert following("x", known, dt.date(2026, 1, 3)) == "x-20260103.1"

@@ -1,0 +1,79 @@
+"""Tags that never move: ``2.8.0-cu121-debian13-devel-20261124.1`` ends in the day of its push, and in the push's number on that day."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Self
+
+from torchstrata.matrix.matrix import Cell
+
+PUSH: Final = re.compile(r"([0-9]{8})\.([1-9][0-9]*)")
+
+TAG: Final = re.compile(rf"([A-Za-z0-9_][A-Za-z0-9._-]*)-({PUSH.pattern})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class PushNumber:
+    """When images were pushed; later pushes are greater.
+
+    :param day: ``YYYYMMDD``, in UTC.
+    :param number: of the push on that day, from 1.
+    """
+
+    day: str
+    number: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return what ``20261124.1`` means, or ``None`` if it is no push number."""
+        match = PUSH.fullmatch(text)
+        return cls(day=match[1], number=int(match[2])) if match else None
+
+    def __str__(self) -> str:
+        return f"{self.day}.{self.number}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class DatedTag:
+    """A tag that never moves.
+
+    :param stem: what is before the date, such as ``2.8.0-cu121-debian13-devel``.
+    """
+
+    stem: str
+    push: PushNumber
+
+    @classmethod
+    def parse(cls, tag: str) -> Self | None:
+        """Return the parts of a tag, ``None`` if it is not dated."""
+        match = TAG.fullmatch(tag)
+        push = PushNumber.parse(match[2]) if match else None
+        return cls(stem=match[1], push=push) if match and push else None
+
+    def __str__(self) -> str:
+        return f"{self.stem}-{self.push}"
+
+
+def stem(cell: Cell, image: str) -> str:
+    """Return what the dated tags of an image begin with."""
+    return f"{cell.version}-{cell.cuda}-{cell.os.id}-{image}"
+
+
+def is_dated(tag: str) -> bool:
+    """Return whether a tag never moves."""
+    return DatedTag.parse(tag) is not None
+
+
+def pushes(start: str, tags: Iterable[str]) -> list[PushNumber]:
+    """Return the pushes of which ``tags`` has one with this stem, oldest first."""
+    dated = map(DatedTag.parse, tags)
+    return sorted(tag.push for tag in dated if tag and tag.stem == start)
+
+
+def following(earlier: Iterable[PushNumber], today: dt.date) -> PushNumber:
+    """Return the next push: number 1 of a new day, else one more than the last."""
+    day = f"{today:%Y%m%d}"
+    return PushNumber(day=day, number=max((push.number for push in earlier if push.day == day), default=0) + 1)
