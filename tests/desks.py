@@ -23,7 +23,7 @@ from torchstrata.registry.upload import Source
 from torchstrata.release import channels
 from torchstrata.release.ledger import Author
 from torchstrata.release.ledger_branch import Branch
-from torchstrata.release.moves import Releases
+from torchstrata.release.moves import Proposal, Releases
 
 START = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 REPOSITORY = "team/images"
@@ -83,6 +83,12 @@ class Clock:
         self.time += dt.timedelta(**time)
 
 
+def publication(releases, found, why):
+    """Return what moves if images, by cell, come into the channel that takes new ones; unlike a promotion, whatever they are."""
+    base, channel = releases.read(), channels.entry(releases.matrix)
+    return Proposal(base=base, moves=tuple(releases._move("publish", channel, cell, images, why) for cell, images in found.items()))
+
+
 class Desk:
     """A person with a checkout, and what they do."""
 
@@ -123,7 +129,7 @@ class Desk:
     def publish(self, mark, cell="2.8-cu121"):
         """Push a cell and take it into the nightly channel."""
         images = self.push(mark, cell)
-        self.releases.carry_out(self.releases.publication({self.cell(cell): images}, f"mark {mark}"))
+        self.releases.carry_out(publication(self.releases, {self.cell(cell): images}, f"mark {mark}"))
         return images
 
     def propose(self, cell="2.8-cu121", channel="stable", asked=None, no_soak=""):

@@ -13,7 +13,7 @@ import itertools
 import pytest
 
 from tests import desks
-from tests.desks import REPOSITORY, git
+from tests.desks import REPOSITORY, git, publication
 from torchstrata.errors import LedgerError, TorchstrataError, UntrustedError
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.registry.upload import Source
@@ -120,7 +120,7 @@ def first(ledger, count):
 def attempts(desk):
     """Yield all that reads the ledger to move something, by name."""
     yield "promote", lambda: desk.propose(no_soak="now")
-    yield "publish", lambda: desk.releases.publication({}, "")
+    yield "publish", lambda: publication(desk.releases, {}, "")
     yield "rollback", lambda: desk.releases.rollback([desk.cell()], desk.matrix.channel("stable"), "why")
     yield "note", lambda: desk.releases.note(desk.matrix.channel("nightly"), "nothing")
     yield "repair", desk.releases.repair
@@ -244,7 +244,7 @@ def test_a_move_that_lost_a_race_is_no_copy(desk, forger, tmp_path):
     """Whoever comes second has signed a ledger that never came to be; put in the copy's place, it is not what the branch says."""
     other = desks.beside(desk, tmp_path / "other")
     images = other.push("lost")
-    proposal = other.releases.publication({other.cell(): images}, "too late")
+    proposal = publication(other.releases, {other.cell(): images}, "too late")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(type(other.releases), "_compare", lambda *_: None)
         desk.publish("three")

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from tests import desks
-from tests.desks import REPOSITORY, git
+from tests.desks import REPOSITORY, git, publication
 from torchstrata.commands.nightly import Night
 from torchstrata.errors import LedgerConflictError, LedgerError, NightlyError, ReleaseError, UntrustedError
 from torchstrata.image import runtime
@@ -227,7 +227,7 @@ def test_many_at_once_leave_a_whole_ledger(desk, colleague):
         for images in marks[who]:
             while True:
                 try:
-                    who.releases.carry_out(who.releases.publication({who.cell(cell): images}, "race"))
+                    who.releases.carry_out(publication(who.releases, {who.cell(cell): images}, "race"))
                 except LedgerConflictError:
                     continue
                 break
@@ -386,7 +386,7 @@ def test_a_night_does_not_undo_a_rollback(desk, night):
     night("one", step="promote")
     good = desk.tag("v2.13")
     images = desk.push("two", "2.13-cpu")
-    desk.releases.carry_out(desk.releases.publication({desk.cell("2.13-cpu"): images}, "by hand"))
+    desk.releases.carry_out(publication(desk.releases, {desk.cell("2.13-cpu"): images}, "by hand"))
     desk.clock.pass_(hours=24)
     night("two", step="promote")
     assert desk.tag("v2.13") == images["v2.13"]
@@ -400,7 +400,7 @@ def test_a_night_publishes_nothing_unverified(desk, night):
     """It fails, and the channel keeps what it has; the next night tries again."""
     night("one")
     before = desk.moving()
-    desk.releases.carry_out(desk.releases.publication({desk.cell("2.13-cpu"): desk.ledger().entries[-1].images}, "x"))
+    desk.releases.carry_out(publication(desk.releases, {desk.cell("2.13-cpu"): desk.ledger().entries[-1].images}, "x"))
     undone = desk.push("bad", "2.13-cpu", tested=False)
     proposal = desk.propose(cell="2.13-cpu", channel="nightly")
     assert [refusal.why for refusal in proposal.refusals] == [f"{undone['base']} was not verified"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, Self
 
@@ -279,9 +279,3 @@ def _check_tags(entry: LedgerEntry, known: Mapping[str, str]) -> None:
     for tag, (old, new) in entry.tags.items():
         if old != known.get(tag) or new not in entry.images.values():
             raise LedgerError(f"{FILE} line {entry.sequence} moves {tag} from or to what it cannot: it has been changed", fix=CHANGED)
-
-
-def touching(entries: Iterable[LedgerEntry], cells: Iterable[str]) -> Iterator[LedgerEntry]:
-    """Yield the entries that are about one of ``cells``, or about all."""
-    wanted = {ALL, *cells}
-    return (entry for entry in entries if entry.cell in wanted)

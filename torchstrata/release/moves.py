@@ -201,16 +201,6 @@ class Releases:
                 refusals.append(Refusal.of(cell, error))
         return Proposal(base=base, moves=tuple(moves), refusals=tuple(refusals), settled=tuple(settled))
 
-    def publication(self, found: Mapping[Cell, Mapping[str, str]], why: str) -> Proposal:
-        """Return what would move if new images came into the channel that takes them.
-
-        :param found: digest by image, by cell.
-        """
-        base, channel = self.read(), channels.entry(self.matrix)
-        moves = [self._move("publish", channel, cell, images, why) for cell, images in found.items()]
-        news = tuple(move for move in moves if not _is_settled(base.ledger, move))
-        return Proposal(base=base, moves=news, settled=tuple(move.cell for move in moves if move not in news))
-
     def rollback(self, cells: Sequence[Cell], channel: Channel, why: str, to: int | None = None) -> Proposal:
         """Return what would move if ``channel`` went back to what it held of ``cells`` before, or when entry ``to`` was written.
 

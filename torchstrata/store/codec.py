@@ -8,7 +8,6 @@ gzip is zlib's deflate between a header and a trailer written here: no time, no 
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import struct
@@ -37,9 +36,6 @@ LEVELS: Final[dict[Name, range]] = {"zstd": range(1, 20), "gzip": range(1, 10)}
 
 DEFAULT_LEVELS: Final[dict[Name, int]] = {"zstd": 3, "gzip": 6}
 """See docs/design.md for the measurements."""
-
-BROKEN: Final = (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError)
-"""What readers raise for a stream that is damaged or cut off."""
 
 MEDIA_TYPES: Final[dict[Name, str]] = {
     "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",

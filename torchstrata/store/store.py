@@ -42,11 +42,10 @@ from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.host import home, temporary
 from torchstrata.host.filesystem import CACHE_VARIABLE, disk, lock, read
 from torchstrata.host.leavings import Kind, Leaving
-from torchstrata.store import codec as codecs
 from torchstrata.store.codec import CHUNK, Codec, Readable, Stream
 from torchstrata.store.digest import Digest, file_name
 from torchstrata.store.layer import PLATFORM, Entry, Layer
-from torchstrata.store.tarball import LayerWriter, entries
+from torchstrata.store.tarball import LayerWriter
 
 FORMAT: Final = 1
 """Raise it when the bytes of any part change for the same inputs."""
@@ -222,27 +221,6 @@ class Store:
             raise
         self._list(diff_id, writer.entries)
         writer.layer = Layer(digest=digest, diff_id=diff_id, size=sink.size, unpacked=unpacked, media_type=codec.media_type, title=title)
-
-    def add_layer(self, blob: Path, *, media_type: str, title: str, digest: str | None = None) -> Layer:
-        """Take in a layer that somebody else made, such as BuildKit; find its diff ID and listing on the way.
-
-        :param digest: ``sha256:...`` that it must have.
-        :raises IntegrityError: it has another, or is no tar of that media type.
-        """
-        sink = _Sink(self.scratch())
-        try:
-            with blob.open("rb") as file:
-                tee = HashingReader(file, sink.write)
-                tar = HashingReader(codecs.decompressor(tee, media_type))
-                listed = tuple(entries(tar))
-                tar.drain()
-                tee.drain()
-            found = self._commit(sink, digest)
-        except BaseException:
-            sink.discard()
-            raise
-        self._list(tar.digest, listed)
-        return Layer(digest=found, diff_id=tar.digest, size=tee.size, unpacked=tar.size, media_type=media_type, title=title)
 
     def add_blob(self, source: Readable | Path | bytes, digest: str | None = None, size: int | None = None) -> str:
         """Take in any content and return its digest, ``sha256:...``.

@@ -11,13 +11,13 @@ import posixpath
 import queue
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import IO, Final, Literal, cast
+from typing import Final, Literal
 
-from torchstrata.errors import IntegrityError, StoreError
-from torchstrata.store.codec import BROKEN, CHUNK, Codec, Compressor, Readable
+from torchstrata.errors import IntegrityError
+from torchstrata.store.codec import CHUNK, Codec, Compressor, Readable
 from torchstrata.store.layer import EPOCH, Entry, EntryKind, Layer, in_payload
 from torchstrata.store.paths import WHITEOUT, UnsafePathError, member_path
 
@@ -125,7 +125,7 @@ class LayerWriter:
         :raises IntegrityError: the stream is shorter, or something of that path is there already.
         """
         path = member.name.strip("/")
-        self._claim(path, _entry(member).kind)
+        self._claim(path, "dir" if member.isdir() else "link" if member.issym() else "file")
         self._put(member.tobuf(tarfile.PAX_FORMAT))
         if stream is not None:
             self._content(path, member.size, stream)
@@ -223,24 +223,6 @@ class _Pump:
         self._hash.update(block)
         for chunk in self._compressor.compress(block):
             self._write(chunk)
-
-
-def entries(tar: Readable) -> Iterator[Entry]:
-    """List the paths of a layer's tar, reading it to the end of its members.
-
-    :raises StoreError: it is no tar.
-    """
-    try:
-        with tarfile.open(fileobj=cast("IO[bytes]", tar), mode="r|", bufsize=CHUNK) as archive:
-            for member in archive:
-                yield _entry(member)
-    except (tarfile.TarError, *BROKEN) as error:
-        raise StoreError(f"a layer is no readable tar: {error}", fix="build or fetch it again") from error
-
-
-def _entry(member: tarfile.TarInfo) -> Entry:
-    path = member.name.removeprefix("./").strip("/")
-    return _described("" if path == "." else path, "dir" if member.isdir() else "link" if member.issym() else "file")
 
 
 def _described(path: str, kind: EntryKind, content: str = "") -> Entry:

@@ -33,7 +33,6 @@ MANY: Final = 100
 """Tests from which on four modules run at a time, since most wait for a container; for fewer, two: a process begins with 2 s of CPU."""
 
 PASSED: Final = 0
-FAILED: Final = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

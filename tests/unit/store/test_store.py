@@ -22,7 +22,7 @@ from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.host.filesystem import disk
 from torchstrata.store import store as stores
 from torchstrata.store.codec import Codec, decompressor
-from torchstrata.store.layer import EPOCH, Entry
+from torchstrata.store.layer import EPOCH
 from torchstrata.store.store import Part, Store
 
 CODEC = Codec()
@@ -210,46 +210,6 @@ def test_content_must_have_its_digest(store):
     with pytest.raises(IntegrityError, match="instead of"):
         store.add_blob(b"tampered", "sha256:" + "0" * 64)
     assert files(store.root) == []
-
-
-@pytest.mark.parametrize("codec", [CODEC, GZIP], ids=["zstd", "gzip"])
-def test_a_foreign_layer_is_taken_in(store, tmp_path, codec):
-    """A layer that BuildKit made gets diff ID and listing from its own bytes; whiteouts are told apart."""
-    with store.layer("os", codec) as writer:
-        writer.directory("etc")
-        writer.add(tarfile.TarInfo("etc/.wh.gone"), None)
-        writer.directory("var")
-        writer.add(tarfile.TarInfo("var/.wh..wh..opq"), None)
-    blob = tmp_path / "blob"
-    blob.write_bytes(store.open_blob(writer.layer.digest).read_bytes())
-    taken = Store(tmp_path / "other").add_layer(blob, media_type=codec.media_type, title="os", digest=writer.layer.digest)
-    assert taken == writer.layer
-    assert Store(tmp_path / "other").listing(taken.diff_id) == (
-        Entry(path="etc", kind="dir"),
-        Entry(path="etc/gone", kind="whiteout"),
-        Entry(path="var", kind="dir"),
-        Entry(path="var", kind="opaque"),
-    )
-
-
-def test_a_foreign_layer_that_is_cut_off_is_refused(store, tmp_path):
-    """A truncated layer does not become a shorter one."""
-    layer = write(store, os.urandom(100_000))
-    blob = tmp_path / "blob"
-    blob.write_bytes(store.open_blob(layer.digest).read_bytes()[:50_000])
-    with pytest.raises((StoreError, IntegrityError)):
-        store.add_layer(blob, media_type=layer.media_type, title="cut", digest=layer.digest)
-
-
-def test_a_foreign_layer_that_is_damaged_is_refused(store, tmp_path):
-    """Garbage in the middle of a compressed layer is an error of ours, with advice."""
-    layer = write(store, os.urandom(100_000))
-    blob = tmp_path / "blob"
-    data = bytearray(store.open_blob(layer.digest).read_bytes())
-    data[:40] = bytes(40)
-    blob.write_bytes(data)
-    with pytest.raises(StoreError, match="no readable tar"):
-        store.add_layer(blob, media_type=layer.media_type, title="damaged")
 
 
 def test_one_maker_works_and_the_others_find_it(store):
