@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from filelock import FileLock
 
@@ -50,6 +51,27 @@ def disk(path: Path, other: str = OTHER_STORE) -> Iterator[None]:
             raise DiskFullError(f"{FULL[number]} where {path} is", fix=f"free some (inv cache --prune), or {other}; complete parts are kept") from error
         cure = CURES.get(number, "look into the log of the system")
         raise StoreError(f"{error.filename or path}: {error.strerror or error}", fix=f"{cure}, or {other}") from error
+
+
+@contextlib.contextmanager
+def whole(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """Yield a file that gets the name ``path`` once it is complete and on disk, if the block ends well; else nothing is left of it.
+
+    One writer at a time. What a killed run has left is written over.
+
+    :raises OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)  # it may lead elsewhere
+    try:
+        with partial.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(mode)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def refuse_links(root: Path, path: Path) -> None:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
 from torchstrata.errors import IntegrityError
-from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links
+from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, whole
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.loadable import Loadable
 from torchstrata.store import store as stores
 from torchstrata.store.digest import file_name
 from torchstrata.store.layer import Layer
 from torchstrata.store.store import Store, digest_of
-
-PARTIAL: Final = ".{name}.partial"
 
 ELSEWHERE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 """How systems say that they cannot copy within the kernel."""
@@ -63,7 +60,7 @@ def _place(store: Store, layer: Layer, target: Path) -> None:
     """
     if target.is_file() and not target.is_symlink() and digest_of(target) == layer.digest and target.stat().st_nlink == 1:
         return
-    with store.open_blob(layer.digest, layer.size).open("rb") as blob, _whole(target) as file:
+    with store.open_blob(layer.digest, layer.size).open("rb") as blob, whole(target) as file:
         _copy(blob, file)
         if digest_of(Path(file.name)) != layer.digest:
             store.forget(layer.digest)
@@ -87,24 +84,8 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with _whole(path) as file:
+    with whole(path) as file:
         file.write(content)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file that gets its name once it is complete, on disk; what a killed run has left of it is written over."""
-    partial = path.with_name(PARTIAL.format(name=path.name))
-    partial.unlink(missing_ok=True)
-    try:
-        with partial.open("x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _described(image: Loadable, tag: str) -> dict[str, object]:

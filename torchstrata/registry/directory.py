@@ -21,7 +21,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from torchstrata.errors import AbsentError, IntegrityError
-from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links
+from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, whole
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.oci import Descriptor
@@ -170,36 +170,27 @@ class Directory:
 
         :raises StoreError: it cannot be written, or a link leads elsewhere.
         """
-        with self._unfinished(path) as partial:
-            partial.write_bytes(content)
-            partial.chmod(mode)
+        with self._whole(path, mode) as file:
+            file.write(content)
 
     def _write(self, path: Path, stream: IO[bytes], digest: str, on_bytes: OnBytes) -> None:
         seen = hashlib.sha256()
-        with self._unfinished(path) as partial:
-            with partial.open("xb") as file:
-                while data := stream.read(CHUNK):
-                    seen.update(data)
-                    file.write(data)
-                    on_bytes(len(data))
-                file.flush()
-                os.fsync(file.fileno())
+        with self._whole(path) as file:
+            while data := stream.read(CHUNK):
+                seen.update(data)
+                file.write(data)
+                on_bytes(len(data))
             if f"sha256:{seen.hexdigest()}" != digest:
                 raise IntegrityError(f"what should be {digest} has other bytes", fix="copy it again; if it stays so, the origin is damaged")
 
     @contextlib.contextmanager
-    def _unfinished(self, path: Path) -> Iterator[Path]:
-        """Yield where to write what becomes ``path`` when the block ends well; nothing is left of one that does not."""
-        partial = path.with_name(f".{path.name}.partial")
+    def _whole(self, path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+        """Yield where to write what becomes ``path`` when the block ends well."""
         with disk(path, OTHER_DIRECTORY):
             refuse_links(self.root, path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.unlink(missing_ok=True)  # it may lead elsewhere
-            try:
-                yield partial
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            with whole(path, mode) as file:
+                yield file
 
 
 def _size(root: Path, path: Path) -> int:

@@ -15,7 +15,7 @@ import msgspec
 from torchstrata import decoding, files
 from torchstrata.errors import LedgerError
 from torchstrata.host import home
-from torchstrata.host.filesystem import lock
+from torchstrata.host.filesystem import lock, whole
 from torchstrata.release.ledger import Ledger, fingerprint
 
 LIMIT: Final = 10_000
@@ -99,6 +99,5 @@ class Memory:
     def _write(self, path: Path, ledger: Ledger) -> None:
         """Write the file whole or not at all."""
         seen = Seen(ledger=self.name, entries=len(ledger.lines), line=fingerprint(ledger.lines[-1]))
-        unfinished = path.with_suffix(".new")
-        unfinished.write_bytes(msgspec.json.encode(seen) + b"\n")
-        unfinished.replace(path)
+        with whole(path) as file:
+            file.write(msgspec.json.encode(seen) + b"\n")

@@ -147,7 +147,7 @@ class Store:
 
     def note(self, identity: str, part: Part) -> None:
         """Record a part that somebody else keeps: :meth:`find` returns it once its blobs are here too."""
-        self._write(self._part(identity), msgspec.json.format(msgspec.json.encode(part)))
+        self.write(self._part(identity), msgspec.json.format(msgspec.json.encode(part)))
 
     def known(self, identity: str) -> Part | None:
         """Return what is recorded for an identity, whether or not the blobs are here."""
@@ -282,9 +282,9 @@ class Store:
         return found
 
     def _list(self, diff_id: str, entries: Collection[Entry]) -> None:
-        self._write(self._listing(diff_id), msgspec.json.encode(entries))
+        self.write(self._listing(diff_id), msgspec.json.encode(entries))
 
-    def _write(self, path: Path, content: bytes) -> None:
+    def write(self, path: Path, content: bytes) -> None:
         """Write a small file so that it is there whole or not at all."""
         sink = _Sink(self.scratch())
         sink.write(content)

@@ -5,8 +5,6 @@ It is written once, at the end: a run that is cut off leaves none.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -15,6 +13,7 @@ import msgspec
 
 from torchstrata import decoding, files
 from torchstrata.errors import EvidenceError
+from torchstrata.host.filesystem import whole
 from torchstrata.locks import os_locks
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.text import printable
@@ -158,11 +157,9 @@ def folder(results: Path, cell: str, flavour: str, scope: Scope = "full") -> Pat
 def write(evidence: Evidence, directory: Path) -> Path:
     """Write the evidence, whole or not at all, and return its path."""
     directory.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=directory, prefix=f".{NAME}-")
-    with os.fdopen(handle, "wb") as file:
+    with whole(directory / NAME) as file:
         file.write(msgspec.json.format(msgspec.json.encode(evidence), indent=2) + b"\n")
-    Path(name).chmod(0o644)
-    return Path(name).rename(directory / NAME)
+    return directory / NAME
 
 
 def read(path: Path) -> Evidence:

@@ -174,11 +174,7 @@ class Inspector:
             return None
 
     def _remember(self, seen: BlobFacts) -> BlobFacts:
-        path = self._path(seen.digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._store.scratch() / f"{path.name}.json"
-        unfinished.write_bytes(msgspec.json.encode(seen))
-        unfinished.replace(path)
+        self._store.write(self._path(seen.digest), msgspec.json.encode(seen))
         return seen
 
     def _path(self, digest: str) -> Path:
