@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, TypeVar
+from typing import IO, TypeVar
 
 from torchstrata.errors import ImmutableTagError
 from torchstrata.image.compose import MANIFEST, Image
+from torchstrata.registry import pool
 from torchstrata.registry.dated_tag import is_dated
 from torchstrata.registry.parts import Shelf
 from torchstrata.registry.registry import Registry
@@ -24,9 +24,6 @@ from torchstrata.store.layer import Layer
 from torchstrata.store.store import Part
 
 T = TypeVar("T")
-
-AT_A_TIME: Final = 4
-"""Blobs; more gain nothing on one link, and each has a buffer."""
 
 Attach = Callable[[Registry, str, Image], None]
 """Attaches records, signatures and so on to an image that is in the registry, before it gets its tags."""
@@ -88,8 +85,8 @@ class Pusher:
         lacking = self.shelf.lacks(parts) if self.shelf and parts else ()
         sent = self._push_parts({identity: parts[identity] for identity in lacking} if parts else {})
         images = [each.image for each in publications]
-        sent += self._all(functools.partial(self._blob, source, self._origins()) for source in self._sources(images))
-        self._all(functools.partial(self._manifest, image, image.digest) for image in images)
+        sent += self._outcomes(functools.partial(self._blob, source, self._origins()) for source in self._sources(images))
+        self._outcomes(functools.partial(self._manifest, image, image.digest) for image in images)
         for image in images:
             self.attach(self.registry, self.repository, image)
         for each in publications:
@@ -105,8 +102,8 @@ class Pusher:
         layers = self._layers(layer for part in parts.values() for layer in part.layers)
         small = {source.digest: source for identity, part in parts.items() for source in shelf.sources(identity, part)}
         push = functools.partial(self.registry.push_blob, shelf.repository, mount_from=(self.repository,), on_bytes=self.on_bytes)
-        sent = self._all(functools.partial(push, source) for source in (*layers, *small.values()))
-        self._all(functools.partial(shelf.put, identity, part) for identity, part in parts.items())
+        sent = self._outcomes(functools.partial(push, source) for source in (*layers, *small.values()))
+        self._outcomes(functools.partial(shelf.put, identity, part) for identity, part in parts.items())
         return sent
 
     def _origins(self) -> tuple[str, ...]:
@@ -133,18 +130,8 @@ class Pusher:
     def _manifest(self, image: Image, reference: str) -> str:
         return self.registry.put_manifest(self.repository, reference, image.manifest, MANIFEST, immutable=self.is_immutable(reference))
 
-    def _all(self, tasks: Iterable[Callable[[], T]]) -> list[T]:
-        """Run tasks in threads; the first failure ends the others, and is raised."""
-        with ThreadPoolExecutor(AT_A_TIME, "push") as pool:
-            futures = [pool.submit(task) for task in tasks]
-            try:
-                for done in as_completed(futures):
-                    done.result()
-            except BaseException:
-                self.registry.cancel()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-        return [each.result() for each in futures]
+    def _outcomes(self, tasks: Iterable[Callable[[], T]]) -> list[T]:
+        return pool.outcomes(tasks, "push", self.registry.cancel)
 
     def _check_tags(self, publications: Sequence[Publication]) -> None:
         for each in publications:

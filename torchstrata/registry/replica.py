@@ -11,21 +11,18 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from torchstrata.errors import MirrorError
+from torchstrata.registry import pool
 from torchstrata.registry.client import Manifest
 from torchstrata.registry.dated_tag import is_dated
 from torchstrata.registry.download import Download
 from torchstrata.registry.registry import Referrer, Registry, fallback_tag
 from torchstrata.registry.upload import OnBytes, Sent, Source
 from torchstrata.store.codec import CHUNK
-
-AT_A_TIME: Final = 4
-"""Blobs."""
 
 COSIGN: Final = ("sig", "att", "sbom")
 """Endings of the tags under which cosign keeps what belongs to an image."""
@@ -139,11 +136,12 @@ def copy(origin: CopyOrigin, target: CopyTarget, what: Copy, on_bytes: OnBytes) 
 
     :raises IntegrityError: the origin's bytes are not what their digest says.
     """
-    sent = _all([functools.partial(_blob, origin, target, digest, size, on_bytes) for digest, size in what.blobs.items()])
+    blobs = (functools.partial(_blob, origin, target, digest, size, on_bytes) for digest, size in what.blobs.items())
+    sent = pool.outcomes(blobs, "copy")
     for manifest in what.manifests.values():
         target.put(manifest)
     target.finish(what)
-    return sent
+    return tuple(sent)
 
 
 def _blob(origin: CopyOrigin, target: CopyTarget, digest: str, size: int, on_bytes: OnBytes) -> Sent:
@@ -151,19 +149,6 @@ def _blob(origin: CopyOrigin, target: CopyTarget, digest: str, size: int, on_byt
         return Sent(way="present", size=size)
     with origin.source(digest, size) as source:
         return target.take(source, on_bytes)
-
-
-def _all(tasks: Iterable[Callable[[], Sent]]) -> tuple[Sent, ...]:
-    """Run tasks in threads; after the first failure no other starts, and it is raised."""
-    with ThreadPoolExecutor(AT_A_TIME, "copy") as pool:
-        futures = [pool.submit(task) for task in tasks]
-        try:
-            for done in as_completed(futures):
-                done.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return tuple(each.result() for each in futures)
 
 
 # Registries
