@@ -22,6 +22,10 @@ PLAIN_INTERVAL: Final = 15.0
 MB: Final = 1_000_000
 
 
+def ignore(*_: object) -> None:
+    """Take no notice: what is told of bytes or lines where nobody wants to see them."""
+
+
 def size(count: int) -> str:
     """Return a number of bytes as people read it: ``3.2 GB``, ``41 MB``, ``12 kB`` (powers of ten)."""
     for unit, name in ((1_000_000_000, "GB"), (MB, "MB"), (1_000, "kB")):

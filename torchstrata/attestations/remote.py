@@ -17,10 +17,11 @@ from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.errors import RegistryError
 from torchstrata.layers.strata import Stratum
+from torchstrata.progress import ignore
 from torchstrata.registry import dated_tag
 from torchstrata.registry.dated_tag import DatedTag
 from torchstrata.registry.parts import REPOSITORY, Shelf, Verify, nobody, unchecked
-from torchstrata.registry.push import Attach, Publication, Pusher, PushReport, nothing
+from torchstrata.registry.push import Attach, Publication, Pusher, PushReport
 from torchstrata.registry.reference import Place
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.transport import Patience
@@ -156,7 +157,7 @@ class Remote:
                 return last
         return str(DatedTag(stem=start, push=dated_tag.following(pushes, today)))
 
-    def push(self, plan: Plan, publications: Sequence[Publication], *, attach: Attach = nothing, on_bytes: OnBytes = nothing) -> PushReport:
+    def push(self, plan: Plan, publications: Sequence[Publication], *, attach: Attach = ignore, on_bytes: OnBytes = ignore) -> PushReport:
         """Push images with the parts that they consist of.
 
         :raises RegistryError: see :meth:`torchstrata.registry.push.Pusher.push`.

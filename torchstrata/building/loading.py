@@ -21,6 +21,7 @@ from typing import Final, Literal, Self
 
 from torchstrata.building.engine import Engine, OnBytes, Refused
 from torchstrata.image.loadable import Loadable, chain_ids, prefix
+from torchstrata.progress import ignore
 from torchstrata.store.layer import Layer, OpenBlob
 
 STEP: Final = 64_000_000
@@ -46,11 +47,7 @@ class LoadReport:
     sent: int
 
 
-def nothing(*_: object) -> None:
-    """Do nothing."""
-
-
-def load(engine: Engine, images: Sequence[Loadable], open_blob: OpenBlob, on_bytes: OnBytes = nothing) -> LoadReport:
+def load(engine: Engine, images: Sequence[Loadable], open_blob: OpenBlob, on_bytes: OnBytes = ignore) -> LoadReport:
     """Load images and name them, sending only the layers that the engine lacks.
 
     :param open_blob: gives the file of a blob.
@@ -70,7 +67,7 @@ class Loading:
     Left without :meth:`finish`, it ends at once; what the engine has unpacked by then serves the next load.
     """
 
-    def __init__(self, engine: Engine, open_blob: OpenBlob, on_bytes: OnBytes = nothing) -> None:
+    def __init__(self, engine: Engine, open_blob: OpenBlob, on_bytes: OnBytes = ignore) -> None:
         self._engine, self._open_blob, self._on_bytes = engine, open_blob, on_bytes
         self._held = engine.held()
         self._chain: list[Layer] = []
@@ -116,7 +113,7 @@ class Loading:
         here = self._engine.whole()
         absent = [image for image in images if self._engine.id_of(image) not in here]
         if absent:
-            self._engine.send(absent, self._missing(absent, everything=everything), self._open_blob, self._count, nothing)
+            self._engine.send(absent, self._missing(absent, everything=everything), self._open_blob, self._count, ignore)
         for image in absent:
             self._engine.check(image)
         return bool(absent)

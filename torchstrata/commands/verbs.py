@@ -29,7 +29,6 @@ from torchstrata.locks import os_locks, requirements, wheel_locks
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.progress import Reporter
-from torchstrata.registry.push import nothing
 from torchstrata.store.codec import DEFAULT_LEVELS, Codec
 from torchstrata.store.store import Store
 from torchstrata.verification import inspection, size_budget
@@ -107,7 +106,7 @@ def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Pla
 
     signer = Signer.present()
     maker = signatures.DocumentMaker(store=planner.store, codec=planner.codec, open_blob=shared.open_blob)
-    attach = signatures.Attacher.of(composed, maker, signer) if signer else nothing
+    attach = signatures.Attacher.of(composed, maker, signer) if signer else progress.ignore
     with reporter.step("push", f"{len(composed)} images to {shared.name}") as step:
         publications = shared.publications(composed, names=names)
         report = shared.push(plan, publications, attach=attach, on_bytes=step.advance)

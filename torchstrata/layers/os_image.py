@@ -25,6 +25,7 @@ from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import OS_IMAGE, OsLock
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import OperatingSystem
+from torchstrata.progress import ignore
 from torchstrata.store import store
 from torchstrata.store.codec import Codec
 from torchstrata.text import printable
@@ -228,7 +229,7 @@ def sources(system: OperatingSystem) -> str:
     asking = (PROGRAM, "--quiet", "--variant=custom", f"--setup-hook={ASK_SOURCES} >&2", system.suite, "/dev/null")
     try:
         with Command.inputs() as inputs:
-            process.run(*Command.find(lambda _: None).around(inputs, asking), on_line=lines.append)
+            process.run(*Command.find(ignore).around(inputs, asking), on_line=lines.append)
     except process.Failed:
         found = [line for line in lines if line.startswith("deb ")]
         if found:

@@ -33,6 +33,7 @@ from torchstrata.layers import deb, stub_library, wheel_file
 from torchstrata.locks import lockfile, resolver
 from torchstrata.locks.wheel_locks import Pin
 from torchstrata.matrix.matrix import ROOT
+from torchstrata.progress import ignore
 from torchstrata.store import store
 from torchstrata.store.codec import CHUNK, Codec
 from torchstrata.store.layer import PLATFORM
@@ -249,7 +250,7 @@ def _requires(name: str, root: Path) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def write(name: str, exclude_newer: str, *, root: Path = ROOT, on_line: process.LineSink = lambda _: None) -> bool:
+def write(name: str, exclude_newer: str, *, root: Path = ROOT, on_line: process.LineSink = ignore) -> bool:
     """Lock what ``<name>.in`` asks for; return whether that changed the lock.
 
     :param exclude_newer: RFC 3339 time after which wheels are not seen.
@@ -329,7 +330,7 @@ def make(  # noqa: PLR0913  # the last one has a default
     codec: Codec,
     cancelled: threading.Event,
     *,
-    on_line: process.LineSink = lambda _: None,
+    on_line: process.LineSink = ignore,
 ) -> Part:
     """Make the layer of ``toolchain`` and return its part; the caller has locked the identity and remembers the part.
 

@@ -20,6 +20,7 @@ import requests
 from torchstrata.errors import AbsentError, ImmutableTagError, IntegrityError, RegistryAuthError, RegistryError, TorchstrataError
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, sha256
+from torchstrata.progress import ignore
 from torchstrata.registry.authorization import Scopes
 from torchstrata.registry.download import Download
 from torchstrata.registry.reference import TAG
@@ -82,10 +83,6 @@ class Found(NamedTuple):
     media_type: str
     digest: str
     size: int
-
-
-def nothing(_: int) -> None:
-    """Take no notice of progress."""
 
 
 class Client:
@@ -221,14 +218,14 @@ class Client:
             return False
         return True
 
-    def blob(self, repository: str, digest: str, limit: int, on_bytes: OnBytes = nothing) -> Download:
+    def blob(self, repository: str, digest: str, limit: int, on_bytes: OnBytes = ignore) -> Download:
         """Return a blob as a stream, whose end verifies it (section "Pulling blobs"); nothing is asked before it is read.
 
         :param limit: bytes that it may have: its size, where a document that is believed names that.
         """
         return Download(self.transport, repository, checked(digest), limit, _scopes(repository), on_bytes)
 
-    def content(self, repository: str, digest: str, on_bytes: OnBytes = nothing, *, limit: int | None = None) -> bytes:
+    def content(self, repository: str, digest: str, on_bytes: OnBytes = ignore, *, limit: int | None = None) -> bytes:
         """Return a small blob, verified; one that was damaged on the way is asked for again.
 
         :param limit: bytes that it may have; :data:`SMALL` if ``None``.
@@ -237,7 +234,7 @@ class Client:
         """
         return self._again(functools.partial(self._content, repository, checked(digest), SMALL if limit is None else limit, on_bytes))
 
-    def push_blob(self, repository: str, source: Source, *, mount_from: Sequence[str] = (), on_bytes: OnBytes = nothing) -> Sent:
+    def push_blob(self, repository: str, source: Source, *, mount_from: Sequence[str] = (), on_bytes: OnBytes = ignore) -> Sent:
         """Push a blob unless the repository has it: by mount from one of ``mount_from`` if possible, else in chunks (section "Pushing blobs").
 
         :raises IntegrityError: the source, or what the registry made of it, has another digest.

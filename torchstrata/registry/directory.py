@@ -25,6 +25,7 @@ from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, who
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.oci import Descriptor
+from torchstrata.progress import ignore
 from torchstrata.registry.client import SMALL, Manifest
 from torchstrata.registry.reference import TAG
 from torchstrata.registry.registry import Referrer
@@ -47,7 +48,7 @@ class Directory:
     """
 
     root: Path
-    complete: Callable[[Directory, Copy], None] = lambda *_: None
+    complete: Callable[[Directory, Copy], None] = ignore
 
     def __str__(self) -> str:
         return str(self.root)

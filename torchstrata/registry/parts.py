@@ -25,6 +25,7 @@ from torchstrata import decoding
 from torchstrata.errors import AbsentError, IntegrityError, RegistryError, StoreError, UntrustedError
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.progress import ignore
 from torchstrata.registry.registry import TITLE, Registry
 from torchstrata.registry.transport import Unanswered
 from torchstrata.registry.upload import OnBytes, Source
@@ -107,7 +108,7 @@ class Shelf:
     repository: str
     store: Store
     verify: Verify = nobody
-    on_bytes: OnBytes = lambda _: None
+    on_bytes: OnBytes = ignore
     _mutex: threading.Lock = field(default_factory=threading.Lock)
     _fetching: dict[str, threading.Lock] = field(default_factory=dict)
 

@@ -15,6 +15,7 @@ from typing import IO, TypeVar
 
 from torchstrata.errors import ImmutableTagError
 from torchstrata.image.compose import MANIFEST, Image
+from torchstrata.progress import ignore
 from torchstrata.registry import pool
 from torchstrata.registry.dated_tag import is_dated
 from torchstrata.registry.parts import Shelf
@@ -27,10 +28,6 @@ T = TypeVar("T")
 
 Attach = Callable[[Registry, str, Image], None]
 """Attaches records, signatures and so on to an image that is in the registry, before it gets its tags."""
-
-
-def nothing(*_: object) -> None:
-    """Attach nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,9 +68,9 @@ class Pusher:
     repository: str
     open_blob: Callable[[str, int], Path]
     shelf: Shelf | None = None
-    attach: Attach = nothing
+    attach: Attach = ignore
     is_immutable: Callable[[str], bool] = is_dated
-    on_bytes: OnBytes = nothing
+    on_bytes: OnBytes = ignore
 
     def push(self, publications: Sequence[Publication], parts: Mapping[str, Part] | None = None) -> PushReport:
         """Push images, and the parts that they consist of, by identity.

@@ -42,6 +42,7 @@ from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.host import home, temporary
 from torchstrata.host.filesystem import CACHE_VARIABLE, disk, lock, read
 from torchstrata.host.leavings import Kind, Leaving
+from torchstrata.progress import ignore
 from torchstrata.store.codec import CHUNK, Codec, Readable, Stream
 from torchstrata.store.digest import Digest, file_name
 from torchstrata.store.layer import PLATFORM, Entry, Layer
@@ -448,7 +449,7 @@ class _Sink:
 class HashingReader(Stream):
     """A stream that hashes and counts what is read from another, and hands it on."""
 
-    def __init__(self, stream: Readable, copy: Callable[[bytes], None] = lambda _: None) -> None:
+    def __init__(self, stream: Readable, copy: Callable[[bytes], None] = ignore) -> None:
         super().__init__()
         self.size = 0
         self._stream, self._copy = stream, copy

@@ -22,6 +22,7 @@ import msgspec
 
 from torchstrata import decoding, process
 from torchstrata.errors import EngineError, IntegrityError, NoImageError
+from torchstrata.progress import ignore
 from torchstrata.store import codec as codecs
 from torchstrata.store.codec import CHUNK, Codec
 from torchstrata.store.digest import file_name
@@ -196,7 +197,7 @@ def look(blob: io.BufferedReader, digest: str | None) -> BlobFacts:
     kind = next((name for magic, name in MAGIC.items() if blob.peek(4).startswith(magic)), "tar")
     compressed = HashingReader(blob)
     size = _Squeezed()
-    tar = HashingReader(codecs.decompressor(compressed, kind), size.add if kind == "tar" else nothing)
+    tar = HashingReader(codecs.decompressor(compressed, kind), size.add if kind == "tar" else ignore)
     with tarfile.open(fileobj=cast("IO[bytes]", tar), mode="r|", bufsize=CHUNK) as archive:
         findings = sorted(one for member in archive for one in hygiene.judge(member, functools.partial(_read, archive, member)))
     tar.drain()
@@ -204,10 +205,6 @@ def look(blob: io.BufferedReader, digest: str | None) -> BlobFacts:
     if digest not in {None, compressed.digest}:
         raise IntegrityError(f"a layer has digest {compressed.digest} instead of {digest}", fix="load or pull the image again")
     return BlobFacts(digest=compressed.digest, diff_id=tar.digest, size=size.total() if kind == "tar" else compressed.size, findings=tuple(findings))
-
-
-def nothing(_: bytes) -> None:
-    """Take bytes and do nothing with them."""
 
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
