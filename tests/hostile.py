@@ -26,8 +26,8 @@ from tests.registries import serving
 from tests.waiting import PATIENCE
 from torchstrata.commands import cli
 from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.oci import INDEX
 from torchstrata.registry import replica
-from torchstrata.registry.client import INDEX
 from torchstrata.registry.parts import LISTINGS, PART_CONFIG, Shelf, unchecked
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.transport import Patience

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, Final
 
 from torchstrata.errors import IntegrityError
 from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, whole
+from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.loadable import Loadable
 from torchstrata.store import store as stores
@@ -42,7 +42,7 @@ def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: b
         for image in images:
             for content in (image.config, image.manifest):
                 _write(blobs / file_name(sha256(content)), content)
-        _write(directory / "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
+        _write(directory / "oci-layout", oci.LAYOUT)
         described = [_described(image, tag) for image in images for tag in image.tags]
         _write(directory / "index.json", canonical({"schemaVersion": 2, "manifests": described}))
 
@@ -93,5 +93,5 @@ def _described(image: Loadable, tag: str) -> dict[str, object]:
         "mediaType": MANIFEST,
         "digest": sha256(image.manifest),
         "size": len(image.manifest),
-        "annotations": {"org.opencontainers.image.ref.name": tag.rpartition(":")[2]},
+        "annotations": {oci.NAME: tag.rpartition(":")[2]},
     }

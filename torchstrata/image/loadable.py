@@ -7,12 +7,12 @@ specification: https://github.com/opencontainers/image-spec (image-layout.md).
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from torchstrata.image import oci
 from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.store.layer import PLATFORM, Layer, OpenBlob
 
@@ -69,7 +69,7 @@ def stream(images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenB
     Images carry no names: whoever loads them names them once they have been checked, so that a name never points to an
     image that is not whole.
     """
-    yield from _member("oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
+    yield from _member("oci-layout", oci.LAYOUT)
     yield from _member("index.json", canonical(_index(images)))
     yield from _member("manifest.json", canonical([_saved(image) for image in images]))
     for data in dict.fromkeys(blob for image in images for blob in (image.config, image.manifest)):

@@ -27,6 +27,14 @@ CONFIG_LIMIT: Final = 8 << 20
 LIST_LIMIT: Final = 32 << 20
 """Bytes of a list of tags or referrers, all its pages together; of the index of a directory, too."""
 
+INDEX: Final = "application/vnd.oci.image.index.v1+json"
+
+LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+"""Content of the file ``oci-layout`` (image-layout.md)."""
+
+NAME: Final = "org.opencontainers.image.ref.name"
+"""Annotation of an index with the tag of an image."""
+
 MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{0,255}\Z")]
 """Without white space and parameters; it becomes a header of HTTP."""
 

@@ -31,11 +31,9 @@ from torchstrata.text import printable
 
 T = TypeVar("T")
 
-INDEX: Final = "application/vnd.oci.image.index.v1+json"
-
 MANIFESTS: Final = (
     MANIFEST,
-    INDEX,
+    oci.INDEX,
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )

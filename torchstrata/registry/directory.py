@@ -34,9 +34,6 @@ from torchstrata.registry.upload import OnBytes, Sent, Source
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.digest import file_name
 
-NAME: Final = "org.opencontainers.image.ref.name"
-VERSION: Final = b'{"imageLayoutVersion":"1.0.0"}'
-
 DAMAGED: Final = "copy it again: remove the file first, or the whole directory"
 
 
@@ -70,7 +67,7 @@ class Directory:
     @property
     def tags(self) -> Mapping[str, str]:
         """Digest by tag."""
-        named = ((each.annotation(NAME), each.digest) for each in self.listed)
+        named = ((each.annotation(oci.NAME), each.digest) for each in self.listed)
         return {tag: digest for tag, digest in named if tag and TAG.fullmatch(tag)}
 
     def find(self, reference: str) -> str | None:
@@ -160,10 +157,10 @@ class Directory:
     def finish(self, copy: Copy) -> None:
         """Write what else belongs there, and the index last."""
         self.complete(self, copy)
-        self.write(self.root / "oci-layout", VERSION)
+        self.write(self.root / "oci-layout", oci.LAYOUT)
         kept = [msgspec.to_builtins(each) for each in self.listed if not _replaced(each, copy)]
         described = [entry for digest, manifest in copy.manifests.items() for entry in _described(manifest, copy.names(digest))]
-        index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [*kept, *described]}
+        index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [*kept, *described]}
         self.write(self.root / "index.json", canonical(index))
 
     def write(self, path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -249,7 +246,7 @@ def _read(root: Path, path: Path, limit: int) -> bytes:
 
 def _replaced(listed: Descriptor, copy: Copy) -> bool:
     """Return whether an entry of an older index is described anew: the manifest was copied again, or its tag names another."""
-    tag = listed.annotation(NAME)
+    tag = listed.annotation(oci.NAME)
     return tag in copy.tags if tag else listed.digest in copy.manifests
 
 
@@ -259,5 +256,5 @@ def _described(manifest: Manifest, names: list[str]) -> Iterator[dict[str, Any]]
     if not manifest.document().artifact_type:
         base.pop("artifactType")
     for name in names or [""]:
-        annotations = {**base.get("annotations", {}), **({NAME: name} if name else {})}
+        annotations = {**base.get("annotations", {}), **({oci.NAME: name} if name else {})}
         yield {**{key: value for key, value in base.items() if key != "annotations"}, **({"annotations": annotations} if annotations else {})}

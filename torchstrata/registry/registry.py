@@ -16,7 +16,7 @@ from torchstrata.errors import AbsentError, RegistryError
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.oci import Descriptor
-from torchstrata.registry.client import INDEX, Client, Found
+from torchstrata.registry.client import Client, Found
 from torchstrata.registry.upload import Source
 from torchstrata.store.digest import checked
 
@@ -119,7 +119,7 @@ class Registry(Client):
         options = {"params": {"artifactType": artifact_type}} if artifact_type else {}
         place, what = f"{repository}/referrers/{checked(digest)}", f"list what refers to {digest}"
         try:
-            pages = list(self._pages(place, repository, what, oci.Index, headers={"Accept": INDEX}, **options))
+            pages = list(self._pages(place, repository, what, oci.Index, headers={"Accept": oci.INDEX}, **options))
         except AbsentError:
             self.has_referrers = False
             return None
@@ -134,7 +134,7 @@ class Registry(Client):
         try:
             return self.manifest(repository, fallback_tag(digest)).body
         except AbsentError:
-            return canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
+            return canonical({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []})
 
     def _rewrite(self, repository: str, subject: str, *, add: Referrer | None = None, remove: str | None = None) -> None:
         """Change the fallback index, and look whether the change is there: another client may have written at the same time."""
@@ -146,7 +146,7 @@ class Registry(Client):
                     kept.append(add.descriptor)
                 if kept == index["manifests"]:
                     return
-                self.put_manifest(repository, fallback_tag(subject), canonical({**index, "manifests": kept}), INDEX)
+                self.put_manifest(repository, fallback_tag(subject), canonical({**index, "manifests": kept}), oci.INDEX)
         raise RegistryError(f"others keep writing the referrers of {subject} in {repository}", fix="run it again when they are done")
 
 

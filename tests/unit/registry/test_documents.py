@@ -18,8 +18,9 @@ from torchstrata.attestations import record, seals, signing
 from torchstrata.errors import IntegrityError, RegistryError, TorchstrataError
 from torchstrata.image import oci
 from torchstrata.image.compose import canonical, sha256
+from torchstrata.image.oci import INDEX
 from torchstrata.registry import authorization, parts, transport
-from torchstrata.registry.client import INDEX, MANIFESTS
+from torchstrata.registry.client import MANIFESTS
 
 DIGEST = sha256(b"x")
 NAMES = ("digest", "size", "mediaType", "artifactType", "annotations", "config", "layers", "manifests", "subject", "tags", "errors", "code", "message")
