@@ -8,12 +8,45 @@ done, and refuses the rest.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterable
-from typing import Any, Final, NoReturn
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypedDict
 
 PROTOCOLS: Final = ("http/1.1",)
 """What our clients speak, as ALPN names it."""
+
+BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables that name certificates of authorities, in a file or a directory; the first one that is set counts."""
+
+TRUST_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", *BUNDLE_VARIABLES)
+"""Variables that say whose certificates OpenSSL and our clients believe."""
+
+
+def bundle() -> str | None:
+    """Return the file or directory of certificates that the environment names."""
+    return next(filter(None, map(os.environ.get, BUNDLE_VARIABLES)), None)
+
+
+class Locations(TypedDict, total=False):
+    """How contexts are told of a bundle."""
+
+    cafile: str
+    capath: str
+
+
+def locations(bundle: str | None) -> Locations:
+    """Return a file or directory of certificates, if there is one, as the argument that contexts take it as."""
+    if not bundle:
+        return {}
+    return {"capath": bundle} if Path(bundle).is_dir() else {"cafile": bundle}
+
+
+def files(bundle: str) -> list[Path]:
+    """Return the files of a bundle: itself, or those in the directory."""
+    path = Path(bundle)
+    return sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]
 
 
 class SealedContext(ssl.SSLContext):

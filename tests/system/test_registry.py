@@ -222,7 +222,7 @@ def test_an_authority_of_docker_is_known(secured, authority, tmp_path, monkeypat
     place = tmp_path / "certs.d" / secured.host
     place.mkdir(parents=True)
     (place / "ca.crt").write_bytes(authority.certificate.read_bytes())
-    monkeypatch.setattr("torchstrata.registry.transport.CERTIFICATES", (tmp_path / "certs.d",))
+    monkeypatch.setattr("torchstrata.registry.certificates.DIRECTORIES", (tmp_path / "certs.d",))
     assert Registry(secured.host).tags("team/x") == ()
 
 

@@ -18,9 +18,10 @@ from torchstrata import tls
 from torchstrata.errors import RegistryError
 from torchstrata.layers import wheel_fetch
 from torchstrata.locks.pip_config import PipConfig
-from torchstrata.registry import transport
+from torchstrata.registry import certificates
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import BUNDLE_VARIABLES, TRUST_VARIABLES, Patience
+from torchstrata.registry.transport import Patience
+from torchstrata.tls import BUNDLE_VARIABLES, TRUST_VARIABLES
 
 THREADS, TIMES = 8, 3
 KNOWN, UNKNOWN = b"known", b"unknown"
@@ -47,7 +48,7 @@ def untold(monkeypatch, tmp_path):
     for name in TRUST_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    monkeypatch.setattr(transport, "CERTIFICATES", (tmp_path / "certs.d",))
+    monkeypatch.setattr(certificates, "DIRECTORIES", (tmp_path / "certs.d",))
 
 
 class Hello(http.server.BaseHTTPRequestHandler):

@@ -21,11 +21,11 @@ from typing import Annotated, Any, Final, Self
 
 import msgspec
 
-from torchstrata import decoding, process
+from torchstrata import decoding, process, tls
 from torchstrata.errors import CommandError, SigningError, UntrustedError
 from torchstrata.host import home, temporary
 from torchstrata.image.compose import sha256
-from torchstrata.registry import transport
+from torchstrata.registry import certificates
 from torchstrata.registry.reference import Reference
 from torchstrata.text import printable
 
@@ -323,16 +323,14 @@ def _registry(host: str, work: Path) -> list[str]:
 
     Credentials it takes from Docker's configuration itself.
     """
-    directories = [each / host for each in transport.CERTIFICATES if (each / host).is_dir()]
-    files = [path for directory in directories for path in sorted(directory.glob("*.crt"))]
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
+    bundle = tls.bundle() or os.environ.get("SSL_CERT_FILE")
+    files = [*certificates.authorities(host), *(tls.files(bundle) if bundle else [])]
     options = []
-    if files or bundle:
-        files += [Path(bundle)] if bundle else []
+    if files:
         (work / "authorities").write_bytes(b"\n".join(path.read_bytes() for path in files))
         options.append(f"--registry-cacert={work / 'authorities'}")
-    for certificate in [path for directory in directories for path in sorted(directory.glob("*.cert"))][:1]:
-        options += [f"--registry-client-cert={certificate}", f"--registry-client-key={certificate.with_suffix('.key')}"]
+    for certificate, key in certificates.own(host)[:1]:
+        options += [f"--registry-client-cert={certificate}", f"--registry-client-key={key}"]
     return options
 
 

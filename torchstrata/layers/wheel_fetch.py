@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import mimetypes
-import os
 import random
 import ssl
 import threading
@@ -243,13 +242,11 @@ def _client(config: PipConfig) -> PyPIClient:
 
 def _context(config: PipConfig) -> ssl.SSLContext:
     """Return how to verify servers, and who we are: pip's settings, then the variables that ``requests`` knows."""
-    bundle = config.cert or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    bundle = config.cert or tls.bundle()
     if not bundle and not config.client_cert:
         return httpx2.create_ssl_context()
     try:
-        context = ssl.create_default_context(
-            cafile=bundle if bundle and not Path(bundle).is_dir() else None, capath=bundle if bundle and Path(bundle).is_dir() else None
-        )
+        context = ssl.create_default_context(**tls.locations(bundle))
         if config.client_cert:
             context.load_cert_chain(config.client_cert)
     except OSError as error:

@@ -21,33 +21,21 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Final, Literal
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
 import requests
 import urllib3.exceptions
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from torchstrata import decoding, tls
+from torchstrata import decoding
 from torchstrata.errors import AbsentError, RegistryError, TorchstrataError
-from torchstrata.host import home
-from torchstrata.registry import credentials
+from torchstrata.registry import certificates, credentials
 from torchstrata.registry.authorization import Authorizer, Scopes
 from torchstrata.registry.metering import SLOWEST, Allowance, MeteredAdapter, allowing
 from torchstrata.registry.reference import HOST, is_loopback
 from torchstrata.store.codec import CHUNK
 from torchstrata.text import printable
-
-BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Variables that say whose certificates ``requests`` believes; the first one that is set counts."""
-
-TRUST_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", *BUNDLE_VARIABLES)
-"""Variables that say whose certificates OpenSSL and ``requests`` believe."""
-
-CERTIFICATES: Final = (Path("/etc/docker/certs.d"), *(each / "certs.d" for each in [home.config("docker")] if each))
-"""Where Docker, with and without root, looks for ``HOST/*.crt`` (authorities) and ``HOST/*.cert`` with ``*.key`` (who we are)."""
 
 HUB_ENDPOINT: Final = {"docker.io": "registry-1.docker.io"}
 
@@ -142,7 +130,7 @@ class _Adapter(MeteredAdapter):
     """Trusts the authorities of the system and Docker's for the host, beside those of ``requests``; sends in large blocks."""
 
     def __init__(self, host: str) -> None:
-        self._context = _context(host)
+        self._context = certificates.context(host)
         super().__init__(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -383,7 +371,7 @@ class Transport:
         if cause:
             raise RegistryError(
                 f"{self.host} is not who it says, or its authority is not known here: {cause.verify_message}",
-                fix=f"put the authority's certificate into {CERTIFICATES[0]}/{self.host}/ca.crt, or name it with REQUESTS_CA_BUNDLE",
+                fix=f"put the authority's certificate into {certificates.DIRECTORIES[0]}/{self.host}/ca.crt, or name it with REQUESTS_CA_BUNDLE",
             ) from error
         if isinstance(error, requests.RequestException) and not isinstance(error, requests.ConnectionError | requests.Timeout):
             # of the request itself, whose headers the words of the exception may repeat
@@ -407,43 +395,6 @@ class RefusedError(RegistryError):
 def _as_given(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Leave the headers as they are: ``requests`` would else replace them from netrc."""
     return request
-
-
-def _context(host: str) -> ssl.SSLContext:
-    """Return how to verify ``host``, as Docker does.
-
-    :raises RegistryError: a certificate cannot be read.
-    """
-    own = [each / host for each in CERTIFICATES if any((each / host).glob("*.c*rt"))]
-    if not own:
-        return _public_context(*map(os.environ.get, TRUST_VARIABLES))
-    context = _new_context()
-    for directory in own:
-        try:
-            for authority in sorted(directory.glob("*.crt")):
-                context.load_verify_locations(authority)
-            for certificate in sorted(directory.glob("*.cert")):
-                context.load_cert_chain(certificate, certificate.with_suffix(".key"))
-        except OSError as error:
-            raise RegistryError(f"certificates in {directory} cannot be read: {error}", fix="mend or remove them") from error
-    return tls.sealed(context)
-
-
-@functools.cache
-def _public_context(*_: str | None) -> ssl.SSLContext:
-    """Return how to verify every host that has nothing of its own, for these values of :data:`TRUST_VARIABLES`."""
-    return tls.sealed(_new_context())
-
-
-def _new_context() -> ssl.SSLContext:
-    """Return a context with the authorities of the system and those of ``requests``."""
-    context = ssl.create_default_context()
-    bundle = next(filter(None, map(os.environ.get, BUNDLE_VARIABLES)), DEFAULT_CA_BUNDLE_PATH)
-    try:
-        context.load_verify_locations(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
-    except OSError as error:
-        raise RegistryError(f"certificates in {bundle} cannot be read: {error}", fix=f"correct {' or '.join(BUNDLE_VARIABLES)}") from error
-    return context
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -115,15 +115,18 @@ def test_keyless_trust_asks_for_identity_and_issuer(asked):
     assert not [word for word in command if "ignore-tlog" in word or "trusted-root" in word]
 
 
-def test_cosign_is_told_of_the_authorities_that_docker_knows(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["a file", "a directory"])
+def test_cosign_is_told_of_the_authorities_that_docker_knows(tmp_path, monkeypatch, kind):
     """Those of the registry's directory and of requests, in one file; and who we are."""
     place = tmp_path / "certs.d" / "registry.example:5000"
     place.mkdir(parents=True)
     for name, content in (("ca.crt", "one"), ("client.cert", "x"), ("client.key", "y")):
         (place / name).write_text(content)
-    (tmp_path / "bundle.pem").write_text("two")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "bundle.pem"))
-    monkeypatch.setattr("torchstrata.registry.transport.CERTIFICATES", (tmp_path / "certs.d", tmp_path / "none"))
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "two.pem").write_text("two")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle / "two.pem" if kind == "a file" else bundle))
+    monkeypatch.setattr("torchstrata.registry.certificates.DIRECTORIES", (tmp_path / "certs.d", tmp_path / "none"))
     options = signing._registry("registry.example:5000", tmp_path)
     assert options == [
         f"--registry-cacert={tmp_path / 'authorities'}",
