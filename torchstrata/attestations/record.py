@@ -25,7 +25,8 @@ from torchstrata.layers.toolchain import Toolchain
 from torchstrata.locks.lockfile import Pin
 from torchstrata.matrix.matrix import Cell, OperatingSystem
 from torchstrata.store import inventory
-from torchstrata.store.inventory import Inventory, OsPackage, PythonPackage
+from torchstrata.store.dpkg_status import OsPackage
+from torchstrata.store.inventory import Inventory, PythonPackage
 from torchstrata.store.layer import PLATFORM, Layer
 from torchstrata.store.store import Part
 

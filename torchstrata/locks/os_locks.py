@@ -11,7 +11,7 @@ import datetime as dt
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from typing import Final
 from torchstrata import files
 from torchstrata.errors import LockError
 from torchstrata.matrix.matrix import ROOT, OperatingSystem
+from torchstrata.store import dpkg_status
 from torchstrata.text import printable
 
 OS_IMAGE: Final = "os"
@@ -247,14 +248,7 @@ def preferences(locked: Packages) -> str:
 
 def installed(status: str) -> Packages:
     """Return the packages that dpkg's status file calls installed."""
-    return dict(_installed(status))
-
-
-def _installed(status: str) -> Iterator[tuple[str, str]]:
-    for paragraph in status.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
-        if fields.get("Status", "").endswith(" ok installed"):
-            yield fields["Package"], fields["Version"]
+    return {package.name: package.version for package in dpkg_status.installed(status)}
 
 
 def python_version(system: OperatingSystem, root: Path = ROOT, flavours: Sequence[str] = ("base",)) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Final, cast
 
@@ -18,8 +18,9 @@ from packaging.utils import canonicalize_name
 from torchstrata import decoding
 from torchstrata.errors import IntegrityError
 from torchstrata.store import codec as codecs
-from torchstrata.store import core_metadata
+from torchstrata.store import core_metadata, dpkg_status
 from torchstrata.store.codec import CHUNK
+from torchstrata.store.dpkg_status import OsPackage
 from torchstrata.store.layer import Layer, OpenBlob
 from torchstrata.store.store import Part, Store
 from torchstrata.text import printable
@@ -53,16 +54,6 @@ class PythonPackage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     classifiers: tuple[str, ...] = ()
 
 
-class OsPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """What dpkg's status file says of an installed package."""
-
-    name: str
-    version: str
-    architecture: str
-    source: str
-    source_version: str
-
-
 class Inventory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The packages of one part."""
 
@@ -92,7 +83,7 @@ class Collector:
     def file(self, path: str, content: bytes) -> None:
         """Take note of a file that is wanted."""
         if path == STATUS:
-            self.os = tuple(os_packages(content.decode()))
+            self.os = tuple(dpkg_status.installed(content.decode()))
         elif found := COPYRIGHT.fullmatch(path):
             self.copyrights[found[1] or found[2]] = copyright_names(content.decode(errors="replace"))
         else:
@@ -153,25 +144,6 @@ def python_package(metadata: bytes) -> PythonPackage:
         license=printable(first[:LINE], LINE),
         classifiers=tuple(printable(one) for one in fields.get("classifiers", ()) if one.startswith("License ::")),
     )
-
-
-def os_packages(status: str) -> Iterator[OsPackage]:
-    """Yield the packages that dpkg's status file calls installed, by name."""
-    found = []
-    for paragraph in status.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
-        if fields.get("Status", "").endswith(" ok installed"):
-            source, _, version = fields.get("Source", fields["Package"]).partition(" ")
-            found.append(
-                OsPackage(
-                    name=fields["Package"],
-                    version=fields["Version"],
-                    architecture=fields.get("Architecture", "all"),
-                    source=source,
-                    source_version=version.strip("()") or fields["Version"],
-                )
-            )
-    yield from sorted(found, key=lambda package: package.name)
 
 
 def copyright_names(text: str) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ import pytest
 
 from tests.parts import CODEC
 from tests.released import COPYRIGHT, OS_FILES, STATUS, compose
-from torchstrata.store import inventory
-from torchstrata.store.inventory import Inventory, OsPackage
+from torchstrata.store import dpkg_status, inventory
+from torchstrata.store.dpkg_status import OsPackage
+from torchstrata.store.inventory import Inventory
 from torchstrata.store.store import Part, Store
 
 
@@ -32,7 +33,7 @@ def layer(store, files, links=()):
 
 def test_dpkg_tells_installed_packages_with_their_sources():
     """Removed packages do not count; a source without a version has the package's."""
-    packages = list(inventory.os_packages(STATUS))
+    packages = list(dpkg_status.installed(STATUS))
     assert [package.name for package in packages] == ["example-doc", "libexample1"]
     assert packages[1] == OsPackage(name="libexample1", version="1.0-2+b1", architecture="amd64", source="example", source_version="1.0-2")
 
@@ -81,7 +82,7 @@ def test_parts_are_noted_while_they_are_made(store, tmp_path):
 def test_copyright_is_found_through_links_and_in_lower_parts():
     """A package's directory may be a link to another's, which a part below holds."""
     below = Inventory(copyrights={"base": ("Expat",)})
-    above = Inventory(os=tuple(inventory.os_packages(STATUS)), documents={"libexample1": "middle", "middle": "base"})
+    above = Inventory(os=tuple(dpkg_status.installed(STATUS)), documents={"libexample1": "middle", "middle": "base"})
     merged = inventory.merged([below, above])
     package = next(each for each in merged.os if each.name == "libexample1")
     assert inventory.copyright_of(package, merged) == ("Expat",)
