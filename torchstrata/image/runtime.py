@@ -204,12 +204,8 @@ def alternatives(matrix: Matrix, cell: Cell) -> list[dict[str, Any]]:
 
     Newer ones are left out: a new row of the matrix would else change every image that there is.
     """
-    rows = {other.short: other for other in matrix.cells if other.is_default_os and _release(other) <= _release(cell)}
+    rows = {other.short: other for other in matrix.cells if other.is_default_os and other.release <= cell.release}
     return [_needs(other) for short, other in sorted(rows.items()) if (other.torch, other.wheels) != (cell.torch, cell.wheels)]
-
-
-def _release(cell: Cell) -> tuple[int, ...]:
-    return tuple(map(int, cell.torch.split(".")))
 
 
 def _needs(cell: Cell) -> dict[str, Any]:

@@ -106,6 +106,11 @@ class Cell:
         return (self.short, self.id) if self.is_default_os else (self.id,)
 
     @property
+    def release(self) -> tuple[int, ...]:
+        """Torch's minor version as numbers, to compare: ``2.10`` is newer than ``2.8``."""
+        return tuple(map(int, self.torch.split(".")))
+
+    @property
     def all_in_one(self) -> str:
         """``v2.8``: the image of a named cell that has the last flavour's layers, and starts as root, which it drops."""
         return f"v{self.torch}"

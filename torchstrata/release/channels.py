@@ -41,7 +41,7 @@ def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: PushNumber | 
 
 def moving(matrix: Matrix, channel: Channel, cell: Cell) -> Mapping[str, str]:
     """Return the image by tag, for all tags that ``channel`` gives to the images of ``cell``."""
-    newest = max((each for each in matrix.cells if each.named), key=_release)
+    newest = max((each for each in matrix.cells if each.named), key=lambda each: each.release)
     templates = [template for template in channel.tags if _means(template, cell, is_newest=cell == newest)]
     return {tag: image for template in templates for tag, image in _expand(template, matrix, cell)}
 
@@ -58,10 +58,6 @@ def _means(template: str, cell: Cell, *, is_newest: bool) -> bool:
 def _expand(template: str, matrix: Matrix, cell: Cell) -> Iterator[tuple[str, str]]:
     for image in matrix.flavours if "{flavour}" in template else (cell.all_in_one,):
         yield template.format(torch=cell.torch, cuda=cell.cuda, os=cell.os.id, flavour=image), image
-
-
-def _release(cell: Cell) -> tuple[int, ...]:
-    return tuple(map(int, cell.torch.split(".")))
 
 
 def entry(matrix: Matrix) -> Channel:
