@@ -310,7 +310,6 @@ def test_a_value_that_cannot_be_is_refused(monkeypatch, name, value) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(VariableError, match=name) as caught:
         variables.check()
-    assert caught.value.code == 48
     assert f"{caught.value.what}{caught.value.fix}".isprintable()
 
 
@@ -350,9 +349,8 @@ def test_logins_that_are_no_text_are_refused(monkeypatch, tmp_path, name, wrong)
     monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     ODD.get(wrong, lambda path: path.write_bytes(b"machine \xff\xfe\x80"))(tmp_path / name)
-    with pytest.raises(VariableError, match=rf"logins of servers: .*{name}") as caught:
+    with pytest.raises(VariableError, match=rf"logins of servers: .*{name}"):
         variables.check()
-    assert caught.value.code == 48
 
 
 @pytest.mark.parametrize("made", [Path.mkdir, lambda path: path.symlink_to("/nowhere"), lambda path: path.symlink_to(os.devnull), Path.touch])

@@ -57,7 +57,6 @@ def refuse(store: Store, directory: Path, evil: Pin, match: str | None = None) -
     (stratum,) = [each for each in planned(evil) if evil in each.pins]
     with pytest.raises(IntegrityError, match=match) as caught:
         strata.make(stratum, {evil.sha256: directory / evil.filename}, store, CODEC, threading.Event())
-    assert caught.value.code == 13
     assert caught.value.what.isprintable()
     assert caught.value.fix.isprintable()
     assert not list(store.root.glob("blobs/*/*")) + list(store.root.glob("tmp/*/*"))
@@ -436,9 +435,8 @@ def entry(path: str, kind: str = "file", content: str = "") -> Entry:
 )
 def test_a_payload_layer_that_erases_or_leaves_the_payload_is_refused(bad: Entry) -> None:
     """Wherever a payload layer came from, a registry say: it has no whiteout, and nothing outside of /opt/venv and /opt/cuda."""
-    with pytest.raises(ComposeError) as caught:
+    with pytest.raises(ComposeError):
         compose.check("image", layers(("payload", (entry("opt/venv/x"),)), ("payload", (bad,))))  # type: ignore[arg-type]
-    assert caught.value.code == 19
 
 
 @pytest.mark.parametrize(
@@ -453,9 +451,8 @@ def test_a_payload_layer_that_erases_or_leaves_the_payload_is_refused(bad: Entry
 )
 def test_one_path_with_two_contents_in_the_payload_is_refused(one: Entry, other: Entry) -> None:
     """The upper of two layers would replace a file of the lower one, unseen; so it is where nothing is known of a content."""
-    with pytest.raises(IntegrityError, match="both bring /") as caught:
+    with pytest.raises(IntegrityError, match="both bring /"):
         compose.check("image", layers(("payload", (one,)), ("payload", (other,))))
-    assert caught.value.code == 13
 
 
 @pytest.mark.parametrize(

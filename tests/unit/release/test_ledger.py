@@ -185,7 +185,6 @@ def test_of_two_writers_one_wins_and_the_other_says_so(tmp_path, remote, checkou
     won = mine.push(base, ledger(move("a"), base=base.ledger), "publish a", WHO)
     with pytest.raises(LedgerConflictError, match="somebody else wrote to the ledger") as caught:
         other.push(same, ledger(move("b"), base=same.ledger), "publish b", WHO)
-    assert caught.value.code == 38
     assert "\n" not in caught.value.what
     again = other.read()
     assert again == won
@@ -242,9 +241,8 @@ def test_a_remote_that_never_answers_is_given_up(checkout, monkeypatch, scheme):
     monkeypatch.setattr(ledger_branch, "DEADLINE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         branch = Branch.parse(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/x.git#ledger", checkout)
-        with pytest.raises(LedgerError, match=r"cannot be read: git has not ended within 0\.5 s") as caught:
+        with pytest.raises(LedgerError, match=r"cannot be read: git has not ended within 0\.5 s"):
             branch.read()
-    assert caught.value.code == 37
 
 
 def test_a_remote_over_http_that_is_silent_for_a_minute_is_given_up(checkout, monkeypatch):
