@@ -84,7 +84,9 @@ def sftp_environment(box, client):
     return shown
 
 
-WAYS = ("docker exec", "ssh command", "ssh interactive", "kernel", "terminal", "sftp")
+OTHERS = ("ssh command", "ssh interactive", "kernel", "terminal", "sftp")
+WAYS = ("docker exec", *OTHERS)
+"""The engine gives its own the variables of the image and of the container: what the others are compared with."""
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -95,13 +97,13 @@ def test_given_variable(seen, way, name):
 
 
 @pytest.mark.parametrize("name", IMAGE)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", OTHERS)
 def test_variable_of_the_image(seen, way, name):
     """A variable of the image has the same value everywhere; login shells do not reset PATH."""
     assert seen[way].get(name) == seen["docker exec"].get(name)
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "docker exec"])
+@pytest.mark.parametrize("way", OTHERS)
 @pytest.mark.parametrize("name", ["JUPYTER_TOKEN", "MY_KEY"])
 def test_secret(seen, way, name):
     """Secrets reach no process that the container starts; ``TORCHSTRATA_SECRETS`` adds patterns."""
