@@ -21,14 +21,14 @@ from tests.wheelhouse import pin, wheel
 from torchstrata.errors import DiskFullError
 from torchstrata.layers import strata, toolchain, wheel_fetch
 from torchstrata.locks.wheel_locks import Lock
-from torchstrata.matrix.matrix import StrataRules
+from torchstrata.matrix.schema import Strata
 from torchstrata.store import tarball
 from torchstrata.store.codec import Codec, decompressor
 from torchstrata.store.layer import PLATFORM
 from torchstrata.store.store import Part, Store
 
 CODEC = Codec()
-RULES = StrataRules(own_layer_over=1_000_000, cuda_groups=())
+RULES = Strata(own_layer_over=1_000_000, cuda_groups=())
 
 CONVERT = """
 import re, sys, threading

@@ -24,7 +24,7 @@ from torchstrata.layers import venv, wheel_file
 from torchstrata.layers.venv import Aside, Destination
 from torchstrata.locks import wheel_locks
 from torchstrata.locks.wheel_locks import Lock, Pin
-from torchstrata.matrix.matrix import StrataRules
+from torchstrata.matrix.schema import Strata
 from torchstrata.store import inventory, store
 from torchstrata.store.codec import Codec
 from torchstrata.store.inventory import Inventory, PythonPackage
@@ -76,7 +76,7 @@ class Stratum:
         return self.title if not names or names == self.title else f"{self.title}: {names}"
 
 
-def plan(lock: Lock, parent: Lock | None, rules: StrataRules, python: str) -> tuple[Stratum, ...]:
+def plan(lock: Lock, parent: Lock | None, rules: Strata, python: str) -> tuple[Stratum, ...]:
     """Return the strata that ``lock`` adds to those of ``parent``, bottom to top.
 
     :param python: minor version of the Python, such as ``3.13``.
@@ -93,14 +93,14 @@ def plan(lock: Lock, parent: Lock | None, rules: StrataRules, python: str) -> tu
     return (*cuda, *(() if parent else (skeleton,)), *wheels, *((group,) if small or cuda else ()))
 
 
-def _cuda(pins: Sequence[Pin], rules: StrataRules) -> Iterator[Stratum]:
+def _cuda(pins: Sequence[Pin], rules: Strata) -> Iterator[Stratum]:
     """Yield the groups of CUDA wheels; the first group with a fitting glob takes a wheel."""
     left = [pin for pin in pins if _any_python(pin)]
-    for title, globs in rules.cuda_groups:
-        group = tuple(pin for pin in left if any(fnmatch.fnmatchcase(pin.name, glob) for glob in globs))
-        left = [pin for pin in left if pin not in group]
-        if group:
-            yield Stratum(title=title, kind="cuda", pins=group, python=None)
+    for group in rules.cuda_groups:
+        taken = tuple(pin for pin in left if any(fnmatch.fnmatchcase(pin.name, glob) for glob in group.wheels))
+        left = [pin for pin in left if pin not in taken]
+        if taken:
+            yield Stratum(title=group.title, kind="cuda", pins=taken, python=None)
 
 
 def _any_python(pin: Pin) -> bool:

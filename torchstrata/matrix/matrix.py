@@ -30,43 +30,18 @@ ROOT: Final = Path(__file__).parents[2]
 MATRIX: Final = ROOT / "matrix.yaml"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OperatingSystem:
-    """An operating system of the matrix.
+class OperatingSystem(schema.SystemSettings, frozen=True, kw_only=True):
+    """An operating system of the matrix, as the file has it.
 
     :param id: such as ``debian13``.
-    :param python: minor version of its Python, such as ``3.13``.
-    :param compilers: host compilers, best first, such as ``g++-14``.
-    :param bootstrap: the program that makes its root file system from packages, where no image is named.
-    :param image: registry reference; ``None`` where it is bootstrapped.
-    :param digest: of that image, where somebody has pinned it.
-    :param verified: somebody has built and run images on it.
     """
 
     id: str
-    distribution: str
-    release: str
-    suite: str
-    python: str
-    glibc: str
-    compilers: tuple[str, ...]
-    bootstrap: str | None
-    image: str | None
-    digest: str | None
-    verified: bool
 
     @property
     def python_tag(self) -> str:
         """The wheel tag of its Python, such as ``cp313``."""
         return f"cp{self.python.replace('.', '')}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Flavour:
-    """A flavour of images; it contains its parent."""
-
-    name: str
-    parent: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,18 +112,6 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StrataRules:
-    """How wheels become layers.
-
-    :param own_layer_over: bytes of a wheel that gets a layer of its own.
-    :param cuda_groups: title and globs on names of CUDA wheels, bottom to top; the first that matches decides.
-    """
-
-    own_layer_over: int
-    cuda_groups: tuple[tuple[str, tuple[str, ...]], ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Channel:
     """Tags that move together; :mod:`torchstrata.release.channels` tells which they are.
 
@@ -184,9 +147,9 @@ class Matrix:
 
     name: str
     systems: Mapping[str, OperatingSystem]
-    flavours: Mapping[str, Flavour]
+    flavours: Mapping[str, schema.FlavourSettings]
     cells: tuple[Cell, ...]
-    strata: StrataRules
+    strata: schema.Strata
     channels: Mapping[str, Channel]
     registry: str | None = None
     pinned: tuple[str, ...] = ()
@@ -229,9 +192,9 @@ def load(path: Path = MATRIX) -> Matrix:
     return Matrix(
         name=raw.name,
         systems=systems,
-        flavours={name: Flavour(name=name, parent=raw.flavours[name].parent) for name in order},
+        flavours={name: raw.flavours[name] for name in order},
         cells=tuple(cell for row in raw.rows for cell in _cells(row, systems)),
-        strata=StrataRules(own_layer_over=raw.strata.own_layer_over, cuda_groups=tuple((group.title, group.wheels) for group in raw.strata.cuda_groups)),
+        strata=raw.strata,
         channels={name: _channel(name, channel) for name, channel in raw.channels.items()},
         registry=raw.registry,
         pinned=raw.pinned,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import importlib.metadata
 import os
@@ -15,13 +14,14 @@ import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.wheelhouse import wheel
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.layers import strata
 from torchstrata.locks.wheel_locks import Lock, Pin
-from torchstrata.matrix.matrix import StrataRules
+from torchstrata.matrix.schema import Group, Strata
 from torchstrata.store import inventory, tarball
 from torchstrata.store.codec import Codec, decompressor
 from torchstrata.store.layer import PLATFORM
@@ -29,10 +29,11 @@ from torchstrata.store.store import Part, Store
 
 CODEC = Codec()
 SITE = "opt/venv/lib/python3.13/site-packages"
-RULES = StrataRules(own_layer_over=1000, cuda_groups=(("CUDA maths", ("nvidia-cublas*",)), ("CUDA runtime", ("nvidia-*",))))
+GROUPS = (Group(title="CUDA maths", wheels=("nvidia-cublas*",)), Group(title="CUDA runtime", wheels=("nvidia-*",)))
+RULES = Strata(own_layer_over=1000, cuda_groups=GROUPS)
 
 
-ONE_GROUP = dataclasses.replace(RULES, own_layer_over=1_000_000_000)
+ONE_GROUP = msgspec.structs.replace(RULES, own_layer_over=1_000_000_000)
 
 
 def pin(name, size=10, version="1.0", tag="py3-none-any"):

@@ -17,7 +17,7 @@ from torchstrata.image import compose
 from torchstrata.layers import strata, venv, wheel_archive, wheel_file
 from torchstrata.layers.venv import Aside, Stray
 from torchstrata.locks.wheel_locks import Lock, Pin
-from torchstrata.matrix.matrix import StrataRules
+from torchstrata.matrix.schema import Group, Strata
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import PLATFORM, Entry
 from torchstrata.store.store import Part, Store
@@ -36,13 +36,13 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def planned(*pins: Pin, groups: tuple[tuple[str, tuple[str, ...]], ...] = ()) -> tuple[strata.Stratum, ...]:
+def planned(*pins: Pin, groups: tuple[Group, ...] = ()) -> tuple[strata.Stratum, ...]:
     """Plan a lock of pins, each large one a layer of its own."""
     lock = Lock(build="2.8.0", python="3.13", flavour="base", platform=PLATFORM, requires=(), exclude_newer="2026-01-01", uv="1", pins=pins)
-    return strata.plan(lock, None, StrataRules(own_layer_over=1 << 40, cuda_groups=groups), "3.13")
+    return strata.plan(lock, None, Strata(own_layer_over=1 << 40, cuda_groups=groups), "3.13")
 
 
-def make(store: Store, directory: Path, *pins: Pin, groups: tuple[tuple[str, tuple[str, ...]], ...] = ()) -> list[Part]:
+def make(store: Store, directory: Path, *pins: Pin, groups: tuple[Group, ...] = ()) -> list[Part]:
     """Make all strata of a lock."""
     made = []
     for stratum in planned(*pins, groups=groups):
@@ -208,7 +208,7 @@ def test_the_same_file_again_is_checked_too(store: Store, tmp_path: Path) -> Non
     assert row in rows
     renamed = [Pin(name=each.name.replace("_", "-"), version="1.0", filename=each.filename, sha256=each.sha256, size=each.size) for each in (honest, liar)]
     with pytest.raises(IntegrityError, match="another hash than RECORD says"):
-        make(store, tmp_path, *renamed, groups=(("CUDA", ("nvidia-*",)),))
+        make(store, tmp_path, *renamed, groups=(Group(title="CUDA", wheels=("nvidia-*",)),))
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_cuda_wheels_set_little_aside(store: Store, tmp_path: Path) -> None:
     evil = forged(tmp_path / name, {"nvidia_evil-1.0.data/data/big": bytes(40_000_000), "nvidia/x.h": b""})
     evil = Pin(name="nvidia-evil", version="1.0", filename=name, sha256=evil.sha256, size=evil.size)
     with pytest.raises(IntegrityError, match="beside CUDA itself"):
-        make(store, tmp_path, evil, groups=(("CUDA", ("nvidia-*",)),))
+        make(store, tmp_path, evil, groups=(Group(title="CUDA", wheels=("nvidia-*",)),))
 
 
 @pytest.mark.parametrize(
