@@ -19,7 +19,7 @@ from unearth import Link
 from unearth.collector import IndexHTMLParser, is_secure_origin
 from unearth.fetchers import Fetcher, PyPIClient
 
-from torchstrata import decoding
+from torchstrata import backoff, decoding
 from torchstrata.errors import FetchError
 from torchstrata.layers import answer_time
 from torchstrata.layers.answer_time import FIX
@@ -135,8 +135,7 @@ def check_status(response: httpx2.Response) -> None:
     """
     status = response.status_code
     if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
-        after = response.headers.get("Retry-After", "")
-        raise Unready(f"HTTP status {status}", after=float(after) if after.isdecimal() else 0)
+        raise Unready(f"HTTP status {status}", after=backoff.retry_after(response.headers.get("Retry-After", "")))
     if status >= httpx2.codes.MULTIPLE_CHOICES:
         fix = "check credentials (netrc or the index URL) and that the file still exists there"
         raise FetchError(f"{_shown(str(response.url))}: HTTP status {status}", fix=fix)

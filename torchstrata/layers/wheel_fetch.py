@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import mimetypes
-import random
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +24,7 @@ from unearth.auth import MultiDomainBasicAuth
 from unearth.collector import is_secure_origin
 from unearth.fetchers import Fetcher, PyPIClient
 
-from torchstrata import tls
+from torchstrata import backoff, tls
 from torchstrata.errors import FetchError, IntegrityError
 from torchstrata.host.filesystem import disk, lock
 from torchstrata.layers import answer_time, index_page
@@ -37,8 +36,9 @@ from torchstrata.store.codec import CHUNK
 from torchstrata.store.store import digest_of
 from torchstrata.text import printable
 
+FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
-"""Seconds between two tries at most."""
+"""Seconds between the first two tries, and between two at most, where the server does not say."""
 
 WATCH: Final = 0.25
 """Seconds until a download notices that it is cancelled."""
@@ -76,8 +76,8 @@ class _Job:
                 self._pause(failures, error)
 
     def _pause(self, failures: int, error: Exception) -> None:
-        pause = min(LONGEST_PAUSE, 0.25 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311  # jitter, no secret
-        if self.cancelled.wait(max(pause, min(LONGEST_PAUSE, error.after) if isinstance(error, Unready) else 0)):
+        ordered = error.after if isinstance(error, Unready) else 0.0
+        if self.cancelled.wait(backoff.pause(failures, first=FIRST_PAUSE, longest=LONGEST_PAUSE, ordered=ordered)):
             raise CancelledError from error
 
 

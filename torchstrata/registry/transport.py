@@ -8,12 +8,9 @@ is on it; the registry's credentials for the registry alone; no cookies.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
-import email.utils
 import functools
 import http.cookiejar
 import os
-import random
 import re
 import ssl
 import threading
@@ -28,7 +25,7 @@ import msgspec
 import requests
 import urllib3.exceptions
 
-from torchstrata import decoding
+from torchstrata import backoff, decoding
 from torchstrata.errors import AbsentError, RegistryError, TorchstrataError
 from torchstrata.registry import certificates, credentials
 from torchstrata.registry.authorization import Authorizer, Scopes
@@ -44,9 +41,6 @@ NOT_TLS: Final = re.compile(r"wrong.version.number|record.layer.failure|http.req
 
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed."""
-
-LONGEST_ORDER: Final = 300.0
-"""Seconds to wait at most where a server says for how long (Retry-After)."""
 
 CONNECTIONS: Final = 16
 """Kept open at a time."""
@@ -95,8 +89,7 @@ class Patience:
 
     def pause(self, failures: int, ordered: float = 0.0) -> float:
         """Return the seconds to wait after so many failures."""
-        longest = min(self.longest, self.first * 2.0 ** (failures - 1))
-        return max(longest * random.uniform(0.5, 1), min(ordered, LONGEST_ORDER))  # noqa: S311  # jitter, no secret
+        return backoff.pause(failures, first=self.first, longest=self.longest, ordered=ordered)
 
     def is_over(self, started: float, size: int = 0) -> bool:
         """Return whether what began at ``started`` (monotonic) and has brought ``size`` bytes takes too long."""
@@ -207,7 +200,9 @@ class Transport:
                 if response.status_code not in PASSING or response.status_code in expect:
                     return response
                 response.close()
-                problem = Unanswered(f"{self.host} answers {response.status_code} to: {what}", after=_retry_after(response))
+                problem = Unanswered(
+                    f"{self.host} answers {response.status_code} to: {what}", after=backoff.retry_after(response.headers.get("Retry-After", ""))
+                )
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 problem = self._broken(error, what)
             if failures < tries and not self.patience.is_over(started):
@@ -416,17 +411,6 @@ def _take(response: requests.Response, limit: int) -> None:
                 raise RegistryError(f"{urlsplit(response.url).netloc} sends more than the {limit} bytes that its answer may have", fix="ask its admin")
     response._content = bytes(taken)  # noqa: SLF001  # nothing public sets what was read elsewhere
     response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001
-
-
-def _retry_after(response: requests.Response) -> float:
-    """Return the seconds that a server asks to wait: a number, or a date (RFC 9110, section 10.2.3)."""
-    value = response.headers.get("Retry-After", "").strip()[:40]
-    if value.isdecimal():
-        return float(value)
-    try:
-        return max(0.0, (email.utils.parsedate_to_datetime(value) - dt.datetime.now(dt.UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
 
 
 class _Error(msgspec.Struct, frozen=True):

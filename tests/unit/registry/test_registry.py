@@ -12,6 +12,7 @@ import pytest
 
 from tests.distribution import Distribution
 from tests.waiting import PATIENCE
+from torchstrata import backoff
 from torchstrata.errors import AbsentError, IntegrityError, RegistryAuthError, RegistryError
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.registry import transport, upload
@@ -256,7 +257,7 @@ def test_pauses_grow_and_differ():
     assert means == pytest.approx([0.75, 1.5, 3, 6, 6], rel=0.1)
     assert len({patience.pause(1) for _ in range(20)}) > 1
     assert patience.pause(1, 20) == 20
-    assert patience.pause(1, 1e9) == transport.LONGEST_ORDER
+    assert patience.pause(1, 1e9) == backoff.LONGEST_ORDER
 
 
 def test_plain_http_is_for_this_machine_only():
