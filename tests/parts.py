@@ -14,7 +14,8 @@ from torchstrata.matrix import matrix
 from torchstrata.store import store
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import PLATFORM
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 CODEC = Codec()
 MATRIX = matrix.load()

@@ -23,7 +23,7 @@ from tests.soak.forked import Child, Forker
 from tests.waiting import until
 from tests.wheelhouse import Index
 from torchstrata.host import temporary
-from torchstrata.store.store import digest_of
+from torchstrata.store.digest import digest_of
 
 MARK: Final = "TORCHSTRATA_SOAK"
 

@@ -25,7 +25,8 @@ from torchstrata.matrix.schema import Strata
 from torchstrata.store import tarball
 from torchstrata.store.codec import Codec, decompressor
 from torchstrata.store.layer import PLATFORM
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 CODEC = Codec()
 RULES = Strata(own_layer_over=1_000_000, cuda_groups=())

@@ -19,7 +19,8 @@ from torchstrata.locks import os_locks
 from torchstrata.store import inventory
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import OpenBlob
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 
 def gather(composed: Composed, store: Store, codec: Codec, root: Path, open_blob: OpenBlob | None = None) -> Made:

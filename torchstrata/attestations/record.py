@@ -28,7 +28,7 @@ from torchstrata.store import inventory
 from torchstrata.store.dpkg_status import OsPackage
 from torchstrata.store.inventory import Inventory, PythonPackage
 from torchstrata.store.layer import PLATFORM, Layer
-from torchstrata.store.store import Part
+from torchstrata.store.part import Part
 
 SCHEMA: Final = 1
 MEDIA_TYPE: Final = "application/vnd.torchstrata.record.v1+json"

@@ -27,7 +27,8 @@ from torchstrata.registry.registry import Registry
 from torchstrata.registry.transport import Patience
 from torchstrata.registry.upload import OnBytes
 from torchstrata.store.codec import Codec
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 VARIABLE: Final = "TORCHSTRATA_REGISTRY"
 

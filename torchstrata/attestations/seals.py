@@ -24,7 +24,7 @@ from torchstrata.registry.parts import REQUESTS, Shelf, Verify
 from torchstrata.registry.registry import Attachment, Registry
 from torchstrata.store.digest import Digest
 from torchstrata.store.layer import PLATFORM
-from torchstrata.store.store import Part
+from torchstrata.store.part import Part
 from torchstrata.text import printable
 
 SEALS: Final = 50

@@ -22,7 +22,8 @@ from torchstrata.progress import Reporter
 from torchstrata.store import store as stores
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import OpenBlob
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,7 +35,8 @@ from torchstrata.locks.wheel_locks import Pin
 from torchstrata.matrix.matrix import OperatingSystem
 from torchstrata.progress import Reporter
 from torchstrata.store.codec import Codec
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 T = TypeVar("T")
 

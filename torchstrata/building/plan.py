@@ -16,7 +16,8 @@ from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.locks.wheel_locks import Lock, Pin
 from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
 from torchstrata.store.codec import Codec
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

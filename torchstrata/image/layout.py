@@ -14,9 +14,9 @@ from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.loadable import Loadable
 from torchstrata.store import store as stores
-from torchstrata.store.digest import file_name
+from torchstrata.store.digest import digest_of, file_name
 from torchstrata.store.layer import Layer
-from torchstrata.store.store import Store, digest_of
+from torchstrata.store.store import Store
 
 ELSEWHERE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 """How systems say that they cannot copy within the kernel."""

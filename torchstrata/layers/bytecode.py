@@ -13,7 +13,8 @@ from torchstrata import process
 from torchstrata.store import store
 from torchstrata.store.codec import CHUNK, Codec, decompressor
 from torchstrata.store.layer import EPOCH, Layer
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 from torchstrata.store.tarball import LayerWriter
 
 FORMAT: Final = 1

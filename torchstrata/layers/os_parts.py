@@ -42,7 +42,8 @@ from torchstrata.matrix.matrix import ROOT, OperatingSystem
 from torchstrata.store import inventory, store
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import EPOCH, Layer
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 ARCHIVE_FIX: Final = "tell apt of a snapshot archive (docs/design.md, The snapshot archive)"
 

@@ -28,7 +28,8 @@ from torchstrata.matrix.schema import Strata
 from torchstrata.store import inventory, store
 from torchstrata.store.codec import Codec
 from torchstrata.store.inventory import Inventory, PythonPackage
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 FORMAT: Final = 1
 """Raise it when the bytes of a stratum change for the same wheels."""

@@ -36,8 +36,10 @@ from torchstrata.matrix.matrix import ROOT
 from torchstrata.progress import ignore
 from torchstrata.store import store
 from torchstrata.store.codec import CHUNK, Codec
+from torchstrata.store.digest import digest_of
 from torchstrata.store.layer import PLATFORM
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 from torchstrata.store.tarball import LayerWriter
 from torchstrata.text import printable
 
@@ -292,7 +294,7 @@ def _fetch(package: DebianPackage, directory: Path, on_line: process.LineSink) -
     :raises StaleLockError: the mirror has dropped that version.
     """
     place = directory / package.sha256 / package.filename
-    if not place.exists() or store.digest_of(place) != f"sha256:{package.sha256}":
+    if not place.exists() or digest_of(place) != f"sha256:{package.sha256}":
         with disk(place):
             place.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -300,7 +302,7 @@ def _fetch(package: DebianPackage, directory: Path, on_line: process.LineSink) -
                 _save(content, place)
         except process.Failed as error:
             raise _refused(package, error) from error
-    if store.digest_of(place) != f"sha256:{package.sha256}":
+    if digest_of(place) != f"sha256:{package.sha256}":
         place.unlink()
         raise IntegrityError(f"the mirror has {package.filename} with other bytes than the lock pins", fix="check why, then run: inv lock --toolchain")
     return place

@@ -33,7 +33,7 @@ from torchstrata.locks import pip_config
 from torchstrata.locks.pip_config import PipConfig
 from torchstrata.locks.wheel_locks import Pin
 from torchstrata.store.codec import CHUNK
-from torchstrata.store.store import digest_of
+from torchstrata.store.digest import digest_of
 from torchstrata.text import printable
 
 FIRST_PAUSE: Final = 0.5

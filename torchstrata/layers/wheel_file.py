@@ -25,8 +25,8 @@ from torchstrata.layers.wheel_archive import LOCAL_HEADER, BadWheelError, Record
 from torchstrata.locks.lockfile import Pin
 from torchstrata.store import core_metadata
 from torchstrata.store.codec import CHUNK
+from torchstrata.store.digest import digest_of
 from torchstrata.store.paths import UnsafePathError, member_path
-from torchstrata.store.store import digest_of
 from torchstrata.text import printable
 
 INPUT: Final = 1 << 20

@@ -1,6 +1,6 @@
 """The registry as content store: parts of images by identity, under one repository (``PATH/parts``).
 
-A part is an artifact whose tag is the identity of what it was made from. Its config says what :class:`torchstrata.store.store.Part`
+A part is an artifact whose tag is the identity of what it was made from. Its config says what :class:`torchstrata.store.part.Part`
 says, and its layers are the part's layers, its extras, and the paths in all of them: so an image is composed from JSON alone,
 and gigabytes are fetched only where something has to read them, such as an engine. A tag here never moves.
 
@@ -31,7 +31,8 @@ from torchstrata.registry.transport import Unanswered
 from torchstrata.registry.upload import OnBytes, Source
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.layer import Entry
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 from torchstrata.text import printable
 
 REPOSITORY: Final = "parts"

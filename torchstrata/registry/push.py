@@ -22,7 +22,7 @@ from torchstrata.registry.parts import Shelf
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.upload import OnBytes, Sent, Source
 from torchstrata.store.layer import Layer
-from torchstrata.store.store import Part
+from torchstrata.store.part import Part
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from torchstrata.image.compose import sha256
 from torchstrata.registry.authorization import Scopes
 from torchstrata.registry.transport import Body, Method, RefusedError, Transport, Unanswered
 from torchstrata.store.codec import CHUNK
-from torchstrata.store.store import digest_of
+from torchstrata.store.digest import digest_of
 from torchstrata.text import printable
 
 PIECE: Final = 64 * CHUNK

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
@@ -32,3 +34,9 @@ def file_name(digest: str) -> str:
     :raises IntegrityError: it is no digest.
     """
     return checked(digest).removeprefix("sha256:")
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest of a file, ``sha256:...``."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

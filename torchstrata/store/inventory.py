@@ -22,7 +22,8 @@ from torchstrata.store import core_metadata, dpkg_status
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.dpkg_status import OsPackage
 from torchstrata.store.layer import Layer, OpenBlob
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 from torchstrata.text import printable
 
 INVENTORY: Final = "inventory"

@@ -27,9 +27,9 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self
@@ -42,10 +42,11 @@ from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.host import home, temporary
 from torchstrata.host.filesystem import CACHE_VARIABLE, disk, lock, read
 from torchstrata.host.leavings import Kind, Leaving
-from torchstrata.progress import ignore
-from torchstrata.store.codec import CHUNK, Codec, Readable, Stream
-from torchstrata.store.digest import Digest, file_name
+from torchstrata.store.codec import CHUNK, Codec, Readable
+from torchstrata.store.digest import digest_of, file_name
 from torchstrata.store.layer import PLATFORM, Entry, Layer
+from torchstrata.store.part import Part, part_title
+from torchstrata.store.sink import Sink
 from torchstrata.store.tarball import LayerWriter
 
 FORMAT: Final = 1
@@ -56,25 +57,6 @@ INSPECTIONS: Final = "inspections"
 
 OURS: Final = ("blobs", "blobs/sha256", "inspections", "listings", "locks", "parts", "tmp", "wheels")
 """What the store has in its directory; anything else there is not its own and stays."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """What was made from one set of inputs.
-
-    :param layers: bottom to top.
-    :param extras: name and ``sha256:...`` of further blobs that belong to it.
-    :param notes: facts for people and records.
-    """
-
-    layers: tuple[Layer, ...]
-    extras: Mapping[str, Digest] = field(default_factory=dict)
-    notes: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def digests(self) -> frozenset[str]:
-        """All blobs that it needs."""
-        return frozenset({layer.digest for layer in self.layers} | set(self.extras.values()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,7 +192,7 @@ class Store:
 
         Afterwards ``writer.layer`` is the layer. Nothing is left of a block that ends in an exception.
         """
-        sink = _Sink(self.scratch())
+        sink = Sink(self.scratch())
         writer = LayerWriter(sink.write, codec)
         try:
             yield writer
@@ -230,7 +212,7 @@ class Store:
         :param size: bytes that it must have.
         :raises IntegrityError: it is another.
         """
-        sink = _Sink(self.scratch())
+        sink = Sink(self.scratch())
         try:
             with _opened(source) as stream:
                 while chunk := stream.read(CHUNK):
@@ -273,7 +255,7 @@ class Store:
         """Take in the paths of a layer whose blob is somewhere else."""
         self._list(diff_id, entries)
 
-    def _commit(self, sink: _Sink, digest: str | None = None, size: int | None = None) -> str:
+    def _commit(self, sink: Sink, digest: str | None = None, size: int | None = None) -> str:
         found = sink.close()
         if size not in {None, sink.size}:
             raise IntegrityError(f"{found} has {sink.size} bytes instead of {size}", fix="do not use what names it: its author is mistaken, or means harm")
@@ -287,7 +269,7 @@ class Store:
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a small file so that it is there whole or not at all."""
-        sink = _Sink(self.scratch())
+        sink = Sink(self.scratch())
         sink.write(content)
         sink.close()
         _rename(sink.path, path)
@@ -413,77 +395,6 @@ class Store:
             for path in directory.glob("*"):
                 if path.name not in needed:
                     _remove(path)
-
-
-class _Sink:
-    """A file under a temporary name, which counts and hashes what is written to it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / uuid.uuid4().hex
-        self.size = 0
-        self._hash = hashlib.sha256()
-        with disk(self.path):
-            self._file = self.path.open("xb", buffering=0)
-
-    def write(self, data: bytes) -> None:
-        """Append; the bytes are on their way to the disk afterwards."""
-        with disk(self.path):
-            left = memoryview(data)
-            while left:
-                left = left[self._file.write(left) :]
-        self._hash.update(data)
-        self.size += len(data)
-
-    def close(self) -> str:
-        """Wait until the disk has everything; return the digest, ``sha256:...``."""
-        with disk(self.path), self._file:
-            os.fsync(self._file.fileno())
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def discard(self) -> None:
-        """Close and remove the file, whatever its state."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
-
-
-class HashingReader(Stream):
-    """A stream that hashes and counts what is read from another, and hands it on."""
-
-    def __init__(self, stream: Readable, copy: Callable[[bytes], None] = ignore) -> None:
-        super().__init__()
-        self.size = 0
-        self._stream, self._copy = stream, copy
-        self._hash = hashlib.sha256()
-
-    @property
-    def digest(self) -> str:
-        """Digest of what was read so far."""
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read up to ``size`` bytes."""
-        data = self._stream.read(size)
-        self._hash.update(data)
-        self.size += len(data)
-        self._copy(data)
-        return data
-
-    def drain(self) -> None:
-        """Read to the end."""
-        while self.read(CHUNK):
-            pass
-
-
-def part_title(part: Part) -> str:
-    """Return one line that says what a part is."""
-    titles = [layer.title for layer in part.layers]
-    return part.notes.get("title") or ", ".join(titles[:1]) + (f" and {len(titles) - 1} more" if titles[1:] else "")
-
-
-def digest_of(path: Path) -> str:
-    """Return the digest of a file, ``sha256:...``."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 @contextlib.contextmanager

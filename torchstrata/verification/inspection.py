@@ -27,7 +27,8 @@ from torchstrata.store import codec as codecs
 from torchstrata.store.codec import CHUNK, Codec
 from torchstrata.store.digest import file_name
 from torchstrata.store.layer import Layer
-from torchstrata.store.store import INSPECTIONS, HashingReader, Store
+from torchstrata.store.sink import HashingReader
+from torchstrata.store.store import INSPECTIONS, Store
 from torchstrata.verification import hygiene
 from torchstrata.verification.hygiene import HEAD, SCANNED, Violation
 

@@ -19,7 +19,8 @@ from torchstrata.layers.toolchain import Toolchain
 from torchstrata.locks import wheel_locks
 from torchstrata.matrix import matrix
 from torchstrata.store.codec import Codec
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 MATRIX = matrix.load()
 FLAVOURS = tuple(MATRIX.flavours)

@@ -17,7 +17,8 @@ from torchstrata.commands import verbs
 from torchstrata.errors import LockError, MatrixError
 from torchstrata.matrix import matrix
 from torchstrata.progress import PlainReporter
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 
 @pytest.fixture

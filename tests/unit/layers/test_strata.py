@@ -25,7 +25,8 @@ from torchstrata.matrix.schema import Group, Strata
 from torchstrata.store import inventory, tarball
 from torchstrata.store.codec import Codec, decompressor
 from torchstrata.store.layer import PLATFORM
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 CODEC = Codec()
 SITE = "opt/venv/lib/python3.13/site-packages"

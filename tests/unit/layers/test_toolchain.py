@@ -16,7 +16,8 @@ from torchstrata.layers import toolchain
 from torchstrata.layers.toolchain import DebianPackage, Toolchain
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.store.codec import Codec, decompressor
-from torchstrata.store.store import Store, digest_of
+from torchstrata.store.digest import digest_of
+from torchstrata.store.store import Store
 
 NAME = "cuda-12.4"
 

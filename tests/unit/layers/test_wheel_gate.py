@@ -20,7 +20,8 @@ from torchstrata.locks.wheel_locks import Lock, Pin
 from torchstrata.matrix.schema import Group, Strata
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import PLATFORM, Entry
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 CODEC = Codec(level=1)
 INFO = "evil-1.0.dist-info"

@@ -29,7 +29,8 @@ from torchstrata.registry.push import Publication, Pusher
 from torchstrata.registry.reference import Place
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.transport import Patience
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 QUICK = Patience(tries=2, first=0.01, longest=0.01, connect=PATIENCE)
 TAG = "x-20260101.1"

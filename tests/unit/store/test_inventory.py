@@ -12,7 +12,8 @@ from tests.released import COPYRIGHT, OS_FILES, STATUS, compose
 from torchstrata.store import dpkg_status, inventory
 from torchstrata.store.dpkg_status import OsPackage
 from torchstrata.store.inventory import Inventory
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from torchstrata.host.filesystem import disk
 from torchstrata.store import store as stores
 from torchstrata.store.codec import Codec, decompressor
 from torchstrata.store.layer import EPOCH
-from torchstrata.store.store import Part, Store
+from torchstrata.store.part import Part
+from torchstrata.store.store import Store
 
 CODEC = Codec()
 GZIP = Codec(name="gzip", level=6)

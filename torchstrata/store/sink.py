@@ -1,0 +1,72 @@
+"""Bytes that are counted and hashed on their way: into an unfinished file, or out of a stream."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from torchstrata.host.filesystem import disk
+from torchstrata.progress import ignore
+from torchstrata.store.codec import CHUNK, Readable, Stream
+
+
+class Sink:
+    """A file under a temporary name, which counts and hashes what is written to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / uuid.uuid4().hex
+        self.size = 0
+        self._hash = hashlib.sha256()
+        with disk(self.path):
+            self._file = self.path.open("xb", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Append; the bytes are on their way to the disk afterwards."""
+        with disk(self.path):
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+        self._hash.update(data)
+        self.size += len(data)
+
+    def close(self) -> str:
+        """Wait until the disk has everything; return the digest, ``sha256:...``."""
+        with disk(self.path), self._file:
+            os.fsync(self._file.fileno())
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def discard(self) -> None:
+        """Close and remove the file, whatever its state."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class HashingReader(Stream):
+    """A stream that hashes and counts what is read from another, and hands it on."""
+
+    def __init__(self, stream: Readable, copy: Callable[[bytes], None] = ignore) -> None:
+        super().__init__()
+        self.size = 0
+        self._stream, self._copy = stream, copy
+        self._hash = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """Digest of what was read so far."""
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to ``size`` bytes."""
+        data = self._stream.read(size)
+        self._hash.update(data)
+        self.size += len(data)
+        self._copy(data)
+        return data
+
+    def drain(self) -> None:
+        """Read to the end."""
+        while self.read(CHUNK):
+            pass
