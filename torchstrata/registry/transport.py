@@ -10,24 +10,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.cookiejar
-import os
 import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import IO, Any, Final, Literal
 from urllib.parse import urljoin, urlsplit
 
-import msgspec
 import requests
 import urllib3.exceptions
 
-from torchstrata import backoff, decoding
-from torchstrata.errors import AbsentError, RegistryError, TorchstrataError
-from torchstrata.registry import certificates, credentials
+from torchstrata import backoff
+from torchstrata.errors import AbsentError, RegistryError
+from torchstrata.registry import answers, certificates, credentials
 from torchstrata.registry.authorization import Authorizer, Scopes
 from torchstrata.registry.metering import SLOWEST, Allowance, MeteredAdapter, allowing
 from torchstrata.registry.reference import HOST, is_loopback
@@ -47,9 +45,6 @@ CONNECTIONS: Final = 16
 
 MESSAGES: Final = 3
 """Messages of a registry that one line of ours repeats."""
-
-DOCUMENT: Final = 8 << 20
-"""Bytes of an answer that is not a blob, if nothing else is said."""
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 HOPS: Final = 5
@@ -171,7 +166,7 @@ class Transport:
         body: Body | None = None,
         expect: Collection[int] = (200,),
         tries: int | None = None,
-        limit: int = DOCUMENT,
+        limit: int = answers.DOCUMENT,
         **options: Any,
     ) -> requests.Response:
         """Send a request until it is answered, and return the answer.
@@ -325,14 +320,14 @@ class Transport:
         """Send one request; the body of the answer is read unless ``stream`` is among the options."""
         if self.cancelled.is_set():
             raise CancelledError
-        limit, stream = options.pop("limit", DOCUMENT), options.pop("stream", False)
+        limit, stream = options.pop("limit", answers.DOCUMENT), options.pop("stream", False)
         wait = self.patience.answer if method in READING else self.patience.read
         options = {"auth": _as_given, "timeout": (self.patience.connect, wait), "allow_redirects": False, "stream": True, **options}
         with allowing(Allowance(body=limit, wait=wait)), contextlib.ExitStack() as stack:
             data = stack.enter_context(body()) if callable(body) else body or options.pop("data", None)
             response = self._session.request(method, url, data=data, **options)
         if not stream:
-            _take(response, limit)
+            answers.take(response, limit)
         return response
 
     def _fetch_token(self, method: str, url: str, **options: Any) -> requests.Response:
@@ -347,13 +342,13 @@ class Transport:
         """Return an answer that was expected; say in words what another one means."""
         if response.status_code in expect:
             return response
-        said = "; ".join(_said(response)[:MESSAGES])
+        said = "; ".join(answers.said(response)[:MESSAGES])
         if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
             raise self._authorizer.refused(what + (f" ({said})" if said else ""))
         why = said or f"status {response.status_code}"
         if response.status_code == requests.codes.not_found:
             raise AbsentError(f"{self.host} does not have it: {what} ({why})", fix="check the name, or push it first")
-        raise RefusedError(f"{self.host} refuses: {what} ({why})", codes=frozenset(_codes(response)), status=response.status_code)
+        raise RefusedError(f"{self.host} refuses: {what} ({why})", codes=frozenset(answers.codes(response)), status=response.status_code)
 
     def _broken(self, error: Exception, what: str) -> Unanswered:
         """Return the problem behind an exception if another try may help.
@@ -362,7 +357,7 @@ class Transport:
         """
         if NOT_TLS.search(str(error)):
             raise _NotTlsError(f"{self.host} does not speak TLS", fix="let it: plain HTTP is spoken on this machine itself only") from error
-        cause = next((each for each in _causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
+        cause = next((each for each in answers.causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
         if cause:
             raise RegistryError(
                 f"{self.host} is not who it says, or its authority is not known here: {cause.verify_message}",
@@ -371,7 +366,7 @@ class Transport:
         if isinstance(error, requests.RequestException) and not isinstance(error, requests.ConnectionError | requests.Timeout):
             # of the request itself, whose headers the words of the exception may repeat
             raise RegistryError(f"{self.host} cannot be asked to {what}: {type(error).__name__}", fix="check the name of the registry") from None
-        return Unanswered(f"{self.host} does not answer to: {what} ({_words(error)})", fix="check name, port, network and proxy, then run it again")
+        return Unanswered(f"{self.host} does not answer to: {what} ({answers.words(error)})", fix="check name, port, network and proxy, then run it again")
 
 
 class RefusedError(RegistryError):
@@ -396,62 +391,3 @@ def _origin(url: str) -> tuple[str, str]:
     """Return scheme and host of a URL, in the one form that they have (RFC 6454, section 4)."""
     parts = urlsplit(url)
     return parts.scheme, parts.netloc.lower().removesuffix(":443" if parts.scheme == "https" else ":80")
-
-
-def _take(response: requests.Response, limit: int) -> None:
-    """Read the body of an answer, as the bytes that were sent: ``requests`` would inflate them, whatever comes of it.
-
-    :raises RegistryError: it has more bytes than ``limit``.
-    """
-    taken = bytearray()
-    with contextlib.closing(response):
-        while data := response.raw.read(min(CHUNK, limit + 1), decode_content=False):
-            taken += data
-            if len(taken) > limit:
-                raise RegistryError(f"{urlsplit(response.url).netloc} sends more than the {limit} bytes that its answer may have", fix="ask its admin")
-    response._content = bytes(taken)  # noqa: SLF001  # nothing public sets what was read elsewhere
-    response._content_consumed = True  # type: ignore[attr-defined]  # noqa: SLF001
-
-
-class _Error(msgspec.Struct, frozen=True):
-    """What a registry says is wrong (section "Error Codes")."""
-
-    code: str | None = None
-    message: str | None = None
-
-
-class _Errors(msgspec.Struct, frozen=True):
-    errors: tuple[_Error, ...] = ()
-
-
-def _errors(response: requests.Response) -> tuple[_Error, ...]:
-    """Return the errors in an answer's body, if it has any."""
-    try:
-        if not response._content_consumed:  # type: ignore[attr-defined]  # noqa: SLF001  # a blob was to be read from it
-            _take(response, DOCUMENT)
-        return decoding.decode(response.content, _Errors).errors
-    except (msgspec.DecodeError, TorchstrataError, urllib3.exceptions.HTTPError, OSError):
-        return ()
-
-
-def _codes(response: requests.Response) -> Iterator[str]:
-    yield from (each.code for each in _errors(response) if each.code)
-
-
-def _said(response: requests.Response) -> list[str]:
-    return [printable(each.message or each.code or "") for each in _errors(response)]
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that lie behind it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        inner = next((each for each in (*seen.args, getattr(seen, "reason", None)) if isinstance(each, BaseException)), None)
-        seen = inner or seen.__cause__ or seen.__context__
-
-
-def _words(error: BaseException) -> str:
-    """Return the innermost reason in a few words."""
-    last = list(_causes(error))[-1]
-    return (last.strerror if isinstance(last, OSError) and last.strerror else str(last) or type(last).__name__).strip(os.linesep)[:200]

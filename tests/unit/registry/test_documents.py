@@ -19,7 +19,7 @@ from torchstrata.errors import IntegrityError, RegistryError, TorchstrataError
 from torchstrata.image import oci
 from torchstrata.image.compose import canonical, sha256
 from torchstrata.image.oci import INDEX
-from torchstrata.registry import authorization, parts, transport
+from torchstrata.registry import answers, authorization, parts
 from torchstrata.registry.client import MANIFESTS
 
 DIGEST = sha256(b"x")
@@ -61,7 +61,7 @@ READERS = {
     "record": record.decode,
     "statement": signing._statement,
     "token": lambda data: authorization._read("host", _answer(data)),
-    "errors": lambda data: transport._said(_answer(data)),
+    "errors": lambda data: answers.said(_answer(data)),
 }
 
 
