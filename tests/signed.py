@@ -11,6 +11,7 @@ from pathlib import Path
 from tests import released
 from torchstrata.attestations import documents, record, signing
 from torchstrata.attestations.documents import Published
+from torchstrata.attestations.made import torch
 from torchstrata.attestations.record import Inputs, Package, Record, RecordedLayer, SourceRepository, System
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.attestations.signing import Signer
@@ -89,7 +90,7 @@ def image(registry, name, mark):
         unpacked=len(layer),
         source=SourceRepository(revision="2" * 40),
         inputs=Inputs(lock="1" * 64, lock_seen="2026-11-17T00:00:00Z", os_lock="3", os_lock_date="2026-11-24", os_image="mmdebstrap bookworm", codec="x"),
-        torch=record.torch(CELL),
+        torch=torch(CELL),
         layers=(recorded,),
         wheels=(),
         packages=(openssl,),

@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from torchstrata import process
-from torchstrata.attestations.record import Made, SourceRepository
+from torchstrata.attestations.made import Made
+from torchstrata.attestations.record import SourceRepository
 from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Item, OsPart
 from torchstrata.errors import CommandError, StoreError

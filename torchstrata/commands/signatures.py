@@ -13,9 +13,10 @@ import msgspec
 from rich.table import Table
 
 from torchstrata import progress
-from torchstrata.attestations import documents, examination, materials, record, seals, signing
+from torchstrata.attestations import documents, examination, materials, seals, signing
 from torchstrata.attestations.documents import Document, Published
 from torchstrata.attestations.examination import Examination
+from torchstrata.attestations.made import record_of
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Plan
@@ -72,7 +73,7 @@ class DocumentMaker:
     def documents(self, one: Composed) -> tuple[Document, ...]:
         """Return the documents of an image that was composed."""
         made = materials.gather(one, self.store, self.codec, ROOT, self.open_blob)
-        return documents.of(record.of(made), os.environ, _result(self.results, one.image.digest, sha256(one.image.config)))
+        return documents.of(record_of(made), os.environ, _result(self.results, one.image.digest, sha256(one.image.config)))
 
 
 def seal(shelf: Shelf, plan: Plan, signer: Signer) -> int:
