@@ -11,8 +11,7 @@ from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
 from tests.wheelhouse import wheel
-from torchstrata.attestations import materials
-from torchstrata.attestations.made import record_of
+from torchstrata.attestations import made, materials
 from torchstrata.attestations.record import Record
 from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.plan import Item
@@ -91,7 +90,7 @@ def compose(store: Store, directory: Path, *, os_files: dict[str, bytes] | None 
 
 def record_of(composed: Composed, store: Store) -> Record:
     """Return the record of such an image."""
-    return record_of(materials.gather(composed, store, CODEC, ROOT))
+    return made.record_of(materials.gather(composed, store, CODEC, ROOT))
 
 
 def result(digest: str, *, passed: bool = True, flavour: str = "base", drift: tuple[str, ...] = ()) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 
 from tests import registries, signed
 from tests.system import test_release_verbs as days
-from torchstrata.attestations import signing
+from torchstrata.attestations import cosign
 from torchstrata.attestations.documents import KINDS
 from torchstrata.errors import ImmutableTagError, IntegrityError, MirrorError
 from torchstrata.image.compose import MANIFEST, canonical, sha256
@@ -155,7 +155,7 @@ def test_signatures_that_the_copy_has_more_of_stay(team, pushed, other, tmp_path
     mirror(team, "2.13-cpu-base", "--to", f"{other.host}/team")
     assert run("cosign", "generate-key-pair", cwd=tmp_path).returncode == 0
     reference, options = f"{other.host}/{REPOSITORY}@{pushed['base']}", ["--insecure-ignore-tlog=true", "--allow-insecure-registry"]
-    services = ["--use-signing-config=false", "--new-bundle-format=false"] if signing._is_newer() else []
+    services = ["--use-signing-config=false", "--new-bundle-format=false"] if cosign.is_newer() else []
     signed = run("cosign", "sign", "--yes", "--key", tmp_path / "cosign.key", "--tlog-upload=false", *services, "--allow-insecure-registry", reference)
     assert signed.returncode == 0, signed.stderr
     mirror(team, "2.13-cpu-base", "--to", f"{other.host}/team")

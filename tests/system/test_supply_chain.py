@@ -21,7 +21,7 @@ from tests import programs, registries
 from tests.parts import CODEC
 from tests.registries import Authority
 from tests.released import OS_FILES, compose, record_of, result
-from torchstrata.attestations import documents, examination, seals, signing
+from torchstrata.attestations import documents, examination, key_pair, seals, signing
 from torchstrata.attestations.documents import CYCLONEDX, KINDS, PROVENANCE, RECORD, SPDX, VERIFICATION, Document, Published
 from torchstrata.attestations.signing import BUNDLE, Signer, Trust
 from torchstrata.commands import signatures
@@ -49,7 +49,7 @@ def environment(tmp_path_factory):
 
 def keys(directory: Path) -> Path:
     """Make a pair of keys; return the private one."""
-    return signing.make_key(directory / "cosign").with_suffix(".key")
+    return key_pair.make_key(directory / "cosign").with_suffix(".key")
 
 
 @pytest.fixture(scope="module")

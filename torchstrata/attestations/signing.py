@@ -9,23 +9,19 @@ Bundles with attestations are made over the image's manifest, whose digest is th
 from __future__ import annotations
 
 import contextlib
-import functools
-import getpass
 import os
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 import msgspec
 
-from torchstrata import decoding, process, tls
-from torchstrata.errors import CommandError, SigningError, UntrustedError
-from torchstrata.host import home, temporary
+from torchstrata import decoding
+from torchstrata.attestations import cosign
+from torchstrata.errors import SigningError, UntrustedError
+from torchstrata.host import home
 from torchstrata.image.compose import sha256
-from torchstrata.registry import certificates
 from torchstrata.registry.reference import Reference
 from torchstrata.text import printable
 
@@ -34,7 +30,6 @@ BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 KEY: Final = "COSIGN_KEY"
 PUBLIC_KEY: Final = "COSIGN_PUBLIC_KEY"
-PASSWORD: Final = "COSIGN_PASSWORD"  # noqa: S105  # its name
 AMBIENT: Final = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
 """Variables by which a machine can prove who it is, so that no key is needed."""
 
@@ -42,31 +37,6 @@ ISSUER: Final = "https://token.actions.githubusercontent.com"
 
 NO_ROOT: Final = b'{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
 """Trusted root without authorities: all that a key pair needs, and no reason for cosign to ask the internet."""
-
-INSTALL: Final = "install cosign (Debian 13 and Ubuntu 25.04 have a package)"
-
-
-def _cosign(*words: str, cwd: Path | None = None) -> str:
-    """Run cosign and return its standard output.
-
-    :raises Failed: it refuses.
-    """
-    return process.run(process.find("cosign", fix=INSTALL), *words, cwd=cwd)
-
-
-@functools.cache
-def _is_newer() -> bool:
-    """Return whether cosign is of version 3, which by default writes image signatures as bundles and asks for services to use."""
-    return "--use-signing-config" in _cosign("sign-blob", "--help")
-
-
-@contextlib.contextmanager
-def _work(**files: bytes) -> Iterator[Path]:
-    """Yield a directory with some files."""
-    with temporary.directory() as directory:
-        for name, content in files.items():
-            (directory / name).write_bytes(content)
-        yield directory
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -127,8 +97,8 @@ class Trust:
         :param image: by digest.
         :raises UntrustedError: it is not, or by somebody else.
         """
-        with _work() as work, _told(f"the signature of {image}"):
-            _cosign("verify", *self._options(), "--new-bundle-format=false", *_registry(image.host, work), "--output=json", str(image))
+        with cosign.work() as work, cosign.told(f"the signature of {image}"):
+            cosign.run("verify", *self._options(), "--new-bundle-format=false", *cosign.registry_options(image.host, work), "--output=json", str(image))
 
     def check_attestation(self, bundle: bytes, manifest: bytes) -> Statement:
         """Return the statement in a bundle, once it is sure who signed it, and that it is about ``manifest``.
@@ -136,9 +106,9 @@ class Trust:
         :raises UntrustedError: it is by somebody else, damaged, or about something else.
         """
         statement = _statement(bundle)
-        with _work(manifest=manifest, bundle=bundle, root=NO_ROOT) as work, _told("an attestation"):
+        with cosign.work(manifest=manifest, bundle=bundle, root=NO_ROOT) as work, cosign.told("an attestation"):
             options = ("--new-bundle-format", "--bundle=bundle", f"--type={statement.predicate_type}", *self._options(), *self._root())
-            _cosign("verify-blob-attestation", *options, "manifest", cwd=work)
+            cosign.run("verify-blob-attestation", *options, "manifest", cwd=work)
         subjects = {f"sha256:{each.digest.get('sha256')}" for each in statement.subject}
         if subjects != {sha256(manifest)}:  # cosign is content with one of several
             raise UntrustedError(f"an attestation is about {printable(', '.join(sorted(subjects)))}", fix="attach what belongs to this image alone")
@@ -149,8 +119,8 @@ class Trust:
 
         :raises UntrustedError: it is not, or somebody else has signed it.
         """
-        with _work(content=content, bundle=bundle, root=NO_ROOT) as work, _told("a signature"):
-            _cosign("verify-blob", "--new-bundle-format", "--bundle=bundle", *self._options(), *self._root(), "content", cwd=work)
+        with cosign.work(content=content, bundle=bundle, root=NO_ROOT) as work, cosign.told("a signature"):
+            cosign.run("verify-blob", "--new-bundle-format", "--bundle=bundle", *self._options(), *self._root(), "content", cwd=work)
 
     def _options(self) -> tuple[str, ...]:
         if self.key:
@@ -201,9 +171,9 @@ class Signer:
         if self.key is None:
             yield Trust.find()
             return
-        with _signed("the public key"):
-            public = _cosign("public-key", f"--key={self.key}")
-        with _work(public=public.encode()) as work:
+        with cosign.signed("the public key"):
+            public = cosign.run("public-key", f"--key={self.key}")
+        with cosign.work(public=public.encode()) as work:
             yield Trust(key=str(work / "public"))
 
     def sign_image(self, image: Reference) -> None:
@@ -212,9 +182,9 @@ class Signer:
         :param image: by digest.
         :raises SigningError: the key cannot be used, or the registry refuses.
         """
-        with _work() as work, _signed(str(image)):
-            as_tag = ("--new-bundle-format=false",) if _is_newer() else ()
-            _cosign("sign", *self._options(), *as_tag, *_registry(image.host, work), str(image))
+        with cosign.work() as work, cosign.signed(str(image)):
+            as_tag = ("--new-bundle-format=false",) if cosign.is_newer() else ()
+            cosign.run("sign", *self._options(), *as_tag, *cosign.registry_options(image.host, work), str(image))
 
     def attest(self, name: str, manifest: bytes, predicate_type: str, predicate: bytes) -> bytes:
         """Return a bundle with a signed in-toto statement about ``manifest``.
@@ -224,9 +194,9 @@ class Signer:
         :raises SigningError: the key cannot be used.
         """
         file = re.sub("[^A-Za-z0-9._-]", "_", name)  # which cosign takes for the subject's name
-        with _work(**{file: manifest, "predicate.json": predicate}) as work, _signed(f"{predicate_type} of {name}"):
+        with cosign.work(**{file: manifest, "predicate.json": predicate}) as work, cosign.signed(f"{predicate_type} of {name}"):
             options = ("--new-bundle-format", "--bundle=bundle", "--predicate=predicate.json", f"--type={predicate_type}", *self._options())
-            _cosign("attest-blob", *options, file, cwd=work)
+            cosign.run("attest-blob", *options, file, cwd=work)
             return (work / "bundle").read_bytes()
 
     def sign_blob(self, content: bytes) -> bytes:
@@ -234,53 +204,15 @@ class Signer:
 
         :raises SigningError: the key cannot be used.
         """
-        with _work(content=content) as work, _signed("a file"):
-            _cosign("sign-blob", "--new-bundle-format", "--bundle=bundle", *self._options(), "content", cwd=work)
+        with cosign.work(content=content) as work, cosign.signed("a file"):
+            cosign.run("sign-blob", "--new-bundle-format", "--bundle=bundle", *self._options(), "content", cwd=work)
             return (work / "bundle").read_bytes()
 
     def _options(self) -> tuple[str, ...]:
         if self.key is None:
             return ("--yes",)
-        no_services = ("--tlog-upload=false", *(("--use-signing-config=false",) if _is_newer() else ()))
+        no_services = ("--tlog-upload=false", *(("--use-signing-config=false",) if cosign.is_newer() else ()))
         return ("--yes", f"--key={_absolute(self.key)}", *no_services)
-
-
-def make_key(prefix: Path) -> Path:
-    """Make a pair of keys with cosign, encrypted by ``$COSIGN_PASSWORD`` or what is typed; return the public one's path.
-
-    The private one is for its owner alone (mode 0600). Keys that are there stay.
-
-    :raises SigningError: there is one, or cosign cannot make them, or there is no password.
-    """
-    private, public = (Path(f"{home.expanded(prefix, SigningError)}{ending}") for ending in (".key", ".pub"))
-    if found := next((path for path in (private, public) if path.exists() or path.is_symlink()), None):
-        raise SigningError(f"{found} is there already", fix="use it, or name another place: inv key --to PATH")
-    password = os.environ.get(PASSWORD)
-    if password is None and not sys.stdin.isatty():
-        raise SigningError("nobody can be asked for a password", fix=f"set {PASSWORD} (empty, if the key is to have none)")
-    secret = {PASSWORD: password if password is not None else getpass.getpass("password of the new key: ")}
-    with _work() as work, _signed("a pair of keys"):
-        process.run(process.find("cosign", fix=INSTALL), "generate-key-pair", cwd=work, env=secret)
-        pair = {path: (work / f"cosign{path.suffix}").read_bytes() for path in (private, public)}
-    _write_new(private, pair[private], 0o600)
-    try:
-        _write_new(public, pair[public], 0o644)
-    except SigningError:
-        private.unlink()
-        raise
-    return public
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that is not there yet.
-
-    :raises SigningError: it is, or cannot be written.
-    """
-    try:
-        with open(path, "xb", opener=functools.partial(os.open, mode=mode)) as file:  # Path's has no opener
-            file.write(content)
-    except OSError as error:
-        raise SigningError(f"{path} cannot be written: {error.strerror}", fix="name another place: inv key --to PATH") from error
 
 
 @contextlib.contextmanager
@@ -316,52 +248,3 @@ def _statement(bundle: bytes) -> Statement:
 def _absolute(key: str) -> str:
     """Return a key that another directory finds too; URIs stay."""
     return key if "://" in key else str(home.expanded(key, SigningError))
-
-
-def _registry(host: str, work: Path) -> list[str]:
-    """Return what cosign must be told of a registry: the authorities and certificates that Docker has for it.
-
-    Credentials it takes from Docker's configuration itself.
-    """
-    bundle = tls.bundle() or os.environ.get("SSL_CERT_FILE")
-    files = [*certificates.authorities(host), *(tls.files(bundle) if bundle else [])]
-    options = []
-    if files:
-        (work / "authorities").write_bytes(b"\n".join(path.read_bytes() for path in files))
-        options.append(f"--registry-cacert={work / 'authorities'}")
-    for certificate, key in certificates.own(host)[:1]:
-        options += [f"--registry-client-cert={certificate}", f"--registry-client-key={key}"]
-    return options
-
-
-@contextlib.contextmanager
-def _signed(what: str) -> Iterator[None]:
-    """Turn a refusal of cosign's to sign into what a person can do about it."""
-    try:
-        yield
-    except process.Failed as error:
-        said = _said(error)
-        fix = "try it by hand with the same key, to see more: cosign sign-blob --key KEY FILE"
-        if "inappropriate ioctl" in said or "decryption failed" in said:
-            fix = "put the key's password into COSIGN_PASSWORD (empty, if it has none)"
-        raise SigningError(f"{what} cannot be signed: {said}", fix=fix) from error
-    except CommandError as error:
-        raise SigningError(error.what, fix=error.fix) from error
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn a refusal of cosign's to verify into one line."""
-    try:
-        yield
-    except process.Failed as error:
-        raise UntrustedError(
-            f"{what} does not hold: {_said(error)}", fix="do not use it; find out who has put it there, or which key must have signed it"
-        ) from error
-
-
-def _said(error: process.Failed) -> str:
-    """Return what cosign says is wrong."""
-    lines = [line.strip() for line in error.tail.splitlines() if line.strip()]
-    wrong = [line for line in lines if line.startswith(("Error:", "error during"))]
-    return re.sub(r"^(Error: |error during command execution: )", "", (wrong or lines or [error.what])[0])[:300]

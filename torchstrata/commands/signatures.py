@@ -13,7 +13,7 @@ import msgspec
 from rich.table import Table
 
 from torchstrata import progress
-from torchstrata.attestations import documents, examination, materials, seals, signing
+from torchstrata.attestations import documents, examination, key_pair, materials, seals, signing
 from torchstrata.attestations.documents import Document, Published
 from torchstrata.attestations.examination import Examination
 from torchstrata.attestations.made import record_of
@@ -97,7 +97,7 @@ def make_key(prefix: Path) -> None:
 
     :raises SigningError: there is such a pair, or no cosign, or no password.
     """
-    public = signing.make_key(prefix)
+    public = key_pair.make_key(prefix)
     console = progress.plain_console()
     console.print(f"{public.with_suffix('.key')}: keep it and its password secret; who signs sets {signing.KEY} to it", soft_wrap=True)
     console.print("everybody who builds from the registry:", soft_wrap=True)

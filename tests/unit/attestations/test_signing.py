@@ -8,7 +8,7 @@ import json
 import pytest
 
 from torchstrata import process
-from torchstrata.attestations import signing
+from torchstrata.attestations import cosign, signing
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.errors import SigningError, StoreError, UntrustedError
 
@@ -31,9 +31,9 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(process, "find", lambda name, fix="": name)
     monkeypatch.setattr(process, "run", run)
-    signing._is_newer.cache_clear()
+    cosign.is_newer.cache_clear()
     yield words
-    signing._is_newer.cache_clear()
+    cosign.is_newer.cache_clear()
 
 
 def test_without_a_key_nobody_signs():
@@ -127,14 +127,14 @@ def test_cosign_is_told_of_the_authorities_that_docker_knows(tmp_path, monkeypat
     (bundle / "two.pem").write_text("two")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle / "two.pem" if kind == "a file" else bundle))
     monkeypatch.setattr("torchstrata.registry.certificates.DIRECTORIES", (tmp_path / "certs.d", tmp_path / "none"))
-    options = signing._registry("registry.example:5000", tmp_path)
+    options = cosign.registry_options("registry.example:5000", tmp_path)
     assert options == [
         f"--registry-cacert={tmp_path / 'authorities'}",
         f"--registry-client-cert={place / 'client.cert'}",
         f"--registry-client-key={place / 'client.key'}",
     ]
     assert (tmp_path / "authorities").read_text().split() == ["one", "two"]
-    assert signing._registry("other.example", tmp_path)[1:] == []
+    assert cosign.registry_options("other.example", tmp_path)[1:] == []
 
 
 @pytest.mark.parametrize(
@@ -166,4 +166,4 @@ def test_what_is_no_attestation_is_refused(bundle):
 )
 def test_what_cosign_says_becomes_one_line(tail, said):
     """Without its prefixes and warnings."""
-    assert signing._said(process.Failed(("cosign", "verify"), 1, tail)) == said
+    assert cosign._said(process.Failed(("cosign", "verify"), 1, tail)) == said

@@ -1,0 +1,55 @@
+"""A new pair of keys to sign with."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from torchstrata import process
+from torchstrata.attestations import cosign
+from torchstrata.errors import SigningError
+from torchstrata.host import home
+
+PASSWORD: Final = "COSIGN_PASSWORD"  # noqa: S105  # its name
+
+
+def make_key(prefix: Path) -> Path:
+    """Make a pair of keys with cosign, encrypted by ``$COSIGN_PASSWORD`` or what is typed; return the public one's path.
+
+    The private one is for its owner alone (mode 0600). Keys that are there stay.
+
+    :raises SigningError: there is one, or cosign cannot make them, or there is no password.
+    """
+    private, public = (Path(f"{home.expanded(prefix, SigningError)}{ending}") for ending in (".key", ".pub"))
+    if found := next((path for path in (private, public) if path.exists() or path.is_symlink()), None):
+        raise SigningError(f"{found} is there already", fix="use it, or name another place: inv key --to PATH")
+    password = os.environ.get(PASSWORD)
+    if password is None and not sys.stdin.isatty():
+        raise SigningError("nobody can be asked for a password", fix=f"set {PASSWORD} (empty, if the key is to have none)")
+    secret = {PASSWORD: password if password is not None else getpass.getpass("password of the new key: ")}
+    with cosign.work() as work, cosign.signed("a pair of keys"):
+        process.run(process.find("cosign", fix=cosign.INSTALL), "generate-key-pair", cwd=work, env=secret)
+        pair = {path: (work / f"cosign{path.suffix}").read_bytes() for path in (private, public)}
+    _write_new(private, pair[private], 0o600)
+    try:
+        _write_new(public, pair[public], 0o644)
+    except SigningError:
+        private.unlink()
+        raise
+    return public
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that is not there yet.
+
+    :raises SigningError: it is, or cannot be written.
+    """
+    try:
+        with open(path, "xb", opener=functools.partial(os.open, mode=mode)) as file:  # Path's has no opener
+            file.write(content)
+    except OSError as error:
+        raise SigningError(f"{path} cannot be written: {error.strerror}", fix="name another place: inv key --to PATH") from error
