@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from filelock import FileLock
 
+from tests import desks
 from tests.built import BUILDS, CPU, CUDA, DISK, Built, Disk, cell_of
 from tests.checkout import Checkout, Ended
 
@@ -63,6 +64,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "root: mounts, makes namespaces or starts daemons of its own, which only root may")
     config.addinivalue_line("markers", "quick: the short part of the system's tests: build, registry, release, engine")
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(name="desk")
+def _desk(tmp_path: Path) -> Iterator[desks.Desk]:
+    """Give a person with a checkout, and a registry and a git remote of their own."""
+    with desks.desk(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

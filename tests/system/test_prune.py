@@ -32,13 +32,6 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 LATER = dt.timedelta(days=10)
 
 
-@pytest.fixture(name="desk")
-def _desk(tmp_path):
-    """Give a person with a checkout, and a registry and a git remote of their own."""
-    with desks.desk(tmp_path) as made:
-        yield made
-
-
 def manifest(registry, repository, name, contents, config=b"{}"):
     """Push a manifest with layers; return its digest."""
     for content in (*contents, config):

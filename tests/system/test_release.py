@@ -25,13 +25,6 @@ from torchstrata.release.ledger import FILE, Ledger
 from torchstrata.release.moves import Origin, Releases
 
 
-@pytest.fixture(name="desk")
-def _desk(tmp_path):
-    """Give a person with a checkout, and a registry and a git remote of their own."""
-    with desks.desk(tmp_path) as made:
-        yield made
-
-
 @pytest.fixture
 def colleague(desk, tmp_path):
     """Give a second person, with a checkout of their own of the same remote."""

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from torchstrata.errors import MirrorError
 from torchstrata.registry import pool
@@ -22,7 +22,7 @@ from torchstrata.registry.dated_tag import is_dated
 from torchstrata.registry.download import Download
 from torchstrata.registry.registry import Referrer, Registry, fallback_tag
 from torchstrata.registry.upload import OnBytes, Sent, Source
-from torchstrata.store.codec import CHUNK
+from torchstrata.store.codec import CHUNK, Stream
 
 COSIGN: Final = ("sig", "att", "sbom")
 """Endings of the tags under which cosign keeps what belongs to an image."""
@@ -263,15 +263,12 @@ class Relay:
         self._stream, self.position = None, 0
 
 
-class _Turn(io.RawIOBase):
+class _Turn(Stream):
     """A relay as a file that is opened, read and closed."""
 
     def __init__(self, relay: Relay) -> None:
         super().__init__()
         self._relay, self._offset = relay, 0
-
-    def readable(self) -> bool:
-        return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         assert whence == io.SEEK_SET
@@ -283,9 +280,3 @@ class _Turn(io.RawIOBase):
         data = self._relay.read(CHUNK if size < 0 else size)
         self._offset += len(data)
         return data
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)

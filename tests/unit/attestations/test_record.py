@@ -16,12 +16,6 @@ from torchstrata.store.store import Store
 
 
 @pytest.fixture
-def store(tmp_path):
-    """Return an empty store."""
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
 def composed(store, tmp_path):
     """Return an image."""
     return compose(store, tmp_path / "wheels")

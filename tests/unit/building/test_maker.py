@@ -23,7 +23,6 @@ from torchstrata.errors import IntegrityError
 from torchstrata.layers import strata
 from torchstrata.progress import PlainReporter
 from torchstrata.store.codec import decompressor
-from torchstrata.store.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +37,6 @@ def pip(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(directory))
     return directory
-
-
-@pytest.fixture
-def store(tmp_path):
-    """Return an empty store."""
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

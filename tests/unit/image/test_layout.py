@@ -16,13 +16,6 @@ from torchstrata.building.assembly import Builder
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.image import compose, layout
 from torchstrata.progress import PlainReporter
-from torchstrata.store.store import Store
-
-
-@pytest.fixture
-def store(tmp_path):
-    """Return a store of this test."""
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from torchstrata.store import inventory, tarball
 from torchstrata.store.codec import Codec, decompressor
 from torchstrata.store.layer import PLATFORM
 from torchstrata.store.part import Part
-from torchstrata.store.store import Store
 
 CODEC = Codec()
 SITE = "opt/venv/lib/python3.13/site-packages"
@@ -123,12 +122,6 @@ def test_history_names_every_wheel():
 
 
 # Making
-
-
-@pytest.fixture
-def store(tmp_path):
-    """Return an empty store."""
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -31,12 +31,6 @@ WHEEL = "evil-1.0-py3-none-any.whl"
 POINTS = f"{INFO}/entry_points.txt"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """Return an empty store."""
-    return Store(tmp_path / "store")
-
-
 def planned(*pins: Pin, groups: tuple[Group, ...] = ()) -> tuple[strata.Stratum, ...]:
     """Plan a lock of pins, each large one a layer of its own."""
     lock = Lock(build="2.8.0", python="3.13", flavour="base", platform=PLATFORM, requires=(), exclude_newer="2026-01-01", uv="1", pins=pins)

@@ -5,21 +5,12 @@ from __future__ import annotations
 import dataclasses
 import io
 
-import pytest
-
 from tests.parts import CODEC
 from tests.released import COPYRIGHT, OS_FILES, STATUS, compose
 from torchstrata.store import dpkg_status, inventory
 from torchstrata.store.dpkg_status import OsPackage
 from torchstrata.store.inventory import Inventory
 from torchstrata.store.part import Part
-from torchstrata.store.store import Store
-
-
-@pytest.fixture
-def store(tmp_path):
-    """Return an empty store."""
-    return Store(tmp_path / "store")
 
 
 def layer(store, files, links=()):

@@ -42,12 +42,6 @@ with Store(Path(sys.argv[1])).layer("unfinished", Codec()) as writer:
 
 
 @pytest.fixture
-def store(tmp_path):
-    """Return an empty store."""
-    return Store(tmp_path / "store")
-
-
-@pytest.fixture
 def holder(store):
     """Start another process that is in the middle of a layer."""
     with subprocess.Popen([sys.executable, "-c", HOLDER, store.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
