@@ -27,6 +27,7 @@ from torchstrata.release.moves import Proposal, Releases
 
 START = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 REPOSITORY = "team/images"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
 TABLE = """
 name: images
 systems:
@@ -89,6 +90,17 @@ def publication(releases, found, why):
     return Proposal(base=base, moves=tuple(releases._move("publish", channel, cell, images, why) for cell, images in found.items()))
 
 
+def manifest(registry, repository, name, contents, config=b"{}"):
+    """Push layers with these contents and a manifest of them, under ``name`` or, without one, under its digest; return the manifest."""
+    kinds = ((CONFIG, config), *((LAYER, content) for content in contents))
+    for _, content in kinds:
+        registry.push_blob(repository, Source.of(content))
+    config_, *layers = [{"mediaType": kind, "digest": sha256(blob), "size": len(blob)} for kind, blob in kinds]
+    body = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": config_, "layers": layers})
+    registry.put_manifest(repository, name or sha256(body), body, MANIFEST)
+    return body
+
+
 class Desk:
     """A person with a checkout, and what they do."""
 
@@ -105,15 +117,8 @@ class Desk:
         """Push an image whose one layer holds ``mark``, with ``more`` labels, and return its manifest's digest."""
         flavour, user = (image, runtime.DEV) if image in self.matrix.flavours else (self.matrix.all_in_one, runtime.ROOT)
         labels = {"torchstrata.cell": cell.id, "torchstrata.flavour": flavour, **(more or {})}
-        layer, config = f"{image} {mark}".encode(), canonical({"config": {"Labels": labels, "User": user}, "mark": mark})
-        for content in (layer, config):
-            self.registry.push_blob(REPOSITORY, Source.of(content))
-        described = [
-            {"mediaType": kind, "digest": sha256(blob), "size": len(blob)}
-            for kind, blob in ((CONFIG, config), ("application/vnd.oci.image.layer.v1.tar", layer))
-        ]
-        body = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": described[0], "layers": described[1:]})
-        return self.registry.put_manifest(REPOSITORY, sha256(body), body, MANIFEST)
+        config = canonical({"config": {"Labels": labels, "User": user}, "mark": mark})
+        return sha256(manifest(self.registry, REPOSITORY, None, [f"{image} {mark}".encode()], config))
 
     def push(self, mark, cell="2.8-cu121", *, tested=True):
         """Push all images of a cell under their dated tags; return their digests by image."""

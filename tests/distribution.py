@@ -70,10 +70,6 @@ class Distribution:
         """Return the headers of requests of a method whose path contains ``part``."""
         return [headers for name, path, headers in self.seen if name == method and part in path]
 
-    def received(self) -> int:
-        """Bytes that the bodies of uploads said to have."""
-        return sum(int(headers.get("Content-Length", 0)) for name, path, headers in self.seen if "/uploads/" in path)
-
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     owner: Distribution

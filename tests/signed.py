@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import released
+from tests.desks import LAYER, manifest
 from torchstrata.attestations import documents, record, signing
 from torchstrata.attestations.documents import Published
 from torchstrata.attestations.made import torch
@@ -16,17 +17,15 @@ from torchstrata.attestations.record import Inputs, Package, Record, RecordedLay
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.attestations.signing import Signer
 from torchstrata.image import runtime
-from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.image.compose import canonical, sha256
 from torchstrata.matrix import matrix
 from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.upload import Source as Content
 from torchstrata.release import channels
 
 MATRIX = matrix.load()
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")
 REPOSITORY = f"team/{MATRIX.name}"
-LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,7 @@ def image(registry, name, mark):
         "org.opencontainers.image.revision": "2" * 40,
     }
     config = canonical({"config": {"Labels": labels, "User": user}, "rootfs": {"type": "layers", "diff_ids": [sha256(layer)]}})
-    for content in (layer, config):
-        registry.push_blob(REPOSITORY, Content.of(content))
-    described = [{"mediaType": kind, "digest": sha256(blob), "size": len(blob)} for kind, blob in ((CONFIG, config), (LAYER, layer))]
-    body = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": described[0], "layers": described[1:]})
-    registry.put_manifest(REPOSITORY, channels.immutable(CELL, name, PushNumber(day="20261124", number=mark)), body, MANIFEST)
+    body = manifest(registry, REPOSITORY, channels.immutable(CELL, name, PushNumber(day="20261124", number=mark)), [layer], config)
     recorded = RecordedLayer(title="x", origin="os", digest=sha256(layer), diff_id=sha256(layer), media_type=LAYER, size=len(layer), unpacked=len(layer))
     openssl = Package(name="openssl", version=f"3.0.17-1~deb12u{mark}", architecture="amd64", source="openssl", source_version="x", licence="Apache-2.0")
     return body, Record(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torchstrata.matrix.matrix import ROOT
 
-CPU_BASE, CPU_DEVEL, CPU_SSH = "2.13-cpu-base", "2.13-cpu-devel", "2.13-cpu-ssh"
+CPU_BASE, CPU_SSH = "2.13-cpu-base", "2.13-cpu-ssh"
 CUDA_BASE, CUDA_DEVEL = "2.8-cu121-base", "2.8-cu121-devel"
 
 SITE = "/opt/venv/lib/python3*/site-packages"

@@ -13,33 +13,21 @@ from pathlib import Path
 import pytest
 
 from tests import desks, programs, registries
-from tests.desks import REPOSITORY
+from tests.desks import REPOSITORY, manifest
 from tests.registries import Served
 from torchstrata.attestations import signing
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.commands import housekeeping
 from torchstrata.commands.options import PruneOptions
 from torchstrata.errors import LedgerError, PruneError
-from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.image.compose import sha256
 from torchstrata.matrix import matrix
 from torchstrata.registry.registry import Attachment, Registry, fallback_tag
-from torchstrata.registry.upload import Source
 from torchstrata.release import holdings
 from torchstrata.release.ledger import Ledger
 
 SHELF = "team/parts"
-LAYER = "application/vnd.oci.image.layer.v1.tar"
 LATER = dt.timedelta(days=10)
-
-
-def manifest(registry, repository, name, contents, config=b"{}"):
-    """Push a manifest with layers; return its digest."""
-    for content in (*contents, config):
-        registry.push_blob(repository, Source.of(content))
-    config_, *layers = [
-        {"mediaType": kind, "digest": sha256(blob), "size": len(blob)} for kind, blob in [(CONFIG, config), *((LAYER, content) for content in contents)]
-    ]
-    return registry.put_manifest(repository, name, canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": config_, "layers": layers}), MANIFEST)
 
 
 def sign(registry, digest, mark):
@@ -239,8 +227,8 @@ def test_the_verb_deletes_only_when_told(environment, tmp_path):
     inv = [Path(sys.executable).parent / "inv", "registry.prune", "--keep", "1", "--ledger", environment["LEDGER"]]
     with registries.registry(tmp_path) as served, Registry(served.host) as registry:
         env = {**environment, VARIABLE: f"{served.host}/team"}
-        old = manifest(registry, repository, "2.8.0-cu121-debian13-base-20250101.1", [b"old"])
-        new = manifest(registry, repository, "2.8.0-cu121-debian13-base-20250102.1", [b"new"])
+        old = sha256(manifest(registry, repository, "2.8.0-cu121-debian13-base-20250101.1", [b"old"]))
+        new = sha256(manifest(registry, repository, "2.8.0-cu121-debian13-base-20250102.1", [b"new"]))
         manifest(registry, "team/parts", "0" * 64, [b"a part"], b"of nothing")
         shown = subprocess.run([*inv, "--parts"], cwd=matrix.ROOT, env=env, capture_output=True, text=True, check=False)
         assert (shown.returncode, "dry run" in shown.stdout) == (0, True), shown.stderr
