@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.built import CPU, CUDA
 from torchstrata.matrix import matrix
 from torchstrata.verification import required, scope
 from torchstrata.verification.evidence import EngineImage, Host
@@ -28,7 +29,7 @@ def modules(cell: str, flavour: str, wanted: scope.Scope) -> set[str]:
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("flavour", MATRIX.flavours)
-@pytest.mark.parametrize("cell", ["2.13-cpu", "2.8-cu121"])
+@pytest.mark.parametrize("cell", [CPU, CUDA])
 def test_a_full_scope_leaves_nothing_out(cell, flavour, tier):
     """What a quick one no longer runs is not lost: every test of the lists runs on every image that it applies to."""
     expected = Expectation(cell=matrix.select(MATRIX, cell)[0], flavour=flavour)
@@ -37,8 +38,8 @@ def test_a_full_scope_leaves_nothing_out(cell, flavour, tier):
 
 def test_the_all_in_one_of_a_cell_without_cuda_runs_all_that_is_not_costly():
     """It contains all flavours, and what they do does not depend on CUDA. What is costly is three in a hundred at most."""
-    everything = scope.lists(subject("2.13-cpu", MATRIX.all_in_one), "full")["free"]
-    quick = scope.lists(subject("2.13-cpu", MATRIX.all_in_one), "quick")["free"]
+    everything = scope.lists(subject(CPU, MATRIX.all_in_one), "full")["free"]
+    quick = scope.lists(subject(CPU, MATRIX.all_in_one), "quick")["free"]
     assert quick == everything.restrict(lambda key: not costly(key))
     assert sum(quick.cases.values()) > 0.97 * sum(everything.cases.values()) > 900
 
@@ -50,8 +51,8 @@ def costly(key: required.Key) -> bool:
 
 def test_of_a_cell_with_cuda_what_only_it_has():
     """The all-in-one runs each test of CUDA, torchvision and torchaudio, and those of what the image is."""
-    quick = scope.lists(subject("2.8-cu121", MATRIX.all_in_one), "quick")["free"].cases
-    full = scope.lists(subject("2.8-cu121", MATRIX.all_in_one), "full")["free"].cases
+    quick = scope.lists(subject(CUDA, MATRIX.all_in_one), "quick")["free"].cases
+    full = scope.lists(subject(CUDA, MATRIX.all_in_one), "full")["free"].cases
     special = {key for key in full if scope.ONLY_THERE & set(key[0].split())}
     identity = {key for key in full if key[1] in {"test_truth", "test_hygiene"}}
     assert set(quick) == special | identity
@@ -59,7 +60,7 @@ def test_of_a_cell_with_cuda_what_only_it_has():
     assert {key: full[key] for key in quick} == quick
 
 
-@pytest.mark.parametrize("cell", ["2.13-cpu", "2.8-cu121"])
+@pytest.mark.parametrize("cell", [CPU, CUDA])
 @pytest.mark.parametrize("flavour", [flavour for flavour in MATRIX.flavours if flavour != MATRIX.all_in_one])
 def test_other_flavours_are_what_they_say_and_serve_every_user(cell, flavour):
     """Their contents are not those of the all-in-one, nor is their start."""
@@ -69,7 +70,7 @@ def test_other_flavours_are_what_they_say_and_serve_every_user(cell, flavour):
 @pytest.mark.parametrize("tier", ["free", "host"])
 def test_no_test_is_in_no_quick_scope(tier):
     """Between them the images of a quick run pass each test that needs no GPU and is not costly."""
-    cells = [matrix.select(MATRIX, cell)[0] for cell in ("2.13-cpu", "2.8-cu121")]
+    cells = [matrix.select(MATRIX, cell)[0] for cell in (CPU, CUDA)]
     images = [Expectation(cell=cell, flavour=flavour) for cell in cells for flavour in MATRIX.flavours]
     ran = {key for key in required.read(tier).cases for image in images if _applies(key, image) and scope.includes("quick", key, image)}
     assert ran == {key for key in required.read(tier).cases if not costly(key)}
