@@ -6,7 +6,7 @@ A pure function of the image and its parts: no clock, no machine, so that the sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import msgspec
 
@@ -20,9 +20,8 @@ from torchstrata.layers.strata import Stratum
 from torchstrata.layers.toolchain import Toolchain
 from torchstrata.matrix.matrix import Cell, OperatingSystem
 from torchstrata.store import inventory
-from torchstrata.store.dpkg_status import OsPackage
 from torchstrata.store.inventory import Inventory, PythonPackage
-from torchstrata.store.layer import PLATFORM, Layer
+from torchstrata.store.layer import PLATFORM
 from torchstrata.store.part import Part
 
 
@@ -127,22 +126,9 @@ def _layers(image: Image, items: Sequence[Item], parts: Mapping[str, Part]) -> I
     """Yield the layers of the image; those above its items' are its own."""
     owned = [(item, layer) for item in items for layer in parts[item.identity].layers]
     for item, layer in owned:
-        yield _layer(layer, item.origin, item.identity)
+        yield RecordedLayer(**asdict(layer), origin=item.origin, part=item.identity)
     for layer in image.layers[len(owned) :]:
-        yield _layer(layer, "facts", "")
-
-
-def _layer(layer: Layer, origin: str, part: str) -> RecordedLayer:
-    return RecordedLayer(
-        title=layer.title,
-        origin=origin,
-        digest=layer.digest,
-        diff_id=layer.diff_id,
-        media_type=layer.media_type,
-        size=layer.size,
-        unpacked=layer.unpacked,
-        part=part,
-    )
+        yield RecordedLayer(**asdict(layer), origin="facts")
 
 
 def _wheels(made: Made, words: dict[str, str]) -> Iterator[LockedWheel]:
@@ -150,7 +136,7 @@ def _wheels(made: Made, words: dict[str, str]) -> Iterator[LockedWheel]:
     for pin in made.composed.plan.lock.pins:
         licence = licences.of_python(known[pin.name]) if pin.name in known else licences.Licence()
         words |= licence.words
-        yield LockedWheel(name=pin.name, version=pin.version, filename=pin.filename, sha256=pin.sha256, size=pin.size, licence=licence.expression)
+        yield LockedWheel(**asdict(pin), licence=licence.expression)
 
 
 def _packages(made: Made, words: dict[str, str]) -> Iterator[Package]:
@@ -158,18 +144,7 @@ def _packages(made: Made, words: dict[str, str]) -> Iterator[Package]:
     for package in held.os:
         licence = licences.of_debian(inventory.copyright_of(package, held))
         words |= licence.words
-        yield _package(package, licence.expression)
-
-
-def _package(package: OsPackage, licence: str) -> Package:
-    return Package(
-        name=package.name,
-        version=package.version,
-        architecture=package.architecture,
-        source=package.source,
-        source_version=package.source_version,
-        licence=licence,
-    )
+        yield Package(**msgspec.structs.asdict(package), licence=licence.expression)
 
 
 def _held(made: Made, kind: type) -> Iterator[Inventory]:
