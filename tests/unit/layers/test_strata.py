@@ -358,6 +358,7 @@ os.umask(0o077)
 sys.path.insert(0, {str(Path.cwd())!r})
 from pathlib import Path
 from tests.unit.layers.test_strata import *
+from torchstrata.store.store import Store
 paths = {{pin.sha256: path for pin, path in [({pins!r}[number], Path({str(tmp_path)!r}, "house", {pins!r}[number].filename)) for number in range(3)]}}
 store = Store(Path({str(tmp_path)!r}, "other"))
 for stratum in plan(*{pins!r}, rules=ONE_GROUP):
