@@ -43,6 +43,7 @@ KNOWN = {
     "commands/nightly.py:move_locks": "the author after user.name=, paths after --",
     "layers/buildkit.py:bake": "the definition by standard input",
     "layers/buildkit.py:save": "after --",
+    "layers/image_tags.py:_asked": "constants, and an image after --",
     "layers/os_image.py:_inside": "after --",
     "layers/os_image.py:_pull": "after --",
     "layers/os_image.py:around": "proxies after the name of their variable and =",

@@ -34,7 +34,7 @@ def gather(composed: Composed, store: Store, codec: Codec, root: Path, open_blob
     plan, system = composed.plan, composed.plan.cell.os
     parts = {item.identity: _part(item, store, opened) for item in plan.items}
     lock = os_locks.read(system, root)
-    called = os_image.reference(system) or f"{os_image.PROGRAM} {system.suite} {os_image.identity(system, lock, contexts.apt_config(root), codec)}"
+    called = os_image.reference(system, lock) or f"{os_image.PROGRAM} {system.suite} {os_image.identity(system, lock, contexts.apt_config(root), codec)}"
     return Made(
         composed=composed,
         parts=parts,

@@ -16,7 +16,7 @@ from torchstrata import process, progress
 from torchstrata.commands import actions, signatures, verbs
 from torchstrata.commands.options import BuildOptions, NightlyOptions, ReleaseOptions
 from torchstrata.commands.release import opened
-from torchstrata.errors import LedgerConflictError, NightlyError, TorchstrataError, WatchdogError
+from torchstrata.errors import LedgerConflictError, NightlyError, OsPartError, RegistryError, TorchstrataError, WatchdogError
 from torchstrata.layers import os_parts
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell
@@ -70,9 +70,9 @@ def _show(report: Report, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(decisions.document(report), indent=2) + "\n")
         return
-    if report.news or report.patches or report.bases or report.work:
+    if report.news or report.patches or report.work:
         console.print(decisions.table(report))
-    for line in report.silent:
+    for line in (*report.silent, *report.failed):
         console.print(f"could not be asked: {line}", soft_wrap=True)
     for why, cells in decisions.grouped(report.left_out).items():
         console.print(f"left out: {', '.join(cells)}: {why}", soft_wrap=True)
@@ -101,8 +101,8 @@ class Night:
         """
         started, console, failures = time.monotonic(), progress.plain_console(), list[str]()
         if step in {"all", "locks"}:
-            report = self._move_locks()
-            failures += self._pending(report)
+            report = self._look_around()
+            failures += [*report.failed, *self._move_locks(report), *self._pending(report)]
             if step == "locks":
                 self._tell(report)
         if step in {"all", "cells"}:
@@ -125,13 +125,18 @@ class Night:
     def _work(self) -> tuple[Work, ...]:
         return _look(self.globs, self._ledger()).work()
 
-    def _move_locks(self) -> Report:
+    def _look_around(self) -> Report:
         report = _look(self.globs, self._ledger()).around()
         _show(report, as_json=False)
-        written = move_locks(report.news, commit=self.commit, author=self.releases.author)
+        return report
+
+    def _move_locks(self, report: Report) -> list[str]:
+        """Move the locks of what is new; return the OSes for which that failed, and why."""
+        failures = list[str]()
+        written = move_locks(report.news, commit=self.commit, author=self.releases.author, on_failure=failures.append)
         if written and self.commit and self.sends:
             process.run("git", "-C", ROOT, "push", "--quiet", ledger_branch.REMOTE, "HEAD")
-        return report
+        return failures
 
     @staticmethod
     def _pending(report: Report) -> list[str]:
@@ -212,19 +217,28 @@ def _tried(todo: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
     return failures
 
 
-def move_locks(news: Sequence[News], *, commit: bool, author: Author) -> list[Path]:
-    """Lock the OSes that moved anew, by building their parts; return the files that were written.
+def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure: process.LineSink) -> list[Path]:
+    """Lock the OSes that moved anew, images of registries and packages, by building their parts; return the files that were written.
 
     :param commit: commit them, and nothing else, on the present branch.
+    :param on_failure: gets one line for each OS of a registry that could not be locked, which keeps no other from it.
     """
     if not news:
         return []
-    table = matrix.load()
+    table, written = matrix.load(), list[Path]()
     with progress.reporter() as reporter, reporter.step("os", ", ".join(each.system.id for each in news)) as step:
         oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
-        written = oven.relock([each.system for each in news], tuple(table.flavours))
+        for together in os_parts.groups(each.system for each in news):
+            try:
+                written += oven.relock(together, tuple(table.flavours))
+            except (RegistryError, OsPartError) as error:
+                if together[0].bootstrap:
+                    raise
+                on_failure(f"{together[0].id}: {error.what}")
+                reporter.say(f"failed: {together[0].id}: {error.what}")
     if commit and written:
-        words = "\n\n".join(f"{each.system.id}: {each}" for each in news)
+        moved = {path.stem for path in written}
+        words = "\n\n".join(f"{each.system.id}: {each}" for each in news if each.system.id in moved)
         names = ", ".join(path.stem for path in written)
         identity = ("-c", f"user.name={author.name}", "-c", f"user.email={author.email}")
         process.run("git", "-C", ROOT, *identity, "commit", "--quiet", "-m", f"Move the locks of {names} to what their mirrors offer\n\n{words}", "--", LOCKS)

@@ -22,7 +22,7 @@ from torchstrata.building import plan as plans
 from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.plan import ImagePlan, OsPart, Plan, Planner
 from torchstrata.commands.options import BuildOptions
-from torchstrata.errors import LockError, RegistryAuthError, RegistryError
+from torchstrata.errors import LockError, OsPartError, RegistryAuthError, RegistryError, TorchstrataError
 from torchstrata.image import layout
 from torchstrata.layers import os_parts, toolchain
 from torchstrata.locks import os_locks, requirements, wheel_locks
@@ -212,23 +212,31 @@ def _is_elsewhere(table: Matrix, name: str) -> bool:
 
 
 def lock_systems(globs: Sequence[str]) -> None:
-    """Ask apt for today's solution of the OSes of the cells that match, and write their locks where packages have moved.
+    """Ask registries and apt for what the OSes of the cells that match are today, and write their locks where something has moved.
 
-    :raises LockError: an OS that was asked for comes from an image that nobody has pinned by digest.
+    One that cannot be locked does not keep the others from it.
+
+    :param globs: names of OSes, ids of cells or globs on these; all OSes if there are none.
+    :raises TorchstrataError: the first that could not be locked; all are printed.
     """
-    table = matrix.load()
-    asked = {cell.os.id: cell.os for cell in matrix.select(table, *globs)}
-    systems = {name: system for name, system in asked.items() if system.bootstrap or system.digest}
+    table, failed = matrix.load(), list[TorchstrataError]()
+    systems = matrix.select_systems(table, *globs)
     with progress.reporter() as reporter:
-        for name in asked.keys() - systems.keys():
-            reporter.say(f"{name}: not locked, since its image has no digest in matrix.yaml")
-        if not systems:
-            raise LockError("none of these OSes can be locked", fix="write the digest of its image into matrix.yaml, where its registry is reachable")
-        with reporter.step("os", ", ".join(systems)) as step:
-            written = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note).relock(tuple(systems.values()), tuple(table.flavours))
+        written = list[Path]()
+        for together in os_parts.groups(systems):
+            names = ", ".join(system.id for system in together)
+            try:
+                with reporter.step("os", names) as step:
+                    oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
+                    written += oven.relock(together, tuple(table.flavours))
+            except (RegistryError, OsPartError) as error:
+                reporter.say(f"{names}: not locked: {error.what}")
+                failed.append(error)
         for path in written:
             reporter.say(f"{path.relative_to(matrix.ROOT)} written")
         reporter.say(f"{len(written)} of {len(systems)} OS locks moved")
+    if failed:
+        raise failed[0]
 
 
 def lock_toolchains(exclude_newer: str | None) -> None:

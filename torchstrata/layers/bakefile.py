@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from torchstrata.locks.os_locks import OS_IMAGE
 from torchstrata.matrix.matrix import OperatingSystem
 
 Exporter = Literal["layout", "image"]
 """How finished layers leave BuildKit: as an OCI layout, or as an image in the engine, where its classic store can do no other."""
+
+REGISTRY: Final = "docker-image://"
+"""Begins the context that is an image of a registry."""
+
+DPKG: Final = "/etc/dpkg/dpkg.cfg.d/99torchstrata"
+"""After all that the image itself may say of what packages leave out."""
 
 LABEL: Final = "torchstrata.flavour"
 """The label that ends each Dockerfile; it tells in an image's history which layers belong to which flavour."""
@@ -73,7 +80,7 @@ def image_name(job: Job) -> str:
 
 
 def _targets(job: Job, staged: Path, proxies: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    bottom, below = _bottom(job)
+    bottom, below = _prepared(job, staged) if job.below.startswith(REGISTRY) else _bottom(job)
     apt = {**_target(staged / f"apt-{job.system.id}", {"os": below}, proxies), "no-cache": True}
     targets = {**bottom, job.target("apt"): apt}
     parent, context = job.parent, below
@@ -82,6 +89,12 @@ def _targets(job: Job, staged: Path, proxies: Mapping[str, str]) -> dict[str, di
         targets[job.target(flavour)] = _target(staged / flavour, {parent: context, "apt": f"target:{job.target('apt')}"}, args)
         parent, context = flavour, f"target:{job.target(flavour)}"
     return targets
+
+
+def _prepared(job: Job, staged: Path) -> tuple[dict[str, dict[str, Any]], str]:
+    """Return the context that is an OS image of a registry, with dpkg's configuration, which bootstrapped ones have from the start."""
+    told = {**_target(staged / f"apt-{job.system.id}", {OS_IMAGE: job.below}, {}), "dockerfile-inline": f"FROM {OS_IMAGE}\nCOPY dpkg.cfg {DPKG}\n"}
+    return {job.target(OS_IMAGE): told}, f"target:{job.target(OS_IMAGE)}"
 
 
 def _bottom(job: Job) -> tuple[dict[str, dict[str, Any]], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from torchstrata import process
-from torchstrata.errors import BuildxError, CommandError, EngineError, OsPartError
-from torchstrata.host import temporary
+from torchstrata.errors import BuildxError, CommandError, EngineError, OsPartError, RegistryError
+from torchstrata.host import apt, temporary
+from torchstrata.layers import image_tags
 from torchstrata.layers.bakefile import LABEL, Exporter
 from torchstrata.store import tarball
 from torchstrata.store.codec import CHUNK, decompressor
@@ -28,6 +30,8 @@ BAKE: Final = ("docker", "buildx", "bake", "--file", "-", "--progress", "plain")
 
 STEP: Final = re.compile(r"#(\d+) \[(?P<system>\S+)-[a-z0-9]+ (\S+ )? *\d+/\d+\] (?P<step>(RUN|ADD|COPY) .+)")
 """A step that several targets share is told under any one of their names; only the OS in it means something."""
+UNRESOLVED: Final = re.compile(r"^ERROR: .*failed to resolve source metadata for (?P<image>\S+@sha256:[0-9a-f]{64}): (?P<why>.+)$", re.MULTILINE)
+"""An image that a build begins with and cannot have."""
 DONE: Final = re.compile(r"#(\d+) DONE ([\d.]+)s")
 
 MAGIC: Final = {b"\x28\xb5\x2f\xfd": "tar+zstd", b"\x1f\x8b\x08": "tar+gzip"}
@@ -72,10 +76,16 @@ def exporter() -> Exporter:
     return "image" if classic else "layout"
 
 
+def proxies() -> dict[str, str]:
+    """Return the build arguments for the network: this program's own proxies."""
+    return {name: os.environ[name] for name in apt.PROXIES if name in os.environ}
+
+
 def bake(definition: Mapping[str, Any], on_line: process.LineSink) -> None:
     """Build ``definition``; finished steps go to ``on_line``.
 
     :raises OsPartError: a step failed; names it and quotes the end of its output.
+    :raises RegistryError: an OS image cannot be had.
     """
     with temporary.directory() as directory:  # buildx writes Dockerfiles into directories of its own, and leaves them when it is killed
         environment = {**ENVIRONMENT, "TMPDIR": str(directory)}
@@ -85,8 +95,10 @@ def bake(definition: Mapping[str, Any], on_line: process.LineSink) -> None:
             raise refusal(error.tail) from error
 
 
-def refusal(tail: str) -> OsPartError:
+def refusal(tail: str) -> OsPartError | RegistryError:
     """Return the error for the end of buildx's output."""
+    if unresolved := UNRESOLVED.search(tail):
+        return image_tags.refusal(unresolved["image"], unresolved["why"].removeprefix(f"{unresolved['image']}: "))
     number = next(iter(re.findall(r"^#(\d+) ERROR", tail, re.MULTILINE)), "")
     said = list(dict.fromkeys(re.findall(rf"^(?:#{number} )?[\d.]+ (.*)", tail, re.MULTILINE)))  # buildx repeats the last ones at its end
     step = next(iter(re.findall(r"^ > \[.*?\] (.+):$", tail, re.MULTILINE)), "")

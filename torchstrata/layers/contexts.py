@@ -26,6 +26,9 @@ APT: Final = "apt"
 MOUNTED: Final = "/mnt"
 """Where flavours see that context while they install."""
 
+DOES_WITHOUT: Final = 'for name; do shift; case $name in {names}) ;; *) set -- "$@" "$name" ;; esac; done\n'
+"""Takes packages out of what the installer is asked for."""
+
 NANO: Final = 1_000_000_000
 
 USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
@@ -127,7 +130,7 @@ def stage(
     """Write the contexts of ``flavours``, and for each OS ``apt-<os>`` with the pins of a chain of its lock.
 
     :param pins: lock and chain by OS.
-    :param settings: what else apt is told, by OS.
+    :param settings: what else apt is told, by OS. Packages that an OS lacks are not asked for.
     :raises OsPartError: ``images/apt`` is not of the shape that lets apt be told something.
     """
     for flavour in flavours:
@@ -138,6 +141,8 @@ def stage(
         (directory / "preferences").write_text(os_locks.preferences(lock.installed(chain)), encoding="utf-8")
         if told := (settings or {}).get(system):
             _tell(directory, told.write(directory, MOUNTED))
+        if system.lacks:
+            _insert(directory / "install", "#!", DOES_WITHOUT.format(names="|".join(system.lacks)))
 
 
 def _tell(directory: Path, files: Sequence[str]) -> None:

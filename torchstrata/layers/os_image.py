@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Final, Literal, Self
 
 from torchstrata import process
-from torchstrata.errors import CommandError, NightlyError, OsPartError, VariableError
+from torchstrata.errors import CommandError, LockError, NightlyError, OsPartError, VariableError
 from torchstrata.host import apt, superuser, temporary, variables
 from torchstrata.host.leavings import Leaving
 from torchstrata.layers.apt_settings import AptSettings
@@ -73,16 +73,16 @@ Mode = Literal["root", "unshare", "sudo"]
 """How mmdebstrap runs here: as it is started, in namespaces of an ordinary user, or started by sudo."""
 
 
-def reference(system: OperatingSystem) -> str | None:
+def reference(system: OperatingSystem, lock: OsLock) -> str | None:
     """Return the registry reference, with digest, of an OS image that is not bootstrapped; None if it is.
 
-    :raises OsPartError: it has no digest.
+    :raises LockError: the lock has no digest.
     """
     if system.bootstrap:
         return None
-    if not system.image or not system.digest:
-        raise OsPartError(f"{system.id} comes from a registry and has no digest in matrix.yaml", fix=f"add `digest:` of {system.image} for linux/amd64")
-    return f"{system.image}@{system.digest}"
+    if not lock.image:
+        raise LockError(f"locks/os/{system.id}.lock has no digest of {system.image}", fix=os_locks.FIX.format(system=system.id))
+    return lock.image
 
 
 def identity(system: OperatingSystem, lock: OsLock, config: bytes, codec: Codec) -> str:

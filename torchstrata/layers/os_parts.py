@@ -23,12 +23,11 @@ from typing import Final, TypeVar
 
 from torchstrata import process
 from torchstrata.errors import LockError, OsPartError, StaleLockError, StoreError, TorchstrataError
-from torchstrata.host import apt
 from torchstrata.host.filesystem import disk
 from torchstrata.image import layout
 from torchstrata.image.compose import Image, Runtime, Section, compose
 from torchstrata.image.loadable import Loadable
-from torchstrata.layers import archives, bakefile, buildkit, contexts, os_image, os_layers, snapshots
+from torchstrata.layers import archives, bakefile, buildkit, contexts, image_tags, os_image, os_layers, snapshots
 from torchstrata.layers.apt_settings import AptSettings
 from torchstrata.layers.archives import Answer, is_of_apt
 from torchstrata.layers.bakefile import Exporter, Job
@@ -41,7 +40,7 @@ from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, OperatingSystem
 from torchstrata.store import inventory, store
 from torchstrata.store.codec import Codec
-from torchstrata.store.layer import EPOCH, Layer
+from torchstrata.store.layer import Layer
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 
@@ -117,8 +116,9 @@ def _identity(system: OperatingSystem, chain: Sequence[str], lock: OsLock, codec
     return store.identity(
         kind="os part",
         os_part=FORMAT,
-        image=os_image.reference(system) or os_image.identity(system, lock, contexts.apt_config(root), codec),
+        image=os_image.reference(system, lock) or os_image.identity(system, lock, contexts.apt_config(root), codec),
         compilers=system.compilers,
+        **({"lacks": system.lacks} if system.lacks else {}),
         files=[contexts.tree(root, name) for name in (contexts.APT, *chain)],
         lock=lock.digest(chain),
         codec=codec.identity,
@@ -126,9 +126,10 @@ def _identity(system: OperatingSystem, chain: Sequence[str], lock: OsLock, codec
 
 
 def _is_as_before(lock: OsLock, system: OperatingSystem, root: Path) -> bool:
-    """Return whether the lock in the repository names the same packages."""
+    """Return whether the lock in the repository names the same OS image and packages."""
     with contextlib.suppress(LockError):
-        return os_locks.read(system, root).sections == lock.sections
+        now = os_locks.read(system, root)
+        return (now.sections, now.image) == (lock.sections, lock.image)
     return False
 
 
@@ -144,10 +145,6 @@ def _composed(system: OperatingSystem, layers: Iterable[Layer]) -> Image:
     """Return a plain image of ``layers``: no user, no environment."""
     runtime = Runtime(env={}, labels={}, user="", entrypoint=(), command=("/bin/bash",), workdir="/", ports=(), created="1980-01-02T00:00:00Z")
     return compose(system.id, [Section(origin="os", label=system.id, layers=tuple(layers))], runtime)
-
-
-def _proxies() -> dict[str, str]:
-    return {name: os.environ[name] for name in apt.PROXIES if name in os.environ}
 
 
 def _listed(system: OperatingSystem) -> str:
@@ -168,6 +165,13 @@ def _systems(root: Path) -> tuple[OperatingSystem, ...]:
     table = root / matrix.MATRIX.name
     found = matrix.load(table).systems.values() if table.exists() else ()
     return tuple(sorted(found, key=lambda system: system.release, reverse=True))
+
+
+def groups(systems: Iterable[OperatingSystem]) -> list[list[OperatingSystem]]:
+    """Return which OSes are locked together: those of packages, and each of a registry alone, so that one that is gone keeps no other from it."""
+    chosen = list(systems)
+    own = [system for system in chosen if system.bootstrap]
+    return [*([own] if own else []), *([system] for system in chosen if not system.bootstrap)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,10 +212,17 @@ class Oven:
     def relock(self, systems: Iterable[OperatingSystem], flavours: Sequence[str]) -> list[Path]:
         """Lock the OS packages of ``systems`` anew, by building ``flavours`` with what mirrors offer today; return the files written.
 
-        What was built serves the new locks. A lock whose packages have not moved is left as it is.
+        Of an OS from a registry, what its tag names today is locked with them. What was built serves the new locks. A lock of which
+        nothing has moved is left as it is.
+
+        :raises RegistryError: the registry does not have what the tag of an OS is to name, or does not answer.
         """
-        now = dt.datetime.now(dt.UTC)
-        baking = _Baking(oven=self, flavours=tuple(flavours), locks={system: os_locks.unlocked(system, now, self.root) for system in systems})
+        now, chosen = dt.datetime.now(dt.UTC), tuple(systems)
+        if any(system.image for system in chosen):
+            buildkit.exporter()  # to say that buildx or the engine lacks, rather than that a registry does not answer
+        images = {system: image_tags.pinned(system.image) for system in chosen if system.image}
+        locks = {system: os_locks.unlocked(system, now, self.root, image=images.get(system, "")) for system in chosen}
+        baking = _Baking(oven=self, flavours=tuple(flavours), locks=locks)
         made = baking.parts()
         return [written for system in baking.locks if (written := baking.adopt(system, made))]
 
@@ -257,7 +268,7 @@ class _Baking:
     def adopt(self, system: OperatingSystem, made: Parts) -> Path | None:
         """Write the lock of what was made, if it moved, and let the parts serve it; return its path if it was written."""
         os_image = self._os_image(system)
-        installed = {OS_IMAGE: self._packages(os_image) if os_image else {}}
+        installed = {OS_IMAGE: self._packages(os_image) if os_image else self._held(system)}
         installed |= {flavour: self._packages(made[system.id, flavour]) for flavour in self.flavours}
         lock = os_locks.solved(self.locks[system], installed)
         self._check_files()
@@ -379,12 +390,12 @@ class _Baking:
         contexts.stage(self.oven.root, self.flavours, {job.system: (self.locks[job.system], self.flavours) for job in jobs}, work, told)
         for job in jobs if bench.exporter == "image" else ():
             self.oven.store.leave("image", bakefile.image_name(job))
-        buildkit.bake(bakefile.definition(jobs, work, work, bench.exporter, _proxies()), self.oven.on_line)
+        buildkit.bake(bakefile.definition(jobs, work, work, bench.exporter, buildkit.proxies()), self.oven.on_line)
         return {job.system: self._kept(job, self._exported(job, work, bench.exporter), bench.in_parallel) for job in jobs}
 
     def _os_image(self, system: OperatingSystem) -> Part | None:
         """Return the bootstrapped OS image, from the store or made now; None for one that comes from a registry."""
-        if os_image.reference(system):
+        if not system.bootstrap:
             return None
         wanted = self._image_identity(system, self.locks[system])
         with self.oven.store.lock(wanted, self.oven.cancelled):
@@ -443,7 +454,7 @@ class _Baking:
         :param alone: and not at the mirrors.
         """
         lock = self.locks[system]
-        if not (lock.sections and system.bootstrap):  # others are made from no lock, or know their own sources
+        if not lock.sections:  # it is made from no lock
             return None
         answer = self._answer(system, os_image)
         found = snapshots.archive(answer.mirrors, lock, {**answer.settings, **archives.of_host()})
@@ -457,22 +468,13 @@ class _Baking:
 
     def _answer(self, system: OperatingSystem, os_image: Part | None = None) -> Answer:
         """Return what is known of the mirrors of a system: from its own apt, else what mmdebstrap knows."""
-        part = os_image or self.oven.store.find(self._image_identity(system, self.locks[system]))
-        if part is None:
+        part = os_image or (self.oven.store.find(self._image_identity(system, self.locks[system])) if system.bootstrap else None)
+        if part is None and system.bootstrap:
             return Answer(mirrors=tuple((source, Release()) for source in snapshots.sources(_listed(system))))
         with tempfile.TemporaryDirectory(dir=self.oven.store.scratch()) as directory:
-            return self._asked(system, part, Path(directory))
-
-    def _asked(self, system: OperatingSystem, part: Part, work: Path) -> Answer:
-        """Return what the apt of an OS image says."""
-        context, answer = work / "context", work / "answer"
-        context.mkdir()
-        AptSettings.of_host().write(context, archives.ASKED)
-        exporter = buildkit.exporter()
-        below = self._below(system, part, work, exporter)
-        job = Job(system=system, flavours=("asked",), parent=OS_IMAGE, below=below, known=1, epoch=EPOCH)
-        buildkit.bake(bakefile.question(job, archives.QUESTION, context, answer, _proxies()), self.oven.on_line)
-        return Answer.read(answer)
+            work = Path(directory)
+            below = self._below(system, part, work, buildkit.exporter()) if part else self._registry(system)
+            return Answer.read(archives.Asked(system=system, below=below, on_line=self.oven.on_line).ask(archives.QUESTION, work))
 
     def _settings_of_others(self, system: OperatingSystem) -> Settings:
         """Return what the apts of other OSes in the store know: newer ones have archives built in, and know those of older releases."""
@@ -491,8 +493,19 @@ class _Baking:
             stored = [layer for part in parts.values() for layer in part.layers]
             return job(flavours=self._missing(system), parent=list(parts)[-1], below=self._layout(system, stored, work), known=len(stored))
         if image is None:
-            return job(flavours=self.flavours, parent=OS_IMAGE, below=f"docker-image://{os_image.reference(system)}", known=0)
+            return job(flavours=self.flavours, parent=OS_IMAGE, below=self._registry(system), known=0)
         return job(flavours=self.flavours, parent=OS_IMAGE, below=self._below(system, image, work, exporter), known=1)
+
+    def _registry(self, system: OperatingSystem) -> str:
+        """Return an OS image of a registry as a build context."""
+        return f"{bakefile.REGISTRY}{os_image.reference(system, self.locks[system])}"
+
+    def _held(self, system: OperatingSystem) -> Packages:
+        """Return what an OS image of a registry itself holds."""
+        with tempfile.TemporaryDirectory(dir=self.oven.store.scratch()) as directory:
+            image = archives.Asked(system=system, below=self._registry(system), on_line=self.oven.on_line)
+            answer = image.ask(archives.HELD, Path(directory))
+            return os_locks.installed((answer / archives.STATUS).read_text(encoding="utf-8"))
 
     def _below(self, system: OperatingSystem, image: Part, work: Path, exporter: Exporter) -> str:
         """Return an OS image as a build context."""
@@ -564,7 +577,6 @@ class _Baking:
         why = f" ({self.no_archive[system]})" if system in self.no_archive else ""
         named = os_locks.in_short(moved)
         if self.oven.locked:
-            raise StaleLockError(
-                f"{system.id}: mirrors no longer offer what is locked: {named}{why}", fix=f"lock today's packages with `inv lock --os`, or {ARCHIVE_FIX}"
-            )
+            what = f"{system.id}: mirrors no longer offer what is locked: {named}{why}"
+            raise StaleLockError(what, fix=f"lock today's packages with `inv lock --os {system.id}`, or {ARCHIVE_FIX}")
         (self.oven.on_drift or self.oven.on_line)(f"{system.id}: not as locked on {self.locks[system].date}: {named}{why}")

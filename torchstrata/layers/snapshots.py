@@ -74,6 +74,27 @@ def sources(text: str) -> tuple[AptSource, ...]:
     return tuple(AptSource(**{name: value or "" for name, value in each.groupdict().items()}) for each in found if each)
 
 
+def paragraphs(text: str) -> tuple[AptSource, ...]:
+    """Return the binary sources of files in deb822 format (sources.list(5)), which Ubuntu has from 24.04 on."""
+    found = [_fields(paragraph) for paragraph in re.split(r"\n\s*\n", text)]
+    return tuple(itertools.chain.from_iterable(map(_sources, found)))
+
+
+def _fields(paragraph: str) -> Mapping[str, str]:
+    lines = "\n".join(line for line in paragraph.splitlines() if not line.startswith("#"))
+    joined = re.sub(r"\n[ \t]+", " ", lines)
+    return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in joined.splitlines())}
+
+
+def _sources(fields: Mapping[str, str]) -> Iterator[AptSource]:
+    if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in {"no", "false", "0", "off", "without", "disable"}:
+        return
+    keyring = fields.get("signed-by", "")
+    options = f"signed-by={keyring}" if keyring.startswith("/") else ""  # a key itself fits into no line
+    for uri, suite in itertools.product(fields.get("uris", "").split(), fields.get("suites", "").split()):
+        yield AptSource(uri=uri, suite=suite, components=fields.get("components", ""), options=options)
+
+
 def settings(dump: str) -> Settings:
     """Return what ``apt-config dump`` says of snapshots; option names have no case."""
     found = [SETTING.match(line) for line in dump.splitlines()]

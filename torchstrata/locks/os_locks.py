@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ HEADER: Final = """\
 # Written by `inv lock --os`; builds pin these versions.
 """
 
-FIX: Final = "write it with `inv lock --os`"
+FIX: Final = "write it with `inv lock --os {system}`"
 
 MOVE: Final = re.compile(r"(?P<package>\S+) (?P<locked>\S+|\(not locked\)) -> (?P<found>\S+|\(not installed\))")
 """A :class:`PackageMove` in words."""
@@ -42,6 +43,8 @@ LIMIT: Final = 4_000_000
 """Bytes of a lock."""
 
 DAY: Final = re.compile(r"(?P<word>date|first|moment) (?P<value>20[0-9]{2}-[0-9]{2}-[0-9]{2}(?:T[0-9:]{8}\+00:00)?)")
+IMAGE: Final = re.compile(r"image (?P<image>[A-Za-z0-9][A-Za-z0-9._:/-]{0,511}@sha256:[0-9a-f]{64})")
+"""The OS image of a registry: the tag that was asked for, and the digest of what it named for our platform."""
 SECTION: Final = re.compile(r"\[([a-z][a-z0-9.-]*)\]")
 PIN: Final = re.compile(r"(?P<name>[a-z0-9][a-z0-9+.-]*(?::[a-z0-9-]+)?)=(?P<version>[A-Za-z0-9][A-Za-z0-9.+:~-]*)")
 """Names and versions as Debian Policy 5.6.1 and 5.6.12 have them: they become lines of apt's preferences."""
@@ -63,6 +66,7 @@ class OsLock:
     :param first: day on which it was first solved, if that was before ``date``.
     :param moment: when on ``date`` mirrors were asked, in RFC 3339 and UTC; empty in locks that do not tell. It finds the right
         snapshot of an archive, and is part of no identity.
+    :param image: of an OS that comes from a registry: name, tag and digest of its OS image.
     """
 
     system: str
@@ -70,6 +74,7 @@ class OsLock:
     sections: Mapping[str, Packages]
     first: str = ""
     moment: str = ""
+    image: str = ""
 
     @property
     def epoch(self) -> int:
@@ -135,11 +140,21 @@ def state(moves: Sequence[PackageMove], named: int = NAMED) -> str:
     return f"drifted: {in_short(moves, named)}" if moves else "as locked"
 
 
-def unlocked(system: OperatingSystem, moment: dt.datetime, root: Path = ROOT) -> OsLock:
-    """Return a lock that pins nothing and is solved at ``moment`` (UTC), with the first day of the lock that there is."""
-    before = read(system, root) if path(system, root).exists() else None
-    first = (before.first or before.date) if before else ""
-    return OsLock(system=system.id, date=moment.date().isoformat(), sections={}, first=first, moment=moment.isoformat(timespec="seconds"))
+def unlocked(system: OperatingSystem, moment: dt.datetime, root: Path = ROOT, *, image: str = "") -> OsLock:
+    """Return a lock that pins no package and is solved at ``moment`` (UTC), with the first day of the lock that there is.
+
+    :param image: name, tag and digest of the OS image, if it comes from a registry.
+    """
+    first = _first_day(system, root)
+    return OsLock(system=system.id, date=moment.date().isoformat(), sections={}, first=first, moment=moment.isoformat(timespec="seconds"), image=image)
+
+
+def _first_day(system: OperatingSystem, root: Path) -> str:
+    try:
+        before = _parsed(system, root)
+    except LockError:  # there is none, or none that can be read: it is written anew
+        return ""
+    return before.first or before.date
 
 
 def path(system: OperatingSystem, root: Path = ROOT) -> Path:
@@ -150,21 +165,35 @@ def path(system: OperatingSystem, root: Path = ROOT) -> Path:
 def read(system: OperatingSystem, root: Path = ROOT) -> OsLock:
     """Return the lock of ``system``.
 
-    :raises LockError: it is missing, or a line of it cannot be understood.
+    :raises LockError: it is missing, a line of it cannot be understood, or it is of another OS image than ``matrix.yaml`` names.
     """
+    lock = _parsed(system, root)
+    locked, wanted = lock.image.partition("@")[0], system.image or ""
+    if locked != wanted:
+        what = f"locks/os/{system.id}.lock is of {locked or 'no OS image'}, and matrix.yaml names {wanted or 'none'}"
+        raise LockError(what, fix=FIX.format(system=system.id))
+    return lock
+
+
+def _parsed(system: OperatingSystem, root: Path) -> OsLock:
     file = path(system, root)
     try:
         return parse(system.id, files.text(file, LIMIT))
     except files.UnreadableError as error:
         what = error.what if file.exists() else f"the OS packages of {system.id} are not locked: there is no locks/os/{file.name}"
-        raise LockError(what, fix=FIX) from error
+        raise LockError(what, fix=FIX.format(system=system.id)) from error
 
 
 def write(lock: OsLock, system: OperatingSystem, root: Path = ROOT) -> Path:
-    """Write the lock of ``system`` and return its path."""
+    """Write the lock of ``system``, all of it or nothing, and return its path."""
     file = path(system, root)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text(lock), encoding="utf-8")
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        beside.write_text(text(lock), encoding="utf-8")
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
     return file
 
 
@@ -172,7 +201,8 @@ def text(lock: OsLock) -> str:
     """Return the lock as it lies in the repository."""
     first = f"first {lock.first}\n" if lock.first not in {"", lock.date} else ""
     moment = f"moment {lock.moment}\n" if lock.moment else ""
-    lines = [HEADER.format(system=lock.system), f"date {lock.date}\n", first, moment]
+    image = f"image {lock.image}\n" if lock.image else ""
+    lines = [HEADER.format(system=lock.system), f"date {lock.date}\n", first, moment, image]
     for section, packages in lock.sections.items():
         lines += [f"\n[{section}]\n", *(f"{name}={version}\n" for name, version in sorted(packages.items()))]
     return "".join(lines)
@@ -183,7 +213,8 @@ def parse(system: str, content: str) -> OsLock:
 
     :raises LockError: a line cannot be understood.
     """
-    days, sections, packages = dict[str, str](), dict[str, dict[str, str]](), dict[str, str]()
+    cure = FIX.format(system=system)
+    days, sections, packages, image = dict[str, str](), dict[str, dict[str, str]](), dict[str, str](), ""
     for number, line in enumerate(content.split("\n"), 1):
         if not line or line.startswith("#"):
             continue
@@ -196,24 +227,27 @@ def parse(system: str, content: str) -> OsLock:
         elif pin := PIN.fullmatch(line):
             is_new = bool(sections) and pin["name"] not in packages
             packages[pin["name"]] = pin["version"]
+        elif named := IMAGE.fullmatch(line):
+            is_new, image = not image, named["image"]
         else:
-            raise LockError(f"locks/os/{system}.lock line {number} is no package=version: {printable(line, 80)}", fix=FIX)
+            raise LockError(f"locks/os/{system}.lock line {number} is no package=version: {printable(line, 80)}", fix=cure)
         if not is_new:
-            raise LockError(f"locks/os/{system}.lock line {number} says what was said before, or stands in no section: {printable(line, 80)}", fix=FIX)
+            raise LockError(f"locks/os/{system}.lock line {number} says what was said before, or stands in no section: {printable(line, 80)}", fix=cure)
     if "date" not in days or OS_IMAGE not in sections:
-        raise LockError(f"locks/os/{system}.lock has no date or no [{OS_IMAGE}]", fix=FIX)
+        raise LockError(f"locks/os/{system}.lock has no date or no [{OS_IMAGE}]", fix=cure)
     _check_days(system, days)
-    return OsLock(system=system, sections=sections, date=days["date"], first=days.get("first", ""), moment=days.get("moment", ""))
+    return OsLock(system=system, sections=sections, date=days["date"], first=days.get("first", ""), moment=days.get("moment", ""), image=image)
 
 
 def _check_days(system: str, days: Mapping[str, str]) -> None:
     """Refuse what looks like a day or a time and is none."""
+    cure = FIX.format(system=system)
     for word, value in days.items():
         try:
             if bool(dt.datetime.fromisoformat(value).tzinfo) != (word == "moment"):
-                raise LockError(f"locks/os/{system}.lock: {word} {value} is no {'time' if word == 'moment' else 'day'}", fix=FIX)
+                raise LockError(f"locks/os/{system}.lock: {word} {value} is no {'time' if word == 'moment' else 'day'}", fix=cure)
         except ValueError as error:
-            raise LockError(f"locks/os/{system}.lock: {word} {value} is no {'time' if word == 'moment' else 'day'}", fix=FIX) from error
+            raise LockError(f"locks/os/{system}.lock: {word} {value} is no {'time' if word == 'moment' else 'day'}", fix=cure) from error
 
 
 def solved(by: OsLock, installed: Mapping[str, Packages]) -> OsLock:
@@ -267,5 +301,5 @@ def python_in(packages: Packages, system: OperatingSystem) -> str:
     package = f"python{system.python}"
     version = packages.get(package)
     if version is None:
-        raise LockError(f"locks/os/{system.id}.lock does not name {package}", fix=FIX)
+        raise LockError(f"locks/os/{system.id}.lock does not name {package}", fix=FIX.format(system=system.id))
     return version.partition(":")[2].partition("-")[0] if ":" in version else version.partition("-")[0]

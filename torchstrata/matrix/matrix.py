@@ -215,6 +215,17 @@ def select(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
     return tuple(cell for cell in matrix.cells if not globs or any(_matches(cell, glob) for glob in globs))
 
 
+def select_systems(matrix: Matrix, *globs: str) -> tuple[OperatingSystem, ...]:
+    """Return the OSes that ``globs`` name, or that the cells have which match them; those of all cells if there are no globs.
+
+    :raises MatrixError: one of the globs matches neither an OS nor a cell.
+    """
+    named = {name for glob in globs for name in fnmatch.filter(matrix.systems, glob)}
+    rest = [glob for glob in globs if not fnmatch.filter(matrix.systems, glob)]
+    asked = {cell.os.id for cell in select(matrix, *rest)} if rest or not globs else set[str]()
+    return tuple(system for name, system in matrix.systems.items() if name in named | asked)
+
+
 def nearest(matrix: Matrix, name: str) -> tuple[str, ...]:
     """Return the ids nearest to ``name``: of the same torch first, then by spelling."""
     ids = list(dict.fromkeys(known for cell in matrix.cells for known in cell.names))

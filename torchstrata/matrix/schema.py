@@ -18,7 +18,8 @@ Companion = Annotated[
 ]
 Size = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})? (MB|GB)$", description="Compressed, in powers of ten.", examples=["3.92 GB"])]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
-Image = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=512)]
+Image = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=512)]
+Package = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+$", max_length=128, examples=["libgl1"])]
 Pinned = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$", max_length=512)]
 Duration = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4} (h|d)$", description="Hours or days.", examples=["24 h", "7 d"])]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -48,8 +49,8 @@ class SystemSettings(Raw, frozen=True, kw_only=True):
     glibc: Minor
     compilers: Annotated[tuple[Compiler, ...], msgspec.Meta(min_length=1, description="Best first.")]
     bootstrap: Literal["mmdebstrap"] | None = None
-    image: Image | None = None
-    digest: Digest | None = None
+    image: Annotated[Image | None, msgspec.Meta(description="Name and tag in a registry; its digest is in the OS lock.")] = None
+    lacks: Annotated[tuple[Package, ...], msgspec.Meta(description="Packages of images/*/Dockerfile that it does not have, and does without.")] = ()
     verified: Annotated[bool, msgspec.Meta(description="Somebody has built and run images on it.")]
 
 

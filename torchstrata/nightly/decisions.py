@@ -17,17 +17,14 @@ from typing import Any, Final, TypeVar
 from rich.table import Table
 
 from torchstrata.building.plan import ImagePlan, OsPart, Planner
-from torchstrata.errors import LockError, RegistryError, TorchstrataError
+from torchstrata.errors import LockError, TorchstrataError
 from torchstrata.image import runtime, source
-from torchstrata.image.oci import Descriptor
 from torchstrata.locks import os_locks, resolver, wheel_locks
 from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
 from torchstrata.nightly import os_updates
 from torchstrata.nightly.os_updates import News
-from torchstrata.registry.reference import Reference
-from torchstrata.registry.registry import Registry
 from torchstrata.release import channels
 from torchstrata.release.ledger import State
 from torchstrata.store.codec import Codec
@@ -61,15 +58,6 @@ class Patch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Base:
-    """An OS image that has another digest in its registry than in the matrix: a change for a pull request."""
-
-    system: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
     """A cell that is not in the channel as it would be made today.
 
@@ -87,15 +75,16 @@ class Report:
     """What a look found.
 
     :param silent: what could not be asked, and why; one line each.
+    :param failed: OSes from registries of which nobody knows whether there are fixes, and why; one line each.
     :param left_out: cells that cannot be built, and why.
     """
 
     news: tuple[News, ...]
     patches: tuple[Patch, ...]
-    bases: tuple[Base, ...]
     work: tuple[Work, ...]
     left_out: Mapping[str, str]
     silent: tuple[str, ...]
+    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,20 +111,23 @@ class Look:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             news = [pool.submit(each.news, lock) for each, lock in self._mirrors(systems)]
             patches = [pool.submit(_asked, _patch, cell) for cell in _one_of_each_torch(self.cells)]
-            bases = [pool.submit(_asked, _base, system) for system in systems.values() if system.digest]
+            images = [pool.submit(_asked, self._image_news, each) for each in os_updates.of_images(systems, self.root)]
             made = list(pool.map(self._made_from, self.cells))
-            found = [future.result() for future in news]
-            heard: list[Patch | Base | str | None] = [*(future.result() for future in patches), *(future.result() for future in bases)]
-        moved = {each.system.id: each for each in found if each.moves}
+            heard = [future.result() for future in patches]
+            answers: list[News | str] = [*(future.result() for future in news), *(future.result() for future in images)]
+        moved = {each.system.id: each for each in answers if not isinstance(each, str) and each}
         good = {cell: inputs for cell, inputs in zip(self.cells, made, strict=True) if not isinstance(inputs, str)}
         return Report(
             news=tuple(moved.values()),
             patches=tuple(each for each in heard if isinstance(each, Patch)),
-            bases=tuple(each for each in heard if isinstance(each, Base)),
             work=tuple(work for cell, inputs in good.items() if (work := self._work(cell, inputs, moved.get(cell.os.id)))),
             left_out={cell.id: inputs for cell, inputs in zip(self.cells, made, strict=True) if isinstance(inputs, str)},
             silent=tuple(each for each in heard if isinstance(each, str)),
+            failed=tuple(each for each in answers if isinstance(each, str)),
         )
+
+    def _image_news(self, of: os_updates.ImageMirrors) -> News:
+        return of.news(os_locks.read(of.system, self.root))
 
     def _mirrors(self, systems: Mapping[str, OperatingSystem]) -> Iterator[tuple[os_updates.Mirrors, OsLock]]:
         for each in os_updates.folders(self.store.root, systems):
@@ -155,7 +147,8 @@ class Look:
 
     def _work(self, cell: Cell, made_from: Mapping[str, str], news: News | None) -> Work | None:
         entry = self.state.current.get((channels.entry(self.matrix).name, cell.id))
-        why = [f"{len(news.moves)} OS packages moved"] if news else []
+        why = ["its OS image moved"] if news and news.base else []
+        why += [f"{len(news.moves)} OS packages moved"] if news and news.moves else []
         if entry is None:
             why.append("it is not in the channel yet")
         elif not entry.inputs:
@@ -178,7 +171,9 @@ def pending(news: Sequence[News], root: Path) -> tuple[str, ...]:
     """Return a line for each OS whose lock still has versions that its mirrors have replaced, after it was to be locked anew."""
     found = [(each, os_locks.read(each.system, root)) for each in news]
     old = [(each, [move for move in each.moves if move.locked and _all(lock).get(move.package) == move.locked]) for each, lock in found]
-    return tuple(f"{each.system.id}: updates are pending that its lock does not have: {os_locks.in_short(moves)}" for each, moves in old if moves)
+    lines = [f"{each.system.id}: updates are pending that its lock does not have: {os_locks.in_short(moves)}" for each, moves in old if moves]
+    lines += [f"{each.system.id}: its lock still has the old OS image: {each.base}" for each, lock in found if each.base and lock.image == each.base.old]
+    return tuple(lines)
 
 
 def _all(lock: OsLock) -> Mapping[str, str]:
@@ -186,11 +181,15 @@ def _all(lock: OsLock) -> Mapping[str, str]:
 
 
 def words(news: News) -> str:
-    """Return what moved on an OS in one line, fixes of security first."""
-    named = str(news).split(", ")
+    """Return what moved on an OS in one line: its image, fixes of security, other packages."""
+    base = f"OS image {news.base}" if news.base else ""
+    if not news.moves:
+        return base
+    named = str(dataclasses.replace(news, base=None)).split(", ")
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
     fixes = f", {len(news.fixes)} of them for security" if news.fixes else ""
-    return f"{len(news.moves)} OS packages{fixes}: {', '.join(named[:NAMED])}{more}"
+    packages = f"{len(news.moves)} OS packages{fixes}: {', '.join(named[:NAMED])}{more}"
+    return f"{base}; {packages}" if base else packages
 
 
 def inputs(matrix: Matrix, cell: Cell, store: Store, root: Path) -> dict[str, str]:
@@ -239,24 +238,6 @@ def _patch(cell: Cell) -> Patch | None:
     return Patch(torch=cell.torch, old=cell.version, new=pin.version) if pin.version != cell.version else None
 
 
-def _base(system: OperatingSystem) -> Base | None:
-    """Return the digest that an OS image has in its registry, if it is not the one in the matrix."""
-    image = Reference.parse(str(system.image))
-    with Registry(image.host) as registry:
-        found = registry.manifest(image.repository, image.name)
-    digest = found.digest
-    if listed := found.document().manifests:
-        fitting = [each.digest for each in listed if _platform(each) == PLATFORM]
-        if not fitting:
-            raise RegistryError(f"{image} has no image for {PLATFORM}", fix="name another image in matrix.yaml")
-        digest = fitting[0]
-    return Base(system=system.id, old=str(system.digest), new=digest) if digest != system.digest else None
-
-
-def _platform(descriptor: Descriptor) -> str:
-    return f"{descriptor.platform.os}/{descriptor.platform.architecture}" if descriptor.platform else ""
-
-
 def table(report: Report) -> Table:
     """Return what was found for people."""
     view = Table("what", "found", "so", header_style="bold", box=None, pad_edge=False)
@@ -264,8 +245,6 @@ def table(report: Report) -> Table:
         view.add_row(news.system.id, words(news), "its lock moves, its OS parts are built")
     for patch in report.patches:
         view.add_row(f"torch {patch.torch}", f"{patch.old} -> {patch.new}", "a pull request: facts and locks")
-    for base in report.bases:
-        view.add_row(base.system, f"{base.old[:19]} -> {base.new[:19]}", "a pull request: digest in matrix.yaml")
     for work in report.work:
         view.add_row(work.cell.id, "; ".join(work.why), "compose, verify, push")
     return view
@@ -279,8 +258,7 @@ def markdown(report: Report, cells: Sequence[str], later: int = 0) -> str:
     """
     lines = [f"- **{news.system.id}**: {words(news)}; its lock has moved" for news in report.news]
     lines += [f"- torch {patch.torch}: {patch.old} -> {patch.new} is out; facts and locks need a pull request" for patch in report.patches]
-    lines += [f"- {base.system}: its image has moved to `{base.new}`; matrix.yaml needs a pull request" for base in report.bases]
-    lines += [f"- could not be asked: {line}" for line in report.silent]
+    lines += [f"- could not be asked: {line}" for line in (*report.silent, *report.failed)]
     lines += [f"- to make: {', '.join(cells)}" + (f"; the last {later} of them in the next run" if later else "")] if cells else ["- nothing to make"]
     return "\n".join(("### What is new", "", *lines))
 
@@ -292,7 +270,8 @@ def document(report: Report) -> dict[str, Any]:
         "why": {work.cell.id: list(work.why) for work in report.work},
         "os": {news.system.id: {"moves": list(map(str, news.moves)), "security": [move.package for move in news.fixes]} for news in report.news},
         "patches": {patch.torch: [patch.old, patch.new] for patch in report.patches},
-        "bases": {base.system: [base.old, base.new] for base in report.bases},
+        "bases": {news.system.id: [news.base.old, news.base.new] for news in report.news if news.base},
         "left_out": dict(report.left_out),
         "silent": list(report.silent),
+        "failed": list(report.failed),
     }

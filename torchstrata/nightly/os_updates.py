@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,8 +19,8 @@ import msgspec
 
 from torchstrata import decoding
 from torchstrata.errors import AptError, NightlyError
-from torchstrata.host import apt
-from torchstrata.layers import os_image
+from torchstrata.host import apt, temporary
+from torchstrata.layers import archives, bakefile, image_tags, os_image
 from torchstrata.layers.apt_settings import AptSettings
 from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import OsLock, PackageMove
@@ -64,15 +64,33 @@ class _KnownAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Base:
+    """The OS image of a registry, whose tag names another one than when it was locked; both with their digests."""
+
+    system: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        tag, _, old = self.old.partition("@")
+        return f"{tag} {old[:19]} -> {self.new.partition('@')[2][:19]}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class News:
     """What moved on an OS since it was locked.
 
     :param security: names of the packages whose new version is in the suite for security.
+    :param base: its OS image, if the tag has moved.
     """
 
     system: OperatingSystem
     moves: tuple[PackageMove, ...]
     security: tuple[str, ...]
+    base: Base | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.moves or self.base)
 
     @property
     def fixes(self) -> tuple[PackageMove, ...]:
@@ -80,7 +98,7 @@ class News:
         return tuple(move for move in self.moves if move.package in self.security)
 
     def __str__(self) -> str:
-        return ", ".join(map(str, (*self.fixes, *(move for move in self.moves if move not in self.fixes))))
+        return ", ".join(map(str, (*([self.base] if self.base else ()), *self.fixes, *(move for move in self.moves if move not in self.fixes))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +157,35 @@ class Mirrors:
             raise NightlyError(f"{self.system.id}: apt has no answer: {error.what}", fix=error.fix) from error
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageMirrors:
+    """The mirrors of an OS that comes from a registry: its image knows them, and is asked in a container that BuildKit runs."""
+
+    system: OperatingSystem
+
+    def news(self, lock: OsLock) -> News:
+        """Return what a build would get today that is not as locked: another OS image, other packages.
+
+        :raises RegistryError: the registry does not have what the tag is to name, or does not answer.
+        :raises OsPartError: apt has no answer.
+        """
+        image = image_tags.pinned(str(self.system.image))
+        names = {name for section, packages in lock.sections.items() if section != os_locks.OS_IMAGE for name in packages}
+        offer, held = self._offer(image, names)
+        found = os_locks.moves(lock.installed(section for section in lock.sections if section != os_locks.OS_IMAGE), {**held, **offer.packages})
+        security = tuple(name for name in offer.security if name in {move.package for move in found})
+        base = Base(system=self.system.id, old=lock.image, new=image) if image != lock.image else None
+        return News(system=self.system, moves=found, security=security, base=base)
+
+    def _offer(self, image: str, names: Collection[str]) -> tuple[Offer, os_locks.Packages]:
+        """Return apt's solution for the packages of a lock on an OS image, and what that holds."""
+        asked = archives.Asked(system=self.system, below=f"{bakefile.REGISTRY}{image}", on_line=lambda _: None)
+        with temporary.directory() as work:
+            answer = asked.ask(archives.OFFERED, work, {archives.PACKAGES: "\n".join(sorted(names))})
+            offered, status = ((answer / name).read_text(encoding="utf-8") for name in (archives.OFFER, archives.STATUS))
+        return parse(offered), os_locks.installed(status)
+
+
 def parse(simulated: str) -> Offer:
     """Return what ``apt-get --simulate install`` says that it would install."""
     found = list(_installs(simulated))
@@ -149,6 +196,11 @@ def _installs(simulated: str) -> Iterator[tuple[str, str, str]]:
     for line in simulated.splitlines():
         if found := INSTALLS.match(line):
             yield found["name"], found["version"], found["origins"]
+
+
+def of_images(systems: Mapping[str, OperatingSystem], root: Path) -> tuple[ImageMirrors, ...]:
+    """Return the mirrors of those systems that come from a registry and are locked in the repository ``root``."""
+    return tuple(ImageMirrors(system=system) for system in systems.values() if system.image and os_locks.path(system, root).exists())
 
 
 def folders(root: Path, systems: Mapping[str, OperatingSystem]) -> tuple[Mirrors, ...]:

@@ -9,7 +9,7 @@ from torchstrata.matrix import matrix
 from torchstrata.nightly import decisions, pushed
 from torchstrata.nightly.decisions import Patch, Report
 
-REPORT = Report(news=(), patches=(Patch(torch="2.13", old="2.13.0", new="2.13.1"),), bases=(), work=(), left_out={}, silent=("the index is away",))
+REPORT = Report(news=(), patches=(Patch(torch="2.13", old="2.13.0", new="2.13.1"),), work=(), left_out={}, silent=("the index is away",))
 
 
 def test_outputs_are_words_or_json(tmp_path, monkeypatch):

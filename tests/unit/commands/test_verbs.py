@@ -14,7 +14,8 @@ from rich.console import Console
 from tests.parts import CODEC, MATRIX, missing, os_part, plan, stratum, wheels
 from torchstrata.building.assembly import Builder
 from torchstrata.commands import verbs
-from torchstrata.errors import LockError, MatrixError
+from torchstrata.errors import AbsentError, LockError, MatrixError
+from torchstrata.layers import os_parts
 from torchstrata.matrix import matrix
 from torchstrata.progress import PlainReporter
 from torchstrata.store.part import Part
@@ -59,7 +60,26 @@ def test_nothing_is_said_where_there_is_nothing_to_say():
 
 def test_an_unverified_system_is_told():
     """Nobody should take it for a supported one."""
-    assert any("unverified" in line for line in notes("2.10-cu128-ubuntu24.04"))
+    (cell,) = matrix.select(MATRIX, "2.13-cpu")
+    new = dataclasses.replace(cell, os=dataclasses.replace(cell.os, verified=False))
+    assert verbs.notes(new) == ["2.13-cpu-debian12: unverified: nobody has built and run images on debian12 yet"]
+
+
+def test_an_os_whose_registry_is_away_keeps_no_other_from_being_locked(store, monkeypatch, capsys):
+    """Those of packages are locked together, each of a registry alone; the first that failed is the error at the end."""
+    asked = []
+
+    def relock(self, systems, flavours):
+        asked.append([system.id for system in systems])
+        if systems[0].id == "ubuntu24.04":
+            raise AbsentError("the registry has no ubuntu:24.04", fix="name another tag")
+        return []
+
+    monkeypatch.setattr(os_parts.Oven, "relock", relock)
+    with pytest.raises(AbsentError):
+        verbs.lock_systems([])
+    assert asked == [["debian13", "debian12"], ["ubuntu24.04"], ["ubuntu22.04"]]
+    assert "ubuntu24.04: not locked: the registry has no ubuntu:24.04" in capsys.readouterr().out
 
 
 def test_drift_of_a_part_in_the_store_is_told(store):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from torchstrata.errors import OsPartError, StoreError
+from torchstrata.errors import AbsentError, LockError, OsPartError, RegistryAuthError, RegistryError, StoreError
 from torchstrata.host import superuser
 from torchstrata.layers import bakefile, buildkit, contexts, os_image, os_layers, os_parts
 from torchstrata.layers.bakefile import Job
+from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix import matrix
 from torchstrata.process import Failed
 from torchstrata.store import layer
@@ -360,10 +363,61 @@ def test_image_of_parts_that_are_not_there(tmp_path: Path) -> None:
 # The OS image
 
 
-def test_registry_image_needs_a_digest() -> None:
-    """An OS from a registry is pinned, or refused with what to add."""
-    with pytest.raises(OsPartError, match="no digest"):
-        os_image.reference(UBUNTU)
+LOCKED = OsLock(system=UBUNTU.id, date="2026-11-24", sections={"os": {"bash": "5"}, "base": {"git": "2"}}, image=f"{UBUNTU.image}@sha256:{'1' * 64}")
+
+
+def test_an_os_from_a_registry_is_what_its_lock_pins() -> None:
+    """Its name, its tag for people, and the digest that counts; a lock without one says what to do."""
+    assert os_image.reference(UBUNTU, LOCKED) == f"docker.io/library/ubuntu:24.04@sha256:{'1' * 64}"
+    with pytest.raises(LockError, match=r"no digest of docker.io/library/ubuntu:24.04\n.*inv lock --os"):
+        os_image.reference(UBUNTU, dataclasses.replace(LOCKED, image=""))
+
+
+def test_the_digest_of_an_os_image_is_part_of_identities(tmp_path: Path) -> None:
+    """The same packages on another image are another OS part, and so are those of an OS that does without one of them."""
+    system = dataclasses.replace(UBUNTU, lacks=("git",))
+    found = set[str]()
+    for of, lock in ((UBUNTU, LOCKED), (UBUNTU, dataclasses.replace(LOCKED, image=f"{UBUNTU.image}@sha256:{'2' * 64}")), (system, LOCKED)):
+        found.add(os_parts._identity(of, ("base",), lock, Codec(), matrix.ROOT))
+    assert len(found) == 3
+
+
+def test_an_os_image_of_a_registry_gets_dpkgs_configuration() -> None:
+    """Bootstrapped ones have it from the start: what packages leave out is the same on all OSes. A question changes nothing."""
+    job_of_image = job(UBUNTU, "docker-image://ubuntu:24.04@sha256:0", known=0)
+    targets = defined(job_of_image)
+    assert targets["ubuntu24_04-os"]["dockerfile-inline"] == "FROM os\nCOPY dpkg.cfg /etc/dpkg/dpkg.cfg.d/99torchstrata\n"
+    assert targets["ubuntu24_04-os"]["contexts"] == {"os": "docker-image://ubuntu:24.04@sha256:0"}
+    assert targets["ubuntu24_04-base"]["contexts"] == {"os": "target:ubuntu24_04-os", "apt": "target:ubuntu24_04-apt"}
+    asked = bakefile.question(job_of_image, "FROM os", Path("/in"), Path("/out"), {})["target"]
+    assert {name: target["contexts"] for name, target in asked.items()} == {"ubuntu24_04-devel": {"os": "docker-image://ubuntu:24.04@sha256:0"}}
+
+
+def test_packages_that_an_os_lacks_are_not_asked_for(tmp_path: Path) -> None:
+    """The installer that its flavours mount leaves them out, whatever stands beside them; other OSes get what is committed."""
+    into = tmp_path / "staged"
+    into.mkdir()
+    lacking = dataclasses.replace(UBUNTU, lacks=("liba0", "lib+b"))
+    contexts.stage(matrix.ROOT, (), {lacking: (LOCKED, ("base",)), DEBIAN13: (LOCKED, ("base",))}, into)
+    script = (into / "apt-ubuntu24.04" / "install").read_text().partition("set -eu")[0] + 'printf "%s " "$@"'
+    ran = subprocess.run(["sh", "-c", script, "sh", "liba", "liba0", "git", "lib+b", "lib+bb"], capture_output=True, text=True, check=True)
+    assert ran.stdout == "liba git lib+bb "
+    assert (into / "apt-debian13" / "install").read_text() == (matrix.ROOT / "images/apt/install").read_text()
+
+
+@pytest.mark.parametrize(
+    ("why", "error"),
+    [
+        (f"{LOCKED.image}: not found", AbsentError),
+        ('failed to do request: Head "https://r/": dial tcp: connection refused', RegistryError),
+        ("pull access denied, repository does not exist or may require authorization", RegistryAuthError),
+    ],
+)
+def test_an_os_image_that_cannot_be_had_is_told_from_a_step_that_failed(why: str, error: type[RegistryError]) -> None:
+    """The error names the image, and each reason has its code."""
+    found = buildkit.refusal(f"#3 ERROR: x\nERROR: failed to solve: failed to resolve source metadata for {LOCKED.image}: {why}\n")
+    assert type(found) is error
+    assert LOCKED.image in found.what
 
 
 def test_bootstrap_names_no_mirror() -> None:

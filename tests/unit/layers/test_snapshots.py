@@ -18,6 +18,36 @@ from torchstrata.matrix import matrix
 DEBIAN13 = matrix.load().systems["debian13"]
 LOCK = OsLock(system="debian13", date="2026-11-24", sections={"os": {"libc6": "1"}})
 LIST = "deb http://mirror.example/debian trixie main\ndeb [signed-by=/k.gpg] http://sec.mirror.example/debian-security trixie-security main contrib\n"
+DEB822 = """\
+# See https://u.example
+## Types: deb
+Types: deb
+URIs: http://u.example/ubuntu/
+Suites: noble noble-updates
+Components: main universe
+Signed-By: /usr/share/keyrings/u.gpg
+
+Types: deb deb-src
+URIs: http://s.example/ubuntu/
+Suites: noble-security
+Components:
+ main
+ universe
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ =x
+ -----END PGP PUBLIC KEY BLOCK-----
+
+Types: deb-src
+URIs: http://s.example/ubuntu/
+Suites: noble
+
+Enabled: no
+Types: deb
+URIs: http://s.example/ubuntu/
+Suites: noble
+"""
 MAIN, SECURITY = snapshots.sources(LIST)
 DEBIAN = Release(label="Debian", origin="Debian")
 
@@ -103,9 +133,18 @@ def test_archived_sources_are_plain_lines() -> None:
 def test_an_answer_is_read(tmp_path: Path) -> None:
     """Each source with the head of its mirror, which apt has kept by its name; one that has gone has none."""
     (tmp_path / "sources").write_text(LIST)
+    (tmp_path / "paragraphs").write_text(DEB822)
     (tmp_path / "settings").write_text(DUMP)
     (tmp_path / "mirror.example_debian_dists_trixie_InRelease").write_text("Origin: Debian\nLabel: Debian\n")
-    assert Answer.read(tmp_path) == Answer(mirrors=((MAIN, DEBIAN), (SECURITY, Release())), settings=snapshots.settings(DUMP))
+    others = tuple((source, Release()) for source in snapshots.paragraphs(DEB822))
+    assert Answer.read(tmp_path) == Answer(mirrors=((MAIN, DEBIAN), (SECURITY, Release()), *others), settings=snapshots.settings(DUMP))
+
+
+def test_sources_in_paragraphs_are_read() -> None:
+    """As Ubuntu 24.04 has them: each suite of each address is a source; comments, sources of source code and those switched off are none."""
+    first, second, last = snapshots.paragraphs(DEB822)
+    assert str(first) == "deb [signed-by=/usr/share/keyrings/u.gpg] http://u.example/ubuntu/ noble main universe"
+    assert (second.suite, last.uri, last.options) == ("noble-updates", "http://s.example/ubuntu/", "")
 
 
 def test_names_of_heads_are_quoted_as_apt_does() -> None:

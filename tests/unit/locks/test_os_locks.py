@@ -103,9 +103,47 @@ def test_date_is_midnight_utc() -> None:
     assert LOCK.epoch == 1_795_478_400
 
 
+UBUNTU = matrix.load().systems["ubuntu24.04"]
+IMAGE = f"{UBUNTU.image}@sha256:{'1' * 64}"
+
+
+def test_the_os_image_of_a_registry_is_kept(tmp_path: Path) -> None:
+    """Its tag and its digest stand in the lock, and nothing beside the lock stays when it is written."""
+    lock = dataclasses.replace(LOCK, system=UBUNTU.id, image=IMAGE)
+    os_locks.write(lock, UBUNTU, tmp_path)
+    assert os_locks.read(UBUNTU, tmp_path) == lock
+    assert [path.name for path in (tmp_path / "locks" / "os").iterdir()] == ["ubuntu24.04.lock"]
+
+
+@pytest.mark.parametrize(
+    ("system", "image", "says"),
+    [
+        (UBUNTU, "", "of no OS image, and matrix.yaml names docker.io/library/ubuntu:24.04"),
+        (UBUNTU, IMAGE.replace("24.04", "26.04"), "of docker.io/library/ubuntu:26.04, and matrix.yaml names docker.io/library/ubuntu:24.04"),
+        (DEBIAN13, IMAGE, "of docker.io/library/ubuntu:24.04, and matrix.yaml names none"),
+    ],
+)
+def test_a_lock_of_another_os_image_is_stale(tmp_path: Path, system: matrix.OperatingSystem, image: str, says: str) -> None:
+    """Somebody has changed matrix.yaml since; locking anew cures it."""
+    os_locks.write(dataclasses.replace(LOCK, system=system.id, image=image), system, tmp_path)
+    with pytest.raises(LockError, match=f"{says}\n.*inv lock --os"):
+        os_locks.read(system, tmp_path)
+    assert os_locks.unlocked(system, NOW, tmp_path, image=IMAGE).epoch == LOCK.epoch
+
+
+def test_a_half_written_lock_can_be_written_anew(tmp_path: Path) -> None:
+    """The cure that its error names does not stumble over it."""
+    os_locks.write(LOCK, DEBIAN13, tmp_path).write_text("date 2026-11-24\n[os]\nlibc6")
+    with pytest.raises(LockError, match="inv lock --os debian13`"):
+        os_locks.read(DEBIAN13, tmp_path)
+    assert os_locks.unlocked(DEBIAN13, NOW, tmp_path).date == "2027-01-04"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (f"date 2026-11-24\nimage {IMAGE}\nimage {IMAGE}\n[os]\n", "line 3 says what was said before"),
+        ("date 2026-11-24\nimage docker.io/library/ubuntu:24.04\n[os]\n", "line 2 is no package=version"),
         ("date 2026-11-24\n[os]\nlibc6\n", "line 3 is no package=version"),
         ("date 2026-11-24\n[os]\nlibc6=\n", "line 3 is no package=version"),
         ("[os]\nlibc6=1\n", "no date"),
@@ -120,7 +158,7 @@ def test_bad_lock_is_refused(content: str, message: str) -> None:
 
 def test_missing_lock_names_the_cure(tmp_path: Path) -> None:
     """An OS that nobody has locked is an error with the command to lock it."""
-    with pytest.raises(LockError, match="inv lock --os"):
+    with pytest.raises(LockError, match="inv lock --os debian13`"):
         os_locks.read(DEBIAN13, tmp_path)
 
 

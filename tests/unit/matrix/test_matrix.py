@@ -228,9 +228,29 @@ def test_issue_rows_are_there(committed):
     assert first == promised
 
 
+@pytest.mark.parametrize(
+    ("globs", "systems"),
+    [
+        (("ubuntu24.04",), ["ubuntu24.04"]),
+        (("ubuntu*", "2.4-cu121"), ["debian12", "ubuntu24.04", "ubuntu22.04"]),
+        (("2.8-cu121-ubuntu24.04",), ["ubuntu24.04"]),
+        ((), ["debian13", "debian12", "ubuntu24.04", "ubuntu22.04"]),
+    ],
+)
+def test_systems_are_chosen_by_name_or_by_cell(committed, globs, systems):
+    """In the order of the file, each once; no word means all."""
+    assert [system.id for system in matrix.select_systems(committed, *globs)] == systems
+
+
+def test_a_system_that_is_none_is_refused(committed):
+    """With the nearest cells, as every selection."""
+    with pytest.raises(MatrixError, match="no cell matches debian14"):
+        matrix.select_systems(committed, "debian14")
+
+
 def test_unverified_systems_are_marked(committed):
-    """OSes that nobody has built here are marked so."""
-    assert {name for name, system in committed.systems.items() if not system.verified} == {"ubuntu22.04", "ubuntu24.04"}
+    """Only OSes that nobody can build here may be marked so."""
+    assert all(system.verified or system.image for system in committed.systems.values())
 
 
 def test_three_hundred_cells(tmp_path):

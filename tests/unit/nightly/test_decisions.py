@@ -7,12 +7,15 @@ import datetime as dt
 
 import pytest
 
+from torchstrata.commands import nightly
+from torchstrata.errors import AbsentError, OsPartError
+from torchstrata.layers import os_parts
 from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix import matrix
 from torchstrata.nightly import decisions
-from torchstrata.nightly.decisions import Base, Look, Patch, Report
-from torchstrata.nightly.os_updates import News
+from torchstrata.nightly.decisions import Look, Patch, Report
+from torchstrata.nightly.os_updates import Base, News
 from torchstrata.release.ledger import Author, Ledger, Move
 from torchstrata.store.store import Store
 
@@ -20,6 +23,9 @@ MATRIX = matrix.load()
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")
 NEWS = News(system=CELL.os, moves=(PackageMove(package="openssl", locked="1", found="2"),), security=("openssl",))
+UBUNTU = MATRIX.systems["ubuntu24.04"]
+OLD, NEW = (f"{UBUNTU.image}@sha256:{digit * 64}" for digit in "12")
+MOVED = News(system=UBUNTU, moves=(), security=(), base=Base(system=UBUNTU.id, old=OLD, new=NEW))
 
 
 @pytest.fixture
@@ -87,22 +93,23 @@ def test_the_report_is_the_same_for_people_and_programs():
     """Every finding is a row, and a key of the document."""
     work = decisions.Work(cell=CELL, why=("1 OS packages moved",), inputs={})
     report = Report(
-        news=(NEWS,),
+        news=(NEWS, MOVED),
         patches=(Patch(torch="2.8", old="2.8.0", new="2.8.1"),),
-        bases=(Base(system="ubuntu24.04", old="sha256:1", new="sha256:2"),),
         work=(work,),
         left_out={"2.8-cu126": "not locked"},
         silent=("the index does not answer",),
+        failed=("ubuntu22.04: no route to host",),
     )
-    assert list(decisions.table(report).columns[0].cells) == ["debian12", "torch 2.8", "ubuntu24.04", CELL.id]
+    assert list(decisions.table(report).columns[0].cells) == ["debian12", "ubuntu24.04", "torch 2.8", CELL.id]
     assert decisions.document(report) == {
         "cells": [CELL.id],
         "why": {CELL.id: ["1 OS packages moved"]},
-        "os": {"debian12": {"moves": ["openssl 1 -> 2"], "security": ["openssl"]}},
+        "os": {"debian12": {"moves": ["openssl 1 -> 2"], "security": ["openssl"]}, "ubuntu24.04": {"moves": [], "security": []}},
         "patches": {"2.8": ["2.8.0", "2.8.1"]},
-        "bases": {"ubuntu24.04": ["sha256:1", "sha256:2"]},
+        "bases": {"ubuntu24.04": [OLD, NEW]},
         "left_out": {"2.8-cu126": "not locked"},
         "silent": ["the index does not answer"],
+        "failed": ["ubuntu22.04: no route to host"],
     }
 
 
@@ -119,6 +126,51 @@ def test_an_update_that_the_new_lock_lacks_is_pending(tmp_path):
         lock = os_locks.OsLock(system=CELL.os.id, date="2026-11-24", sections={"os": {"openssl": version}, "base": {}})
         os_locks.write(lock, CELL.os, tmp_path)
         assert decisions.pending((NEWS,), tmp_path) == pending
+
+
+def test_an_os_image_that_moved_is_named_before_packages():
+    """What its tag named, and what it names now, in so many digits that people can compare them."""
+    base = "OS image docker.io/library/ubuntu:24.04 sha256:111111111111 -> sha256:222222222222"
+    assert decisions.words(MOVED) == base
+    assert decisions.words(dataclasses.replace(MOVED, moves=NEWS.moves)) == f"{base}; 1 OS packages: openssl 1 -> 2"
+
+
+def test_an_os_image_that_moved_is_a_reason_for_its_cells(store):
+    """Though no package of it has moved."""
+    assert look(store)._work(CELL, made_from(store), MOVED).why == ("its OS image moved", "it is not in the channel yet")
+
+
+def test_an_os_image_that_the_new_lock_lacks_is_pending(tmp_path):
+    """A lock that could not be written anew does not go by in silence."""
+    for image, lines in ((OLD, [f"ubuntu24.04: its lock still has the old OS image: {MOVED.base}"]), (NEW, [])):
+        os_locks.write(os_locks.OsLock(system=UBUNTU.id, date="2026-11-24", sections={"os": {}}, image=image), UBUNTU, tmp_path)
+        assert list(decisions.pending((MOVED,), tmp_path)) == lines
+
+
+@pytest.mark.parametrize("error", [AbsentError("the registry has no x", fix="y"), OsPartError("apt says no", fix="y")])
+def test_an_os_of_a_registry_that_cannot_be_locked_keeps_no_other_from_it(store, monkeypatch, error):
+    """Fixes of Debian do not wait for a registry; the failure is named, and is one of the run."""
+
+    def relock(self, systems, flavours):
+        if MOVED.system in systems:
+            raise error
+        return [os_locks.path(system) for system in systems]
+
+    monkeypatch.setattr(os_parts.Oven, "relock", relock)
+    failures = []
+    written = nightly.move_locks((MOVED, NEWS), commit=False, author=Author(name="x", email=""), on_failure=failures.append)
+    assert ([path.stem for path in written], failures) == (["debian12"], [f"ubuntu24.04: {error.what}"])
+
+
+def test_an_os_of_packages_that_cannot_be_locked_ends_the_night(store, monkeypatch):
+    """As before: nothing goes on with packages that have known faults."""
+
+    def relock(self, systems, flavours):
+        raise OsPartError("apt says no", fix="y")
+
+    monkeypatch.setattr(os_parts.Oven, "relock", relock)
+    with pytest.raises(OsPartError):
+        nightly.move_locks((NEWS,), commit=False, author=Author(name="x", email=""), on_failure=print)
 
 
 def test_another_cell_s_entry_does_not_count(store):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torchstrata.locks.os_locks import PackageMove
+from torchstrata.layers import archives, image_tags
+from torchstrata.locks import os_locks
+from torchstrata.locks.os_locks import OsLock, PackageMove
 from torchstrata.matrix import matrix
 from torchstrata.nightly import decisions, os_updates
 from torchstrata.nightly.os_updates import News, parse
@@ -16,7 +18,7 @@ Inst bash [5.2] (5.2.37-2+b10 Debian:13.8/stable [amd64])
 Inst python3-minimal:amd64 (3.13.5-1 Debian:13.8/stable [all])
 Conf libssl3t64 (3.5.1-1+deb13u2 Debian-Security:13/stable-security [amd64])
 """
-SYSTEM = matrix.load().systems["debian13"]
+SYSTEM, UBUNTU = (matrix.load().systems[name] for name in ("debian13", "ubuntu24.04"))
 
 
 def move(name):
@@ -43,6 +45,35 @@ def test_fixes_are_named_first():
     """And only so many packages that a line stays one."""
     news = News(system=SYSTEM, moves=tuple(move(name) for name in "abcdefgh"), security=("c", "h"))
     assert decisions.words(news) == "8 OS packages, 2 of them for security: c 1 -> 2, h 1 -> 2, a 1 -> 2, b 1 -> 2, d 1 -> 2, e 1 -> 2 and 2 more"
+
+
+def test_an_os_image_is_asked_for_what_it_would_get(tmp_path, monkeypatch):
+    """What flavours install is solved anew on what its tag names now; what the image itself brings is as it is."""
+    old, new = (f"{UBUNTU.image}@sha256:{digit * 64}" for digit in "12")
+    sections = {"os": {"bash": "5.1", "tar": "1"}, "base": {"zlib1g": "1", "libssl3t64": "3.5.1-1+deb13u2"}}
+    asked = []
+
+    def ask(self, question, work, files):
+        asked.append((self.below, files[archives.PACKAGES]))
+        (work / archives.OFFER).write_text(SAID)
+        (work / archives.STATUS).write_text("Package: tar\nStatus: install ok installed\nVersion: 1\n")
+        return work
+
+    monkeypatch.setattr(image_tags, "pinned", lambda _: new)
+    monkeypatch.setattr(archives.Asked, "ask", ask)
+    news = os_updates.ImageMirrors(system=UBUNTU).news(OsLock(system=UBUNTU.id, date="2026-11-24", sections=sections, image=old))
+    assert asked == [(f"docker-image://{new}", "libssl3t64\nzlib1g")]
+    assert str(news.base) == f"{UBUNTU.image} sha256:{'1' * 12} -> sha256:{'2' * 12}"
+    assert {move.package for move in news.moves} == {"bash", "zlib1g", "python3-minimal"}
+    assert news.security == ("zlib1g",)
+
+
+def test_an_os_of_a_registry_that_nobody_has_locked_is_not_asked(tmp_path):
+    """Its cells are left out; nobody waits for it."""
+    systems = matrix.load().systems
+    assert os_updates.of_images(systems, tmp_path) == ()
+    os_locks.write(OsLock(system=UBUNTU.id, date="2026-11-24", sections={"os": {}}), UBUNTU, tmp_path)
+    assert [each.system for each in os_updates.of_images(systems, tmp_path)] == [UBUNTU]
 
 
 def test_only_systems_from_packages_have_mirrors(tmp_path):
