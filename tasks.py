@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -24,10 +25,11 @@ CHANNEL: Final = "channel of matrix.yaml, such as stable"
 YES: Final = "do it; without, only what would move is shown"
 
 
-def _cells_of(name: str) -> list[str]:
-    """Return ``["cells"]`` if a word follows the task's name: Invoke's positional arguments cannot be left out, ours can."""
+def _cells_of(name: str, *switches: str) -> list[str]:
+    """Return ``["cells"]`` if a word follows the task's name, or its switches: Invoke's positional arguments cannot be left out, ours can."""
     words = sys.argv[sys.argv.index(name) + 1 :] if name in sys.argv else []
-    return ["cells"] if words and not words[0].startswith("-") else []
+    rest = list(itertools.dropwhile(lambda word: word in switches, words))
+    return ["cells"] if rest and not rest[0].startswith("-") else []
 
 
 def _globs(cells: str | None) -> list[str]:
@@ -87,9 +89,9 @@ def push(  # noqa: PLR0913, PLR0917  # flags of the command line
 
 
 @task(
-    positional=_cells_of("lock"),
+    positional=_cells_of("lock", "--os"),
     help={
-        "cells": CELLS,
+        "cells": f"{CELLS}; with --os also names of OSes, such as ubuntu24.04",
         "check": "only check that the committed locks match matrix.yaml, images/*/requirements.in and pyproject.toml",
         "os": "lock the OS packages instead of the wheels",
         "toolchain": "lock the CUDA 12 compiler instead of the wheels",
@@ -269,6 +271,16 @@ def nightly(  # noqa: PLR0913, PLR0917  # flags of the command line
     """Ask mirrors, index and registries what is new; build, verify, push and promote what follows, and nothing else."""
     where, flavours = {"registry": registry, "ledger": ledger}, tuple(_globs(flavour))
     cli.nightly(_globs(cells), NightlyOptions(**where, plan=plan or json, json=json, step=cli.step(step), commit=commit, send=send, flavour=flavours))
+
+
+@task(
+    name="try-os",
+    positional=_cells_of("try-os", "--only-lock"),
+    help={"cells": "names of OSes, or cell ids or globs (default: all)", "only-lock": "only lock them, where no image fits on the disk"},
+)
+def try_os(_: Context, cells: str | None = None, only_lock: bool = False) -> None:  # noqa: FBT001, FBT002  # a flag of the command line
+    """Lock, build and verify a cell of each OS that nobody has verified, and write `verified: true` into matrix.yaml."""
+    cli.try_systems(_globs(cells), only_lock=only_lock)
 
 
 @task(help={"registry": REGISTRY, "ledger": LEDGER})

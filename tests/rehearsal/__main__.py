@@ -89,6 +89,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--workflow", action="append", choices=known, help="only this one, and those that it needs; more than once for more (default: all)")
     parser.add_argument("--cells", default="2.13-cpu", help="cell ids or globs of the night, with commas between them (default: 2.13-cpu)")
     parser.add_argument("--large", action="store_true", help="ci.yml as on the main branch with a large runner, instead of a pull request")
+    parser.add_argument("--systems", action="store_true", help="try OSes that nobody has verified, too, where their registry answers")
     parser.add_argument("--mutants", action="store_true", help="run the job that plants faults, too, which takes long")
     options = parser.parse_args(words)
     matrix.select(matrix.load(), *options.cells.split(","))
@@ -120,7 +121,7 @@ def _rehearse(work: Path, options: argparse.Namespace) -> int:
             _environment() | {"COSIGN_PUBLIC_KEY": str(work / "cosign.pub")},
             {"vars": _variables(served.host, large=options.large), "secrets": {"REGISTRY_USERNAME": registries.NAME, "REGISTRY_PASSWORD": registries.PASSWORD}},
             signing,
-            frozenset() if options.mutants else frozenset({"mutants"}),
+            frozenset(name for name in ("mutants", "systems") if not getattr(options, name)),
         )
         runner.adopt(ROOT)
         try:

@@ -401,6 +401,15 @@ def nightly(globs: Sequence[str], options: NightlyOptions) -> None:
         _night().run(globs, options)
 
 
+def try_systems(globs: Sequence[str], *, only_lock: bool) -> None:
+    """Lock, build and verify a cell of each OS that nobody has verified."""
+    with guarded():
+        _hush()
+        from torchstrata.commands import trial  # noqa: PLC0415  # see the module's docstring
+
+        trial.run(globs, only_lock=only_lock)
+
+
 def watchdog(options: ReleaseOptions) -> None:
     """Fail if something is wrong with a channel."""
     with guarded():

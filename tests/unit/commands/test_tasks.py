@@ -41,6 +41,15 @@ def test_nothing_is_deleted_without_yes():
     assert (arguments["yes"].default, arguments["parts"].default) == (False, False)
 
 
+@pytest.mark.parametrize(
+    ("words", "positional"), [("lock --os ubuntu24.04", ["cells"]), ("lock 2.8-cu121", ["cells"]), ("lock --os", []), ("lock --exclude-newer 2026-01-01", [])]
+)
+def test_cells_may_follow_a_switch(monkeypatch, words, positional):
+    """An OS is named behind --os, as its errors say; the value of an option is no cell."""
+    monkeypatch.setattr("sys.argv", ["inv", *words.split()])
+    assert tasks._cells_of("lock", "--os") == positional
+
+
 def test_a_mirror_takes_its_origin_as_from():
     """As the guides write it."""
     (found,) = [context for context in tasks.namespace.to_contexts() if context.name == "mirror"]

@@ -1,0 +1,76 @@
+"""``inv try-os``: lock, build and verify a cell of each OS that nobody has verified, and write into ``matrix.yaml`` what passed."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from torchstrata import progress
+from torchstrata.commands import verbs
+from torchstrata.commands.options import BuildOptions
+from torchstrata.errors import MatrixError, TorchstrataError
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
+from torchstrata.verification import evidence
+from torchstrata.verification import suite as verification
+from torchstrata.verification.request import VerifyOptions
+
+BUILD: Final = BuildOptions(flavour=(), locked=True, to=None, codec="zstd", level=None)
+VERIFY: Final = VerifyOptions(flavour=(), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
+
+
+def run(globs: Sequence[str], *, only_lock: bool) -> None:
+    """Try the OSes that match and are not verified; one that fails does not keep others from being tried.
+
+    :param only_lock: for a disk that no image of a cell fits on.
+    :raises TorchstrataError: the first that failed; all are printed.
+    """
+    table, console, failed = matrix.load(), progress.plain_console(), list[TorchstrataError]()
+    for system in matrix.select_systems(table, *globs):
+        if system.verified:
+            continue
+        try:
+            _try(table, system, only_lock=only_lock)
+        except TorchstrataError as error:
+            console.print(f"failed: {system.id}: {error.what}", soft_wrap=True)
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
+
+def _try(table: Matrix, system: OperatingSystem, *, only_lock: bool) -> None:
+    verbs.lock_systems([system.id])
+    if only_lock:
+        return
+    cell = smallest(table, system)
+    verbs.build(cell.id, BUILD)
+    verification.run(cell, Path(sys.executable), VERIFY)
+    mark(system, matrix.MATRIX)
+    progress.plain_console().print(f"{system.id}: verified with {cell.id}; commit matrix.yaml and locks/os/{system.id}.lock")
+
+
+def smallest(table: Matrix, system: OperatingSystem) -> Cell:
+    """Return the cell of an OS whose images weigh the least; those that nobody has weighed come last."""
+    return min((cell for cell in table.cells if cell.os == system), key=lambda cell: max(dict(cell.sizes).values(), default=math.inf))
+
+
+def mark(system: OperatingSystem, path: Path) -> None:
+    """Write ``verified: true`` for an OS into ``matrix.yaml``, and change nothing else.
+
+    :raises MatrixError: it is not written there in braces, as the others are.
+    """
+    text = path.read_text(encoding="utf-8")
+    marked, count = re.subn(rf"(^  {re.escape(system.id)}:\s*\{{[^}}]*?verified: )false", r"\1true", text, count=1, flags=re.MULTILINE)
+    if not count:
+        raise MatrixError(f"{path.name} has no `verified: false` of {system.id} in braces", fix=f"write verified: true for {system.id} by hand")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(marked, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
