@@ -18,7 +18,8 @@ from torchstrata import environment, process  # noqa: E402  # after the path, so
 process.end_as_by_ctrl_c()
 environment.enter(sys.argv[1:])  # goes on with the packages of requirements.txt; the imports below need them
 
-from torchstrata.commands import cli, sessions  # noqa: E402
+from torchstrata.commands import sessions  # noqa: E402
+from torchstrata.commands.cli import guarded  # noqa: E402
 from torchstrata.matrix import matrix  # noqa: E402
 
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -50,14 +51,14 @@ def _register(cell: matrix.Cell, name: str, *, tags: bool) -> None:
     """Make the sessions that build and verify ``cell`` under ``name``."""
 
     def build(session: nox.Session) -> None:
-        cli.build(cell.id, session.posargs)
+        sessions.build(cell.id, session.posargs)
 
     def test(session: nox.Session) -> None:
         def prepare() -> Path:
             _develop(session)
             return Path(session.bin, "python")
 
-        cli.verify(cell.id, session.posargs, prepare)
+        sessions.verify(cell.id, session.posargs, prepare)
 
     build.__doc__, test.__doc__ = f"Build the images of {cell.id}.", f"Verify the images of {cell.id}."
     which = [f"torch-{cell.torch}", cell.cuda, cell.os.id]
@@ -65,8 +66,8 @@ def _register(cell: matrix.Cell, name: str, *, tags: bool) -> None:
     nox.session(sessions.part(test), name=f"test-{name}", tags=["test", *which] if tags else [], venv_backend="none", default=UNASKED)
 
 
-cli.check_sessions(sys.argv[1:], os.environ.get("NOXSESSION", ""))
-for _cell in cli.cells():
+sessions.check_sessions(sys.argv[1:], os.environ.get("NOXSESSION", ""))
+for _cell in sessions.cells():
     for _name in _cell.names[:1] if LISTING else _cell.names:
         _register(_cell, _name, tags=_name == _cell.names[0])
 
@@ -75,14 +76,14 @@ for _cell in cli.cells():
 @sessions.part
 def engine(_: nox.Session) -> None:
     """Make a Docker engine with buildx available where there is none."""
-    cli.engine()
+    sessions.engine()
 
 
 @nox.session(venv_backend="none", default=UNASKED)
 @sessions.part
 def lock(session: nox.Session) -> None:
     """Lock every cell of the matrix, or those given: -- 2.8-cu121."""
-    cli.lock_cells(session.posargs)
+    sessions.lock(session.posargs)
 
 
 @nox.session(venv_backend="none")
@@ -158,7 +159,7 @@ def fresh(session: nox.Session) -> None:
     """Run README's commands on machines that nobody prepared: -- --as root,user,runner --on debian12,debian13."""
     from tests.fresh.__main__ import main  # noqa: PLC0415  # only this session needs it
 
-    with cli.guarded():
+    with guarded():
         sys.exit(main(session.posargs))
 
 
@@ -230,7 +231,7 @@ def stress(session: nox.Session) -> None:
 
 def _tier(session: nox.Session, name: str, scope: str) -> None:
     """Let the sessions of a tier follow, and a table of what they cost; a failed one does not keep the others from running."""
-    options = cli.tier_options(name, session.posargs, TESTED)
+    options = sessions.tier_options(name, session.posargs, TESTED)
     for each in ("engine", "lint", "unit", *(f"build-{cell}" for cell in options.cells)):
         session.notify(each, [])
     session.notify("system", ["--scope", scope, "--cells", ",".join(options.cells)])
@@ -245,7 +246,7 @@ if not LISTING:
     @sessions.part
     def cpu_time(session: nox.Session) -> None:
         """Show what the sessions of a tier have cost."""
-        cli.cpu_time(sessions.METER.parts, session.posargs)
+        sessions.cpu_time(sessions.METER.parts, session.posargs)
 
 
 def _in_memory() -> dict[str, str]:

@@ -33,6 +33,7 @@ from tests import nodes, teams
 from tests.teams import Team
 from torchstrata.attestations.documents import RECORD
 from torchstrata.commands import signatures
+from torchstrata.commands.options import AttestOptions
 from torchstrata.errors import EvidenceError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
@@ -49,7 +50,7 @@ def publish(team: Team, cell: Cell, results: Path) -> str:
     for tag in dated.values():
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                signatures.attest(f"{team.repository}:{tag}", None, results)
+                signatures.attest(AttestOptions(image=f"{team.repository}:{tag}"), results)
         except EvidenceError as error:
             print(f"{tag}: {error}", file=sys.stderr)
             team.run("inv", "push", cell.names[0], "--names")

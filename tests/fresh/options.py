@@ -12,7 +12,7 @@ from tests.fresh.cases import CASES, Wishes
 from tests.fresh.circumstances import Circumstances
 from tests.fresh.given import by_this_host
 from tests.fresh.rootfs import SUITES
-from torchstrata.commands import cli
+from torchstrata.commands import sessions
 from torchstrata.matrix.matrix import ROOT
 
 PLACE: Final = Path(os.environ.get("TMPDIR", "/var/tmp"))
@@ -33,7 +33,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--or-here", action="store_true", help="where no machine can be made, use this one")
     parser.add_argument("--verbose", action="store_true", help="show all that the commands print")
     options = parser.parse_args(words)
-    cli.check_sessions([f"build-{cell}" for cell in options.cells], "")
+    sessions.check_sessions([f"build-{cell}" for cell in options.cells], "")
     if options.year_ahead and set(options.on) != {FAKES_TIME}:
         parser.error(f"--year-ahead: only with --on {FAKES_TIME}; under the libfaketime of others Python cannot sleep")
     return options

@@ -87,7 +87,7 @@ def _child(asked: Mapping[str, Any]) -> None:
 
 def serve() -> None:
     """Import what verbs need, then start one after the other."""
-    from torchstrata.commands import housekeeping, release, signatures, verbs  # noqa: F401, PLC0415  # for the children
+    from torchstrata.commands import build, housekeeping, release, signatures  # noqa: F401, PLC0415  # for the children
 
     __import__(SMALL)
     __import__("invoke.main")

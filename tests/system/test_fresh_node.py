@@ -13,6 +13,7 @@ from tests.built import CPU, cell_of
 from torchstrata.attestations import signing
 from torchstrata.attestations.documents import KINDS, RECORD
 from torchstrata.commands import signatures
+from torchstrata.commands.options import AttestOptions
 from torchstrata.matrix import matrix
 from torchstrata.release import channels
 from torchstrata.store.store import Store
@@ -52,7 +53,7 @@ def tags(team, pushed, tmp_path_factory) -> Mapping[str, str]:
         flavour = image if image in MATRIX.flavours else MATRIX.all_in_one
         tested = msgspec.json.decode(released.result(digest, flavour=flavour), type=evidence.Evidence)
         evidence.write(tested, evidence.folder(results, CPU, image))
-        signatures.attest(f"{team.repository}@{digest}", None, results)
+        signatures.attest(AttestOptions(image=f"{team.repository}@{digest}"), results)
     team.promote(CPU, "it is a test")
     return team.tags()
 

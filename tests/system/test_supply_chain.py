@@ -25,6 +25,7 @@ from torchstrata.attestations import documents, examination, key_pair, seals, si
 from torchstrata.attestations.documents import CYCLONEDX, KINDS, PROVENANCE, RECORD, SPDX, VERIFICATION, Document, Published
 from torchstrata.attestations.signing import BUNDLE, Signer, Trust
 from torchstrata.commands import signatures
+from torchstrata.commands.options import AttestOptions, KeyOptions, VerifyReleaseOptions
 from torchstrata.errors import SigningError, UntrustedError, UnverifiedError
 from torchstrata.image import oci
 from torchstrata.image.compose import canonical, sha256
@@ -155,7 +156,7 @@ def test_everything_holds_of_an_image_that_was_released(released, trust):
 
 def test_the_verb_shows_what_each_part_proves(released, key, capsys):
     """One command, one table, all of it true."""
-    signatures.verify_release(f"{released.registry.host}/{REPOSITORY}:{TAG}", str(key.with_suffix(".pub")), None, None)
+    signatures.verify_release(VerifyReleaseOptions(image=f"{released.registry.host}/{REPOSITORY}:{TAG}", key=str(key.with_suffix(".pub"))))
     shown = capsys.readouterr().out
     assert released.digest in shown
     assert shown.count("holds") == len(KINDS) + 2
@@ -361,7 +362,7 @@ def test_the_result_of_tests_is_attached_later(image, composed, store, signer, t
     documents.attach(image, documents.of(record_of(composed, store), {}), signer)
     tested = msgspec.json.decode(result(composed.image.digest), type=evidence.Evidence)
     evidence.write(tested, evidence.folder(tmp_path, tested.cell, tested.flavour))
-    signatures.attest(str(image.reference), str(key), tmp_path)
+    signatures.attest(AttestOptions(image=str(image.reference), key=str(key)), tmp_path)
     assert found(image, trust) == {}
 
 
@@ -445,13 +446,13 @@ def test_what_somebody_else_says_of_our_layers_is_not_sealed(shelf, parts, signe
 
 def test_a_pair_of_keys_is_made_in_one_step(environment, tmp_path, capsys):
     """The private one is for its owner alone; one line says what everybody else sets; a pair that is there stays."""
-    signatures.make_key(tmp_path / "team")
+    signatures.make_key(KeyOptions(to=tmp_path / "team"))
     assert stat.S_IMODE((tmp_path / "team.key").stat().st_mode) == 0o600
     assert f"export COSIGN_PUBLIC_KEY={tmp_path / 'team.pub'}" in capsys.readouterr().out.splitlines()
     content, bundle = b"content", Signer.find(str(tmp_path / "team.key")).sign_blob(b"content")
     Trust.find(str(tmp_path / "team.pub")).check_blob(content, bundle)
     with pytest.raises(SigningError, match="is there already"):
-        signatures.make_key(tmp_path / "team")
+        signatures.make_key(KeyOptions(to=tmp_path / "team"))
 
 
 def test_a_key_needs_a_password(environment, tmp_path, monkeypatch):
@@ -459,7 +460,7 @@ def test_a_key_needs_a_password(environment, tmp_path, monkeypatch):
     monkeypatch.delenv("COSIGN_PASSWORD")
     monkeypatch.setattr("sys.stdin", io.StringIO())
     with pytest.raises(SigningError, match="nobody can be asked"):
-        signatures.make_key(tmp_path / "team")
+        signatures.make_key(KeyOptions(to=tmp_path / "team"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,7 +23,7 @@ from torchstrata.verification import evidence, leftovers
 
 pytestmark = pytest.mark.usefixtures("own_turn")
 
-PROGRAM = "import pathlib, sys; from torchstrata.commands import cli; cli.verify(sys.argv[1], sys.argv[2:], lambda: pathlib.Path(sys.executable))"
+PROGRAM = "import pathlib, sys; from torchstrata.commands import sessions; sessions.verify(sys.argv[1], sys.argv[2:], lambda: pathlib.Path(sys.executable))"
 QUICK = ("-k", "test_it_is_the_working_directory or test_missing_mount_is_said", "--numprocesses=1")
 LASTING = ("-k", "test_subject or test_torch_works")
 """Tests that share a container in which the doctor is busy for a while."""

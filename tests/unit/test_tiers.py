@@ -9,7 +9,7 @@ import types
 import pytest
 
 from tests.system import conftest
-from torchstrata.commands import cli
+from torchstrata.commands import sessions
 from torchstrata.matrix import matrix
 
 ROOT = matrix.ROOT
@@ -79,7 +79,7 @@ def test_a_small_disk_takes_fewer_cells(noxfile):
 def test_a_tier_refuses_other_cells(noxfile, capsys):
     """It names those that it has."""
     with pytest.raises(SystemExit):
-        cli.tier_options("tests", ["--cells", "2.13-cpu,2.4-cu121"], noxfile.TESTED)
+        sessions.tier_options("tests", ["--cells", "2.13-cpu,2.4-cu121"], noxfile.TESTED)
     assert "2.4-cu121: choose from 2.13-cpu, 2.8-cu121" in capsys.readouterr().err
 
 

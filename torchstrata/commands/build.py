@@ -1,11 +1,10 @@
-"""The verbs behind sessions and tasks: each puts modules together and shows what came out."""
+"""The verbs about images of this machine: plan, build, push, verify and weigh them."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -21,13 +20,13 @@ from torchstrata.building import engine as engines
 from torchstrata.building import plan as plans
 from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.plan import ImagePlan, OsPart, Plan, Planner
-from torchstrata.commands.options import BuildOptions
-from torchstrata.errors import LockError, OsPartError, RegistryAuthError, RegistryError, TorchstrataError
+from torchstrata.commands.options import BuildOptions, PlanOptions, PushOptions, SizesOptions
+from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.image import layout
-from torchstrata.layers import os_parts, toolchain
-from torchstrata.locks import os_locks, requirements, wheel_locks
-from torchstrata.matrix import compat, matrix
-from torchstrata.matrix.matrix import Cell, Matrix
+from torchstrata.layers import os_parts
+from torchstrata.locks import os_locks
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import Reporter
 from torchstrata.store.codec import DEFAULT_LEVELS, Codec
 from torchstrata.store.store import Store
@@ -42,11 +41,30 @@ SHOWN: Final = 1
 """Packages that a row of a table names; ``image.json`` has all."""
 
 
-def build(cell: str, options: BuildOptions) -> None:
-    """Build the images of one cell, and load them into the engine, write them to a directory, or push them."""
+def push(options: PushOptions) -> None:
+    """Push the images of cells, without an engine."""
+    asked = BuildOptions(
+        flavour=options.flavour,
+        locked=options.locked,
+        codec="gzip" if options.gzip else "zstd",
+        level=options.level,
+        registry=options.registry,
+        push=True,
+        load=False,
+        names=options.names,
+        trust_unsealed_parts=options.trust_unsealed_parts,
+    )
+    build(",".join(options.cells), asked)
+
+
+def build(cells: str, options: BuildOptions) -> None:
+    """Build the images of cells, and load them into the engine, write them to a directory, or push them.
+
+    :param cells: ids or globs, with commas between them.
+    """
     memory.bound()
     planner = _planner(Codec(name=options.codec, level=options.level or DEFAULT_LEVELS[options.codec]), locked=options.locked)
-    chosen = matrix.select(planner.matrix, cell)
+    chosen = matrix.select(planner.matrix, *cells.split(","))
     plan = planner.plan(chosen, options.flavour or list(planner.matrix.flavours))
     engine = engines.connect() if options.load and not options.to else None
     where = (remote.required if options.push else remote.place)(options.registry, planner.matrix.registry)
@@ -165,7 +183,7 @@ def verify(cell: str, python: Path, options: VerifyOptions) -> None:
         verification.run(chosen, python, options)
 
 
-def plan(globs: Sequence[str], *, as_json: bool) -> None:
+def plan(options: PlanOptions) -> None:
     """Print the plan for the cells that match, as a table or as JSON; a cell that nobody has locked is named in one line.
 
     :raises LockError: none of them is locked.
@@ -174,7 +192,7 @@ def plan(globs: Sequence[str], *, as_json: bool) -> None:
     console, complaints = progress.plain_console(), Console(stderr=True, soft_wrap=True, highlight=False)
     images: list[ImagePlan] = []
     unlocked: list[LockError] = []
-    for cell in matrix.select(planner.matrix, *globs):
+    for cell in matrix.select(planner.matrix, *options.cells):
         try:
             images += planner.plan([cell], list(planner.matrix.flavours)).images
         except LockError as error:
@@ -184,123 +202,24 @@ def plan(globs: Sequence[str], *, as_json: bool) -> None:
     for line in dict.fromkeys(error.what for error in unlocked):
         complaints.print(line)
     found = Plan(images=tuple(images))
-    if as_json:
+    if options.json:
         console.print_json(json.dumps(plans.document(found)))
         return
     console.print(plans.table(found))
     console.print(disk.check(found, planner.store, None), highlight=False)
 
 
-def lock(globs: Sequence[str], exclude_newer: str | None) -> None:
-    """Resolve and write locks.
-
-    :raises LockError: a cell that was asked for, or one from the default index, could not be resolved; the others are written.
-    """
-    table = matrix.load()
-    console = Console(soft_wrap=True, highlight=False)
-    outcome = wheel_locks.write(table, matrix.select(table, *globs), exclude_newer=exclude_newer, on_line=console.print)
-    console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(outcome.failed)} builds failed")
-    for error in outcome.failed.values():
-        console.print(error.what)
-    if outcome.failed and (globs or any(not _is_elsewhere(table, name) for name in outcome.failed)):
-        raise next(iter(outcome.failed.values()))
-
-
-def _is_elsewhere(table: Matrix, name: str) -> bool:
-    """Return whether the wheels of the cell are only on PyTorch's own index, which a run over all cells may not reach."""
-    return all(not compat.build(cell.torch, cell.wheels).default for cell in matrix.select(table, name))
-
-
-def lock_systems(globs: Sequence[str]) -> None:
-    """Ask registries and apt for what the OSes of the cells that match are today, and write their locks where something has moved.
-
-    One that cannot be locked does not keep the others from it.
-
-    :param globs: names of OSes, ids of cells or globs on these; all OSes if there are none.
-    :raises TorchstrataError: the first that could not be locked; all are printed.
-    """
-    table, failed = matrix.load(), list[TorchstrataError]()
-    systems = matrix.select_systems(table, *globs)
-    with progress.reporter() as reporter:
-        written = list[Path]()
-        for together in os_parts.groups(systems):
-            names = ", ".join(system.id for system in together)
-            try:
-                with reporter.step("os", names) as step:
-                    oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
-                    written += oven.relock(together, tuple(table.flavours))
-            except (RegistryError, OsPartError) as error:
-                reporter.say(f"{names}: not locked: {error.what}")
-                failed.append(error)
-        for path in written:
-            reporter.say(f"{path.relative_to(matrix.ROOT)} written")
-        reporter.say(f"{len(written)} of {len(systems)} OS locks moved")
-    if failed:
-        raise failed[0]
-
-
-def lock_toolchains(exclude_newer: str | None) -> None:
-    """Lock what CUDA families have besides wheels."""
-    names = sorted({cell.facts.nvcc.lock for cell in matrix.load().cells if cell.facts.nvcc and cell.facts.nvcc.lock})
-    with progress.reporter() as reporter:
-        for name in names:
-            changed = toolchain.write(name, wheel_locks.cut_off(exclude_newer), on_line=reporter.say)
-            reporter.say(f"{toolchain.FOLDER}/{name}.lock {'written' if changed else 'unchanged'}")
-
-
-def lock_tool(exclude_newer: str | None) -> None:
-    """Lock what this program itself needs.
-
-    :raises LockError: there is no set of wheels with everything that pyproject.toml names.
-    """
-    changed = requirements.write(wheel_locks.cut_off(exclude_newer))
-    for name in requirements.LOCKS:
-        Console(highlight=False).print(f"{name} {'written' if name in changed else 'unchanged'}")
-
-
-def check_locks() -> None:
-    """Check every committed lock against its inputs, offline.
-
-    :raises LockError: the first that is wrong; all are printed.
-    """
-    problems = [*wheel_locks.check(matrix.load()), *requirements.check()]
-    for problem in problems:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(problem.what)
-    if problems:
-        raise LockError(f"{len(problems)} locks do not match their inputs", fix=problems[0].fix)
-    Console().print("all locks match their inputs")
-
-
-def cache(*, prune: bool, older_than: float | None, max_gb: float | None) -> None:
-    """Show the content store, or prune it."""
-    store, console = Store.open(), progress.SafeConsole()
-    if prune:
-        age = timedelta(days=older_than) if older_than is not None else None
-        freed = store.prune(older_than=age, max_bytes=int(max_gb * 1e9) if max_gb is not None else None)
-        console.print(f"{progress.size(freed)} freed in {store.root}")
-        return
-    usage = store.usage()
-    view = Table("part", "size", "last used", header_style="bold", box=None, pad_edge=False)
-    for kept in usage.parts:
-        view.add_row(kept.title, progress.size(kept.size), f"{kept.age / 86400:.1f} days ago")
-    console.print(view)
-    console.print(f"{progress.size(usage.size)} in {store.root}, of it downloads {progress.size(usage.downloads)}")
-
-
-def weigh(globs: Sequence[str], *, write: bool) -> None:
-    """Print size and budget of every image of the cells that match; all their flavours must be in the engine.
-
-    :param write: record what their layers weigh, and print what to write into ``matrix.yaml``.
-    """
+def weigh(options: SizesOptions) -> None:
+    """Print size and budget of every image of the cells that match; all their flavours must be in the engine."""
     table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
     view = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False)
-    for cell in matrix.select(table, *globs):
+    for cell in matrix.select(table, *options.cells):
         found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}", client, store) for flavour in table.flavours}
         for flavour, image in found.items():
             view.add_row(
                 f"{cell.id}-{flavour}", progress.size(image.size), progress.size(allowed) if (allowed := size_budget.budget(cell, flavour)) else "none"
             )
-        if write:
+        if options.write:
             size_budget.record(cell, size_budget.weigh(cell, (layer.weight for layer in list(found.values())[-1].layers)))
             console.print(f"{cell.short}: {size_budget.line({flavour: image.size for flavour, image in found.items()})}", highlight=False)
     console.print(view)

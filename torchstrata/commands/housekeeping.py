@@ -1,4 +1,4 @@
-"""The verb behind ``inv registry.prune``: what may go is shown first, and goes only with ``--yes``."""
+"""The verbs ``inv cache`` and ``inv registry.prune``; what may go from a registry is shown first, and goes only with ``--yes``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from torchstrata import progress
 from torchstrata.building.plan import Planner
 from torchstrata.commands import release
-from torchstrata.commands.options import PruneOptions, ReleaseOptions
+from torchstrata.commands.options import CacheOptions, PruneOptions
 from torchstrata.errors import PruneError
 from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.matrix import matrix
@@ -36,6 +36,22 @@ DRY: Final = "nothing was deleted: this was a dry run, --yes does it"
 COLLECT: Final = "disk space is freed by the registry's own garbage collection: docs/registry.md, Keeping it small, and copying it"
 
 
+def cache(options: CacheOptions) -> None:
+    """Show the content store, or prune it."""
+    store, console = Store.open(), progress.SafeConsole()
+    if options.prune:
+        age = dt.timedelta(days=options.days) if options.days is not None else None
+        freed = store.prune(older_than=age, max_bytes=int(options.max_gb * 1e9) if options.max_gb is not None else None)
+        console.print(f"{progress.size(freed)} freed in {store.root}")
+        return
+    usage = store.usage()
+    view = Table("part", "size", "last used", header_style="bold", box=None, pad_edge=False)
+    for kept in usage.parts:
+        view.add_row(kept.title, progress.size(kept.size), f"{kept.age / 86400:.1f} days ago")
+    console.print(view)
+    console.print(f"{progress.size(usage.size)} in {store.root}, of it downloads {progress.size(usage.downloads)}")
+
+
 def prune(options: PruneOptions) -> None:
     """Show what may go from the team's registry, and delete it if that was asked for.
 
@@ -43,7 +59,7 @@ def prune(options: PruneOptions) -> None:
     :raises LedgerError: the ledger's branch is not what the registry's copy says.
     """
     rules = policy(matrix.load(), options)
-    with release.opened(ReleaseOptions(registry=options.registry, ledger=options.ledger, yes=options.yes), signs=False) as releases:
+    with release.opened(options, signs=False) as releases:
         base = releases.read()
         shelf = _shelf(releases)
         found = plan(releases, base.ledger, shelf if options.parts else None, rules)

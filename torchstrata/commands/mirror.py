@@ -45,8 +45,8 @@ class Choice:
     tags: Mapping[str, str]
 
 
-def mirror(word: str, options: MirrorOptions) -> None:
-    """Copy the images that ``word`` names: cells (ids or globs), a tag or a digest.
+def mirror(options: MirrorOptions) -> None:
+    """Copy the images that were asked for: cells (ids or globs), a tag or a digest.
 
     :raises MirrorError: they are not there, or not all images of a cell are.
     """
@@ -56,7 +56,7 @@ def mirror(word: str, options: MirrorOptions) -> None:
         trust = stack.enter_context(signing.trusted(options.key))
         origin = stack.enter_context(opened(options.origin or str(remote.required(options.registry, table.registry)), table.name, None))
         target = stack.enter_context(opened(options.to, table.name, _key(trust.key if trust else None)))
-        copy = replica.gather(origin, *_fields(choose(table, origin, word, options)))
+        copy = replica.gather(origin, *_fields(choose(table, origin, options.images, options)))
         with reporter.step("copy", f"{len(copy.images)} images to {target}", sum(copy.blobs.values())) as step:
             sent = replica.copy(origin, target, copy, step.advance)
         for line in said(copy, sent, str(target)):

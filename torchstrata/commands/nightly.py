@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from torchstrata import process, progress
-from torchstrata.commands import actions, signatures, verbs
-from torchstrata.commands.options import BuildOptions, NightlyOptions, ReleaseOptions
+from torchstrata.commands import actions, build, signatures
+from torchstrata.commands.options import AttestOptions, BuildOptions, NightlyOptions, WatchdogOptions
 from torchstrata.commands.release import opened
 from torchstrata.errors import LedgerConflictError, NightlyError, OsPartError, RegistryError, TorchstrataError, WatchdogError
 from torchstrata.layers import os_parts
@@ -42,22 +42,22 @@ Make = Callable[[Cell], None]
 """Does something to the images of a cell, such as to build, verify and push them."""
 
 
-def run(globs: Sequence[str], options: NightlyOptions) -> None:
+def run(options: NightlyOptions) -> None:
     """Look what is new, show it, and unless only the plan was asked for, do it.
 
     :raises NightlyError: something of it could not be done; all else is.
     """
-    if options.plan:
+    if options.plan or options.json:
         ledger = Branch.parse(options.ledger, ROOT).read().ledger
-        _show(_look(globs, ledger).around(), as_json=options.json)
+        _show(_look(options.cells, ledger).around(), as_json=options.json)
         return
-    with opened(ReleaseOptions(registry=options.registry, ledger=options.ledger), signs=True) as releases:
+    with opened(options, signs=True) as releases:
         makers: dict[str, Make] = {
             "push": lambda cell: push(cell, options),
-            "verify": lambda cell: pushed.verify(releases, cell, options.flavour, lambda image: signatures.attest(image, None)),
+            "verify": lambda cell: pushed.verify(releases, cell, options.flavour, lambda image: signatures.attest(AttestOptions(image=image))),
         }
         making = makers.get(options.step, lambda cell: make(cell, options))
-        Night(releases=releases, globs=tuple(globs), make=making, commit=options.commit, sends=options.send).run(step=options.step)
+        Night(releases=releases, globs=options.cells, make=making, commit=options.commit, sends=options.send).run(step=options.step)
 
 
 def _look(globs: Sequence[str], ledger: Ledger) -> Look:
@@ -246,23 +246,23 @@ def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure
 
 
 def _as_locked(options: NightlyOptions) -> BuildOptions:
-    return BuildOptions(flavour=(), locked=True, to=None, codec="zstd", level=None, registry=options.registry)
+    return BuildOptions(locked=True, registry=options.registry)
 
 
 def push(cell: Cell, options: NightlyOptions) -> None:
     """Push the images of a cell, without an engine where all parts exist."""
-    verbs.build(cell.id, dataclasses.replace(_as_locked(options), push=True, load=False))
+    build.build(cell.id, dataclasses.replace(_as_locked(options), push=True, load=False))
 
 
 def make(cell: Cell, options: NightlyOptions) -> None:
     """Build the images of a cell, verify them in an engine, and push them with what was found."""
-    verbs.build(cell.id, _as_locked(options))
+    build.build(cell.id, _as_locked(options))
     wanted = VerifyOptions(flavour=(), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
     verification.run(cell, Path(sys.executable), wanted)
     push(cell, options)
 
 
-def watch(options: ReleaseOptions) -> None:
+def watch(options: WatchdogOptions) -> None:
     """Look at all channels.
 
     :raises WatchdogError: something is wrong with one; all of it is printed.

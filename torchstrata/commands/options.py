@@ -1,113 +1,283 @@
-"""What can be asked of the verbs, as values: what the command line fills in and the work takes out."""
+"""What can be asked of verbs and sessions: each option is declared once, as a field of the value that the work gets.
+
+:mod:`torchstrata.arguments` makes parsers of these classes, for ``inv`` and for nox. A field without a declaration is none of the command
+line's. The first line of a docstring is the sentence in ``inv --list``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal, Protocol
+
+from torchstrata.arguments import option, required, switch, words
+
+CELLS: Final = "cell ids or globs, with spaces or commas between them, such as 2.8-cu121 or '2.8-*' (default: all)"
+IMAGE: Final = "HOST[:PORT]/REPOSITORY:TAG or ...@sha256:..."
+NAMES: Final = "push also under the names that the images have in an engine, which moves these tags"
+LOCKED: Final = "refuse OS packages that are not to be had at their locked version"
+UNSEALED: Final = "use parts that nobody whom the build trusts has sealed: whoever may push to the registry then decides what is in the images"
+CHANNEL: Final = "channel of matrix.yaml, such as stable (must be given)"
+YES: Final = "do it; without, only what would move is shown"
+
+
+def _cells() -> Any:
+    return words(CELLS, "CELL")
+
+
+def _registry() -> Any:
+    return option("registry of the team (default: TORCHSTRATA_REGISTRY, then registry: in matrix.yaml, if any)", "HOST[/PATH]")
+
+
+def _ledger() -> Any:
+    return option("branch of the ledger (default: origin#ledger)", "REMOTE#BRANCH")
+
+
+def _flavours(text: str) -> Any:
+    return option(f"{text}; with commas between them, or given more than once (default: all)", "FLAVOUR", ())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WheelLockOptions:
+    """Lock the wheels of cells."""
+
+    cells: tuple[str, ...] = _cells()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanOptions:
+    """Show what a build would reuse and make; needs no engine, writes nothing."""
+
+    cells: tuple[str, ...] = _cells()
+    json: bool = switch("print JSON instead of a table")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildOptions:
-    """What can be asked of a build.
+    """Build the images of a cell, and load them into the engine, write them to a directory, or push them.
 
     :param flavour: flavours to build, with their parents; all if empty.
-    :param locked: refuse OS packages that are not to be had at their locked version.
-    :param to: write an OCI image layout there instead of loading the images into an engine.
     :param level: of the codec; its default if ``None``.
-    :param registry: ``HOST[/PATH]`` to look for parts in, and to push to.
-    :param push: push the images.
     :param load: load them into the engine.
-    :param names: push also under the names that images have in an engine, which moves these tags.
-    :param trust_unsealed_parts: use parts of the registry whoever has pushed them.
     """
 
-    flavour: tuple[str, ...]
-    locked: bool
-    to: Path | None
-    codec: Literal["zstd", "gzip"]
-    level: int | None
-    registry: str | None = None
-    push: bool = False
+    flavour: tuple[str, ...] = _flavours("build only this flavour and its parents")
+    locked: bool = switch(LOCKED)
+    to: Path | None = option("write an OCI image layout there (default: load the images into an engine)", "DIRECTORY")
+    codec: Literal["zstd", "gzip"] = option("compression of new layers (default: zstd)", default="zstd")
+    level: int | None = option("level of the compression (default: 3 for zstd, 6 for gzip)", "NUMBER")
+    registry: str | None = _registry()
+    push: bool = switch("push the images to the registry afterwards")
     load: bool = True
-    names: bool = False
-    trust_unsealed_parts: bool = False
+    names: bool = switch(NAMES)
+    trust_unsealed_parts: bool = switch(UNSEALED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReleaseOptions:
-    """Where the verbs of a release look, and whether they move anything.
+class PushOptions:
+    """Push the images of a cell, without an engine; what neither the content store nor the registry has is built."""
 
-    :param registry: ``HOST[/PATH]``.
-    :param ledger: ``REMOTE#branch``.
-    """
+    cells: tuple[str, ...] = required("cell ids or globs, such as 2.8-cu121", "CELL")
+    flavour: tuple[str, ...] = _flavours("push only this flavour and its parents")
+    locked: bool = switch(LOCKED)
+    gzip: bool = switch("compress new layers with gzip (default: zstd)")
+    level: int | None = option("level of the compression (default: 3 for zstd, 6 for gzip)", "NUMBER")
+    names: bool = switch(NAMES)
+    registry: str | None = _registry()
+    trust_unsealed_parts: bool = switch(UNSEALED)
 
-    registry: str | None = None
-    ledger: str | None = None
-    yes: bool = False
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockOptions:
+    """Write locks: exact versions with hashes per torch build, Python and flavour."""
+
+    cells: tuple[str, ...] = words(f"{CELLS}; with --os also names of OSes, such as ubuntu24.04", "CELL")
+    check: bool = switch("only check that the committed locks match matrix.yaml, images/*/requirements.in and pyproject.toml")
+    os: bool = switch("lock the OS packages instead of the wheels")
+    toolchain: bool = switch("lock the CUDA 12 compiler instead of the wheels")
+    tool: bool = switch("lock what torchstrata itself needs instead of the wheels")
+    exclude_newer: str | None = option("day after which no file is seen (default: a week ago)", "YYYY-MM-DD")
 
 
-Step = Literal["all", "locks", "push", "verify", "publish", "cells", "promote"]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TryOsOptions:
+    """Lock, build and verify a cell of each OS that nobody has verified, and write `verified: true` into matrix.yaml."""
+
+    cells: tuple[str, ...] = words("names of OSes, or cell ids or globs (default: all)", "OS")
+    only_lock: bool = switch("only lock them, where no image fits on the disk")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizesOptions:
+    """Show what images in the engine weigh, compressed, and their budgets."""
+
+    cells: tuple[str, ...] = _cells()
+    write: bool = switch("record the layers' sizes, and print what to write into matrix.yaml")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheOptions:
+    """Show the content store (size, age), or prune it."""
+
+    prune: bool = switch("remove parts, those unused longest first")
+    days: float | None = option("remove only what was not used for so many days (default: everything)", "DAYS")
+    max_gb: float | None = option("remove only until the store is this small (default: everything)", "GB")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyOptions:
+    """Make a pair of keys to sign with, and say what to put where; its password is COSIGN_PASSWORD, or asked for."""
+
+    to: Path = option("path of the pair, without .key and .pub (default: cosign)", "PATH", Path("cosign"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttestOptions:
+    """Attach the result of its tests to an image in a registry, signed."""
+
+    image: str = required(IMAGE, "IMAGE")
+    key: str | None = option("private key (default: COSIGN_KEY; in GitHub Actions none is needed)", "FILE")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyReleaseOptions:
+    """Check all that is signed about an image in a registry, and say what each part proves."""
+
+    image: str = required(IMAGE, "IMAGE")
+    key: str | None = option("public key whose signatures count (default: COSIGN_PUBLIC_KEY)", "FILE")
+    identity: str | None = option("for keyless signatures: who has signed (default: in GitHub Actions, a workflow of this repository)", "REGEX")
+    issuer: str | None = option("for keyless signatures: who has vouched for that (default: GitHub Actions)", "URL")
+
+
+class ReleasePlace(Protocol):
+    """Where the verbs of a release look: what the options of all of them have."""
+
+    @property
+    def registry(self) -> str | None:
+        """``HOST[/PATH]``."""
+
+    @property
+    def ledger(self) -> str | None:
+        """``REMOTE#branch``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromoteOptions:
+    """Take images into a channel, by digest, all of a cell together."""
+
+    cells: tuple[str, ...] = _cells()
+    channel: str = option(CHANNEL, "CHANNEL", "")
+    origin: str | None = option("channel that images come from, or the last push that counts (default: what matrix.yaml says)", "CHANNEL|BUILD", name="from")
+    no_soak: str = option("why not to wait for the soak time, or to take what was rolled back before (default: wait)", "REASON", "")
+    yes: bool = switch(YES)
+    registry: str | None = _registry()
+    ledger: str | None = _ledger()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RollbackOptions:
+    """Let a channel go back to images that it held before."""
+
+    cells: tuple[str, ...] = words(CELLS.replace("default: all", "must be given"), "CELL")
+    channel: str = option(CHANNEL, "CHANNEL", "")
+    to: int | None = option("ledger entry that says what the channel held then; 0 is none (default: what it held before)", "NUMBER")
+    why: str = option("the reason, for the ledger (must be given)", "REASON", "")
+    yes: bool = switch(YES)
+    registry: str | None = _registry()
+    ledger: str | None = _ledger()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogOptions:
+    """Show what moved when, by whom and why."""
+
+    cells: tuple[str, ...] = _cells()
+    channel: str | None = option("only this channel (default: all)", "CHANNEL")
+    from_registry: bool = switch("read the registry's signed copy of the ledger instead of the branch")
+    registry: str | None = _registry()
+    ledger: str | None = _ledger()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepairOptions:
+    """Move every tag to what the ledger says."""
+
+    entries: int | None = option("have the branch signed as it is, if it has so many entries: you know that it is right (default: do not)", "NUMBER")
+    registry: str | None = _registry()
+    ledger: str | None = _ledger()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiffOptions:
+    """Show what differs between two images: torch, CUDA, packages, sizes, fixes, bytes to pull."""
+
+    old: str = required("a tag or digest of the team's images, or a full reference", "OLD")
+    new: str = required("another one", "NEW")
+    markdown: bool = switch("print Markdown instead of tables")
+    registry: str | None = _registry()
+
+
+Step = Literal["all", "locks", "cells", "push", "verify", "publish", "promote"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NightlyOptions:
-    """What can be asked of a nightly run.
+    """Ask mirrors, index and registries what is new; build, verify, push and promote what follows, and nothing else."""
 
-    :param plan: only say what would be done.
-    :param json: say it as JSON.
-    :param step: ``all``; or only ``locks``; ``cells``, or of these ``push``, ``verify`` or ``publish``; or ``promote``.
-    :param commit: commit the OS locks that move.
-    :param send: push that commit.
-    :param flavour: what ``verify`` verifies, all if empty.
-    """
+    cells: tuple[str, ...] = _cells()
+    plan: bool = switch("only show what would be done; needs neither a registry nor keys")
+    json: bool = switch("only show what would be done, as JSON")
+    step: Step = option("do one step only; cells is push, verify and publish (default: all)", default="all")
+    commit: bool = switch("commit the OS locks that move")
+    send: bool = switch("push that commit to the branch that it is on")
+    flavour: tuple[str, ...] = _flavours("what the step verify verifies")
+    registry: str | None = _registry()
+    ledger: str | None = _ledger()
 
-    registry: str | None
-    ledger: str | None
-    plan: bool
-    json: bool
-    step: Step
-    commit: bool
-    send: bool = False
-    flavour: tuple[str, ...] = ()
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WatchdogOptions:
+    """Fail if a channel is too old, lacks an image, or points to one that is gone."""
+
+    registry: str | None = _registry()
+    ledger: str | None = _ledger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruneOptions:
-    """What may go from a registry.
+    """Delete images that no channel keeps any more, with all that belongs to them.
 
     :param channel: only what this channel held; all if empty.
-    :param keep: sets of images of a cell, instead of what ``matrix.yaml`` says.
-    :param older_than: days since they were replaced, instead of what ``matrix.yaml`` says.
-    :param pinned: digests that stay, besides those of ``matrix.yaml``.
-    :param parts: parts may go too.
     """
 
-    channel: str = ""
-    keep: int | None = None
-    older_than: float | None = None
-    pinned: tuple[str, ...] = ()
-    parts: bool = False
-    yes: bool = False
-    registry: str | None = None
-    ledger: str | None = None
+    channel: str = option("only what this channel held (default: every channel)", "CHANNEL", "")
+    keep: int | None = option("sets of images of a cell that stay (default: keep: of the channel in matrix.yaml)", "SETS")
+    older_than: float | None = option("time since they were replaced, before others go (default: keep_for: of the channel)", "DAYS")
+    pinned: tuple[str, ...] = option("images that stay, with commas between them (default: pinned: in matrix.yaml, which always stay)", "DIGEST", ())
+    parts: bool = switch("parts may go too; not while somebody pushes")
+    yes: bool = switch("do it; without, only what would go is shown")
+    registry: str | None = _registry()
+    ledger: str | None = _ledger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MirrorOptions:
-    """From where to where images are copied, and which.
+    """Copy images with signatures, SBOMs and all else that belongs to them to another registry or to a directory, or back."""
 
-    :param to: ``HOST[/PATH]``, or a directory.
-    :param origin: the same; the team's registry if ``None``.
-    :param channel: the last one of ``matrix.yaml`` if empty.
-    :param build: such as ``20261124.1``: what was pushed up to it, instead of what a channel holds.
-    :param key: public key by which the images are signed.
-    """
+    images: str = required("cell ids or globs, with commas between them; or a tag; or a digest", "CELLS|TAG|DIGEST")
+    to: str = required("another registry, or a directory (must be given)", "HOST[/PATH]|DIRECTORY", positional=False)
+    origin: str | None = option("where to copy from (default: the team's registry)", "HOST[/PATH]|DIRECTORY", name="from")
+    channel: str = option("channel that holds the images (default: the last one of matrix.yaml)", "CHANNEL", "")
+    build: str = option("copy what was pushed up to this build, such as 20261124.1, whatever channels hold (default: what the channel holds)", "BUILD", "")
+    key: str | None = option("public key of who has signed the images, which goes into the directory (default: COSIGN_PUBLIC_KEY)", "FILE")
+    registry: str | None = _registry()
+    ledger: str | None = _ledger()
 
-    to: str
-    origin: str | None = None
-    channel: str = ""
-    build: str = ""
-    key: str | None = None
-    registry: str | None = None
-    ledger: str | None = None
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TierOptions:
+    """Run a tier of tests: see CONTRIBUTING.md."""
+
+    cells: tuple[str, ...] = option("only these cells, with commas between them, for a small disk (default: all)", "CELL", ())
+    again: bool = switch("test images though they have passed the same tests before")
+    record: bool = switch("keep the CPU times in bench/results/tests.json")

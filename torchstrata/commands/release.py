@@ -15,7 +15,7 @@ from torchstrata.attestations import record, remote, signing
 from torchstrata.attestations.documents import Published
 from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import Signer, Trust
-from torchstrata.commands.options import ReleaseOptions
+from torchstrata.commands.options import DiffOptions, LogOptions, PromoteOptions, ReleasePlace, RepairOptions, RollbackOptions
 from torchstrata.errors import AbsentError, ReleaseError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
@@ -36,7 +36,7 @@ DRY: Final = "nothing has moved: this was a dry run, --yes does it"
 
 
 @contextlib.contextmanager
-def opened(options: ReleaseOptions, *, signs: bool) -> Iterator[Releases]:
+def opened(options: ReleasePlace, *, signs: bool) -> Iterator[Releases]:
     """Yield the releases in the registry that was asked for; what is under way ends when the block ends in an exception.
 
     :param signs: the ledger's copy is to be written, so it must be possible to sign it.
@@ -59,31 +59,32 @@ def opened(options: ReleaseOptions, *, signs: bool) -> Iterator[Releases]:
         )
 
 
-def promote(globs: Sequence[str], channel: str, origin: str | None, no_soak: str, options: ReleaseOptions) -> None:
+def promote(options: PromoteOptions) -> None:
     """Show what would move into a channel, and move it if that was asked for.
 
     :raises ReleaseError, UntrustedError: images of a cell may not move; then nothing moves.
     """
-    target = matrix.load().channel(channel)
+    target = matrix.load().channel(options.channel)
     with opened(options, signs=options.yes) as releases:
-        source = releases.origin(target, origin)
-        proposal = releases.promotion(matrix.select(releases.matrix, *globs), target, source, no_soak=no_soak)
-        _do(releases, proposal, f"{channel}, from {source}", options)
+        source = releases.origin(target, options.origin)
+        proposal = releases.promotion(matrix.select(releases.matrix, *options.cells), target, source, no_soak=options.no_soak)
+        _do(releases, proposal, f"{options.channel}, from {source}", yes=options.yes)
 
 
-def rollback(globs: Sequence[str], channel: str, to: int | None, why: str, options: ReleaseOptions) -> None:
+def rollback(options: RollbackOptions) -> None:
     """Show what a channel would go back to, and do it if that was asked for.
 
     :raises ReleaseError, UntrustedError: there is nothing to go back to, it does not hold, or it is not said why; then nothing moves.
     """
-    if not (globs and why):
+    if not (options.cells and options.why):
         raise ReleaseError("a rollback needs cells and a reason", fix='inv release.rollback 2.8-cu121 --channel stable --why "..."')
-    target = matrix.load().channel(channel)
+    target = matrix.load().channel(options.channel)
     with opened(options, signs=options.yes) as releases:
-        _do(releases, releases.rollback(matrix.select(releases.matrix, *globs), target, why, to), f"{channel}, back", options)
+        proposal = releases.rollback(matrix.select(releases.matrix, *options.cells), target, options.why, options.to or None)
+        _do(releases, proposal, f"{options.channel}, back", yes=options.yes)
 
 
-def _do(releases: Releases, proposal: Proposal, title: str, options: ReleaseOptions) -> None:
+def _do(releases: Releases, proposal: Proposal, title: str, *, yes: bool) -> None:
     console = progress.plain_console()
     if proposal.moves:
         console.print(steps(proposal, title))
@@ -96,7 +97,7 @@ def _do(releases: Releases, proposal: Proposal, title: str, options: ReleaseOpti
         raise first.kind(f"nothing has moved: {first.cell}: {first.why}", fix=first.fix)
     if not proposal.moves:
         console.print("nothing to move")
-    elif not options.yes:
+    elif not yes:
         console.print(DRY)
     else:
         ledger = releases.carry_out(proposal)
@@ -116,14 +117,11 @@ def short(digest: str | None) -> str:
     return digest.removeprefix("sha256:")[:SHOWN] if digest else "-"
 
 
-def log(globs: Sequence[str], channel: str | None, options: ReleaseOptions, *, from_registry: bool) -> None:
-    """Print the ledger's entries about the cells that match, oldest first.
-
-    :param from_registry: read the registry's signed copy, not the branch.
-    """
-    with _reading(options, from_registry=from_registry) as (table, entries):
-        cells = {cell.id for cell in matrix.select(table, *globs)} if globs else None
-        chosen = [entry for entry in entries if channel in {None, entry.channel} and (cells is None or entry.cell in {ledgers.ALL, *cells})]
+def log(options: LogOptions) -> None:
+    """Print the ledger's entries about the cells that match, oldest first."""
+    with _reading(options) as (table, entries):
+        cells = {cell.id for cell in matrix.select(table, *options.cells)} if options.cells else None
+        chosen = [entry for entry in entries if options.channel in {None, entry.channel} and (cells is None or entry.cell in {ledgers.ALL, *cells})]
         progress.plain_console().print(listing(chosen))
 
 
@@ -137,36 +135,33 @@ def listing(entries: Sequence[LedgerEntry]) -> Table:
 
 
 @contextlib.contextmanager
-def _reading(options: ReleaseOptions, *, from_registry: bool) -> Iterator[tuple[matrix.Matrix, tuple[LedgerEntry, ...]]]:
+def _reading(options: LogOptions) -> Iterator[tuple[matrix.Matrix, tuple[LedgerEntry, ...]]]:
     """Yield the matrix and the entries; the branch alone needs neither a registry nor keys."""
-    if from_registry:
+    if options.from_registry:
         with opened(options, signs=False) as releases:
             yield releases.matrix, releases.copied().entries
     else:
         yield matrix.load(), Branch.parse(options.ledger, ROOT).read().ledger.entries
 
 
-def repair(options: ReleaseOptions, entries: int | None = None) -> None:
-    """Move every tag to what the ledger says, and say which were elsewhere.
-
-    :param entries: sign the branch as it is, if it has so many.
-    """
+def repair(options: RepairOptions) -> None:
+    """Move every tag to what the ledger says, and say which were elsewhere."""
     with opened(options, signs=True) as releases:
         console = progress.plain_console()
-        ledger, astray = releases.repair(entries)
+        ledger, astray = releases.repair(options.entries)
         for tag in astray:
             console.print(f"{tag}: moved to {short(ledger.state.tags[tag])}")
         console.print(f"{len(astray)} of {len(ledger.state.tags)} tags were not where the ledger says; the registry's copy has {len(ledger.lines)} entries")
 
 
-def diff(old: str, new: str, options: ReleaseOptions, *, as_markdown: bool) -> None:
+def diff(options: DiffOptions) -> None:
     """Print what differs between two images of the registry: tags or digests of the team's repository, or full references.
 
     :raises AbsentError: there is no such image, or it has no record.
     """
-    found = difference.of(*(_record(name, options) for name in (old, new)))
+    found = difference.of(*(_record(name, options) for name in (options.old, options.new)))
     console = progress.plain_console()
-    if as_markdown:
+    if options.markdown:
         sys.stdout.write(difference.markdown(found))
         return
     for view in difference.tables(found):
@@ -174,7 +169,7 @@ def diff(old: str, new: str, options: ReleaseOptions, *, as_markdown: bool) -> N
     console.print(difference.summary(found), soft_wrap=True)
 
 
-def _record(name: str, options: ReleaseOptions) -> Record:
+def _record(name: str, options: DiffOptions) -> Record:
     """Return the record that is attached to an image; whether it is signed is the business of ``inv verify-release``."""
     image, scheme = _named(name, options)
     with Registry(image.host, scheme=scheme) as registry:
@@ -186,7 +181,7 @@ def _record(name: str, options: ReleaseOptions) -> Record:
         return record.decode(published.content(attached[-1]))
 
 
-def _named(name: str, options: ReleaseOptions) -> tuple[Reference, str | None]:
+def _named(name: str, options: DiffOptions) -> tuple[Reference, str | None]:
     """Return the image that a word means, and how its registry is spoken to."""
     if "/" in name:
         return Reference.parse(name), None

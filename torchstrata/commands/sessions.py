@@ -1,19 +1,40 @@
-"""What sessions of nox have around their work: a failure ends the session alone, and its CPU time is measured."""
+"""What sessions of nox have around their work: their words are read, a failure ends the session alone, and its CPU time is measured."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import nox
 from nox.virtualenv import ProcessEnv, get_virtualenv
 
-from torchstrata.commands.cputime import Meter
+from torchstrata import arguments, errors
+from torchstrata.commands import cputime, verbs
+from torchstrata.commands.cli import guarded
+from torchstrata.commands.cputime import Meter, SessionCost
+from torchstrata.commands.options import BuildOptions, TierOptions, WheelLockOptions
 from torchstrata.errors import INTERRUPTED
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Cell
+from torchstrata.verification.request import VerifyOptions
 
 Work = Callable[[nox.Session], None]
+
+COSTS: Final = matrix.ROOT / "bench" / "results" / "tests.json"
+"""What the tiers of tests cost when it was last recorded."""
+
+SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push)-(?P<cell>.+)")
+"""A word of nox's command line that names a session of a cell."""
+
+OTHER_CHOICES: Final = ("-k", "--keywords", "-t", "--tags", "-f", "--noxfile", "-db", "--default-venv-backend")
+"""Options of nox's whose words are no names of sessions."""
 
 SHARED: Final = "develop"
 """Name of the environment that sessions share."""
@@ -74,3 +95,91 @@ def share_environment(session: nox.Session, *packages: str) -> None:
         session.install(*packages)
         _shared[envdir] = runner.venv
     runner.venv = _shared[envdir]
+
+
+def cells() -> tuple[Cell, ...]:
+    """Return every cell of the matrix, for listing."""
+    with guarded():
+        return matrix.load().cells
+
+
+def check_sessions(words: Sequence[str], more: str) -> None:
+    """Refuse sessions of cells that do not exist, with the nearest that do; nox would only say that there is no such session.
+
+    :param words: of nox's command line.
+    :param more: what the variable ``NOXSESSION`` holds: names with commas between them.
+    """
+    asked = [*_named(itertools.takewhile(lambda word: word != "--", words)), *more.split(",")]
+    with guarded():
+        for found in filter(None, map(SESSION.fullmatch, asked)):
+            _check_session(found["verb"], found["cell"])
+
+
+def _named(words: Iterable[str]) -> Iterator[str]:
+    """Yield the words that may name sessions."""
+    option = ""
+    for word in words:
+        option = word if word.startswith("-") else option
+        if option not in OTHER_CHOICES:
+            yield word
+
+
+def _check_session(verb: str, cell: str) -> None:
+    """Refuse a session that does not exist.
+
+    :raises MatrixError: there is no such cell, or no such session of cells.
+    """
+    table = matrix.load()
+    if not any(cell in known.names for known in table.cells):
+        near = ", ".join(f"{verb}-{name}" for name in matrix.nearest(table, cell))
+        raise errors.MatrixError(matrix.why_none(table, cell), fix=f"nearest: {near}; how to add a row to matrix.yaml: docs/adding.md")
+    if verb == "push":
+        raise errors.MatrixError(f"there is no session push-{cell}", fix=f"nox -s build-{cell} -- --push; or, without an engine: inv push {cell}")
+
+
+def build(cell: str, words: Sequence[str]) -> None:
+    """Build the images of a cell; ``words`` are the options that ``nox -s build-CELL -- --help`` lists."""
+    parser = arguments.parser(f"nox -s build-{cell} --", BuildOptions, description=f"Build the images of {cell}.")
+    verbs.work("build.build", cell, arguments.parse(parser, BuildOptions, words))
+
+
+def verify(cell: str, words: Sequence[str], prepare: Callable[[], Path]) -> None:
+    """Verify images of a cell; ``words`` are the options that ``nox -s test-CELL -- --help`` lists.
+
+    :param prepare: called once the words are understood; returns an interpreter that has what the tests need.
+    """
+    parser = arguments.parser(f"nox -s test-{cell} --", VerifyOptions, description=f"Verify the images of {cell}.", epilog="Other options go to pytest.")
+    options, rest = arguments.parse_known(parser, VerifyOptions, words)
+    options = dataclasses.replace(options, results=options.results.absolute(), rest=rest)
+    verbs.work("build.verify", cell, prepare(), options)
+
+
+def lock(words: Sequence[str]) -> None:
+    """Lock the wheels of cells; ``words`` are what ``nox -s lock -- --help`` lists."""
+    parser = arguments.parser("nox -s lock --", WheelLockOptions, epilog="All other locks: inv lock --help.")
+    verbs.work("lock.wheels", arguments.parse(parser, WheelLockOptions, words))
+
+
+def engine() -> None:
+    """Make an engine available, and say what was done."""
+    verbs.work("build.engine")
+
+
+def tier_options(name: str, words: Sequence[str], cells: Sequence[str]) -> TierOptions:
+    """Return what is asked of a tier of tests; ``words`` are the options that ``nox -s NAME -- --help`` lists.
+
+    :param cells: those that it has.
+    """
+    parser = arguments.parser(f"nox -s {name} --", TierOptions)
+    options = arguments.parse(parser, TierOptions, words)
+    if unknown := sorted(set(options.cells) - set(cells)):
+        parser.error(f"argument --cells: {', '.join(unknown)}: choose from {', '.join(cells)}")
+    return dataclasses.replace(options, cells=options.cells or tuple(cells))
+
+
+def cpu_time(parts: Sequence[SessionCost], words: Sequence[str]) -> None:
+    """Print what the sessions of a tier have cost, and record it if asked; ``words`` are its name and perhaps ``--record``."""
+    sys.stdout.write("\n".join(cputime.lines(parts)) + "\n")
+    sys.stdout.write(f"core-seconds: CPU time of the whole machine, {os.cpu_count()} cores, containers and others' work included\n")
+    if "--record" in words:
+        cputime.record(COSTS, words[0], parts)

@@ -20,6 +20,7 @@ from torchstrata.attestations.made import record_of
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Plan
+from torchstrata.commands.options import AttestOptions, KeyOptions, VerifyReleaseOptions
 from torchstrata.errors import EvidenceError
 from torchstrata.image.compose import Image, sha256
 from torchstrata.matrix.matrix import ROOT
@@ -92,40 +93,40 @@ def _result(results: Path, *digests: str) -> bytes | None:
     return None
 
 
-def make_key(prefix: Path) -> None:
+def make_key(options: KeyOptions) -> None:
     """Make a pair of keys, and print the one line that lets builds trust what it seals.
 
     :raises SigningError: there is such a pair, or no cosign, or no password.
     """
-    public = key_pair.make_key(prefix)
+    public = key_pair.make_key(options.to)
     console = progress.plain_console()
     console.print(f"{public.with_suffix('.key')}: keep it and its password secret; who signs sets {signing.KEY} to it", soft_wrap=True)
     console.print("everybody who builds from the registry:", soft_wrap=True)
     console.print(f"export {signing.PUBLIC_KEY}={shlex.quote(str(public))}", soft_wrap=True)
 
 
-def attest(reference: str, key: str | None, results: Path = RESULTS) -> None:
+def attest(options: AttestOptions, results: Path = RESULTS) -> None:
     """Attach the result of its tests to an image that is in a registry, signed.
 
     :raises EvidenceError: there is no result that it passed.
     """
-    image = Reference.parse(reference)
+    image = Reference.parse(options.image)
     with Registry(image.host) as registry:
         found = registry.manifest(image.repository, image.name)
         config = found.document().config
         tested = _result(results, found.digest, *([config.digest] if config else [])) or msgspec.json.encode(evidence.find(found.digest, results))
         published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
-        made = documents.attach(published, (documents.result(tested),), Signer.find(key))
+        made = documents.attach(published, (documents.result(tested),), Signer.find(options.key))
     progress.plain_console().print(f"{published.reference}: {made} signatures made")
 
 
-def verify_release(reference: str, key: str | None, identity: str | None, issuer: str | None) -> None:
+def verify_release(options: VerifyReleaseOptions) -> None:
     """Show what is signed about an image in a registry, and what each part proves.
 
     :raises UntrustedError: something is missing or wrong, or nothing says whose signatures count.
     """
-    image = Reference.parse(reference)
-    with signing.trusted(key, identity, issuer) as trust, Registry(image.host) as registry:
+    image = Reference.parse(options.image)
+    with signing.trusted(options.key, options.identity, options.issuer) as trust, Registry(image.host) as registry:
         found = examination.examine(registry, image, trust or Trust.find())
     console = progress.plain_console()
     console.print(f"{found.image}", soft_wrap=True)

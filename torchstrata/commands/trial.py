@@ -6,36 +6,33 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from torchstrata import progress
-from torchstrata.commands import verbs
-from torchstrata.commands.options import BuildOptions
+from torchstrata.commands import build, lock
+from torchstrata.commands.options import BuildOptions, TryOsOptions
 from torchstrata.errors import MatrixError, TorchstrataError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
-from torchstrata.verification import evidence
 from torchstrata.verification import suite as verification
 from torchstrata.verification.request import VerifyOptions
 
-BUILD: Final = BuildOptions(flavour=(), locked=True, to=None, codec="zstd", level=None)
-VERIFY: Final = VerifyOptions(flavour=(), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
+BUILD: Final = BuildOptions(locked=True)
+VERIFY: Final = VerifyOptions()
 
 
-def run(globs: Sequence[str], *, only_lock: bool) -> None:
+def run(options: TryOsOptions) -> None:
     """Try the OSes that match and are not verified; one that fails does not keep others from being tried.
 
-    :param only_lock: for a disk that no image of a cell fits on.
     :raises TorchstrataError: the first that failed; all are printed.
     """
     table, console, failed = matrix.load(), progress.plain_console(), list[TorchstrataError]()
-    for system in matrix.select_systems(table, *globs):
+    for system in matrix.select_systems(table, *options.cells):
         if system.verified:
             continue
         try:
-            _try(table, system, only_lock=only_lock)
+            _try(table, system, only_lock=options.only_lock)
         except TorchstrataError as error:
             console.print(f"failed: {system.id}: {error.what}", soft_wrap=True)
             failed.append(error)
@@ -44,11 +41,11 @@ def run(globs: Sequence[str], *, only_lock: bool) -> None:
 
 
 def _try(table: Matrix, system: OperatingSystem, *, only_lock: bool) -> None:
-    verbs.lock_systems([system.id])
+    lock.lock_systems([system.id])
     if only_lock:
         return
     cell = smallest(table, system)
-    verbs.build(cell.id, BUILD)
+    build.build(cell.id, BUILD)
     verification.run(cell, Path(sys.executable), VERIFY)
     mark(system, matrix.MATRIX)
     progress.plain_console().print(f"{system.id}: verified with {cell.id}; commit matrix.yaml and locks/os/{system.id}.lock")

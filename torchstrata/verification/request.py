@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from torchstrata.arguments import option, switch
+from torchstrata.matrix.matrix import ROOT
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyOptions:
@@ -19,11 +22,13 @@ class VerifyOptions:
     :param again: run them though they have passed on the same image.
     """
 
-    flavour: tuple[str, ...]
-    image: str | None
-    hosts: str | None
-    gpu: Literal["auto", "required", "none"]
-    results: Path
-    rest: tuple[str, ...]
-    scope: Literal["quick", "full"] = "full"
-    again: bool = False
+    flavour: tuple[str, ...] = option("verify only this flavour; with commas between them, or given more than once (default: all)", "FLAVOUR", ())
+    image: str | None = option("verify this image: any name or digest that the engine has (default: those of the cell)", "REF", group="subject")
+    hosts: str | None = option("verify a machine that is no container: local:// or ssh://USER@HOST (default: containers)", "URI", group="subject")
+    gpu: Literal["auto", "required", "none"] = option("tests that need a GPU (default: auto, they run if there is one)", default="auto")
+    results: Path = option("where evidence goes (default: results)", "DIRECTORY", ROOT / "results")
+    scope: Literal["quick", "full"] = option(
+        "what each image is; what it does, on one all-in-one (default: full, which alone counts for releases)", default="full"
+    )
+    again: bool = switch("run the tests though the same ones have passed on the same image")
+    rest: tuple[str, ...] = ()

@@ -8,12 +8,14 @@ import json
 import os
 import time
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from tests.parts import CODEC, MATRIX, missing, os_part, plan, stratum, wheels
 from torchstrata.building.assembly import Builder
-from torchstrata.commands import verbs
+from torchstrata.commands import build, housekeeping, lock
+from torchstrata.commands.options import CacheOptions, PlanOptions
 from torchstrata.errors import AbsentError, LockError, MatrixError
 from torchstrata.layers import os_parts
 from torchstrata.matrix import matrix
@@ -31,7 +33,7 @@ def store(tmp_path, monkeypatch):
 
 def notes(name):
     """Return what is said of a cell before it is built."""
-    return verbs.notes(matrix.select(MATRIX, name)[0])
+    return build.notes(matrix.select(MATRIX, name)[0])
 
 
 def shown(table):
@@ -61,8 +63,8 @@ def test_nothing_is_said_where_there_is_nothing_to_say():
 def test_an_unverified_system_is_told():
     """Nobody should take it for a supported one."""
     (cell,) = matrix.select(MATRIX, "2.13-cpu")
-    new = dataclasses.replace(cell, os=dataclasses.replace(cell.os, verified=False))
-    assert verbs.notes(new) == ["2.13-cpu-debian12: unverified: nobody has built and run images on debian12 yet"]
+    new = dataclasses.replace(cell, os=msgspec.structs.replace(cell.os, verified=False))
+    assert build.notes(new) == ["2.13-cpu-debian12: unverified: nobody has built and run images on debian12 yet"]
 
 
 def test_an_os_whose_registry_is_away_keeps_no_other_from_being_locked(store, monkeypatch, capsys):
@@ -77,7 +79,7 @@ def test_an_os_whose_registry_is_away_keeps_no_other_from_being_locked(store, mo
 
     monkeypatch.setattr(os_parts.Oven, "relock", relock)
     with pytest.raises(AbsentError):
-        verbs.lock_systems([])
+        lock.lock_systems([])
     assert asked == [["debian13", "debian12"], ["ubuntu24.04"], ["ubuntu22.04"]]
     assert "ubuntu24.04: not locked: the registry has no ubuntu:24.04" in capsys.readouterr().out
 
@@ -86,8 +88,8 @@ def test_drift_of_a_part_in_the_store_is_told(store):
     """Later builds repeat what the first one said."""
     item = os_part(store, {"etc/x": b"x"})
     drifted = dataclasses.replace(item, part=Part(layers=item.part.layers, notes={"drift": "git 1 -> 2"}))
-    assert verbs.drifts(plan(drifted)) == [f"{item.source.system.id}: not as locked: git 1 -> 2"]
-    assert verbs.drifts(plan(item)) == []
+    assert build.drifts(plan(drifted)) == [f"{item.source.system.id}: not as locked: git 1 -> 2"]
+    assert build.drifts(plan(item)) == []
 
 
 def test_the_closing_table_counts_what_was_made(tmp_path, store, monkeypatch):
@@ -95,7 +97,7 @@ def test_the_closing_table_counts_what_was_made(tmp_path, store, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     found = plan(missing(stratum(*wheels(tmp_path, "one").values())), os_part(store, {"etc/x": b"x"}))
     composed = Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO()))).build(found)
-    head, row = shown(verbs.closing(found, composed))
+    head, row = shown(build.closing(found, composed))
     assert head.split() == ["image", "layers", "reused", "made", "size", "digest", "OS", "packages"]
     assert row.split()[:4] == [composed[0].tags[0], "3", "1", "1"]
     assert row.split()[-3:] == [composed[0].image.digest[7:19], "as", "locked"]
@@ -107,12 +109,12 @@ def test_the_closing_table_names_what_has_drifted(store):
     drifted = dataclasses.replace(item, part=dataclasses.replace(item.part, notes={"drift": "git 1 -> 2, make 3 -> 4"}))
     found = plan(drifted)
     composed = Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO()))).build(found)
-    assert shown(verbs.closing(found, composed))[1].endswith("drifted: git 1 -> 2 and 1 more")
+    assert shown(build.closing(found, composed))[1].endswith("drifted: git 1 -> 2 and 1 more")
 
 
 def test_a_plan_as_json_is_json_alone(store, capsys):
     """Programs read it; nothing else is on standard output, and nothing is written."""
-    verbs.plan(["2.13-cpu"], as_json=True)
+    build.plan(PlanOptions(cells=("2.13-cpu",), json=True))
     document = json.loads(capsys.readouterr().out)
     assert {entry["image"] for entry in document} == {f"2.13-cpu-debian12-{flavour}" for flavour in MATRIX.flavours}
     assert not store.root.exists()
@@ -120,7 +122,7 @@ def test_a_plan_as_json_is_json_alone(store, capsys):
 
 def test_a_plan_as_a_table_ends_with_the_space_it_needs(store, capsys):
     """People see every item and one line on the disk."""
-    verbs.plan(["2.13-cpu"], as_json=False)
+    build.plan(PlanOptions(cells=("2.13-cpu",)))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["image", "layers", "of", "reuse", "make", "to", "fetch"]
     assert lines[-1].startswith("to fetch ")
@@ -129,18 +131,18 @@ def test_a_plan_as_a_table_ends_with_the_space_it_needs(store, capsys):
 
 def test_a_cell_that_is_not_locked_does_not_stop_the_plan_of_others(store, capsys):
     """It is named in one line; asked for alone it is an error."""
-    verbs.plan(["2.8-cu126", "2.13-cpu"], as_json=True)
+    build.plan(PlanOptions(cells=("2.8-cu126", "2.13-cpu"), json=True))
     printed = capsys.readouterr()
     assert json.loads(printed.out)
     assert printed.err.splitlines() == ["2.8-cu126 is not locked: its wheels are on PyTorch's own index"]
     with pytest.raises(LockError):
-        verbs.plan(["2.8-cu126"], as_json=True)
+        build.plan(PlanOptions(cells=("2.8-cu126",), json=True))
 
 
 def test_a_plan_of_nothing_is_an_error(store):
     """A glob that matches no cell is a mistake, not an empty plan."""
     with pytest.raises(MatrixError, match="no cell matches"):
-        verbs.plan(["9.9-*"], as_json=True)
+        build.plan(PlanOptions(cells=("9.9-*",), json=True))
 
 
 def test_the_cache_is_shown_and_pruned(store, capsys):
@@ -150,10 +152,10 @@ def test_the_cache_is_shown_and_pruned(store, capsys):
     filled._held[0].release()  # as the end of the process that built it does
     for path in store.root.rglob("*"):
         os.utime(path, (time.time(), time.time()))  # the kernel's clock may be another one
-    verbs.cache(prune=False, older_than=None, max_gb=None)
+    housekeeping.cache(CacheOptions())
     assert "debian13 base" in capsys.readouterr().out
-    verbs.cache(prune=True, older_than=30, max_gb=None)
+    housekeeping.cache(CacheOptions(prune=True, days=30))
     assert store.usage().parts
-    verbs.cache(prune=True, older_than=None, max_gb=None)
+    housekeeping.cache(CacheOptions(prune=True))
     assert "freed" in capsys.readouterr().out
     assert not store.usage().parts

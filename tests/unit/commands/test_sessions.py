@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from torchstrata.commands import cli, sessions
+from torchstrata.commands import sessions
 from torchstrata.matrix import matrix
 
 NOXFILE = f"""\
@@ -158,7 +158,7 @@ def test_a_cell_that_does_not_exist(words):
 def test_a_name_without_a_version_is_a_cell_too(name, capsys):
     """It is answered with the nearest cells, too."""
     with pytest.raises(SystemExit) as ended:
-        cli.check_sessions(["-s", name], "")
+        sessions.check_sessions(["-s", name], "")
     assert ended.value.code == 10
     assert f"nearest: {name.partition('-')[0]}-2." in capsys.readouterr().err
 
@@ -166,7 +166,7 @@ def test_a_name_without_a_version_is_a_cell_too(name, capsys):
 @pytest.mark.parametrize("words", [("-k", "build-2.9"), ("-t", "cu121", "build-9"), ("--keywords", "build-cpu", "-s", "lint"), ("-s", "lint", "--", "build-x")])
 def test_words_that_name_no_session_are_left_to_nox(words):
     """Keywords, tags, and what a session gets."""
-    cli.check_sessions(words, "")
+    sessions.check_sessions(words, "")
 
 
 def test_a_cell_that_does_not_exist_in_the_variable():

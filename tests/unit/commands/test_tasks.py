@@ -1,83 +1,49 @@
-"""The verbs of ``inv``: all are there, under the names that the guides use."""
+"""What Invoke gets of the verbs: all of them, under the names that the guides use, and their options to complete."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
-from invoke import Program, Task
 
 import tasks
+from torchstrata.commands.verbs import VERBS
+from torchstrata.matrix.matrix import ROOT
 
-NAMES = {name.replace("_", "-") for name in tasks.namespace.task_names}
-
-
-def test_every_task_is_listed():
-    """A task that is in no collection could not be called."""
-    made = {each for each in vars(tasks).values() if isinstance(each, Task)}
-    assert made == {tasks.namespace[name] for name in tasks.namespace.task_names}
+CONTEXTS = {context.name: context for context in tasks.namespace.to_contexts()}
 
 
-@pytest.mark.parametrize("verb", ["promote", "rollback", "log", "repair", "diff"])
-def test_releases_have_their_verbs(verb):
-    """They are in a collection of their own."""
-    assert f"release.{verb}" in NAMES
+def inv(*words):
+    """Run a verb as its users do."""
+    return subprocess.run([sys.executable, "-m", "invoke", *words], cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
 
 
-@pytest.mark.parametrize("verb", ["promote", "rollback"])
-def test_nothing_moves_without_yes(verb):
-    """A dry run is what happens if nobody says otherwise."""
-    arguments = {argument.name: argument for argument in tasks.namespace[f"release.{verb}"].get_arguments()}
-    assert arguments["yes"].default is False
+def test_every_verb_is_a_task():
+    """With its sentence, so that it is listed."""
+    assert {name: tasks.namespace[name].__doc__ for name in CONTEXTS} == {verb.name: verb.sentence for verb in VERBS}
 
 
-def test_a_promotion_takes_its_origin_as_from():
-    """As the guides write it."""
-    (found,) = [context for context in tasks.namespace.to_contexts() if context.name == "release.promote"]
-    assert "--from" in found.flags
-
-
-def test_nothing_is_deleted_without_yes():
-    """A prune shows what would go if nobody says otherwise, and leaves parts alone."""
-    arguments = {argument.name: argument for argument in tasks.namespace["registry.prune"].get_arguments()}
-    assert (arguments["yes"].default, arguments["parts"].default) == (False, False)
+def test_invoke_completes_what_its_users_write():
+    """Such as ``--from``, which is a keyword of Python's."""
+    assert {"--from", "--channel", "--yes"} <= set(CONTEXTS["release.promote"].flags)
+    assert "--images" not in CONTEXTS["mirror"].flags
 
 
 @pytest.mark.parametrize(
-    ("words", "positional"), [("lock --os ubuntu24.04", ["cells"]), ("lock 2.8-cu121", ["cells"]), ("lock --os", []), ("lock --exclude-newer 2026-01-01", [])]
-)
-def test_cells_may_follow_a_switch(monkeypatch, words, positional):
-    """An OS is named behind --os, as its errors say; the value of an option is no cell."""
-    monkeypatch.setattr("sys.argv", ["inv", *words.split()])
-    assert tasks._cells_of("lock", "--os") == positional
-
-
-def test_a_mirror_takes_its_origin_as_from():
-    """As the guides write it."""
-    (found,) = [context for context in tasks.namespace.to_contexts() if context.name == "mirror"]
-    assert {"--from", "--to"} <= set(found.flags)
-
-
-def test_a_cell_is_pushed_by_name():
-    """The cell is the word after the verb; the options are those of a build, but for the engine."""
-    (found,) = [context for context in tasks.namespace.to_contexts() if context.name == "push"]
-    assert [each.name for each in found.positional_args] == ["cells"]
-    assert {"--flavour", "--locked", "--gzip", "--level", "--names", "--registry"} <= set(found.flags)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "status", "said"),
     [
-        ("cache --days many", "--days many: not a number"),
-        ("cache --max-gb=-1", "--max-gb -1: less than 0"),
-        ("cache --max-gb nan", "--max-gb nan: less than 0, or not a number"),
-        ("push 2.13-cpu --level high", "--level high: not a whole number"),
-        ("release.rollback --to yesterday", "--to yesterday: not a whole number"),
-        ("registry.prune --keep 1.5", "--keep 1.5: not a whole number"),
-        ("registry.prune --older-than week", "--older-than week: not a number"),
+        (("--list",), 0, "release.rollback"),
+        (("--help", "lock"), 0, "usage: inv lock [-h] [--check]"),
+        (("lock", "--help"), 0, "usage: inv lock [-h] [--check]"),
+        (("plna", "2.13-cpu"), 2, "inv: there is no verb 'plna'\n  -> nearest: plan; inv --list shows all\n"),
+        (("plan", "--json", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
+        (("plan", "9.9-cu999", "--json"), 10, "error: no cell matches 9.9-cu999"),
     ],
 )
-def test_a_word_where_a_number_must_be_is_refused(words, said, capsys):
-    """In one line, with the code of wrong words."""
-    with pytest.raises(SystemExit) as ended:
-        Program(namespace=tasks.namespace).run(f"inv {words}")
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith(said)
+def test_a_verb_is_answered_where_invoke_finds_the_tasks(words, status, said):
+    """Its words are read here, and its status is that of the command."""
+    ended = inv(*words)
+    assert (ended.returncode, said in ended.stdout + ended.stderr) == (status, True)
+    assert "Traceback" not in ended.stderr

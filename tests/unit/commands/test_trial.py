@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from torchstrata.commands import trial, verbs
+from torchstrata.commands import build, lock, trial
+from torchstrata.commands.options import TryOsOptions
 from torchstrata.errors import MatrixError, RegistryError
 from torchstrata.matrix import matrix
 from torchstrata.verification import suite
@@ -34,8 +35,8 @@ def file(tmp_path, monkeypatch):
 def done(monkeypatch):
     """Give what was done, instead of doing it."""
     steps = []
-    monkeypatch.setattr(verbs, "lock_systems", lambda names: steps.append(("lock", *names)))
-    monkeypatch.setattr(verbs, "build", lambda cell, _: steps.append(("build", cell)))
+    monkeypatch.setattr(lock, "lock_systems", lambda names: steps.append(("lock", *names)))
+    monkeypatch.setattr(build, "build", lambda cell, _: steps.append(("build", cell)))
     monkeypatch.setattr(suite, "run", lambda cell, *_: steps.append(("verify", cell.id)))
     return steps
 
@@ -43,7 +44,7 @@ def done(monkeypatch):
 def test_what_passes_is_marked_and_nothing_else_changes(file, done):
     """Each OS that waits is locked, one cell of it is built and verified, and then its line says so."""
     before = file.read_text()
-    trial.run([], only_lock=False)
+    trial.run(TryOsOptions())
     assert [step[0] for step in done] == ["lock", "build", "verify"] * len(WAITING)
     assert all(system.verified for system in matrix.load().systems.values())
     assert file.read_text().replace("verified: true", "") == before.replace("verified: true", "").replace("verified: false", "")
@@ -60,13 +61,13 @@ def test_a_cell_that_was_weighed_is_tried(file, done):
 def test_one_that_fails_keeps_no_other_from_being_tried(file, done, monkeypatch, capsys):
     """It is not marked, and its error is that of the run."""
 
-    def lock(names):
+    def lock_systems(names):
         if names == [WAITING[0].id]:
             raise RegistryError("no route to host", fix="x")
 
-    monkeypatch.setattr(verbs, "lock_systems", lock)
+    monkeypatch.setattr(lock, "lock_systems", lock_systems)
     with pytest.raises(RegistryError):
-        trial.run([], only_lock=False)
+        trial.run(TryOsOptions())
     assert f"failed: {WAITING[0].id}: no route to host" in capsys.readouterr().out
     assert {system.id for system in matrix.load().systems.values() if not system.verified} == {WAITING[0].id}
 
@@ -74,13 +75,13 @@ def test_one_that_fails_keeps_no_other_from_being_tried(file, done, monkeypatch,
 def test_a_small_disk_locks_alone(file, done):
     """The night builds its cells then, a flavour at a time."""
     before = file.read_text()
-    trial.run([WAITING[0].id], only_lock=True)
+    trial.run(TryOsOptions(cells=(WAITING[0].id,), only_lock=True))
     assert (done, file.read_text()) == ([("lock", WAITING[0].id)], before)
 
 
 def test_what_is_verified_is_not_tried(file, done):
     """A workflow that runs for ever costs nothing then."""
-    trial.run(["debian*"], only_lock=False)
+    trial.run(TryOsOptions(cells=("debian*",)))
     assert done == []
 
 

@@ -19,7 +19,7 @@ from torchstrata.attestations import remote as remotes
 from torchstrata.attestations.remote import Remote, stem
 from torchstrata.building.assembly import Builder
 from torchstrata.building.plan import Bytecode, Item
-from torchstrata.commands import verbs
+from torchstrata.commands import build
 from torchstrata.commands.options import BuildOptions
 from torchstrata.errors import ImmutableTagError, IntegrityError, RegistryError, UntrustedError
 from torchstrata.image.compose import canonical
@@ -178,7 +178,7 @@ def test_who_verifies_decides(served, full, pushed, tmp_path):
 
 def options(**asked):
     """Return what is asked of a build."""
-    return BuildOptions(flavour=(), locked=False, to=None, codec="zstd", level=None, **asked)
+    return BuildOptions(**asked)
 
 
 @pytest.mark.usefixtures("pushed")
@@ -188,7 +188,7 @@ def test_parts_that_nobody_trusted_has_sealed_are_made_here(served, full, tmp_pa
     store, said, planner = Store(tmp_path / "empty"), io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
     reporter = PlainReporter(Console(file=said, width=300))
     with Remote.opened(Place.parse(f"{served.host}/team"), "images", store) as shared:
-        assert verbs._filled(lacking(full[1]), shared, planner, reporter, options()) == lacking(full[1])
+        assert build._filled(lacking(full[1]), shared, planner, reporter, options()) == lacking(full[1])
     (line,) = said.getvalue().splitlines()
     assert "nothing says whose count; set COSIGN_PUBLIC_KEY, or give --trust-unsealed-parts" in line
     assert not [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
@@ -201,7 +201,7 @@ def test_unsealed_parts_are_used_where_that_was_asked_for(served, full, tmp_path
     store, said, planner = Store(tmp_path / "empty"), io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
     reporter = PlainReporter(Console(file=said, width=300))
     with Remote.opened(Place.parse(f"{served.host}/team"), "images", store, unsealed=True) as shared:
-        assert verbs._filled(lacking(full[1]), shared, planner, reporter, options(trust_unsealed_parts=True)) == full[1]
+        assert build._filled(lacking(full[1]), shared, planner, reporter, options(trust_unsealed_parts=True)) == full[1]
     assert [line for line in said.getvalue().splitlines() if "whoever may push" in line and "decides what is in these images" in line]
 
 

@@ -377,7 +377,7 @@ def test_a_directory_that_is_there_is_one(tmp_path, monkeypatch):
 def test_cells_of_a_directory_are_known_by_what_images_say(origin, tmp_path):
     """So are tags and digests; what is not there is refused."""
     there, table = copied(origin, tmp_path), mirror.matrix.load()
-    options = MirrorOptions(to="x")
+    options = MirrorOptions(images="", to="x")
     names = {tag: digest for tag, digest in there.tags.items() if digest == origin[1]}
     assert mirror.choose(table, there, "2.8-cu121", options) == mirror.Choice(images=(origin[1],), tags=names)
     assert mirror.choose(table, there, "2.8-cu121-base", options).tags == {"2.8-cu121-base": origin[1]}

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.unit.verification.test_evidence import GOOD
-from torchstrata.commands import cli
+from torchstrata.commands import sessions
 from torchstrata.verification import leftovers, suite
 from torchstrata.verification.suite import Target, Verdict
 
@@ -68,8 +68,8 @@ def test_reason(ended, why):
 def test_wrong_words_are_pytests_business(monkeypatch):
     """Options that the verb does not know reach pytest as they are."""
     seen = []
-    monkeypatch.setattr("torchstrata.commands.verbs.verify", lambda cell, python, options: seen.append(options))
-    cli.verify("2.13-cpu", ["--flavour", "base", "-k", "name", "--flavour=ssh", "-x"], lambda: sys.executable)
+    monkeypatch.setattr("torchstrata.commands.build.verify", lambda cell, python, options: seen.append(options))
+    sessions.verify("2.13-cpu", ["--flavour", "base", "-k", "name", "--flavour=ssh", "-x"], lambda: sys.executable)
     assert seen[0].flavour == ("base", "ssh")
     assert seen[0].rest == ("-k", "name", "-x")
     assert (seen[0].scope, seen[0].again) == ("full", False)
@@ -83,7 +83,7 @@ def unasked():
 def test_help_needs_no_packages(capsys):
     """Who only asks what there is does not wait for an installation."""
     with pytest.raises(SystemExit) as ended:
-        cli.verify("2.13-cpu", ["--help"], unasked)
+        sessions.verify("2.13-cpu", ["--help"], unasked)
     assert ended.value.code == 0
     assert "--again" in capsys.readouterr().out
 
@@ -91,7 +91,7 @@ def test_help_needs_no_packages(capsys):
 def test_image_and_machine_exclude_each_other(capsys):
     """A run has one subject, and nothing is installed before that is clear."""
     with pytest.raises(SystemExit) as ended:
-        cli.verify("2.13-cpu", ["--image", "a", "--hosts", "local://"], unasked)
+        sessions.verify("2.13-cpu", ["--image", "a", "--hosts", "local://"], unasked)
     assert ended.value.code == 2
     assert "not allowed with" in capsys.readouterr().err
 

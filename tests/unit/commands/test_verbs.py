@@ -1,0 +1,153 @@
+"""The words of verbs: in any order, each option declared once, and read only by what it is for."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from torchstrata import arguments
+from torchstrata.commands import verbs
+from torchstrata.commands.options import BuildOptions, LockOptions, PlanOptions, TierOptions
+from torchstrata.commands.verbs import VERBS
+from torchstrata.verification.request import VerifyOptions
+
+KINDS = [*(verb.options for verb in VERBS), BuildOptions, VerifyOptions, TierOptions]
+VALUES = {int: "7", float: "7", str: "text", arguments.Path: "path"}
+
+
+def parse(text):
+    """Return the options that a verb gets for what is typed."""
+    name, *words = text.split()
+    return verbs.find(name).parse(words)
+
+
+def value(argument):
+    """Return a word that an option takes."""
+    choices = arguments.choices(argument.kind)
+    return choices[-1] if choices else VALUES.get(argument.kind, "a,b")
+
+
+def given(verb):
+    """Return each option of a verb with its value, if it has one, as lists of words; and the words that are no options."""
+    found = list(arguments.declared(verb.options))
+    options = [[f"--{each.name}", *([] if each.is_switch else [value(each)])] for each in found if not each.declared.positional]
+    return options, [f"word{number}" for number, each in enumerate(found) if each.declared.positional]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_words_stand_anywhere_among_options(verb):
+    """First, last, and after every option, also one without a value: what is understood is the same."""
+    options, words = given(verb)
+    places = [[*itertools.chain(*options[:place]), *words, *itertools.chain(*options[place:])] for place in range(len(options) + 1)]
+    found = [verb.parse(line) for line in places]
+    assert all(each == found[0] for each in found)
+    assert all(getattr(found[0], each.field) not in {None, False, ()} for each in arguments.declared(verb.options))
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_words_are_left_out_where_they_have_a_default(verb, capsys):
+    """Elsewhere that is a mistake, which names what is missing."""
+    options = [*itertools.chain(*given(verb)[0])]
+    missing = [each for each in arguments.declared(verb.options) if each.required and each.declared.positional]
+    if not missing:
+        assert not getattr(verb.parse(options), "cells", ())
+        return
+    with pytest.raises(SystemExit) as ended:
+        verb.parse(options)
+    assert ended.value.code == verbs.WRONG_WORDS
+    assert missing[0].declared.metavar in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["plan --json 2.8-cu121", "plan 2.8-cu121 --json"])
+def test_a_switch_does_not_swallow_the_word_after_it(text):
+    """It is the cell."""
+    assert parse(text) == PlanOptions(cells=("2.8-cu121",), json=True)
+
+
+def test_kinds_of_locks_take_cells():
+    """Wherever they stand."""
+    assert parse("lock --os 2.8-cu121") == LockOptions(cells=("2.8-cu121",), os=True)
+    assert parse("lock --check 2.8-cu121") == LockOptions(cells=("2.8-cu121",), check=True)
+
+
+@pytest.mark.parametrize("words", [("2.8-*,2.13-cpu",), ("2.8-*", "2.13-cpu"), ("2.8-*", "--json", "2.13-cpu")])
+def test_several_cells_have_commas_or_spaces_between_them(words):
+    """As people write lists; nothing is none, as workflows pass it."""
+    assert verbs.find("plan").parse(words).cells == ("2.8-*", "2.13-cpu")
+    assert verbs.find("plan").parse([""]).cells == ()
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_help_reads_well(verb, capsys):
+    """A sentence, then a line for each option, which has its name, its unit and what it does."""
+    with pytest.raises(SystemExit) as ended:
+        verbs.run(["--help", verb.name])
+    said = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    assert said.startswith(f"usage: inv {verb.name} [-h]")
+    assert verb.sentence in said
+    assert all(each.declared.help in said and (each.is_switch or each.declared.metavar in said) for each in arguments.declared(verb.options))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_option_with_a_value_says_its_default(kind):
+    """And its unit, where no list of values says it; what must be given says so."""
+    options = [each for each in arguments.declared(kind) if not each.is_switch and not each.declared.positional]
+    assert all("(default: " in each.declared.help or "(must be given)" in each.declared.help for each in options)
+    assert all(each.declared.metavar or arguments.choices(each.kind) for each in options)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cache --days many", "argument --days: many: not a number"),
+        ("cache --max-gb=-1", "argument --max-gb: -1: less than 0"),
+        ("cache --max-gb nan", "argument --max-gb: nan: less than 0, or not a number"),
+        ("push 2.13-cpu --level high", "argument --level: high: not a whole number"),
+        ("release.rollback --to yesterday", "argument --to: yesterday: not a whole number"),
+        ("registry.prune --keep 1.5", "argument --keep: 1.5: not a whole number"),
+        ("registry.prune --older-than week", "argument --older-than: week: not a number"),
+        ("nightly --step dance", "argument --step: invalid choice: 'dance'"),
+        ("plan --jso", "unrecognized arguments: --jso"),
+        ("key stray", "unrecognized arguments: stray"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(text, said, capsys):
+    """With the code of wrong words, and the option that they were given to."""
+    with pytest.raises(SystemExit) as ended:
+        parse(text)
+    assert ended.value.code == verbs.WRONG_WORDS
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "near"), [("plna", "plan"), ("release.premote", "release.promote"), ("watchdgo", "watchdog"), ("prune", "registry.prune")])
+def test_an_unknown_verb_names_the_nearest(name, near, capsys):
+    """In two lines, also where only its help was asked for."""
+    for words in ([name], ["--help", name]):
+        with pytest.raises(SystemExit) as ended:
+            verbs.run(words)
+        first, second = capsys.readouterr().err.splitlines()
+        assert (ended.value.code, first) == (verbs.WRONG_WORDS, f"inv: there is no verb {name!r}")
+        assert near in second.partition(";")[0]
+
+
+@pytest.mark.parametrize("words", [[], ["--list"], ["--help"]])
+def test_without_a_verb_all_are_listed(words, capsys):
+    """Each with its sentence."""
+    verbs.run(words)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [verb.name for verb in VERBS]
+
+
+@pytest.mark.parametrize("name", ["release.promote", "release.rollback", "registry.prune"])
+def test_nothing_moves_or_goes_without_yes(name):
+    """A dry run is what happens if nobody says otherwise."""
+    assert parse(name).yes is False
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_the_work_of_a_verb_is_there(verb):
+    """The module and the function exist, and it takes the options."""
+    hints = arguments.get_type_hints(verbs.function(verb.work))
+    assert verb.options in hints.values()

@@ -1,0 +1,208 @@
+"""Arguments of a command line as fields of dataclasses: what is declared there once gives the parser, its help, and the value.
+
+Words and options stand in any order. An option either always has a value or never: one that may have one would swallow the word after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+_DECLARATION: Final = "declaration"
+"""Key of a field's metadata."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declaration:
+    """How the command line shows a field.
+
+    :param help: what it does, in one line, with its default.
+    :param metavar: what stands for the value, with its unit.
+    :param name: without dashes; that of the field if empty.
+    :param positional: it is a word, not an option.
+    :param group: options of the same group exclude each other.
+    """
+
+    help: str
+    metavar: str = ""
+    name: str = ""
+    positional: bool = False
+    group: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Argument:
+    """A field of a dataclass that the command line has.
+
+    :param field: its name there.
+    :param kind: its type, without ``None``.
+    :param required: it has no default.
+    """
+
+    field: str
+    kind: Any
+    default: Any
+    required: bool
+    declared: Declaration
+
+    @property
+    def name(self) -> str:
+        """What people write, without dashes before it."""
+        return self.declared.name or self.field.replace("_", "-")
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it has no value."""
+        return self.kind is bool
+
+
+def option(text: str, metavar: str = "", default: Any = None, *, name: str = "", group: str = "") -> Any:
+    """Return a field that is an option with a value."""
+    return dataclasses.field(default=default, metadata={_DECLARATION: Declaration(help=text, metavar=metavar, name=name, group=group)})
+
+
+def required(text: str, metavar: str, *, positional: bool = True) -> Any:
+    """Return a field that must be given, as a word or as an option."""
+    return dataclasses.field(metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=positional)})
+
+
+def switch(text: str) -> Any:
+    """Return a field that is an option without a value."""
+    return dataclasses.field(default=False, metadata={_DECLARATION: Declaration(help=text)})
+
+
+def words(text: str, metavar: str) -> Any:
+    """Return a field that is any number of words."""
+    return dataclasses.field(default=(), metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=True)})
+
+
+def declared(kind: type) -> Iterator[Argument]:
+    """Yield what the command line has of a dataclass."""
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if declaration := field.metadata.get(_DECLARATION):
+            missing = field.default is dataclasses.MISSING
+            yield Argument(field=field.name, kind=_bare(hints[field.name]), default=field.default, required=missing, declared=declaration)
+
+
+def parser(program: str, kind: type, *, description: str = "", epilog: str = "") -> argparse.ArgumentParser:
+    """Return the parser of what a dataclass declares.
+
+    :param description: a sentence on what it is for; the first line of the docstring if empty.
+    """
+    sentence = description or (kind.__doc__ or "").partition("\n")[0]
+    made = argparse.ArgumentParser(prog=program, description=sentence, epilog=epilog, allow_abbrev=False)
+    groups: dict[str, argparse._ActionsContainer] = {"": made}
+    for argument in declared(kind):
+        group = argument.declared.group
+        if group not in groups:
+            groups[group] = made.add_mutually_exclusive_group()
+        _add(groups[group], argument)
+    return made
+
+
+def parse(reader: argparse.ArgumentParser, kind: type[T], given: Sequence[str]) -> T:
+    """Return the value that words and options mean.
+
+    :raises SystemExit: they mean nothing, with code 2; or help was asked for, with 0.
+    """
+    return _value(kind, reader.parse_intermixed_args(given))
+
+
+def parse_known(reader: argparse.ArgumentParser, kind: type[T], given: Sequence[str]) -> tuple[T, tuple[str, ...]]:
+    """Return the value, and what the parser does not know.
+
+    :raises SystemExit: options that it knows mean nothing, with code 2; or help was asked for, with 0.
+    """
+    found, rest = reader.parse_known_args(given)
+    return _value(kind, found), tuple(rest)
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+    """Return the words that a type allows; none where it is no list of words."""
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
+    said, kind = argument.declared, argument.kind
+    more: dict[str, Any] = {"help": said.help.replace("%", "%%")}
+    if argument.is_switch:
+        to.add_argument(f"--{argument.name}", dest=argument.field, action="store_true", **more)
+        return
+    several = get_origin(kind) is tuple
+    if allowed := choices(kind):
+        more["choices"] = allowed
+    else:
+        more |= {"metavar": said.metavar, "type": _commas if several else _readers().get(kind, kind)}
+    if said.positional:
+        more["nargs"] = ("+" if argument.required else "*") if several else None
+        to.add_argument(argument.field, **more)
+    else:
+        more |= {"action": "extend", "default": []} if several else {"default": None if argument.required else argument.default}
+        to.add_argument(f"--{argument.name}", dest=argument.field, required=argument.required, **more)
+
+
+def _value(kind: type[T], found: argparse.Namespace) -> T:
+    """Return the value of a dataclass; what was given for lists is made one tuple."""
+    return kind(**{argument.field: _one(argument, getattr(found, argument.field)) for argument in declared(kind)})
+
+
+def _one(argument: Argument, found: Any) -> Any:
+    if get_origin(argument.kind) is not tuple:
+        return found
+    return tuple(_flat(found or ()))
+
+
+def _flat(found: Sequence[str | list[str]]) -> Iterator[str]:
+    """Yield words of lists in a list, as several words with commas in them are."""
+    for each in found:
+        yield from [each] if isinstance(each, str) else each
+
+
+def _bare(hint: Any) -> Any:
+    """Return a type without ``None``."""
+    if not isinstance(hint, types.UnionType):
+        return hint
+    (kind,) = (each for each in get_args(hint) if each is not type(None))
+    return kind
+
+
+def _commas(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _readers() -> dict[Any, Callable[[str], Any]]:
+    return {int: _whole, float: _number, Path: Path}
+
+
+def _whole(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: not a whole number") from None
+    return int(_positive(number, text))
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: not a number") from None
+    return _positive(number, text)
+
+
+def _positive(number: float, text: str) -> float:
+    """Return a number that is at least 0.
+
+    :raises argparse.ArgumentTypeError: it is not, as what is not a number is not.
+    """
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"{text}: less than 0, or not a number")
+    return number

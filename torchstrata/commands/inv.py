@@ -1,0 +1,64 @@
+"""What Invoke gets: tasks to list and to complete, and a program whose words are read here.
+
+Invoke's own parser has no word that may be left out, and knows no nearest verb; it stops at the first word that it does not expect.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.parser.argument import Argument
+from invoke.program import Program
+from invoke.tasks import Task
+
+from torchstrata.arguments import declared
+from torchstrata.commands import verbs
+from torchstrata.commands.verbs import VERBS, Verb
+
+
+class VerbTask(Task[Callable[[Context], None]]):
+    """A verb as Invoke lists and completes it."""
+
+    def __init__(self, verb: Verb) -> None:
+        self.verb = verb
+
+        def body(_: Context) -> None:
+            verbs.run([verb.name])
+
+        body.__doc__ = verb.sentence
+        super().__init__(body, name=verb.name.rpartition(".")[2])
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:  # noqa: ARG002, FBT001  # Invoke's signature
+        """Return the options; words are no options, and nothing completes them."""
+        found = (argument for argument in declared(self.verb.options) if not argument.declared.positional)
+        return [Argument(argument.name, kind=bool if argument.is_switch else str, help=argument.declared.help) for argument in found]
+
+
+def collection(chosen: Iterable[Verb] = VERBS) -> Collection:
+    """Return the verbs for Invoke; those with a dot in a collection of their own."""
+    top = Collection()
+    below: dict[str, Collection] = {}
+    for verb in chosen:
+        group = verb.name.rpartition(".")[0]
+        target = below.setdefault(group, Collection(group)) if group else top
+        target.add_task(VerbTask(verb))
+    for collected in below.values():
+        top.add_collection(collected)
+    return top
+
+
+def answer(program: Program) -> None:
+    """Run the verb that the words of Invoke's program name, and end; return where they name none, as ``--list`` does.
+
+    :raises SystemExit: always where there is a verb.
+    """
+    if not program.argv:  # Invoke is not running: something else has imported the tasks
+        return
+    asked = program.args.help.value
+    words = ["--help", asked] if isinstance(asked, str) else list(program.core.unparsed)
+    if words:
+        verbs.run(words)
+        sys.exit(0)

@@ -1,0 +1,123 @@
+"""The verb ``inv lock``: exact versions of wheels, OS packages, the CUDA compiler and what this program itself needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from torchstrata import progress
+from torchstrata.commands.options import LockOptions, WheelLockOptions
+from torchstrata.errors import LockError, OsPartError, RegistryError, TorchstrataError
+from torchstrata.layers import os_parts, toolchain
+from torchstrata.locks import requirements, wheel_locks
+from torchstrata.matrix import compat, matrix
+from torchstrata.matrix.matrix import Matrix
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
+
+
+def run(options: LockOptions) -> None:
+    """Write the locks that were asked for, or check all of them.
+
+    :raises LockError: one cannot be written, or does not match its inputs.
+    """
+    if options.check:
+        check_locks()
+    elif options.os:
+        lock_systems(options.cells)
+    elif options.toolchain:
+        lock_toolchains(options.exclude_newer)
+    elif options.tool:
+        lock_tool(options.exclude_newer)
+    else:
+        lock(options.cells, options.exclude_newer)
+
+
+def wheels(options: WheelLockOptions) -> None:
+    """Lock the wheels of cells.
+
+    :raises LockError: a cell could not be resolved.
+    """
+    lock(options.cells, None)
+
+
+def lock(globs: Sequence[str], exclude_newer: str | None) -> None:
+    """Resolve and write locks.
+
+    :raises LockError: a cell that was asked for, or one from the default index, could not be resolved; the others are written.
+    """
+    table = matrix.load()
+    console = Console(soft_wrap=True, highlight=False)
+    outcome = wheel_locks.write(table, matrix.select(table, *globs), exclude_newer=exclude_newer, on_line=console.print)
+    console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(outcome.failed)} builds failed")
+    for error in outcome.failed.values():
+        console.print(error.what)
+    if outcome.failed and (globs or any(not _is_elsewhere(table, name) for name in outcome.failed)):
+        raise next(iter(outcome.failed.values()))
+
+
+def _is_elsewhere(table: Matrix, name: str) -> bool:
+    """Return whether the wheels of the cell are only on PyTorch's own index, which a run over all cells may not reach."""
+    return all(not compat.build(cell.torch, cell.wheels).default for cell in matrix.select(table, name))
+
+
+def lock_systems(globs: Sequence[str]) -> None:
+    """Ask registries and apt for what the OSes of the cells that match are today, and write their locks where something has moved.
+
+    One that cannot be locked does not keep the others from it.
+
+    :param globs: names of OSes, ids of cells or globs on these; all OSes if there are none.
+    :raises TorchstrataError: the first that could not be locked; all are printed.
+    """
+    table, failed = matrix.load(), list[TorchstrataError]()
+    systems = matrix.select_systems(table, *globs)
+    with progress.reporter() as reporter:
+        written = list[Path]()
+        for together in os_parts.groups(systems):
+            names = ", ".join(system.id for system in together)
+            try:
+                with reporter.step("os", names) as step:
+                    oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
+                    written += oven.relock(together, tuple(table.flavours))
+            except (RegistryError, OsPartError) as error:
+                reporter.say(f"{names}: not locked: {error.what}")
+                failed.append(error)
+        for path in written:
+            reporter.say(f"{path.relative_to(matrix.ROOT)} written")
+        reporter.say(f"{len(written)} of {len(systems)} OS locks moved")
+    if failed:
+        raise failed[0]
+
+
+def lock_toolchains(exclude_newer: str | None) -> None:
+    """Lock what CUDA families have besides wheels."""
+    names = sorted({cell.facts.nvcc.lock for cell in matrix.load().cells if cell.facts.nvcc and cell.facts.nvcc.lock})
+    with progress.reporter() as reporter:
+        for name in names:
+            changed = toolchain.write(name, wheel_locks.cut_off(exclude_newer), on_line=reporter.say)
+            reporter.say(f"{toolchain.FOLDER}/{name}.lock {'written' if changed else 'unchanged'}")
+
+
+def lock_tool(exclude_newer: str | None) -> None:
+    """Lock what this program itself needs.
+
+    :raises LockError: there is no set of wheels with everything that pyproject.toml names.
+    """
+    changed = requirements.write(wheel_locks.cut_off(exclude_newer))
+    for name in requirements.LOCKS:
+        Console(highlight=False).print(f"{name} {'written' if name in changed else 'unchanged'}")
+
+
+def check_locks() -> None:
+    """Check every committed lock against its inputs, offline.
+
+    :raises LockError: the first that is wrong; all are printed.
+    """
+    problems = [*wheel_locks.check(matrix.load()), *requirements.check()]
+    for problem in problems:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(problem.what)
+    if problems:
+        raise LockError(f"{len(problems)} locks do not match their inputs", fix=problems[0].fix)
+    Console().print("all locks match their inputs")

@@ -1,0 +1,116 @@
+"""The verbs of ``inv``: their names, what can be asked of them, and where the work is. Light, since listing them imports it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torchstrata import arguments
+from torchstrata.commands import cli, options
+
+WRONG_WORDS: Final = 2
+"""Status of a command that was given words which mean nothing, as parsers have it."""
+
+HELP: Final = ("-h", "--help")
+LIST: Final = ("-l", "--list")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verb:
+    """A verb.
+
+    :param name: such as ``release.log``.
+    :param work: module of this folder and function that gets the options, such as ``release.log``.
+    :param options: dataclass of what can be asked of it; its docstring begins with a sentence about the verb.
+    """
+
+    name: str
+    work: str
+    options: type
+
+    @property
+    def sentence(self) -> str:
+        """What it does."""
+        return (self.options.__doc__ or "").partition("\n")[0]
+
+    def parse(self, words: Sequence[str]) -> Any:
+        """Return the options that words mean.
+
+        :raises SystemExit: they mean nothing; or help was asked for.
+        """
+        return arguments.parse(arguments.parser(f"inv {self.name}", self.options), self.options, words)
+
+
+VERBS: Final = (
+    Verb(name="attest", work="signatures.attest", options=options.AttestOptions),
+    Verb(name="cache", work="housekeeping.cache", options=options.CacheOptions),
+    Verb(name="key", work="signatures.make_key", options=options.KeyOptions),
+    Verb(name="lock", work="lock.run", options=options.LockOptions),
+    Verb(name="mirror", work="mirror.mirror", options=options.MirrorOptions),
+    Verb(name="nightly", work="nightly.run", options=options.NightlyOptions),
+    Verb(name="plan", work="build.plan", options=options.PlanOptions),
+    Verb(name="push", work="build.push", options=options.PushOptions),
+    Verb(name="sizes", work="build.weigh", options=options.SizesOptions),
+    Verb(name="try-os", work="trial.run", options=options.TryOsOptions),
+    Verb(name="verify-release", work="signatures.verify_release", options=options.VerifyReleaseOptions),
+    Verb(name="watchdog", work="nightly.watch", options=options.WatchdogOptions),
+    Verb(name="registry.prune", work="housekeeping.prune", options=options.PruneOptions),
+    Verb(name="release.diff", work="release.diff", options=options.DiffOptions),
+    Verb(name="release.log", work="release.log", options=options.LogOptions),
+    Verb(name="release.promote", work="release.promote", options=options.PromoteOptions),
+    Verb(name="release.repair", work="release.repair", options=options.RepairOptions),
+    Verb(name="release.rollback", work="release.rollback", options=options.RollbackOptions),
+)
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the verb that words name, with the options that follow; ``--help VERB`` is the same as ``VERB --help``.
+
+    :raises SystemExit: there is no such verb, the words mean nothing, the work failed; or help was asked for.
+    """
+    if not words or words[0] in LIST or tuple(words) in {HELP[:1], HELP[1:]}:
+        sys.stdout.write(listing())
+        return
+    first, *rest = (words[1], words[0], *words[2:]) if words[0] in HELP else words
+    verb = find(first)
+    work(verb.work, verb.parse(rest))
+
+
+def find(name: str) -> Verb:
+    """Return the verb of a name.
+
+    :raises SystemExit: there is none; the nearest ones are named.
+    """
+    known = {verb.name: verb for verb in VERBS}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, cutoff=0.4) or known
+        sys.stderr.write(f"inv: there is no verb {name!r}\n  -> nearest: {', '.join(near)}; inv --list shows all\n")
+        raise SystemExit(WRONG_WORDS)
+    return known[name]
+
+
+def listing() -> str:
+    """Return all verbs with their sentences, one a line."""
+    width = max(len(verb.name) for verb in VERBS)
+    return "usage: inv VERB [options]; inv --help VERB shows them\n\n" + "".join(f"  {verb.name:{width}}  {verb.sentence}\n" for verb in VERBS)
+
+
+def work(where: str, *asked: Any) -> None:
+    """Do the work of a verb or session; its libraries are imported only here.
+
+    :param where: module of this folder and function.
+    :raises SystemExit: it failed.
+    """
+    with cli.guarded():
+        cli.hush()
+        function(where)(*asked)
+
+
+def function(where: str) -> Any:
+    """Return the function ``module.function`` of this folder."""
+    module, _, name = where.partition(".")
+    return getattr(importlib.import_module(f"torchstrata.commands.{module}"), name)
