@@ -270,3 +270,9 @@ class OutputError(TorchstrataError):
     """Standard output takes nothing more: its disk is full, or whoever read it has ended."""
 
     code = 49
+
+
+class CheckoutError(TorchstrataError):
+    """The package is installed outside a checkout, and nothing names one."""
+
+    code = 50

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from torchstrata import arguments
+from torchstrata import arguments, checkout
 from torchstrata.commands import cli, options
 
 WRONG_WORDS: Final = 2
@@ -26,11 +26,13 @@ class Verb:
     :param name: such as ``release.log``.
     :param work: module of this folder and function that gets the options, such as ``release.log``.
     :param options: dataclass of what can be asked of it; its docstring begins with a sentence about the verb.
+    :param anywhere: it needs no checkout.
     """
 
     name: str
     work: str
     options: type
+    anywhere: bool = False
 
     @property
     def sentence(self) -> str:
@@ -47,8 +49,8 @@ class Verb:
 
 VERBS: Final = (
     Verb(name="attest", work="signatures.attest", options=options.AttestOptions),
-    Verb(name="cache", work="housekeeping.cache", options=options.CacheOptions),
-    Verb(name="key", work="signatures.make_key", options=options.KeyOptions),
+    Verb(name="cache", work="housekeeping.cache", options=options.CacheOptions, anywhere=True),
+    Verb(name="key", work="signatures.make_key", options=options.KeyOptions, anywhere=True),
     Verb(name="lock", work="lock.run", options=options.LockOptions),
     Verb(name="mirror", work="mirror.mirror", options=options.MirrorOptions),
     Verb(name="nightly", work="nightly.run", options=options.NightlyOptions),
@@ -56,7 +58,7 @@ VERBS: Final = (
     Verb(name="push", work="build.push", options=options.PushOptions),
     Verb(name="sizes", work="build.weigh", options=options.SizesOptions),
     Verb(name="try-os", work="trial.run", options=options.TryOsOptions),
-    Verb(name="verify-release", work="signatures.verify_release", options=options.VerifyReleaseOptions),
+    Verb(name="verify-release", work="signatures.verify_release", options=options.VerifyReleaseOptions, anywhere=True),
     Verb(name="watchdog", work="nightly.watch", options=options.WatchdogOptions),
     Verb(name="registry.prune", work="housekeeping.prune", options=options.PruneOptions),
     Verb(name="release.diff", work="release.diff", options=options.DiffOptions),
@@ -77,7 +79,11 @@ def run(words: Sequence[str]) -> None:
         return
     first, *rest = (words[1], words[0], *words[2:]) if words[0] in HELP else words
     verb = find(first)
-    work(verb.work, verb.parse(rest))
+    asked = verb.parse(rest)
+    with cli.guarded():
+        if not verb.anywhere:
+            checkout.require()
+    work(verb.work, asked)
 
 
 def find(name: str) -> Verb:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from torchstrata import decoding, files
+from torchstrata import checkout, decoding, files
 from torchstrata.errors import MatrixError
 from torchstrata.matrix import compat, schema, validation
 from torchstrata.text import printable
@@ -26,7 +26,7 @@ LIMIT: Final = 1_000_000
 DEPTH: Final = 12
 """Levels of mappings and lists in one another."""
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = checkout.ROOT
 MATRIX: Final = ROOT / "matrix.yaml"
 
 
@@ -184,8 +184,11 @@ class Matrix:
 def load(path: Path = MATRIX) -> Matrix:
     """Read and check ``matrix.yaml``.
 
+    :raises CheckoutError: this package is installed outside a checkout, and nothing names one.
     :raises MatrixError: it cannot be read, is not of the right shape, or asks for something that cannot work.
     """
+    if path == MATRIX:
+        checkout.require()
     raw = _convert(_parse(path), path.name)
     order = validation.check(raw)
     systems = {name: _system(name, system) for name, system in raw.systems.items()}

@@ -1,0 +1,89 @@
+"""The package where it is installed, outside a checkout: it says what it needs, and works on the checkout that is named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from torchstrata import checkout
+from torchstrata.errors import CheckoutError, MatrixError
+from torchstrata.matrix.matrix import ROOT
+
+LOADS = "from torchstrata.errors import CheckoutError\nfrom torchstrata.matrix import matrix\ntry:\n    matrix.load()\nexcept CheckoutError as error:\n    print(error)"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Have the package where a wheel puts it, with its data, and nothing else of the checkout."""
+    place = tmp_path_factory.mktemp("site-packages")
+    shutil.copytree(ROOT / "torchstrata", place / "torchstrata", ignore=shutil.ignore_patterns("__pycache__"))
+    return place
+
+
+def run(installed, *words, cwd="/", **more):
+    """Run Python with the installed package."""
+    env = {name: value for name, value in os.environ.items() if name != checkout.VARIABLE} | {"PYTHONPATH": str(installed), **more}
+    return subprocess.run([sys.executable, *words], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+def verb(installed, *words, **more):
+    """Run a verb as the command of the installed package does."""
+    return run(installed, "-m", "torchstrata.commands", *words, **more)
+
+
+@pytest.mark.parametrize("words", [("plan",), ("lock", "--tool"), ("lock", "--check"), ("nightly", "--plan"), ("attest", "host/image:tag")])
+def test_a_verb_outside_a_checkout_says_that_it_needs_one(installed, words):
+    """In one line, and in another how to name one; it does not look for the matrix among installed packages."""
+    ended = verb(installed, *words)
+    first, second = ended.stderr.splitlines()
+    assert (ended.returncode, first.startswith("error: torchstrata is installed outside a checkout")) == (CheckoutError.code, True)
+    assert second.endswith("export TORCHSTRATA_ROOT=DIRECTORY")
+    assert str(installed) not in ended.stderr
+
+
+def test_what_needs_no_checkout_works_anywhere(installed, tmp_path):
+    """Lists, help, and verbs about keys, images of others and the store."""
+    assert "release.rollback" in verb(installed, "--list").stdout
+    assert verb(installed, "--help", "plan").stdout.startswith("usage: inv plan")
+    assert verb(installed, "cache", TORCHSTRATA_CACHE=str(tmp_path)).returncode == 0
+
+
+def test_a_verb_works_on_the_checkout_that_is_named(installed):
+    """From any directory, with its matrix."""
+    ended = verb(installed, "plan", "9.9-cu999", TORCHSTRATA_ROOT=str(ROOT))
+    assert (ended.returncode, "nearest: " in ended.stderr) == (MatrixError.code, True)
+    assert verb(installed, "lock", "--check", TORCHSTRATA_ROOT=str(ROOT)).stdout == "all locks match their inputs\n"
+
+
+def test_what_is_named_must_be_a_checkout(installed, tmp_path):
+    """The line says which directory is none."""
+    ended = verb(installed, "plan", TORCHSTRATA_ROOT=str(tmp_path))
+    assert ended.returncode == CheckoutError.code
+    assert ended.stderr.startswith(f"error: TORCHSTRATA_ROOT names {tmp_path}, which is no checkout of torchstrata\n")
+
+
+def test_in_a_checkout_its_own_tasks_run(installed):
+    """Also below its top; those of something else run where that has tasks."""
+    ended = verb(installed, "plan", "9.9-cu999", cwd=ROOT / "docs")
+    assert (ended.returncode, "nearest: " in ended.stderr) == (MatrixError.code, True)
+    (installed / "tasks.py").write_text("from invoke import task\n@task\ndef hello(_):\n    print('hello')\n")
+    assert verb(installed, "hello", cwd=installed).stdout == "hello\n"
+
+
+def test_an_import_needs_no_checkout_before_it_is_used(installed):
+    """Then the error says the same."""
+    found = run(installed, "-c", LOADS)
+    assert found.stdout.startswith("torchstrata is installed outside a checkout")
+
+
+def test_the_checkout_beside_the_package_comes_first(monkeypatch, tmp_path):
+    """What the variable says counts only where there is none, so that no checkout works on another one's files."""
+    monkeypatch.setenv(checkout.VARIABLE, str(tmp_path))
+    assert checkout.root() == ROOT
+    assert checkout.root(tmp_path / "site-packages") == tmp_path
+    monkeypatch.delenv(checkout.VARIABLE)
+    assert checkout.root(tmp_path / "site-packages") == tmp_path / "site-packages"
