@@ -75,7 +75,8 @@ def run(words: Sequence[str]) -> None:
     :raises SystemExit: there is no such verb, the words mean nothing, the work failed; or help was asked for.
     """
     if not words or words[0] in LIST or tuple(words) in {HELP[:1], HELP[1:]}:
-        sys.stdout.write(listing())
+        with cli.guarded():
+            sys.stdout.write(listing())
         return
     first, *rest = (words[1], words[0], *words[2:]) if words[0] in HELP else words
     verb = find(first)
