@@ -39,6 +39,7 @@ KNOWN = {
     "locks/resolver.py:_uv": "requirements by standard input; all values after =",
     "locks/resolver.py:resolve": "all values after =",
     "locks/requirements.py:_compile": "all values after =",
+    "commands/__main__.py:main": "words for Invoke, which somebody typed for Invoke",
     "commands/nightly.py:_move_locks": "the constant origin",
     "commands/nightly.py:move_locks": "the author after user.name=, paths after --",
     "layers/buildkit.py:bake": "the definition by standard input",
