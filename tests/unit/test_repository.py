@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from tests.waiting import PATIENCE
 from torchstrata import errors
-from torchstrata.matrix import matrix
+from torchstrata.matrix import compat, matrix
 
 ROOT = matrix.ROOT
 GUIDES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")))
@@ -23,11 +23,14 @@ GUIDES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+UPSTREAM = "download.pytorch" + ".org"
+"""PyTorch's own indexes are no client's default, and each has other wheels of one version: which one a build is on is a fact about it."""
 REGISTRIES = ("py" + "pi.org", "pythonhosted" + ".org", "deb.debian" + ".org", "security.debian" + ".org", "archive.ubuntu" + ".com")
-REGISTRIES += ("ports.ubuntu" + ".com", "npm" + "js.", "crates" + ".io", "conda.anaconda" + ".org")
+REGISTRIES += ("ports.ubuntu" + ".com", "npm" + "js.", "crates" + ".io", "conda.anaconda" + ".org", UPSTREAM)
 MACHINES = (r"/home/(?!dev\b)[a-z]", r"/Users/[a-z]", r"/opt/t" + r"s\b", r"/opt/py" + r"pi", r"(?<![\w.{}$/-])/wo" + r"rk/")
 """Directories of developers; ``/home/dev`` and ``/workspace`` are those of our images."""
 NOWHERE = re.compile("|".join([*map(re.escape, REGISTRIES), *MACHINES]))
+FACTS = compat.FACTS.relative_to(ROOT).as_posix()
 
 
 def read(name: str) -> str:
@@ -132,12 +135,15 @@ def test_images_has_no_other_flavours():
 
 
 def test_files_name_no_registry_and_no_machine():
-    """Where packages come from is the business of pip's and apt's configuration; where a checkout lies is nobody's."""
+    """Where packages come from is the business of pip's and apt's configuration; where a checkout lies is nobody's.
+
+    The facts alone name PyTorch's own indexes.
+    """
     found = []
     for name in tracked():
         content = (ROOT / name).read_bytes()
         if b"\0" not in content:
-            lines = content.decode("utf-8").splitlines()
+            lines = content.decode("utf-8").replace(UPSTREAM if name == FACTS else "\0", "").splitlines()
             found += [f"{name}:{number}: {hit[0]}" for number, line in enumerate(lines, 1) if (hit := NOWHERE.search(line))]
     assert found == []
 

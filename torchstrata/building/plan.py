@@ -172,6 +172,7 @@ class Planner:
         for flavour in flavours:
             parent = below.get(self.matrix.flavours[flavour].parent or "")
             lock = wheel_locks.read(cell, flavour)
+            wheel_locks.check_pins(cell, lock, parent.lock if parent else None)
             own = (*self._payload(cell, lock, parent.lock if parent else None), self._os_part(cell, flavour))
             items = (*(parent.items if parent else ()), *own)
             if flavour == self.matrix.all_in_one:

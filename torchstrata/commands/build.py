@@ -19,6 +19,7 @@ from torchstrata.building import bootstrap, disk
 from torchstrata.building import engine as engines
 from torchstrata.building import plan as plans
 from torchstrata.building.assembly import Builder, Composed
+from torchstrata.building.first_use import FirstUse
 from torchstrata.building.plan import ImagePlan, OsPart, Plan, Planner
 from torchstrata.commands.options import BuildOptions, PlanOptions, PushOptions, SizesOptions
 from torchstrata.errors import LockError, RegistryAuthError, RegistryError
@@ -64,8 +65,10 @@ def build(cells: str, options: BuildOptions) -> None:
     """
     memory.bound()
     planner = _planner(Codec(name=options.codec, level=options.level or DEFAULT_LEVELS[options.codec]), locked=options.locked)
-    chosen = matrix.select(planner.matrix, *cells.split(","))
-    plan = planner.plan(chosen, options.flavour or list(planner.matrix.flavours))
+    chosen, flavours = matrix.select(planner.matrix, *cells.split(",")), options.flavour or tuple(planner.matrix.flavours)
+    if not options.locked:
+        _lock_first(planner, chosen, flavours)
+    plan = planner.plan(chosen, flavours)
     engine = engines.connect() if options.load and not options.to else None
     where = (remote.required if options.push else remote.place)(options.registry, planner.matrix.registry)
     started = time.monotonic()
@@ -84,6 +87,15 @@ def build(cells: str, options: BuildOptions) -> None:
         reporter.say(f"{len(composed)} images in {time.monotonic() - started:.1f} s")
         if shared and options.push:
             _push(shared, plan, composed, planner, reporter, names=options.names)
+
+
+def _lock_first(planner: Planner, cells: Sequence[Cell], flavours: Sequence[str]) -> None:
+    """Lock what nobody has locked of what the flavours of the cells need."""
+    wanted = tuple(dict.fromkeys(link for flavour in flavours for link in planner.matrix.chain(flavour)))
+    first = FirstUse(matrix=planner.matrix, store=planner.store, codec=planner.codec)
+    if first.is_due(cells, wanted):
+        with progress.reporter() as reporter:
+            first.lock(cells, wanted, reporter)
 
 
 def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, options: BuildOptions) -> Plan:

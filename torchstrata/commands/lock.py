@@ -32,7 +32,7 @@ def run(options: LockOptions) -> None:
     elif options.tool:
         lock_tool(options.exclude_newer)
     else:
-        lock(options.cells, options.exclude_newer)
+        lock(options.cells, options.exclude_newer, upgrade=options.upgrade)
 
 
 def wheels(options: WheelLockOptions) -> None:
@@ -40,20 +40,19 @@ def wheels(options: WheelLockOptions) -> None:
 
     :raises LockError: a cell could not be resolved.
     """
-    lock(options.cells, None)
+    lock(options.cells, None, upgrade=options.upgrade)
 
 
-def lock(globs: Sequence[str], exclude_newer: str | None) -> None:
-    """Resolve and write locks.
+def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool) -> None:
+    """Resolve and write the locks that are missing or stale; a short id means all OSes of its row.
 
+    :param upgrade: resolve those that are right, too, to get newer versions.
     :raises LockError: a cell that was asked for, or one from the default index, could not be resolved; the others are written.
     """
     table = matrix.load()
     console = Console(soft_wrap=True, highlight=False)
-    outcome = wheel_locks.write(table, matrix.select(table, *globs), exclude_newer=exclude_newer, on_line=console.print)
+    outcome = wheel_locks.write(table, matrix.select_rows(table, *globs), upgrade=upgrade, exclude_newer=exclude_newer, on_line=console.print)
     console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(outcome.failed)} builds failed")
-    for error in outcome.failed.values():
-        console.print(error.what)
     if outcome.failed and (globs or any(not _is_elsewhere(table, name) for name in outcome.failed)):
         raise next(iter(outcome.failed.values()))
 
@@ -119,5 +118,11 @@ def check_locks() -> None:
     for problem in problems:
         Console(stderr=True, soft_wrap=True, highlight=False).print(problem.what)
     if problems:
-        raise LockError(f"{len(problems)} locks do not match their inputs", fix=problems[0].fix)
+        raise LockError(f"{len(problems)} locks do not match their inputs", fix=_cures(problems))
     Console().print("all locks match their inputs")
+
+
+def _cures(problems: Sequence[LockError]) -> str:
+    """Return what cures them all, as one line for a shell where commands do."""
+    cures = list(dict.fromkeys(problem.fix.removeprefix("run: ") for problem in problems))
+    return f"run: {' && '.join(cures)}"

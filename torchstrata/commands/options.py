@@ -17,6 +17,7 @@ IMAGE: Final = "HOST[:PORT]/REPOSITORY:TAG or ...@sha256:..."
 NAMES: Final = "push also under the names that the images have in an engine, which moves these tags"
 LOCKED: Final = "refuse OS packages that are not to be had at their locked version"
 UNSEALED: Final = "use parts that nobody whom the build trusts has sealed: whoever may push to the registry then decides what is in the images"
+UPGRADE: Final = "take newer wheels, also where locks are right; without, only locks that are missing or stale are written"
 CHANNEL: Final = "channel of matrix.yaml, such as stable (must be given)"
 YES: Final = "do it; without, only what would move is shown"
 
@@ -42,6 +43,7 @@ class WheelLockOptions:
     """Lock the wheels of cells."""
 
     cells: tuple[str, ...] = _cells()
+    upgrade: bool = switch(UPGRADE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,14 +91,15 @@ class PushOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockOptions:
-    """Write locks: exact versions with hashes per torch build, Python and flavour."""
+    """Write the locks that are missing or stale: exact versions with hashes per torch build, Python and flavour."""
 
     cells: tuple[str, ...] = words(f"{CELLS}; with --os also names of OSes, such as ubuntu24.04", "CELL")
     check: bool = switch("only check that the committed locks match matrix.yaml, images/*/requirements.in and pyproject.toml")
     os: bool = switch("lock the OS packages instead of the wheels")
     toolchain: bool = switch("lock the CUDA 12 compiler instead of the wheels")
     tool: bool = switch("lock what torchstrata itself needs instead of the wheels")
-    exclude_newer: str | None = option("day after which no file is seen (default: a week ago)", "YYYY-MM-DD")
+    upgrade: bool = switch(UPGRADE)
+    exclude_newer: str | None = option("upgrade to what there was on a day (default: a week ago)", "YYYY-MM-DD")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -265,11 +265,7 @@ def write(name: str, exclude_newer: str, *, root: Path = ROOT, on_line: process.
     pins = resolver.resolve(requirements, (), target)
     found = Toolchain(name=name, requires=requires, packages=tuple(_newest(words, on_line) for words in asked), pins=pins)
     content = msgspec.json.format(msgspec.json.encode(found)) + b"\n"
-    path = root / FOLDER / f"{name}.lock"
-    changed = not path.exists() or path.read_bytes() != content
-    if changed:
-        path.write_bytes(content)
-    return changed
+    return lockfile.replaced(root / FOLDER / f"{name}.lock", content.decode())
 
 
 def _newest(asked: Sequence[str], on_line: process.LineSink) -> DebianPackage:

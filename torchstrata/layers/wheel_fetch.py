@@ -1,7 +1,8 @@
 """Fetching wheels by name and hash from wherever pip is configured to look.
 
-A lock pins the sha256, so any source that has the file will do: find-links first, then each index, until one has it. Files
-of local sources are used where they are. Downloads go on where they broke off, also in the next run.
+A lock pins the sha256, so any source that has the file will do: find-links first, then each index, until one has it, and last
+PyTorch's own index, for torch and its family where the default index lacks that build. Files of local sources are used where they
+are. Downloads go on where they broke off, also in the next run.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from torchstrata.layers.index_page import Page, Unready
 from torchstrata.locks import pip_config
 from torchstrata.locks.pip_config import PipConfig
 from torchstrata.locks.wheel_locks import Pin
+from torchstrata.matrix import compat
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.digest import digest_of
 from torchstrata.text import printable
@@ -148,8 +150,9 @@ def _find_links(job: _Job) -> Iterator[Callable[[], Iterable[Link]]]:
 
 
 def _indexes(job: _Job) -> Iterator[Callable[[], Iterable[Link]]]:
-    urls = () if job.config.no_index else (job.config.index_url or _default_index(), *job.config.extra_index_urls)
-    for url in urls:
+    upstream = compat.index_of(job.pin.name, job.pin.version)
+    urls = (job.config.index_url or _default_index(), *job.config.extra_index_urls, *([upstream] if upstream else []))
+    for url in () if job.config.no_index else dict.fromkeys(urls):
         yield functools.partial(_looking, job, f"{url.rstrip('/')}/{job.pin.name}/", _indexed)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import Final
 
 from torchstrata import files
 from torchstrata.errors import LockError
+from torchstrata.locks import lockfile
 from torchstrata.matrix.matrix import ROOT, OperatingSystem
 from torchstrata.store import dpkg_status
 from torchstrata.text import printable
@@ -187,13 +187,7 @@ def _parsed(system: OperatingSystem, root: Path) -> OsLock:
 def write(lock: OsLock, system: OperatingSystem, root: Path = ROOT) -> Path:
     """Write the lock of ``system``, all of it or nothing, and return its path."""
     file = path(system, root)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        beside.write_text(text(lock), encoding="utf-8")
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    lockfile.replaced(file, text(lock))
     return file
 
 

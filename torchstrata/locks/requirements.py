@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from torchstrata import environment, process
 from torchstrata.errors import LockError
 from torchstrata.host import temporary
-from torchstrata.locks import pip_config, resolver
+from torchstrata.locks import lockfile, pip_config, resolver
 from torchstrata.matrix.matrix import ROOT
 
 LOCKS: Final = ("requirements-dev.txt", "requirements.txt")
@@ -44,10 +44,7 @@ def write(exclude_newer: str, root: Path = ROOT) -> list[str]:
         constraints = Path(folder, larger)
         constraints.write_text(everything, encoding="utf-8")
         texts = {larger: everything, smaller: HEADER + _compile(root, exclude_newer, "--constraints", str(constraints))}
-    changed = [name for name, text in texts.items() if not (root / name).exists() or (root / name).read_text("utf-8") != text]
-    for name in changed:
-        (root / name).write_text(texts[name], encoding="utf-8")
-    return changed
+    return [name for name, text in texts.items() if lockfile.replaced(root / name, text)]
 
 
 def _compile(root: Path, exclude_newer: str, *options: str) -> str:

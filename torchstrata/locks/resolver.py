@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import sys
 import tomllib
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from packaging import tags
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from torchstrata import process
@@ -25,6 +27,11 @@ from torchstrata.text import printable
 
 GLIBC: Final = 28
 """Minor version of the glibc 2 that wheels may need: the floor of torch 2.7 and newer, and below every OS of the matrix."""
+
+UNSOLVABLE: Final = "uv finds no solution"
+
+UNFETCHED: Final = re.compile(r"Failed to fetch: `?(?P<url>[^\s`]+)")
+"""How uv names a place that it could not ask."""
 
 MACHINES: Final[Mapping[str, str]] = {"linux/amd64": "x86_64"}
 
@@ -58,35 +65,84 @@ class ResolverTarget:
     undated: tuple[str, ...]
 
 
-def resolve(requirements: Sequence[str], constraints: Sequence[Pin], target: ResolverTarget, *, alone: bool = False) -> tuple[Pin, ...]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedIndex:
+    """An index for some packages alone, and for these instead of where pip is configured to look.
+
+    Any other name that it has, whatever the version, is not seen: nobody who can write to it can put a package of that name into a lock.
+
+    :param index: address of an index (PEP 503).
+    :param packages: normalised names; those among the requirements come from there.
+    """
+
+    index: str
+    packages: tuple[str, ...]
+
+
+class UnreachableError(LockError):
+    """A place that has wheels cannot be asked."""
+
+
+def resolve(
+    requirements: Sequence[str], constraints: Sequence[Pin], target: ResolverTarget, *, alone: bool = False, upstream: NamedIndex | None = None
+) -> tuple[Pin, ...]:
     """Return the newest set of wheels that fulfils ``requirements`` on ``target``, sorted by name.
 
     :param constraints: pins that must be kept where their package is needed.
     :param alone: leave out what they need themselves.
+    :param upstream: an index for some of the packages.
     :raises LockError: there is no such set; quotes the resolver.
+    :raises UnreachableError: a place that must be asked does not answer; names it.
     """
     with temporary.directory() as folder:
-        constraint = Path(folder, "constraints.txt")
+        constraint, project = Path(folder, "constraints.txt"), Path(folder, "pyproject.toml")
         constraint.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in constraints))
+        project.write_text(_project(requirements, target, upstream))
         text = _uv(
             *_options(target),
             *(["--no-deps"] if alone else []),
             "--constraints",
             str(constraint),
             *sources(pip_config.read()),
-            stdin="\n".join(requirements),
+            project.name,
             folder=Path(folder),
         )
     ranks = {tag: rank for rank, tag in enumerate(supported(target.python, target.platform))}
     return tuple(sorted((_pin(package, ranks) for package in tomllib.loads(text)["packages"]), key=lambda pin: pin.name))
 
 
-def _uv(*options: str, stdin: str, folder: Path) -> str:
-    """Return what uv makes of the requirements on its standard input: a ``pylock.toml`` (PEP 751)."""
+def _project(requirements: Sequence[str], target: ResolverTarget, upstream: NamedIndex | None) -> str:
+    """Return a ``pyproject.toml`` that asks for the requirements; uv knows indexes for some packages alone from there only."""
+    wanted = {canonicalize_name(Requirement(line).name) for line in requirements}
+    special = [name for name in upstream.packages if name in wanted] if upstream else []
+    lines = [
+        "[project]",
+        'name = "locked"',
+        'version = "0"',
+        f'requires-python = "=={target.python}.*"',
+        f"dependencies = {json.dumps(list(requirements))}",
+        "[tool.uv.sources]",
+        *(f'{name} = {{index = "upstream"}}' for name in special),
+        *(["[[tool.uv.index]]", 'name = "upstream"', f"url = {json.dumps(upstream.index)}", "explicit = true"] if upstream else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _uv(*options: str, folder: Path) -> str:
+    """Return what uv makes of a project's requirements: a ``pylock.toml`` (PEP 751)."""
     try:
-        return process.run(program(), "pip", "compile", *options, "-", cwd=folder, stdin=stdin.encode())
+        return process.run(program(), "pip", "compile", *options, cwd=folder)
     except process.Failed as error:
-        raise LockError(f"uv finds no solution: {reason(error.tail)}", fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
+        if place := UNFETCHED.search(error.tail):
+            raise _unreachable(place["url"], error.tail) from error
+        raise LockError(f"{UNSOLVABLE}: {reason(error.tail)}", fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
+
+
+def _unreachable(url: str, tail: str) -> UnreachableError:
+    parts = urllib.parse.urlsplit(url)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    why = tail.strip().rpartition("\n")[2].partition(":")[2].strip()
+    return UnreachableError(f"{shown} does not answer: {why}", fix="check network and proxy, or point pip to a mirror of it (extra-index-url)")
 
 
 def _options(target: ResolverTarget) -> list[str]:
@@ -151,9 +207,16 @@ def _pin(package: Mapping[str, Any], ranks: Mapping[tags.Tag, int]) -> Pin:
         name=canonicalize_name(package["name"]),
         version=package["version"],
         filename=_filename(wheel),
-        sha256=wheel["hashes"]["sha256"],
+        sha256=_sha256(wheel),
         size=wheel.get("size") or _size(wheel["url"]),
     )
+
+
+def _sha256(wheel: Mapping[str, Any]) -> str:
+    found: str | None = wheel.get("hashes", {}).get("sha256")
+    if found is None:
+        raise LockError(f"the index tells no SHA-256 of {_filename(wheel)}", fix="point pip to an index that does (index-url, extra-index-url)")
+    return found
 
 
 def _filename(wheel: Mapping[str, Any]) -> str:

@@ -6,23 +6,24 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
+import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from torchstrata import files
+from torchstrata import files, process
 from torchstrata.errors import LockError
-from torchstrata.locks import resolver
+from torchstrata.locks import lockfile, pip_config, resolver
 from torchstrata.locks.lockfile import LIMIT, Lock, Pin, parse, render
 from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix
 from torchstrata.store.layer import PLATFORM
 from torchstrata.text import printable
 
-__all__ = ["Lock", "Outcome", "Pin", "check", "own", "path_of", "read", "requirements", "write"]
+__all__ = ["Lock", "Outcome", "Pin", "check", "check_pins", "missing", "own", "path_of", "read", "requirements", "write"]
 
 FOLDER: Final = "locks"
 TORCH_FLAVOUR: Final = "base"
@@ -34,6 +35,13 @@ COOLDOWN: Final = dt.timedelta(days=7)
 """Files younger than this are not locked by default: most malicious uploads are found within days."""
 
 WORKERS: Final = 4
+
+WATCH: Final = 0.2
+"""Seconds between two tries to end what runs after an interruption."""
+
+AGAIN: Final = "run: inv lock {cell}"
+FORBIDDEN: Final = "comes from PyTorch's own index, and pip's no-index forbids to look there"
+ALLOW: Final = "take no-index out of pip's configuration, or put its wheels where find-links leads"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,12 +86,22 @@ def read(cell: Cell, flavour: str, root: Path = ROOT) -> Lock:
     :raises LockError: it is missing, damaged, or no longer matches its inputs; says which input moved.
     """
     where = path_of(cell, flavour)
-    fix = f"run: inv lock {cell.short}"
     if not (root / where).exists():
-        raise _missing(cell, where)
-    lock = parse(_text(root / where, where), where)
-    _check_header(lock, where, _expected(cell, flavour, lock, root), fix)
+        is_upstream = compat.index(cell.torch, cell.wheels) is not None
+        what = f"{cell.short} is not locked: its wheels are on PyTorch's own index" if is_upstream else f"{where} is missing"
+        raise LockError(what, fix=AGAIN.format(cell=cell.short))
+    text = _text(root / where, where)
+    try:
+        lock = parse(text, where)
+    except LockError as error:
+        raise LockError(error.what, fix=AGAIN.format(cell=cell.short)) from error
+    _check_header(cell, lock, _expected(cell, flavour, lock, root))
     return lock
+
+
+def missing(cell: Cell, flavours: Iterable[str], root: Path = ROOT) -> bool:
+    """Return whether nobody has locked some of the flavours yet."""
+    return any(not (root / path_of(cell, flavour)).exists() for flavour in flavours)
 
 
 def _text(path: Path, where: str) -> str:
@@ -94,21 +112,13 @@ def _text(path: Path, where: str) -> str:
     try:
         return files.text(path, LIMIT)
     except files.UnreadableError as error:
-        raise LockError(error.what, fix=f"restore it: git checkout HEAD -- {where}") from error
+        raise LockError(error.what, fix=f"run: git checkout HEAD -- {where}") from error
 
 
 def own(lock: Lock, parent: Lock | None) -> tuple[Pin, ...]:
     """Return the pins that ``lock`` adds to its ``parent``'s."""
     known = set(parent.pins) if parent else set()
     return tuple(pin for pin in lock.pins if pin not in known)
-
-
-def _missing(cell: Cell, where: str) -> LockError:
-    if compat.build(cell.torch, cell.wheels).default:
-        return LockError(f"{where} is missing", fix=f"run: inv lock {cell.short}")
-    return LockError(
-        f"{cell.short} is not locked: its wheels are on PyTorch's own index", fix=f"lock it where pip is configured to look there: inv lock {cell.short}"
-    )
 
 
 def _expected(cell: Cell, flavour: str, lock: Lock, root: Path) -> Lock:
@@ -125,7 +135,8 @@ def _expected(cell: Cell, flavour: str, lock: Lock, root: Path) -> Lock:
     )
 
 
-def _check_header(lock: Lock, where: str, expected: Lock, fix: str) -> None:
+def _check_header(cell: Cell, lock: Lock, expected: Lock) -> None:
+    where, fix = path_of(cell, expected.flavour), AGAIN.format(cell=cell.short)
     for name in ("build", "python", "flavour", "platform"):
         have, want = getattr(lock, name), getattr(expected, name)
         if have != want:
@@ -153,9 +164,16 @@ def check(matrix: Matrix, root: Path = ROOT) -> tuple[LockError, ...]:
         if any((root / where).exists() for where in paths) or compat.build(cell.torch, cell.wheels).default:
             expected.update(paths)
             problems += _problems(matrix, cell, root)
+    return (*problems, *_strays(expected, root))
+
+
+def _strays(expected: set[str], root: Path) -> Iterator[LockError]:
+    """Yield locks that no cell of the matrix has."""
     present = {str(path.relative_to(root)) for path in (root / FOLDER).glob("*/cp*/*.lock")}
-    problems += [LockError(f"{where} belongs to no cell of matrix.yaml", fix="remove it") for where in sorted(present - expected)]
-    return tuple(problems)
+    for where in sorted(present - expected):
+        beside = where.rpartition("/")[0]
+        is_whole = not any(path.startswith(f"{beside}/") for path in expected)
+        yield LockError(f"{where} belongs to no cell of matrix.yaml", fix=f"run: rm -r {beside}" if is_whole else f"run: rm {where}")
 
 
 def _problems(matrix: Matrix, cell: Cell, root: Path) -> Iterator[LockError]:
@@ -164,45 +182,83 @@ def _problems(matrix: Matrix, cell: Cell, root: Path) -> Iterator[LockError]:
     for name, flavour in matrix.flavours.items():
         try:
             lock = locks[name] = read(cell, name, root)
-            _check_pins(lock, locks.get(flavour.parent or ""), path_of(cell, name), f"run: inv lock {cell.short}")
+            check_pins(cell, lock, locks.get(flavour.parent or ""))
         except LockError as error:
             yield error
 
 
-def _check_pins(lock: Lock, parent: Lock | None, where: str, fix: str) -> None:
+def _is_right(cell: Cell, flavour: str, lock: Lock, parent: Lock | None, root: Path) -> bool:
+    """Return whether a lock fits its cell and its parent."""
+    try:
+        _check_header(cell, lock, _expected(cell, flavour, lock, root))
+        check_pins(cell, lock, parent)
+    except LockError:
+        return False
+    return True
+
+
+def check_pins(cell: Cell, lock: Lock, parent: Lock | None) -> None:
+    """Check the wheels of a lock.
+
+    :raises LockError: one does not fit its Python, is there twice, or one of the parent's is missing, as after a kill between the two.
+    """
+    where, fix = path_of(cell, lock.flavour), AGAIN.format(cell=cell.short)
     names = [pin.name for pin in lock.pins]
     if names != sorted(set(names)):
         raise LockError(f"{where}: its pins are not sorted, or one is there twice", fix=fix)
-    lost = set(parent.pins) - set(lock.pins) if parent else ()
-    for pin in lost:
+    for pin in sorted(set(parent.pins) - set(lock.pins), key=lambda pin: pin.name) if parent else ():
         raise LockError(f"{where} does not contain {pin.name} {pin.version} of its parent", fix=fix)
     for pin in lock.pins:
         if not resolver.fits(pin.filename, lock.python, lock.platform):
             raise LockError(f"{where}: {pin.filename} does not fit Python {lock.python} on {lock.platform}", fix=fix)
 
 
-def write(
-    matrix: Matrix, cells: Sequence[Cell], *, exclude_newer: str | None = None, root: Path = ROOT, on_line: Callable[[str], None] = lambda _line: None
+def write(  # noqa: PLR0913  # what can be asked of it
+    matrix: Matrix,
+    cells: Sequence[Cell],
+    *,
+    upgrade: bool = False,
+    exclude_newer: str | None = None,
+    root: Path = ROOT,
+    on_line: Callable[[str], None] = lambda _line: None,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Resolve and write the locks of ``cells``, every flavour of each.
+    """Resolve and write the locks of ``cells`` that are missing or no longer match their inputs, every flavour of each.
 
-    The same date and the same inputs give the same bytes.
+    A lock that is right stays as it is, byte for byte, and so does its date: what is locked beside it or above it sees the same files.
+    The same date and the same inputs give the same bytes. One process at a time writes; others wait for it.
 
-    :param exclude_newer: day or RFC 3339 time after which files are not seen; by default a week ago, so that
-        nothing is locked on the day of its upload.
+    :param upgrade: resolve all of them anew, at the date.
+    :param exclude_newer: day or RFC 3339 time after which files are not seen, which is an upgrade to that day; by default a week
+        ago, so that nothing is locked on the day of its upload.
     :param on_line: called with one line for each build and Python that is done.
+    :param on_wait: called with a line if another process must be waited for; ``on_line`` if ``None``.
     """
-    date = cut_off(exclude_newer)
+    making = _Making(matrix=matrix, root=root, date=cut_off(exclude_newer), upgrade=upgrade or bool(exclude_newer), on_line=on_line)
     todo = _distinct(cells)
     resolver.program()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        results = list(pool.map(functools.partial(_write_chain, matrix, exclude_newer=date, root=root, on_line=on_line), todo))
+    with lockfile.writing(root / FOLDER, on_wait or on_line):
+        results = _in_parallel(making, todo)
     changed = [path for result in results if not isinstance(result, LockError) for path in result]
     return Outcome(
         changed=tuple(sorted(changed)),
         unchanged=sum(len(matrix.flavours) for result in results if not isinstance(result, LockError)) - len(changed),
         failed={cell.short: result for cell, result in zip(todo, results, strict=True) if isinstance(result, LockError)},
     )
+
+
+def _in_parallel(making: _Making, cells: Sequence[Cell]) -> list[list[str] | LockError]:
+    """Lock several builds and Pythons at a time; an interruption ends all that runs."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        outcomes = [pool.submit(making.write, cell) for cell in cells]
+        try:
+            return [outcome.result() for outcome in outcomes]
+        except BaseException:
+            making.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            while wait(outcomes, WATCH).not_done:
+                process.stop_all()
+            raise
 
 
 def _distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
@@ -223,72 +279,139 @@ def cut_off(asked: str | None) -> str:
         raise LockError(f"{printable(asked or '', 60)!r} is no time", fix="write a day or a time, such as 2026-11-24") from error
 
 
-def _write_chain(matrix: Matrix, cell: Cell, *, exclude_newer: str, root: Path, on_line: Callable[[str], None]) -> list[str] | LockError:
-    """Lock every flavour of one build and Python; return the files that changed, or why it cannot be done."""
-    try:
-        locks = _resolve_chain(matrix, cell, exclude_newer, root)
-    except LockError as error:
-        on_line(f"{cell.build} {cell.os.python_tag}: {error.what}")
-        return error
-    texts = {path_of(cell, name): render(lock) for name, lock in locks.items()}
-    changed = [where for where, text in texts.items() if not (root / where).exists() or (root / where).read_text() != text]
-    for where in changed:
-        (root / where).parent.mkdir(parents=True, exist_ok=True)
-        (root / where).write_text(texts[where])
-    on_line(f"{cell.build} {cell.os.python_tag}: {', '.join(f'{name} {len(lock.pins)}' for name, lock in locks.items())} wheels, {len(changed)} files changed")
-    return changed
+@dataclass(frozen=True, kw_only=True)
+class _Making:
+    """One run of the resolver over some builds and Pythons.
 
+    :param date: RFC 3339 time after which files are not seen where no lock has a date of its own.
+    :param upgrade: no lock counts as made.
+    :param stopped: is set once the run was interrupted.
+    """
 
-def _resolve_chain(matrix: Matrix, cell: Cell, exclude_newer: str, root: Path) -> dict[str, Lock]:
-    """Return the locks of all flavours; each keeps its parent's pins."""
-    locks: dict[str, Lock] = {}
-    for name, flavour in matrix.flavours.items():
-        parent = locks.get(flavour.parent or "")
-        requires = requirements(cell, name, root)
-        if parent and not requires:
-            pins = parent.pins
-        else:
-            kept = parent.pins if parent else _toolkit(matrix, cell, exclude_newer, root)
-            pins = _resolve(cell, _all_requirements(matrix, cell, name, root), kept, exclude_newer)
+    matrix: Matrix
+    root: Path
+    date: str
+    upgrade: bool
+    on_line: Callable[[str], None]
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def write(self, cell: Cell) -> list[str] | LockError:
+        """Lock every flavour of one build and Python; return the files that changed, or why it cannot be done."""
+        what = f"{cell.build} {cell.os.python_tag}"
+        try:
+            locks = self._locks(cell)
+        except LockError as error:
+            if not self.stopped.is_set():
+                self.on_line(f"{what}: {error.what}")
+            return error
+        changed = [where for where, text in self._texts(cell, locks) if lockfile.replaced(self.root / where, text)]
+        self.on_line(f"{what}: {', '.join(f'{name} {len(lock.pins)}' for name, lock in locks.items())} wheels, {len(changed)} files changed")
+        return changed
+
+    def _texts(self, cell: Cell, locks: Mapping[str, Lock]) -> Iterator[tuple[str, str]]:
+        """Yield paths and texts, parents first: after a kill those that were written are a beginning that the next run goes on from."""
+        for name, lock in locks.items():
+            yield path_of(cell, name), render(lock)
+
+    def _locks(self, cell: Cell) -> dict[str, Lock]:
+        """Return the locks of all flavours; each keeps its parent's pins and date."""
+        before = {} if self.upgrade else _readable(self.matrix, cell, self.root)
+        date = self.date if self.upgrade else _date(cell, before, self.root) or self.date
+        locks: dict[str, Lock] = {}
+        for name, flavour in self.matrix.flavours.items():
+            parent = locks.get(flavour.parent or "")
+            committed = before.get(name)
+            is_right = committed is not None and _is_right(cell, name, committed, parent, self.root)
+            locks[name] = committed if committed and is_right else self._lock(cell, name, parent, date)
+        return locks
+
+    def _lock(self, cell: Cell, flavour: str, parent: Lock | None, date: str) -> Lock:
+        """Resolve one flavour over its parent."""
+        seen = parent.exclude_newer if parent else date
+        requires = requirements(cell, flavour, self.root)
+        pins = parent.pins if parent and not requires else self._pins(cell, flavour, parent, seen)
         lock = Lock(
             build=cell.build,
             python=cell.os.python,
-            flavour=name,
+            flavour=flavour,
             platform=PLATFORM,
             requires=requires,
-            exclude_newer=exclude_newer,
+            exclude_newer=seen,
             uv=resolver.version(),
             pins=pins,
         )
-        _check_pins(lock, parent, path_of(cell, name), f"report it, with the output of: inv lock {cell.short}")
-        locks[name] = lock
-    return locks
+        check_pins(cell, lock, parent)
+        return lock
+
+    def _pins(self, cell: Cell, flavour: str, parent: Lock | None, date: str) -> tuple[Pin, ...]:
+        """Return the parent's own pins, whatever file of that version is to be had today, and what else the flavour needs."""
+        if parent is None:
+            return self._resolve(cell, flavour, self._toolkit(cell, date), date)
+        kept = {(pin.name, pin.version): pin for pin in parent.pins}
+        return tuple(kept.get((pin.name, pin.version), pin) for pin in self._resolve(cell, flavour, parent.pins, date))
+
+    def _toolkit(self, cell: Cell, date: str) -> tuple[Pin, ...]:
+        """Return what the flavour without a parent must keep so that the compiler fits it.
+
+        torch 2.15 needs CUDA header wheels without saying which version; the compiler's wheels want theirs.
+        """
+        return self._resolve(cell, COMPILER_FLAVOUR, (), date) if requirements(cell, COMPILER_FLAVOUR, self.root) else ()
+
+    def _resolve(self, cell: Cell, flavour: str, kept: Sequence[Pin], date: str) -> tuple[Pin, ...]:
+        """Return what a flavour and its parents need.
+
+        :raises LockError: there is no such set of wheels, or who has them cannot be asked; names what cures it.
+        """
+        wanted = [line for link in self.matrix.chain(flavour) for line in requirements(cell, link, self.root)]
+        if self.stopped.is_set():
+            raise LockError("interrupted", fix=AGAIN.format(cell=cell.short))
+        try:
+            return _looked_up(cell, wanted, kept, date)
+        except resolver.UnreachableError as error:
+            raise LockError(f"{cell.short} cannot be locked: {error.what}", fix=f"{error.fix}, then {AGAIN.format(cell=cell.short)}") from error
+        except LockError as error:
+            if date == self.date or not error.what.startswith(resolver.UNSOLVABLE):
+                raise
+            newer = f"inv lock {cell.short} --upgrade"
+            raise LockError(f"{error.what} (as of {date[:10]}, the day of its locks)", fix=f"take newer wheels: {newer}; or {error.fix}") from error
 
 
-def _toolkit(matrix: Matrix, cell: Cell, exclude_newer: str, root: Path) -> tuple[Pin, ...]:
-    """Return what the flavour without a parent must keep so that the compiler fits it.
-
-    torch 2.15 needs CUDA header wheels without saying which version; the compiler's wheels want theirs.
-    """
-    if not requirements(cell, COMPILER_FLAVOUR, root):
-        return ()
-    return _resolve(cell, _all_requirements(matrix, cell, COMPILER_FLAVOUR, root), (), exclude_newer)
+def _readable(matrix: Matrix, cell: Cell, root: Path) -> dict[str, Lock]:
+    """Return the committed locks of a build and Python that are locks, by flavour, right or not."""
+    return {name: lock for name in matrix.flavours if (lock := _parsed(root, path_of(cell, name)))}
 
 
-def _all_requirements(matrix: Matrix, cell: Cell, flavour: str, root: Path) -> tuple[str, ...]:
-    return tuple(line for link in matrix.chain(flavour) for line in requirements(cell, link, root))
+def _parsed(root: Path, where: str) -> Lock | None:
+    try:
+        return parse(_text(root / where, where), where)
+    except LockError:
+        return None
 
 
-def _resolve(cell: Cell, wanted: Sequence[str], kept: Sequence[Pin], exclude_newer: str) -> tuple[Pin, ...]:
-    is_default = compat.build(cell.torch, cell.wheels).default
-    undated = () if is_default else ("torch", "triton", *(companion.partition("==")[0] for companion in cell.companions))
-    target = resolver.ResolverTarget(python=cell.os.python, platform=PLATFORM, exclude_newer=exclude_newer, undated=undated)
+def _date(cell: Cell, before: Mapping[str, Lock], root: Path) -> str | None:
+    """Return the date of the locks that a build has already: on this Python, else on others, which shall get the same layers of it."""
+    beside = sorted(path.relative_to(root).as_posix() for path in (root / FOLDER / cell.build).glob("cp*/*.lock"))
+    found = [*before.values(), *(lock for where in beside if (lock := _parsed(root, where)))]
+    return found[0].exclude_newer if found else None
+
+
+def _looked_up(cell: Cell, wanted: Sequence[str], kept: Sequence[Pin], date: str) -> tuple[Pin, ...]:
+    """Resolve where pip is configured to look, and if torch or its family is not there, take these from PyTorch's own index."""
+    index = compat.index(cell.torch, cell.wheels)
+    undated = compat.facts().upstream.packages if index else ()
+    target = resolver.ResolverTarget(python=cell.os.python, platform=PLATFORM, exclude_newer=date, undated=undated)
     try:
         return resolver.resolve(wanted, kept, target)
     except LockError as error:
-        if is_default or f"no version of torch=={cell.version}+" not in error.what:
+        if index is None or not _lacks_family(error):
             raise
-        raise LockError(
-            f"{cell.short} comes from PyTorch's own index, where pip is not configured to look",
-            fix=f"lock it where that index is reachable and in pip's extra-index-url: inv lock {cell.short}",
-        ) from error
+        if pip_config.read().no_index:
+            raise LockError(f"{cell.short} {FORBIDDEN}", fix=f"{ALLOW}, then {AGAIN.format(cell=cell.short)}") from error
+    upstream = resolver.NamedIndex(index=index, packages=compat.facts().upstream.packages)
+    return resolver.resolve(wanted, kept, target, upstream=upstream)
+
+
+def _lacks_family(error: LockError) -> bool:
+    """Return whether the resolver has not found torch or one of its family, in its words."""
+    family = "|".join(map(re.escape, compat.facts().upstream.packages))
+    return bool(re.search(rf"no version of (?:{family})==|\b(?:{family}) was not found", error.what))

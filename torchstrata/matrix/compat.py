@@ -87,6 +87,15 @@ class TorchRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     torchcodec alone, which takes FFmpeg from the OS."""
 
 
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """PyTorch's own indexes, one for each CUDA and one for CPU wheels."""
+
+    packages: tuple[str, ...]
+    """What may come from there; anything else that they have is not looked at."""
+    indexes: Mapping[str, str]
+    """Addresses (PEP 503), by variant, such as ``cu126``."""
+
+
 class Compat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All the facts, as of a day."""
 
@@ -97,6 +106,7 @@ class Compat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     families: Mapping[str, Family]
     cuda: Mapping[str, Cuda]
     torch: Mapping[str, TorchRelease]
+    upstream: Upstream
 
 
 class Nvcc(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +170,20 @@ def build(minor: str, variant: str) -> TorchBuild:
     if variant not in release.builds:
         raise MatrixError(why_not(minor, variant), fix=f"use one of {', '.join(release.builds)}, or say `serves: {variant}` beside one of the same CUDA major")
     return release.builds[variant]
+
+
+def index(minor: str, variant: str) -> str | None:
+    """Return the index that has a build's wheels where the default index has not; ``None`` for those that it has."""
+    return None if build(minor, variant).default else facts().upstream.indexes[variant]
+
+
+def index_of(package: str, version: str) -> str | None:
+    """Return PyTorch's own index that may have a wheel, which its local version names (``2.8.0+cu126``); ``None`` if none may.
+
+    :param package: normalised name.
+    """
+    upstream = facts().upstream
+    return upstream.indexes.get(version.partition("+")[2]) if package in upstream.packages else None
 
 
 def companions(minor: str, variant: str) -> dict[str, str | None]:

@@ -229,6 +229,16 @@ def select_systems(matrix: Matrix, *globs: str) -> tuple[OperatingSystem, ...]:
     return tuple(system for name, system in matrix.systems.items() if name in named | asked)
 
 
+def select_rows(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
+    """Return the cells that match, and where a glob matches the short id of a row, those on all its OSes.
+
+    :raises MatrixError: one of the globs matches nothing; names the nearest ids.
+    """
+    chosen = select(matrix, *globs)
+    rows = {cell.short for cell in chosen if any(fnmatch.fnmatchcase(cell.short, glob) for glob in globs)}
+    return tuple(cell for cell in matrix.cells if cell in chosen or cell.short in rows)
+
+
 def nearest(matrix: Matrix, name: str) -> tuple[str, ...]:
     """Return the ids nearest to ``name``: of the same torch first, then by spelling."""
     ids = list(dict.fromkeys(known for cell in matrix.cells for known in cell.names))

@@ -144,12 +144,12 @@ def test_locks_name_no_place(checkout):
 
 
 def test_unreachable_index_does_not_spoil_the_rest(checkout):
-    """A build from PyTorch's own index fails by name where that index is not configured, and the others are locked."""
+    """A build from PyTorch's own index fails by name where pip may ask no index, and the others are locked."""
     root, table = checkout
     lines: list[str] = []
     outcome = wheel_locks.write(table, table.cells, exclude_newer="2026-11-17", root=root, on_line=lines.append)
     assert list(outcome.failed) == ["2.8-cu126"]
-    assert "2.8-cu126 comes from PyTorch's own index, where pip is not configured to look" in outcome.failed["2.8-cu126"].what
+    assert "2.8-cu126 comes from PyTorch's own index, and pip's no-index forbids to look there" in outcome.failed["2.8-cu126"].what
     assert len(outcome.changed) == 3
     assert len(lines) == 2
 

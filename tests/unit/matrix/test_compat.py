@@ -15,10 +15,28 @@ def test_facts_have_a_date_and_sources():
     assert {"builds_published", "wheels", "drivers", "gcc"} <= set(facts.sources)
 
 
-def test_facts_name_no_index():
-    """Facts describe indexes in words, and hold no address."""
-    text = compat.FACTS.read_text()
-    assert "://" not in text
+def test_facts_name_the_index_of_every_build_that_the_default_index_lacks():
+    """Each has one of PyTorch's own, over TLS; no other address is in the facts."""
+    facts = compat.facts()
+    others = [(minor, name) for minor, release in facts.torch.items() for name, build in release.builds.items() if not build.default]
+    assert {compat.index(*build) for build in others} <= set(facts.upstream.indexes.values())
+    assert all(url.startswith("https://") and url.endswith(f"/{name}") for name, url in facts.upstream.indexes.items())
+    assert compat.FACTS.read_text().count("://") == len(facts.upstream.indexes)
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "variant"),
+    [
+        ("torch", "2.8.0+cu126", "cu126"),
+        ("torchvision", "0.23.0+cpu", "cpu"),
+        ("torch", "2.8.0", None),
+        ("numpy", "9+cu126", None),
+        ("torch", "2.8.0+rocm", None),
+    ],
+)
+def test_only_torch_and_its_family_come_from_upstreams_index(package, version, variant):
+    """A local version names the index; other packages have none, whatever their version says."""
+    assert compat.index_of(package, version) == (compat.facts().upstream.indexes[variant] if variant else None)
 
 
 @pytest.mark.parametrize("minor", list(compat.facts().torch))

@@ -1,0 +1,350 @@
+"""Locks stay: what is right keeps every byte, what is new sees what its parent saw, and every cure that an error names cures."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+
+import msgspec
+import pytest
+
+from tests.standin import UV, Scratch, scratch
+from tests.waiting import PATIENCE, until
+from torchstrata.errors import LockError
+from torchstrata.locks import wheel_locks
+from torchstrata.locks.lockfile import WAITING
+from torchstrata.matrix import compat, matrix
+from torchstrata.matrix.compat import Upstream
+
+DAY = "2026-11-17"
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Return a small checkout; this process, too, looks where its commands do."""
+    with scratch(tmp_path) as found:
+        for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("PIP_CONFIG_FILE", "PIP_INDEX_URL", "UV_CACHE_DIR", *UV):
+            monkeypatch.setenv(name, found.env[name])
+        upstream = Upstream(packages=compat.facts().upstream.packages, indexes=dict.fromkeys(compat.facts().upstream.indexes, found.upstream.url))
+        here = msgspec.structs.replace(compat.facts(), upstream=upstream)
+        monkeypatch.setattr(compat, "facts", lambda: here)
+        yield found
+
+
+def write(made: Scratch, *globs: str, **options) -> wheel_locks.Outcome:
+    """Lock in this process, as ``inv lock`` does."""
+    table = matrix.load(made.root / "matrix.yaml")
+    outcome = wheel_locks.write(table, matrix.select_rows(table, *(globs or ("2.8-cu128",))), root=made.root, **options)
+    if outcome.failed:
+        raise next(iter(outcome.failed.values()))
+    return outcome
+
+
+def versions(made: Scratch, name: str) -> dict[str, str]:
+    """Return what a lock pins."""
+    text = made.locks()[name].decode()
+    return dict(line.partition(" ")[0].split("==") for line in text.splitlines() if not line.startswith("#"))
+
+
+@pytest.mark.parametrize(
+    ("globs", "folders"),
+    [
+        (("2.8-cu128",), {"2.8.0-cu128/cp311", "2.8.0-cu128/cp313"}),
+        (("*-cu128",), {"2.8.0-cu128/cp311", "2.8.0-cu128/cp313"}),
+        (("2.8-cu128-old",), {"2.8.0-cu128/cp311"}),
+        (("*-new",), {"2.8.0-cu128/cp313", "2.8.0-cu126/cp313"}),
+    ],
+)
+def test_a_short_id_means_all_oses_of_its_row(made, globs, folders):
+    """A full id means one of them."""
+    write(made, *globs, exclude_newer=DAY)
+    assert {name.rpartition("/")[0] for name in made.locks()} == folders
+
+
+def test_what_is_right_keeps_every_byte(made):
+    """Also when there are newer versions."""
+    write(made, exclude_newer=DAY)
+    before = made.locks()
+    made.default.add("numpy", "3.0", uploaded="2026-11-10T00:00:00Z")
+    outcome = write(made)
+    assert (outcome.changed, outcome.unchanged) == ((), 6)
+    assert made.locks() == before
+
+
+def test_a_new_flavour_changes_no_lock(made):
+    """It sees what its parent saw, on its parent's day, and keeps what its parent has."""
+    write(made, exclude_newer=DAY)
+    before = made.locks()
+    made.default.add("numpy", "3.0", uploaded="2026-11-10T00:00:00Z")
+    made.default.add("gymnasium", "1.0", "numpy", uploaded="2026-11-10T00:00:00Z")
+    made.default.add("gymnasium", "2.0", "numpy", uploaded="2026-11-18T00:00:00Z")
+    made.edit("matrix.yaml", "  lab: {parent: devel}", "  lab: {parent: devel}\n  gym: {parent: lab}")
+    (made.root / "images/gym").mkdir()
+    (made.root / "images/gym/requirements.in").write_text("gymnasium\n")
+    assert write(made).changed == tuple(f"locks/2.8.0-cu128/{python}/gym.lock" for python in ("cp311", "cp313"))
+    assert {name: content for name, content in made.locks().items() if "gym" not in name} == before
+    assert versions(made, "2.8.0-cu128/cp313/gym.lock") == versions(made, "2.8.0-cu128/cp313/lab.lock") | {"gymnasium": "1.0"}
+
+
+def test_a_new_os_gets_the_wheels_of_the_others(made):
+    """It sees the files of their day, so that what fits any Python is in the same layers."""
+    write(made, "2.8-cu128-new", exclude_newer=DAY)
+    before = made.locks()
+    made.default.add("numpy", "3.0", uploaded="2026-11-18T00:00:00Z")
+    made.default.add("nvidia-x", "2.0", uploaded="2026-11-18T00:00:00Z")
+    write(made)
+    assert {name: made.locks()[name] for name in before} == before
+    assert versions(made, "2.8.0-cu128/cp311/lab.lock") == versions(made, "2.8.0-cu128/cp313/lab.lock")
+
+
+def test_a_new_row_changes_no_lock(made):
+    """It is locked at its own day."""
+    write(made, exclude_newer=DAY)
+    before = made.locks()
+    made.default.add("numpy", "3.0", uploaded="2026-11-18T00:00:00Z")
+    write(made, "*")
+    assert {name: made.locks()[name] for name in before} == before
+    assert "2.8.0-cu126/cp313/lab.lock" in made.locks()
+
+
+def test_a_stale_lock_moves_no_more_than_it_must(made):
+    """A new requirement comes in at the day of the locks, the rest stays as it was."""
+    write(made, exclude_newer=DAY)
+    before = versions(made, "2.8.0-cu128/cp313/lab.lock")
+    made.default.add("numpy", "3.0", uploaded="2026-11-18T00:00:00Z")
+    made.default.add("tqdm", "1.0")
+    (made.root / "images/base/requirements.in").write_text("numpy\ntqdm\n")
+    assert len(write(made).changed) == 6
+    assert versions(made, "2.8.0-cu128/cp313/lab.lock") == before | {"tqdm": "1.0"}
+
+
+@pytest.mark.parametrize(
+    ("options", "version", "day"), [({"upgrade": True}, "3.0", None), ({"exclude_newer": "2026-11-18"}, "2.5", "2026-11-18T00:00:00Z")], ids=["upgrade", "day"]
+)
+def test_an_upgrade_takes_newer_versions(made, options, version, day):
+    """As of a week ago, or as of the day that is named; the lock says which."""
+    write(made, exclude_newer=DAY)
+    made.default.add("numpy", "2.5", uploaded="2026-11-17T12:00:00Z")
+    made.default.add("numpy", "3.0", uploaded="2026-11-19T00:00:00Z")
+    write(made, **options)
+    assert versions(made, "2.8.0-cu128/cp313/base.lock")["numpy"] == version
+    assert f"# exclude-newer: {day or wheel_locks.cut_off(None)}" in made.locks()["2.8.0-cu128/cp313/base.lock"].decode()
+
+
+def test_after_a_kill_between_two_files_the_next_run_goes_on(made):
+    """A chain of which the parents are new and the rest old is refused, and ends as it would have."""
+    write(made, exclude_newer=DAY)
+    old = made.locks()
+    made.default.add("numpy", "3.0", uploaded="2026-11-17T12:00:00Z")
+    write(made, exclude_newer="2026-11-18")
+    new = made.locks()
+    for name in ("devel", "lab"):
+        (made.root / f"locks/2.8.0-cu128/cp313/{name}.lock").write_bytes(old[f"2.8.0-cu128/cp313/{name}.lock"])
+    (made.root / "locks/2.8.0-cu128/cp313/.unfinished-x").write_text("# Made by")
+    table = matrix.load(made.root / "matrix.yaml")
+    assert "devel.lock does not contain numpy 3.0 of its parent" in wheel_locks.check(table, made.root)[0].what
+    write(made)
+    assert made.locks() == new
+
+
+# What is typed
+
+
+@pytest.fixture
+def locked(made):
+    """Return the checkout with its locks."""
+    write(made, exclude_newer=DAY)
+    return made
+
+
+def spoilt(path: str, old: str, new: str):
+    """Return what replaces something in a file."""
+    return lambda made: made.edit(path, old, new)
+
+
+BUILD = "locks/2.8.0-cu128"
+
+WRONG = {
+    "a file that nobody has locked": lambda made: (made.root / f"{BUILD}/cp311/devel.lock").unlink(),
+    "a new requirement": spoilt("images/lab/requirements.in", "notebook", "notebook\nsoundfile"),
+    "one that is gone": spoilt("images/base/requirements.in", "numpy", ""),
+    "what a merge left": spoilt(f"{BUILD}/cp313/base.lock", "numpy==", "<<<<<<< HEAD\nnumpy=="),
+    "an edited header": spoilt(f"{BUILD}/cp313/base.lock", "# python: 3.13", "# python: 3.12"),
+    "a lost pin": spoilt(f"{BUILD}/cp313/lab.lock", "soundfile==", "#"),
+    "the lock of another Python": lambda made: shutil.copy(made.root / f"{BUILD}/cp311/lab.lock", made.root / f"{BUILD}/cp313/lab.lock"),
+    "the lock of another flavour": lambda made: shutil.copy(made.root / f"{BUILD}/cp313/base.lock", made.root / f"{BUILD}/cp313/lab.lock"),
+}
+"""What is wrong with locks, by what cures it: the command that locks the row."""
+
+OTHERWISE = {
+    "a row that nobody has locked": (lambda made: shutil.rmtree(made.root / BUILD), "inv lock 2.8-cu128"),
+    "bytes that are no text": (lambda made: (made.root / f"{BUILD}/cp313/base.lock").write_bytes(b"\xff"), f"git checkout HEAD -- {BUILD}/cp313/base.lock"),
+    "what no cell has, beside what is missing": (
+        lambda made: [
+            shutil.copytree(made.root / f"{BUILD}/cp311", made.root / f"{BUILD}/cp39"),
+            shutil.copy(made.root / f"{BUILD}/cp311/lab.lock", made.root / f"{BUILD}/cp311/x.lock"),
+            (made.root / f"{BUILD}/cp313/lab.lock").unlink(),
+        ],
+        f"inv lock 2.8-cu128 && rm {BUILD}/cp311/x.lock && rm -r {BUILD}/cp39",
+    ),
+}
+"""The same, with the line that the check names."""
+
+
+def problems(made: Scratch) -> tuple[LockError, ...]:
+    """Return what is wrong with the locks."""
+    return wheel_locks.check(matrix.load(made.root / "matrix.yaml"), made.root)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_locking_the_row_cures_what_names_it(locked, name):
+    """Each error names that command; afterwards nothing is wrong."""
+    WRONG[name](locked)
+    assert {problem.fix for problem in problems(locked)} == {"run: inv lock 2.8-cu128"}
+    write(locked, "2.8-cu128")
+    assert problems(locked) == ()
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_the_cure_that_a_check_names_cures(locked, name):
+    """What `inv lock --check` says is typed as it stands; then nothing is wrong."""
+    commit = "git -c user.name=x -c user.email=x@example.org commit -qm x"
+    assert locked.typed(f"git init -q && git add locks && {commit}").status == 0
+    spoil, cure = OTHERWISE[name]
+    spoil(locked)
+    refused = locked.typed("inv lock --check")
+    assert (refused.status, refused.cure) == (LockError.code, cure)
+    cured = locked.typed(refused.cure)
+    assert cured.status == 0, cured.err
+    assert problems(locked) == ()
+
+
+def test_a_requirement_younger_than_the_locks_is_cured_by_an_upgrade(locked):
+    """The error says of which day the locks are, and the command that takes newer wheels."""
+    locked.default.add("tqdm", "1.0", uploaded="2026-11-18T00:00:00Z")
+    (locked.root / "images/base/requirements.in").write_text("numpy\ntqdm\n")
+    before = locked.locks()
+    with pytest.raises(LockError, match=r"\(as of 2026-11-17, the day of its locks\)") as refused:
+        write(locked)
+    assert locked.locks() == before
+    command = "inv lock 2.8-cu128 --upgrade"
+    assert f"{command};" in refused.value.fix
+    assert locked.typed(command).status == 0
+    assert problems(locked) == ()
+
+
+def test_a_word_that_is_no_day_is_answered_with_one(made):
+    """Typed instead, it is one."""
+    with pytest.raises(LockError, match="'yesterday' is no time") as refused:
+        write(made, exclude_newer="yesterday")
+    day = refused.value.fix.rpartition(" ")[2]
+    assert made.typed(f"inv lock 2.8-cu128 --exclude-newer {day}").status == 0
+    assert "# exclude-newer: 2026-11-24T" in made.locks()["2.8.0-cu128/cp313/base.lock"].decode()
+
+
+# PyTorch's own index
+
+
+def test_only_torch_and_its_family_come_from_upstreams_index(made):
+    """A common package is not taken from there, though its version is higher; the default index is asked for it, and for it alone."""
+    made.upstream.add("numpy", "99.0")
+    made.upstream.add("soundfile", "99.0")
+    write(made, "2.8-cu126")
+    found = versions(made, "2.8.0-cu126/cp313/lab.lock")
+    assert (found["torch"], found["torchvision"], found["numpy"], found["soundfile"]) == ("2.8.0+cu126", "0.23.0+cu126", "2.0", "1.0")
+    assert set(made.upstream.asked) == {"torch", "torchvision", "torchaudio"}
+
+
+def test_upstreams_index_tells_no_size_and_is_asked_for_it(made):
+    """The lock has hash and size of the very file."""
+    path = made.upstream.add("torch", "2.8.0+cu126", "numpy")
+    write(made, "2.8-cu126")
+    line = next(line for line in made.locks()["2.8.0-cu126/cp313/base.lock"].decode().splitlines() if line.startswith("torch=="))
+    assert line.endswith(f"# {path.name} {path.stat().st_size}")
+
+
+def test_pips_own_places_come_first(made, tmp_path, monkeypatch):
+    """Where they have the build, upstream's index is not asked."""
+    monkeypatch.setenv("PIP_FIND_LINKS", str(made.upstream.folder))
+    write(made, "2.8-cu126")
+    assert versions(made, "2.8.0-cu126/cp313/base.lock")["torch"] == "2.8.0+cu126"
+    assert made.upstream.asked == []
+
+
+NOWHERE = "http://127.0.0.1:9/simple"
+
+
+def test_an_index_that_does_not_answer_is_named_with_the_way_around_it(made, monkeypatch):
+    """One line says which, nothing is written, and a mirror of it, typed as the error says, cures."""
+    indexes = dict.fromkeys(compat.facts().upstream.indexes, NOWHERE)
+    away = msgspec.structs.replace(compat.facts(), upstream=Upstream(packages=compat.facts().upstream.packages, indexes=indexes))
+    monkeypatch.setattr(compat, "facts", lambda: away)
+    with pytest.raises(LockError, match=r"2\.8-cu126 cannot be locked: http://127\.0\.0\.1:9/simple/torch\w*/ does not answer: ") as refused:
+        write(made, "2.8-cu126")
+    assert made.locks() == {}
+    around, _, command = refused.value.fix.partition(", then run: ")
+    assert "point pip to a mirror of it (extra-index-url)" in around
+    assert made.typed(command, PIP_EXTRA_INDEX_URL=made.upstream.url).status == 0
+    assert len(made.locks()) == 3
+
+
+def test_credentials_of_an_index_are_not_shown(made, monkeypatch):
+    """Its address is, where it does not answer."""
+    monkeypatch.setenv("PIP_INDEX_URL", "http://user:secret@127.0.0.1:9/simple")
+    with pytest.raises(LockError, match=r"http://127\.0\.0\.1:9/simple/\w+/ does not answer") as refused:
+        write(made)
+    assert "secret" not in str(refused.value)
+
+
+def test_no_index_forbids_upstreams_too(made, monkeypatch):
+    """The error says so, and where else the wheels may lie; there they are found."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(made.default.folder))
+    with pytest.raises(LockError, match="pip's no-index forbids to look there") as refused:
+        write(made, "2.8-cu126")
+    assert "find-links" in refused.value.fix
+    assert made.upstream.asked == []
+    monkeypatch.setenv("PIP_FIND_LINKS", f"{made.default.folder} {made.upstream.folder}")
+    assert len(write(made, "2.8-cu126").changed) == 3
+
+
+# Two at once, and interruptions
+
+
+def stalled(made: Scratch, command: str) -> subprocess.Popen[str]:
+    """Start a command, and return it when the index keeps it waiting for the last flavour."""
+    made.default.held = "notebook"
+    process = made.start(command)
+    until(made.default.stalled.is_set, "the index was asked", alive=lambda: process.poll() is None)
+    return process
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_whoever_ends_locking_leaves_nothing_half_written(made, number, status):
+    """One line and a code, after a kill not even that; the next run locks."""
+    process = stalled(made, "inv lock 2.8-cu128")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == status
+    assert made.locks() == {}
+    assert [line for line in f"{out}{err}".splitlines() if line] == (
+        ["interrupted; what was complete is kept, and the next run goes on from there"] * (status == 130)
+    )
+    made.default.released.set()
+    assert len(write(made).changed) == 6
+
+
+def test_two_at_once_wait_for_each_other(made):
+    """The second finds what the first has made, and changes nothing."""
+    first = stalled(made, "inv lock 2.8-cu128")
+    with made.start("inv lock 2.8-cu128") as second:
+        assert second.stdout is not None
+        assert second.stdout.readline() == f"{WAITING}\n"
+        made.default.released.set()
+        first.communicate(timeout=PATIENCE)
+        out, _ = second.communicate(timeout=PATIENCE)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "0 locks written, 6 unchanged" in out
