@@ -203,7 +203,7 @@ def build_of(cell: str, *words: str) -> tuple[str, ...]:
 
 
 BAD = {
-    "not locked": Bad(build_of("2.8-cu126"), errors.LockError.code, "2.8-cu126 is not locked"),
+    "not locked": Bad(build_of("2.8-cu126", "--locked"), errors.LockError.code, "2.8-cu126 is not locked"),
     "unknown flavour": Bad(build_of(CPU, "--flavour", "nope"), errors.MatrixError.code, "unknown flavour nope"),
     "unknown cell": Bad(("invoke", "plan", "9.9-cu999"), errors.MatrixError.code, "no cell matches 9.9-cu999"),
     "CUDA that upstream never built": Bad(("invoke", "plan", "2.8-cu118"), errors.MatrixError.code, "no cell matches 2.8-cu118"),

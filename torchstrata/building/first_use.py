@@ -30,44 +30,47 @@ class FirstUse:
     matrix: Matrix
     store: Store
     codec: Codec
-    reporter: Reporter
     root: Path = ROOT
 
-    def lock(self, cells: Sequence[Cell], flavours: Sequence[str]) -> None:
+    def is_due(self, cells: Sequence[Cell], flavours: Sequence[str]) -> bool:
+        """Return whether nobody has locked something that the flavours of ``cells`` need."""
+        return any(wheel_locks.missing(cell, flavours, self.root) or self._is_new(cell.os) for cell in cells)
+
+    def lock(self, cells: Sequence[Cell], flavours: Sequence[str], reporter: Reporter) -> None:
         """Lock what nobody has locked of the wheels and the OS packages of ``cells``; a lock that is there stays, right or stale.
 
         :param flavours: those that are built, with their parents.
         :raises LockError: the wheels cannot be had; says which source does not answer, or what does not fit.
         """
-        self._lock_wheels([cell for cell in cells if wheel_locks.missing(cell, flavours, self.root)], flavours)
-        self._lock_systems([system for system in dict.fromkeys(cell.os for cell in cells) if self._is_new(system)])
+        self._lock_wheels([cell for cell in cells if wheel_locks.missing(cell, flavours, self.root)], flavours, reporter)
+        self._lock_systems([system for system in dict.fromkeys(cell.os for cell in cells) if self._is_new(system)], reporter)
 
-    def _lock_wheels(self, cells: Sequence[Cell], flavours: Sequence[str]) -> None:
+    def _lock_wheels(self, cells: Sequence[Cell], flavours: Sequence[str], reporter: Reporter) -> None:
         """Lock the wheels of whole rows, so that their locks are complete; what fails on another OS stops nobody here."""
         if not cells:
             return
         rows = ", ".join(dict.fromkeys(cell.short for cell in cells))
         wanted = [*cells, *(cell for cell in self.matrix.cells if cell.short in {asked.short for asked in cells})]
-        with self.reporter.step("lock", f"wheels of {rows}") as step:
-            outcome = wheel_locks.write(self.matrix, wanted, root=self.root, on_line=step.note, on_wait=self.reporter.say)
+        with reporter.step("lock", f"wheels of {rows}") as step:
+            outcome = wheel_locks.write(self.matrix, wanted, root=self.root, on_line=step.note, on_wait=reporter.say)
         for cell in cells:
             if wheel_locks.missing(cell, flavours, self.root):
                 raise outcome.failed[cell.short]
         paths = " ".join(dict.fromkeys(f"{wheel_locks.FOLDER}/{cell.build}" for cell in cells))
-        self.reporter.say(WHEELS.format(cells=rows, paths=paths))
+        reporter.say(WHEELS.format(cells=rows, paths=paths))
 
     def _is_new(self, system: OperatingSystem) -> bool:
         return not os_locks.path(system, self.root).exists()
 
-    def _lock_systems(self, systems: Sequence[OperatingSystem]) -> None:
+    def _lock_systems(self, systems: Sequence[OperatingSystem], reporter: Reporter) -> None:
         """Lock the OS packages of all flavours."""
         if not systems:
             return
         names = ", ".join(system.id for system in systems)
-        with self.reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, self.reporter.say):
+        with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
             due = [system for system in systems if self._is_new(system)]  # unless somebody has locked them meanwhile
             oven, flavours = Oven(store=self.store, codec=self.codec, on_line=step.note, root=self.root), tuple(self.matrix.flavours)
             written = [path for together in os_parts.groups(due) for path in oven.relock(together, flavours)]
         if written:
             paths = " ".join(path.relative_to(self.root).as_posix() for path in written)
-            self.reporter.say(PACKAGES.format(systems=names, paths=paths))
+            reporter.say(PACKAGES.format(systems=names, paths=paths))

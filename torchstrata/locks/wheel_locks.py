@@ -50,7 +50,7 @@ class Outcome:
 
     :param changed: files that were written, relative to the root.
     :param unchanged: number of files that were as they should be.
-    :param failed: why builds could not be locked, by short id of a cell that needs them.
+    :param failed: why builds could not be locked, by short id of a cell that needs them; of several Pythons that of the first.
     """
 
     changed: tuple[str, ...]
@@ -240,10 +240,14 @@ def write(  # noqa: PLR0913  # what can be asked of it
     with lockfile.writing(root / FOLDER, on_wait or on_line):
         results = _in_parallel(making, todo)
     changed = [path for result in results if not isinstance(result, LockError) for path in result]
+    failed: dict[str, LockError] = {}
+    for cell, result in zip(todo, results, strict=True):
+        if isinstance(result, LockError):
+            failed.setdefault(cell.short, result)
     return Outcome(
         changed=tuple(sorted(changed)),
         unchanged=sum(len(matrix.flavours) for result in results if not isinstance(result, LockError)) - len(changed),
-        failed={cell.short: result for cell, result in zip(todo, results, strict=True) if isinstance(result, LockError)},
+        failed=failed,
     )
 
 

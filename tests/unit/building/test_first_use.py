@@ -43,7 +43,7 @@ def using(made: Scratch, cell: str, *flavours: str) -> str:
     """Lock what a build of the cell's flavours lacks; return what was said."""
     table, said = matrix.load(made.root / "matrix.yaml"), io.StringIO()
     reporter = PlainReporter(Console(file=said, width=200))
-    FirstUse(matrix=table, store=Store.open(), codec=CODEC, reporter=reporter, root=made.root).lock(matrix.select(table, cell), flavours)
+    FirstUse(matrix=table, store=Store.open(), codec=CODEC, root=made.root).lock(matrix.select(table, cell), flavours, reporter)
     return said.getvalue()
 
 

@@ -7,12 +7,14 @@ import random
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from tests.waiting import PATIENCE
 from tests.wheelhouse import Index, wheel
 from torchstrata.errors import FetchError, IntegrityError
 from torchstrata.layers import wheel_fetch
+from torchstrata.matrix import compat
 
 CONTENT = random.Random(2).randbytes(3_000_000)
 
@@ -249,3 +251,48 @@ def test_certificates_that_cannot_be_read(made, downloads, pip, tmp_path):
     pip(index_url="https://127.0.0.1:1/simple", cert=tmp_path / "none.pem")
     with pytest.raises(FetchError, match=r"certificates cannot be read"):
         fetch(made[0], downloads)
+
+
+@pytest.fixture
+def upstream_at(monkeypatch):
+    """Return a function that lets the facts name another index for CUDA 12.6."""
+
+    def name(url):
+        upstream = compat.Upstream(packages=compat.facts().upstream.packages, indexes={"cu126": url})
+        facts = msgspec.structs.replace(compat.facts(), upstream=upstream)
+        monkeypatch.setattr(compat, "facts", lambda: facts)
+
+    return name
+
+
+def test_pytorchs_own_index_is_asked_last(tmp_path, downloads, pip, upstream_at):
+    """A build of torch that the index does not have which pip knows comes from there."""
+    pin, path = wheel(tmp_path, "torch", "2.8.0+cu126", {"torch/x.py": b""})
+    with Index(files={}).serve() as known, Index(files={pin.filename: path.read_bytes()}).serve() as upstream:
+        pip(index_url=known.url)
+        upstream_at(upstream.url)
+        assert fetch(pin, downloads).read_bytes() == path.read_bytes()
+        assert [place for place, _ in known.requests] == ["/simple/torch/"]
+
+
+@pytest.mark.parametrize(("name", "version"), [("numpy", "2.8.0+cu126"), ("torch", "2.8.0")], ids=["another package", "torch of the default index"])
+def test_pytorchs_own_index_is_asked_for_its_builds_alone(tmp_path, downloads, pip, upstream_at, name, version):  # noqa: PLR0913, PLR0917  # fixtures
+    """Whatever else it has is not looked at."""
+    pin, path = wheel(tmp_path, name, version, {f"{name}/x.py": b""})
+    with Index(files={}).serve() as known, Index(files={pin.filename: path.read_bytes()}).serve() as upstream:
+        pip(index_url=known.url)
+        upstream_at(upstream.url)
+        with pytest.raises(FetchError, match="no configured source has"):
+            fetch(pin, downloads)
+        assert upstream.requests == []
+
+
+def test_no_index_leaves_pytorchs_own_alone(tmp_path, downloads, pip, upstream_at):
+    """Who forbids indexes means all of them."""
+    pin, path = wheel(tmp_path, "torch", "2.8.0+cu126", {"torch/x.py": b""})
+    with Index(files={pin.filename: path.read_bytes()}).serve() as upstream:
+        pip(no_index=1)
+        upstream_at(upstream.url)
+        with pytest.raises(FetchError, match="no configured source has"):
+            fetch(pin, downloads)
+        assert upstream.requests == []
