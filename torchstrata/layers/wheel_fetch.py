@@ -137,7 +137,7 @@ def _search(job: _Job, place: Path) -> Path:
     if problems:
         raise next((problem for problem in problems if isinstance(problem, IntegrityError)), problems[-1])
     raise FetchError(
-        f"no configured source has {job.pin.filename}", fix="point pip to one that has it (index-url, extra-index-url or find-links), or run inv lock"
+        f"no configured source has {job.pin.filename}", fix="point pip to one that has it (index-url, extra-index-url or find-links), or run inv lock --upgrade"
     )
 
 
@@ -364,5 +364,5 @@ def _abandonable(work: Callable[[], T], cancelled: threading.Event) -> T:
 def _other_bytes(pin: Pin, where: str) -> IntegrityError:
     return IntegrityError(
         f"{where} has {pin.filename} with other bytes than the lock pins (sha256 {pin.sha256[:12]}...)",
-        fix="remove that copy if it is yours; if the package was published anew, check why, then run inv lock",
+        fix="remove that copy if it is yours; if the package was published anew, check why, then run inv lock --upgrade",
     )

@@ -160,7 +160,7 @@ def _unusable(pin: Pin, path: Path, why: str) -> IntegrityError:
     """Return the error for a wheel that has changed since it was verified, or that should not have been locked."""
     if digest_of(path) != f"sha256:{pin.sha256}":
         return IntegrityError(f"{path.name} is damaged: {why}", fix=f"remove {path}, and run again to fetch it anew")
-    return IntegrityError(f"{path.name} cannot be used: {why}", fix=f"lock another version of {pin.name} (inv lock), and tell its authors")
+    return IntegrityError(f"{path.name} cannot be used: {why}", fix=f"lock another version of {pin.name} (inv lock --upgrade), and tell its authors")
 
 
 class Member:

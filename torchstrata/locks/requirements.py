@@ -56,7 +56,7 @@ def _compile(root: Path, exclude_newer: str, *options: str) -> str:
     try:
         return process.run(resolver.program(), "pip", "compile", *words, "pyproject.toml", cwd=root)
     except process.Failed as error:
-        raise LockError(f"uv finds no solution: {resolver.reason(error.tail)}", fix="loosen the dependencies in pyproject.toml") from error
+        raise resolver.failure(error.tail, fix="loosen the dependencies in pyproject.toml") from error
 
 
 def check(root: Path = ROOT) -> list[LockError]:

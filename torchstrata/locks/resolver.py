@@ -133,13 +133,18 @@ def _uv(*options: str, folder: Path) -> str:
     try:
         return process.run(program(), "pip", "compile", *options, cwd=folder)
     except process.Failed as error:
-        if place := UNFETCHED.search(error.tail):
-            raise _unreachable(place["url"], error.tail) from error
-        raise LockError(f"{UNSOLVABLE}: {reason(error.tail)}", fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
+        raise failure(error.tail, fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
 
 
-def _unreachable(url: str, tail: str) -> UnreachableError:
-    parts = urllib.parse.urlsplit(url)
+def failure(tail: str, *, fix: str) -> LockError:
+    """Return what uv's last words mean: a place that does not answer, without credentials that its address may have, or no solution.
+
+    :param fix: what makes a solution possible.
+    """
+    place = UNFETCHED.search(tail)
+    if place is None:
+        return LockError(f"{UNSOLVABLE}: {reason(tail)}", fix=fix)
+    parts = urllib.parse.urlsplit(place["url"])
     shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     why = tail.strip().rpartition("\n")[2].partition(":")[2].strip()
     return UnreachableError(f"{shown} does not answer: {why}", fix="check network and proxy, or point pip to a mirror of it (extra-index-url)")

@@ -188,6 +188,20 @@ def test_a_cell_that_nobody_has_locked_is_refused(planner, monkeypatch):
         plan_of(planner, "2.8-cu126")
 
 
+def test_locks_of_which_the_parents_are_newer_are_refused(planner, monkeypatch):
+    """As a kill between two files leaves them: images would have two versions of a package. The error says what ends it."""
+    known = wheel_locks.read
+
+    def older(cell, flavour):
+        lock = known(cell, flavour)
+        return dataclasses.replace(lock, pins=lock.pins[1:]) if flavour == "devel" else lock
+
+    monkeypatch.setattr(wheel_locks, "read", older)
+    with pytest.raises(LockError, match=r"devel\.lock does not contain .* of its parent") as caught:
+        plan_of(planner, "2.13-cpu")
+    assert caught.value.fix == "run: inv lock 2.13-cpu"
+
+
 def test_table_and_document_show_every_item_once(planner):
     """Both have one row for each run of layers, under the first image that needs it; the document is plain JSON."""
     found = plan_of(planner, "2.8-cu121")

@@ -11,8 +11,8 @@ import pytest
 
 from tests.standin import UV, Scratch, scratch
 from tests.waiting import PATIENCE, until
-from torchstrata.errors import LockError
-from torchstrata.locks import wheel_locks
+from torchstrata.errors import LockError, StoreError
+from torchstrata.locks import requirements, wheel_locks
 from torchstrata.locks.lockfile import WAITING
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.compat import Upstream
@@ -297,6 +297,24 @@ def test_credentials_of_an_index_are_not_shown(made, monkeypatch):
     with pytest.raises(LockError, match=r"http://127\.0\.0\.1:9/simple/\w+/ does not answer") as refused:
         write(made)
     assert "secret" not in str(refused.value)
+
+
+def test_what_locks_the_tool_names_such_an_index_too(made, monkeypatch):
+    """Its locks stay as they are."""
+    monkeypatch.setenv("PIP_INDEX_URL", NOWHERE)
+    before = {name: (made.root / name).read_bytes() for name in requirements.LOCKS}
+    with pytest.raises(LockError, match=r"^http://127\.0\.0\.1:9/simple/[\w.-]+/ does not answer: "):
+        requirements.write("2026-11-17T00:00:00Z", made.root)
+    assert {name: (made.root / name).read_bytes() for name in requirements.LOCKS} == before
+
+
+def test_a_place_that_takes_no_lock_is_named(made):
+    """In one line, with what to do; it is left as it is."""
+    (made.root / "locks").write_text("mine")
+    with pytest.raises(StoreError, match="/locks: ") as refused:
+        write(made)
+    assert "use a clone of your own" in refused.value.fix
+    assert (made.root / "locks").read_text() == "mine"
 
 
 def test_no_index_forbids_upstreams_too(made, monkeypatch):
