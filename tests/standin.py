@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from tests.waiting import PATIENCE
 from tests.wheelhouse import wheel
+from torchstrata.checkout import MARK
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -236,7 +237,7 @@ def checkout(root: Path, index: Callable[[str], str]) -> Path:
     """
     shutil.copytree(ROOT / "torchstrata", root / "torchstrata")  # with its bytecode, which every command would make anew
     shutil.copytree(ROOT / "images" / "apt", root / "images" / "apt")
-    for name in ("tasks.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
+    for name in ("tasks.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt", MARK):
         shutil.copy(ROOT / name, root / name)
     for flavour, text in {"base": "numpy\n", "devel": "# nothing\n", "lab": "notebook\n"}.items():
         (root / "images" / flavour).mkdir(parents=True)

@@ -41,8 +41,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9.-]*[a-z0-9]")
 EXAMPLES = {"build-2.9-cu128", "test-2.9-cu128"}
 IMAGINED = re.compile(r"2\.9\.1-cu128|gym|debian14|cp314")
 """Sessions, and words in paths, of the torch, the flavour and the OS that docs/adding.md adds to show how."""
-MADE = {"bench/results/reliability.json"}
-"""What a session writes once somebody asks for it."""
+MADE = {"bench/results/reliability.json", "locks/os/ubuntu24.04.lock"}
+"""What a session or a verb writes once somebody asks for it."""
 
 ROLE = re.compile(r":(?:func|class|data|meth|mod|attr|exc):`~?([\w.]+)`")
 

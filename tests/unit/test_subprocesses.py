@@ -21,7 +21,7 @@ STARTERS = {
     *(("subprocess", name) for name in ("run", "Popen", "call", "check_call", "check_output")),
     *(("os", name) for name in ("system", "popen", "execv", "execve", "execvp", "posix_spawn")),
     ("self", "_git"),
-    ("", "_cosign"),
+    ("cosign", "run"),
     ("", "_uv"),
 }
 """Owner and name of the functions that take the words of a command."""
@@ -64,12 +64,12 @@ KNOWN = {
     "release/ledger_branch.py:push": "after --, and checked by ledger_remote",
     "release/ledger_branch.py:read": "after --, and checked by ledger_remote",
     "host/superuser.py:run": "what the others pass",
-    "attestations/signing.py:_cosign": "what the others pass",
+    "attestations/cosign.py:run": "what the others pass",
     "attestations/signing.py:attest": "a file name of letters, digits and . _ -, of a reference, which begins with a letter or digit; the rest after =",
     "attestations/signing.py:check_attestation": "all values after =",
     "attestations/signing.py:check_blob": "all values after =",
     "attestations/signing.py:check_image": "a reference, whose host begins with a letter or digit; the rest after =",
-    "attestations/signing.py:make_key": "a path after =",
+    "attestations/key_pair.py:make_key": "a path that process.find has found",
     "attestations/signing.py:sign_blob": "all values after =",
     "attestations/signing.py:sign_image": "a reference, whose host begins with a letter or digit; the rest after =",
     "attestations/signing.py:trust": "the key after =",

@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from torchstrata.errors import AbsentError, LockError, OsPartError, RegistryAuthError, RegistryError, StoreError
@@ -375,7 +376,7 @@ def test_an_os_from_a_registry_is_what_its_lock_pins() -> None:
 
 def test_the_digest_of_an_os_image_is_part_of_identities(tmp_path: Path) -> None:
     """The same packages on another image are another OS part, and so are those of an OS that does without one of them."""
-    system = dataclasses.replace(UBUNTU, lacks=("git",))
+    system = msgspec.structs.replace(UBUNTU, lacks=("git",))
     found = set[str]()
     for of, lock in ((UBUNTU, LOCKED), (UBUNTU, dataclasses.replace(LOCKED, image=f"{UBUNTU.image}@sha256:{'2' * 64}")), (system, LOCKED)):
         found.add(os_parts._identity(of, ("base",), lock, Codec(), matrix.ROOT))
@@ -397,7 +398,7 @@ def test_packages_that_an_os_lacks_are_not_asked_for(tmp_path: Path) -> None:
     """The installer that its flavours mount leaves them out, whatever stands beside them; other OSes get what is committed."""
     into = tmp_path / "staged"
     into.mkdir()
-    lacking = dataclasses.replace(UBUNTU, lacks=("liba0", "lib+b"))
+    lacking = msgspec.structs.replace(UBUNTU, lacks=("liba0", "lib+b"))
     contexts.stage(matrix.ROOT, (), {lacking: (LOCKED, ("base",)), DEBIAN13: (LOCKED, ("base",))}, into)
     script = (into / "apt-ubuntu24.04" / "install").read_text().partition("set -eu")[0] + 'printf "%s " "$@"'
     ran = subprocess.run(["sh", "-c", script, "sh", "liba", "liba0", "git", "lib+b", "lib+bb"], capture_output=True, text=True, check=True)
