@@ -17,7 +17,7 @@ PACKAGE = "hello-traditional"
 
 INSTALL = """
 import shutil, sys
-from torchstrata import apt
+from torchstrata.host import apt
 (name,) = sys.argv[1:]
 there = lambda: shutil.which("hello") is not None
 print(apt.install([name], lambda line: print(line, flush=True), unless=there))

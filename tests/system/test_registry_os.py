@@ -26,12 +26,12 @@ from tests.registries import Served
 from torchstrata.errors import AbsentError, LockError, RegistryError, StaleLockError
 from torchstrata.image import oci
 from torchstrata.image.compose import canonical
+from torchstrata.image.oci import INDEX
 from torchstrata.layers import contexts, os_image, os_layers, os_parts
 from torchstrata.layers.os_parts import Oven
 from torchstrata.locks import os_locks
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import OperatingSystem
-from torchstrata.registry.client import INDEX
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.upload import Source
 from torchstrata.store.codec import Codec
