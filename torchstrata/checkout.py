@@ -41,7 +41,7 @@ def require(found: Path | None = None) -> None:
 
 
 def _is_checkout(directory: Path) -> bool:
-    return (directory / MARK).is_file()
+    return os.path.isfile(directory / MARK)  # noqa: PTH113  # unlike Path's it is false also where this user may not look, or a name is too long
 
 
 ROOT: Final = root()

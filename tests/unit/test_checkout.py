@@ -66,6 +66,14 @@ def test_what_is_named_must_be_a_checkout(installed, tmp_path):
     assert ended.stderr.startswith(f"error: TORCHSTRATA_ROOT names {tmp_path}, which is no checkout of torchstrata\n")
 
 
+@pytest.mark.parametrize("named", ["/etc/passwd", "/" + "long" * 1000])
+def test_a_name_that_cannot_be_looked_at_is_no_checkout(installed, named):
+    """A file, a name longer than file systems take: the same line, no traceback while the package is loaded."""
+    ended = verb(installed, "plan", TORCHSTRATA_ROOT=named)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (CheckoutError.code, 2)
+    assert ended.stderr.startswith("error: TORCHSTRATA_ROOT names /")
+
+
 def test_in_a_checkout_its_own_tasks_run(installed):
     """Also below its top; those of something else run where that has tasks."""
     ended = verb(installed, "plan", "9.9-cu999", cwd=ROOT / "docs")
