@@ -51,14 +51,24 @@ def collection(chosen: Iterable[Verb] = VERBS) -> Collection:
 
 
 def answer(program: Program) -> None:
-    """Run the verb that the words of Invoke's program name, and end; return where they name none, as ``--list`` does.
+    """Run the verb that the words of Invoke's program name, or list them all, and end; return where Invoke's own options ask for something else.
 
-    :raises SystemExit: always where there is a verb.
+    :raises SystemExit: always where there is a verb, or a plain ``--list``.
     """
-    if not program.argv:  # Invoke is not running: something else has imported the tasks
+    if not program.argv or program.args.complete.value:  # without words Invoke is not running: something else has imported the tasks
         return
-    asked = program.args.help.value
-    words = ["--help", asked] if isinstance(asked, str) else list(program.core.unparsed)
+    words = _words(program)
     if words:
         verbs.run(words)
         sys.exit(0)
+
+
+def _words(program: Program) -> list[str]:
+    """Return what was typed, but for options of Invoke's own; what follows ``--`` too, which nox has people write, and Invoke drops."""
+    if isinstance(program.args.help.value, str):
+        return ["--help", program.args.help.value]
+    given = list(program.argv[1:])
+    if len(given) == 1 and given[0] in verbs.LIST:
+        return given
+    dropped = given[given.index("--") + 1 :] if "--" in given else []
+    return [*program.core.unparsed, *dropped]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import tasks
 from torchstrata.commands.verbs import VERBS
+from torchstrata.errors import OutputError
 from torchstrata.matrix.matrix import ROOT
 
 CONTEXTS = {context.name: context for context in tasks.namespace.to_contexts()}
@@ -40,6 +42,9 @@ def test_invoke_completes_what_its_users_write():
         (("plna", "2.13-cpu"), 2, "inv: there is no verb 'plna'\n  -> nearest: plan; inv --list shows all\n"),
         (("plan", "--json", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
         (("plan", "9.9-cu999", "--json"), 10, "error: no cell matches 9.9-cu999"),
+        (("plan", "--", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
+        (("--", "plan", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
+        (("--complete", "--", "lock --"), 0, "--exclude-newer"),
     ],
 )
 def test_a_verb_is_answered_where_invoke_finds_the_tasks(words, status, said):
@@ -47,3 +52,10 @@ def test_a_verb_is_answered_where_invoke_finds_the_tasks(words, status, said):
     ended = inv(*words)
     assert (ended.returncode, said in ended.stdout + ended.stderr) == (status, True)
     assert "Traceback" not in ended.stderr
+
+
+def test_a_list_that_nobody_takes_is_no_traceback():
+    """As on a full disk, or where `head` has ended; Invoke's own printing knows no error."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run([sys.executable, "-m", "invoke", "--list"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (OutputError.code, "error: standard output cannot be written: No space left on device")
