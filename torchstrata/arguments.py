@@ -15,6 +15,9 @@ from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_
 
 T = TypeVar("T")
 
+MOST: Final = 1_000_000
+"""The largest number of days or gigabytes that is taken, which is more than anybody has; a time of a thousand million days is none in Python."""
+
 _DECLARATION: Final = "declaration"
 """Key of a field's metadata."""
 
@@ -195,6 +198,8 @@ def _number(text: str) -> float:
         number = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text}: not a number") from None
+    if number > MOST:
+        raise argparse.ArgumentTypeError(f"{text}: more than {MOST}")
     return _positive(number, text)
 
 
