@@ -24,7 +24,7 @@ def run(options: LockOptions) -> None:
     :raises LockError: one cannot be written, or does not match its inputs.
     """
     if options.check:
-        check_locks()
+        check_locks(options.cells)
     elif options.os:
         lock_systems(options.cells)
     elif options.toolchain:
@@ -109,12 +109,16 @@ def lock_tool(exclude_newer: str | None) -> None:
         Console(highlight=False).print(f"{name} {'written' if name in changed else 'unchanged'}")
 
 
-def check_locks() -> None:
-    """Check every committed lock against its inputs, offline.
+def check_locks(globs: Sequence[str] = ()) -> None:
+    """Check every committed lock against its inputs, offline; that of a cell holds only where all do, since nothing else shows strays.
 
+    :param globs: ids of cells, which must exist.
+    :raises MatrixError: one names nothing.
     :raises LockError: the first that is wrong; all are printed.
     """
-    problems = [*wheel_locks.check(matrix.load()), *requirements.check()]
+    table = matrix.load()
+    matrix.select_rows(table, *globs)
+    problems = [*wheel_locks.check(table), *requirements.check()]
     for problem in problems:
         Console(stderr=True, soft_wrap=True, highlight=False).print(problem.what)
     if problems:

@@ -42,6 +42,7 @@ def test_invoke_completes_what_its_users_write():
         (("plna", "2.13-cpu"), 2, "inv: there is no verb 'plna'\n  -> nearest: plan; inv --list shows all\n"),
         (("plan", "--json", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
         (("plan", "9.9-cu999", "--json"), 10, "error: no cell matches 9.9-cu999"),
+        (("lock", "--check", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
         (("plan", "--", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
         (("--", "plan", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
         (("--complete", "--", "lock --"), 0, "--exclude-newer"),
