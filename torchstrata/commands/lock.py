@@ -128,5 +128,7 @@ def check_locks(globs: Sequence[str] = ()) -> None:
 
 def _cures(problems: Sequence[LockError]) -> str:
     """Return what cures them all, as one line for a shell where commands do."""
-    cures = list(dict.fromkeys(problem.fix.removeprefix("run: ") for problem in problems))
-    return f"run: {' && '.join(cures)}"
+    cures = list(dict.fromkeys(problem.fix for problem in problems))
+    if not all(cure.startswith("run: ") for cure in cures):
+        return "; ".join(cures)
+    return f"run: {' && '.join(cure.removeprefix('run: ') for cure in cures)}"

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from torchstrata import files, process
 from torchstrata.errors import LockError
 from torchstrata.locks import lockfile, pip_config, resolver
@@ -64,11 +66,24 @@ def path_of(cell: Cell, flavour: str) -> str:
 
 
 def requirements(cell: Cell, flavour: str, root: Path = ROOT) -> tuple[str, ...]:
-    """Return what ``flavour`` adds to its parent's requirements: pins that follow from the facts, and its ``requirements.in``."""
-    path = root / "images" / flavour / "requirements.in"
-    lines = _text(path, f"images/{flavour}/requirements.in").split("\n") if path.exists() else []
-    written = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    """Return what ``flavour`` adds to its parent's requirements: pins that follow from the facts, and its ``requirements.in``.
+
+    :raises LockError: a line there is no requirement as PEP 508 has it.
+    """
+    where = f"images/{flavour}/requirements.in"
+    path = root / where
+    lines = _text(path, where).split("\n") if path.exists() else []
+    written = [_requirement(line.strip(), where) for line in lines if line.strip() and not line.startswith("#")]
     return (*_generated(cell, flavour), *sorted(written))
+
+
+def _requirement(line: str, where: str) -> str:
+    """Return a line as it is, if it is a requirement; the resolver gets it as one of a project, where pip's options mean nothing."""
+    try:
+        Requirement(line)
+    except InvalidRequirement as error:
+        raise LockError(f"{where}: not a requirement: {printable(line, 60)}", fix="write NAME, or NAME and versions, such as numpy<3") from error
+    return line
 
 
 def _generated(cell: Cell, flavour: str) -> tuple[str, ...]:

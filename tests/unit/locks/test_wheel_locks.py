@@ -206,6 +206,15 @@ def test_comments_are_no_inputs(cell, copy):
     assert wheel_locks.read(cell, "base", copy).flavour == "base"
 
 
+@pytest.mark.parametrize("line", ["numpy=2.5", "-e /tmp", "--index-url x", "numpy==2 ==3 x"])
+def test_a_line_that_is_no_requirement_is_named(cell, copy, line):
+    """With its file, where it would be read: by builds, checks and the resolver."""
+    path = copy / "images/base/requirements.in"
+    path.write_text(f"{path.read_text()}\n{line}\n")
+    with pytest.raises(LockError, match=f"images/base/requirements.in: not a requirement: {line}"):
+        wheel_locks.read(cell, "base", copy)
+
+
 def test_check_reports_a_lost_parent_pin(table, copy):
     """A child's lock without a pin of its parent's is wrong."""
     path = copy / "locks/2.8.0-cu128/cp313/jupyter.lock"
