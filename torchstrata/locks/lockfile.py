@@ -6,6 +6,7 @@ The file is a valid argument of ``pip install --require-hashes -r``; comments ca
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import fcntl
 import hashlib
 import json
@@ -46,6 +47,7 @@ OTHER_CHECKOUT: Final = "use a clone of your own"
 WAITING: Final = "another process is writing locks; waiting for it"
 
 _HEADER: Final = re.compile(r"# ([a-z-]+): (.+)")
+_TOOL: Final = re.compile(r"[0-9][0-9A-Za-z.+-]{0,40}")
 _PIN: Final = re.compile(rf"({NAME})==({VERSION}) --hash=sha256:({HASH})  # ({FILENAME}) ([0-9]{{1,15}})")
 
 
@@ -136,6 +138,8 @@ def parse(text: str, where: str) -> Lock:
         uv=header["uv"],
         pins=tuple(_pin(line, where) for line in lines if not line.startswith("#")),
     )
+    if not _is_time(lock.exclude_newer) or not _TOOL.fullmatch(lock.uv):
+        raise LockError(f"{where}: its header was edited: no time, or no version of uv", fix="make it anew with inv lock")
     if lock.inputs != header["inputs"]:
         raise LockError(f"{where}: its header was edited: the inputs digest does not fit", fix="make it anew with inv lock")
     if render(lock).split("\n")[1:] != [*lines, ""] or not text.isascii():
@@ -143,6 +147,14 @@ def parse(text: str, where: str) -> Lock:
     if [pin.name for pin in lock.pins] != sorted({pin.name for pin in lock.pins}):
         raise LockError(f"{where}: its pins are not sorted, or one is there twice", fix="make it anew with inv lock")
     return lock
+
+
+def _is_time(text: str) -> bool:
+    """Return whether a header has a time as :func:`render` got it."""
+    try:
+        return bool(dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")) and text.endswith("Z")
+    except ValueError:
+        return False
 
 
 def _pin(line: str, where: str) -> Pin:

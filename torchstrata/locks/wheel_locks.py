@@ -249,7 +249,7 @@ def write(  # noqa: PLR0913  # what can be asked of it
     :param on_line: called with one line for each build and Python that is done.
     :param on_wait: called with a line if another process must be waited for; ``on_line`` if ``None``.
     """
-    making = _Making(matrix=matrix, root=root, date=cut_off(exclude_newer), upgrade=upgrade or bool(exclude_newer), on_line=on_line)
+    making = _Making(matrix=matrix, root=root, date=cut_off(exclude_newer), upgrade=upgrade or exclude_newer is not None, on_line=on_line)
     todo = _distinct(cells)
     resolver.program()
     with lockfile.writing(root / FOLDER, on_wait or on_line):
@@ -291,9 +291,10 @@ def cut_off(asked: str | None) -> str:
     :raises LockError: it is no time.
     """
     try:
-        moment = dt.datetime.fromisoformat(asked) if asked else dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0) - COOLDOWN
+        today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0)
+        moment = today - COOLDOWN if asked is None else dt.datetime.fromisoformat(asked)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-        return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return moment.astimezone(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     except (ValueError, OverflowError) as error:
         raise LockError(f"{printable(asked or '', 60)!r} is no time", fix="write a day or a time, such as 2026-11-24") from error
 

@@ -265,7 +265,7 @@ def test_a_toolchain_names_a_package_and_no_path_or_command(tmp_path, field, val
         toolchain.read("x", tmp_path)
 
 
-@pytest.mark.parametrize("asked", ["\x1b[2J", "-h", "2026-13-01", "0001-01-01T00:00:00+23:59", "tomorrow"])
+@pytest.mark.parametrize("asked", ["", "\x1b[2J", "-h", "2026-13-01", "0001-01-01T00:00:00+23:59", "tomorrow"])
 def test_a_time_that_is_none_is_refused(asked) -> None:
     """``--exclude-newer``."""
     with pytest.raises(LockError, match="is no time"):

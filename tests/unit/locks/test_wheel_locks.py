@@ -82,6 +82,8 @@ def test_file_is_a_requirements_file():
         ("# uv: 0.13.9\n", "", "not a lock of format 1"),
         ("# require: numpy", "# require: numpy<2", "its header was edited"),
         ("# python: 3.13", "# python: 3.12", "its header was edited"),
+        ("# uv: 0.13.9", "# uv: \x1b[31m", "its header was edited"),
+        ("# exclude-newer: 2026", "# exclude-newer: 9999-99", "its header was edited"),
         ("--hash=sha256:ab", "--hash=sha256:zz", "not a pin of one wheel: a==1.0"),
         ("a-1.0-py3-none-any.whl", "a-1.0.tar.gz", "not a pin of one wheel: a==1.0"),
     ],
@@ -288,7 +290,12 @@ def test_the_best_wheel_is_taken():
 
 @pytest.mark.parametrize(
     ("asked", "time"),
-    [("2026-11-17", "2026-11-17T00:00:00Z"), ("2026-11-17T10:00:00Z", "2026-11-17T10:00:00Z"), ("2026-11-17T10:00:00+02:00", "2026-11-17T08:00:00Z")],
+    [
+        ("2026-11-17", "2026-11-17T00:00:00Z"),
+        ("2026-11-17T10:00:00Z", "2026-11-17T10:00:00Z"),
+        ("2026-11-17T10:00:00+02:00", "2026-11-17T08:00:00Z"),
+        ("0999-01-01", "0999-01-01T00:00:00Z"),
+    ],
 )
 def test_dates_are_recorded_in_utc(asked, time):
     """Whatever way the date is given, the lock records one form of it."""
