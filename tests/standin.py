@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,15 +54,19 @@ class PackageIndex:
     :param is_dated: it tells sizes and times of upload (PEP 691, PEP 700), as the default index does; else it is
         HTML with hashes alone, as PyTorch's own is.
     :param asked: projects whose page was asked for.
+    :param fetched: files that were asked for, and which part of them; all of it if empty.
+    :param has_ranges: it answers with parts (RFC 9110, section 14).
     :param held: the page of that project comes once ``released`` is set.
     """
 
     folder: Path
     is_dated: bool
+    has_ranges: bool = True
     url: str = ""
     held: str = ""
     uploads: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    fetched: list[tuple[str, str]] = field(default_factory=list)
     stalled: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -113,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with a page or a file."""
         path = unquote(urlsplit(self.path).path)
         if path.startswith("/files/"):
-            self._answer("application/octet-stream", (self.index.folder / path.removeprefix("/files/")).read_bytes())
+            self._file(path.removeprefix("/files/"))
             return
         project = path.rstrip("/").rpartition("/")[2]
         self.index.asked.append(project)
@@ -125,8 +130,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815  # the names are those of the base class
 
-    def _answer(self, kind: str, content: bytes) -> None:
-        self.send_response(200)
+    def _file(self, name: str) -> None:
+        content, part = (self.index.folder / name).read_bytes(), self.headers.get("Range", "")
+        self.index.fetched.append((name, part))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", part) if self.index.has_ranges else None
+        start, last = (int(asked[1]), min(int(asked[2]), len(content) - 1)) if asked else (0, len(content) - 1)
+        more = {"Content-Range": f"bytes {start}-{last}/{len(content)}"} if asked else {}
+        self._answer("application/octet-stream", content[start : last + 1], **more)
+
+    def _answer(self, kind: str, content: bytes, **more: str) -> None:
+        self.send_response(206 if more else 200)
+        for name, value in more.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -21,12 +21,13 @@ EXECUTABLE = 0o100755 << 16
 PLAIN = 0o100644 << 16
 
 
-def wheel(directory: Path, name: str, version: str, files: dict[str, bytes], *, executable: tuple[str, ...] = (), more: str = "") -> tuple[Pin, Path]:  # noqa: PLR0913  # what makes a wheel
+def wheel(  # noqa: PLR0913  # what makes a wheel
+    directory: Path, name: str, version: str, files: dict[str, bytes], *, executable: tuple[str, ...] = (), more: str = "", tag: str = "py3-none-any"
+) -> tuple[Pin, Path]:
     """Write a wheel with ``files`` and what the specification asks for; return its pin and path.
 
     :param more: further fields of its METADATA.
     """
-    tag = "py3-none-any"
     stem = f"{name.replace('-', '_')}-{version}"
     info = f"{stem}.dist-info"
     content = {

@@ -19,6 +19,7 @@ LOCKED: Final = "refuse OS packages that are not to be had at their locked versi
 UNSEALED: Final = "use parts that nobody whom the build trusts has sealed: whoever may push to the registry then decides what is in the images"
 UPGRADE: Final = "take newer wheels, also where locks are right; without, only locks that are missing or stale are written"
 CHANNEL: Final = "channel of matrix.yaml, such as stable (must be given)"
+WRITE: Final = "do it; without, only what would change is shown"
 YES: Final = "do it; without, only what would move is shown"
 
 
@@ -100,6 +101,27 @@ class LockOptions:
     tool: bool = switch("lock what torchstrata itself needs instead of the wheels")
     upgrade: bool = switch(UPGRADE)
     exclude_newer: str | None = option("upgrade to what there was on a day (default: a week ago)", "YYYY-MM-DD")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AddTorchOptions:
+    """Add a torch: read what indexes publish of it, show the change to facts, matrix.yaml and README, and write it."""
+
+    torch: str = required("minor version, such as 2.9", "TORCH")
+    cuda: str | None = option("build, such as cu126 (default: the one that the default index carries)", "CUDA")
+    os: tuple[str, ...] = option("OSes, the default one first, with commas between them (default: all verified ones that fit)", "OS", ())
+    architectures: str | None = option("compute capabilities of the wheel, such as '7.5 8.0' (default: read from it)", "LIST")
+    source: str | None = option("where these architectures stand (default: measured)", "TEXT")
+    released: str | None = option("day of the release (default: that of its first upload)", "YYYY-MM-DD")
+    yes: bool = switch(WRITE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DropTorchOptions:
+    """Take a torch out again: its rows, their locks, its lines in README, and the facts that add-torch brought."""
+
+    torch: str = required("minor version, such as 2.9", "TORCH")
+    yes: bool = switch(WRITE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,8 +48,10 @@ class Verb:
 
 
 VERBS: Final = (
+    Verb(name="add-torch", work="torches.add", options=options.AddTorchOptions),
     Verb(name="attest", work="signatures.attest", options=options.AttestOptions),
     Verb(name="cache", work="housekeeping.cache", options=options.CacheOptions, anywhere=True),
+    Verb(name="drop-torch", work="torches.drop", options=options.DropTorchOptions),
     Verb(name="key", work="signatures.make_key", options=options.KeyOptions, anywhere=True),
     Verb(name="lock", work="lock.run", options=options.LockOptions),
     Verb(name="mirror", work="mirror.mirror", options=options.MirrorOptions),

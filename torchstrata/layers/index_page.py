@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,18 +71,40 @@ class _Listing(msgspec.Struct, frozen=True):
     files: tuple[_IndexFile, ...] = ()
 
 
-class _Anchors(IndexHTMLParser):
-    """Keeps the links to one file alone, so that a page of millions of others takes no memory."""
+class _DatedFile(_IndexFile, frozen=True, gc=False):
+    """A file, and what else matters about one that nobody has locked yet."""
 
-    def __init__(self, filename: str) -> None:
+    upload_time: str | None = msgspec.field(default=None, name="upload-time")
+    yanked: bool | str = False
+
+
+class _DatedListing(msgspec.Struct, frozen=True):
+    files: tuple[_DatedFile, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """A wheel on a page of an index.
+
+    :param uploaded: when, in RFC 3339; ``None`` where the index does not tell (PEP 700).
+    """
+
+    link: Link
+    uploaded: str | None
+
+
+class _Anchors(IndexHTMLParser):
+    """Keeps the links that are wanted alone, so that a page of millions of others takes no memory."""
+
+    def __init__(self, wanted: Callable[[str, Mapping[str, str | None]], bool]) -> None:
         super().__init__()
         self.found: list[str] = []
-        self._filename = filename
+        self._wanted = wanted
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Take note of a link, or of the base of links."""
         href = dict(attrs).get("href")
-        if tag == "a" and href and _name(href) == self._filename:
+        if tag == "a" and href and self._wanted(_name(href), dict(attrs)):
             self.found.append(href)
         elif tag == "base":
             super().handle_starttag(tag, attrs)
@@ -215,13 +237,46 @@ def links(page: Page, filename: str) -> list[Link]:
 
     :raises FetchError: the page is not what its type says.
     """
-    try:
+    with _readable(page):
         base, found = _json(page, filename) if page.kind.startswith(JSON_TYPE) else _html(page, filename)
-    except (ValueError, AssertionError, RecursionError) as error:  # msgspec's errors are ValueErrors; the parser of HTML asserts
-        raise FetchError(f"{_shown(page.url)} is no index page: {printable(str(error))}", fix=FIX) from error
     base_url = joined(page.url, base) or page.url
     addresses = ((joined(base_url, href), hashes) for href, hashes in found)
     return [Link(url, page.url, hashes=dict(hashes) if hashes else None) for url, hashes in addresses if url]
+
+
+def wheels(page: Page) -> list[Listed]:
+    """Return all wheels of a page but those that were withdrawn (PEP 592).
+
+    :raises FetchError: the page is not what its type says.
+    """
+    with _readable(page):
+        base, found = _dated(page) if page.kind.startswith(JSON_TYPE) else _html_wheels(page)
+    base_url = joined(page.url, base) or page.url
+    addresses = ((joined(base_url, href), uploaded) for href, uploaded in found)
+    return [Listed(link=Link(url, page.url), uploaded=uploaded) for url, uploaded in addresses if url]
+
+
+@contextmanager
+def _readable(page: Page) -> Iterator[None]:
+    """Say of a page that cannot be read where it is."""
+    try:
+        yield
+    except (ValueError, AssertionError, RecursionError) as error:  # msgspec's errors are ValueErrors; the parser of HTML asserts
+        raise FetchError(f"{_shown(page.url)} is no index page: {printable(str(error))}", fix=FIX) from error
+
+
+def _dated(page: Page) -> tuple[str, list[tuple[str, str | None]]]:
+    files = decoding.decode(page.content, _DatedListing).files
+    return "", [(file.url, file.upload_time) for file in files if _is_wheel(_name(file.url)) and file.yanked is False]
+
+
+def _html_wheels(page: Page) -> tuple[str, list[tuple[str, None]]]:
+    parser = _parsed(page, _Anchors(lambda name, marks: _is_wheel(name) and "data-yanked" not in marks))
+    return parser.base_url or "", [(href, None) for href in parser.found]
+
+
+def _is_wheel(name: str) -> bool:
+    return name.endswith(".whl")
 
 
 def _json(page: Page, filename: str) -> tuple[str, list[tuple[str, Mapping[str, str] | None]]]:
@@ -230,14 +285,18 @@ def _json(page: Page, filename: str) -> tuple[str, list[tuple[str, Mapping[str, 
 
 
 def _html(page: Page, filename: str) -> tuple[str, list[tuple[str, None]]]:
-    parser = _Anchors(filename)
+    parser = _parsed(page, _Anchors(lambda name, _: name == filename))
+    return parser.base_url or "", [(href, None) for href in parser.found]
+
+
+def _parsed(page: Page, parser: _Anchors) -> _Anchors:
     text = page.content.decode(errors="replace")
     latest = time.thread_time() + READING_SECONDS
     for start in range(0, len(text), PIECE):
         parser.feed(text[start : start + PIECE])
         if time.thread_time() > latest:
             raise ValueError("reading it takes too long")
-    return parser.base_url or "", [(href, None) for href in parser.found]
+    return parser
 
 
 def _name(reference: str) -> str:

@@ -49,14 +49,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Job:
-    pin: Pin
+class Caller:
+    """Who asks servers of wheels, as pip is configured.
+
+    :param cancelled: once it is set, :class:`CancelledError` ends what is waited for.
+    """
+
     config: PipConfig
-    on_bytes: Callable[[int], None]
     cancelled: threading.Event
 
     @functools.cached_property
     def client(self) -> PyPIClient:
+        """The client of this process."""
         return _client(self.config)
 
     @property
@@ -81,6 +85,12 @@ class _Job:
         ordered = error.after if isinstance(error, Unready) else 0.0
         if self.cancelled.wait(backoff.pause(failures, first=FIRST_PAUSE, longest=LONGEST_PAUSE, ordered=ordered)):
             raise CancelledError from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job(Caller):
+    pin: Pin
+    on_bytes: Callable[[int], None]
 
 
 def fetch(pin: Pin, directory: Path, *, on_bytes: Callable[[int], None], cancelled: threading.Event) -> Path:
@@ -151,13 +161,13 @@ def _find_links(job: _Job) -> Iterator[Callable[[], Iterable[Link]]]:
 
 def _indexes(job: _Job) -> Iterator[Callable[[], Iterable[Link]]]:
     upstream = compat.index_of(job.pin.name, job.pin.version)
-    urls = (job.config.index_url or _default_index(), *job.config.extra_index_urls, *([upstream] if upstream else []))
+    urls = (job.config.index_url or default_index(), *job.config.extra_index_urls, *([upstream] if upstream else []))
     for url in () if job.config.no_index else dict.fromkeys(urls):
         yield functools.partial(_looking, job, f"{url.rstrip('/')}/{job.pin.name}/", _indexed)
 
 
 @functools.cache
-def _default_index() -> str:
+def default_index() -> str:
     """Return the index that is asked where none is configured, as the library knows it."""
     return PackageFinder().sources[0]["url"]
 
@@ -182,19 +192,27 @@ def _looking(job: _Job, named: str, collect: Callable[[_Job, Link], list[Link]])
     :raises IntegrityError: the place itself says that its file has another hash.
     :raises FetchError: it does not answer, or something else than a page.
     """
+    found = reached(job, named, lambda place: collect(job, place))
+    right = [link for link in found if job.pin.sha256 in (link.hash_option or {}).get("sha256", [job.pin.sha256])]
+    if found and not right:
+        raise _other_bytes(job.pin, printable(_link(named).redacted))
+    return right
+
+
+def reached(caller: Caller, named: str, collect: Callable[[Link], T]) -> T:
+    """Return what is collected at a place, which pip's configuration or the facts name.
+
+    :raises FetchError: it is none, not https, or does not answer.
+    """
     place = _link(named)
     shown = printable(place.redacted)
-    if not is_secure_origin(job.fetcher, place):
+    if not is_secure_origin(caller.fetcher, place):
         raise FetchError(f"{shown} is not https", fix="use https, or set pip's trusted-host")
     try:
-        found = job.retry(lambda: collect(job, place))
+        return caller.retry(lambda: collect(place))
     except (httpx2.HTTPError, httpx2.InvalidURL, Unready, OSError) as error:
         why = printable(str(error) or type(error).__name__)
         raise FetchError(f"{shown} does not answer: {why}", fix="check the network, proxy and pip's index settings, then run it again") from error
-    right = [link for link in found if job.pin.sha256 in (link.hash_option or {}).get("sha256", [job.pin.sha256])]
-    if found and not right:
-        raise _other_bytes(job.pin, shown)
-    return right
 
 
 def _located(job: _Job, place: Link) -> list[Link]:
@@ -212,10 +230,15 @@ def _located(job: _Job, place: Link) -> list[Link]:
 
 def _indexed(job: _Job, place: Link) -> list[Link]:
     """Return what the page of a project in an index has; a project that an index does not know has none."""
+    return _linked(job, project_page(job, place))
+
+
+def project_page(caller: Caller, place: Link) -> Page | None:
+    """Return the page of a project in an index; nothing where the index does not know it."""
     if not place.is_file:
-        return _linked(job, index_page.receive(job.client, place.url_without_fragment, job.config.trusted_hosts))
+        return index_page.receive(caller.client, place.url_without_fragment, caller.config.trusted_hosts)
     page = place.file_path / "index.html"
-    return _linked(job, index_page.read_file(page)) if page.exists() else []
+    return index_page.read_file(page) if page.exists() else None
 
 
 def _linked(job: _Job, page: Page | None) -> list[Link]:
@@ -239,7 +262,7 @@ def _client(config: PipConfig) -> PyPIClient:
         follow_redirects=False,
     )
     answer_time.limit(client)
-    client.auth = MultiDomainBasicAuth(prompting=False, index_urls=[config.index_url or _default_index(), *config.extra_index_urls])
+    client.auth = MultiDomainBasicAuth(prompting=False, index_urls=[config.index_url or default_index(), *config.extra_index_urls])
     return client
 
 

@@ -115,6 +115,16 @@ class Wheel(WheelFile):
         recorded = None if filename == "RECORD" else self._recorded(info)
         return Member(self, info, recorded).read().decode()
 
+    def content(self, name: str, limit: int) -> bytes:
+        """Return what a file has; it is read no further than it goes, so that of a large wheel little need be there.
+
+        :param limit: bytes that it may have.
+        """
+        info = self._infos.get(name)
+        if info is None or info.file_size > limit:
+            raise BadWheelError(f"{name} is missing, or has more than {limit} bytes")
+        return Member(self, info, self._recorded(info)).read()
+
     def get_contents(self) -> Iterator[WheelContentElement]:
         """Yield path, content and executable bit of every file, in the order of the archive; no compiled Python."""
         for info in self._archive.infolist():

@@ -5,8 +5,10 @@ The facts lie in ``facts/compat.json`` with their date and sources; nothing here
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
@@ -85,6 +87,8 @@ class TorchRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     torchaudio_needs: tuple[str, ...] = ()
     """Packages by which that torchaudio loads and saves files, which its wheel does not name: soundfile up to 2.8. Later ones take
     torchcodec alone, which takes FFmpeg from the OS."""
+    read: str | None = None
+    """The day on which ``inv add-torch`` read all this from indexes; ``None`` where people have established it."""
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,10 +148,35 @@ class CellFacts(msgspec.Struct, frozen=True, kw_only=True):
     git: str
 
 
+_supposed: ContextVar[Compat | None] = ContextVar("supposed", default=None)
+
+
+def facts() -> Compat:
+    """Return the recorded facts, or those that are supposed."""
+    return _supposed.get() or _recorded()
+
+
 @functools.cache
-def facts(path: Path = FACTS) -> Compat:
-    """Return the recorded facts."""
-    return decoding.decode(path.read_bytes(), Compat)
+def _recorded() -> Compat:
+    return of(FACTS.read_bytes())
+
+
+def of(content: bytes) -> Compat:
+    """Return the facts that a file has.
+
+    :raises msgspec.DecodeError: it has none.
+    """
+    return decoding.decode(content, Compat)
+
+
+@contextlib.contextmanager
+def supposing(other: Compat) -> Iterator[None]:
+    """Let these be the facts in the block, for this thread."""
+    token = _supposed.set(other)
+    try:
+        yield
+    finally:
+        _supposed.reset(token)
 
 
 def torch(minor: str) -> TorchRelease:
@@ -157,7 +186,7 @@ def torch(minor: str) -> TorchRelease:
     """
     known = facts().torch
     if minor not in known:
-        raise MatrixError(f"torch {minor} is not a release in the compatibility facts", fix=f"use one of {', '.join(known)}, or add its facts to {FACTS.name}")
+        raise MatrixError(f"torch {minor} is not a release in the compatibility facts", fix=f"use one of {', '.join(known)}, or run: inv add-torch {minor}")
     return known[minor]
 
 

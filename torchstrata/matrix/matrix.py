@@ -189,7 +189,18 @@ def load(path: Path = MATRIX) -> Matrix:
     """
     if path == MATRIX:
         checkout.require()
-    raw = _convert(_parse(path), path.name)
+    return _made(_convert(_parse(path), path.name))
+
+
+def of(text: str) -> Matrix:
+    """Check what ``matrix.yaml`` would be with this text.
+
+    :raises MatrixError: see :func:`load`.
+    """
+    return _made(_convert(parse(text.encode(), MATRIX.name), MATRIX.name))
+
+
+def _made(raw: schema.MatrixFile) -> Matrix:
     order = validation.check(raw)
     systems = {name: _system(name, system) for name, system in raw.systems.items()}
     return Matrix(

@@ -1,0 +1,285 @@
+"""The facts of a torch release, read from what indexes publish of it; what they do not say is asked for, never guessed."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from torchstrata.errors import IntegrityError, MatrixError
+from torchstrata.layers import published
+from torchstrata.layers.published import PublishedWheel
+from torchstrata.layers.wheel_fetch import Caller
+from torchstrata.layers.wheel_file import Wheel
+from torchstrata.matrix import compat
+from torchstrata.matrix.compat import TorchBuild, TorchRelease
+from torchstrata.store import core_metadata
+from torchstrata.text import printable
+
+VERSION: Final = ("torch/version.py", 64 << 10)
+BINARY: Final = ("torch/lib/libtorch_python.so", 256 << 20)
+"""Files of torch's wheel, and bytes that they may have."""
+
+FLAGS: Final = re.compile(rb"(?:(?:sm|compute)_[0-9]{2,3}[af]? )*(?:sm|compute)_[0-9]{2,3}[af]?(?=\0)")
+"""The text that ``torch.cuda.get_arch_list()`` splits, as the compiler has put it into the binary (``torch/csrc/cuda/Module.cpp``)."""
+
+MEASURED: Final = "measured: arch flags in libtorch_python.so of the package index's wheel"
+
+LINUX: Final = {"platform_system": "Linux", "sys_platform": "linux", "platform_machine": published.MACHINE, "extra": ""}
+"""What markers of requirements see (PEP 508)."""
+
+MANYLINUX: Final = re.compile(r"manylinux_2_([0-9]{1,3})_")
+
+COMPANIONS: Final = 12
+"""Releases of a companion, those uploaded next to torch first, that are asked which torch they need."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """Facts that a person tells.
+
+    :param architectures: compute capabilities, such as ``9.0``; empty: read from the wheel.
+    :param source: where they stand.
+    :param released: day, such as ``2026-10-28``; ``None``: that of the first upload.
+    """
+
+    architectures: tuple[str, ...] = ()
+    source: str | None = None
+    released: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """What a wheel of torch says of itself."""
+
+    git: str
+    cuda: str | None
+    requires: Mapping[str, str]
+    architectures: tuple[str, ...]
+    ptx: tuple[str, ...]
+
+    @property
+    def variant(self) -> str:
+        """Such as ``cu128``."""
+        return f"cu{self.cuda.replace('.', '')}" if self.cuda else compat.CPU
+
+    def pinned(self, pattern: str) -> str | None:
+        """Return the version of the requirement that matches a pattern; without the ``==`` of a pin."""
+        found = [asked for name, asked in self.requires.items() if re.fullmatch(pattern, name) and asked]
+        return found[0].removeprefix("==") if found else None
+
+
+def look(minor: str, variant: str | None, told: Told) -> TorchRelease:
+    """Return what indexes say of the newest patch release of a torch: of the default build, and of another one.
+
+    :param variant: a build, such as ``cu126``; only the default one if ``None``.
+    :raises MatrixError: upstream never published it, or something about it must be told.
+    :raises FetchError: an index does not answer.
+    :raises IntegrityError: an index has a wheel that is not what its name says.
+    """
+    asks = published.caller()
+    files = _newest(minor, [each for each in published.wheels(asks, "torch") if not each.version.local])
+    default = _build(asks, files, told)
+    builds = {default[0].variant: default[1]}
+    if variant not in {None, compat.CPU, *builds}:
+        builds |= _elsewhere(asks, files[0].version, str(variant), told)
+    builds.setdefault(compat.CPU, _cpu())
+    return _release(asks, files, default[0], builds, told)
+
+
+def _release(asks: Caller, files: Sequence[PublishedWheel], seen: _Seen, builds: Mapping[str, TorchBuild], told: Told) -> TorchRelease:
+    version = files[0].version
+    torchvision = _companion(asks, "torchvision", files)
+    if torchvision is None:
+        raise MatrixError(f"no torchvision on the index pins torch {version}", fix="it comes some days after torch: run it again then")
+    torchaudio = _companion(asks, "torchaudio", files)
+    return TorchRelease(
+        version=str(version),
+        released=told.released or _day(files),
+        git=seen.git,
+        pythons=_pythons(files),
+        glibc=_glibc(files),
+        triton=seen.pinned("triton|pytorch-triton"),
+        torchvision=torchvision,
+        torchaudio=torchaudio,
+        torchaudio_builds=None,
+        torchaudio_note=None if torchaudio else f"no torchaudio on the index pins torch {version}; nobody has tried one that does not",
+        cuda_toolkit=seen.pinned("cuda-toolkit"),
+        builds=builds,
+        unknown_builds=_unknown(builds),
+        read=dt.datetime.now(dt.UTC).date().isoformat(),
+    )
+
+
+def _newest(minor: str, files: Sequence[PublishedWheel]) -> list[PublishedWheel]:
+    """Return the wheels of the newest patch release; alpha, beta and development releases are none."""
+    final = [each for each in files if not each.version.is_prerelease]
+    mine = [each for each in final if f"{each.version.major}.{each.version.minor}" == minor]
+    if not mine:
+        raise MatrixError(f"no index has wheels of a torch {minor} for Linux", fix=_nearest(minor, final))
+    newest_version = max(each.version for each in mine)
+    return [each for each in mine if each.version == newest_version]
+
+
+def _nearest(minor: str, files: Iterable[PublishedWheel]) -> str:
+    """Return in words which releases there are: those spelt most alike, and the newest one."""
+    versions = sorted({each.version.release[:2] for each in files}, reverse=True)
+    known = [".".join(map(str, version)) for version in versions]
+    near = difflib.get_close_matches(minor, known, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(near)}; newest: {known[0]}" if known else "point pip to an index that has torch (index-url)"
+
+
+def _elsewhere(asks: Caller, version: Version, variant: str, told: Told) -> dict[str, TorchBuild]:
+    """Return the build of PyTorch's own index."""
+    indexes = compat.facts().upstream.indexes
+    if variant not in indexes:
+        raise MatrixError(f"the facts name no index of builds for {variant}", fix=f"use one of {', '.join(indexes)}, or add it to `upstream`")
+    files = [each for each in published.wheels(asks, "torch", indexes[variant]) if str(each.version) == f"{version}+{variant}"]
+    if not files:
+        raise MatrixError(f"upstream never published torch {version} for {variant}", fix=f"leave --cuda {variant} out, or see what {indexes[variant]} has")
+    seen, build = _build(asks, files, told, default=False)
+    if seen.variant != variant:
+        raise IntegrityError(f"{printable(files[0].link.redacted)} is for {seen.variant}", fix="ask who keeps that index")
+    return {variant: build}
+
+
+def _build(asks: Caller, files: Sequence[PublishedWheel], told: Told, *, default: bool = True) -> tuple[_Seen, TorchBuild]:
+    """Return what one of the wheels of a build says, and the facts of the build that follow."""
+    seen = _seen(asks, files[0], is_measured=not told.architectures)
+    if seen.cuda and not (seen.architectures or told.architectures):
+        fix = 'name them, and where they stand: --architectures "7.5 8.0" --source "..."'
+        raise MatrixError(f"{printable(files[0].link.filename)} does not say in one place for which architectures it was compiled", fix=fix)
+    family = compat.major(seen.cuda) if seen.cuda else ""
+    return seen, TorchBuild(
+        cuda=seen.cuda,
+        default=default,
+        architectures=told.architectures or seen.architectures,
+        ptx=None if told.architectures else seen.ptx,
+        architectures_source=told.source if told.architectures else (MEASURED if seen.cuda else None),
+        cudnn=seen.pinned(f"nvidia-cudnn-cu{family}"),
+        nccl=seen.pinned(f"nvidia-nccl-cu{family}"),
+        pythons=_pythons(files),
+    )
+
+
+def _cpu() -> TorchBuild:
+    """Return the build without CUDA, which upstream publishes with every release."""
+    return TorchBuild(cuda=None, default=False, architectures=(), ptx=(), architectures_source=None, cudnn=None, nccl=None, pythons=None)
+
+
+def _seen(asks: Caller, file: PublishedWheel, *, is_measured: bool) -> _Seen:
+    with published.opened(asks, file) as wheel:
+        text = wheel.content(*VERSION).decode()
+        said = {name: _assigned(name, text) for name in ("__version__", "cuda", "git_version")}
+        cuda = said["cuda"] if re.fullmatch(r"[0-9]+\.[0-9]", said["cuda"]) else None
+        seen = _Seen(git=said["git_version"], cuda=cuda, requires=_requires(wheel, file), architectures=(), ptx=())
+        if said["__version__"] not in {file.version.public, f"{file.version.public}+{seen.variant}"} or not re.fullmatch(r"[0-9a-f]{40}", seen.git):
+            raise ValueError(f"{VERSION[0]} is that of {said['__version__'] or 'nothing'}, of commit {seen.git or 'none'}")
+        if not cuda or not is_measured:
+            return seen
+        flags = _flags(wheel)
+        return dataclasses.replace(seen, architectures=_capabilities(flags, "sm_"), ptx=_capabilities(flags, "compute_"))
+
+
+def _assigned(name: str, text: str) -> str:
+    """Return the text that a line of Python assigns to a name; empty where there is none."""
+    found = re.search(rf"^{name}(?:: [\w\[\]]+)? = '([\w.+]{{1,80}})'$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _flags(wheel: Wheel) -> list[str]:
+    """Return the flags that torch's binary names, if it names them in exactly one place."""
+    found = set(FLAGS.findall(wheel.content(*BINARY)))
+    return found.pop().decode().split() if len(found) == 1 else []
+
+
+def _capabilities(flags: Iterable[str], kind: str) -> tuple[str, ...]:
+    """Return ``10.0`` for ``sm_100`` and ``sm_100a``, of all flags of a kind."""
+    numbers = (re.sub(r"\D", "", flag) for flag in flags if flag.startswith(kind))
+    return tuple(f"{number[:-1]}.{number[-1]}" for number in numbers)
+
+
+def _requires(wheel: Wheel, torch: PublishedWheel) -> dict[str, str]:
+    """Return what a wheel needs on Linux beside a wheel of torch, without its extras, by name."""
+    lines = core_metadata.parse(wheel.read_dist_info("METADATA")).get("requires_dist", [])
+    here = {**LINUX, "python_version": _pythons([torch])[-1].rstrip("t")}
+    try:
+        needs = [Requirement(line) for line in lines]
+    except InvalidRequirement as error:
+        raise ValueError(f"its METADATA has a requirement that is none: {error}") from error
+    return {each.name.lower(): str(each.specifier) for each in needs if each.marker is None or each.marker.evaluate(here)}
+
+
+def _companion(asks: Caller, project: str, files: Sequence[PublishedWheel]) -> str | None:
+    """Return the release of a companion that pins this torch; those uploaded at the same time are asked first."""
+    released: dict[Version, PublishedWheel] = {}
+    for each in published.wheels(asks, project):
+        if not each.version.is_prerelease and not each.version.local and (each.version not in released or each.tags & files[0].tags):
+            released[each.version] = each
+    newest_first = [released[version] for version in sorted(released, reverse=True)]
+    for each in sorted(newest_first, key=lambda wheel: _apart(wheel, files[0]))[:COMPANIONS]:
+        with published.opened(asks, each) as wheel:
+            asked = _requires(wheel, files[0]).get("torch", "")
+        if asked and _pins(SpecifierSet(asked), files[0].version):
+            return str(each.version)
+    return None
+
+
+def _pins(asked: SpecifierSet, version: Version) -> bool:
+    """Return whether this version and no other is meant: a range says nothing of the CUDA for which a companion is built."""
+    return asked.contains(version) and any(each.operator == "==" and not each.version.endswith("*") for each in asked)
+
+
+def _apart(one: PublishedWheel, other: PublishedWheel) -> float:
+    """Return seconds between two uploads; the same for all where an index does not tell."""
+    if one.uploaded is None or other.uploaded is None:
+        return 0.0
+    return abs((_moment(one.uploaded) - _moment(other.uploaded)).total_seconds())
+
+
+def _moment(text: str) -> dt.datetime:
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise IntegrityError(f"the index tells a time of upload that is none: {printable(text, 60)}", fix="ask who keeps that index") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def _day(files: Sequence[PublishedWheel]) -> str:
+    """Return the day of the first upload."""
+    times = [_moment(each.uploaded) for each in files if each.uploaded]
+    if not times:
+        raise MatrixError(f"the index does not tell when torch {files[0].version} was uploaded", fix="say the day of its release: --released 2026-10-28")
+    return min(times).astimezone(dt.UTC).date().isoformat()
+
+
+def _pythons(files: Iterable[PublishedWheel]) -> tuple[str, ...]:
+    """Return the Pythons that wheels are for, such as ``3.13`` and ``3.13t``, which has no global lock."""
+    abis = {tag.abi for each in files for tag in each.tags}
+    found = {(int(match[1]), match[2]) for abi in abis if (match := re.fullmatch(r"cp3([0-9]{1,3})(t?)", abi))}
+    if not found:
+        raise MatrixError("no wheel of torch on the index is for a Python of its own", fix="see what pip's index-url has")
+    return tuple(f"3.{minor}{free}" for minor, free in sorted(found))
+
+
+def _glibc(files: Iterable[PublishedWheel]) -> str:
+    """Return the oldest glibc that all wheels accept (PEP 600)."""
+    named = [[int(match[1]) for tag in each.tags if (match := MANYLINUX.match(tag.platform))] for each in files]
+    floors = [min(minors) for minors in named if minors]
+    if not floors:
+        raise MatrixError("no wheel of torch on the index names a glibc", fix="see what pip's index-url has")
+    return f"2.{max(floors)}"
+
+
+def _unknown(builds: Mapping[str, TorchBuild]) -> tuple[str, ...]:
+    """Return the builds that the newest torch in the facts has or may have, and that nobody has looked for."""
+    newest = [*compat.facts().torch.values()][-1]
+    return tuple(sorted({*newest.builds, *newest.unknown_builds} - {*builds}))
