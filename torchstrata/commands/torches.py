@@ -207,13 +207,15 @@ def _done(root: Path, before: Texts, after: Texts, folders: Sequence[Path], *, y
 
 def _write(root: Path, before: Texts, after: Texts, folders: Sequence[Path]) -> None:
     """Write all files and remove directories; what fails leaves everything as it was."""
+    for left in (root / wheel_locks.FOLDER).glob(f"{HIDDEN}*"):  # by a run that was killed
+        _remove(left)
     hidden = [(folder, folder.with_name(f"{HIDDEN}{folder.name}")) for folder in folders]
     try:
+        for path, text in after.items():
+            lockfile.replaced(root / path, text)
         for folder, aside in hidden:
             with disk(folder, lockfile.OTHER_CHECKOUT):
                 folder.rename(aside)
-        for path, text in after.items():
-            lockfile.replaced(root / path, text)
     except BaseException:
         for path, text in before.items():
             lockfile.replaced(root / path, text)
@@ -221,9 +223,13 @@ def _write(root: Path, before: Texts, after: Texts, folders: Sequence[Path]) -> 
             if aside.exists():
                 aside.rename(folder)
         raise
-    for folder, aside in hidden:
-        with disk(folder, lockfile.OTHER_CHECKOUT):
-            shutil.rmtree(aside)
+    for _, aside in hidden:
+        _remove(aside)
+
+
+def _remove(folder: Path) -> None:
+    with disk(folder, lockfile.OTHER_CHECKOUT):
+        shutil.rmtree(folder)
 
 
 def _say(*lines: str) -> None:

@@ -181,6 +181,7 @@ def test_dropping_undoes_it(root, indexes):
     before = content(root)
     add(root)
     shutil.copytree(root / "locks" / "2.8.0-cu128", root / "locks" / "2.16.1-cu128")
+    shutil.copytree(root / "locks" / "2.8.0-cu128", root / "locks" / f"{torches.HIDDEN}2.12.1-cu130")  # of a run that was killed
     torches.drop(DropTorchOptions(torch="2.16", yes=True), root)
     assert content(root) == before
     assert [path.name for path in (root / "locks").iterdir()] == ["2.8.0-cu128"]
@@ -209,6 +210,15 @@ def test_a_build_of_pytorchs_own_index(root, indexes):
     assert (builds["cu126"].architectures, builds["cu126"].ptx) == (("5.0", "9.0"), ("9.0",))
     assert builds["cu128"].default
     assert '{torch: "2.16", cuda: cu126, default: true, os: [old]}' in (root / torches.ROWS).read_text()
+
+
+def test_another_build_of_a_torch_that_has_a_row(root, indexes):
+    """It stands below the others of its torch, and ``v2.8`` goes on naming what it named."""
+    publish_torch(indexes[0], "2.8.0", *CUDA_12)
+    publish(indexes[0], "torchvision", "0.23.0", "torch==2.8.0")
+    add(root, "2.8", cuda="cu129", os=("old",))
+    assert 'cuda: cu126, os: [new]}\n  - {torch: "2.8", cuda: cu129, os: [old]}\n' in (root / torches.ROWS).read_text()
+    assert "| `2.8-cu126` | ... |\n| `2.8-cu129` | 2.8.0 for CUDA 12.9 | 525.60.13 | old | |\n" in (root / torches.README).read_text()
 
 
 def test_facts_of_people_stay(root, indexes, capsys):

@@ -302,3 +302,29 @@ def test_a_size_that_is_none_is_not_locked(size: str) -> None:
     with serving(answering(Content_Length=size)) as address, pytest.raises(LockError, match="cannot be found") as caught:
         resolver._size(f"{address}/{NAME}")
     assert caught.value.what.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (
+            JSON_TYPE,
+            json.dumps({"files": [{"url": f"/{NAME}", "upload-time": "2026-11-02T10:00:00Z"}, {"url": "/b-1.whl", "yanked": "bad"}, {"url": "/b-1.tar.gz"}]}),
+        ),
+        (HTML, f'<a href="/{NAME}">x</a><a href="/b-1.whl" data-yanked="bad">x</a><a href="/b-1.tar.gz">x</a>'),
+    ],
+)
+def test_what_was_withdrawn_is_not_listed(kind, content):
+    """Nor what is no wheel; the times of upload are those that the page tells."""
+    page = Page(url="https://index.example/simple/x/", kind=kind, content=content.encode())
+    (found,) = index_page.wheels(page)
+    assert (found.link.url, found.uploaded) == (f"https://index.example/{NAME}", "2026-11-02T10:00:00Z" if kind == JSON_TYPE else None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [(JSON_TYPE, b'{"files": [{"url": 1}]}'), (JSON_TYPE, b"{"), (JSON_TYPE, b'{"files": [{"url": "/a", "upload-time": 7}]}')]
+)
+def test_a_listing_that_is_none(kind, content):
+    """It ends in one line of ours."""
+    with pytest.raises(FetchError, match="is no index page"):
+        index_page.wheels(Page(url="https://index.example/simple/x/", kind=kind, content=content))
