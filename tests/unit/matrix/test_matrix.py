@@ -225,7 +225,7 @@ def test_issue_rows_are_there(committed):
     first = {cell.short: cell.os.id for cell in committed.cells if cell.is_default_os}
     promised = {"2.4-cu121": "debian12", "2.6-cu124": "debian12", "2.8-cu121": "debian13", "2.8-cu128": "debian13", "2.8-cu126": "debian13"}
     promised |= {"2.10-cu128": "debian13", "2.14-cu130": "debian13", "2.15-cu132": "debian13", "2.13-cpu": "debian12"}
-    assert first == promised
+    assert promised.items() <= first.items()
 
 
 @pytest.mark.parametrize(
