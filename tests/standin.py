@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
+import pytest
+
 from tests.waiting import PATIENCE
 from tests.wheelhouse import wheel
 from torchstrata.checkout import MARK
@@ -191,6 +193,13 @@ class Scratch:
         beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         more = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": self.default.url, "UV_CACHE_DIR": str(self.cache), **UV}
         return {**own, **more, "PATH": beside, "NO_COLOR": "1", "TORCHSTRATA_CACHE": str(self.cache / "store")}
+
+    def look_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process look for wheels where the commands of the checkout do."""
+        for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("PIP_CONFIG_FILE", "PIP_INDEX_URL", "UV_CACHE_DIR", *UV):
+            monkeypatch.setenv(name, self.env[name])
 
     def start(self, command: str, **env: str) -> subprocess.Popen[str]:
         """Type a command in it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from torchstrata import progress
 from torchstrata.commands import build, lock
 from torchstrata.commands.options import BuildOptions, TryOsOptions
 from torchstrata.errors import MatrixError, TorchstrataError
+from torchstrata.locks import lockfile
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
 from torchstrata.verification import suite as verification
@@ -60,14 +60,10 @@ def mark(system: OperatingSystem, path: Path) -> None:
     """Write ``verified: true`` for an OS into ``matrix.yaml``, and change nothing else.
 
     :raises MatrixError: it is not written there in braces, as the others are.
+    :raises StoreError: the file cannot be written.
     """
     text = path.read_text(encoding="utf-8")
     marked, count = re.subn(rf"(^  {re.escape(system.id)}:\s*\{{[^}}]*?verified: )false", r"\1true", text, count=1, flags=re.MULTILINE)
     if not count:
         raise MatrixError(f"{path.name} has no `verified: false` of {system.id} in braces", fix=f"write verified: true for {system.id} by hand")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(marked, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    lockfile.replaced(path, marked)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tests.parts import CODEC
-from tests.standin import UV, Scratch, scratch
+from tests.standin import Scratch, scratch
 from tests.waiting import PATIENCE, until
 from torchstrata.building import first_use
 from torchstrata.building.first_use import FirstUse
@@ -31,10 +31,7 @@ BUILD = """python -c "from torchstrata.commands import sessions; sessions.build(
 def made(tmp_path, monkeypatch):
     """Return a small checkout whose OS is locked; this process looks for wheels where its commands do."""
     with scratch(tmp_path) as found:
-        for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
-            monkeypatch.delenv(name, raising=False)
-        for name in ("PIP_CONFIG_FILE", "PIP_INDEX_URL", "UV_CACHE_DIR", *UV):
-            monkeypatch.setenv(name, found.env[name])
+        found.look_there(monkeypatch)
         os_locks.write(LOCKED, matrix.load(found.root / "matrix.yaml").systems["new"], found.root)
         yield found
 

@@ -9,7 +9,7 @@ import subprocess
 import msgspec
 import pytest
 
-from tests.standin import UV, Scratch, scratch
+from tests.standin import Scratch, scratch
 from tests.waiting import PATIENCE, until
 from torchstrata.errors import LockError, StoreError
 from torchstrata.locks import requirements, wheel_locks
@@ -24,10 +24,7 @@ DAY = "2026-11-17"
 def made(tmp_path, monkeypatch):
     """Return a small checkout; this process, too, looks where its commands do."""
     with scratch(tmp_path) as found:
-        for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
-            monkeypatch.delenv(name, raising=False)
-        for name in ("PIP_CONFIG_FILE", "PIP_INDEX_URL", "UV_CACHE_DIR", *UV):
-            monkeypatch.setenv(name, found.env[name])
+        found.look_there(monkeypatch)
         upstream = Upstream(packages=compat.facts().upstream.packages, indexes=dict.fromkeys(compat.facts().upstream.indexes, found.upstream.url))
         here = msgspec.structs.replace(compat.facts(), upstream=upstream)
         monkeypatch.setattr(compat, "facts", lambda: here)
