@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 T = TypeVar("T")
 
@@ -66,6 +66,14 @@ class Argument:
         return self.kind is bool
 
 
+@runtime_checkable
+class Choosy(Protocol):
+    """Options of which some mean nothing together."""
+
+    def contradiction(self) -> str:
+        """Return one line on those that were given and contradict each other; empty where none do."""
+
+
 def option(text: str, metavar: str = "", default: Any = None, *, name: str = "", group: str = "") -> Any:
     """Return a field that is an option with a value."""
     return dataclasses.field(default=default, metadata={_DECLARATION: Declaration(help=text, metavar=metavar, name=name, group=group)})
@@ -76,9 +84,9 @@ def required(text: str, metavar: str, *, positional: bool = True) -> Any:
     return dataclasses.field(metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=positional)})
 
 
-def switch(text: str) -> Any:
+def switch(text: str, *, group: str = "") -> Any:
     """Return a field that is an option without a value."""
-    return dataclasses.field(default=False, metadata={_DECLARATION: Declaration(help=text)})
+    return dataclasses.field(default=False, metadata={_DECLARATION: Declaration(help=text, group=group)})
 
 
 def words(text: str, metavar: str) -> Any:
@@ -116,7 +124,10 @@ def parse(reader: argparse.ArgumentParser, kind: type[T], given: Sequence[str]) 
 
     :raises SystemExit: they mean nothing, with code 2; or help was asked for, with 0.
     """
-    return _value(kind, reader.parse_intermixed_args(given))
+    value = _value(kind, reader.parse_intermixed_args(given))
+    if isinstance(value, Choosy) and (contradiction := value.contradiction()):
+        reader.error(contradiction)
+    return value
 
 
 def parse_known(reader: argparse.ArgumentParser, kind: type[T], given: Sequence[str]) -> tuple[T, tuple[str, ...]]:

@@ -52,9 +52,13 @@ def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool) -> N
     table = matrix.load()
     console = Console(soft_wrap=True, highlight=False)
     outcome = wheel_locks.write(table, matrix.select_rows(table, *globs), upgrade=upgrade, exclude_newer=exclude_newer, on_line=console.print)
-    console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(outcome.failed)} builds failed")
-    if outcome.failed and (globs or any(not _is_elsewhere(table, name) for name in outcome.failed)):
-        raise next(iter(outcome.failed.values()))
+    apart = [] if globs else [name for name in outcome.failed if _is_elsewhere(table, name)]
+    failed = [error for name, error in outcome.failed.items() if name not in apart]
+    console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(failed)} builds failed")
+    for name in apart:
+        console.print(f"{name} is left out: its wheels are only on PyTorch's own index, which does not answer here; `inv lock {name}` asks again")
+    if failed:
+        raise failed[0]
 
 
 def _is_elsewhere(table: Matrix, name: str) -> bool:

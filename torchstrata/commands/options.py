@@ -95,12 +95,20 @@ class LockOptions:
     """Write the locks that are missing or stale: exact versions with hashes per torch build, Python and flavour."""
 
     cells: tuple[str, ...] = words(f"{CELLS}; with --os also names of OSes, such as ubuntu24.04", "CELL")
-    check: bool = switch("only check that the committed locks match matrix.yaml, images/*/requirements.in and pyproject.toml")
-    os: bool = switch("lock the OS packages instead of the wheels")
-    toolchain: bool = switch("lock the CUDA 12 compiler instead of the wheels")
-    tool: bool = switch("lock what torchstrata itself needs instead of the wheels")
+    check: bool = switch("only check that the committed locks match matrix.yaml, images/*/requirements.in and pyproject.toml", group="what")
+    os: bool = switch("lock the OS packages instead of the wheels", group="what")
+    toolchain: bool = switch("lock the CUDA 12 compiler instead of the wheels", group="what")
+    tool: bool = switch("lock what torchstrata itself needs instead of the wheels", group="what")
     upgrade: bool = switch(UPGRADE)
     exclude_newer: str | None = option("upgrade to what there was on a day (default: a week ago)", "YYYY-MM-DD")
+
+    def contradiction(self) -> str:
+        """Return which options were given that what is locked has no use for."""
+        chosen = next((name for name in ("check", "os", "toolchain", "tool") if getattr(self, name)), "")
+        useless = {"check": ("upgrade", "exclude_newer"), "os": ("upgrade", "exclude_newer"), "toolchain": ("upgrade", "cells"), "tool": ("upgrade", "cells")}
+        given = [name for name in useless.get(chosen, ()) if getattr(self, name)]
+        names = {"cells": "cells"} | {name: f"--{name.replace('_', '-')}" for name in ("upgrade", "exclude_newer")}
+        return f"--{chosen} takes no {' and no '.join(names[name] for name in given)}" if given else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

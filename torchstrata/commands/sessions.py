@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import itertools
 import os
@@ -30,8 +31,10 @@ Work = Callable[[nox.Session], None]
 COSTS: Final = matrix.ROOT / "bench" / "results" / "tests.json"
 """What the tiers of tests cost when it was last recorded."""
 
-SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push)-(?P<cell>.+)")
-"""A word of nox's command line that names a session of a cell."""
+SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push|[a-z]+(?=-\d+\.\d+-(?:cpu|cu\d)))-(?P<cell>.+)")
+"""A word of nox's command line that names a session of a cell; one with a version of torch and a CUDA can be nothing else."""
+
+VERBS: Final = ("build", "test")
 
 OTHER_CHOICES: Final = ("-k", "--keywords", "-t", "--tags", "-f", "--noxfile", "-db", "--default-venv-backend")
 """Options of nox's whose words are no names of sessions."""
@@ -135,6 +138,9 @@ def _check_session(verb: str, cell: str) -> None:
         raise errors.MatrixError(matrix.why_none(table, cell), fix=f"nearest: {near}; how to add a row to matrix.yaml: docs/adding.md")
     if verb == "push":
         raise errors.MatrixError(f"there is no session push-{cell}", fix=f"nox -s build-{cell} -- --push; or, without an engine: inv push {cell}")
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, cutoff=0.0)
+        raise errors.MatrixError(f"there is no session {verb}-{cell}", fix=f"nearest: {', '.join(f'{known}-{cell}' for known in near)}")
 
 
 def build(cell: str, words: Sequence[str]) -> None:

@@ -236,6 +236,10 @@ def select_systems(matrix: Matrix, *globs: str) -> tuple[OperatingSystem, ...]:
     """
     named = {name for glob in globs for name in fnmatch.filter(matrix.systems, glob)}
     rest = [glob for glob in globs if not fnmatch.filter(matrix.systems, glob)]
+    for glob in rest:
+        if not any(_matches(cell, glob) for cell in matrix.cells):
+            near = difflib.get_close_matches(glob, [*matrix.systems, *(cell.short for cell in matrix.cells)], n=4, cutoff=0.4) or matrix.systems
+            raise MatrixError(f"neither an OS nor a cell matches {glob}", fix=f"nearest: {', '.join(near)}")
     asked = {cell.os.id for cell in select(matrix, *rest)} if rest or not globs else set[str]()
     return tuple(system for name, system in matrix.systems.items() if name in named | asked)
 

@@ -182,6 +182,14 @@ def test_the_session_that_pushed():
     assert "inv push 2.8-cu121" in said
 
 
+def test_a_verb_that_does_not_exist(capsys):
+    """It is answered with the sessions that the cell has."""
+    with pytest.raises(SystemExit) as ended:
+        sessions.check_sessions(["-s", "bild-2.8-cu121"], "")
+    assert ended.value.code == 10
+    assert "nearest: build-2.8-cu121" in capsys.readouterr().err
+
+
 def test_the_full_name_of_a_default_cell_runs():
     """It is not listed, since the short one is."""
     status, said = run_nox("-s", "build-2.8-cu121-debian13", "--", "--help", cwd=matrix.ROOT)

@@ -37,8 +37,8 @@ def test_invoke_completes_what_its_users_write():
     ("words", "status", "said"),
     [
         (("--list",), 0, "release.rollback"),
-        (("--help", "lock"), 0, "usage: inv lock [-h] [--check]"),
-        (("lock", "--help"), 0, "usage: inv lock [-h] [--check]"),
+        (("--help", "lock"), 0, "usage: inv lock [-h] [--check | --os"),
+        (("lock", "--help"), 0, "usage: inv lock [-h] [--check | --os"),
         (("plna", "2.13-cpu"), 2, "inv: there is no verb 'plna'\n  -> nearest: plan; inv --list shows all\n"),
         (("plan", "--json", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
         (("plan", "9.9-cu999", "--json"), 10, "error: no cell matches 9.9-cu999"),

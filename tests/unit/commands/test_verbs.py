@@ -29,8 +29,11 @@ def value(argument):
 
 
 def given(verb):
-    """Return each option of a verb with its value, if it has one, as lists of words; and the words that are no options."""
-    found = list(arguments.declared(verb.options))
+    """Return each option of a verb with its value, if it has one, as lists of words; and the words that are no options.
+
+    Those that exclude each other are left out.
+    """
+    found = [each for each in arguments.declared(verb.options) if not each.declared.group]
     options = [[f"--{each.name}", *([] if each.is_switch else [value(each)])] for each in found if not each.declared.positional]
     return options, [f"word{number}" for number, each in enumerate(found) if each.declared.positional]
 
@@ -42,7 +45,7 @@ def test_words_stand_anywhere_among_options(verb):
     places = [[*itertools.chain(*options[:place]), *words, *itertools.chain(*options[place:])] for place in range(len(options) + 1)]
     found = [verb.parse(line) for line in places]
     assert all(each == found[0] for each in found)
-    assert all(getattr(found[0], each.field) not in {None, False, ()} for each in arguments.declared(verb.options))
+    assert all(getattr(found[0], each.field) not in {None, False, ()} for each in arguments.declared(verb.options) if not each.declared.group)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
@@ -63,6 +66,23 @@ def test_words_are_left_out_where_they_have_a_default(verb, capsys):
 def test_a_switch_does_not_swallow_the_word_after_it(text):
     """It is the cell."""
     assert parse(text) == PlanOptions(cells=("2.8-cu121",), json=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--check --os", "argument --os: not allowed with argument --check"),
+        ("--os --upgrade", "--os takes no --upgrade"),
+        ("--check --exclude-newer 2026-11-01", "--check takes no --exclude-newer"),
+        ("--tool --upgrade 2.8-cu121", "--tool takes no --upgrade and no cells"),
+    ],
+)
+def test_options_that_mean_nothing_together(words, why, capsys):
+    """None of them is left aside in silence."""
+    with pytest.raises(SystemExit) as ended:
+        parse(f"lock {words}")
+    assert ended.value.code == verbs.WRONG_WORDS
+    assert why in capsys.readouterr().err
 
 
 def test_kinds_of_locks_take_cells():

@@ -243,8 +243,8 @@ def test_systems_are_chosen_by_name_or_by_cell(committed, globs, systems):
 
 
 def test_a_system_that_is_none_is_refused(committed):
-    """With the nearest cells, as every selection."""
-    with pytest.raises(MatrixError, match="no cell matches debian14"):
+    """With the nearest OSes."""
+    with pytest.raises(MatrixError, match="neither an OS nor a cell matches debian14\n  -> nearest: debian13, debian12"):
         matrix.select_systems(committed, "debian14")
 
 
