@@ -189,6 +189,14 @@ def house(session: nox.Session) -> None:
 
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
+def verified(session: nox.Session) -> None:
+    """Take the evidence in results/, or -- DIRECTORY, into docs/verified.md."""
+    _develop(session)
+    session.run("python", "-m", "tests.verified", *session.posargs)
+
+
+@nox.session(default=UNASKED, venv_backend="none")
+@sessions.part
 def tests(session: nox.Session) -> None:
     """Prove a change in ten minutes: lint, unit, the images of two cells and the system in short; -- --again, --cells."""
     _tier(session, "tests", "quick")

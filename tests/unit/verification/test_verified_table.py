@@ -1,0 +1,68 @@
+"""The table of verified images: it says what its facts say, and takes in evidence that holds."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tests import verified
+from tests.verified import VerifiedImage
+from torchstrata.matrix import matrix
+from torchstrata.verification.evidence import Counts, EngineImage, Evidence, Host
+
+HOST = Host(kernel="6.1", engine="26.1", cpus=2)
+
+
+def proof(digest="a" * 64, **changes):
+    """Return evidence of an image that passed its 7 tests in a minute and a half."""
+    image = EngineImage(reference="x", digest=f"sha256:{digest}", manifest=f"sha256:{digest}", config=None)
+    given = {
+        "image": image,
+        "passed": True,
+        "problems": (),
+        "scope": "full",
+        "counts": Counts(required=7, passed=7, failed=0, missing=0),
+        "started": "2026-11-29T23:59:00Z",
+        "finished": "2026-11-30T00:00:30Z",
+    }
+    case = {"id": "t", "tier": "free", "section": "base", "outcome": "passed", "seconds": 1.0}
+    rest = {"format": 1, "cell": "2.13-cpu-debian12", "flavour": "base", "tiers": ("free",), "complete": True, "required": {}, "not_run": (), "gpu": None}
+    return msgspec.convert(msgspec.to_builtins(given | rest | {"revision": "r", "host": HOST, "tests": [case]} | changes), Evidence)
+
+
+KNOWN = {"2.13-cpu-debian12-base": VerifiedImage(digest="a" * 64, scope="full", tests=7, seconds=90, on="2026-11-30")}
+
+
+def test_the_guide_says_what_the_facts_say():
+    """`nox -s verified` would change nothing."""
+    guide = verified.GUIDE.read_text(encoding="utf-8")
+    assert verified.with_table(guide, verified.table(verified.read(), matrix.load())) == guide
+
+
+def test_evidence_that_holds_is_taken_in():
+    """With the day on which it ended."""
+    assert verified.taken_in({}, [proof()]) == KNOWN
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"problems": ("one failed",)}, {"scope": "chosen"}, {"image": None}, {"counts": Counts(required=8, passed=7, failed=0, missing=1)}],
+    ids=["failed", "chosen", "machine", "missing"],
+)
+def test_other_evidence_is_not(changes):
+    """Nothing that proves less than it seems to gets into the table."""
+    assert verified.taken_in({}, [proof(**changes)]) == {}
+
+
+def test_a_quick_verification_does_not_replace_a_full_one_of_the_same_bytes():
+    """Of other bytes it does: they are what is there now."""
+    assert verified.taken_in(KNOWN, [proof(scope="quick")]) == KNOWN
+    assert verified.taken_in(KNOWN, [proof("b" * 64, scope="quick")])["2.13-cpu-debian12-base"].scope == "quick"
+
+
+def test_cells_without_a_verified_image_are_named():
+    """Whatever is in the matrix is in the table or in the line below it."""
+    committed = matrix.load()
+    said = verified.table(KNOWN, committed)
+    assert all(f"`{cell.id}" in said for cell in committed.cells)
+    assert "| `2.13-cpu-debian12-base` | `aaaaaaaaaaaa` | full | 7 | 90 | 2026-11-30 |" in said
