@@ -175,6 +175,17 @@ def test_a_dated_tag_of_another_image_is_not_overwritten(team, pushed, other):
     assert "v2.13" not in other.tags(REPOSITORY)
 
 
+def test_oras_alone_would_leave_signatures_behind(team, pushed, other):
+    """It copies what refers to an image, and not cosign's tags, nor more than one image; it is why copies are made here."""
+    ended = run("oras", "cp", "-r", "--from-plain-http", "--to-plain-http", f"{team.host}/{REPOSITORY}:v2.13", f"{other.host}/{REPOSITORY}:v2.13")
+    assert ended.returncode == 0, ended.stderr
+    digest = next(digest for digest in pushed.values() if digest == other.tags(REPOSITORY)["v2.13"])
+    with Registry(other.host) as theirs:
+        assert len(theirs.referrers(REPOSITORY, digest)) == 2 * len(KINDS)
+        assert theirs.find(REPOSITORY, f"sha256-{digest.removeprefix('sha256:')}.sig") is None
+    assert {tag for tag in other.tags(REPOSITORY) if not tag.startswith("sha256-")} == {"v2.13"}
+
+
 # Streams
 
 
