@@ -134,13 +134,13 @@ def _check_session(verb: str, cell: str) -> None:
     """
     table = matrix.load()
     if not any(cell in known.names for known in table.cells):
-        near = ", ".join(f"{verb}-{name}" for name in matrix.nearest(table, cell))
-        raise errors.MatrixError(matrix.why_none(table, cell), fix=f"nearest: {near}; how to add a row to matrix.yaml: docs/adding.md")
+        cells_near = ", ".join(f"{verb}-{name}" for name in matrix.nearest(table, cell))
+        raise errors.MatrixError(matrix.why_none(table, cell), fix=f"nearest: {cells_near}; how to add a row to matrix.yaml: docs/adding.md")
     if verb == "push":
         raise errors.MatrixError(f"there is no session push-{cell}", fix=f"nox -s build-{cell} -- --push; or, without an engine: inv push {cell}")
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, cutoff=0.0)
-        raise errors.MatrixError(f"there is no session {verb}-{cell}", fix=f"nearest: {', '.join(f'{known}-{cell}' for known in near)}")
+        verbs_near = difflib.get_close_matches(verb, VERBS, cutoff=0.0)
+        raise errors.MatrixError(f"there is no session {verb}-{cell}", fix=f"nearest: {', '.join(f'{near}-{cell}' for near in verbs_near)}")
 
 
 def build(cell: str, words: Sequence[str]) -> None:
