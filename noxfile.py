@@ -189,6 +189,14 @@ def house(session: nox.Session) -> None:
 
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
+def site(session: nox.Session) -> None:
+    """Build the guides as a site, into site/."""
+    _develop(session)
+    session.run("mkdocs", "build", "--quiet", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session(default=UNASKED, venv_backend="none")
+@sessions.part
 def verified(session: nox.Session) -> None:
     """Take the evidence in results/, or -- DIRECTORY, into docs/verified.md."""
     _develop(session)
