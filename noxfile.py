@@ -118,6 +118,7 @@ def lint(session: nox.Session) -> None:
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", *_files(".github/actions/*/action.yml"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
     session.run("check-jsonschema", "--schemafile", "matrix.schema.json", "matrix.yaml")
+    session.run("check-jsonschema", "--schemafile", "flavour.schema.json", *_files("images/*/flavour.yaml"))
     session.run("inv", "lock", "--check")
 
 

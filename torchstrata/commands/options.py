@@ -137,7 +137,7 @@ class SizesOptions:
     """Show what images in the engine weigh, compressed, and their budgets."""
 
     cells: tuple[str, ...] = _cells()
-    write: bool = switch("record the layers' sizes, and print what to write into matrix.yaml")
+    write: bool = switch("record the layers' sizes, and make the images' sizes the budgets of their flavours")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.images.boxes import READY, SSH_READY
+from torchstrata.matrix import matrix
 from torchstrata.store.store import Store
 from torchstrata.verification import inspection, size_budget
 
@@ -118,11 +119,11 @@ def processes(box):
 
 def test_size(inspected, expected, record_property):
     """The image weighs at most 5 % more than its budget; if it does, the layers that grew are named."""
-    allowed = size_budget.budget(expected.cell, expected.flavour)
+    allowed = matrix.load().flavours[expected.flavour].budget(expected.cell.short)
     weights = size_budget.weigh(expected.cell, (layer.weight for layer in inspected.layers))
     record_property("size", inspected.size)
     assert allowed, (
-        f"row {expected.cell.short} has no size of {expected.flavour} in matrix.yaml: it is {inspected.size} bytes; run inv sizes {expected.cell.short} --write"
+        f"no size of {expected.cell.short} in images/{expected.flavour}/flavour.yaml: it is {inspected.size} bytes; run inv sizes {expected.cell.short} --write"
     )
     grown = "; ".join(size_budget.grown(weights, size_budget.recorded(expected.cell)))
     assert not size_budget.is_over(inspected.size, allowed), f"{inspected.size} bytes, budget {allowed}; what grew: {grown}"
