@@ -27,6 +27,7 @@ from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.image import layout
 from torchstrata.layers import os_parts
 from torchstrata.locks import os_locks
+from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import Reporter
@@ -173,9 +174,11 @@ def notes(cell: Cell) -> list[str]:
 
 def drifts(plan: Plan) -> list[str]:
     """Return a line for each OS whose parts in the store have other versions than its lock."""
-    tops = {item.source.system.id: item.part for item in plan.items() if isinstance(item.source, OsPart) and item.part}
-    found = {system: os_parts.drift(part) for system, part in tops.items()}
-    return [f"{system}: not as locked: {os_locks.in_short(moves)}" for system, moves in found.items() if moves]
+    found = defaultdict[str, dict[PackageMove, None]](dict)
+    for item in plan.items():
+        if isinstance(item.source, OsPart) and item.part:
+            found[item.source.system.id] |= dict.fromkeys(os_parts.drift(item.part))
+    return [f"{system}: not as locked: {os_locks.in_short(tuple(moves))}" for system, moves in found.items() if moves]
 
 
 def closing(plan: Plan, composed: Sequence[Composed]) -> Table:

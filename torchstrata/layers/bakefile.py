@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from torchstrata.layers.contexts import BELOW
 from torchstrata.locks.os_locks import OS_IMAGE
 from torchstrata.matrix.matrix import OperatingSystem
 
@@ -18,9 +19,6 @@ REGISTRY: Final = "docker-image://"
 
 DPKG: Final = "/etc/dpkg/dpkg.cfg.d/99torchstrata"
 """After all that the image itself may say of what packages leave out."""
-
-LABEL: Final = "torchstrata.flavour"
-"""The label that ends each Dockerfile; it tells in an image's history which layers belong to which flavour."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +84,8 @@ def _targets(job: Job, staged: Path, proxies: Mapping[str, str]) -> dict[str, di
     parent, context = job.parent, below
     for flavour in job.flavours:
         args = {**proxies, "SOURCE_DATE_EPOCH": str(job.epoch), "COMPILERS": " ".join(job.system.compilers)}
-        targets[job.target(flavour)] = _target(staged / flavour, {parent: context, "apt": f"target:{job.target('apt')}"}, args)
+        contexts = {parent: context, BELOW: context, "apt": f"target:{job.target('apt')}"}
+        targets[job.target(flavour)] = _target(staged / flavour, contexts, args)
         parent, context = flavour, f"target:{job.target(flavour)}"
     return targets
 

@@ -5,6 +5,7 @@ A flavour contains its parent, whose image is a prefix of its own but for the al
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ import msgspec
 from torchstrata import decoding
 from torchstrata.errors import FlavourError, MatrixError
 from torchstrata.matrix import plain_yaml, schema, validation
+from torchstrata.text import printable
 
 FOLDER: Final = "images"
 FILE: Final = "flavour.yaml"
@@ -24,7 +26,7 @@ ROOT_FLAVOUR: Final = "base"
 SHARED: Final = "apt"
 """The folder of images that is no flavour: what all of them install packages with."""
 
-RESERVED: Final = frozenset({SHARED, "os", "gpu", "host", "cases"})
+RESERVED: Final = frozenset({SHARED, "os", "below", "gpu", "host", "cases"})
 """What contexts, sections of locks and lists of required tests are called beside flavours."""
 
 SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
@@ -103,6 +105,8 @@ def check_name(name: str) -> None:
         raise FlavourError(what, fix="use at most 32 lower-case letters, digits and single hyphens, a letter first") from error
     if name in RESERVED:
         raise FlavourError(f"{name!r} cannot be a flavour's name: it means something else here", fix=f"use none of {', '.join(sorted(RESERVED))}")
+    if re.match(r"(cpu|cu[0-9]{3})(-|$)", name):
+        raise FlavourError(f"{name!r} cannot be a flavour's name: tags have a CUDA there", fix="let it begin with another word")
 
 
 def _folders(images: Path) -> Iterator[Path]:
@@ -133,11 +137,9 @@ def _read(root: Path, name: str) -> Flavour:
 
 
 def _check_root(flavour: Flavour) -> None:
-    """Refuse a second root, which would have no OS and no torch, and a parent of the first."""
-    if (flavour.parent is None) != (flavour.name == ROOT_FLAVOUR):
-        if flavour.parent is None:
-            raise FlavourError(f"flavour {flavour.name} has no parent", fix=f"write parent: {ROOT_FLAVOUR}, or another flavour, into {path_of(flavour.name)}")
-        raise FlavourError(f"flavour {flavour.name} has a parent, and is what all others begin with", fix=f"remove parent from {path_of(flavour.name)}")
+    """Refuse a second root, which would have no OS and no torch."""
+    if flavour.parent is None and flavour.name != ROOT_FLAVOUR:
+        raise FlavourError(f"flavour {flavour.name} has no parent", fix=f"write parent: {ROOT_FLAVOUR}, or another flavour, into {path_of(flavour.name)}")
 
 
 def _check_service(what: str, name: str, service: schema.ServiceSettings) -> None:
@@ -145,7 +147,9 @@ def _check_service(what: str, name: str, service: schema.ServiceSettings) -> Non
     try:
         decoding.convert(name, schema.ServiceName)
     except msgspec.ValidationError as error:
-        raise FlavourError(f"{what} cannot be called that", fix="use at most 16 lower-case letters, digits and single hyphens, a letter first") from error
+        raise FlavourError(
+            f"{printable(what)} cannot be called that", fix="use at most 16 lower-case letters, digits and single hyphens, a letter first"
+        ) from error
     if sum((service.health.http is not None, service.health.banner is not None, service.health.tcp)) != 1:
         raise FlavourError(f"{what} has not one way to tell its health", fix="write health: {http: /path}, or {banner: words}, or {tcp: true}")
     if not service.command and service.module is None:

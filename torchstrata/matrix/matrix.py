@@ -154,6 +154,11 @@ class Matrix:
         parents = {flavour.parent for flavour in self.flavours.values()}
         return tuple(name for name in self.flavours if name not in parents)
 
+    @property
+    def lines(self) -> tuple[tuple[str, ...], ...]:
+        """The chain of each leaf: together they have every flavour."""
+        return tuple(map(self.chain, self.leaves))
+
     def chain(self, flavour: str) -> tuple[str, ...]:
         """Return ``flavour`` and all it contains, parents first.
 

@@ -159,7 +159,7 @@ class FlavourFile(Raw, frozen=True, kw_only=True):
     summary: Annotated[str, msgspec.Meta(min_length=1, max_length=256, description="What it contains, for README's table, in Markdown.")]
     command: Annotated[tuple[Word, ...] | None, msgspec.Meta(description="What runs if nothing is asked: its services, else bash, if left out.")] = None
     sizes: Annotated[dict[Short, Size], msgspec.Meta(description="What its image may weigh, by cell; a test fails above 5 % more.")] = {}
-    services: Annotated[dict[ServiceName, ServiceSettings], msgspec.Meta(description="What it runs, beside what its parents do.")] = {}
+    services: Annotated[dict[Text, ServiceSettings], msgspec.Meta(description="What it runs, beside what its parents do, by name.")] = {}
 
 
 def generate(shape: type[Raw] = MatrixFile) -> str:

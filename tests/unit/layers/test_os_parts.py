@@ -9,13 +9,13 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from torchstrata.errors import AbsentError, LockError, OsPartError, RegistryAuthError, RegistryError, StoreError
+from torchstrata.errors import AbsentError, FlavourError, LockError, OsPartError, RegistryAuthError, RegistryError, StoreError
 from torchstrata.host import superuser
 from torchstrata.layers import bakefile, buildkit, contexts, os_image, os_layers, os_parts
 from torchstrata.layers.bakefile import Job
@@ -64,8 +64,8 @@ def defined(*jobs: Job, exporter: bakefile.Exporter = "layout") -> dict[str, dic
 def test_flavours_are_linked_through_contexts() -> None:
     """The first flavour starts from what lies below, each next one from the target before it, never from a tag."""
     targets = defined(job())
-    assert targets["debian13-base"]["contexts"] == {"os": "oci-layout:///store@sha256:0", "apt": "target:debian13-apt"}
-    assert targets["debian13-devel"]["contexts"] == {"base": "target:debian13-base", "apt": "target:debian13-apt"}
+    assert targets["debian13-base"]["contexts"] == {"os": "oci-layout:///store@sha256:0", "below": "oci-layout:///store@sha256:0", "apt": "target:debian13-apt"}
+    assert targets["debian13-devel"]["contexts"] == {"base": "target:debian13-base", "below": "target:debian13-base", "apt": "target:debian13-apt"}
 
 
 def test_only_the_top_is_exported() -> None:
@@ -97,7 +97,7 @@ def test_classic_store_adds_the_os_image_as_a_tar() -> None:
     """The classic store knows no OCI layouts: a target unpacks the OS image, and the result is an image of the engine."""
     targets = defined(job(below="/in/below"), exporter="image")
     assert targets["debian13-os"]["dockerfile-inline"] == "FROM scratch\nADD os.tar /\n"
-    assert targets["debian13-base"]["contexts"] == {"os": "target:debian13-os", "apt": "target:debian13-apt"}
+    assert targets["debian13-base"]["contexts"] == {"os": "target:debian13-os", "below": "target:debian13-os", "apt": "target:debian13-apt"}
     assert targets["debian13-devel"]["output"] == ["type=docker,name=torchstrata-build:debian13-devel"]
 
 
@@ -338,21 +338,74 @@ def test_links_are_kept_and_litter_is_not(checkout: Path, tmp_path: Path) -> Non
 
 
 def test_a_flavour_without_a_directory_says_what_to_make(checkout: Path) -> None:
-    """A row of ``flavours:`` alone is not enough."""
+    """A name alone is not enough."""
     with pytest.raises(OsPartError, match="there is no images/rstudio") as caught:
         contexts.tree(checkout, "rstudio")
-    assert "images/rstudio/Dockerfile" in caught.value.fix
+    assert "images/rstudio/flavour.yaml" in caught.value.fix
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_dockerfiles_form_the_chain_of_the_matrix(flavour: str) -> None:
+@pytest.mark.parametrize("flavour", [name for name in FLAVOURS if (matrix.ROOT / "images" / name / "Dockerfile").exists()])
+def test_dockerfiles_form_the_tree_of_the_flavours(flavour: str) -> None:
     """Each starts from its parent's context, copies its rootfs, asks for no frontend of a registry, ends with its label, fits a screen."""
     lines = (matrix.ROOT / "images" / flavour / "Dockerfile").read_text().splitlines()
     assert f"FROM {MATRIX.flavours[flavour].parent or 'os'}" in lines
     assert not [line for line in lines if line.startswith("# syntax")]
     assert ("COPY rootfs /" in lines) == (matrix.ROOT / "images" / flavour / "rootfs").exists()
-    assert lines[-1] == f"LABEL {bakefile.LABEL}={flavour}"
+    assert lines[-1] == f"LABEL {contexts.LABEL}={flavour}"
     assert len(lines) <= 48
+
+
+@pytest.mark.parametrize(("files", "lines"), [((), ["FROM below"]), (("etc/motd",), ["FROM below", "COPY rootfs /"])])
+def test_a_flavour_needs_no_dockerfile(tmp_path: Path, files: Sequence[str], lines: list[str]) -> None:
+    """One that nobody has written starts from the parent, copies what there is to copy, and ends with the label."""
+    grown(tmp_path, {"gym": files})
+    contexts.stage(tmp_path, ["gym"], {}, tmp_path)
+    assert (tmp_path / "gym" / "Dockerfile").read_text().splitlines() == [*lines, "LABEL torchstrata.flavour=gym"]
+
+
+@pytest.mark.parametrize("name", ["flavour.yaml", "requirements.in", "tests/test_gym.py", "tests/required/free.toml"])
+def test_what_changes_no_os_part(checkout: Path, tmp_path: Path, name: str) -> None:
+    """What a flavour says of itself, its wheels and its tests are in no identity and in no build context."""
+    before = identities(checkout)
+    (checkout / "images/base" / name).parent.mkdir(exist_ok=True, parents=True)
+    (checkout / "images/base" / name).write_text("changed\n")
+    contexts.stage(checkout, ["base"], {}, tmp_path)
+    assert identities(checkout) == before
+    assert not (tmp_path / "base" / name).exists()
+
+
+def grown(root: Path, rootfs: Mapping[str, Sequence[str]]) -> None:
+    """Write flavours that have nothing but files."""
+    for flavour, names in rootfs.items():
+        (root / "images" / flavour).mkdir(parents=True)
+        for name in names:
+            (root / "images" / flavour / "rootfs" / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / "images" / flavour / "rootfs" / name).write_text(flavour)
+
+
+@pytest.mark.parametrize(
+    ("mine", "told"),
+    [
+        ("etc/motd", "images/gym/rootfs/etc/motd would hide what images/base brings there"),
+        ("etc/motd/more", "images/gym/rootfs/etc/motd/more would hide what images/base brings there"),
+        ("usr/bin", "images/gym/rootfs/usr/bin would hide what images/devel brings there"),
+    ],
+)
+def test_a_flavour_hides_no_file_of_a_parent(tmp_path: Path, mine: str, told: str) -> None:
+    """Neither a file, nor one in a file's place above it, nor a directory with files of a parent."""
+    grown(tmp_path, {"base": ["etc/motd"], "devel": ["usr/bin/tool"], "gym": [mine]})
+    with pytest.raises(FlavourError) as refused:
+        contexts.check_shadows(tmp_path, ["base", "devel", "gym"])
+    assert refused.value.what == told
+    assert refused.value.fix.startswith("give it another name")
+    assert FlavourError.code == 51
+
+
+def test_flavours_share_directories(tmp_path: Path) -> None:
+    """Files beside those of a parent hide nothing; nor do siblings, which meet in no image."""
+    grown(tmp_path, {"base": ["etc/motd"], "gym": ["etc/gym"], "vision": ["etc/gym"]})
+    contexts.check_shadows(tmp_path, ["base", "gym"])
+    contexts.check_shadows(tmp_path, ["base", "vision"])
 
 
 def test_image_of_parts_that_are_not_there(tmp_path: Path) -> None:
@@ -389,7 +442,7 @@ def test_an_os_image_of_a_registry_gets_dpkgs_configuration() -> None:
     targets = defined(job_of_image)
     assert targets["ubuntu24_04-os"]["dockerfile-inline"] == "FROM os\nCOPY dpkg.cfg /etc/dpkg/dpkg.cfg.d/99torchstrata\n"
     assert targets["ubuntu24_04-os"]["contexts"] == {"os": "docker-image://ubuntu:24.04@sha256:0"}
-    assert targets["ubuntu24_04-base"]["contexts"] == {"os": "target:ubuntu24_04-os", "apt": "target:ubuntu24_04-apt"}
+    assert targets["ubuntu24_04-base"]["contexts"] == {"os": "target:ubuntu24_04-os", "below": "target:ubuntu24_04-os", "apt": "target:ubuntu24_04-apt"}
     asked = bakefile.question(job_of_image, "FROM os", Path("/in"), Path("/out"), {})["target"]
     assert {name: target["contexts"] for name, target in asked.items()} == {"ubuntu24_04-devel": {"os": "docker-image://ubuntu:24.04@sha256:0"}}
 
