@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import secrets
@@ -20,6 +21,7 @@ from tests.waiting import PATIENCE, Found, until
 from torchstrata.verification import leftovers
 
 CLIENTS: Final = Path(__file__).parent / "clients"
+PROBES: Final = CLIENTS.with_name("probes")
 COMPILES_ALONE: Final = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 """For what compiles one function: torch's compiler then starts no second process, which would import torch for nothing (7 s of CPU)."""
 
@@ -34,6 +36,12 @@ PROBED: Final[dict[str, Any]] = {"healthcheck": None}
 
 READY: Final = "JupyterLab is ready"
 SSH_READY: Final = "SSH is ready"
+
+SERVICES: Final = {"jupyter": READY, "ssh": SSH_READY}
+"""What the log says when the service that a flavour adds is there."""
+
+PUBLIC_KEY: Final = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(range(32))).decode()
+"""A key, without which SSH stays off; nobody has the other half."""
 
 LOCKED: Final[dict[str, dict[str, Any]]] = {
     "read-only": {"read_only": True, "tmpfs": {"/tmp": "mode=1777"}},
@@ -209,3 +217,8 @@ def ssh_options(key: str = "good") -> tuple[str, ...]:
 def mounted(directory: Path, target: str = "/workspace", mode: str = "rw") -> dict[str, dict[str, str]]:
     """Return the ``volumes`` option that mounts ``directory``."""
     return {str(directory): {"bind": target, "mode": mode}}
+
+
+def status(client: Box, url: str, *options: str) -> str:
+    """Return the HTTP status of a request from the client container."""
+    return client.run("curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", "-m", "20", *options, url).out

@@ -32,7 +32,7 @@ class Fault:
     :param what: a few words, for tables.
     :param image: the good image: cell and flavour.
     :param lines: of a Dockerfile; what begins with a lower-case letter is a shell command.
-    :param test: the one that must fail, below ``tests/images``.
+    :param test: the one that must fail: its flavour, and where it lies among that one's tests.
     :param says: what its report must contain.
     :param user: who the image runs as afterwards.
     """
@@ -412,7 +412,7 @@ pass on the good image, fail on the bad one, and say why. A fault that is not fo
 
 Written by `python -m tests.mutants --write` from `tests/mutants/faults.py`.
 
-| fault | planted in | test, below `tests/images` |
+| fault | planted in | test: flavour, and file in `images/<flavour>/tests` |
 |---|---|---|
 """
 

@@ -41,6 +41,12 @@ class Expectation:
         """Whether the flavour is the one that the all-in-one image is made of."""
         return self.flavour == matrix.load(self.root / matrix.MATRIX.name).all_in_one
 
+    @functools.cached_property
+    def is_beside(self) -> bool:
+        """Whether the all-in-one does not contain the flavour, so that nothing of it is tested there."""
+        table = matrix.load(self.root / matrix.MATRIX.name)
+        return self.flavour not in table.chain(table.all_in_one)
+
     @property
     def facts(self) -> compat.CellFacts:
         """What is known of the cell."""

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 
 import pytest
 
-from tests.images.boxes import READY, SSH_READY
+from tests.images.boxes import PUBLIC_KEY, SERVICES
 from torchstrata.matrix import matrix
 from torchstrata.store.store import Store
 from torchstrata.verification import inspection, size_budget
-
-SERVICES = {"jupyter": READY, "ssh": SSH_READY}
-"""What the log says when the service that a flavour adds is there."""
-
-PUBLIC_KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(range(32))).decode()
-"""A key, without which SSH stays off; nobody has the other half."""
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.images.base.test_hygiene import PUBLIC_KEY, SERVICES
+from tests.images.boxes import PUBLIC_KEY, SERVICES
 
 SCAN = """
 import errno, json, socket, sys
