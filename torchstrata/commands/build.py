@@ -232,7 +232,7 @@ def weigh(options: SizesOptions) -> None:
     for cell in matrix.select(table, *options.cells):
         found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}", client, store) for flavour in table.flavours}
         for flavour, image in found.items():
-            allowed = table.flavours[flavour].budget(cell.short)
+            allowed = table.budget(flavour, cell.short)
             view.add_row(f"{cell.id}-{flavour}", progress.size(image.size), progress.size(allowed) if allowed else "none")
             measured[flavour][cell.short] = image.size
         if options.write:

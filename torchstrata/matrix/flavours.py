@@ -26,6 +26,9 @@ ROOT_FLAVOUR: Final = "base"
 SHARED: Final = "apt"
 """The folder of images that is no flavour: what all of them install packages with."""
 
+HIDDEN: Final = ".new-"
+"""Begins the name of a folder until all of a new flavour is in it."""
+
 RESERVED: Final = frozenset({SHARED, "os", "below", "gpu", "host", "cases"})
 """What contexts, sections of locks and lists of required tests are called beside flavours."""
 
@@ -93,9 +96,10 @@ def read(root: Path) -> dict[str, Flavour]:
     return ordered
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, systems: Iterable[str] = ()) -> None:
     """Refuse a name that cannot be a flavour's.
 
+    :param systems: names of OSes, which tags have in the same place.
     :raises FlavourError: it has other characters than a tag and a build target allow, or means something else.
     """
     try:
@@ -107,12 +111,14 @@ def check_name(name: str) -> None:
         raise FlavourError(f"{name!r} cannot be a flavour's name: it means something else here", fix=f"use none of {', '.join(sorted(RESERVED))}")
     if re.match(r"(cpu|cu[0-9]{3})(-|$)", name):
         raise FlavourError(f"{name!r} cannot be a flavour's name: tags have a CUDA there", fix="let it begin with another word")
+    if any(f"{name}-".startswith(f"{system}-") for system in systems):
+        raise FlavourError(f"{name!r} cannot be a flavour's name: tags have an OS there", fix="let it begin with another word")
 
 
 def _folders(images: Path) -> Iterator[Path]:
     """Yield the folders of flavours; refuse one without its file, which somebody has forgotten."""
     for folder in sorted(images.iterdir()) if images.is_dir() else ():
-        if not folder.is_dir() or folder.name == SHARED or not any(folder.iterdir()):
+        if not folder.is_dir() or folder.name == SHARED or folder.name.startswith(HIDDEN) or not any(folder.iterdir()):
             continue
         if not (folder / FILE).exists():
             fix = f"write {path_of(folder.name)} (docs/adding.md), or remove the folder: git clean -nd -- {FOLDER}/{folder.name}"

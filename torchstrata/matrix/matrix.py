@@ -176,6 +176,13 @@ class Matrix:
         """
         return tuple(service for link in self.chain(flavour) for service in self.flavours[link].own_services)
 
+    def budget(self, flavour: str, short: str) -> int | None:
+        """Return the compressed bytes that an image may have: what its flavour says, else the nearest parent; ``None`` if none does.
+
+        :param short: the cell's id on its default OS.
+        """
+        return next((found for link in reversed(self.chain(flavour)) if (found := self.flavours[link].budget(short))), None)
+
     def channel(self, name: str) -> Channel:
         """Return the channel ``name``.
 
@@ -210,6 +217,8 @@ def of(text: str, root: Path = ROOT) -> Matrix:
 
 def _made(raw: schema.MatrixFile, root: Path) -> Matrix:
     there = flavours.read(root)
+    for name in there:
+        flavours.check_name(name, raw.systems)
     validation.check(raw, there)
     systems = {name: _system(name, system) for name, system in raw.systems.items()}
     return Matrix(

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from torchstrata.errors import FlavourError, MatrixError
+from torchstrata.errors import MatrixError
 from torchstrata.matrix import compat, schema
 
 SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
@@ -34,7 +34,7 @@ def check(raw: schema.MatrixFile, flavours: Collection[str]) -> None:
     """Refuse what cannot work.
 
     :param flavours: the names of those that there are.
-    :raises MatrixError, FlavourError: the first thing that is wrong.
+    :raises MatrixError: the first thing that is wrong.
     """
     for name, system in raw.systems.items():
         _check_origin(name, system)
@@ -44,9 +44,6 @@ def check(raw: schema.MatrixFile, flavours: Collection[str]) -> None:
     _check_defaults(raw.rows)
     _check_builds(raw.rows)
     _check_channels(raw.channels)
-    for flavour in flavours:
-        if any(f"{flavour}-".startswith(f"{system}-") for system in raw.systems):
-            raise FlavourError(f"{flavour!r} cannot be a flavour's name: tags have an OS there", fix="let it begin with another word")
     if raw.all_in_one not in flavours:
         raise MatrixError(f"all_in_one: unknown flavour {raw.all_in_one}", fix=f"use one of {', '.join(flavours)}")
 
