@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torchstrata.layers import os_parts
+from torchstrata.layers import contexts, os_parts
 from torchstrata.layers.os_parts import Oven
 from torchstrata.locks import lockfile, os_locks, wheel_locks
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
@@ -67,7 +67,10 @@ class FirstUse:
 
     def _lacks(self, system: OperatingSystem, flavours: Sequence[str]) -> bool:
         """Return whether nobody has locked the OS packages of some flavours."""
-        return self._is_new(system) or bool(os_locks.read(system, self.root).lacks(flavours))
+        return self._is_new(system) or bool(self._unlocked(system, flavours))
+
+    def _unlocked(self, system: OperatingSystem, flavours: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for name in os_locks.read(system, self.root).lacks(flavours) if contexts.installs(self.root, name))
 
     def _lock_systems(self, systems: Sequence[OperatingSystem], reporter: Reporter) -> None:
         """Lock the OS packages of all flavours."""
@@ -86,7 +89,7 @@ class FirstUse:
             return
         names, chains = ", ".join(system.id for system in systems), tuple(map(self.matrix.chain, flavours))
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
-            new = dict.fromkeys(flavour for system in systems for flavour in os_locks.read(system, self.root).lacks(flavours))
+            new = dict.fromkeys(flavour for system in systems for flavour in self._unlocked(system, flavours))
             written = [path for together in os_parts.groups(systems) for path in self._oven(step.note).extend(together, *chains)]
         self._tell(names, f" of {', '.join(new)}", written, reporter)
 

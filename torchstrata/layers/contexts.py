@@ -75,6 +75,13 @@ def brought(root: Path, flavour: str) -> frozenset[str]:
     return frozenset(relative.removeprefix(f"{ROOTFS}/") for relative, _ in files(root, flavour) if relative.startswith(f"{ROOTFS}/"))
 
 
+def installs(root: Path, flavour: str) -> bool:
+    """Return whether a flavour's Dockerfile installs OS packages: those that do mount :data:`APT`."""
+    path = root / "images" / flavour / DOCKERFILE
+    lines = _content(path).decode(errors="replace").splitlines() if path.exists() else []
+    return any(f"from={APT}" in line and not line.lstrip().startswith("#") for line in lines)
+
+
 def check_shadows(root: Path, chain: Sequence[str]) -> None:
     """Refuse a flavour whose files would take the place of a parent's, or of the directory of one: the parent would not be in its image.
 

@@ -250,7 +250,8 @@ class Oven:
         """
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         known = {system: os_locks.read(system, self.root) for system in systems}
-        lacking = {system: frozenset(link for chain in chains for link in lock.lacks(chain)) for system, lock in known.items()}
+        adding = {link for chain in chains for link in chain if contexts.installs(self.root, link)}
+        lacking = {system: frozenset(lock.lacks(adding)) for system, lock in known.items()}
         return self._locked_anew({system: replace(lock, opened=lacking[system], opened_at=now) for system, lock in known.items() if lacking[system]}, chains)
 
     def _locked_anew(self, locks: Mapping[OperatingSystem, OsLock], chains: Sequence[Sequence[str]]) -> list[Path]:
@@ -317,7 +318,7 @@ class _Baking:
         installed = {flavour: self._packages(made[system.id, flavour]) for flavour in chains}
         if not before.sections:
             installed[OS_IMAGE] = self._packages(os_image) if os_image else self._held(system)
-        parents = {flavour: (OS_IMAGE, *chain)[-2] for flavour, chain in chains.items() if flavour not in before.sections}
+        parents = {flavour: (OS_IMAGE, *chain)[-2] for flavour, chain in chains.items() if flavour in before.opened or not before.sections}
         lock = os_locks.solved(before, installed, parents)
         if _is_as_before(lock, system, self.oven.root):
             return None
@@ -536,7 +537,8 @@ class _Baking:
 
     def _job(self, system: OperatingSystem, work: Path, exporter: Exporter) -> Job:
         """Return what to build on ``system``, over layers of the store where the exporter allows it."""
-        job = functools.partial(Job, system=system, epoch=self.locks[system].epoch)
+        plain = frozenset(flavour for flavour in self.flavours if not contexts.installs(self.oven.root, flavour))
+        job = functools.partial(Job, system=system, epoch=self.locks[system].epoch, plain=plain)
         image, parts = self._os_image(system), self._found(system)
         if exporter == "layout" and parts:
             stored = [layer for part in parts.values() for layer in part.layers]

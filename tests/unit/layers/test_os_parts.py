@@ -87,6 +87,25 @@ def test_package_lists_are_never_from_a_cache() -> None:
     assert defined(job())["debian13-apt"]["no-cache"] is True
 
 
+def test_who_installs_nothing_waits_for_no_package_lists() -> None:
+    """A mirror is asked where a flavour of the job installs something, and not for those that do not."""
+    targets = defined(job(plain=frozenset({"devel"})))
+    assert ("apt" in targets["debian13-base"]["contexts"], "apt" in targets["debian13-devel"]["contexts"]) == (True, False)  # type: ignore[operator]
+    assert "debian13-apt" not in defined(job(plain=frozenset({"base", "devel"})))
+
+
+@pytest.mark.parametrize(
+    ("text", "installs"),
+    [("RUN --mount=from=apt,source=/apt,target=/mnt /mnt/install less\n", True), ("# RUN --mount=from=apt\nRUN true\n", False), (None, False)],
+)
+def test_who_mounts_the_lists_installs(tmp_path: Path, text: str | None, installs: bool) -> None:  # noqa: FBT001  # a column of the table
+    """A Dockerfile tells; where there is none, nothing is installed."""
+    grown(tmp_path, {"gym": []})
+    if text is not None:
+        (tmp_path / "images/gym/Dockerfile").write_text(f"FROM base\n{text}")
+    assert contexts.installs(tmp_path, "gym") is installs
+
+
 def test_every_stage_knows_its_time_and_compilers() -> None:
     """SOURCE_DATE_EPOCH comes from the lock, compilers from the matrix, proxies from the host."""
     args = defined(job())["debian13-devel"]["args"]
