@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from torchstrata.layers.contexts import BELOW
+from torchstrata.layers.contexts import PARENT
 from torchstrata.locks.os_locks import OS_IMAGE
 from torchstrata.matrix.matrix import OperatingSystem
 
@@ -85,8 +85,8 @@ def _targets(job: Job, staged: Path, proxies: Mapping[str, str]) -> dict[str, di
     targets = bottom if job.plain.issuperset(job.flavours) else {**bottom, job.target("apt"): apt}
     parent, context = job.parent, below
     for flavour in job.flavours:
-        args = {**proxies, "SOURCE_DATE_EPOCH": str(job.epoch), "COMPILERS": " ".join(job.system.compilers)}
-        contexts = {parent: context, BELOW: context, **({} if flavour in job.plain else {"apt": f"target:{job.target('apt')}"})}
+        args = {**proxies, PARENT: parent, "SOURCE_DATE_EPOCH": str(job.epoch), "COMPILERS": " ".join(job.system.compilers)}
+        contexts = {parent: context, **({} if flavour in job.plain else {"apt": f"target:{job.target('apt')}"})}
         targets[job.target(flavour)] = _target(staged / flavour, contexts, args)
         parent, context = flavour, f"target:{job.target(flavour)}"
     return targets

@@ -36,8 +36,11 @@ USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
 
 DOCKERFILE: Final = "Dockerfile"
 
-BELOW: Final = "below"
-"""What a Dockerfile that nobody has written calls the flavour that it starts from."""
+PARENT: Final = "PARENT"
+"""The argument by which a Dockerfile that nobody has written gets the name of the context that it starts from.
+
+It is no second name of that context: buildx (0.13) replaces one name for each target, and BuildKit knows no other.
+"""
 
 ROOTFS: Final = "rootfs"
 """Files of a flavour, where they lie in its images."""
@@ -181,7 +184,7 @@ def stage(
         _copy(root, flavour, into / flavour)
         if not (into / flavour / DOCKERFILE).exists():
             copy = "COPY rootfs /\n" if (into / flavour / ROOTFS).exists() else ""
-            (into / flavour / DOCKERFILE).write_text(f"FROM {BELOW}\n{copy}LABEL {LABEL}={flavour}\n", encoding="utf-8")
+            (into / flavour / DOCKERFILE).write_text(f"ARG {PARENT}\nFROM ${PARENT}\n{copy}LABEL {LABEL}={flavour}\n", encoding="utf-8")
     for system, (lock, chain) in pins.items():
         directory = into / f"{APT}-{system.id}"
         _copy(root, APT, directory)

@@ -64,8 +64,8 @@ def defined(*jobs: Job, exporter: bakefile.Exporter = "layout") -> dict[str, dic
 def test_flavours_are_linked_through_contexts() -> None:
     """The first flavour starts from what lies below, each next one from the target before it, never from a tag."""
     targets = defined(job())
-    assert targets["debian13-base"]["contexts"] == {"os": "oci-layout:///store@sha256:0", "below": "oci-layout:///store@sha256:0", "apt": "target:debian13-apt"}
-    assert targets["debian13-devel"]["contexts"] == {"base": "target:debian13-base", "below": "target:debian13-base", "apt": "target:debian13-apt"}
+    assert targets["debian13-base"]["contexts"] == {"os": "oci-layout:///store@sha256:0", "apt": "target:debian13-apt"}
+    assert targets["debian13-devel"]["contexts"] == {"base": "target:debian13-base", "apt": "target:debian13-apt"}
 
 
 def test_only_the_top_is_exported() -> None:
@@ -109,14 +109,14 @@ def test_who_mounts_the_lists_installs(tmp_path: Path, text: str | None, install
 def test_every_stage_knows_its_time_and_compilers() -> None:
     """SOURCE_DATE_EPOCH comes from the lock, compilers from the matrix, proxies from the host."""
     args = defined(job())["debian13-devel"]["args"]
-    assert args == {"SOURCE_DATE_EPOCH": str(EPOCH), "COMPILERS": "g++-14 g++-13", "http_proxy": "http://proxy"}
+    assert args == {"PARENT": "base", "SOURCE_DATE_EPOCH": str(EPOCH), "COMPILERS": "g++-14 g++-13", "http_proxy": "http://proxy"}
 
 
 def test_classic_store_adds_the_os_image_as_a_tar() -> None:
     """The classic store knows no OCI layouts: a target unpacks the OS image, and the result is an image of the engine."""
     targets = defined(job(below="/in/below"), exporter="image")
     assert targets["debian13-os"]["dockerfile-inline"] == "FROM scratch\nADD os.tar /\n"
-    assert targets["debian13-base"]["contexts"] == {"os": "target:debian13-os", "below": "target:debian13-os", "apt": "target:debian13-apt"}
+    assert targets["debian13-base"]["contexts"] == {"os": "target:debian13-os", "apt": "target:debian13-apt"}
     assert targets["debian13-devel"]["output"] == ["type=docker,name=torchstrata-build:debian13-devel"]
 
 
@@ -374,7 +374,7 @@ def test_dockerfiles_form_the_tree_of_the_flavours(flavour: str) -> None:
     assert len(lines) <= 48
 
 
-@pytest.mark.parametrize(("files", "lines"), [((), ["FROM below"]), (("etc/motd",), ["FROM below", "COPY rootfs /"])])
+@pytest.mark.parametrize(("files", "lines"), [((), ["ARG PARENT", "FROM $PARENT"]), (("etc/motd",), ["ARG PARENT", "FROM $PARENT", "COPY rootfs /"])])
 def test_a_flavour_needs_no_dockerfile(tmp_path: Path, files: Sequence[str], lines: list[str]) -> None:
     """One that nobody has written starts from the parent, copies what there is to copy, and ends with the label."""
     grown(tmp_path, {"gym": files})
@@ -461,7 +461,7 @@ def test_an_os_image_of_a_registry_gets_dpkgs_configuration() -> None:
     targets = defined(job_of_image)
     assert targets["ubuntu24_04-os"]["dockerfile-inline"] == "FROM os\nCOPY dpkg.cfg /etc/dpkg/dpkg.cfg.d/99torchstrata\n"
     assert targets["ubuntu24_04-os"]["contexts"] == {"os": "docker-image://ubuntu:24.04@sha256:0"}
-    assert targets["ubuntu24_04-base"]["contexts"] == {"os": "target:ubuntu24_04-os", "below": "target:ubuntu24_04-os", "apt": "target:ubuntu24_04-apt"}
+    assert targets["ubuntu24_04-base"]["contexts"] == {"os": "target:ubuntu24_04-os", "apt": "target:ubuntu24_04-apt"}
     asked = bakefile.question(job_of_image, "FROM os", Path("/in"), Path("/out"), {})["target"]
     assert {name: target["contexts"] for name, target in asked.items()} == {"ubuntu24_04-devel": {"os": "docker-image://ubuntu:24.04@sha256:0"}}
 
