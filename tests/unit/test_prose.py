@@ -31,6 +31,8 @@ BASES = (
     "images/base/rootfs",
     "images/base/rootfs/usr/local/lib/torchstrata",
     "images/jupyter/rootfs",
+    "images/jupyter/rootfs/usr/local/lib/torchstrata",
+    "images/ssh/rootfs/usr/local/lib/torchstrata",
     "images/jupyter/rootfs/usr/local/share/torchstrata",
 )
 """Where a path that a text names may begin."""

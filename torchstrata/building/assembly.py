@@ -94,16 +94,17 @@ class Builder:
         :raises ComposeError: the layers do not fit together.
         """
         drift = os_parts.drift(parts[image.top.identity]) if image.top else ()
-        told = runtime.describe(image.cell, image.chain, image.lock, revision, drift=drift)
+        chain = self.matrix.lineage(image.flavour)
+        told = runtime.describe(image.cell, chain, image.lock, revision, drift=drift)
         sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
-        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), drift) | runtime.python_start(image.cell, image.chain)
+        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), chain, drift) | runtime.python_start(image.cell, image.chain)
         sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
         self._check_replaced(image, parts)
         compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
         tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"
         yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,), drift=drift)
         if image.cell.named and image.flavour == self.matrix.all_in_one:
-            rooted = runtime.describe(image.cell, image.chain, image.lock, revision, user=runtime.ROOT, drift=drift)
+            rooted = runtime.describe(image.cell, chain, image.lock, revision, user=runtime.ROOT, drift=drift)
             named = (f"{self.matrix.name}:{image.cell.all_in_one}",)
             yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=named, drift=drift)
 

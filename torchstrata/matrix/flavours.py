@@ -156,8 +156,10 @@ def _check_service(what: str, name: str, service: schema.ServiceSettings) -> Non
         raise FlavourError(
             f"{printable(what)} cannot be called that", fix="use at most 16 lower-case letters, digits and single hyphens, a letter first"
         ) from error
-    if sum((service.health.http is not None, service.health.banner is not None, service.health.tcp)) != 1:
-        raise FlavourError(f"{what} has not one way to tell its health", fix="write health: {http: /path}, or {banner: words}, or {tcp: true}")
+    if sum(map(bool, msgspec.structs.astuple(service.health))) != 1:
+        raise FlavourError(f"{what} has not one way to tell its health", fix="write health: {http: /path}, {https: /path}, {banner: words}, or {tcp: true}")
+    if service.command and not service.command[0].startswith("/"):
+        raise FlavourError(f"{what} begins its command with {service.command[0]!r}", fix="write the whole path of the program, such as /opt/venv/bin/python")
     if not service.command and service.module is None:
         raise FlavourError(f"{what} has no command", fix="write command: [program, word, ...], or the module that makes it")
 

@@ -169,6 +169,13 @@ class Matrix:
         parent = self.flavours[flavour].parent
         return (*(self.chain(parent) if parent else ()), flavour)
 
+    def lineage(self, flavour: str) -> tuple[Flavour, ...]:
+        """Return ``flavour`` and all it contains as their files have them, parents first.
+
+        :raises MatrixError: there is no such flavour.
+        """
+        return tuple(self.flavours[name] for name in self.chain(flavour))
+
     def services(self, flavour: str) -> tuple[Service, ...]:
         """Return what containers of a flavour run if nothing is asked for, its parents' first.
 

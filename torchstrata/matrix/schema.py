@@ -125,9 +125,10 @@ class MatrixFile(Raw, frozen=True, kw_only=True):
 
 
 class HealthSettings(Raw, frozen=True, kw_only=True):
-    """How the health check learns that a service is up: one of the three."""
+    """How the health check learns that a service is up: one of the four."""
 
     http: Annotated[UrlPath | None, msgspec.Meta(description="What answers 200.")] = None
+    https: Annotated[UrlPath | None, msgspec.Meta(description="The same over TLS, whoever has signed the certificate.")] = None
     banner: Annotated[Text | None, msgspec.Meta(description="What it says first on every connection.", examples=["SSH-2.0-"])] = None
     tcp: Annotated[bool, msgspec.Meta(description="It takes connections.")] = False
 
@@ -146,6 +147,7 @@ class ServiceSettings(Raw, frozen=True, kw_only=True):
     starts: Annotated[Literal["always", "asked"], msgspec.Meta(description="asked: only where TORCHSTRATA_SERVICES names it.")] = "always"
     ready: Annotated[Text | None, msgspec.Meta(description="What the log says when it first answers; {url} and {port} are filled in.")] = None
     secrets: Annotated[tuple[Variable, ...], msgspec.Meta(description="Variables, also with _FILE, that no child and no log may show.")] = ()
+    variables: Annotated[tuple[Variable, ...], msgspec.Meta(description="Variables that its module checks at every start that gives one of them.")] = ()
     quiet: Annotated[tuple[Text, ...], msgspec.Meta(description="Lines of its output with these words help nobody.")] = ()
     module: Annotated[
         Module | None, msgspec.Meta(description="/usr/local/lib/torchstrata/services/<module>.py of the flavour's rootfs, for what data cannot say.")

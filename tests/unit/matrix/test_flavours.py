@@ -11,7 +11,7 @@ from torchstrata.matrix import flavours, matrix
 TREE = {"base": "", "devel": "base", "jupyter": "devel", "ssh": "jupyter", "vision": "jupyter", "serve": "base"}
 
 SERVICES = "services:\n"
-LAB = "  lab: {command: [lab], port: 8888, health: {http: /api}}\n"
+LAB = "  lab: {command: [/bin/lab], port: 8888, health: {http: /api}}\n"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_committed_tree_has_chains_and_leaves():
 def test_services_come_parents_first(root):
     """A flavour runs what its parents run, each with the flavour that brings it and the variable of its port; siblings may share a port."""
     trees.grow(root, {"jupyter": "devel", "ssh": "jupyter", "vision": "jupyter"}, jupyter=SERVICES + LAB)
-    trees.grow(root, {"vision": "jupyter"}, vision="services: {track-it: {command: [x], port: 22, port_variable: TRACK, health: {tcp: true}}}\n")
+    trees.grow(root, {"vision": "jupyter"}, vision="services: {track-it: {command: [/x], port: 22, port_variable: TRACK, health: {tcp: true}}}\n")
     trees.grow(root, {"ssh": "jupyter"}, ssh="services: {ssh: {module: ssh, port: 22, health: {banner: SSH-2.0-}, starts: asked}}\n")
     found = {name: flavour.own_services for name, flavour in flavours.read(root).items()}
     assert [(service.name, service.flavour, service.port, service.variable) for line in found.values() for service in line] == [
@@ -69,25 +69,25 @@ WRONG = {
     "unknown parent": ({"vision": "jupiter"}, {}, "flavour vision: unknown parent jupiter", "base, devel"),
     "no parent": ({"vision": ""}, {}, "flavour vision has no parent", "parent: base"),
     "unknown key": ({"serve": "base"}, {"serve": "owner: me\n"}, "images/serve/flavour.yaml: top level: unknown key owner", "parent (optional), summary"),
-    "no port": ({"serve": "base"}, {"serve": "services: {web: {command: [x], health: {tcp: true}}}\n"}, "services[...]: key port is missing", "port, "),
-    "no health": ({"serve": "base"}, {"serve": "services: {web: {command: [x], port: 80}}\n"}, "services[...]: key health is missing", "health"),
+    "no port": ({"serve": "base"}, {"serve": "services: {web: {command: [/x], health: {tcp: true}}}\n"}, "services[...]: key port is missing", "port, "),
+    "no health": ({"serve": "base"}, {"serve": "services: {web: {command: [/x], port: 80}}\n"}, "services[...]: key health is missing", "health"),
     "two healths": (
         {"serve": "base"},
-        {"serve": "services: {web: {command: [x], port: 80, health: {http: /, tcp: true}}}\n"},
+        {"serve": "services: {web: {command: [/x], port: 80, health: {http: /, tcp: true}}}\n"},
         "service web has not one way to tell its health",
         "health: {http: /path}",
     ),
     "health without a way": (
         {"serve": "base"},
-        {"serve": "services: {web: {command: [x], port: 80, health: {}}}\n"},
+        {"serve": "services: {web: {command: [/x], port: 80, health: {}}}\n"},
         "service web has not one way to tell its health",
         "{tcp: true}",
     ),
-    "port of 0": ({"serve": "base"}, {"serve": "services: {web: {command: [x], port: 0, health: {tcp: true}}}\n"}, "port", "flavour.schema.json"),
+    "port of 0": ({"serve": "base"}, {"serve": "services: {web: {command: [/x], port: 0, health: {tcp: true}}}\n"}, "port", "flavour.schema.json"),
     "no command": ({"serve": "base"}, {"serve": "services: {web: {port: 80, health: {tcp: true}}}\n"}, "service web has no command", "module"),
     "name of a service": (
         {"serve": "base"},
-        {"serve": "services: {Web: {command: [x], port: 80, health: {tcp: true}}}\n"},
+        {"serve": "services: {Web: {command: [/x], port: 80, health: {tcp: true}}}\n"},
         "service Web cannot be called that",
         "lower-case",
     ),
