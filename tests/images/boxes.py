@@ -8,7 +8,7 @@ import io
 import secrets
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ import docker.errors
 import docker.models.containers
 
 from tests.waiting import PATIENCE, Found, until
+from torchstrata.matrix.flavours import Service
 from torchstrata.verification import leftovers
 
 CLIENTS: Final = Path(__file__).parent / "clients"
@@ -36,9 +37,6 @@ PROBED: Final[dict[str, Any]] = {"healthcheck": None}
 
 READY: Final = "JupyterLab is ready"
 SSH_READY: Final = "SSH is ready"
-
-SERVICES: Final = {"jupyter": READY, "ssh": SSH_READY}
-"""What the log says when the service that a flavour adds is there."""
 
 PUBLIC_KEY: Final = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(range(32))).decode()
 """A key, without which SSH stays off; nobody has the other half."""
@@ -166,6 +164,29 @@ def starting(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., 
         for box in boxes:
             with contextlib.suppress(docker.errors.NotFound):
                 box.container.remove(force=True, v=True)
+
+
+def serving(start: Callable[..., Box], services: Sequence[Service], **options: Any) -> Box:
+    """Start a container with all services of its image, those that wait to be asked too, until they answer; one that sleeps where there are none.
+
+    :param services: the image's, as its flavours have them.
+    """
+    names = " ".join(service.name for service in services)
+    environment = {"SSH_PUBLIC_KEY": PUBLIC_KEY} | ({"TORCHSTRATA_SERVICES": names} if names else {})
+    box = start(*([] if names else ["sleep", "infinity"]), environment=environment, **options)
+    for service in services:
+        box.wait_for((service.ready or f"{service.name} is ready").partition("{")[0])
+    return box
+
+
+def refuses(box: Box, name: str, value: str) -> None:
+    """Make sure that a start in a container does nothing where a variable has a value that it cannot have, and quotes no secret."""
+    done = box.run("torchstrata-entrypoint", "touch", f"/tmp/{name}", env={name: value})
+    (line,) = done.err.splitlines()
+    assert (done.status, line.isprintable()) == (78, True)
+    assert line.startswith(f"torchstrata: {name}")
+    assert "sesame" not in line
+    assert box.run("test", "-e", f"/tmp/{name}").status == 1
 
 
 @contextlib.contextmanager

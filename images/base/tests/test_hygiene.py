@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.images.boxes import PUBLIC_KEY, SERVICES
+from tests.images.boxes import serving
 from torchstrata.matrix import matrix
 from torchstrata.store.store import Store
 from torchstrata.verification import inspection, size_budget
@@ -96,10 +96,7 @@ def test_licences_of_os_packages(licences, expected, record_property):
 @pytest.mark.parametrize("user", ["image", "root"])
 def test_no_process_of_root(start, expected, user):
     """Once a container has started, as the image's own user or as root, none of its processes is root's."""
-    services = [text for flavour, text in SERVICES.items() if flavour in expected.chain]
-    box = start(*([] if services else ["sleep", "infinity"]), user="" if user == "image" else "0:0", environment={"SSH_PUBLIC_KEY": PUBLIC_KEY})
-    for text in services:
-        box.wait_for(text)
+    box = serving(start, expected.services, user="" if user == "image" else "0:0")
     box.until(lambda: len(processes(box)) > 1, "a process beside the init")
     assert [row for row in processes(box) if row.split()[0] == "0"] == []
 
