@@ -118,6 +118,7 @@ def lint(session: nox.Session) -> None:
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", *_files(".github/actions/*/action.yml"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
     session.run("check-jsonschema", "--schemafile", "matrix.schema.json", "matrix.yaml")
+    session.run("check-jsonschema", "--schemafile", "flavour.schema.json", *_files("images/*/flavour.yaml"))
     session.run("inv", "lock", "--check")
 
 
@@ -168,7 +169,7 @@ def fresh(session: nox.Session) -> None:
 def required(session: nox.Session) -> None:
     """Write the lists of the image tests that must run, for review, after adding or removing some."""
     _develop(session)
-    session.run("pytest", "tests/images", "-q", "--list-to", "tests/images/required")
+    session.run("python", "-m", "pytest", "-p", "tests.images.plugin", "images", "tests/images", "-q", "--list-to", ".")
 
 
 @nox.session(name="docs-check", default=UNASKED, venv_backend="none")

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests import registries
+from tests import registries, trees
 from torchstrata.errors import UntrustedError
 from torchstrata.image import runtime
 from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
@@ -32,9 +32,7 @@ TABLE = """
 name: images
 systems:
   debian13: {distribution: debian, release: "13", suite: trixie, python: "3.13", glibc: "2.41", compilers: [g++-13], bootstrap: mmdebstrap, verified: true}
-flavours:
-  base: {}
-  devel: {parent: base}
+all_in_one: devel
 rows:
   - {torch: "2.8", cuda: cu128, serves: cu121, default: true, os: [debian13]}
   - {torch: "2.8", cuda: cu128, os: [debian13]}
@@ -180,6 +178,7 @@ def desk(root):
     git("init", "--quiet", "--bare", root / "remote.git")
     git("init", "--quiet", root / "checkout")
     git("-C", root / "checkout", "remote", "add", "origin", root / "remote.git")
+    trees.grow(root, trees.SMALL)
     (root / "matrix.yaml").write_text(TABLE)
     with registries.registry(root) as served:
         yield Desk(

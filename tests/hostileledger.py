@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import trees
 from tests.desks import TABLE, Notary
 from torchstrata.errors import AbsentError, IntegrityError, TorchstrataError
 from torchstrata.image.compose import MANIFEST, canonical, sha256
@@ -189,5 +190,6 @@ def outcome(attempt: Callable[[], object]) -> object:
 def _matrix() -> Matrix:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "matrix.yaml")
+        trees.grow(path.parent, trees.SMALL)
         path.write_text(TABLE)
         return matrix.load(path)

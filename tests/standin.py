@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
+from tests import trees
 from tests.waiting import PATIENCE
 from tests.wheelhouse import wheel
 from torchstrata.checkout import MARK
@@ -31,10 +32,7 @@ name: images
 systems:
   new: {distribution: debian, release: "13", suite: trixie, python: "3.13", glibc: "2.41", compilers: [g++-13], bootstrap: mmdebstrap, verified: true}
   old: {distribution: debian, release: "12", suite: bookworm, python: "3.11", glibc: "2.36", compilers: [g++-12], bootstrap: mmdebstrap, verified: true}
-flavours:
-  base: {}
-  devel: {parent: base}
-  lab: {parent: devel}
+all_in_one: lab
 rows:
   - {torch: "2.8", cuda: cu128, default: true, os: [new, old]}
   - {torch: "2.8", cuda: cu126, os: [new]}
@@ -43,6 +41,9 @@ strata:
   cuda_groups:
     - {title: CUDA, wheels: ["nvidia-*"]}
 """
+
+FLAVOURS: Final = {"base": "", "devel": "base", "lab": "devel"}
+"""Parent by flavour."""
 
 UV: Final = {"UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": str(round(PATIENCE))}
 
@@ -261,12 +262,13 @@ def checkout(root: Path, index: Callable[[str], str]) -> Path:
     """
     shutil.copytree(ROOT / "torchstrata", root / "torchstrata")  # with its bytecode, which every command would make anew
     shutil.copytree(ROOT / "images" / "apt", root / "images" / "apt")
-    for name in ("tasks.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt", MARK):
+    for name in ("tasks.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt", MARK, "flavour.schema.json"):
         shutil.copy(ROOT / name, root / name)
     for flavour, text in {"base": "numpy\n", "devel": "# nothing\n", "lab": "notebook\n"}.items():
         (root / "images" / flavour).mkdir(parents=True)
         (root / "images" / flavour / "requirements.in").write_text(text)
         (root / "images" / flavour / "Dockerfile").write_text(f"FROM os\nRUN true\nLABEL torchstrata.flavour={flavour}\n")
+    trees.grow(root, FLAVOURS)
     (root / "matrix.yaml").write_text(MATRIX)
     (path,) = root.glob("torchstrata/*/facts/compat.json")
     facts = json.loads(path.read_text())

@@ -79,9 +79,9 @@ def option(text: str, metavar: str = "", default: Any = None, *, name: str = "",
     return dataclasses.field(default=default, metadata={_DECLARATION: Declaration(help=text, metavar=metavar, name=name, group=group)})
 
 
-def required(text: str, metavar: str, *, positional: bool = True) -> Any:
+def required(text: str, metavar: str, *, positional: bool = True, name: str = "") -> Any:
     """Return a field that must be given, as a word or as an option."""
-    return dataclasses.field(metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=positional)})
+    return dataclasses.field(metadata={_DECLARATION: Declaration(help=text, metavar=metavar, name=name, positional=positional)})
 
 
 def switch(text: str, *, group: str = "") -> Any:

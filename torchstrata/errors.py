@@ -276,3 +276,9 @@ class CheckoutError(TorchstrataError):
     """The package is installed outside a checkout, and nothing names one."""
 
     code = 50
+
+
+class FlavourError(TorchstrataError):
+    """``images/<flavour>`` is not what a flavour must be: its ``flavour.yaml``, its place in the tree, or the files that it brings."""
+
+    code = 51

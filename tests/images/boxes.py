@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import secrets
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +18,11 @@ import docker.errors
 import docker.models.containers
 
 from tests.waiting import PATIENCE, Found, until
+from torchstrata.matrix.flavours import Service
 from torchstrata.verification import leftovers
 
 CLIENTS: Final = Path(__file__).parent / "clients"
+PROBES: Final = CLIENTS.with_name("probes")
 COMPILES_ALONE: Final = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 """For what compiles one function: torch's compiler then starts no second process, which would import torch for nothing (7 s of CPU)."""
 
@@ -34,6 +37,9 @@ PROBED: Final[dict[str, Any]] = {"healthcheck": None}
 
 READY: Final = "JupyterLab is ready"
 SSH_READY: Final = "SSH is ready"
+
+PUBLIC_KEY: Final = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(range(32))).decode()
+"""A key, without which SSH stays off; nobody has the other half."""
 
 LOCKED: Final[dict[str, dict[str, Any]]] = {
     "read-only": {"read_only": True, "tmpfs": {"/tmp": "mode=1777"}},
@@ -160,6 +166,29 @@ def starting(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., 
                 box.container.remove(force=True, v=True)
 
 
+def serving(start: Callable[..., Box], services: Sequence[Service], **options: Any) -> Box:
+    """Start a container with all services of its image, those that wait to be asked too, until they answer; one that sleeps where there are none.
+
+    :param services: the image's, as its flavours have them.
+    """
+    names = " ".join(service.name for service in services)
+    environment = {"SSH_PUBLIC_KEY": PUBLIC_KEY} | ({"TORCHSTRATA_SERVICES": names} if names else {})
+    box = start(*([] if names else ["sleep", "infinity"]), environment=environment, **options)
+    for service in services:
+        box.wait_for((service.ready or f"{service.name} is ready").partition("{")[0])
+    return box
+
+
+def refuses(box: Box, name: str, value: str) -> None:
+    """Make sure that a start in a container does nothing where a variable has a value that it cannot have, and quotes no secret."""
+    done = box.run("torchstrata-entrypoint", "touch", f"/tmp/{name}", env={name: value})
+    (line,) = done.err.splitlines()
+    assert (done.status, line.isprintable()) == (78, True)
+    assert line.startswith(f"torchstrata: {name}")
+    assert "sesame" not in line
+    assert box.run("test", "-e", f"/tmp/{name}").status == 1
+
+
 @contextlib.contextmanager
 def deriving(engine: docker.DockerClient, image: str, nothing: Path) -> Iterator[Callable[..., str]]:
     """Give a function that builds images over ``image``, which a Dockerfile calls IMAGE, and remove them all at the end.
@@ -209,3 +238,8 @@ def ssh_options(key: str = "good") -> tuple[str, ...]:
 def mounted(directory: Path, target: str = "/workspace", mode: str = "rw") -> dict[str, dict[str, str]]:
     """Return the ``volumes`` option that mounts ``directory``."""
     return {str(directory): {"bind": target, "mode": mode}}
+
+
+def status(client: Box, url: str, *options: str) -> str:
+    """Return the HTTP status of a request from the client container."""
+    return client.run("curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", "-m", "20", *options, url).out

@@ -113,7 +113,7 @@ class Recorder:
             or option.markexpr
             or option.deselect
             or getattr(option, "lf", False)
-            or chosen != [Path(__file__).parent]
+            or sorted(chosen) != sorted((ROOT / place).resolve() for place in required.PLACES)
             or "::" in "".join(self.config.args)
         )
 

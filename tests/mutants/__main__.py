@@ -25,8 +25,8 @@ from torchstrata import progress
 from torchstrata.commands import cli
 from torchstrata.errors import SurvivorError
 from torchstrata.matrix.matrix import ROOT
+from torchstrata.verification import suite
 
-TESTS = "tests/images"
 TAG = "torchstrata-mutant"
 PATIENCE = 600
 """Seconds for the tests of one image."""
@@ -49,7 +49,7 @@ def outcomes(image: str, cell: str, flavour: str, tests: Collection[str]) -> dic
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report.xml")
         options = ["--image", image, "--cell", cell, "--flavour", flavour, f"--junitxml={report}", "-q", "--gpu", "none"]
-        command = [sys.executable, "-m", "pytest", *options, *(f"{TESTS}/{test}" for test in sorted(tests))]
+        command = [sys.executable, "-m", "pytest", "-p", suite.PLUGIN, *options, *map(place, sorted(tests))]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
@@ -59,9 +59,15 @@ def outcomes(image: str, cell: str, flavour: str, tests: Collection[str]) -> dic
         return dict(_cases(ET.parse(report).getroot(), tests))
 
 
+def place(test: str) -> str:
+    """Return where a test lies that is named by its flavour: ``base/test_users.py::test_no_sudo``."""
+    flavour, _, name = test.partition("/")
+    return f"images/{flavour}/tests/{name}"
+
+
 def _cases(report: ET.Element, tests: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield test and what it said of the cases of a report; its classes are paths with dots."""
-    known = {f"{TESTS}/{test}".partition("::")[0].removesuffix(".py").replace("/", ".") + "::" + test.partition("::")[2]: test for test in tests}
+    known = {place(test).partition("::")[0].removesuffix(".py").replace("/", ".") + "::" + test.partition("::")[2]: test for test in tests}
     for case in report.iter("testcase"):
         test = known[f"{case.get('classname')}::{case.get('name')}"]
         yield test, "\n".join(f"{part.get('message')}\n{part.text}" for part in case if part.tag in {"failure", "error", "skipped"})

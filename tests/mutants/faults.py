@@ -14,6 +14,7 @@ CUDA_BASE, CUDA_DEVEL = "2.8-cu121-base", "2.8-cu121-devel"
 
 SITE = "/opt/venv/lib/python3*/site-packages"
 CONTAINER = "/usr/local/lib/torchstrata/container"
+MODULES = "/usr/local/lib/torchstrata/services"
 HYGIENE = "base/test_hygiene.py"
 ATTACKS = "base/test_attacks.py"
 JUPYTER = "jupyter/test_jupyter.py"
@@ -32,7 +33,7 @@ class Fault:
     :param what: a few words, for tables.
     :param image: the good image: cell and flavour.
     :param lines: of a Dockerfile; what begins with a lower-case letter is a shell command.
-    :param test: the one that must fail, below ``tests/images``.
+    :param test: the one that must fail: its flavour, and where it lies among that one's tests.
     :param says: what its report must contain.
     :param user: who the image runs as afterwards.
     """
@@ -317,22 +318,22 @@ FAULTS = (
     fault(
         "SSH takes passwords",
         CPU_SSH,
-        f"sed -i 's/PasswordAuthentication no/PasswordAuthentication yes/; s/AuthenticationMethods publickey/AuthenticationMethods any/' {CONTAINER}/ssh.py",
+        f"sed -i 's/PasswordAuthentication no/PasswordAuthentication yes/; s/AuthenticationMethods publickey/AuthenticationMethods any/' {MODULES}/ssh.py",
         test=f"{SSH}::test_no_passwords[PreferredAuthentications=password]",
         says="Permission denied (publickey",
     ),
     fault(
         "SSH listens on another port",
         CPU_SSH,
-        f"sed -i 's/Port {{port}}/Port {{port + 1}}/' {CONTAINER}/ssh.py",
+        f"sed -i 's/Port {{port}}/Port {{port + 1}}/' {MODULES}/ssh.py",
         test=f"{SSH}::test_command",
         says="SSH is ready",
     ),
-    fault("no sftp", CPU_SSH, f"sed -i s,openssh/sftp-server,openssh/none, {CONTAINER}/ssh.py", test=f"{SSH}::test_scp_and_sftp", says="assert"),
+    fault("no sftp", CPU_SSH, f"sed -i s,openssh/sftp-server,openssh/none, {MODULES}/ssh.py", test=f"{SSH}::test_scp_and_sftp", says="assert"),
     fault(
         "no forwarding of ports",
         CPU_SSH,
-        f"sed -i 's/AllowTcpForwarding yes/AllowTcpForwarding no/' {CONTAINER}/ssh.py",
+        f"sed -i 's/AllowTcpForwarding yes/AllowTcpForwarding no/' {MODULES}/ssh.py",
         test=f"{SSH}::test_tcp_forwarding",
         says="assert",
     ),
@@ -346,7 +347,7 @@ FAULTS = (
     fault(
         "token in the environment of kernels",
         CPU_SSH,
-        f"sed -i 's/^SECRETS: Final = .*/SECRETS: Final = ()/' {CONTAINER}/environment.py",
+        "sed -i '/^ *\"JUPYTER_TOKEN\",$/d' /etc/torchstrata/services.json",
         test=f"{ENVIRONMENT}::test_secret[JUPYTER_TOKEN-kernel]",
         says="JUPYTER_TOKEN",
     ),
@@ -367,22 +368,22 @@ FAULTS = (
     fault(
         "SSH offers SHA-1",
         CPU_SSH,
-        f"sed -i 's/\"hmac-sha1.\", //' {CONTAINER}/ssh.py",
+        f"sed -i 's/\"hmac-sha1.\", //' {MODULES}/ssh.py",
         test="ssh/test_neighbour.py::test_audit",
         says="hmac-sha1",
     ),
     fault(
         "SSH counts strangers together",
         CPU_SSH,
-        f"sed -i 's/^MAX_STARTUPS: Final = .*/MAX_STARTUPS: Final = \"10:30:100\"/; s/^PER_SOURCE: Final = .*/PER_SOURCE: Final = 100/' {CONTAINER}/ssh.py",
+        f"sed -i 's/^MAX_STARTUPS: Final = .*/MAX_STARTUPS: Final = \"10:30:100\"/; s/^PER_SOURCE: Final = .*/PER_SOURCE: Final = 100/' {MODULES}/ssh.py",
         test="ssh/test_neighbour.py::test_setting[persourcemaxstartups]",
         says="'100' == '60'",
     ),
     fault(
         "a port that is no port is taken for the usual one",
-        CPU_BASE,
+        CPU_SSH,
         f"sed -i 's/^    if value and not (value.isascii.*/    if False:/' {CONTAINER}/settings.py",
-        test="base/test_settings.py::test_wrong_value[JUPYTER_PORT]",
+        test="jupyter/test_settings.py::test_wrong_value[JUPYTER_PORT]",
         says="78",
     ),
     fault(
@@ -412,7 +413,7 @@ pass on the good image, fail on the bad one, and say why. A fault that is not fo
 
 Written by `python -m tests.mutants --write` from `tests/mutants/faults.py`.
 
-| fault | planted in | test, below `tests/images` |
+| fault | planted in | test: flavour, and file in `images/<flavour>/tests` |
 |---|---|---|
 """
 

@@ -177,7 +177,7 @@ def test_skip_is_a_failure(verifier, tmp_path):
     (tmp_path / "skipper.py").write_text(SKIPPER)
     ended = verifier.run("--flavour", "base", *QUICK, "-p", "skipper", PYTHONPATH=str(tmp_path))
     assert ended.status == errors.VerificationError.code
-    assert "skipped: tests/images/base/test_workspace.py::test_it_is_the_working_directory" in complaint(ended)[0]
+    assert "skipped: images/base/tests/test_workspace.py::test_it_is_the_working_directory" in complaint(ended)[0]
 
 
 def test_image_of_another_cell(verifier, tmp_path):

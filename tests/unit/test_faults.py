@@ -27,7 +27,7 @@ def test_there_are_enough_and_each_once():
 def test_named_tests_exist(test):
     """The test that is named for a fault exists."""
     path, _, name = test.partition("::")
-    assert re.search(rf"^def {name}\(", (ROOT / "tests" / "images" / path).read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(rf"^def {name}\(", (ROOT / mutants.place(path)).read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize(

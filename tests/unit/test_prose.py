@@ -31,6 +31,8 @@ BASES = (
     "images/base/rootfs",
     "images/base/rootfs/usr/local/lib/torchstrata",
     "images/jupyter/rootfs",
+    "images/jupyter/rootfs/usr/local/lib/torchstrata",
+    "images/ssh/rootfs/usr/local/lib/torchstrata",
     "images/jupyter/rootfs/usr/local/share/torchstrata",
 )
 """Where a path that a text names may begin."""
@@ -72,8 +74,12 @@ def docstrings(tree: ast.AST) -> Iterator[str]:
 
 
 def is_there(path: str, test: str) -> bool:
-    """Return whether a path names a file, by whichever of the usual beginnings, that has ``test`` if one is named."""
-    files = [ROOT / base / path for base in BASES if posixpath.normpath(f"{base}/{path}").lstrip("/") in known()]
+    """Return whether a path names a file, by whichever of the usual beginnings, that has ``test`` if one is named.
+
+    Of tests of images their flavour is enough: ``base/test_users.py``.
+    """
+    places = [*(f"{base}/{path}" for base in BASES), f"images/{path.replace('/', '/tests/', 1)}"]
+    files = [ROOT / place for named in places if (place := posixpath.normpath(named).lstrip("/")) in known()]
     return any(not test or re.search(rf"def {test}\b", file.read_text(encoding="utf-8")) for file in files)
 
 

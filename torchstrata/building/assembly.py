@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from torchstrata.building.engine import Engine
 from torchstrata.building.loading import Loading
 from torchstrata.building.maker import Maker
-from torchstrata.building.plan import ImagePlan, Item, Plan
+from torchstrata.building.plan import ImagePlan, Item, OsPart, Plan
 from torchstrata.image import compose, runtime, source
 from torchstrata.image.compose import Image, Section
 from torchstrata.image.loadable import Loadable
-from torchstrata.layers import os_parts
+from torchstrata.layers import contexts, os_parts
 from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix.matrix import ROOT, Matrix
 from torchstrata.progress import Reporter
@@ -73,10 +73,7 @@ class Builder:
         return tuple(composed)
 
     def _cell(self, images: Sequence[ImagePlan], maker: Maker) -> list[Composed]:
-        """Build the images of one cell; the last has all layers of the others.
-
-        What most of them share is loaded while it is made, and the rest in the end.
-        """
+        """Build the images of one cell. What the first ones share is loaded while it is made, and the rest in the end."""
         revisions = [source.revision(image.cell, image.chain, ROOT) for image in images]
         with self._loading() as loading:
             parts: dict[str, Part] = {}
@@ -84,29 +81,45 @@ class Builder:
                 parts[item.identity] = maker.part(item.identity)
                 if loading:
                     loading.add(*parts[item.identity].layers)
-            parts |= {item.identity: maker.part(item.identity) for item in images[-1].items if item.identity not in parts}
+            rest = (item for image in images for item in image.items if item.identity not in parts)
+            parts |= {item.identity: maker.part(item.identity) for item in rest}
             composed = [one for image, revision in zip(images, revisions, strict=True) for one in self.assemble(image, parts, revision)]
             if loading:
                 loading.finish([one.loadable for one in composed])
         return composed
 
     def assemble(self, image: ImagePlan, parts: Mapping[str, Part], revision: str) -> Iterator[Composed]:
-        """Compose an image from its parts, with its facts layer on top; the last flavour of a named cell twice, once as ``v<torch>``.
+        """Compose an image from its parts, with its facts layer on top; the all-in-one flavour of a named cell twice, once as ``v<torch>``.
 
         :raises ComposeError: the layers do not fit together.
         """
         drift = os_parts.drift(parts[image.top.identity]) if image.top else ()
-        told = runtime.describe(image.cell, image.chain, image.lock, revision, drift=drift)
+        chain = self.matrix.lineage(image.flavour)
+        told = runtime.describe(image.cell, chain, image.lock, revision, drift=drift)
         sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
-        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), drift) | runtime.python_start(image.cell, image.chain)
+        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), chain, drift) | runtime.python_start(image.cell, image.chain)
         sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
+        self._check_replaced(image, parts)
         compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
         tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"
         yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,), drift=drift)
         if image.cell.named and image.flavour == self.matrix.all_in_one:
-            rooted = runtime.describe(image.cell, image.chain, image.lock, revision, user=runtime.ROOT, drift=drift)
+            rooted = runtime.describe(image.cell, chain, image.lock, revision, user=runtime.ROOT, drift=drift)
             named = (f"{self.matrix.name}:{image.cell.all_in_one}",)
             yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=named, drift=drift)
+
+    def _check_replaced(self, image: ImagePlan, parts: Mapping[str, Part]) -> None:
+        """Refuse what a flavour's Dockerfile does to files that the ``rootfs`` of a parent brings.
+
+        :raises ComposeError: it replaces or removes one.
+        """
+        owners: dict[str, str] = {}
+        for item in image.items:
+            if not isinstance(item.source, OsPart):
+                continue
+            for layer in parts[item.identity].layers if owners else ():
+                compose.check_kept(image.name, layer, self.store.listing(layer.diff_id), owners)
+            owners |= dict.fromkeys(contexts.brought(ROOT, item.source.chain[-1]), item.source.chain[-1])
 
     def _facts(self, files: Mapping[str, str], of_root: Sequence[str]) -> Part:
         """Return the facts layer: the only one that is an image's own.

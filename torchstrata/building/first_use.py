@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torchstrata.layers import os_parts
+from torchstrata.layers import contexts, os_parts
 from torchstrata.layers.os_parts import Oven
 from torchstrata.locks import lockfile, os_locks, wheel_locks
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
+from torchstrata.process import LineSink
 from torchstrata.progress import Reporter
 from torchstrata.store.codec import Codec
 from torchstrata.store.store import Store
 
 WHEELS: Final = "{cells}: nobody had locked the wheels; now they are locked: commit {paths}"
-PACKAGES: Final = "{systems}: nobody had locked the OS packages; now they are locked: commit {paths}"
+PACKAGES: Final = "{systems}: nobody had locked the OS packages{of}; now they are locked: commit {paths}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +35,7 @@ class FirstUse:
 
     def is_due(self, cells: Sequence[Cell], flavours: Sequence[str]) -> bool:
         """Return whether nobody has locked something that the flavours of ``cells`` need."""
-        return any(wheel_locks.missing(cell, flavours, self.root) or self._is_new(cell.os) for cell in cells)
+        return any(wheel_locks.missing(cell, flavours, self.root) or self._lacks(cell.os, flavours) for cell in cells)
 
     def lock(self, cells: Sequence[Cell], flavours: Sequence[str], reporter: Reporter) -> None:
         """Lock what nobody has locked of the wheels and the OS packages of ``cells``; a lock that is there stays, right or stale.
@@ -43,7 +44,9 @@ class FirstUse:
         :raises LockError: the wheels cannot be had; says which source does not answer, or what does not fit.
         """
         self._lock_wheels([cell for cell in cells if wheel_locks.missing(cell, flavours, self.root)], flavours, reporter)
-        self._lock_systems([system for system in dict.fromkeys(cell.os for cell in cells) if self._is_new(system)], reporter)
+        systems = tuple(dict.fromkeys(cell.os for cell in cells))
+        self._lock_systems([system for system in systems if self._is_new(system)], reporter)
+        self._lock_flavours([system for system in systems if self._lacks(system, flavours)], flavours, reporter)
 
     def _lock_wheels(self, cells: Sequence[Cell], flavours: Sequence[str], reporter: Reporter) -> None:
         """Lock the wheels of whole rows, so that their locks are complete; what fails on another OS stops nobody here."""
@@ -62,6 +65,13 @@ class FirstUse:
     def _is_new(self, system: OperatingSystem) -> bool:
         return not os_locks.path(system, self.root).exists()
 
+    def _lacks(self, system: OperatingSystem, flavours: Sequence[str]) -> bool:
+        """Return whether nobody has locked the OS packages of some flavours."""
+        return self._is_new(system) or bool(self._unlocked(system, flavours))
+
+    def _unlocked(self, system: OperatingSystem, flavours: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for name in os_locks.read(system, self.root).lacks(flavours) if contexts.installs(self.root, name))
+
     def _lock_systems(self, systems: Sequence[OperatingSystem], reporter: Reporter) -> None:
         """Lock the OS packages of all flavours."""
         if not systems:
@@ -69,8 +79,24 @@ class FirstUse:
         names = ", ".join(system.id for system in systems)
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
             due = [system for system in systems if self._is_new(system)]  # unless somebody has locked them meanwhile
-            oven, flavours = Oven(store=self.store, codec=self.codec, on_line=step.note, root=self.root), tuple(self.matrix.flavours)
-            written = [path for together in os_parts.groups(due) for path in oven.relock(together, flavours)]
+            oven = self._oven(step.note)
+            written = [path for together in os_parts.groups(due) for path in oven.relock(together, *self.matrix.lines)]
+        self._tell(names, "", written, reporter)
+
+    def _lock_flavours(self, systems: Sequence[OperatingSystem], flavours: Sequence[str], reporter: Reporter) -> None:
+        """Lock the OS packages of flavours that the locks of systems do not have; those of others stay."""
+        if not systems:
+            return
+        names, chains = ", ".join(system.id for system in systems), tuple(map(self.matrix.chain, flavours))
+        with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
+            new = dict.fromkeys(flavour for system in systems for flavour in self._unlocked(system, flavours))
+            written = [path for together in os_parts.groups(systems) for path in self._oven(step.note).extend(together, *chains)]
+        self._tell(names, f" of {', '.join(new)}", written, reporter)
+
+    def _oven(self, on_line: LineSink) -> Oven:
+        return Oven(store=self.store, codec=self.codec, on_line=on_line, root=self.root)
+
+    def _tell(self, systems: str, of: str, written: Sequence[Path], reporter: Reporter) -> None:
         if written:
             paths = " ".join(path.relative_to(self.root).as_posix() for path in written)
-            reporter.say(PACKAGES.format(systems=names, paths=paths))
+            reporter.say(PACKAGES.format(systems=systems, of=of, paths=paths))

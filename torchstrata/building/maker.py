@@ -238,15 +238,16 @@ class Maker:
             return self._interpreters[system.id].name
 
     def _bake(self, items: Sequence[Item]) -> Mapping[str, Part]:
-        """Have BuildKit make every missing OS part in one go; return them by identity."""
+        """Have BuildKit make every missing OS part, one chain of flavours after the other; return them by identity."""
         wanted = {item.identity: item.source for item in items if isinstance(item.source, OsPart)}
         systems = {part.system.id: part.system for part in wanted.values()}
-        chain = max((part.chain for part in wanted.values()), key=len)
-        with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(chain)}") as step:
+        chains = tuple(dict.fromkeys(part.chain for part in wanted.values()))
+        names = dict.fromkeys(flavour for chain in chains for flavour in chain)
+        with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(names)}") as step:
             oven = os_parts.Oven(
                 store=self._store, codec=self._codec, on_line=step.note, on_drift=self._reporter.say, locked=self._locked, cancelled=self._cancelled
             )
-            baked = oven.bake(tuple(systems.values()), chain)
+            baked = oven.bake(tuple(systems.values()), *chains)
         return {identity: baked[part.system.id, part.chain[-1]] for identity, part in wanted.items()}
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from rich.table import Table
 
 from torchstrata import progress
-from torchstrata.layers import bytecode, os_parts, strata, toolchain
+from torchstrata.layers import bytecode, contexts, os_parts, strata, toolchain
 from torchstrata.layers.strata import Stratum
 from torchstrata.layers.toolchain import Toolchain
 from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.locks.wheel_locks import Lock, Pin
-from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
+from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
 from torchstrata.store.codec import Codec
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
@@ -157,8 +157,11 @@ class Planner:
 
         :raises LockError: a cell is not locked, or its lock no longer matches its inputs.
         :raises MatrixError: there is no such flavour.
+        :raises FlavourError: one would hide files of a parent.
         """
         chains = [self.matrix.chain(flavour) for flavour in flavours]
+        for chain in chains:
+            contexts.check_shadows(ROOT, chain)
         wanted = [name for name in self.matrix.flavours if any(name in chain for chain in chains)]
         return Plan(images=tuple(image for cell in cells for image in self._images(cell, wanted))).fitting(locked=self.locked)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.image import layout
 from torchstrata.layers import os_parts
 from torchstrata.locks import os_locks
+from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import Reporter
@@ -172,9 +174,11 @@ def notes(cell: Cell) -> list[str]:
 
 def drifts(plan: Plan) -> list[str]:
     """Return a line for each OS whose parts in the store have other versions than its lock."""
-    tops = {item.source.system.id: item.part for item in plan.items() if isinstance(item.source, OsPart) and item.part}
-    found = {system: os_parts.drift(part) for system, part in tops.items()}
-    return [f"{system}: not as locked: {os_locks.in_short(moves)}" for system, moves in found.items() if moves]
+    found = defaultdict[str, dict[PackageMove, None]](dict)
+    for item in plan.items():
+        if isinstance(item.source, OsPart) and item.part:
+            found[item.source.system.id] |= dict.fromkeys(os_parts.drift(item.part))
+    return [f"{system}: not as locked: {os_locks.in_short(tuple(moves))}" for system, moves in found.items() if moves]
 
 
 def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
@@ -222,18 +226,20 @@ def plan(options: PlanOptions) -> None:
 
 
 def weigh(options: SizesOptions) -> None:
-    """Print size and budget of every image of the cells that match; all their flavours must be in the engine."""
+    """Print size and budget of every image of the cells that match, and make them the budgets if asked; all their flavours must be in the engine."""
     table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
-    view = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False)
+    view, measured = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False), defaultdict[str, dict[str, int]](dict)
     for cell in matrix.select(table, *options.cells):
         found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}", client, store) for flavour in table.flavours}
         for flavour, image in found.items():
-            view.add_row(
-                f"{cell.id}-{flavour}", progress.size(image.size), progress.size(allowed) if (allowed := size_budget.budget(cell, flavour)) else "none"
-            )
+            allowed = table.budget(flavour, cell.short)
+            view.add_row(f"{cell.id}-{flavour}", progress.size(image.size), progress.size(allowed) if allowed else "none")
+            measured[flavour][cell.short] = image.size
         if options.write:
-            size_budget.record(cell, size_budget.weigh(cell, (layer.weight for layer in list(found.values())[-1].layers)))
-            console.print(f"{cell.short}: {size_budget.line({flavour: image.size for flavour, image in found.items()})}", highlight=False)
+            weighed = [size_budget.weigh(cell, (layer.weight for layer in image.layers)) for image in found.values()]
+            size_budget.record(cell, size_budget.of_all(weighed))
+    if options.write:
+        size_budget.write(table, measured)
     console.print(view)
 
 

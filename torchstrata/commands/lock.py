@@ -83,7 +83,7 @@ def lock_systems(globs: Sequence[str]) -> None:
             try:
                 with reporter.step("os", names) as step:
                     oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
-                    written += oven.relock(together, tuple(table.flavours))
+                    written += oven.relock(together, *table.lines)
             except (RegistryError, OsPartError) as error:
                 reporter.say(f"{names}: not locked: {error.what}")
                 failed.append(error)

@@ -230,7 +230,7 @@ def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure
         oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
         for together in os_parts.groups(each.system for each in news):
             try:
-                written += oven.relock(together, tuple(table.flavours))
+                written += oven.relock(together, *table.lines)
             except (RegistryError, OsPartError) as error:
                 if together[0].bootstrap:
                     raise

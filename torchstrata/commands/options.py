@@ -133,6 +133,14 @@ class DropTorchOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NewFlavourOptions:
+    """Make a flavour in a folder of its own, which locks, builds and passes as it is: images/NAME."""
+
+    name: str = required("lower-case letters, digits and hyphens", "NAME")
+    parent: str = required("the flavour that it contains (must be given)", "FLAVOUR", positional=False, name="from")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TryOsOptions:
     """Lock, build and verify a cell of each OS that nobody has verified, and write `verified: true` into matrix.yaml."""
 
@@ -145,7 +153,7 @@ class SizesOptions:
     """Show what images in the engine weigh, compressed, and their budgets."""
 
     cells: tuple[str, ...] = _cells()
-    write: bool = switch("record the layers' sizes, and print what to write into matrix.yaml")
+    write: bool = switch("record the layers' sizes, and make the images' sizes the budgets of their flavours")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,10 +50,10 @@ def add(options: AddTorchOptions, root: Path = matrix.ROOT) -> None:
     told, before = _told(options), _texts(root)
     with compat.supposing(compat.of(before[FACTS].encode())):
         variant = options.cuda or _default(options.torch)
-        there = variant is not None and _is_there(matrix.of(before[ROWS]), options, variant)
-        after, variant = (before, variant) if there else _added(before, options, told)
+        there = variant is not None and _is_there(matrix.of(before[ROWS], root), options, variant)
+        after, variant = (before, variant) if there else _added(before, options, told, root)
     with compat.supposing(compat.of(after[FACTS].encode())):
-        after = {**after, README: entries.with_table(after[README], matrix.of(after[ROWS]))}
+        after = {**after, README: entries.with_table(after[README], matrix.of(after[ROWS], root))}
     short = f"{options.torch}-{variant}"
     if after == before:
         _say(f"{short} is there already: nothing to do")
@@ -69,7 +69,7 @@ def drop(options: DropTorchOptions, root: Path = matrix.ROOT) -> None:
     before = _texts(root)
     facts = compat.of(before[FACTS].encode())
     with compat.supposing(facts):
-        table = matrix.of(before[ROWS])
+        table = matrix.of(before[ROWS], root)
         mine = [cell for cell in table.cells if cell.torch == options.torch]
         builds = {cell.build for cell in mine} - {cell.build for cell in table.cells if cell.torch != options.torch}
     if not mine:
@@ -82,7 +82,7 @@ def drop(options: DropTorchOptions, root: Path = matrix.ROOT) -> None:
         README: entries.without_lines(before[README], {cell.short for cell in mine}),
     }
     with compat.supposing(compat.of(after[FACTS].encode())):
-        matrix.of(after[ROWS])
+        matrix.of(after[ROWS], root)
     folders = [folder for build in sorted(builds) if (folder := root / wheel_locks.FOLDER / build).is_dir()]
     if _done(root, before, after, folders, yes=options.yes):
         _say(f"torch {options.torch} is dropped{'' if is_read else '; its facts stay, since people have established them'}")
@@ -128,7 +128,7 @@ def _is_there(table: Matrix, options: AddTorchOptions, variant: str) -> bool:
     return bool(systems)
 
 
-def _added(before: Texts, options: AddTorchOptions, told: Told) -> tuple[Texts, str]:
+def _added(before: Texts, options: AddTorchOptions, told: Told, root: Path) -> tuple[Texts, str]:
     """Return the facts and the matrix with a torch, and its build."""
     known = compat.facts().torch.get(options.torch)
     if known and options.cuda:
@@ -140,13 +140,13 @@ def _added(before: Texts, options: AddTorchOptions, told: Told) -> tuple[Texts, 
     variant = options.cuda or next(name for name, build in (known or release).builds.items() if build.default)
     with compat.supposing(compat.of(facts.encode())):
         _check_cuda(options.torch, variant)
-        table = matrix.of(before[ROWS])
+        table = matrix.of(before[ROWS], root)
         if _is_there(table, options, variant):  # somebody has written the row, and lacks the facts
             return {**before, FACTS: facts}, variant
         systems = options.os or _fitting(table, options.torch, variant)
         is_first = all(cell.torch != options.torch for cell in table.cells)
         rows = entries.with_row(before[ROWS], options.torch, variant, systems, default=is_first)
-        matrix.of(rows)
+        matrix.of(rows, root)
     return {**before, FACTS: facts, ROWS: rows}, variant
 
 

@@ -53,7 +53,7 @@ def _try(table: Matrix, system: OperatingSystem, *, only_lock: bool) -> None:
 
 def smallest(table: Matrix, system: OperatingSystem) -> Cell:
     """Return the cell of an OS whose images weigh the least; those that nobody has weighed come last."""
-    return min((cell for cell in table.cells if cell.os == system), key=lambda cell: max(dict(cell.sizes).values(), default=math.inf))
+    return min((cell for cell in table.cells if cell.os == system), key=lambda cell: table.budget(table.all_in_one, cell.short) or math.inf)
 
 
 def mark(system: OperatingSystem, path: Path) -> None:

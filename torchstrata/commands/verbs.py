@@ -55,6 +55,7 @@ VERBS: Final = (
     Verb(name="key", work="signatures.make_key", options=options.KeyOptions, anywhere=True),
     Verb(name="lock", work="lock.run", options=options.LockOptions),
     Verb(name="mirror", work="mirror.mirror", options=options.MirrorOptions),
+    Verb(name="new-flavour", work="new_flavour.run", options=options.NewFlavourOptions),
     Verb(name="nightly", work="nightly.run", options=options.NightlyOptions),
     Verb(name="plan", work="build.plan", options=options.PlanOptions),
     Verb(name="push", work="build.push", options=options.PushOptions),

@@ -179,6 +179,22 @@ def check(name: str, listed: Iterable[tuple[str, Layer, Sequence[Entry]]]) -> No
                 )
 
 
+def check_kept(name: str, layer: Layer, entries: Iterable[Entry], owners: Mapping[str, str]) -> None:
+    """Refuse a layer of a flavour that replaces or removes a file of another one.
+
+    :param owners: flavour by path of the files that those below bring.
+    :raises ComposeError: it does; directories, and what packages bring, may be another layer's too.
+    """
+    for entry in entries:
+        removes = entry.kind in {"whiteout", "opaque"}
+        below = [path for path in owners if path.startswith(f"{entry.path}/")] if removes else []
+        for path in ([entry.path] if entry.path in owners and entry.kind != "dir" else below)[:1]:
+            raise ComposeError(
+                f"{name}: OS layer '{layer.title}' {'removes' if removes else 'replaces'} /{path}, which images/{owners[path]} brings",
+                fix=f"leave it as it is, or change it in images/{owners[path]}/rootfs, for all flavours above it",
+            )
+
+
 def _check_os_entry(name: str, layer: Layer, entry: Entry) -> None:
     """Refuse an entry of an OS layer that lies in the payload, or that hides a directory above it."""
     if in_payload(entry.path):

@@ -8,11 +8,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from torchstrata.image.compose import Runtime
 from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import PackageMove
 from torchstrata.locks.wheel_locks import Lock
 from torchstrata.matrix import compat
+from torchstrata.matrix.flavours import Flavour, Service
 from torchstrata.matrix.matrix import Cell, Matrix
 
 VENV: Final = "/opt/venv"
@@ -44,7 +47,7 @@ CONSTRAINTS: Final = f"/{ETC}/constraints.txt"
 ENTRYPOINT: Final = ("/usr/local/bin/torchstrata-entrypoint",)
 """It is PID 1 only until it has given up root, where it had it; then it becomes the init, so that no root process stays."""
 SHELL: Final = ("bash",)
-"""What a container of a flavour without services runs if nothing is asked for; the others start their services."""
+"""What a container runs if nothing is asked for, no service starts by itself, and no flavour of the image has a command."""
 
 PROBE: Final = ("/usr/local/bin/torchstrata-health",)
 PERSON: Final[Mapping[str, str]] = {"HOME": "/home/dev", "USER": "dev", "LOGNAME": "dev"}
@@ -66,9 +69,6 @@ DEV: Final = "1000:0"
 ROOT: Final = "0:0"
 """User of the named variant (``v2.8``), whose entrypoint adopts the owner of the mounted workspace and drops root."""
 
-PORTS: Final[Mapping[str, tuple[int, ...]]] = {"jupyter": (8888,), "ssh": (22,)}
-"""TCP port of the service that a flavour adds."""
-
 PROTECTED: Final = ("torch", "torchvision", "torchaudio", "triton", "nvidia-*", "cuda-*")
 """Distributions that an install in the container must not replace by accident."""
 
@@ -81,7 +81,7 @@ REBUILD: Final = "build it with `-- --locked`, after `inv lock --os` if mirrors 
 
 
 def describe(  # noqa: PLR0913  # what an image says of itself
-    cell: Cell, chain: tuple[str, ...], lock: Lock, revision: str, *, user: str = DEV, drift: Sequence[PackageMove] = ()
+    cell: Cell, chain: Sequence[Flavour], lock: Lock, revision: str, *, user: str = DEV, drift: Sequence[PackageMove] = ()
 ) -> Runtime:
     """Return the config of the image of ``cell`` whose flavour is the last of ``chain``.
 
@@ -91,13 +91,13 @@ def describe(  # noqa: PLR0913  # what an image says of itself
     :param user: numeric ``uid:gid`` that containers start as.
     :param drift: where its OS packages are not as locked.
     """
-    ports = tuple(port for flavour in chain for port in PORTS.get(flavour, ()))
+    ports = tuple(service.port for service in services(chain))
     return Runtime(
-        env=environment(cell, chain) | (dict(PERSON) if user == DEV else {}),
-        labels=labels(cell, chain[-1], lock, revision, drift),
+        env=environment(cell, [flavour.name for flavour in chain]) | (dict(PERSON) if user == DEV else {}),
+        labels=labels(cell, chain[-1].name, lock, revision, drift),
         user=user,
         entrypoint=ENTRYPOINT,
-        command=() if ports else SHELL,
+        command=() if ports else command(chain),
         workdir=WORKSPACE,
         ports=ports,
         created=lock.exclude_newer,
@@ -105,7 +105,17 @@ def describe(  # noqa: PLR0913  # what an image says of itself
     )
 
 
-def environment(cell: Cell, chain: tuple[str, ...]) -> dict[str, str]:
+def services(chain: Sequence[Flavour]) -> tuple[Service, ...]:
+    """Return what containers of an image run if nothing is asked for, parents' first."""
+    return tuple(service for flavour in chain for service in flavour.own_services)
+
+
+def command(chain: Sequence[Flavour]) -> tuple[str, ...]:
+    """Return what they run where that is no service: the command of the flavour, or of the nearest parent that has one."""
+    return next((flavour.command for flavour in reversed(chain) if flavour.command), SHELL)
+
+
+def environment(cell: Cell, chain: Sequence[str]) -> dict[str, str]:
     """Return the environment of an image; ``CUDA_VERSION`` stays unset, since with it alone the NVIDIA runtime would
     demand that very version of the driver (container-toolkit, ``cuda_image.go``).
     """
@@ -214,10 +224,11 @@ def _needs(cell: Cell) -> dict[str, Any]:
     return {"cell": cell.short, "torch": cell.version} | {name: value for name, value in needs.items() if value}
 
 
-def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], drift: Sequence[PackageMove] = ()) -> dict[str, str]:
-    """Return path and content of the files of the facts layer; an image that is as locked says nothing of drift.
+def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], chain: Sequence[Flavour], drift: Sequence[PackageMove] = ()) -> dict[str, str]:
+    """Return path and content of the files of the facts layer; an image that is as locked says nothing of drift, one without services of none.
 
     :param others: the image's :func:`alternatives`.
+    :param chain: the flavour's parents, then itself.
     :param drift: where its OS packages are not as locked.
     """
     document: dict[str, Any] = {
@@ -231,7 +242,21 @@ def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], drift: Seq
         f"{ETC}/image.json": json.dumps(document, indent=2, sort_keys=True) + "\n",
         f"{ETC}/constraints.txt": constraints(lock),
         f"{ETC}/environment.sh": exports(runtime),
+        **({f"{ETC}/services.json": services_file(chain)} if services(chain) else {}),
     }
+
+
+def services_file(chain: Sequence[Flavour]) -> str:
+    """Return the services of an image for its runtime (``container/declarations.py``): the fields that flavours have given, and whose each is."""
+    rows = {service.name: _given(msgspec.to_builtins(service)) for service in services(chain)}
+    document = {"command": list(command(chain)), "services": {name: {field: row[field] for field in row if field != "name"} for name, row in rows.items()}}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return those fields that say something, also within a field."""
+    plain = {name: _given(value) if isinstance(value, dict) else value for name, value in fields.items()}
+    return {name: value for name, value in plain.items() if value not in (None, False, [], ())}
 
 
 def exports(runtime: Runtime) -> str:

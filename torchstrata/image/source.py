@@ -14,6 +14,9 @@ from torchstrata.matrix.matrix import Cell
 SHARED: Final = ("images/apt", "locks/toolchain")
 """What images of every flavour may be made from."""
 
+OWN: Final = ("Dockerfile", "rootfs", "requirements.in")
+"""What of its folder a flavour is made from. Its tests and its ``flavour.yaml`` change no image by a new revision: a budget, for one, is no content."""
+
 
 def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
     """Return the last commit that touched what an image is made from, with ``-dirty`` where that has changed since, or
@@ -23,7 +26,7 @@ def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
 
     :param chain: the image's flavour and its parents.
     """
-    own = (path for flavour in chain for path in (f"images/{flavour}", wheel_locks.path_of(cell, flavour)))
+    own = (path for flavour in chain for path in (*(f"images/{flavour}/{name}" for name in OWN), wheel_locks.path_of(cell, flavour)))
     return _last_commit(root, *SHARED, f"locks/os/{cell.os.id}.lock", *own)
 
 

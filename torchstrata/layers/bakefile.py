@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from torchstrata.layers.contexts import PARENT
 from torchstrata.locks.os_locks import OS_IMAGE
 from torchstrata.matrix.matrix import OperatingSystem
 
@@ -19,9 +20,6 @@ REGISTRY: Final = "docker-image://"
 DPKG: Final = "/etc/dpkg/dpkg.cfg.d/99torchstrata"
 """After all that the image itself may say of what packages leave out."""
 
-LABEL: Final = "torchstrata.flavour"
-"""The label that ends each Dockerfile; it tells in an image's history which layers belong to which flavour."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
@@ -32,6 +30,7 @@ class Job:
     :param below: what that context is: ``oci-layout://...``, ``docker-image://...``, or a directory with the tar of an OS image.
     :param known: number of layers in that context.
     :param epoch: SOURCE_DATE_EPOCH.
+    :param plain: those of the flavours that install no package, and need no list of them.
     """
 
     system: OperatingSystem
@@ -40,6 +39,7 @@ class Job:
     below: str
     known: int
     epoch: int
+    plain: frozenset[str] = frozenset()
 
     def target(self, name: str) -> str:
         """Return the bake target of a flavour or of another context; bake allows no dots in it."""
@@ -82,11 +82,12 @@ def image_name(job: Job) -> str:
 def _targets(job: Job, staged: Path, proxies: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     bottom, below = _prepared(job, staged) if job.below.startswith(REGISTRY) else _bottom(job)
     apt = {**_target(staged / f"apt-{job.system.id}", {"os": below}, proxies), "no-cache": True}
-    targets = {**bottom, job.target("apt"): apt}
+    targets = bottom if job.plain.issuperset(job.flavours) else {**bottom, job.target("apt"): apt}
     parent, context = job.parent, below
     for flavour in job.flavours:
-        args = {**proxies, "SOURCE_DATE_EPOCH": str(job.epoch), "COMPILERS": " ".join(job.system.compilers)}
-        targets[job.target(flavour)] = _target(staged / flavour, {parent: context, "apt": f"target:{job.target('apt')}"}, args)
+        args = {**proxies, PARENT: parent, "SOURCE_DATE_EPOCH": str(job.epoch), "COMPILERS": " ".join(job.system.compilers)}
+        contexts = {parent: context, **({} if flavour in job.plain else {"apt": f"target:{job.target('apt')}"})}
+        targets[job.target(flavour)] = _target(staged / flavour, contexts, args)
         parent, context = flavour, f"target:{job.target(flavour)}"
     return targets
 

@@ -16,7 +16,8 @@ from torchstrata import process
 from torchstrata.errors import BuildxError, CommandError, EngineError, OsPartError, RegistryError
 from torchstrata.host import apt, temporary
 from torchstrata.layers import image_tags
-from torchstrata.layers.bakefile import LABEL, Exporter
+from torchstrata.layers.bakefile import Exporter
+from torchstrata.layers.contexts import LABEL
 from torchstrata.store import tarball
 from torchstrata.store.codec import CHUNK, decompressor
 
@@ -28,7 +29,7 @@ ENVIRONMENT: Final = {
 
 BAKE: Final = ("docker", "buildx", "bake", "--file", "-", "--progress", "plain")
 
-STEP: Final = re.compile(r"#(\d+) \[(?P<system>\S+)-[a-z0-9]+ (\S+ )? *\d+/\d+\] (?P<step>(RUN|ADD|COPY) .+)")
+STEP: Final = re.compile(r"#(\d+) \[(?P<system>\S+)-[a-z0-9-]+ (\S+ )? *\d+/\d+\] (?P<step>(RUN|ADD|COPY) .+)")
 """A step that several targets share is told under any one of their names; only the OS in it means something."""
 UNRESOLVED: Final = re.compile(r"^ERROR: .*failed to resolve source metadata for (?P<image>\S+@sha256:[0-9a-f]{64}): (?P<why>.+)$", re.MULTILINE)
 """An image that a build begins with and cannot have."""

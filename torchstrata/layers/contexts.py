@@ -7,11 +7,11 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from torchstrata import files as files_of
-from torchstrata.errors import OsPartError
+from torchstrata.errors import FlavourError, OsPartError
 from torchstrata.files import KINDS
 from torchstrata.layers.apt_settings import VARIABLE, AptSettings
 from torchstrata.locks import os_locks
@@ -32,7 +32,21 @@ DOES_WITHOUT: Final = 'for name; do shift; case $name in {names}) ;; *) set -- "
 NANO: Final = 1_000_000_000
 
 USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
-"""What counts in a directory of ``images/``; ``requirements.in``, for one, belongs to the payload."""
+"""What counts in a directory of ``images/``. ``requirements.in`` belongs to the payload; ``flavour.yaml`` and tests change no layer."""
+
+DOCKERFILE: Final = "Dockerfile"
+
+PARENT: Final = "PARENT"
+"""The argument by which a Dockerfile that nobody has written gets the name of the context that it starts from.
+
+It is no second name of that context: buildx (0.13) replaces one name for each target, and BuildKit knows no other.
+"""
+
+ROOTFS: Final = "rootfs"
+"""Files of a flavour, where they lie in its images."""
+
+LABEL: Final = "torchstrata.flavour"
+"""The label that ends each Dockerfile; it tells in an image's history which layers belong to which flavour."""
 
 LIMIT: Final = 64_000_000
 """Bytes of a file in a context; what is larger belongs into a package."""
@@ -53,10 +67,43 @@ def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
         with os.scandir(root / "images" / name) as entries:
             used = [entry for entry in entries if entry.name in USED]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise OsPartError(f"there is no images/{name}", fix=f"make images/{name}/Dockerfile (docs/adding.md), or take {name} out of matrix.yaml") from error
+        raise OsPartError(f"there is no images/{name}", fix=f"make images/{name}/flavour.yaml (docs/adding.md), or take its name out") from error
     for relative, path in sorted(_files(used), key=lambda found: found[0]):
         check(f"images/{name}/{'/'.join(relative)}", Path(path), may_be_link=len(relative) > 1)
         yield "/".join(relative), Path(path)
+
+
+def brought(root: Path, flavour: str) -> frozenset[str]:
+    """Return the paths in images, without a leading slash, of the files and links that a flavour brings."""
+    return frozenset(relative.removeprefix(f"{ROOTFS}/") for relative, _ in files(root, flavour) if relative.startswith(f"{ROOTFS}/"))
+
+
+def installs(root: Path, flavour: str) -> bool:
+    """Return whether a flavour's Dockerfile installs OS packages: those that do mount :data:`APT`."""
+    path = root / "images" / flavour / DOCKERFILE
+    lines = _content(path).decode(errors="replace").splitlines() if path.exists() else []
+    return any(f"from={APT}" in line and not line.lstrip().startswith("#") for line in lines)
+
+
+def check_shadows(root: Path, chain: Sequence[str]) -> None:
+    """Refuse a flavour whose files would take the place of a parent's, or of the directory of one: the parent would not be in its image.
+
+    What packages bring is theirs to replace; what a Dockerfile's commands do shows only in its layers.
+
+    :param chain: parents first.
+    :raises FlavourError: there is such a file.
+    """
+    files_of, directories_of = dict[str, str](), dict[str, str]()
+    for flavour in chain:
+        mine = {path: [str(above) for above in PurePosixPath(path).parents] for path in sorted(brought(root, flavour))}
+        for path, above in mine.items():
+            others = [files_of[place] for place in (path, *above) if place in files_of]
+            others += [directories_of[path]] if path in directories_of else []
+            if others:
+                what = f"images/{flavour}/{ROOTFS}/{path} would hide what images/{others[0]} brings there"
+                raise FlavourError(what, fix=f"give it another name, or change the one in images/{others[0]}, for all flavours above it")
+        files_of |= dict.fromkeys(mine, flavour)
+        directories_of |= dict.fromkeys((place for above in mine.values() for place in above), flavour)
 
 
 def check(name: str, path: Path, *, may_be_link: bool) -> None:
@@ -135,6 +182,9 @@ def stage(
     """
     for flavour in flavours:
         _copy(root, flavour, into / flavour)
+        if not (into / flavour / DOCKERFILE).exists():
+            copy = "COPY rootfs /\n" if (into / flavour / ROOTFS).exists() else ""
+            (into / flavour / DOCKERFILE).write_text(f"ARG {PARENT}\nFROM ${PARENT}\n{copy}LABEL {LABEL}={flavour}\n", encoding="utf-8")
     for system, (lock, chain) in pins.items():
         directory = into / f"{APT}-{system.id}"
         _copy(root, APT, directory)

@@ -93,7 +93,7 @@ def fits(part: Part, below: Part | None, *, locked: bool) -> bool:
     if below is None:
         return True
     if OVER in part.notes:
-        return part.notes[OVER] == below.layers[-1].diff_id
+        return part.notes[OVER] == _top_layer(below)
     return DRIFT not in below.notes or DRIFT in part.notes  # which earlier versions have made, without that note
 
 
@@ -155,6 +155,26 @@ def _listed(system: OperatingSystem) -> str:
         return ""
 
 
+def _longest(chains: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """Return the chains that no other one begins with."""
+    return tuple(chain for chain in dict.fromkeys(chains) if not any(other != chain and other[: len(chain)] == chain for other in chains))
+
+
+def _top_layer(part: Part) -> str:
+    """Return the diff ID of the uppermost layer of a part and what it lies on; one without layers of its own notes it."""
+    return part.layers[-1].diff_id if part.layers else part.notes[OVER]
+
+
+def _notes(title: str, moves: Sequence[PackageMove], layers: Sequence[Layer], below: Part | None) -> dict[str, str]:
+    """Return what a part notes: where it is not as locked, and what it fits alone.
+
+    :param layers: its own.
+    """
+    drifted = {DRIFT: os_locks.in_words(moves)} if moves else {}
+    bound = below is not None and (moves or DRIFT in below.notes or not layers)
+    return {"title": title, **drifted, **({OVER: _top_layer(below)} if below and bound else {})}
+
+
 def _top(parts: Mapping[str, Part]) -> Part:
     """Return the part of the last flavour."""
     return list(parts.values())[-1]
@@ -195,22 +215,22 @@ class Oven:
     root: Path = ROOT
     cancelled: threading.Event | None = None
 
-    def bake(self, systems: Iterable[OperatingSystem], flavours: Sequence[str]) -> Parts:
-        """Return the OS parts of ``flavours`` on each of ``systems``; make those that the store lacks.
+    def bake(self, systems: Iterable[OperatingSystem], *chains: Sequence[str]) -> Parts:
+        """Return the OS parts of all flavours of ``chains`` on each of ``systems``; make those that the store lacks.
 
         A part holds the layers that its flavour adds; that of the first flavour also holds the OS image. Where the mirror has
         dropped a locked version, the distribution's snapshot archive is asked for it. Where that has no answer either, today's is
         used, which one line tells and the part notes (``drift``).
 
-        :param flavours: a chain, parents first.
+        :param chains: flavours, parents first; what several of them begin with is made once.
         :raises StaleLockError: ``locked``, and something differs.
         :raises OsPartError: a step failed.
         :raises BuildxError: docker has no buildx.
         """
-        return _Baking(oven=self, flavours=tuple(flavours), locks={system: os_locks.read(system, self.root) for system in systems}).parts()
+        return self._made(self._bakings({system: os_locks.read(system, self.root) for system in systems}, chains))
 
-    def relock(self, systems: Iterable[OperatingSystem], flavours: Sequence[str]) -> list[Path]:
-        """Lock the OS packages of ``systems`` anew, by building ``flavours`` with what mirrors offer today; return the files written.
+    def relock(self, systems: Iterable[OperatingSystem], *chains: Sequence[str]) -> list[Path]:
+        """Lock the OS packages of ``systems`` anew, by building ``chains`` with what mirrors offer today; return the files written.
 
         Of an OS from a registry, what its tag names today is locked with them. What was built serves the new locks. A lock of which
         nothing has moved is left as it is.
@@ -221,10 +241,34 @@ class Oven:
         if any(system.image for system in chosen):
             buildkit.exporter()  # to say that buildx or the engine lacks, rather than that a registry does not answer
         images = {system: image_tags.pinned(system.image) for system in chosen if system.image}
-        locks = {system: os_locks.unlocked(system, now, self.root, image=images.get(system, "")) for system in chosen}
-        baking = _Baking(oven=self, flavours=tuple(flavours), locks=locks)
-        made = baking.parts()
-        return [written for system in baking.locks if (written := baking.adopt(system, made))]
+        return self._locked_anew({system: os_locks.unlocked(system, now, self.root, image=images.get(system, "")) for system in chosen}, chains)
+
+    def extend(self, systems: Iterable[OperatingSystem], *chains: Sequence[str]) -> list[Path]:
+        """Lock what flavours of ``chains`` add that the locks of ``systems`` say nothing of; return the files written.
+
+        All that is locked stays: the packages of other flavours, and so their layers.
+        """
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        known = {system: os_locks.read(system, self.root) for system in systems}
+        adding = {link for chain in chains for link in chain if contexts.installs(self.root, link)}
+        lacking = {system: frozenset(lock.lacks(adding)) for system, lock in known.items()}
+        return self._locked_anew({system: replace(lock, opened=lacking[system], opened_at=now) for system, lock in known.items() if lacking[system]}, chains)
+
+    def _locked_anew(self, locks: Mapping[OperatingSystem, OsLock], chains: Sequence[Sequence[str]]) -> list[Path]:
+        bakings = self._bakings(locks, chains)
+        made = self._made(bakings)
+        for baking in bakings:
+            baking.check_files()
+        links = {flavour: tuple(chain[: count + 1]) for chain in chains for count, flavour in enumerate(chain)}
+        return [written for system in locks if (written := bakings[0].adopt(system, links, made))]
+
+    def _bakings(self, locks: Mapping[OperatingSystem, OsLock], chains: Sequence[Sequence[str]]) -> tuple[_Baking, ...]:
+        return tuple(_Baking(oven=self, flavours=chain, locks=locks) for chain in _longest(tuple(map(tuple, chains))))
+
+    @staticmethod
+    def _made(bakings: Sequence[_Baking]) -> Parts:
+        """Return the parts of all chains, one chain after the other, since each finds what it shares with those before in the store."""
+        return {key: part for baking in bakings for key, part in baking.parts().items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -259,25 +303,31 @@ class _Baking:
     def parts(self) -> Parts:
         """Return the parts of all flavours on all systems; make those that the store lacks."""
         with disk(self.oven.store.root), contextlib.ExitStack() as held:
-            self._check_files()
+            self.check_files()
             for wanted in sorted(self._identity(system, self.flavours) for system in self.locks if self._missing(system)):
                 held.enter_context(self.oven.store.lock(wanted, self.oven.cancelled))
             self._make([system for system in self.locks if self._missing(system)])
         return {(system.id, flavour): part for system in self.locks for flavour, part in self._found(system).items()}
 
-    def adopt(self, system: OperatingSystem, made: Parts) -> Path | None:
-        """Write the lock of what was made, if it moved, and let the parts serve it; return its path if it was written."""
-        os_image = self._os_image(system)
-        installed = {OS_IMAGE: self._packages(os_image) if os_image else self._held(system)}
-        installed |= {flavour: self._packages(made[system.id, flavour]) for flavour in self.flavours}
-        lock = os_locks.solved(self.locks[system], installed)
-        self._check_files()
+    def adopt(self, system: OperatingSystem, chains: Mapping[str, tuple[str, ...]], made: Parts) -> Path | None:
+        """Write the lock of what was made, if it moved, and let the parts serve it; return its path if it was written.
+
+        :param chains: of each flavour that was made, parents first.
+        """
+        before, os_image = self.locks[system], self._os_image(system)
+        installed = {flavour: self._packages(made[system.id, flavour]) for flavour in chains}
+        if not before.sections:
+            installed[OS_IMAGE] = self._packages(os_image) if os_image else self._held(system)
+        parents = {flavour: (OS_IMAGE, *chain)[-2] for flavour, chain in chains.items() if flavour in before.opened or not before.sections}
+        lock = os_locks.solved(before, installed, parents)
         if _is_as_before(lock, system, self.oven.root):
             return None
         if os_image:
             self.oven.store.remember(self._image_identity(system, lock), os_image)
-        for count, flavour in enumerate(self.flavours, 1):
-            self.oven.store.remember(_identity(system, self.flavours[:count], lock, self.oven.codec, self.oven.root), made[system.id, flavour])
+        for flavour, parent in parents.items():
+            part, below = made[system.id, flavour], made.get((system.id, parent))
+            told = replace(part, notes=_notes(part.notes["title"], lock.moves(chains[flavour], installed[flavour]), part.layers, below))
+            self.oven.store.remember(_identity(system, chains[flavour], lock, self.oven.codec, self.oven.root), told)
         return os_locks.write(lock, system, self.oven.root)
 
     @functools.cached_property
@@ -288,7 +338,7 @@ class _Baking:
     def _files_now(self) -> dict[str, object]:
         return {name: contexts.tree(self.oven.root, name) for name in (contexts.APT, *self.flavours)}
 
-    def _check_files(self) -> None:
+    def check_files(self) -> None:
         """Refuse to go on where somebody has edited what parts are being made from: they would be kept for what is there now.
 
         :raises OsPartError: it is not as when this was first asked.
@@ -332,7 +382,7 @@ class _Baking:
             list(pool.map(self._os_image, systems))
             bench = _Bench(work=Path(directory), exporter=buildkit.exporter(), in_parallel=pool.map)
             baked = self._baked_well(systems, bench)
-            self._check_files()
+            self.check_files()
             for system, found in baked.items():
                 self._compare(system, _top(found))
                 for count, flavour in enumerate(self.flavours, 1):
@@ -487,7 +537,8 @@ class _Baking:
 
     def _job(self, system: OperatingSystem, work: Path, exporter: Exporter) -> Job:
         """Return what to build on ``system``, over layers of the store where the exporter allows it."""
-        job = functools.partial(Job, system=system, epoch=self.locks[system].epoch)
+        plain = frozenset(flavour for flavour in self.flavours if not contexts.installs(self.oven.root, flavour))
+        job = functools.partial(Job, system=system, epoch=self.locks[system].epoch, plain=plain)
         image, parts = self._os_image(system), self._found(system)
         if exporter == "layout" and parts:
             stored = [layer for part in parts.values() for layer in part.layers]
@@ -551,20 +602,22 @@ class _Baking:
         :param os_image: counts to the part, if there is one.
         :param below: the part that it was made over.
         """
-        status = next(taken.status for taken in reversed(own) if taken.status)
+        status = next((taken.status for taken in reversed(own) if taken.status), None)
+        packages = os_locks.installed(status) if status else self._inherited(system, os_image, below)
         chain = () if flavour == OS_IMAGE else self.flavours[: self.flavours.index(flavour) + 1]
-        packages, lock = os_locks.installed(status), self.locks[system]
-        moves = os_locks.moves(lock.installed(chain), packages) if lock.sections else ()
-        notes = {DRIFT: os_locks.in_words(moves)} if moves else {}
-        if below and (moves or DRIFT in below.notes):
-            notes[OVER] = below.layers[-1].diff_id
         lower = [os_image] if os_image else []
         held = inventory.merged([*(inventory.of(part, self.oven.store.open_blob) for part in lower), *(taken.inventory for taken in own)])
+        layers = (*(layer for part in lower for layer in part.layers), *(taken.layer for taken in own))
         return Part(
-            layers=(*(layer for part in lower for layer in part.layers), *(taken.layer for taken in own)),
+            layers=layers,
             extras={PACKAGES: self.oven.store.add_blob(json.dumps(packages, sort_keys=True).encode()), **inventory.kept(held, self.oven.store)},
-            notes={"title": f"{system.id} {flavour}", **notes},
+            notes=_notes(f"{system.id} {flavour}", self.locks[system].moves(chain, packages), layers, below),
         )
+
+    def _inherited(self, system: OperatingSystem, os_image: Part | None, below: Part | None) -> Packages:
+        """Return what is installed where a flavour installs nothing: what its parent has, or the OS image."""
+        lower = below or os_image
+        return self._packages(lower) if lower else self._held(system)
 
     def _compare(self, system: OperatingSystem, top: Part) -> None:
         """Say in one line what neither mirrors nor the archive have, or refuse it.

@@ -67,6 +67,7 @@ class OsLock:
     :param moment: when on ``date`` mirrors were asked, in RFC 3339 and UTC; empty in locks that do not tell. It finds the right
         snapshot of an archive, and is part of no identity.
     :param image: of an OS that comes from a registry: name, tag and digest of its OS image.
+    :param opened: flavours that it says nothing of and that are to be locked: what they add is what mirrors offer at ``opened_at``.
     """
 
     system: str
@@ -75,6 +76,8 @@ class OsLock:
     first: str = ""
     moment: str = ""
     image: str = ""
+    opened: frozenset[str] = frozenset()
+    opened_at: str = ""
 
     @property
     def epoch(self) -> int:
@@ -90,8 +93,19 @@ class OsLock:
 
         What pins nothing is what mirrors offered at its moment.
         """
+        links = tuple(chain)
         day = (self.first or self.date) if self.sections else (self.moment or self.date)
-        return hashlib.sha256(json.dumps([day, self.installed(chain)], sort_keys=True).encode()).hexdigest()
+        opened = [] if self.opened.isdisjoint(links) else [self.opened_at]
+        return hashlib.sha256(json.dumps([day, self.installed(links), *opened], sort_keys=True).encode()).hexdigest()
+
+    def lacks(self, flavours: Iterable[str]) -> tuple[str, ...]:
+        """Return those of ``flavours`` that nobody has locked."""
+        return tuple(flavour for flavour in flavours if flavour not in self.sections)
+
+    def moves(self, chain: Sequence[str], found: Packages) -> tuple[PackageMove, ...]:
+        """Return where the packages of the last flavour of ``chain`` differ; what is to be locked differs in nothing that it adds."""
+        moved = moves(self.installed(chain), found) if self.sections else ()
+        return moved if self.opened.isdisjoint(chain) else tuple(move for move in moved if move.locked)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,17 +258,19 @@ def _check_days(system: str, days: Mapping[str, str]) -> None:
             raise LockError(f"locks/os/{system}.lock: {word} {value} is no {'time' if word == 'moment' else 'day'}", fix=cure) from error
 
 
-def solved(by: OsLock, installed: Mapping[str, Packages]) -> OsLock:
-    """Return the lock of what was installed.
+def solved(by: OsLock, installed: Mapping[str, Packages], parents: Mapping[str, str]) -> OsLock:
+    """Return the lock of what was installed, beside what a lock says already.
 
-    :param by: what it was installed by, which pins nothing.
+    :param by: what it was installed by.
     :param installed: all packages of the OS image and of each flavour, parents first.
+    :param parents: what each flavour lies on; the OS image has none. Flavours that ``installed`` has and this does not are left out.
     """
-    sections, below = dict[str, Packages](), dict[str, str]()
-    for section, packages in installed.items():
-        sections[section] = {name: version for name, version in packages.items() if below.get(name) != version}
-        below.update(packages)
-    return replace(by, sections=sections)
+    added = {name: _difference(installed[name], installed.get(parents.get(name, ""), {})) for name in installed if name in parents or name == OS_IMAGE}
+    return replace(by, sections={**by.sections, **added}, opened=frozenset())
+
+
+def _difference(packages: Packages, below: Packages) -> Packages:
+    return {name: version for name, version in packages.items() if below.get(name) != version}
 
 
 def moves(locked: Packages, found: Packages) -> tuple[PackageMove, ...]:

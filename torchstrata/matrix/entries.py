@@ -1,19 +1,22 @@
-"""Adding a torch to the texts that list it, and taking it out: ``matrix.yaml``, the facts, README's table. All other bytes stay as they are."""
+"""Adding a torch or a flavour to the texts that list it, and taking it out: ``matrix.yaml``, the facts, README. All other bytes stay as they are."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 import yaml
 
-from torchstrata.errors import MatrixError
+from torchstrata.errors import FlavourError, MatrixError
 from torchstrata.matrix import compat
 from torchstrata.matrix.compat import TorchRelease
 from torchstrata.matrix.matrix import MATRIX, Cell, Matrix
+
+FLAVOURS: Final = "| flavour | contains |\n"
+"""The heading of README's table of flavours."""
 
 BY_HAND: Final = "edit it by hand (docs/adding.md)"
 
@@ -114,6 +117,34 @@ def with_table(text: str, table: Matrix) -> str:
         place = beside.end() if beside else below.start() if below else 0
         text = f"{text[:place]}{_described(table, cell)}\n{text[place:]}"
     return text
+
+
+def with_flavours(text: str, table: Matrix) -> str:
+    """Return README with the flavours that there are, as their files describe them, in place of its table of them.
+
+    :raises FlavourError: it has none.
+    """
+    start, end = flavour_rows(text)
+    rows = "".join(f"{row}\n" for row in _flavours(table))
+    return f"{text[:start]}{rows}{text[end:]}"
+
+
+def flavour_rows(text: str) -> tuple[int, int]:
+    """Return where README's rows of flavours begin and end.
+
+    :raises FlavourError: it has no such table.
+    """
+    found = re.search(rf"^{re.escape(FLAVOURS)}\|---\|---\|\n((?:\|.*\n)*)", text, re.MULTILINE)
+    if found is None:
+        raise FlavourError("README.md has no table of flavours", fix=f"restore it, with the heading {FLAVOURS.strip()}")
+    return found.span(1)
+
+
+def _flavours(table: Matrix) -> Iterator[str]:
+    """Yield the row of each flavour."""
+    for name, flavour in table.flavours.items():
+        more = "; `v<torch>` has the same layers and starts as root, which it drops" if name == table.all_in_one else ""
+        yield f"| `{name}` | {flavour.summary}{more} |"
 
 
 def without_lines(text: str, shorts: Iterable[str]) -> str:

@@ -7,24 +7,17 @@ import difflib
 import fnmatch
 import functools
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import yaml
 
-from torchstrata import checkout, decoding, files
+from torchstrata import checkout, decoding
 from torchstrata.errors import MatrixError
-from torchstrata.matrix import compat, schema, validation
-from torchstrata.text import printable
-
-LIMIT: Final = 1_000_000
-"""Bytes of ``matrix.yaml``."""
-
-DEPTH: Final = 12
-"""Levels of mappings and lists in one another."""
+from torchstrata.matrix import compat, flavours, plain_yaml, schema, validation
+from torchstrata.matrix.flavours import Flavour, Service
 
 ROOT: Final = checkout.ROOT
 MATRIX: Final = ROOT / "matrix.yaml"
@@ -53,7 +46,6 @@ class Cell:
     :param wheels: the build that serves it, such as ``cu128``.
     :param companions: pins of what is installed beside torch, such as ``torchvision==0.23.0``.
     :param named: ``v<torch>`` means this cell.
-    :param sizes: flavour and compressed bytes that its image may have; empty if nobody has measured the row.
     """
 
     torch: str
@@ -63,7 +55,6 @@ class Cell:
     companions: tuple[str, ...]
     is_default_os: bool
     named: bool
-    sizes: tuple[tuple[str, int], ...] = ()
 
     @property
     def short(self) -> str:
@@ -87,7 +78,7 @@ class Cell:
 
     @property
     def all_in_one(self) -> str:
-        """``v2.8``: the image of a named cell that has the last flavour's layers, and starts as root, which it drops."""
+        """``v2.8``: the image of a named cell that has the layers of the matrix's ``all_in_one``, and starts as root, which it drops."""
         return f"v{self.torch}"
 
     @property
@@ -134,10 +125,11 @@ class Channel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Matrix:
-    """All of ``matrix.yaml``, checked.
+    """All of ``matrix.yaml`` and of the flavours beside it, checked.
 
     :param name: repository name of the images.
-    :param flavours: parents before children.
+    :param flavours: parents before children; a tree.
+    :param all_in_one: the flavour whose layers ``v<torch>`` has.
     :param cells: in the order of the file, the default OS of a row first.
     :param channels: in the order of the file.
     :param registry: the team's, as ``HOST[:PORT][/PATH]``, if the file names one.
@@ -147,7 +139,8 @@ class Matrix:
 
     name: str
     systems: Mapping[str, OperatingSystem]
-    flavours: Mapping[str, schema.FlavourSettings]
+    flavours: Mapping[str, Flavour]
+    all_in_one: str
     cells: tuple[Cell, ...]
     strata: schema.Strata
     channels: Mapping[str, Channel]
@@ -156,9 +149,15 @@ class Matrix:
     bootstrap_image: str | None = None
 
     @property
-    def all_in_one(self) -> str:
-        """The flavour that contains all others."""
-        return tuple(self.flavours)[-1]
+    def leaves(self) -> tuple[str, ...]:
+        """The flavours that no other one contains."""
+        parents = {flavour.parent for flavour in self.flavours.values()}
+        return tuple(name for name in self.flavours if name not in parents)
+
+    @property
+    def lines(self) -> tuple[tuple[str, ...], ...]:
+        """The chain of each leaf: together they have every flavour."""
+        return tuple(map(self.chain, self.leaves))
 
     def chain(self, flavour: str) -> tuple[str, ...]:
         """Return ``flavour`` and all it contains, parents first.
@@ -169,6 +168,27 @@ class Matrix:
             raise MatrixError(f"unknown flavour {flavour}", fix=f"use one of {', '.join(self.flavours)}")
         parent = self.flavours[flavour].parent
         return (*(self.chain(parent) if parent else ()), flavour)
+
+    def lineage(self, flavour: str) -> tuple[Flavour, ...]:
+        """Return ``flavour`` and all it contains as their files have them, parents first.
+
+        :raises MatrixError: there is no such flavour.
+        """
+        return tuple(self.flavours[name] for name in self.chain(flavour))
+
+    def services(self, flavour: str) -> tuple[Service, ...]:
+        """Return what containers of a flavour run if nothing is asked for, its parents' first.
+
+        :raises MatrixError: there is no such flavour.
+        """
+        return tuple(service for link in self.chain(flavour) for service in self.flavours[link].own_services)
+
+    def budget(self, flavour: str, short: str) -> int | None:
+        """Return the compressed bytes that an image may have: what its flavour says, else the nearest parent; ``None`` if none does.
+
+        :param short: the cell's id on its default OS.
+        """
+        return next((found for link in reversed(self.chain(flavour)) if (found := self.flavours[link].budget(short))), None)
 
     def channel(self, name: str) -> Channel:
         """Return the channel ``name``.
@@ -182,31 +202,37 @@ class Matrix:
 
 
 def load(path: Path = MATRIX) -> Matrix:
-    """Read and check ``matrix.yaml``.
+    """Read and check ``matrix.yaml``, and the flavours beside it.
 
     :raises CheckoutError: this package is installed outside a checkout, and nothing names one.
     :raises MatrixError: it cannot be read, is not of the right shape, or asks for something that cannot work.
+    :raises FlavourError: a flavour is not what it must be.
     """
     if path == MATRIX:
         checkout.require()
-    return _made(_convert(_parse(path), path.name))
+    return _made(_convert(plain_yaml.read(path, path.name), path.name), path.parent)
 
 
-def of(text: str) -> Matrix:
+def of(text: str, root: Path = ROOT) -> Matrix:
     """Check what ``matrix.yaml`` would be with this text.
 
-    :raises MatrixError: see :func:`load`.
+    :param root: the checkout that has the flavours.
+    :raises MatrixError, FlavourError: see :func:`load`.
     """
-    return _made(_convert(parse(text.encode(), MATRIX.name), MATRIX.name))
+    return _made(_convert(plain_yaml.parse(text.encode(), MATRIX.name), MATRIX.name), root)
 
 
-def _made(raw: schema.MatrixFile) -> Matrix:
-    order = validation.check(raw)
+def _made(raw: schema.MatrixFile, root: Path) -> Matrix:
+    there = flavours.read(root)
+    for name in there:
+        flavours.check_name(name, raw.systems)
+    validation.check(raw, there)
     systems = {name: _system(name, system) for name, system in raw.systems.items()}
     return Matrix(
         name=raw.name,
         systems=systems,
-        flavours={name: raw.flavours[name] for name in order},
+        flavours=there,
+        all_in_one=raw.all_in_one,
         cells=tuple(cell for row in raw.rows for cell in _cells(row, systems)),
         strata=raw.strata,
         channels={name: _channel(name, channel) for name, channel in raw.channels.items()},
@@ -280,66 +306,6 @@ def why_none(matrix: Matrix, glob: str) -> str:
     return f"no cell matches {glob}: matrix.yaml has no such row"
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's loader, if it was built with it
-    """The safe loader, without its silence about keys given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  # PyYAML's signature
-        """Return the mapping of ``node``."""
-        names = [key.value for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                where = f"the second time in line {node.start_mark.line + 1} or below"
-                raise MatrixError(f"{MATRIX.name}: key {printable(str(name), 80)} is given twice, {where}", fix="remove one")
-        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-def _parse(path: Path) -> object:
-    try:
-        return parse(files.read(path, LIMIT), path.name)
-    except files.UnreadableError as error:
-        raise MatrixError(error.what, fix="run from a checkout of the repository") from error
-
-
-def parse(content: bytes, name: str) -> object:
-    """Return what a file in YAML holds: mappings, lists, text, numbers and truth values as they stand there.
-
-    :param name: of the file.
-    :raises MatrixError: it is no YAML, or uses what makes values of other values: tags, anchors, aliases, merged keys.
-    """
-    try:
-        _check_events(content, name)
-        return yaml.load(content, Loader=_Loader)  # noqa: S506  # a subclass of the safe loader
-    except yaml.YAMLError as error:
-        raise MatrixError(f"{name} is not YAML: {printable(' '.join(str(error).split()))}", fix="correct it at that line") from error
-    except ValueError as error:  # a date or a number that looks like one and is none
-        raise MatrixError(f"{name} has a date or a number that is none: {printable(str(error))}", fix="put text in quotes") from error
-
-
-def _check_events(content: bytes, name: str) -> None:
-    """Refuse what the loader would make of the text otherwise: libyaml itself dies of some thousands of brackets."""
-    depth = 0
-    for event in yaml.parse(content, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        wrong = _wrong(event) or (f"more than {DEPTH} levels of lists and mappings" if depth > DEPTH else "")
-        if wrong:
-            where = f" line {event.start_mark.line + 1}" if event.start_mark else ""
-            raise MatrixError(f"{name}{where} has {wrong}", fix="write the value itself, as plain or quoted text")
-
-
-def _wrong(event: yaml.Event) -> str:
-    """Return what an event has that no matrix needs, in words."""
-    if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-        return "an anchor or an alias"
-    if getattr(event, "tag", None):
-        return "a tag"
-    if isinstance(event, yaml.ScalarEvent):
-        if event.value == "<<":
-            return "a merged key"
-        return "" if event.value.isprintable() else "a value with control characters or line ends"
-    return ""
-
-
 def _convert(data: object, name: str) -> schema.MatrixFile:
     """Return ``data`` in its shape; say in words what is wrong with it."""
     try:
@@ -363,12 +329,6 @@ def _duration(text: str) -> dt.timedelta:
     return int(number) * {"h": dt.timedelta(hours=1), "d": dt.timedelta(days=1)}[unit]
 
 
-def _bytes(size: str) -> int:
-    """Return what ``3.92 GB`` means."""
-    number, _, unit = size.partition(" ")
-    return round(float(number) * {"MB": 1e6, "GB": 1e9}[unit])
-
-
 def _cells(row: schema.Row, systems: Mapping[str, OperatingSystem]) -> tuple[Cell, ...]:
     companions = validation.companions(row)
     return tuple(
@@ -380,7 +340,6 @@ def _cells(row: schema.Row, systems: Mapping[str, OperatingSystem]) -> tuple[Cel
             companions=companions,
             is_default_os=name == row.os[0],
             named=row.default and name == row.os[0],
-            sizes=tuple((flavour, _bytes(size)) for flavour, size in row.sizes.items()),
         )
         for name in row.os
     )

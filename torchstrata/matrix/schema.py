@@ -1,4 +1,4 @@
-"""The shape of ``matrix.yaml``, from which its JSON schema is generated."""
+"""The shapes of ``matrix.yaml`` and of ``images/*/flavour.yaml``, from which their JSON schemas are generated."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 SCHEMA: Final = Path(__file__).parents[2] / "matrix.schema.json"
+FLAVOUR_SCHEMA: Final = SCHEMA.with_name("flavour.schema.json")
 
 Minor = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$", description="Major and minor version, quoted.", examples=["2.8"])]
 Variant = Annotated[str, msgspec.Meta(pattern=r"^(cpu|cu[0-9]{3})$", description="CUDA of a build, without the dot, or cpu.", examples=["cu128", "cpu"])]
@@ -24,6 +25,14 @@ Pinned = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*@sha
 Duration = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4} (h|d)$", description="Hours or days.", examples=["24 h", "7 d"])]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+FlavourName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=32, examples=["jupyter"])]
+ServiceName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=16, examples=["jupyter"])]
+Module = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*$", max_length=32, description="Name of a Python module.")]
+Variable = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=64, examples=["JUPYTER_PORT"])]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535, description="TCP.")]
+Short = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}-(cpu|cu[0-9]{3})$", description="A cell, on whatever OS.", examples=["2.8-cu121"])]
+UrlPath = Annotated[str, msgspec.Meta(pattern=r"^/[!-~]{0,255}$", examples=["/api"])]
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 Template = Annotated[
     str,
     msgspec.Meta(
@@ -36,7 +45,7 @@ Template = Annotated[
 
 
 class Raw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A mapping of ``matrix.yaml``: unknown keys are refused."""
+    """A mapping of a file that people write: unknown keys are refused."""
 
 
 class SystemSettings(Raw, frozen=True, kw_only=True):
@@ -54,12 +63,6 @@ class SystemSettings(Raw, frozen=True, kw_only=True):
     verified: Annotated[bool, msgspec.Meta(description="Somebody has built and run images on it.")]
 
 
-class FlavourSettings(Raw, frozen=True, kw_only=True):
-    """A flavour of images; it contains its parent."""
-
-    parent: Name | None = None
-
-
 class Row(Raw, frozen=True, kw_only=True):
     """A torch, the CUDA of its wheels, and the OSes it is offered on."""
 
@@ -69,7 +72,6 @@ class Row(Raw, frozen=True, kw_only=True):
     serves: Annotated[Variant | None, msgspec.Meta(description="CUDA of the hosts it is offered for, if not the wheels' own.")] = None
     default: Annotated[bool, msgspec.Meta(description="The row that v<torch> names.")] = False
     companions: Annotated[tuple[Companion, ...] | None, msgspec.Meta(description="Instead of torchvision and torchaudio.")] = None
-    sizes: Annotated[dict[Name, Size], msgspec.Meta(description="What the image of each flavour may weigh; a test fails above 5 % more.")] = {}
 
     @property
     def short(self) -> str:
@@ -111,7 +113,7 @@ class MatrixFile(Raw, frozen=True, kw_only=True):
 
     name: Name
     systems: Annotated[dict[Name, SystemSettings], msgspec.Meta(min_length=1)]
-    flavours: Annotated[dict[Name, FlavourSettings], msgspec.Meta(min_length=1)]
+    all_in_one: Annotated[FlavourName, msgspec.Meta(description="The flavour that v<torch> has the layers of.", examples=["ssh"])]
     rows: Annotated[tuple[Row, ...], msgspec.Meta(min_length=1)]
     strata: Strata
     channels: Annotated[dict[Name, ChannelSettings], msgspec.Meta(description="Where published images go.")] = {}
@@ -122,11 +124,52 @@ class MatrixFile(Raw, frozen=True, kw_only=True):
     ] = None
 
 
-def generate() -> str:
-    """Return the JSON schema of ``matrix.yaml``, as it is committed."""
-    schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(MatrixFile)}
+class HealthSettings(Raw, frozen=True, kw_only=True):
+    """How the health check learns that a service is up: one of the four."""
+
+    http: Annotated[UrlPath | None, msgspec.Meta(description="What answers 200.")] = None
+    https: Annotated[UrlPath | None, msgspec.Meta(description="The same over TLS, whoever has signed the certificate.")] = None
+    banner: Annotated[Text | None, msgspec.Meta(description="What it says first on every connection.", examples=["SSH-2.0-"])] = None
+    tcp: Annotated[bool, msgspec.Meta(description="It takes connections.")] = False
+
+
+class ServiceSettings(Raw, frozen=True, kw_only=True):
+    """A program that containers of a flavour run where nobody asks for a command.
+
+    :param command: its words; ``{port}`` and ``{state}`` (a private directory) are filled in. A module may make it instead.
+    :param port: where it listens, unless the variable says otherwise.
+    """
+
+    command: Annotated[tuple[Word, ...], msgspec.Meta(description="Words; {port} and {state}, a private directory, are filled in.")] = ()
+    port: Port
+    port_variable: Annotated[Variable | None, msgspec.Meta(description="Variable that names another port; <NAME>_PORT if it is left out.")] = None
+    health: HealthSettings
+    starts: Annotated[Literal["always", "asked"], msgspec.Meta(description="asked: only where TORCHSTRATA_SERVICES names it.")] = "always"
+    ready: Annotated[Text | None, msgspec.Meta(description="What the log says when it first answers; {url} and {port} are filled in.")] = None
+    secrets: Annotated[tuple[Variable, ...], msgspec.Meta(description="Variables, also with _FILE, that no child and no log may show.")] = ()
+    variables: Annotated[tuple[Variable, ...], msgspec.Meta(description="Variables that its module checks at every start that gives one of them.")] = ()
+    quiet: Annotated[tuple[Text, ...], msgspec.Meta(description="Lines of its output with these words help nobody.")] = ()
+    module: Annotated[
+        Module | None, msgspec.Meta(description="/usr/local/lib/torchstrata/services/<module>.py of the flavour's rootfs, for what data cannot say.")
+    ] = None
+
+
+class FlavourFile(Raw, frozen=True, kw_only=True):
+    """images/<flavour>/flavour.yaml: what a flavour of images is."""
+
+    parent: Annotated[FlavourName | None, msgspec.Meta(description="The flavour that it contains; only base has none.")] = None
+    summary: Annotated[str, msgspec.Meta(min_length=1, max_length=256, description="What it contains, for README's table, in Markdown.")]
+    command: Annotated[tuple[Word, ...] | None, msgspec.Meta(description="What runs if nothing is asked: its services, else bash, if left out.")] = None
+    sizes: Annotated[dict[Short, Size], msgspec.Meta(description="What its image may weigh, by cell; a test fails above 5 % more.")] = {}
+    services: Annotated[dict[Text, ServiceSettings], msgspec.Meta(description="What it runs, beside what its parents do, by name.")] = {}
+
+
+def generate(shape: type[Raw] = MatrixFile) -> str:
+    """Return the JSON schema of ``matrix.yaml``, or of another file, as it is committed."""
+    schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(shape)}
     return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
 
 
 if __name__ == "__main__":
     SCHEMA.write_text(generate())
+    FLAVOUR_SCHEMA.write_text(generate(FlavourFile))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -15,7 +16,6 @@ from torchstrata.matrix import compat, schema
 SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
     "$": schema.MatrixFile,
     "$.systems": schema.SystemSettings,
-    "$.flavours": schema.FlavourSettings,
     "$.rows": schema.Row,
     "$.strata": schema.Strata,
     "$.channels": schema.ChannelSettings,
@@ -30,23 +30,22 @@ KINDS: Final[Mapping[str, str]] = {"date": "date", "datetime": "time", "bool": "
 """What YAML makes of unquoted text, in words."""
 
 
-def check(raw: schema.MatrixFile) -> tuple[str, ...]:
-    """Refuse what cannot work; return the flavours' names, parents first.
+def check(raw: schema.MatrixFile, flavours: Collection[str]) -> None:
+    """Refuse what cannot work.
 
+    :param flavours: the names of those that there are.
     :raises MatrixError: the first thing that is wrong.
     """
     for name, system in raw.systems.items():
         _check_origin(name, system)
     for row in raw.rows:
         _check_row(row, raw.systems)
-        _check_sizes(row, raw.flavours)
     _check_duplicates(raw.rows)
     _check_defaults(raw.rows)
     _check_builds(raw.rows)
-    order = _order(raw.flavours)
-    _check_chain(raw.flavours)
     _check_channels(raw.channels)
-    return order
+    if raw.all_in_one not in flavours:
+        raise MatrixError(f"all_in_one: unknown flavour {raw.all_in_one}", fix=f"use one of {', '.join(flavours)}")
 
 
 def companions(row: schema.Row) -> tuple[str, ...]:
@@ -71,8 +70,12 @@ def _companion(row: schema.Row, asked: str, known: Mapping[str, str | None]) -> 
     return f"{name}=={have}"
 
 
-def explain(message: str, name: str) -> MatrixError:
-    """Return msgspec's ``message`` about file ``name`` as an error that says what to do."""
+def explain(message: str, name: str, shapes: Mapping[str, type[schema.Raw]] = SHAPES, described: Path = schema.SCHEMA) -> MatrixError:
+    """Return msgspec's ``message`` about file ``name`` as an error that says what to do.
+
+    :param shapes: of its mappings.
+    :param described: where its JSON schema is.
+    """
     problem, _, path = message.partition(" - at `")
     path = path.rstrip("`")
     kind, _, place = path.rpartition("` in `")  # "key` in `$.systems"
@@ -82,8 +85,8 @@ def explain(message: str, name: str) -> MatrixError:
     if found := re.match(r"Expected `str.*`, got `(date|datetime|bool|null)`", problem):
         return MatrixError(f"{where} is read as a {KINDS[found[1]]}, and text is wanted", fix='put it in quotes, such as "2026-01-01"')
     if "unknown field" in problem or "missing required field" in problem:
-        return MatrixError(f"{where}: {_about_key(problem)}", fix=f"keys are {_keys(path)}")
-    return MatrixError(f"{where}: {problem}", fix=f"see {schema.SCHEMA.name} for what may stand there")
+        return MatrixError(f"{where}: {_about_key(problem)}", fix=f"keys are {_keys(path, shapes)}")
+    return MatrixError(f"{where}: {problem}", fix=f"see {described.name} for what may stand there")
 
 
 def _about_key(problem: str) -> str:
@@ -91,8 +94,8 @@ def _about_key(problem: str) -> str:
     return f"unknown key {key}" if "unknown" in problem else f"key {key} is missing"
 
 
-def _keys(path: str) -> str:
-    shape = SHAPES[re.sub(r"\[[^]]*\]", "", path) or "$"]
+def _keys(path: str, shapes: Mapping[str, type[schema.Raw]]) -> str:
+    shape = shapes[re.sub(r"\[[^]]*\]", "", path) or "$"]
     return ", ".join(field.encode_name if field.required else f"{field.encode_name} (optional)" for field in msgspec.structs.fields(shape))
 
 
@@ -111,12 +114,6 @@ def _check_row(row: schema.Row, systems: Mapping[str, schema.SystemSettings]) ->
         if name not in systems:
             raise MatrixError(f"row {row.short}: unknown OS {name}", fix=f"use one of {', '.join(systems)}")
         _check_system(row, name, systems[name])
-
-
-def _check_sizes(row: schema.Row, flavours: Mapping[str, schema.FlavourSettings]) -> None:
-    for name in row.sizes:
-        if name not in flavours:
-            raise MatrixError(f"row {row.short}: sizes of an unknown flavour {name}", fix=f"use {', '.join(flavours)}")
 
 
 def _check_serves(row: schema.Row) -> None:
@@ -176,25 +173,13 @@ def _check_builds(rows: Iterable[schema.Row]) -> None:
             raise MatrixError(f"rows {first.short} and {row.short} share the locks of one build with different companions", fix="give both the same companions")
 
 
-def _order(flavours: Mapping[str, schema.FlavourSettings]) -> tuple[str, ...]:
-    """Return the names, parents first, otherwise in the order of the file."""
-    order: list[str] = []
-    for name in flavours:
-        order += [known for known in reversed(_lineage(name, flavours)) if known not in order]
-    return tuple(order)
-
-
-def _lineage(name: str, flavours: Mapping[str, schema.FlavourSettings]) -> tuple[str, ...]:
-    """Return ``name``, its parent, that one's parent and so on."""
-    return _ancestry(name, {known: flavour.parent for known, flavour in flavours.items()}, "flavour", "parent", "parent")
-
-
-def _ancestry(name: str, above: Mapping[str, str | None], kind: str, relation: str, key: str) -> tuple[str, ...]:
+def ancestry(name: str, above: Mapping[str, str | None], kind: str, relation: str, key: str) -> tuple[str, ...]:
     """Return ``name``, what is above it, and so on; refuse what is unknown and what goes round.
 
     :param kind: what the names are.
     :param relation: what the one above is called.
-    :param key: what it is called in ``matrix.yaml``.
+    :param key: what it is called in the file.
+    :raises MatrixError: something is unknown, or goes round.
     """
     line = [name]
     while (upper := above[line[-1]]) is not None:
@@ -206,21 +191,13 @@ def _ancestry(name: str, above: Mapping[str, str | None], kind: str, relation: s
     return tuple(line)
 
 
-def _check_chain(flavours: Mapping[str, schema.FlavourSettings]) -> None:
-    """Refuse a tree: images are prefixes of each other, so flavours form one chain."""
-    for parent, count in Counter(flavour.parent for flavour in flavours.values()).items():
-        if count > 1:
-            names = [name for name, flavour in flavours.items() if flavour.parent == parent]
-            raise MatrixError(f"flavours {' and '.join(names)} have the same parent, {parent or 'none'}", fix="let one be the parent of the other")
-
-
 def _check_channels(channels: Mapping[str, schema.ChannelSettings]) -> None:
     """Refuse channels that images cannot reach, and tags that two of them would move."""
     entries = [name for name, channel in channels.items() if channel.source is None]
     if channels and len(entries) != 1:
         raise MatrixError(f"{' and '.join(entries) or 'no channel'} may take new images", fix="leave `from` out of exactly one channel")
     for name, channel in channels.items():
-        _ancestry(name, {known: each.source for known, each in channels.items()}, "channel", "channel", "from")
+        ancestry(name, {known: each.source for known, each in channels.items()}, "channel", "channel", "from")
         if (channel.soak is None) != (channel.source is None):
             raise MatrixError(f"channel {name} needs both from and soak, or neither", fix='write from: nightly, soak: "24 h"')
         for template in channel.tags:

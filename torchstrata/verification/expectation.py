@@ -12,6 +12,7 @@ from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.locks.os_locks import PackageMove
 from torchstrata.locks.wheel_locks import Lock
 from torchstrata.matrix import compat, matrix
+from torchstrata.matrix.flavours import Service
 from torchstrata.matrix.matrix import ROOT, Cell
 
 
@@ -40,6 +41,17 @@ class Expectation:
     def is_all_in_one(self) -> bool:
         """Whether the flavour is the one that the all-in-one image is made of."""
         return self.flavour == matrix.load(self.root / matrix.MATRIX.name).all_in_one
+
+    @functools.cached_property
+    def services(self) -> tuple[Service, ...]:
+        """What its containers can run if nothing is asked for, parents' first."""
+        return matrix.load(self.root / matrix.MATRIX.name).services(self.flavour)
+
+    @functools.cached_property
+    def is_beside(self) -> bool:
+        """Whether the all-in-one does not contain the flavour, so that nothing of it is tested there."""
+        table = matrix.load(self.root / matrix.MATRIX.name)
+        return self.flavour not in table.chain(table.all_in_one)
 
     @property
     def facts(self) -> compat.CellFacts:

@@ -1,7 +1,7 @@
-"""Lists of the tests that must have run: ``tests/images/required/<tier>.toml``, reviewed like code.
+"""Lists of the tests that must have run, reviewed like code: ``images/<flavour>/tests/required/<tier>.toml``.
 
-A section is a flavour and what the tests apply to: ``base`` for every image that contains it, ``base cuda`` for those with
-CUDA. Each test has the number of its cases.
+Those of what every flavour may have, such as a GPU, are in ``tests/images/required``. A section is a flavour and what the tests apply
+to: ``base`` for every image that contains it, ``base cuda`` for those with CUDA. Each test has the number of its cases.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ from torchstrata.errors import VerificationError
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification.evidence import Case
 
-FOLDER: Final = ROOT / "tests" / "images" / "required"
+COMMON: Final = "tests/images"
+PLACES: Final = ("images", COMMON)
+"""Where tests of images lie: those of each flavour in its folder, and those that belong to none."""
+
 HEADER: Final = """\
 # Tests that must have passed for an image to count as verified, with the number of their cases; by flavour and module.
 # Written by `nox -s required`, for review; `base cuda` applies to images with CUDA only.
 """
 TOTAL: Final = "cases"
+GPU: Final = "gpu"
+"""What sections begin with whose tests need a GPU, whatever the flavour."""
 
 Key = tuple[str, str, str]
 """Section, module and name of a test."""
@@ -122,23 +127,30 @@ def _name(key: Key) -> str:
     return f"{section.split()[0]}/{module}.py::{test}"
 
 
-def read(tier: str, folder: Path = FOLDER) -> Required:
-    """Return the list of a tier; an empty one if there is none yet.
+def read(tier: str, root: Path = ROOT) -> Required:
+    """Return what a tier requires, of all flavours; an empty list if there is none yet.
 
-    :raises VerificationError: it cannot be understood, or its totals do not fit its lines.
+    :raises VerificationError: a file cannot be understood, or its totals do not fit its lines.
     """
-    path = folder / f"{tier}.toml"
-    if not path.exists():
-        return Required(tier=tier, cases={})
-    fix = "write it anew with `nox -s required`"
+    found = (_read(path, tier) for path in sorted(_paths(tier, root)))
+    return Required(tier=tier, cases={key: count for each in found for key, count in each.cases.items()})
+
+
+def _paths(tier: str, root: Path) -> Iterator[Path]:
+    yield from root.glob(f"images/*/tests/required/{tier}.toml")
+    yield from root.glob(f"{COMMON}/required/{tier}.toml")
+
+
+def _read(path: Path, tier: str) -> Required:
+    fix, where = "write it anew with `nox -s required`", "/".join(path.parts[-4:])
     try:
         content = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
-        raise VerificationError(f"{path.name} cannot be understood: {error}", fix=fix) from error
+        raise VerificationError(f"{where} cannot be understood: {error}", fix=fix) from error
     totals = content.pop(TOTAL, {})
     found = Required(tier=tier, cases={(section, *key): count for section, modules in content.items() for key, count in _cases(modules)})
     if totals != found.sections:
-        raise VerificationError(f"{path.name}: its totals do not fit its lines: {totals} and {found.sections}", fix=fix)
+        raise VerificationError(f"{where}: its totals do not fit its lines: {totals} and {found.sections}", fix=fix)
     return found
 
 
@@ -164,9 +176,17 @@ def _quoted(section: str) -> str:
     return f'"{section}"' if " " in section else section
 
 
-def write(required: Required, folder: Path = FOLDER) -> Path:
-    """Write the list and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{required.tier}.toml"
-    path.write_text(render(required))
-    return path
+def write(required: Required, root: Path = ROOT) -> None:
+    """Write the list of each flavour into its folder, and remove those that would be empty."""
+    owners = {section.split()[0] for section in required.sections}
+    texts = {_path(owner, required.tier, root): render(required.restrict(lambda key, owner=owner: key[0].split()[0] == owner)) for owner in owners}  # type: ignore[misc]
+    for path in set(_paths(required.tier, root)) - set(texts):
+        path.unlink()
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def _path(owner: str, tier: str, root: Path) -> Path:
+    """Return where the list of a flavour lies, or that of tests which belong to none."""
+    return (root / COMMON if owner == GPU else root / "images" / owner / "tests") / "required" / f"{tier}.toml"

@@ -11,15 +11,16 @@ from typing import Final
 
 from torchstrata.errors import EvidenceError
 from torchstrata.matrix.matrix import ROOT
-from torchstrata.verification import evidence, scope
+from torchstrata.verification import evidence, required, scope
 from torchstrata.verification.evidence import Evidence
 from torchstrata.verification.expectation import Expectation
 from torchstrata.verification.scope import Scope
 from torchstrata.verification.subject import Subject
 
-TESTS: Final = ROOT / "tests" / "images"
 SHARED: Final = ("*.py", "sizes.json", "probes/*.py", "clients/*", "gpu/*.py")
-"""Files below :data:`TESTS` that the tests of every flavour may use."""
+"""Files of what belongs to no flavour, which the tests of all may use."""
+OTHER: Final = frozenset({"__pycache__", "required"})
+"""Folders among a flavour's tests that decide nothing, or are held against evidence by themselves."""
 PACKAGE: Final = "torchstrata"
 
 
@@ -37,8 +38,10 @@ def tests_digest(expected: Expectation) -> str:
 
 
 def _tests(expected: Expectation) -> Iterator[Path]:
-    for pattern in (*SHARED, *(f"{flavour}/*.py" for flavour in expected.chain)):
-        yield from TESTS.glob(pattern)
+    for pattern in SHARED:
+        yield from (ROOT / required.COMMON).glob(pattern)
+    for flavour in expected.chain:
+        yield from (path for path in (ROOT / "images" / flavour / "tests").rglob("*") if path.is_file() and not OTHER & set(path.parts))
 
 
 def _modules(files: list[Path]) -> list[Path]:

@@ -26,13 +26,14 @@ def includes(scope: Scope, key: Key, expected: Expectation) -> bool:
     """Return whether a test runs on an image in a scope.
 
     What an image does hardly depends on its torch, so one runs all but what is costly in a quick scope: the all-in-one, which contains
-    all flavours, of a cell without CUDA. That of a cell with CUDA runs what only such a cell has.
+    most flavours, of a cell without CUDA. That of a cell with CUDA runs what only such a cell has. A flavour beside it runs its own tests
+    by the same rule.
     """
     section, module, _ = key
-    marks = section.split()[1:]
+    flavour, *marks = section.split()
     if scope == "full" or module in ALWAYS:
         return True
-    if not expected.is_all_in_one:
+    if not expected.is_all_in_one and not (flavour == expected.flavour and expected.is_beside):
         return module in BELOW
     return COSTLY not in marks and (expected.facts.cuda_version is None or not ONLY_THERE.isdisjoint(marks))
 

@@ -1,6 +1,6 @@
-"""What images weigh, compressed, against the budgets of ``matrix.yaml``; and which layers grew since the budgets were set.
+"""What images weigh, compressed, against the budgets of their flavours; and which layers grew since the budgets were set.
 
-``tests/images/sizes.json`` holds the bytes of the layers of each row as they were then; ``inv sizes`` writes it.
+``tests/images/sizes.json`` holds the bytes of the layers of each row, of all its flavours, as they were then; ``inv sizes`` writes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from torchstrata import progress
-from torchstrata.matrix.matrix import ROOT, Cell
+from torchstrata.locks import lockfile
+from torchstrata.matrix import flavours, plain_yaml
+from torchstrata.matrix.matrix import ROOT, Cell, Matrix
 
 RECORD: Final = "tests/images/sizes.json"
 
@@ -27,11 +29,6 @@ Weights = Mapping[str, int]
 """Bytes by what a layer holds, without versions."""
 
 
-def budget(cell: Cell, flavour: str) -> int | None:
-    """Return the bytes that the image of ``flavour`` may have; None if ``matrix.yaml`` does not say."""
-    return dict(cell.sizes).get(flavour)
-
-
 def is_over(size: int, allowed: int) -> bool:
     """Return whether ``size`` is over the budget by more than :data:`TOLERANCE`."""
     return size > allowed * (1 + TOLERANCE)
@@ -43,6 +40,14 @@ def weigh(cell: Cell, layers: Iterable[tuple[str, int]]) -> Weights:
     for title, size in layers:
         total[_kind(title, cell.os.id)] += size
     return total
+
+
+def of_all(weighed: Iterable[Weights]) -> Weights:
+    """Return what the layers of several images hold: each kind as the image has it that has most of it."""
+    most: dict[str, int] = {}
+    for weights in weighed:
+        most |= {name: max(size, most.get(name, 0)) for name, size in weights.items()}
+    return most
 
 
 def _kind(title: str, system: str) -> str:
@@ -73,9 +78,18 @@ def record(cell: Cell, weights: Weights, root: Path = ROOT) -> None:
     path.write_text(json.dumps(known | {cell.short: dict(weights)}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def line(measured: Mapping[str, int]) -> str:
-    """Return what to write into the row of ``matrix.yaml`` so that its budgets are the present sizes, in bytes by flavour."""
-    return f"sizes: {{{', '.join(f'{flavour}: {_budget(size)}' for flavour, size in measured.items())}}}"
+def write(table: Matrix, measured: Mapping[str, Mapping[str, int]], root: Path = ROOT) -> None:
+    """Make the present sizes the budgets: the line ``sizes`` of each flavour's file, whose other budgets stay.
+
+    :param measured: bytes by cell's short id, by flavour.
+    :raises StoreError: a file cannot be written.
+    """
+    order = list(dict.fromkeys(cell.short for cell in table.cells))
+    for flavour, found in measured.items():
+        path = root / flavours.path_of(flavour)
+        known = {**table.flavours[flavour].sizes, **{short: _budget(size) for short, size in found.items()}}
+        line = ", ".join(f"{short}: {known[short]}" for short in order if short in known)
+        lockfile.replaced(path, plain_yaml.replaced(path.read_text(encoding="utf-8"), "sizes", f"sizes: {{{line}}}"))
 
 
 def _budget(size: int) -> str:

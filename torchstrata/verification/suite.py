@@ -22,12 +22,14 @@ from torchstrata.building.engine import Engine
 from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell
-from torchstrata.verification import evidence, leftovers, reuse, scope, subject
+from torchstrata.verification import evidence, leftovers, required, reuse, scope, subject
 from torchstrata.verification.evidence import Evidence
 from torchstrata.verification.request import VerifyOptions
 from torchstrata.verification.subject import Claim, Subject
 
-TESTS: Final = "tests/images"
+PLUGIN: Final = "tests.images.plugin"
+"""What tests of images share, wherever they lie."""
+
 WORKERS: Final = ("--dist=loadscope", "--no-loadscope-reorder")
 MANY: Final = 100
 """Tests from which on four modules run at a time, since most wait for a container; for fewer, two: a process begins with 2 s of CPU."""
@@ -173,7 +175,7 @@ def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions)
     claim = ("--cell", cell.id, *(("--flavour", target.flavour) if target.flavour else ()), "--gpu", options.gpu, "--scope", options.scope)
     reports = ("--results", str(folder), f"--junitxml={folder}/junit.xml", f"--html={folder}/report.html", "--self-contained-html")
     processes = f"--numprocesses={4 if _count(target, options) > MANY else 2}"
-    return (TESTS, *target.where, *claim, *reports, "-q", "--durations=10", processes, *WORKERS, *options.rest)
+    return ("-p", PLUGIN, *required.PLACES, *target.where, *claim, *reports, "-q", "--durations=10", processes, *WORKERS, *options.rest)
 
 
 def _count(target: Target, options: VerifyOptions) -> float:

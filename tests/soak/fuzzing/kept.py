@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.hostileledger import ledger as example
 from torchstrata.locks import lockfile, os_locks
-from torchstrata.matrix import matrix
+from torchstrata.matrix import plain_yaml
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.release import ledger_copy
 from torchstrata.release.ledger import Ledger
@@ -49,7 +49,7 @@ def copy(data: bytes) -> None:
 
 def rows(data: bytes) -> None:
     """Read bytes as the file of the matrix."""
-    matrix.parse(data, "matrix.yaml")
+    plain_yaml.parse(data, "matrix.yaml")
 
 
 def lock(data: bytes) -> None:

@@ -21,6 +21,7 @@ from torchstrata.store.codec import decompressor
 from torchstrata.store.store import Store
 
 FLAVOURS = tuple(MATRIX.flavours)
+CHAIN = MATRIX.lineage("devel")
 
 
 @pytest.fixture
@@ -91,12 +92,12 @@ def test_a_drifted_image_says_so(builder):
     base, devel = builder.build(plan(below, above, flavours=FLAVOURS[:2], per_flavour=1))[:2]
     assert (base.drift, config(base)["config"]["Labels"].get(runtime.DRIFT)) == ((), None)
     assert config(devel)["config"]["Labels"][runtime.DRIFT] == "git 1 -> 2, less (not locked) -> 3"
-    told = runtime.files(runtime.describe(CELL, FLAVOURS[:2], devel.plan.lock, "x", drift=devel.drift), devel.plan.lock, [], devel.drift)
+    told = runtime.files(runtime.describe(CELL, CHAIN, devel.plan.lock, "x", drift=devel.drift), devel.plan.lock, [], CHAIN, devel.drift)
     assert json.loads(told[f"{runtime.ETC}/image.json"])["drift"] == [
         {"package": "git", "locked": "1", "found": "2"},
         {"package": "less", "locked": None, "found": "3"},
     ]
-    plain = runtime.files(runtime.describe(CELL, FLAVOURS[:2], devel.plan.lock, "x"), devel.plan.lock, [])
+    plain = runtime.files(runtime.describe(CELL, CHAIN, devel.plan.lock, "x"), devel.plan.lock, [], CHAIN)
     assert "drift" not in plain[f"{runtime.ETC}/image.json"]
 
 

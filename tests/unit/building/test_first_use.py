@@ -21,7 +21,7 @@ from torchstrata.matrix import matrix
 from torchstrata.progress import PlainReporter
 from torchstrata.store.store import Store
 
-LOCKED = OsLock(system="new", date="2026-11-24", sections={"os": {"libc6": "2"}, "base": {"python3.13": "3.13.5-1"}})
+LOCKED = OsLock(system="new", date="2026-11-24", sections={"os": {"libc6": "2"}, "base": {"python3.13": "3.13.5-1"}, "devel": {}, "lab": {}})
 
 BUILD = """python -c "from torchstrata.commands import sessions; sessions.build('{cell}', ['--to', 'images', '--flavour', 'lab', *{words}])" """
 """What the session of a cell calls; it needs an engine only once it builds OS packages."""

@@ -8,7 +8,8 @@ import shutil
 
 import pytest
 
-from tests.standin import MATRIX, PackageIndex
+from tests import trees
+from tests.standin import FLAVOURS, MATRIX, PackageIndex
 from tests.wheelhouse import forged, wheel
 from torchstrata.commands import torches
 from torchstrata.commands.options import AddTorchOptions, DropTorchOptions
@@ -80,7 +81,7 @@ def root(tmp_path, indexes):
     facts = json.loads(compat.FACTS.read_text())
     facts["upstream"]["indexes"] = dict.fromkeys(facts["upstream"]["indexes"], indexes[1].url)
     (place / torches.FACTS).write_text(json.dumps(facts, indent=1) + "\n")
-    (place / torches.ROWS).write_text(MATRIX)
+    (trees.grow(place, FLAVOURS) / torches.ROWS).write_text(MATRIX)
     (place / torches.README).write_text(README)
     return place
 

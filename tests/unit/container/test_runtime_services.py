@@ -12,9 +12,14 @@ import subprocess
 import sys
 
 import pytest
-from container import authorities, environment, health, jupyter, services, session, settings, ssh, start, state, supervisor
+from container import authorities, declarations, environment, health, planning, services, session, settings, state, supervisor
+from services import jupyter, ssh
 
+from tests.declared import declared
 from torchstrata.image import runtime
+
+JUPYTER, SSH = declared("ssh")
+SECRETS = declarations.secrets((JUPYTER, SSH))
 
 KEY = "ssh-ed25519 " + base64.b64encode(struct.pack(">I", 11) + b"ssh-ed25519" + struct.pack(">I", 32) + bytes(32)).decode()
 
@@ -38,8 +43,8 @@ def test_public_environment():
         "my.name": "y",
         "TORCHSTRATA_SECRETS": "AWS_* OTHER",
     }
-    assert environment.public(given) == {"PATH": "/bin", "my.name": "y", "TORCHSTRATA_SECRETS": "AWS_* OTHER"}
-    assert environment.secret(given) == {"JUPYTER_TOKEN": "x", "JUPYTER_PASSWORD_HASH": "x", "AWS_KEY": "x"}
+    assert environment.public(given, SECRETS) == {"PATH": "/bin", "my.name": "y", "TORCHSTRATA_SECRETS": "AWS_* OTHER"}
+    assert environment.secret(given, SECRETS) == {"JUPYTER_TOKEN": "x", "JUPYTER_PASSWORD_HASH": "x", "AWS_KEY": "x"}
 
 
 def test_environment_block():
@@ -149,7 +154,7 @@ def test_sshd_that_answers_is_up(answer):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(answer)
-        assert health._banner(ours) == ""
+        assert health._banner(ours, services.asked(SSH, {})._replace(banners=(SSH.expected, *ssh.BUSY))) == ""
 
 
 def test_something_else_on_the_port():
@@ -157,28 +162,29 @@ def test_something_else_on_the_port():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(b"220 ftp")
-        assert "instead of an SSH banner" in health._banner(ours)
+        assert health._banner(ours, services.asked(SSH, {})) == "answers b'220 ftp' instead of SSH-2.0-"
 
 
 def test_health_while_the_start_runs(places, capsys):
     """Services that will run are not healthy before the start has planned them."""
-    assert start._claim(["jupyter", "ssh"]) == ""
+    assert planning.claim((JUPYTER, SSH)) == ""
     assert health.main([]) == 1
     assert capsys.readouterr().out.splitlines() == ["jupyter: starting", "ssh: starting"]
 
 
 def test_ports_of_their_own():
     """Two services on one port are refused before either takes it."""
-    planned = (services.Service("jupyter", 22, "http"), services.Service("ssh", 22, "ssh"))
-    with pytest.raises(settings.SettingError, match="jupyter and ssh are both to listen on port 22"):
+    planned = (services.asked(JUPYTER, {"JUPYTER_PORT": "22"}), services.asked(SSH, {}))
+    with pytest.raises(settings.SettingError, match="jupyter and ssh are both to listen on port 22") as refused:
         services.keep_apart(planned)
+    assert refused.value.fix == "set JUPYTER_PORT or SSH_PORT to another one"
     services.keep_apart(planned[:1])
 
 
 @pytest.mark.parametrize(("text", "expected"), [("", "/"), ("/", "/"), ("lab", "/lab/"), ("/a/b", "/a/b/"), ("//x//", "/x/")])
 def test_base_url(text, expected):
     """A base URL has a slash at both ends."""
-    assert settings.url_path("JUPYTER_BASE_URL", text) == expected
+    assert jupyter.url_path("JUPYTER_BASE_URL", text) == expected
 
 
 def test_token(tmp_path):
@@ -203,7 +209,7 @@ HASH = "argon2:$argon2id$v=19$m=10240,t=10,p=8$pW4dsnIzHnLYcOCYWOGhSg$yd2A7sTlJW
 def test_server_is_never_open(quiet, given, token, password):
     """Our server has the token or password that was given, else a random token of 192 bits."""
     jupyter.remember(given)
-    written = state.read(state.JUPYTER, quiet)
+    written = state.read(jupyter.PRIVATE, quiet)
     assert (len(written["token"]), written["password"]) == (token, password)
 
 
@@ -222,7 +228,7 @@ def test_token_file_that_cannot_be_used(quiet, tmp_path, capsys, content, said):
     path = tmp_path / "token"
     if content is not None:
         path.write_text(content)
-    assert said in jupyter.plan({"JUPYTER_TOKEN_FILE": str(path)}).refused
+    assert said in jupyter.plan(JUPYTER, {"JUPYTER_TOKEN_FILE": str(path)}, tmp_path).refused
     (line,) = capsys.readouterr().err.splitlines()
     assert str(path) in line
 
@@ -325,7 +331,7 @@ def test_state_is_removed_at_the_end(quiet):
 
 def test_plan_is_remembered(quiet):
     """What the start has planned is what supervisor and probe read."""
-    planned = (services.Service("ssh", 22, "ssh"), services.Service("jupyter", 8888, "https", "/a/api", "port 8888 is taken"))
+    planned = (services.Service("ssh", 22, "banner", banners=("SSH-2.0-", "Busy")), services.Service("jupyter", 8888, "https", "/a/api", "port 8888 is taken"))
     services.remember(planned)
     assert services.recall() == planned
     assert (quiet / state.SERVICES).stat().st_mode & 0o777 == 0o644
@@ -359,14 +365,14 @@ def test_log_has_no_endless_lines():
 )
 def test_key_of_another_name(quiet, tmp_path, given, keys):
     """A key that others pass on by a variable of theirs is taken; another kind of key there is left aside, and SSH is off."""
-    planned = ssh.plan(given | {"SSH_PORT": "22222"}, tmp_path)
+    planned = ssh.plan(SSH, given | {"SSH_PORT": "22222"}, tmp_path)
     assert (quiet / "authorized_keys").read_text().splitlines() == keys
     assert (planned is not None) is bool(keys)
 
 
 def test_our_own_key_comes_first(quiet, tmp_path):
     """Where ours is given, nobody else's counts, even if ours is wrong."""
-    planned = ssh.plan({"SSH_PUBLIC_KEY": "nonsense", "PUBLIC_KEY": KEY, "SSH_PORT": "22222"}, tmp_path)
+    planned = ssh.plan(SSH, {"SSH_PUBLIC_KEY": "nonsense", "PUBLIC_KEY": KEY, "SSH_PORT": "22222"}, tmp_path)
     assert planned.refused == "none of the given keys is valid"
 
 
@@ -428,21 +434,22 @@ def test_jupyterhub(program_of_hub, monkeypatch, url, port, probe):
     """JupyterHub's own program runs where it has started the container, and is asked where it answers."""
     program_of_hub.touch()
     monkeypatch.setenv(jupyter.OF_HUB, url)
-    service = jupyter.plan({jupyter.OF_HUB: url})
+    service = jupyter.plan(JUPYTER, {jupyter.OF_HUB: url}, program_of_hub.parent)
     assert (service.port, service.path, service.refused) == (port, probe, "")
-    assert jupyter.command(service) == (str(program_of_hub),)
-    assert jupyter.welcome(service).endswith("lab (through JupyterHub)")
+    assert jupyter.command(JUPYTER, service) == (str(program_of_hub),)
+    (line,) = jupyter.welcome(JUPYTER, service)
+    assert line.endswith("lab (through JupyterHub)")
 
 
 @pytest.mark.usefixtures("program_of_hub")
-def test_jupyterhub_without_its_package(capsys):
+def test_jupyterhub_without_its_package(capsys, tmp_path):
     """Without JupyterHub's package nothing runs that its users could not enter, and the line says what to install."""
-    assert "jupyterhub is not installed" in jupyter.plan({jupyter.OF_HUB: "http://0.0.0.0:8888/user/anna/"}).refused
+    assert "jupyterhub is not installed" in jupyter.plan(JUPYTER, {jupyter.OF_HUB: "http://0.0.0.0:8888/user/anna/"}, tmp_path).refused
     assert "RUN pip install jupyterhub==VERSION OF THE HUB" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["http://h:x/", "http://[h/", "http://h:99999/"])
-def test_jupyterhub_with_a_wrong_url(url):
+def test_jupyterhub_with_a_wrong_url(url, tmp_path):
     """What is no URL ends the start with a line that names the variable."""
     with pytest.raises(settings.SettingError, match="JUPYTERHUB_SERVICE_URL"):
-        jupyter.plan({jupyter.OF_HUB: url})
+        jupyter.plan(JUPYTER, {jupyter.OF_HUB: url}, tmp_path)

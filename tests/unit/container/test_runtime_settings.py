@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
-from container import settings, start
+from container import declarations, extension, settings, start
+from services import jupyter, ssh
+
+from tests.declared import declared
+
+SERVICES = declared("ssh")
+OF_SERVICES = declarations.gates(SERVICES)
 
 ARGON = "argon2:$argon2id$v=19$m=10240,t=10,p=8$pW4dsnIzHnLYcOCYWOGhSg$yd2A7sTlJWGjYe4pyfQYZA"
 
@@ -56,6 +62,12 @@ WRONG = {
 SECRET = {"JUPYTER_TOKEN", "JUPYTER_PASSWORD", "JUPYTER_PASSWORD_HASH"}
 
 
+def check(given):
+    """Check variables as a start of an image with all services does."""
+    settings.check(given, OF_SERVICES)
+    extension.check(SERVICES, given)
+
+
 def cases(table):
     """Return name and value of each row."""
     return [(name, value) for name, values in table.items() for value in values]
@@ -63,21 +75,21 @@ def cases(table):
 
 def test_every_gate_is_tried():
     """No variable passes untried: each has right values, and values that are refused."""
-    names = {gate.name for gate in settings.GATES}
+    names = {gate.name for gate in (*settings.GATES, *OF_SERVICES, *jupyter.GATES, *ssh.GATES)}
     assert names - {"JUPYTER_KEY_FILE"} == set(RIGHT) == set(WRONG)
 
 
 @pytest.mark.parametrize(("name", "value"), cases(RIGHT))
 def test_right(name, value):
     """A value that can be right passes."""
-    settings.check({name: value})
+    check({name: value})
 
 
 @pytest.mark.parametrize(("name", "value"), cases(WRONG))
 def test_wrong(name, value):
     """Any other is refused with a line that names the variable, is printable and short, and does not quote a secret."""
     with pytest.raises(settings.SettingError) as refused:
-        settings.check({name: value})
+        check({name: value})
     said = f"{refused.value.what} - {refused.value.fix}"
     assert name in said
     assert said.isprintable()
@@ -88,6 +100,7 @@ def test_wrong(name, value):
 def test_wrong_ends_the_start(monkeypatch, capsys):
     """The start ends with the status of a wrong configuration and one line, before it does anything."""
     monkeypatch.setattr(start.endings, "heed", lambda: None)
+    monkeypatch.setattr(start.declarations, "read", lambda: declarations.Catalog(SERVICES))
     monkeypatch.setenv("JUPYTER_PORT", "\x1b[2J")
     assert start.main(["true"]) == start.NOTHING_RUNS
     assert capsys.readouterr().err.splitlines() == ["torchstrata: JUPYTER_PORT=?[2J is not a port - give a number from 1 to 65535"]
@@ -96,20 +109,20 @@ def test_wrong_ends_the_start(monkeypatch, capsys):
 def test_key_without_certificate():
     """A key alone would be left aside, and the server would answer in plain text."""
     with pytest.raises(settings.SettingError, match="JUPYTER_KEY_FILE is given without JUPYTER_CERT_FILE"):
-        settings.check({"JUPYTER_KEY_FILE": "/key.pem"})
-    settings.check({"JUPYTER_KEY_FILE": "/key.pem", "JUPYTER_CERT_FILE": "/cert.pem"})
+        check({"JUPYTER_KEY_FILE": "/key.pem"})
+    check({"JUPYTER_KEY_FILE": "/key.pem", "JUPYTER_CERT_FILE": "/cert.pem"})
 
 
 def test_longest_value():
     """No variable of ours is longer than Linux lets any be."""
     with pytest.raises(settings.SettingError, match="SSH_PUBLIC_KEY has more than 128 kB"):
-        settings.check({"SSH_PUBLIC_KEY": (settings.LONGEST_LIST + 1) * "x"})
+        check({"SSH_PUBLIC_KEY": (settings.LONGEST_LIST + 1) * "x"})
 
 
 def test_links_of_kubernetes():
     """What Kubernetes puts beside a service named ``ssh`` is no port, and named."""
     given = {"SSH_PORT": "tcp://10.0.0.1:22", "JUPYTER_PORT": "8888", "HOME": "tcp://10.0.0.1:22"}
-    assert settings.links(given) == ("SSH_PORT",)
+    assert settings.links(given, OF_SERVICES) == ("SSH_PORT",)
     assert settings.port("SSH_PORT", given["SSH_PORT"]) == 0
 
 

@@ -11,9 +11,12 @@ import sys
 import pytest
 from container import facts, gpu
 
+from tests.declared import declared
 from torchstrata.image import runtime
 from torchstrata.locks import wheel_locks
 from torchstrata.matrix import matrix
+from torchstrata.matrix.flavours import Flavour
+from torchstrata.matrix.schema import HealthSettings, ServiceSettings
 
 MATRIX = matrix.load()
 FLAVOURS = tuple(MATRIX.flavours)
@@ -28,7 +31,7 @@ def cell_of(short):
 def describe(short, flavour="base", **options):
     """Describe an image."""
     cell = cell_of(short)
-    return runtime.describe(cell, MATRIX.chain(flavour), wheel_locks.read(cell, flavour), REVISION, **options)
+    return runtime.describe(cell, MATRIX.lineage(flavour), wheel_locks.read(cell, flavour), REVISION, **options)
 
 
 def test_the_asked_cuda_and_torchs_own_are_both_told():
@@ -168,7 +171,7 @@ def test_files_repeat_the_labels_and_list_the_packages():
     """Inside a container image.json says what ``docker inspect`` says outside."""
     cell = cell_of("2.13-cpu")
     lock, told = wheel_locks.read(cell, "base"), describe("2.13-cpu")
-    files = runtime.files(told, lock, [{"cell": "2.10-cu128"}])
+    files = runtime.files(told, lock, [{"cell": "2.10-cu128"}], MATRIX.lineage("base"))
     assert set(files) == {"etc/torchstrata/image.json", "etc/torchstrata/constraints.txt", "etc/torchstrata/environment.sh"}
     packages = {pin.name: pin.version for pin in lock.pins}
     assert json.loads(files["etc/torchstrata/image.json"]) == {"labels": dict(told.labels), "packages": packages, "alternatives": [{"cell": "2.10-cu128"}]}
@@ -189,7 +192,7 @@ def test_what_image_json_lists_is_what_the_start_reads(tmp_path):
     cell = cell_of("2.15-cu132")
     told = describe("2.15-cu132", "ssh")
     path = tmp_path / "image.json"
-    path.write_text(runtime.files(told, wheel_locks.read(cell, "ssh"), runtime.alternatives(MATRIX, cell))["etc/torchstrata/image.json"])
+    path.write_text(runtime.files(told, wheel_locks.read(cell, "ssh"), runtime.alternatives(MATRIX, cell), MATRIX.lineage("ssh"))["etc/torchstrata/image.json"])
     fix = gpu.judge_driver((12, 8), facts.read(path)).fix
     named = re.findall(r"pytorch-cuda:([\w.-]+)-ssh", fix)
     able = [other for other in MATRIX.cells if other.is_default_os and other.release < cell.release and other.facts.driver_floor == "525.60.13"]
@@ -203,3 +206,43 @@ def test_exports_give_back_the_environment():
     done = subprocess.run(["env", "-i", "/bin/sh", "-c", f"{runtime.exports(described)}/usr/bin/env -0"], capture_output=True, check=True, text=True)
     found = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
     assert {name: found.get(name) for name in described.env} == {**described.env, **dict.fromkeys(runtime.PERSON)}
+
+
+def test_an_image_lists_the_services_of_its_chain():
+    """The services are those of parents, then its own, each with what its flavour has said of it and no more; without any there is no file."""
+    path, lock = "etc/torchstrata/services.json", wheel_locks.read(cell_of("2.13-cpu"), "ssh")
+    found = {flavour: runtime.files(describe("2.13-cpu", flavour), lock, [], MATRIX.lineage(flavour)).get(path) for flavour in FLAVOURS}
+    assert (found["base"], found["devel"]) == (None, None)
+    rows = json.loads(found["ssh"])["services"]
+    assert [(name, row["flavour"], row["port"]) for name, row in rows.items()] == [("jupyter", "jupyter", 8888), ("ssh", "ssh", 22)]
+    assert (rows["jupyter"]["health"], rows["ssh"]["health"]) == ({"http": "/api"}, {"banner": "SSH-2.0-"})
+    assert "port_variable" not in rows["ssh"]
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_container_can_read_every_service(flavour):
+    """What a flavour may say of a service, the runtime of its image understands."""
+    read = declared(flavour)
+    assert [(one.name, one.port, one.variable) for one in read] == [(one.name, one.port, one.variable) for one in MATRIX.services(flavour)]
+    assert [one.trouble for one in read if one.trouble] == []
+
+
+@pytest.mark.parametrize(
+    ("commands", "command"), [([], ("bash",)), ([("python",)], ("python",)), ([("python",), None], ("python",)), ([("python",), ("htop",)], ("htop",))]
+)
+def test_command_of_an_image_without_services(commands, command):
+    """It is that of the flavour, else of the nearest parent that has one, else a shell."""
+    chain = [Flavour(name=f"f{number}", summary="x", command=words) for number, words in enumerate(commands)]
+    assert runtime.command(chain) == command
+
+
+def test_the_command_gives_way_to_services():
+    """An engine adds nothing to the entrypoint where there are services; their file says what runs if none of them starts."""
+    service = ServiceSettings(command=("/bin/serve",), port=1, health=HealthSettings(tcp=True), starts="asked")
+    chain = [Flavour(name="base", summary="x", command=("python",)), Flavour(name="gym", summary="x", services={"gym": service})]
+    lock = wheel_locks.read(cell_of("2.13-cpu"), "base")
+    assert (runtime.describe(cell_of("2.13-cpu"), chain, lock, REVISION).command, runtime.command(chain)) == ((), ("python",))
+    document = json.loads(runtime.services_file(chain))
+    assert document["command"] == ["python"]
+    row = {"command": ["/bin/serve"], "port": 1, "health": {"tcp": True}, "starts": "asked", "flavour": "gym"}
+    assert document["services"] == {"gym": row}

@@ -9,13 +9,13 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from torchstrata.errors import AbsentError, LockError, OsPartError, RegistryAuthError, RegistryError, StoreError
+from torchstrata.errors import AbsentError, FlavourError, LockError, OsPartError, RegistryAuthError, RegistryError, StoreError
 from torchstrata.host import superuser
 from torchstrata.layers import bakefile, buildkit, contexts, os_image, os_layers, os_parts
 from torchstrata.layers.bakefile import Job
@@ -87,10 +87,29 @@ def test_package_lists_are_never_from_a_cache() -> None:
     assert defined(job())["debian13-apt"]["no-cache"] is True
 
 
+def test_who_installs_nothing_waits_for_no_package_lists() -> None:
+    """A mirror is asked where a flavour of the job installs something, and not for those that do not."""
+    targets = defined(job(plain=frozenset({"devel"})))
+    assert ("apt" in targets["debian13-base"]["contexts"], "apt" in targets["debian13-devel"]["contexts"]) == (True, False)  # type: ignore[operator]
+    assert "debian13-apt" not in defined(job(plain=frozenset({"base", "devel"})))
+
+
+@pytest.mark.parametrize(
+    ("text", "installs"),
+    [("RUN --mount=from=apt,source=/apt,target=/mnt /mnt/install less\n", True), ("# RUN --mount=from=apt\nRUN true\n", False), (None, False)],
+)
+def test_who_mounts_the_lists_installs(tmp_path: Path, text: str | None, installs: bool) -> None:  # noqa: FBT001  # a column of the table
+    """A Dockerfile tells; where there is none, nothing is installed."""
+    grown(tmp_path, {"gym": []})
+    if text is not None:
+        (tmp_path / "images/gym/Dockerfile").write_text(f"FROM base\n{text}")
+    assert contexts.installs(tmp_path, "gym") is installs
+
+
 def test_every_stage_knows_its_time_and_compilers() -> None:
     """SOURCE_DATE_EPOCH comes from the lock, compilers from the matrix, proxies from the host."""
     args = defined(job())["debian13-devel"]["args"]
-    assert args == {"SOURCE_DATE_EPOCH": str(EPOCH), "COMPILERS": "g++-14 g++-13", "http_proxy": "http://proxy"}
+    assert args == {"PARENT": "base", "SOURCE_DATE_EPOCH": str(EPOCH), "COMPILERS": "g++-14 g++-13", "http_proxy": "http://proxy"}
 
 
 def test_classic_store_adds_the_os_image_as_a_tar() -> None:
@@ -338,21 +357,74 @@ def test_links_are_kept_and_litter_is_not(checkout: Path, tmp_path: Path) -> Non
 
 
 def test_a_flavour_without_a_directory_says_what_to_make(checkout: Path) -> None:
-    """A row of ``flavours:`` alone is not enough."""
+    """A name alone is not enough."""
     with pytest.raises(OsPartError, match="there is no images/rstudio") as caught:
         contexts.tree(checkout, "rstudio")
-    assert "images/rstudio/Dockerfile" in caught.value.fix
+    assert "images/rstudio/flavour.yaml" in caught.value.fix
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_dockerfiles_form_the_chain_of_the_matrix(flavour: str) -> None:
+@pytest.mark.parametrize("flavour", [name for name in FLAVOURS if (matrix.ROOT / "images" / name / "Dockerfile").exists()])
+def test_dockerfiles_form_the_tree_of_the_flavours(flavour: str) -> None:
     """Each starts from its parent's context, copies its rootfs, asks for no frontend of a registry, ends with its label, fits a screen."""
     lines = (matrix.ROOT / "images" / flavour / "Dockerfile").read_text().splitlines()
     assert f"FROM {MATRIX.flavours[flavour].parent or 'os'}" in lines
     assert not [line for line in lines if line.startswith("# syntax")]
     assert ("COPY rootfs /" in lines) == (matrix.ROOT / "images" / flavour / "rootfs").exists()
-    assert lines[-1] == f"LABEL {bakefile.LABEL}={flavour}"
+    assert lines[-1] == f"LABEL {contexts.LABEL}={flavour}"
     assert len(lines) <= 48
+
+
+@pytest.mark.parametrize(("files", "lines"), [((), ["ARG PARENT", "FROM $PARENT"]), (("etc/motd",), ["ARG PARENT", "FROM $PARENT", "COPY rootfs /"])])
+def test_a_flavour_needs_no_dockerfile(tmp_path: Path, files: Sequence[str], lines: list[str]) -> None:
+    """One that nobody has written starts from the parent, copies what there is to copy, and ends with the label."""
+    grown(tmp_path, {"gym": files})
+    contexts.stage(tmp_path, ["gym"], {}, tmp_path)
+    assert (tmp_path / "gym" / "Dockerfile").read_text().splitlines() == [*lines, "LABEL torchstrata.flavour=gym"]
+
+
+@pytest.mark.parametrize("name", ["flavour.yaml", "requirements.in", "tests/test_gym.py", "tests/required/free.toml"])
+def test_what_changes_no_os_part(checkout: Path, tmp_path: Path, name: str) -> None:
+    """What a flavour says of itself, its wheels and its tests are in no identity and in no build context."""
+    before = identities(checkout)
+    (checkout / "images/base" / name).parent.mkdir(exist_ok=True, parents=True)
+    (checkout / "images/base" / name).write_text("changed\n")
+    contexts.stage(checkout, ["base"], {}, tmp_path)
+    assert identities(checkout) == before
+    assert not (tmp_path / "base" / name).exists()
+
+
+def grown(root: Path, rootfs: Mapping[str, Sequence[str]]) -> None:
+    """Write flavours that have nothing but files."""
+    for flavour, names in rootfs.items():
+        (root / "images" / flavour).mkdir(parents=True)
+        for name in names:
+            (root / "images" / flavour / "rootfs" / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / "images" / flavour / "rootfs" / name).write_text(flavour)
+
+
+@pytest.mark.parametrize(
+    ("mine", "told"),
+    [
+        ("etc/motd", "images/gym/rootfs/etc/motd would hide what images/base brings there"),
+        ("etc/motd/more", "images/gym/rootfs/etc/motd/more would hide what images/base brings there"),
+        ("usr/bin", "images/gym/rootfs/usr/bin would hide what images/devel brings there"),
+    ],
+)
+def test_a_flavour_hides_no_file_of_a_parent(tmp_path: Path, mine: str, told: str) -> None:
+    """Neither a file, nor one in a file's place above it, nor a directory with files of a parent."""
+    grown(tmp_path, {"base": ["etc/motd"], "devel": ["usr/bin/tool"], "gym": [mine]})
+    with pytest.raises(FlavourError) as refused:
+        contexts.check_shadows(tmp_path, ["base", "devel", "gym"])
+    assert refused.value.what == told
+    assert refused.value.fix.startswith("give it another name")
+    assert FlavourError.code == 51
+
+
+def test_flavours_share_directories(tmp_path: Path) -> None:
+    """Files beside those of a parent hide nothing; nor do siblings, which meet in no image."""
+    grown(tmp_path, {"base": ["etc/motd"], "gym": ["etc/gym"], "vision": ["etc/gym"]})
+    contexts.check_shadows(tmp_path, ["base", "gym"])
+    contexts.check_shadows(tmp_path, ["base", "vision"])
 
 
 def test_image_of_parts_that_are_not_there(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import msgspec
 import pytest
 
+from tests import trees
 from tests.standin import Scratch, scratch
 from tests.waiting import PATIENCE, until
 from torchstrata.errors import LockError, StoreError
@@ -78,9 +79,7 @@ def test_a_new_flavour_changes_no_lock(made):
     made.default.add("numpy", "3.0", uploaded="2026-11-10T00:00:00Z")
     made.default.add("gymnasium", "1.0", "numpy", uploaded="2026-11-10T00:00:00Z")
     made.default.add("gymnasium", "2.0", "numpy", uploaded="2026-11-18T00:00:00Z")
-    made.edit("matrix.yaml", "  lab: {parent: devel}", "  lab: {parent: devel}\n  gym: {parent: lab}")
-    (made.root / "images/gym").mkdir()
-    (made.root / "images/gym/requirements.in").write_text("gymnasium\n")
+    (trees.grow(made.root, {"gym": "lab"}) / "images/gym/requirements.in").write_text("gymnasium\n")
     assert write(made).changed == tuple(f"locks/2.8.0-cu128/{python}/gym.lock" for python in ("cp311", "cp313"))
     assert {name: content for name, content in made.locks().items() if "gym" not in name} == before
     assert versions(made, "2.8.0-cu128/cp313/gym.lock") == versions(made, "2.8.0-cu128/cp313/lab.lock") | {"gymnasium": "1.0"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from torchstrata.errors import LockError
+from torchstrata.layers import contexts
 from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import OsLock, PackageMove
 from torchstrata.matrix import matrix
@@ -58,10 +60,33 @@ def test_digest_ignores_children() -> None:
 def test_solved_keeps_what_each_flavour_changes() -> None:
     """Packages that a flavour has from its parent are not repeated."""
     installed = {"os": {"a": "1", "b": "1"}, "base": {"a": "1", "b": "2", "c": "1"}}
-    assert os_locks.solved(OsLock(system="debian13", date="2026-11-24", sections={}), installed).sections == {
+    assert os_locks.solved(OsLock(system="debian13", date="2026-11-24", sections={}), installed, {"base": "os"}).sections == {
         "os": {"a": "1", "b": "1"},
         "base": {"b": "2", "c": "1"},
     }
+
+
+def test_siblings_are_solved_over_their_parent() -> None:
+    """What one adds is no concern of the other, though they stand one after the other."""
+    installed = {"os": {"a": "1"}, "base": {"a": "1"}, "gym": {"a": "1", "x": "1"}, "vision": {"a": "1", "x": "1", "y": "1"}}
+    lock = os_locks.solved(OsLock(system="debian13", date="2026-11-24", sections={}), installed, {"base": "os", "gym": "base", "vision": "base"})
+    assert lock.sections == {"os": {"a": "1"}, "base": {}, "gym": {"x": "1"}, "vision": {"x": "1", "y": "1"}}
+    assert lock.installed(("base", "vision")) == installed["vision"]
+
+
+def test_a_new_flavour_moves_no_other_one() -> None:
+    """What it adds is taken as it comes; what is locked is held against the lock as ever. Other chains keep their identity."""
+    opened = replace(LOCK, opened=frozenset({"gym"}), opened_at="2026-11-29T00:00:00+00:00")
+    chain, found = ("base", "gym"), {**LOCK.installed(("base",)), "new": "1"}
+    assert opened.lacks(("base", "devel", "gym")) == ("gym",)
+    assert opened.moves(chain, found) == ()
+    assert [str(move) for move in LOCK.moves(chain, found)] == ["new (not locked) -> 1"]
+    assert [str(move) for move in opened.moves(chain, found | {"libc6": "9"})] == ["libc6 2.41-12 -> 9"]
+    solved = os_locks.solved(opened, {"base": LOCK.installed(("base",)), "gym": found}, {"gym": "base"})
+    assert solved.sections == {**LOCK.sections, "gym": {"new": "1"}}
+    assert solved.moves(chain, found) == ()
+    assert (solved.digest(("base", "devel")), opened.digest(("base",))) == (LOCK.digest(("base", "devel")), LOCK.digest(("base",)))
+    assert len({each.digest(chain) for each in (LOCK, opened, solved)}) == 3
 
 
 def test_moves_name_every_difference() -> None:
@@ -90,11 +115,11 @@ def test_time_of_layers_stays_when_packages_move(tmp_path: Path) -> None:
     os_locks.write(LOCK, DEBIAN13, tmp_path)
     asked = [os_locks.unlocked(DEBIAN13, when, tmp_path) for when in (NOW, NOW + dt.timedelta(hours=1))]
     assert asked[0].digest(()) != asked[1].digest(())
-    moved = os_locks.solved(asked[0], {"os": {"apt": "4"}})
+    moved = os_locks.solved(asked[0], {"os": {"apt": "4"}}, {})
     os_locks.write(moved, DEBIAN13, tmp_path)
     assert os_locks.read(DEBIAN13, tmp_path) == moved
     assert (moved.date, moved.epoch) == ("2027-01-04", LOCK.epoch)
-    again = os_locks.solved(os_locks.unlocked(DEBIAN13, NOW, tmp_path), LOCK.sections)
+    again = os_locks.solved(os_locks.unlocked(DEBIAN13, NOW, tmp_path), LOCK.sections, {"base": "os", "devel": "base"})
     assert (again.epoch, again.digest(())) == (LOCK.epoch, LOCK.digest(()))
 
 
@@ -171,9 +196,10 @@ def test_python_version_is_upstreams(tmp_path: Path, version: str, expected: str
 
 @pytest.mark.parametrize("system", BOOTSTRAPPED, ids=lambda system: system.id)
 def test_committed_locks_cover_all_flavours(system: matrix.OperatingSystem) -> None:
-    """Each bootstrapped OS has a lock in its canonical form, with a section per flavour and the Python that the matrix says."""
+    """Each bootstrapped OS has a lock in its canonical form, with a section for each flavour that installs packages, and the matrix's Python."""
     lock = os_locks.read(system)
-    assert list(lock.sections) == ["os", *matrix.load().flavours]
+    assert [name for name in lock.lacks(matrix.load().flavours) if contexts.installs(matrix.ROOT, name)] == []
+    assert set(lock.sections) <= {"os", *matrix.load().flavours}
     assert os_locks.path(system).read_text() == os_locks.text(lock)
     assert os_locks.python_version(system).startswith(f"{system.python}.")
     assert set(system.compilers) <= lock.installed(matrix.load().flavours).keys()

@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 
+from tests import trees
 from torchstrata.errors import LockError
 from torchstrata.locks import resolver, wheel_locks
 from torchstrata.matrix import matrix
@@ -15,10 +16,7 @@ MATRIX = """
 name: images
 systems:
   new: {distribution: debian, release: "13", suite: trixie, python: "3.13", glibc: "2.41", compilers: [g++-13], bootstrap: mmdebstrap, verified: true}
-flavours:
-  base: {}
-  devel: {parent: base}
-  lab: {parent: devel}
+all_in_one: lab
 rows:
   - {torch: "2.8", cuda: cu128, default: true, os: [new]}
   - {torch: "2.8", cuda: cu126, os: [new]}
@@ -73,6 +71,7 @@ def checkout(tmp_path, shelf):
     for flavour, text in {"base": "numpy\n", "devel": "# nothing\n", "lab": "notebook\n"}.items():
         (tmp_path / "images" / flavour).mkdir(parents=True)
         (tmp_path / "images" / flavour / "requirements.in").write_text(text)
+    trees.grow(tmp_path, {"base": "", "devel": "base", "lab": "devel"})
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     return tmp_path, matrix.load(tmp_path / "matrix.yaml")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import trees
 from torchstrata.errors import MatrixError
 from torchstrata.matrix import matrix, schema
 
@@ -14,9 +15,7 @@ name: images
 systems:
   new: {distribution: debian, release: "13", suite: trixie, python: "3.13", glibc: "2.41", compilers: [g++-14, g++-13], bootstrap: mmdebstrap, verified: true}
   old: {distribution: debian, release: "12", suite: bookworm, python: "3.11", glibc: "2.36", compilers: [g++-12], bootstrap: mmdebstrap, verified: true}
-flavours:
-  base: {}
-  devel: {parent: base}
+all_in_one: devel
 rows:
   - {torch: "2.8", cuda: cu128, serves: cu121, default: true, os: [new, old]}
   - {torch: "2.8", cuda: cu128, os: [new]}
@@ -39,7 +38,7 @@ def small(tmp_path):
             text = text.replace(old, new)
         path = tmp_path / "matrix.yaml"
         path.write_text(text)
-        return matrix.load(path)
+        return matrix.load(trees.grow(tmp_path, trees.SMALL) / "matrix.yaml")
 
     return load
 
@@ -105,12 +104,6 @@ def test_chain_has_parents_first(committed):
         committed.chain("all")
 
 
-def test_flavours_are_ordered_parents_first(small):
-    """Flavours come parents first, however the file orders them."""
-    table = small(("  base: {}\n  devel: {parent: base}\n", "  devel: {parent: base}\n  base: {}\n"))
-    assert tuple(table.flavours) == ("base", "devel")
-
-
 @pytest.mark.parametrize(
     ("globs", "ids"),
     [
@@ -164,7 +157,7 @@ REFUSED = {
     ),
     "torchaudio pin": ((SERVES, SERVES.replace("]}", "], companions: [torchaudio==2.9.0]}")), "no torchaudio 2.9.0 for torch 2.8", "torchaudio==2.8.0"),
     "unknown key": ((ROW, ROW.replace("os:", "oses: x, os:")), "rows[1]: unknown key oses", "serves (optional)"),
-    "unknown key above": (("name: images", "name: images\nimages: 1"), "top level: unknown key images", "name, systems, flavours, rows, strata"),
+    "unknown key above": (("name: images", "name: images\nimages: 1"), "top level: unknown key images", "name, systems, all_in_one, rows, strata"),
     "missing key": ((', glibc: "2.36"', ""), "key glibc is missing", "distribution, release"),
     "key twice": (("name: images", "name: images\nname: twice"), "key name is given twice", "remove one"),
     "unquoted torch": ((ROW, "{torch: 2.10, cuda: cu128, os: [new]}"), "rows[1].torch is an unquoted number, so that 2.10 would be read as 2.1", '"2.10"'),
@@ -174,8 +167,7 @@ REFUSED = {
     "duplicate": ((ROW, f"{ROW}\n  - {ROW}"), "cell 2.8-cu128-new is there 2 times", "all but one"),
     "same OS twice": (("os: [new, old]", "os: [new, old, new]"), "cell 2.8-cu121-new is there 2 times", "all but one"),
     "unknown OS": (("os: [new, old]", "os: [new, older]"), "row 2.8-cu121: unknown OS older", "new, old"),
-    "unknown parent": (("{parent: base}", "{parent: bass}"), "flavour devel: unknown parent bass", "base, devel"),
-    "cycle": (("base: {}", "base: {parent: devel}"), "flavours base <- devel <- base go round in a circle", "no parent"),
+    "unknown all_in_one": (("all_in_one: devel", "all_in_one: all"), "all_in_one: unknown flavour all", "base, devel"),
     "serves another major": (("serves: cu121", "serves: cu118"), "cu128 wheels cannot serve cu118: minor-version compatibility ends", "of another torch"),
     "serves a newer major": (("serves: cu121", "serves: cu130"), "cu128 wheels cannot serve cu130", "of another torch"),
     "serves what exists": (("serves: cu121", "serves: cu126"), "upstream has a cu126 build of torch 2.8", "cuda: cu126"),
@@ -209,15 +201,17 @@ def test_no_file_is_one_line(tmp_path):
         matrix.load(tmp_path / "matrix.yaml")
 
 
-def test_committed_schema_is_the_generated_one():
-    """The schema that editors read is generated from the code; regenerate it with `python -m torchstrata.matrix.schema`."""
-    assert schema.SCHEMA.read_text() == schema.generate()
+@pytest.mark.parametrize(("file", "shape"), [(schema.SCHEMA, schema.MatrixFile), (schema.FLAVOUR_SCHEMA, schema.FlavourFile)])
+def test_committed_schemas_are_the_generated_ones(file, shape):
+    """The schemas that editors read are generated from the code; regenerate them with `python -m torchstrata.matrix.schema`."""
+    assert file.read_text() == schema.generate(shape)
 
 
-def test_matrix_refers_to_its_schema():
-    """The first line of matrix.yaml tells editors where the schema is."""
-    first = matrix.MATRIX.read_text().splitlines()[0]
-    assert first == f"# yaml-language-server: $schema=./{schema.SCHEMA.name}"
+@pytest.mark.parametrize(("file", "where"), [("matrix.yaml", "./matrix"), *((path, "../../flavour") for path in matrix.ROOT.glob("images/*/flavour.yaml"))])
+def test_files_refer_to_their_schema(file, where):
+    """The first line tells editors where it is."""
+    first = (matrix.ROOT / file).read_text().splitlines()[0]
+    assert first == f"# yaml-language-server: $schema={where}.schema.json"
 
 
 def test_issue_rows_are_there(committed):
@@ -257,10 +251,11 @@ def test_three_hundred_cells(tmp_path):
     """A row of 151 OSes makes as many cells, each with names of its own."""
     names = [f"copy{number}" for number in range(150)]
     line = next(line for line in SMALL.splitlines() if line.startswith("  new:"))
-    text = SMALL.replace("flavours:", "".join(f"  {line.strip().replace('new:', f'{name}:')}\n" for name in names) + "flavours:", 1)
+    text = SMALL.replace("all_in_one:", "".join(f"  {line.strip().replace('new:', f'{name}:')}\n" for name in names) + "all_in_one:", 1)
     text = text.replace("os: [new, old]", f"os: [new, {', '.join(names)}]").replace("os: [new]", f"os: [new, {', '.join(names)}]")
     path = Path(tmp_path, "matrix.yaml")
     path.write_text(text)
+    trees.grow(tmp_path, trees.SMALL)
     table = matrix.load(path)
     assert len(table.cells) == 302
     assert len({name for cell in table.cells for name in cell.names}) == 304

@@ -29,7 +29,7 @@ GOOD = Evidence(
     gpu=None,
     started="2026-11-24T00:00:00+00:00",
     finished="2026-11-24T00:01:00+00:00",
-    tests=(Case(id="tests/images/base/test_users.py::test_no_sudo", tier="free", section="base", outcome="passed", seconds=0.5),),
+    tests=(Case(id="images/base/tests/test_users.py::test_no_sudo", tier="free", section="base", outcome="passed", seconds=0.5),),
 )
 
 
@@ -83,7 +83,7 @@ def test_no_results_at_all(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("problems", "why"), [((), "it was not complete"), (("failed: tests/images/base/test_users.py::test_no_sudo",), "failed: tests/images/base/test_users.py")]
+    ("problems", "why"), [((), "it was not complete"), (("failed: images/base/tests/test_users.py::test_no_sudo",), "failed: images/base/tests/test_users.py")]
 )
 def test_not_passed(tmp_path, problems, why):
     """Evidence that says otherwise is refused, with the first reason."""

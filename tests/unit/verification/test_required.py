@@ -9,7 +9,7 @@ import pytest
 
 from torchstrata import errors
 from torchstrata.matrix import matrix
-from torchstrata.verification import required
+from torchstrata.verification import required, suite
 from torchstrata.verification.evidence import Case
 from torchstrata.verification.required import Required
 
@@ -20,7 +20,7 @@ LIST = Required(tier="free", cases={USERS: 2, LIBRARIES: 1})
 
 def case(name: str, outcome: str = "passed", section: str = "base") -> Case:
     """Return a case of a test of the base flavour."""
-    return Case(id=f"tests/images/base/{name}", tier="free", section=section, outcome=outcome, seconds=0.1)
+    return Case(id=f"images/base/tests/{name}", tier="free", section=section, outcome=outcome, seconds=0.1)
 
 
 ALL = (
@@ -40,7 +40,7 @@ def test_nothing_stands_against_a_full_run():
 def test_every_other_outcome_is_named(outcome):
     """Whatever is not passed counts against the image, and as missing."""
     tests = (*ALL[1:], case("test_users.py::test_any_user[1000:0]", outcome))
-    assert required.problems(LIST, tests) == (f"{outcome}: tests/images/base/test_users.py::test_any_user[1000:0]",)
+    assert required.problems(LIST, tests) == (f"{outcome}: images/base/tests/test_users.py::test_any_user[1000:0]",)
     assert required.missing(LIST, tests) == 1
 
 
@@ -88,7 +88,8 @@ def test_a_tier_without_a_file_requires_nothing(tmp_path):
 @pytest.mark.parametrize(("old", "new"), [("test_any_user = 2", "test_any_user = 1"), ("base = 2", "base = 1"), ("test_any_user = 2", "test_any_user = = 2")])
 def test_edited_file_is_refused(tmp_path, old, new):
     """Totals and lines must fit: a line that was lost in a merge shows."""
-    path = required.write(LIST, tmp_path)
+    required.write(LIST, tmp_path)
+    path = tmp_path / "images/base/tests/required/free.toml"
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(errors.VerificationError, match=r"free\.toml"):
         required.read("free", tmp_path)
@@ -96,6 +97,8 @@ def test_edited_file_is_refused(tmp_path, old, new):
 
 def test_committed_lists_are_what_the_tests_are(tmp_path):
     """Who adds or removes a test of images changes the lists in the same commit, with `nox -s required`."""
-    command = [sys.executable, "-m", "pytest", "tests/images", "-q", "-p", "no:cacheprovider", "--list-to", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-p", suite.PLUGIN, *required.PLACES, "-q", "-p", "no:cacheprovider", "--list-to", str(tmp_path)]
     subprocess.run(command, cwd=matrix.ROOT, check=True, capture_output=True)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {path.name: path.read_text() for path in required.FOLDER.iterdir()}
+    written = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.toml")}
+    lists = [*matrix.ROOT.glob("images/*/tests/required/*.toml"), *matrix.ROOT.glob("tests/images/required/*.toml")]
+    assert written == {path.relative_to(matrix.ROOT): path.read_text() for path in lists}

@@ -106,14 +106,14 @@ def digest(cell, flavour):
 def test_the_digest_is_of_an_image_s_own_tests(monkeypatch, tmp_path):
     """It changes with the files of its flavours, with what they share, and with what they import; not with other flavours' tests."""
     monkeypatch.setattr(reuse, "ROOT", tmp_path)
-    monkeypatch.setattr(reuse, "TESTS", tmp_path / "tests" / "images")
-    for name in ("tests/images/base/test_a.py", "tests/images/ssh/test_b.py", "tests/images/probes/c.py", "torchstrata/d.py", "torchstrata/__init__.py"):
+    for name in ("images/base/tests/test_a.py", "images/ssh/tests/test_b.py", "tests/images/probes/c.py", "torchstrata/d.py", "torchstrata/__init__.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
-    (tmp_path / "tests/images/base/test_a.py").write_text("from torchstrata import d\n")
+    (tmp_path / "images/base/tests/test_a.py").write_text("from torchstrata import d\n")
     known = {digest("2.13-cpu", "base")}
-    for name, changes in {"base/test_a.py": True, "probes/c.py": True, "../../torchstrata/d.py": True, "ssh/test_b.py": False}.items():
-        path = tmp_path / "tests" / "images" / name
+    names = {"images/base/tests/test_a.py": True, "tests/images/probes/c.py": True, "torchstrata/d.py": True, "images/ssh/tests/test_b.py": False}
+    for name, changes in names.items():
+        path = tmp_path / name
         path.write_text(path.read_text() + "# more\n")
         assert (digest("2.13-cpu", "base") not in known) is changes, name
         known.add(digest("2.13-cpu", "base"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
+from tests import trees
 from tests.built import CPU, CUDA
 from torchstrata.matrix import matrix
 from torchstrata.verification import required, scope
@@ -61,10 +64,28 @@ def test_of_a_cell_with_cuda_what_only_it_has():
 
 
 @pytest.mark.parametrize("cell", [CPU, CUDA])
-@pytest.mark.parametrize("flavour", [flavour for flavour in MATRIX.flavours if flavour != MATRIX.all_in_one])
+@pytest.mark.parametrize("flavour", [flavour for flavour in MATRIX.chain(MATRIX.all_in_one) if flavour != MATRIX.all_in_one])
 def test_other_flavours_are_what_they_say_and_serve_every_user(cell, flavour):
     """Their contents are not those of the all-in-one, nor is their start."""
     assert modules(cell, flavour, "quick") == {"test_truth", "test_hygiene", "test_users"}
+
+
+@pytest.mark.parametrize(
+    ("flavour", "section", "module", "runs"),
+    [
+        ("gym", "gym", "test_gym", True),
+        ("gym", "gym costly", "test_gym", False),
+        ("gym", "jupyter", "test_jupyter", False),
+        ("gym", "base", "test_users", True),
+        ("jupyter", "jupyter", "test_jupyter", False),
+        ("ssh", "jupyter", "test_jupyter", True),
+    ],
+)
+def test_flavours_beside_the_all_in_one_run_their_own(tmp_path, flavour, section, module, runs):
+    """No other image of a quick run contains them; of their parents they run what every flavour runs."""
+    shutil.copy(matrix.MATRIX, trees.grow(tmp_path, {"base": "", "devel": "base", "jupyter": "devel", "ssh": "jupyter", "gym": "jupyter"}))
+    expected = Expectation(cell=matrix.select(MATRIX, CPU)[0], flavour=flavour, root=tmp_path)
+    assert scope.includes("quick", (section, module, "test_x"), expected) is runs
 
 
 @pytest.mark.parametrize("tier", ["free", "host"])

@@ -15,7 +15,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from container import adoption, belongings, facts, gpu, health, limits, mounts, notices, preflight, privilege, services, ssh, state, workspace
+from container import (
+    adoption,
+    belongings,
+    declarations,
+    extension,
+    facts,
+    gpu,
+    health,
+    limits,
+    mounts,
+    notices,
+    plain,
+    preflight,
+    privilege,
+    services,
+    settings,
+    state,
+    workspace,
+)
 from container.problems import Problem
 
 GOOD, WARNING, ERROR = 0, 1, 2
@@ -176,12 +194,26 @@ def belonging() -> Iterator[Finding]:
 
 
 def running() -> Iterator[Finding]:
-    """Ask the services that were started, and give the host keys to compare."""
+    """Look at what the image says of its services, ask those that were started, and let their modules tell more."""
+    try:
+        declared = {one.name: one for one in declarations.read().services}
+    except settings.SettingError as error:
+        yield Finding("services", ERROR, error.what, error.fix)
+        return
+    yield from (Finding(one.name, ERROR, one.trouble, declarations.CURE) for one in declared.values() if one.trouble)
     for service in services.recall():
         trouble = health.trouble(service)
         yield Finding(service.name, ERROR if trouble else GOOD, trouble or f"answers on port {service.port}")
-        if service.name == "ssh" and not trouble:
-            yield from (Finding("ssh", GOOD, line) for line in ssh.welcome(service)[1:])
+        if service.name in declared and not trouble:
+            yield from _told(declared[service.name], service)
+
+
+def _told(declared: declarations.Declaration, service: services.Service) -> Iterator[Finding]:
+    """Return what a service's module says of it."""
+    try:
+        yield from [Finding(service.name, GOOD, line) for line in extension.of(declared, plain.findings)(service)]
+    except extension.ModuleError as error:
+        yield Finding(service.name, ERROR, str(error), declarations.CURE)
 
 
 def person() -> Iterator[Finding]:

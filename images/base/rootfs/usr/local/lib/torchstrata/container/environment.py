@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from container import state
-
-SECRETS: Final = ("JUPYTER_TOKEN", "JUPYTER_PASSWORD_HASH", "JUPYTER_PASSWORD")
-"""Never in the environment of services, of what they start, and of hooks; ``TORCHSTRATA_SECRETS`` adds names or patterns of names.
-
-A command that somebody has given gets them: it is what they were given for.
-"""
 
 OF_A_PROCESS: Final = ("PWD", "OLDPWD", "SHLVL", "_")
 """What a shell says about itself, not about the container."""
@@ -23,15 +17,20 @@ OF_A_SESSION: Final = ("SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "SSH_AUTH_SOCK
 """What sshd says about a connection."""
 
 
-def public(environment: Mapping[str, str]) -> dict[str, str]:
+def public(environment: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]:
     """Return ``environment`` without secrets and without what describes one process."""
-    hidden = secret(environment)
+    hidden = secret(environment, secrets)
     return {name: value for name, value in environment.items() if name not in hidden and not matches(name, OF_A_PROCESS)}
 
 
-def secret(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the secrets of ``environment``."""
-    patterns = [*SECRETS, *environment.get("TORCHSTRATA_SECRETS", "").split()]
+def secret(environment: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]:
+    """Return the secrets of ``environment``: never in that of services, of what they start, and of hooks.
+
+    A command that somebody has given gets them: it is what they were given for.
+
+    :param secrets: those that services need; ``TORCHSTRATA_SECRETS`` adds names or patterns of names.
+    """
+    patterns = [*secrets, *environment.get("TORCHSTRATA_SECRETS", "").split()]
     return {name: value for name, value in environment.items() if matches(name, patterns)}
 
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from container import notices, privilege, services
 
 PATIENCE: Final = 3.0
 """Seconds for one answer."""
-
-BUSY: Final = (b"Exceeded MaxStartups", b"Not allowed at this time")
-"""What sshd answers instead of its banner where the limit on connections before a login is reached."""
-
-LOCAL: Final = "127.0.0.1"
 
 
 def main(arguments: list[str]) -> int:
@@ -34,23 +30,29 @@ def trouble(service: services.Service) -> str:
     if service.refused:
         return service.refused
     try:
-        with socket.create_connection((LOCAL, service.port), PATIENCE) as plain:
+        with socket.create_connection((services.LOCAL, service.port), PATIENCE) as plain:
             plain.settimeout(PATIENCE)
-            return _banner(plain) if service.scheme == "ssh" else _status(plain, service)
+            return ASK.get(service.scheme, _status)(plain, service)
     except OSError as error:
         return f"port {service.port}: {error.strerror or error}"
 
 
-def _banner(connection: socket.socket) -> str:
-    """Wait for sshd's banner, or for what it says where too many strangers wait to log in: that it lives, and who may enter is its decision."""
+def _connected(connection: socket.socket, service: services.Service) -> str:
+    """Ask for nothing: that the port answers is enough."""
+    del connection, service
+    return ""
+
+
+def _banner(connection: socket.socket, service: services.Service) -> str:
+    """Wait for what the service says first."""
     first = connection.recv(255)
-    return "" if first.startswith((b"SSH-2.0-", *BUSY)) else f"answers {first[:20]!r} instead of an SSH banner"
+    return "" if first.startswith(tuple(map(str.encode, service.banners))) else f"answers {first[:20]!r} instead of {' or '.join(service.banners[:1])}"
 
 
 def _status(connection: socket.socket, service: services.Service) -> str:
     """Ask over HTTP by hand: no proxy can come between, and the modules for it would take half of the time."""
     secured = _secured(connection) if service.scheme == "https" else connection
-    secured.sendall(f"GET {service.path} HTTP/1.0\r\nHost: {LOCAL}:{service.port}\r\nUser-Agent: torchstrata-health\r\n\r\n".encode())
+    secured.sendall(f"GET {service.path} HTTP/1.0\r\nHost: {services.LOCAL}:{service.port}\r\nUser-Agent: torchstrata-health\r\n\r\n".encode())
     words = secured.recv(4096).split(b" ", 2)
     return "" if len(words) > 1 and words[1] == b"200" else f"{service.path} answers {b' '.join(words[:2]).decode(errors='replace') or 'nothing'}"
 
@@ -62,3 +64,7 @@ def _secured(connection: socket.socket) -> socket.socket:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # our own server: its name is another one, its authority need not be known here
     return context.wrap_socket(connection)
+
+
+ASK: Final[Mapping[str, Callable[[socket.socket, services.Service], str]]] = {"tcp": _connected, "banner": _banner, "http": _status, "https": _status}
+"""How each scheme asks a service that is connected to: why it is not up; empty where it is."""

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
+from typing import Final
 
-from container import health, jupyter, services, ssh, state, supervisor
+from container import declarations, extension, health, notices, plain, services, settings, state, supervisor
+from container.declarations import Declaration
+from container.services import Service
+
+WRONG: Final = 78
+"""Exit status where what an image says of its services is wrong: EX_CONFIG."""
 
 
 def main(arguments: list[str]) -> int:
     """Run until the container is stopped; return the exit status."""
     del arguments
-    log = supervisor.Log(secrets=jupyter.secrets())
-    running = [_supervised(service) for service in services.recall() if not service.refused]
     try:
-        return supervisor.run(running, os.environ, log)
+        declared = {one.name: one for one in declarations.read().services}
+        pairs = [(declared[service.name], service) for service in services.recall() if service.name in declared and not service.refused]
+        secrets = [secret for one, _ in pairs for secret in extension.of(one, plain.secrets)(one)]
+        return supervisor.run([_supervised(*pair) for pair in pairs], os.environ, supervisor.Log(secrets=secrets))
+    except settings.SettingError as error:
+        notices.warn(error.what, error.fix)
+        return WRONG
+    except extension.ModuleError as error:
+        notices.warn(str(error))
+        return WRONG
     finally:
         state.remove()
 
 
-def _supervised(service: services.Service) -> supervisor.Supervised:
-    answers = partial(_answers, service)
-    if service.name == "jupyter":
-        return supervisor.Supervised(service.name, lambda: jupyter.command(service), answers, lambda: [jupyter.welcome(service)])
-    home = Path(os.environ["HOME"])
-    return supervisor.Supervised(service.name, lambda: ssh.prepare(service, home), answers, lambda: ssh.welcome(service))
+def _supervised(declared: Declaration, service: Service) -> supervisor.Supervised:
+    command = partial(extension.of(declared, plain.command), declared, service)
+    welcome = partial(extension.of(declared, plain.welcome), declared, service)
+    return supervisor.Supervised(service.name, command, partial(_answers, service), welcome, quiet=declared.quiet)
 
 
-def _answers(service: services.Service) -> bool:
+def _answers(service: Service) -> bool:
     return not health.trouble(service)

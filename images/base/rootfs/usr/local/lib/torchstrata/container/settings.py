@@ -31,16 +31,9 @@ LONGEST_HOOK: Final = 604_800.0
 LONGEST_GRACE: Final = 3_600.0
 YES: Final = ("1", "true", "yes", "on")
 NO: Final = ("", "0", "false", "no", "off")
-SERVICES: Final = ("jupyter", "ssh")
 
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]+")
 """What Kubernetes puts into ``SSH_PORT`` of every pod beside a service named ``ssh``: nobody's setting, and left aside."""
-
-URL_PATH: Final = re.compile(r"[A-Za-z0-9_~/@%-]*")
-"""Jupyter takes its base URL for a regular expression, so no character may mean something to one: no dot, no plus."""
-
-HASH: Final = re.compile(r"argon2:\$argon2(id|i|d)\$[\x21-\x7e]{20,500}|sha(1|256|512):[0-9a-f]{1,64}:[0-9a-f]{40,128}")
-"""What ``jupyter_server.auth.passwd`` returns: argon2, or the older salt and digest."""
 
 
 class SettingError(Exception):
@@ -72,24 +65,33 @@ def check_command(arguments: Sequence[str]) -> None:
         raise SettingError(f"{arguments[0][:80]!r} is no command", "options of docker run stand before the name of the image, variables behind -e")
 
 
-def check(given: Mapping[str, str]) -> None:
+def check(given: Mapping[str, str], of_services: Sequence[Gate] = ()) -> None:
     """Refuse the first variable whose value it cannot have.
 
+    :param of_services: the gates of what services read.
     :raises SettingError: there is one.
     """
-    for gate in GATES:
-        if gate.name in given:
-            gate.check(gate.name, given[gate.name])
-    if given.get("JUPYTER_KEY_FILE") and not given.get("JUPYTER_CERT_FILE"):
-        raise SettingError("JUPYTER_KEY_FILE is given without JUPYTER_CERT_FILE", "give the certificate, too, or neither for plain HTTP")
+    gates = (*GATES, *of_services)
+    apply(given, gates)
+    ours = tuple({f"{gate.name.partition('_')[0]}_" for gate in gates if "_" in gate.name})
     for name, value in given.items():
-        if name.startswith(("JUPYTER_", "SSH_", "TORCHSTRATA_")) and len(os.fsencode(value)) > LONGEST_LIST:
+        if name.startswith(ours) and len(os.fsencode(value)) > LONGEST_LIST:
             raise SettingError(f"{name} has more than {LONGEST_LIST >> 10} kB", "give less, or a file")
 
 
-def links(given: Mapping[str, str]) -> tuple[str, ...]:
+def apply(given: Mapping[str, str], gates: Sequence[Gate]) -> None:
+    """Let each gate look at its variable, if that is given.
+
+    :raises SettingError: one has a value that it cannot have.
+    """
+    for gate in gates:
+        if gate.name in given:
+            gate.check(gate.name, given[gate.name])
+
+
+def links(given: Mapping[str, str], gates: Sequence[Gate]) -> tuple[str, ...]:
     """Return the names of variables for a port that hold what Kubernetes says of a service."""
-    return tuple(gate.name for gate in GATES if gate.check is port and SERVICE_LINK.fullmatch(given.get(gate.name, "")))
+    return tuple(gate.name for gate in gates if gate.check is port and SERVICE_LINK.fullmatch(given.get(gate.name, "")))
 
 
 def port(name: str, value: str) -> int:
@@ -130,44 +132,12 @@ def flag(name: str, value: str) -> bool:
     return value.lower() in YES
 
 
-def services(name: str, value: str) -> tuple[str, ...]:
-    """Return the names of services in a list with spaces or commas between them.
-
-    :raises SettingError: the image knows no such service.
-    """
-    names = tuple(value.replace(",", " ").split())
-    unknown = [one for one in names if one not in SERVICES]
-    if unknown:
-        raise SettingError(f"{name} names {shown(unknown[0])}, which is no service", f"give some of: {' '.join(SERVICES)}")
-    return names
-
-
-def url_path(name: str, value: str) -> str:
-    """Return a path of URLs with a slash at both ends.
-
-    :raises SettingError: it is not one, or has a character that Jupyter takes for a part of a regular expression.
-    """
-    if len(value) > LONGEST or not URL_PATH.fullmatch(value):
-        raise SettingError(f"{name}={shown(value)} is not a path", "give one of letters, digits and - _ ~ @ % /, such as /lab/anna/, without host or query")
-    return re.sub("/+", "/", f"/{value}/")
-
-
 def token(name: str, value: str) -> str:
     """Return a token without the spaces around it.
 
     :raises SettingError: it has control characters, or more than 1024; the message does not quote it.
     """
     return _secret(name, value.strip(), lambda text: text.isprintable())
-
-
-def password_hash(name: str, value: str) -> str:
-    """Return the hash of a password.
-
-    :raises SettingError: it is not one, but perhaps the password itself: the message does not quote it.
-    """
-    if value and not HASH.fullmatch(value):
-        raise SettingError(f"{name} is not a hash", "make one: python -c 'from jupyter_server.auth import passwd; print(passwd())'")
-    return value
 
 
 def path(name: str, value: str) -> str:
@@ -241,24 +211,11 @@ def _secret(name: str, value: str, is_right: Callable[[str], bool]) -> str:
 GATES: Final = (
     Gate("HOME", home),
     Gate("SHELL", program),
-    Gate("JUPYTER_PORT", port),
-    Gate("SSH_PORT", port),
-    Gate("JUPYTER_BASE_URL", url_path),
-    Gate("NB_PREFIX", url_path),
-    Gate("JUPYTER_TOKEN", token),
-    Gate("JUPYTER_PASSWORD", token),
-    Gate("JUPYTER_TOKEN_FILE", path),
-    Gate("JUPYTER_PASSWORD_HASH", password_hash),
-    Gate("JUPYTER_CERT_FILE", path),
-    Gate("JUPYTER_KEY_FILE", path),
-    Gate("SSH_POST_QUANTUM_ONLY", flag),
-    Gate("TORCHSTRATA_SERVICES", services),
     Gate("TORCHSTRATA_SECRETS", text),
     Gate("TORCHSTRATA_CA_FILE", path),
     Gate("TORCHSTRATA_REQUIRE_GPU", flag),
-    Gate("TORCHSTRATA_JUPYTER_OPEN", flag),
     Gate("TORCHSTRATA_QUIET", flag),
     Gate("TORCHSTRATA_HOOK_TIMEOUT", hook_timeout),
     Gate("TORCHSTRATA_STOP_GRACE", stop_grace),
 )
-"""Every variable that the runtime itself reads. ``SSH_PUBLIC_KEY`` is checked line by line: one bad key does not lock out the others."""
+"""Every variable that the runtime itself reads, whatever services there are; theirs are in ``gates`` of ``container/declarations.py``."""

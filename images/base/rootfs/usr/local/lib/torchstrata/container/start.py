@@ -5,15 +5,32 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from container import adoption, authorities, belongings, endings, environment, hooks, limits, locales, notices, preflight, settings, state, users, workspace
+from container import (
+    adoption,
+    authorities,
+    belongings,
+    declarations,
+    endings,
+    environment,
+    hooks,
+    limits,
+    locales,
+    notices,
+    preflight,
+    settings,
+    state,
+    users,
+    workspace,
+)
+from container.declarations import Catalog, Declaration
 
 INIT: Final = "/usr/bin/tini"
 MAIN: Final = Path(__file__).parents[1]
 SERVE: Final = (sys.executable, "-I", "-S", str(MAIN), "serve")
-SHELL: Final = ("bash",)
 NO_GPU: Final = 69
 """Exit status where a GPU is required and none fits, EX_UNAVAILABLE of sysexits.h."""
 
@@ -28,21 +45,24 @@ def main(arguments: list[str]) -> int:
     """
     endings.heed()
     try:
-        settings.check(os.environ)
+        catalog = declarations.read()
+        settings.check(os.environ, declarations.gates(catalog.services))
+        _check_by_modules(catalog)
         settings.check_command(arguments)
         refused = adoption.adopt(arguments) if os.getuid() == 0 else 0
-        return refused or _start(arguments, dict(os.environ))
+        return refused or _start(arguments, catalog, dict(os.environ))
     except settings.SettingError as error:
         notices.warn(error.what, error.fix)
         return NOTHING_RUNS
 
 
-def _start(arguments: list[str], given: dict[str, str]) -> int:
-    for name in settings.links(given):
+def _start(arguments: list[str], catalog: Catalog, given: dict[str, str]) -> int:
+    for name in settings.links(given, declarations.gates(catalog.services)):
         notices.inform(f"{name} is a service link of Kubernetes and is left aside (enableServiceLinks: false keeps it away)")
-    wanted = [] if arguments else _installed()
-    trouble = _claim(wanted) if wanted else ""
-    variables = _environment(given)
+    wanted = None if arguments else declarations.wanted(catalog, given)
+    trouble = _claim(wanted)
+    secrets = declarations.secrets(catalog.services)
+    variables = _environment(given, secrets)
     workspace.prepare()
     _advise_on_home()
     _advise_on_installing()
@@ -53,58 +73,48 @@ def _start(arguments: list[str], given: dict[str, str]) -> int:
         notices.warn(f"no services: {trouble}", "give a command, such as bash, or a place that can be written: --tmpfs /tmp:exec")
         return NOTHING_RUNS
     if arguments:
-        return _become(arguments, variables | environment.secret(given), services=False)
-    command = _services(wanted, given, variables) if wanted else list(SHELL)
-    return _become(command, variables, services=bool(wanted)) if command else NOTHING_RUNS
+        return _become(arguments, variables | environment.secret(given, secrets), serving=False)
+    if wanted is None:
+        return _become(list(catalog.command), variables, serving=False)
+    return _serve(wanted, catalog, given, variables)
 
 
-def _environment(given: dict[str, str]) -> dict[str, str]:
+def _check_by_modules(catalog: Catalog) -> None:
+    """Let modules of services check their own variables, where any was given.
+
+    :raises SettingError: one has a value that it cannot have.
+    """
+    if any(name in os.environ for declared in catalog.services for name in declared.variables):
+        from container import extension  # noqa: PLC0415  # not needed for most commands
+
+        extension.check(catalog.services, os.environ)
+
+
+def _claim(wanted: Sequence[Declaration] | None) -> str:
+    """Take the place of what services remember, if any are to run; return why there is none."""
+    if wanted is None:
+        return ""
+    from container import planning  # noqa: PLC0415  # not needed for a command
+
+    return planning.claim(wanted)
+
+
+def _serve(wanted: Sequence[Declaration], catalog: Catalog, given: dict[str, str], variables: dict[str, str]) -> int:
+    """Plan the services and become the init that runs them; return the exit status where none can run."""
+    from container import planning  # noqa: PLC0415  # not needed for a command
+
+    variables = planning.environment(catalog.services) | variables
+    return _become(list(SERVE), variables, serving=True) if planning.plan(wanted, given, Path(variables["HOME"])) else NOTHING_RUNS
+
+
+def _environment(given: dict[str, str], secrets: Sequence[str]) -> dict[str, str]:
     """Return the container's environment: what was given, less secrets, and what follows from user, limits and authorities."""
-    variables = environment.public(given)
+    variables = environment.public(given, secrets)
     variables |= users.environment(users.identify(given), given)
     variables |= locales.environment(variables)
     variables |= limits.thread_environment(variables)
     variables |= authorities.environment(variables)
     return variables
-
-
-def _installed() -> list[str]:
-    """Return the services that this image has."""
-    from container import jupyter, ssh  # noqa: PLC0415  # not needed for a command
-
-    return [name for name, program in (("jupyter", jupyter.PROGRAM), ("ssh", ssh.PROGRAM)) if program.exists()]
-
-
-def _claim(wanted: list[str]) -> str:
-    """Take the place of what services remember, and say there that they will run: nobody is to take a start with hooks for a command.
-
-    :return: why there is no such place; empty where there is.
-    """
-    from container import services  # noqa: PLC0415  # not needed for a command
-
-    trouble = state.claim()
-    if not trouble:
-        services.remember(services.Service(name, 0, "", refused="starting") for name in wanted)
-    return trouble
-
-
-def _services(installed: list[str], given: dict[str, str], variables: dict[str, str]) -> list[str]:
-    """Plan the services that are wanted of those that this image has; return the command that runs them."""
-    from container import jupyter, services, ssh  # noqa: PLC0415  # not needed for a command
-
-    variables.setdefault("JUPYTER_RUNTIME_DIR", str(state.directory() / "jupyter"))
-    wanted = settings.services("TORCHSTRATA_SERVICES", given.get("TORCHSTRATA_SERVICES", "jupyter ssh"))
-    planned = []
-    if "jupyter" in installed and "jupyter" in wanted:
-        planned.append(jupyter.plan(given))
-    if "ssh" in installed and "ssh" in wanted:
-        planned += filter(None, [ssh.plan(given, Path(variables["HOME"]))])
-    services.keep_apart(planned)
-    services.remember(planned)
-    if all(service.refused for service in planned):
-        notices.warn("no service can run: the container ends here", "give a command, or what the lines above ask for")
-        return []
-    return list(SERVE)
 
 
 def _advise_on_home() -> None:
@@ -120,9 +130,9 @@ def _advise_on_installing(packages: Path = Path("/opt/venv")) -> None:
         notices.inform(f"pip cannot install as {os.getuid()}:{os.getgid()}: use --user {os.getuid()}:0 or --group-add 0")
 
 
-def _become(command: list[str], variables: dict[str, str], *, services: bool) -> NoReturn:
+def _become(command: list[str], variables: dict[str, str], *, serving: bool) -> NoReturn:
     """Become the init, whose environment is the container's, and let it start the command."""
-    if services:
+    if serving:
         state.write(state.INIT, str(os.getpid()), mode=0o644)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)

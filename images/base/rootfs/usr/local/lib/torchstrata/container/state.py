@@ -28,9 +28,6 @@ FIRST_PROCESS: Final = Path("/proc/1")
 SERVICES: Final = "services.json"
 """What was asked for and where it answers; no secrets."""
 
-JUPYTER: Final = "jupyter.json"
-"""Token or password hash of Jupyter, for its configuration; 0600."""
-
 LIMIT: Final = 65_536
 """Bytes of a file that probes read."""
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Final
 
-from container import limits, notices, processes, settings
+from container import extension, limits, notices, processes, settings
 
 INTERVAL: Final = 0.1
 LONGEST_PAUSE: Final = 60.0
@@ -28,12 +28,6 @@ LONGEST_LINE: Final = 16 << 10
 
 SHORTEST_SECRET: Final = 6
 """Anything shorter is in every word of the log."""
-
-NOISE: Final = {
-    "ssh": ("kex_exchange_identification:", "Connection closed by 127.0.0.1 port", "Connection reset by 127.0.0.1 port"),
-    "jupyter": ("?token=...", "is running at:", "Use Control-C to stop"),
-}
-"""What services print that helps nobody: sshd's remarks on the probe, Jupyter's addresses without the token."""
 
 
 class Log:
@@ -59,10 +53,16 @@ class Log:
 
 
 class Supervised:
-    """One service: its process, when it may start again, whether it has answered yet."""
+    """One service: its process, when it may start again, whether it has answered yet.
 
-    def __init__(self, name: str, command: Callable[[], Sequence[str]], answers: Callable[[], bool], welcome: Callable[[], Sequence[str]]) -> None:
+    :param quiet: lines of its output with these words help nobody.
+    """
+
+    def __init__(
+        self, name: str, command: Callable[[], Sequence[str]], answers: Callable[[], bool], welcome: Callable[[], Sequence[str]], *, quiet: Sequence[str] = ()
+    ) -> None:
         self.name = name
+        self._quiet = quiet
         self._command = command
         self._answers = answers
         self._welcome = welcome
@@ -81,8 +81,14 @@ class Supervised:
             self._ended(self.process.returncode, log)
         elif not self._greeted and self._answers():
             self._greeted = True
+            self._greet(log)
+
+    def _greet(self, log: Log) -> None:
+        try:
             for line in self._welcome():
                 log.announce(line)
+        except extension.ModuleError as error:
+            log.say(f"{self.name}: {error}")
 
     def _start(self, environment: Mapping[str, str], log: Log) -> None:
         self._since = time.monotonic()
@@ -93,8 +99,12 @@ class Supervised:
         except OSError as error:
             self._ended(error.errno or 1, log)
             return
+        except (extension.ModuleError, ValueError) as error:  # of a module: it fails, or a word has what no argument may have
+            log.say(f"{self.name}: {error}")
+            self._ended(1, log)
+            return
         try:
-            threading.Thread(target=_relay, args=(self.process.stdout, self.name, log), daemon=True).start()
+            threading.Thread(target=_relay, args=(self.process.stdout, self.name, log, self._quiet), daemon=True).start()
         except RuntimeError:
             log.say(" - ".join(notices.NO_THREAD))
             self.process.kill()
@@ -171,9 +181,9 @@ def _signal(targets: Sequence[int], number: signal.Signals) -> None:
             os.kill(target, number)
 
 
-def _relay(stream: IO[bytes] | None, name: str, log: Log) -> None:
+def _relay(stream: IO[bytes] | None, name: str, log: Log, quiet: Sequence[str] = ()) -> None:
     """Pass on what a service prints, line by line."""
     for raw in iter(lambda: stream.readline(LONGEST_LINE), b"") if stream else ():
         line = raw.decode(errors="replace").rstrip()
-        if line and not any(noise in line for noise in NOISE.get(name, ())):
+        if line and not any(noise in line for noise in quiet):
             log.say(line, name)

@@ -11,8 +11,9 @@ WRONG_SETTING: Final = 78
 """Exit status, EX_CONFIG of sysexits.h."""
 
 sys.path.insert(0, RUNTIME)  # no package of the virtual environment, whatever is called the same there
-from container import environment, jupyter, state  # noqa: E402
+from container import declarations, environment, secret_files, state  # noqa: E402
 from container import settings as gate  # noqa: E402
+from services import jupyter  # noqa: E402
 
 sys.path.remove(RUNTIME)
 
@@ -24,15 +25,16 @@ def settings() -> dict[str, Any]:
     Secrets are then taken out of this process's environment, so that no kernel or terminal inherits them. A wrong setting ends the
     process with one line and status 78.
     """
-    written = state.read(state.JUPYTER)
+    written = state.read(jupyter.PRIVATE)
     if written:
         return written
     try:
         found = jupyter.asked(os.environ)
-    except (gate.SettingError, jupyter.TokenFileError) as error:
+        secrets = environment.secret(os.environ, declarations.secrets(declarations.read().services))
+    except (gate.SettingError, secret_files.SecretFileError) as error:
         sys.stderr.write(f"torchstrata: {error}\n")
         raise SystemExit(WRONG_SETTING) from error
-    for name in environment.secret(os.environ):
+    for name in secrets:
         del os.environ[name]
     return found
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.images.base.test_hygiene import PUBLIC_KEY, SERVICES
+from tests.images.boxes import serving
 
 SCAN = """
 import errno, json, socket, sys
@@ -40,10 +40,7 @@ def published(inspect):
 @pytest.fixture(scope="module")
 def box(start_shared, expected):
     """A container with all its services, which answer."""
-    services = [text for flavour, text in SERVICES.items() if flavour in expected.chain]
-    box = start_shared(*([] if services else ["sleep", "infinity"]), environment={"SSH_PUBLIC_KEY": PUBLIC_KEY})
-    for text in services:
-        box.wait_for(text)
+    box = serving(start_shared, expected.services)
     assert box.has_begun()
     return box
 
@@ -63,4 +60,4 @@ def test_inside(box, published):
 
 def test_they_are_those_of_the_flavour(published, expected):
     """The image publishes the ports of its services, no more."""
-    assert published == sorted({"jupyter": 8888, "ssh": 22}[flavour] for flavour in expected.chain if flavour in SERVICES)
+    assert published == sorted(service.port for service in expected.services)

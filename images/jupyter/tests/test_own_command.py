@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.images.boxes import mounted
-from tests.images.jupyter.test_jupyter import status
+from tests.images.boxes import mounted, status
 
 TOKEN = "a-token-of-mine"
 OPEN = "Jupyter would let everybody in: neither token nor password protects it"

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from tests.images.boxes import refuses
+
 WRONG = {
     "HOME": "/tmp/a:b",
     "SHELL": "/bin/no-such-shell",
-    "JUPYTER_PORT": "65536",
-    "SSH_PORT": "22\x1b[2J",
-    "JUPYTER_BASE_URL": "/a.b+c/",
-    "JUPYTER_TOKEN": "a\rb",
-    "JUPYTER_TOKEN_FILE": "token",
-    "JUPYTER_PASSWORD_HASH": "open sesame",
-    "JUPYTER_CERT_FILE": "cert.pem",
-    "JUPYTER_KEY_FILE": "/key-without-certificate.pem",
-    "SSH_POST_QUANTUM_ONLY": "perhaps",
-    "TORCHSTRATA_SERVICES": "jupyter shh",
+    "TORCHSTRATA_SERVICES": "shh",
     "TORCHSTRATA_SECRETS": "A\x07",
     "TORCHSTRATA_CA_FILE": "../ca.pem",
     "TORCHSTRATA_REQUIRE_GPU": "maybe",
-    "TORCHSTRATA_JUPYTER_OPEN": "maybe",
     "TORCHSTRATA_QUIET": "maybe",
     "TORCHSTRATA_HOOK_TIMEOUT": "nan",
     "TORCHSTRATA_STOP_GRACE": "inf",
@@ -37,20 +29,21 @@ def box(start_shared):
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_value(box, name):
-    """The start ends with status 78; its one line names the variable, is printable, and quotes no secret."""
-    done = box.run("torchstrata-entrypoint", "touch", f"/tmp/{name}", env={name: WRONG[name]})
-    (line,) = done.err.splitlines()
-    assert (done.status, line.isprintable()) == (78, True)
-    assert line.startswith(f"torchstrata: {name}")
-    assert "sesame" not in line
-    assert box.run("test", "-e", f"/tmp/{name}").status == 1
+    """The start ends with status 78; its one line names the variable, and is printable."""
+    refuses(box, name, WRONG[name])
 
 
-def test_links_of_kubernetes(box):
-    """A pod beside services named ``ssh`` and ``jupyter`` starts: what Kubernetes says of them is no setting."""
-    done = box.run("torchstrata-entrypoint", "true", env={"SSH_PORT": "tcp://10.0.0.1:22", "JUPYTER_PORT": "tcp://10.0.0.2:8888"})
+def test_ports_of_services(box, expected):
+    """What cannot be a port is refused for every service, by the variable that its flavour names."""
+    for service in expected.services:
+        refuses(box, service.variable, "65536")
+
+
+def test_links_of_kubernetes(box, expected):
+    """A pod beside services of the same names starts: what Kubernetes says of them is no setting."""
+    done = box.run("torchstrata-entrypoint", "true", env={service.variable: f"tcp://10.0.0.1:{service.port}" for service in expected.services})
     assert done.status == 0
-    assert done.err.count("is a service link of Kubernetes and is left aside") == 2
+    assert done.err.count("is a service link of Kubernetes and is left aside") == len(expected.services)
 
 
 def test_command_gets_what_was_given(box):

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 
 import pytest
 
-from tests.images.boxes import READY, SSH_READY
+from tests.images.boxes import serving
+from torchstrata.matrix import matrix
 from torchstrata.store.store import Store
 from torchstrata.verification import inspection, size_budget
-
-SERVICES = {"jupyter": READY, "ssh": SSH_READY}
-"""What the log says when the service that a flavour adds is there."""
-
-PUBLIC_KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(range(32))).decode()
-"""A key, without which SSH stays off; nobody has the other half."""
 
 
 @pytest.fixture(scope="session")
@@ -102,10 +96,7 @@ def test_licences_of_os_packages(licences, expected, record_property):
 @pytest.mark.parametrize("user", ["image", "root"])
 def test_no_process_of_root(start, expected, user):
     """Once a container has started, as the image's own user or as root, none of its processes is root's."""
-    services = [text for flavour, text in SERVICES.items() if flavour in expected.chain]
-    box = start(*([] if services else ["sleep", "infinity"]), user="" if user == "image" else "0:0", environment={"SSH_PUBLIC_KEY": PUBLIC_KEY})
-    for text in services:
-        box.wait_for(text)
+    box = serving(start, expected.services, user="" if user == "image" else "0:0")
     box.until(lambda: len(processes(box)) > 1, "a process beside the init")
     assert [row for row in processes(box) if row.split()[0] == "0"] == []
 
@@ -117,12 +108,12 @@ def processes(box):
 
 
 def test_size(inspected, expected, record_property):
-    """The image weighs at most 5 % more than its budget; if it does, the layers that grew are named."""
-    allowed = size_budget.budget(expected.cell, expected.flavour)
+    """The image weighs at most 5 % more than its budget, or its parent's where nobody has measured it; else the layers that grew are named."""
+    allowed = matrix.load().budget(expected.flavour, expected.cell.short)
     weights = size_budget.weigh(expected.cell, (layer.weight for layer in inspected.layers))
     record_property("size", inspected.size)
     assert allowed, (
-        f"row {expected.cell.short} has no size of {expected.flavour} in matrix.yaml: it is {inspected.size} bytes; run inv sizes {expected.cell.short} --write"
+        f"no size of {expected.cell.short} in images/{expected.flavour}/flavour.yaml: it is {inspected.size} bytes; run inv sizes {expected.cell.short} --write"
     )
     grown = "; ".join(size_budget.grown(weights, size_budget.recorded(expected.cell)))
     assert not size_budget.is_over(inspected.size, allowed), f"{inspected.size} bytes, budget {allowed}; what grew: {grown}"

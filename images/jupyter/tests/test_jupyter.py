@@ -6,14 +6,9 @@ import json
 
 import pytest
 
-from tests.images.boxes import PROBED, READY, mounted, stop
+from tests.images.boxes import PROBED, READY, mounted, status, stop
 
 TOKEN = "a-token-of-mine"
-
-
-def status(client, url, *options):
-    """Return the HTTP status of a request from the client container."""
-    return client.run("curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", "-m", "20", *options, url).out
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What tests of images share: the image or machine under test, what it must be, and containers that are always removed.
 
-``--image`` names an image, ``--hosts`` a machine that is not a container. An image of a flavour runs the directories of its
-parents and its own. Tests that do not apply are left out, never skipped: markers say what to.
+A plugin of pytest, since those of a flavour lie in its own folder: ``python -m pytest -p tests.images.plugin images tests/images``.
+``--image`` names an image, ``--hosts`` a machine that is not a container. An image of a flavour runs the tests of its parents and its own. Tests that do not apply are left out, never skipped: markers say what to.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.images.recorder import Recorder
 from torchstrata.building import engine as engines
 from torchstrata.errors import TorchstrataError
 from torchstrata.image import runtime
-from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification import leftovers, required, scope
 from torchstrata.verification import subject as subjects
 from torchstrata.verification.evidence import Host
@@ -37,6 +37,8 @@ from torchstrata.verification.expectation import Expectation
 from torchstrata.verification.subject import Claim, Subject
 
 HERE = Path(__file__).parent
+IMAGES = ROOT / "images"
+"""Where the flavours have tests of their own."""
 PYTHON = "/opt/venv/bin/python"
 CONTAINER_FIXTURES = {"engine", "image", "inspect", "start", "start_shared", "derive", "client"}
 """Who uses one of them needs a container engine."""
@@ -80,7 +82,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--cell", metavar="CELL", help="the cell that it must be (default: the one that its label claims)")
     group.addoption("--flavour", metavar="FLAVOUR", help="the flavour that it must be (default: the one that its label claims)")
     group.addoption("--results", metavar="DIR", help="write verify.json there")
-    group.addoption("--list-to", metavar="DIR", help="write the lists of required tests there, as the tests are, and run none")
+    group.addoption("--list-to", metavar="DIR", help="write the lists of required tests into that checkout, as the tests are, and run none")
     group.addoption("--gpu", choices=("auto", "required", "none"), default="auto", help="whether to run the tests that need a GPU (default: if there is one)")
     group.addoption("--scope", choices=("quick", "full"), default="full", help="how many of the tests run (default: full)")
 
@@ -147,11 +149,12 @@ def _claim(config: pytest.Config) -> Claim:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the flavours that the image does not contain."""
-    if SUBJECT not in config.stash or collection_path.parent != HERE or not collection_path.is_dir():
+    """Leave out the flavours that the image does not contain, and of all what is no tests: files of images may be called like some."""
+    if collection_path.parent.parent == IMAGES and collection_path.name != "tests":
+        return True
+    if SUBJECT not in config.stash or collection_path.parent != IMAGES:
         return None
-    others = set(matrix.load().flavours) - set(config.stash[EXPECTED].chain)
-    return True if collection_path.name in others else None
+    return None if collection_path.name in config.stash[EXPECTED].chain else True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -182,7 +185,7 @@ def _turn(item: pytest.Item) -> tuple[int, str]:
 
 def _mark(item: pytest.Item) -> None:
     """Add the markers that follow from fixtures and directory; note tier and section."""
-    flavour = item.path.relative_to(HERE).parts[0]
+    flavour = item.path.relative_to(IMAGES if item.path.is_relative_to(IMAGES) else HERE).parts[0]
     if CONTAINER_FIXTURES & set(getattr(item, "fixturenames", ())):
         item.add_marker("container")
     if flavour == "gpu":

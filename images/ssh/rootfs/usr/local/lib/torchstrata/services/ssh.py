@@ -8,23 +8,28 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from container import mounts, notices, ports, services, settings, state, users
+from container import mounts, notices, plain, ports, services, settings, state, users
+from container.declarations import Declaration
 from container.workspace import WORKSPACE
 
-PROGRAM: Final = Path("/usr/sbin/sshd")
 SESSION_PROGRAM: Final = Path("/usr/lib/openssh/sshd-session")
 """There from OpenSSH 9.8 on, the first version with penalties for addresses."""
 
-PORT, SPARE_PORT = 22, 2222
+SPARE_PORT: Final = 2222
 SECRET_KEYS: Final = Path("/run/secrets/authorized_keys")
 OF_USER: Final = Path(".ssh/authorized_keys")
 GIVEN_KEYS: Final = "authorized_keys"
-CONFIG: Final = "sshd_config"
+CONFIG: Final = "ssh/sshd_config"
+"""In the private directory of the service, where its command has it."""
+
 BANNER: Final = "banner"
+
+BUSY: Final = ("Exceeded MaxStartups", "Not allowed at this time")
+"""What sshd says instead of its banner where too many strangers wait to log in: that it lives, and who may enter is its decision."""
 
 FOREIGN_KEYS: Final = ("PUBLIC_KEY",)
 """Variables of other images and of those who rent machines (RunPod), taken where ``SSH_PUBLIC_KEY`` is not given. The name is anybody's, so
@@ -56,7 +61,15 @@ MADE: Final = "ed25519"
 """The kind that is made. Clients know it since 2014, and making an RSA key as well took up to two seconds of each first start."""
 
 
-def plan(given: Mapping[str, str], home: Path) -> services.Service | None:
+def check(given: Mapping[str, str]) -> None:
+    """Refuse a value that one of SSH's variables cannot have. Keys are looked at line by line: one bad key does not lock out the others.
+
+    :raises SettingError: there is one.
+    """
+    settings.apply(given, GATES)
+
+
+def plan(declared: Declaration, given: Mapping[str, str], home: Path) -> services.Service | None:
     """Return the service if somebody's key was given, and write those of the environment; None where SSH is off."""
     accepted, refused = authorized(given["SSH_PUBLIC_KEY"]) if given.get("SSH_PUBLIC_KEY") else (_foreign(given), [])
     for why in refused:
@@ -68,11 +81,12 @@ def plan(given: Mapping[str, str], home: Path) -> services.Service | None:
         return None
     if keeper(home, mounts.read()) is None:
         notices.inform(f"SSH host keys are of this start alone: mount a volume at {home} or {WORKSPACE} to keep them")
-    port, obstacle = choose_port(given.get("SSH_PORT", ""))
-    service = services.Service("ssh", port, "ssh")
+    asked = services.asked(declared, given)
+    service = choose_port(asked, usual=not settings.port(asked.variable, given.get(asked.variable, "")))
+    service = service._replace(banners=(*service.banners, *BUSY))
     if not accepted and not files:
         return services.refuse(service, "none of the given keys is valid", "correct SSH_PUBLIC_KEY")
-    return services.refuse(service, f"port {port} is {obstacle}", "set SSH_PORT") if obstacle else service
+    return services.unless_taken(service)
 
 
 def _foreign(given: Mapping[str, str]) -> list[str]:
@@ -104,23 +118,26 @@ def authorized(text: str) -> tuple[list[str], list[str]]:
     return accepted, refused
 
 
-def choose_port(asked: str) -> tuple[int, str]:
-    """Return the port to listen on and, where it cannot be bound, why."""
-    wanted = settings.port("SSH_PORT", asked) or PORT
-    obstacle = ports.obstacle(wanted)
-    if obstacle == "not permitted" or (obstacle and wanted == PORT and not asked):
-        notices.warn(f"port {wanted} is {obstacle} here: SSH listens on {SPARE_PORT}", f"publish that one: -p 2222:{SPARE_PORT}")
-        return SPARE_PORT, ports.obstacle(SPARE_PORT)
-    return wanted, obstacle
+def choose_port(service: services.Service, *, usual: bool) -> services.Service:
+    """Return the service on the port to listen on: the spare one where its own may not be bound.
+
+    :param usual: nobody has asked for its port, so that the spare one does where it is taken, too.
+    """
+    obstacle = ports.obstacle(service.port)
+    if obstacle == "not permitted" or (obstacle and usual):
+        notices.warn(f"port {service.port} is {obstacle} here: SSH listens on {SPARE_PORT}", f"publish that one: -p 2222:{SPARE_PORT}")
+        return service._replace(port=SPARE_PORT)
+    return service
 
 
-def prepare(service: services.Service, home: Path) -> tuple[str, ...]:
+def command(declared: Declaration, service: services.Service) -> Sequence[str]:
     """Make what sshd needs (host keys, configuration) and return how it is started."""
-    keys = host_keys(keeper(home, mounts.read()), state.directory() / "ssh")
+    home = Path(os.environ["HOME"])
+    keys = host_keys(keeper(home, mounts.read()), plain.directory(service.name))
     state.write(BANNER, f"There is one user here: log in as {users.NAME} (ssh {users.NAME}@HOST).\n")
     only = settings.flag("SSH_POST_QUANTUM_ONLY", os.environ.get("SSH_POST_QUANTUM_ONLY", ""))
     state.write(CONFIG, configuration(service.port, keys, penalties=SESSION_PROGRAM.exists(), root=os.getuid() == 0, post_quantum_only=only))
-    return (str(PROGRAM), "-D", "-e", "-f", str(state.directory() / CONFIG))
+    return plain.command(declared, service)
 
 
 def keeper(home: Path, mounted: tuple[mounts.Mount, ...]) -> Path | None:
@@ -154,11 +171,15 @@ def fingerprint(public_key: str) -> str:
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
-def welcome(service: services.Service) -> list[str]:
+def welcome(declared: Declaration, service: services.Service) -> Sequence[str]:
     """Return the lines for when SSH answers: where, and by which host keys to know it."""
-    keys = {kind: state.directory() / "ssh" / f"{_name(kind)}.pub" for kind in HOST_KEYS}
-    known = [f"SSH host key {kind}: {fingerprint(path.read_text(encoding='ascii'))}" for kind, path in keys.items() if path.exists()]
-    return [f"SSH is ready on port {service.port} for user {users.NAME}", *known]
+    return [*plain.welcome(declared, service), *findings(service)]
+
+
+def findings(service: services.Service) -> Sequence[str]:
+    """Return the fingerprints of the host keys, to compare with what a client shows."""
+    keys = {kind: plain.directory(service.name) / f"{_name(kind)}.pub" for kind in HOST_KEYS}
+    return [f"SSH host key {kind}: {fingerprint(path.read_text(encoding='ascii'))}" for kind, path in keys.items() if path.exists()]
 
 
 def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: bool, post_quantum_only: bool = False) -> str:
@@ -293,3 +314,7 @@ def _keep(directory: Path, working: Path) -> None:
             target.write_bytes((working / name).read_bytes())
     except OSError as error:
         notices.warn(f"SSH host keys cannot be kept in {directory}: {error.strerror}", "clients will see new ones at the next start")
+
+
+GATES: Final = (settings.Gate("SSH_POST_QUANTUM_ONLY", settings.flag),)
+"""What ``variables`` of its declaration names."""

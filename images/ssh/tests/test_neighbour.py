@@ -35,7 +35,7 @@ def box(start_shared, public_key):
 @pytest.fixture(scope="module")
 def settings(box):
     """What sshd itself says of its configuration: names in small letters."""
-    done = box.run("sh", "-c", "/usr/sbin/sshd -T -f /dev/shm/torchstrata-*/sshd_config -C user=dev,host=h,addr=192.0.2.1")
+    done = box.run("sh", "-c", "/usr/sbin/sshd -T -f /dev/shm/torchstrata-*/ssh/sshd_config -C user=dev,host=h,addr=192.0.2.1")
     assert done.status == 0, done.err
     return dict(line.partition(" ")[::2] for line in done.out.splitlines())
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
-from tests.images.boxes import COMPILES_ALONE, ONE_THREAD, PROBED, VECTORS_KNOWN
+from tests.images.boxes import COMPILES_ALONE, ONE_THREAD, PROBED, PROBES, VECTORS_KNOWN
 
 STARTED = {"1000:0": "1000:0", "3000:3000": "3000:3000", "0:0": "1000:0"}
 """As whom a container is started, and who attacks in it."""
@@ -17,7 +16,7 @@ KERNEL = ("/proc", "/sys", "/dev")
 OWN = ("/home/dev", "/opt/venv", "/opt/cuda/nvidia", "/opt/cuda-12.4", "/workspace", "/data", "/tmp", "/var/tmp", "/var/lib/torchstrata", "/run/lock")
 """What users of a container may write: theirs, and what is everybody's."""
 
-RIGHTS = (Path(__file__).parents[1] / "probes/rights.py").read_text(encoding="utf-8")
+RIGHTS = (PROBES / "rights.py").read_text(encoding="utf-8")
 
 PLANT = """
 for place in /tmp/.torchstrata /dev/shm/torchstrata-* /var/lib/extrausers /var/lib/misc; do

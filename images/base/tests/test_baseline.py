@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-PROBE = Path(__file__).parents[1] / "probes/baseline.py"
+from tests.images.boxes import PROBES
+
+PROBE = PROBES / "baseline.py"
 
 
 @pytest.fixture(scope="module")

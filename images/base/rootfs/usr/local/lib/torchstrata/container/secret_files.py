@@ -1,0 +1,37 @@
+"""A secret that a service needs: given by a variable, or by a file that another variable names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from container import settings
+
+
+class SecretFileError(Exception):
+    """The file of a secret cannot be used: going on without it, or with another one, would lock out whoever knows it."""
+
+
+def value(name: str, given: Mapping[str, str]) -> str:
+    """Return the secret of the variable ``name``, or of the file that ``NAME_FILE`` names; empty where neither is given.
+
+    :raises SettingError: it cannot be one.
+    :raises SecretFileError: the file cannot be read, is empty, or holds none.
+    """
+    file = f"{name}_FILE"
+    return settings.token(name, given.get(name, "")) or _of_file(file, settings.path(file, given.get(file, "")))
+
+
+def _of_file(name: str, path: str) -> str:
+    if not path:
+        return ""
+    try:
+        found = settings.token(path, settings.read_file(Path(path), settings.SMALL_FILE))
+    except settings.SettingError as error:
+        raise SecretFileError(error.what) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SecretFileError(f"{name}={path} cannot be read: {reason}") from error
+    if not found:
+        raise SecretFileError(f"{name}={path} is empty")
+    return found
