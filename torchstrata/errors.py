@@ -276,3 +276,39 @@ class CheckoutError(TorchstrataError):
     """The package is installed outside a checkout, and nothing names one."""
 
     code = 50
+
+
+class MachineError(TorchstrataError):
+    """A machine is described by what no machine has: no version of a driver, no GPU generation."""
+
+    code = 51
+
+
+class NoFitError(TorchstrataError):
+    """No cell that was asked for runs on the driver and GPUs of a machine."""
+
+    code = 52
+
+
+class GpuAccessError(TorchstrataError):
+    """A machine has a GPU that containers cannot get, or whose driver does not work."""
+
+    code = 53
+
+
+class DriftError(TorchstrataError):
+    """A container is not what its image is."""
+
+    code = 54
+
+
+class NoContainerError(TorchstrataError):
+    """The engine has no such container."""
+
+    code = 55
+
+
+class ForeignContainerError(TorchstrataError):
+    """A container is of an image that is none of ours."""
+
+    code = 56

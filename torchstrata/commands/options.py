@@ -150,6 +150,17 @@ class CacheOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DoctorOptions:
+    """Look at this machine, or at one that is described, and say which cells run on it, why others do not, and which to take."""
+
+    cells: tuple[str, ...] = _cells()
+    driver: str | None = option("judge a machine with this NVIDIA driver, such as 530.30 (default: look at this one)", "VERSION")
+    gpu: tuple[str, ...] = option("judge a machine with these GPUs, such as sm_90 or 9.0, with commas between them (default: look at this one)", "GPU", ())
+    flavour: str | None = option("flavour of the image that is named (default: the last of matrix.yaml)", "FLAVOUR")
+    json: bool = switch("print JSON instead of tables")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class KeyOptions:
     """Make a pair of keys to sign with, and say what to put where; its password is COSIGN_PASSWORD, or asked for."""
 
