@@ -312,3 +312,9 @@ class ForeignContainerError(TorchstrataError):
     """A container is of an image that is none of ours."""
 
     code = 56
+
+
+class FreezeError(TorchstrataError):
+    """A container's difference cannot be written down."""
+
+    code = 57

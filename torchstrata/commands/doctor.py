@@ -15,7 +15,7 @@ from torchstrata import progress
 from torchstrata.commands.options import DoctorOptions
 from torchstrata.errors import NoFitError, TorchstrataError
 from torchstrata.machine import fitting, survey
-from torchstrata.machine.fitting import Fitness, Accelerator, Hardware
+from torchstrata.machine.fitting import Accelerator, Fitness, Hardware
 from torchstrata.machine.survey import Survey
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix

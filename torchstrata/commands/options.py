@@ -161,6 +161,16 @@ class DoctorOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DriftOptions:
+    """Show what differs between a container and its image: packages, files, torch; or write the files that make it an image."""
+
+    container: str = required("name or ID of a container, running or not", "CONTAINER")
+    against: str | None = option("compare with this image of the engine (default: the one that the container was made of)", "IMAGE")
+    freeze: Path | None = option("write requirements.txt, Dockerfile and what else they need into a new directory (default: do not)", "DIRECTORY")
+    json: bool = switch("print JSON")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class KeyOptions:
     """Make a pair of keys to sign with, and say what to put where; its password is COSIGN_PASSWORD, or asked for."""
 
