@@ -282,3 +282,45 @@ class FlavourError(TorchstrataError):
     """``images/<flavour>`` is not what a flavour must be: its ``flavour.yaml``, its place in the tree, or the files that it brings."""
 
     code = 51
+
+
+class MachineError(TorchstrataError):
+    """A machine is described by what no machine has: no version of a driver, no GPU generation."""
+
+    code = 58
+
+
+class NoFitError(TorchstrataError):
+    """No cell that was asked for runs on the driver and GPUs of a machine."""
+
+    code = 52
+
+
+class GpuAccessError(TorchstrataError):
+    """A machine has a GPU that containers cannot get, or whose driver does not work."""
+
+    code = 53
+
+
+class DriftError(TorchstrataError):
+    """A container is not what its image is."""
+
+    code = 54
+
+
+class NoContainerError(TorchstrataError):
+    """The engine has no such container."""
+
+    code = 55
+
+
+class ForeignContainerError(TorchstrataError):
+    """A container is of an image that is none of ours."""
+
+    code = 56
+
+
+class FreezeError(TorchstrataError):
+    """A container's difference cannot be written down."""
+
+    code = 57

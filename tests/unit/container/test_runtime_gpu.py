@@ -67,6 +67,30 @@ def test_generation_prefers_the_same_torch():
     assert fix == "use pytorch-cuda:2.8-cu126 or pytorch-cuda:2.4-cu118"
 
 
+NEWER = facts.Facts("2.15-cu132", "2.15.0", (13, 2), "580", ((7, 5), (8, 0), (9, 0), (12, 0)))
+
+
+@pytest.mark.parametrize(
+    ("supported", "device", "fix"),
+    [
+        ((12, 1), (6, 1), "use pytorch-cuda:2.8-cu126, or install"),
+        ((12, 1), (9, 0), "use pytorch-cuda:2.8-cu128, or install"),
+        ((12, 1), (3, 5), "use an image for CUDA 12.1 or older, or install"),
+    ],
+)
+def test_what_is_named_fits_driver_and_gpu(supported, device, fix):
+    """One that only the driver, or only the GPU, would do with is not named."""
+    image = NEWER._replace(others=(OLDER._replace(cuda=(13, 0)), SAME, CUDA12))
+    assert gpu.judge_driver(supported, image, [device]).fix.startswith(fix)
+
+
+def test_generation_names_no_image_that_the_driver_is_too_old_for():
+    """Nor one that has no code for another GPU of the same host."""
+    image = CUDA12._replace(others=(SAME, OLDER._replace(cuda=(13, 0))))
+    assert gpu.judge_generations([(6, 1)], image, (12, 1)).fix == "use pytorch-cuda:2.8-cu126"
+    assert gpu.judge_generations([(6, 1), (9, 0)], image, (12, 1)).fix.startswith("use an image whose torch lists it")
+
+
 @pytest.mark.parametrize(("text", "expected"), [("7.5", (7, 5)), ("sm_75", (7, 5)), ("sm_120", (12, 0)), ("sm_90a", (9, 0)), ("12.1", (12, 1))])
 def test_architecture(text, expected):
     """Generations are written in two ways."""

@@ -111,9 +111,9 @@ def _driver(found: facts.Facts) -> Iterator[Finding]:
         yield Finding("driver", ERROR, "no driver library in the container", "set NVIDIA_DRIVER_CAPABILITIES=compute,utility and use the NVIDIA toolkit")
         return
     kernel = gpu.kernel_module()
-    yield _judged("driver", gpu.judge_driver(supported, found), f"supports CUDA {_dotted(supported)}{f', version {kernel}' if kernel else ''}", ERROR)
+    yield _judged("driver", gpu.judge_driver(supported, found, devices), f"supports CUDA {_dotted(supported)}{f', version {kernel}' if kernel else ''}", ERROR)
     generations = ", ".join(_dotted(device) for device in devices)
-    yield _judged("gpu", gpu.judge_generations(devices, found), f"{len(devices)}, compute capability {generations}", ERROR if devices else WARNING)
+    yield _judged("gpu", gpu.judge_generations(devices, found, supported), f"{len(devices)}, compute capability {generations}", ERROR if devices else WARNING)
 
 
 def memory() -> Iterator[Finding]:

@@ -91,28 +91,33 @@ def lost(path: Path = CONTROL) -> bool:
     return False
 
 
-def judge_driver(supported: tuple[int, int], facts: Facts) -> Problem | None:
+def judge_driver(supported: tuple[int, int], facts: Facts, devices: Collection[tuple[int, int]] = ()) -> Problem | None:
     """Return why the driver is too old for the image; None if it is not.
 
     CUDA code runs on every driver of the same or a later major version (CUDA's minor-version compatibility).
+
+    :param devices: GPUs that an image which is named instead must have code for, too.
     """
     if not facts.cuda or supported[0] >= facts.cuda[0]:
         return None
-    fitting = [other for other in facts.others if other.cuda and other.cuda[0] <= supported[0]]
+    fitting = [other for other in facts.others if _runs(other, supported, devices)]
     return Problem(
         f"the driver of this host supports CUDA {_dotted(supported)}, but {facts.cell} needs CUDA {facts.cuda[0]}.0 (driver {facts.driver_floor})",
         f"{_instead(fitting, facts) or f'use an image for CUDA {_dotted(supported)} or older'}, or install driver {facts.driver_floor} or newer on the host",
     )
 
 
-def judge_generations(found: Collection[tuple[int, int]], facts: Facts) -> Problem | None:
-    """Return which GPUs the image's torch has no code for, or that no GPU was found; None if all fit."""
+def judge_generations(found: Collection[tuple[int, int]], facts: Facts, supported: tuple[int, int] | None = None) -> Problem | None:
+    """Return which GPUs the image's torch has no code for, or that no GPU was found; None if all fit.
+
+    :param supported: newest CUDA of the driver, on which an image that is named instead must run, too; None if it is not known.
+    """
     if not found:
         return Problem("a driver is here but no GPU is visible", "start with --gpus all, and look at CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES")
     foreign = sorted({device for device in found if facts.architectures and not served(device, facts.architectures)})
     if not foreign:
         return None
-    fitting = [other for other in facts.others if other.cuda and all(served(device, other.architectures) for device in foreign)]
+    fitting = [other for other in facts.others if _runs(other, supported, found)]
     names = ", ".join(f"{_dotted(device)} (sm_{device[0]}{device[1]})" for device in foreign)
     return Problem(
         f"torch of {facts.cell} has no code for GPUs of compute capability {names}: its kernels will not start",
@@ -124,6 +129,12 @@ def served(device: tuple[int, ...], architectures: Iterable[tuple[int, ...]]) ->
     """Return whether code for one of ``architectures`` runs on ``device``: same major version, minor not above the device's."""
     excluded = EXCLUDED.get((device[0], device[1]), ())
     return any(known[0] == device[0] and known[1] <= device[1] and known not in excluded for known in architectures)
+
+
+def _runs(other: Facts, supported: tuple[int, int] | None, devices: Iterable[tuple[int, int]]) -> bool:
+    """Return whether another image runs on a driver and has code for all GPUs."""
+    is_old_enough = bool(other.cuda) and (supported is None or other.cuda[0] <= supported[0])
+    return is_old_enough and all(served(device, other.architectures) for device in devices)
 
 
 def _instead(fitting: list[Facts], facts: Facts) -> str:
