@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torchstrata.containers.description import HOME, STACK, ContainerDescription
+from torchstrata.containers.description import HOME, ContainerDescription
 from torchstrata.image.runtime import DEV, WORKSPACE
 
 FILE = "jupyterhub_config.py"
@@ -33,7 +33,7 @@ c.DockerSpawner.volumes = {{"{name}-workspace-{{username}}": "{workspace}", "{na
 c.DockerSpawner.extra_create_kwargs = {{"user": "{user}"}}
 c.DockerSpawner.extra_host_config = {{
     "shm_size": {shm},
-    "ulimits": [{{"Name": "memlock", "Soft": -1, "Hard": -1}}, {{"Name": "stack", "Soft": {stack}, "Hard": {stack}}}],
+    "ulimits": {limits},
 {gpus}}}
 '''
 
@@ -58,7 +58,7 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
         home=HOME,
         user=DEV,
         shm=f'"{description.memory}"',
-        stack=STACK,
+        limits=[{"Name": limit, "Soft": value, "Hard": value} for limit, value in description.limits.items()],
         imports="from docker.types import DeviceRequest\n\n" if gpus else "",
         gpus=f'    "device_requests": [DeviceRequest({which}, capabilities=[["gpu"]])],\n' if gpus else "",
     )
