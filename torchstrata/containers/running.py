@@ -319,7 +319,7 @@ def _state(container: Container) -> str:
 def last_line(container: Container) -> str:
     """Return the last line that a container has printed."""
     with refusals():
-        lines = bytes(container.logs(tail=LAST_LINES)).decode(errors="replace").split("\n")
+        lines = b"".join(container.logs(tail=LAST_LINES, stream=True, follow=False)).decode(errors="replace").split("\n")
     return printable(next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing"), 300)
 
 

@@ -14,6 +14,7 @@ from typing import get_args
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 
 from torchstrata.containers import launchers
 from torchstrata.containers.description import ContainerDescription, Gpus, endpoints, of_image
@@ -23,6 +24,7 @@ GOLDEN = Path(__file__).parent / "golden"
 """``TORCHSTRATA_UPDATE_GOLDEN=1 pytest tests/unit/containers/test_launchers.py`` writes what is rendered now; look at the difference."""
 
 UPDATE = os.environ.get("TORCHSTRATA_UPDATE_GOLDEN") == "1"
+KUBERNETES = json.loads((Path(__file__).parent / "kubernetes-1.37.json").read_text(encoding="utf-8"))
 DIGEST = f"sha256:{'c0ffee' * 10}1234"
 
 PUBLISHED = of_image(
@@ -153,6 +155,39 @@ def test_profile_of_the_hub_is_python(case):
     """It sets nothing but what it configures."""
     module = ast.parse(text("jupyterhub", case))
     assert {type(node) for node in module.body} <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign}
+
+
+def refusals(document):
+    """Return what Kubernetes would say against a document, strictly."""
+    kind = {"$ref": f"#/definitions/io.k8s.api.core.v1.{document['kind']}", "definitions": KUBERNETES["definitions"]}
+    return [error.message for error in Draft7Validator(kind).iter_errors(document)]
+
+
+@pytest.mark.parametrize("case", [*CASES, "hostile"])
+def test_kubernetes_knows_every_word_of_the_pod(case):
+    """By its own definitions, and none that it does not know."""
+    claims = [*yaml.safe_load_all(text("k8s", case))]
+    assert [each["kind"] for each in claims] == ["PersistentVolumeClaim", "PersistentVolumeClaim", "Pod"]
+    assert [message for each in claims for message in refusals(each)] == []
+
+
+@pytest.mark.parametrize("wrong", [{"imagePulPolicy": "Never"}, {"ports": [{"containerPort": "8888"}]}, {"startupProbe": {"exec": "health"}}])
+def test_kubernetes_would_refuse_what_is_wrong(wrong):
+    """A word that it does not know, a number as text, a word for a list: the definitions see it."""
+    (*_, pod) = yaml.safe_load_all(text("k8s", "published"))
+    pod["spec"]["containers"][0] |= wrong
+    assert refusals(pod)
+
+
+def test_pod_is_admitted_where_policy_is_restricted():
+    """The restricted Pod Security Standard: no root, no privilege, no capability, the runtime's seccomp; its volumes are claims and memory."""
+    (*_, pod) = yaml.safe_load_all(text("k8s", "published"))
+    whole, own = pod["spec"]["securityContext"], pod["spec"]["containers"][0]["securityContext"]
+    assert whole["runAsNonRoot"]
+    assert whole["runAsUser"] != 0
+    assert whole["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert own == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert {kind for volume in pod["spec"]["volumes"] for kind in volume if kind != "name"} == {"persistentVolumeClaim", "emptyDir"}
 
 
 def test_what_an_image_says_of_itself_is_only_text():

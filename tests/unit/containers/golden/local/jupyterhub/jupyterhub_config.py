@@ -21,5 +21,5 @@ c.DockerSpawner.volumes = {"it-s-mine-workspace-{username}": "/workspace", "it-s
 c.DockerSpawner.extra_create_kwargs = {"user": "1000:0"}
 c.DockerSpawner.extra_host_config = {
     "shm_size": "512m",
-    "ulimits": [{"Name": "memlock", "Soft": -1, "Hard": -1}, {"Name": "stack", "Soft": 67108864, "Hard": 67108864}],
+    "ulimits": [],
 }

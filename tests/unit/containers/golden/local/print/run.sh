@@ -2,7 +2,7 @@
 mkdir -p '/home/ada/my work, $HOME'
 docker run --detach --name 'it'"'"'s mine' \
   --pull never \
-  --shm-size 512m --ulimit memlock=-1 --ulimit stack=67108864 \
+  --shm-size 512m \
   --user 1234:0 \
   --publish 127.0.0.1:8888:8888 \
   --mount 'type=bind,"source=/home/ada/my work, $HOME",target=/workspace' \
