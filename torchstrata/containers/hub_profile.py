@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from torchstrata.containers.description import HOME, ContainerDescription
@@ -48,7 +49,7 @@ RUN pip install --no-cache-dir "jupyterhub==${{JUPYTERHUB}}"
 def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return the hub's configuration, and the Dockerfile."""
     gpus = description.gpus
-    which = f"device_ids={[*gpus.devices]!r}" if gpus and gpus.devices else f"count={gpus.count if gpus else 0}"
+    which = f"device_ids={json.dumps(gpus.devices)}" if gpus and gpus.devices else f"count={gpus.count if gpus else 0}"
     profile = PROFILE.format(
         title=description.title,
         image=description.image,
@@ -58,7 +59,7 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
         home=HOME,
         user=DEV,
         shm=f'"{description.memory}"',
-        limits=[{"Name": limit, "Soft": value, "Hard": value} for limit, value in description.limits.items()],
+        limits=json.dumps([{"Name": limit, "Soft": value, "Hard": value} for limit, value in description.limits.items()]),
         imports="from docker.types import DeviceRequest\n\n" if gpus else "",
         gpus=f'    "device_requests": [DeviceRequest({which}, capabilities=[["gpu"]])],\n' if gpus else "",
     )
