@@ -68,7 +68,7 @@ class Person:
 
     def leftovers(self):
         """Return what the engine and the state directory have of the person."""
-        found = [each.name for each in self.client.containers.list(all=True) if each.name.startswith(self.name)]
+        found = [each.name for each in self.client.containers.list(all=True, ignore_removed=True) if each.name.startswith(self.name)]
         volumes = [each.name for each in self.client.volumes.list() if each.name.startswith(self.name)]
         return found + volumes + [path.name for path in (self.root / "state").rglob("*") if path.is_file() and self.name in str(path)]
 
@@ -81,7 +81,7 @@ class Person:
 
     def tidy(self):
         """Remove all of it."""
-        for container in self.client.containers.list(all=True):
+        for container in self.client.containers.list(all=True, ignore_removed=True):
             if container.name.startswith(self.name):
                 container.remove(force=True)
         for volume in self.client.volumes.list():
@@ -103,7 +103,7 @@ def variant(person):
     made = []
 
     def make(**config):
-        container = person.client.containers.create(BASE, ["true"])
+        container = person.client.containers.create(BASE)
         tag = f"{person.name}-{len(made)}"
         container.commit(MATRIX.name, tag, conf=config)
         container.remove()

@@ -39,8 +39,8 @@ c.DockerSpawner.extra_host_config = {{
 '''
 
 DOCKERFILE = """\
-# The image, and what JupyterHub needs in it, of the version of the hub.
-FROM {image}
+# {image}, and what JupyterHub needs in it, of the version of the hub.
+FROM {parent}
 ARG JUPYTERHUB
 RUN pip install --no-cache-dir "jupyterhub==${{JUPYTERHUB}}"
 """
@@ -63,4 +63,9 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
         imports="from docker.types import DeviceRequest\n\n" if gpus else "",
         gpus=f'    "device_requests": [DeviceRequest({which}, capabilities=[["gpu"]])],\n' if gpus else "",
     )
-    return {FILE: profile, "Dockerfile.hub": DOCKERFILE.format(image=description.image)}
+    return {FILE: profile, "Dockerfile.hub": DOCKERFILE.format(image=description.image, parent=_parent(description))}
+
+
+def _parent(description: ContainerDescription) -> str:
+    """Return the image as a build can name it: BuildKit looks for every digest in a registry, also where the engine has the image."""
+    return description.image if description.is_pullable else description.image.partition("@")[0]

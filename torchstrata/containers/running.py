@@ -53,6 +53,7 @@ HALF_MADE: Final = "created"
 
 NO_SPACE: Final = "no space left on device"
 
+BY_HAND: Final = "to see all that it says, start it by hand: inv up --print gives the line"
 OTHER_PORT: Final = "end what listens there, or take another: --port SERVICE=PORT"
 
 LAST_LINES: Final = 20
@@ -299,9 +300,7 @@ def wait(container: Container, seconds: float, step: Step) -> None:
     deadline = time.monotonic() + seconds
     while (state := _state(container)) != "healthy":
         if container.status not in {"running", "created"}:
-            raise ContainerError(
-                f"{container.name} ended before it was ready: {last_line(container)}", fix=f"see all that it said: docker logs {container.name}"
-            )
+            raise ContainerError(f"{container.name} ended before it was ready: {last_line(container)}", fix=BY_HAND)
         if time.monotonic() > deadline:
             raise ContainerError(f"{container.name} is not ready after {seconds:g} s: {last_line(container)}", fix="give it more time: --wait SECONDS")
         step.note(state)
