@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -16,8 +17,8 @@ import docker
 import docker.errors
 import pytest
 
-from tests import programs, registries
-from tests.built import CPU, MATRIX
+from tests import daemons, programs, registries
+from tests.built import CPU, MATRIX, Disk
 from tests.checkout import Checkout
 from tests.registries import free_port
 from tests.waiting import until
@@ -218,6 +219,24 @@ def test_busy_port(person, words):
 def test_engine_that_is_not_there(person):
     """The line says where it was looked for."""
     assert "nowhere.sock" in refused(person.up(DOCKER_HOST="unix:///nowhere.sock"), errors.EngineError)
+
+
+@pytest.mark.root
+def test_full_disk(person):
+    """The engine's: a line says so, and nothing is half-made there."""
+    with tempfile.TemporaryDirectory(prefix="ts-", ignore_cleanup_errors=True) as root:
+        data = Path(root, "data")
+        data.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "none", data], check=True)
+        try:
+            with daemons.own_daemon(Path(root), "containerd") as daemon, contextlib.closing(docker.DockerClient(daemon.host)) as other:
+                other.api.import_image_from_data(b"\0" * 10240, repository=MATRIX.name, tag="empty", changes=["CMD true"])
+                Disk(data).fill(leave=0)
+                refused(person.up(cell="empty", DOCKER_HOST=daemon.host, TORCHSTRATA_REGISTRY="127.0.0.1:1"), errors.DiskFullError)
+                Disk(data).relieve()
+                assert other.api.containers(all=True) == []
+        finally:
+            subprocess.run(["umount", "--lazy", data], stderr=subprocess.DEVNULL, check=False)
 
 
 def test_name_of_somebody_else(person):

@@ -289,6 +289,7 @@ def text_of(container: Container, path: str) -> str | None:
     """Return the text of a file in a container that runs; ``None`` if it cannot be read."""
     with refusals():
         status, output = container.exec_run(["cat", path], user=str(container.attrs["Config"]["User"]))
+    assert isinstance(output, bytes)  # no stream was asked for
     return output.decode(errors="replace") if status == 0 else None
 
 

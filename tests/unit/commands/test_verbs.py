@@ -28,9 +28,16 @@ def value(argument):
     return choices[-1] if choices else VALUES.get(argument.kind, "a,b")
 
 
+def together(verb):
+    """Return what can be given to a verb at once: of options that exclude each other the first."""
+    found = list(arguments.declared(verb.options))
+    first = {each.declared.group: each for each in reversed(found) if each.declared.group}
+    return [each for each in found if not each.declared.group or first[each.declared.group] is each]
+
+
 def given(verb):
     """Return each option of a verb with its value, if it has one, as lists of words; and the words that are no options."""
-    found = list(arguments.declared(verb.options))
+    found = together(verb)
     options = [[f"--{each.name}", *([] if each.is_switch else [value(each)])] for each in found if not each.declared.positional]
     return options, [f"word{number}" for number, each in enumerate(found) if each.declared.positional]
 
@@ -42,7 +49,7 @@ def test_words_stand_anywhere_among_options(verb):
     places = [[*itertools.chain(*options[:place]), *words, *itertools.chain(*options[place:])] for place in range(len(options) + 1)]
     found = [verb.parse(line) for line in places]
     assert all(each == found[0] for each in found)
-    assert all(getattr(found[0], each.field) not in {None, False, ()} for each in arguments.declared(verb.options))
+    assert all(getattr(found[0], each.field) not in {None, False, ()} for each in together(verb))
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
