@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import shlex
+import shutil
 import subprocess
 from dataclasses import replace
 from itertools import chain
@@ -132,6 +133,43 @@ def test_line_of_docker_is_one_command(case, tmp_path):
     assert words[words.index("--name") + 1] == wanted.name
     assert source in " ".join(words).replace('""', '"')
     assert all(f"SSH_PUBLIC_KEY={key}" in words for key in wanted.authorized_keys)
+
+
+@pytest.fixture
+def node(tmp_path):
+    """Return a function that runs a job where a program writes down its words, and returns those of each call."""
+
+    def run(case, program, *words):
+        (tmp_path / program).write_text('#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done >>"$CALLS"; printf "\\n" >>"$CALLS"\n')
+        (tmp_path / program).chmod(0o755)
+        (tmp_path / "job").write_text(text("slurm", case))
+        for tool in ("bash", "sh", "mkdir", "cat"):
+            (tmp_path / tool).symlink_to(shutil.which(tool))
+        given = {"PATH": tmp_path, "CALLS": tmp_path / "calls", "SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": tmp_path / "submitted", "HOME": tmp_path}
+        subprocess.run([tmp_path / "bash", tmp_path / "job", *words], env={name: str(value) for name, value in given.items()}, check=True, capture_output=True)
+        return [line.split("\0")[:-1] for line in (tmp_path / "calls").read_text().splitlines()]
+
+    return run
+
+
+def test_batch_job_by_apptainer(node, tmp_path):
+    """It takes an image by digest alone, the GPUs, the workspace where the job was submitted, and the command as it was given."""
+    (words,) = node("published", "apptainer", "python", "train.py", "a b")
+    assert words[:2] == ["run", "--nv"]
+    assert words[words.index("--bind") + 1] == f"{tmp_path}/submitted/workspace:/workspace"
+    assert words[words.index("--env") + 1] == "JUPYTER_PORT=20007"
+    assert words[-4:] == [f"docker://{PUBLISHED.pinned}", "python", "train.py", "a b"]
+    assert (tmp_path / "submitted" / "workspace").is_dir()
+
+
+def test_batch_job_by_enroot(node, tmp_path):
+    """It fetches the image once, by digest, runs in a root file system of the job's own, and removes that."""
+    fetched, made, started, removed = node("published", "enroot", "python", "train.py", "a b")
+    assert fetched[-1] == f"docker://{PUBLISHED.pinned.replace('/', '#', 1)}"
+    assert made[-1] == fetched[2] == f"{tmp_path}/.cache/{DIGEST.removeprefix('sha256:')}.sqsh"
+    own = f"{PUBLISHED.label}-7"
+    assert started[-4:] == [own, "python", "train.py", "a b"]
+    assert removed == ["remove", "--force", own]
 
 
 def test_compose_takes_values_as_they_are():
