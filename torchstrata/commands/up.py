@@ -23,7 +23,7 @@ from torchstrata.building.engine import Engine
 from torchstrata.commands import build, running_containers
 from torchstrata.commands.options import BuildOptions, UpOptions
 from torchstrata.containers import caller, graphics, launchers, pulling, reattaching, running
-from torchstrata.containers.caller import Caller
+from torchstrata.containers.caller import HostUser
 from torchstrata.containers.description import ContainerDescription
 from torchstrata.containers.found_image import FoundImage
 from torchstrata.containers.graphics import Graphics
@@ -231,7 +231,7 @@ def _start(options: UpOptions) -> None:
         image = obtained(engine, want, reporter, options)
     image = image or _built(engine, want, options)
     gpus, note = found_graphics.choose(options.gpus, cuda=image.cuda)
-    person = Caller(uid=os.geteuid(), rootless="name=rootless" in (info.get("SecurityOptions") or ()))
+    person = HostUser(uid=os.geteuid(), rootless="name=rootless" in (info.get("SecurityOptions") or ()))
     with person.workspace(options.workspace) as workspace, progress.reporter() as reporter:
         described = replace(_described(image, options), workspace=str(workspace), gpus=gpus, user=person.user(workspace.stat().st_uid)).without_idle_ssh()
         order = Order(

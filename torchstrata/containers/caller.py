@@ -29,7 +29,7 @@ OTHERS_RIGHTS: Final = (stat.S_IWOTH | stat.S_IXOTH, stat.S_IWGRP | stat.S_IXGRP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Caller:
+class HostUser:
     """The user of the host.
 
     :param uid: on the host.

@@ -23,8 +23,8 @@ HOME: Final = runtime.PERSON["HOME"]
 JUPYTER: Final = "jupyter"
 SSH: Final = "ssh"
 
-SERVICES: Final[Mapping[int, str]] = {port: name for name, ports in runtime.PORTS.items() for port in ports}
-"""Service by the port that an image exposes for it."""
+SERVICES: Final[Mapping[int, str]] = {8888: JUPYTER, 22: SSH}
+"""Service by the port that an image exposes for it; others are called by their port."""
 
 UNPRIVILEGED: Final[Mapping[int, int]] = {22: 2222}
 """Ports that services take instead of those exposed: not everywhere may a user bind one below 1024."""

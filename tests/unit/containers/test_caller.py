@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from torchstrata.containers import caller
-from torchstrata.containers.caller import Caller
+from torchstrata.containers.caller import HostUser
 from torchstrata.errors import ContainerError, WorkspaceError
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFta me"
@@ -29,19 +29,19 @@ def home(tmp_path, monkeypatch):
 )
 def test_whom_a_container_runs_as(uid, rootless, owner, user):
     """The caller, so that files are theirs; never root, but where that is the caller."""
-    assert Caller(uid=uid, rootless=rootless).user(owner) == user
+    assert HostUser(uid=uid, rootless=rootless).user(owner) == user
 
 
 def test_workspace_is_made_for_who_works_in_it(tmp_path):
     """With its parents."""
-    with Caller(uid=os.geteuid()).workspace(tmp_path / "a" / "b") as path:
+    with HostUser(uid=os.geteuid()).workspace(tmp_path / "a" / "b") as path:
         assert path == tmp_path / "a" / "b"
         assert path.stat().st_uid == (os.geteuid() or caller.DEV_UID)
 
 
 def test_what_was_made_goes_again_where_it_was_for_nothing(tmp_path):
     """An empty directory is nobody's work."""
-    with pytest.raises(KeyboardInterrupt), Caller(uid=os.geteuid()).workspace(tmp_path / "a" / "b"):
+    with pytest.raises(KeyboardInterrupt), HostUser(uid=os.geteuid()).workspace(tmp_path / "a" / "b"):
         raise KeyboardInterrupt
     assert [*tmp_path.iterdir()] == []
 
@@ -53,7 +53,7 @@ def test_what_was_there_stays(tmp_path):
         (path / "work").touch()
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), Caller(uid=os.geteuid()).workspace(tmp_path / "a") as path:
+    with pytest.raises(KeyboardInterrupt), HostUser(uid=os.geteuid()).workspace(tmp_path / "a") as path:
         work(path)
     assert (tmp_path / "a" / "work").exists()
 
@@ -61,7 +61,7 @@ def test_what_was_there_stays(tmp_path):
 @pytest.mark.parametrize("place", ["/proc/nothing/here", "/dev/null", "/etc/passwd/below"])
 def test_what_cannot_be_a_workspace(place, tmp_path):
     """It is refused in a line, with another way."""
-    with pytest.raises(WorkspaceError) as refused, Caller(uid=os.geteuid()).workspace(tmp_path.__class__(place)):
+    with pytest.raises(WorkspaceError) as refused, HostUser(uid=os.geteuid()).workspace(tmp_path.__class__(place)):
         pass
     assert "--workspace" in refused.value.fix
 
@@ -75,7 +75,7 @@ def test_root_asks_for_somebody_else(directory, fits, tmp_path, monkeypatch):
     owner, group, mode = directory
     found = os.stat_result((stat.S_IFDIR | mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
     monkeypatch.setattr(type(tmp_path), "stat", lambda *_, **__: found)
-    person = Caller(uid=0)
+    person = HostUser(uid=0)
     if not fits:
         with pytest.raises(WorkspaceError, match="cannot be written by user 1000"):
             person._check(tmp_path)

@@ -42,7 +42,7 @@ LOCAL = ContainerDescription(
     endpoints=endpoints([8888]),
     user="1234:0",
     shm=512 << 20,
-    workspace="/home/ada/my work, $HOME",
+    workspace="/srv/ada/my work, $HOME",
 )
 CASES = {"published": PUBLISHED, "local": LOCAL}
 ALL = [(launcher, case) for launcher in get_args(Launcher) for case in CASES]
