@@ -46,7 +46,7 @@ def ssh(options: SshOptions) -> None:
     container = _that_runs(name)
     binding, known = _binding(container, SSH), Keepsakes.of(str(container.name)).known_hosts
     asked = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known}"'] if known.is_file() else []
-    process.become("ssh", *asked, "-p", str(binding.published), f"{USER}@{binding.reachable}", *command)
+    process.become("ssh", *asked, "-p", str(binding.published), "--", f"{USER}@{binding.reachable}", *command)
 
 
 def jupyter(options: JupyterOptions) -> None:
