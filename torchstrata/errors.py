@@ -324,3 +324,33 @@ class FreezeError(TorchstrataError):
     """A container's difference cannot be written down."""
 
     code = 57
+
+
+class BusyPortError(ContainerError):
+    """A port of this machine that a container was to have is taken."""
+
+    code = 60
+
+
+class NameTakenError(ContainerError):
+    """A container of that name is there already, and is not what was asked for."""
+
+    code = 61
+
+
+class OutdatedContainerError(ContainerError):
+    """A container is of another image than the one that its tag names now."""
+
+    code = 62
+
+
+class WorkspaceError(ContainerError):
+    """A directory cannot be a container's workspace: it cannot be made, or the container's user could not write to it."""
+
+    code = 63
+
+
+class LauncherError(TorchstrataError):
+    """A file that starts a container cannot be written, or would not work where it is for."""
+
+    code = 65

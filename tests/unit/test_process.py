@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import IO
 
@@ -91,3 +92,16 @@ def test_follow_passes_on_both_streams_and_returns_the_status() -> None:
     lines: list[str] = []
     assert process.follow(sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(5)", on_line=lines.append) == 5
     assert sorted(lines) == ["err", "out"]
+
+
+def test_becoming_a_program_leaves_nothing_of_this_one() -> None:
+    """What was printed before is there, the status is the program's, and no line of ours comes after."""
+    script = "from torchstrata import process; print('before'); process.become('sh', '-c', 'echo \"$1\"; exit 7', 'sh', 'a b'); print('after')"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (7, "before\na b\n")
+
+
+def test_becoming_a_program_that_is_not_there_is_told() -> None:
+    """As running one is."""
+    with pytest.raises(CommandError, match="not installed"):
+        process.become("no-such-program")

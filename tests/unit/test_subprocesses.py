@@ -16,7 +16,7 @@ from torchstrata.release import ledger_remote
 from torchstrata.release.ledger_branch import Branch
 
 STARTERS = {
-    *(("process", name) for name in ("run", "piped", "follow")),
+    *(("process", name) for name in ("run", "piped", "follow", "become")),
     *(("superuser", name) for name in ("run", "command")),
     *(("subprocess", name) for name in ("run", "Popen", "call", "check_call", "check_output")),
     *(("os", name) for name in ("system", "popen", "execv", "execve", "execvp", "posix_spawn")),
@@ -52,7 +52,9 @@ KNOWN = {
     "layers/os_image.py:tar": "the suite of an OS of the matrix, which begins with a letter",
     "layers/deb.py:downloaded": "suite, component and package as the toolchain's lock has them, quoted for the shell",
     "layers/bytecode.py:make": "the name of an image that this program made",
+    "commands/running_containers.py:ssh": "a user and an address after --; names of containers and files after = of -o",
     "process.py:_kill": "a number after --",
+    "process.py:become": "what the others pass",
     "process.py:_started": "what the others pass",
     "attestations/materials.py:repository": "the root of the checkout after -C",
     "release/ledger_branch.py:_commit": "object names that git has printed",

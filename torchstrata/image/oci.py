@@ -6,7 +6,7 @@ of referrers. Fields that nothing here asks for may be anything. ``urls`` of a d
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -97,11 +97,12 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     manifests: tuple[Descriptor, ...] | None
 
 
-class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename={"user": "User", "labels": "Labels"}):
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename={"user": "User", "labels": "Labels", "exposed_ports": "ExposedPorts"}):
     """What an image says of its containers, as far as it is asked for."""
 
     user: str = ""
     labels: dict[str, str] | None = None
+    exposed_ports: dict[str, Any] | None = None
 
 
 class RootFs(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,116 @@
+"""Which image the words of ``inv up`` mean, and which ports."""
+
+from __future__ import annotations
+
+import pytest
+
+from torchstrata.commands import up
+from torchstrata.commands.options import UpOptions
+from torchstrata.containers.launchers import LauncherFile
+from torchstrata.errors import ContainerError, LauncherError, MatrixError, RegistryError
+from torchstrata.matrix import matrix
+
+TABLE = matrix.load()
+NAMED = [cell for cell in TABLE.cells if cell.named and cell.is_default_os]
+
+
+def means(*words, gpu=False, **more):
+    """Return the image that words mean."""
+    return up.wanted(TABLE, UpOptions(cells=words, **more), gpu=gpu)
+
+
+@pytest.fixture(autouse=True)
+def _no_registry(monkeypatch):
+    monkeypatch.delenv("TORCHSTRATA_REGISTRY", raising=False)
+
+
+@pytest.mark.parametrize("cell", TABLE.cells, ids=lambda cell: cell.id)
+@pytest.mark.parametrize("flavour", TABLE.flavours)
+def test_a_cell_and_its_tag_are_the_same_image(cell, flavour):
+    """By each name that the cell has."""
+    for name in cell.names:
+        by_cell, by_tag = means(name, flavour=flavour), means(f"{name}-{flavour}")
+        assert by_cell == by_tag
+        assert (by_cell.local, by_cell.cell, by_cell.flavour) == (f"{TABLE.name}:{name}-{flavour}", cell, flavour)
+
+
+@pytest.mark.parametrize("cell", NAMED, ids=lambda cell: cell.id)
+def test_all_in_one_is_a_tag(cell):
+    """It is built with the flavour whose layers it has."""
+    found = means(cell.all_in_one)
+    assert (found.tag, found.cell, found.flavour) == (cell.all_in_one, cell, TABLE.all_in_one)
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_nothing_means_the_newest_for_the_machine(gpu):
+    """With CUDA where there is a GPU, without it where there is none."""
+    cell = means(gpu=gpu).cell
+    assert bool(cell.facts.cuda_version) == gpu
+    assert not [each for each in NAMED if bool(each.facts.cuda_version) == gpu and each.release > cell.release]
+
+
+def test_registry_says_where_the_image_is_pulled_from():
+    """Below its path, under the same tag."""
+    cell = NAMED[0].names[0]
+    found = means(cell, registry="registry.example:5000/team")
+    assert found.names == (found.local, f"registry.example:5000/team/{TABLE.name}:{cell}-{TABLE.all_in_one}")
+    assert means(cell).names == (found.local,)
+
+
+def test_tag_of_nobody_here_may_be_in_a_registry():
+    """Dated tags and channels are not in the matrix; without a registry such a word is a mistake."""
+    found = means("nightly-v2.8", registry="registry.example/team")
+    assert (found.remote, found.cell) == (f"registry.example/team/{TABLE.name}:nightly-v2.8", None)
+    with pytest.raises(MatrixError, match="no cell and no tag"):
+        means("nightly-v2.8")
+
+
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [(("a", "b"), {}), (("no/tag",), {"registry": "registry.example"}), ((), {"flavour": "none"}), (("v2.8",), {"flavour": "ssh", "registry": "r.example"})],
+)
+def test_words_that_mean_no_image(words, more):
+    """Two of them, what can be no tag, a flavour that is not there, a flavour of a tag."""
+    with pytest.raises(MatrixError):
+        means(*words, **more)
+
+
+def test_registry_that_is_none():
+    """It is told as everywhere."""
+    with pytest.raises(RegistryError):
+        means(registry="not a registry")
+
+
+def test_ports_by_service():
+    """As they are written."""
+    assert up.ports(UpOptions(port=("jupyter=8890", "ssh=65535"))) == {"jupyter": 8890, "ssh": 65535}
+
+
+@pytest.mark.parametrize("word", ["jupyter", "jupyter=", "jupyter=0", "jupyter=65536", "jupyter=-1", "=8890x", "8890"])
+def test_words_that_are_no_port(word):
+    """A cure shows how."""
+    with pytest.raises(ContainerError) as refused:
+        up.ports(UpOptions(port=(word,)))
+    assert "--port jupyter=8890" in refused.value.fix
+
+
+def test_files_are_written_all_or_none(tmp_path):
+    """Nothing of a set is there where one of its names is somebody's."""
+    (tmp_path / "b").write_text("mine")
+    with pytest.raises(LauncherError, match="is there already"):
+        up._save((LauncherFile(path="a", text="a"), LauncherFile(path="b", text="b")), tmp_path)
+    assert not (tmp_path / "a").exists()
+
+
+def test_directory_that_cannot_be_written(tmp_path):
+    """It is said, with another way."""
+    (tmp_path / "file").touch()
+    with pytest.raises(LauncherError, match="cannot be written") as refused:
+        up._save((LauncherFile(path="a", text="a"),), tmp_path / "file")
+    assert "--output" in refused.value.fix
+
+
+def test_one_file_is_all_that_is_printed(capsys):
+    """So that it can be piped."""
+    up._save((LauncherFile(path="a", text="text\n"),), None)
+    assert capsys.readouterr().out == "text\n"

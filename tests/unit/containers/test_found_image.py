@@ -1,0 +1,50 @@
+"""Images that containers can be made of: what they say of themselves becomes a description, and nothing that they say is trusted."""
+
+from __future__ import annotations
+
+import pytest
+
+from torchstrata.containers.description import Gpus
+from torchstrata.containers.found_image import FoundImage
+
+DIGEST, ID = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+TITLE = "org.opencontainers.image.description"
+
+
+def found(labels=None, exposed=(), digest=DIGEST):
+    """Return an image that says this of itself."""
+    return FoundImage.of("registry.example/team/images:v2.8", ID, labels or {}, exposed, digest=digest)
+
+
+def test_image_is_named_with_its_digest():
+    """By which a registry, and an engine's newer store, know it; the tag is for people."""
+    assert found().reference == f"registry.example/team/images:v2.8@{DIGEST}"
+    assert found().describe().name == "torchstrata-v2.8"
+
+
+def test_classic_store_knows_an_image_by_its_id_alone():
+    """What was built there has no digest."""
+    assert found(digest=None).reference == ID
+
+
+def test_ports_become_services():
+    """Those of TCP; others keep their number."""
+    endpoints = found(exposed=["22/tcp", "8888/tcp", "53/udp", "8000/tcp"]).describe().endpoints
+    assert {each.name: each.port for each in endpoints} == {"jupyter": 8888, "port-8000": 8000, "ssh": 2222}
+
+
+@pytest.mark.parametrize(("labels", "gpus"), [({"torchstrata.cuda": "12.8"}, Gpus()), ({}, None)])
+def test_images_with_cuda_want_gpus(labels, gpus):
+    """All of them."""
+    assert found(labels).describe().gpus == gpus
+
+
+def test_what_differs_is_said():
+    """The rest is as usual."""
+    described = found({TITLE: "PyTorch 2.8.0"}).describe(name="mine", shm=1 << 20)
+    assert (described.name, described.memory, described.title) == ("mine", "1m", "PyTorch 2.8.0")
+
+
+def test_title_is_one_line_of_plain_words():
+    """It stands in comments of scripts."""
+    assert set(found({TITLE: "a\n$(id) `id`\x1b"}).title) <= set("a id()")
