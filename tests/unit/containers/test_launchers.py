@@ -1,0 +1,206 @@
+"""Files that start a container elsewhere: as they were last looked at, and as what they are for reads them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shlex
+import subprocess
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+
+from torchstrata.containers import launchers
+from torchstrata.containers.description import ContainerDescription, Gpus, endpoints, of_image
+from torchstrata.containers.launchers import Launcher
+
+GOLDEN = Path(__file__).parent / "golden"
+"""``TORCHSTRATA_UPDATE_GOLDEN=1 pytest tests/unit/containers/test_launchers.py`` writes what is rendered now; look at the difference."""
+
+UPDATE = os.environ.get("TORCHSTRATA_UPDATE_GOLDEN") == "1"
+DIGEST = f"sha256:{'c0ffee' * 10}1234"
+
+PUBLISHED = of_image(
+    f"registry.example/team/pytorch-cuda:2.8-cu121-ssh@{DIGEST}",
+    tag="2.8-cu121-ssh",
+    title="PyTorch 2.8.0 with CUDA 12.8 (for hosts of CUDA 12.1) on debian13, flavour ssh",
+    exposed=[22, 8888],
+    cuda=True,
+)
+LOCAL = ContainerDescription(
+    image=f"pytorch-cuda:2.13-cpu-jupyter@{DIGEST}",
+    name="it's mine",
+    title="PyTorch 2.13.0 with no CUDA on debian12, flavour jupyter",
+    endpoints=endpoints([8888]),
+    user="1234:0",
+    shm=512 << 20,
+    workspace="/home/ada/my work, $HOME",
+)
+CASES = {"published": PUBLISHED, "local": LOCAL}
+ALL = [(launcher, case) for launcher in get_args(Launcher) for case in CASES]
+
+HOSTILE = replace(
+    LOCAL,
+    gpus=Gpus(count=0, devices=("0", "GPU-1")),
+    endpoints=endpoints([22, 8888]),
+    authorized_keys=("ssh-ed25519 AAAA $(touch /tmp/x) `id` \"'",),
+    workspace="/a b/'\"$(id)`id`,${HOME}",
+)
+
+
+def rendered(launcher, case):
+    """Return text by path of the files of a launcher."""
+    return {each.path: each.text for each in launchers.files(launcher, CASES.get(case, HOSTILE))}
+
+
+def text(launcher, case):
+    """Return the file to begin with."""
+    return next(iter(rendered(launcher, case).values()))
+
+
+def service(case):
+    """Return the service of a compose file."""
+    return yaml.safe_load(text("compose", case))["services"]["torch"]
+
+
+@pytest.mark.parametrize(("launcher", "case"), ALL, ids="-".join)
+def test_files_are_as_they_were_looked_at(launcher, case):
+    """Each byte: a change of one is a change of what people start."""
+    found = rendered(launcher, case)
+    place = GOLDEN / case
+    if UPDATE:
+        for path, content in found.items():
+            (place / launcher / path).parent.mkdir(parents=True, exist_ok=True)
+            (place / launcher / path).write_text(content, encoding="utf-8")
+    assert found == {path: (place / launcher / path).read_text(encoding="utf-8") for path in found}
+
+
+def test_golden_files_are_of_what_there_is():
+    """None is left of a launcher that is gone."""
+    there = {str(path.relative_to(GOLDEN)) for path in GOLDEN.rglob("*") if path.is_file()}
+    assert there == {f"{case}/{launcher}/{path}" for launcher, case in ALL for path in rendered(launcher, case)}
+
+
+@pytest.mark.parametrize(("launcher", "case"), ALL, ids="-".join)
+def test_each_file_names_the_image_by_digest(launcher, case):
+    """A tag moves; what was kept is to start what it was written for."""
+    assert all(DIGEST in content for content in rendered(launcher, case).values())
+
+
+@pytest.mark.parametrize("launcher", get_args(Launcher))
+def test_what_cannot_be_pulled_is_looked_for_here_only(launcher):
+    """Else an engine would ask Docker's registry for somebody else's image of that name."""
+    never = {"print": "--pull never", "compose": "pull_policy: never", "k8s": "imagePullPolicy: Never", "jupyterhub": '"never"'}
+    assert never.get(launcher, "") in text(launcher, "local")
+
+
+CRITIC = ("shellcheck", "--exclude=SC2016")
+"""It takes what is quoted so that the shell leaves it alone for a mistake."""
+
+
+@pytest.mark.parametrize(("name", "words"), [("print", ["sh", "-n"]), ("print", [*CRITIC, "--shell=sh"]), ("slurm", ["bash", "-n"]), ("slurm", CRITIC)])
+@pytest.mark.parametrize("case", [*CASES, "hostile"])
+def test_scripts_are_sound(name, words, case, tmp_path):
+    """The shell reads them, and its critic has nothing to say."""
+    script = tmp_path / "script"
+    script.write_text(text(name, case))
+    assert subprocess.run([*words, script], capture_output=True, text=True, check=False).stdout == ""
+
+
+@pytest.mark.parametrize("case", [*CASES, "hostile"])
+def test_line_of_docker_is_one_command(case, tmp_path):
+    """The shell hands docker the words that were meant, whatever is in them, and runs nothing else."""
+    (tmp_path / "docker").write_text('#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done\n')
+    (tmp_path / "mkdir").write_text("#!/bin/sh\n")
+    for program in tmp_path.iterdir():
+        program.chmod(0o755)
+    ended = subprocess.run(["/bin/sh", "-c", text("print", case)], env={"PATH": str(tmp_path), "PWD": "/here"}, cwd="/", capture_output=True, check=True)
+    words, wanted = ended.stdout.decode().split("\0")[:-1], CASES.get(case, HOSTILE)
+    source = wanted.workspace.replace("./", "//", 1) if wanted.workspace.startswith("./") else wanted.workspace
+    assert words[0] == "run"
+    assert words[-1] == wanted.image
+    assert words[words.index("--name") + 1] == wanted.name
+    assert source in " ".join(words).replace('""', '"')
+    assert all(f"SSH_PUBLIC_KEY={key}" in words for key in wanted.authorized_keys)
+
+
+def test_compose_takes_values_as_they_are():
+    """A dollar would begin a variable."""
+    assert service("hostile")["environment"]["SSH_PUBLIC_KEY"].replace("$$", "$") == HOSTILE.authorized_keys[0]
+    assert service("hostile")["volumes"][0]["source"].replace("$$", "$") == HOSTILE.workspace
+
+
+@pytest.mark.parametrize(("case", "devices"), [("published", {"count": "all"}), ("hostile", {"device_ids": ["0", "GPU-1"]}), ("local", None)])
+def test_compose_asks_for_gpus(case, devices):
+    """All, or those that were named; and for none where the image cannot use any."""
+    asked = service(case).get("deploy")
+    found = {name: value for name, value in asked["resources"]["reservations"]["devices"][0].items() if name in {"count", "device_ids"}} if asked else None
+    assert found == devices
+
+
+def test_dev_container_is_json():
+    """Strictly, which more programs read than JSON with comments."""
+    assert json.loads(text("devcontainer", "hostile"))["runArgs"][:2] == ["--gpus", '"device=0,GPU-1"']
+
+
+@pytest.mark.parametrize("case", [*CASES, "hostile"])
+def test_profile_of_the_hub_is_python(case):
+    """It sets nothing but what it configures."""
+    module = ast.parse(text("jupyterhub", case))
+    assert {type(node) for node in module.body} <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign}
+
+
+def test_what_an_image_says_of_itself_is_only_text():
+    """Whoever may push one could else write lines of scripts."""
+    said = of_image(PUBLISHED.image, tag="x", title='a"""\n`id` $(id)\\ {b}', exposed=[], cuda=False)
+    assert shlex.split(said.title)
+    assert not set('"\n`$\\{}') & set(said.title)
+    assert not [line for each in chain(*(launchers.files(one, said) for one in get_args(Launcher))) for line in each.text.splitlines() if line.startswith("`")]
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "option"),
+    [
+        ("all", Gpus(), "all"),
+        ("2", Gpus(count=2), "2"),
+        ("device=0", Gpus(count=0, devices=("0",)), "device=0"),
+        ("device=0,GPU-1-2", Gpus(count=0, devices=("0", "GPU-1-2")), '"device=0,GPU-1-2"'),
+    ],
+)
+def test_gpus_are_asked_for_as_docker_has_it(words, gpus, option):
+    """By the same words."""
+    assert Gpus.parse(words) == gpus
+    assert str(gpus) == option
+
+
+@pytest.mark.parametrize("words", ["none", "0"])
+def test_no_gpu_is_a_choice(words):
+    """And no mistake."""
+    assert Gpus.parse(words) is None
+
+
+@pytest.mark.parametrize("words", ["", "some", "-1", "device=", "device=0;id", "all,1"])
+def test_other_words_for_gpus_mean_nothing(words):
+    """They are refused before anything is started."""
+    with pytest.raises(ValueError, match="means no GPUs"):
+        Gpus.parse(words)
+
+
+@pytest.mark.parametrize(
+    ("image", "pullable", "pinned"),
+    [
+        (f"pytorch-cuda:v2.8@{DIGEST}", False, f"pytorch-cuda@{DIGEST}"),
+        (f"team/pytorch-cuda:v2.8@{DIGEST}", False, f"team/pytorch-cuda@{DIGEST}"),
+        (f"localhost:5000/a/b:v2.8@{DIGEST}", True, f"localhost:5000/a/b@{DIGEST}"),
+        (f"registry.example/b@{DIGEST}", True, f"registry.example/b@{DIGEST}"),
+    ],
+)
+def test_names_of_images(image, pullable, pinned):
+    """Only what has a host can be pulled; a port is no tag."""
+    described = replace(LOCAL, image=image)
+    assert (described.is_pullable, described.pinned) == (pullable, pinned)

@@ -1,0 +1,68 @@
+"""A container as a batch job of Slurm, by Apptainer or enroot, whichever a node has."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from torchstrata.containers.description import JUPYTER, ContainerDescription
+from torchstrata.image.runtime import WORKSPACE
+
+FILE = "job.sbatch"
+
+JOB = """\
+#!/bin/bash
+#SBATCH --job-name={label}
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+{gpus}#SBATCH --cpus-per-task=8
+#SBATCH --time=08:00:00
+#SBATCH --output=%x-%j.log
+# {title}.
+# Start: sbatch {file} python train.py{services}
+set -euo pipefail
+image={image}
+workspace={directory}
+mkdir -p "$workspace"
+{port}if command -v apptainer >/dev/null; then
+    exec apptainer run {nv}--cleanenv --no-home --bind "$workspace:{workspace}" --pwd {workspace}{setting} "docker://$image" "$@"
+elif command -v enroot >/dev/null; then
+    file=${{ENROOT_CACHE_PATH:-$HOME/.cache}}/${{image##*:}}.sqsh
+    mkdir -p "${{file%/*}}"
+    [ -e "$file" ] || enroot import --output "$file" "docker://${{image/\\//#}}"
+    enroot create --force --name "{label}-$SLURM_JOB_ID" "$file"
+    trap 'enroot remove --force "{label}-$SLURM_JOB_ID"' EXIT
+    enroot start --rw --mount "$workspace:{workspace}"{setting} "{label}-$SLURM_JOB_ID" "$@"
+else
+    echo "this node has neither apptainer nor enroot" >&2
+    exit 1
+fi
+"""
+
+SERVICES = """
+# Without a command JupyterLab starts; the log has its token and port. From outside: ssh -L 8888:NODE:PORT LOGIN-NODE"""
+PORT = "port=$((20000 + SLURM_JOB_ID % 20000)) # a node may have several jobs\n"
+
+
+def render(description: ContainerDescription) -> Mapping[str, str]:
+    """Return the job's script."""
+    serves = any(each.name == JUPYTER for each in description.endpoints)
+    job = JOB.format(
+        label=description.label,
+        title=description.title,
+        file=FILE,
+        image=shlex.quote(description.pinned),
+        directory=_directory(description.workspace),
+        workspace=WORKSPACE,
+        gpus=f"#SBATCH --gpus={description.gpus.amount}\n" if description.gpus else "",
+        nv="--nv " if description.gpus else "",
+        services=SERVICES if serves else "",
+        port=PORT if serves else "",
+        setting=' --env "JUPYTER_PORT=$port"' if serves else "",
+    )
+    return {FILE: job}
+
+
+def _directory(workspace: str) -> str:
+    """Return the workspace as a word of the shell; a relative one lies where the job is submitted."""
+    return f'"$SLURM_SUBMIT_DIR"/{shlex.quote(workspace[2:])}' if workspace.startswith("./") else shlex.quote(workspace)

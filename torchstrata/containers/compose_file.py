@@ -1,0 +1,59 @@
+"""A container as a file of Docker Compose (Compose specification)."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from torchstrata.containers.description import HOME, STACK, ContainerDescription
+from torchstrata.image.runtime import WORKSPACE
+
+FILE = "compose.yaml"
+
+
+def render(description: ContainerDescription) -> Mapping[str, str]:
+    """Return the file."""
+    service = {name: value for name, value in _service(description).items() if value}
+    document = {"name": description.label, "services": {"torch": service}, "volumes": {"home": {}}}
+    start = f"mkdir -p {shlex.quote(description.workspace)} && docker compose up --detach --wait"
+    head = f"# {description.title}.\n# Start: {start}\n# Its address, with the token: docker compose logs\n"
+    return {FILE: head + yaml.safe_dump(document, sort_keys=False, width=1000)}
+
+
+def _service(description: ContainerDescription) -> dict[str, Any]:
+    return {
+        "image": description.image,
+        "pull_policy": "missing" if description.is_pullable else "never",
+        "user": description.user,
+        "shm_size": description.memory,
+        "ulimits": {"memlock": -1, "stack": STACK},
+        "environment": _environment(description),
+        "ports": [f"{description.address}:{each.published}:{each.port}" for each in description.endpoints],
+        "volumes": [
+            {"type": "bind", "source": escaped(description.workspace), "target": WORKSPACE, "bind": {"create_host_path": False}},
+            {"type": "volume", "source": "home", "target": HOME},
+        ],
+        "deploy": _gpus(description),
+    }
+
+
+def _environment(description: ContainerDescription) -> dict[str, str]:
+    """Return the variables; without a key of SSH the one of the shell that starts Compose counts, if it has any."""
+    asked = {"SSH_PUBLIC_KEY": "${SSH_PUBLIC_KEY:-}"} if description.has_ssh and not description.authorized_keys else {}
+    return {name: escaped(value) for name, value in description.environment.items()} | asked
+
+
+def _gpus(description: ContainerDescription) -> dict[str, Any]:
+    gpus = description.gpus
+    if gpus is None:
+        return {}
+    which = {"device_ids": [*gpus.devices]} if gpus.devices else {"count": "all" if gpus.count < 0 else gpus.count}
+    return {"resources": {"reservations": {"devices": [{"driver": "nvidia", **which, "capabilities": ["gpu"]}]}}}
+
+
+def escaped(text: str) -> str:
+    """Return a text that Compose takes as it is: a dollar begins a variable (Compose specification, Interpolation)."""
+    return text.replace("$", "$$")

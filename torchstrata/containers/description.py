@@ -1,0 +1,182 @@
+"""What a container of an image is to be, whatever starts it: a pure value, from which files are rendered and engines are asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+from torchstrata.image import runtime
+
+SHM: Final = 8 << 30
+"""Bytes of ``/dev/shm``: engines give 64 MB, which DataLoader workers and NCCL fill at once."""
+
+STACK: Final = 64 << 20
+"""Bytes of a thread's stack, and no bound on locked memory: what NVIDIA advises for NCCL and InfiniBand."""
+
+HOME: Final = runtime.PERSON["HOME"]
+
+JUPYTER: Final = "jupyter"
+SSH: Final = "ssh"
+
+SERVICES: Final[Mapping[int, str]] = {port: name for name, ports in runtime.PORTS.items() for port in ports}
+"""Service by the port that an image exposes for it."""
+
+UNPRIVILEGED: Final[Mapping[int, int]] = {22: 2222}
+"""Ports that services take instead of those exposed: not everywhere may a user bind one below 1024."""
+
+PORT_VARIABLES: Final[Mapping[str, str]] = {SSH: "SSH_PORT"}
+"""Variable by service that moves it to a port of :data:`UNPRIVILEGED`."""
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpus:
+    """GPUs that a container gets.
+
+    :param count: how many; -1 means all.
+    :param devices: which ones instead, by number or UUID.
+    """
+
+    count: int = -1
+    devices: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return what ``all``, a number, or ``device=0,2`` means, as in ``docker run --gpus``; ``None`` for ``none``.
+
+        :raises ValueError: it means nothing.
+        """
+        if text in {"none", "0"}:
+            return None
+        if text == "all":
+            return cls()
+        if text.isdecimal():
+            return cls(count=int(text))
+        devices = re.fullmatch(r"device=([\w:/-]+(?:,[\w:/-]+)*)", text)
+        if devices is None:
+            raise ValueError(f"{text!r} means no GPUs")
+        return cls(count=0, devices=tuple(devices[1].split(",")))
+
+    @property
+    def amount(self) -> int:
+        """How many a scheduler is asked for, which has no word for all."""
+        return len(self.devices) or max(self.count, 1)
+
+    def __str__(self) -> str:
+        """Return the value of ``--gpus`` of ``docker run``: a line of CSV, in which several devices are one field."""
+        if self.devices:
+            devices = f"device={','.join(self.devices)}"
+            return f'"{devices}"' if "," in devices else devices
+        return "all" if self.count < 0 else str(self.count)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """A service of a container.
+
+    :param name: such as ``jupyter``.
+    :param port: where it listens in the container.
+    :param published: port of the host that leads there.
+    """
+
+    name: str
+    port: int
+    published: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerDescription:
+    """A container of an image.
+
+    :param image: reference with its digest; with a host where it can be pulled.
+    :param name: of the container.
+    :param title: what the image is, in one line, as :func:`plain` returns it.
+    :param gpus: ``None`` for none.
+    :param user: numeric ``uid:gid``.
+    :param shm: bytes of ``/dev/shm``.
+    :param workspace: directory of the host that is mounted at ``/workspace``; relative ones begin with ``./``.
+    :param address: of the host, on which ports are published.
+    :param authorized_keys: public keys that SSH lets in; where there are none, files say where to put one.
+    """
+
+    image: str
+    name: str
+    title: str
+    endpoints: tuple[Endpoint, ...] = ()
+    gpus: Gpus | None = None
+    user: str = runtime.DEV
+    shm: int = SHM
+    workspace: str = "./workspace"
+    address: str = LOOPBACK
+    authorized_keys: tuple[str, ...] = ()
+
+    @property
+    def is_pullable(self) -> bool:
+        """Whether the image lies in a registry; else only this machine's engine has it."""
+        host, slash, _ = self.image.partition("/")
+        return bool(slash) and (host == "localhost" or "." in host or ":" in host)
+
+    @property
+    def pinned(self) -> str:
+        """The image by its digest alone, for what takes no tag beside it (containers/image: Apptainer, Podman)."""
+        rest, _, digest = self.image.partition("@")
+        path, slash, last = rest.rpartition("/")
+        return f"{path}{slash}{last.partition(':')[0]}@{digest}"
+
+    @property
+    def memory(self) -> str:
+        """The size of ``/dev/shm`` as engines read it: ``8g``, ``512m``."""
+        return f"{self.shm >> 30}g" if self.shm % (1 << 30) == 0 else f"{self.shm >> 20}m"
+
+    @property
+    def label(self) -> str:
+        """The name as a label of DNS (RFC 1123), as Kubernetes and Compose want names."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:63].rstrip("-")
+
+    @property
+    def volume(self) -> str:
+        """The volume of the home directory."""
+        return f"{self.name}-home"
+
+    @property
+    def has_ssh(self) -> bool:
+        """Whether the image has an SSH server."""
+        return any(endpoint.name == SSH for endpoint in self.endpoints)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables by name; the key of SSH only where there is one."""
+        moved = {PORT_VARIABLES[each.name]: str(each.port) for each in self.endpoints if each.name in PORT_VARIABLES}
+        return moved | ({"SSH_PUBLIC_KEY": "\n".join(self.authorized_keys)} if self.has_ssh and self.authorized_keys else {})
+
+
+def endpoints(exposed: Iterable[int]) -> tuple[Endpoint, ...]:
+    """Return the services of an image by the TCP ports that it exposes, each published at the port where it listens."""
+    found = ((SERVICES.get(port, f"port-{port}"), UNPRIVILEGED.get(port, port)) for port in sorted(exposed, reverse=True))
+    return tuple(Endpoint(name=name, port=port, published=port) for name, port in found)
+
+
+def of_image(image: str, *, tag: str, title: str, exposed: Iterable[int], cuda: bool) -> ContainerDescription:
+    """Return what a container of a published image is, for anybody's machine.
+
+    :param image: ``HOST/REPOSITORY:TAG@sha256:...``.
+    :param tag: what the container is named after, such as ``2.8-cu121-ssh``.
+    :param title: see ``org.opencontainers.image.description``.
+    :param exposed: TCP ports of its config.
+    :param cuda: whether its torch can use GPUs, all of which it gets then.
+    """
+    gpus = Gpus() if cuda else None
+    return ContainerDescription(image=image, name=name(tag), title=plain(title), endpoints=endpoints(exposed), gpus=gpus)
+
+
+def plain(title: str) -> str:
+    """Return what an image says of itself as words that are text in every file, whoever has written them."""
+    return re.sub(r"[^\w .,:+()-]+", " ", title)[:200]
+
+
+def name(tag: str) -> str:
+    """Return the name of a container of the image with this tag."""
+    return f"torchstrata-{tag}"

@@ -1,0 +1,46 @@
+"""Files that start a container without this tool: a pure description in, text out.
+
+Each names the image by its digest, so that a file that is kept starts what it was written for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from torchstrata.containers import batch_job, command_line, compose_file, dev_container, hub_profile, pod_file
+from torchstrata.containers.description import ContainerDescription
+
+Launcher = Literal["print", "compose", "devcontainer", "k8s", "jupyterhub", "slurm"]
+
+Renderer = Callable[[ContainerDescription], Mapping[str, str]]
+
+RENDERERS: Final[Mapping[Launcher, Renderer]] = {
+    "print": command_line.render,
+    "compose": compose_file.render,
+    "devcontainer": dev_container.render,
+    "k8s": pod_file.render,
+    "jupyterhub": hub_profile.render,
+    "slurm": batch_job.render,
+}
+"""What writes the files of each launcher: text by path, the file to begin with first."""
+
+ELSEWHERE: Final[tuple[Launcher, ...]] = ("k8s", "slurm")
+"""Launchers that run on other machines, which must be able to pull the image."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LauncherFile:
+    """A file.
+
+    :param path: below the directory that it is written to.
+    """
+
+    path: str
+    text: str
+
+
+def files(launcher: Launcher, description: ContainerDescription) -> tuple[LauncherFile, ...]:
+    """Return the files that start a container by a launcher, the one to begin with first."""
+    return tuple(LauncherFile(path=path, text=text) for path, text in RENDERERS[launcher](description).items())
