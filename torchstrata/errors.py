@@ -276,3 +276,9 @@ class CheckoutError(TorchstrataError):
     """The package is installed outside a checkout, and nothing names one."""
 
     code = 50
+
+
+class CatalogueError(TorchstrataError):
+    """A catalogue cannot be written where it shall be, or about what it shall be."""
+
+    code = 56

@@ -111,7 +111,7 @@ class Exhibit:
 
     @property
     def torch(self) -> str:
-        """torch's minor version."""
+        """Torch's minor version."""
         return self._parts.get("torch", "")
 
     @property
@@ -236,9 +236,9 @@ class Catalogue:
 
 
 def ordered(images: list[Exhibit], matrix: Matrix, held: frozenset[str]) -> tuple[Exhibit, ...]:
-    """Return images as a catalogue has them: by torch and cell, in the matrix's order of flavours, what a channel holds first, then the newest.
+    """Return images as a catalogue has them: by torch and cell, in the matrix's order of flavours, what people should take first, then the newest.
 
-    :param held: digests that the last channel holds now.
+    :param held: digests of what people should take: what the last channel holds now, or what a build has given its names.
     """
     cells = {cell.id: number for number, cell in enumerate(matrix.cells)}
     flavours = {name: number for number, name in enumerate(matrix.flavours)}

@@ -55,7 +55,7 @@ class EngineReader:
             matrix=self.matrix,
             place="",
             source=f"Docker {self.engine.version}",
-            images=ordered(shown, self.matrix, frozenset()),
+            images=ordered(shown, self.matrix, frozenset(image.digest for image in shown if image.tags[0].startswith(f"{self.matrix.name}:"))),
             made=self.now,
             unread=unread,
         )

@@ -15,15 +15,14 @@ from typing import Final, TypeVar
 
 from torchstrata.attestations import documents, examination, record
 from torchstrata.attestations.documents import KINDS, RECORD, VERIFICATION, Published
-from torchstrata.attestations.examination import SIGNATURE, Finding
+from torchstrata.attestations.examination import Finding
 from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import Trust
 from torchstrata.catalogue.contents import AttachedDocument, Catalogue, Exhibit, ShownLayer, ordered
 from torchstrata.errors import AbsentError, TorchstrataError, UntrustedError
-from torchstrata.image import oci
 from torchstrata.matrix.matrix import Matrix
 from torchstrata.registry.reference import Reference
-from torchstrata.registry.registry import Registry, fallback_tag
+from torchstrata.registry.registry import Referrer, Registry, fallback_tag
 from torchstrata.release import ledger_copy, pruning
 from torchstrata.release.guard import Cosign, Guard
 from torchstrata.release.ledger import Ledger
@@ -93,7 +92,7 @@ class RegistryReader:
             source=f"{self.registry.host}/{self.repository}",
             images=ordered(images, self.matrix, self._held(ledger)),
             made=self.now,
-            who=(self.trust.key and "key" or self.trust.identity) if self.trust else "",
+            who=(self.trust.identity or "key") if self.trust else "",
             ledger=ledger,
             unread=unread,
         )
@@ -126,7 +125,8 @@ class RegistryReader:
         if document.artifact_type or document.subject:
             return []
         if document.children:
-            return [image for child in document.children for image in self._images({tag: child.digest for tag, of in tags.items() if of == digest}, signed, child.digest)]
+            own = {tag for tag, of in tags.items() if of == digest}
+            return [image for child in document.children for image in self._images(dict.fromkeys(own, child.digest), signed, child.digest)]
         config = self.registry.image_config(self.repository, digest)
         image = Exhibit(
             digest=digest,
@@ -148,12 +148,16 @@ class RegistryReader:
         kinds = {kind.media_type: kind for kind in KINDS}
         plain = {referrer.artifact_type: referrer for referrer in referrers if referrer.artifact_type in kinds}
         attached = tuple(AttachedDocument(kind=kinds[name].name, digest=plain[name].digest, file=kinds[name].file) for name in kinds if name in plain)
-        made, no_record = _told(lambda name: record_about(image.digest, published.content(plain[name])), RECORD.media_type) if RECORD.media_type in plain else (None, "")
-        tested, no_result = (
-            _told(lambda name: result_about(image.digest, published.content(plain[name])), VERIFICATION.media_type) if VERIFICATION.media_type in plain else (None, "")
-        )
-        shown = replace(image, attached=attached, record=made, evidence=tested, problems=tuple(why for why in (no_record, no_result) if why))
+        made, no_record = self._document(published, plain.get(RECORD.media_type), record_about)
+        tested, no_result = self._document(published, plain.get(VERIFICATION.media_type), result_about)
+        problems = tuple(why for why in (no_record, no_result) if why)
+        shown = replace(image, attached=attached, record=made, evidence=tested, problems=problems)
         return replace(shown, layers=named_layers(shown), findings=tuple(self._findings(image)))
+
+    @staticmethod
+    def _document(published: Published, referrer: Referrer | None, read: Callable[[str, bytes], R]) -> tuple[R | None, str]:
+        """Return what an attached document says, if there is one, or in a line why it cannot be read."""
+        return _told(lambda one: read(published.digest, published.content(one)), referrer) if referrer else (None, "")
 
     def _findings(self, image: Exhibit) -> Iterator[Finding]:
         if self.trust:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from typing import Final
 
 from torchstrata.catalogue.contents import AttachedDocument, Catalogue, Exhibit
+from torchstrata.containers.description import of_image
+from torchstrata.containers.launchers import ELSEWHERE, RENDERERS, Launcher, LauncherFile, files
 from torchstrata.store.digest import DIGEST
-
-WORKSPACE: Final = ("-v", '"$PWD":/workspace')
-SSH: Final = 22
-HOST_PORTS: Final[Mapping[int, int]] = {SSH: 2222}
-"""Ports that a host has another use for."""
 
 
 def reference(catalogue: Catalogue, image: Exhibit) -> str:
@@ -32,13 +27,19 @@ def pull(catalogue: Catalogue, image: Exhibit) -> str:
     return shlex.join(("docker", "pull", reference(catalogue, image))) if catalogue.place else ""
 
 
-def run(catalogue: Catalogue, image: Exhibit) -> str:
-    """Return the line that runs an image: with GPUs if it has CUDA, the services on loopback, and this directory as workspace."""
-    published = [f"-p 127.0.0.1:{HOST_PORTS.get(port, port)}:{port}" for port in reversed(image.ports)]
-    gpus = ["--gpus all"] if image.wheels_cuda else []
-    key = ['-e SSH_PUBLIC_KEY="$(cat ~/.ssh/id_ed25519.pub)"'] if SSH in image.ports else []
-    words = ["docker run -it --rm", *gpus, "--shm-size 8g", *published, *key, " ".join(WORKSPACE), shlex.quote(reference(catalogue, image))]
-    return " \\\n  ".join(words)
+def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[LauncherFile, ...]]:
+    """Return the files that start a container of an image, by launcher; those of other machines only where they can pull it."""
+    called = image.tag.rpartition(":")[2] or f"{image.cell}-{image.image}"
+    title = image.labels.get("org.opencontainers.image.description", called)
+    wanted = of_image(_pinned(catalogue, image), tag=called, title=title, exposed=image.ports, cuda=bool(image.wheels_cuda))
+    chosen = [launcher for launcher in RENDERERS if catalogue.place or launcher not in ELSEWHERE]
+    return {launcher: files(launcher, wanted) for launcher in chosen}
+
+
+def _pinned(catalogue: Catalogue, image: Exhibit) -> str:
+    """Return the image by its name and its digest, as files for people have it."""
+    found = name(catalogue, image)
+    return found if "@" in found or image.digest in found else f"{found}@{image.digest}"
 
 
 def checks(catalogue: Catalogue, image: Exhibit) -> dict[str, str]:

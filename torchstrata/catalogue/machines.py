@@ -42,6 +42,6 @@ def runs(capability: str, architectures: tuple[str, ...]) -> bool:
     return any(code[0] == device[0] and code[1] <= device[1] and code not in EXCLUDED.get(device, ()) for code in known)
 
 
-def served(image: Exhibit) -> tuple[str, ...]:
-    """Return the compute capabilities of :data:`GPUS` that an image has code for."""
-    return tuple(capability for capability, _ in GPUS if runs(capability, image.architectures))
+def drivers(image: Exhibit) -> dict[str, str]:
+    """Return the oldest driver by compute capability, for those of :data:`GPUS` that an image runs on."""
+    return {capability: image.driver_floor for capability, _ in GPUS if image.driver_floor and runs(capability, image.architectures)}

@@ -51,6 +51,7 @@ VERBS: Final = (
     Verb(name="add-torch", work="torches.add", options=options.AddTorchOptions),
     Verb(name="attest", work="signatures.attest", options=options.AttestOptions),
     Verb(name="cache", work="housekeeping.cache", options=options.CacheOptions, anywhere=True),
+    Verb(name="catalogue", work="catalogue.write", options=options.CatalogueOptions),
     Verb(name="drop-torch", work="torches.drop", options=options.DropTorchOptions),
     Verb(name="key", work="signatures.make_key", options=options.KeyOptions, anywhere=True),
     Verb(name="lock", work="lock.run", options=options.LockOptions),

@@ -55,12 +55,11 @@
     const fields = picker.elements;
     const ORDER = ["torch", "cuda", "os", "platform", "flavour"];
     const numbers = (text) => text.split(".").map(Number);
+    // As far as both are written out: 530.30 may be 530.30.02.
     const atLeast = (version, floor) => {
       const [have, want] = [numbers(version), numbers(floor)];
-      for (let place = 0; place < Math.max(have.length, want.length); place += 1) {
-        if ((have[place] || 0) !== (want[place] || 0)) return (have[place] || 0) > (want[place] || 0);
-      }
-      return true;
+      const place = have.findIndex((number, index) => index < want.length && number !== want[index]);
+      return place < 0 || have[place] > want[place];
     };
     const isMachine = () => fields.mode.value === "machine";
     const offer = (name, values, any) => {
@@ -83,8 +82,9 @@
     const refusal = (image, driver, gpu) => {
       if (!gpu) return image.floor ? say("needs_gpu") : "";
       if (!image.floor) return say("no_gpu_use");
-      if (driver && !atLeast(driver, image.floor)) return say("driver_old", { floor: image.floor });
-      return image.gpus.includes(gpu) ? "" : say("no_code", { gpu: fields.gpu.selectedOptions[0].textContent });
+      const needed = image.drivers[gpu];
+      if (!needed) return say("no_code", { gpu: fields.gpu.selectedOptions[0].textContent });
+      return driver && !atLeast(driver, needed) ? say("driver_old", { floor: needed }) : "";
     };
     const list = (id, images, title, words) => {
       const box = byId(id);
@@ -96,12 +96,17 @@
         return item;
       }));
     };
+    const fill = (name, text) => {
+      byId(`pick-${name}`).firstElementChild.textContent = text;
+      byId(`pick-${name}`).closest(".copied").hidden = !text;
+    };
     const showFiles = async (image) => {
       const box = byId("pick-files");
-      box.hidden = true;
-      if (!image.files) return;
       const found = await load(image.slug).catch(() => null);
-      if (!found || shown !== image) return;
+      if (shown !== image) return;
+      fill("run", found ? found.run : say("failed"));
+      box.hidden = !found || found.files.length === 0;
+      if (box.hidden) return;
       byId("pick-file-list").replaceChildren(...found.files.map((file, number) => {
         const details = element("details");
         const summary = element("summary", `${file.title} `);
@@ -111,7 +116,6 @@
         details.append(summary, element("button", say("copy"), { type: "button", "data-copy": pre.id, "aria-label": say("copy_of", { what: file.name }) }), pre);
         return details;
       }));
-      box.hidden = false;
     };
     let shown = null;
     const show = (image) => {
@@ -123,10 +127,7 @@
       byId("result-verdict").textContent = image.verdict_words;
       byId("result-verdict").className = `chip ${image.verdict}`;
       byId("result-facts").textContent = [image.size, image.day].filter(Boolean).join(" · ");
-      for (const name of ["tag", "digest", "pull", "run"]) {
-        byId(`pick-${name}`).firstElementChild.textContent = image[name];
-        byId(`pick-${name}`).closest(".copied").hidden = !image[name];
-      }
+      for (const name of ["tag", "digest", "pull"]) fill(name, image[name]);
       showFiles(image);
     };
     const answer = (text, isBad = false) => { byId("answer").textContent = text; byId("answer").classList.toggle("bad", isBad); };
