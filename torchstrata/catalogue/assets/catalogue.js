@@ -64,7 +64,7 @@
     const isMachine = () => fields.mode.value === "machine";
     const offer = (name, values, any) => {
       const select = fields[name];
-      const chosen = select.value;
+      const chosen = any && select.options[0]?.value !== "" ? "" : select.value; // a machine takes any OS until somebody chooses one
       select.replaceChildren(...(any ? [element("option", say("any"), { value: "" })] : []), ...values.map((value) => element("option", value, { value })));
       if (values.includes(chosen)) select.value = chosen;
     };
