@@ -76,9 +76,9 @@ def required(text: str, metavar: str, *, positional: bool = True) -> Any:
     return dataclasses.field(metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=positional)})
 
 
-def switch(text: str) -> Any:
+def switch(text: str, *, group: str = "") -> Any:
     """Return a field that is an option without a value."""
-    return dataclasses.field(default=False, metadata={_DECLARATION: Declaration(help=text)})
+    return dataclasses.field(default=False, metadata={_DECLARATION: Declaration(help=text, group=group)})
 
 
 def words(text: str, metavar: str) -> Any:

@@ -129,7 +129,7 @@ class EvidenceError(TorchstrataError):
 
 
 class NoGpuError(TorchstrataError):
-    """Tests that need a GPU were asked for where there is none."""
+    """What needs a GPU was asked for where there is none, or where containers get none."""
 
     code = 25
 
@@ -282,3 +282,39 @@ class CatalogueError(TorchstrataError):
     """A catalogue cannot be written where it shall be, or about what it shall be."""
 
     code = 56
+
+
+class BusyPortError(ContainerError):
+    """A port of this machine that a container was to have is taken."""
+
+    code = 60
+
+
+class NameTakenError(ContainerError):
+    """A container of that name is there already, and is not what was asked for."""
+
+    code = 61
+
+
+class OutdatedContainerError(ContainerError):
+    """A container is of another image than the one that its tag names now."""
+
+    code = 62
+
+
+class WorkspaceError(ContainerError):
+    """A directory cannot be a container's workspace: it cannot be made, or the container's user could not write to it."""
+
+    code = 63
+
+
+class NoContainerError(ContainerError):
+    """There is no such container."""
+
+    code = 64
+
+
+class LauncherError(TorchstrataError):
+    """A file that starts a container cannot be written, or would not work where it is for."""
+
+    code = 65

@@ -10,12 +10,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NoReturn
 
 from torchstrata.errors import CommandError
 
@@ -141,6 +142,17 @@ def follow(*args: str | os.PathLike[str], cwd: Path | None = None, env: Mapping[
             beside(_pump, stream, deque[str](maxlen=0), on_line)
         beside.join()
         return process.wait()
+
+
+def become(*args: str | os.PathLike[str]) -> NoReturn:
+    """Become a program that has the terminal, such as ``ssh``; nothing of this one goes on.
+
+    :raises CommandError: the program is not installed.
+    """
+    path = find(str(args[0]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(path, [path, *map(str, args[1:])])  # noqa: S606  # no shell
 
 
 @contextlib.contextmanager

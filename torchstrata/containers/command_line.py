@@ -7,7 +7,7 @@ import io
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from torchstrata.containers.description import HOME, STACK, ContainerDescription
+from torchstrata.containers.description import HOME, ContainerDescription
 from torchstrata.image.runtime import WORKSPACE
 
 FILE = "run.sh"
@@ -17,7 +17,8 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return a file with the line, which can be pasted into a shell, too."""
     lines = [shlex.join(("docker", "run", "--detach", "--name", description.name)), *_lines(description), description.image]
     workspace = f'"$PWD"/{shlex.quote(description.workspace[2:])}' if _is_relative(description) else shlex.quote(description.workspace)
-    head = f"# {description.title}. Its address: docker logs {shlex.quote(description.name)}\nmkdir -p {workspace}\n"
+    into = f"docker exec -it {shlex.quote(description.name)} bash -l" if description.is_interactive else f"docker logs {shlex.quote(description.name)}"
+    head = f"# {description.title}. {'Into it' if description.is_interactive else 'Its address'}: {into}\nmkdir -p {workspace}\n"
     return {FILE: head + " \\\n  ".join(lines) + "\n"}
 
 
@@ -35,8 +36,9 @@ def _lines(description: ContainerDescription) -> Iterator[str]:
 def _options(description: ContainerDescription) -> Sequence[tuple[str, ...]]:
     return (
         () if description.is_pullable else ("--pull", "never"),
+        ("--interactive", "--tty") if description.is_interactive else (),
         ("--gpus", str(description.gpus)) if description.gpus else (),
-        ("--shm-size", description.memory, "--ulimit", "memlock=-1", "--ulimit", f"stack={STACK}"),
+        ("--shm-size", description.memory, *(word for name, value in description.limits.items() for word in ("--ulimit", f"{name}={value}"))),
         ("--user", description.user),
     )
 

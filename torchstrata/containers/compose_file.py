@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from torchstrata.containers.description import HOME, STACK, ContainerDescription
+from torchstrata.containers.description import HOME, ContainerDescription
 from torchstrata.image.runtime import WORKSPACE
 
 FILE = "compose.yaml"
@@ -19,7 +19,8 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
     service = {name: value for name, value in _service(description).items() if value}
     document = {"name": description.label, "services": {"torch": service}, "volumes": {"home": {}}}
     start = f"mkdir -p {shlex.quote(description.workspace)} && docker compose up --detach --wait"
-    head = f"# {description.title}.\n# Start: {start}\n# Its address, with the token: docker compose logs\n"
+    into = "Into it: docker compose exec torch bash -l" if description.is_interactive else "Its address, with the token: docker compose logs"
+    head = f"# {description.title}.\n# Start: {start}\n# {into}\n"
     return {FILE: head + yaml.safe_dump(document, sort_keys=False, width=1000)}
 
 
@@ -28,8 +29,10 @@ def _service(description: ContainerDescription) -> dict[str, Any]:
         "image": description.image,
         "pull_policy": "missing" if description.is_pullable else "never",
         "user": description.user,
+        "tty": description.is_interactive,
+        "stdin_open": description.is_interactive,
         "shm_size": description.memory,
-        "ulimits": {"memlock": -1, "stack": STACK},
+        "ulimits": {**description.limits},
         "environment": _environment(description),
         "ports": [f"{description.address}:{each.published}:{each.port}" for each in description.endpoints],
         "volumes": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from torchstrata.image import runtime
@@ -12,8 +12,11 @@ from torchstrata.image import runtime
 SHM: Final = 8 << 30
 """Bytes of ``/dev/shm``: engines give 64 MB, which DataLoader workers and NCCL fill at once."""
 
-STACK: Final = 64 << 20
-"""Bytes of a thread's stack, and no bound on locked memory: what NVIDIA advises for NCCL and InfiniBand."""
+LIMITS: Final[Mapping[str, int]] = {"memlock": -1, "stack": 64 << 20}
+"""Bytes of memory that may be locked, and of a thread's stack: what NVIDIA advises for NCCL and InfiniBand.
+
+Only containers with GPUs get them: an engine in a container, or one without root, may not raise the first, and then starts nothing.
+"""
 
 HOME: Final = runtime.PERSON["HOME"]
 
@@ -142,9 +145,24 @@ class ContainerDescription:
         return f"{self.name}-home"
 
     @property
+    def limits(self) -> Mapping[str, int]:
+        """Limits of resources by name; -1 is none."""
+        return LIMITS if self.gpus else {}
+
+    @property
+    def is_interactive(self) -> bool:
+        """Whether it runs a shell, since the image has no services: the shell ends at once where it has no terminal."""
+        return not self.endpoints
+
+    @property
     def has_ssh(self) -> bool:
         """Whether the image has an SSH server."""
         return any(endpoint.name == SSH for endpoint in self.endpoints)
+
+    def without_idle_ssh(self) -> Self:
+        """Return it without the port of an SSH server that does not start, since it has nobody to let in."""
+        kept = tuple(each for each in self.endpoints if each.name != SSH or self.authorized_keys)
+        return replace(self, endpoints=kept)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -153,9 +171,15 @@ class ContainerDescription:
         return moved | ({"SSH_PUBLIC_KEY": "\n".join(self.authorized_keys)} if self.has_ssh and self.authorized_keys else {})
 
 
+def service(port: int) -> str:
+    """Return the name of the service behind a port of a container."""
+    exposed = {taken: usual for usual, taken in UNPRIVILEGED.items()}.get(port, port)
+    return SERVICES.get(exposed, f"port-{port}")
+
+
 def endpoints(exposed: Iterable[int]) -> tuple[Endpoint, ...]:
     """Return the services of an image by the TCP ports that it exposes, each published at the port where it listens."""
-    found = ((SERVICES.get(port, f"port-{port}"), UNPRIVILEGED.get(port, port)) for port in sorted(exposed, reverse=True))
+    found = ((service(port), UNPRIVILEGED.get(port, port)) for port in sorted(exposed, reverse=True))
     return tuple(Endpoint(name=name, port=port, published=port) for name, port in found)
 
 

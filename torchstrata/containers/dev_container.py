@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from torchstrata.containers.description import STACK, ContainerDescription
+from torchstrata.containers.description import ContainerDescription
 from torchstrata.image.runtime import VENV, WORKSPACE
 
 FILE = ".devcontainer/devcontainer.json"
@@ -35,4 +35,4 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
 
 def _arguments(description: ContainerDescription) -> list[str]:
     gpus = ["--gpus", str(description.gpus)] if description.gpus else []
-    return [*gpus, f"--shm-size={description.memory}", "--ulimit=memlock=-1", f"--ulimit=stack={STACK}"]
+    return [*gpus, f"--shm-size={description.memory}", *(f"--ulimit={name}={value}" for name, value in description.limits.items())]

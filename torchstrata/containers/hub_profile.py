@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
-from torchstrata.containers.description import HOME, STACK, ContainerDescription
+from torchstrata.containers.description import HOME, ContainerDescription
 from torchstrata.image.runtime import DEV, WORKSPACE
 
 FILE = "jupyterhub_config.py"
@@ -33,7 +34,7 @@ c.DockerSpawner.volumes = {{"{name}-workspace-{{username}}": "{workspace}", "{na
 c.DockerSpawner.extra_create_kwargs = {{"user": "{user}"}}
 c.DockerSpawner.extra_host_config = {{
     "shm_size": {shm},
-    "ulimits": [{{"Name": "memlock", "Soft": -1, "Hard": -1}}, {{"Name": "stack", "Soft": {stack}, "Hard": {stack}}}],
+    "ulimits": {limits},
 {gpus}}}
 '''
 
@@ -48,7 +49,7 @@ RUN pip install --no-cache-dir "jupyterhub==${{JUPYTERHUB}}"
 def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return the hub's configuration, and the Dockerfile."""
     gpus = description.gpus
-    which = f"device_ids={[*gpus.devices]!r}" if gpus and gpus.devices else f"count={gpus.count if gpus else 0}"
+    which = f"device_ids={json.dumps(gpus.devices)}" if gpus and gpus.devices else f"count={gpus.count if gpus else 0}"
     profile = PROFILE.format(
         title=description.title,
         image=description.image,
@@ -58,7 +59,7 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
         home=HOME,
         user=DEV,
         shm=f'"{description.memory}"',
-        stack=STACK,
+        limits=json.dumps([{"Name": limit, "Soft": value, "Hard": value} for limit, value in description.limits.items()]),
         imports="from docker.types import DeviceRequest\n\n" if gpus else "",
         gpus=f'    "device_requests": [DeviceRequest({which}, capabilities=[["gpu"]])],\n' if gpus else "",
     )

@@ -23,7 +23,8 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
     name = description.label
     documents = [_claim(f"{name}-workspace"), _claim(f"{name}-home"), _pod(description)]
     ports = " ".join(f"{each.published}:{each.port}" for each in description.endpoints)
-    head = f"# {description.title}.\n# Start: kubectl apply -f {FILE}\n"
+    into = f"# Into it: kubectl exec -it {name} -- bash -l\n" if description.is_interactive else ""
+    head = f"# {description.title}.\n# Start: kubectl apply -f {FILE}\n{into}"
     reach = f"# Reach it: kubectl port-forward pod/{name} {ports}; its address, with the token: kubectl logs {name}\n" if ports else ""
     secret = f"# SSH lets in who is in this secret: kubectl create secret generic {name} --from-file={KEY}=$HOME/.ssh/id_ed25519.pub\n"
     asks = secret if description.has_ssh and not description.authorized_keys else ""
@@ -75,6 +76,8 @@ def _container(description: ContainerDescription) -> dict[str, Any]:
         "image": description.image,
         "imagePullPolicy": "IfNotPresent" if description.is_pullable else "Never",
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "tty": description.is_interactive,
+        "stdin": description.is_interactive,
         "env": _environment(description),
         "ports": [{"name": each.name, "containerPort": each.port} for each in description.endpoints],
         "resources": {"limits": {"nvidia.com/gpu": gpus.amount}} if gpus else {},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -102,15 +102,12 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     manifests: tuple[Descriptor, ...] | None
 
 
-class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename={"user": "User", "labels": "Labels", "exposed": "ExposedPorts"}):
-    """What an image says of its containers, as far as it is asked for.
-
-    :param exposed: what its services listen on, such as ``8888/tcp``, by which nothing is said.
-    """
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, rename={"user": "User", "labels": "Labels", "exposed_ports": "ExposedPorts"}):
+    """What an image says of its containers, as far as it is asked for."""
 
     user: str = ""
     labels: dict[str, str] | None = None
-    exposed: dict[str, dict[str, str]] | None = None
+    exposed_ports: dict[str, Any] | None = None
 
 
 class RootFs(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +137,7 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ports(self) -> tuple[int, ...]:
         """The TCP ports that its services listen on."""
-        return tcp_ports((self.config.exposed if self.config else None) or ())
+        return tcp_ports((self.config.exposed_ports if self.config else None) or ())
 
 
 def tcp_ports(exposed: Iterable[str]) -> tuple[int, ...]:

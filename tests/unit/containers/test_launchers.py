@@ -14,6 +14,7 @@ from typing import get_args
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from torchstrata.containers import launchers
 from torchstrata.containers.description import ContainerDescription, Gpus, endpoints, of_image
@@ -23,6 +24,7 @@ GOLDEN = Path(__file__).parent / "golden"
 """``TORCHSTRATA_UPDATE_GOLDEN=1 pytest tests/unit/containers/test_launchers.py`` writes what is rendered now; look at the difference."""
 
 UPDATE = os.environ.get("TORCHSTRATA_UPDATE_GOLDEN") == "1"
+KUBERNETES = json.loads((Path(__file__).parent / "kubernetes-1.37.json").read_text(encoding="utf-8"))
 DIGEST = f"sha256:{'c0ffee' * 10}1234"
 
 PUBLISHED = of_image(
@@ -68,25 +70,28 @@ def service(case):
     return yaml.safe_load(text("compose", case))["services"]["torch"]
 
 
-@pytest.mark.parametrize(("launcher", "case"), ALL, ids="-".join)
+def kept(launcher, case, path):
+    """Return where a file is kept; its name says that it is not the repository's own code."""
+    return GOLDEN / case / launcher / f"{path}.golden"
+
+
+@pytest.mark.parametrize(("launcher", "case"), ALL)
 def test_files_are_as_they_were_looked_at(launcher, case):
     """Each byte: a change of one is a change of what people start."""
     found = rendered(launcher, case)
-    place = GOLDEN / case
     if UPDATE:
         for path, content in found.items():
-            (place / launcher / path).parent.mkdir(parents=True, exist_ok=True)
-            (place / launcher / path).write_text(content, encoding="utf-8")
-    assert found == {path: (place / launcher / path).read_text(encoding="utf-8") for path in found}
+            kept(launcher, case, path).parent.mkdir(parents=True, exist_ok=True)
+            kept(launcher, case, path).write_text(content, encoding="utf-8")
+    assert found == {path: kept(launcher, case, path).read_text(encoding="utf-8") for path in found}
 
 
 def test_golden_files_are_of_what_there_is():
     """None is left of a launcher that is gone."""
-    there = {str(path.relative_to(GOLDEN)) for path in GOLDEN.rglob("*") if path.is_file()}
-    assert there == {f"{case}/{launcher}/{path}" for launcher, case in ALL for path in rendered(launcher, case)}
+    assert {path for path in GOLDEN.rglob("*") if path.is_file()} == {kept(*one, path) for one in ALL for path in rendered(*one)}
 
 
-@pytest.mark.parametrize(("launcher", "case"), ALL, ids="-".join)
+@pytest.mark.parametrize(("launcher", "case"), ALL)
 def test_each_file_names_the_image_by_digest(launcher, case):
     """A tag moves; what was kept is to start what it was written for."""
     assert all(DIGEST in content for content in rendered(launcher, case).values())
@@ -153,6 +158,39 @@ def test_profile_of_the_hub_is_python(case):
     """It sets nothing but what it configures."""
     module = ast.parse(text("jupyterhub", case))
     assert {type(node) for node in module.body} <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign}
+
+
+def refusals(document):
+    """Return what Kubernetes would say against a document, strictly."""
+    kind = {"$ref": f"#/$defs/io.k8s.api.core.v1.{document['kind']}", "$defs": KUBERNETES["$defs"]}
+    return [error.message for error in Draft202012Validator(kind).iter_errors(document)]
+
+
+@pytest.mark.parametrize("case", [*CASES, "hostile"])
+def test_kubernetes_knows_every_word_of_the_pod(case):
+    """By its own definitions, and none that it does not know."""
+    claims = [*yaml.safe_load_all(text("k8s", case))]
+    assert [each["kind"] for each in claims] == ["PersistentVolumeClaim", "PersistentVolumeClaim", "Pod"]
+    assert [message for each in claims for message in refusals(each)] == []
+
+
+@pytest.mark.parametrize("wrong", [{"imagePulPolicy": "Never"}, {"ports": [{"containerPort": "8888"}]}, {"startupProbe": {"exec": "health"}}])
+def test_kubernetes_would_refuse_what_is_wrong(wrong):
+    """A word that it does not know, a number as text, a word for a list: the definitions see it."""
+    (*_, pod) = yaml.safe_load_all(text("k8s", "published"))
+    pod["spec"]["containers"][0] |= wrong
+    assert refusals(pod)
+
+
+def test_pod_is_admitted_where_policy_is_restricted():
+    """The restricted Pod Security Standard: no root, no privilege, no capability, the runtime's seccomp; its volumes are claims and memory."""
+    (*_, pod) = yaml.safe_load_all(text("k8s", "published"))
+    whole, own = pod["spec"]["securityContext"], pod["spec"]["containers"][0]["securityContext"]
+    assert whole["runAsNonRoot"]
+    assert whole["runAsUser"] != 0
+    assert whole["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert own == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert {kind for volume in pod["spec"]["volumes"] for kind in volume if kind != "name"} == {"persistentVolumeClaim", "emptyDir"}
 
 
 def test_what_an_image_says_of_itself_is_only_text():

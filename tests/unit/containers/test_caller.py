@@ -1,0 +1,110 @@
+"""Who wants a container: whom it runs as, where it works, and whom SSH lets in."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from torchstrata.containers import caller
+from torchstrata.containers.caller import Caller
+from torchstrata.errors import ContainerError, WorkspaceError
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFta me"
+NOBODY = 65534
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Give the caller a home with ``.ssh``."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("uid", "rootless", "owner", "user"),
+    [(1234, False, 77, "1234:0"), (0, False, 77, "77:0"), (0, False, 0, "1000:0"), (1234, True, 1234, "0:0"), (0, True, 0, "0:0")],
+)
+def test_whom_a_container_runs_as(uid, rootless, owner, user):
+    """The caller, so that files are theirs; never root, but where that is the caller."""
+    assert Caller(uid=uid, rootless=rootless).user(owner) == user
+
+
+def test_workspace_is_made_for_who_works_in_it(tmp_path):
+    """With its parents."""
+    with Caller(uid=os.geteuid()).workspace(tmp_path / "a" / "b") as path:
+        assert path == tmp_path / "a" / "b"
+        assert path.stat().st_uid == (os.geteuid() or caller.DEV_UID)
+
+
+def test_what_was_made_goes_again_where_it_was_for_nothing(tmp_path):
+    """An empty directory is nobody's work."""
+    with pytest.raises(KeyboardInterrupt), Caller(uid=os.geteuid()).workspace(tmp_path / "a" / "b"):
+        raise KeyboardInterrupt
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_what_was_there_stays(tmp_path):
+    """Whatever happens; and what somebody has put into a new one."""
+
+    def work(path):
+        (path / "work").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Caller(uid=os.geteuid()).workspace(tmp_path / "a") as path:
+        work(path)
+    assert (tmp_path / "a" / "work").exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/nothing/here", "/dev/null", "/etc/passwd/below"])
+def test_what_cannot_be_a_workspace(place, tmp_path):
+    """It is refused in a line, with another way."""
+    with pytest.raises(WorkspaceError) as refused, Caller(uid=os.geteuid()).workspace(tmp_path.__class__(place)):
+        pass
+    assert "--workspace" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("directory", "fits"),
+    [((0, 0, 0o755), False), ((0, 0, 0o775), True), ((0, NOBODY, 0o775), False), ((0, NOBODY, 0o777), True), ((1000, NOBODY, 0o700), True)],
+)
+def test_root_asks_for_somebody_else(directory, fits, tmp_path, monkeypatch):
+    """Root's own rights say nothing of the container's user, who has group 0."""
+    owner, group, mode = directory
+    found = os.stat_result((stat.S_IFDIR | mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
+    monkeypatch.setattr(type(tmp_path), "stat", lambda *_, **__: found)
+    person = Caller(uid=0)
+    if not fits:
+        with pytest.raises(WorkspaceError, match="cannot be written by user 1000"):
+            person._check(tmp_path)
+    else:
+        assert person._check(tmp_path) is None
+
+
+def test_keys_are_those_that_ssh_offers(home):
+    """The best first; files that hold none are passed over, as ssh does."""
+    (home / ".ssh" / "id_rsa.pub").write_text("ssh-rsa AAAA me\n")
+    (home / ".ssh" / "id_ed25519.pub").write_text(f"{KEY}\n")
+    (home / ".ssh" / "id_ecdsa.pub").write_bytes(b"\xff\xfe")
+    assert caller.public_keys(None) == (KEY, "ssh-rsa AAAA me")
+
+
+def test_no_key_is_no_mistake(home):
+    """SSH is off then."""
+    assert caller.public_keys(None) == ()
+
+
+@pytest.mark.parametrize("content", ["-----BEGIN OPENSSH PRIVATE KEY-----\n", "word\n", "", "ssh-rsa \x1b[31m\n"])
+def test_file_without_a_public_key_is_refused(content, home):
+    """Above all a private one, which goes nowhere."""
+    (home / "key").write_text(content)
+    with pytest.raises(ContainerError, match="holds no public key"):
+        caller.public_keys(home / "key")
+
+
+def test_file_that_is_not_there_is_refused(home):
+    """Somebody has named it."""
+    with pytest.raises(ContainerError, match="cannot be read"):
+        caller.public_keys(home / "key")

@@ -1,0 +1,86 @@
+"""What this machine remembers of a container: private, and gone with it."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+
+import pytest
+
+from torchstrata.containers.keepsakes import Keepsakes
+
+
+@pytest.fixture
+def ssh(tmp_path, monkeypatch):
+    """Give the directory of a user's configuration of ssh."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / ".ssh"
+
+
+def read_by_ssh(ssh, host):
+    """Return what ssh makes of its configuration for a host."""
+    said = subprocess.run(["ssh", "-G", "-F", ssh / "config.absolute", host], capture_output=True, text=True, check=True).stdout
+    return dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
+
+
+def absolute(ssh):
+    """Let the configuration include ours by its full name: ssh looks for others where passwd says that home is."""
+    text = (ssh / "config").read_text()
+    (ssh / "config.absolute").write_text(text.replace("Include torchstrata.config", f"Include {ssh}/torchstrata.config"))
+
+
+def test_token_is_private_and_stays(ssh):
+    """A restart keeps people's bookmarks."""
+    kept = Keepsakes.of("one")
+    kept.make_token(1000)
+    token = kept.read_token()
+    kept.make_token(1000)
+    assert kept.read_token() == token
+    assert len(token) == 48
+    assert stat.S_IMODE(kept.token.stat().st_mode) == 0o600
+    assert stat.S_IMODE(kept.root.stat().st_mode) == 0o700
+
+
+def test_containers_have_tokens_of_their_own(ssh):
+    """One does not open another."""
+    for name in ("one", "two"):
+        Keepsakes.of(name).make_token(1000)
+    assert Keepsakes.of("one").read_token() != Keepsakes.of("two").read_token()
+
+
+def test_ssh_finds_the_container(ssh):
+    """By its name, with the host key that is known, whatever the user's configuration says of other hosts."""
+    ssh.mkdir()
+    (ssh / "config").write_text("Host *.example\n    User ada\n")
+    Keepsakes.of("one").add_entry("127.0.0.1", 2222)
+    absolute(ssh)
+    found = read_by_ssh(ssh, "one")
+    assert (found["hostname"], found["port"], found["user"], found["hostkeyalias"]) == ("127.0.0.1", "2222", "dev", "one")
+    assert read_by_ssh(ssh, "a.example")["user"] == "ada"
+
+
+def test_entry_is_made_once(ssh):
+    """A second time it is corrected; those of others, whose names begin alike, stay."""
+    for name, port in [("one", 1), ("one.b", 2), ("one", 3)]:
+        Keepsakes.of(name).add_entry("127.0.0.1", port)
+    absolute(ssh)
+    assert read_by_ssh(ssh, "one")["port"] == "3"
+    assert read_by_ssh(ssh, "one.b")["port"] == "2"
+    assert (ssh / "torchstrata.config").read_text().count("Host one\n") == 1
+    assert (ssh / "config").read_text() == "Include torchstrata.config\n"
+
+
+def test_nothing_is_left_of_a_container(ssh):
+    """Token, host key and entry go; others stay."""
+    for name in ("one", "two"):
+        kept = Keepsakes.of(name)
+        kept.make_token(1000)
+        kept.know_host("ssh-ed25519 AAAA torchstrata")
+        kept.add_entry("127.0.0.1", 2222)
+    Keepsakes.of("one").forget()
+    assert Keepsakes.of("one").read_token() is None
+    assert not Keepsakes.of("one").root.exists()
+    assert "Host one\n" not in (ssh / "torchstrata.config").read_text()
+    assert "Host two\n" in (ssh / "torchstrata.config").read_text()
+    assert Keepsakes.of("two").known_hosts.read_text() == "two ssh-ed25519 AAAA\n"

@@ -1,0 +1,74 @@
+"""Ports of this machine: those that were asked for or none, else the first free ones."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from torchstrata.containers import loopback
+from torchstrata.containers.description import LOOPBACK, Endpoint, endpoints
+from torchstrata.errors import BusyPortError
+
+BOTH = endpoints([22, 8888])
+
+
+@pytest.fixture
+def busy():
+    """Listen on a port."""
+    with socket.socket() as listening:
+        listening.bind((LOOPBACK, 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def ports(found):
+    """Return the published port by service."""
+    return {each.name: each.published for each in found}
+
+
+def test_services_have_the_ports_that_people_know(monkeypatch):
+    """Where they are free; SSH listens where any user may."""
+    monkeypatch.setattr(loopback, "is_free", lambda *_: True)
+    assert ports(loopback.publish(BOTH, LOOPBACK, {}, ())) == {"jupyter": 8888, "ssh": 2222}
+    assert {each.name: each.port for each in BOTH} == {"jupyter": 8888, "ssh": 2222}
+
+
+def test_the_next_free_port_is_taken(busy):
+    """Where the usual one is somebody's, or will be."""
+    wanted = (Endpoint(name="a", port=1, published=busy), Endpoint(name="b", port=2, published=busy))
+    found = ports(loopback.publish(wanted, LOOPBACK, {}, {busy + 1}))
+    assert busy + 1 < found["a"] < found["b"]
+
+
+def test_port_that_was_asked_for_is_not_replaced(busy):
+    """People have it in their bookmarks; the cure names the option."""
+    with pytest.raises(BusyPortError, match=f"port {busy} ") as refused:
+        loopback.publish(BOTH, LOOPBACK, {"jupyter": busy}, ())
+    assert "--port jupyter=" in refused.value.fix
+
+
+def test_port_that_only_the_engine_knows_of_is_taken():
+    """It may hold one by rules of a firewall, where nothing listens."""
+    with pytest.raises(BusyPortError):
+        loopback.publish(BOTH, LOOPBACK, {"jupyter": 54321}, {54321})
+
+
+def test_services_leave_each_other_their_ports(monkeypatch):
+    """One asks for the usual port of another."""
+    monkeypatch.setattr(loopback, "is_free", lambda *_: True)
+    assert ports(loopback.publish(BOTH, LOOPBACK, {"ssh": 8888}, ())) == {"jupyter": 8889, "ssh": 8888}
+
+
+def test_service_that_is_not_there():
+    """The ones that are there are named."""
+    with pytest.raises(BusyPortError, match="no service 'web'") as refused:
+        loopback.publish(BOTH, LOOPBACK, {"web": 80}, ())
+    assert "jupyter, ssh" in refused.value.fix
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "nowhere.invalid"])
+def test_address_of_another_machine(address):
+    """It is said before anything is made."""
+    with pytest.raises(BusyPortError, match="no address of this machine"):
+        loopback.is_free(address, 8888)

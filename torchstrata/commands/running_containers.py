@@ -1,0 +1,142 @@
+"""The verbs about containers that ``inv up`` has started: ``inv ssh``, ``jupyter``, ``logs``, ``ps``, ``down``."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Iterator
+from typing import Final
+
+from docker.models.containers import Container
+from rich.table import Table
+
+from torchstrata import process, progress
+from torchstrata.building import engine as engines
+from torchstrata.commands.options import DownOptions, JupyterOptions, LogsOptions, PsOptions, SshOptions
+from torchstrata.containers import running
+from torchstrata.containers.description import JUPYTER, SSH
+from torchstrata.containers.keepsakes import Keepsakes
+from torchstrata.containers.running import LABEL, OF_TAG, Binding, Containers
+from torchstrata.errors import ContainerError, NoContainerError
+from torchstrata.image.runtime import WORKSPACE
+
+USER: Final = "dev"
+
+LACKING: Final = {
+    SSH: "make a key, ssh-keygen -t ed25519, then inv up --replace; --flavour ssh has an SSH server",
+    JUPYTER: "take a flavour that has it: inv up CELL --flavour jupyter",
+}
+"""What to do where a container lacks a service."""
+
+
+def connect() -> Containers:
+    """Return the containers of this machine's engine.
+
+    :raises EngineError: none answers.
+    """
+    return Containers(engines.connect().client)
+
+
+def ssh(options: SshOptions) -> None:
+    """Become ``ssh`` to a container.
+
+    :raises NoContainerError: there is no such container.
+    :raises ContainerError: it does not run, or has no SSH.
+    """
+    name, *command = options.words or (None,)
+    container = _that_runs(name)
+    binding, known = _binding(container, SSH), Keepsakes.of(str(container.name)).known_hosts
+    asked = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known}"'] if known.is_file() else []
+    process.become("ssh", *asked, "-p", str(binding.published), f"{USER}@{binding.reachable}", *command)
+
+
+def jupyter(options: JupyterOptions) -> None:
+    """Print the address of JupyterLab.
+
+    :raises NoContainerError: there is no such container.
+    :raises ContainerError: it does not run, or has no JupyterLab, or its token is another user's.
+    """
+    container = _that_runs(_one(options.words))
+    url = address(container)
+    progress.plain_console().print(url, soft_wrap=True)
+    if options.open:
+        webbrowser.open(url)
+
+
+def logs(options: LogsOptions) -> None:
+    """Print the log of a container."""
+    container, console = connect().choose(_one(options.words)), progress.plain_console()
+    with running.refusals():
+        chunks = container.logs(stream=True, follow=options.follow)
+        for chunk in chunks:
+            console.print(chunk.decode(errors="replace"), end="", soft_wrap=True)
+
+
+def ps(options: PsOptions) -> None:
+    """Show a table of containers."""
+    del options
+    view = Table("container", "image", "state", "reach it", "workspace", "user", header_style="bold", box=None, pad_edge=False)
+    containers = connect()
+    for each in containers.own():
+        reach = ", ".join(f"{binding.name} {binding.address}:{binding.published}" for binding in running.bindings(each)) or "docker exec"
+        labels = each.labels
+        view.add_row(str(each.name), labels[OF_TAG], containers.state(each), reach, running.source(each, WORKSPACE), labels[LABEL])
+    progress.plain_console().print(view)
+
+
+def down(options: DownOptions) -> None:
+    """Stop containers, and remove them if that was asked for; never what they have mounted.
+
+    :raises NoContainerError: there is no such container; then none is stopped.
+    """
+    containers, console = connect(), progress.plain_console()
+    for container in [containers.choose(name) for name in options.words or (None,)]:
+        running.stop(container)
+        if options.remove:
+            running.remove(container)
+            Keepsakes.of(str(container.name)).forget()
+        stays = f"{running.source(container, WORKSPACE)} and the volume {container.name}-home stay"
+        console.print(f"{container.name}: {'removed' if options.remove else 'stopped; inv up goes on with it'}; {stays}", soft_wrap=True)
+
+
+def welcome(container: Container) -> Iterator[str]:
+    """Yield how to reach a container, a line each."""
+    for binding in running.bindings(container):
+        if binding.name == JUPYTER:
+            yield f"JupyterLab  {address(container)}"
+        elif binding.name == SSH:
+            yield f"SSH         ssh -p {binding.published} {USER}@{binding.reachable}   (or: inv ssh {container.name})"
+        else:
+            yield f"{binding.name:11} http://{binding.reachable}:{binding.published}"
+    if not running.bindings(container):
+        yield f"shell       docker exec -it {container.name} bash -l"
+
+
+def address(container: Container) -> str:
+    """Return the address of JupyterLab, with the token.
+
+    :raises ContainerError: it has none, or the token is another user's.
+    """
+    binding, token = _binding(container, JUPYTER), Keepsakes.of(str(container.name)).read_token()
+    if token is None:
+        raise ContainerError(f"the token of {container.name} is not yours", fix=f"ask {container.labels[LABEL]}, who has started it")
+    return f"http://{binding.reachable}:{binding.published}/lab?token={token}"
+
+
+def _one(words: tuple[str, ...]) -> str | None:
+    if len(words) > 1:
+        raise NoContainerError(f"{len(words)} names are given", fix="give one")
+    return words[0] if words else None
+
+
+def _that_runs(name: str | None) -> Container:
+    container = connect().choose(name)
+    if container.status != "running":
+        raise ContainerError(f"{container.name} does not run", fix="start it: inv up, as it was started before")
+    return container
+
+
+def _binding(container: Container, service: str) -> Binding:
+    for each in running.bindings(container):
+        if each.name == service:
+            return each
+    raise ContainerError(f"{container.name} has no {service}", fix=LACKING.get(service, "take a flavour that has it"))

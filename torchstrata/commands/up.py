@@ -1,0 +1,342 @@
+"""The verb ``inv up``: which image, which container of it, and whether it is started here or written down for elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, get_args
+
+import docker.errors
+from rich.prompt import Confirm
+
+from torchstrata import progress
+from torchstrata.attestations import remote
+from torchstrata.building import engine as engines
+from torchstrata.building.engine import Engine
+from torchstrata.commands import build, running_containers
+from torchstrata.commands.options import BuildOptions, UpOptions
+from torchstrata.containers import caller, graphics, launchers, pulling, reattaching, running
+from torchstrata.containers.caller import Caller
+from torchstrata.containers.description import ContainerDescription
+from torchstrata.containers.found_image import FoundImage
+from torchstrata.containers.graphics import Graphics
+from torchstrata.containers.keepsakes import Keepsakes
+from torchstrata.containers.launchers import ELSEWHERE, Launcher, LauncherFile
+from torchstrata.containers.running import Containers, Order
+from torchstrata.errors import ContainerError, EngineError, LauncherError, MatrixError, NoImageError
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Cell, Matrix
+from torchstrata.progress import Reporter
+from torchstrata.registry.reference import TAG, Place
+from torchstrata.registry.registry import Registry
+from torchstrata.text import printable
+
+NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,99}")
+"""Names of containers, as engines take them."""
+
+SSH_PORT: Final = 22
+"""Port that an image with SSH exposes."""
+
+UNRAISED: Final = "this engine may not raise limits of locked memory and stack, which NCCL needs for InfiniBand"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """The image that words mean.
+
+    :param local: its name in an engine that has built it, ``REPOSITORY:TAG``.
+    :param place: the team's registry, if one is known.
+    :param cell: that a build makes it of, with the flavour; ``None`` if none does.
+    """
+
+    local: str
+    place: Place | None
+    cell: Cell | None
+    flavour: str
+
+    @property
+    def tag(self) -> str:
+        """The tag."""
+        return self.local.rpartition(":")[2]
+
+    @property
+    def remote(self) -> str | None:
+        """Its name in the registry."""
+        repository, _, tag = self.local.partition(":")
+        return f"{self.place.host}/{self.place.repository(repository)}:{tag}" if self.place else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Both, that of the engine first."""
+        return (self.local, *([self.remote] if self.remote else []))
+
+
+def up(options: UpOptions) -> None:
+    """Start a container or go on with it, or write files that start it.
+
+    :raises NoImageError: the image is neither here nor in the team's registry, and nobody wants it built.
+    :raises NoGpuError: GPUs were asked for that cannot be had.
+    :raises WorkspaceError: the workspace cannot be made or written.
+    """
+    chosen = [name for name in get_args(Launcher) if getattr(options, name)]
+    if options.output and not chosen:
+        raise LauncherError("--output DIRECTORY is for files, and none were asked for", fix="add --print, --compose or another one: inv up --help")
+    if chosen:
+        _write(chosen[0], options)
+    else:
+        _start(options)
+
+
+# Which image
+
+
+def wanted(table: Matrix, options: UpOptions, *, gpu: bool) -> Wanted:
+    """Return the image that words mean: of a cell, or by its tag.
+
+    :param gpu: whether this machine has a GPU, to choose where nothing is said.
+    :raises MatrixError: they mean none.
+    """
+    if len(options.cells) > 1:
+        raise MatrixError(f"{len(options.cells)} images are named: {' '.join(options.cells)}", fix="name one; each container is one call of inv up")
+    word = options.cells[0] if options.cells else usual(table, gpu=gpu).names[0]
+    flavour = options.flavour or table.all_in_one
+    table.chain(flavour)
+    place = remote.place(options.registry, table.registry)
+    cell = next((each for each in table.cells if word in each.names), None)
+    if cell:
+        return Wanted(local=f"{table.name}:{word}-{flavour}", place=place, cell=cell, flavour=flavour)
+    found = next(((each, image) for each in table.cells for name in each.names for image in table.flavours if word == f"{name}-{image}"), None)
+    found = found or next(((each, table.all_in_one) for each in table.cells if each.named and each.is_default_os and word == each.all_in_one), None)
+    if options.flavour or not TAG.fullmatch(word) or (found is None and place is None):
+        raise MatrixError(
+            f"{printable(word, 60)} is no cell" + ("" if options.flavour else " and no tag"), fix=f"nearest: {', '.join(matrix.nearest(table, word))}"
+        )
+    cell, flavour = found or (None, "")
+    return Wanted(local=f"{table.name}:{word}", place=place, cell=cell, flavour=flavour)
+
+
+def usual(table: Matrix, *, gpu: bool) -> Cell:
+    """Return the newest cell for a machine with a GPU, or without; of all where there is none."""
+    named = sorted((cell for cell in table.cells if cell.named and cell.is_default_os), key=lambda cell: cell.release, reverse=True)
+    return next((cell for cell in named if bool(cell.facts.cuda_version) == gpu), named[0])
+
+
+def here(engine: Engine, name: str) -> FoundImage | None:
+    """Return an image of the engine, ``None`` if it has none of that name."""
+    with running.refusals():
+        try:
+            found = engine.client.images.get(name).attrs
+        except docker.errors.ImageNotFound:
+            return None
+    repository = name.rpartition(":")[0]
+    digest = next((each.rpartition("@")[2] for each in found.get("RepoDigests") or () if each.startswith(f"{repository}@")), None)
+    config = found["Config"]
+    return FoundImage.of(name, str(found["Id"]), config.get("Labels") or {}, config.get("ExposedPorts") or {}, digest=digest)
+
+
+def in_registry(want: Wanted) -> FoundImage | None:
+    """Return the image as the registry has it; ``None`` if no registry is known, or it has none of that name."""
+    if want.place is None or want.remote is None:
+        return None
+    repository = want.place.repository(want.local.partition(":")[0])
+    with Registry(want.place.host, scheme=want.place.scheme) as registry:
+        found = registry.find(repository, want.tag)
+        if found is None:
+            return None
+        config = registry.image_config(repository, found.digest)
+    exposed = (config.config.exposed_ports if config.config else None) or {}
+    return FoundImage.of(want.remote, found.digest, config.labels, exposed, digest=found.digest)
+
+
+def obtained(engine: Engine, want: Wanted, reporter: Reporter, options: UpOptions) -> FoundImage | None:
+    """Return the image, pulled if it is not here; ``None`` where only a build could make it."""
+    found = next(filter(None, (here(engine, name) for name in want.names)), None)
+    if want.remote and (found is None or options.pull):
+        with reporter.step("pull", want.remote) as step:
+            pulled = pulling.pull(engine.client, want.remote, step)
+        return here(engine, want.remote) if pulled else found
+    return found
+
+
+def _built(engine: Engine, want: Wanted, options: UpOptions) -> FoundImage:
+    """Build an image, if it can be built and somebody wants that.
+
+    :raises NoImageError: it is nowhere, and is not built.
+    """
+    nowhere = f"{want.local} is not in this engine" + (f", and {want.remote} is not in the registry" if want.remote else ", and no registry is known")
+    if want.cell is None:
+        raise NoImageError(nowhere, fix="name a cell of the matrix: inv plan shows them")
+    command = f"nox -s build-{want.cell.names[0]}"
+    if not (options.yes or _agrees(f"{nowhere}. Build it here ({command})?")):
+        raise NoImageError(nowhere, fix=f"build it: {command}, or inv up --yes; or name a registry that has it: --registry HOST[/PATH]")
+    build.build(want.cell.id, BuildOptions(flavour=(want.flavour,), registry=options.registry))
+    found = here(engine, want.local)
+    if found is None:
+        raise NoImageError(f"the build has not made {want.local}", fix=f"see what it makes: inv plan {want.cell.names[0]}")
+    return found
+
+
+def _agrees(question: str) -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty() and Confirm.ask(question, default=False)
+
+
+# Which container
+
+
+def _described(image: FoundImage, options: UpOptions) -> ContainerDescription:
+    """Return the container, but for user, GPUs and free ports, which are this machine's matter.
+
+    :raises ContainerError: its name or the size of ``/dev/shm`` is none.
+    """
+    if options.name is not None and not NAME.fullmatch(options.name):
+        raise ContainerError(f"{printable(options.name, 60)!r} is no name of a container", fix="letters, digits and _ . - after the first; at least two")
+    keys = caller.public_keys(options.ssh_key)
+    more = {"name": options.name} if options.name else {}
+    shm = max(int(options.shm * 1024), 1) << 20
+    return image.describe(address=options.listen, authorized_keys=keys, shm=shm, **more)
+
+
+def ports(options: UpOptions) -> Mapping[str, int]:
+    """Return the port by service that was asked for.
+
+    :raises ContainerError: a word is no such pair.
+    """
+    pairs = [word.partition("=") for word in options.port]
+    for name, _, port in pairs:
+        if not port.isdecimal() or not 0 < int(port) <= 65_535:  # noqa: PLR2004  # RFC 9293
+            raise ContainerError(f"--port {printable(name, 40)}={printable(port, 40)} is no service and port", fix="write --port jupyter=8890")
+    return {name: int(port) for name, _, port in pairs}
+
+
+def _start(options: UpOptions) -> None:
+    """Start the container and print how to reach it."""
+    asked = ports(options)
+    if options.gpus is not None:
+        graphics.parsed(options.gpus)
+    engine = engines.connect()
+    if not engines.address().startswith("unix://"):
+        raise EngineError(f"the engine at {engines.address()} is on another machine, which has no workspace of this one", fix="run inv up there")
+    info = engine.client.info()
+    found_graphics = Graphics.of_host(info)
+    table = matrix.load()
+    want = wanted(table, options, gpu=found_graphics.is_here)
+    with progress.reporter() as reporter:
+        image = obtained(engine, want, reporter, options)
+    image = image or _built(engine, want, options)
+    gpus, note = found_graphics.choose(options.gpus, cuda=image.cuda)
+    person = Caller(uid=os.geteuid(), rootless="name=rootless" in (info.get("SecurityOptions") or ()))
+    with person.workspace(options.workspace) as workspace, progress.reporter() as reporter:
+        described = replace(_described(image, options), workspace=str(workspace), gpus=gpus, user=person.user(workspace.stat().st_uid)).without_idle_ssh()
+        order = Order(
+            description=described,
+            tag=image.name,
+            identity=image.identity,
+            owner=_login(),
+            graphics=found_graphics,
+            token=Keepsakes.of(described.name).token,
+            ports=asked,
+            run=uuid.uuid4().hex,
+            limits={} if person.rootless else described.limits,
+        )
+        with reporter.step("start", described.name) as step:
+            container = reattaching.bring_up(Containers(engine.client), order, step, anew=options.replace, seconds=options.wait)
+        if options.ssh_entry and described.has_ssh:
+            _add_entry(described.name, running.bindings(container))
+        unraised = described.limits and not container.attrs["HostConfig"].get("Ulimits")
+        for line in filter(None, (note, UNRAISED if unraised else "", *_notes(image, described), *running_containers.welcome(container))):
+            reporter.say(line)
+        reporter.say(f"stop it     inv down {described.name}   (nothing is lost)")
+
+
+def _add_entry(name: str, bindings: tuple[running.Binding, ...]) -> None:
+    ssh = next(each for each in bindings if each.name == "ssh")
+    Keepsakes.of(name).add_entry(ssh.reachable, ssh.published)
+
+
+def _notes(image: FoundImage, described: ContainerDescription) -> list[str]:
+    """Return what may be another way than somebody expects."""
+    lines = [f"{described.name}: {described.title}; /workspace is {described.workspace}"]
+    if SSH_PORT in image.exposed and not described.has_ssh:
+        lines.append("no SSH: there is no public key in ~/.ssh (ssh-keygen -t ed25519 makes one; then inv up --replace)")
+    return lines
+
+
+def _login() -> str:
+    """Return the user's name; a user without an entry in passwd has a number."""
+    with contextlib.suppress(KeyError, OSError):
+        return getpass.getuser()
+    return str(os.geteuid())
+
+
+# Files for elsewhere
+
+
+def _write(launcher: Launcher, options: UpOptions) -> None:
+    """Write the files that start a container by a launcher.
+
+    :raises NoImageError: nobody has the image.
+    :raises LauncherError: the files would not work, or others of these names are there.
+    """
+    asked = ports(options)
+    table = matrix.load()
+    gpus = graphics.parsed(options.gpus) if options.gpus is not None else None
+    want = wanted(table, options, gpu=gpus is not None or Graphics.of_host({}).is_here)
+    image = in_registry(want) or _here_alone(want)
+    described = _described(image, options)
+    chosen = gpus if options.gpus is not None else described.gpus
+    uid = os.geteuid() or caller.DEV_UID
+    endpoints = tuple(replace(each, published=asked.get(each.name, each.published)) for each in described.endpoints)
+    workspace = options.workspace if options.workspace.is_absolute() else f"./{options.workspace}"
+    described = replace(described, gpus=chosen, user=f"{uid}:0", endpoints=endpoints, workspace=str(workspace))
+    _check(launcher, described, want)
+    _save(launchers.files(launcher, described), options.output)
+
+
+def _here_alone(want: Wanted) -> FoundImage:
+    """Return an image that only this machine's engine has.
+
+    :raises NoImageError: it has not.
+    """
+    engine = engines.connect()
+    found = next(filter(None, (here(engine, name) for name in want.names)), None)
+    if found is None:
+        fix = f"build it: nox -s build-{want.cell.names[0]}; or name a registry that has it: --registry HOST[/PATH]" if want.cell else "name another: inv plan"
+        raise NoImageError(f"{want.local} is in no registry that is known, and not here", fix=fix)
+    return found
+
+
+def _check(launcher: Launcher, described: ContainerDescription, want: Wanted) -> None:
+    if launcher in ELSEWHERE and not described.is_pullable:
+        push = f"push it, inv push {want.cell.names[0]}, and " if want.cell else ""
+        raise LauncherError(f"other machines cannot pull {want.local}, which only this engine has", fix=f"{push}name the registry: --registry HOST[/PATH]")
+    if launcher == "jupyterhub" and not any(each.name == "jupyter" for each in described.endpoints):
+        raise LauncherError(f"{want.local} has no JupyterLab, which JupyterHub would start", fix="take a flavour that has it: --flavour jupyter")
+
+
+def _save(files: tuple[LauncherFile, ...], directory: Path | None) -> None:
+    """Print files, or write them, and never over others.
+
+    :raises LauncherError: another file is there.
+    """
+    if directory is None:
+        sys.stdout.write("".join(each.text if number == 0 else f"\n# {each.path}\n{each.text}" for number, each in enumerate(files)))
+        return
+    for each in files:
+        path = directory / each.path
+        if path.exists() and (not path.is_file() or path.read_bytes() != each.text.encode()):
+            raise LauncherError(f"{path} is there already, and is another", fix="move it away, or name another directory: --output DIRECTORY")
+    for each in files:
+        path = directory / each.path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(each.text, encoding="utf-8")
+        except OSError as error:
+            raise LauncherError(f"{path} cannot be written: {error.strerror}", fix="name another directory: --output DIRECTORY") from error
+        sys.stdout.write(f"{path}\n")

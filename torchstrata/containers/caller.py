@@ -1,0 +1,124 @@
+"""Who wants a container: the user that it runs as, the directory that it works in, and the keys that SSH lets in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torchstrata import files
+from torchstrata.errors import ContainerError, WorkspaceError
+from torchstrata.host import home
+from torchstrata.image.runtime import DEV
+from torchstrata.text import printable
+
+DEV_UID: Final = int(DEV.split(":")[0])
+
+KEYS: Final = ("id_ed25519.pub", "id_ed25519_sk.pub", "id_ecdsa.pub", "id_ecdsa_sk.pub", "id_rsa.pub")
+"""What ssh offers by itself (ssh(1)), the best first."""
+
+KEY_LIMIT: Final = 20_000
+"""Bytes of a public key's file."""
+
+OTHERS_RIGHTS: Final = (stat.S_IWOTH | stat.S_IXOTH, stat.S_IWGRP | stat.S_IXGRP)
+"""What a directory must allow to others, or to its group, to be written to by them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """The user of the host.
+
+    :param uid: on the host.
+    :param rootless: the engine's root is this user.
+    """
+
+    uid: int
+    rootless: bool = False
+
+    def user(self, owner: int) -> str:
+        """Return whom a container runs as, ``uid:gid``: the caller; for root the owner of the workspace, or the image's own user.
+
+        :param owner: of the workspace.
+        """
+        if self.rootless:
+            return "0:0"
+        return f"{self.uid or owner or DEV_UID}:0"
+
+    @contextlib.contextmanager
+    def workspace(self, asked: Path) -> Iterator[Path]:
+        """Yield the directory to mount, made if it is not there; one that was made and is still empty goes again where the block fails.
+
+        :raises WorkspaceError: it is none, cannot be made, or the container's user could not write to it.
+        """
+        path = home.expanded(asked, WorkspaceError)
+        if not str(path).isprintable():
+            raise WorkspaceError(f"{printable(str(path))!r} is no name for a workspace", fix="give one without control characters: --workspace DIR")
+        made = self._make(path)
+        try:
+            self._check(path)
+            yield path.resolve()
+        except BaseException:
+            for directory in made:
+                with contextlib.suppress(OSError):  # somebody has put something there
+                    directory.rmdir()
+            raise
+
+    def _make(self, path: Path) -> list[Path]:
+        """Make a directory with its parents; return those that were made, the last one first."""
+        lacking = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if self.uid == 0 and not self.rootless and path in lacking:
+                os.chown(path, DEV_UID, 0)
+        except OSError as error:
+            for each in lacking:
+                with contextlib.suppress(OSError):
+                    each.rmdir()
+            raise WorkspaceError(f"{path} cannot be a workspace: {error.strerror}", fix="give another directory: --workspace DIR") from error
+        return lacking
+
+    def _check(self, path: Path) -> None:
+        found = path.stat()
+        uid = int(self.user(found.st_uid).split(":")[0])
+        if uid == self.uid or self.rootless:
+            writable = os.access(path, os.W_OK | os.X_OK)
+        else:
+            rights = OTHERS_RIGHTS[found.st_gid == 0]
+            writable = found.st_uid == uid or found.st_mode & rights == rights
+        if not writable:
+            raise WorkspaceError(f"{path} cannot be written by user {uid}", fix=f"sudo chown {uid} {path}, or give another directory: --workspace DIR")
+
+
+def public_keys(asked: Path | None) -> tuple[str, ...]:
+    """Return the caller's public keys: of the file that was asked for, else of those that ssh offers by itself.
+
+    :raises ContainerError: the file that was asked for cannot be read, or is no public key.
+    """
+    if asked is not None:
+        return (_key(home.expanded(asked, ContainerError)),)
+    own = home.directory()
+    found = [own / ".ssh" / name for name in KEYS] if own else []
+    return tuple(filter(None, map(_usable, found)))
+
+
+def _usable(path: Path) -> str | None:
+    """Return a key that ssh would offer; it passes over files that are none."""
+    try:
+        return _key(path) if path.exists() else None
+    except ContainerError:
+        return None
+
+
+def _key(path: Path) -> str:
+    fix = "give the file of a public key: --ssh-key ~/.ssh/id_ed25519.pub"
+    try:
+        key = files.text(path, KEY_LIMIT).split("\n")[0].strip()
+    except files.UnreadableError as error:
+        raise ContainerError(f"no key for SSH: {error.what}", fix=fix) from error
+    if "PRIVATE KEY" in key or not key.isprintable() or len(key.split()) < 2:  # noqa: PLR2004  # kind and key
+        raise ContainerError(f"no key for SSH: {printable(str(path))} holds no public key", fix=fix)
+    return key

@@ -1,0 +1,56 @@
+"""An image that containers can be made of: what it says of itself, wherever it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from torchstrata.containers import description as descriptions
+from torchstrata.containers.description import ContainerDescription
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundImage:
+    """An image.
+
+    :param reference: with its digest; where that is not known its ID.
+    :param identity: its ID in this engine; that of its manifest where it is in a registry.
+    :param name: that it was asked for by, ``[HOST/]REPOSITORY:TAG``.
+    :param title: what it is, in one line.
+    :param exposed: TCP ports.
+    :param cuda: whether its torch can use GPUs.
+    """
+
+    reference: str
+    identity: str
+    name: str
+    title: str
+    exposed: tuple[int, ...]
+    cuda: bool
+
+    @classmethod
+    def of(cls, name: str, identity: str, labels: Mapping[str, str], exposed: Iterable[str], *, digest: str | None) -> Self:
+        """Return what an image says of itself.
+
+        :param name: ``[HOST/]REPOSITORY:TAG``.
+        :param labels: of its config, as the next one (image specification, Image Configuration).
+        :param exposed: its ports, such as ``8888/tcp``.
+        :param digest: of its manifest; ``None`` where an engine's classic store knows none, and the ID alone names the image.
+        """
+        return cls(
+            reference=f"{name}@{digest}" if digest else identity,
+            identity=identity,
+            name=name,
+            title=descriptions.plain(labels.get("org.opencontainers.image.description") or name),
+            exposed=tuple(int(port.removesuffix("/tcp")) for port in exposed if port.endswith("/tcp")),
+            cuda="torchstrata.cuda" in labels,
+        )
+
+    def describe(self, **more: Any) -> ContainerDescription:
+        """Return the container that one usually wants of it.
+
+        :param more: fields of the description that are another way.
+        """
+        usual = descriptions.of_image(self.reference, tag=self.name.rpartition(":")[2], title=self.title, exposed=self.exposed, cuda=self.cuda)
+        return replace(usual, **more)

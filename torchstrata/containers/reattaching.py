@@ -1,0 +1,153 @@
+"""A container that somebody wants: the one of that name if it is what they mean, else a new one; nothing is left of one that did not come up."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from docker.models.containers import Container
+
+from torchstrata.containers import loopback, running
+from torchstrata.containers.description import SSH
+from torchstrata.containers.keepsakes import Keepsakes
+from torchstrata.containers.running import HALF_MADE, Containers, LimitsRefused, Order
+from torchstrata.errors import BusyPortError, NameTakenError, OutdatedContainerError, TorchstrataError
+from torchstrata.image.runtime import WORKSPACE
+from torchstrata.progress import Step
+
+TRIES: Final = 3
+"""Times that a container is made, with other ports where somebody else was quicker, or without limits."""
+
+HOST_KEYS: Final = ("/home/dev/.config/torchstrata/ssh/ssh_host_ed25519_key.pub", "/workspace/.torchstrata/ssh/ssh_host_ed25519_key.pub")
+"""Where a container keeps the key by which its clients know it."""
+
+
+def bring_up(containers: Containers, order: Order, step: Step, *, anew: bool, seconds: float) -> Container:
+    """Return the container, running and healthy.
+
+    :param anew: one that is there goes first; its workspace and home stay.
+    :param seconds: to wait for its services.
+    :raises NameTakenError: the one of that name is not ours, or not what was asked for.
+    :raises OutdatedContainerError: it is of another image than the one that its tag names now.
+    :raises BusyPortError: a port is taken.
+    :raises ContainerError: it cannot be started, or does not become ready.
+    """
+    found = containers.find(order.description.name)
+    if found is not None and found.status == HALF_MADE:
+        running.remove(found)
+        found = None
+    if found is None:
+        container = _anew(containers, order, step, seconds)
+    elif anew:
+        with _aside(found):
+            container = _anew(containers, order, step, seconds)
+    else:
+        container = _again(found, order, step, seconds)
+    _know(container, order)
+    return container
+
+
+@contextlib.contextmanager
+def _aside(container: Container) -> Iterator[None]:
+    """Put a container aside, stopped, while another takes its place, and remove it then; it comes back if that fails."""
+    ran, own_name = container.status == "running", str(container.name)
+    running.stop(container)
+    running.rename(container, f"{own_name}-{container.short_id.removeprefix('sha256:')}")
+    try:
+        yield
+    except BaseException:
+        running.rename(container, own_name)
+        if ran:
+            running.start(container)
+        raise
+    running.remove(container)
+
+
+def _again(container: Container, order: Order, step: Step, seconds: float) -> Container:
+    """Go on with a container; one that did not run before does not run afterwards if it does not come up."""
+    _check(container, order)
+    if container.status == "running":
+        running.wait(container, seconds, step)
+        return container
+    try:
+        running.start(container)
+        running.wait(container, seconds, step)
+    except BaseException:
+        with contextlib.suppress(TorchstrataError):  # the first error says what is the matter
+            running.stop(container)
+        raise
+    return container
+
+
+def _check(container: Container, order: Order) -> None:
+    """Refuse a container that is not what was asked for; it stays as it is."""
+    name, wanted = container.name, order.description
+    if container.attrs["Image"] != order.identity:
+        raise OutdatedContainerError(
+            f"{name} is of another image than {order.tag} is now; it stays as it is (inv jupyter {name}, inv ssh {name})",
+            fix="inv up --replace makes it anew: workspace and home stay, what was installed in it goes",
+        )
+    ports = {each.name: each.published for each in running.bindings(container)}
+    differences = [f"port {ports.get(service)} for {service}" for service, port in order.ports.items() if ports.get(service) != port]
+    if (workspace := running.source(container, WORKSPACE)) != wanted.workspace:
+        differences.append(f"the workspace {workspace}")
+    if differences:
+        raise NameTakenError(f"{name} is there with {', '.join(differences)}", fix="ask for that, take another --name, or inv up --replace")
+
+
+def _anew(containers: Containers, order: Order, step: Step, seconds: float) -> Container:
+    with _undone(containers, order):
+        container = _started(containers, order)
+        running.wait(container, seconds, step)
+    return container
+
+
+def _started(containers: Containers, order: Order) -> Container:
+    """Make and start a container: at other ports where somebody was quicker, unless they were asked for; without limits that may not be."""
+    wanted, taken = order.description, containers.published()
+    for tries_left in reversed(range(TRIES)):
+        endpoints = loopback.publish(wanted.endpoints, wanted.address, order.ports, taken)
+        container = containers.create(replace(order, description=replace(wanted, endpoints=endpoints)))
+        try:
+            running.start(container)
+        except BusyPortError:
+            if order.ports or not tries_left:
+                raise
+            taken |= {each.published for each in endpoints}
+        except LimitsRefused:
+            if not order.limits:
+                raise
+            order = replace(order, limits={})
+        else:
+            return container
+        running.remove(container)
+    raise AssertionError(TRIES)
+
+
+@contextlib.contextmanager
+def _undone(containers: Containers, order: Order) -> Iterator[None]:
+    """Remove what this process has made, if the block fails or is interrupted, and nothing that was there before."""
+    keepsakes, volume = Keepsakes.of(order.description.name), order.description.volume
+    had_volume, had_token = containers.has_volume(volume), keepsakes.token.is_file()
+    keepsakes.make_token(int(order.description.user.split(":")[0]))
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(TorchstrataError):  # the first error says what is the matter
+            for container in containers.made_by(order.run):
+                running.remove(container)
+            if not had_volume:
+                containers.discard_volume(volume)
+        if not had_token:
+            keepsakes.forget()
+        raise
+
+
+def _know(container: Container, order: Order) -> None:
+    """Remember the host key of a container that is ready, so that nobody is asked whether it is the right one."""
+    if any(each.name == SSH for each in order.description.endpoints):
+        keys = (running.text_of(container, path) for path in HOST_KEYS)
+        if key := next(filter(None, keys), None):
+            Keepsakes.of(order.description.name).know_host(key)
