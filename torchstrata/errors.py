@@ -278,10 +278,10 @@ class CheckoutError(TorchstrataError):
     code = 50
 
 
-class CatalogueError(TorchstrataError):
-    """A catalogue cannot be written where it shall be, or about what it shall be."""
+class FreezeError(TorchstrataError):
+    """A container's difference cannot be written down."""
 
-    code = 56
+    code = 57
 
 
 class BusyPortError(ContainerError):
@@ -318,3 +318,37 @@ class LauncherError(TorchstrataError):
     """A file that starts a container cannot be written, or would not work where it is for."""
 
     code = 65
+
+
+class CatalogueError(TorchstrataError):
+    """A catalogue cannot be written where it shall be, or about what it shall be."""
+
+
+class MachineError(TorchstrataError):
+    """A machine is described by what no machine has: no version of a driver, no GPU generation."""
+
+    code = 51
+
+
+class NoFitError(TorchstrataError):
+    """No cell that was asked for runs on the driver and GPUs of a machine."""
+
+    code = 52
+
+
+class GpuAccessError(TorchstrataError):
+    """A machine has a GPU that containers cannot get, or whose driver does not work."""
+
+    code = 53
+
+
+class DriftError(TorchstrataError):
+    """A container is not what its image is."""
+
+    code = 54
+
+
+class ForeignContainerError(TorchstrataError):
+    """A container is of an image that is none of ours."""
+
+    code = 70

@@ -68,26 +68,27 @@ def test_the_picker_has_the_files_of_launchers(visit, small):
 
 
 @pytest.mark.parametrize(
-    ("driver", "gpu", "flavour", "answer"),
+    ("asked", "answer"),
     [
-        ("580.95.05", "9.0", "base", "2.15-cu132-debian13-base fits."),
-        ("530.30", "7.0", "base", "2.8-cu121-debian13-base fits."),
-        ("530.30", "9.0", "devel", "2.8-cu121-debian13-devel fits."),
-        ("450.80", "8.0", "base", "No image here fits."),
-        ("", "5.2", "base", "2.4-cu121-debian12-base fits."),
-        ("", "", "ssh", "2.13-cpu-debian12-ssh fits."),
-        ("new", "9.0", "base", "This is no version of a driver: write digits and dots, such as 550.54.15"),
+        (("580.95.05", "9.0", "base"), "2.15-cu132-debian13-base fits."),
+        (("530.30", "7.0", "base"), "2.8-cu121-debian13-base fits."),
+        (("530.30", "9.0", "devel"), "2.8-cu121-debian13-devel fits."),
+        (("450.80", "8.0", "base"), "No image here fits."),
+        (("", "5.2", "base"), "2.4-cu121-debian12-base fits."),
+        (("", "", "ssh"), "2.13-cpu-debian12-ssh fits."),
+        (("new", "9.0", "base"), "This is no version of a driver: write digits and dots, such as 550.54.15"),
     ],
 )
-def test_the_picker_knows_what_a_machine_runs(visit, small, driver, gpu, flavour, answer):
+def test_the_picker_knows_what_a_machine_runs(visit, small, asked, answer):
     """By the driver, the GPU or neither; the newest torch that runs there comes first."""
     page = visit(small).open()
     page.get_by_text("My driver and my GPU").click()
+    driver, gpu, flavour = asked
     page.fill("[name=driver]", driver)
     page.select_option("[name=gpu]", gpu)
     page.select_option("[name=flavour]", flavour)
     assert page.locator("#answer").inner_text() == answer
-    assert page.locator("#result").is_visible() == answer.endswith("base fits.") or answer.endswith("fits.")
+    assert page.locator("#result").is_visible() == (answer.count(" ") == 1)
 
 
 def test_the_picker_says_why_others_do_not_fit(visit, small):
@@ -167,12 +168,11 @@ def test_a_keyboard_is_enough(visit, small):
     assert clipboard(reader, page).startswith("docker pull ")
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", [*PAGES, *(f"zh/{path}" for path in PAGES)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("language", ["", "zh/"])
-def test_axe_finds_nothing(visit, small, axe, path, scheme, language):
+def test_axe_finds_nothing(visit, small, axe, path, scheme):
     """No violation of its rules, contrast among them; in both languages, by day and by night."""
-    page = visit(small, color_scheme=scheme, bypass_csp=True).open(f"{language}{path}")
+    page = visit(small, color_scheme=scheme, bypass_csp=True).open(path)
     page.evaluate(axe)
     assert page.evaluate(RUN_AXE) == []
 
@@ -203,7 +203,8 @@ def test_the_dark_is_dark(visit, small):
     for scheme in ("light", "dark"):
         page = visit(small, color_scheme=scheme).open()
         lightness[scheme] = sum(map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))))
-    assert lightness["dark"] < 150 < 600 < lightness["light"]
+    assert lightness["dark"] < 150
+    assert lightness["light"] > 600
 
 
 def test_chinese_is_one_click_away(visit, small):

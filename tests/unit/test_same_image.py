@@ -8,9 +8,11 @@ import base64
 import importlib.util
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
+from torchstrata.drift import comparison, contents
 from torchstrata.matrix.matrix import ROOT
 
 SCRIPT = ROOT / ".github/actions/same-image/same_image.py"
@@ -18,6 +20,7 @@ SPEC = importlib.util.spec_from_file_location("same_image", SCRIPT)
 same_image = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(same_image)
 
+WHEELS = {"typing-extensions": "4.15.0"}
 DIGEST = "sha256:" + "a" * 64
 IMAGE = f"registry.example/team/pytorch-cuda@{DIGEST}"
 FACTS = {"labels": {"torchstrata.cell": "2.13-cpu-debian12", "torchstrata.flavour": "base", "torchstrata.lock": "0" * 64}}
@@ -30,7 +33,7 @@ RECORD = {
     "wheels": [{"name": "typing-extensions", "version": "4.15.0"}],
     "packages": [{"name": "libc6", "version": "2.36-9", "architecture": "amd64"}],
 }
-WHEELS = {"typing-extensions": "4.15.0"}
+PLACE = "/opt/venv/lib/python3.13/site-packages"
 PACKAGES = {"libc6:amd64": "2.36-9"}
 
 
@@ -40,18 +43,26 @@ def envelope(predicate=RECORD, subject=DIGEST, kind=same_image.RECORD):
     return json.dumps({"payload": base64.b64encode(json.dumps(statement).encode()).decode()})
 
 
-def test_it_needs_nothing_but_the_standard_library():
-    """Other repositories have nothing else."""
-    tree = ast.parse(SCRIPT.read_text())
+def here(wheels, packages=PACKAGES):
+    """Return what is installed in a job's container."""
+    return contents.Contents(tuple(contents.InstalledWheel(name, version, f"{PLACE}/{name}-{version}.dist-info") for name, version in wheels.items()), packages)
+
+
+@pytest.mark.parametrize(
+    "path", [SCRIPT, Path(contents.__file__), Path(comparison.__file__), ROOT / "torchstrata/__init__.py", ROOT / "torchstrata/drift/__init__.py"]
+)
+def test_it_needs_nothing_but_the_standard_library(path):
+    """Other repositories have nothing else; what it shares with ``inv drift`` neither."""
+    tree = ast.parse(path.read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+    assert {name.partition(".")[0] for name in names if not name.startswith("torchstrata.drift")} <= sys.stdlib_module_names
 
 
 def test_a_container_as_recorded_has_no_differences():
     """Names of wheels are compared in their normal form."""
-    assert same_image.compare(RECORD, FACTS, WHEELS, PACKAGES) == []
-    assert same_image.normal("Typing_Extensions") == "typing-extensions"
+    recorded = RECORD | {"wheels": [{"name": "Typing_Extensions", "version": "4.15.0"}]}
+    assert same_image.compare(recorded, FACTS, here(WHEELS), {}) == []
 
 
 @pytest.mark.parametrize(
@@ -66,13 +77,19 @@ def test_a_container_as_recorded_has_no_differences():
 )
 def test_every_difference_is_named(wheels, packages, says):
     """What was changed, removed or added."""
-    assert same_image.compare(RECORD, FACTS, wheels, packages) == [says]
+    assert same_image.compare(RECORD, FACTS, here(wheels, packages), {}) == [says]
+
+
+def test_edited_files_are_named():
+    """Though every version is the recorded one."""
+    path = f"{PLACE}/typing_extensions.py"
+    assert same_image.compare(RECORD, FACTS, here(WHEELS), {path: "typing-extensions"}) == [f"file {path}: not what typing-extensions has brought"]
 
 
 def test_another_image_is_named():
     """By cell, flavour and lock."""
     other = {"labels": FACTS["labels"] | {"torchstrata.flavour": "devel"}}
-    assert same_image.compare(RECORD, other, WHEELS, PACKAGES) == ["image flavour: devel, recorded base"]
+    assert same_image.compare(RECORD, other, here(WHEELS), {}) == ["image flavour: devel, recorded base"]
 
 
 @pytest.mark.parametrize("image", ["registry.example/team/pytorch-cuda:v2.13", "pytorch-cuda", f"{IMAGE}0", ""])

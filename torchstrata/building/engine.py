@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
@@ -134,6 +134,16 @@ class Engine:
         self.store: ImageStore = "containerd" if snapshotter else "classic"
         self._info = info
 
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What it said about itself (Docker's API, ``/info``)."""
+        return self._info
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its files are this machine's."""
+        return address().startswith("unix://") and self._info.get("OperatingSystem") != "Docker Desktop"
+
     def is_alive(self) -> bool:
         """Return whether it still answers."""
         try:
@@ -159,7 +169,7 @@ class Engine:
     def free_space(self) -> int | None:
         """Return the bytes that are free where the engine keeps images; ``None`` where that cannot be known from here."""
         root = Path(self._info["DockerRootDir"])
-        if not address().startswith("unix://") or self._info.get("OperatingSystem") == "Docker Desktop" or not root.is_dir():
+        if not self.is_local or not root.is_dir():
             return None
         return min(shutil.disk_usage(path).free for path in (root, CONTAINERD_ROOT) if path.is_dir())
 

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from torchstrata.attestations.examination import Finding
 from torchstrata.attestations.record import Record
-from torchstrata.matrix.matrix import Matrix
+from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.registry.dated_tag import DatedTag, PushNumber
 from torchstrata.release.ledger import Ledger
 from torchstrata.verification.evidence import Evidence
@@ -204,6 +204,11 @@ class Catalogue:
     ledger: Ledger = field(default_factory=Ledger)
     unread: Mapping[str, str] = field(default_factory=dict)
     measurements: Mapping[str, bytes] = field(default_factory=dict)
+
+    @functools.cached_property
+    def cells(self) -> Mapping[str, Cell]:
+        """The cells of the matrix by id."""
+        return {cell.id: cell for cell in self.matrix.cells}
 
     @functools.cached_property
     def current(self) -> tuple[Exhibit, ...]:

@@ -110,7 +110,7 @@ def _choice(catalogue: Catalogue, image: Exhibit, pages: dict[str, str], slugs: 
         "verdict": image.verdict,
         "verdict_words": say(f"verdict.{image.verdict}"),
         "floor": image.driver_floor,
-        "drivers": machines.drivers(image),
+        "drivers": machines.drivers(image, catalogue.cells.get(image.cell)),
     }
 
 

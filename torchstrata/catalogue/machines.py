@@ -8,6 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from torchstrata.catalogue.contents import Exhibit
+from torchstrata.machine import fitting
+from torchstrata.matrix import compat
+from torchstrata.matrix.matrix import Cell
 
 GPUS: Final[tuple[tuple[str, str], ...]] = (
     ("12.0", "RTX 50 series, RTX PRO 6000 Blackwell"),
@@ -25,23 +28,24 @@ GPUS: Final[tuple[tuple[str, str], ...]] = (
 )
 """Compute capability, and GPUs that have it; newest first."""
 
-EXCLUDED: Final = {(8, 7): ((8, 0), (8, 6)), (7, 2): ((7, 0),)}
-"""Devices that code for a smaller minor version does not serve (torch/cuda/__init__.py); what containers check at their start is the same rule."""
+
+def drivers(image: Exhibit, cell: Cell | None) -> dict[str, str]:
+    """Return the oldest driver by compute capability, for those of :data:`GPUS` that an image runs on: by the rules of ``inv doctor``.
+
+    :param cell: what the image is of; of a cell that the matrix has no more, nothing but its own floor can be told.
+    """
+    if not image.driver_floor:
+        return {}
+    if cell is None:
+        codes = [fitting.generation(name) for name in image.architectures]
+        return {name: image.driver_floor for name, _ in GPUS if fitting.serves(codes, fitting.generation(name))}
+    found = {name: _oldest(cell, image.driver_floor, name) for name, _ in GPUS}
+    return {name: driver for name, driver in found.items() if driver}
 
 
-def numbers(capability: str) -> tuple[int, int]:
-    """Return ``8.6`` as numbers."""
-    major, _, minor = capability.partition(".")
-    return int(major), int(minor)
-
-
-def runs(capability: str, architectures: tuple[str, ...]) -> bool:
-    """Return whether machine code for one of ``architectures`` runs on a device: same major version, minor not above the device's."""
-    device = numbers(capability)
-    known = [numbers(name) for name in architectures]
-    return any(code[0] == device[0] and code[1] <= device[1] and code not in EXCLUDED.get(device, ()) for code in known)
-
-
-def drivers(image: Exhibit) -> dict[str, str]:
-    """Return the oldest driver by compute capability, for those of :data:`GPUS` that an image runs on."""
-    return {capability: image.driver_floor for capability, _ in GPUS if image.driver_floor and runs(capability, image.architectures)}
+def _oldest(cell: Cell, floor: str, capability: str) -> str:
+    """Return the oldest driver of those in the facts by which a cell runs on a GPU; nothing if none does."""
+    gpu = fitting.Accelerator(capability=fitting.generation(capability))
+    known = {floor, *(cuda.driver for cuda in compat.facts().cuda.values() if cuda.driver)}
+    fits = [driver for driver in known if fitting.judge(cell, fitting.Hardware(driver=driver, gpus=(gpu,))).runs]
+    return min(fits, key=lambda driver: tuple(map(int, driver.split("."))), default="")

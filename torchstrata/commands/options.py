@@ -163,6 +163,27 @@ class CacheOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DoctorOptions:
+    """Look at this machine, or at one that is described, and say which cells run on it, why others do not, and which to take."""
+
+    cells: tuple[str, ...] = _cells()
+    driver: str | None = option("judge a machine with this NVIDIA driver, such as 530.30 (default: look at this one)", "VERSION")
+    gpu: tuple[str, ...] = option("judge a machine with these GPUs, such as sm_90 or 9.0, with commas between them (default: look at this one)", "GPU", ())
+    flavour: str | None = option("flavour of the image that is named (default: the last of matrix.yaml)", "FLAVOUR")
+    json: bool = switch("print JSON instead of tables")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DriftOptions:
+    """Show what differs between a container and its image: packages, files, torch; or write the files that make it an image."""
+
+    container: str = required("name or ID of a container, running or not", "CONTAINER")
+    against: str | None = option("compare with this image of the engine (default: the one that the container was made of)", "IMAGE")
+    freeze: Path | None = option("write requirements.txt, Dockerfile and what else they need into a new directory (default: do not)", "DIRECTORY")
+    json: bool = switch("print JSON")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class KeyOptions:
     """Make a pair of keys to sign with, and say what to put where; its password is COSIGN_PASSWORD, or asked for."""
 

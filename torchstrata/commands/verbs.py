@@ -53,6 +53,8 @@ VERBS: Final = (
     Verb(name="cache", work="housekeeping.cache", options=options.CacheOptions, anywhere=True),
     Verb(name="catalogue", work="catalogue.write", options=options.CatalogueOptions),
     Verb(name="down", work="running_containers.down", options=options.DownOptions, anywhere=True),
+    Verb(name="doctor", work="doctor.run", options=options.DoctorOptions),
+    Verb(name="drift", work="drift.run", options=options.DriftOptions, anywhere=True),
     Verb(name="drop-torch", work="torches.drop", options=options.DropTorchOptions),
     Verb(name="jupyter", work="running_containers.jupyter", options=options.JupyterOptions, anywhere=True),
     Verb(name="key", work="signatures.make_key", options=options.KeyOptions, anywhere=True),

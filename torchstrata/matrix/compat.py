@@ -111,6 +111,8 @@ class Compat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cuda: Mapping[str, Cuda]
     torch: Mapping[str, TorchRelease]
     upstream: Upstream
+    first_cuda: Mapping[str, str]
+    """The first CUDA that knows a GPU generation, by compute capability, for those that not every driver knows."""
 
 
 class Nvcc(msgspec.Struct, frozen=True, kw_only=True):

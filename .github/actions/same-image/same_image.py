@@ -1,7 +1,8 @@
 """Fail unless this container is what the signed record of an approved image says. Standard library and cosign only.
 
 A container cannot see its own digest. So the digest that the job names is looked up, its record is believed because of who has
-signed it, and every package that is installed here is compared with it.
+signed it, and every package that is installed here is compared with it, and every file with what its package says of it. What there is here,
+and how it differs, ``inv drift`` finds by the same modules of the repository that this file lies in, which Actions fetch whole.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from torchstrata.drift import comparison, contents  # by the line above
 
 FACTS = Path("/etc/torchstrata/image.json")
 RECORD = "urn:torchstrata:record:v1"
@@ -87,28 +91,10 @@ def predicate(answer: str, wanted: str) -> dict[str, Any]:
     raise Refused(f"no record that is signed is about {wanted}")
 
 
-def normal(name: str) -> str:
-    """Return a Python package's name in its normal form (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def wheels() -> dict[str, str]:
-    """Return the version of each Python package that this interpreter sees."""
-    return {normal(each.metadata["Name"]): each.version for each in metadata.distributions()}
-
-
-def packages() -> dict[str, str]:
-    """Return the version of each OS package that is installed."""
-    shown = "${db:Status-Status} ${Package}:${Architecture} ${Version}\n"
-    listed = subprocess.run(["dpkg-query", "--show", f"--showformat={shown}"], check=True, capture_output=True, text=True).stdout
-    rows = [line.split() for line in listed.splitlines()]
-    return {name: version for status, name, version in rows if status == "installed"}
-
-
-def differences(kind: str, recorded: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """Return a line for each package that is not as recorded."""
-    changed = [name for name in sorted(recorded.keys() | here.keys()) if recorded.get(name) != here.get(name)]
-    return [f"{kind} {name}: {here.get(name, 'not installed')}, recorded {recorded.get(name, 'as not there')}" for name in changed]
+def lines_of(kind: str, recorded: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """Return a line for each name that is not as recorded."""
+    found = comparison.versions(kind, recorded, here)
+    return [f"{kind} {one.name}: {one.now or 'not installed'}, recorded {one.was or 'as not there'}" for one in found]
 
 
 def identity_of(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -117,12 +103,16 @@ def identity_of(facts: Mapping[str, Any]) -> dict[str, str]:
     return {name: labels.get(f"torchstrata.{name}", "nothing") for name in ("cell", "flavour", "lock")}
 
 
-def compare(found: Mapping[str, Any], facts: Mapping[str, Any], python: Mapping[str, str], system: Mapping[str, str]) -> list[str]:
-    """Return all in which this container is not what a record says."""
+def compare(found: Mapping[str, Any], facts: Mapping[str, Any], here: contents.Contents, edited: Mapping[str, str]) -> list[str]:
+    """Return all in which this container is not what a record says.
+
+    :param edited: files that are not what their packages say, with the package.
+    """
     recorded = {"cell": found["cell"], "flavour": found["flavour"], "lock": found["inputs"]["lock"]}
-    lines = differences("image", recorded, identity_of(facts))
-    lines += differences("wheel", {normal(each["name"]): each["version"] for each in found["wheels"]}, python)
-    return lines + differences("package", {f"{each['name']}:{each['architecture']}": each["version"] for each in found["packages"]}, system)
+    lines = lines_of("image", recorded, identity_of(facts))
+    lines += lines_of("wheel", {contents.normal(each["name"]): each["version"] for each in found["wheels"]}, {one.name: one.version for one in here.wheels})
+    lines += lines_of("package", {f"{each['name']}:{each['architecture']}": each["version"] for each in found["packages"]}, here.packages)
+    return lines + [f"file {path}: not what {name} has brought" for path, name in sorted(edited.items())]
 
 
 def check(options: argparse.Namespace) -> str:
@@ -134,7 +124,8 @@ def check(options: argparse.Namespace) -> str:
     found = record(options.image, options.key, options.identity, options.issuer)
     if not FACTS.is_file():
         raise Refused("this job runs in no image of ours: there is no /etc/torchstrata/image.json; name one in `container:`")
-    lines = compare(found, json.loads(FACTS.read_text(encoding="utf-8")), wheels(), packages())
+    here = contents.Contents(contents.wheels(), contents.packages())
+    lines = compare(found, json.loads(FACTS.read_text(encoding="utf-8")), here, contents.edited(here.wheels))
     if lines:
         raise Refused("\n".join([f"{len(lines)} differences from the record of {options.image}:", *lines]))
     return f"{found['name']}, {len(found['wheels'])} wheels and {len(found['packages'])} packages as recorded"

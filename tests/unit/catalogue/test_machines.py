@@ -1,30 +1,34 @@
-"""Which GPUs an image runs on, as the picker gets it: what containers find out at their start is the same."""
+"""Which GPUs and drivers an image runs on, as the picker gets it: the same as ``inv doctor`` says of the cell."""
 
 from __future__ import annotations
 
 import pytest
-from container import gpu
 
 from tests import showcase
 from torchstrata.catalogue import machines
+from torchstrata.machine import fitting
+from torchstrata.machine.fitting import Accelerator, Hardware
 
-IMAGES = showcase.catalogue(24).current
-CAPABILITIES = [name for name, _ in machines.GPUS]
-
-
-@pytest.mark.parametrize("capability", [*CAPABILITIES, "8.7", "7.2", "5.0"])
-def test_the_rule_is_that_of_containers(capability):
-    """For all architectures that torch was ever built for."""
-    known = tuple(sorted({architecture for image in IMAGES for architecture in image.architectures}))
-    for architectures in (known, *((one,) for one in known)):
-        codes = [machines.numbers(one) for one in architectures]
-        assert machines.runs(capability, architectures) == gpu.served(machines.numbers(capability), codes)
+IMAGES = {image.cell: image for image in showcase.catalogue(24).current if image.image == "base"}
+DRIVERS = ("450.80.02", "525.60.13", "530.30", "550.54.15", "570.26", "575.51.03", "580.95.05", "999")
 
 
-def test_an_image_needs_the_driver_of_its_cuda():
-    """On each GPU that its torch has code for; a CPU image on none."""
-    by_cell = {image.cell: machines.drivers(image) for image in IMAGES}
-    assert by_cell["2.13-cpu-debian12"] == {}
-    assert by_cell["2.8-cu121-debian13"]["7.0"] == "525.60.13"
-    assert by_cell["2.15-cu132-debian13"]["9.0"] == "580"
-    assert "7.0" not in by_cell["2.15-cu132-debian13"]
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("capability", [name for name, _ in machines.GPUS])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_the_table_says_what_the_doctor_says(name, capability, driver):
+    """For every GPU that can be chosen, and drivers of all ages; images without CUDA are for those without a GPU."""
+    cell, found = showcase.cell_named(name), machines.drivers(IMAGES[name], showcase.cell_named(name))
+    if cell.facts.cuda_version is None:
+        assert found == {}
+        return
+    fits = capability in found and fitting.at_least(driver, found[capability])
+    assert fits == fitting.judge(cell, Hardware(driver=driver, gpus=(Accelerator(capability=fitting.generation(capability)),))).runs
+
+
+@pytest.mark.parametrize("name", [name for name in IMAGES if "cpu" not in name])
+def test_an_image_of_a_cell_that_is_gone_has_its_own_facts(name):
+    """Its labels say which code torch has, and the floor of its driver."""
+    found = machines.drivers(IMAGES[name], None)
+    assert found["9.0"] == IMAGES[name].driver_floor
+    assert set(found) <= {capability for capability, _ in machines.GPUS}

@@ -1,0 +1,96 @@
+"""What ``inv doctor`` prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from torchstrata.commands import doctor, verbs
+from torchstrata.errors import EngineError, MatrixError, NoFitError
+from torchstrata.machine import survey
+from torchstrata.machine.fitting import Accelerator, Hardware
+from torchstrata.machine.gpu_access import GpuAccess
+from torchstrata.machine.survey import Observation, Survey
+
+GPU = Accelerator(capability=(9, 0), name="NVIDIA H200", memory=150_000_000_000)
+
+
+def options(line):
+    """Return what a line asks for."""
+    return verbs.find("doctor").parse(line.split())
+
+
+def seen(monkeypatch, *observations, hardware=Hardware(), access=None):  # noqa: B008  # a frozen value
+    """Let this machine be another one."""
+    monkeypatch.setattr(survey, "look", lambda: Survey(observations=observations, hardware=hardware, access=access))
+
+
+def test_a_machine_by_hand(capsys):
+    """Each cell, why not, the one to take and the one without limits; this machine is not looked at."""
+    doctor.run(options("--driver 530.30 --gpu sm_70"))
+    said = capsys.readouterr().out
+    rows = dict(line.split(maxsplit=2)[1::-1] for line in said.splitlines() if line.split()[0] in {"runs", "no"})
+    assert (rows["2.15-cu132"], rows["2.8-cu121"]) == ("no", "runs")
+    assert "driver 530.30 is older than 580, which CUDA 13 needs; torch has no code for sm_70" in said
+    assert "take pytorch-cuda:2.10-cu128-ssh: docker run -it --gpus all --shm-size=8g pytorch-cuda:2.10-cu128-ssh" in said
+    assert "without these limits: pytorch-cuda:2.4-cu121-ssh" in said
+
+
+def test_a_machine_for_programs(capsys):
+    """The same as JSON."""
+    doctor.run(options("2.8-cu121 --gpu 9.0 --flavour base --json"))
+    found = json.loads(capsys.readouterr().out)
+    assert [one["tag"] for one in found["cells"]] == ["pytorch-cuda:2.8-cu121-base"]
+    assert found["recommended"]["command"].endswith("pytorch-cuda:2.8-cu121-base")
+    assert (found["driver"], found["gpus"][0]["generation"]) == (None, "sm_90")
+
+
+@pytest.mark.parametrize(("line", "fits"), [("--driver 470 --gpu sm_60", False), ("2.15-* --driver 530 --gpu 9.0", False), ("2.13-cpu --driver 470", True)])
+def test_no_cell_fits(line, fits, capsys):
+    """Has a code of its own, after all was shown; whoever asks for a cell without CUDA needs no GPU."""
+    if fits:
+        doctor.run(options(line))
+        return
+    with pytest.raises(NoFitError) as caught:
+        doctor.run(options(line))
+    assert "install driver" in caught.value.fix
+    assert "no  " in capsys.readouterr().out
+
+
+def test_the_nearest_cell_gives_the_cure():
+    """The one with the fewest reasons against it; a new driver for another would not help an old GPU."""
+    with pytest.raises(NoFitError) as caught:
+        doctor.run(options("--driver 470 --gpu sm_60"))
+    assert caught.value.fix.startswith("take pytorch-cuda:2.13-cpu-ssh, which does without the GPU; or install driver 525.60.13")
+
+
+def test_this_machine(monkeypatch, capsys):
+    """The words that give a container its GPUs are those that the engine understands."""
+    words = ("--device", "nvidia.com/gpu=all")
+    seen(
+        monkeypatch,
+        Observation(subject="engine", severity="ok", what="Docker"),
+        hardware=Hardware(driver="595.58.03", gpus=(GPU,)),
+        access=GpuAccess(words=words, how="CDI"),
+    )
+    doctor.run(options(""))
+    assert "docker run -it --device nvidia.com/gpu=all --shm-size=8g pytorch-cuda:2.15-cu132-ssh" in capsys.readouterr().out
+
+
+def test_what_must_be_mended_decides_the_exit_code(monkeypatch, capsys):
+    """After all was shown; warnings do not."""
+    error = EngineError("no Docker engine answers", fix="start Docker")
+    warning = Observation(subject="buildx", severity="warning", what="none", fix="install it")
+    seen(monkeypatch, warning, Observation(subject="engine", severity="error", what=error.what, fix=error.fix, error=error))
+    with pytest.raises(EngineError):
+        doctor.run(options(""))
+    said = capsys.readouterr().out
+    assert "-> install it" in said
+    assert "take pytorch-cuda:2.13-cpu-ssh" in said
+
+
+def test_unknown_flavour():
+    """Is refused before anything is looked at."""
+    with pytest.raises(MatrixError):
+        doctor.run(options("--flavour desktop"))

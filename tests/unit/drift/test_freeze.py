@@ -1,0 +1,141 @@
+"""The files that make a difference an image."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+
+from torchstrata.drift import freeze
+from torchstrata.drift.comparison import Drift
+from torchstrata.drift.contents import InstalledWheel
+from torchstrata.drift.reading import Drifted, InspectedContainer
+from torchstrata.errors import FreezeError
+
+SITE = "/opt/venv/lib/python3.11/site-packages"
+USER = "/home/dev/.local/lib/python3.11/site-packages"
+DIGEST = "pytorch-cuda@sha256:" + "a" * 64
+OURS = "registry.example:5000/team/pytorch-cuda@sha256:" + "a" * 64
+
+
+def wheel(name, version, place=SITE, source="", *, editable=False):
+    """Return an installed package."""
+    return InstalledWheel(name, version, f"{place}/{name}-{version}.dist-info", source, editable, 1000)
+
+
+def added(one, was=""):
+    """Return that a package came, or became another."""
+    kind = "torch" if one.name == "torch" else "wheel"
+    return Drift("changed" if was else "added", kind, one.name, was, one.version, "", one.place)
+
+
+def drifted(*drifts, wheels=(), records=None, named="pytorch-cuda:v2.13", digests=(DIGEST,), user="1000:0"):
+    """Return a container that differs."""
+    subject = InspectedContainer(id="c" * 64, name="desk", image="sha256:" + "a" * 64, named=named, digests=digests, labels={}, user=user)
+    return Drifted(container=subject, against=subject.image, drifts=drifts, wheels=wheels, records=records or {})
+
+
+@pytest.mark.parametrize(
+    ("one", "line"),
+    [
+        (wheel("six", "1.16"), "six==1.16"),
+        (wheel("six", "1.16", source="git+https://example/six@abc"), "six @ git+https://example/six@abc"),
+        (wheel("six", "1.16", source="https://example/six.whl"), "six @ https://example/six.whl"),
+    ],
+)
+def test_packages_that_can_be_had_again(one, line):
+    """Are requirements, installed by the user without what they depend on, which has lines of its own."""
+    made = freeze.plan(drifted(added(one), wheels=(one,)))
+    assert (made.requirements, made.taken, made.open_) == ((line,), (), ())
+    assert "pip install --no-cache-dir --no-deps -r /tmp/requirements.txt" in freeze.dockerfile(made)
+    assert "PIP_CONSTRAINT" not in freeze.dockerfile(made)
+
+
+def test_torch_is_replaced_on_purpose():
+    """The constraint that holds it is left aside."""
+    one = wheel("torch", "2.99")
+    assert "env -u PIP_CONSTRAINT pip install" in freeze.dockerfile(freeze.plan(drifted(added(one, "2.13"), wheels=(one,))))
+
+
+@pytest.mark.parametrize("one", [wheel("six", "1", source="file:///tmp/six.whl"), wheel("six", "1", USER)])
+def test_packages_on_no_index_are_copied(one):
+    """And those elsewhere, where they are; without bytecode. What the image had in its place goes first."""
+    records = {f"{one.place}/six.py": "wheel six", f"{one.place}/__pycache__/six.pyc": "wheel six", f"{one.place}/b.py": "wheel other"}
+    made = freeze.plan(drifted(added(one, "0.9" if one.place == SITE else ""), wheels=(one,), records=records))
+    assert (made.requirements, made.taken) == ((), (f"{one.place}/six.py",))
+    assert made.uninstalled == (("six",) if one.place == SITE else ())
+    assert "ADD files.tar /" in freeze.dockerfile(made)
+
+
+def test_what_cannot_be_frozen_is_named():
+    """Code of an editable installation, and environments, with what to do."""
+    one = wheel("mine", "1", source="file:///workspace/mine", editable=True)
+    made = freeze.plan(drifted(added(one), Drift("added", "environment", "/opt/conda"), wheels=(one,)))
+    assert [why.partition(":")[0] for why in made.open_] == ["mine", "/opt/conda"]
+    assert (made.requirements, made.taken) == ((), ())
+    assert "# Not here: mine: its code is at file:///workspace/mine" in freeze.dockerfile(made)
+
+
+def test_what_was_removed_goes():
+    """Python packages, OS packages and files."""
+    drifts = (
+        Drift("removed", "wheel", "pillow", "13", place=SITE),
+        Drift("removed", "package", "less:amd64", "590"),
+        Drift("changed", "package", "tree:amd64", "1", "2"),
+        Drift("removed", "file", "/etc/a b"),
+    )
+    said = freeze.dockerfile(freeze.plan(drifted(*drifts)))
+    assert "RUN pip uninstall -y pillow\n" in said
+    assert "less:amd64- tree:amd64=2 &&" in said
+    assert "RUN rm -rf -- '/etc/a b'\n" in said
+
+
+@pytest.mark.parametrize(
+    ("named", "digests", "base"),
+    [
+        ("pytorch-cuda:v2.13", (OURS, DIGEST), DIGEST),
+        ("registry.example:5000/team/pytorch-cuda:v2.13", (DIGEST, OURS), OURS),
+        (OURS, (DIGEST, OURS), OURS),
+        ("other:1", (DIGEST, OURS), DIGEST),
+        ("pytorch-cuda:v2.13", (), "pytorch-cuda:v2.13"),
+    ],
+)
+def test_the_image_is_named_by_digest(named, digests, base):
+    """Of the repository that the container was made from; by its name where no repository knows it."""
+    assert f"ARG BASE={base}\nFROM ${{BASE}}\n" in freeze.dockerfile(freeze.plan(drifted(named=named, digests=digests)))
+
+
+@pytest.mark.parametrize(("user", "line"), [("1000:0", "USER 1000:0"), ("0:0", "USER 0:0"), ("", "USER 0:0")])
+def test_the_image_starts_as_before(user, line):
+    """By the same user."""
+    assert freeze.dockerfile(freeze.plan(drifted(user=user))).splitlines()[-1] == line
+
+
+class Taken:
+    """Gives files as a container does."""
+
+    def members(self, paths):
+        """Yield head and content of each."""
+        for path in paths:
+            member = tarfile.TarInfo(path.rpartition("/")[2])
+            member.size, member.mode, member.uid, member.mtime = len(path), 0o640, 1000, 99
+            yield path, member, path.encode()
+
+
+def test_files(tmp_path):
+    """Lie in an archive with owner and rights, and without a time; a directory that has something is refused."""
+    made = freeze.plan(drifted(Drift("edited", "file", "/etc/profile"), Drift("mode", "file", "/opt/x")))
+    written = freeze.write(made, Taken(), tmp_path / "new")
+    assert sorted(path.name for path in written) == ["Dockerfile", "files.tar", "requirements.txt"]
+    with tarfile.open(fileobj=io.BytesIO((tmp_path / "new" / "files.tar").read_bytes())) as archive:
+        assert [(one.name, one.mode, one.uid, one.mtime) for one in archive] == [("etc/profile", 0o640, 1000, 0), ("opt/x", 0o640, 1000, 0)]
+    with pytest.raises(FreezeError, match="is not empty"):
+        freeze.write(made, Taken(), tmp_path / "new")
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    """Is an error in two lines."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FreezeError, match="cannot be written"):
+        freeze.write(freeze.plan(drifted()), Taken(), tmp_path / "file" / "new")

@@ -1,0 +1,257 @@
+"""What an image or a container has: Python packages, OS packages, and the state of some of its files. Standard library of Python 3.10 alone.
+
+This runs as a program in an image that is looked at (``python3 -I -S -c``, with a question on standard input), whose Python is as it was released,
+and it is imported by the action ``same-image`` in a job's container, where there is nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import glob
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from email.parser import HeaderParser
+from typing import Any, NamedTuple
+
+VENV = "/opt/venv"
+PLACES = (f"{VENV}/lib/python3*/site-packages", "/usr/local/lib/python3*/dist-packages", "/home/*/.local/lib/python3*/site-packages")
+"""Where Python packages lie that people install: the image's environment, root's pip of the system, and what each user has."""
+
+STATUS = "/var/lib/dpkg/status"
+LISTS = "/var/lib/dpkg/info"
+SHARED = ("nvidia", "/opt/cuda/nvidia")
+"""What is a link in site-packages, and where it leads."""
+
+CHUNK = 1 << 20
+
+
+class InstalledWheel(NamedTuple):
+    """An installed Python package.
+
+    :param info: its directory ``.dist-info``.
+    :param source: where it was installed from, if not from an index (``direct_url.json``, PEP 610), as a requirement names it.
+    :param editable: its code is elsewhere, at :attr:`source`.
+    :param uid: owner of the directory.
+    """
+
+    name: str
+    version: str
+    info: str
+    source: str = ""
+    editable: bool = False
+    uid: int = 0
+
+    @property
+    def place(self) -> str:
+        """The directory that it lies in."""
+        return os.path.dirname(self.info)  # noqa: PTH120  # a path in another file system
+
+
+class FileState(NamedTuple):
+    """A file, link or directory; its kind is empty where there is none.
+
+    :param digest: SHA-256 of the content in hex, or where a link leads.
+    :param owner: ``wheel NAME`` or ``package NAME:ARCHITECTURE``, if one of these brought it.
+    """
+
+    kind: str = ""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    digest: str = ""
+    owner: str = ""
+
+
+class Contents(NamedTuple):
+    """What was found.
+
+    :param wheels: by place and name.
+    :param packages: version by ``NAME:ARCHITECTURE``.
+    :param files: by path.
+    """
+
+    wheels: tuple[InstalledWheel, ...] = ()
+    packages: Mapping[str, str] = {}
+    files: Mapping[str, FileState] = {}
+
+
+def normal(name: str) -> str:
+    """Return a Python package's name in its normal form (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def wheel(info: str, metadata: str, direct_url: str | None, uid: int) -> InstalledWheel:
+    """Return what a ``.dist-info`` directory says.
+
+    :param metadata: content of its ``METADATA`` (core metadata).
+    :param direct_url: content of its ``direct_url.json``, if it has one.
+    """
+    fields = HeaderParser().parsestr(metadata)
+    source, editable = _source(json.loads(direct_url)) if direct_url else ("", False)
+    return InstalledWheel(normal(str(fields["Name"])), str(fields["Version"]), info, source, editable, uid)
+
+
+def _source(direct: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return where a package came from, as a requirement names it, and whether its code is still there."""
+    url, subdirectory = str(direct["url"]), direct.get("subdirectory")
+    if "vcs_info" in direct:
+        url = f"{direct['vcs_info']['vcs']}+{url}@{direct['vcs_info']['commit_id']}"
+    tail = f"#subdirectory={subdirectory}" if subdirectory else ""
+    return url + tail, bool(direct.get("dir_info", {}).get("editable"))
+
+
+def recorded(text: str, place: str) -> dict[str, str]:
+    """Return the hash of each file that a RECORD lists (binary distribution format), by absolute path; an empty one where it has none."""
+    rows = (row for row in csv.reader(io.StringIO(text)) if row)
+    return {_real(f"{place}/{row[0]}", place): row[1] for row in rows}
+
+
+def _real(path: str, place: str) -> str:
+    """Return where a path of a RECORD leads, without ``..`` and through the one link of site-packages."""
+    whole = os.path.normpath(path)
+    link, target = f"{place}/{SHARED[0]}/", f"{SHARED[1]}/"
+    return target + whole[len(link) :] if whole.startswith(link) and place.startswith(VENV) else whole
+
+
+def status(text: str) -> dict[str, str]:
+    """Return the version of each package that dpkg's status file calls installed."""
+    rows = (dict(_fields(stanza)) for stanza in text.split("\n\n") if stanza.strip())
+    return {f"{row['Package']}:{row['Architecture']}": row["Version"] for row in rows if row.get("Status", "").endswith(" installed")}
+
+
+def _fields(stanza: str) -> Iterator[tuple[str, str]]:
+    for line in stanza.splitlines():
+        name, colon, value = line.partition(":")
+        if colon and not name.startswith(" "):
+            yield name, value.strip()
+
+
+def wheels(places: Sequence[str] = PLACES) -> tuple[InstalledWheel, ...]:
+    """Return the Python packages here."""
+    infos = sorted(path for place in places for path in glob.glob(f"{place}/*.dist-info"))  # noqa: PTH207  # no Path for patterns with a root
+    return tuple(_installed(info) for info in infos if os.path.isfile(f"{info}/METADATA"))  # noqa: PTH113
+
+
+def _installed(info: str) -> InstalledWheel:
+    direct = f"{info}/direct_url.json"
+    return wheel(info, text(f"{info}/METADATA"), text(direct) if os.path.isfile(direct) else None, os.stat(info).st_uid)  # noqa: PTH113, PTH116
+
+
+def packages() -> dict[str, str]:
+    """Return the OS packages here."""
+    return status(text(STATUS))
+
+
+def text(path: str) -> str:
+    """Return the content of a text file."""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:  # noqa: PTH123  # thousands of files
+        return file.read()
+
+
+def state(path: str, owner: str = "") -> FileState:
+    """Return what there is at a path."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return FileState(owner=owner)
+    kind = kind_of(found.st_mode)
+    digest = content(path) if kind == "file" else os.readlink(path) if kind == "link" else ""  # noqa: PTH115
+    return FileState(kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, digest, owner)
+
+
+def kind_of(mode: int) -> str:
+    """Return what a mode says that something is."""
+    return "file" if stat.S_ISREG(mode) else "link" if stat.S_ISLNK(mode) else "directory" if stat.S_ISDIR(mode) else "other"
+
+
+def content(path: str) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        return digest_of(iter(lambda: file.read(CHUNK), b""))
+
+
+def digest_of(chunks: Iterable[bytes]) -> str:
+    """Return the SHA-256 of some bytes in hex."""
+    found = hashlib.sha256()
+    for chunk in chunks:
+        found.update(chunk)
+    return found.hexdigest()
+
+
+def edited(found: Iterable[InstalledWheel]) -> dict[str, str]:
+    """Return the files that are not what the RECORD of their package says, with the package's name: other content, or gone.
+
+    Bytecode and what has no hash there, such as the RECORD itself, do not count.
+    """
+    return {path: one.name for one in found for path, expected in _record(one).items() if expected and not _is_as(path, expected)}
+
+
+def _is_as(path: str, expected: str) -> bool:
+    kind, _, value = expected.partition("=")
+    if kind != "sha256" or path.endswith(".pyc"):
+        return True
+    if not os.path.isfile(path):  # noqa: PTH113
+        return False
+    return base64.urlsafe_b64encode(bytes.fromhex(content(path))).rstrip(b"=").decode() == value
+
+
+def _record(one: InstalledWheel) -> dict[str, str]:
+    path = f"{one.info}/RECORD"
+    return recorded(text(path), one.place) if os.path.isfile(path) else {}  # noqa: PTH113
+
+
+def owners(paths: Iterable[str], found: Iterable[InstalledWheel]) -> dict[str, str]:
+    """Return who brought each of some paths; of a directory, whoever has something in it."""
+    asked = set(paths)
+    owned: dict[str, str] = {}
+    for path, owner in _owned(found):
+        if path in asked:
+            owned[path] = owner
+        for above in _above(path):
+            if above in asked:
+                owned.setdefault(above, owner)
+    return owned
+
+
+def _owned(found: Iterable[InstalledWheel]) -> Iterator[tuple[str, str]]:
+    """Yield every path that a package brought, and the package."""
+    for one in found:
+        yield from ((path, f"wheel {one.name}") for path in _record(one))
+    for listing in sorted(glob.glob(f"{LISTS}/*.list")):  # noqa: PTH207
+        name = os.path.basename(listing)[: -len(".list")]  # noqa: PTH119
+        yield from ((path, f"package {name}") for path in text(listing).splitlines() if not os.path.isdir(path))  # noqa: PTH112
+
+
+def _above(path: str) -> Iterator[str]:
+    while (path := path.rpartition("/")[0]) not in {"", "/"}:
+        yield path
+
+
+def answer(paths: Sequence[str]) -> Contents:
+    """Return all that is here, with the state of some paths."""
+    found = wheels()
+    owned = owners(paths, found)
+    return Contents(found, packages(), {path: state(path, owned.get(path, "")) for path in paths})
+
+
+def encode(found: Contents) -> str:
+    """Return contents as JSON."""
+    return json.dumps({"wheels": found.wheels, "packages": found.packages, "files": found.files})
+
+
+def decode(document: str) -> Contents:
+    """Return the contents that :func:`encode` wrote."""
+    read = json.loads(document)
+    files = {path: FileState(*row) for path, row in read["files"].items()}
+    return Contents(tuple(InstalledWheel(*row) for row in read["wheels"]), read["packages"], files)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(encode(answer(json.load(sys.stdin))))

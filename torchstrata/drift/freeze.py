@@ -1,0 +1,182 @@
+"""The files that make a container's difference an image: requirements, files and a Dockerfile. A plan is a pure function of the difference.
+
+Packages of the image's environment are installed again from where they come from. What is on no index or elsewhere, and files that were
+edited, are taken out of the container, with owner and rights. The code of an editable installation and whole environments cannot be had
+that way, and are named.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import tarfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torchstrata.drift.comparison import TORCH, Drift
+from torchstrata.drift.contents import VENV, InstalledWheel
+from torchstrata.drift.reading import ContainerFiles, Drifted
+from torchstrata.errors import FreezeError
+
+REQUIREMENTS: Final = "requirements.txt"
+DOCKERFILE: Final = "Dockerfile"
+FILES: Final = "files.tar"
+OWNER: Final = "1000:0"
+"""Who owns the environment of an image, whoever its containers start as."""
+
+SETTINGS: Final = "RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf,mode=0444 --mount=type=bind,source=requirements.txt,target=/tmp/requirements.txt"
+"""pip's settings of the machine that builds are a secret: an index with a password is in no layer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrozenPlan:
+    """What goes into the files.
+
+    :param base: of the Dockerfile: the image by digest, or by what else names it.
+    :param requirements: lines for pip.
+    :param uninstalled: Python packages that go.
+    :param packages: words for ``apt-get install``; a minus at the end removes.
+    :param taken: paths that are copied out of the container.
+    :param deleted: paths that go.
+    :param open_: what cannot be frozen, in words.
+    :param user: of the image.
+    """
+
+    base: str
+    requirements: tuple[str, ...] = ()
+    uninstalled: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    open_: tuple[str, ...] = ()
+    user: str = OWNER
+
+
+def plan(found: Drifted) -> FrozenPlan:
+    """Return what makes a difference permanent."""
+    differing = {(one.place, one.name): one for one in found.drifts if one.kind in {"wheel", "torch"}}
+    fresh = [wheel for wheel in found.wheels if (wheel.place, wheel.name) in differing and not wheel.editable]
+    copied = [wheel for wheel in fresh if _is_copied(wheel)]
+    kept = {(wheel.place, wheel.name) for wheel in found.wheels if wheel not in copied}
+    files = [one for one in found.drifts if one.kind == "file"]
+    taken = {one.name for one in files if one.change != "removed"} | {path for wheel in copied for path in _files_of(wheel, found)}
+    return FrozenPlan(
+        base=base_of(found),
+        requirements=tuple(sorted(_requirement(wheel) for wheel in fresh if wheel not in copied)),
+        uninstalled=tuple(one.name for key, one in differing.items() if one.was and key not in kept and _is_of_venv(one.place)),
+        packages=tuple(_package(one) for one in found.drifts if one.kind == "package"),
+        taken=tuple(sorted(taken)),
+        deleted=tuple(one.name for one in files if one.change == "removed"),
+        open_=tuple(why for one in found.drifts if (why := _why_not(one, found.wheels))),
+        user=found.container.user or "0:0",
+    )
+
+
+def _is_copied(wheel: InstalledWheel) -> bool:
+    """Return whether a package's files are taken as they are: those of one that is on no index, or not in the image's environment."""
+    return wheel.source.startswith("file:") or not _is_of_venv(wheel.place)
+
+
+def _is_of_venv(place: str) -> bool:
+    return place.startswith(f"{VENV}/")
+
+
+def base_of(found: Drifted) -> str:
+    """Return the image by the digest under which its repository knows it, the one that the container was made of first; else by its name."""
+    repository = re.sub(r"(@.*|:[^/:]*)$", "", found.container.named)
+    digests = sorted(found.container.digests, key=lambda digest: (digest.partition("@")[0] != repository, digest))
+    return digests[0] if digests else found.container.named
+
+
+def _requirement(wheel: InstalledWheel) -> str:
+    return f"{wheel.name} @ {wheel.source}" if wheel.source else f"{wheel.name}=={wheel.version}"
+
+
+def _files_of(wheel: InstalledWheel, found: Drifted) -> Iterable[str]:
+    """Return what a package that is on no index consists of, without bytecode."""
+    return (path for path, owner in found.records.items() if owner == f"wheel {wheel.name}" and not path.endswith(".pyc"))
+
+
+def _package(one: Drift) -> str:
+    return f"{one.name}={one.now}" if one.now else f"{one.name}-"
+
+
+def _why_not(one: Drift, wheels: Sequence[InstalledWheel]) -> str:
+    """Return why a difference cannot be frozen, empty if it can."""
+    wheel = next((wheel for wheel in wheels if (wheel.place, wheel.name) == (one.place, one.name)), None)
+    if wheel and wheel.editable:
+        return f"{one.name}: its code is at {wheel.source}; install it without --editable, or publish it"
+    if one.kind == "environment":
+        return f"{one.name}: export it with its own tool (conda env export), and make it in a Dockerfile"
+    return ""
+
+
+def dockerfile(made: FrozenPlan) -> str:
+    """Return the Dockerfile."""
+    lines = [
+        "# What a container differs in from its image, found by `inv drift --freeze`.",
+        *(f"# Not here: {one}" for one in made.open_),
+        "# docker build --secret id=pip.conf,src=$HOME/.config/pip/pip.conf . (the secret only where pip's index needs settings)",
+        "# An image that no registry has: --build-arg BASE=its name here.",
+        f"ARG BASE={made.base}",
+        "FROM ${BASE}",
+        *_apt(made.packages),
+        f"USER {OWNER}",
+        *([_uninstall(made.uninstalled)] if made.uninstalled else []),
+        *([_install(made.requirements)] if made.requirements else []),
+        "USER 0:0",
+        *([f"ADD {FILES} /"] if made.taken else []),
+        *([f"RUN rm -rf -- {shlex.join(made.deleted)}"] if made.deleted else []),
+        f"USER {made.user}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _apt(packages: Sequence[str]) -> list[str]:
+    if not packages:
+        return []
+    install = f"apt-get install -y --no-install-recommends --allow-downgrades --allow-remove-essential --purge {shlex.join(packages)}"
+    return ["USER 0:0", f"RUN apt-get update && {install} && rm -rf /var/lib/apt/lists/*"]
+
+
+def _install(requirements: Sequence[str]) -> str:
+    """Return the step that installs; the constraint that holds torch is left aside where torch itself differs, on purpose."""
+    free = "env -u PIP_CONSTRAINT " if any(TORCH.fullmatch(re.split(r"[ =]", one)[0]) for one in requirements) else ""
+    return f"{SETTINGS} \\\n    {free}pip install --no-cache-dir --no-deps -r /tmp/requirements.txt"
+
+
+def _uninstall(names: Sequence[str]) -> str:
+    return f"RUN pip uninstall -y {shlex.join(names)}"
+
+
+def write(made: FrozenPlan, files: ContainerFiles, directory: Path) -> tuple[Path, ...]:
+    """Write the files, all or none, into a directory that has nothing else; return them.
+
+    :raises FreezeError: it cannot be written, or something is there.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise FreezeError(f"{directory} is not empty", fix="name a directory that is new: a build takes all that is in it")
+        documents = {DOCKERFILE: dockerfile(made).encode(), REQUIREMENTS: "".join(f"{one}\n" for one in made.requirements).encode()}
+        if made.taken:
+            documents[FILES] = _packed(made.taken, files)
+        written = [directory / name for name in documents]
+        for path, content in zip(written, documents.values(), strict=True):
+            path.write_bytes(content)
+    except OSError as error:
+        raise FreezeError(f"{directory} cannot be written: {error.strerror}", fix="name another directory") from error
+    return tuple(written)
+
+
+def _packed(paths: Sequence[str], files: ContainerFiles) -> bytes:
+    """Return an archive of files and links of a container, with owner and rights, without a time."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path, member, content in sorted(files.members(paths), key=lambda found: found[0]):
+            member.name, member.mtime = path.lstrip("/"), 0
+            archive.addfile(member, io.BytesIO(content) if member.isreg() else None)
+    return packed.getvalue()
