@@ -19,6 +19,8 @@ from torchstrata.verification.evidence import Evidence
 CELL: Final = re.compile(r"(?P<torch>[0-9]{1,3}\.[0-9]{1,3})-(?P<cuda>cu[0-9]{3}|cpu)-(?P<os>[a-z][a-z0-9.]{1,40})")
 FLAVOUR: Final = re.compile(r"[a-z][a-z0-9-]{0,40}")
 
+DRIVER: Final = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,4}){0,3}")
+
 Verdict = Literal["verified", "quick", "failed", "unknown"]
 """Passed all tests; passed those of a quick verification; failed; nobody has attached a result."""
 
@@ -146,8 +148,9 @@ class Exhibit:
 
     @property
     def driver_floor(self) -> str:
-        """The oldest driver that runs it; empty where none is needed."""
-        return self.labels.get("torchstrata.driver.floor", "")
+        """The oldest driver that runs it; empty where none is needed, or what stands there is no version."""
+        found = self.labels.get("torchstrata.driver.floor", "")
+        return found if DRIVER.fullmatch(found) else ""
 
     @property
     def architectures(self) -> tuple[str, ...]:
