@@ -53,8 +53,8 @@ def test_a_registry_becomes_a_catalogue(team, tmp_path):
     """All images with their tags, signatures that were checked, results, and what channels hold: here what it went back to."""
     said, found = catalogue(team, tmp_path / "site")
     assert "10 images" in said
-    assert "signatures checked (key)" in said
-    assert found["checked"] == "key"
+    assert "signatures checked (cosign.pub)" in said
+    assert found["checked"] == "cosign.pub"
     assert found["unread"] == {}
     images = {(image["image"], image["tags"][0]): image for image in found["images"]}
     assert len(images) == 10

@@ -92,7 +92,7 @@ class RegistryReader:
             source=f"{self.registry.host}/{self.repository}",
             images=ordered(images, self.matrix, self._held(ledger)),
             made=self.now,
-            who=(self.trust.identity or "key") if self.trust else "",
+            who=(self.trust.identity or _file(self.trust.key or "")) if self.trust else "",
             ledger=ledger,
             unread=unread,
         )
@@ -163,6 +163,11 @@ class RegistryReader:
         if self.trust:
             reference = Reference(host=self.registry.host, repository=self.repository, digest=image.digest)
             yield from examination.examine(self.registry, reference, self.trust).findings
+
+
+def _file(key: str) -> str:
+    """Return the name of a file with a key, and nothing of whose machine it lies on; URIs stay."""
+    return key if "://" in key else key.rpartition("/")[2]
 
 
 def record_about(digest: str, content: bytes) -> Record:

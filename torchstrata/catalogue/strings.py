@@ -38,7 +38,7 @@ TABLE: Final[Mapping[str, tuple[str, str]]] = {
     "foot.made": ("Made on {day} from {source}.", "于 {day} 根据 {source} 生成。"),
     "foot.counts": ("{images} images of {cells} cells.", "{cells} 个组合，共 {images} 个镜像。"),
     "foot.offline": ("This site asks nothing of any other host.", "本站不访问任何其他主机。"),
-    "trust.checked": ("Signatures were checked: {who}.", "签名已校验：{who}。"),
+    "trust.checked": ("Signatures were checked, by {who}.", "签名已通过 {who} 校验。"),
     "trust.unchecked": (
         "Nobody has checked signatures for this catalogue: records, results and history are as the registry has them. Check an image before you rely on it.",
         "生成本目录时未校验签名：记录、测试结果与历史均按仓库所存展示。使用前请自行校验镜像。",

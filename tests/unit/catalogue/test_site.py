@@ -183,10 +183,10 @@ def test_a_page_says_what_changed_and_which_fixes_an_older_one_lacks():
 def test_whether_signatures_were_checked_is_said_on_every_page():
     """A catalogue without a key must not look like one with."""
     found = showcase.catalogue(3)
-    unchecked, checked = (pages(dict(Site(each).files())) for each in (found, replace(found, who="key")))
+    unchecked, checked = (pages(dict(Site(each).files())) for each in (found, replace(found, who="cosign.pub")))
     for path in (path for path in unchecked if path.startswith(("index", "images/"))):
         assert "Nobody has checked signatures" in unchecked[path]
-        assert "Signatures were checked: key" in checked[path]
+        assert "Signatures were checked, by cosign.pub" in checked[path]
 
 
 def test_json_and_data_are_what_programs_read():
