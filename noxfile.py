@@ -140,6 +140,14 @@ def system(session: nox.Session) -> None:
 
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
+def browser(session: nox.Session) -> None:
+    """Look at catalogues in a real Chromium: picker, keyboard, phone, dark, Chinese, 500 images, axe; needs chromium and npm."""
+    _develop(session)
+    sessions.run(session, "pytest", "tests/browser", *session.posargs)
+
+
+@nox.session(default=UNASKED, venv_backend="none")
+@sessions.part
 def mutants(session: nox.Session) -> None:
     """Plant faults in images and see that the tests find them; -- WORD for some of them."""
     _develop(session)
@@ -225,6 +233,7 @@ def soak(session: nox.Session) -> None:
     session.notify("mutants", [])
     session.notify("system", ["-k", "test_registry", "--every", "1"])
     session.notify("fresh", ["--as", "root,user,runner", "--on", "debian12,debian13"])
+    session.notify("browser", [])
     session.notify("fuzz", [])
     session.notify("stress", [])
     session.notify("cpu-time", ["soak", *session.posargs])

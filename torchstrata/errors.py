@@ -354,3 +354,7 @@ class LauncherError(TorchstrataError):
     """A file that starts a container cannot be written, or would not work where it is for."""
 
     code = 65
+
+
+class CatalogueError(TorchstrataError):
+    """A catalogue cannot be written where it shall be, or about what it shall be."""

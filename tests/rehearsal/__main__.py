@@ -64,7 +64,7 @@ class Run:
     inputs: Mapping[str, str] = field(default_factory=dict)
 
 
-NEEDED: Final = {"release.yml": ("nightly.yml",), "watchdog.yml": ("nightly.yml", "release.yml")}
+NEEDED: Final = {"release.yml": ("nightly.yml",), "watchdog.yml": ("nightly.yml", "release.yml"), "catalogue.yml": ("nightly.yml", "release.yml")}
 """Workflows without whose images others have nothing to do."""
 
 
@@ -97,7 +97,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 def program(cells: str, *, large: bool, only: list[str] | None) -> list[Run]:
-    """Return what runs: a change; a night, what it made released at once, a night with nothing to do, a look at all of it; new versions."""
+    """Return what runs: a change; a night, what it made released at once, a night with nothing to do, a look at all of it; its catalogue; new versions."""
     wanted = {name for each in only for name in (each, *NEEDED.get(each, ()))} if only else None
     night = Run("nightly.yml", "workflow_dispatch", {"cells": cells})
     release = {"action": "promote", "cells": cells, "channel": "stable", "why": "a rehearsal does not wait"}
@@ -107,6 +107,7 @@ def program(cells: str, *, large: bool, only: list[str] | None) -> list[Run]:
         Run("release.yml", "workflow_dispatch", release),
         night,
         Run("watchdog.yml", "schedule"),
+        Run("catalogue.yml", "schedule"),
         Run("update.yml", "schedule"),
     ]
     return [run for run in runs if wanted is None or run.workflow in wanted]

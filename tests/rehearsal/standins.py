@@ -7,6 +7,8 @@
 | ``sigstore/cosign-installer`` | Debian's cosign |
 | ``docker/login-action`` | ``docker login`` |
 | ``actions/upload-artifact`` | a directory |
+| ``actions/upload-pages-artifact`` | a directory, which must have a first page |
+| ``actions/deploy-pages`` | nothing, but there must be a site |
 | ``peter-evans/create-pull-request`` | a commit on the branch, pushed to the rehearsal's own remote |
 """
 
@@ -27,6 +29,9 @@ from tests.rehearsal.expressions import Refused, Scope
 BRANCH = "main"
 NO_CREDENTIALS = "no-credentials:"
 """Where a checkout pushes to that must not."""
+
+SITE = "github-pages"
+"""What GitHub calls a site that was uploaded."""
 
 BOT = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "bot"), ("EMAIL", "bot@example.org"))}
 
@@ -98,6 +103,18 @@ def _upload(job: Job, given: Mapping[str, str]) -> None:
         shutil.copytree(source, job.artifacts / given["name"])
 
 
+def _upload_site(job: Job, given: Mapping[str, str]) -> None:
+    source = job.workspace / given["path"]
+    if not (source / "index.html").is_file():
+        raise Refused(f"{source} is no site")
+    shutil.copytree(source, job.artifacts / SITE)
+
+
+def _deploy_site(job: Job, _: Mapping[str, str]) -> None:
+    if not (job.artifacts / SITE / "index.html").is_file():
+        raise Refused(f"{job.name} has uploaded no site")
+
+
 def _pull_request(job: Job, given: Mapping[str, str]) -> None:
     if not (job.may_push and job.may_open_pull_requests):
         raise Refused(f"{job.name} may not open a pull request")
@@ -116,6 +133,8 @@ STAND_INS: Mapping[str, StandIn] = {
     "sigstore/cosign-installer": _cosign,
     "docker/login-action": _login,
     "actions/upload-artifact": _upload,
+    "actions/upload-pages-artifact": _upload_site,
+    "actions/deploy-pages": _deploy_site,
     "peter-evans/create-pull-request": _pull_request,
 }
 

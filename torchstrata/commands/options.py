@@ -125,6 +125,19 @@ class AddTorchOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CatalogueOptions:
+    """Write a static site about the images of a registry or of the engine: a picker, the matrix, a page for each image, a feed."""
+
+    output: Path = option("directory to write, new or a catalogue (default: catalogue)", "DIRECTORY", Path("catalogue"))
+    engine: bool = switch("show the images of the local engine instead of the registry's")
+    address: str = option("where the site will be, for the links of its feed (default: relative ones)", "URL", "")
+    key: str | None = option("public key whose signatures count (default: COSIGN_PUBLIC_KEY; without any, nothing is checked, and every page says so)", "FILE")
+    identity: str | None = option("for keyless signatures: who has signed (default: in GitHub Actions, a workflow of this repository)", "REGEX")
+    issuer: str | None = option("for keyless signatures: who has vouched for that (default: GitHub Actions)", "URL")
+    registry: str | None = _registry()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DropTorchOptions:
     """Take a torch out again: its rows, their locks, its lines in README, and the facts that add-torch brought."""
 

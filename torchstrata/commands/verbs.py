@@ -51,6 +51,7 @@ VERBS: Final = (
     Verb(name="add-torch", work="torches.add", options=options.AddTorchOptions),
     Verb(name="attest", work="signatures.attest", options=options.AttestOptions),
     Verb(name="cache", work="housekeeping.cache", options=options.CacheOptions, anywhere=True),
+    Verb(name="catalogue", work="catalogue.write", options=options.CatalogueOptions),
     Verb(name="doctor", work="doctor.run", options=options.DoctorOptions),
     Verb(name="drift", work="drift.run", options=options.DriftOptions, anywhere=True),
     Verb(name="down", work="running_containers.down", options=options.DownOptions, anywhere=True),

@@ -6,6 +6,8 @@ of referrers. Fields that nothing here asks for may be anything. ``urls`` of a d
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -39,6 +41,9 @@ MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{0,255}\Z")]
 """Without white space and parameters; it becomes a header of HTTP."""
 
 Tag = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}\Z")]
+
+
+PORT: Final = re.compile("[1-9][0-9]{0,4}")
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -116,6 +121,8 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     config: RunConfig | None = None
     rootfs: RootFs | None = None
+    os: str = ""
+    architecture: str = ""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -126,6 +133,16 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
     def user(self) -> str:
         """Its user."""
         return self.config.user if self.config else ""
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The TCP ports that its services listen on."""
+        return tcp_ports((self.config.exposed_ports if self.config else None) or ())
+
+
+def tcp_ports(exposed: Iterable[str]) -> tuple[int, ...]:
+    """Return the numbers of what an image exposes (``8888/tcp``); what is none is left out."""
+    return tuple(sorted(int(number) for number, _, kind in (name.partition("/") for name in exposed) if kind in {"", "tcp"} and PORT.fullmatch(number)))
 
 
 def read(data: bytes, kind: type[T], name: str, *, limit: int = CONFIG_LIMIT, error: type[TorchstrataError] = RegistryError) -> T:

@@ -198,7 +198,7 @@ def find(digest: str, results: Path = RESULTS) -> Evidence:
     :param digest: of its manifest or its config.
     :raises EvidenceError: there is none, or what there is says otherwise.
     """
-    found = [evidence for evidence in _all(results) if evidence.is_of(digest)]
+    found = about(digest, results)
     for evidence in found:
         if evidence.passed:
             return evidence
@@ -207,6 +207,14 @@ def find(digest: str, results: Path = RESULTS) -> Evidence:
     bad = next((evidence for evidence in found if evidence.scope != "quick"), found[0])
     cure = f"nox -s test-{bad.cell} runs all tests" if bad.holds else "correct the image, build it and verify it again"
     raise EvidenceError(f"{digest} did not pass its verification: {_why(bad)}", fix=cure)
+
+
+def about(digest: str, results: Path = RESULTS) -> tuple[Evidence, ...]:
+    """Return all evidence about the image with ``digest``, whatever it says.
+
+    :raises EvidenceError: some of what there is cannot be read.
+    """
+    return tuple(evidence for evidence in _all(results) if evidence.is_of(digest))
 
 
 def _all(results: Path) -> Iterator[Evidence]:

@@ -1,0 +1,171 @@
+"""Catalogues of made-up images, as many as are asked for, with all that real ones have: records, results, a ledger with a rollback."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torchstrata.attestations import documents
+from torchstrata.attestations.record import Inputs, LockedWheel, Package, Record, RecordedLayer, SourceRepository, System, Torch
+from torchstrata.catalogue.contents import AttachedDocument, Catalogue, Exhibit, ShownLayer, ordered
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Cell
+from torchstrata.release.ledger import Author, Ledger, Move
+from torchstrata.verification.evidence import Case, Counts, EngineImage, Evidence, Host
+
+MATRIX = matrix.load()
+CELLS = ("2.15-cu132-debian13", "2.13-cpu-debian12", "2.8-cu121-debian13", "2.8-cu121-debian12", "2.4-cu121-debian12")
+PLACE = "registry.example/team/pytorch-cuda"
+NOW = dt.datetime(2026, 11, 29, 12, tzinfo=dt.UTC)
+FIRST_DAY = dt.date(2026, 6, 1)
+SHARED = ("Python environment", "torch 2.8.0", "CUDA maths", "13 wheels of base: numpy 2.4.6, pillow 13.0.0")
+
+
+def digest(*words: object) -> str:
+    """Return a digest that follows from words."""
+    return f"sha256:{hashlib.sha256(repr(words).encode()).hexdigest()}"
+
+
+def cell_named(name: str) -> Cell:
+    """Return a cell of the matrix."""
+    return next(cell for cell in MATRIX.cells if cell.id == name)
+
+
+def layers(cell: Cell, images: int, release: int) -> tuple[RecordedLayer, ...]:
+    """Return layers: those of wheels stay, those of the OS are new with every release."""
+    kept = [(title, "payload", digest(cell.build, title), 40_000_000 * (number + 1)) for number, title in enumerate(SHARED)]
+    own = [(f"{cell.os.id} part {number}: RUN install things", "os", digest(cell.os.id, number, release), 30_000_000) for number in range(images)]
+    facts = [("facts", "facts", digest(cell.id, images, release), 2_000)]
+    return tuple(
+        RecordedLayer(title=title, origin=origin, digest=name, diff_id=name, media_type="x", size=size, unpacked=2 * size)
+        for title, origin, name, size in (*kept, *own, *facts)
+    )
+
+
+def record(cell: Cell, image: str, number: int, release: int) -> Record:
+    """Return the record of an image."""
+    found = layers(cell, number + 1, release)
+    return Record(
+        schema=1,
+        tool="0",
+        name=f"{cell.id}-{image}",
+        cell=cell.id,
+        flavour="ssh" if image.startswith("v") else image,
+        user="0:0" if image.startswith("v") else "1000:0",
+        platform="linux/amd64",
+        os=System(id=cell.os.id, distribution="debian", release=cell.os.release, suite=cell.os.suite, python=cell.os.python),
+        created="2026-06-01T00:00:00Z",
+        digest=digest(cell.id, image, release),
+        config=digest("config", cell.id, image, release),
+        size=sum(layer.size for layer in found),
+        unpacked=2 * sum(layer.size for layer in found),
+        source=SourceRepository(revision="1" * 40),
+        inputs=Inputs(lock="1", lock_seen="2026-06-01T00:00:00Z", os_lock="1", os_lock_date="2026-06-01", os_image="x", codec="zstd"),
+        torch=Torch(version=cell.version, wheels=cell.wheels, git="x", cuda=cell.facts.cuda_version, driver_floor=cell.facts.driver_floor),
+        layers=found,
+        wheels=(*(wheel(f"package-{one}", f"1.{one}", 1_000_000 * (one % 7)) for one in range(60)), wheel("numpy", "2.4.6", 16_000_000)),
+        packages=tuple(package(f"lib-thing{one}", f"1.{one}-1+deb13u{release}") for one in range(150)),
+        licences={},
+    )
+
+
+def wheel(name: str, version: str, size: int) -> LockedWheel:
+    """Return a Python package."""
+    return LockedWheel(name=name, version=version, filename="x.whl", sha256="0", size=size, licence="BSD-3-Clause")
+
+
+def package(name: str, version: str) -> Package:
+    """Return an OS package."""
+    return Package(name=name, version=version, architecture="amd64", source=name, source_version=version, licence="GPL-2.0-or-later")
+
+
+def evidence(found: Record, *, passed: bool = True) -> Evidence:
+    """Return the result of an image's tests."""
+    return Evidence(
+        format=1,
+        image=EngineImage(reference="x", digest=found.digest, manifest=found.digest, config=None),
+        cell=found.cell,
+        flavour=found.flavour,
+        tiers=("free",),
+        passed=passed,
+        complete=True,
+        counts=Counts(required=165, passed=165 if passed else 164, failed=0 if passed else 1, missing=0),
+        required={"free": "0" * 64},
+        problems=() if passed else ("base/test_users.py::test_any_uid failed",),
+        not_run=("gpu/test_nccl.py::test_two needs two GPUs",),
+        revision="2" * 40,
+        host=Host(kernel="6.18", engine="26.1.5", cpus=2),
+        gpu=None,
+        started="2026-11-24T00:00:00Z",
+        finished="2026-11-24T00:01:00Z",
+        tests=(Case(id="a", tier="free", section="base", outcome="passed", seconds=0.1),),
+    )
+
+
+def exhibit(cell: Cell, image: str, number: int, release: int) -> Exhibit:
+    """Return an image as a registry has it."""
+    found = record(cell, image, number, release)
+    day = FIRST_DAY + dt.timedelta(days=7 * release)
+    facts = cell.facts
+    labels = {
+        "torchstrata.cell": cell.id,
+        "torchstrata.flavour": found.flavour,
+        "torchstrata.torch": cell.version,
+        "torchstrata.python": cell.os.python,
+        "torchstrata.os": cell.os.id,
+        "torchstrata.cuda": facts.cuda_version or "",
+        "torchstrata.driver.floor": facts.driver_floor or "",
+        "torchstrata.architectures": " ".join(f"sm_{name.replace('.', '')}" for name in facts.architectures),
+        "org.opencontainers.image.description": f"PyTorch {cell.version} on {cell.os.id}, flavour {found.flavour}",
+        "org.opencontainers.image.revision": "1" * 40,
+    }
+    return Exhibit(
+        digest=found.digest,
+        tags=(f"{cell.version}-{cell.cuda}-{cell.os.id}-{image}-{day:%Y%m%d}.1",),
+        labels=labels,
+        platform=found.platform,
+        size=found.size,
+        ports={"jupyter": (8888,), "ssh": (22, 8888)}.get(found.flavour, ()),
+        user=found.user,
+        layers=tuple(ShownLayer(digest=layer.digest, size=layer.size, title=layer.title, origin=layer.origin) for layer in found.layers),
+        record=found,
+        evidence=evidence(found, passed=number != 1) if number != 2 else None,
+        attached=tuple(AttachedDocument(kind=kind.name, digest=digest(kind.name, found.digest), file=kind.file) for kind in documents.KINDS),
+        is_signed=True,
+    )
+
+
+def images(cell: Cell) -> list[str]:
+    """Return the names of the images of a cell."""
+    return [*MATRIX.flavours, *([f"v{cell.torch}"] if cell.named else [])]
+
+
+def releases(count: int) -> Iterator[Exhibit]:
+    """Yield so many images: one release of all cells after the other."""
+    every = ((cell_named(name), release) for release in itertools.count() for name in CELLS)
+    shown = (exhibit(cell, image, number, release) for cell, release in every for number, image in enumerate(images(cell)))
+    return itertools.islice(shown, count)
+
+
+def ledger(shown: Sequence[Exhibit]) -> Ledger:
+    """Return the ledger of a channel that took every release, and went back once."""
+    sets: dict[tuple[str, str], dict[str, str]] = {}
+    for image in shown:
+        sets.setdefault((image.day, image.cell), {})[image.image] = image.digest
+    author, made = Author(name="The night", email="", run="https://forge.example/run/1"), Ledger()
+    moves = [Move(action="publish", channel="stable", cell=cell, images=one, tags={}, why="new OS packages") for (_, cell), one in sorted(sets.items())]
+    if len(moves) > len(CELLS):
+        before = moves[0]
+        moves.append(replace(before, action="rollback", why="NCCL hangs on 8 GPUs <script>alert(1)</script>"))
+    for number, move in enumerate(moves):
+        made = made.append([move], author, NOW - dt.timedelta(hours=len(moves) - number))
+    return made
+
+
+def catalogue(count: int, *, place: str = PLACE) -> Catalogue:
+    """Return a catalogue of so many images."""
+    shown = list(releases(count))
+    return Catalogue(matrix=MATRIX, place=place, source=place or "Docker 26.1.5", images=ordered(shown, MATRIX, frozenset()), made=NOW, ledger=ledger(shown))

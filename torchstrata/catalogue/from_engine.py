@@ -1,0 +1,135 @@
+"""What the local engine has, for a catalogue; what the images are made of is in the content store, if they were built here."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import docker.errors
+from rich.console import Console
+
+from torchstrata.attestations import made, materials
+from torchstrata.attestations.record import Record
+from torchstrata.building.assembly import Builder, Composed
+from torchstrata.building.engine import Engine
+from torchstrata.building.plan import ImagePlan, Planner
+from torchstrata.catalogue.contents import Catalogue, Exhibit, ShownLayer, ordered
+from torchstrata.errors import NoImageError, TorchstrataError
+from torchstrata.image import oci, source
+from torchstrata.image.compose import sha256
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import Matrix
+from torchstrata.progress import PlainReporter
+from torchstrata.store.codec import Codec
+from torchstrata.store.store import Store
+from torchstrata.text import printable
+from torchstrata.verification import evidence
+from torchstrata.verification.evidence import Evidence
+
+LABEL: Final = "torchstrata.cell"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineReader:
+    """Reads the images of an engine that this program has made."""
+
+    matrix: Matrix
+    engine: Engine
+    store: Store
+    now: dt.datetime
+
+    def catalogue(self) -> Catalogue:
+        """Return what the engine has.
+
+        :raises NoImageError: it has no such image.
+        """
+        attributes = {image["Id"]: image for image in self._attributes()}
+        records, unread = self._records({_labels(image).get(LABEL, "") for image in attributes.values()})
+        images = [_exhibit(image, records.get(identity), self.matrix.name) for identity, image in attributes.items()]
+        shown = [image for image in images if image.is_ours and image.tags]
+        if not shown:
+            raise NoImageError("the engine has no image of this program", fix="build one: nox -s build-2.13-cpu; or name a registry: --registry HOST[/PATH]")
+        return Catalogue(
+            matrix=self.matrix,
+            place="",
+            source=f"Docker {self.engine.version}",
+            images=ordered(shown, self.matrix, frozenset(image.digest for image in shown if image.tags[0].startswith(f"{self.matrix.name}:"))),
+            made=self.now,
+            unread=unread,
+        )
+
+    def _attributes(self) -> Iterator[dict[str, Any]]:
+        for listed in self.engine.client.api.images(filters={"label": LABEL}):
+            try:
+                yield self.engine.client.api.inspect_image(listed["Id"])  # type: ignore[no-untyped-call]
+            except docker.errors.ImageNotFound:
+                continue  # somebody removed it just now
+
+    def _records(self, cells: set[str]) -> tuple[dict[str, Record], dict[str, str]]:
+        """Return the records of what would be built today of these cells, by both digests; and of which cells nothing can be told.
+
+        Only parts that the store has are looked at; an image that was built from others is shown with its labels alone.
+        """
+        known: dict[str, Record] = {}
+        unread: dict[str, str] = {}
+        for cell in (cell for cell in self.matrix.cells if cell.id in cells):
+            try:
+                for one, found in self._composed(cell):
+                    known |= {one.image.digest: found, sha256(one.image.config): found}
+            except TorchstrataError as error:
+                unread[cell.id] = printable(error.what)
+        return known, unread
+
+    def _composed(self, cell: matrix.Cell) -> Iterator[tuple[Composed, Record]]:
+        codec = Codec()
+        planner = Planner(matrix=self.matrix, store=self.store, codec=codec, locked=False)
+        builder = Builder(matrix=self.matrix, store=self.store, codec=codec, reporter=PlainReporter(Console(quiet=True)))
+        for image in planner.plan([cell], list(self.matrix.flavours)).images:
+            if all(item.part for item in image.items):
+                for one in _assembled(builder, image):
+                    yield one, made.record_of(materials.gather(one, self.store, codec, matrix.ROOT))
+
+
+def _assembled(builder: Builder, image: ImagePlan) -> Iterator[Composed]:
+    parts = {item.identity: item.part for item in image.items if item.part}
+    return builder.assemble(image, parts, source.revision(image.cell, image.chain, matrix.ROOT))
+
+
+def _labels(image: Mapping[str, Any]) -> dict[str, str]:
+    return dict((image.get("Config") or {}).get("Labels") or {})
+
+
+def _exhibit(image: Mapping[str, Any], found: Record | None, name: str) -> Exhibit:
+    config = image.get("Config") or {}
+    return Exhibit(
+        digest=str(image["Id"]),
+        tags=_tags(image.get("RepoTags") or (), name),
+        labels=_labels(image),
+        platform=f"{image.get('Os', 'linux')}/{image.get('Architecture', '')}",
+        size=found.size if found else int(image.get("Size") or 0),
+        ports=oci.tcp_ports(config.get("ExposedPorts") or ()),
+        user=str(config.get("User") or ""),
+        layers=_layers(image, found),
+        record=found,
+        evidence=_evidence(str(image["Id"])),
+    )
+
+
+def _tags(names: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return the names of an image, with their repository: those that builds give, if it has any."""
+    ours = [tag for tag in names if tag.startswith(f"{name}:")]
+    return tuple(sorted(ours or names))
+
+
+def _layers(image: Mapping[str, Any], found: Record | None) -> tuple[ShownLayer, ...]:
+    if found:
+        return tuple(ShownLayer(digest=layer.digest, size=layer.size, title=layer.title, origin=layer.origin) for layer in found.layers)
+    return tuple(ShownLayer(digest=str(digest), size=0) for digest in (image.get("RootFS") or {}).get("Layers") or ())
+
+
+def _evidence(digest: str) -> Evidence | None:
+    """Return the newest evidence about an image, whatever it says; one that passed before one that did not."""
+    found = sorted(evidence.about(digest), key=lambda one: (one.passed, one.holds, one.finished))
+    return found[-1] if found else None

@@ -1,0 +1,208 @@
+"""What a registry has, for a catalogue: images by their tags, and what is attached to them.
+
+Everything there is written by whoever may push. What can be read is read as the type that it must be; what cannot is told in a line,
+and keeps nothing else from being shown.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from torchstrata.attestations import documents, examination, record
+from torchstrata.attestations.documents import KINDS, RECORD, VERIFICATION, Published
+from torchstrata.attestations.examination import Finding
+from torchstrata.attestations.record import Record
+from torchstrata.attestations.signing import Trust
+from torchstrata.catalogue.contents import AttachedDocument, Catalogue, Exhibit, ShownLayer, ordered
+from torchstrata.errors import AbsentError, TorchstrataError, UntrustedError
+from torchstrata.matrix.matrix import Matrix
+from torchstrata.registry.reference import Reference
+from torchstrata.registry.registry import Referrer, Registry, fallback_tag
+from torchstrata.release import ledger_copy, pruning
+from torchstrata.release.guard import Cosign, Guard
+from torchstrata.release.ledger import Ledger
+from torchstrata.text import printable
+from torchstrata.verification import evidence
+from torchstrata.verification.evidence import Evidence
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AT_A_TIME: Final = 8
+"""Questions to the registry."""
+
+UNKNOWN_PLATFORM: Final = "linux/amd64"
+"""Of configs that do not say it: all images were for it when they did not."""
+
+
+class Unchecked:
+    """A guard that lets everything pass: of a catalogue that nobody gave a key. Every page says so."""
+
+    def sign(self, registry: Registry, repository: str, digest: str) -> None:
+        """Sign nothing."""
+
+    def authentic(self, registry: Registry, repository: str, digest: str) -> None:
+        """Check nothing."""
+
+    def verified(self, registry: Registry, repository: str, digest: str) -> None:
+        """Check nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryReader:
+    """Reads a repository.
+
+    :param trust: whose signatures count; ``None`` to check none.
+    """
+
+    matrix: Matrix
+    registry: Registry
+    repository: str
+    trust: Trust | None
+    now: dt.datetime
+
+    def catalogue(self) -> Catalogue:
+        """Return what the registry has.
+
+        :raises RegistryError: it cannot be reached.
+        :raises UntrustedError, LedgerError: the ledger is signed by nobody who is trusted, or is none.
+        :raises AbsentError: it has no image.
+        """
+        names = self.registry.tags(self.repository)
+        ledger = self._ledger(names)
+        tags, unread = self._digests(name for name in names if pruning.owner_of(name) is None and name != ledger_copy.TAG)
+        signed = frozenset(name for name in names if name.endswith(".sig"))
+        found = self._each(functools.partial(self._images, tags, signed), dict.fromkeys(tags.values()))
+        images = [image for _, several, _ in found for image in several or () if image.is_ours]
+        unread |= {digest: why for digest, _, why in found if why}
+        if not images:
+            first = next(iter(unread.items()), None)
+            raise AbsentError(
+                f"{self.registry.host}/{self.repository} has no image that can be shown" + (f": {first[0]}: {first[1]}" if first else ""),
+                fix="push one first (inv push CELL), or name another registry",
+            )
+        return Catalogue(
+            matrix=self.matrix,
+            place=f"{self.registry.host}/{self.repository}",
+            source=f"{self.registry.host}/{self.repository}",
+            images=ordered(images, self.matrix, self._held(ledger)),
+            made=self.now,
+            who=(self.trust.identity or _file(self.trust.key or "")) if self.trust else "",
+            ledger=ledger,
+            unread=unread,
+        )
+
+    def _held(self, ledger: Ledger) -> frozenset[str]:
+        """Return what the last channel holds: what people should take."""
+        last = next(reversed(self.matrix.channels), "")
+        return frozenset(digest for (channel, _), entry in ledger.state.current.items() if channel == last for digest in entry.images.values())
+
+    def _ledger(self, names: Iterable[str]) -> Ledger:
+        if ledger_copy.TAG not in names:
+            return Ledger()
+        guard: Guard = Cosign(trust=self.trust) if self.trust else Unchecked()
+        return ledger_copy.pull(self.registry, self.repository, guard) or Ledger()
+
+    def _digests(self, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the digest by tag, and why some have none."""
+        found = self._each(lambda name: self.registry.find(self.repository, name), names)
+        return {name: manifest.digest for name, manifest, _ in found if manifest}, {name: why for name, _, why in found if why}
+
+    def _each(self, ask: Callable[[T], R], about: Iterable[T]) -> list[tuple[T, R | None, str]]:
+        """Ask about each at the same time; return the answers, or in a line why there is none."""
+        with ThreadPoolExecutor(AT_A_TIME, "catalogue") as pool:
+            return list(pool.map(lambda one: (one, *_told(ask, one)), about))
+
+    def _images(self, tags: Mapping[str, str], signed: frozenset[str], digest: str) -> list[Exhibit]:
+        """Return the image of a digest, or those of an index, one for each platform."""
+        found = self.registry.manifest(self.repository, digest)
+        document = found.document()
+        if document.artifact_type or document.subject:
+            return []
+        if document.children:
+            own = {tag for tag, of in tags.items() if of == digest}
+            return [image for child in document.children for image in self._images(dict.fromkeys(own, child.digest), signed, child.digest)]
+        config = self.registry.image_config(self.repository, digest)
+        image = Exhibit(
+            digest=digest,
+            tags=tuple(sorted(tag for tag, of in tags.items() if of == digest)),
+            labels=config.labels,
+            platform=f"{config.os}/{config.architecture}" if config.os and config.architecture else UNKNOWN_PLATFORM,
+            size=sum(layer.size for layer in document.layers or ()),
+            ports=config.ports,
+            user=config.user,
+            layers=tuple(ShownLayer(digest=layer.digest, size=layer.size) for layer in document.layers or ()),
+            is_signed=f"{fallback_tag(digest)}.sig" in signed,
+        )
+        published = Published(registry=self.registry, repository=self.repository, name=digest, manifest=found.body)
+        return [self._with_documents(image, published)] if image.is_ours else []
+
+    def _with_documents(self, image: Exhibit, published: Published) -> Exhibit:
+        """Return an image with what is attached to it; what cannot be read of that is a problem of it."""
+        referrers = published.referrers()
+        kinds = {kind.media_type: kind for kind in KINDS}
+        plain = {referrer.artifact_type: referrer for referrer in referrers if referrer.artifact_type in kinds}
+        attached = tuple(AttachedDocument(kind=kinds[name].name, digest=plain[name].digest, file=kinds[name].file) for name in kinds if name in plain)
+        made, no_record = self._document(published, plain.get(RECORD.media_type), record_about)
+        tested, no_result = self._document(published, plain.get(VERIFICATION.media_type), result_about)
+        problems = tuple(why for why in (no_record, no_result) if why)
+        shown = replace(image, attached=attached, record=made, evidence=tested, problems=problems)
+        return replace(shown, layers=named_layers(shown), findings=tuple(self._findings(image)))
+
+    @staticmethod
+    def _document(published: Published, referrer: Referrer | None, read: Callable[[str, bytes], R]) -> tuple[R | None, str]:
+        """Return what an attached document says, if there is one, or in a line why it cannot be read."""
+        return _told(lambda one: read(published.digest, published.content(one)), referrer) if referrer else (None, "")
+
+    def _findings(self, image: Exhibit) -> Iterator[Finding]:
+        if self.trust:
+            reference = Reference(host=self.registry.host, repository=self.repository, digest=image.digest)
+            yield from examination.examine(self.registry, reference, self.trust).findings
+
+
+def _file(key: str) -> str:
+    """Return the name of a file with a key, and nothing of whose machine it lies on; URIs stay."""
+    return key if "://" in key else key.rpartition("/")[2]
+
+
+def record_about(digest: str, content: bytes) -> Record:
+    """Return a record.
+
+    :raises UntrustedError: it is none, or about another image.
+    """
+    found = record.decode(content)
+    if found.digest != digest:
+        raise UntrustedError(f"its record is about {printable(found.digest)}", fix="remove it, and attach what belongs to this image")
+    return found
+
+
+def result_about(digest: str, content: bytes) -> Evidence:
+    """Return the result of an image's tests.
+
+    :raises EvidenceError: it is none.
+    :raises UntrustedError: it is about another image.
+    """
+    found = evidence.parse(content, documents.VERIFICATION.file)
+    if not found.is_of(digest):
+        raise UntrustedError("the result of tests that is attached is about another image", fix="remove it, and attach what belongs to this image")
+    return found
+
+
+def named_layers(image: Exhibit) -> tuple[ShownLayer, ...]:
+    """Return the layers with what the record says of them."""
+    known = {layer.digest: layer for layer in image.record.layers} if image.record else {}
+    return tuple(
+        replace(layer, title=known[layer.digest].title, origin=known[layer.digest].origin) if layer.digest in known else layer for layer in image.layers
+    )
+
+
+def _told(ask: Callable[[T], R], about: T) -> tuple[R | None, str]:
+    try:
+        return ask(about), ""
+    except TorchstrataError as error:
+        return None, printable(error.what)

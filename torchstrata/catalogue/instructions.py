@@ -1,0 +1,61 @@
+"""Lines that people copy: how to pull, run and check an image. Every word from outside is quoted for a shell."""
+
+from __future__ import annotations
+
+import shlex
+
+from torchstrata.catalogue.contents import AttachedDocument, Catalogue, Exhibit
+from torchstrata.containers.description import of_image
+from torchstrata.containers.launchers import ELSEWHERE, RENDERERS, Launcher, LauncherFile, files
+from torchstrata.store.digest import DIGEST
+
+
+def reference(catalogue: Catalogue, image: Exhibit) -> str:
+    """Return what names the image by digest; by its ID, in an engine."""
+    return f"{catalogue.place}@{image.digest}" if catalogue.place else image.digest
+
+
+def name(catalogue: Catalogue, image: Exhibit) -> str:
+    """Return what names the image by a tag that people know; by digest if it has none."""
+    if not image.tag:
+        return reference(catalogue, image)
+    return f"{catalogue.place}:{image.tag}" if catalogue.place else image.tag
+
+
+def pull(catalogue: Catalogue, image: Exhibit) -> str:
+    """Return the line that pulls an image; none is needed of an engine's own."""
+    return shlex.join(("docker", "pull", reference(catalogue, image))) if catalogue.place else ""
+
+
+def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[LauncherFile, ...]]:
+    """Return the files that start a container of an image, by launcher; those of other machines only where they can pull it."""
+    called = image.tag.rpartition(":")[2] or f"{image.cell}-{image.image}"
+    title = image.labels.get("org.opencontainers.image.description", called)
+    wanted = of_image(_pinned(catalogue, image), tag=called, title=title, exposed=image.ports, cuda=bool(image.wheels_cuda))
+    chosen = [launcher for launcher in RENDERERS if catalogue.place or launcher not in ELSEWHERE]
+    return {launcher: files(launcher, wanted) for launcher in chosen}
+
+
+def _pinned(catalogue: Catalogue, image: Exhibit) -> str:
+    """Return the image by its name and its digest, as files for people have it."""
+    found = name(catalogue, image)
+    return found if "@" in found or image.digest in found else f"{found}@{image.digest}"
+
+
+def checks(catalogue: Catalogue, image: Exhibit) -> dict[str, str]:
+    """Return the lines by which anybody checks signatures, by the key of their title; nothing for images of an engine."""
+    if not catalogue.place:
+        return {}
+    where = shlex.quote(reference(catalogue, image))
+    return {
+        "check.all": f"inv verify-release {where} --key cosign.pub",
+        "check.signature": f"cosign verify --key cosign.pub --insecure-ignore-tlog {where}",
+        "check.sbom": f"cosign verify-attestation --key cosign.pub --insecure-ignore-tlog --type cyclonedx --new-bundle-format {where}",
+        "check.discover": f"oras discover {where}",
+    }
+
+
+def fetch(catalogue: Catalogue, document: AttachedDocument) -> str:
+    """Return the line that writes an attached document as a file."""
+    assert DIGEST.fullmatch(document.digest)
+    return shlex.join(("oras", "pull", f"{catalogue.place}@{document.digest}"))

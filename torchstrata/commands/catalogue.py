@@ -1,0 +1,72 @@
+"""The verb ``inv catalogue``."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from torchstrata import files, progress
+from torchstrata.attestations import remote, signing
+from torchstrata.building import engine as engines
+from torchstrata.catalogue import measurements, publication
+from torchstrata.catalogue.contents import Catalogue
+from torchstrata.catalogue.from_engine import EngineReader
+from torchstrata.catalogue.from_registry import RegistryReader
+from torchstrata.catalogue.site import Site
+from torchstrata.commands.options import CatalogueOptions
+from torchstrata.matrix import matrix
+from torchstrata.matrix.matrix import ROOT
+from torchstrata.registry.registry import Registry
+from torchstrata.store.store import Store
+
+RESULTS: Final = ROOT / "bench" / "results"
+LIMIT: Final = 10_000_000
+"""Bytes of a file of measurements."""
+
+
+def write(options: CatalogueOptions) -> None:
+    """Write the site, and say what is in it, and what could not be read.
+
+    :raises CatalogueError: it cannot be written there.
+    :raises RegistryError, EngineError: what it is about does not answer.
+    """
+    address = publication.checked_address(options.address)
+    found = replace(_engine() if options.engine else _registry(options), measurements=_measurements(RESULTS))
+    size = publication.write(Site(found, address).files(), options.output)
+    console = progress.plain_console()
+    for what, why in found.unread.items():
+        console.print(f"{what}: not shown: {why}", soft_wrap=True)
+    for image in found.images:
+        for problem in image.problems:
+            console.print(f"{image.cell}-{image.image} {image.digest}: {problem}", soft_wrap=True)
+    checked = f"signatures checked ({found.who})" if found.who else "no signature was checked"
+    console.print(f"{options.output}: {len(found.images)} images from {found.source}, {progress.size(size)}, {checked}", soft_wrap=True)
+
+
+def _registry(options: CatalogueOptions) -> Catalogue:
+    table = matrix.load()
+    where = remote.required(options.registry, table.registry)
+    with signing.trusted(options.key, options.identity, options.issuer) as trust, Registry(where.host, scheme=where.scheme) as registry:
+        reader = RegistryReader(matrix=table, registry=registry, repository=where.repository(table.name), trust=trust, now=_now())
+        return reader.catalogue()
+
+
+def _engine() -> Catalogue:
+    return EngineReader(matrix=matrix.load(), engine=engines.connect(), store=Store.open(), now=_now()).catalogue()
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _measurements(directory: Path) -> Mapping[str, bytes]:
+    """Return the files of measurements that there are.
+
+    :raises CatalogueError: one is not as its program writes it.
+    """
+    found = {name: files.read(directory / name, LIMIT) for name in measurements.TIMES if (directory / name).exists()}
+    measurements.check(found)
+    return found
