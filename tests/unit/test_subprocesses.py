@@ -52,6 +52,7 @@ KNOWN = {
     "layers/os_image.py:tar": "the suite of an OS of the matrix, which begins with a letter",
     "layers/deb.py:downloaded": "suite, component and package as the toolchain's lock has them, quoted for the shell",
     "layers/bytecode.py:make": "the name of an image that this program made",
+    "drift/reading.py:read_image": "after --, and there a program of ours; paths by standard input",
     "process.py:_kill": "a number after --",
     "process.py:_started": "what the others pass",
     "attestations/materials.py:repository": "the root of the checkout after -C",
