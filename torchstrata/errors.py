@@ -329,32 +329,34 @@ class FreezeError(TorchstrataError):
 class BusyPortError(ContainerError):
     """A port of this machine that a container was to have is taken."""
 
-    code = 60
+    code = 70
 
 
 class NameTakenError(ContainerError):
     """A container of that name is there already, and is not what was asked for."""
 
-    code = 61
+    code = 71
 
 
 class OutdatedContainerError(ContainerError):
     """A container is of another image than the one that its tag names now."""
 
-    code = 62
+    code = 72
 
 
 class WorkspaceError(ContainerError):
     """A directory cannot be a container's workspace: it cannot be made, or the container's user could not write to it."""
 
-    code = 63
+    code = 73
 
 
 class LauncherError(TorchstrataError):
     """A file that starts a container cannot be written, or would not work where it is for."""
 
-    code = 65
+    code = 75
 
 
 class CatalogueError(TorchstrataError):
     """A catalogue cannot be written where it shall be, or about what it shall be."""
+
+    code = 76

@@ -106,15 +106,14 @@ def variant(person):
     def make(**config):
         container = person.client.containers.create(BASE)
         tag = f"{person.name}-{len(made)}"
-        container.commit(MATRIX.name, tag, conf=config)
+        made.append(container.commit(MATRIX.name, tag, conf=config).id)
         container.remove()
-        made.append(f"{MATRIX.name}:{tag}")
         return tag
 
     yield make
     person.tidy()
-    for name in made:
-        person.client.images.remove(name, force=True)
+    for identity in made:
+        person.client.images.remove(identity, force=True)
 
 
 def refused(ended, error):

@@ -8,12 +8,13 @@ import os
 import re
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, Self, get_args
 
 import docker.errors
+from docker.models.containers import Container
 from rich.prompt import Confirm
 
 from torchstrata import progress
@@ -24,7 +25,7 @@ from torchstrata.commands import build, running_containers
 from torchstrata.commands.options import BuildOptions, UpOptions
 from torchstrata.containers import caller, graphics, launchers, pulling, reattaching, running
 from torchstrata.containers.caller import HostUser
-from torchstrata.containers.description import ContainerDescription
+from torchstrata.containers.description import SSH, ContainerDescription
 from torchstrata.containers.found_image import FoundImage
 from torchstrata.containers.graphics import Graphics
 from torchstrata.containers.keepsakes import Keepsakes
@@ -44,6 +45,7 @@ NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,99}")
 SSH_PORT: Final = 22
 """Port that an image with SSH exposes."""
 
+NO_KEY: Final = "no SSH: there is no public key in ~/.ssh (ssh-keygen -t ed25519 makes one; then inv up --replace)"
 UNRAISED: Final = "this engine may not raise limits of locked memory and stack, which NCCL needs for InfiniBand"
 
 
@@ -215,57 +217,82 @@ def ports(options: UpOptions) -> Mapping[str, int]:
     return {name: int(port) for name, _, port in pairs}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalEngine:
+    """An engine of the same machine, with what a container must know of both."""
+
+    engine: Engine
+    graphics: Graphics
+    user: HostUser
+
+    @classmethod
+    def connect(cls) -> Self:
+        """Return what its engine says.
+
+        :raises EngineError: none answers, or it is another machine's.
+        """
+        engine, address = engines.connect(), engines.address()
+        if not address.startswith("unix://"):
+            raise EngineError(f"the engine at {address} is on another machine, which has no workspace of this one", fix="run inv up there")
+        info = engine.client.info()
+        user = HostUser(uid=os.geteuid(), rootless="name=rootless" in (info.get("SecurityOptions") or ()))
+        return cls(engine=engine, graphics=Graphics.of_host(info), user=user)
+
+    def image(self, options: UpOptions) -> FoundImage:
+        """Return the image that is wanted: what is here, else pulled, else built."""
+        want = wanted(matrix.load(), options, gpu=self.graphics.is_here)
+        with progress.reporter() as reporter:
+            found = obtained(self.engine, want, reporter, options)
+        return found or _built(self.engine, want, options)
+
+    def order(self, image: FoundImage, described: ContainerDescription, asked: Mapping[str, int]) -> Order:
+        """Return what its engine is to make."""
+        return Order(
+            description=described,
+            tag=image.name,
+            identity=image.identity,
+            owner=_login(),
+            graphics=self.graphics,
+            token=Keepsakes.of(described.name).token,
+            ports=asked,
+            run=uuid.uuid4().hex,
+            limits={} if self.user.rootless else described.limits,
+        )
+
+
 def _start(options: UpOptions) -> None:
     """Start the container and print how to reach it."""
     asked = ports(options)
     if options.gpus is not None:
         graphics.parsed(options.gpus)
-    engine = engines.connect()
-    if not engines.address().startswith("unix://"):
-        raise EngineError(f"the engine at {engines.address()} is on another machine, which has no workspace of this one", fix="run inv up there")
-    info = engine.client.info()
-    found_graphics = Graphics.of_host(info)
-    table = matrix.load()
-    want = wanted(table, options, gpu=found_graphics.is_here)
-    with progress.reporter() as reporter:
-        image = obtained(engine, want, reporter, options)
-    image = image or _built(engine, want, options)
-    gpus, note = found_graphics.choose(options.gpus, cuda=image.cuda)
-    person = HostUser(uid=os.geteuid(), rootless="name=rootless" in (info.get("SecurityOptions") or ()))
-    with person.workspace(options.workspace) as workspace, progress.reporter() as reporter:
-        described = replace(_described(image, options), workspace=str(workspace), gpus=gpus, user=person.user(workspace.stat().st_uid)).without_idle_ssh()
-        order = Order(
-            description=described,
-            tag=image.name,
-            identity=image.identity,
-            owner=_login(),
-            graphics=found_graphics,
-            token=Keepsakes.of(described.name).token,
-            ports=asked,
-            run=uuid.uuid4().hex,
-            limits={} if person.rootless else described.limits,
-        )
+    machine = LocalEngine.connect()
+    image = machine.image(options)
+    gpus, note = machine.graphics.choose(options.gpus, cuda=image.cuda)
+    with machine.user.workspace(options.workspace) as workspace, progress.reporter() as reporter:
+        user = machine.user.user(workspace.stat().st_uid)
+        described = replace(_described(image, options), workspace=str(workspace), gpus=gpus, user=user).without_idle_ssh()
+        order = machine.order(image, described, asked)
         with reporter.step("start", described.name) as step:
-            container = reattaching.bring_up(Containers(engine.client), order, step, anew=options.replace, seconds=options.wait)
+            container = reattaching.bring_up(Containers(machine.engine.client), order, step, anew=options.replace, seconds=options.wait)
         if options.ssh_entry and described.has_ssh:
             _add_entry(described.name, running.bindings(container))
-        unraised = described.limits and not container.attrs["HostConfig"].get("Ulimits")
-        for line in filter(None, (note, UNRAISED if unraised else "", *_notes(image, described), *running_containers.welcome(container))):
+        for line in (*filter(None, [note]), *_notes(image, described, container), *running_containers.welcome(container)):
             reporter.say(line)
         reporter.say(f"stop it     inv down {described.name}   (nothing is lost)")
 
 
 def _add_entry(name: str, bindings: tuple[running.Binding, ...]) -> None:
-    ssh = next(each for each in bindings if each.name == "ssh")
+    ssh = next(each for each in bindings if each.name == SSH)
     Keepsakes.of(name).add_entry(ssh.reachable, ssh.published)
 
 
-def _notes(image: FoundImage, described: ContainerDescription) -> list[str]:
-    """Return what may be another way than somebody expects."""
-    lines = [f"{described.name}: {described.title}; /workspace is {described.workspace}"]
+def _notes(image: FoundImage, described: ContainerDescription, container: Container) -> Iterator[str]:
+    """Yield what the container is, and what may be another way than somebody expects."""
+    if described.limits and not container.attrs["HostConfig"].get("Ulimits"):
+        yield UNRAISED
+    yield f"{described.name}: {described.title}; /workspace is {described.workspace}"
     if SSH_PORT in image.exposed and not described.has_ssh:
-        lines.append("no SSH: there is no public key in ~/.ssh (ssh-keygen -t ed25519 makes one; then inv up --replace)")
-    return lines
+        yield NO_KEY
 
 
 def _login() -> str:
