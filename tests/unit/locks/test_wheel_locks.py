@@ -124,7 +124,7 @@ def test_every_default_build_is_locked(table):
     """Every cell whose wheels are on the package index is locked, for every flavour."""
     for cell in table.cells:
         if is_locked(table, cell):
-            assert [wheel_locks.read(cell, flavour).python for flavour in table.flavours] == [cell.os.python] * 4
+            assert [wheel_locks.read(cell, flavour).python for flavour in table.flavours] == [cell.os.python] * len(table.flavours)
 
 
 def test_torch_is_locked_as_the_facts_say(table):

@@ -21,6 +21,9 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's, which nearly all pretrained networks expect."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
+"""What strangers may send: Pillow reads more, and hands some of it to other programs."""
+
 MARGIN = 8
 """How many pixels more than the network sees the shorter side is scaled to, as torchvision does for its newer weights."""
 
@@ -33,7 +36,7 @@ class Reader(Worker):
         self.size = settings.read(os.environ).size
 
     def deserialize(self, data: bytes) -> bytes:
-        """Return the body of a request as it is: a picture in any format that Pillow reads."""
+        """Return the body of a request as it is: a picture."""
         return data
 
     def forward(self, data: Any) -> Any:
@@ -44,10 +47,10 @@ class Reader(Worker):
         from PIL import Image  # noqa: PLC0415  # the network's process has no use for it
 
         try:
-            with Image.open(io.BytesIO(data)) as picture:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 return np.asarray(_middle(picture.convert("RGB"), self.size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            what = f"not a picture: {error}".replace(repr(error), "")
+            what = f"not a picture that can be read: send one of {', '.join(FORMATS)}"
             raise DecodingError(what) from error
 
 
