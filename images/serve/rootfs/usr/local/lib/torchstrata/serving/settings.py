@@ -63,19 +63,25 @@ NUMBERS: Final = {
 }
 """Default, lowest and highest value."""
 
-OBJECTS: Final = ("SERVE_MODEL", "SERVE_WORKER")
-FILES: Final = ("SERVE_WEIGHTS", "SERVE_LABELS")
-
 
 def read(given: Mapping[str, str]) -> Wanted:
     """Return what the variables ask for.
 
     :raises WantedError: one has a value that it cannot have.
     """
-    objects = {name: _object(name, given.get(name, "")) for name in OBJECTS}
-    numbers = {name: _number(name, given.get(name, "")) for name in NUMBERS}
-    files = {name: given.get(name, "") for name in FILES}
-    return Wanted(**{name.removeprefix("SERVE_").lower(): value for name, value in {**objects, **numbers, **files}.items()})
+    number = {name: _number(name, given.get(name, "")) for name in NUMBERS}
+    return Wanted(
+        model=_object("SERVE_MODEL", given.get("SERVE_MODEL", "")),
+        worker=_object("SERVE_WORKER", given.get("SERVE_WORKER", "")),
+        weights=given.get("SERVE_WEIGHTS", ""),
+        labels=given.get("SERVE_LABELS", ""),
+        size=number["SERVE_SIZE"],
+        batch=number["SERVE_BATCH"],
+        wait=number["SERVE_WAIT"],
+        workers=number["SERVE_WORKERS"],
+        decoders=number["SERVE_DECODERS"],
+        top=number["SERVE_TOP"],
+    )
 
 
 def check_files(wanted: Wanted) -> None:
