@@ -40,5 +40,6 @@ def plan(declared: Declaration, given: Mapping[str, str], home: Path) -> Service
 
 def findings(service: Service) -> tuple[str, ...]:
     """Return what it serves, for ``torchstrata-doctor``."""
+    del service
     wanted = settings.read(os.environ)
-    return (f"{service.name}: {wanted.worker or wanted.model or 'ResNet-50'}, weights: {wanted.weights or 'none given'}",)
+    return (f"{wanted.worker or wanted.model or 'ResNet-50'}, weights: {wanted.weights or 'none given'}",)
