@@ -41,6 +41,12 @@ WORKERS: Final = 4
 WATCH: Final = 0.2
 """Seconds between two tries to end what runs after an interruption."""
 
+COMPANIONS: Final = ("torchvision", "torchaudio")
+"""What follows torch, and not every cell has."""
+
+EXTRA: Final = re.compile(r'extra == "(?P<companion>[a-z]+)"')
+"""A marker that says for which cells a requirement is; the resolver never sees it."""
+
 AGAIN: Final = "run: inv lock {cell}"
 FORBIDDEN: Final = "comes from PyTorch's own index, and pip's no-index forbids to look there"
 ALLOW: Final = "take no-index out of pip's configuration, or put its wheels where find-links leads"
@@ -68,22 +74,36 @@ def path_of(cell: Cell, flavour: str) -> str:
 def requirements(cell: Cell, flavour: str, root: Path = ROOT) -> tuple[str, ...]:
     """Return what ``flavour`` adds to its parent's requirements: pins that follow from the facts, and its ``requirements.in``.
 
-    :raises LockError: a line there is no requirement as PEP 508 has it.
+    A line there whose marker is ``extra == "torchvision"`` is for cells with that companion of torch.
+
+    :raises LockError: a line there is no requirement as PEP 508 has it, or its extra names no companion.
     """
     where = f"images/{flavour}/requirements.in"
     path = root / where
     lines = _text(path, where).split("\n") if path.exists() else []
     written = [_requirement(line.strip(), where) for line in lines if line.strip() and not line.startswith("#")]
-    return (*_generated(cell, flavour), *sorted(written))
+    present = {Requirement(pin).name for pin in cell.companions}
+    return (*_generated(cell, flavour), *sorted(line for line, companion in written if not companion or companion in present))
 
 
-def _requirement(line: str, where: str) -> str:
-    """Return a line as it is, if it is a requirement; the resolver gets it as one of a project, where pip's options mean nothing."""
+def _requirement(line: str, where: str) -> tuple[str, str]:
+    """Return a line without its extra, if it is a requirement, and the companion that this names, empty where it has none.
+
+    The resolver gets it as one of a project, where pip's options mean nothing.
+    """
     try:
-        Requirement(line)
+        requirement = Requirement(line)
     except InvalidRequirement as error:
         raise LockError(f"{where}: not a requirement: {printable(line, 60)}", fix="write NAME, or NAME and versions, such as numpy<3") from error
-    return line
+    marker = str(requirement.marker or "")
+    if "extra" not in marker:
+        return line, ""
+    found = EXTRA.fullmatch(marker)
+    if not found or found["companion"] not in COMPANIONS:
+        fix = f'write extra == "NAME" and no other marker; NAME is one of {", ".join(COMPANIONS)}'
+        raise LockError(f"{where}: not for cells with a companion of torch: {printable(line, 60)}", fix=fix)
+    requirement.marker = None
+    return str(requirement), found["companion"]
 
 
 def _generated(cell: Cell, flavour: str) -> tuple[str, ...]:

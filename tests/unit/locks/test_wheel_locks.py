@@ -124,7 +124,7 @@ def test_every_default_build_is_locked(table):
     """Every cell whose wheels are on the package index is locked, for every flavour."""
     for cell in table.cells:
         if is_locked(table, cell):
-            assert [wheel_locks.read(cell, flavour).python for flavour in table.flavours] == [cell.os.python] * 4
+            assert [wheel_locks.read(cell, flavour).python for flavour in table.flavours] == [cell.os.python] * len(table.flavours)
 
 
 def test_torch_is_locked_as_the_facts_say(table):
@@ -215,6 +215,23 @@ def test_a_line_that_is_no_requirement_is_named(cell, copy, line):
     path.write_text(f"{path.read_text()}\n{line}\n")
     with pytest.raises(LockError, match=f"images/base/requirements.in: not a requirement: {line}"):
         wheel_locks.read(cell, "base", copy)
+
+
+@pytest.mark.parametrize(("short", "asked"), [("2.8-cu121", True), ("2.13-cpu", False)])
+def test_an_extra_is_for_cells_with_that_companion(table, copy, short, asked):
+    """And the resolver gets the requirement alone, versions and all."""
+    (copy / "images/ssh/requirements.in").write_text('timm<2; extra == "torchvision"\nnumpy\n')
+    cell = next(cell for cell in table.cells if cell.short == short)
+    assert wheel_locks.requirements(cell, "ssh", copy) == (("numpy", "timm<2") if asked else ("numpy",))
+
+
+@pytest.mark.parametrize("marker", ['extra == "torchtext"', 'extra == "torchvision" and python_version > "3.11"', 'extra != "torchvision"'])
+def test_an_extra_that_is_no_companion_is_named(cell, copy, marker):
+    """With its file, and what it may be."""
+    (copy / "images/ssh/requirements.in").write_text(f"timm; {marker}\n")
+    with pytest.raises(LockError, match=r"images/ssh/requirements\.in: not for cells with a companion of torch: timm") as caught:
+        wheel_locks.requirements(cell, "ssh", copy)
+    assert caught.value.fix.endswith("torchvision, torchaudio")
 
 
 def test_check_reports_a_lost_parent_pin(table, copy):
