@@ -351,4 +351,4 @@ class DriftError(TorchstrataError):
 class ForeignContainerError(TorchstrataError):
     """A container is of an image that is none of ours."""
 
-    code = 70
+    code = 56
