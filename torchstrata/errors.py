@@ -323,6 +323,8 @@ class LauncherError(TorchstrataError):
 class CatalogueError(TorchstrataError):
     """A catalogue cannot be written where it shall be, or about what it shall be."""
 
+    code = 70
+
 
 class MachineError(TorchstrataError):
     """A machine is described by what no machine has: no version of a driver, no GPU generation."""
