@@ -23,6 +23,7 @@ import pytest
 import testinfra
 from testinfra.host import Host as Connection
 
+from tests.images import connection
 from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, deriving, mounted, ssh_options, starting
 from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
@@ -94,6 +95,7 @@ EXPECTED = pytest.StashKey[Expectation]()
 def pytest_configure(config: pytest.Config) -> None:
     """Find out what is tested, before any test is collected."""
     os.umask(UMASK)
+    config.pluginmanager.register(connection, "torchstrata-connection")  # after testinfra, whose fixture of that name it replaces
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     if config.option.help or config.option.markers:
@@ -247,14 +249,6 @@ def shared(engine: docker.DockerClient, image: str, request: pytest.FixtureReque
     gpus = list(subjects.ALL_GPUS) if request.config.stash[SUBJECT].gpu else []
     with starting(engine, image) as function:
         yield function("sleep", "infinity", network_mode="none", shm_size="1g", device_requests=gpus)
-
-
-@pytest.fixture(scope="session")
-def host(request: pytest.FixtureRequest) -> Connection:
-    """The machine of ``--hosts``, or a container of the image; for reading only."""
-    if request.config.option.hosts:
-        return testinfra.get_host(request.config.option.hosts)
-    return testinfra.get_host(f"docker://{request.getfixturevalue('shared').container.id}")
 
 
 @pytest.fixture(scope="session")
