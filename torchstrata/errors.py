@@ -194,6 +194,12 @@ class UnverifiedError(UntrustedError):
     code = 36
 
 
+class PlatformError(UntrustedError):
+    """An index lacks a platform of its row, has one twice or one too many, or a tag names one platform alone."""
+
+    code = 57
+
+
 class LedgerError(TorchstrataError):
     """The ledger cannot be read or written, or somebody has changed what it said."""
 

@@ -15,13 +15,13 @@ from torchstrata.attestations import licences
 from torchstrata.attestations.record import SCHEMA, Deb, Inputs, LockedWheel, Package, Record, RecordedLayer, SourceRepository, System, Tools, Torch
 from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Item, OsPart
+from torchstrata.image import oci, platforms
 from torchstrata.image.compose import Image, sha256
 from torchstrata.layers.strata import Stratum
 from torchstrata.layers.toolchain import Toolchain
 from torchstrata.matrix.matrix import Cell, OperatingSystem
 from torchstrata.store import inventory
 from torchstrata.store.inventory import Inventory, PythonPackage
-from torchstrata.store.layer import PLATFORM
 from torchstrata.store.part import Part
 
 
@@ -56,7 +56,7 @@ def record_of(made: Made) -> Record:
         cell=plan.cell.id,
         flavour=plan.flavour,
         user=config["config"]["User"],
-        platform=PLATFORM,
+        platform=platforms.of_config(oci.read(image.config, oci.ImageConfig, image.name)),
         os=_system(plan.cell.os),
         created=config["created"],
         digest=image.digest,
@@ -70,6 +70,7 @@ def record_of(made: Made) -> Record:
         wheels=wheels,
         packages=packages,
         licences=dict(sorted(words.items())),
+        platforms=plan.cell.platforms if len(plan.cell.platforms) > 1 else (),
     )
 
 

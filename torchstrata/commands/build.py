@@ -149,9 +149,28 @@ def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Pla
         reporter.say(f"not as locked, so that they cannot be promoted: {', '.join(drifted)}")
     for each in publications:
         reporter.say(f"{shared.name}:{' '.join(each.tags)} {each.image.digest}")
+    _join(shared, composed, reporter, names=names)
     reporter.say(
         f"{progress.size(report.sent)} sent, {progress.size(report.mounted)} mounted, {progress.size(report.present)} were there; {report.parts} new parts"
     )
+
+
+def _join(shared: Remote, composed: Sequence[Composed], reporter: Reporter, *, names: bool) -> None:
+    """Join the images of rows of several platforms, where all of a row were pushed at once; say which wait for others.
+
+    :raises SigningError: the key cannot be used.
+    """
+    from torchstrata.commands import join  # noqa: PLC0415  # see _push
+
+    joiner, found = join.joiner_of(shared.registry, shared.repository), remote.indexes(composed)
+    for cell, image, index in found:
+        join.put(joiner, cell, image, index, names=names, say=reporter.say)
+    done = {(cell.id, image) for cell, image, _ in found}
+    for one in composed:
+        cell, image = one.plan.cell, remote.image_of(one)
+        if remote.is_joined(one) and (cell.id, image) not in done:
+            others = ", ".join(cell.platforms)
+            reporter.say(f"{cell.id}-{image} for {remote.platform_of(one)} waits for the others of {others}; then: inv join {cell.names[0]}")
 
 
 def notes(cell: Cell) -> list[str]:

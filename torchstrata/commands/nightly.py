@@ -269,7 +269,7 @@ def watch(options: WatchdogOptions) -> None:
     """
     with opened(options, signs=False) as releases:
         ledger = releases.read().ledger
-        found = watchdog.problems(releases.matrix, ledger.state, releases.digest, utc())
+        found = watchdog.problems(releases.matrix, ledger.state, releases.digest, releases.lacking, utc())
     console = progress.plain_console()
     for problem in found:
         console.print(str(problem), soft_wrap=True)

@@ -91,6 +91,19 @@ class PushOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JoinOptions:
+    """Join what was pushed of a cell for each of its platforms: one index for each tag; refused unless all platforms are there.
+
+    :param build: the last push that counts; what was pushed last if empty.
+    """
+
+    cells: tuple[str, ...] = required("cell ids or globs, such as 2.15-cu132", "CELL")
+    build: str = option("join what was pushed up to this build, such as 20261124.1 (default: what was pushed last)", "BUILD", "")
+    names: bool = switch(NAMES)
+    registry: str | None = _registry()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LockOptions:
     """Write the locks that are missing or stale: exact versions with hashes per torch build, Python and flavour."""
 

@@ -52,6 +52,7 @@ VERBS: Final = (
     Verb(name="attest", work="signatures.attest", options=options.AttestOptions),
     Verb(name="cache", work="housekeeping.cache", options=options.CacheOptions, anywhere=True),
     Verb(name="drop-torch", work="torches.drop", options=options.DropTorchOptions),
+    Verb(name="join", work="join.join", options=options.JoinOptions),
     Verb(name="key", work="signatures.make_key", options=options.KeyOptions, anywhere=True),
     Verb(name="lock", work="lock.run", options=options.LockOptions),
     Verb(name="mirror", work="mirror.mirror", options=options.MirrorOptions),

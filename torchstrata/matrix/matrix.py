@@ -54,6 +54,7 @@ class Cell:
     :param companions: pins of what is installed beside torch, such as ``torchvision==0.23.0``.
     :param named: ``v<torch>`` means this cell.
     :param sizes: flavour and compressed bytes that its image may have; empty if nobody has measured the row.
+    :param platforms: what there are images for, such as ``linux/amd64``.
     """
 
     torch: str
@@ -64,6 +65,7 @@ class Cell:
     is_default_os: bool
     named: bool
     sizes: tuple[tuple[str, int], ...] = ()
+    platforms: tuple[str, ...] = ("linux/amd64",)
 
     @property
     def short(self) -> str:
@@ -377,6 +379,7 @@ def _cells(row: schema.Row, systems: Mapping[str, OperatingSystem]) -> tuple[Cel
             is_default_os=name == row.os[0],
             named=row.default and name == row.os[0],
             sizes=tuple((flavour, _bytes(size)) for flavour, size in row.sizes.items()),
+            platforms=row.platforms,
         )
         for name in row.os
     )
