@@ -36,7 +36,7 @@ def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: b
     :raises IntegrityError: a blob in the store is damaged.
     :raises StoreError: the directory cannot be written, or leads elsewhere by a link in it, or the store lacks a blob.
     """
-    blobs = directory / "blobs" / "sha256"
+    blobs, named = directory / "blobs" / "sha256", {tag: _named(tag, images) for image in images for tag in image.tags}
     with store.lock(stores.identity(layout=str(directory.absolute()))), disk(directory, OTHER_DIRECTORY):
         refuse_links(directory, blobs / "any")
         blobs.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,6 @@ def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: b
         for image in images:
             for content in (image.config, image.manifest):
                 _write(blobs / file_name(sha256(content)), content)
-        named = {tag: _named(tag, images) for image in images for tag in image.tags}
         for body, media_type in named.values():
             if media_type == oci.INDEX:
                 _write(blobs / file_name(sha256(body)), body)

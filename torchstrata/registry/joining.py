@@ -44,12 +44,12 @@ def images(registry: Registry, repository: str, found: Manifest, name: str) -> M
 def _image(registry: Registry, repository: str, listed: PlatformImage, name: str) -> Manifest:
     try:
         found = registry.manifest(repository, listed.digest)
-        config = registry.image_config(repository, listed.digest)
+        if (found.media_type, len(found.body)) != (MANIFEST, listed.size):
+            what = f"{len(found.body)} bytes of {found.media_type}"
+            raise PlatformError(f"{name} lists {listed.digest} as what it is not: it is {what}", fix=platforms.REMEDY)
+        says = platforms.of_config(registry.image_config(repository, listed.digest))
     except AbsentError as error:
         raise PlatformError(f"{name} has no image for {listed.platform} any more: {listed.digest} is gone", fix=platforms.REMEDY) from error
-    if (found.media_type, len(found.body)) != (MANIFEST, listed.size):
-        raise PlatformError(f"{name} lists {listed.digest} as what it is not: it has {len(found.body)} bytes, of {found.media_type}", fix=platforms.REMEDY)
-    says = platforms.of_config(config)
     if says != listed.platform:
         raise PlatformError(f"{name} lists {listed.digest} for {listed.platform}, and it is for {printable(says or 'none')}", fix=platforms.REMEDY)
     return found

@@ -31,7 +31,7 @@ def ledger(*moves):
     return made
 
 
-def barks(made, hours, *, gone=(), elsewhere=(), table=MATRIX, lacking=lambda *_: ()):
+def barks(made, hours, *, gone=(), elsewhere=(), table=MATRIX, lacking=lambda *_: ()):  # noqa: PLR0913  # what a registry may be like
     """Return what is said, so many hours after the first entry."""
     tags = {tag: digest for tag, digest in made.state.tags.items() if tag not in elsewhere}
 
