@@ -7,7 +7,7 @@ import dataclasses
 from tests.desks import manifest
 from torchstrata.image import runtime
 from torchstrata.image.compose import canonical, sha256
-from torchstrata.image.platforms import ImageIndex, PlatformImage
+from torchstrata.image.image_index import ImageIndex, PlatformImage
 from torchstrata.registry import dated_tag, joining
 from torchstrata.registry.dated_tag import DatedTag, PushNumber
 

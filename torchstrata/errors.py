@@ -194,8 +194,8 @@ class UnverifiedError(UntrustedError):
     code = 36
 
 
-class PlatformError(UntrustedError):
-    """An index lacks a platform of its row, has one twice or one too many, or a tag names one platform alone."""
+class ImageIndexError(UntrustedError):
+    """An index lacks a platform of its row, has one twice or one too many, or is not what its images make; or a tag names one platform alone."""
 
     code = 57
 

@@ -19,8 +19,8 @@ from torchstrata.attestations.documents import KINDS, Kind, Published
 from torchstrata.attestations.index_record import IndexRecord
 from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import Trust
-from torchstrata.errors import PlatformError, RegistryError, TorchstrataError, UntrustedError, UnverifiedError
-from torchstrata.image import oci, platforms, runtime
+from torchstrata.errors import ImageIndexError, RegistryError, TorchstrataError, UntrustedError, UnverifiedError
+from torchstrata.image import image_index, oci, runtime
 from torchstrata.image.compose import MANIFEST
 from torchstrata.locks import os_locks
 from torchstrata.registry import client, dated_tag, joining
@@ -75,14 +75,14 @@ class Examination:
         """Return if everything holds.
 
         :raises UnverifiedError: the result of its tests is missing or bad, and nothing else is.
-        :raises PlatformError: an index has not the images that it must have.
+        :raises ImageIndexError: an index has not the images that it must have.
         :raises UntrustedError: something else is.
         """
         bad = [finding for finding in self.findings if finding.problem]
         if not bad:
             return
         parts = {finding.part for finding in bad}
-        kind = PlatformError if PLATFORMS in parts else UnverifiedError if parts == {documents.VERIFICATION.name} else UntrustedError
+        kind = ImageIndexError if PLATFORMS in parts else UnverifiedError if parts == {documents.VERIFICATION.name} else UntrustedError
         lines = "; ".join(f"{finding}: {finding.problem}" for finding in bad)
         raise kind(f"{self.image} must not be used: {lines}", fix="release another image, or push and verify this one again with the right key")
 
@@ -132,7 +132,7 @@ def _index_findings(subject: ExaminedImage, found: client.Manifest) -> Iterator[
     registry, repository = subject.image.registry, subject.image.repository
     try:
         images = joining.images(registry, repository, found, subject.image.name)
-    except PlatformError as error:
+    except ImageIndexError as error:
         yield Finding(part=PLATFORMS, proves=WHOLE, problem=error.what)
         return
     yield _finding(subject, documents.INDEX)
@@ -154,10 +154,10 @@ def _together(subject: ExaminedImage, images: Mapping[str, ExaminedImage]) -> Fi
         wanted = {(found.cell, found.flavour, found.user) for found in map(_index_record, subject.signed.get(documents.INDEX.name, []))}
         for platform, found in said:
             _same(f"platform of {platform}", found.platform, platform)
-            platforms.require(images, {*images, *found.platforms}, "the index")
+            image_index.require(images, {*images, *found.platforms}, "the index")
         identities = {(found.cell, found.flavour, found.user) for _, found in said}
         if len(identities | wanted) > 1:
-            raise PlatformError("it has images of several cells, flavours or users", fix=platforms.REMEDY)
+            raise ImageIndexError("it has images of several cells, flavours or users", fix=image_index.REMEDY)
     except TorchstrataError as error:
         return Finding(part=PLATFORMS, proves=WHOLE, problem=error.what)
     return Finding(part=PLATFORMS, proves=WHOLE, says=", ".join(images))
@@ -167,7 +167,7 @@ def _alone(subject: ExaminedImage, tag: str | None) -> Iterator[Finding]:
     """Yield that a tag which must name an index names one image of it: other platforms would be gone, and nobody would see it."""
     row = next((found.platforms for found in _records(subject) if found.platforms), ())
     if row and tag and not dated_tag.is_of_platform(tag):
-        problem = f"tag {tag} names the image for {platforms.of_config(subject.config)} alone; its row has {', '.join(row)}"
+        problem = f"tag {tag} names the image for {image_index.of_config(subject.config)} alone; its row has {', '.join(row)}"
         yield Finding(part=PLATFORMS, proves=WHOLE, problem=problem)
 
 
@@ -183,8 +183,8 @@ def _records(subject: ExaminedImage) -> list[Record]:
 def _index(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
     found = _index_record(predicate)
     _same("digest", found.digest, subject.image.digest)
-    listed = platforms.read(subject.image.manifest, "the index").digests
-    platforms.require(listed, found.images, "the index")
+    listed = image_index.read(subject.image.manifest, "the index").digests
+    image_index.require(listed, found.images, "the index")
     _same("images", found.images, dict(listed))
     return f"{found.name}: {', '.join(found.images)}"
 

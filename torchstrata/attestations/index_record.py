@@ -15,7 +15,7 @@ from torchstrata.attestations.record import Word
 from torchstrata.errors import UntrustedError
 from torchstrata.image import oci
 from torchstrata.image.compose import canonical
-from torchstrata.image.platforms import MANY, ImageIndex
+from torchstrata.image.image_index import MANY, ImageIndex
 from torchstrata.store.digest import Digest
 
 INDEX_SCHEMA: Final = 1

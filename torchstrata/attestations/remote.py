@@ -17,8 +17,8 @@ from torchstrata.attestations.signing import Trust
 from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.errors import RegistryError
-from torchstrata.image import oci, platforms
-from torchstrata.image.platforms import ImageIndex, PlatformImage
+from torchstrata.image import image_index, oci, runtime
+from torchstrata.image.image_index import ImageIndex, PlatformImage
 from torchstrata.layers.strata import Stratum
 from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import ignore
@@ -174,14 +174,17 @@ def stem(one: Composed) -> str:
 
 
 def image_of(one: Composed) -> str:
-    """Return the flavour of an image, or its name if it is the named variant."""
-    named = one.plan.cell.all_in_one
-    return named if named in _names(one) else one.plan.flavour
+    """Return the flavour of an image, or its name if it is the named variant, which starts as root."""
+    return one.plan.cell.all_in_one if _config(one).user == runtime.ROOT else one.plan.flavour
 
 
 def platform_of(one: Composed) -> str:
     """Return the platform of an image, as its config says."""
-    return platforms.of_config(oci.read(one.image.config, oci.ImageConfig, one.image.name))
+    return image_index.of_config(_config(one))
+
+
+def _config(one: Composed) -> oci.ImageConfig:
+    return oci.read(one.image.config, oci.ImageConfig, one.image.name)
 
 
 def is_joined(one: Composed) -> bool:

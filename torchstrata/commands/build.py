@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -166,11 +167,11 @@ def _join(shared: Remote, composed: Sequence[Composed], reporter: Reporter, *, n
     for cell, image, index in found:
         join.put(joiner, cell, image, index, names=names, say=reporter.say)
     done = {(cell.id, image) for cell, image, _ in found}
-    for one in composed:
-        cell, image = one.plan.cell, remote.image_of(one)
-        if remote.is_joined(one) and (cell.id, image) not in done:
-            others = ", ".join(cell.platforms)
-            reporter.say(f"{cell.id}-{image} for {remote.platform_of(one)} waits for the others of {others}; then: inv join {cell.names[0]}")
+    waiting = [one for one in composed if remote.is_joined(one) and (one.plan.cell.id, remote.image_of(one)) not in done]
+    for cell_id, ones in itertools.groupby(waiting, key=lambda one: one.plan.cell.id):
+        first, *_ = ones
+        have, cell = remote.platform_of(first), first.plan.cell
+        reporter.say(f"{cell_id} was pushed for {have}; once it is for all of {', '.join(cell.platforms)}: inv join {cell.names[0]}")
 
 
 def notes(cell: Cell) -> list[str]:

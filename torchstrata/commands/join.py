@@ -9,7 +9,7 @@ from torchstrata.commands import signatures
 from torchstrata.commands.options import JoinOptions
 from torchstrata.errors import RegistryError
 from torchstrata.image import source
-from torchstrata.image.platforms import ImageIndex
+from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix
 from torchstrata.process import LineSink
@@ -22,7 +22,7 @@ from torchstrata.release import channels
 def join(options: JoinOptions) -> None:
     """Join what was pushed of cells, all images of a cell or none; cells of one platform need no index, and are named.
 
-    :raises PlatformError: a platform was not pushed, or from another commit than the one that is checked out; no tag has moved then.
+    :raises ImageIndexError: a platform was not pushed, or from another commit than the one that is checked out; no tag has moved then.
     """
     table, until = matrix.load(), _push_number(options.build)
     where = remote.required(options.registry, table.registry)
@@ -32,7 +32,7 @@ def join(options: JoinOptions) -> None:
             if len(cell.platforms) == 1:
                 say(f"{cell.id}: one platform, {cell.platforms[0]}, whose images need no index")
                 continue
-            found = {image: joiner.find(cell, image, _revision(table, cell, image), until) for image in channels.images(table, cell)}
+            found = {image: joiner.find(cell, image, _revisions(table, cell, image), until) for image in channels.images(table, cell)}
             for image, index in found.items():
                 put(joiner, cell, image, index, names=options.names, say=say)
 
@@ -48,9 +48,10 @@ def _push_number(text: str) -> PushNumber | None:
     return found
 
 
-def _revision(table: Matrix, cell: Cell, image: str) -> str:
-    """Return what an image must have been made from: the commit that is checked out, as images themselves say it."""
-    return source.revision(cell, table.chain(image if image in table.flavours else table.all_in_one), ROOT)
+def _revisions(table: Matrix, cell: Cell, image: str) -> dict[str, str]:
+    """Return what an image must have been made from for each platform: what is checked out, as images themselves say it."""
+    chain = table.chain(image if image in table.flavours else table.all_in_one)
+    return {platform: source.revision(cell, chain, ROOT) for platform in cell.platforms}
 
 
 def joiner_of(registry: Registry, repository: str) -> Joiner:

@@ -14,7 +14,7 @@ from torchstrata.attestations import handover, remote, signing
 from torchstrata.commands.options import MirrorOptions
 from torchstrata.errors import IntegrityError, MatrixError, MirrorError
 from torchstrata.host import home
-from torchstrata.image import oci, platforms
+from torchstrata.image import image_index, oci
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix
 from torchstrata.registry import replica
@@ -163,10 +163,10 @@ def _in_registry(table: Matrix, origin: RegistrySide, cells: Sequence[Cell], of:
 def _listed(origin: RegistrySide, cell: Cell, digest: str) -> tuple[str, ...]:
     """Return the images of an index, which go with it.
 
-    :raises PlatformError: it has not exactly the platforms of the cell.
+    :raises ImageIndexError: it has not exactly the platforms of the cell.
     """
-    index = platforms.read(origin.manifest(digest).body, f"{cell.id}, {digest[:19]},")
-    platforms.require(index.digests, cell.platforms, index.name)
+    index = image_index.read(origin.manifest(digest).body, f"{cell.id}, {digest[:19]},")
+    image_index.require(index.digests, cell.platforms, index.name)
     return tuple(index.digests.values())
 
 

@@ -24,7 +24,7 @@ from torchstrata.commands.options import AttestOptions, KeyOptions, VerifyReleas
 from torchstrata.errors import EvidenceError
 from torchstrata.image import oci
 from torchstrata.image.compose import Image, sha256
-from torchstrata.image.platforms import ImageIndex
+from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry import joining
 from torchstrata.registry.client import Manifest

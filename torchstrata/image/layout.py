@@ -10,10 +10,10 @@ from typing import IO, Final
 
 from torchstrata.errors import IntegrityError
 from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, whole
-from torchstrata.image import oci, platforms
+from torchstrata.image import image_index, oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.image_index import PlatformImage
 from torchstrata.image.loadable import Loadable
-from torchstrata.image.platforms import PlatformImage
 from torchstrata.store import store as stores
 from torchstrata.store.digest import digest_of, file_name
 from torchstrata.store.layer import Layer
@@ -97,18 +97,18 @@ def _write(path: Path, content: bytes) -> None:
 def _named(tag: str, images: Sequence[Loadable]) -> tuple[bytes, str]:
     """Return what a tag names, and its media type: an image, or the index of its images for several platforms.
 
-    :raises PlatformError: two of its images are for one platform.
+    :raises ImageIndexError: two of its images are for one platform.
     """
     found = [image for image in images if tag in image.tags]
     if len(found) == 1:
         return found[0].manifest, MANIFEST
     configs = [oci.read(image.config, oci.ImageConfig, tag) for image in found]
     listed = tuple(
-        PlatformImage(platform=platforms.of_config(config), digest=sha256(image.manifest), size=len(image.manifest))
+        PlatformImage(platform=image_index.of_config(config), digest=sha256(image.manifest), size=len(image.manifest))
         for image, config in zip(found, configs, strict=True)
     )
-    index = platforms.compose(listed)
-    platforms.read(index, tag)
+    index = image_index.compose(listed)
+    image_index.read(index, tag)
     return index, oci.INDEX
 
 

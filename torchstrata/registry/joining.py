@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from torchstrata.errors import AbsentError, PlatformError
-from torchstrata.image import oci, platforms
+from torchstrata.errors import AbsentError, ImageIndexError
+from torchstrata.image import image_index, oci
 from torchstrata.image.compose import MANIFEST
-from torchstrata.image.platforms import ImageIndex, PlatformImage
+from torchstrata.image.image_index import ImageIndex, PlatformImage
 from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import ignore
 from torchstrata.registry import dated_tag, push
@@ -36,9 +36,9 @@ def images(registry: Registry, repository: str, found: Manifest, name: str) -> M
     """Return the manifest of each image of an index by its platform.
 
     :param name: of the index, for messages.
-    :raises PlatformError: it is no index of this program; or an image of it is gone, or says that it is another one.
+    :raises ImageIndexError: it is no index of this program; or an image of it is gone, or says that it is another one.
     """
-    return {each.platform: _image(registry, repository, each, name) for each in platforms.read(found.body, name).images}
+    return {each.platform: _image(registry, repository, each, name) for each in image_index.read(found.body, name).images}
 
 
 def _image(registry: Registry, repository: str, listed: PlatformImage, name: str) -> Manifest:
@@ -46,12 +46,12 @@ def _image(registry: Registry, repository: str, listed: PlatformImage, name: str
         found = registry.manifest(repository, listed.digest)
         if (found.media_type, len(found.body)) != (MANIFEST, listed.size):
             what = f"{len(found.body)} bytes of {found.media_type}"
-            raise PlatformError(f"{name} lists {listed.digest} as what it is not: it is {what}", fix=platforms.REMEDY)
-        says = platforms.of_config(registry.image_config(repository, listed.digest))
+            raise ImageIndexError(f"{name} lists {listed.digest} as what it is not: it is {what}", fix=image_index.REMEDY)
+        says = image_index.of_config(registry.image_config(repository, listed.digest))
     except AbsentError as error:
-        raise PlatformError(f"{name} has no image for {listed.platform} any more: {listed.digest} is gone", fix=platforms.REMEDY) from error
+        raise ImageIndexError(f"{name} has no image for {listed.platform} any more: {listed.digest} is gone", fix=image_index.REMEDY) from error
     if says != listed.platform:
-        raise PlatformError(f"{name} lists {listed.digest} for {listed.platform}, and it is for {printable(says or 'none')}", fix=platforms.REMEDY)
+        raise ImageIndexError(f"{name} lists {listed.digest} for {listed.platform}, and it is for {printable(says or 'none')}", fix=image_index.REMEDY)
     return found
 
 
@@ -66,20 +66,20 @@ class Joiner:
     repository: str
     attach: AttachIndex = ignore
 
-    def find(self, cell: Cell, image: str, revision: str | None = None, until: PushNumber | None = None) -> ImageIndex:
+    def find(self, cell: Cell, image: str, revisions: Mapping[str, str], until: PushNumber | None = None) -> ImageIndex:
         """Return the index of what was pushed last of an image, for every platform of its row.
 
-        :param revision: what they must be made from; ``None`` to take any, as long as it is one.
+        :param revisions: what the image of each platform must be made from, as it says itself.
         :param until: leave out what was pushed after that.
-        :raises PlatformError: a platform was not pushed, or is another image, or made from another revision; it is named.
+        :raises ImageIndexError: a platform was not pushed, or is another image, or made from another revision; it is named.
         """
         tags, name = self.registry.tags(self.repository), f"{cell.id}-{image}"
         last = {platform: _last(dated_tag.stem(cell, image, platform), tags, until) for platform in cell.platforms}
         if missing := [platform for platform, tag in last.items() if tag is None]:
-            raise PlatformError(f"{name} was not pushed for {', '.join(missing)}", fix=_push(cell, missing[0]))
+            raise ImageIndexError(f"{name} was not pushed for {', '.join(missing)}", fix=_push(cell, missing[0]))
         manifests = {platform: self.registry.manifest(self.repository, tag) for platform, tag in last.items() if tag}
         configs = {platform: self.registry.image_config(self.repository, found.digest) for platform, found in manifests.items()}
-        _check_alike(cell, name, configs, revision)
+        _check_alike(cell, name, configs, revisions)
         found = tuple(PlatformImage(platform=platform, digest=each.digest, size=len(each.body)) for platform, each in manifests.items())
         return ImageIndex(name=name, images=found)
 
@@ -106,25 +106,24 @@ def _last(start: str, tags: tuple[str, ...], until: PushNumber | None) -> str | 
     return str(DatedTag(stem=start, push=fitting[-1])) if fitting else None
 
 
-def _check_alike(cell: Cell, name: str, configs: Mapping[str, oci.ImageConfig], revision: str | None) -> None:
+def _check_alike(cell: Cell, name: str, configs: Mapping[str, oci.ImageConfig], revisions: Mapping[str, str]) -> None:
     """Refuse images that are not the same one for several platforms.
 
-    :raises PlatformError: one is for another platform than its tag says, or is another image than the first, or older.
+    :raises ImageIndexError: one is for another platform than its tag says, or is another image than the first, or older.
     """
     first = next(iter(configs.values()))
     wanted = {"user": first.user, **{label: first.labels.get(label) for label in SAME}, "torchstrata.cell": cell.id}
-    made = revision or first.labels.get(REVISION)
     for platform, config in configs.items():
-        says = platforms.of_config(config)
+        says = image_index.of_config(config)
         if says != platform:
-            raise PlatformError(f"{name} for {platform} is an image for {printable(says or 'none')}", fix=_push(cell, platform))
+            raise ImageIndexError(f"{name} for {platform} is an image for {printable(says or 'none')}", fix=_push(cell, platform))
         for label, value in wanted.items():
             found = config.user if label == "user" else config.labels.get(label)
             if found != value:
-                raise PlatformError(f"{name} for {platform} is another image: its {label} is {printable(str(found))}, not {value}", fix=_push(cell, platform))
-        if config.labels.get(REVISION) != made:
-            older = printable(str(config.labels.get(REVISION)))[:12]
-            raise PlatformError(f"{name} for {platform} was made from {older}, and not from {str(made)[:12]}", fix=_push(cell, platform))
+                raise ImageIndexError(f"{name} for {platform} is another image: its {label} is {printable(str(found))}, not {value}", fix=_push(cell, platform))
+        if config.labels.get(REVISION) != revisions[platform]:
+            other = printable(str(config.labels.get(REVISION)))[:12]
+            raise ImageIndexError(f"{name} for {platform} was made from {other}, and not from {revisions[platform][:12]}", fix=_push(cell, platform))
 
 
 def _push(cell: Cell, platform: str) -> str:

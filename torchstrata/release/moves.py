@@ -16,8 +16,8 @@ from typing import Final, Self
 import msgspec
 
 from torchstrata import decoding
-from torchstrata.errors import AbsentError, LedgerError, PlatformError, ReleaseError, UntrustedError
-from torchstrata.image import oci, platforms, runtime
+from torchstrata.errors import AbsentError, ImageIndexError, LedgerError, ReleaseError, UntrustedError
+from torchstrata.image import image_index, oci, runtime
 from torchstrata.locks import os_locks
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
 from torchstrata.registry import joining
@@ -264,7 +264,7 @@ class Releases:
     def pushed_for(self, cell: Cell) -> Mapping[str, Mapping[str, str]]:
         """Return the digest of each image of a cell as it was pushed last, by platform and image; of an index those of its images.
 
-        :raises PlatformError: what was pushed last has not exactly the platforms of the cell.
+        :raises ImageIndexError: what was pushed last has not exactly the platforms of the cell.
         """
         if len(cell.platforms) == 1:
             return {cell.platforms[0]: self.pushed(cell)}
@@ -302,7 +302,7 @@ class Releases:
     def _check_identity(self, cell: Cell, image: str, digest: str) -> None:
         """Refuse an image, and each one of an index, that is gone, or says itself that it is another one, or that it is not as locked.
 
-        :raises PlatformError: the index has not exactly the platforms of the cell.
+        :raises ImageIndexError: the index has not exactly the platforms of the cell.
         """
         if len(cell.platforms) == 1:
             self._check_image(cell, image, digest)
@@ -314,7 +314,7 @@ class Releases:
         """Return the images of an index by platform.
 
         :raises ReleaseError: the index is gone.
-        :raises PlatformError: it is none, or has not exactly the platforms of the cell.
+        :raises ImageIndexError: it is none, or has not exactly the platforms of the cell.
         """
         name = f"{image}, {digest[:19]},"
         try:
@@ -322,8 +322,8 @@ class Releases:
         except AbsentError as error:
             raise ReleaseError(f"{image} is gone: the registry has no {digest}", fix=f"push it again: inv push {cell.names[0]}") from error
         if found.media_type != oci.INDEX:
-            raise PlatformError(f"{name} is one image alone, and {cell.id} has {', '.join(cell.platforms)}", fix=f"join them: inv join {cell.names[0]}")
-        platforms.require(platforms.read(found.body, name).digests, cell.platforms, name)
+            raise ImageIndexError(f"{name} is one image alone, and {cell.id} has {', '.join(cell.platforms)}", fix=f"join them: inv join {cell.names[0]}")
+        image_index.require(image_index.read(found.body, name).digests, cell.platforms, name)
         return joining.images(self.registry, self.repository, found, name)
 
     def _check_image(self, cell: Cell, image: str, digest: str, platform: str = "") -> None:

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
 from torchstrata.building.assembly import Builder
-from torchstrata.errors import IntegrityError, PlatformError, StoreError
-from torchstrata.image import compose, layout, oci, platforms
+from torchstrata.errors import ImageIndexError, IntegrityError, StoreError
+from torchstrata.image import compose, image_index, layout, oci
 from torchstrata.progress import PlainReporter
 
 
@@ -158,7 +158,7 @@ def test_a_tag_of_several_platforms_names_their_index(tmp_path, store, images):
     layout.write(tmp_path / "out", [*images, arm], store)
     base, devel = json.loads((tmp_path / "out" / "index.json").read_text())["manifests"]
     assert (base["mediaType"], devel["mediaType"]) == (oci.INDEX, compose.MANIFEST)
-    found = platforms.read(read(tmp_path / "out", base["digest"]), "x")
+    found = image_index.read(read(tmp_path / "out", base["digest"]), "x")
     assert found.digests == {"linux/amd64": compose.sha256(images[0].manifest), "linux/arm64": compose.sha256(arm.manifest)}
     for digest in found.digests.values():
         assert json.loads(read(tmp_path / "out", json.loads(read(tmp_path / "out", digest))["config"]["digest"]))["rootfs"] == config["rootfs"]
@@ -166,6 +166,6 @@ def test_a_tag_of_several_platforms_names_their_index(tmp_path, store, images):
 
 def test_two_images_of_one_platform_are_no_index(tmp_path, store, images):
     """Nothing is named then."""
-    with pytest.raises(PlatformError, match="linux/amd64 twice"):
+    with pytest.raises(ImageIndexError, match="linux/amd64 twice"):
         layout.write(tmp_path / "out", [images[0], dataclasses.replace(images[1], tags=images[0].tags)], store)
     assert not (tmp_path / "out" / "index.json").exists()

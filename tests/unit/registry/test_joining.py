@@ -8,8 +8,8 @@ from tests import joined
 from tests.distribution import Distribution
 from tests.joined import BOTH, REVISION
 from tests.waiting import PATIENCE
-from torchstrata.errors import ImmutableTagError, PlatformError
-from torchstrata.image import oci, platforms
+from torchstrata.errors import ImageIndexError, ImmutableTagError
+from torchstrata.image import image_index, oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.matrix import matrix
 from torchstrata.registry import dated_tag, joining
@@ -23,6 +23,7 @@ REPOSITORY = "team/x"
 QUICK = Patience(tries=2, first=0.01, longest=0.02, connect=PATIENCE)
 MATRIX = joined.several(matrix.load(), "2.13-cpu-debian12")
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")
+MADE = dict.fromkeys(BOTH, REVISION)
 STEM = f"{CELL.version}-cpu-debian12-devel"
 
 
@@ -65,7 +66,7 @@ def test_an_index_is_made_when_every_platform_is_there(registry, joiner):
     """Of what was pushed last of each; the tag is the one that the row's image had when it was one."""
     pushed(registry, "linux/amd64", "old")
     bodies = {"amd64": pushed(registry, "linux/amd64", "one", 2), "arm64": pushed(registry, "linux/arm64")}
-    found = joiner.find(CELL, "devel", REVISION)
+    found = joiner.find(CELL, "devel", MADE)
     assert found == joined.index(f"{CELL.id}-devel", **bodies)
     tag = joiner.tag(CELL, "devel", found)
     joiner.put(found, tag, "2.13-cpu-devel")
@@ -77,8 +78,8 @@ def test_an_index_is_made_when_every_platform_is_there(registry, joiner):
 def test_a_platform_that_was_not_pushed_is_named(registry, joiner):
     """With what to do; no tag of the row has moved."""
     pushed(registry, "linux/amd64")
-    with pytest.raises(PlatformError, match=r"2\.13-cpu-debian12-devel was not pushed for linux/arm64") as caught:
-        joiner.find(CELL, "devel", REVISION)
+    with pytest.raises(ImageIndexError, match=r"2\.13-cpu-debian12-devel was not pushed for linux/arm64") as caught:
+        joiner.find(CELL, "devel", MADE)
     assert caught.value.fix == "push it from this commit: inv push 2.13-cpu --platform linux/arm64"
     assert registry.tags(REPOSITORY) == (f"{STEM}_amd64-20261124.1",)
 
@@ -87,7 +88,7 @@ def test_what_was_pushed_later_does_not_count_if_that_was_asked_for(registry, jo
     """Up to a build, as everywhere."""
     bodies = {each.rpartition("/")[2]: pushed(registry, each) for each in BOTH}
     pushed(registry, "linux/arm64", "two", 2)
-    assert joiner.find(CELL, "devel", until=PushNumber(day="20261124", number=1)) == joined.index(f"{CELL.id}-devel", **bodies)
+    assert joiner.find(CELL, "devel", MADE, until=PushNumber(day="20261124", number=1)) == joined.index(f"{CELL.id}-devel", **bodies)
 
 
 @pytest.mark.parametrize(
@@ -104,25 +105,26 @@ def test_images_that_do_not_fit_together_are_refused(registry, joiner, labels, s
     """Yesterday's image of one platform with today's of another, or an image of something else: the one that does not fit is named."""
     pushed(registry, "linux/amd64")
     pushed(registry, "linux/arm64", **labels)
-    with pytest.raises(PlatformError, match=says):
-        joiner.find(CELL, "devel", REVISION)
+    with pytest.raises(ImageIndexError, match=says):
+        joiner.find(CELL, "devel", MADE)
 
 
 def test_both_may_be_older_than_what_is_checked_out(registry, joiner):
-    """Then both must be pushed again; without a commit to compare with, they are what they are."""
+    """Then both must be pushed again; what each is made from need not be the same, since each has locks of its own."""
     for platform in BOTH:
         pushed(registry, platform)
-    with pytest.raises(PlatformError, match="for linux/amd64 was made from 222222222222, and not from 333333333333"):
-        joiner.find(CELL, "devel", "3" * 40)
-    assert set(joiner.find(CELL, "devel").digests) == set(BOTH)
+    with pytest.raises(ImageIndexError, match="for linux/amd64 was made from 222222222222, and not from 333333333333"):
+        joiner.find(CELL, "devel", dict.fromkeys(BOTH, "3" * 40))
+    pushed(registry, "linux/arm64", "two", 2, org__opencontainers__image__revision="1" * 40)
+    assert set(joiner.find(CELL, "devel", {**MADE, "linux/arm64": "1" * 40}).digests) == set(BOTH)
 
 
 def test_an_image_under_another_platforms_tag_is_refused(registry, joiner):
     """It says itself what it is for."""
     body = pushed(registry, "linux/amd64")
     registry.put_manifest(REPOSITORY, f"{STEM}_arm64-20261124.1", body, MANIFEST)
-    with pytest.raises(PlatformError, match="for linux/arm64 is an image for linux/amd64"):
-        joiner.find(CELL, "devel", REVISION)
+    with pytest.raises(ImageIndexError, match="for linux/arm64 is an image for linux/amd64"):
+        joiner.find(CELL, "devel", MADE)
 
 
 def test_attachments_come_before_tags(registry):
@@ -160,7 +162,7 @@ def test_a_child_that_is_gone_is_a_platform_that_is_gone(registry):
     bodies = {each.rpartition("/")[2]: pushed(registry, each) for each in BOTH}
     index = at(registry, joined.index("x", **bodies).body)
     registry.remove(REPOSITORY, sha256(bodies["arm64"]))
-    with pytest.raises(PlatformError, match=f"x has no image for linux/arm64 any more: {sha256(bodies['arm64'])} is gone"):
+    with pytest.raises(ImageIndexError, match=f"x has no image for linux/arm64 any more: {sha256(bodies['arm64'])} is gone"):
         joining.images(registry, REPOSITORY, index, "x")
 
 
@@ -168,25 +170,25 @@ def test_a_foreign_child_is_refused(registry):
     """An image for another platform than the index says: a node would fail to run it."""
     body = pushed(registry, "linux/amd64")
     index = at(registry, joined.index("x", amd64=body, arm64=pushed(registry, "linux/amd64", "two", 2)).body)
-    with pytest.raises(PlatformError, match="for linux/arm64, and it is for linux/amd64"):
+    with pytest.raises(ImageIndexError, match="for linux/arm64, and it is for linux/amd64"):
         joining.images(registry, REPOSITORY, index, "x")
 
 
 def test_a_child_of_another_size_is_refused(registry):
     """Clients trust sizes before they fetch."""
     body = pushed(registry, "linux/amd64")
-    image = platforms.PlatformImage(platform="linux/amd64", digest=sha256(body), size=len(body) + 1)
-    with pytest.raises(PlatformError, match="as what it is not"):
-        joining.images(registry, REPOSITORY, at(registry, platforms.compose([image])), "x")
+    image = image_index.PlatformImage(platform="linux/amd64", digest=sha256(body), size=len(body) + 1)
+    with pytest.raises(ImageIndexError, match="as what it is not"):
+        joining.images(registry, REPOSITORY, at(registry, image_index.compose([image])), "x")
 
 
 def test_a_nested_index_is_refused(registry):
     """Also one that is listed as an image."""
     body = pushed(registry, "linux/amd64")
     inner = at(registry, joined.index("x", amd64=body).body)
-    image = platforms.PlatformImage(platform="linux/arm64", digest=inner.digest, size=len(inner.body))
-    with pytest.raises(PlatformError, match="as what it is not"):
-        joining.images(registry, REPOSITORY, at(registry, platforms.compose([image])), "x")
+    image = image_index.PlatformImage(platform="linux/arm64", digest=inner.digest, size=len(inner.body))
+    with pytest.raises(ImageIndexError, match="as what it is not"):
+        joining.images(registry, REPOSITORY, at(registry, image_index.compose([image])), "x")
     nested = canonical({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [{"mediaType": oci.INDEX, "digest": inner.digest, "size": len(inner.body)}]})
-    with pytest.raises(PlatformError, match="lists another index"):
+    with pytest.raises(ImageIndexError, match="lists another index"):
         joining.images(registry, REPOSITORY, at(registry, nested), "x")

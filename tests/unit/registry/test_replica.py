@@ -17,9 +17,9 @@ from torchstrata.attestations.signing import BUNDLE
 from torchstrata.commands import mirror
 from torchstrata.commands.options import MirrorOptions
 from torchstrata.errors import AbsentError, IntegrityError, MirrorError
-from torchstrata.image import oci, platforms
+from torchstrata.image import image_index, oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
-from torchstrata.image.platforms import PlatformImage
+from torchstrata.image.image_index import PlatformImage
 from torchstrata.matrix import matrix
 from torchstrata.registry import replica
 from torchstrata.registry.client import Manifest
@@ -126,7 +126,7 @@ def joined():
         images[platform] = memory.add(memory.blob(platform.encode()), config=config, tag=DATED.replace("-base-", f"-base_{platform}-"))
         memory.attach(images[platform], f"of {platform}".encode(), "sbom.cdx.json")
     listed = [PlatformImage(platform=f"linux/{each}", digest=digest, size=len(memory.manifests[digest].body)) for each, digest in images.items()]
-    body = platforms.compose(listed)
+    body = image_index.compose(listed)
     memory.manifests[sha256(body)] = Manifest(body, oci.INDEX, sha256(body))
     memory.tags |= {DATED: sha256(body), "2.8-cu121-base": sha256(body)}
     memory.attach(sha256(body), b"of all", "index.json")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from torchstrata.errors import PlatformError
+from torchstrata.errors import ImageIndexError
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.text import printable
@@ -85,20 +85,20 @@ def read(body: bytes, name: str) -> ImageIndex:
 
     :param name: of the index, for messages.
     :raises RegistryError: it is no index at all.
-    :raises PlatformError: it lists a platform twice, or another index, or what is no image, or too much; or it is not what its images make.
+    :raises ImageIndexError: it lists a platform twice, or another index, or what is no image, or too much; or it is not what its images make.
     """
     listed = oci.manifest(body, name, oci.INDEX).children
     if not 0 < len(listed) <= MANY:
-        raise PlatformError(f"{name} lists {len(listed)} images, and may list 1 to {MANY}", fix=REMEDY)
+        raise ImageIndexError(f"{name} lists {len(listed)} images, and may list 1 to {MANY}", fix=REMEDY)
     for each in listed:
         _check_kind(each, name)
     images = tuple(PlatformImage(platform=_platform(each), digest=each.digest, size=each.size) for each in listed)
     twice = [platform for platform, count in Counter(each.platform for each in images).items() if count > 1]
     if twice:
-        raise PlatformError(f"{name} has {printable(twice[0])} twice, so that nodes may run either", fix=REMEDY)
+        raise ImageIndexError(f"{name} has {printable(twice[0])} twice, so that nodes may run either", fix=REMEDY)
     found = ImageIndex(name=name, images=images)
     if found.body != body:
-        raise PlatformError(f"{name} is not as this program writes an index of these images", fix=REMEDY)
+        raise ImageIndexError(f"{name} is not as this program writes an index of these images", fix=REMEDY)
     return found
 
 
@@ -106,9 +106,9 @@ def _check_kind(listed: oci.Descriptor, name: str) -> None:
     """Refuse what no index of ours lists: an index in an index, what is no image of the OCI's, an image that does not say what it is for."""
     if listed.media_type != MANIFEST:
         kind = "another index" if listed.media_type == oci.INDEX else printable(listed.media_type or "something without a type")
-        raise PlatformError(f"{name} lists {kind}, {listed.digest[:19]}, where an image must be", fix=REMEDY)
+        raise ImageIndexError(f"{name} lists {kind}, {listed.digest[:19]}, where an image must be", fix=REMEDY)
     if not _platform(listed):
-        raise PlatformError(f"{name} does not say which platform {listed.digest[:19]} is for", fix=REMEDY)
+        raise ImageIndexError(f"{name} does not say which platform {listed.digest[:19]} is for", fix=REMEDY)
 
 
 def _platform(listed: oci.Descriptor) -> str:
@@ -119,9 +119,9 @@ def require(found: Collection[str], wanted: Collection[str], name: str) -> None:
     """Refuse images that are not those of exactly the platforms that there must be.
 
     :param name: of what they belong to, for messages.
-    :raises PlatformError: one is missing, or is one too many; it is named.
+    :raises ImageIndexError: one is missing, or is one too many; it is named.
     """
     if missing := sorted(set(wanted) - set(found)):
-        raise PlatformError(f"{name} has no image for {', '.join(missing)}", fix=REMEDY)
+        raise ImageIndexError(f"{name} has no image for {', '.join(missing)}", fix=REMEDY)
     if foreign := sorted(set(found) - set(wanted)):
-        raise PlatformError(f"{name} has an image for {printable(', '.join(foreign))}, which its row does not have", fix=REMEDY)
+        raise ImageIndexError(f"{name} has an image for {printable(', '.join(foreign))}, which its row does not have", fix=REMEDY)

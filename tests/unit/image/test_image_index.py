@@ -6,19 +6,19 @@ import json
 
 import pytest
 
-from torchstrata.errors import PlatformError, RegistryError
-from torchstrata.image import oci, platforms
+from torchstrata.errors import ImageIndexError, RegistryError
+from torchstrata.image import image_index, oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
-from torchstrata.image.platforms import ImageIndex, PlatformImage
+from torchstrata.image.image_index import ImageIndex, PlatformImage
 
 AMD = PlatformImage(platform="linux/amd64", digest=sha256(b"amd64"), size=5)
 ARM = PlatformImage(platform="linux/arm64", digest=sha256(b"arm64"), size=6)
-INDEX = platforms.compose([AMD, ARM])
+INDEX = image_index.compose([AMD, ARM])
 
 
 def test_the_same_images_make_the_same_index():
     """In whatever order they come; it has neither dates nor annotations, so two machines push the same digest."""
-    assert platforms.compose([ARM, AMD]) == INDEX == ImageIndex(name="x", images=(ARM, AMD)).body
+    assert image_index.compose([ARM, AMD]) == INDEX == ImageIndex(name="x", images=(ARM, AMD)).body
     assert json.loads(INDEX) == {
         "schemaVersion": 2,
         "mediaType": oci.INDEX,
@@ -31,7 +31,7 @@ def test_the_same_images_make_the_same_index():
 
 def test_an_index_is_read_as_it_was_composed():
     """Digests come by platform, sorted."""
-    found = platforms.read(INDEX, "x")
+    found = image_index.read(INDEX, "x")
     assert (found, found.digest) == (ImageIndex(name="x", images=(AMD, ARM)), sha256(INDEX))
     assert list(found.digests.items()) == [("linux/amd64", AMD.digest), ("linux/arm64", ARM.digest)]
 
@@ -63,8 +63,8 @@ HOSTILE = {
 @pytest.mark.parametrize("says", HOSTILE)
 def test_an_index_that_is_none_of_ours_is_refused(says):
     """A doubled platform, an index in an index, what is no image, one without a platform, too many, and whatever else a reader might overlook."""
-    with pytest.raises(PlatformError, match=says) as caught:
-        platforms.read(changed(HOSTILE[says]), "it")
+    with pytest.raises(ImageIndexError, match=says) as caught:
+        image_index.read(changed(HOSTILE[says]), "it")
     assert caught.value.code == 57
 
 
@@ -84,7 +84,7 @@ def test_an_index_that_is_none_of_ours_is_refused(says):
 def test_what_is_no_index_at_all_is_refused(body):
     """As every document of the wrong shape, or of too many bytes."""
     with pytest.raises(RegistryError):
-        platforms.read(body, "it")
+        image_index.read(body, "it")
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_what_is_no_index_at_all_is_refused(body):
 )
 def test_a_platform_that_is_gone_or_foreign_is_named(found, says):
     """One line tells which."""
-    with pytest.raises(PlatformError, match=says):
-        platforms.require(found, ("linux/amd64", "linux/arm64"), "it")
+    with pytest.raises(ImageIndexError, match=says):
+        image_index.require(found, ("linux/amd64", "linux/arm64"), "it")
 
 
 def test_exactly_the_platforms_of_the_row_are_content():
     """In any order."""
-    platforms.require(["linux/arm64", "linux/amd64"], ("linux/amd64", "linux/arm64"), "it")
+    image_index.require(["linux/arm64", "linux/amd64"], ("linux/amd64", "linux/arm64"), "it")
 
 
 @pytest.mark.parametrize(
@@ -112,4 +112,4 @@ def test_exactly_the_platforms_of_the_row_are_content():
 )
 def test_an_image_says_what_it_is_for(config, platform):
     """In its config; one that does not say both is for none."""
-    assert platforms.of_config(oci.read(canonical(config), oci.ImageConfig, "x")) == platform
+    assert image_index.of_config(oci.read(canonical(config), oci.ImageConfig, "x")) == platform
