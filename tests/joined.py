@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import tarfile
 
 from tests.desks import manifest
 from torchstrata.image import runtime
@@ -28,20 +30,32 @@ def config(table, cell, name, platform, mark, **labels):
     known = {
         "torchstrata.cell": cell.id,
         "torchstrata.flavour": flavour,
+        "torchstrata.lock": "1" * 64,
         "torchstrata.torch": cell.version,
         "torchstrata.os": cell.os.id,
         joining.REVISION: REVISION,
         **{key.replace("__", "."): value for key, value in labels.items()},
     }
     run = {"Labels": {key: value for key, value in known.items() if value is not None}, "User": user}
-    layer = sha256(f"{name} {platform} {mark}".encode())
-    return canonical({"architecture": architecture, "os": system, "config": run, "rootfs": {"type": "layers", "diff_ids": [layer]}})
+    diff_id = sha256(layer(name, platform, mark))
+    return canonical({"architecture": architecture, "os": system, "config": run, "rootfs": {"type": "layers", "diff_ids": [diff_id]}})
+
+
+def layer(name, platform, mark):
+    """Return the one layer of an image: a tar with a file that says which image it is of."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        content = f"{name} {platform} {mark}".encode()
+        entry = tarfile.TarInfo("file")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return data.getvalue()
 
 
 def push(registry, repository, table, cell, name, platform, mark, number=1, **labels):  # noqa: PLR0913, PLR0917  # what an image is
     """Push an image for one platform under its dated tag, as the machine of that platform does; return its manifest."""
     tag = str(DatedTag(stem=dated_tag.stem(cell, name, platform), push=PushNumber(day="20261124", number=number)))
-    return manifest(registry, repository, tag, [f"{name} {platform} {mark}".encode()], config(table, cell, name, platform, mark, **labels))
+    return manifest(registry, repository, tag, [layer(name, platform, mark)], config(table, cell, name, platform, mark, **labels))
 
 
 def index(name, **bodies):
