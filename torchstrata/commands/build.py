@@ -65,7 +65,8 @@ def build(cells: str, options: BuildOptions) -> None:
     """
     memory.bound()
     planner = _planner(Codec(name=options.codec, level=options.level or DEFAULT_LEVELS[options.codec]), locked=options.locked)
-    chosen, flavours = matrix.select(planner.matrix, *cells.split(",")), options.flavour or tuple(planner.matrix.flavours)
+    chosen = matrix.select_on(planner.matrix, options.platform, *cells.split(","))
+    flavours = options.flavour or tuple(planner.matrix.flavours)
     if not options.locked:
         _lock_first(planner, chosen, flavours)
     plan = planner.plan(chosen, flavours)
@@ -172,7 +173,7 @@ def notes(cell: Cell) -> list[str]:
 
 def drifts(plan: Plan) -> list[str]:
     """Return a line for each OS whose parts in the store have other versions than its lock."""
-    tops = {item.source.system.id: item.part for item in plan.items() if isinstance(item.source, OsPart) and item.part}
+    tops = {item.source.system.name: item.part for item in plan.items() if isinstance(item.source, OsPart) and item.part}
     found = {system: os_parts.drift(part) for system, part in tops.items()}
     return [f"{system}: not as locked: {os_locks.in_short(moves)}" for system, moves in found.items() if moves]
 
@@ -191,7 +192,7 @@ def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
 
 def verify(cell: str, python: Path, options: VerifyOptions) -> None:
     """Verify images of one cell, or a machine that must be like one."""
-    for chosen in matrix.select(matrix.load(), cell):
+    for chosen in matrix.select_on(matrix.load(), options.platform, cell):
         verification.run(chosen, python, options)
 
 
@@ -204,7 +205,7 @@ def plan(options: PlanOptions) -> None:
     console, complaints = progress.plain_console(), Console(stderr=True, soft_wrap=True, highlight=False)
     images: list[ImagePlan] = []
     unlocked: list[LockError] = []
-    for cell in matrix.select(planner.matrix, *options.cells):
+    for cell in matrix.select_on(planner.matrix, options.platform, *options.cells):
         try:
             images += planner.plan([cell], list(planner.matrix.flavours)).images
         except LockError as error:

@@ -9,6 +9,7 @@ import msgspec
 
 SCHEMA: Final = Path(__file__).parents[2] / "matrix.schema.json"
 
+Platform = Annotated[str, msgspec.Meta(pattern=r"^linux/(amd64|arm64)$", description="As OCI names it.", examples=["linux/arm64"])]
 Minor = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$", description="Major and minor version, quoted.", examples=["2.8"])]
 Variant = Annotated[str, msgspec.Meta(pattern=r"^(cpu|cu[0-9]{3})$", description="CUDA of a build, without the dot, or cpu.", examples=["cu128", "cpu"])]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9.-]*$", max_length=64)]
@@ -66,6 +67,7 @@ class Row(Raw, frozen=True, kw_only=True):
     torch: Minor
     cuda: Variant
     os: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, description="The first is the default.")]
+    platforms: Annotated[tuple[Platform, ...], msgspec.Meta(min_length=1, description="What its images are for; the first is linux/amd64.")] = ("linux/amd64",)
     serves: Annotated[Variant | None, msgspec.Meta(description="CUDA of the hosts it is offered for, if not the wheels' own.")] = None
     default: Annotated[bool, msgspec.Meta(description="The row that v<torch> names.")] = False
     companions: Annotated[tuple[Companion, ...] | None, msgspec.Meta(description="Instead of torchvision and torchaudio.")] = None
