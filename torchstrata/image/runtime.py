@@ -77,6 +77,9 @@ PROTECTED: Final = ("torch", "torchvision", "torchaudio", "triton", "nvidia-*", 
 DRIFT: Final = "torchstrata.drift"
 """Label of an image whose OS packages are not all as locked: how they differ, as :func:`torchstrata.locks.os_locks.in_words` says it."""
 
+PLATFORM_LABEL: Final = "torchstrata.platform"
+"""Label of an image for another platform than the default one; its config says it, too, as OCI wants it."""
+
 REBUILD: Final = "build it with `-- --locked`, after `inv lock --os` if mirrors no longer have what is locked, and push it again"
 """What to do about an image that is not as locked, and must be."""
 
@@ -164,7 +167,7 @@ def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[
         "torchstrata.flavour": flavour,
         "torchstrata.lock": lock.digest,
         "torchstrata.os": cell.os.id,
-        "torchstrata.platform": None if cell.platform == PLATFORM else cell.platform,
+        PLATFORM_LABEL: None if cell.platform == PLATFORM else cell.platform,
         "torchstrata.python": cell.os.python,
         "torchstrata.torch": cell.version,
         "torchstrata.cuda": facts.cuda_version,
