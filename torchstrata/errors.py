@@ -282,3 +282,15 @@ class CheckoutError(TorchstrataError):
     """The package is installed outside a checkout, and nothing names one."""
 
     code = 50
+
+
+class PlatformError(MatrixError):
+    """A platform has no wheels, or the row is not offered on it."""
+
+    code = 60
+
+
+class EmulatorError(TorchstrataError):
+    """Programs of another platform cannot run here: QEMU is missing, or the kernel does not know it."""
+
+    code = 61

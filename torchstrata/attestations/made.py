@@ -15,7 +15,6 @@ from torchstrata.attestations import licences
 from torchstrata.attestations.record import SCHEMA, Deb, Inputs, LockedWheel, Package, Record, RecordedLayer, SourceRepository, System, Tools, Torch
 from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Item, OsPart
-from torchstrata.image import image_index, oci
 from torchstrata.image.compose import Image, sha256
 from torchstrata.layers.strata import Stratum
 from torchstrata.layers.toolchain import Toolchain
@@ -56,7 +55,7 @@ def record_of(made: Made) -> Record:
         cell=plan.cell.id,
         flavour=plan.flavour,
         user=config["config"]["User"],
-        platform=image_index.of_config(oci.read(image.config, oci.ImageConfig, image.name)),
+        platform=plan.cell.platform,
         os=_system(plan.cell.os),
         created=config["created"],
         digest=image.digest,

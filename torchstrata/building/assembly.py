@@ -19,6 +19,7 @@ from torchstrata.layers import os_parts
 from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix.matrix import ROOT, Matrix
 from torchstrata.progress import Reporter
+from torchstrata.store import platforms
 from torchstrata.store import store as stores
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import OpenBlob
@@ -41,7 +42,7 @@ class Composed:
     @property
     def loadable(self) -> Loadable:
         """The image as an engine takes it."""
-        return Loadable(config=self.image.config, manifest=self.image.manifest, tags=self.tags, layers=self.image.layers)
+        return Loadable(config=self.image.config, manifest=self.image.manifest, tags=self.tags, layers=self.image.layers, platform=self.plan.cell.platform)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +68,7 @@ class Builder:
         :raises TorchstrataError: something failed; what was complete by then is in the store.
         """
         with Maker(plan, self.store, self.codec, self.reporter, locked=self.locked) as maker:
-            cells = itertools.groupby(plan.images, key=lambda image: image.cell.id)
+            cells = itertools.groupby(plan.images, key=lambda image: image.cell.name)
             composed = [one for _, images in cells for one in self._cell(tuple(images), maker)]
         self.store.touch(*(item.identity for item in plan.items()))
         return tuple(composed)
@@ -78,7 +79,7 @@ class Builder:
         What most of them share is loaded while it is made, and the rest in the end.
         """
         revisions = [source.revision(image.cell, image.chain, ROOT) for image in images]
-        with self._loading() as loading:
+        with self._loading(images[0].cell.platform) as loading:
             parts: dict[str, Part] = {}
             for item in _spine(images):
                 parts[item.identity] = maker.part(item.identity)
@@ -101,12 +102,14 @@ class Builder:
         files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), drift) | runtime.python_start(image.cell, image.chain)
         sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
         compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
-        tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"
-        yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,), drift=drift)
+        platform = image.cell.platform
+        name, end = self.matrix.name, platforms.suffix(platform)  # in an engine; a name without it stays that of the machine's own platform
+        tag = f"{name}:{image.cell.names[0]}-{image.flavour}{end}"
+        yield Composed(plan=image, image=compose.compose(image.name, sections, told, platform), tags=(tag,), drift=drift)
         if image.cell.named and image.flavour == self.matrix.all_in_one:
             rooted = runtime.describe(image.cell, image.chain, image.lock, revision, user=runtime.ROOT, drift=drift)
-            named = (f"{self.matrix.name}:{image.cell.all_in_one}",)
-            yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=named, drift=drift)
+            named = (f"{name}:{image.cell.all_in_one}{end}",)
+            yield Composed(plan=image, image=compose.compose(image.name, sections, rooted, platform), tags=named, drift=drift)
 
     def _facts(self, files: Mapping[str, str], of_root: Sequence[str]) -> Part:
         """Return the facts layer: the only one that is an image's own.
@@ -127,12 +130,12 @@ class Builder:
         return found
 
     @contextlib.contextmanager
-    def _loading(self) -> Iterator[Loading | None]:
+    def _loading(self, platform: str) -> Iterator[Loading | None]:
         if self.engine is None:
             yield None
             return
         step = self.reporter.step("load", f"into the engine ({self.engine.store} image store)")
-        with step as progress, Loading(self.engine, self.open_blob or self.store.open_blob, progress.advance) as loading:
+        with step as progress, Loading(self.engine, self.open_blob or self.store.open_blob, progress.advance, platform) as loading:
             yield loading
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from torchstrata.layers import os_parts
 from torchstrata.layers.os_parts import Oven
 from torchstrata.locks import lockfile, os_locks, wheel_locks
+from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
 from torchstrata.progress import Reporter
 from torchstrata.store.codec import Codec
@@ -50,7 +51,8 @@ class FirstUse:
         if not cells:
             return
         rows = ", ".join(dict.fromkeys(cell.short for cell in cells))
-        wanted = [*cells, *(cell for cell in self.matrix.cells if cell.short in {asked.short for asked in cells})]
+        asked = {(cell.short, cell.platform) for cell in cells}
+        wanted = [*cells, *(cell for cell in matrix.everywhere(self.matrix.cells) if (cell.short, cell.platform) in asked)]
         with reporter.step("lock", f"wheels of {rows}") as step:
             outcome = wheel_locks.write(self.matrix, wanted, root=self.root, on_line=step.note, on_wait=reporter.say)
         for cell in cells:
@@ -66,7 +68,7 @@ class FirstUse:
         """Lock the OS packages of all flavours."""
         if not systems:
             return
-        names = ", ".join(system.id for system in systems)
+        names = ", ".join(system.name for system in systems)
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
             due = [system for system in systems if self._is_new(system)]  # unless somebody has locked them meanwhile
             oven, flavours = Oven(store=self.store, codec=self.codec, on_line=step.note, root=self.root), tuple(self.matrix.flavours)

@@ -23,7 +23,7 @@ from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.first_use import FirstUse
 from torchstrata.building.plan import ImagePlan, OsPart, Plan, Planner
 from torchstrata.commands.options import BuildOptions, PlanOptions, PushOptions, SizesOptions
-from torchstrata.errors import LockError, RegistryAuthError, RegistryError
+from torchstrata.errors import LockError, PlatformError, RegistryAuthError, RegistryError
 from torchstrata.image import layout
 from torchstrata.layers import os_parts
 from torchstrata.locks import os_locks
@@ -31,6 +31,7 @@ from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import Reporter
 from torchstrata.store.codec import DEFAULT_LEVELS, Codec
+from torchstrata.store.layer import PLATFORM
 from torchstrata.store.store import Store
 from torchstrata.verification import inspection, size_budget
 from torchstrata.verification import suite as verification
@@ -66,7 +67,10 @@ def build(cells: str, options: BuildOptions) -> None:
     """
     memory.bound()
     planner = _planner(Codec(name=options.codec, level=options.level or DEFAULT_LEVELS[options.codec]), locked=options.locked)
-    chosen, flavours = matrix.select(planner.matrix, *cells.split(",")), options.flavour or tuple(planner.matrix.flavours)
+    chosen = matrix.select_on(planner.matrix, options.platform, *cells.split(","))
+    if options.push and options.platform != PLATFORM:
+        raise PlatformError(f"images of {options.platform} are not pushed alone: they would take the tags of {PLATFORM}", fix="build without --push")
+    flavours = options.flavour or tuple(planner.matrix.flavours)
     if not options.locked:
         _lock_first(planner, chosen, flavours)
     plan = planner.plan(chosen, flavours)
@@ -192,7 +196,7 @@ def notes(cell: Cell) -> list[str]:
 
 def drifts(plan: Plan) -> list[str]:
     """Return a line for each OS whose parts in the store have other versions than its lock."""
-    tops = {item.source.system.id: item.part for item in plan.items() if isinstance(item.source, OsPart) and item.part}
+    tops = {item.source.system.name: item.part for item in plan.items() if isinstance(item.source, OsPart) and item.part}
     found = {system: os_parts.drift(part) for system, part in tops.items()}
     return [f"{system}: not as locked: {os_locks.in_short(moves)}" for system, moves in found.items() if moves]
 
@@ -211,7 +215,7 @@ def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
 
 def verify(cell: str, python: Path, options: VerifyOptions) -> None:
     """Verify images of one cell, or a machine that must be like one."""
-    for chosen in matrix.select(matrix.load(), cell):
+    for chosen in matrix.select_on(matrix.load(), options.platform, cell):
         verification.run(chosen, python, options)
 
 
@@ -224,7 +228,7 @@ def plan(options: PlanOptions) -> None:
     console, complaints = progress.plain_console(), Console(stderr=True, soft_wrap=True, highlight=False)
     images: list[ImagePlan] = []
     unlocked: list[LockError] = []
-    for cell in matrix.select(planner.matrix, *options.cells):
+    for cell in matrix.select_on(planner.matrix, options.platform, *options.cells):
         try:
             images += planner.plan([cell], list(planner.matrix.flavours)).images
         except LockError as error:

@@ -136,7 +136,7 @@ def stage(
     for flavour in flavours:
         _copy(root, flavour, into / flavour)
     for system, (lock, chain) in pins.items():
-        directory = into / f"{APT}-{system.id}"
+        directory = into / f"{APT}-{system.name}"
         _copy(root, APT, directory)
         (directory / "preferences").write_text(os_locks.preferences(lock.installed(chain)), encoding="utf-8")
         if told := (settings or {}).get(system):

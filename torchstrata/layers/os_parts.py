@@ -23,6 +23,7 @@ from typing import Final, TypeVar
 
 from torchstrata import process
 from torchstrata.errors import LockError, OsPartError, StaleLockError, StoreError, TorchstrataError
+from torchstrata.host import emulator
 from torchstrata.host.filesystem import disk
 from torchstrata.image import layout
 from torchstrata.image.compose import Image, Runtime, Section, compose
@@ -66,7 +67,7 @@ OVER: Final = "over"
 T = TypeVar("T")
 
 Parts = Mapping[tuple[str, str], Part]
-"""By id of the OS and name of the flavour."""
+"""By names of the OS and of the flavour."""
 
 
 def identity(system: OperatingSystem, chain: Sequence[str], codec: Codec, root: Path = ROOT) -> str:
@@ -106,16 +107,17 @@ def image(system: OperatingSystem, chain: Sequence[str], from_: Store, codec: Co
     """
     parts = [from_.find(identity(system, chain[: count + 1], codec, root)) for count in range(len(chain))]
     if None in parts:
-        raise StoreError(f"OS parts of {system.id} are not in the store", fix="build them first: nox -s build-<cell>")
+        raise StoreError(f"OS parts of {system.name} are not in the store", fix="build them first: nox -s build-<cell>")
     composed = _composed(system, [layer for part in parts if part for layer in part.layers])
     tag = f"{REPOSITORY}:{identity(system, chain, codec, root)[:12]}"
-    return Loadable(config=composed.config, manifest=composed.manifest, tags=(tag,), layers=composed.layers)
+    return Loadable(config=composed.config, manifest=composed.manifest, tags=(tag,), layers=composed.layers, platform=system.platform)
 
 
 def _identity(system: OperatingSystem, chain: Sequence[str], lock: OsLock, codec: Codec, root: Path) -> str:
     return store.identity(
         kind="os part",
         os_part=FORMAT,
+        platform=system.platform,
         image=os_image.reference(system, lock) or os_image.identity(system, lock, contexts.apt_config(root), codec),
         compilers=system.compilers,
         **({"lacks": system.lacks} if system.lacks else {}),
@@ -136,7 +138,8 @@ def _is_as_before(lock: OsLock, system: OperatingSystem, root: Path) -> bool:
 def build_context(system: OperatingSystem, layers: Sequence[Layer], from_: Store, directory: Path) -> str:
     """Write an OCI layout of ``layers`` of the store into ``directory``; return it as a build context of BuildKit."""
     composed = _composed(system, layers)
-    loadable = Loadable(config=composed.config, manifest=composed.manifest, tags=(f"{REPOSITORY}:{system.id}",), layers=composed.layers)
+    tags, parts = (f"{REPOSITORY}:{system.name}",), {"config": composed.config, "manifest": composed.manifest}
+    loadable = Loadable(**parts, tags=tags, layers=composed.layers, platform=system.platform)
     layout.write(directory, [loadable], from_, share=True)
     return f"oci-layout://{directory}@{composed.digest}"
 
@@ -144,7 +147,7 @@ def build_context(system: OperatingSystem, layers: Sequence[Layer], from_: Store
 def _composed(system: OperatingSystem, layers: Iterable[Layer]) -> Image:
     """Return a plain image of ``layers``: no user, no environment."""
     runtime = Runtime(env={}, labels={}, user="", entrypoint=(), command=("/bin/bash",), workdir="/", ports=(), created="1980-01-02T00:00:00Z")
-    return compose(system.id, [Section(origin="os", label=system.id, layers=tuple(layers))], runtime)
+    return compose(system.id, [Section(origin="os", label=system.id, layers=tuple(layers))], runtime, system.platform)
 
 
 def _listed(system: OperatingSystem) -> str:
@@ -206,6 +209,7 @@ class Oven:
         :raises StaleLockError: ``locked``, and something differs.
         :raises OsPartError: a step failed.
         :raises BuildxError: docker has no buildx.
+        :raises EmulatorError: an OS is of another platform, whose programs cannot run here.
         """
         return _Baking(oven=self, flavours=tuple(flavours), locks={system: os_locks.read(system, self.root) for system in systems}).parts()
 
@@ -220,7 +224,7 @@ class Oven:
         now, chosen = dt.datetime.now(dt.UTC), tuple(systems)
         if any(system.image for system in chosen):
             buildkit.exporter()  # to say that buildx or the engine lacks, rather than that a registry does not answer
-        images = {system: image_tags.pinned(system.image) for system in chosen if system.image}
+        images = {system: image_tags.pinned(system.image, system.platform) for system in chosen if system.image}
         locks = {system: os_locks.unlocked(system, now, self.root, image=images.get(system, "")) for system in chosen}
         baking = _Baking(oven=self, flavours=tuple(flavours), locks=locks)
         made = baking.parts()
@@ -263,13 +267,13 @@ class _Baking:
             for wanted in sorted(self._identity(system, self.flavours) for system in self.locks if self._missing(system)):
                 held.enter_context(self.oven.store.lock(wanted, self.oven.cancelled))
             self._make([system for system in self.locks if self._missing(system)])
-        return {(system.id, flavour): part for system in self.locks for flavour, part in self._found(system).items()}
+        return {(system.name, flavour): part for system in self.locks for flavour, part in self._found(system).items()}
 
     def adopt(self, system: OperatingSystem, made: Parts) -> Path | None:
         """Write the lock of what was made, if it moved, and let the parts serve it; return its path if it was written."""
         os_image = self._os_image(system)
         installed = {OS_IMAGE: self._packages(os_image) if os_image else self._held(system)}
-        installed |= {flavour: self._packages(made[system.id, flavour]) for flavour in self.flavours}
+        installed |= {flavour: self._packages(made[system.name, flavour]) for flavour in self.flavours}
         lock = os_locks.solved(self.locks[system], installed)
         self._check_files()
         if _is_as_before(lock, system, self.oven.root):
@@ -277,7 +281,7 @@ class _Baking:
         if os_image:
             self.oven.store.remember(self._image_identity(system, lock), os_image)
         for count, flavour in enumerate(self.flavours, 1):
-            self.oven.store.remember(_identity(system, self.flavours[:count], lock, self.oven.codec, self.oven.root), made[system.id, flavour])
+            self.oven.store.remember(_identity(system, self.flavours[:count], lock, self.oven.codec, self.oven.root), made[system.name, flavour])
         return os_locks.write(lock, system, self.oven.root)
 
     @functools.cached_property
@@ -328,6 +332,8 @@ class _Baking:
     def _make(self, systems: Sequence[OperatingSystem]) -> None:
         if not systems:
             return
+        for platform in {system.platform for system in systems}:
+            emulator.ensure(platform, self.oven.on_drift or self.oven.on_line)
         with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory(dir=self.oven.store.scratch()) as directory:
             list(pool.map(self._os_image, systems))
             bench = _Bench(work=Path(directory), exporter=buildkit.exporter(), in_parallel=pool.map)
@@ -432,7 +438,7 @@ class _Baking:
 
     def _bootstrapped(self, system: OperatingSystem, told: AptSettings) -> Part:
         """Return the OS image as mmdebstrap makes it from what apt is told."""
-        self.oven.on_line(f"{system.id}: bootstrapping {system.suite}")
+        self.oven.on_line(f"{system.name}: bootstrapping {system.suite}")
         lock, config = self.locks[system], contexts.apt_config(self.oven.root)
         with os_image.Command.find(self.oven.on_drift or self.oven.on_line).tar(system, lock, config, told) as tar:
             taken = os_layers.take(tar, self.oven.store, self.oven.codec, title=f"{system.id}: {system.suite}, minimal", epoch=lock.epoch)
@@ -463,7 +469,7 @@ class _Baking:
         if not found:
             self.no_archive[system] = "apt knows no snapshot archive of it"
             return None
-        self.oven.on_line(f"{system.id}: asking the snapshot archive")
+        self.oven.on_line(f"{system.name}: asking the snapshot archive")
         return replace(AptSettings.of_host(), sources=((() if alone else tuple(source for source, _ in answer.mirrors)) + found))
 
     def _answer(self, system: OperatingSystem, os_image: Part | None = None) -> Answer:
@@ -512,11 +518,11 @@ class _Baking:
         return self._layout(system, image.layers, work) if exporter == "layout" else self._tar(system, image.layers[0], work)
 
     def _layout(self, system: OperatingSystem, layers: Sequence[Layer], work: Path) -> str:
-        return build_context(system, layers, self.oven.store, work / f"below-{system.id}")
+        return build_context(system, layers, self.oven.store, work / f"below-{system.name}")
 
     def _tar(self, system: OperatingSystem, layer: Layer, work: Path) -> str:
         """Put the OS image's tar where a Dockerfile can ADD it; return the directory."""
-        directory = work / f"below-{system.id}"
+        directory = work / f"below-{system.name}"
         directory.mkdir()
         shutil.copyfile(self.oven.store.open_blob(layer.digest, layer.size), directory / "os.tar")
         return str(directory)
@@ -563,7 +569,7 @@ class _Baking:
         return Part(
             layers=(*(layer for part in lower for layer in part.layers), *(taken.layer for taken in own)),
             extras={PACKAGES: self.oven.store.add_blob(json.dumps(packages, sort_keys=True).encode()), **inventory.kept(held, self.oven.store)},
-            notes={"title": f"{system.id} {flavour}", **notes},
+            notes={"title": f"{system.name} {flavour}", **notes},
         )
 
     def _compare(self, system: OperatingSystem, top: Part) -> None:
@@ -577,6 +583,6 @@ class _Baking:
         why = f" ({self.no_archive[system]})" if system in self.no_archive else ""
         named = os_locks.in_short(moved)
         if self.oven.locked:
-            what = f"{system.id}: mirrors no longer offer what is locked: {named}{why}"
-            raise StaleLockError(what, fix=f"lock today's packages with `inv lock --os {system.id}`, or {ARCHIVE_FIX}")
-        (self.oven.on_drift or self.oven.on_line)(f"{system.id}: not as locked on {self.locks[system].date}: {named}{why}")
+            what = f"{system.name}: mirrors no longer offer what is locked: {named}{why}"
+            raise StaleLockError(what, fix=f"lock today's packages with `inv lock --os {system.asked}`, or {ARCHIVE_FIX}")
+        (self.oven.on_drift or self.oven.on_line)(f"{system.name}: not as locked on {self.locks[system].date}: {named}{why}")

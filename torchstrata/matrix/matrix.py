@@ -7,17 +7,20 @@ import difflib
 import fnmatch
 import functools
 import re
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import yaml
+from msgspec import structs
 
 from torchstrata import checkout, decoding, files
 from torchstrata.errors import MatrixError
 from torchstrata.matrix import compat, schema, validation
+from torchstrata.store import platforms
+from torchstrata.store.layer import PLATFORM
 from torchstrata.text import printable
 
 LIMIT: Final = 1_000_000
@@ -34,9 +37,21 @@ class OperatingSystem(schema.SystemSettings, frozen=True, kw_only=True):
     """An operating system of the matrix, as the file has it.
 
     :param id: such as ``debian13``.
+    :param platform: of its packages, such as ``linux/arm64``.
     """
 
     id: str
+    platform: str = PLATFORM
+
+    @property
+    def name(self) -> str:
+        """The id, and the architecture where it is not the default one: ``debian13-arm64``."""
+        return f"{self.id}{platforms.suffix(self.platform)}"
+
+    @property
+    def asked(self) -> str:
+        """What `inv lock --os` takes to mean it: ``debian13 --platform linux/arm64``."""
+        return self.id if self.platform == PLATFORM else f"{self.id} --platform {self.platform}"
 
     @property
     def python_tag(self) -> str:
@@ -54,7 +69,7 @@ class Cell:
     :param companions: pins of what is installed beside torch, such as ``torchvision==0.23.0``.
     :param named: ``v<torch>`` means this cell.
     :param sizes: flavour and compressed bytes that its image may have; empty if nobody has measured the row.
-    :param platforms: what there are images for, such as ``linux/amd64``.
+    :param platforms: on which the row is offered, the default one first.
     """
 
     torch: str
@@ -65,7 +80,23 @@ class Cell:
     is_default_os: bool
     named: bool
     sizes: tuple[tuple[str, int], ...] = ()
-    platforms: tuple[str, ...] = ("linux/amd64",)
+    platforms: tuple[str, ...] = (PLATFORM,)
+
+    def on(self, platform: str) -> Cell:
+        """Return the cell on another platform: the same id, versions and names in a registry; other wheels, packages and bytes.
+
+        :raises PlatformError: the row is not offered on it.
+        """
+        if platform not in self.platforms:
+            raise validation.not_offered(self.torch, self.wheels, self.short, platform)
+        if platform == self.platform:
+            return self
+        return replace(self, os=structs.replace(self.os, platform=platform), sizes=())
+
+    @property
+    def platform(self) -> str:
+        """The platform of its images, such as ``linux/amd64``."""
+        return self.os.platform
 
     @property
     def short(self) -> str:
@@ -74,8 +105,13 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """``2.8-cu121-debian13``."""
+        """``2.8-cu121-debian13``, on every platform."""
         return f"{self.short}-{self.os.id}"
+
+    @property
+    def name(self) -> str:
+        """The id, and the architecture where it is not the default one: ``2.15-cu132-debian13-arm64``."""
+        return f"{self.short}-{self.os.name}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,7 +141,7 @@ class Cell:
     @functools.cached_property
     def facts(self) -> compat.CellFacts:
         """What is known of the cell: CUDA, driver floor, GPU architectures, compiler."""
-        return compat.cell_facts(self.torch, self.wheels, self.cuda)
+        return compat.cell_facts(self.torch, self.wheels, self.cuda, self.platform)
 
     @property
     def host_compiler(self) -> str:
@@ -231,6 +267,22 @@ def select(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
     return tuple(cell for cell in matrix.cells if not globs or any(_matches(cell, glob) for glob in globs))
 
 
+def select_on(matrix: Matrix, platform: str, *globs: str) -> tuple[Cell, ...]:
+    """Return the cells that match on a platform; without globs, those that are offered on it.
+
+    :raises MatrixError: one of the globs matches nothing.
+    :raises PlatformError: one that was asked for is not offered on it, or none is.
+    """
+    chosen = select(matrix, *globs)
+    offered = [cell for cell in chosen if platform in cell.platforms]
+    return tuple(cell.on(platform) for cell in (chosen if globs or not offered else offered))
+
+
+def everywhere(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Return cells on every platform on which their rows are offered, the default one first."""
+    return tuple(cell.on(platform) for cell in cells for platform in cell.platforms)
+
+
 def select_systems(matrix: Matrix, *globs: str) -> tuple[OperatingSystem, ...]:
     """Return the OSes that ``globs`` name, or that the cells have which match them; those of all cells if there are no globs.
 
@@ -347,7 +399,7 @@ def _convert(data: object, name: str) -> schema.MatrixFile:
 
 
 def _system(name: str, raw: schema.SystemSettings) -> OperatingSystem:
-    return OperatingSystem(id=name, **msgspec.structs.asdict(raw))
+    return OperatingSystem(id=name, **structs.asdict(raw))
 
 
 def _channel(name: str, raw: schema.ChannelSettings) -> Channel:

@@ -9,6 +9,7 @@ import msgspec
 
 SCHEMA: Final = Path(__file__).parents[2] / "matrix.schema.json"
 
+Platform = Annotated[str, msgspec.Meta(pattern=r"^linux/(amd64|arm64)$", description="As OCI names it.", examples=["linux/arm64"])]
 Minor = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$", description="Major and minor version, quoted.", examples=["2.8"])]
 Variant = Annotated[str, msgspec.Meta(pattern=r"^(cpu|cu[0-9]{3})$", description="CUDA of a build, without the dot, or cpu.", examples=["cu128", "cpu"])]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9.-]*$", max_length=64)]
@@ -22,7 +23,6 @@ Image = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", m
 Package = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+$", max_length=128, examples=["libgl1"])]
 Pinned = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}$", max_length=512)]
 Duration = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4} (h|d)$", description="Hours or days.", examples=["24 h", "7 d"])]
-PlatformName = Annotated[str, msgspec.Meta(pattern=r"^linux/[a-z0-9]+$", max_length=32, description="As OCI has it.", examples=["linux/amd64", "linux/arm64"])]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Template = Annotated[
@@ -67,9 +67,7 @@ class Row(Raw, frozen=True, kw_only=True):
     torch: Minor
     cuda: Variant
     os: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, description="The first is the default.")]
-    platforms: Annotated[tuple[PlatformName, ...], msgspec.Meta(min_length=1, description="With more than one, a tag names an index of an image for each.")] = (
-        "linux/amd64",
-    )
+    platforms: Annotated[tuple[Platform, ...], msgspec.Meta(min_length=1, description="What its images are for; the first is linux/amd64.")] = ("linux/amd64",)
     serves: Annotated[Variant | None, msgspec.Meta(description="CUDA of the hosts it is offered for, if not the wheels' own.")] = None
     default: Annotated[bool, msgspec.Meta(description="The row that v<torch> names.")] = False
     companions: Annotated[tuple[Companion, ...] | None, msgspec.Meta(description="Instead of torchvision and torchaudio.")] = None

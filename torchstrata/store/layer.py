@@ -12,7 +12,7 @@ import msgspec
 from torchstrata.store.digest import Digest
 
 PLATFORM: Final = "linux/amd64"
-"""The platform that identities include; nothing but defaults assumes it."""
+"""The default platform. Identities include it where nothing says another one, as payload does not: its wheels tell what they are."""
 
 EPOCH: Final = 315_619_200
 """Modification time of every file in a layer: 1980-01-02 UTC, the first day that zip archives can hold in every time zone."""
