@@ -263,6 +263,7 @@ def _record(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
     _same("layers", [(layer.digest, layer.size, layer.media_type) for layer in found.layers], layers)
     _same("diff IDs", [layer.diff_id for layer in found.layers], list(config.rootfs.diff_ids) if config.rootfs else None)
     _same("user", found.user, config.user)
+    _same("platform", found.platform, image_index.of_config(config) or found.platform)
     for label, path in LABELS.items():
         _same(f"label {label}", _field(found, path), config.labels.get(label))
     return f"{found.name}, {len(found.layers)} layers, commit {found.source.revision[:12]}, lock {found.inputs.lock[:12]}"

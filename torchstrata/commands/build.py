@@ -23,7 +23,7 @@ from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.first_use import FirstUse
 from torchstrata.building.plan import ImagePlan, OsPart, Plan, Planner
 from torchstrata.commands.options import BuildOptions, PlanOptions, PushOptions, SizesOptions
-from torchstrata.errors import LockError, PlatformError, RegistryAuthError, RegistryError
+from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.image import layout
 from torchstrata.layers import os_parts
 from torchstrata.locks import os_locks
@@ -31,7 +31,6 @@ from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import Reporter
 from torchstrata.store.codec import DEFAULT_LEVELS, Codec
-from torchstrata.store.layer import PLATFORM
 from torchstrata.store.store import Store
 from torchstrata.verification import inspection, size_budget
 from torchstrata.verification import suite as verification
@@ -48,6 +47,7 @@ def push(options: PushOptions) -> None:
     """Push the images of cells, without an engine."""
     asked = BuildOptions(
         flavour=options.flavour,
+        platform=options.platform,
         locked=options.locked,
         codec="gzip" if options.gzip else "zstd",
         level=options.level,
@@ -68,8 +68,6 @@ def build(cells: str, options: BuildOptions) -> None:
     memory.bound()
     planner = _planner(Codec(name=options.codec, level=options.level or DEFAULT_LEVELS[options.codec]), locked=options.locked)
     chosen = matrix.select_on(planner.matrix, options.platform, *cells.split(","))
-    if options.push and options.platform != PLATFORM:
-        raise PlatformError(f"images of {options.platform} are not pushed alone: they would take the tags of {PLATFORM}", fix="build without --push")
     flavours = options.flavour or tuple(planner.matrix.flavours)
     if not options.locked:
         _lock_first(planner, chosen, flavours)

@@ -51,7 +51,7 @@ def _push_number(text: str) -> PushNumber | None:
 def _revisions(table: Matrix, cell: Cell, image: str) -> dict[str, str]:
     """Return what an image must have been made from for each platform: what is checked out, as images themselves say it."""
     chain = table.chain(image if image in table.flavours else table.all_in_one)
-    return {platform: source.revision(cell, chain, ROOT) for platform in cell.platforms}
+    return {platform: source.revision(cell.on(platform), chain, ROOT) for platform in cell.platforms}
 
 
 def joiner_of(registry: Registry, repository: str) -> Joiner:

@@ -89,6 +89,7 @@ class PushOptions:
 
     cells: tuple[str, ...] = required("cell ids or globs, such as 2.8-cu121", "CELL")
     flavour: tuple[str, ...] = _flavours("push only this flavour and its parents")
+    platform: str = _platform()
     locked: bool = switch(LOCKED)
     gzip: bool = switch("compress new layers with gzip (default: zstd)")
     level: int | None = option("level of the compression (default: 3 for zstd, 6 for gzip)", "NUMBER")

@@ -23,6 +23,7 @@ from torchstrata.errors import EngineError, ReleaseError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.release.moves import Releases
+from torchstrata.store import platforms
 from torchstrata.verification import evidence
 from torchstrata.verification import suite as verification
 from torchstrata.verification.request import VerifyOptions
@@ -44,22 +45,23 @@ def verify(releases: Releases, cell: Cell, flavours: Sequence[str], attest: Call
     sweep(client)
     for platform, digests in releases.pushed_for(cell).items():
         for flavour in flavours or tuple(releases.matrix.flavours):
-            names = local(releases.matrix, cell, flavour)
+            names = local(releases.matrix, cell.on(platform), flavour)
             lacking = [image for image in names if image not in digests]
             if lacking:
                 raise ReleaseError(f"{', '.join(lacking)} of {cell.id} is not in the registry", fix=f"push it first: inv push {cell.names[0]}")
             with _present(client, repository, {name: digests[image] for image, name in names.items()}, platform):
-                wanted = VerifyOptions(flavour=(flavour,), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
-                verification.run(cell, Path(sys.executable), wanted)
+                wanted = VerifyOptions(flavour=(flavour,), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, platform=platform, rest=())
+                verification.run(cell.on(platform), Path(sys.executable), wanted)
             for image in names:
                 attest(f"{repository}@{digests[image]}")
 
 
 def local(matrix: Matrix, cell: Cell, flavour: str) -> Mapping[str, str]:
     """Return the name in an engine, by image, of all that the tests of a flavour are about: the last one's are the all-in-one's too."""
-    names = {flavour: f"{matrix.name}:{cell.names[0]}-{flavour}"}
+    end = platforms.suffix(cell.platform)
+    names = {flavour: f"{matrix.name}:{cell.names[0]}-{flavour}{end}"}
     if cell.named and flavour == matrix.all_in_one:
-        names[cell.all_in_one] = f"{matrix.name}:{cell.all_in_one}"
+        names[cell.all_in_one] = f"{matrix.name}:{cell.all_in_one}{end}"
     return names
 
 
