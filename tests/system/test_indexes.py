@@ -56,9 +56,9 @@ def known(team, environment):
     return team
 
 
-def revision(name):
-    """Return what the checkout says that an image is made from."""
-    return source.revision(CELL, MATRIX.chain(name if name in MATRIX.flavours else MATRIX.all_in_one), matrix.ROOT)
+def revision(name, platform):
+    """Return what the checkout says that an image for a platform is made from."""
+    return source.revision(CELL.on(platform), MATRIX.chain(name if name in MATRIX.flavours else MATRIX.all_in_one), matrix.ROOT)
 
 
 def push(team, platform, mark, untested=()):
@@ -66,10 +66,10 @@ def push(team, platform, mark, untested=()):
     signer, made = Signer.find(str(team.key)), {}
     with Registry(team.host) as registry:
         for name in IMAGES:
-            labels = {"org__opencontainers__image__revision": revision(name)}
+            labels = {"org__opencontainers__image__revision": revision(name, platform)}
             body = made[name] = joined.push(registry, REPOSITORY, MATRIX, CELL, name, platform, mark, mark, **labels)
             config, layer = joined.config(MATRIX, CELL, name, platform, mark, **labels), joined.layer(name, platform, mark)
-            more = {"platform": platform, "platforms": BOTH, "source": signed.SourceRepository(revision=revision(name))}
+            more = {"platform": platform, "platforms": BOTH, "source": signed.SourceRepository(revision=revision(name, platform))}
             record = signed.record_of(name, body, config, layer, mark, **more)
             tested = None if name in untested else released.result(sha256(body), flavour=record.flavour)
             documents.attach(Published(registry=registry, repository=REPOSITORY, name=record.name, manifest=body), documents.of(record, {}, tested), signer)
@@ -249,10 +249,10 @@ def test_a_tag_that_names_one_platform_alone_is_refused(known, story):
 def test_a_platform_that_was_not_tested_is_no_release(known, story, forged):
     """The other one's result does not count for it; the code is that of a missing result."""
     with Registry(known.host) as registry:
-        labels = {"org__opencontainers__image__revision": revision("devel")}
+        labels = {"org__opencontainers__image__revision": revision("devel", "linux/arm64")}
         body = joined.push(registry, REPOSITORY, MATRIX, CELL, "devel", "linux/arm64", 3, 1000, **labels)
         config, layer = joined.config(MATRIX, CELL, "devel", "linux/arm64", 3, **labels), joined.layer("devel", "linux/arm64", 3)
-        more = {"platform": "linux/arm64", "platforms": BOTH, "source": signed.SourceRepository(revision=revision("devel"))}
+        more = {"platform": "linux/arm64", "platforms": BOTH, "source": signed.SourceRepository(revision=revision("devel", "linux/arm64"))}
         record = signed.record_of("devel", body, config, layer, 3, **more)
         published = Published(registry=registry, repository=REPOSITORY, name="x", manifest=body)
         documents.attach(published, documents.of(record, {}), Signer.find(str(known.key)))
