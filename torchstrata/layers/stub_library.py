@@ -39,7 +39,7 @@ GLOBAL_FUNCTION: Final = 0x12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
+class MachineCode:
     """What a platform's libraries differ in.
 
     :param machine: ``e_machine`` of ELF's header.
@@ -52,12 +52,12 @@ class Target:
     code: Callable[[int], bytes]
 
 
-X86_64: Final = Target(machine=62, page=0x1000, code=lambda status: b"\xb8" + struct.pack("<I", status) + b"\xc3")
+X86_64: Final = MachineCode(machine=62, page=0x1000, code=lambda status: b"\xb8" + struct.pack("<I", status) + b"\xc3")
 """``mov eax, status; ret``"""
-AARCH64: Final = Target(machine=183, page=0x10000, code=lambda status: struct.pack("<II", 0x5280_0000 | status << 5, 0xD65F_03C0))
+AARCH64: Final = MachineCode(machine=183, page=0x10000, code=lambda status: struct.pack("<II", 0x5280_0000 | status << 5, 0xD65F_03C0))
 """``movz w0, #status; ret``: a status of 16 bits at most. Kernels of GH200 and GB200 have pages of 64 KiB."""
 
-TARGETS: Final[Mapping[str, Target]] = {"linux/amd64": X86_64, "linux/arm64": AARCH64}
+TARGETS: Final[Mapping[str, MachineCode]] = {"linux/amd64": X86_64, "linux/arm64": AARCH64}
 
 
 def of_cuda(headers: Sequence[bytes]) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ def library(soname: str, names: Sequence[str], status: int, platform: str = PLAT
     return _file(sections, target)
 
 
-def _file(sections: Sequence[_Section], target: Target) -> bytes:
+def _file(sections: Sequence[_Section], target: MachineCode) -> bytes:
     """Return the file of ``sections``, the last of which is the dynamic one; the loader maps it writable, the others executable."""
     dynamic = sections[-1]
     titles = _strings((*(section.name for section in sections), ".shstrtab"))

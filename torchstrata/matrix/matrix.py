@@ -16,11 +16,10 @@ import msgspec
 import yaml
 from msgspec import structs
 
-from torchstrata import checkout, decoding, files
+from torchstrata import checkout, decoding, files, platforms
 from torchstrata.errors import MatrixError
 from torchstrata.matrix import compat, schema, validation
-from torchstrata.store import platforms
-from torchstrata.store.layer import PLATFORM
+from torchstrata.platforms import PLATFORM
 from torchstrata.text import printable
 
 LIMIT: Final = 1_000_000

@@ -11,7 +11,7 @@ import msgspec
 
 from torchstrata.errors import MatrixError, PlatformError
 from torchstrata.matrix import compat, schema
-from torchstrata.store.layer import PLATFORM
+from torchstrata.platforms import PLATFORM
 
 SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
     "$": schema.MatrixFile,
