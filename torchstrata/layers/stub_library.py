@@ -44,17 +44,19 @@ class MachineCode:
 
     :param machine: ``e_machine`` of ELF's header.
     :param page: bytes of the largest page that its kernels have: segments of different rights share none.
+    :param instruction: bytes at whose multiples instructions begin.
     :param code: returns the one function that all names lead to, which returns a status.
     """
 
     machine: int
     page: int
+    instruction: int
     code: Callable[[int], bytes]
 
 
-X86_64: Final = MachineCode(machine=62, page=0x1000, code=lambda status: b"\xb8" + struct.pack("<I", status) + b"\xc3")
+X86_64: Final = MachineCode(machine=62, page=0x1000, instruction=1, code=lambda status: b"\xb8" + struct.pack("<I", status) + b"\xc3")
 """``mov eax, status; ret``"""
-AARCH64: Final = MachineCode(machine=183, page=0x10000, code=lambda status: struct.pack("<II", 0x5280_0000 | status << 5, 0xD65F_03C0))
+AARCH64: Final = MachineCode(machine=183, page=0x10000, instruction=4, code=lambda status: struct.pack("<II", 0x5280_0000 | status << 5, 0xD65F_03C0))
 """``movz w0, #status; ret``: a status of 16 bits at most. Kernels of GH200 and GB200 have pages of 64 KiB."""
 
 TARGETS: Final[Mapping[str, MachineCode]] = {"linux/amd64": X86_64, "linux/arm64": AARCH64}
@@ -108,7 +110,7 @@ def library(soname: str, names: Sequence[str], status: int, platform: str = PLAT
     strings = _strings((soname, *names))
     hashes, symbols = HEADER + 4 * PROGRAM, len(names) + 1
     table = _aligned(hashes + 4 * (2 + 1 + symbols))
-    text = table + SYMBOL * symbols + len(strings)
+    text = _aligned(table + SYMBOL * symbols + len(strings), target.instruction)
     dynamic = _aligned(text + len(code), target.page)
     sections = (
         _Section(name="", kind=0, flags=0, offset=0, content=b""),
