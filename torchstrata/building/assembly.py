@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from torchstrata import platforms
 from torchstrata.building.engine import Engine
 from torchstrata.building.loading import Loading
 from torchstrata.building.maker import Maker
@@ -19,7 +20,6 @@ from torchstrata.layers import os_parts
 from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix.matrix import ROOT, Matrix
 from torchstrata.progress import Reporter
-from torchstrata.store import platforms
 from torchstrata.store import store as stores
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import OpenBlob

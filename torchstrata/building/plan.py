@@ -8,14 +8,13 @@ from typing import Any
 
 from rich.table import Table
 
-from torchstrata import progress
+from torchstrata import platforms, progress
 from torchstrata.layers import bytecode, os_parts, strata, toolchain
 from torchstrata.layers.strata import Stratum
 from torchstrata.layers.toolchain import Toolchain
 from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.locks.wheel_locks import Lock, Pin
 from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
-from torchstrata.store import platforms
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import PLATFORM
 from torchstrata.store.part import Part

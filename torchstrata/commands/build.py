@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from torchstrata import memory, progress
+from torchstrata import memory, platforms, progress
 from torchstrata.attestations import remote, signing
 from torchstrata.attestations.remote import Remote
 from torchstrata.attestations.signing import Signer
@@ -247,15 +247,16 @@ def weigh(options: SizesOptions) -> None:
     """Print size and budget of every image of the cells that match; all their flavours must be in the engine."""
     table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
     view = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False)
-    for cell in matrix.select(table, *options.cells):
-        found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}", client, store) for flavour in table.flavours}
+    end = platforms.suffix(options.platform)
+    for cell in matrix.select_on(table, options.platform, *options.cells):
+        found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}{end}", client, store) for flavour in table.flavours}
         for flavour, image in found.items():
             view.add_row(
-                f"{cell.id}-{flavour}", progress.size(image.size), progress.size(allowed) if (allowed := size_budget.budget(cell, flavour)) else "none"
+                f"{cell.id}-{flavour}{end}", progress.size(image.size), progress.size(allowed) if (allowed := size_budget.budget(cell, flavour)) else "none"
             )
         if options.write:
             size_budget.record(cell, size_budget.weigh(cell, (layer.weight for layer in list(found.values())[-1].layers)))
-            console.print(f"{cell.short}: {size_budget.line({flavour: image.size for flavour, image in found.items()})}", highlight=False)
+            console.print(f"{cell.short}: {size_budget.line({flavour: image.size for flavour, image in found.items()}, end)}", highlight=False)
     console.print(view)
 
 

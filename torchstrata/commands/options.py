@@ -159,6 +159,7 @@ class SizesOptions:
     """Show what images in the engine weigh, compressed, and their budgets."""
 
     cells: tuple[str, ...] = _cells()
+    platform: str = _platform()
     write: bool = switch("record the layers' sizes, and print what to write into matrix.yaml")
 
 

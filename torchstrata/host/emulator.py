@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 from typing import Final
 
-from torchstrata import process
+from torchstrata import platforms, process
 from torchstrata.errors import CommandError, EmulatorError, NotRootError
 from torchstrata.host import apt, superuser
-from torchstrata.store import platforms
 
 PACKAGES: Final = ("qemu-user-static", "binfmt-support", "arch-test")
 """QEMU; what registers it; and what mmdebstrap asks whether programs of an architecture run here."""

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from torchstrata import process
+from torchstrata import platforms, process
 from torchstrata.errors import CommandError
 from torchstrata.locks import wheel_locks
 from torchstrata.matrix.matrix import Cell
-from torchstrata.store import platforms
 from torchstrata.store.layer import PLATFORM
 
 SHARED: Final = ("images/apt", "locks/toolchain")

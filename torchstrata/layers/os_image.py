@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, Self
 
-from torchstrata import process
+from torchstrata import platforms, process
 from torchstrata.errors import CommandError, LockError, NightlyError, OsPartError, VariableError
 from torchstrata.host import apt, superuser, temporary, variables
 from torchstrata.host.leavings import Leaving
@@ -26,7 +26,7 @@ from torchstrata.locks.os_locks import OS_IMAGE, OsLock
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import OperatingSystem
 from torchstrata.progress import ignore
-from torchstrata.store import platforms, store
+from torchstrata.store import store
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import PLATFORM
 from torchstrata.text import printable

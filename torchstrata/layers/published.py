@@ -20,6 +20,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 from unearth import Link
 
+from torchstrata import platforms
 from torchstrata.errors import FetchError, IntegrityError
 from torchstrata.layers import answer_time, index_page, wheel_fetch
 from torchstrata.layers.index_page import Listed, Unready
@@ -27,7 +28,6 @@ from torchstrata.layers.wheel_fetch import Caller
 from torchstrata.layers.wheel_file import Wheel
 from torchstrata.locks import pip_config
 from torchstrata.locks.lockfile import Pin
-from torchstrata.store import platforms
 from torchstrata.store.layer import PLATFORM
 from torchstrata.text import printable
 

@@ -39,25 +39,27 @@ GLOBAL_FUNCTION: Final = 0x12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
+class MachineCode:
     """What a platform's libraries differ in.
 
     :param machine: ``e_machine`` of ELF's header.
     :param page: bytes of the largest page that its kernels have: segments of different rights share none.
+    :param instruction: bytes at whose multiples instructions begin.
     :param code: returns the one function that all names lead to, which returns a status.
     """
 
     machine: int
     page: int
+    instruction: int
     code: Callable[[int], bytes]
 
 
-X86_64: Final = Target(machine=62, page=0x1000, code=lambda status: b"\xb8" + struct.pack("<I", status) + b"\xc3")
+X86_64: Final = MachineCode(machine=62, page=0x1000, instruction=1, code=lambda status: b"\xb8" + struct.pack("<I", status) + b"\xc3")
 """``mov eax, status; ret``"""
-AARCH64: Final = Target(machine=183, page=0x10000, code=lambda status: struct.pack("<II", 0x5280_0000 | status << 5, 0xD65F_03C0))
+AARCH64: Final = MachineCode(machine=183, page=0x10000, instruction=4, code=lambda status: struct.pack("<II", 0x5280_0000 | status << 5, 0xD65F_03C0))
 """``movz w0, #status; ret``: a status of 16 bits at most. Kernels of GH200 and GB200 have pages of 64 KiB."""
 
-TARGETS: Final[Mapping[str, Target]] = {"linux/amd64": X86_64, "linux/arm64": AARCH64}
+TARGETS: Final[Mapping[str, MachineCode]] = {"linux/amd64": X86_64, "linux/arm64": AARCH64}
 
 
 def of_cuda(headers: Sequence[bytes]) -> tuple[str, ...]:
@@ -108,7 +110,7 @@ def library(soname: str, names: Sequence[str], status: int, platform: str = PLAT
     strings = _strings((soname, *names))
     hashes, symbols = HEADER + 4 * PROGRAM, len(names) + 1
     table = _aligned(hashes + 4 * (2 + 1 + symbols))
-    text = table + SYMBOL * symbols + len(strings)
+    text = _aligned(table + SYMBOL * symbols + len(strings), target.instruction)
     dynamic = _aligned(text + len(code), target.page)
     sections = (
         _Section(name="", kind=0, flags=0, offset=0, content=b""),
@@ -121,7 +123,7 @@ def library(soname: str, names: Sequence[str], status: int, platform: str = PLAT
     return _file(sections, target)
 
 
-def _file(sections: Sequence[_Section], target: Target) -> bytes:
+def _file(sections: Sequence[_Section], target: MachineCode) -> bytes:
     """Return the file of ``sections``, the last of which is the dynamic one; the loader maps it writable, the others executable."""
     dynamic = sections[-1]
     titles = _strings((*(section.name for section in sections), ".shstrtab"))

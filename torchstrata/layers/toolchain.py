@@ -26,7 +26,7 @@ from typing import IO, Annotated, Any, Final
 import msgspec
 from debian.debfile import DebFile
 
-from torchstrata import decoding, files, process
+from torchstrata import decoding, files, platforms, process
 from torchstrata.errors import FetchError, IntegrityError, LockError, StaleLockError
 from torchstrata.host.filesystem import disk
 from torchstrata.layers import deb, stub_library, wheel_file
@@ -34,7 +34,7 @@ from torchstrata.locks import lockfile, resolver
 from torchstrata.locks.wheel_locks import Pin
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.progress import ignore
-from torchstrata.store import platforms, store
+from torchstrata.store import store
 from torchstrata.store.codec import CHUNK, Codec
 from torchstrata.store.digest import digest_of
 from torchstrata.store.layer import PLATFORM

@@ -15,6 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from torchstrata import platforms
 from torchstrata.errors import IntegrityError, MatrixError
 from torchstrata.layers import published
 from torchstrata.layers.published import PublishedWheel
@@ -22,7 +23,7 @@ from torchstrata.layers.wheel_fetch import Caller
 from torchstrata.layers.wheel_file import Wheel
 from torchstrata.matrix import compat
 from torchstrata.matrix.compat import PlatformBuild, TorchBuild, TorchRelease
-from torchstrata.store import core_metadata, platforms
+from torchstrata.store import core_metadata
 from torchstrata.store.layer import PLATFORM
 from torchstrata.text import printable
 

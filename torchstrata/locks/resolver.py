@@ -18,12 +18,11 @@ from packaging import tags
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from torchstrata import process
+from torchstrata import platforms, process
 from torchstrata.errors import LockError
 from torchstrata.host import temporary
 from torchstrata.locks import pip_config
 from torchstrata.locks.lockfile import Pin
-from torchstrata.store import platforms
 from torchstrata.text import printable
 
 GLIBC: Final = 28

@@ -17,13 +17,12 @@ from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from torchstrata import files, process
+from torchstrata import files, platforms, process
 from torchstrata.errors import LockError
 from torchstrata.locks import lockfile, pip_config, resolver
 from torchstrata.locks.lockfile import LIMIT, Lock, Pin, parse, render
 from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, everywhere
-from torchstrata.store import platforms
 from torchstrata.store.layer import PLATFORM
 from torchstrata.text import printable
 

@@ -16,7 +16,7 @@ import msgspec
 
 from torchstrata import decoding
 from torchstrata.errors import MatrixError
-from torchstrata.store.layer import PLATFORM
+from torchstrata.platforms import PLATFORM
 
 FACTS: Final = Path(__file__).parent / "facts" / "compat.json"
 CPU: Final = "cpu"

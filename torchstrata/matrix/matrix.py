@@ -16,11 +16,10 @@ import msgspec
 import yaml
 from msgspec import structs
 
-from torchstrata import checkout, decoding, files
+from torchstrata import checkout, decoding, files, platforms
 from torchstrata.errors import MatrixError
 from torchstrata.matrix import compat, schema, validation
-from torchstrata.store import platforms
-from torchstrata.store.layer import PLATFORM
+from torchstrata.platforms import PLATFORM
 from torchstrata.text import printable
 
 LIMIT: Final = 1_000_000
@@ -68,7 +67,7 @@ class Cell:
     :param wheels: the build that serves it, such as ``cu128``.
     :param companions: pins of what is installed beside torch, such as ``torchvision==0.23.0``.
     :param named: ``v<torch>`` means this cell.
-    :param sizes: flavour and compressed bytes that its image may have; empty if nobody has measured the row.
+    :param sizes: flavour, such as ``base`` or ``base-arm64``, and compressed bytes that its image may have; empty if nobody has measured the row.
     :param platforms: on which the row is offered, the default one first.
     """
 
@@ -91,7 +90,7 @@ class Cell:
             raise validation.not_offered(self.torch, self.wheels, self.short, platform)
         if platform == self.platform:
             return self
-        return replace(self, os=structs.replace(self.os, platform=platform), sizes=())
+        return replace(self, os=structs.replace(self.os, platform=platform))
 
     @property
     def platform(self) -> str:

@@ -9,9 +9,10 @@ from typing import Final
 
 import msgspec
 
+from torchstrata import platforms
 from torchstrata.errors import MatrixError, PlatformError
 from torchstrata.matrix import compat, schema
-from torchstrata.store.layer import PLATFORM
+from torchstrata.platforms import PLATFORM
 
 SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
     "$": schema.MatrixFile,
@@ -116,9 +117,10 @@ def _check_row(row: schema.Row, systems: Mapping[str, schema.SystemSettings]) ->
 
 
 def _check_sizes(row: schema.Row, flavours: Mapping[str, schema.FlavourSettings]) -> None:
+    known = [f"{flavour}{platforms.suffix(platform)}" for platform in row.platforms for flavour in flavours]
     for name in row.sizes:
-        if name not in flavours:
-            raise MatrixError(f"row {row.short}: sizes of an unknown flavour {name}", fix=f"use {', '.join(flavours)}")
+        if name not in known:
+            raise MatrixError(f"row {row.short}: sizes of an unknown flavour {name}", fix=f"use {', '.join(known)}")
 
 
 def _check_platforms(row: schema.Row) -> None:

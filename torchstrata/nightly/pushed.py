@@ -17,13 +17,12 @@ from typing import Final
 import docker.errors
 from docker import DockerClient
 
-from torchstrata import process
+from torchstrata import platforms, process
 from torchstrata.building import engine as engines
 from torchstrata.errors import EngineError, ReleaseError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.release.moves import Releases
-from torchstrata.store import platforms
 from torchstrata.verification import evidence
 from torchstrata.verification import suite as verification
 from torchstrata.verification.request import VerifyOptions

@@ -9,9 +9,9 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Final
 
+from torchstrata import platforms
 from torchstrata.errors import EvidenceError
 from torchstrata.matrix.matrix import ROOT
-from torchstrata.store import platforms
 from torchstrata.verification import evidence, scope
 from torchstrata.verification.evidence import Evidence
 from torchstrata.verification.expectation import Expectation

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from torchstrata import progress
+from torchstrata import platforms, progress
 from torchstrata.matrix.matrix import ROOT, Cell
 
 RECORD: Final = "tests/images/sizes.json"
@@ -29,7 +29,7 @@ Weights = Mapping[str, int]
 
 def budget(cell: Cell, flavour: str) -> int | None:
     """Return the bytes that the image of ``flavour`` may have; None if ``matrix.yaml`` does not say."""
-    return dict(cell.sizes).get(flavour)
+    return dict(cell.sizes).get(f"{flavour}{platforms.suffix(cell.platform)}")
 
 
 def is_over(size: int, allowed: int) -> bool:
@@ -61,21 +61,28 @@ def _growth(name: str, now: int, before: int | None) -> str:
     return f"{name}: {progress.size(now)}, " + ("new" if before is None else f"was {progress.size(before)}")
 
 
+def _row(cell: Cell) -> str:
+    return f"{cell.short}{platforms.suffix(cell.platform)}"
+
+
 def recorded(cell: Cell, root: Path = ROOT) -> Weights:
     """Return what the layers of the row weighed when its budgets were set; nothing if nobody recorded it."""
-    return dict(json.loads((root / RECORD).read_text(encoding="utf-8")).get(cell.short, {}))
+    return dict(json.loads((root / RECORD).read_text(encoding="utf-8")).get(_row(cell), {}))
 
 
 def record(cell: Cell, weights: Weights, root: Path = ROOT) -> None:
     """Write down what the layers of the row weigh now."""
     path = root / RECORD
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(json.dumps(known | {cell.short: dict(weights)}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(known | {_row(cell): dict(weights)}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def line(measured: Mapping[str, int]) -> str:
-    """Return what to write into the row of ``matrix.yaml`` so that its budgets are the present sizes, in bytes by flavour."""
-    return f"sizes: {{{', '.join(f'{flavour}: {_budget(size)}' for flavour, size in measured.items())}}}"
+def line(measured: Mapping[str, int], end: str = "") -> str:
+    """Return what to write into the row of ``matrix.yaml`` so that its budgets are the present sizes, in bytes by flavour.
+
+    :param end: of the names of flavours, on another platform than the default one.
+    """
+    return f"sizes: {{{', '.join(f'{flavour}{end}: {_budget(size)}' for flavour, size in measured.items())}}}"
 
 
 def _budget(size: int) -> str:

@@ -13,12 +13,12 @@ import docker.errors
 import docker.types
 import msgspec
 
+from torchstrata import platforms
 from torchstrata.building.engine import Engine
 from torchstrata.errors import ContainerError, MatrixError, NoGpuError, NoImageError
 from torchstrata.image import runtime
 from torchstrata.locks import os_locks
 from torchstrata.matrix import matrix
-from torchstrata.store import platforms
 from torchstrata.store.layer import PLATFORM
 from torchstrata.verification import leftovers
 from torchstrata.verification.evidence import EngineImage, Gpu, Host

@@ -16,13 +16,12 @@ import docker.errors
 import requests
 from rich.table import Table
 
-from torchstrata import process, progress
+from torchstrata import platforms, process, progress
 from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
 from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell
-from torchstrata.store import platforms
 from torchstrata.verification import evidence, leftovers, reuse, scope, subject
 from torchstrata.verification.evidence import Evidence
 from torchstrata.verification.request import VerifyOptions

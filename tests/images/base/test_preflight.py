@@ -10,7 +10,8 @@ import pytest
 from docker.types import Ulimit
 
 from tests.images.boxes import CLIENTS, mounted
-from torchstrata.store import platforms, tarball
+from torchstrata import platforms
+from torchstrata.store import tarball
 
 QUIET = ("work will be lost", "memory may be locked")
 """Lines about the machine that the tests run on."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from torchstrata import platforms
 from torchstrata.errors import EmulatorError
 from torchstrata.host import apt, emulator, superuser
-from torchstrata.store import platforms
 
 ENTRY = "{state}\ninterpreter /usr/libexec/qemu-binfmt/aarch64-binfmt-P\nflags: {flags}\noffset 0\nmagic 7f454c46\n"
 """Linux, Documentation/admin-guide/binfmt-misc.rst."""

@@ -163,6 +163,7 @@ def test_budget_tolerates_five_per_cent(cell):
 def test_line_for_the_matrix():
     """The measured sizes are given as they stand in the matrix."""
     assert size_budget.line({"base": 3_541_000_000, "devel": 419_400_000}) == "sizes: {base: 3.54 GB, devel: 419 MB}"
+    assert size_budget.line({"base": 3_541_000_000}, "-arm64") == "sizes: {base-arm64: 3.54 GB}"
 
 
 def test_every_budget_has_a_record(tmp_path):

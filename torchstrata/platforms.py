@@ -9,7 +9,8 @@ import platform
 from collections.abc import Mapping
 from typing import Final
 
-from torchstrata.store.layer import PLATFORM
+PLATFORM: Final = "linux/amd64"
+"""The default platform. Identities include it where nothing says another one, as payload does not: its wheels tell what they are."""
 
 MACHINES: Final[Mapping[str, str]] = {PLATFORM: "x86_64", "linux/arm64": "aarch64"}
 """The known platforms, the default one first, with the machine as ``uname -m`` and the tags of wheels have it."""
