@@ -291,6 +291,8 @@ def test_the_watchdog_sees_a_platform_that_is_gone(known, story):
         finally:
             releases.registry.put_manifest(REPOSITORY, image, body, image_index.MANIFEST)
         assert releases.lacking(CELL, digest) == ()
+        assert releases.lacking(CELL, image) == ("linux/amd64",)
+        assert releases.lacking(SINGLE, image) == ()
 
 
 def test_what_differs_is_told_of_each_platform(known, story, capsys):

@@ -161,11 +161,14 @@ def _in_registry(table: Matrix, origin: RegistrySide, cells: Sequence[Cell], of:
 
 
 def _listed(origin: RegistrySide, cell: Cell, digest: str) -> tuple[str, ...]:
-    """Return the images of an index, which go with it.
+    """Return the images of an index, which go with it; none of an image, which a channel may hold from before its row had several platforms.
 
     :raises ImageIndexError: it has not exactly the platforms of the cell.
     """
-    index = image_index.read(origin.manifest(digest).body, f"{cell.id}, {digest[:19]},")
+    found = origin.manifest(digest)
+    if found.media_type != oci.INDEX:
+        return ()
+    index = image_index.read(found.body, f"{cell.id}, {digest[:19]},")
     image_index.require(index.digests, cell.platforms, index.name)
     return tuple(index.digests.values())
 

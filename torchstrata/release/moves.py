@@ -475,7 +475,11 @@ class Releases:
         found = self.registry.find(self.repository, digest)
         if found is None or len(cell.platforms) == 1:
             return () if found else cell.platforms
-        listed = {each.platform.name: each.digest for each in self.registry.manifest(self.repository, digest).document().children if each.platform}
+        if found.media_type == oci.INDEX:
+            children = self.registry.manifest(self.repository, digest).document().children
+            listed = {each.platform.name: each.digest for each in children if each.platform}
+        else:
+            listed = {image_index.of_config(self.registry.image_config(self.repository, digest)): digest}
         there = {platform for platform, child in listed.items() if self.registry.find(self.repository, child)}
         return tuple(platform for platform in cell.platforms if platform not in there)
 
