@@ -358,3 +358,21 @@ class LauncherError(TorchstrataError):
 
 class CatalogueError(TorchstrataError):
     """A catalogue cannot be written where it shall be, or about what it shall be."""
+
+
+class ImageIndexError(UntrustedError):
+    """An index lacks a platform of its row, has one twice or one too many, or is not what its images make; or a tag names one platform alone."""
+
+    code = 59
+
+
+class PlatformError(MatrixError):
+    """A platform has no wheels, or the row is not offered on it."""
+
+    code = 66
+
+
+class EmulatorError(TorchstrataError):
+    """Programs of another platform cannot run here: QEMU is missing, or the kernel does not know it."""
+
+    code = 67
