@@ -326,6 +326,12 @@ class FreezeError(TorchstrataError):
     code = 57
 
 
+class ImageIndexError(UntrustedError):
+    """An index lacks a platform of its row, has one twice or one too many, or is not what its images make; or a tag names one platform alone."""
+
+    code = 59
+
+
 class BusyPortError(ContainerError):
     """A port of this machine that a container was to have is taken."""
 
@@ -356,16 +362,6 @@ class LauncherError(TorchstrataError):
     code = 65
 
 
-class CatalogueError(TorchstrataError):
-    """A catalogue cannot be written where it shall be, or about what it shall be."""
-
-
-class ImageIndexError(UntrustedError):
-    """An index lacks a platform of its row, has one twice or one too many, or is not what its images make; or a tag names one platform alone."""
-
-    code = 59
-
-
 class PlatformError(MatrixError):
     """A platform has no wheels, or the row is not offered on it."""
 
@@ -376,3 +372,9 @@ class EmulatorError(TorchstrataError):
     """Programs of another platform cannot run here: QEMU is missing, or the kernel does not know it."""
 
     code = 67
+
+
+class CatalogueError(TorchstrataError):
+    """A catalogue cannot be written where it shall be, or about what it shall be."""
+
+    code = 70
