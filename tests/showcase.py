@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from torchstrata.attestations import documents
 from torchstrata.attestations.record import Inputs, LockedWheel, Package, Record, RecordedLayer, SourceRepository, System, Torch
-from torchstrata.catalogue.contents import AttachedDocument, Catalogue, Exhibit, ShownLayer, ordered
+from torchstrata.catalogue.exhibits import AttachedDocument, Catalogue, Exhibit, ShownLayer, ordered
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
 from torchstrata.release.ledger import Author, Ledger, Move

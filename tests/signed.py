@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from tests import released
 from tests.desks import LAYER, manifest
 from torchstrata.attestations import documents, record, signing
@@ -67,9 +69,15 @@ def image(registry, name, mark):
     }
     config = canonical({"config": {"Labels": labels, "User": user}, "rootfs": {"type": "layers", "diff_ids": [sha256(layer)]}})
     body = manifest(registry, REPOSITORY, channels.immutable(CELL, name, PushNumber(day="20261124", number=mark)), [layer], config)
+    return body, record_of(name, body, config, layer, mark)
+
+
+def record_of(name, body, config, layer, mark, **more):  # what an image is
+    """Return an honest record of an image of one layer; ``more`` are other fields of it."""
+    flavour, user = (name, runtime.DEV) if name in MATRIX.flavours else (MATRIX.all_in_one, runtime.ROOT)
     recorded = RecordedLayer(title="x", origin="os", digest=sha256(layer), diff_id=sha256(layer), media_type=LAYER, size=len(layer), unpacked=len(layer))
     openssl = Package(name="openssl", version=f"3.0.17-1~deb12u{mark}", architecture="amd64", source="openssl", source_version="x", licence="Apache-2.0")
-    return body, Record(
+    found = Record(
         schema=record.SCHEMA,
         tool="0",
         name=f"{CELL.id}-{flavour}",
@@ -91,6 +99,7 @@ def image(registry, name, mark):
         packages=(openssl,),
         licences={},
     )
+    return msgspec.structs.replace(found, **more)
 
 
 def push(team, mark, untested=()):

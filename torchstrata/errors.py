@@ -326,6 +326,12 @@ class FreezeError(TorchstrataError):
     code = 57
 
 
+class ImageIndexError(UntrustedError):
+    """An index lacks a platform of its row, has one twice or one too many, or is not what its images make; or a tag names one platform alone."""
+
+    code = 59
+
+
 class BusyPortError(ContainerError):
     """A port of this machine that a container was to have is taken."""
 
@@ -354,6 +360,18 @@ class LauncherError(TorchstrataError):
     """A file that starts a container cannot be written, or would not work where it is for."""
 
     code = 75
+
+
+class PlatformError(MatrixError):
+    """A platform has no wheels, or the row is not offered on it."""
+
+    code = 66
+
+
+class EmulatorError(TorchstrataError):
+    """Programs of another platform cannot run here: QEMU is missing, or the kernel does not know it."""
+
+    code = 67
 
 
 class CatalogueError(TorchstrataError):

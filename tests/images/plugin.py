@@ -31,6 +31,7 @@ from torchstrata.building import engine as engines
 from torchstrata.errors import TorchstrataError
 from torchstrata.image import runtime
 from torchstrata.matrix.matrix import ROOT
+from torchstrata.store.layer import PLATFORM
 from torchstrata.verification import leftovers, required, scope
 from torchstrata.verification import subject as subjects
 from torchstrata.verification.evidence import Host
@@ -141,7 +142,8 @@ def _machine(config: pytest.Config) -> tuple[Subject, Callable[[], bool]]:
     labels = json.loads(facts.content_string)["labels"] if facts.exists else {}
     cell, flavour = _claim(config).settle(labels, config.option.hosts)
     where = Host(kernel=host.check_output("uname -r"), engine=None, cpus=int(host.check_output("nproc")))
-    subject = Subject(cell=cell, flavour=flavour, image=None, host=where, gpu=None, drift=labels.get(runtime.DRIFT, ""))
+    drift, platform = labels.get(runtime.DRIFT, ""), labels.get(runtime.PLATFORM_LABEL, PLATFORM)
+    subject = Subject(cell=cell, flavour=flavour, image=None, host=where, gpu=None, drift=drift, platform=platform)
     gpu = subjects.settle_gpu(subject.expected, lambda: subjects.parse_gpu(host.run(shlex.join(subjects.ASK_GPU)).stdout), config.option.gpu)
     return msgspec.structs.replace(subject, gpu=gpu), lambda: True
 

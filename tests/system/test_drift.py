@@ -186,7 +186,7 @@ def test_container_of_what_was_frozen(container: Container, frozen: Frozen, cpu_
 def test_a_container_that_has_ended_and_has_no_python(container: Container) -> None:
     """Nothing runs in it: what is broken is named all the same."""
     work(container, Case("mv /usr/bin/python3.11 /usr/bin/python3.11.off", set(), user="0:0"))
-    container.stop(timeout=1)
+    container.kill()
     status, found, _ = drift(container.name)
     assert status == DriftError.code
     assert named(found) == {("removed", "file", "/usr/bin/python3.11", ""), ("added", "file", "/usr/bin/python3.11.off", "")}

@@ -118,6 +118,37 @@ def test_the_record_is_the_one_of_the_image():
             same_image.predicate(answer, DIGEST)
 
 
+def test_of_an_index_the_image_for_this_machine_is_compared():
+    """By the index's signed record; a machine for which it has none is told which there are."""
+    index = {"digest": DIGEST, "images": {"linux/amd64": "sha256:" + "b" * 64, "linux/arm64": "sha256:" + "c" * 64}}
+    assert same_image.predicate(envelope(index, kind=same_image.INDEX), DIGEST, same_image.INDEX) == index
+    assert same_image.child(IMAGE, index, "aarch64") == f"registry.example/team/pytorch-cuda@sha256:{'c' * 64}"
+    with pytest.raises(same_image.Refused, match="has no image for riscv64, but for linux/amd64, linux/arm64"):
+        same_image.child(IMAGE, index, "riscv64")
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_record_of_an_index_leads_to_that_of_an_image(monkeypatch, tmp_path, machine):
+    """What a cosign says that knows the records of both; nothing is asked of a registry."""
+    name = IMAGE.partition("@")[0]
+    images = {platform: f"sha256:{mark * 64}" for platform, mark in (("linux/amd64", "b"), ("linux/arm64", "c"))}
+    for image, line in (
+        (DIGEST, envelope({"digest": DIGEST, "images": images}, kind=same_image.INDEX)),
+        *((each, envelope(RECORD | {"digest": each}, each)) for each in images.values()),
+    ):
+        kind = "index" if image == DIGEST else "record"
+        (tmp_path / f"urn:torchstrata:{kind}:v1 {name}@{image}".replace("/", "_")).write_text(line)
+    (tmp_path / "cosign").write_text(
+        '#!/bin/sh\nfor word; do case $word in --type=*) kind=${word#--type=};; esac; done\nexec cat "$(dirname "$0")/$kind $(echo "$word" | tr / _)"\n'
+    )
+    (tmp_path / "cosign").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(same_image.platform, "machine", lambda: machine)
+    assert same_image.record(IMAGE, "key.pub", "", "")["digest"] == images[same_image.PLATFORMS[machine]]
+    with pytest.raises(same_image.Refused, match="has no signed record"):
+        same_image.record(f"{name}@sha256:{'d' * 64}", "key.pub", "", "")
+
+
 def test_somebody_must_be_trusted():
     """Without a key and an identity nobody is."""
     with pytest.raises(same_image.Refused, match="whose signatures count"):

@@ -1,4 +1,4 @@
-"""What is attached to an image: its record, two bills of materials, its provenance and the result of its tests.
+"""What is attached to an image: its record, two bills of materials, its provenance and the result of its tests; to an index, its record.
 
 Each is attached twice. Once as it is, under the media type by which tools look for it (``oras discover`` lists them); and once
 as a signed statement about the image, in a bundle of its own, which is what proves anything.
@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from torchstrata.attestations import provenance, record, sbom
+from torchstrata.attestations import index_record, provenance, record, sbom
+from torchstrata.attestations.index_record import IndexRecord
 from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import BUNDLE, Signer, Statement, Trust
 from torchstrata.errors import UntrustedError
@@ -82,6 +83,15 @@ VERIFICATION: Final = Kind(
 )
 KINDS: Final = (RECORD, CYCLONEDX, SPDX, PROVENANCE, VERIFICATION)
 
+INDEX: Final = Kind(
+    name="index",
+    media_type=index_record.INDEX_TYPE,
+    predicate="urn:torchstrata:index:v1",
+    file="index.json",
+    proves="which image it has for which platform; all of them are here",
+)
+"""What an index has; each of its images has all of :data:`KINDS`."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
@@ -108,6 +118,11 @@ def of(found: Record, environment: Mapping[str, str], verification: bytes | None
 def result(verification: bytes) -> Document:
     """Return the result of an image's tests as a document."""
     return Document(kind=VERIFICATION, content=verification, predicate=verification)
+
+
+def of_index(found: IndexRecord) -> tuple[Document, ...]:
+    """Return the documents of an index."""
+    return (Document(kind=INDEX, content=found.encode(), predicate=found.encode()),)
 
 
 # Attaching

@@ -6,6 +6,7 @@ document that passes for a signed one and is not is a reason to refuse.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -13,21 +14,24 @@ from typing import Any, Final
 import msgspec
 
 from torchstrata import decoding
-from torchstrata.attestations import documents, provenance, record, sbom
+from torchstrata.attestations import documents, index_record, provenance, record, sbom
 from torchstrata.attestations.documents import KINDS, Kind, Published
+from torchstrata.attestations.index_record import IndexRecord
 from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import Trust
-from torchstrata.errors import RegistryError, TorchstrataError, UntrustedError, UnverifiedError
-from torchstrata.image import oci, runtime
+from torchstrata.errors import ImageIndexError, RegistryError, TorchstrataError, UntrustedError, UnverifiedError
+from torchstrata.image import image_index, oci, runtime
 from torchstrata.image.compose import MANIFEST
 from torchstrata.locks import os_locks
-from torchstrata.registry import client
+from torchstrata.registry import client, dated_tag, joining
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Referrer, Registry
 from torchstrata.text import printable
 from torchstrata.verification.evidence import Evidence
 
 SIGNATURE: Final = "signature"
+PLATFORMS: Final = "platforms"
+WHOLE: Final = "no platform of its row is missing"
 LABELS: Final[Mapping[str, str]] = {
     "torchstrata.cell": "cell",
     "torchstrata.flavour": "flavour",
@@ -47,12 +51,17 @@ class Finding:
     :param proves: what it proves if it holds.
     :param problem: why it does not; empty if it does.
     :param says: what it says, in a few words.
+    :param platform: of which image of an index it was found; empty for what is found of what was asked for itself.
     """
 
     part: str
     proves: str
     problem: str = ""
     says: str = ""
+    platform: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.platform} {self.part}".strip()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,13 +75,15 @@ class Examination:
         """Return if everything holds.
 
         :raises UnverifiedError: the result of its tests is missing or bad, and nothing else is.
+        :raises ImageIndexError: an index has not the images that it must have.
         :raises UntrustedError: something else is.
         """
         bad = [finding for finding in self.findings if finding.problem]
         if not bad:
             return
-        kind = UnverifiedError if {finding.part for finding in bad} == {documents.VERIFICATION.name} else UntrustedError
-        lines = "; ".join(f"{finding.part}: {finding.problem}" for finding in bad)
+        parts = {finding.part for finding in bad}
+        kind = ImageIndexError if PLATFORMS in parts else UnverifiedError if parts == {documents.VERIFICATION.name} else UntrustedError
+        lines = "; ".join(f"{finding}: {finding.problem}" for finding in bad)
         raise kind(f"{self.image} must not be used: {lines}", fix="release another image, or push and verify this one again with the right key")
 
 
@@ -92,19 +103,97 @@ class ExaminedImage:
 
 
 def examine(registry: Registry, image: Reference, trust: Trust) -> Examination:
-    """Return what there is to say of an image.
+    """Return what there is to say of an image; of an index, of it and of each of its images.
 
     :raises RegistryError: there is no such image, or the registry does not answer.
     """
     found = registry.manifest(image.repository, image.name)
-    if found.media_type != MANIFEST:
-        raise RegistryError(f"{image} is no image of this program: its manifest is {found.media_type}", fix="name one image, not an index of several")
+    if found.media_type not in {MANIFEST, oci.INDEX}:
+        raise RegistryError(f"{image} is no image of this program: its manifest is {found.media_type}", fix="name an image of this program")
+    subject = _subject(registry, image, found, trust)
+    if found.media_type == oci.INDEX:
+        findings = [_signature(subject), *_index_findings(subject, found)]
+    else:
+        findings = [_signature(subject), *(_finding(subject, kind) for kind in KINDS), *_alone(subject, image.tag)]
+    return Examination(image=replace(subject.image.reference, tag=image.tag), findings=tuple(findings))
+
+
+def _subject(registry: Registry, image: Reference, found: client.Manifest, trust: Trust) -> ExaminedImage:
     published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
-    document = found.document()
-    config = registry.image_config(image.repository, found.digest)
-    subject = ExaminedImage(image=published, document=document, config=config, referrers=published.referrers(), trust=trust)
-    findings = [_signature(subject), *(_finding(subject, kind) for kind in KINDS)]
-    return Examination(image=replace(published.reference, tag=image.tag), findings=tuple(findings))
+    config = oci.ImageConfig() if found.media_type == oci.INDEX else registry.image_config(image.repository, found.digest)
+    return ExaminedImage(image=published, document=found.document(), config=config, referrers=published.referrers(), trust=trust)
+
+
+# Indexes
+
+
+def _index_findings(subject: ExaminedImage, found: client.Manifest) -> Iterator[Finding]:
+    """Yield what there is to say of an index and of each of its images; if they are not its images, no more than that."""
+    registry, repository = subject.image.registry, subject.image.repository
+    try:
+        images = joining.images(registry, repository, found, subject.image.name)
+    except ImageIndexError as error:
+        yield Finding(part=PLATFORMS, proves=WHOLE, problem=error.what)
+        return
+    yield _finding(subject, documents.INDEX)
+    known = {platform: _subject(registry, _at(subject, each), each, subject.trust) for platform, each in images.items()}
+    inner = {platform: [_signature(each), *(_finding(each, kind) for kind in KINDS)] for platform, each in known.items()}
+    yield _together(subject, known)
+    for platform, findings in inner.items():
+        yield from (replace(finding, platform=platform) for finding in findings)
+
+
+def _at(subject: ExaminedImage, found: client.Manifest) -> Reference:
+    return replace(subject.image.reference, digest=found.digest)
+
+
+def _together(subject: ExaminedImage, images: Mapping[str, ExaminedImage]) -> Finding:
+    """Check by the signed records that the images belong together, and that no other one does."""
+    try:
+        said = [(platform, record) for platform, each in images.items() for record in _records(each)]
+        wanted = {(found.cell, found.flavour, found.user) for found in map(_index_record, subject.signed.get(documents.INDEX.name, []))}
+        for platform, found in said:
+            _same(f"platform of {platform}", found.platform, platform)
+            image_index.require(images, {*images, *found.platforms}, "the index")
+        identities = {(found.cell, found.flavour, found.user) for _, found in said}
+        if len(identities | wanted) > 1:
+            raise ImageIndexError("it has images of several cells, flavours or users", fix=image_index.REMEDY)
+    except TorchstrataError as error:
+        return Finding(part=PLATFORMS, proves=WHOLE, problem=error.what)
+    return Finding(part=PLATFORMS, proves=WHOLE, says=", ".join(images))
+
+
+def _alone(subject: ExaminedImage, tag: str | None) -> Iterator[Finding]:
+    """Yield that a tag which must name an index names one image of it: other platforms would be gone, and nobody would see it."""
+    row = next((found.platforms for found in _records(subject) if found.platforms), ())
+    if row and tag and not dated_tag.is_of_platform(tag):
+        problem = f"tag {tag} names the image for {image_index.of_config(subject.config)} alone; its row has {', '.join(row)}"
+        yield Finding(part=PLATFORMS, proves=WHOLE, problem=problem)
+
+
+def _records(subject: ExaminedImage) -> list[Record]:
+    """Return the signed records of an image that can be read; that the others cannot has a finding of its own."""
+    found = list[Record]()
+    for predicate in subject.signed.get(documents.RECORD.name, []):
+        with contextlib.suppress(UntrustedError):
+            found.append(_decoded(predicate))
+    return found
+
+
+def _index(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
+    found = _index_record(predicate)
+    _same("digest", found.digest, subject.image.digest)
+    listed = image_index.read(subject.image.manifest, "the index").digests
+    image_index.require(listed, found.images, "the index")
+    _same("images", found.images, dict(listed))
+    return f"{found.name}: {', '.join(found.images)}"
+
+
+def _index_record(predicate: Mapping[str, Any]) -> IndexRecord:
+    return index_record.decode(msgspec.json.encode(predicate))
+
+
+# Images
 
 
 def _signature(subject: ExaminedImage) -> Finding:
@@ -174,6 +263,7 @@ def _record(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
     _same("layers", [(layer.digest, layer.size, layer.media_type) for layer in found.layers], layers)
     _same("diff IDs", [layer.diff_id for layer in found.layers], list(config.rootfs.diff_ids) if config.rootfs else None)
     _same("user", found.user, config.user)
+    _same("platform", found.platform, image_index.of_config(config) or found.platform)
     for label, path in LABELS.items():
         _same(f"label {label}", _field(found, path), config.labels.get(label))
     return f"{found.name}, {len(found.layers)} layers, commit {found.source.revision[:12]}, lock {found.inputs.lock[:12]}"
@@ -219,6 +309,7 @@ def _verification(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
 
 
 CHECKS: Final = {
+    documents.INDEX.name: _index,
     documents.RECORD.name: _record,
     documents.CYCLONEDX.name: _bill,
     documents.SPDX.name: _bill,

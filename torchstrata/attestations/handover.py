@@ -35,7 +35,7 @@ def completer(key: bytes | None) -> Callable[[Directory, Copy], None]:
     """
 
     def complete(directory: Directory, copy: Copy) -> None:
-        for digest in copy.images:
+        for digest in _told(copy):
             for title in _titles(directory, copy, digest):
                 for path, content in _beside(directory, copy, digest, title):
                     directory.write(directory.root / path, content)
@@ -45,6 +45,12 @@ def completer(key: bytes | None) -> Callable[[Directory, Copy], None]:
             directory.write(directory.root / "cosign.pub", key)
 
     return complete
+
+
+def _told(copy: Copy) -> tuple[str, ...]:
+    """Return what has files of its own: the images that were asked for, and those that an index among them lists."""
+    listed = (child.digest for digest in copy.images for child in copy.manifests[digest].document().children)
+    return tuple(dict.fromkeys((*copy.images, *listed)))
 
 
 def name(copy: Copy, digest: str) -> str:

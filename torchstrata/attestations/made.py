@@ -21,7 +21,6 @@ from torchstrata.layers.toolchain import Toolchain
 from torchstrata.matrix.matrix import Cell, OperatingSystem
 from torchstrata.store import inventory
 from torchstrata.store.inventory import Inventory, PythonPackage
-from torchstrata.store.layer import PLATFORM
 from torchstrata.store.part import Part
 
 
@@ -56,7 +55,7 @@ def record_of(made: Made) -> Record:
         cell=plan.cell.id,
         flavour=plan.flavour,
         user=config["config"]["User"],
-        platform=PLATFORM,
+        platform=plan.cell.platform,
         os=_system(plan.cell.os),
         created=config["created"],
         digest=image.digest,
@@ -70,6 +69,7 @@ def record_of(made: Made) -> Record:
         wheels=wheels,
         packages=packages,
         licences=dict(sorted(words.items())),
+        platforms=plan.cell.platforms if len(plan.cell.platforms) > 1 else (),
     )
 
 

@@ -148,9 +148,10 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     licence: str
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The record of one image.
 
+    :param platforms: of the image's row, if they are several; then an index that lists the image lists all of them.
     :param user: numeric ``uid:gid`` that containers start as; it tells the named variant from the flavour.
     :param digest: of the manifest.
     :param config: digest of the config.
@@ -178,6 +179,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     wheels: tuple[LockedWheel, ...]
     packages: tuple[Package, ...]
     licences: dict[str, str]
+    platforms: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         """Return it in its one form."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,10 +17,12 @@ from torchstrata.attestations.signing import Trust
 from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.errors import RegistryError
+from torchstrata.image import image_index, oci, runtime
+from torchstrata.image.image_index import ImageIndex, PlatformImage
 from torchstrata.layers.strata import Stratum
+from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import ignore
-from torchstrata.registry import dated_tag
-from torchstrata.registry.dated_tag import DatedTag
+from torchstrata.registry import dated_tag, push
 from torchstrata.registry.parts import REPOSITORY, Shelf, Verify, nobody, unchecked
 from torchstrata.registry.push import Attach, Publication, Pusher, PushReport
 from torchstrata.registry.reference import Place
@@ -143,20 +146,13 @@ class Remote:
     def publications(self, composed: Sequence[Composed], *, names: bool = False) -> tuple[Publication, ...]:
         """Return images with their dated tags, which never move: of today, or the last one if the image has not changed since.
 
-        :param names: let them also have the names that they have in an engine, such as ``2.8-cu121-devel``.
+        :param names: let them also have the names that they have in an engine, such as ``2.8-cu121-devel``; in a row of several platforms
+            those are the index's.
         """
         tags, today = self.registry.tags(self.repository), dt.datetime.now(dt.UTC).date()
-        return tuple(Publication(image=one.image, tags=(self._dated(one, tags, today), *(_names(one) if names else ()))) for one in composed)
-
-    def _dated(self, one: Composed, tags: Iterable[str], today: dt.date) -> str:
-        start = stem(one)
-        pushes = dated_tag.pushes(start, tags)
-        for push in pushes[-1:]:
-            last = str(DatedTag(stem=start, push=push))
-            found = self.registry.find(self.repository, last)
-            if found and found.digest == one.image.digest:
-                return last
-        return str(DatedTag(stem=start, push=dated_tag.following(pushes, today)))
+        moving = {one.image.digest: _names(one) for one in composed if names and not is_joined(one)}
+        dated = functools.partial(push.dated, self.registry, self.repository, tags=tags, today=today)
+        return tuple(Publication(image=one.image, tags=(dated(stem(one), one.image.digest), *moving.get(one.image.digest, ()))) for one in composed)
 
     def push(self, plan: Plan, publications: Sequence[Publication], *, attach: Attach = ignore, on_bytes: OnBytes = ignore) -> PushReport:
         """Push images with the parts that they consist of.
@@ -174,9 +170,40 @@ class Remote:
 
 def stem(one: Composed) -> str:
     """Return what the dated tags of an image begin with; the named variant has its name for a flavour."""
-    cell = one.plan.cell
-    named = cell.all_in_one
-    return dated_tag.stem(cell, named if named in _names(one) else one.plan.flavour)
+    return dated_tag.stem(one.plan.cell, image_of(one), platform_of(one))
+
+
+def image_of(one: Composed) -> str:
+    """Return the flavour of an image, or its name if it is the named variant, which starts as root."""
+    return one.plan.cell.all_in_one if _config(one).user == runtime.ROOT else one.plan.flavour
+
+
+def platform_of(one: Composed) -> str:
+    """Return the platform of an image, as its config says."""
+    return image_index.of_config(_config(one))
+
+
+def _config(one: Composed) -> oci.ImageConfig:
+    return oci.read(one.image.config, oci.ImageConfig, one.image.name)
+
+
+def is_joined(one: Composed) -> bool:
+    """Return whether an image is of a row of several platforms, whose names are those of an index."""
+    return len(one.plan.cell.platforms) > 1
+
+
+def indexes(composed: Iterable[Composed]) -> tuple[tuple[Cell, str, ImageIndex], ...]:
+    """Return the index of each cell and image that was composed for every platform of its row; none of what lacks one."""
+    found: dict[tuple[str, str], list[Composed]] = {}
+    for one in filter(is_joined, composed):
+        found.setdefault((one.plan.cell.id, image_of(one)), []).append(one)
+    whole = [ones for ones in found.values() if {platform_of(one) for one in ones} == set(ones[0].plan.cell.platforms)]
+    return tuple((ones[0].plan.cell, image_of(ones[0]), _index(ones)) for ones in whole)
+
+
+def _index(ones: Sequence[Composed]) -> ImageIndex:
+    images = tuple(PlatformImage(platform=platform_of(one), digest=one.image.digest, size=len(one.image.manifest)) for one in ones)
+    return ImageIndex(name=f"{ones[0].plan.cell.id}-{image_of(ones[0])}", images=images)
 
 
 def _names(one: Composed) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from torchstrata import platforms
 from torchstrata.building.engine import Engine
 from torchstrata.building.loading import Loading
 from torchstrata.building.maker import Maker
@@ -41,7 +42,7 @@ class Composed:
     @property
     def loadable(self) -> Loadable:
         """The image as an engine takes it."""
-        return Loadable(config=self.image.config, manifest=self.image.manifest, tags=self.tags, layers=self.image.layers)
+        return Loadable(config=self.image.config, manifest=self.image.manifest, tags=self.tags, layers=self.image.layers, platform=self.plan.cell.platform)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +68,7 @@ class Builder:
         :raises TorchstrataError: something failed; what was complete by then is in the store.
         """
         with Maker(plan, self.store, self.codec, self.reporter, locked=self.locked) as maker:
-            cells = itertools.groupby(plan.images, key=lambda image: image.cell.id)
+            cells = itertools.groupby(plan.images, key=lambda image: image.cell.name)
             composed = [one for _, images in cells for one in self._cell(tuple(images), maker)]
         self.store.touch(*(item.identity for item in plan.items()))
         return tuple(composed)
@@ -75,7 +76,7 @@ class Builder:
     def _cell(self, images: Sequence[ImagePlan], maker: Maker) -> list[Composed]:
         """Build the images of one cell. What the first ones share is loaded while it is made, and the rest in the end."""
         revisions = [source.revision(image.cell, image.chain, ROOT) for image in images]
-        with self._loading() as loading:
+        with self._loading(images[0].cell.platform) as loading:
             parts: dict[str, Part] = {}
             for item in _spine(images):
                 parts[item.identity] = maker.part(item.identity)
@@ -101,12 +102,14 @@ class Builder:
         sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
         self._check_replaced(image, parts)
         compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
-        tag = f"{self.matrix.name}:{image.cell.names[0]}-{image.flavour}"
-        yield Composed(plan=image, image=compose.compose(image.name, sections, told), tags=(tag,), drift=drift)
+        platform = image.cell.platform
+        name, end = self.matrix.name, platforms.suffix(platform)  # in an engine; a name without it stays that of the machine's own platform
+        tag = f"{name}:{image.cell.names[0]}-{image.flavour}{end}"
+        yield Composed(plan=image, image=compose.compose(image.name, sections, told, platform), tags=(tag,), drift=drift)
         if image.cell.named and image.flavour == self.matrix.all_in_one:
             rooted = runtime.describe(image.cell, chain, image.lock, revision, user=runtime.ROOT, drift=drift)
-            named = (f"{self.matrix.name}:{image.cell.all_in_one}",)
-            yield Composed(plan=image, image=compose.compose(image.name, sections, rooted), tags=named, drift=drift)
+            named = (f"{name}:{image.cell.all_in_one}{end}",)
+            yield Composed(plan=image, image=compose.compose(image.name, sections, rooted, platform), tags=named, drift=drift)
 
     def _check_replaced(self, image: ImagePlan, parts: Mapping[str, Part]) -> None:
         """Refuse what a flavour's Dockerfile does to files that the ``rootfs`` of a parent brings.
@@ -140,12 +143,12 @@ class Builder:
         return found
 
     @contextlib.contextmanager
-    def _loading(self) -> Iterator[Loading | None]:
+    def _loading(self, platform: str) -> Iterator[Loading | None]:
         if self.engine is None:
             yield None
             return
         step = self.reporter.step("load", f"into the engine ({self.engine.store} image store)")
-        with step as progress, Loading(self.engine, self.open_blob or self.store.open_blob, progress.advance) as loading:
+        with step as progress, Loading(self.engine, self.open_blob or self.store.open_blob, progress.advance, platform) as loading:
             yield loading
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from torchstrata.layers import contexts, os_parts
 from torchstrata.layers.os_parts import Oven
 from torchstrata.locks import lockfile, os_locks, wheel_locks
+from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
 from torchstrata.process import LineSink
 from torchstrata.progress import Reporter
@@ -53,7 +54,8 @@ class FirstUse:
         if not cells:
             return
         rows = ", ".join(dict.fromkeys(cell.short for cell in cells))
-        wanted = [*cells, *(cell for cell in self.matrix.cells if cell.short in {asked.short for asked in cells})]
+        asked = {(cell.short, cell.platform) for cell in cells}
+        wanted = [*cells, *(cell for cell in matrix.everywhere(self.matrix.cells) if (cell.short, cell.platform) in asked)]
         with reporter.step("lock", f"wheels of {rows}") as step:
             outcome = wheel_locks.write(self.matrix, wanted, root=self.root, on_line=step.note, on_wait=reporter.say)
         for cell in cells:
@@ -76,7 +78,7 @@ class FirstUse:
         """Lock the OS packages of all flavours."""
         if not systems:
             return
-        names = ", ".join(system.id for system in systems)
+        names = ", ".join(system.name for system in systems)
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
             due = [system for system in systems if self._is_new(system)]  # unless somebody has locked them meanwhile
             oven = self._oven(step.note)
@@ -87,7 +89,7 @@ class FirstUse:
         """Lock the OS packages of flavours that the locks of systems do not have; those of others stay."""
         if not systems:
             return
-        names, chains = ", ".join(system.id for system in systems), tuple(map(self.matrix.chain, flavours))
+        names, chains = ", ".join(system.name for system in systems), tuple(map(self.matrix.chain, flavours))
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
             new = dict.fromkeys(flavour for system in systems for flavour in self._unlocked(system, flavours))
             written = [path for together in os_parts.groups(systems) for path in self._oven(step.note).extend(together, *chains)]

@@ -22,7 +22,7 @@ from typing import Final, Literal, Self
 from torchstrata.building.engine import Engine, OnBytes, Refused
 from torchstrata.image.loadable import Loadable, chain_ids, prefix
 from torchstrata.progress import ignore
-from torchstrata.store.layer import Layer, OpenBlob
+from torchstrata.store.layer import PLATFORM, Layer, OpenBlob
 
 STEP: Final = 64_000_000
 """Compressed bytes that are worth a step of their own."""
@@ -56,7 +56,7 @@ def load(engine: Engine, images: Sequence[Loadable], open_blob: OpenBlob, on_byt
     :raises EngineError: it refused the images, or died.
     """
     absent = [image for image in images if engine.id_of(image) not in engine.whole()]
-    with Loading(engine, open_blob, on_bytes) as loading:
+    with Loading(engine, open_blob, on_bytes, next((image.platform for image in images), PLATFORM)) as loading:
         loading.add(*max((image.layers for image in absent), key=len, default=()))
         return loading.finish(images)
 
@@ -67,8 +67,8 @@ class Loading:
     Left without :meth:`finish`, it ends at once; what the engine has unpacked by then serves the next load.
     """
 
-    def __init__(self, engine: Engine, open_blob: OpenBlob, on_bytes: OnBytes = ignore) -> None:
-        self._engine, self._open_blob, self._on_bytes = engine, open_blob, on_bytes
+    def __init__(self, engine: Engine, open_blob: OpenBlob, on_bytes: OnBytes = ignore, platform: str = PLATFORM) -> None:
+        self._engine, self._open_blob, self._on_bytes, self._platform = engine, open_blob, on_bytes, platform
         self._held = engine.held()
         self._chain: list[Layer] = []
         self._waiting: list[Layer] = []
@@ -126,7 +126,7 @@ class Loading:
     def _step(self) -> None:
         """Begin to send the waiting layers, on top of the steps before."""
         done: Future[None] = Future()
-        args = (done, prefix(self._chain), tuple(self._waiting), tuple(self._steps[-UNDER_WAY:]))
+        args = (done, prefix(self._chain, self._platform), tuple(self._waiting), tuple(self._steps[-UNDER_WAY:]))
         self._steps.append(done)
         self._waiting.clear()
         threading.Thread(target=self._run, args=args, daemon=True).start()

@@ -25,6 +25,7 @@ from torchstrata.building import loading
 from torchstrata.building.plan import Bytecode, Item, OsPart, Plan
 from torchstrata.building.workers import PATIENCE, Workers
 from torchstrata.errors import TorchstrataError
+from torchstrata.host import emulator
 from torchstrata.host.filesystem import disk
 from torchstrata.host.leavings import Leaving
 from torchstrata.layers import bytecode, os_parts, strata, toolchain, wheel_fetch
@@ -229,26 +230,33 @@ class Maker:
         Its name is this build's own, so that another build that ends does not take it away.
         """
         with self._mutex:
-            if system.id not in self._interpreters:
+            if system.name not in self._interpreters:
                 engine = engines.connect()
+                emulator.ensure(system.platform, self._reporter.say)
                 image = os_parts.image(system, (wheel_locks.TORCH_FLAVOUR,), self._store, self._codec)
                 own = replace(image, tags=(f"{image.tags[0]}-{uuid.uuid4().hex[:8]}",))
-                self._interpreters[system.id] = self._store.leave("image", own.tags[0])
+                self._interpreters[system.name] = self._store.leave("image", own.tags[0])
                 loading.load(engine, [own], self._store.open_blob)
-            return self._interpreters[system.id].name
+            return self._interpreters[system.name].name
 
     def _bake(self, items: Sequence[Item]) -> Mapping[str, Part]:
         """Have BuildKit make every missing OS part, one chain of flavours after the other; return them by identity."""
         wanted = {item.identity: item.source for item in items if isinstance(item.source, OsPart)}
-        systems = {part.system.id: part.system for part in wanted.values()}
-        chains = tuple(dict.fromkeys(part.chain for part in wanted.values()))
+        platforms = sorted({part.system.platform for part in wanted.values()})  # of one platform it may be the base alone, whose Python compiles
+        baked = [self._baked([part for part in wanted.values() if part.system.platform == platform]) for platform in platforms]
+        found = {key: part for parts in baked for key, part in parts.items()}
+        return {identity: found[part.system.name, part.chain[-1]] for identity, part in wanted.items()}
+
+    def _baked(self, wanted: Sequence[OsPart]) -> os_parts.Parts:
+        """Return the OS parts of one platform, by names of the OS and of the flavour."""
+        systems = {part.system.name: part.system for part in wanted}
+        chains = tuple(dict.fromkeys(part.chain for part in wanted))
         names = dict.fromkeys(flavour for chain in chains for flavour in chain)
         with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(names)}") as step:
             oven = os_parts.Oven(
                 store=self._store, codec=self._codec, on_line=step.note, on_drift=self._reporter.say, locked=self._locked, cancelled=self._cancelled
             )
-            baked = oven.bake(tuple(systems.values()), *chains)
-        return {identity: baked[part.system.id, part.chain[-1]] for identity, part in wanted.items()}
+            return oven.bake(tuple(systems.values()), *chains)
 
 
 def _one_of(baked: Future[Mapping[str, Part]], item: Item) -> Part:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from torchstrata import progress
+from torchstrata import platforms, progress
 from torchstrata.layers import bytecode, contexts, os_parts, strata, toolchain
 from torchstrata.layers.strata import Stratum
 from torchstrata.layers.toolchain import Toolchain
@@ -16,6 +16,7 @@ from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.locks.wheel_locks import Lock, Pin
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
 from torchstrata.store.codec import Codec
+from torchstrata.store.layer import PLATFORM
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 
@@ -81,12 +82,16 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePlan:
-    """One image: its cell and flavour, its lock, and its items bottom to top (without the facts layer)."""
+    """One image: its cell and flavour, its lock, and its items bottom to top (without the facts layer).
+
+    :param tools: what making these takes, and is in no layer of the image.
+    """
 
     cell: Cell
     chain: tuple[str, ...]
     lock: Lock
     items: tuple[Item, ...]
+    tools: tuple[Item, ...] = ()
 
     @property
     def flavour(self) -> str:
@@ -95,8 +100,13 @@ class ImagePlan:
 
     @property
     def name(self) -> str:
-        """Cell and flavour, such as ``2.8-cu121-debian13-devel``."""
+        """Cell and flavour, such as ``2.8-cu121-debian13-devel``, on every platform."""
         return f"{self.cell.id}-{self.flavour}"
+
+    @property
+    def shown(self) -> str:
+        """Its name, and the architecture where it is not the default one, as tags in an engine have it, too."""
+        return f"{self.name}{platforms.suffix(self.cell.platform)}"
 
     @property
     def top(self) -> Item | None:
@@ -114,7 +124,8 @@ class ImagePlan:
             fits = item.part is not None and (is_first or below is not None) and os_parts.fits(item.part, below, locked=locked)
             below = item.part if fits else None
             items.append(replace(item, part=below))
-        return replace(self, items=tuple(items))
+        tools = tuple(item if item.part and os_parts.fits(item.part, None, locked=locked) else replace(item, part=None) for item in self.tools)
+        return replace(self, items=tuple(items), tools=tools)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +136,7 @@ class Plan:
 
     def items(self) -> tuple[Item, ...]:
         """Return every item once, in the order in which images need them."""
-        return tuple({item.identity: item for image in self.images for item in image.items}.values())
+        return tuple({item.identity: item for image in self.images for item in (*image.tools, *image.items)}.values())
 
     def missing(self) -> tuple[Item, ...]:
         """Return the items that the store lacks."""
@@ -133,7 +144,7 @@ class Plan:
 
     def filled(self, found: Mapping[str, Part]) -> Plan:
         """Return the plan with parts, by identity, that were found elsewhere."""
-        return Plan(images=tuple(replace(image, items=tuple(_with(item, found) for item in image.items)) for image in self.images))
+        return Plan(images=tuple(_filled(image, found) for image in self.images))
 
     def fitting(self, *, locked: bool) -> Plan:
         """Return the plan without OS parts that do not lie over what they were made over, or, if ``locked``, are not as locked."""
@@ -176,11 +187,11 @@ class Planner:
             parent = below.get(self.matrix.flavours[flavour].parent or "")
             lock = wheel_locks.read(cell, flavour)
             wheel_locks.check_pins(cell, lock, parent.lock if parent else None)
-            own = (*self._payload(cell, lock, parent.lock if parent else None), self._os_part(cell, flavour))
+            own = (*self._payload(cell, lock, parent.lock if parent else None), self._os_part(cell.os, flavour))
             items = (*(parent.items if parent else ()), *own)
             if flavour == self.matrix.all_in_one:
                 items = tuple(sorted(items, key=lambda item: item.origin == "os"))
-            image = ImagePlan(cell=cell, chain=self.matrix.chain(flavour), lock=lock, items=items)
+            image = ImagePlan(cell=cell, chain=self.matrix.chain(flavour), lock=lock, items=items, tools=self._tools(cell, items))
             below[flavour] = image
             yield image
 
@@ -188,7 +199,7 @@ class Planner:
         """Yield the payload items that a flavour adds: toolchain, strata, bytecode."""
         compiler = cell.facts.nvcc
         if lock.flavour == wheel_locks.COMPILER_FLAVOUR and compiler and compiler.lock:
-            tools = toolchain.read(compiler.lock)
+            tools = toolchain.read(compiler.lock, platform=cell.platform)
             yield self._item(tools.identity(self.codec), tools.title, tools)
         own = strata.plan(lock, parent, self.matrix.strata, cell.os.python)
         for stratum in own:
@@ -200,15 +211,33 @@ class Planner:
     def _bytecode(self, cell: Cell, flavour: str, sources: tuple[Stratum, ...]) -> Item:
         interpreter = os_locks.python_version(cell.os)
         identity = bytecode.identity((stratum.identity(self.codec) for stratum in sources), interpreter, self.codec)
-        base = self._os_part(cell, wheel_locks.TORCH_FLAVOUR).identity
-        return self._item(identity, f"bytecode of {flavour}", Bytecode(sources=sources, base=base, system=cell.os, interpreter=interpreter))
+        system = _compiling(cell, interpreter)
+        base = self._os_part(system, wheel_locks.TORCH_FLAVOUR).identity
+        return self._item(identity, f"bytecode of {flavour}", Bytecode(sources=sources, base=base, system=system, interpreter=interpreter))
 
-    def _os_part(self, cell: Cell, flavour: str) -> Item:
+    def _tools(self, cell: Cell, items: Iterable[Item]) -> tuple[Item, ...]:
+        """Return the OS parts of another platform whose interpreter compiles what an image has."""
+        systems = {item.source.system for item in items if isinstance(item.source, Bytecode) and item.source.system != cell.os and item.part is None}
+        return tuple(self._os_part(system, wheel_locks.TORCH_FLAVOUR) for system in systems)
+
+    def _os_part(self, system: OperatingSystem, flavour: str) -> Item:
         chain = self.matrix.chain(flavour)
-        return self._item(os_parts.identity(cell.os, chain, self.codec), f"{cell.os.id} {flavour}", OsPart(system=cell.os, chain=chain))
+        return self._item(os_parts.identity(system, chain, self.codec), f"{system.name} {flavour}", OsPart(system=system, chain=chain))
 
     def _item(self, identity: str, title: str, source: Source) -> Item:
         return Item(identity=identity, title=title, source=source, part=self.store.find(identity))
+
+
+def _compiling(cell: Cell, interpreter: str) -> OperatingSystem:
+    """Return the OS whose Python compiles: that of the default platform where it is of the same version, since bytes are the same and it
+    needs no emulator (docs/arm64.md); else the cell's own.
+    """
+    native = cell.on(PLATFORM).os
+    return native if native == cell.os or os_locks.python_version(native) == interpreter else cell.os
+
+
+def _filled(image: ImagePlan, found: Mapping[str, Part]) -> ImagePlan:
+    return replace(image, items=tuple(_with(item, found) for item in image.items), tools=tuple(_with(item, found) for item in image.tools))
 
 
 def _with(item: Item, found: Mapping[str, Part]) -> Item:
@@ -221,7 +250,7 @@ def table(plan: Plan) -> Table:
     for image, item in _own_items(plan):
         reuse = progress.size(sum(layer.size for layer in item.part.layers)) if item.part else ""
         fetch = progress.size(item.fetch) if item.fetch else ""
-        view.add_row(image.name, item.title, reuse, "" if item.part else "yes", fetch)
+        view.add_row(image.shown, item.title, reuse, "" if item.part else "yes", fetch)
     return view
 
 
@@ -229,7 +258,7 @@ def document(plan: Plan) -> list[dict[str, Any]]:
     """Return the plan for programs, in the shape of :func:`table`; sizes in bytes."""
     return [
         {
-            "image": image.name,
+            "image": image.shown,
             "item": item.title,
             "identity": item.identity,
             "reuse": bool(item.part),
@@ -244,7 +273,7 @@ def _own_items(plan: Plan) -> Iterator[tuple[ImagePlan, Item]]:
     """Yield every item once, with the first image that needs it."""
     seen: set[str] = set()
     for image in plan.images:
-        for item in image.items:
+        for item in (*image.tools, *image.items):
             if item.identity not in seen:
                 seen.add(item.identity)
                 yield image, item

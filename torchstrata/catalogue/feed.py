@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from torchstrata.catalogue.contents import Catalogue
+from torchstrata.catalogue.exhibits import Catalogue
 from torchstrata.catalogue.strings import Speaker
 from torchstrata.release.ledger import LedgerEntry, fingerprint
 

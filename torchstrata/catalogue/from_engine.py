@@ -15,7 +15,7 @@ from torchstrata.attestations.record import Record
 from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.engine import Engine
 from torchstrata.building.plan import ImagePlan, Planner
-from torchstrata.catalogue.contents import Catalogue, Exhibit, ShownLayer, ordered
+from torchstrata.catalogue.exhibits import Catalogue, Exhibit, ShownLayer, ordered
 from torchstrata.errors import NoImageError, TorchstrataError
 from torchstrata.image import oci, source
 from torchstrata.image.compose import sha256

@@ -18,7 +18,7 @@ from torchstrata.attestations.documents import KINDS, RECORD, VERIFICATION, Publ
 from torchstrata.attestations.examination import Finding
 from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import Trust
-from torchstrata.catalogue.contents import AttachedDocument, Catalogue, Exhibit, ShownLayer, ordered
+from torchstrata.catalogue.exhibits import AttachedDocument, Catalogue, Exhibit, ShownLayer, ordered
 from torchstrata.errors import AbsentError, TorchstrataError, UntrustedError
 from torchstrata.matrix.matrix import Matrix
 from torchstrata.registry.reference import Reference

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from torchstrata.catalogue.contents import Catalogue, Exhibit, Verdict
+from torchstrata.catalogue.exhibits import Catalogue, Exhibit, Verdict
 from torchstrata.errors import MatrixError
 from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from torchstrata.catalogue.contents import AttachedDocument, Catalogue, Exhibit
+from torchstrata.catalogue.exhibits import AttachedDocument, Catalogue, Exhibit
 from torchstrata.containers.description import of_image
 from torchstrata.containers.launchers import ELSEWHERE, RENDERERS, Launcher, LauncherFile, files
 from torchstrata.store.digest import DIGEST

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from torchstrata import progress
 from torchstrata.catalogue import grid, instructions, machines
-from torchstrata.catalogue.contents import Catalogue, Exhibit
+from torchstrata.catalogue.exhibits import Catalogue, Exhibit
 from torchstrata.catalogue.strings import Speaker
 
 SCHEMA: Final = 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from torchstrata.catalogue.contents import Exhibit
+from torchstrata.catalogue.exhibits import Exhibit
 from torchstrata.machine import fitting
 from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import Cell

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from torchstrata.catalogue.contents import Catalogue, Exhibit, ShownLayer
+from torchstrata.catalogue.exhibits import Catalogue, Exhibit, ShownLayer
 
 WIDTH: Final = 1000.0
 GAP: Final = 2.0

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from torchstrata import progress
 from torchstrata.catalogue import feed, grid, instructions, listing, machines, measurements, plots
-from torchstrata.catalogue.contents import Catalogue, Exhibit, ShownLayer
+from torchstrata.catalogue.exhibits import Catalogue, Exhibit, ShownLayer
 from torchstrata.catalogue.strings import FOLDERS, LANGUAGES, Speaker
 from torchstrata.release import difference
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import defaultdict
@@ -12,7 +13,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from torchstrata import memory, progress
+from torchstrata import memory, platforms, progress
 from torchstrata.attestations import remote, signing
 from torchstrata.attestations.remote import Remote
 from torchstrata.attestations.signing import Signer
@@ -48,6 +49,7 @@ def push(options: PushOptions) -> None:
     """Push the images of cells, without an engine."""
     asked = BuildOptions(
         flavour=options.flavour,
+        platform=options.platform,
         locked=options.locked,
         codec="gzip" if options.gzip else "zstd",
         level=options.level,
@@ -67,7 +69,8 @@ def build(cells: str, options: BuildOptions) -> None:
     """
     memory.bound()
     planner = _planner(Codec(name=options.codec, level=options.level or DEFAULT_LEVELS[options.codec]), locked=options.locked)
-    chosen, flavours = matrix.select(planner.matrix, *cells.split(",")), options.flavour or tuple(planner.matrix.flavours)
+    chosen = matrix.select_on(planner.matrix, options.platform, *cells.split(","))
+    flavours = options.flavour or tuple(planner.matrix.flavours)
     if not options.locked:
         _lock_first(planner, chosen, flavours)
     plan = planner.plan(chosen, flavours)
@@ -151,9 +154,28 @@ def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Pla
         reporter.say(f"not as locked, so that they cannot be promoted: {', '.join(drifted)}")
     for each in publications:
         reporter.say(f"{shared.name}:{' '.join(each.tags)} {each.image.digest}")
+    _join(shared, composed, reporter, names=names)
     reporter.say(
         f"{progress.size(report.sent)} sent, {progress.size(report.mounted)} mounted, {progress.size(report.present)} were there; {report.parts} new parts"
     )
+
+
+def _join(shared: Remote, composed: Sequence[Composed], reporter: Reporter, *, names: bool) -> None:
+    """Join the images of rows of several platforms, where all of a row were pushed at once; say which wait for others.
+
+    :raises SigningError: the key cannot be used.
+    """
+    from torchstrata.commands import join  # noqa: PLC0415  # see _push
+
+    joiner, found = join.joiner_of(shared.registry, shared.repository), remote.indexes(composed)
+    for cell, image, index in found:
+        join.put(joiner, cell, image, index, names=names, say=reporter.say)
+    done = {(cell.id, image) for cell, image, _ in found}
+    waiting = [one for one in composed if remote.is_joined(one) and (one.plan.cell.id, remote.image_of(one)) not in done]
+    for cell_id, ones in itertools.groupby(waiting, key=lambda one: one.plan.cell.id):
+        first, *_ = ones
+        have, cell = remote.platform_of(first), first.plan.cell
+        reporter.say(f"{cell_id} was pushed for {have}; once it is for all of {', '.join(cell.platforms)}: inv join {cell.names[0]}")
 
 
 def notes(cell: Cell) -> list[str]:
@@ -177,7 +199,7 @@ def drifts(plan: Plan) -> list[str]:
     found = defaultdict[str, dict[PackageMove, None]](dict)
     for item in plan.items():
         if isinstance(item.source, OsPart) and item.part:
-            found[item.source.system.id] |= dict.fromkeys(os_parts.drift(item.part))
+            found[item.source.system.name] |= dict.fromkeys(os_parts.drift(item.part))
     return [f"{system}: not as locked: {os_locks.in_short(tuple(moves))}" for system, moves in found.items() if moves]
 
 
@@ -195,7 +217,7 @@ def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
 
 def verify(cell: str, python: Path, options: VerifyOptions) -> None:
     """Verify images of one cell, or a machine that must be like one."""
-    for chosen in matrix.select(matrix.load(), cell):
+    for chosen in matrix.select_on(matrix.load(), options.platform, cell):
         verification.run(chosen, python, options)
 
 
@@ -208,7 +230,7 @@ def plan(options: PlanOptions) -> None:
     console, complaints = progress.plain_console(), Console(stderr=True, soft_wrap=True, highlight=False)
     images: list[ImagePlan] = []
     unlocked: list[LockError] = []
-    for cell in matrix.select(planner.matrix, *options.cells):
+    for cell in matrix.select_on(planner.matrix, options.platform, *options.cells):
         try:
             images += planner.plan([cell], list(planner.matrix.flavours)).images
         except LockError as error:
@@ -229,12 +251,13 @@ def weigh(options: SizesOptions) -> None:
     """Print size and budget of every image of the cells that match, and make them the budgets if asked; all their flavours must be in the engine."""
     table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
     view, measured = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False), defaultdict[str, dict[str, int]](dict)
-    for cell in matrix.select(table, *options.cells):
-        found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}", client, store) for flavour in table.flavours}
+    end = platforms.suffix(options.platform)
+    for cell in matrix.select_on(table, options.platform, *options.cells):
+        found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}{end}", client, store) for flavour in table.flavours}
         for flavour, image in found.items():
-            allowed = table.budget(flavour, cell.short)
-            view.add_row(f"{cell.id}-{flavour}", progress.size(image.size), progress.size(allowed) if allowed else "none")
-            measured[flavour][cell.short] = image.size
+            allowed = table.budget(flavour, cell.weighed)
+            view.add_row(f"{cell.id}-{flavour}{end}", progress.size(image.size), progress.size(allowed) if allowed else "none")
+            measured[flavour][cell.weighed] = image.size
         if options.write:
             weighed = [size_budget.weigh(cell, (layer.weight for layer in image.layers)) for image in found.values()]
             size_budget.record(cell, size_budget.of_all(weighed))

@@ -12,7 +12,7 @@ from torchstrata import files, progress
 from torchstrata.attestations import remote, signing
 from torchstrata.building import engine as engines
 from torchstrata.catalogue import measurements, publication
-from torchstrata.catalogue.contents import Catalogue
+from torchstrata.catalogue.exhibits import Catalogue
 from torchstrata.catalogue.from_engine import EngineReader
 from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.catalogue.site import Site

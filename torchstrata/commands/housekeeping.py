@@ -113,7 +113,7 @@ def _needed(table: Matrix) -> Iterable[str]:
 
     :raises LockError: a lock does not match its inputs, so nobody can say what it needs.
     """
-    cells = [cell for cell in table.cells if _is_locked(table, cell)]
+    cells = [cell for cell in matrix.everywhere(table.cells) if _is_locked(table, cell)]
     for name, level in DEFAULT_LEVELS.items():
         planner = Planner(matrix=table, store=Store.open(), codec=Codec(name=name, level=level))
         yield from (item.identity for item in planner.plan(cells, list(table.flavours)).items())

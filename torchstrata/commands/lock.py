@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec import structs
 from rich.console import Console
 
 from torchstrata import progress
@@ -15,6 +16,7 @@ from torchstrata.locks import requirements, wheel_locks
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.matrix import Matrix
 from torchstrata.store.codec import Codec
+from torchstrata.store.layer import PLATFORM
 from torchstrata.store.store import Store
 
 
@@ -26,13 +28,13 @@ def run(options: LockOptions) -> None:
     if options.check:
         check_locks(options.cells)
     elif options.os:
-        lock_systems(options.cells)
+        lock_systems(options.cells, options.platform or PLATFORM)
     elif options.toolchain:
         lock_toolchains(options.exclude_newer)
     elif options.tool:
         lock_tool(options.exclude_newer)
     else:
-        lock(options.cells, options.exclude_newer, upgrade=options.upgrade)
+        lock(options.cells, options.exclude_newer, upgrade=options.upgrade, platform=options.platform)
 
 
 def wheels(options: WheelLockOptions) -> None:
@@ -43,15 +45,19 @@ def wheels(options: WheelLockOptions) -> None:
     lock(options.cells, None, upgrade=options.upgrade)
 
 
-def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool) -> None:
+def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool, platform: str | None = None) -> None:
     """Resolve and write the locks that are missing or stale; a short id means all OSes of its row.
 
     :param upgrade: resolve those that are right, too, to get newer versions.
+    :param platform: only that one; all on which rows are offered if ``None``.
     :raises LockError: a cell that was asked for, or one from the default index, could not be resolved; the others are written.
     """
     table = matrix.load()
     console = Console(soft_wrap=True, highlight=False)
-    outcome = wheel_locks.write(table, matrix.select_rows(table, *globs), upgrade=upgrade, exclude_newer=exclude_newer, on_line=console.print)
+    cells = [cell for cell in matrix.everywhere(matrix.select_rows(table, *globs)) if platform in {None, cell.platform}]
+    if platform and not cells:
+        matrix.select_on(table, platform, *globs)
+    outcome = wheel_locks.write(table, cells, upgrade=upgrade, exclude_newer=exclude_newer, on_line=console.print)
     apart = [] if globs else [name for name in outcome.failed if _is_elsewhere(table, name)]
     failed = [error for name, error in outcome.failed.items() if name not in apart]
     console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(failed)} builds failed")
@@ -66,7 +72,7 @@ def _is_elsewhere(table: Matrix, name: str) -> bool:
     return all(not compat.build(cell.torch, cell.wheels).default for cell in matrix.select(table, name))
 
 
-def lock_systems(globs: Sequence[str]) -> None:
+def lock_systems(globs: Sequence[str], platform: str = PLATFORM) -> None:
     """Ask registries and apt for what the OSes of the cells that match are today, and write their locks where something has moved.
 
     One that cannot be locked does not keep the others from it.
@@ -75,11 +81,11 @@ def lock_systems(globs: Sequence[str]) -> None:
     :raises TorchstrataError: the first that could not be locked; all are printed.
     """
     table, failed = matrix.load(), list[TorchstrataError]()
-    systems = matrix.select_systems(table, *globs)
+    systems = [structs.replace(system, platform=platform) for system in matrix.select_systems(table, *globs)]
     with progress.reporter() as reporter:
         written = list[Path]()
         for together in os_parts.groups(systems):
-            names = ", ".join(system.id for system in together)
+            names = ", ".join(system.name for system in together)
             try:
                 with reporter.step("os", names) as step:
                     oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
@@ -96,11 +102,12 @@ def lock_systems(globs: Sequence[str]) -> None:
 
 def lock_toolchains(exclude_newer: str | None) -> None:
     """Lock what CUDA families have besides wheels."""
-    names = sorted({cell.facts.nvcc.lock for cell in matrix.load().cells if cell.facts.nvcc and cell.facts.nvcc.lock})
+    cells = matrix.everywhere(matrix.load().cells)
+    names = sorted({(cell.facts.nvcc.lock, cell.platform) for cell in cells if cell.facts.nvcc and cell.facts.nvcc.lock})
     with progress.reporter() as reporter:
-        for name in names:
-            changed = toolchain.write(name, wheel_locks.cut_off(exclude_newer), on_line=reporter.say)
-            reporter.say(f"{toolchain.FOLDER}/{name}.lock {'written' if changed else 'unchanged'}")
+        for name, platform in names:
+            changed = toolchain.write(name, wheel_locks.cut_off(exclude_newer), platform=platform, on_line=reporter.say)
+            reporter.say(f"{toolchain.place(name, platform)} {'written' if changed else 'unchanged'}")
 
 
 def lock_tool(exclude_newer: str | None) -> None:

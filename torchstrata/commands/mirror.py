@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from torchstrata.attestations import handover, remote, signing
 from torchstrata.commands.options import MirrorOptions
 from torchstrata.errors import IntegrityError, MatrixError, MirrorError
 from torchstrata.host import home
-from torchstrata.image import oci
+from torchstrata.image import image_index, oci
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix
 from torchstrata.registry import replica
@@ -128,11 +128,15 @@ def _in_directory(origin: Directory, cells: Sequence[Cell]) -> Choice:
     tags = {tag: digest for tag, digest in origin.tags.items() if not replica.OWNED.fullmatch(tag) and _cell_of(origin, digest) in wanted}
     if not tags:
         raise MirrorError(f"{origin} has no image of {', '.join(sorted(wanted))[:100]}", fix="see index.json for what there is")
-    return Choice(images=tuple(dict.fromkeys(tags.values())), tags=tags)
+    listed = {child.digest for digest in tags.values() for child in origin.manifest(digest).document(IntegrityError).children}
+    return Choice(images=tuple(each for each in dict.fromkeys(tags.values()) if each not in listed), tags=tags)
 
 
 def _cell_of(origin: Directory, digest: str) -> str | None:
-    found = origin.manifest(digest).document(IntegrityError).config
+    """Return the cell that an image says it is of, or that the first image of an index does."""
+    document = origin.manifest(digest).document(IntegrityError)
+    first = document.children[0].digest if document.children else digest
+    found = origin.manifest(first).document(IntegrityError).config
     if found is None:
         return None
     config = oci.read(origin.content(found.digest), oci.ImageConfig, f"config of {digest[:19]}", error=IntegrityError)
@@ -151,7 +155,22 @@ def _in_registry(table: Matrix, origin: RegistrySide, cells: Sequence[Cell], of:
             raise MirrorError(f"{cell.id}: {', '.join(lacking)} is not there, and all images of a cell go together", fix=f"push it: inv push {cell.names[0]}")
     digests = tuple(dict.fromkeys(digest for images in found.values() for digest in images.values()))
     moving = {tag: digest for tag, digest in ledger.state.tags.items() if digest in digests}
-    return Choice(images=digests, tags={**moving, **_dated(origin, found, digests)})
+    several = {cell: images for cell, images in found.items() if len(cell.platforms) > 1}
+    children = {child for cell, images in several.items() for digest in images.values() for child in _listed(origin, cell, digest)}
+    return Choice(images=digests, tags={**moving, **_dated(origin, found, {*digests, *children})})
+
+
+def _listed(origin: RegistrySide, cell: Cell, digest: str) -> tuple[str, ...]:
+    """Return the images of an index, which go with it; none of an image, which a channel may hold from before its row had several platforms.
+
+    :raises ImageIndexError: it has not exactly the platforms of the cell.
+    """
+    found = origin.manifest(digest)
+    if found.media_type != oci.INDEX:
+        return ()
+    index = image_index.read(found.body, f"{cell.id}, {digest[:19]},")
+    image_index.require(index.digests, cell.platforms, index.name)
+    return tuple(index.digests.values())
 
 
 def _images(table: Matrix, origin: RegistrySide, cell: Cell, ledger: Ledger, options: MirrorOptions) -> Mapping[str, str]:
@@ -167,7 +186,7 @@ def _images(table: Matrix, origin: RegistrySide, cell: Cell, ledger: Ledger, opt
     return ledger.state.images(channel.name, cell.id)
 
 
-def _dated(origin: RegistrySide, cells: Mapping[Cell, object], digests: Sequence[str]) -> Mapping[str, str]:
+def _dated(origin: RegistrySide, cells: Mapping[Cell, object], digests: Collection[str]) -> Mapping[str, str]:
     """Return the dated tags of images."""
     middles = tuple(f"-{cell.cuda}-{cell.os.id}-" for cell in cells)
     tags = [tag for tag in origin.registry.tags(origin.repository) if is_dated(tag) and any(middle in tag for middle in middles)]

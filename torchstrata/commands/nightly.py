@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from torchstrata import process, progress
-from torchstrata.commands import actions, build, signatures
-from torchstrata.commands.options import AttestOptions, BuildOptions, NightlyOptions, WatchdogOptions
+from torchstrata.commands import actions, build, join, signatures
+from torchstrata.commands.options import AttestOptions, BuildOptions, JoinOptions, NightlyOptions, WatchdogOptions
 from torchstrata.commands.release import opened
 from torchstrata.errors import LedgerConflictError, NightlyError, OsPartError, RegistryError, TorchstrataError, WatchdogError
 from torchstrata.layers import os_parts
@@ -250,15 +250,19 @@ def _as_locked(options: NightlyOptions) -> BuildOptions:
 
 
 def push(cell: Cell, options: NightlyOptions) -> None:
-    """Push the images of a cell, without an engine where all parts exist."""
-    build.build(cell.id, dataclasses.replace(_as_locked(options), push=True, load=False))
+    """Push the images of a cell, for each of its platforms, without an engine where all parts exist; several are joined then."""
+    for platform in cell.platforms:
+        build.build(cell.id, dataclasses.replace(_as_locked(options), platform=platform, push=True, load=False))
+    if len(cell.platforms) > 1:
+        join.join(JoinOptions(cells=(cell.id,), registry=options.registry))
 
 
 def make(cell: Cell, options: NightlyOptions) -> None:
-    """Build the images of a cell, verify them in an engine, and push them with what was found."""
-    build.build(cell.id, _as_locked(options))
-    wanted = VerifyOptions(flavour=(), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
-    verification.run(cell, Path(sys.executable), wanted)
+    """Build the images of a cell for each of its platforms, verify them in an engine, and push them with what was found."""
+    for platform in cell.platforms:
+        build.build(cell.id, dataclasses.replace(_as_locked(options), platform=platform))
+        wanted = VerifyOptions(flavour=(), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, platform=platform, rest=())
+        verification.run(cell.on(platform), Path(sys.executable), wanted)
     push(cell, options)
 
 
@@ -269,7 +273,7 @@ def watch(options: WatchdogOptions) -> None:
     """
     with opened(options, signs=False) as releases:
         ledger = releases.read().ledger
-        found = watchdog.problems(releases.matrix, ledger.state, releases.digest, utc())
+        found = watchdog.problems(releases.matrix, ledger.state, releases.digest, releases.lacking, utc())
     console = progress.plain_console()
     for problem in found:
         console.print(str(problem), soft_wrap=True)

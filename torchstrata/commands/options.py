@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from torchstrata.arguments import option, required, switch, words
+from torchstrata.store.layer import PLATFORM
 
 CELLS: Final = "cell ids or globs, with spaces or commas between them, such as 2.8-cu121 or '2.8-*' (default: all)"
 IMAGE: Final = "HOST[:PORT]/REPOSITORY:TAG or ...@sha256:..."
@@ -25,6 +26,10 @@ YES: Final = "do it; without, only what would move is shown"
 
 def _cells() -> Any:
     return words(CELLS, "CELL")
+
+
+def _platform() -> Any:
+    return option("platform of the images, such as linux/arm64 (default: linux/amd64)", "OS/ARCHITECTURE", PLATFORM)
 
 
 def _registry() -> Any:
@@ -52,6 +57,7 @@ class PlanOptions:
     """Show what a build would reuse and make; needs no engine, writes nothing."""
 
     cells: tuple[str, ...] = _cells()
+    platform: str = _platform()
     json: bool = switch("print JSON instead of a table")
 
 
@@ -65,6 +71,7 @@ class BuildOptions:
     """
 
     flavour: tuple[str, ...] = _flavours("build only this flavour and its parents")
+    platform: str = _platform()
     locked: bool = switch(LOCKED)
     to: Path | None = option("write an OCI image layout there (default: load the images into an engine)", "DIRECTORY")
     codec: Literal["zstd", "gzip"] = option("compression of new layers (default: zstd)", default="zstd")
@@ -82,6 +89,7 @@ class PushOptions:
 
     cells: tuple[str, ...] = required("cell ids or globs, such as 2.8-cu121", "CELL")
     flavour: tuple[str, ...] = _flavours("push only this flavour and its parents")
+    platform: str = _platform()
     locked: bool = switch(LOCKED)
     gzip: bool = switch("compress new layers with gzip (default: zstd)")
     level: int | None = option("level of the compression (default: 3 for zstd, 6 for gzip)", "NUMBER")
@@ -91,11 +99,25 @@ class PushOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JoinOptions:
+    """Join what was pushed of a cell for each of its platforms: one index for each tag; refused unless all platforms are there.
+
+    :param build: the last push that counts; what was pushed last if empty.
+    """
+
+    cells: tuple[str, ...] = required("cell ids or globs, such as 2.15-cu132", "CELL")
+    build: str = option("join what was pushed up to this build, such as 20261124.1 (default: what was pushed last)", "BUILD", "")
+    names: bool = switch(NAMES)
+    registry: str | None = _registry()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LockOptions:
     """Write the locks that are missing or stale: exact versions with hashes per torch build, Python and flavour."""
 
     cells: tuple[str, ...] = words(f"{CELLS}; with --os also names of OSes, such as ubuntu24.04", "CELL")
     check: bool = switch("only check that the committed locks match matrix.yaml, images/*/requirements.in and pyproject.toml", group="what")
+    platform: str | None = option("only for this platform (default: for all on which a row is offered; with --os: linux/amd64)", "OS/ARCHITECTURE")
     os: bool = switch("lock the OS packages instead of the wheels", group="what")
     toolchain: bool = switch("lock the CUDA 12 compiler instead of the wheels", group="what")
     tool: bool = switch("lock what torchstrata itself needs instead of the wheels", group="what")
@@ -166,6 +188,7 @@ class SizesOptions:
     """Show what images in the engine weigh, compressed, and their budgets."""
 
     cells: tuple[str, ...] = _cells()
+    platform: str = _platform()
     write: bool = switch("record the layers' sizes, and make the images' sizes the budgets of their flavours")
 
 

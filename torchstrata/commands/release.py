@@ -17,8 +17,11 @@ from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.commands.options import DiffOptions, LogOptions, PromoteOptions, ReleasePlace, RepairOptions, RollbackOptions
 from torchstrata.errors import AbsentError, ReleaseError
+from torchstrata.image import oci
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
+from torchstrata.registry import joining
+from torchstrata.registry.client import Manifest
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
 from torchstrata.release import difference, ledger_branch
@@ -157,28 +160,43 @@ def repair(options: RepairOptions) -> None:
 def diff(options: DiffOptions) -> None:
     """Print what differs between two images of the registry: tags or digests of the team's repository, or full references.
 
+    Of indexes each platform is compared with itself, and one that only one of them has is named.
+
     :raises AbsentError: there is no such image, or it has no record.
     """
-    found = difference.of(*(_record(name, options) for name in (options.old, options.new)))
-    console = progress.plain_console()
+    found, others = difference.of_platforms(*(_by_platform(name, options) for name in (options.old, options.new)))
+    console, only = progress.plain_console(), difference.platform_lines(others)
     if options.markdown:
-        sys.stdout.write(difference.markdown(found))
+        sys.stdout.write("\n".join([*map(difference.markdown, found), *(f"- {line}\n" for line in only)]))
         return
-    for view in difference.tables(found):
-        console.print(view)
-    console.print(difference.summary(found), soft_wrap=True)
+    for each in found:
+        if len(found) > 1 or only:
+            console.print(f"{each.new.platform}:")
+        for view in difference.tables(each):
+            console.print(view)
+        console.print(difference.summary(each), soft_wrap=True)
+    for line in only:
+        console.print(line, soft_wrap=True)
 
 
-def _record(name: str, options: DiffOptions) -> Record:
-    """Return the record that is attached to an image; whether it is signed is the business of ``inv verify-release``."""
+def _by_platform(name: str, options: DiffOptions) -> dict[str, Record]:
+    """Return the record of an image, or of each image of an index, by platform."""
     image, scheme = _named(name, options)
     with Registry(image.host, scheme=scheme) as registry:
         found = registry.manifest(image.repository, image.name)
-        attached = registry.referrers(image.repository, found.digest, record.MEDIA_TYPE)
-        if not attached:
-            raise AbsentError(f"{image} has no record", fix="push it with a key to sign with, so that its record is attached: docs/registry.md")
-        published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
-        return record.decode(published.content(attached[-1]))
+        several = found.media_type == oci.INDEX
+        children = joining.images(registry, image.repository, found, str(image)).values() if several else (found,)
+        records = [_record(registry, image, each) for each in children]
+    return {each.platform: each for each in records}
+
+
+def _record(registry: Registry, image: Reference, found: Manifest) -> Record:
+    """Return the record that is attached to an image; whether it is signed is the business of ``inv verify-release``."""
+    attached = registry.referrers(image.repository, found.digest, record.MEDIA_TYPE)
+    if not attached:
+        raise AbsentError(f"{image} has no record", fix="push it with a key to sign with, so that its record is attached: docs/registry.md")
+    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+    return record.decode(published.content(attached[-1]))
 
 
 def _named(name: str, options: DiffOptions) -> tuple[Reference, str | None]:

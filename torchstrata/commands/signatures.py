@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,7 @@ import msgspec
 from rich.table import Table
 
 from torchstrata import progress
-from torchstrata.attestations import documents, examination, key_pair, materials, seals, signing
+from torchstrata.attestations import documents, examination, index_record, key_pair, materials, seals, signing
 from torchstrata.attestations.documents import Document, Published
 from torchstrata.attestations.examination import Examination
 from torchstrata.attestations.made import record_of
@@ -22,8 +22,12 @@ from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Plan
 from torchstrata.commands.options import AttestOptions, KeyOptions, VerifyReleaseOptions
 from torchstrata.errors import EvidenceError
+from torchstrata.image import oci
 from torchstrata.image.compose import Image, sha256
+from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix.matrix import ROOT
+from torchstrata.registry import joining
+from torchstrata.registry.client import Manifest
 from torchstrata.registry.parts import Shelf
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
@@ -56,6 +60,22 @@ class Attacher:
         """
         published = Published(registry=registry, repository=repository, name=image.name, manifest=image.manifest)
         documents.attach(published, self.documents[image.digest], self.signer)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexAttacher:
+    """Signs indexes and attaches their records; what :class:`torchstrata.registry.joining.Joiner` calls for each."""
+
+    signer: Signer
+
+    def __call__(self, registry: Registry, repository: str, index: ImageIndex) -> None:
+        """Attach and sign.
+
+        :raises SigningError: the key cannot be used.
+        """
+        config = registry.image_config(repository, index.images[0].digest)
+        published = Published(registry=registry, repository=repository, name=index.name, manifest=index.body)
+        documents.attach(published, documents.of_index(index_record.of(index, config)), self.signer)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,17 +126,23 @@ def make_key(options: KeyOptions) -> None:
 
 
 def attest(options: AttestOptions, results: Path = RESULTS) -> None:
-    """Attach the result of its tests to an image that is in a registry, signed.
+    """Attach the result of its tests to an image that is in a registry, signed; of an index, to each of its images.
 
-    :raises EvidenceError: there is no result that it passed.
+    :raises EvidenceError: there is no result that it passed; the images before it have theirs.
     """
     image = Reference.parse(options.image)
     with Registry(image.host) as registry:
         found = registry.manifest(image.repository, image.name)
-        config = found.document().config
-        tested = _result(results, found.digest, *([config.digest] if config else [])) or msgspec.json.encode(evidence.find(found.digest, results))
-        published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
-        made = documents.attach(published, (documents.result(tested),), Signer.find(options.key))
+        several = found.media_type == oci.INDEX
+        for each in joining.images(registry, image.repository, found, str(image)).values() if several else (found,):
+            _attest(registry, replace(image, digest=each.digest) if several else image, each, options.key, results)
+
+
+def _attest(registry: Registry, image: Reference, found: Manifest, key: str | None, results: Path) -> None:
+    config = found.document().config
+    tested = _result(results, found.digest, *([config.digest] if config else [])) or msgspec.json.encode(evidence.find(found.digest, results))
+    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+    made = documents.attach(published, (documents.result(tested),), Signer.find(key))
     progress.plain_console().print(f"{published.reference}: {made} signatures made")
 
 
@@ -136,8 +162,8 @@ def verify_release(options: VerifyReleaseOptions) -> None:
 
 
 def table(found: Examination) -> Table:
-    """Return the findings for people."""
+    """Return the findings for people; those of an index's images begin with the platform."""
     view = Table("part", "proves", "says", "", header_style="bold", box=None, pad_edge=False)
     for finding in found.findings:
-        view.add_row(finding.part, finding.proves, finding.problem or finding.says, "WRONG" if finding.problem else "holds")
+        view.add_row(str(finding), finding.proves, finding.problem or finding.says, "WRONG" if finding.problem else "holds")
     return view

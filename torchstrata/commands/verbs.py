@@ -56,6 +56,7 @@ VERBS: Final = (
     Verb(name="drift", work="drift.run", options=options.DriftOptions, anywhere=True),
     Verb(name="down", work="running_containers.down", options=options.DownOptions, anywhere=True),
     Verb(name="drop-torch", work="torches.drop", options=options.DropTorchOptions),
+    Verb(name="join", work="join.join", options=options.JoinOptions),
     Verb(name="jupyter", work="running_containers.jupyter", options=options.JupyterOptions, anywhere=True),
     Verb(name="key", work="signatures.make_key", options=options.KeyOptions, anywhere=True),
     Verb(name="lock", work="lock.run", options=options.LockOptions),

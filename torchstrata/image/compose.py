@@ -100,8 +100,8 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def compose(name: str, sections: Sequence[Section], runtime: Runtime) -> Image:
-    """Return the image that stacks ``sections`` bottom to top.
+def compose(name: str, sections: Sequence[Section], runtime: Runtime, platform: str = PLATFORM) -> Image:
+    """Return the image for ``platform`` that stacks ``sections`` bottom to top.
 
     Check the sections first with :func:`check`; this function only counts layers.
 
@@ -113,12 +113,12 @@ def compose(name: str, sections: Sequence[Section], runtime: Runtime) -> Image:
             f"{name} would have {len(layers)} layers, more than {LAYER_LIMIT}",
             fix="raise own_layer_over in matrix.yaml, so that fewer wheels get a layer of their own",
         )
-    config = canonical(_config(sections, layers, runtime))
+    config = canonical(_config(sections, layers, runtime, platform))
     return Image(name=name, layers=layers, config=config, manifest=canonical(_manifest(layers, config)))
 
 
-def _config(sections: Sequence[Section], layers: Sequence[Layer], runtime: Runtime) -> dict[str, Any]:
-    system, architecture = PLATFORM.split("/")
+def _config(sections: Sequence[Section], layers: Sequence[Layer], runtime: Runtime, platform: str) -> dict[str, Any]:
+    system, architecture = platform.split("/")
     return {
         "architecture": architecture,
         "os": system,

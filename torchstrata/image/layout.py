@@ -10,8 +10,9 @@ from typing import IO, Final
 
 from torchstrata.errors import IntegrityError
 from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, whole
-from torchstrata.image import oci
+from torchstrata.image import image_index, oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.image_index import PlatformImage
 from torchstrata.image.loadable import Loadable
 from torchstrata.store import store as stores
 from torchstrata.store.digest import digest_of, file_name
@@ -25,6 +26,8 @@ ELSEWHERE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOP
 def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: bool = False) -> None:
     """Write ``images`` into ``directory``; the index comes last, so that it never names what is not there.
 
+    A tag that images of several platforms have names an index of them.
+
     Blobs are copies, which have the disk's blocks in common with the store where the file system can: whoever changes one does
     not change the store. The digest of each is checked as it lies there. Of several writers one writes at a time.
 
@@ -33,7 +36,7 @@ def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: b
     :raises IntegrityError: a blob in the store is damaged.
     :raises StoreError: the directory cannot be written, or leads elsewhere by a link in it, or the store lacks a blob.
     """
-    blobs = directory / "blobs" / "sha256"
+    blobs, named = directory / "blobs" / "sha256", {tag: _named(tag, images) for image in images for tag in image.tags}
     with store.lock(stores.identity(layout=str(directory.absolute()))), disk(directory, OTHER_DIRECTORY):
         refuse_links(directory, blobs / "any")
         blobs.mkdir(parents=True, exist_ok=True)
@@ -42,8 +45,11 @@ def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: b
         for image in images:
             for content in (image.config, image.manifest):
                 _write(blobs / file_name(sha256(content)), content)
+        for body, media_type in named.values():
+            if media_type == oci.INDEX:
+                _write(blobs / file_name(sha256(body)), body)
         _write(directory / "oci-layout", oci.LAYOUT)
-        described = [_described(image, tag) for image in images for tag in image.tags]
+        described = [_described(tag, *named[tag]) for tag in named]
         _write(directory / "index.json", canonical({"schemaVersion": 2, "manifests": described}))
 
 
@@ -88,10 +94,23 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _described(image: Loadable, tag: str) -> dict[str, object]:
-    return {
-        "mediaType": MANIFEST,
-        "digest": sha256(image.manifest),
-        "size": len(image.manifest),
-        "annotations": {oci.NAME: tag.rpartition(":")[2]},
-    }
+def _named(tag: str, images: Sequence[Loadable]) -> tuple[bytes, str]:
+    """Return what a tag names, and its media type: an image, or the index of its images for several platforms.
+
+    :raises ImageIndexError: two of its images are for one platform.
+    """
+    found = [image for image in images if tag in image.tags]
+    if len(found) == 1:
+        return found[0].manifest, MANIFEST
+    configs = [oci.read(image.config, oci.ImageConfig, tag) for image in found]
+    listed = tuple(
+        PlatformImage(platform=image_index.of_config(config), digest=sha256(image.manifest), size=len(image.manifest))
+        for image, config in zip(found, configs, strict=True)
+    )
+    index = image_index.compose(listed)
+    image_index.read(index, tag)
+    return index, oci.INDEX
+
+
+def _described(tag: str, body: bytes, media_type: str) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": sha256(body), "size": len(body), "annotations": {oci.NAME: tag.rpartition(":")[2]}}

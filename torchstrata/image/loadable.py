@@ -30,12 +30,14 @@ class Loadable:
     :param manifest: its manifest, as JSON bytes.
     :param tags: names in the engine, such as ``pytorch-cuda:2.8-cu121-base``.
     :param layers: bottom to top.
+    :param platform: that its config names.
     """
 
     config: bytes
     manifest: bytes
     tags: tuple[str, ...]
     layers: tuple[Layer, ...]
+    platform: str = PLATFORM
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
@@ -51,16 +53,16 @@ def chain_ids(diff_ids: Iterable[str]) -> tuple[str, ...]:
     return tuple(chains)
 
 
-def prefix(layers: Sequence[Layer]) -> Loadable:
+def prefix(layers: Sequence[Layer], platform: str = PLATFORM) -> Loadable:
     """Return the nameless image of the lowest layers of another, which makes an engine unpack them early."""
-    system, architecture = PLATFORM.split("/")
+    system, architecture = platform.split("/")
     rootfs = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
     labels = {"torchstrata.prefix": str(len(layers))}
     config = canonical({"architecture": architecture, "os": system, "config": {"Cmd": ["true"], "Labels": labels}, "rootfs": rootfs})
     described = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers]
     about = {"mediaType": CONFIG, "digest": sha256(config), "size": len(config)}
     manifest = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": about, "layers": described})
-    return Loadable(config=config, manifest=manifest, tags=(), layers=tuple(layers))
+    return Loadable(config=config, manifest=manifest, tags=(), layers=tuple(layers), platform=platform)
 
 
 def stream(images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenBlob) -> Iterator[bytes]:
@@ -83,10 +85,13 @@ def stream(images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenB
 
 
 def _index(images: Sequence[Loadable]) -> dict[str, Any]:
-    system, architecture = PLATFORM.split("/")
+    return {"schemaVersion": 2, "manifests": [_described(image) for image in images]}
+
+
+def _described(image: Loadable) -> dict[str, Any]:
+    system, architecture = image.platform.split("/")
     platform = {"os": system, "architecture": architecture}
-    manifests = [{"mediaType": MANIFEST, "digest": sha256(image.manifest), "size": len(image.manifest), "platform": platform} for image in images]
-    return {"schemaVersion": 2, "manifests": manifests}
+    return {"mediaType": MANIFEST, "digest": sha256(image.manifest), "size": len(image.manifest), "platform": platform}
 
 
 def _saved(image: Loadable) -> dict[str, Any]:

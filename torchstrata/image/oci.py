@@ -52,6 +52,11 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     os: str = ""
     architecture: str = ""
 
+    @property
+    def name(self) -> str:
+        """Such as ``linux/arm64``; nothing if it does not say both."""
+        return f"{self.os}/{self.architecture}" if self.os and self.architecture else ""
+
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What one document says of another, or of a blob."""
@@ -119,10 +124,10 @@ class RootFs(msgspec.Struct, frozen=True, kw_only=True):
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The config of an image, as far as it is asked for."""
 
-    config: RunConfig | None = None
-    rootfs: RootFs | None = None
     os: str = ""
     architecture: str = ""
+    config: RunConfig | None = None
+    rootfs: RootFs | None = None
 
     @property
     def labels(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from torchstrata.locks.wheel_locks import Lock
 from torchstrata.matrix import compat
 from torchstrata.matrix.flavours import Flavour, Service
 from torchstrata.matrix.matrix import Cell, Matrix
+from torchstrata.store.layer import PLATFORM
 
 VENV: Final = "/opt/venv"
 SHIMS: Final = "/usr/local/lib/torchstrata/bin"
@@ -75,6 +76,9 @@ PROTECTED: Final = ("torch", "torchvision", "torchaudio", "triton", "nvidia-*", 
 
 DRIFT: Final = "torchstrata.drift"
 """Label of an image whose OS packages are not all as locked: how they differ, as :func:`torchstrata.locks.os_locks.in_words` says it."""
+
+PLATFORM_LABEL: Final = "torchstrata.platform"
+"""Label of an image for another platform than the default one; its config says it, too, as OCI wants it."""
 
 REBUILD: Final = "build it with `-- --locked`, after `inv lock --os` if mirrors no longer have what is locked, and push it again"
 """What to do about an image that is not as locked, and must be."""
@@ -173,6 +177,7 @@ def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[
         "torchstrata.flavour": flavour,
         "torchstrata.lock": lock.digest,
         "torchstrata.os": cell.os.id,
+        PLATFORM_LABEL: None if cell.platform == PLATFORM else cell.platform,
         "torchstrata.python": cell.os.python,
         "torchstrata.torch": cell.version,
         "torchstrata.cuda": facts.cuda_version,
@@ -214,7 +219,8 @@ def alternatives(matrix: Matrix, cell: Cell) -> list[dict[str, Any]]:
 
     Newer ones are left out: a new row of the matrix would else change every image that there is.
     """
-    rows = {other.short: other for other in matrix.cells if other.is_default_os and other.release <= cell.release}
+    offered = [other.on(cell.platform) for other in matrix.cells if cell.platform in other.platforms]
+    rows = {other.short: other for other in offered if other.is_default_os and other.release <= cell.release}
     return [_needs(other) for short, other in sorted(rows.items()) if (other.torch, other.wheels) != (cell.torch, cell.wheels)]
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from torchstrata import process
+from torchstrata import platforms, process
 from torchstrata.errors import CommandError
 from torchstrata.locks import wheel_locks
 from torchstrata.matrix.matrix import Cell
+from torchstrata.store.layer import PLATFORM
 
 SHARED: Final = ("images/apt", "locks/toolchain")
 """What images of every flavour may be made from."""
@@ -27,7 +28,8 @@ def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
     :param chain: the image's flavour and its parents.
     """
     own = (path for flavour in chain for path in (*(f"images/{flavour}/{name}" for name in OWN), wheel_locks.path_of(cell, flavour)))
-    return _last_commit(root, *SHARED, f"locks/os/{cell.os.id}.lock", *own)
+    shared = SHARED if cell.platform == PLATFORM else (*SHARED, f"locks/toolchain{platforms.suffix(cell.platform)}")
+    return _last_commit(root, *shared, f"locks/os/{cell.os.name}.lock", *own)
 
 
 def state(root: Path) -> str:

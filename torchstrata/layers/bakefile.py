@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from torchstrata.layers.contexts import PARENT
 from torchstrata.locks.os_locks import OS_IMAGE
 from torchstrata.matrix.matrix import OperatingSystem
+from torchstrata.store.layer import PLATFORM
 
 Exporter = Literal["layout", "image"]
 """How finished layers leave BuildKit: as an OCI layout, or as an image in the engine, where its classic store can do no other."""
@@ -43,7 +44,7 @@ class Job:
 
     def target(self, name: str) -> str:
         """Return the bake target of a flavour or of another context; bake allows no dots in it."""
-        return f"{self.system.id.replace('.', '_')}-{name}"
+        return f"{self.system.name.replace('.', '_')}-{name}"
 
     @property
     def top(self) -> str:
@@ -61,7 +62,7 @@ def definition(jobs: Sequence[Job], staged: Path, out: Path, exporter: Exporter,
     targets = {name: target for job in jobs for name, target in _targets(job, staged, proxies).items()}
     for job in jobs:
         targets[job.top]["output"] = [_output(job, out, exporter)]
-    return {"group": {"default": {"targets": [job.top for job in jobs]}}, "target": targets}
+    return {"group": {"default": {"targets": [job.top for job in jobs]}}, "target": _on_platforms(targets, jobs)}
 
 
 def question(job: Job, dockerfile: str, context: Path, out: Path, proxies: Mapping[str, str]) -> dict[str, Any]:
@@ -71,7 +72,14 @@ def question(job: Job, dockerfile: str, context: Path, out: Path, proxies: Mappi
     """
     targets, below = _bottom(job)
     asked = {**_target(context, {"os": below}, proxies), "dockerfile-inline": dockerfile, "output": [f"type=local,dest={out}"], "no-cache": True}
-    return {"group": {"default": {"targets": [job.top]}}, "target": {**targets, job.top: asked}}
+    return {"group": {"default": {"targets": [job.top]}}, "target": _on_platforms({**targets, job.top: asked}, [job])}
+
+
+def _on_platforms(targets: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
+    """Return the targets with the platform of the job that each belongs to; the default one is not named, as the builder's own is that."""
+    named = {job.target(""): job.system.platform for job in jobs if job.system.platform != PLATFORM}
+    found = {name: [each for start, each in named.items() if name.startswith(start)] for name in targets}
+    return {name: {**target, **({"platforms": found[name]} if found[name] else {})} for name, target in targets.items()}
 
 
 def image_name(job: Job) -> str:
@@ -81,7 +89,7 @@ def image_name(job: Job) -> str:
 
 def _targets(job: Job, staged: Path, proxies: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     bottom, below = _prepared(job, staged) if job.below.startswith(REGISTRY) else _bottom(job)
-    apt = {**_target(staged / f"apt-{job.system.id}", {"os": below}, proxies), "no-cache": True}
+    apt = {**_target(staged / f"apt-{job.system.name}", {"os": below}, proxies), "no-cache": True}
     targets = bottom if job.plain.issuperset(job.flavours) else {**bottom, job.target("apt"): apt}
     parent, context = job.parent, below
     for flavour in job.flavours:
@@ -94,7 +102,7 @@ def _targets(job: Job, staged: Path, proxies: Mapping[str, str]) -> dict[str, di
 
 def _prepared(job: Job, staged: Path) -> tuple[dict[str, dict[str, Any]], str]:
     """Return the context that is an OS image of a registry, with dpkg's configuration, which bootstrapped ones have from the start."""
-    told = {**_target(staged / f"apt-{job.system.id}", {OS_IMAGE: job.below}, {}), "dockerfile-inline": f"FROM {OS_IMAGE}\nCOPY dpkg.cfg {DPKG}\n"}
+    told = {**_target(staged / f"apt-{job.system.name}", {OS_IMAGE: job.below}, {}), "dockerfile-inline": f"FROM {OS_IMAGE}\nCOPY dpkg.cfg {DPKG}\n"}
     return {job.target(OS_IMAGE): told}, f"target:{job.target(OS_IMAGE)}"
 
 

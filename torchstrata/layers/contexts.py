@@ -186,7 +186,7 @@ def stage(
             copy = "COPY rootfs /\n" if (into / flavour / ROOTFS).exists() else ""
             (into / flavour / DOCKERFILE).write_text(f"ARG {PARENT}\nFROM ${PARENT}\n{copy}LABEL {LABEL}={flavour}\n", encoding="utf-8")
     for system, (lock, chain) in pins.items():
-        directory = into / f"{APT}-{system.id}"
+        directory = into / f"{APT}-{system.name}"
         _copy(root, APT, directory)
         (directory / "preferences").write_text(os_locks.preferences(lock.installed(chain)), encoding="utf-8")
         if told := (settings or {}).get(system):

@@ -30,18 +30,18 @@ REFUSED: Final = re.compile(r"unauthorized|authorization failed|denied|forbidden
 ABSENT_FIX: Final = "name a tag that exists as `image:` in matrix.yaml, then run `inv lock --os`; of a digest that is gone: run `inv lock --os`"
 
 
-def pinned(image: str) -> str:
-    """Return ``image``, a name with a tag, with the digest of its manifest for our platform.
+def pinned(image: str, platform: str = PLATFORM) -> str:
+    """Return ``image``, a name with a tag, with the digest of its manifest for a platform.
 
     :raises AbsentError: the registry has no such tag.
     :raises RegistryAuthError: it wants a login, or refuses the one that there is.
-    :raises RegistryError: it does not answer, or has nothing for our platform.
+    :raises RegistryError: it does not answer, or has nothing for that platform.
     :raises CommandError: docker is not installed.
     """
     failed: RegistryError | None = None
     for asked in (*_at_mirrors(image), image):
         try:
-            return f"{image}@{_digest(asked)}"
+            return f"{image}@{_digest(asked, platform)}"
         except RegistryError as error:
             failed = error
     assert failed is not None
@@ -70,15 +70,15 @@ def _at_mirrors(image: str) -> Iterator[str]:
         yield f"{place.netloc}{place.path.rstrip('/')}/{image.removeprefix(PUBLIC)}"
 
 
-def _digest(image: str) -> str:
-    """Return the digest of the manifest for our platform."""
+def _digest(image: str, platform: str) -> str:
+    """Return the digest of the manifest for a platform."""
     content = _asked(image, "--raw").encode()
     document = oci.manifest(content, image)
     found = document.children if document.manifests is not None else (_itself(image, content, document),)
-    fitting = [each.digest for each in found if _name(each.platform) == PLATFORM]
+    fitting = [each.digest for each in found if _name(each.platform) == platform]
     if not fitting:
         offered = ", ".join(sorted({_name(each.platform) for each in found})) or "nothing"
-        raise RegistryError(f"{image} has no image for {PLATFORM}, but for {offered}", fix="name another image of the OS in matrix.yaml")
+        raise RegistryError(f"{image} has no image for {platform}, but for {offered}", fix="name another image of the OS in matrix.yaml")
     return fitting[0]
 
 

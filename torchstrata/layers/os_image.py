@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, Self
 
-from torchstrata import process
+from torchstrata import platforms, process
 from torchstrata.errors import CommandError, LockError, NightlyError, OsPartError, VariableError
 from torchstrata.host import apt, superuser, temporary, variables
 from torchstrata.host.leavings import Leaving
@@ -28,6 +28,7 @@ from torchstrata.matrix.matrix import OperatingSystem
 from torchstrata.progress import ignore
 from torchstrata.store import store
 from torchstrata.store.codec import Codec
+from torchstrata.store.layer import PLATFORM
 from torchstrata.text import printable
 
 PROGRAM: Final = "mmdebstrap"
@@ -81,7 +82,7 @@ def reference(system: OperatingSystem, lock: OsLock) -> str | None:
     if system.bootstrap:
         return None
     if not lock.image:
-        raise LockError(f"locks/os/{system.id}.lock has no digest of {system.image}", fix=os_locks.FIX.format(system=system.id))
+        raise LockError(f"locks/os/{system.name}.lock has no digest of {system.image}", fix=os_locks.FIX.format(system=system.asked))
     return lock.image
 
 
@@ -91,7 +92,9 @@ def identity(system: OperatingSystem, lock: OsLock, config: bytes, codec: Codec)
     How mmdebstrap is called counts, since it decides the bytes; where its inputs lie does not.
     """
     call = arguments(system, "inputs", lock.epoch)
-    return store.identity(kind=OS_IMAGE, os_image=FORMAT, call=call, config=config.decode(), lock=lock.digest(()), codec=codec.identity)
+    return store.identity(
+        kind=OS_IMAGE, os_image=FORMAT, platform=system.platform, call=call, config=config.decode(), lock=lock.digest(()), codec=codec.identity
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,7 +220,12 @@ def arguments(system: OperatingSystem, inputs: str, epoch: int, more: Sequence[s
     pin = f'mkdir -p "$1/etc/apt/preferences.d" && cp "{inputs}/preferences" "$1{PINS}"'
     own = f'chroot "$1" chown _apt {" ".join(PARTIAL)}'
     options = ("--quiet", "--variant=minbase", "--format=tar", f"--dpkgopt={inputs}/dpkg.cfg", f"--setup-hook={pin}", f"--customize-hook={own}")
-    return ("env", f"SOURCE_DATE_EPOCH={epoch}", "LC_ALL=C.UTF-8", PROGRAM, *options, *more, system.suite, "-")
+    return ("env", f"SOURCE_DATE_EPOCH={epoch}", "LC_ALL=C.UTF-8", PROGRAM, *options, *_foreign(system), *more, system.suite, "-")
+
+
+def _foreign(system: OperatingSystem) -> tuple[str, ...]:
+    """Return the option that names another platform than the default one, whose call stays what it always was: it decides identities."""
+    return () if system.platform == PLATFORM else (f"--architectures={platforms.architecture(system.platform)}",)
 
 
 def sources(system: OperatingSystem) -> str:
@@ -226,7 +234,7 @@ def sources(system: OperatingSystem) -> str:
     :raises NightlyError: it does not say.
     """
     lines: list[str] = []
-    asking = (PROGRAM, "--quiet", "--variant=custom", f"--setup-hook={ASK_SOURCES} >&2", system.suite, "/dev/null")
+    asking = (PROGRAM, "--quiet", "--variant=custom", f"--setup-hook={ASK_SOURCES} >&2", *_foreign(system), system.suite, "/dev/null")
     try:
         with Command.inputs() as inputs:
             process.run(*Command.find(ignore).around(inputs, asking), on_line=lines.append)
@@ -243,7 +251,7 @@ def refusal(system: OperatingSystem, error: process.Failed) -> OsPartError:
         return OsPartError(f"this machine has no keys of {system.suite}", fix="upgrade debian-archive-keyring, then try again")
     said = [line for line in error.tail.splitlines() if line.startswith("E: ")] or [error.what]
     return OsPartError(
-        f"{system.id} cannot be bootstrapped: {said[0]}", fix="check that the distribution's mirror can be reached (apt-get update), then try again"
+        f"{system.name} cannot be bootstrapped: {said[0]}", fix="check that the distribution's mirror can be reached (apt-get update), then try again"
     )
 
 

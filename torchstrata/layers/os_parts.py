@@ -23,6 +23,7 @@ from typing import Final, TypeVar
 
 from torchstrata import process
 from torchstrata.errors import LockError, OsPartError, StaleLockError, StoreError, TorchstrataError
+from torchstrata.host import emulator
 from torchstrata.host.filesystem import disk
 from torchstrata.image import layout
 from torchstrata.image.compose import Image, Runtime, Section, compose
@@ -66,7 +67,7 @@ OVER: Final = "over"
 T = TypeVar("T")
 
 Parts = Mapping[tuple[str, str], Part]
-"""By id of the OS and name of the flavour."""
+"""By names of the OS and of the flavour."""
 
 
 def identity(system: OperatingSystem, chain: Sequence[str], codec: Codec, root: Path = ROOT) -> str:
@@ -106,16 +107,17 @@ def image(system: OperatingSystem, chain: Sequence[str], from_: Store, codec: Co
     """
     parts = [from_.find(identity(system, chain[: count + 1], codec, root)) for count in range(len(chain))]
     if None in parts:
-        raise StoreError(f"OS parts of {system.id} are not in the store", fix="build them first: nox -s build-<cell>")
+        raise StoreError(f"OS parts of {system.name} are not in the store", fix="build them first: nox -s build-<cell>")
     composed = _composed(system, [layer for part in parts if part for layer in part.layers])
     tag = f"{REPOSITORY}:{identity(system, chain, codec, root)[:12]}"
-    return Loadable(config=composed.config, manifest=composed.manifest, tags=(tag,), layers=composed.layers)
+    return Loadable(config=composed.config, manifest=composed.manifest, tags=(tag,), layers=composed.layers, platform=system.platform)
 
 
 def _identity(system: OperatingSystem, chain: Sequence[str], lock: OsLock, codec: Codec, root: Path) -> str:
     return store.identity(
         kind="os part",
         os_part=FORMAT,
+        platform=system.platform,
         image=os_image.reference(system, lock) or os_image.identity(system, lock, contexts.apt_config(root), codec),
         compilers=system.compilers,
         **({"lacks": system.lacks} if system.lacks else {}),
@@ -136,7 +138,8 @@ def _is_as_before(lock: OsLock, system: OperatingSystem, root: Path) -> bool:
 def build_context(system: OperatingSystem, layers: Sequence[Layer], from_: Store, directory: Path) -> str:
     """Write an OCI layout of ``layers`` of the store into ``directory``; return it as a build context of BuildKit."""
     composed = _composed(system, layers)
-    loadable = Loadable(config=composed.config, manifest=composed.manifest, tags=(f"{REPOSITORY}:{system.id}",), layers=composed.layers)
+    tags, parts = (f"{REPOSITORY}:{system.name}",), {"config": composed.config, "manifest": composed.manifest}
+    loadable = Loadable(**parts, tags=tags, layers=composed.layers, platform=system.platform)
     layout.write(directory, [loadable], from_, share=True)
     return f"oci-layout://{directory}@{composed.digest}"
 
@@ -144,7 +147,7 @@ def build_context(system: OperatingSystem, layers: Sequence[Layer], from_: Store
 def _composed(system: OperatingSystem, layers: Iterable[Layer]) -> Image:
     """Return a plain image of ``layers``: no user, no environment."""
     runtime = Runtime(env={}, labels={}, user="", entrypoint=(), command=("/bin/bash",), workdir="/", ports=(), created="1980-01-02T00:00:00Z")
-    return compose(system.id, [Section(origin="os", label=system.id, layers=tuple(layers))], runtime)
+    return compose(system.id, [Section(origin="os", label=system.id, layers=tuple(layers))], runtime, system.platform)
 
 
 def _listed(system: OperatingSystem) -> str:
@@ -226,6 +229,7 @@ class Oven:
         :raises StaleLockError: ``locked``, and something differs.
         :raises OsPartError: a step failed.
         :raises BuildxError: docker has no buildx.
+        :raises EmulatorError: an OS is of another platform, whose programs cannot run here.
         """
         return self._made(self._bakings({system: os_locks.read(system, self.root) for system in systems}, chains))
 
@@ -240,7 +244,7 @@ class Oven:
         now, chosen = dt.datetime.now(dt.UTC), tuple(systems)
         if any(system.image for system in chosen):
             buildkit.exporter()  # to say that buildx or the engine lacks, rather than that a registry does not answer
-        images = {system: image_tags.pinned(system.image) for system in chosen if system.image}
+        images = {system: image_tags.pinned(system.image, system.platform) for system in chosen if system.image}
         return self._locked_anew({system: os_locks.unlocked(system, now, self.root, image=images.get(system, "")) for system in chosen}, chains)
 
     def extend(self, systems: Iterable[OperatingSystem], *chains: Sequence[str]) -> list[Path]:
@@ -307,7 +311,7 @@ class _Baking:
             for wanted in sorted(self._identity(system, self.flavours) for system in self.locks if self._missing(system)):
                 held.enter_context(self.oven.store.lock(wanted, self.oven.cancelled))
             self._make([system for system in self.locks if self._missing(system)])
-        return {(system.id, flavour): part for system in self.locks for flavour, part in self._found(system).items()}
+        return {(system.name, flavour): part for system in self.locks for flavour, part in self._found(system).items()}
 
     def adopt(self, system: OperatingSystem, chains: Mapping[str, tuple[str, ...]], made: Parts) -> Path | None:
         """Write the lock of what was made, if it moved, and let the parts serve it; return its path if it was written.
@@ -315,7 +319,7 @@ class _Baking:
         :param chains: of each flavour that was made, parents first.
         """
         before, os_image = self.locks[system], self._os_image(system)
-        installed = {flavour: self._packages(made[system.id, flavour]) for flavour in chains}
+        installed = {flavour: self._packages(made[system.name, flavour]) for flavour in chains}
         if not before.sections:
             installed[OS_IMAGE] = self._packages(os_image) if os_image else self._held(system)
         parents = {flavour: (OS_IMAGE, *chain)[-2] for flavour, chain in chains.items() if flavour in before.opened or not before.sections}
@@ -325,7 +329,7 @@ class _Baking:
         if os_image:
             self.oven.store.remember(self._image_identity(system, lock), os_image)
         for flavour, parent in parents.items():
-            part, below = made[system.id, flavour], made.get((system.id, parent))
+            part, below = made[system.name, flavour], made.get((system.name, parent))
             told = replace(part, notes=_notes(part.notes["title"], lock.moves(chains[flavour], installed[flavour]), part.layers, below))
             self.oven.store.remember(_identity(system, chains[flavour], lock, self.oven.codec, self.oven.root), told)
         return os_locks.write(lock, system, self.oven.root)
@@ -378,6 +382,8 @@ class _Baking:
     def _make(self, systems: Sequence[OperatingSystem]) -> None:
         if not systems:
             return
+        for platform in {system.platform for system in systems}:
+            emulator.ensure(platform, self.oven.on_drift or self.oven.on_line)
         with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory(dir=self.oven.store.scratch()) as directory:
             list(pool.map(self._os_image, systems))
             bench = _Bench(work=Path(directory), exporter=buildkit.exporter(), in_parallel=pool.map)
@@ -482,7 +488,7 @@ class _Baking:
 
     def _bootstrapped(self, system: OperatingSystem, told: AptSettings) -> Part:
         """Return the OS image as mmdebstrap makes it from what apt is told."""
-        self.oven.on_line(f"{system.id}: bootstrapping {system.suite}")
+        self.oven.on_line(f"{system.name}: bootstrapping {system.suite}")
         lock, config = self.locks[system], contexts.apt_config(self.oven.root)
         with os_image.Command.find(self.oven.on_drift or self.oven.on_line).tar(system, lock, config, told) as tar:
             taken = os_layers.take(tar, self.oven.store, self.oven.codec, title=f"{system.id}: {system.suite}, minimal", epoch=lock.epoch)
@@ -513,7 +519,7 @@ class _Baking:
         if not found:
             self.no_archive[system] = "apt knows no snapshot archive of it"
             return None
-        self.oven.on_line(f"{system.id}: asking the snapshot archive")
+        self.oven.on_line(f"{system.name}: asking the snapshot archive")
         return replace(AptSettings.of_host(), sources=((() if alone else tuple(source for source, _ in answer.mirrors)) + found))
 
     def _answer(self, system: OperatingSystem, os_image: Part | None = None) -> Answer:
@@ -563,11 +569,11 @@ class _Baking:
         return self._layout(system, image.layers, work) if exporter == "layout" else self._tar(system, image.layers[0], work)
 
     def _layout(self, system: OperatingSystem, layers: Sequence[Layer], work: Path) -> str:
-        return build_context(system, layers, self.oven.store, work / f"below-{system.id}")
+        return build_context(system, layers, self.oven.store, work / f"below-{system.name}")
 
     def _tar(self, system: OperatingSystem, layer: Layer, work: Path) -> str:
         """Put the OS image's tar where a Dockerfile can ADD it; return the directory."""
-        directory = work / f"below-{system.id}"
+        directory = work / f"below-{system.name}"
         directory.mkdir()
         shutil.copyfile(self.oven.store.open_blob(layer.digest, layer.size), directory / "os.tar")
         return str(directory)
@@ -611,7 +617,7 @@ class _Baking:
         return Part(
             layers=layers,
             extras={PACKAGES: self.oven.store.add_blob(json.dumps(packages, sort_keys=True).encode()), **inventory.kept(held, self.oven.store)},
-            notes=_notes(f"{system.id} {flavour}", self.locks[system].moves(chain, packages), layers, below),
+            notes=_notes(f"{system.name} {flavour}", self.locks[system].moves(chain, packages), layers, below),
         )
 
     def _inherited(self, system: OperatingSystem, os_image: Part | None, below: Part | None) -> Packages:
@@ -630,6 +636,6 @@ class _Baking:
         why = f" ({self.no_archive[system]})" if system in self.no_archive else ""
         named = os_locks.in_short(moved)
         if self.oven.locked:
-            what = f"{system.id}: mirrors no longer offer what is locked: {named}{why}"
-            raise StaleLockError(what, fix=f"lock today's packages with `inv lock --os {system.id}`, or {ARCHIVE_FIX}")
-        (self.oven.on_drift or self.oven.on_line)(f"{system.id}: not as locked on {self.locks[system].date}: {named}{why}")
+            what = f"{system.name}: mirrors no longer offer what is locked: {named}{why}"
+            raise StaleLockError(what, fix=f"lock today's packages with `inv lock --os {system.asked}`, or {ARCHIVE_FIX}")
+        (self.oven.on_drift or self.oven.on_line)(f"{system.name}: not as locked on {self.locks[system].date}: {named}{why}")

@@ -20,6 +20,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 from unearth import Link
 
+from torchstrata import platforms
 from torchstrata.errors import FetchError, IntegrityError
 from torchstrata.layers import answer_time, index_page, wheel_fetch
 from torchstrata.layers.index_page import Listed, Unready
@@ -27,9 +28,8 @@ from torchstrata.layers.wheel_fetch import Caller
 from torchstrata.layers.wheel_file import Wheel
 from torchstrata.locks import pip_config
 from torchstrata.locks.lockfile import Pin
+from torchstrata.store.layer import PLATFORM
 from torchstrata.text import printable
-
-MACHINE: Final = "x86_64"
 
 PIECE: Final = 1 << 20
 """Bytes that are asked for at a time."""
@@ -39,7 +39,7 @@ RANGES: Final = "point pip to an index that answers range requests (index-url)"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedWheel:
-    """A wheel for Linux on this machine's kind of processor.
+    """A wheel for Linux on one kind of processor.
 
     :param name: of the package, normalised.
     :param version: with its local part, such as ``2.8.0+cu126``.
@@ -66,10 +66,11 @@ def caller() -> Caller:
     return Caller(config=pip_config.read(), cancelled=threading.Event())
 
 
-def wheels(asks: Caller, project: str, index: str | None = None) -> list[PublishedWheel]:
+def wheels(asks: Caller, project: str, index: str | None = None, *, platform: str = PLATFORM) -> list[PublishedWheel]:
     """Return the wheels of a project, in the order of the places.
 
     :param index: the only index that is asked; where pip is configured to look if ``None``.
+    :param platform: that they fit.
     :raises FetchError: one of the places does not answer, or not with a page; or pip's ``no-index`` forbids to look.
     """
     if asks.config.no_index:
@@ -79,7 +80,7 @@ def wheels(asks: Caller, project: str, index: str | None = None) -> list[Publish
     listed: list[Listed] = []
     for url in dict.fromkeys(urls):
         listed += wheel_fetch.reached(asks, f"{url.rstrip('/')}/{project}/", lambda place: _listed(asks, place))
-    return [found for each in listed if (found := _wheel(project, each))]
+    return [found for each in listed if (found := _wheel(project, each, platforms.MACHINES[platform]))]
 
 
 def _listed(asks: Caller, place: Link) -> list[Listed]:
@@ -89,18 +90,18 @@ def _listed(asks: Caller, place: Link) -> list[Listed]:
     return [each for each in listed if index_page.allowed(asks.client, each.link.url, str(each.link.comes_from), asks.config.trusted_hosts)]
 
 
-def _wheel(project: str, listed: Listed) -> PublishedWheel | None:
+def _wheel(project: str, listed: Listed, machine: str) -> PublishedWheel | None:
     """Return what a file's name says; nothing of a file of another project, system or processor."""
     try:
         name, version, _, tags = parse_wheel_filename(listed.link.filename)
     except (InvalidWheelFilename, InvalidVersion):
         return None
-    fits = any(tag.platform == "any" or tag.platform.endswith(f"linux_{MACHINE}") or _is_manylinux(tag) for tag in tags)
+    fits = any(tag.platform == "any" or tag.platform.endswith(f"linux_{machine}") or _is_manylinux(tag, machine) for tag in tags)
     return PublishedWheel(name=name, version=version, tags=tags, link=listed.link, uploaded=listed.uploaded) if fits and name == project else None
 
 
-def _is_manylinux(tag: Tag) -> bool:
-    return tag.platform.startswith("manylinux") and tag.platform.endswith(MACHINE)
+def _is_manylinux(tag: Tag, machine: str) -> bool:
+    return tag.platform.startswith("manylinux") and tag.platform.endswith(machine)
 
 
 @contextmanager

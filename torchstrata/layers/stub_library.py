@@ -5,16 +5,19 @@ The driver's libraries are of the machine that runs a program, so no wheel has t
 NVIDIA's stubs do. A program that was linked with one finds the real library when it runs, by its soname. CUDA 12.4's
 ``libcuda.so`` has all 625 functions of the driver API that NVIDIA's stub has; only the debugger's (``cudbg...``) are left out.
 
-Written after the System V ABI (gABI 4.1, chapters 4 and 5; psABI for x86-64).
+Written after the System V ABI (gABI 4.1, chapters 4 and 5; psABI for x86-64) and its supplement for Arm (IHI 0056, ELF for the Arm 64-bit
+architecture; instructions after DDI 0487).
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from torchstrata.store.layer import PLATFORM
 
 NVML_DECLARED: Final = re.compile(rb"\bnvmlReturn_t\s+DECLDIR\s+(nvml[A-Z]\w*)\s*\(")
 """A function of the management library, as ``nvml.h`` declares it."""
@@ -29,15 +32,34 @@ RENAMED: Final = re.compile(rb"^\s*#\s*define\s+(cu[A-Z]\w*)\s+(?:(__CUDA_API_PT
 
 PER_THREAD: Final = {b"__CUDA_API_PTDS": b"_ptds", b"__CUDA_API_PTSZ": b"_ptsz"}
 
-FUNCTION: Final = 6
-"""Bytes of the one function that all names lead to."""
-
-MACHINE: Final = 62
-PAGE: Final = 0x1000
 HEADER, PROGRAM, SECTION, SYMBOL, ENTRY = 64, 56, 64, 24, 16
 """Bytes of ELF's structures: header, program header, section header, symbol, entry of the dynamic section."""
 
 GLOBAL_FUNCTION: Final = 0x12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MachineCode:
+    """What a platform's libraries differ in.
+
+    :param machine: ``e_machine`` of ELF's header.
+    :param page: bytes of the largest page that its kernels have: segments of different rights share none.
+    :param instruction: bytes at whose multiples instructions begin.
+    :param code: returns the one function that all names lead to, which returns a status.
+    """
+
+    machine: int
+    page: int
+    instruction: int
+    code: Callable[[int], bytes]
+
+
+X86_64: Final = MachineCode(machine=62, page=0x1000, instruction=1, code=lambda status: b"\xb8" + struct.pack("<I", status) + b"\xc3")
+"""``mov eax, status; ret``"""
+AARCH64: Final = MachineCode(machine=183, page=0x10000, instruction=4, code=lambda status: struct.pack("<II", 0x5280_0000 | status << 5, 0xD65F_03C0))
+"""``movz w0, #status; ret``: a status of 16 bits at most. Kernels of GH200 and GB200 have pages of 64 KiB."""
+
+TARGETS: Final[Mapping[str, MachineCode]] = {"linux/amd64": X86_64, "linux/arm64": AARCH64}
 
 
 def of_cuda(headers: Sequence[bytes]) -> tuple[str, ...]:
@@ -77,30 +99,31 @@ class _Section:
         return struct.pack("<IIQQQQIIQQ", name, self.kind, self.flags, address, self.offset, len(self.content), self.link, self.info, 8, self.entry)
 
 
-def library(soname: str, names: Sequence[str], status: int) -> bytes:
-    """Return a shared object for x86-64 that defines ``names`` as functions; it can be linked with, and loaded.
+def library(soname: str, names: Sequence[str], status: int, platform: str = PLATFORM) -> bytes:
+    """Return a shared object for ``platform`` that defines ``names`` as functions; it can be linked with, and loaded.
 
     :param soname: what a program that is linked with it asks the loader for.
     :param status: what each function returns.
     """
-    code = b"\xb8" + struct.pack("<I", status) + b"\xc3"  # mov eax, status; ret
+    target = TARGETS[platform]
+    code = target.code(status)
     strings = _strings((soname, *names))
     hashes, symbols = HEADER + 4 * PROGRAM, len(names) + 1
     table = _aligned(hashes + 4 * (2 + 1 + symbols))
-    text = table + SYMBOL * symbols + len(strings)
-    dynamic = _aligned(text + FUNCTION, PAGE)
+    text = _aligned(table + SYMBOL * symbols + len(strings), target.instruction)
+    dynamic = _aligned(text + len(code), target.page)
     sections = (
         _Section(name="", kind=0, flags=0, offset=0, content=b""),
         _Section(name=".hash", kind=5, flags=2, offset=hashes, content=_hash(symbols), link=2, entry=4),
-        _Section(name=".dynsym", kind=11, flags=2, offset=table, content=_symbols(names, strings, text), link=3, info=1, entry=SYMBOL),
+        _Section(name=".dynsym", kind=11, flags=2, offset=table, content=_symbols(names, strings, text, len(code)), link=3, info=1, entry=SYMBOL),
         _Section(name=".dynstr", kind=3, flags=2, offset=table + SYMBOL * symbols, content=strings),
         _Section(name=".text", kind=1, flags=6, offset=text, content=code),
         _Section(name=".dynamic", kind=6, flags=3, offset=dynamic, content=_dynamic(soname, strings, hashes, table, symbols), link=3, entry=ENTRY),
     )
-    return _file(sections)
+    return _file(sections, target)
 
 
-def _file(sections: Sequence[_Section]) -> bytes:
+def _file(sections: Sequence[_Section], target: MachineCode) -> bytes:
     """Return the file of ``sections``, the last of which is the dynamic one; the loader maps it writable, the others executable."""
     dynamic = sections[-1]
     titles = _strings((*(section.name for section in sections), ".shstrtab"))
@@ -109,18 +132,21 @@ def _file(sections: Sequence[_Section]) -> bytes:
     table = _aligned(end + len(titles))
     everything = (*sections, names)
     content = bytearray(table)
-    content[:HEADER] = b"\x7fELF\2\1\1" + bytes(9) + _header(table, len(everything))
+    content[:HEADER] = b"\x7fELF\2\1\1" + bytes(9) + _header(target.machine, table, len(everything))
     code = sections[-2].offset + len(sections[-2].content)
     content[HEADER : HEADER + 4 * PROGRAM] = (
-        _program(1, 5, 0, code, PAGE) + _program(1, 6, *_span(dynamic), PAGE) + _program(2, 6, *_span(dynamic), 8) + _program(0x6474E551, 6, 0, 0, 16)
+        _program(1, 5, 0, code, target.page)
+        + _program(1, 6, *_span(dynamic), target.page)
+        + _program(2, 6, *_span(dynamic), 8)
+        + _program(0x6474E551, 6, 0, 0, 16)
     )
     for section in everything:
         content[section.offset : section.offset + len(section.content)] = section.content or content[section.offset : section.offset]
     return bytes(content) + b"".join(section.header(titles.index(b"\0" + section.name.encode() + b"\0") + 1 if section.name else 0) for section in everything)
 
 
-def _header(sections: int, count: int) -> bytes:
-    return struct.pack("<HHIQQQIHHHHHH", 3, MACHINE, 1, 0, HEADER, sections, 0, HEADER, PROGRAM, 4, SECTION, count, count - 1)
+def _header(machine: int, sections: int, count: int) -> bytes:
+    return struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, HEADER, sections, 0, HEADER, PROGRAM, 4, SECTION, count, count - 1)
 
 
 def _span(section: _Section) -> tuple[int, int]:
@@ -141,10 +167,10 @@ def _hash(symbols: int) -> bytes:
     return struct.pack(f"<{3 + symbols}I", 1, symbols, 1, 0, *chain)
 
 
-def _symbols(names: Sequence[str], strings: bytes, text: int) -> bytes:
+def _symbols(names: Sequence[str], strings: bytes, text: int, size: int) -> bytes:
     index, table = strings.index(names[0].encode() + b"\0"), [bytes(SYMBOL)]
     for name in names:
-        table.append(struct.pack("<IBBHQQ", index, GLOBAL_FUNCTION, 0, 4, text, FUNCTION))
+        table.append(struct.pack("<IBBHQQ", index, GLOBAL_FUNCTION, 0, 4, text, size))
         index += len(name) + 1
     return b"".join(table)
 

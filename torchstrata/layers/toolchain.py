@@ -26,7 +26,7 @@ from typing import IO, Annotated, Any, Final
 import msgspec
 from debian.debfile import DebFile
 
-from torchstrata import decoding, files, process
+from torchstrata import decoding, files, platforms, process
 from torchstrata.errors import FetchError, IntegrityError, LockError, StaleLockError
 from torchstrata.host.filesystem import disk
 from torchstrata.layers import deb, stub_library, wheel_file
@@ -188,6 +188,7 @@ class Toolchain:
     requires: tuple[str, ...]
     packages: tuple[DebianPackage, ...]
     pins: tuple[Pin, ...]
+    platform: str = PLATFORM
 
     @property
     def title(self) -> str:
@@ -214,6 +215,7 @@ class Toolchain:
         """Return the identity of its part."""
         return store.identity(
             toolchain=FORMAT,
+            platform=self.platform,
             name=self.name,
             title=self.title,
             packages=[package.sha256 for package in self.packages],
@@ -225,25 +227,28 @@ class Toolchain:
 # Locks
 
 
-def read(name: str, root: Path = ROOT) -> Toolchain:
-    """Return the toolchain as it is locked.
+def place(name: str, platform: str) -> str:
+    """Return the path of a lock, relative to the repository's root; that of another platform lies beside, so that it changes no image of this one."""
+    return f"{FOLDER}{platforms.suffix(platform)}/{name}.lock"
+
+
+def read(name: str, root: Path = ROOT, platform: str = PLATFORM) -> Toolchain:
+    """Return the toolchain as it is locked for a platform.
 
     :raises LockError: the lock is missing, damaged, or no longer what its ``.in`` file asks for.
     """
-    path = root / FOLDER / f"{name}.lock"
-    fix = "run: inv lock --toolchain"
+    where = place(name, platform)
+    path, fix = root / where, "run: inv lock --toolchain"
     try:
         toolchain = decoding.decode(files.read(path, lockfile.LIMIT), Toolchain)
     except files.UnreadableError as error:
-        raise LockError(error.what if path.exists() else f"{FOLDER}/{path.name} is missing", fix=fix) from error
+        raise LockError(error.what if path.exists() else f"{where} is missing", fix=fix) from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise LockError(f"{FOLDER}/{path.name} is damaged: {printable(str(error))}", fix=fix) from error
-    if toolchain.requires != _requires(name, root):
-        raise LockError(f"{FOLDER}/{path.name} no longer matches {name}.in", fix=fix)
+        raise LockError(f"{where} is damaged: {printable(str(error))}", fix=fix) from error
+    if (toolchain.requires, toolchain.platform) != (_requires(name, root), platform):
+        raise LockError(f"{where} no longer matches {name}.in and {platform}", fix=fix)
     if unknown := [package.name for package in toolchain.packages if package.name not in PLACES]:
-        raise LockError(
-            f"{FOLDER}/{path.name} has {unknown[0]}, of which nothing is taken", fix="say what in PLACES of toolchain.py, or leave it out of the .in file"
-        )
+        raise LockError(f"{where} has {unknown[0]}, of which nothing is taken", fix="say what in PLACES of toolchain.py, or leave it out of the .in file")
     return toolchain
 
 
@@ -252,8 +257,8 @@ def _requires(name: str, root: Path) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def write(name: str, exclude_newer: str, *, root: Path = ROOT, on_line: process.LineSink = ignore) -> bool:
-    """Lock what ``<name>.in`` asks for; return whether that changed the lock.
+def write(name: str, exclude_newer: str, *, platform: str = PLATFORM, root: Path = ROOT, on_line: process.LineSink = ignore) -> bool:
+    """Lock what ``<name>.in`` asks for on a platform; return whether that changed the lock.
 
     :param exclude_newer: RFC 3339 time after which wheels are not seen.
     :raises LockError: there is no such package or wheel.
@@ -261,11 +266,12 @@ def write(name: str, exclude_newer: str, *, root: Path = ROOT, on_line: process.
     requires = _requires(name, root)
     asked = [line.split()[1:] for line in requires if line.startswith(DEBIAN)]
     requirements = [line for line in requires if not line.startswith(DEBIAN)]
-    target = resolver.ResolverTarget(python=PYTHON, platform=PLATFORM, exclude_newer=exclude_newer, undated=())
+    target = resolver.ResolverTarget(python=PYTHON, platform=platform, exclude_newer=exclude_newer, undated=())
     pins = resolver.resolve(requirements, (), target)
-    found = Toolchain(name=name, requires=requires, packages=tuple(_newest(words, on_line) for words in asked), pins=pins)
-    content = msgspec.json.format(msgspec.json.encode(found)) + b"\n"
-    return lockfile.replaced(root / FOLDER / f"{name}.lock", content.decode())
+    found = Toolchain(name=name, requires=requires, packages=tuple(_newest(words, on_line) for words in asked), pins=pins, platform=platform)
+    said = {key: value for key, value in msgspec.to_builtins(found).items() if (key, value) != ("platform", PLATFORM)}
+    content = msgspec.json.format(msgspec.json.encode(said)) + b"\n"
+    return lockfile.replaced(root / place(name, platform), content.decode())
 
 
 def _newest(asked: Sequence[str], on_line: process.LineSink) -> DebianPackage:
@@ -419,8 +425,8 @@ def _write_stubs(writer: LayerWriter, toolchain: Toolchain, headers: Sequence[Ma
     nvml = [text for name, text in texts.items() if name == NVML]
     cuda = [text for name, text in texts.items() if name != NVML]
     stubs = {
-        "libcuda.so": stub_library.library("libcuda.so.1", stub_library.of_cuda(cuda), STUB_LIBRARY),
-        "libnvidia-ml.so": stub_library.library("libnvidia-ml.so.1", stub_library.of_nvml(nvml), LIBRARY_NOT_FOUND),
+        "libcuda.so": stub_library.library("libcuda.so.1", stub_library.of_cuda(cuda), STUB_LIBRARY, toolchain.platform),
+        "libnvidia-ml.so": stub_library.library("libnvidia-ml.so.1", stub_library.of_nvml(nvml), LIBRARY_NOT_FOUND, toolchain.platform),
     }
     for name, content in stubs.items():
         writer.file(f"{toolchain.libraries}/stubs/{name}", 0o664, len(content), io.BytesIO(content))

@@ -10,18 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from torchstrata import platforms
 from torchstrata.errors import IntegrityError, MatrixError
 from torchstrata.layers import published
 from torchstrata.layers.published import PublishedWheel
 from torchstrata.layers.wheel_fetch import Caller
 from torchstrata.layers.wheel_file import Wheel
 from torchstrata.matrix import compat
-from torchstrata.matrix.compat import TorchBuild, TorchRelease
+from torchstrata.matrix.compat import PlatformBuild, TorchBuild, TorchRelease
 from torchstrata.store import core_metadata
+from torchstrata.store.layer import PLATFORM
 from torchstrata.text import printable
 
 VERSION: Final = ("torch/version.py", 64 << 10)
@@ -33,7 +36,7 @@ FLAGS: Final = re.compile(rb"(?:(?:sm|compute)_[0-9]{2,3}[af]? )*(?:sm|compute)_
 
 MEASURED: Final = "measured: arch flags in libtorch_python.so of the package index's wheel"
 
-LINUX: Final = {"platform_system": "Linux", "sys_platform": "linux", "platform_machine": published.MACHINE, "extra": ""}
+LINUX: Final = {"platform_system": "Linux", "sys_platform": "linux", "platform_machine": platforms.MACHINES[PLATFORM], "extra": ""}
 """What markers of requirements see (PEP 508)."""
 
 MANYLINUX: Final = re.compile(r"manylinux_2_([0-9]{1,3})_")
@@ -88,11 +91,23 @@ def look(minor: str, variant: str | None, told: Told) -> TorchRelease:
     asks = published.caller()
     files = _newest(minor, [each for each in published.wheels(asks, "torch") if not each.version.local])
     default = _build(asks, files, told)
-    builds = {default[0].variant: default[1]}
+    elsewhere = _on_other_platforms(asks, files[0].version, default[0].variant)
+    builds = {default[0].variant: msgspec.structs.replace(default[1], elsewhere=elsewhere)}
     if variant not in {None, compat.CPU, *builds}:
         builds |= _elsewhere(asks, files[0].version, str(variant), told)
     builds.setdefault(compat.CPU, _cpu())
     return _release(asks, files, default[0], builds, told)
+
+
+def _on_other_platforms(asks: Caller, version: Version, variant: str) -> dict[str, PlatformBuild]:
+    """Return what the default index has of the same version and CUDA for other platforms; of CPU wheels there is nothing to say."""
+    found = {}
+    for platform in [name for name in platforms.MACHINES if name != PLATFORM]:
+        files = [each for each in published.wheels(asks, "torch", platform=platform) if each.version == version]
+        seen = _seen(asks, files[0], is_measured=True) if files else None
+        if seen and seen.cuda and seen.variant == variant:
+            found[platform] = PlatformBuild(architectures=seen.architectures, ptx=seen.ptx, architectures_source=MEASURED)
+    return found
 
 
 def _release(asks: Caller, files: Sequence[PublishedWheel], seen: _Seen, builds: Mapping[str, TorchBuild], told: Told) -> TorchRelease:

@@ -1,5 +1,7 @@
 """Locks of OS packages: ``locks/os/<os>.lock`` names every package of the OS image and of each flavour, with its version.
 
+On another platform it is ``<os>-arm64.lock``, since the versions that are offered may differ (rebuilds have numbers of their own).
+
 apt takes pins, not locks: a pinned version that the mirror has dropped is passed over in silence. So a build is compared with
 its lock afterwards, by :func:`moves`. The lock also fixes the time that OS layers carry (``SOURCE_DATE_EPOCH``): it stays when
 packages move, so that layers without them stay what they are.
@@ -60,7 +62,7 @@ Packages = Mapping[str, str]
 class OsLock:
     """The lock of one OS.
 
-    :param system: id of the OS.
+    :param system: name of the OS, with the architecture where it is not the default one.
     :param date: day on which it was solved, such as ``2026-11-24``.
     :param sections: for the OS image and each flavour, parents first, the packages that it adds or changes.
     :param first: day on which it was first solved, if that was before ``date``.
@@ -160,7 +162,7 @@ def unlocked(system: OperatingSystem, moment: dt.datetime, root: Path = ROOT, *,
     :param image: name, tag and digest of the OS image, if it comes from a registry.
     """
     first = _first_day(system, root)
-    return OsLock(system=system.id, date=moment.date().isoformat(), sections={}, first=first, moment=moment.isoformat(timespec="seconds"), image=image)
+    return OsLock(system=system.name, date=moment.date().isoformat(), sections={}, first=first, moment=moment.isoformat(timespec="seconds"), image=image)
 
 
 def _first_day(system: OperatingSystem, root: Path) -> str:
@@ -173,7 +175,7 @@ def _first_day(system: OperatingSystem, root: Path) -> str:
 
 def path(system: OperatingSystem, root: Path = ROOT) -> Path:
     """Return where the lock of ``system`` lies."""
-    return root / "locks" / "os" / f"{system.id}.lock"
+    return root / "locks" / "os" / f"{system.name}.lock"
 
 
 def read(system: OperatingSystem, root: Path = ROOT) -> OsLock:
@@ -184,18 +186,18 @@ def read(system: OperatingSystem, root: Path = ROOT) -> OsLock:
     lock = _parsed(system, root)
     locked, wanted = lock.image.partition("@")[0], system.image or ""
     if locked != wanted:
-        what = f"locks/os/{system.id}.lock is of {locked or 'no OS image'}, and matrix.yaml names {wanted or 'none'}"
-        raise LockError(what, fix=FIX.format(system=system.id))
+        what = f"locks/os/{system.name}.lock is of {locked or 'no OS image'}, and matrix.yaml names {wanted or 'none'}"
+        raise LockError(what, fix=FIX.format(system=system.asked))
     return lock
 
 
 def _parsed(system: OperatingSystem, root: Path) -> OsLock:
     file = path(system, root)
     try:
-        return parse(system.id, files.text(file, LIMIT))
+        return parse(system.name, files.text(file, LIMIT), FIX.format(system=system.asked))
     except files.UnreadableError as error:
-        what = error.what if file.exists() else f"the OS packages of {system.id} are not locked: there is no locks/os/{file.name}"
-        raise LockError(what, fix=FIX.format(system=system.id)) from error
+        what = error.what if file.exists() else f"the OS packages of {system.name} are not locked: there is no locks/os/{file.name}"
+        raise LockError(what, fix=FIX.format(system=system.asked)) from error
 
 
 def write(lock: OsLock, system: OperatingSystem, root: Path = ROOT) -> Path:
@@ -216,12 +218,13 @@ def text(lock: OsLock) -> str:
     return "".join(lines)
 
 
-def parse(system: str, content: str) -> OsLock:
+def parse(system: str, content: str, cure: str = "") -> OsLock:
     """Return the lock that ``content`` describes.
 
+    :param cure: what to do about one that cannot be understood; to lock that OS if empty.
     :raises LockError: a line cannot be understood.
     """
-    cure = FIX.format(system=system)
+    cure = cure or FIX.format(system=system)
     days, sections, packages, image = dict[str, str](), dict[str, dict[str, str]](), dict[str, str](), ""
     for number, line in enumerate(content.split("\n"), 1):
         if not line or line.startswith("#"):
@@ -243,13 +246,12 @@ def parse(system: str, content: str) -> OsLock:
             raise LockError(f"locks/os/{system}.lock line {number} says what was said before, or stands in no section: {printable(line, 80)}", fix=cure)
     if "date" not in days or OS_IMAGE not in sections:
         raise LockError(f"locks/os/{system}.lock has no date or no [{OS_IMAGE}]", fix=cure)
-    _check_days(system, days)
+    _check_days(system, days, cure)
     return OsLock(system=system, sections=sections, date=days["date"], first=days.get("first", ""), moment=days.get("moment", ""), image=image)
 
 
-def _check_days(system: str, days: Mapping[str, str]) -> None:
+def _check_days(system: str, days: Mapping[str, str], cure: str) -> None:
     """Refuse what looks like a day or a time and is none."""
-    cure = FIX.format(system=system)
     for word, value in days.items():
         try:
             if bool(dt.datetime.fromisoformat(value).tzinfo) != (word == "moment"):
@@ -311,5 +313,5 @@ def python_in(packages: Packages, system: OperatingSystem) -> str:
     package = f"python{system.python}"
     version = packages.get(package)
     if version is None:
-        raise LockError(f"locks/os/{system.id}.lock does not name {package}", fix=FIX.format(system=system.id))
+        raise LockError(f"locks/os/{system.name}.lock does not name {package}", fix=FIX.format(system=system.asked))
     return version.partition(":")[2].partition("-")[0] if ":" in version else version.partition("-")[0]

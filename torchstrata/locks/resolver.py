@@ -18,7 +18,7 @@ from packaging import tags
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from torchstrata import process
+from torchstrata import platforms, process
 from torchstrata.errors import LockError
 from torchstrata.host import temporary
 from torchstrata.locks import pip_config
@@ -32,8 +32,6 @@ UNSOLVABLE: Final = "uv finds no solution"
 
 UNFETCHED: Final = re.compile(r"Failed to fetch: `?(?P<url>[^\s`]+)")
 """How uv names a place that it could not ask."""
-
-MACHINES: Final[Mapping[str, str]] = {"linux/amd64": "x86_64"}
 
 
 def version() -> str:
@@ -152,7 +150,7 @@ def failure(tail: str, *, fix: str) -> LockError:
 
 def _options(target: ResolverTarget) -> list[str]:
     """Return uv's options for a target; its own configuration files are left out, so that the answer depends on nothing else."""
-    machine = MACHINES[target.platform]
+    machine = platforms.MACHINES[target.platform]
     return [
         *("--format", "pylock.toml", "--quiet", "--no-header", "--no-config", "--only-binary", ":all:"),
         *("--python", sys.executable),  # else uv looks for that Python, for seconds, where there are many
@@ -165,9 +163,9 @@ def supported(python: str, platform: str) -> Iterator[tags.Tag]:
     """Yield the wheel tags that ``python`` on ``platform`` accepts, best first."""
     major, minor = (int(part) for part in python.split("."))
     interpreter = f"cp{major}{minor}"
-    platforms = list(_platforms(MACHINES[platform]))
-    yield from tags.cpython_tags((major, minor), abis=[interpreter], platforms=platforms)
-    yield from tags.compatible_tags((major, minor), interpreter, platforms)
+    accepted = list(_platforms(platforms.MACHINES[platform]))
+    yield from tags.cpython_tags((major, minor), abis=[interpreter], platforms=accepted)
+    yield from tags.compatible_tags((major, minor), interpreter, accepted)
 
 
 def fits(filename: str, python: str, platform: str) -> bool:

@@ -1,6 +1,7 @@
 """The locks under ``locks/``: reading and checking them offline, and making them.
 
-``locks/<build>/<cpXY>/<flavour>.lock``; each contains its parent's, pin for pin.
+``locks/<build>/<cpXY>/<flavour>.lock``; each contains its parent's, pin for pin. Those of another platform lie beside, as in ``cp313-arm64``:
+the same versions, which :func:`check` holds them to, as other files.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from torchstrata import files, process
+from torchstrata import files, platforms, process
 from torchstrata.errors import LockError
 from torchstrata.locks import lockfile, pip_config, resolver
 from torchstrata.locks.lockfile import LIMIT, Lock, Pin, parse, render
 from torchstrata.matrix import compat
-from torchstrata.matrix.matrix import ROOT, Cell, Matrix
+from torchstrata.matrix.matrix import ROOT, Cell, Matrix, everywhere
 from torchstrata.store.layer import PLATFORM
 from torchstrata.text import printable
 
@@ -68,7 +69,12 @@ class Outcome:
 
 def path_of(cell: Cell, flavour: str) -> str:
     """Return the path of the lock, relative to the repository's root."""
-    return f"{FOLDER}/{cell.build}/{cell.os.python_tag}/{flavour}.lock"
+    return f"{FOLDER}/{cell.build}/{_tag(cell)}/{flavour}.lock"
+
+
+def _tag(cell: Cell) -> str:
+    """Return what the locks of a cell's Python and platform lie below: ``cp313``, or ``cp313-arm64``."""
+    return f"{cell.os.python_tag}{platforms.suffix(cell.platform)}"
 
 
 def requirements(cell: Cell, flavour: str, root: Path = ROOT) -> tuple[str, ...]:
@@ -162,7 +168,7 @@ def _expected(cell: Cell, flavour: str, lock: Lock, root: Path) -> Lock:
         build=cell.build,
         python=cell.os.python,
         flavour=flavour,
-        platform=PLATFORM,
+        platform=cell.platform,
         requires=requirements(cell, flavour, root),
         exclude_newer=lock.exclude_newer,
         uv=lock.uv,
@@ -194,7 +200,7 @@ def check(matrix: Matrix, root: Path = ROOT) -> tuple[LockError, ...]:
     """
     problems: list[LockError] = []
     expected: set[str] = set()
-    for cell in _distinct(matrix.cells):
+    for cell in _distinct(everywhere(matrix.cells)):
         paths = [path_of(cell, flavour) for flavour in matrix.flavours]
         if any((root / where).exists() for where in paths) or compat.build(cell.torch, cell.wheels).default:
             expected.update(paths)
@@ -214,19 +220,22 @@ def _strays(expected: set[str], root: Path) -> Iterator[LockError]:
 def _problems(matrix: Matrix, cell: Cell, root: Path) -> Iterator[LockError]:
     """Yield what is wrong with the locks of one cell."""
     locks: dict[str, Lock] = {}
+    beside = _beside(matrix, cell, root)
     for name, flavour in matrix.flavours.items():
         try:
             lock = locks[name] = read(cell, name, root)
             check_pins(cell, lock, locks.get(flavour.parent or ""))
+            check_versions(cell, lock, beside.get(name))
         except LockError as error:
             yield error
 
 
-def _is_right(cell: Cell, flavour: str, lock: Lock, parent: Lock | None, root: Path) -> bool:
-    """Return whether a lock fits its cell and its parent."""
+def _is_right(cell: Cell, lock: Lock, parent: Lock | None, beside: Lock | None, root: Path) -> bool:
+    """Return whether a lock fits its cell, its parent, and that of the default platform."""
     try:
-        _check_header(cell, lock, _expected(cell, flavour, lock, root))
+        _check_header(cell, lock, _expected(cell, lock.flavour, lock, root))
         check_pins(cell, lock, parent)
+        check_versions(cell, lock, beside)
     except LockError:
         return False
     return True
@@ -246,6 +255,24 @@ def check_pins(cell: Cell, lock: Lock, parent: Lock | None) -> None:
     for pin in lock.pins:
         if not resolver.fits(pin.filename, lock.python, lock.platform):
             raise LockError(f"{where}: {pin.filename} does not fit Python {lock.python} on {lock.platform}", fix=fix)
+
+
+def check_versions(cell: Cell, lock: Lock, beside: Lock | None) -> None:
+    """Check that the wheels of a lock have the versions that they have on the default platform; some are for one platform only.
+
+    :param beside: the lock of the same flavour there, if the cell is on another.
+    :raises LockError: one has another version.
+    """
+    known = {pin.name: pin.version for pin in beside.pins} if beside else {}
+    for pin in lock.pins:
+        if pin.version != known.get(pin.name, pin.version):
+            what = f"{path_of(cell, lock.flavour)} has {pin.name} {pin.version}, and on {PLATFORM} it is {known[pin.name]}"
+            raise LockError(what, fix=AGAIN.format(cell=cell.short))
+
+
+def _beside(matrix: Matrix, cell: Cell, root: Path) -> dict[str, Lock]:
+    """Return the locks of the default platform, by flavour, for a cell on another."""
+    return {} if cell.platform == PLATFORM else _readable(matrix, cell.on(PLATFORM), root)
 
 
 def write(  # noqa: PLR0913  # what can be asked of it
@@ -270,10 +297,11 @@ def write(  # noqa: PLR0913  # what can be asked of it
     :param on_wait: called with a line if another process must be waited for; ``on_line`` if ``None``.
     """
     making = _Making(matrix=matrix, root=root, date=cut_off(exclude_newer), upgrade=upgrade or exclude_newer is not None, on_line=on_line)
-    todo = _distinct(cells)
+    todo = sorted(_distinct(cells), key=lambda cell: cell.platform != PLATFORM)
+    first = [cell for cell in todo if cell.platform == PLATFORM]
     resolver.program()
-    with lockfile.writing(root / FOLDER, on_wait or on_line):
-        results = _in_parallel(making, todo)
+    with lockfile.writing(root / FOLDER, on_wait or on_line):  # other platforms get the versions of the default one
+        results = [*_in_parallel(making, first), *_in_parallel(making, todo[len(first) :])]
     changed = [path for result in results if not isinstance(result, LockError) for path in result]
     failed: dict[str, LockError] = {}
     for cell, result in zip(todo, results, strict=True):
@@ -301,8 +329,8 @@ def _in_parallel(making: _Making, cells: Sequence[Cell]) -> list[list[str] | Loc
 
 
 def _distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Return one cell for each build and Python."""
-    return tuple({(cell.build, cell.os.python): cell for cell in reversed(tuple(cells))}.values())[::-1]
+    """Return one cell for each build, Python and platform."""
+    return tuple({(cell.build, cell.os.python, cell.platform): cell for cell in reversed(tuple(cells))}.values())[::-1]
 
 
 def cut_off(asked: str | None) -> str:
@@ -337,7 +365,7 @@ class _Making:
 
     def write(self, cell: Cell) -> list[str] | LockError:
         """Lock every flavour of one build and Python; return the files that changed, or why it cannot be done."""
-        what = f"{cell.build} {cell.os.python_tag}"
+        what = f"{cell.build} {_tag(cell)}"
         try:
             locks = self._locks(cell)
         except LockError as error:
@@ -356,39 +384,45 @@ class _Making:
     def _locks(self, cell: Cell) -> dict[str, Lock]:
         """Return the locks of all flavours; each keeps its parent's pins and date."""
         before = {} if self.upgrade else _readable(self.matrix, cell, self.root)
+        beside = _beside(self.matrix, cell, self.root)
         date = self.date if self.upgrade else _date(cell, before, self.root) or self.date
         locks: dict[str, Lock] = {}
         for name, flavour in self.matrix.flavours.items():
             parent = locks.get(flavour.parent or "")
             committed = before.get(name)
-            is_right = committed is not None and _is_right(cell, name, committed, parent, self.root)
-            locks[name] = committed if committed and is_right else self._lock(cell, name, parent, date)
+            is_right = committed is not None and _is_right(cell, committed, parent, beside.get(name), self.root)
+            locks[name] = committed if committed and is_right else self._lock(cell, name, parent, date, beside.get(name))
         return locks
 
-    def _lock(self, cell: Cell, flavour: str, parent: Lock | None, date: str) -> Lock:
-        """Resolve one flavour over its parent."""
-        seen = parent.exclude_newer if parent else date
+    def _lock(self, cell: Cell, flavour: str, parent: Lock | None, date: str, beside: Lock | None) -> Lock:
+        """Resolve one flavour over its parent, with the versions of the default platform."""
+        if beside is None and cell.platform != PLATFORM:
+            raise LockError(f"{path_of(cell.on(PLATFORM), flavour)} is missing, whose versions {cell.platform} gets", fix=AGAIN.format(cell=cell.short))
+        given = beside or parent
+        seen = given.exclude_newer if given else date
         requires = requirements(cell, flavour, self.root)
-        pins = parent.pins if parent and not requires else self._pins(cell, flavour, parent, seen)
+        pins = parent.pins if parent and not requires else self._pins(cell, flavour, parent, seen, beside)
         lock = Lock(
             build=cell.build,
             python=cell.os.python,
             flavour=flavour,
-            platform=PLATFORM,
+            platform=cell.platform,
             requires=requires,
             exclude_newer=seen,
             uv=resolver.version(),
             pins=pins,
         )
         check_pins(cell, lock, parent)
+        check_versions(cell, lock, beside)
         return lock
 
-    def _pins(self, cell: Cell, flavour: str, parent: Lock | None, date: str) -> tuple[Pin, ...]:
+    def _pins(self, cell: Cell, flavour: str, parent: Lock | None, date: str, beside: Lock | None) -> tuple[Pin, ...]:
         """Return the parent's own pins, whatever file of that version is to be had today, and what else the flavour needs."""
         if parent is None:
-            return self._resolve(cell, flavour, self._toolkit(cell, date), date)
+            return self._resolve(cell, flavour, beside.pins if beside else self._toolkit(cell, date), date)
         kept = {(pin.name, pin.version): pin for pin in parent.pins}
-        return tuple(kept.get((pin.name, pin.version), pin) for pin in self._resolve(cell, flavour, parent.pins, date))
+        wanted = beside.pins if beside else parent.pins
+        return tuple(kept.get((pin.name, pin.version), pin) for pin in self._resolve(cell, flavour, wanted, date))
 
     def _toolkit(self, cell: Cell, date: str) -> tuple[Pin, ...]:
         """Return what the flavour without a parent must keep so that the compiler fits it.
@@ -439,7 +473,7 @@ def _looked_up(cell: Cell, wanted: Sequence[str], kept: Sequence[Pin], date: str
     """Resolve where pip is configured to look, and if torch or its family is not there, take these from PyTorch's own index."""
     index = compat.index(cell.torch, cell.wheels)
     undated = compat.facts().upstream.packages if index else ()
-    target = resolver.ResolverTarget(python=cell.os.python, platform=PLATFORM, exclude_newer=date, undated=undated)
+    target = resolver.ResolverTarget(python=cell.os.python, platform=cell.platform, exclude_newer=date, undated=undated)
     try:
         return resolver.resolve(wanted, kept, target)
     except LockError as error:

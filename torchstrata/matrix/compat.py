@@ -16,6 +16,7 @@ import msgspec
 
 from torchstrata import decoding
 from torchstrata.errors import MatrixError
+from torchstrata.platforms import PLATFORM
 
 FACTS: Final = Path(__file__).parent / "facts" / "compat.json"
 CPU: Final = "cpu"
@@ -48,6 +49,15 @@ class Cuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requirements that bring nvcc, per version of the ``cuda-toolkit`` package that torch pins."""
 
 
+class PlatformBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What differs in the wheels of a torch build for another platform than linux/amd64."""
+
+    architectures: tuple[str, ...]
+    """Compute capabilities with machine code in the wheel, such as ``9.0``."""
+    ptx: tuple[str, ...]
+    architectures_source: str
+
+
 class TorchBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The wheels of one torch release for one CUDA."""
 
@@ -62,6 +72,8 @@ class TorchBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cudnn: str | None
     nccl: str | None
     pythons: tuple[str, ...] | None
+    elsewhere: Mapping[str, PlatformBuild] = {}
+    """Wheels for other platforms, such as ``linux/arm64``; only of those whose wheels somebody has seen, all of what a row needs included."""
 
 
 class TorchRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,6 +229,11 @@ def index_of(package: str, version: str) -> str | None:
     return upstream.indexes.get(version.partition("+")[2]) if package in upstream.packages else None
 
 
+def platforms(minor: str, variant: str) -> tuple[str, ...]:
+    """Return the platforms for which a build's wheels are known to exist, the default one first."""
+    return (PLATFORM, *build(minor, variant).elsewhere)
+
+
 def companions(minor: str, variant: str) -> dict[str, str | None]:
     """Return the versions of torchvision and torchaudio that go with a build; ``None`` where there is none."""
     release = torch(minor)
@@ -269,12 +286,13 @@ def serves(wheels: str, asked: str) -> bool:
     return major(have) == major(want)
 
 
-def cell_facts(minor: str, wheels: str, asked: str) -> CellFacts:
-    """Return the facts of torch ``minor`` from the ``wheels`` build, asked for as ``asked``.
+def cell_facts(minor: str, wheels: str, asked: str, platform: str = PLATFORM) -> CellFacts:
+    """Return the facts of torch ``minor`` from the ``wheels`` build, asked for as ``asked``, on a platform for which it has wheels.
 
     :raises MatrixError: upstream never published that build.
     """
     release, of_build = torch(minor), build(minor, wheels)
+    own = of_build.elsewhere.get(platform, of_build)
     family = facts().families[major(of_build.cuda)] if of_build.cuda else None
     compiler = nvcc(minor, wheels)
     return CellFacts(
@@ -282,11 +300,11 @@ def cell_facts(minor: str, wheels: str, asked: str) -> CellFacts:
         asked_cuda=cuda_of(asked),
         driver_floor=family.driver_floor if family else None,
         require_cuda=family.require_cuda if family else None,
-        architectures=of_build.architectures,
+        architectures=own.architectures,
         cudnn=of_build.cudnn,
         nccl=of_build.nccl,
         nvcc=compiler,
-        missing_architectures=_missing(of_build.architectures, compiler),
+        missing_architectures=_missing(own.architectures, compiler),
         released=release.released,
         git=release.git,
     )

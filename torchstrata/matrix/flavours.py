@@ -64,12 +64,12 @@ class Flavour(schema.FlavourFile, frozen=True, kw_only=True):
         """What it runs beside what its parents do."""
         return tuple(Service(name=name, flavour=self.name, **msgspec.structs.asdict(service)) for name, service in self.services.items())
 
-    def budget(self, short: str) -> int | None:
+    def budget(self, weighed: str) -> int | None:
         """Return the compressed bytes that its image of a cell may have; ``None`` if nobody has measured it.
 
-        :param short: the cell's id on its default OS.
+        :param weighed: the cell's id on its default OS, with the architecture where that is not the default one.
         """
-        return _bytes(self.sizes[short]) if short in self.sizes else None
+        return _bytes(self.sizes[weighed]) if weighed in self.sizes else None
 
 
 def path_of(name: str) -> str:

@@ -7,17 +7,19 @@ import difflib
 import fnmatch
 import functools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
-from torchstrata import checkout, decoding
+from torchstrata import checkout, decoding, platforms
 from torchstrata.errors import MatrixError
 from torchstrata.matrix import compat, flavours, plain_yaml, schema, validation
 from torchstrata.matrix.flavours import Flavour, Service
+from torchstrata.platforms import PLATFORM
 
 ROOT: Final = checkout.ROOT
 MATRIX: Final = ROOT / "matrix.yaml"
@@ -27,9 +29,21 @@ class OperatingSystem(schema.SystemSettings, frozen=True, kw_only=True):
     """An operating system of the matrix, as the file has it.
 
     :param id: such as ``debian13``.
+    :param platform: of its packages, such as ``linux/arm64``.
     """
 
     id: str
+    platform: str = PLATFORM
+
+    @property
+    def name(self) -> str:
+        """The id, and the architecture where it is not the default one: ``debian13-arm64``."""
+        return f"{self.id}{platforms.suffix(self.platform)}"
+
+    @property
+    def asked(self) -> str:
+        """What `inv lock --os` takes to mean it: ``debian13 --platform linux/arm64``."""
+        return self.id if self.platform == PLATFORM else f"{self.id} --platform {self.platform}"
 
     @property
     def python_tag(self) -> str:
@@ -46,6 +60,7 @@ class Cell:
     :param wheels: the build that serves it, such as ``cu128``.
     :param companions: pins of what is installed beside torch, such as ``torchvision==0.23.0``.
     :param named: ``v<torch>`` means this cell.
+    :param platforms: on which the row is offered, the default one first.
     """
 
     torch: str
@@ -55,6 +70,23 @@ class Cell:
     companions: tuple[str, ...]
     is_default_os: bool
     named: bool
+    platforms: tuple[str, ...] = (PLATFORM,)
+
+    def on(self, platform: str) -> Cell:
+        """Return the cell on another platform: the same id, versions and names in a registry; other wheels, packages and bytes.
+
+        :raises PlatformError: the row is not offered on it.
+        """
+        if platform not in self.platforms:
+            raise validation.not_offered(self.torch, self.wheels, self.short, platform)
+        if platform == self.platform:
+            return self
+        return replace(self, os=structs.replace(self.os, platform=platform))
+
+    @property
+    def platform(self) -> str:
+        """The platform of its images, such as ``linux/amd64``."""
+        return self.os.platform
 
     @property
     def short(self) -> str:
@@ -63,8 +95,18 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """``2.8-cu121-debian13``."""
+        """``2.8-cu121-debian13``, on every platform."""
         return f"{self.short}-{self.os.id}"
+
+    @property
+    def name(self) -> str:
+        """The id, and the architecture where it is not the default one: ``2.15-cu132-debian13-arm64``."""
+        return f"{self.short}-{self.os.name}"
+
+    @property
+    def weighed(self) -> str:
+        """The short id, and the architecture where it is not the default one: ``2.15-cu132-arm64``, whose images have weights of their own."""
+        return f"{self.short}{platforms.suffix(self.platform)}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,7 +136,7 @@ class Cell:
     @functools.cached_property
     def facts(self) -> compat.CellFacts:
         """What is known of the cell: CUDA, driver floor, GPU architectures, compiler."""
-        return compat.cell_facts(self.torch, self.wheels, self.cuda)
+        return compat.cell_facts(self.torch, self.wheels, self.cuda, self.platform)
 
     @property
     def host_compiler(self) -> str:
@@ -183,12 +225,12 @@ class Matrix:
         """
         return tuple(service for link in self.chain(flavour) for service in self.flavours[link].own_services)
 
-    def budget(self, flavour: str, short: str) -> int | None:
+    def budget(self, flavour: str, weighed: str) -> int | None:
         """Return the compressed bytes that an image may have: what its flavour says, else the nearest parent; ``None`` if none does.
 
-        :param short: the cell's id on its default OS.
+        :param weighed: the cell's id on its default OS, with the architecture where that is not the default one.
         """
-        return next((found for link in reversed(self.chain(flavour)) if (found := self.flavours[link].budget(short))), None)
+        return next((found for link in reversed(self.chain(flavour)) if (found := self.flavours[link].budget(weighed))), None)
 
     def channel(self, name: str) -> Channel:
         """Return the channel ``name``.
@@ -255,6 +297,22 @@ def select(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
     return tuple(cell for cell in matrix.cells if not globs or any(_matches(cell, glob) for glob in globs))
 
 
+def select_on(matrix: Matrix, platform: str, *globs: str) -> tuple[Cell, ...]:
+    """Return the cells that match on a platform; without globs, those that are offered on it.
+
+    :raises MatrixError: one of the globs matches nothing.
+    :raises PlatformError: one that was asked for is not offered on it, or none is.
+    """
+    chosen = select(matrix, *globs)
+    offered = [cell for cell in chosen if platform in cell.platforms]
+    return tuple(cell.on(platform) for cell in (chosen if globs or not offered else offered))
+
+
+def everywhere(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Return cells on every platform on which their rows are offered, the default one first."""
+    return tuple(cell.on(platform) for cell in cells for platform in cell.platforms)
+
+
 def select_systems(matrix: Matrix, *globs: str) -> tuple[OperatingSystem, ...]:
     """Return the OSes that ``globs`` name, or that the cells have which match them; those of all cells if there are no globs.
 
@@ -315,7 +373,7 @@ def _convert(data: object, name: str) -> schema.MatrixFile:
 
 
 def _system(name: str, raw: schema.SystemSettings) -> OperatingSystem:
-    return OperatingSystem(id=name, **msgspec.structs.asdict(raw))
+    return OperatingSystem(id=name, **structs.asdict(raw))
 
 
 def _channel(name: str, raw: schema.ChannelSettings) -> Channel:
@@ -340,6 +398,7 @@ def _cells(row: schema.Row, systems: Mapping[str, OperatingSystem]) -> tuple[Cel
             companions=companions,
             is_default_os=name == row.os[0],
             named=row.default and name == row.os[0],
+            platforms=row.platforms,
         )
         for name in row.os
     )

@@ -10,6 +10,7 @@ import msgspec
 SCHEMA: Final = Path(__file__).parents[2] / "matrix.schema.json"
 FLAVOUR_SCHEMA: Final = SCHEMA.with_name("flavour.schema.json")
 
+Platform = Annotated[str, msgspec.Meta(pattern=r"^linux/(amd64|arm64)$", description="As OCI names it.", examples=["linux/arm64"])]
 Minor = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$", description="Major and minor version, quoted.", examples=["2.8"])]
 Variant = Annotated[str, msgspec.Meta(pattern=r"^(cpu|cu[0-9]{3})$", description="CUDA of a build, without the dot, or cpu.", examples=["cu128", "cpu"])]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9.-]*$", max_length=64)]
@@ -30,7 +31,14 @@ ServiceName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*
 Module = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*$", max_length=32, description="Name of a Python module.")]
 Variable = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=64, examples=["JUPYTER_PORT"])]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535, description="TCP.")]
-Short = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}-(cpu|cu[0-9]{3})$", description="A cell, on whatever OS.", examples=["2.8-cu121"])]
+Weighed = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9]{1,4}\.[0-9]{1,4}-(cpu|cu[0-9]{3})(-arm64)?$",
+        description="A cell, on whatever OS, and its architecture where that is not amd64.",
+        examples=["2.8-cu121", "2.15-cu132-arm64"],
+    ),
+]
 UrlPath = Annotated[str, msgspec.Meta(pattern=r"^/[!-~]{0,255}$", examples=["/api"])]
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 Template = Annotated[
@@ -69,6 +77,7 @@ class Row(Raw, frozen=True, kw_only=True):
     torch: Minor
     cuda: Variant
     os: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, description="The first is the default.")]
+    platforms: Annotated[tuple[Platform, ...], msgspec.Meta(min_length=1, description="What its images are for; the first is linux/amd64.")] = ("linux/amd64",)
     serves: Annotated[Variant | None, msgspec.Meta(description="CUDA of the hosts it is offered for, if not the wheels' own.")] = None
     default: Annotated[bool, msgspec.Meta(description="The row that v<torch> names.")] = False
     companions: Annotated[tuple[Companion, ...] | None, msgspec.Meta(description="Instead of torchvision and torchaudio.")] = None
@@ -160,7 +169,7 @@ class FlavourFile(Raw, frozen=True, kw_only=True):
     parent: Annotated[FlavourName | None, msgspec.Meta(description="The flavour that it contains; only base has none.")] = None
     summary: Annotated[str, msgspec.Meta(min_length=1, max_length=256, description="What it contains, for README's table, in Markdown.")]
     command: Annotated[tuple[Word, ...] | None, msgspec.Meta(description="What runs if nothing is asked: its services, else bash, if left out.")] = None
-    sizes: Annotated[dict[Short, Size], msgspec.Meta(description="What its image may weigh, by cell; a test fails above 5 % more.")] = {}
+    sizes: Annotated[dict[Weighed, Size], msgspec.Meta(description="What its image may weigh, by cell; a test fails above 5 % more.")] = {}
     services: Annotated[dict[Text, ServiceSettings], msgspec.Meta(description="What it runs, beside what its parents do, by name.")] = {}
 
 

@@ -10,8 +10,9 @@ from typing import Final
 
 import msgspec
 
-from torchstrata.errors import MatrixError
+from torchstrata.errors import MatrixError, PlatformError
 from torchstrata.matrix import compat, schema
+from torchstrata.platforms import PLATFORM
 
 SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
     "$": schema.MatrixFile,
@@ -108,12 +109,38 @@ def _check_origin(name: str, system: schema.SystemSettings) -> None:
 
 def _check_row(row: schema.Row, systems: Mapping[str, schema.SystemSettings]) -> None:
     compat.build(row.torch, row.cuda)
+    _check_platforms(row)
     _check_serves(row)
     companions(row)
     for name in row.os:
         if name not in systems:
             raise MatrixError(f"row {row.short}: unknown OS {name}", fix=f"use one of {', '.join(systems)}")
         _check_system(row, name, systems[name])
+
+
+def _check_platforms(row: schema.Row) -> None:
+    """Refuse platforms without wheels, and a row without the default one, which every list of cells begins with.
+
+    :raises PlatformError: there are no such wheels.
+    """
+    if row.platforms[0] != PLATFORM or len(set(row.platforms)) < len(row.platforms):
+        what = f"row {row.short}: platforms {', '.join(row.platforms)} do not begin with {PLATFORM}, or name one twice"
+        raise MatrixError(what, fix=f"begin with {PLATFORM}")
+    known = compat.platforms(row.torch, row.cuda)
+    for platform in row.platforms:
+        if platform not in known:
+            what = f"row {row.short}: the facts know no wheels of torch {row.torch} {row.cuda} for {platform}"
+            raise PlatformError(what, fix=f"take {platform} out of the row's platforms, or, if upstream has them, add `elsewhere` to {compat.FACTS.name}")
+
+
+def not_offered(torch: str, wheels: str, short: str, platform: str) -> PlatformError:
+    """Return why a row has no images for a platform, and what gives it some."""
+    if platform in compat.platforms(torch, wheels):
+        return PlatformError(f"{short} is not offered on {platform}", fix=f"add it to the row in matrix.yaml: platforms: [{PLATFORM}, {platform}]")
+    return PlatformError(
+        f"{short} cannot be offered on {platform}: the facts know no wheels of torch {torch} {wheels} for it",
+        fix="choose a row that `platforms` of matrix.yaml offers on it (docs/arm64.md)",
+    )
 
 
 def _check_serves(row: schema.Row) -> None:

@@ -22,7 +22,7 @@ from torchstrata.image import runtime, source
 from torchstrata.locks import os_locks, resolver, wheel_locks
 from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix import compat
-from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
+from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem, everywhere
 from torchstrata.nightly import os_updates
 from torchstrata.nightly.os_updates import News
 from torchstrata.release import channels
@@ -193,12 +193,12 @@ def words(news: News) -> str:
 
 
 def inputs(matrix: Matrix, cell: Cell, store: Store, root: Path) -> dict[str, str]:
-    """Return digests of all that the images of ``cell`` are made from: OS parts, payload, and what is composed around them.
+    """Return digests of all that the images of ``cell`` are made from, for all its platforms: OS parts, payload, and what is around them.
 
     :raises LockError: it is not locked.
     """
     planner = Planner(matrix=matrix, store=store, codec=Codec())
-    images = planner.plan([cell], list(matrix.flavours)).images
+    images = planner.plan(everywhere([cell]), list(matrix.flavours)).images
     items = {item.identity: item for image in images for item in image.items}
     return {
         "os": _digest([identity for identity, item in items.items() if isinstance(item.source, OsPart)]),

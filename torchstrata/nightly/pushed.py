@@ -17,7 +17,7 @@ from typing import Final
 import docker.errors
 from docker import DockerClient
 
-from torchstrata import process
+from torchstrata import platforms, process
 from torchstrata.building import engine as engines
 from torchstrata.errors import EngineError, ReleaseError
 from torchstrata.matrix import matrix
@@ -32,7 +32,7 @@ KEPT: Final = "torchstrata-kept"
 
 
 def verify(releases: Releases, cell: Cell, flavours: Sequence[str], attest: Callable[[str], None]) -> None:
-    """Verify what was pushed last of a cell, and attach the results to it, signed.
+    """Verify what was pushed last of a cell, for each of its platforms, and attach the results to it, signed.
 
     :param flavours: all if empty.
     :param attest: attaches the results to an image, ``HOST/REPOSITORY@DIGEST``.
@@ -40,25 +40,27 @@ def verify(releases: Releases, cell: Cell, flavours: Sequence[str], attest: Call
     :raises EngineError: the engine cannot pull it.
     :raises VerificationError: it failed; nothing is attached to that flavour, and no other one is tried.
     """
-    client, digests, repository = engines.connect().client, releases.pushed(cell), f"{releases.registry.host}/{releases.repository}"
+    client, repository = engines.connect().client, f"{releases.registry.host}/{releases.repository}"
     sweep(client)
-    for flavour in flavours or tuple(releases.matrix.flavours):
-        names = local(releases.matrix, cell, flavour)
-        lacking = [image for image in names if image not in digests]
-        if lacking:
-            raise ReleaseError(f"{', '.join(lacking)} of {cell.id} is not in the registry", fix=f"push it first: inv push {cell.names[0]}")
-        with _present(client, repository, {name: digests[image] for image, name in names.items()}):
-            wanted = VerifyOptions(flavour=(flavour,), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, rest=())
-            verification.run(cell, Path(sys.executable), wanted)
-        for image in names:
-            attest(f"{repository}@{digests[image]}")
+    for platform, digests in releases.pushed_for(cell).items():
+        for flavour in flavours or tuple(releases.matrix.flavours):
+            names = local(releases.matrix, cell.on(platform), flavour)
+            lacking = [image for image in names if image not in digests]
+            if lacking:
+                raise ReleaseError(f"{', '.join(lacking)} of {cell.id} is not in the registry", fix=f"push it first: inv push {cell.names[0]}")
+            with _present(client, repository, {name: digests[image] for image, name in names.items()}, platform):
+                wanted = VerifyOptions(flavour=(flavour,), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, platform=platform, rest=())
+                verification.run(cell.on(platform), Path(sys.executable), wanted)
+            for image in names:
+                attest(f"{repository}@{digests[image]}")
 
 
 def local(matrix: Matrix, cell: Cell, flavour: str) -> Mapping[str, str]:
     """Return the name in an engine, by image, of all that the tests of a flavour are about: the last one's are the all-in-one's too."""
-    names = {flavour: f"{matrix.name}:{cell.names[0]}-{flavour}"}
+    end = platforms.suffix(cell.platform)
+    names = {flavour: f"{matrix.name}:{cell.names[0]}-{flavour}{end}"}
     if cell.named and flavour == matrix.all_in_one:
-        names[cell.all_in_one] = f"{matrix.name}:{cell.all_in_one}"
+        names[cell.all_in_one] = f"{matrix.name}:{cell.all_in_one}{end}"
     return names
 
 
@@ -73,8 +75,10 @@ def sweep(client: DockerClient) -> None:
 
 
 @contextlib.contextmanager
-def _present(client: DockerClient, repository: str, digests: Mapping[str, str]) -> Iterator[None]:
+def _present(client: DockerClient, repository: str, digests: Mapping[str, str], platform: str | None = None) -> Iterator[None]:
     """Have images in the engine under their names; afterwards the names are what they were.
+
+    :param platform: of the images; the engine's own if ``None``.
 
     :raises EngineError: one cannot be pulled.
     """
@@ -82,7 +86,7 @@ def _present(client: DockerClient, repository: str, digests: Mapping[str, str]) 
         for name, digest in digests.items():
             stack.enter_context(_kept(client, name))
             try:
-                client.images.pull(repository, tag=digest).tag(name)
+                client.images.pull(repository, tag=digest, platform=platform).tag(name)
             except docker.errors.APIError as error:
                 fix = "docker login, if it wants a password; the engine must reach the registry itself"
                 raise EngineError(f"the engine cannot pull {repository}@{digest}: {error.explanation}", fix=fix) from error

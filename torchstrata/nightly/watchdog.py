@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from torchstrata.matrix.matrix import Channel, Matrix
+from torchstrata.matrix.matrix import Cell, Channel, Matrix
 from torchstrata.release import channels
 from torchstrata.release.ledger import State
 
@@ -31,10 +31,14 @@ class Problem:
         return f"{self.channel}: {self.what}"
 
 
-def problems(matrix: Matrix, state: State, point: Point, now: dt.datetime) -> tuple[Problem, ...]:
+Lacking = Callable[[Cell, str], tuple[str, ...]]
+"""Returns the platforms of a cell of which there is no image under a digest."""
+
+
+def problems(matrix: Matrix, state: State, point: Point, lacking: Lacking, now: dt.datetime) -> tuple[Problem, ...]:
     """Return all that is wrong."""
     found = [problem for channel in matrix.channels.values() for problem in _about(matrix, channel, state, now)]
-    return (*found, *_lost(state, point))
+    return (*found, *_lost(state, point), *_halved(matrix, state, point, lacking))
 
 
 def _about(matrix: Matrix, channel: Channel, state: State, now: dt.datetime) -> Iterator[Problem]:
@@ -81,6 +85,15 @@ def _lost(state: State, point: Point) -> Iterator[Problem]:
             yield Problem(channel=channel, what=f"{tag}: its image {digest[:19]} is gone")
         elif tagged[tag] != digest:
             yield Problem(channel=channel, what=f"{tag} points to {(tagged[tag] or 'nothing')[:19]}, and the ledger says {digest[:19]}")
+
+
+def _halved(matrix: Matrix, state: State, point: Point, lacking: Lacking) -> Iterator[Problem]:
+    """Yield the images of rows of several platforms that are there, but not for all of them."""
+    several = {cell.id: cell for cell in matrix.cells if len(cell.platforms) > 1}
+    held = [(channel, cell, entry.images) for (channel, cell), entry in state.current.items() if cell in several]
+    for channel, cell, image, digest in ((channel, cell, image, digest) for channel, cell, images in held for image, digest in images.items()):
+        if point(digest) and (gone := lacking(several[cell], digest)):
+            yield Problem(channel=channel, what=f"{cell} {image} has no image for {', '.join(gone)}")
 
 
 def _hours(time: dt.timedelta) -> str:

@@ -14,6 +14,9 @@ PUSH: Final = re.compile(r"([0-9]{8})\.([1-9][0-9]*)")
 
 TAG: Final = re.compile(rf"([A-Za-z0-9_][A-Za-z0-9._-]*)-({PUSH.pattern})")
 
+MARK: Final = "_"
+"""What stands before the architecture in tags of one platform; names of flavours have none."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class PushNumber:
@@ -57,9 +60,20 @@ class DatedTag:
         return f"{self.stem}-{self.push}"
 
 
-def stem(cell: Cell, image: str) -> str:
-    """Return what the dated tags of an image begin with."""
-    return f"{cell.version}-{cell.cuda}-{cell.os.id}-{image}"
+def stem(cell: Cell, image: str, platform: str | None = None) -> str:
+    """Return what the dated tags of an image begin with.
+
+    :param platform: of one image of an index: its tags end in ``_arm64``, as no flavour's name can. In a row of one platform there is no
+        index, and the tag is the image's.
+    """
+    alone = platform is None or len(cell.platforms) == 1
+    return f"{cell.version}-{cell.cuda}-{cell.os.id}-{image}" + ("" if alone else f"{MARK}{str(platform).rpartition('/')[2]}")
+
+
+def is_of_platform(tag: str) -> bool:
+    """Return whether a tag is the dated one of a single platform's image, which an index lists."""
+    found = DatedTag.parse(tag)
+    return found is not None and MARK in found.stem
 
 
 def is_dated(tag: str) -> bool:

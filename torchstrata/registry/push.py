@@ -7,6 +7,7 @@ push that was cut off goes on when it is run again.
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from typing import IO, TypeVar
 from torchstrata.errors import ImmutableTagError
 from torchstrata.image.compose import MANIFEST, Image
 from torchstrata.progress import ignore
-from torchstrata.registry import pool
-from torchstrata.registry.dated_tag import is_dated
+from torchstrata.registry import dated_tag, pool
+from torchstrata.registry.dated_tag import DatedTag, is_dated
 from torchstrata.registry.parts import Shelf
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.upload import OnBytes, Sent, Source
@@ -133,10 +134,33 @@ class Pusher:
     def _check_tags(self, publications: Sequence[Publication]) -> None:
         for each in publications:
             for tag in filter(self.is_immutable, each.tags):
-                found = self.registry.find(self.repository, tag)
-                if found and found.digest != each.image.digest:
-                    name = f"{self.registry.host}/{self.repository}:{tag}"
-                    raise ImmutableTagError(f"{name} never moves, and points to {found.digest}, not to {each.image.digest}", fix="push under a new tag")
+                check_tag(self.registry, self.repository, tag, each.image.digest)
+
+
+def check_tag(registry: Registry, repository: str, tag: str, digest: str) -> None:
+    """Refuse to push under a tag that never moves and names something else.
+
+    :raises ImmutableTagError: it does.
+    """
+    found = registry.find(repository, tag)
+    if found and found.digest != digest:
+        name = f"{registry.host}/{repository}:{tag}"
+        raise ImmutableTagError(f"{name} never moves, and points to {found.digest}, not to {digest}", fix="push under a new tag")
+
+
+def dated(registry: Registry, repository: str, start: str, digest: str, tags: Iterable[str], today: dt.date) -> str:  # noqa: PLR0913, PLR0917  # of one place
+    """Return the dated tag of what is to be pushed: of today, or the last one if that names the same.
+
+    :param start: the tag's stem.
+    :param tags: of the repository.
+    """
+    pushes = dated_tag.pushes(start, tags)
+    for number in pushes[-1:]:
+        last = str(DatedTag(stem=start, push=number))
+        found = registry.find(repository, last)
+        if found and found.digest == digest:
+            return last
+    return str(DatedTag(stem=start, push=dated_tag.following(pushes, today)))
 
 
 def _report(sent: Sequence[Sent], parts: int, images: Iterable[Image]) -> PushReport:

@@ -68,10 +68,27 @@ def of(old: Record, new: Record) -> Difference:
     )
 
 
+def of_platforms(old: Mapping[str, Record], new: Mapping[str, Record]) -> tuple[tuple[Difference, ...], tuple[Change, ...]]:
+    """Return what differs of each platform that both have, and the platforms that only one has, so that none is dropped in silence.
+
+    :param old: by platform; one of an image, several of an index.
+    """
+    if len(old) == len(new) == 1:
+        return (of(*old.values(), *new.values()),), ()
+    both = sorted(set(old) & set(new))
+    changes = (Change(name=each, old=_digest(old, each), new=_digest(new, each)) for each in sorted(set(old) ^ set(new)))
+    return tuple(of(old[each], new[each]) for each in both), tuple(changes)
+
+
+def _digest(records: Mapping[str, Record], platform: str) -> str | None:
+    return records[platform].digest if platform in records else None
+
+
 def _facts(record: Record) -> dict[str, str]:
     torch = record.torch
     return {
         "image": record.name,
+        "platform": record.platform,
         "torch": f"{torch.version} ({torch.wheels})",
         "CUDA": torch.cuda or "",
         "cuDNN": torch.cudnn or "",
@@ -137,6 +154,11 @@ def markdown(found: Difference) -> str:
             rows = [f"| {change.name} | {_cell(change.old)} | {_cell(change.new)} | {_word(change)} |" for change in changes]
             text.append("\n".join((f"| {title} | from | to | |", "|---|---|---|---|", *rows)))
     return "\n\n".join(text) + "\n"
+
+
+def platform_lines(changes: Iterable[Change]) -> list[str]:
+    """Return a line for each platform that only one side has."""
+    return [f"{each.name}: {_word(each)}, {each.new or each.old}" for each in changes]
 
 
 def _cell(value: str | None) -> str:

@@ -16,10 +16,12 @@ from typing import Final, Self
 import msgspec
 
 from torchstrata import decoding
-from torchstrata.errors import AbsentError, LedgerError, ReleaseError, UntrustedError
-from torchstrata.image import runtime
+from torchstrata.errors import AbsentError, ImageIndexError, LedgerError, ReleaseError, UntrustedError
+from torchstrata.image import image_index, oci, runtime
 from torchstrata.locks import os_locks
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
+from torchstrata.registry import joining
+from torchstrata.registry.client import Manifest
 from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
 from torchstrata.release import channels, ledger_copy
@@ -259,6 +261,19 @@ class Releases:
         found = {image: self.registry.find(self.repository, tag) for image, tag in tags.items()}
         return {image: manifest.digest for image, manifest in found.items() if manifest}
 
+    def pushed_for(self, cell: Cell) -> Mapping[str, Mapping[str, str]]:
+        """Return the digest of each image of a cell as it was pushed last, by platform and image; of an index those of its images.
+
+        :raises ImageIndexError: what was pushed last has not exactly the platforms of the cell.
+        """
+        if len(cell.platforms) == 1:
+            return {cell.platforms[0]: self.pushed(cell)}
+        found: dict[str, dict[str, str]] = {platform: {} for platform in cell.platforms}
+        for image, digest in self.pushed(cell).items():
+            for platform, child in self._children(cell, image, digest).items():
+                found[platform][image] = child.digest
+        return found
+
     @functools.cached_property
     def _tags(self) -> tuple[str, ...]:
         return self.registry.tags(self.repository)
@@ -285,21 +300,52 @@ class Releases:
             list(pool.map(functools.partial(self.guard.verified, self.registry, self.repository), images.values()))
 
     def _check_identity(self, cell: Cell, image: str, digest: str) -> None:
-        """Refuse an image that is gone, or that says itself that it is another one, or that it is not as locked."""
+        """Refuse an image, and each one of an index, that is gone, or says itself that it is another one, or that it is not as locked.
+
+        :raises ImageIndexError: the index has not exactly the platforms of the cell.
+        """
+        if len(cell.platforms) == 1:
+            self._check_image(cell, image, digest)
+            return
+        for platform, child in self._children(cell, image, digest).items():
+            self._check_image(cell, image, child.digest, platform)
+
+    def _children(self, cell: Cell, image: str, digest: str) -> Mapping[str, Manifest]:
+        """Return the images of an index by platform.
+
+        :raises ReleaseError: the index is gone.
+        :raises ImageIndexError: it is none, or has not exactly the platforms of the cell.
+        """
+        name = f"{image}, {digest[:19]},"
+        try:
+            found = self.registry.manifest(self.repository, digest)
+        except AbsentError as error:
+            raise ReleaseError(f"{image} is gone: the registry has no {digest}", fix=f"push it again: inv push {cell.names[0]}") from error
+        if found.media_type != oci.INDEX:
+            raise ImageIndexError(f"{name} is one image alone, and {cell.id} has {', '.join(cell.platforms)}", fix=f"join them: inv join {cell.names[0]}")
+        image_index.require(image_index.read(found.body, name).digests, cell.platforms, name)
+        return joining.images(self.registry, self.repository, found, name)
+
+    def _check_image(self, cell: Cell, image: str, digest: str, platform: str = "") -> None:
+        """Refuse an image that is gone, or that says itself that it is another one, or that it is not as locked.
+
+        :param platform: of an index's image, for messages.
+        """
+        name = f"{image} for {platform}" if platform else image
         try:
             manifest = decoding.decode(self.registry.manifest(self.repository, digest).body, _Manifest)
             config = decoding.decode(self.registry.content(self.repository, manifest.config.digest), _ConfigFile).config
         except AbsentError as error:
-            raise ReleaseError(f"{image} is gone: the registry has no {digest}", fix=f"push it again: inv push {cell.names[0]}") from error
+            raise ReleaseError(f"{name} is gone: the registry has no {digest}", fix=f"push it again: inv push {cell.names[0]}") from error
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise UntrustedError(f"{image}, {digest}, is no image: {printable(str(error))}", fix=f"push it again: inv push {cell.names[0]}") from error
+            raise UntrustedError(f"{name}, {digest}, is no image: {printable(str(error))}", fix=f"push it again: inv push {cell.names[0]}") from error
         flavour = image if image in self.matrix.flavours else self.matrix.all_in_one
         is_so = {"cell": config.labels.get("torchstrata.cell"), "flavour": config.labels.get("torchstrata.flavour"), "user": config.user}
         expected = {"cell": cell.id, "flavour": flavour, "user": runtime.DEV if image in self.matrix.flavours else runtime.ROOT}
         if is_so != expected:
-            raise ReleaseError(f"{image} is {digest}, which is another image: {printable(str(is_so))}", fix=f"push the cell again: inv push {cell.names[0]}")
+            raise ReleaseError(f"{name} is {digest}, which is another image: {printable(str(is_so))}", fix=f"push the cell again: inv push {cell.names[0]}")
         if drift := config.labels.get(runtime.DRIFT):
-            raise ReleaseError(f"the OS packages of {image} are not as locked: {os_locks.in_short(os_locks.from_words(drift))}", fix=runtime.REBUILD)
+            raise ReleaseError(f"the OS packages of {name} are not as locked: {os_locks.in_short(os_locks.from_words(drift))}", fix=runtime.REBUILD)
 
     def _move(self, action: Action, channel: Channel, cell: Cell, images: Mapping[str, str], why: str) -> Move:
         tags = {tag: image for tag, image in channels.moving(self.matrix, channel, cell).items() if image in images}
@@ -423,6 +469,19 @@ class Releases:
         """Return what a tag or digest names in the registry, ``None`` if there is none."""
         found = self.registry.find(self.repository, tag)
         return found.digest if found else None
+
+    def lacking(self, cell: Cell, digest: str) -> tuple[str, ...]:
+        """Return the platforms of a cell of which there is no image in the registry under a digest; all of them if that is gone itself."""
+        found = self.registry.find(self.repository, digest)
+        if found is None or len(cell.platforms) == 1:
+            return () if found else cell.platforms
+        if found.media_type == oci.INDEX:
+            children = self.registry.manifest(self.repository, digest).document().children
+            listed = {each.platform.name: each.digest for each in children if each.platform}
+        else:
+            listed = {image_index.of_config(self.registry.image_config(self.repository, digest)): digest}
+        there = {platform for platform, child in listed.items() if self.registry.find(self.repository, child)}
+        return tuple(platform for platform in cell.platforms if platform not in there)
 
     def _point(self, ledger: Ledger, wanted: frozenset[str] | None) -> list[str]:
         """Move tags to what the ledger says; return those whose image is gone."""

@@ -257,7 +257,7 @@ def _elsewhere(ledger: Ledger, policy: Policy) -> Iterator[tuple[str, str]]:
 
 def _dated(images: Holdings, ledger: Ledger, policy: Policy, now: dt.datetime) -> Iterator[tuple[str, str]]:
     """Yield images of the last day, whose numbers must not be used again, and those of no channel that the rule of the first one keeps."""
-    claimed = {digest for entry in ledger.entries for digest in entry.images.values()}
+    claimed = _claimed(images, ledger)
     rule = policy.rules.get(policy.entry, Rule()) if policy.entry in policy.chosen else Rule()
     for builds in _builds(images).values():
         for rank, (build, digest) in enumerate(sorted(builds, reverse=True)):
@@ -268,9 +268,15 @@ def _dated(images: Holdings, ledger: Ledger, policy: Policy, now: dt.datetime) -
                 yield digest, f"{policy.entry} keeps it"
 
 
+def _claimed(images: Holdings, ledger: Ledger) -> frozenset[str]:
+    """Return what a channel ever held: images, and of an index those that it lists, which stay and go with it."""
+    named = {digest for entry in ledger.entries for digest in entry.images.values()}
+    return frozenset(each for digest in named for each in (digest, *_children(images, digest)))
+
+
 def _nameless(images: Holdings, ledger: Ledger) -> Iterator[tuple[str, str]]:
     """Yield images that no tag names and the ledger does not know: a push gives them their tags last."""
-    claimed = {digest for entry in ledger.entries for digest in entry.images.values()}
+    claimed = _claimed(images, ledger)
     yield from ((digest, "a push may be under way") for digest in images.images if digest not in claimed and digest not in images.names)
 
 

@@ -9,10 +9,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from torchstrata.platforms import PLATFORM as PLATFORM  # noqa: PLC0414  # most rooms know it by this module
 from torchstrata.store.digest import Digest
-
-PLATFORM: Final = "linux/amd64"
-"""The platform that identities include; nothing but defaults assumes it."""
 
 EPOCH: Final = 315_619_200
 """Modification time of every file in a layer: 1980-01-02 UTC, the first day that zip archives can hold in every time zone."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torchstrata.arguments import option, switch
 from torchstrata.matrix.matrix import ROOT
+from torchstrata.store.layer import PLATFORM
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,4 +32,5 @@ class VerifyOptions:
         "what each image is; what it does, on one all-in-one (default: full, which alone counts for releases)", default="full"
     )
     again: bool = switch("run the tests though the same ones have passed on the same image")
+    platform: str = option("verify the images of this platform, such as linux/arm64 (default: linux/amd64)", "OS/ARCHITECTURE", PLATFORM)
     rest: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Final
 
+from torchstrata import platforms
 from torchstrata.errors import EvidenceError
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification import evidence, required, scope
@@ -66,7 +67,7 @@ def find(subject: Subject, wanted: Scope, results: Path) -> Evidence | None:
         return None  # what a machine is may have changed
     digest = tests_digest(subject.expected)
     for known in ("full", wanted):
-        path = evidence.folder(results, subject.cell, subject.flavour, known) / evidence.NAME
+        path = evidence.folder(results, f"{subject.cell}{platforms.suffix(subject.platform)}", subject.flavour, known) / evidence.NAME
         if (found := _read(path)) and _serves(found, subject, digest):
             return found
     return None

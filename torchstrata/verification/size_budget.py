@@ -14,7 +14,7 @@ from typing import Final
 
 from torchstrata import progress
 from torchstrata.locks import lockfile
-from torchstrata.matrix import flavours, plain_yaml
+from torchstrata.matrix import flavours, matrix, plain_yaml
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix
 
 RECORD: Final = "tests/images/sizes.json"
@@ -68,14 +68,14 @@ def _growth(name: str, now: int, before: int | None) -> str:
 
 def recorded(cell: Cell, root: Path = ROOT) -> Weights:
     """Return what the layers of the row weighed when its budgets were set; nothing if nobody recorded it."""
-    return dict(json.loads((root / RECORD).read_text(encoding="utf-8")).get(cell.short, {}))
+    return dict(json.loads((root / RECORD).read_text(encoding="utf-8")).get(cell.weighed, {}))
 
 
 def record(cell: Cell, weights: Weights, root: Path = ROOT) -> None:
     """Write down what the layers of the row weigh now."""
     path = root / RECORD
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(json.dumps(known | {cell.short: dict(weights)}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(known | {cell.weighed: dict(weights)}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write(table: Matrix, measured: Mapping[str, Mapping[str, int]], root: Path = ROOT) -> None:
@@ -84,7 +84,7 @@ def write(table: Matrix, measured: Mapping[str, Mapping[str, int]], root: Path =
     :param measured: bytes by cell's short id, by flavour.
     :raises StoreError: a file cannot be written.
     """
-    order = list(dict.fromkeys(cell.short for cell in table.cells))
+    order = list(dict.fromkeys(cell.weighed for cell in matrix.everywhere(table.cells)))
     for flavour, found in measured.items():
         path = root / flavours.path_of(flavour)
         known = {**table.flavours[flavour].sizes, **{short: _budget(size) for short, size in found.items()}}

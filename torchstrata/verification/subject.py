@@ -13,11 +13,13 @@ import docker.errors
 import docker.types
 import msgspec
 
+from torchstrata import platforms
 from torchstrata.building.engine import Engine
 from torchstrata.errors import ContainerError, MatrixError, NoGpuError, NoImageError
 from torchstrata.image import runtime
 from torchstrata.locks import os_locks
 from torchstrata.matrix import matrix
+from torchstrata.store.layer import PLATFORM
 from torchstrata.verification import leftovers
 from torchstrata.verification.evidence import EngineImage, Gpu, Host
 from torchstrata.verification.expectation import Expectation
@@ -37,6 +39,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     :param gpu: ``None`` where tests that need one do not run.
     :param also: the all-in-one image with the same layers, where the tests of the flavour are its tests too.
     :param drift: what its label says of OS packages that are not as locked.
+    :param platform: that its config names.
     """
 
     cell: str
@@ -46,11 +49,15 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     gpu: Gpu | None
     also: tuple[EngineImage, ...] = ()
     drift: str = ""
+    platform: str = PLATFORM
 
     @property
     def expected(self) -> Expectation:
-        """What it must be."""
-        return Expectation(cell=matrix.select(matrix.load(), self.cell)[0], flavour=self.flavour, drift=os_locks.from_words(self.drift))
+        """What it must be.
+
+        :raises PlatformError: its cell is not offered on its platform.
+        """
+        return Expectation(cell=matrix.select_on(matrix.load(), self.platform, self.cell)[0], flavour=self.flavour, drift=os_locks.from_words(self.drift))
 
     @property
     def applies(self) -> frozenset[str]:
@@ -93,7 +100,8 @@ def examine(engine: Engine, reference: str, claim: Claim, wish: GpuWish) -> Subj
     """
     found, labels = find(engine, reference)
     cell, flavour = claim.settle(labels, reference)
-    subject = Subject(cell=cell, flavour=flavour, image=found, host=host(engine), gpu=None, drift=labels.get(runtime.DRIFT, ""))
+    drift, platform = labels.get(runtime.DRIFT, ""), labels.get(runtime.PLATFORM_LABEL, PLATFORM)
+    subject = Subject(cell=cell, flavour=flavour, image=found, host=host(engine), gpu=None, drift=drift, platform=platform)
     subject = msgspec.structs.replace(subject, also=_also(engine, subject.expected, found))
     return msgspec.structs.replace(subject, gpu=settle_gpu(subject.expected, lambda: _seen(engine, reference), wish))
 
@@ -104,7 +112,7 @@ def _also(engine: Engine, expected: Expectation, image: EngineImage) -> tuple[En
     if not expected.cell.named or expected.flavour != table.all_in_one:
         return ()
     with contextlib.suppress(NoImageError):  # which fails its tests
-        found, _ = find(engine, f"{table.name}:v{expected.cell.torch}")
+        found, _ = find(engine, f"{table.name}:{expected.cell.all_in_one}{platforms.suffix(expected.cell.platform)}")
         layers = [engine.client.images.get(each.digest).attrs["RootFS"]["Layers"] for each in (image, found)]
         return (found,) if layers[0] == layers[1] else ()
     return ()

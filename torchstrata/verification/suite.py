@@ -16,7 +16,7 @@ import docker.errors
 import requests
 from rich.table import Table
 
-from torchstrata import process, progress
+from torchstrata import platforms, process, progress
 from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
 from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
@@ -101,7 +101,7 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
     failed = [verdict for verdict in verdicts if verdict.status != PASSED]
     if failed:
         names = ", ".join(verdict.target.name for verdict in failed)
-        raise VerificationError(f"not verified: {names}: {failed[0].why}", fix=f"read {evidence.folder(options.results, cell.id, '*')}/report.html")
+        raise VerificationError(f"not verified: {names}: {failed[0].why}", fix=f"read {evidence.folder(options.results, cell.name, '*')}/report.html")
 
 
 @contextlib.contextmanager
@@ -131,7 +131,8 @@ def _targets(cell: Cell, options: VerifyOptions, engine: Engine | None) -> tuple
     if options.image:
         names = {options.image: options.flavour[0] if options.flavour else None}
     else:
-        names = {f"{table.name}:{cell.names[0]}-{flavour}": flavour for flavour in flavours}
+        end = platforms.suffix(cell.platform)
+        names = {f"{table.name}:{cell.names[0]}-{flavour}{end}": flavour for flavour in flavours}
     return tuple(_target(engine, cell, name, flavour, options) for name, flavour in names.items())
 
 
@@ -159,7 +160,7 @@ def _by_whom(known: Verdict | None) -> str:
 
 def _verify(cell: Cell, target: Target, python: Path, options: VerifyOptions) -> Verdict:
     """Run the tests of one target and read what they wrote."""
-    folder = evidence.folder(options.results, cell.id, _folder_name(target), options.scope)
+    folder = evidence.folder(options.results, cell.name, _folder_name(target), options.scope)
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
     status = process.follow(python, "-m", "pytest", *_arguments(cell, target, folder, options), cwd=ROOT, on_line=_say)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -24,6 +25,10 @@ from torchstrata.drift import comparison, contents  # by the line above
 
 FACTS = Path("/etc/torchstrata/image.json")
 RECORD = "urn:torchstrata:record:v1"
+INDEX = "urn:torchstrata:index:v1"
+PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
+"""By what the kernel calls the machine; an index has an image for each."""
+
 NO_ROOT = '{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
 """All that a key pair needs, and no reason for cosign to ask the internet."""
 
@@ -59,9 +64,36 @@ def check_approved(wanted: str, approved: str) -> None:
 
 
 def record(image: str, key: str, identity: str, issuer: str) -> dict[str, Any]:
-    """Return the signed record of an image.
+    """Return the signed record of an image; of an index, that of its image for this machine.
 
     :raises Refused: there is none by whose signature counts.
+    """
+    try:
+        return signed(image, RECORD, key, identity, issuer)
+    except Refused as refused:
+        try:
+            index = signed(image, INDEX, key, identity, issuer)
+        except Refused:
+            raise refused from None
+    return signed(child(image, index, platform.machine()), RECORD, key, identity, issuer)
+
+
+def child(image: str, index: Mapping[str, Any], machine: str) -> str:
+    """Return the image of an index that nodes of a machine's kind run.
+
+    :raises Refused: it has none.
+    """
+    name = PLATFORMS.get(machine, machine)
+    if name not in index["images"]:
+        raise Refused(f"{image} has no image for {name}, but for {', '.join(index['images'])}")
+    return f"{image.partition('@')[0]}@{index['images'][name]}"
+
+
+def signed(image: str, kind: str, key: str, identity: str, issuer: str) -> dict[str, Any]:
+    """Return what is signed about an image.
+
+    :param kind: type of the predicate.
+    :raises Refused: there is nothing by whose signature counts.
     """
     if not key and not identity:
         raise Refused("nothing says whose signatures count: give `key`, or `identity` for keyless ones")
@@ -70,14 +102,14 @@ def record(image: str, key: str, identity: str, issuer: str) -> dict[str, Any]:
         root.write_text(NO_ROOT, encoding="ascii")
         who = [f"--key={key}", "--insecure-ignore-tlog=true", f"--trusted-root={root}"] if key else []
         who += [] if key else [f"--certificate-identity-regexp={identity}", f"--certificate-oidc-issuer={issuer}"]
-        command = ["cosign", "verify-attestation", "--new-bundle-format", f"--type={RECORD}", *who, image]
+        command = ["cosign", "verify-attestation", "--new-bundle-format", f"--type={kind}", *who, image]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Refused(f"{image} has no signed record: {(done.stderr.strip().splitlines() or ['cosign says nothing'])[-1]}")
-    return predicate(done.stdout, digest(image))
+    return predicate(done.stdout, digest(image), kind)
 
 
-def predicate(answer: str, wanted: str) -> dict[str, Any]:
+def predicate(answer: str, wanted: str, kind: str = RECORD) -> dict[str, Any]:
     """Return the record in cosign's answer, one envelope a line.
 
     :raises Refused: none of them is a record of the image.
@@ -86,7 +118,7 @@ def predicate(answer: str, wanted: str) -> dict[str, Any]:
         statement = json.loads(base64.b64decode(json.loads(line)["payload"]))
         about = {f"sha256:{each['digest'].get('sha256')}" for each in statement["subject"]}
         found: dict[str, Any] = statement["predicate"]
-        if statement["predicateType"] == RECORD and about == {wanted} and found["digest"] == wanted:
+        if statement["predicateType"] == kind and about == {wanted} and found["digest"] == wanted:
             return found
     raise Refused(f"no record that is signed is about {wanted}")
 

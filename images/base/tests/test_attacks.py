@@ -71,7 +71,7 @@ ATTACKS = {
     "read memory": "head -c 1 /dev/mem",
     "be loaded into every program": "echo /tmp/evil.so >>/etc/ld.so.preload",
     "answer for names": "echo 'passwd: extrausers' >>/etc/nsswitch.conf",
-    "be loaded as the name service": "cp /bin/true /usr/lib/x86_64-linux-gnu/libnss_torchstrata.so.2",
+    "be loaded as the name service": "cp /bin/true /usr/lib/*-linux-gnu/libnss_torchstrata.so.2",
     "be in every program's library path": "cp /bin/true /opt/cuda/lib/libz.so.1",
     "move the library path away": "mv /opt/cuda/lib /tmp/lib",
     "add a user": "echo 'eve::0:0::/:/bin/sh' >>/etc/passwd",

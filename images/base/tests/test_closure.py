@@ -24,7 +24,7 @@ LEFT_OUT = (
 AFTER_TORCH = ("torchvision/*.so", "torchaudio/lib/*.so", "torio/lib/*.so", "torchaudio/*.so", "torch/lib/libtorch_nvshmem.so")
 """Objects of packages that import torch first, and so find its libraries open; libtorch_cuda opens the last one, beside libc10_cuda."""
 
-EXTENSION = re.compile(r"\.(cpython-\w+-x86_64-linux-gnu|abi3)\.so$")
+EXTENSION = re.compile(r"\.(cpython-\w+-(x86_64|aarch64)-linux-gnu|abi3)\.so$")
 INSIDE_TORCH_AND_TRITON = ("torch/lib/libtorch_python.so", "triton/_C/lib*.so")
 """Python extensions by another name."""
 

@@ -10,6 +10,7 @@ import pytest
 from docker.types import Ulimit
 
 from tests.images.boxes import CLIENTS, mounted
+from torchstrata import platforms
 from torchstrata.store import tarball
 
 QUIET = ("work will be lost", "memory may be locked")
@@ -47,14 +48,15 @@ def driver(client, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mounts(driver, tmp_path_factory):
+def mounts(driver, expected, tmp_path_factory):
     """The driver, the device of a GPU, and facts of an image of our own."""
     directory = tmp_path_factory.mktemp("facts")
     (directory / "image.json").write_text(json.dumps(FACTS))
     (directory / "nvidiactl").touch()
     (directory / "nvidiactl").chmod(0o666)
     directory.chmod(0o755)
-    volumes = mounted(driver / "libcuda.so.1", "/usr/lib/x86_64-linux-gnu/libcuda.so.1", "ro") | mounted(directory / "nvidiactl", "/dev/nvidiactl")
+    libraries = f"/usr/lib/{platforms.MACHINES[expected.cell.platform]}-linux-gnu"
+    volumes = mounted(driver / "libcuda.so.1", f"{libraries}/libcuda.so.1", "ro") | mounted(directory / "nvidiactl", "/dev/nvidiactl")
     return volumes | mounted(directory / "image.json", "/etc/torchstrata/image.json", "ro")
 
 

@@ -12,6 +12,7 @@ resolves only by ``LD_LIBRARY_PATH``, and what that lacks without it.
 import ctypes
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 
 PAYLOAD = tuple(str(path) for path in Path("/opt").glob("*") if path.name == "venv" or path.name.startswith("cuda"))
 UNREAL = ("/proc", "/sys", "/dev", "/run", "/tmp", "/workspace")
-LOADER = "/lib64/ld-linux-x86-64.so.2"
+LOADER, MACHINE = {"x86_64": ("/lib64/ld-linux-x86-64.so.2", "X86-64"), "aarch64": ("/lib/ld-linux-aarch64.so.1", "AArch64")}[platform.machine()]
 SHARED = re.compile(r"\.so(\.[\w.]+)?$")
 PROBLEM = re.compile(r"^\s*(\S+) => not found|undefined symbol: ([^\s,]+)|version `([^']+)' not found|error while loading shared libraries: (.+)", re.MULTILINE)
 KINDS = ("missing", "symbol", "version", "error")
@@ -59,7 +60,7 @@ def described(paths):
             yield {
                 "path": part.removeprefix("File: ").removeprefix("\nFile: ").split("\n", 1)[0],
                 "soname": soname[1] if soname else None,
-                "dynamic": "Dynamic section at" in part and re.search(r"Type: +(DYN|EXEC)", part) is not None and "X86-64" in part,
+                "dynamic": "Dynamic section at" in part and re.search(r"Type: +(DYN|EXEC)", part) is not None and MACHINE in part,
             }
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
 from torchstrata.building.assembly import Builder
+from torchstrata.building.plan import Plan
 from torchstrata.errors import ComposeError
 from torchstrata.image import runtime
 from torchstrata.matrix import matrix
@@ -46,6 +47,24 @@ def test_each_flavour_gets_its_name_and_the_last_one_the_short_one_too(composed)
     """The all-in-one of the default row is known as ``v<torch>`` as well."""
     names = [f"{MATRIX.name}:{CELL.short}-{flavour}" for flavour in FLAVOURS]
     assert [one.tags for one in composed] == [*((name,) for name in names), (f"{MATRIX.name}:v{CELL.torch}",)]
+
+
+def test_another_platform_takes_no_name_of_this_one(builder):
+    """Its images are told by the end of their names, by their config, and by a label that those of the default platform do not have."""
+    items = [os_part(builder.store, {f"etc/{flavour}": flavour.encode()}, FLAVOURS[: count + 1]) for count, flavour in enumerate(FLAVOURS)]
+    there = dataclasses.replace(CELL, platforms=("linux/amd64", "linux/arm64")).on("linux/arm64")
+    given = plan(*items, flavours=FLAVOURS, per_flavour=1)
+    composed = builder.build(Plan(images=tuple(dataclasses.replace(image, cell=there) for image in given.images)))
+    names = [f"{MATRIX.name}:{CELL.short}-{flavour}-arm64" for flavour in FLAVOURS]
+    assert [one.tags for one in composed] == [*((name,) for name in names), (f"{MATRIX.name}:v{CELL.torch}-arm64",)]
+    assert {config(one)["architecture"] for one in composed} == {"arm64"}
+    assert {config(one)["config"]["Labels"]["torchstrata.platform"] for one in composed} == {"linux/arm64"}
+    assert {one.loadable.platform for one in composed} == {"linux/arm64"}
+
+
+def test_the_default_platform_has_no_label(composed):
+    """So that its images stay what they were."""
+    assert not any("torchstrata.platform" in config(one)["config"]["Labels"] for one in composed)
 
 
 def test_the_named_variant_has_the_same_layers_and_starts_as_root(composed):

@@ -7,6 +7,7 @@ import io
 import json
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from torchstrata.building import plan
@@ -15,7 +16,7 @@ from torchstrata.errors import LockError, MatrixError
 from torchstrata.layers import toolchain
 from torchstrata.layers.strata import Stratum
 from torchstrata.layers.toolchain import Toolchain
-from torchstrata.locks import wheel_locks
+from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.matrix import matrix
 from torchstrata.store.codec import Codec
 from torchstrata.store.part import Part
@@ -51,6 +52,52 @@ def _identity(item):
 def cuda(image):
     """Return the CUDA items of an image."""
     return [item for item in image.items if isinstance(item.source, Stratum) and item.source.kind == "cuda"]
+
+
+@pytest.fixture
+def same_packages(monkeypatch):
+    """Let another platform have the OS packages that the default one has, as far as these are locked."""
+    read = os_locks.read
+    monkeypatch.setattr(os_locks, "read", lambda system, root=matrix.ROOT: read(structs.replace(system, platform="linux/amd64"), root))
+
+
+@pytest.mark.usefixtures("same_packages")
+def test_another_platform_shares_what_is_the_same(planner):
+    """The empty environment is one part for both platforms; wheels, OS parts and stubs are not; images have names of their own here."""
+    (cell,) = matrix.select(MATRIX, "2.15-cu132")
+    here, there = (planner.plan([each], FLAVOURS) for each in (cell, cell.on("linux/arm64")))
+    shared = {item.title for item in here.items()} & {item.title for item in there.items() if item.identity in set(map(_identity, here.items()))}
+    assert {"Python 3.13 environment"} == {title for title in shared if "debian13" not in title}
+    assert [image.shown for image in there.images] == [f"{image.name}-arm64" for image in here.images]
+    assert [item.title for item in there.images[-1].items] != [item.title for item in here.images[-1].items]
+
+
+@pytest.mark.usefixtures("same_packages")
+def test_the_native_python_compiles(planner):
+    """Bytecode for another platform is compiled by the default one's Python of the same version; its OS part is made, and is in no image."""
+    (cell,) = matrix.select_on(MATRIX, "linux/arm64", "2.15-cu132")
+    found = planner.plan([cell], ("base",))
+    (image,) = found.images
+    (tool,) = image.tools
+    (compiled,) = (item.source for item in image.items if isinstance(item.source, Bytecode))
+    assert (tool.title, tool.identity) == ("debian13 base", compiled.base)
+    assert tool in found.missing()
+    assert tool not in image.items
+    for item in image.items:
+        if isinstance(item.source, Bytecode):
+            fill(planner.store, item)
+    assert planner.plan([cell], ("base",)).images[0].tools == ()
+
+
+def test_another_python_compiles_its_own(planner, monkeypatch):
+    """Where the platforms have different versions of Python, the bytecode is the emulated one's."""
+    (cell,) = matrix.select_on(MATRIX, "linux/arm64", "2.15-cu132")
+    read = os_locks.read
+    monkeypatch.setattr(os_locks, "read", lambda system, root=matrix.ROOT: read(structs.replace(system, platform="linux/amd64"), root))
+    monkeypatch.setattr(os_locks, "python_version", lambda system, *_: "3.13.5" if system.platform == "linux/amd64" else "3.13.6")
+    (image,) = planner.plan([cell], ("base",)).images
+    assert image.tools == ()
+    assert [item.source.system for item in image.items if isinstance(item.source, Bytecode)] == [cell.os]
 
 
 def test_a_plan_writes_nothing(planner):

@@ -9,7 +9,7 @@ from typing import Final, get_args
 import pytest
 
 from torchstrata.catalogue import measurements, site, strings
-from torchstrata.catalogue.contents import Verdict
+from torchstrata.catalogue.exhibits import Verdict
 from torchstrata.catalogue.strings import LANGUAGES, TABLE, Speaker
 from torchstrata.release.ledger import Action
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests import showcase
 from torchstrata.catalogue import measurements, plots
-from torchstrata.catalogue.contents import ShownLayer
+from torchstrata.catalogue.exhibits import ShownLayer
 from torchstrata.errors import CatalogueError
 from torchstrata.matrix.matrix import ROOT
 

@@ -18,7 +18,7 @@ from tests import showcase
 from torchstrata.attestations.examination import Finding
 from torchstrata.attestations.record import LockedWheel, Package
 from torchstrata.catalogue import site
-from torchstrata.catalogue.contents import Catalogue
+from torchstrata.catalogue.exhibits import Catalogue
 from torchstrata.catalogue.site import Site
 from torchstrata.catalogue.strings import LANGUAGES, Speaker
 

@@ -34,10 +34,10 @@ def torch_files(version, cuda="12.8", flags=FLAGS):
     return {"torch/version.py": named.encode(), "torch/lib/libtorch_python.so": flags, "torch/lib/large.so": os.urandom(1 << 18)}
 
 
-def publish(index, name, version, *requires, files=(), python="cp313", uploaded="2026-11-02T10:00:00Z"):  # noqa: PLR0913  # what makes an upload
+def publish(index, name, version, *requires, files=(), python="cp313", machine="x86_64", uploaded="2026-11-02T10:00:00Z"):  # noqa: PLR0913  # what makes an upload
     """Publish a wheel as upstream builds them."""
     more = "\n".join(f"Requires-Dist: {each}" for each in requires)
-    made = wheel(index.folder, name, version, dict(files), more=more, tag=f"{python}-{python}-manylinux_2_28_x86_64")[1]
+    made = wheel(index.folder, name, version, dict(files), more=more, tag=f"{python}-{python}-manylinux_2_28_{machine}")[1]
     index.uploads[made.name] = uploaded
     return made
 
@@ -99,6 +99,24 @@ def add(root, torch="2.16", **options):
 def read(root, torch="2.16"):
     """Return the facts of a torch in a checkout."""
     return compat.of((root / torches.FACTS).read_bytes()).torch[torch]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "version", "expected"),
+    [
+        ("12.8", "2.16.1", {"linux/arm64": (("9.0", "12.0"), ())}),
+        (None, "2.16.1", {}),
+        ("12.8", "2.16.0", {}),
+    ],
+)
+def test_other_platforms_have_code_of_their_own(root, indexes, cuda, version, expected):
+    """What the same version for the same CUDA has for aarch64 is read from that wheel; CPU wheels and other versions are none."""
+    furnish(*indexes)
+    publish_torch(indexes[0], version, *CUDA_12, cuda=cuda, flags=b"\0sm_90 sm_120\0", machine="aarch64")
+    add(root)
+    found = {platform: (build.architectures, build.ptx) for platform, build in read(root).builds["cu128"].elsewhere.items()}
+    assert found == expected
+    assert read(root).builds["cu128"].architectures != ("9.0", "12.0")
 
 
 def test_facts_follow_from_what_is_published(root, indexes):

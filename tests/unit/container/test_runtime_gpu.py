@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from container import facts, gpu, preflight
+
+from torchstrata.matrix import compat
+from torchstrata.matrix.matrix import ROOT
+
+HOSTS = re.findall(r"^\| (.+?) \| ([0-9]+)\.([0-9]) \| .* \| (yes|no)\b.* \|$", (ROOT / "docs/arm64.md").read_text(encoding="utf-8"), re.MULTILINE)
+"""Rows of the guide: name, compute capability, and whether torch has code for it."""
 
 CUDA12 = facts.Facts("2.8-cu128", "2.8.0", (12, 8), "525.60.13", ((7, 0), (7, 5), (8, 0), (9, 0), (10, 0), (12, 0)))
 OLDER = facts.Facts("2.4-cu118", "2.4.1", (11, 8), "450.80.02", ((5, 0), (6, 0), (7, 0)))
@@ -59,6 +66,23 @@ def test_driver_names_what_fits():
 def test_generation(device, expected):
     """Code serves the same major version from its minor version on; Jetsons are the exceptions."""
     assert gpu.served(device, CUDA12.architectures) is expected
+
+
+ARM64 = facts.Facts(
+    "2.15-cu132", "2.15.0", (13, 2), "580", tuple(map(facts.architecture, compat.cell_facts("2.15", "cu132", "cu132", "linux/arm64").architectures))
+)
+
+
+@pytest.mark.parametrize(("name", "device", "fits"), [(row[0], (int(row[1]), int(row[2])), row[3] == "yes") for row in HOSTS])
+def test_hosts_of_arm64(name, device, fits):
+    """What the guide says of each GPU on arm64 hosts is what the preflight says."""
+    assert gpu.served(device, ARM64.architectures) is fits, name
+
+
+def test_jetsons_have_images_of_their_own():
+    """An older Jetson, for whose driver these wheels are not, is sent to NVIDIA's images; a Thor is served."""
+    assert "JetPack" in gpu.judge_generations([(8, 7)], ARM64).fix
+    assert gpu.judge_generations([(11, 0)], ARM64) is None
 
 
 def test_generation_prefers_the_same_torch():
@@ -121,10 +145,12 @@ def test_damaged_facts(tmp_path, content):
 
 
 def test_driver_in_the_kernel(tmp_path):
-    """The version of the kernel's driver is read in both of its forms."""
+    """The version of the kernel's driver is read in all of its forms."""
     (tmp_path / "a").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n")
     (tmp_path / "b").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n")
-    assert (gpu.kernel_module(tmp_path / "a"), gpu.kernel_module(tmp_path / "b"), gpu.kernel_module(tmp_path / "c")) == ("535.104.05", "580.65.06", "")
+    (tmp_path / "c").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  580.95.05  Release Build\n")
+    found = [gpu.kernel_module(tmp_path / name) for name in "abcd"]
+    assert found == ["535.104.05", "580.65.06", "580.95.05", ""]
 
 
 def test_shadowing_libraries(tmp_path):

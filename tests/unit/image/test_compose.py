@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
+from pathlib import Path
+from typing import IO, cast
 
 import pytest
 
 from torchstrata.errors import ComposeError
 from torchstrata.image.compose import LAYER_LIMIT, Runtime, Section, check, compose, sha256
+from torchstrata.image.loadable import END, Loadable, prefix, stream
 from torchstrata.store.layer import Entry, Layer
 
 RUNTIME = Runtime(
@@ -64,6 +69,27 @@ def test_manifest_names_the_config_by_digest() -> None:
 def test_same_inputs_give_same_bytes() -> None:
     """Composing has no other input than its arguments."""
     assert compose("cell-base", SECTIONS, RUNTIME) == compose("cell-base", SECTIONS, RUNTIME)
+
+
+def test_another_platform_is_named_in_the_config_alone() -> None:
+    """Layers are what they are; whoever runs the image reads from its config what for."""
+    here, there = compose("cell-base", SECTIONS, RUNTIME), compose("cell-base", SECTIONS, RUNTIME, "linux/arm64")
+    configs = [json.loads(image.config) for image in (here, there)]
+    assert [(config.pop("os"), config.pop("architecture")) for config in configs] == [("linux", "amd64"), ("linux", "arm64")]
+    assert configs[0] == configs[1]
+    assert here.layers == there.layers
+
+
+def test_an_archive_names_the_platform_of_each_image() -> None:
+    """An engine picks from the index of an archive what fits it, or what was asked for."""
+    image = compose("cell-base", SECTIONS, RUNTIME, "linux/arm64")
+    given = Loadable(config=image.config, manifest=image.manifest, tags=(), layers=image.layers, platform="linux/arm64")
+    beside = prefix(image.layers[:1], "linux/arm64")
+    content = b"".join(stream([given, beside], (), Path)) + END
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        index = json.loads(cast("IO[bytes]", archive.extractfile("index.json")).read())
+    assert [entry["platform"] for entry in index["manifests"]] == [{"os": "linux", "architecture": "arm64"}] * 2
+    assert json.loads(beside.config)["architecture"] == "arm64"
 
 
 def test_history_names_every_layer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -13,8 +14,8 @@ from rich.console import Console
 
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
 from torchstrata.building.assembly import Builder
-from torchstrata.errors import IntegrityError, StoreError
-from torchstrata.image import compose, layout
+from torchstrata.errors import ImageIndexError, IntegrityError, StoreError
+from torchstrata.image import compose, image_index, layout, oci
 from torchstrata.progress import PlainReporter
 
 
@@ -146,3 +147,25 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path, store, images):
     (tmp_path / "out").write_text("")
     with pytest.raises(StoreError, match="out"):
         layout.write(tmp_path / "out", images, store)
+
+
+def test_a_tag_of_several_platforms_names_their_index(tmp_path, store, images):
+    """A reader picks the image for its machine; a tag that has one image names that, as ever."""
+    config = json.loads(images[0].config)
+    other = compose.canonical({**config, "architecture": "arm64"})
+    about = {**json.loads(images[0].manifest), "config": {"mediaType": compose.CONFIG, "digest": compose.sha256(other), "size": len(other)}}
+    arm = dataclasses.replace(images[0], config=other, manifest=compose.canonical(about))
+    layout.write(tmp_path / "out", [*images, arm], store)
+    base, devel = json.loads((tmp_path / "out" / "index.json").read_text())["manifests"]
+    assert (base["mediaType"], devel["mediaType"]) == (oci.INDEX, compose.MANIFEST)
+    found = image_index.read(read(tmp_path / "out", base["digest"]), "x")
+    assert found.digests == {"linux/amd64": compose.sha256(images[0].manifest), "linux/arm64": compose.sha256(arm.manifest)}
+    for digest in found.digests.values():
+        assert json.loads(read(tmp_path / "out", json.loads(read(tmp_path / "out", digest))["config"]["digest"]))["rootfs"] == config["rootfs"]
+
+
+def test_two_images_of_one_platform_are_no_index(tmp_path, store, images):
+    """Nothing is named then."""
+    with pytest.raises(ImageIndexError, match="linux/amd64 twice"):
+        layout.write(tmp_path / "out", [images[0], dataclasses.replace(images[1], tags=images[0].tags)], store)
+    assert not (tmp_path / "out" / "index.json").exists()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from torchstrata.errors import AbsentError, FlavourError, LockError, OsPartError, RegistryAuthError, RegistryError, StoreError
 from torchstrata.host import superuser
@@ -44,6 +45,9 @@ TAIL = """\
 ------
 ERROR: target debian13-devel: failed to solve: process "/bin/sh -c /mnt/install no-such-package" did not complete successfully: exit code: 100
 """
+
+
+ARM = structs.replace(DEBIAN13, platform="linux/arm64")
 
 
 def job(system: matrix.OperatingSystem = DEBIAN13, below: str = "oci-layout:///store@sha256:0", **changed: object) -> Job:
@@ -80,6 +84,24 @@ def test_all_systems_are_in_one_definition() -> None:
     definition = bakefile.definition([job(), job(UBUNTU, "docker-image://ubuntu@sha256:0")], Path("/in"), Path("/out"), "layout", {})
     assert definition["group"]["default"]["targets"] == ["debian13-devel", "ubuntu24_04-devel"]
     assert not [name for name in definition["target"] if "." in name]
+
+
+def test_another_platform_is_named_and_the_default_one_is_not() -> None:
+    """All targets of a job are of its platform, its own `apt` included; those of the default platform stay what they were."""
+    targets = defined(job(), job(ARM, parent="os"))
+    assert {name for name, target in targets.items() if target.get("platforms") == ["linux/arm64"]} == {
+        "debian13-arm64-apt",
+        "debian13-arm64-base",
+        "debian13-arm64-devel",
+    }
+    assert not [name for name in defined(job()) if "platforms" in targets[name]]
+
+
+def test_bootstrap_of_another_platform_differs_in_one_option() -> None:
+    """The call of the default platform decides identities, and stays; another architecture is asked for by Debian's name."""
+    here, there = (os_image.arguments(system, "/in", EPOCH) for system in (DEBIAN13, ARM))
+    assert [word for word in there if word not in here] == ["--architectures=arm64"]
+    assert not [word for word in here if "architectures" in word]
 
 
 def test_package_lists_are_never_from_a_cache() -> None:

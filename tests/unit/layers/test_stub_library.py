@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 
 import pytest
 
@@ -32,6 +33,16 @@ def test_names_of_nvml():
     """The same for the management library, whose macros lead to newer versions of functions."""
     text = b"#define nvmlInit nvmlInit_v2\n#define NVML_API_VERSION 12\nnvmlReturn_t DECLDIR nvmlShutdown(void);\n"
     assert stub_library.of_nvml([text]) == ("nvmlInit_v2", "nvmlShutdown")
+
+
+@pytest.mark.parametrize("name", ["cuInit", "cuInit2", "cuInit_v2", "cuInitialise"])
+def test_other_platforms(name):
+    """On arm64 the file is for its machine, segments begin on pages of 64 KiB, and the function, whose instructions have four bytes, returns the status."""
+    content = stub_library.library("libthing.so.1", [name, "cuLaunch"], 34, "linux/arm64")
+    assert struct.unpack_from("<H", content, 18) == (183,)
+    kind, _, offset, address, *_, align = struct.unpack_from("<IIQQQQQQ", content, 64 + 56)
+    assert (kind, offset % 0x10000, address % 0x10000, align) == (1, 0, 0, 0x10000)
+    assert content.index(bytes.fromhex("40048052c0035fd6")) % 4 == 0  # mov w0, #34; ret
 
 
 @pytest.mark.parametrize("count", [1, 2, 700])

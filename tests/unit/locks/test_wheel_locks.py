@@ -317,3 +317,27 @@ def test_the_best_wheel_is_taken():
 def test_dates_are_recorded_in_utc(asked, time):
     """Whatever way the date is given, the lock records one form of it."""
     assert wheel_locks.cut_off(asked) == time
+
+
+def test_platforms_have_the_same_versions(table, copy):
+    """The committed locks of another platform are files for it, of the versions of the default one; another version is refused by name."""
+    (arm,) = matrix.select_on(table, "linux/arm64", "2.15-cu132-debian13")
+    for flavour in table.flavours:
+        other, own = (wheel_locks.read(each, flavour) for each in (arm.on("linux/amd64"), arm))
+        assert {found.name: found.version for found in own.pins} == {found.name: found.version for found in other.pins}
+        assert all(resolver.fits(found.filename, "3.13", "linux/arm64") for found in own.pins)
+    path = copy / wheel_locks.path_of(arm, "base")
+    version = next(found.version for found in wheel_locks.read(arm, "base").pins if found.name == "numpy")
+    edit(path, f"numpy=={version}", "numpy==0.1")
+    said = [problem.what for problem in wheel_locks.check(table, copy)]
+    assert f"locks/2.15.0-cu132/cp313-arm64/base.lock has numpy 0.1, and on linux/amd64 it is {version}" in said
+
+
+def test_a_platform_follows_the_default_one(table, copy):
+    """Without the locks of the default platform there are no versions to follow: what is missing is named."""
+    (arm,) = matrix.select_on(table, "linux/arm64", "2.15-cu132-debian13")
+    for folder in ("cp313", "cp313-arm64"):
+        shutil.rmtree(copy / "locks/2.15.0-cu132" / folder)
+    outcome = wheel_locks.write(table, [arm], root=copy)
+    assert outcome.failed["2.15-cu132"].what == "locks/2.15.0-cu132/cp313/base.lock is missing, whose versions linux/arm64 gets"
+    assert not (copy / "locks/2.15.0-cu132/cp313-arm64").exists()

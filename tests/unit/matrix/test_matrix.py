@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests import trees
-from torchstrata.errors import MatrixError
+from torchstrata.errors import MatrixError, PlatformError
 from torchstrata.matrix import matrix, schema
 
 SMALL = """
@@ -193,6 +194,50 @@ def test_what_cannot_work_is_refused(small, replacement, what, fix):
     assert what in caught.value.what
     assert fix in caught.value.fix
     assert "\n" not in caught.value.what + caught.value.fix
+
+
+def test_a_cell_on_another_platform(committed):
+    """It has the same id, versions and names; facts and packages of its own; and only where its row offers it."""
+    (cell,) = matrix.select(committed, "2.15-cu132")
+    arm = cell.on("linux/arm64")
+    assert (arm.id, arm.name, arm.os.name, arm.names) == (cell.id, "2.15-cu132-debian13-arm64", "debian13-arm64", cell.names)
+    assert (cell.facts.architectures, arm.facts.architectures) == (
+        ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0"),
+        ("8.0", "9.0", "10.0", "11.0", "12.0"),
+    )
+    assert arm.on("linux/amd64").on("linux/arm64") == arm
+    assert matrix.select_on(committed, "linux/arm64") == tuple(each.on("linux/arm64") for each in committed.cells if "linux/arm64" in each.platforms)
+    assert [each.name for each in matrix.everywhere([cell])] == ["2.15-cu132-debian13", "2.15-cu132-debian13-arm64"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "what", "fix"),
+    [
+        ("linux/arm64", "2.13-cpu cannot be offered on linux/arm64: the facts know no wheels of torch 2.13 cpu for it", "choose a row"),
+        ("linux/riscv64", "2.13-cpu cannot be offered on linux/riscv64", "choose a row"),
+    ],
+)
+def test_a_platform_that_a_row_does_not_offer(committed, platform, what, fix):
+    """Who asks for it learns why not, with a code of its own."""
+    with pytest.raises(PlatformError, match=re.escape(what)) as caught:
+        matrix.select_on(committed, platform, "2.13-cpu")
+    assert fix in caught.value.fix
+    assert caught.value.code != MatrixError.code
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "what"),
+    [
+        ("linux/amd64, linux/arm64", PlatformError, "row 2.8-cu121: the facts know no wheels of torch 2.8 cu128 for linux/arm64"),
+        ("linux/arm64", MatrixError, "row 2.8-cu121: platforms linux/arm64 do not begin with linux/amd64, or name one twice"),
+        ("linux/amd64, linux/amd64", MatrixError, "do not begin with linux/amd64, or name one twice"),
+        ("linux/amd64, linux/s390x", MatrixError, "rows[0].platforms[1]: "),
+    ],
+)
+def test_platforms_that_cannot_be(small, row, error, what):
+    """A platform without wheels, one twice, none, and the default one left out: each is refused in one line."""
+    with pytest.raises(error, match=re.escape(what)):
+        small(("os: [new, old]}", f"os: [new, old], platforms: [{row}]}}"))
 
 
 def test_no_file_is_one_line(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
 from torchstrata.matrix import matrix
@@ -30,14 +31,14 @@ def ledger(*moves):
     return made
 
 
-def barks(made, hours, *, gone=(), elsewhere=()):
+def barks(made, hours, *, gone=(), elsewhere=(), table=MATRIX, lacking=lambda *_: ()):  # noqa: PLR0913  # what a registry may be like
     """Return what is said, so many hours after the first entry."""
     tags = {tag: digest for tag, digest in made.state.tags.items() if tag not in elsewhere}
 
     def point(name):
         return None if name in gone else name if name.startswith("sha256:") else tags.get(name)
 
-    return [str(problem) for problem in watchdog.problems(MATRIX, made.state, point, NOW + dt.timedelta(hours=hours))]
+    return [str(problem) for problem in watchdog.problems(table, made.state, point, lacking, NOW + dt.timedelta(hours=hours))]
 
 
 BOTH = ledger((0, move("nightly", "a")), (24, move("stable", "a", "promote")))
@@ -92,3 +93,17 @@ def test_an_image_that_is_gone():
 def test_a_tag_that_is_elsewhere():
     """Somebody has moved or removed it by hand."""
     assert barks(BOTH, 30, elsewhere={"v2.13"}) == [f"stable: v2.13 points to nothing, and the ledger says {BOTH.state.tags['v2.13'][:19]}"]
+
+
+def test_an_index_that_has_lost_a_platform():
+    """The tag is right and the index is there, yet nodes of that platform have nothing to run; a cell of one platform is not asked about."""
+    cells = tuple(dataclasses.replace(each, platforms=("linux/amd64", "linux/arm64")) if each == CELL else each for each in MATRIX.cells)
+    half = BOTH.state.images("stable", CELL.id)["devel"]
+
+    def lacking(_, digest):
+        return ("linux/arm64",) if digest == half else ()
+
+    table = dataclasses.replace(MATRIX, cells=cells)
+    lines = {f"{channel}: {CELL.id} devel has no image for linux/arm64" for channel in ("nightly", "stable")}
+    assert set(barks(BOTH, 30, table=table, lacking=lacking)) == lines
+    assert barks(BOTH, 30, lacking=lacking) == []

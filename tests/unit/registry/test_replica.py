@@ -17,7 +17,10 @@ from torchstrata.attestations.signing import BUNDLE
 from torchstrata.commands import mirror
 from torchstrata.commands.options import MirrorOptions
 from torchstrata.errors import AbsentError, IntegrityError, MirrorError
+from torchstrata.image import image_index, oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.image_index import PlatformImage
+from torchstrata.matrix import matrix
 from torchstrata.registry import replica
 from torchstrata.registry.client import Manifest
 from torchstrata.registry.directory import Directory
@@ -26,6 +29,7 @@ from torchstrata.registry.replica import Relay
 from torchstrata.registry.upload import Source
 
 CELL = "2.8-cu121-debian13"
+MATRIX = matrix.load()
 
 
 class Memory:
@@ -108,6 +112,59 @@ def test_everything_that_belongs_to_an_image_is_found(origin):
     assert next(iter(what.manifests)) == image
     assert what.tags == {f"sha256-{image[7:]}.sig": memory.tags[f"sha256-{image[7:]}.sig"]}
     assert set(what.blobs) == set(memory.blobs)
+
+
+DATED = "2.8.0-cu121-debian13-base-20261124.1"
+
+
+@pytest.fixture
+def joined():
+    """Keep an index of images for two platforms, each with a document; return the origin, the index's digest and the images'."""
+    memory, images = Memory(), {}
+    for platform in ("amd64", "arm64"):
+        config = canonical({"config": {"Labels": {"torchstrata.cell": CELL}}, "os": "linux", "architecture": platform})
+        images[platform] = memory.add(memory.blob(platform.encode()), config=config, tag=DATED.replace("-base-", f"-base_{platform}-"))
+        memory.attach(images[platform], f"of {platform}".encode(), "sbom.cdx.json")
+    listed = [PlatformImage(platform=f"linux/{each}", digest=digest, size=len(memory.manifests[digest].body)) for each, digest in images.items()]
+    body = image_index.compose(listed)
+    memory.manifests[sha256(body)] = Manifest(body, oci.INDEX, sha256(body))
+    memory.tags |= {DATED: sha256(body), "2.8-cu121-base": sha256(body)}
+    memory.attach(sha256(body), b"of all", "index.json")
+    return memory, sha256(body), images
+
+
+def index_copied(joined, root):
+    """Copy the index to a directory; return what files are beside it."""
+    memory, digest, _ = joined
+    replica.copy(memory, Directory(root=root, complete=handover.completer(None)), replica.gather(memory, [digest], memory.tags), lambda _: None)
+    return {path.relative_to(root / "documents").as_posix(): path.read_text() for path in (root / "documents").rglob("*.json")}
+
+
+def test_an_index_is_copied_with_its_images_and_their_files(joined, tmp_path):
+    """Every platform has its documents, under its own dated tag; the directory proves itself."""
+    names = {each: DATED.replace("-base-", f"-base_{each}-") for each in ("amd64", "arm64")}
+    assert index_copied(joined, tmp_path) == {f"{DATED}/index.json": "of all", **{f"{name}/sbom.cdx.json": f"of {each}" for each, name in names.items()}}
+    assert verify.check(tmp_path).endswith("all have their digests")
+    assert {Directory(root=tmp_path).find(name) for name in names.values()} == set(joined[2].values())
+
+
+@pytest.mark.parametrize("gone", ["documents", "manifest"])
+def test_a_directory_that_has_lost_a_platform_is_damaged(joined, tmp_path, gone):
+    """Its documents, or the image itself: the check of the directory says so."""
+    index_copied(joined, tmp_path)
+    digest = joined[2]["arm64"]
+    lost = {"documents": f"documents/{DATED.replace('-base-', '-base_arm64-')}/sbom.cdx.json", "manifest": f"blobs/sha256/{digest[7:]}"}
+    (tmp_path / lost[gone]).unlink()
+    with pytest.raises(verify.Damaged, match=r"is not there"):
+        verify.check(tmp_path)
+
+
+def test_cells_in_a_directory_may_be_indexes(joined, tmp_path):
+    """Chosen by what their images say; images of an index are not copied a second time by themselves."""
+    index_copied(joined, tmp_path)
+    found = mirror.choose(MATRIX, Directory(root=tmp_path), "2.8-cu121", MirrorOptions(images="2.8-cu121", to="x"))
+    assert found.images == (joined[1],)
+    assert set(found.tags) == set(joined[0].tags)
 
 
 def test_children_of_an_index_come_before_it():

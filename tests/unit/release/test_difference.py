@@ -108,3 +108,30 @@ def test_bytes_to_pull_are_those_of_new_layers():
 def test_markdown_has_the_same_rows(line):
     """For release notes and pull requests."""
     assert line in difference.markdown(FOUND).splitlines()
+
+
+ARM_OLD, ARM_NEW = (msgspec.structs.replace(each, platform="linux/arm64", digest=digest(mark)) for each, mark in ((OLD, "d"), (NEW, "e")))
+
+
+def test_each_platform_of_an_index_is_compared_with_itself():
+    """Not with the other one, of which every layer differs."""
+    found, only = difference.of_platforms({"linux/arm64": ARM_OLD, "linux/amd64": OLD}, {"linux/amd64": NEW, "linux/arm64": ARM_NEW})
+    assert (found, only) == ((difference.of(OLD, NEW), difference.of(ARM_OLD, ARM_NEW)), ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [((OLD, ARM_OLD), (NEW,), f"linux/arm64: gone, {digest('d')}"), ((OLD,), (NEW, ARM_NEW), f"linux/arm64: new, {digest('e')}")],
+)
+def test_a_platform_that_only_one_side_has_is_named(old, new, line):
+    """With its digest; the other platform is compared."""
+    found, only = difference.of_platforms(*({each.platform: each for each in side} for side in (old, new)))
+    assert found == (difference.of(OLD, NEW),)
+    assert difference.platform_lines(only) == [line]
+
+
+def test_two_images_are_compared_whatever_they_are_for():
+    """Somebody has named these two; that the platform differs is among the facts."""
+    ((found,), only) = difference.of_platforms({"linux/amd64": OLD}, {"linux/arm64": ARM_NEW})
+    assert ("platform", "linux/amd64", "linux/arm64") in [(each.name, each.old, each.new) for each in found.facts]
+    assert only == ()

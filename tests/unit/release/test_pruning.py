@@ -185,6 +185,66 @@ def test_children_of_an_index_go_and_stay_with_it():
     assert gone(images, rules=policy(pinned=frozenset({digest("a")}))) == set()
 
 
+def joined(mark, *children):
+    """Return an index, which has no blobs, with the images that it lists."""
+    listed = tuple(image(each) for each in children)
+    return (HeldManifest(digest=digest(mark), size=10, blobs={}, children=tuple(each.digest for each in listed)), *listed)
+
+
+def platform_tag(mark, days):
+    """Return the dated tag of one platform's image, whose mark begins with the platform."""
+    return tag(mark, days).replace("-base-", f"-base_{mark[:3]}-")
+
+
+def indexes(*nights):
+    """Return holdings of nights, each an index's mark, days ago, and the marks of its images, which have dated tags of their own."""
+    tags = {tag(mark, days): digest(mark) for mark, days, _ in nights}
+    tags |= {platform_tag(child, days): digest(child) for _, days, children in reversed(nights) for child in children}
+    manifests = {each.digest: each for mark, _, children in nights for each in joined(mark, *children)}
+    return Holdings(tags=tags, manifests=manifests)
+
+
+NIGHTS = (("a", 40, ("amd1", "arm1")), ("b", 30, ("amd1", "arm2")), ("c", 20, ("amd2", "arm2")), ("d", 10, ("amd2", "arm3")))
+
+
+def test_images_of_an_index_that_stays_stay_and_those_of_others_go():
+    """An image that did not change is in several indexes, and stays for the one that stays; dated tags of platforms keep nothing by themselves."""
+    assert gone(indexes(*NIGHTS), ledger(*HISTORY)) == {digest(mark) for mark in ("a", "b", "amd1", "arm1")}
+
+
+def test_with_an_index_go_the_documents_of_its_images():
+    """And their signatures; of an image that stays for another index all stays."""
+    found = indexes(*NIGHTS)
+    more = [attached(f"doc of {mark}", mark) for mark in ("a", "arm1", "arm2", "amd2", "d")]
+    tags = {**found.tags, hexed("arm1", ".sig"): digest("sig of arm1"), hexed("arm2", ".sig"): digest("sig of arm2")}
+    more += [image("sig of arm1"), image("sig of arm2")]
+    found = Holdings(tags=tags, manifests={**found.manifests, **{each.digest: each for each in more}})
+    own = {digest(mark) for mark in ("a", "b", "amd1", "arm1")}
+    assert gone(found, ledger(*HISTORY)) == own | {digest("doc of a"), digest("doc of arm1"), digest("sig of arm1")}
+
+
+def test_an_image_that_waits_for_another_platform_stays():
+    """No channel has held it: it goes by the rule of the first one, as whatever was pushed and not taken."""
+    found = indexes(*NIGHTS)
+    waiting = Holdings(tags={**found.tags, platform_tag("arm9", 5): digest("arm9")}, manifests={**found.manifests, digest("arm9"): image("arm9")})
+    assert digest("arm9") not in gone(waiting, ledger(*HISTORY))
+
+
+def test_an_index_without_a_tag_keeps_its_images():
+    """A join may be under way: it gives the index its tags last."""
+    found = indexes(*NIGHTS[:1])
+    untagged = Holdings(tags={name: each for name, each in found.tags.items() if each != digest("a")}, manifests=found.manifests)
+    assert gone(untagged) == set()
+
+
+def test_a_foreign_index_takes_no_image_along():
+    """Who may push may list the images of others in an index with an old date; what a channel holds, and what its rule keeps, stays."""
+    (foreign, *_) = joined("foreign", "d", "new")
+    images = repository({**FOUR, tag("new", 1): "new", "x-20200101.1": "old"}, foreign)
+    images = Holdings(tags={**images.tags, "x-20200102.1": foreign.digest, "x-20200103.1": digest("a")}, manifests=images.manifests)
+    assert not {digest("d"), digest("new")} & gone(images, ledger(*HISTORY))
+
+
 def test_outdated_copies_of_the_ledger_go_with_their_signatures():
     """The present one stays; it has a tag."""
     images = repository(

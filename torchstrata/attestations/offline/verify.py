@@ -223,10 +223,9 @@ def images(listed: list[Any], manifests: dict[str, Any]) -> dict[str, set[str]]:
 
 
 def chosen(listed: list[Any], manifests: dict[str, Any]) -> set[str]:
-    """Return the images whose files must be there: they are no part of an index, refer to nothing, and are no signature of cosign's."""
-    parts = {each["digest"] for document in manifests.values() for each in document.get("manifests") or []}
+    """Return the images whose files must be there, and the indexes: they refer to nothing, and are no signature of cosign's."""
     owned = {each["digest"] for each in listed if OWNED.fullmatch(tag_of(each))}
-    return {digest for digest, document in manifests.items() if not document.get("subject")} - parts - owned
+    return {digest for digest, document in manifests.items() if not document.get("subject")} - owned
 
 
 def papers(root: Path, listed: list[Any], present: dict[str, int]) -> int:

@@ -31,6 +31,10 @@ EXCLUDED: Final = {(8, 7): ((8, 0), (8, 6)), (7, 2): ((7, 0),)}
 """Devices that code for a smaller minor version does not serve (torch/cuda/__init__.py)."""
 
 
+JETSON: Final = {(5, 3), (6, 2), (7, 2), (8, 7)}
+"""GPUs that are only in Jetson modules before Thor, whose drivers are no others' (JetPack); wheels for arm64 servers have no code for them."""
+
+
 class CudaError(Exception):
     """The driver API returned an error."""
 
@@ -76,7 +80,7 @@ def capabilities(name: str = LIBRARY) -> tuple[tuple[int, int], ...]:
 def kernel_module(path: Path = KERNEL_MODULE) -> str:
     """Return the version of the driver in the kernel, or an empty string."""
     try:
-        found = re.search(r"Module\s+(?:for x86_64\s+)?(\d+(?:\.\d+)+)", path.read_text(encoding="ascii", errors="replace"))
+        found = re.search(r"Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)", path.read_text(encoding="ascii", errors="replace"))
     except OSError:
         return ""
     return found[1] if found else ""
@@ -121,7 +125,7 @@ def judge_generations(found: Collection[tuple[int, int]], facts: Facts, supporte
     names = ", ".join(f"{_dotted(device)} (sm_{device[0]}{device[1]})" for device in foreign)
     return Problem(
         f"torch of {facts.cell} has no code for GPUs of compute capability {names}: its kernels will not start",
-        _instead(fitting, facts) or f"use an image whose torch lists it; this one has {', '.join(_dotted(known) for known in facts.architectures)}",
+        _of_jetson(foreign) or _instead(fitting, facts) or f"use an image whose torch lists it; this one has {_listed(facts)}",
     )
 
 
@@ -135,6 +139,15 @@ def _runs(other: Facts, supported: tuple[int, int] | None, devices: Iterable[tup
     """Return whether another image runs on a driver and has code for all GPUs."""
     is_old_enough = bool(other.cuda) and (supported is None or other.cuda[0] <= supported[0])
     return is_old_enough and all(served(device, other.architectures) for device in devices)
+
+
+def _of_jetson(foreign: Collection[tuple[int, int]]) -> str:
+    """Return where images for a Jetson come from, if that is what lacks code."""
+    return "this is a Jetson: use NVIDIA's own images for its JetPack" if JETSON.issuperset(foreign) else ""
+
+
+def _listed(facts: Facts) -> str:
+    return ", ".join(_dotted(known) for known in facts.architectures)
 
 
 def _instead(fitting: list[Facts], facts: Facts) -> str:

@@ -137,4 +137,5 @@ def _become(command: list[str], variables: dict[str, str], *, serving: bool) -> 
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     endings.defer()
-    os.execve(INIT, [INIT, "-s", "-g", "--", *endings.UNBLOCK, *command], variables)  # noqa: S606
+    reaping = [] if os.getpid() == 1 else ["-s"]  # PID 1 gets orphans anyhow, and QEMU 7.2 cannot ask for them (PR_SET_CHILD_SUBREAPER)
+    os.execve(INIT, [INIT, *reaping, "-g", "--", *endings.UNBLOCK, *command], variables)  # noqa: S606

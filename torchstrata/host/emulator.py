@@ -1,0 +1,87 @@
+"""Running programs of another platform on this machine: by QEMU's user mode, which the kernel starts for them (binfmt_misc).
+
+Debian's packages register QEMU with the kernel so that it is open before a program starts (flag ``F``): containers and
+build steps need not have it. See ``Documentation/admin-guide/binfmt-misc.rst`` of Linux.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from torchstrata import platforms, process
+from torchstrata.errors import CommandError, EmulatorError, NotRootError
+from torchstrata.host import apt, superuser
+
+PACKAGES: Final = ("qemu-user-static", "binfmt-support", "arch-test")
+"""QEMU; what registers it; and what mmdebstrap asks whether programs of an architecture run here."""
+
+REGISTERED: Final = Path("/proc/sys/fs/binfmt_misc")
+MOUNT: Final = ("mount", "-t", "binfmt_misc", "binfmt_misc")
+
+ENABLED: Final = re.compile(r"\Aenabled\n(?:.*\n)*?flags: [A-Z]*F", re.MULTILINE)
+"""How the kernel describes an interpreter that it starts, and that containers need not have."""
+
+
+def ensure(platform: str, report: process.LineSink) -> None:
+    """Let programs of ``platform`` run here; root, or a user whose sudo asks for no password, gets QEMU installed where it is missing.
+
+    :param report: gets what happens to this machine.
+    :raises EmulatorError: they cannot run; names the command that cures this.
+    :raises AptError: QEMU cannot be installed.
+    """
+    if platforms.is_native(platform) or not lacks(platform):
+        return
+    if apt.is_here() and superuser.is_possible():
+        apt.install(PACKAGES, report, unless=lambda: not lacks(platform))
+        _register(platform, report)
+    if why := lacks(platform):
+        raise EmulatorError(f"programs of {platform} cannot run here: {why}", fix=_cure(platform))
+
+
+def lacks(platform: str) -> str | None:
+    """Return why programs of a platform cannot run here; None if they can."""
+    entry = REGISTERED / name(platform)
+    if not (REGISTERED / "status").exists():
+        return f"{REGISTERED} is not mounted, so that the kernel knows no QEMU"
+    if not entry.exists():
+        return f"the kernel knows no {name(platform)}"
+    if not ENABLED.search(entry.read_text(encoding="ascii")):
+        return f"{name(platform)} is disabled, or lacks the flag F, without which containers cannot use it"
+    return None
+
+
+def name(platform: str) -> str:
+    """Return what the kernel calls the interpreter of a platform, such as ``qemu-aarch64``."""
+    return f"qemu-{platforms.MACHINES[platform]}"
+
+
+def _register(platform: str, report: process.LineSink) -> None:
+    """Let the kernel know QEMU where the packages could not, as in a container without systemd.
+
+    :raises EmulatorError: it refuses.
+    """
+    try:
+        for command in _missing(platform):
+            report(" ".join(command))
+            superuser.run(*command)
+    except NotRootError:
+        raise
+    except CommandError as error:
+        raise EmulatorError(f"programs of {platform} cannot run here: {error.what}", fix=_cure(platform)) from error
+
+
+def _missing(platform: str) -> tuple[tuple[str, ...], ...]:
+    """Return the commands that are still to be run."""
+    mount = () if (REGISTERED / "status").exists() else ((*MOUNT, str(REGISTERED)),)
+    return (*mount, ("update-binfmts", "--enable", name(platform))) if lacks(platform) else ()
+
+
+def _cure(platform: str) -> str:
+    """Return the one command by which root lets programs of a platform run."""
+    mount = "" if (REGISTERED / "status").exists() else f"sudo {' '.join(MOUNT)} {REGISTERED} && "
+    if not apt.is_here():
+        return f"install QEMU's user mode, static, so that {REGISTERED / name(platform)} is there with flag F (docs/arm64.md)"
+    packages = " ".join(PACKAGES)
+    return f"run: {mount}sudo apt-get install --yes {packages} && sudo update-binfmts --enable {name(platform)}"

@@ -1,0 +1,31 @@
+"""Platforms of images, as the OCI image specification names them (config.md, "architecture"; values of Go's GOARCH): ``linux/arm64``.
+
+Debian calls its ports for them by the same words (``amd64``, ``arm64``); wheels and the kernel have words of their own.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Final
+
+PLATFORM: Final = "linux/amd64"
+"""The default platform. Identities include it where nothing says another one, as payload does not: its wheels tell what they are."""
+
+MACHINES: Final[Mapping[str, str]] = {PLATFORM: "x86_64", "linux/arm64": "aarch64"}
+"""The known platforms, the default one first, with the machine as ``uname -m`` and the tags of wheels have it."""
+
+
+def architecture(name: str) -> str:
+    """Return the architecture of a platform, as OCI and Debian call it: ``arm64``."""
+    return name.rpartition("/")[2]
+
+
+def suffix(name: str) -> str:
+    """Return what names of files and images on this machine end with: nothing on the default platform, else such as ``-arm64``."""
+    return "" if name == PLATFORM else f"-{architecture(name)}"
+
+
+def is_native(name: str) -> bool:
+    """Return whether this machine runs programs of a platform by itself."""
+    return platform.machine() == MACHINES[name]
