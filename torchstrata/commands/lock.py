@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from msgspec import structs
+import msgspec
+import msgspec.structs
 from rich.console import Console
 
 from torchstrata import progress
@@ -81,7 +82,7 @@ def lock_systems(globs: Sequence[str], platform: str = PLATFORM) -> None:
     :raises TorchstrataError: the first that could not be locked; all are printed.
     """
     table, failed = matrix.load(), list[TorchstrataError]()
-    systems = [structs.replace(system, platform=platform) for system in matrix.select_systems(table, *globs)]
+    systems = [msgspec.structs.replace(system, platform=platform) for system in matrix.select_systems(table, *globs)]
     with progress.reporter() as reporter:
         written = list[Path]()
         for together in os_parts.groups(systems):

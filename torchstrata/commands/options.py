@@ -117,10 +117,10 @@ class LockOptions:
 
     cells: tuple[str, ...] = words(f"{CELLS}; with --os also names of OSes, such as ubuntu24.04", "CELL")
     check: bool = switch("only check that the committed locks match matrix.yaml, images/*/requirements.in and pyproject.toml", group="what")
-    platform: str | None = option("only for this platform (default: for all on which a row is offered; with --os: linux/amd64)", "OS/ARCHITECTURE")
     os: bool = switch("lock the OS packages instead of the wheels", group="what")
     toolchain: bool = switch("lock the CUDA 12 compiler instead of the wheels", group="what")
     tool: bool = switch("lock what torchstrata itself needs instead of the wheels", group="what")
+    platform: str | None = option("only for this platform (default: for all on which a row is offered; with --os: linux/amd64)", "OS/ARCHITECTURE")
     upgrade: bool = switch(UPGRADE)
     exclude_newer: str | None = option("upgrade to what there was on a day (default: a week ago)", "YYYY-MM-DD")
 

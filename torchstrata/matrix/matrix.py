@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from msgspec import structs
+import msgspec.structs
 
 from torchstrata import checkout, decoding, platforms
 from torchstrata.errors import MatrixError
@@ -81,7 +81,7 @@ class Cell:
             raise validation.not_offered(self.torch, self.wheels, self.short, platform)
         if platform == self.platform:
             return self
-        return replace(self, os=structs.replace(self.os, platform=platform))
+        return replace(self, os=msgspec.structs.replace(self.os, platform=platform))
 
     @property
     def platform(self) -> str:
@@ -373,7 +373,7 @@ def _convert(data: object, name: str) -> schema.MatrixFile:
 
 
 def _system(name: str, raw: schema.SystemSettings) -> OperatingSystem:
-    return OperatingSystem(id=name, **structs.asdict(raw))
+    return OperatingSystem(id=name, **msgspec.structs.asdict(raw))
 
 
 def _channel(name: str, raw: schema.ChannelSettings) -> Channel:

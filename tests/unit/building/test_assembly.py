@@ -21,7 +21,7 @@ from torchstrata.progress import PlainReporter
 from torchstrata.store.codec import decompressor
 from torchstrata.store.store import Store
 
-FLAVOURS = tuple(MATRIX.flavours)
+FLAVOURS = MATRIX.chain(MATRIX.all_in_one)
 CHAIN = MATRIX.lineage("devel")
 
 

@@ -30,7 +30,7 @@ from torchstrata.store.store import Store
 MATRIX = matrix.load()
 DEBIAN13 = MATRIX.systems["debian13"]
 UBUNTU = MATRIX.systems["ubuntu24.04"]
-FLAVOURS = tuple(MATRIX.flavours)
+FLAVOURS = MATRIX.chain(MATRIX.all_in_one)
 EPOCH = 1_795_478_400
 VERSION = "[ $1 = --version ] && echo mmdebstrap 1.5.7 && exit 0"
 
