@@ -37,7 +37,14 @@ def on_page_markdown(markdown: str, *, page: Page, files: Files, **_: object) ->
     names = {page: name for name, page in PAGES.items()}
     here = names.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     parts = CODE.split(markdown)
-    return "".join(part if place % 2 else SOURCE.sub(lambda found: _link(found, here, files), part) for place, part in enumerate(parts))
+    rewritten = "".join(part if place % 2 else SOURCE.sub(lambda found: _link(found, here, files), part) for place, part in enumerate(parts))
+    return rewritten + _images(page.file.src_uri)
+
+
+def _images(page: str) -> str:
+    """Return a line that leads to the catalogue from the guide about it, where the site is to have it inside."""
+    place = os.environ.get("TORCHSTRATA_SITE_IMAGES", "") if page == "catalogue.md" else ""
+    return f'\n\n<a href="../{place}/index.html">The catalogue of this registry\'s images</a>\n' if place else ""
 
 
 def _link(found: re.Match[str], here: str, files: Files) -> str:
