@@ -117,19 +117,20 @@ class LockOptions:
 
     cells: tuple[str, ...] = words(f"{CELLS}; with --os also names of OSes, such as ubuntu24.04", "CELL")
     check: bool = switch("only check that the committed locks match matrix.yaml, images/*/requirements.in and pyproject.toml", group="what")
-    platform: str | None = option("only for this platform (default: for all on which a row is offered; with --os: linux/amd64)", "OS/ARCHITECTURE")
     os: bool = switch("lock the OS packages instead of the wheels", group="what")
     toolchain: bool = switch("lock the CUDA 12 compiler instead of the wheels", group="what")
     tool: bool = switch("lock what torchstrata itself needs instead of the wheels", group="what")
+    platform: str | None = option("only for this platform (default: for all on which a row is offered; with --os: linux/amd64)", "OS/ARCHITECTURE")
     upgrade: bool = switch(UPGRADE)
     exclude_newer: str | None = option("upgrade to what there was on a day (default: a week ago)", "YYYY-MM-DD")
 
     def contradiction(self) -> str:
         """Return which options were given that what is locked has no use for."""
         chosen = next((name for name in ("check", "os", "toolchain", "tool") if getattr(self, name)), "")
-        useless = {"check": ("upgrade", "exclude_newer"), "os": ("upgrade", "exclude_newer"), "toolchain": ("upgrade", "cells"), "tool": ("upgrade", "cells")}
+        dated, alone = ("upgrade", "exclude_newer"), ("upgrade", "cells", "platform")
+        useless = {"check": (*dated, "platform"), "os": dated, "toolchain": alone, "tool": alone}
         given = [name for name in useless.get(chosen, ()) if getattr(self, name)]
-        names = {"cells": "cells"} | {name: f"--{name.replace('_', '-')}" for name in ("upgrade", "exclude_newer")}
+        names = {"cells": "cells"} | {name: f"--{name.replace('_', '-')}" for name in ("upgrade", "exclude_newer", "platform")}
         return f"--{chosen} takes no {' and no '.join(names[name] for name in given)}" if given else ""
 
 
