@@ -370,7 +370,7 @@ class _Making:
         for name, flavour in self.matrix.flavours.items():
             parent = locks.get(flavour.parent or "")
             committed = before.get(name)
-            is_right = committed is not None and _is_right(cell, committed, parent, beside.get(name), self.root)
+            is_right = committed is not None and committed.flavour == name and _is_right(cell, committed, parent, beside.get(name), self.root)
             locks[name] = committed if committed and is_right else self._lock(cell, name, parent, date, beside.get(name))
         return locks
 
