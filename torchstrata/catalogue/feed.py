@@ -32,7 +32,8 @@ def render(catalogue: Catalogue, pages: dict[str, str], address: str, say: Speak
     ET.SubElement(ET.SubElement(feed, f"{{{ATOM}}}author"), f"{{{ATOM}}}name").text = catalogue.source
     for entry, line in reversed(moved[-ENTRIES:]):
         _entry(feed, entry, line, pages, address, say)
-    return ET.tostring(feed, encoding="utf-8", xml_declaration=True) + b"\n"
+    content: bytes = ET.tostring(feed, encoding="utf-8", xml_declaration=True)
+    return content + b"\n"
 
 
 def _entry(feed: ET.Element, entry: LedgerEntry, line: str, pages: dict[str, str], address: str, say: Speaker) -> None:  # noqa: PLR0913, PLR0917

@@ -20,7 +20,7 @@ from torchstrata.errors import NoImageError, TorchstrataError
 from torchstrata.image import oci, source
 from torchstrata.image.compose import sha256
 from torchstrata.matrix import matrix
-from torchstrata.matrix.matrix import Matrix
+from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.progress import PlainReporter
 from torchstrata.store.codec import Codec
 from torchstrata.store.store import Store
@@ -82,7 +82,7 @@ class EngineReader:
                 unread[cell.name] = printable(error.what)
         return known, unread
 
-    def _composed(self, cell: matrix.Cell) -> Iterator[tuple[Composed, Record]]:
+    def _composed(self, cell: Cell) -> Iterator[tuple[Composed, Record]]:
         codec = Codec()
         planner = Planner(matrix=self.matrix, store=self.store, codec=codec, locked=False)
         builder = Builder(matrix=self.matrix, store=self.store, codec=codec, reporter=PlainReporter(Console(quiet=True)))

@@ -99,7 +99,7 @@ class RegistryReader:
 
     def _held(self, ledger: Ledger) -> frozenset[str]:
         """Return what the last channel holds: what people should take."""
-        last = next(reversed(self.matrix.channels), "")
+        last = next(reversed(tuple(self.matrix.channels)), "")
         return frozenset(digest for (channel, _), entry in ledger.state.current.items() if channel == last for digest in entry.images.values())
 
     def _ledger(self, names: Iterable[str]) -> Ledger:
