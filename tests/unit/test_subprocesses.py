@@ -54,6 +54,7 @@ KNOWN = {
     "layers/deb.py:downloaded": "suite, component and package as the toolchain's lock has them, quoted for the shell",
     "layers/bytecode.py:make": "the name of an image that this program made",
     "commands/running_containers.py:ssh": "a user and an address after --; names of containers and files after = of -o",
+    "drift/reading.py:read_image": "after --, and there a program of ours; paths by standard input",
     "process.py:_kill": "a number after --",
     "process.py:become": "what the others pass",
     "process.py:_started": "what the others pass",

@@ -12,7 +12,7 @@ import re
 import shlex
 import tarfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,10 @@ from torchstrata.drift.comparison import TORCH, Drift
 from torchstrata.drift.contents import VENV, InstalledWheel
 from torchstrata.drift.reading import ContainerFiles, Drifted
 from torchstrata.errors import FreezeError
+from torchstrata.text import printable
+
+WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!~:-]*")
+"""Names and versions of packages that are one word to pip and apt, and no option."""
 
 REQUIREMENTS: Final = "requirements.txt"
 DOCKERFILE: Final = "Dockerfile"
@@ -57,6 +61,8 @@ class FrozenPlan:
 
 def plan(found: Drifted) -> FrozenPlan:
     """Return what makes a difference permanent."""
+    strange = [one for one in found.drifts if not _is_writable(one, found.wheels)]
+    found = replace(found, drifts=tuple(one for one in found.drifts if one not in strange))
     differing = {(one.place, one.name): one for one in found.drifts if one.kind in {"wheel", "torch"}}
     fresh = [wheel for wheel in found.wheels if (wheel.place, wheel.name) in differing and not wheel.editable]
     copied = [wheel for wheel in fresh if _is_copied(wheel)]
@@ -70,9 +76,20 @@ def plan(found: Drifted) -> FrozenPlan:
         packages=tuple(_package(one) for one in found.drifts if one.kind == "package"),
         taken=tuple(sorted(taken)),
         deleted=tuple(one.name for one in files if one.change == "removed"),
-        open_=tuple(why for one in found.drifts if (why := _why_not(one, found.wheels))),
+        open_=tuple(printable(why) for why in (*map(_stranger, strange), *(_why_not(one, found.wheels) for one in found.drifts)) if why),
         user=found.container.user or "0:0",
     )
+
+
+def _is_writable(one: Drift, wheels: Sequence[InstalledWheel]) -> bool:
+    """Return whether a difference can stand in a line of a Dockerfile or of requirements, where a line end or a dash would begin something else."""
+    sources = [wheel.source for wheel in wheels if (wheel.place, wheel.name) == (one.place, one.name)]
+    is_plain = all(word.isprintable() for word in (one.name, one.now, *sources))
+    return is_plain and (one.kind in {"file", "environment"} or bool(WORD.fullmatch(one.name) and WORD.fullmatch(one.now or one.was)))
+
+
+def _stranger(one: Drift) -> str:
+    return f"{one.name}: it is called what no line of a Dockerfile may hold; give it another name, or remove it"
 
 
 def _is_copied(wheel: InstalledWheel) -> bool:

@@ -168,7 +168,7 @@ def read_image(identity: str, paths: Sequence[str]) -> Contents:
     without = ("--rm", "--interactive", "--network=none", "--user=0:0", "--no-healthcheck", f"--entrypoint={PYTHON}")
     program = PROGRAM.read_text(encoding="utf-8")
     question = json.dumps(list(paths)).encode()
-    return contents.decode(process.run("docker", "run", *without, identity, "-I", "-S", "-c", program, stdin=question, seconds=SECONDS))
+    return contents.decode(process.run("docker", "run", *without, "--", identity, "-I", "-S", "-c", program, stdin=question, seconds=SECONDS))
 
 
 def _changes(engine: Engine, subject: InspectedContainer) -> dict[str, int]:

@@ -92,6 +92,25 @@ def test_what_was_removed_goes():
 
 
 @pytest.mark.parametrize(
+    ("one", "was"),
+    [
+        (Drift("removed", "file", "/etc/x\nRUN evil"), ()),
+        (Drift("added", "wheel", "--index-url=evil", "", "1", "", SITE), (wheel("--index-url=evil", "1"),)),
+        (Drift("added", "wheel", "six", "", "1 --pre", "", SITE), (wheel("six", "1 --pre"),)),
+        (Drift("added", "wheel", "six", "", "1", "", SITE), (wheel("six", "1", source="https://example/a\nevil"),)),
+        (Drift("added", "wheel", "six", "", "1", "", SITE), (wheel("six", "1", source="file:///a\nRUN evil", editable=True),)),
+        (Drift("added", "package", "-oAPT::Update=evil", "", "1"), ()),
+    ],
+)
+def test_names_from_a_container_begin_no_line(one, was):
+    """What would be an option or a step of its own is left, and said in one line."""
+    made = freeze.plan(drifted(one, wheels=was))
+    assert (made.requirements, made.packages, made.deleted) == ((), (), ())
+    assert len(made.open_) == 1
+    assert not [line for line in freeze.dockerfile(made).splitlines() if line.startswith(("RUN", "evil"))]
+
+
+@pytest.mark.parametrize(
     ("named", "digests", "base"),
     [
         ("pytorch-cuda:v2.13", (OURS, DIGEST), DIGEST),
