@@ -64,6 +64,7 @@ class Exhibit:
     :param is_signed: there is a signature; whether it holds is what ``findings`` say.
     :param findings: what a check of all that is signed has found; empty if nobody has checked.
     :param problems: what could not be read of it, one line each.
+    :param indexes: digests of what lists it for its platform.
     """
 
     digest: str
@@ -80,6 +81,12 @@ class Exhibit:
     is_signed: bool = False
     findings: tuple[Finding, ...] = ()
     problems: tuple[str, ...] = ()
+    indexes: frozenset[str] = frozenset()
+
+    @property
+    def moved(self) -> frozenset[str]:
+        """What channels and their ledger have of it: its digest, or, in a row of several platforms, that of an index."""
+        return self.indexes | {self.digest}
 
     @property
     def cell(self) -> str:
@@ -255,5 +262,5 @@ def ordered(images: list[Exhibit], matrix: Matrix, held: frozenset[str]) -> tupl
         newest = tuple(-part for part in image.release)
         return newest, cells.get(image.cell, len(cells)), image.cell, image.platform, image.is_root, flavours.get(image.flavour, 99), image.flavour
 
-    by_age = sorted(images, key=lambda image: (image.digest in held, image.push, image.digest), reverse=True)
+    by_age = sorted(images, key=lambda image: (not image.moved.isdisjoint(held), image.push, image.digest), reverse=True)
     return tuple(sorted(by_age, key=place))

@@ -46,7 +46,7 @@ class EngineReader:
         :raises NoImageError: it has no such image.
         """
         attributes = {image["Id"]: image for image in self._attributes()}
-        records, unread = self._records({_labels(image).get(LABEL, "") for image in attributes.values()})
+        records, unread = self._records({(_labels(image).get(LABEL, ""), _platform(image)) for image in attributes.values()})
         images = [_exhibit(image, records.get(identity), self.matrix.name) for identity, image in attributes.items()]
         shown = [image for image in images if image.is_ours and image.tags]
         if not shown:
@@ -67,19 +67,19 @@ class EngineReader:
             except docker.errors.ImageNotFound:
                 continue  # somebody removed it just now
 
-    def _records(self, cells: set[str]) -> tuple[dict[str, Record], dict[str, str]]:
+    def _records(self, cells: set[tuple[str, str]]) -> tuple[dict[str, Record], dict[str, str]]:
         """Return the records of what would be built today of these cells, by both digests; and of which cells nothing can be told.
 
         Only parts that the store has are looked at; an image that was built from others is shown with its labels alone.
         """
         known: dict[str, Record] = {}
         unread: dict[str, str] = {}
-        for cell in (cell for cell in self.matrix.cells if cell.id in cells):
+        for cell in (cell for cell in matrix.everywhere(self.matrix.cells) if (cell.id, cell.platform) in cells):
             try:
                 for one, found in self._composed(cell):
                     known |= {one.image.digest: found, sha256(one.image.config): found}
             except TorchstrataError as error:
-                unread[cell.id] = printable(error.what)
+                unread[cell.name] = printable(error.what)
         return known, unread
 
     def _composed(self, cell: Cell) -> Iterator[tuple[Composed, Record]]:
@@ -101,13 +101,17 @@ def _labels(image: Mapping[str, Any]) -> dict[str, str]:
     return dict((image.get("Config") or {}).get("Labels") or {})
 
 
+def _platform(image: Mapping[str, Any]) -> str:
+    return f"{image.get('Os', 'linux')}/{image.get('Architecture', '')}"
+
+
 def _exhibit(image: Mapping[str, Any], found: Record | None, name: str) -> Exhibit:
     config = image.get("Config") or {}
     return Exhibit(
         digest=str(image["Id"]),
         tags=_tags(image.get("RepoTags") or (), name),
         labels=_labels(image),
-        platform=f"{image.get('Os', 'linux')}/{image.get('Architecture', '')}",
+        platform=_platform(image),
         size=found.size if found else int(image.get("Size") or 0),
         ports=oci.tcp_ports(config.get("ExposedPorts") or ()),
         user=str(config.get("User") or ""),

@@ -78,7 +78,7 @@ class RegistryReader:
         tags, unread = self._digests(name for name in names if pruning.owner_of(name) is None and name != ledger_copy.TAG)
         signed = frozenset(name for name in names if name.endswith(".sig"))
         found = self._each(functools.partial(self._images, tags, signed), dict.fromkeys(tags.values()))
-        images = [image for _, several, _ in found for image in several or () if image.is_ours]
+        images = once(image for _, several, _ in found for image in several or () if image.is_ours)
         unread |= {digest: why for digest, _, why in found if why}
         if not images:
             first = next(iter(unread.items()), None)
@@ -126,7 +126,8 @@ class RegistryReader:
             return []
         if document.children:
             own = {tag for tag, of in tags.items() if of == digest}
-            return [image for child in document.children for image in self._images(dict.fromkeys(own, child.digest), signed, child.digest)]
+            listed = [image for child in document.children for image in self._images(dict.fromkeys(own, child.digest), signed, child.digest)]
+            return [replace(image, indexes=image.indexes | {digest}) for image in listed]
         config = self.registry.image_config(self.repository, digest)
         image = Exhibit(
             digest=digest,
@@ -168,6 +169,15 @@ class RegistryReader:
 def _file(key: str) -> str:
     """Return the name of a file with a key, and nothing of whose machine it lies on; URIs stay."""
     return key if "://" in key else key.rpartition("/")[2]
+
+
+def once(images: Iterable[Exhibit]) -> list[Exhibit]:
+    """Return each image once: what an index lists for a platform has tags of its own, too, and may be in several indexes."""
+    found: dict[str, Exhibit] = {}
+    for image in images:
+        known = found.setdefault(image.digest, image)
+        found[image.digest] = replace(known, tags=tuple(sorted({*known.tags, *image.tags})), indexes=known.indexes | image.indexes)
+    return list(found.values())
 
 
 def record_about(digest: str, content: bytes) -> Record:

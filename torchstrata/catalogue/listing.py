@@ -46,7 +46,7 @@ def document(catalogue: Catalogue, pages: dict[str, str]) -> dict[str, Any]:
                 **_facts(catalogue, image),
                 "page": pages[image.digest],
                 "newest": image.digest in current,
-                "channels": sorted(held.get(image.digest, ())),
+                "channels": sorted({channel for digest in image.moved for channel in held.get(digest, ())}),
             }
             for image in catalogue.images
         ],

@@ -185,13 +185,13 @@ class Site:
             **self._layers(image),
             **self._changes(image, releases),
             "packages": packages(image),
-            "history": [entry for entry in self.catalogue.ledger.entries if image.digest in entry.images.values() and entry.action != "check"],
+            "history": [entry for entry in self.catalogue.ledger.entries if not image.moved.isdisjoint(entry.images.values()) and entry.action != "check"],
             "looked": self._looked(image),
         }
 
     def _channels(self, image: Exhibit) -> list[str]:
         current = self.catalogue.ledger.state.current
-        return sorted({channel for (channel, _), entry in current.items() if image.digest in entry.images.values()})
+        return sorted({channel for (channel, _), entry in current.items() if not image.moved.isdisjoint(entry.images.values())})
 
     def _looked(self, image: Exhibit) -> str:
         """Return the day on which somebody last looked after a channel that holds the image."""

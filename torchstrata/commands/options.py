@@ -127,9 +127,10 @@ class LockOptions:
     def contradiction(self) -> str:
         """Return which options were given that what is locked has no use for."""
         chosen = next((name for name in ("check", "os", "toolchain", "tool") if getattr(self, name)), "")
-        useless = {"check": ("upgrade", "exclude_newer"), "os": ("upgrade", "exclude_newer"), "toolchain": ("upgrade", "cells"), "tool": ("upgrade", "cells")}
+        dated, alone = ("upgrade", "exclude_newer"), ("upgrade", "cells", "platform")
+        useless = {"check": (*dated, "platform"), "os": dated, "toolchain": alone, "tool": alone}
         given = [name for name in useless.get(chosen, ()) if getattr(self, name)]
-        names = {"cells": "cells"} | {name: f"--{name.replace('_', '-')}" for name in ("upgrade", "exclude_newer")}
+        names = {"cells": "cells"} | {name: f"--{name.replace('_', '-')}" for name in ("upgrade", "exclude_newer", "platform")}
         return f"--{chosen} takes no {' and no '.join(names[name] for name in given)}" if given else ""
 
 
