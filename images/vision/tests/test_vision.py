@@ -129,7 +129,7 @@ def test_example(start):
     done = box.run("python", EXAMPLE, "--epochs", "4", "--size", "64", env=ONE_THREAD)
     assert done.status == 0, done.err[-2000:]
     pixels = float(done.out.split("overlap of pixels ")[1].split("%")[0])
-    assert pixels > 50
+    assert pixels > 20  # 2 without training, 42 after these epochs, 72 after 8; processes that load pictures turn them at random
     assert "known as 1:" in done.out
     for path in ("checkpoints/scratches.pt", "plots/scratches.mp4"):
         assert box.run("test", "-s", f"/workspace/{path}").status == 0, path
