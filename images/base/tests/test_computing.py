@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.images import boxes
 from tests.images.boxes import COMPILES_ALONE, ONE_THREAD, VECTORS_KNOWN
 
-PROBES = Path(__file__).parent.parent / "probes"
+PROBES = Path(boxes.__file__).parent / "probes"
 SMALL, LARGE, WORKERS = "1", "20", "2"
 """Megabytes of a batch: five of the large ones are on their way with two workers, too many for 64 MB."""
 
