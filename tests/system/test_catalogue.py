@@ -22,8 +22,9 @@ STORE = Store.open().root
 
 
 @pytest.fixture(scope="module", autouse=True)
-def environment(tmp_path_factory):
-    """Let programs find cosign, and this process's settings be those of the test alone."""
+def environment(tmp_path_factory, builds):
+    """Let programs find cosign, and this process's settings be those of the test alone; what is built is built before, in the user's store."""
+    assert builds
     with programs.alone(tmp_path_factory, "") as patch:
         yield patch
 
