@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torchstrata.layers import contexts, os_parts
-from torchstrata.layers.os_parts import Oven
-from torchstrata.locks import lockfile, os_locks, wheel_locks
+from torchstrata.layers import contexts, os_part_builder
+from torchstrata.layers.os_part_builder import OsPartBuilder
+from torchstrata.locks import lock_writer, lockfile, os_locks, wheel_locks
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
 from torchstrata.process import LineSink
@@ -57,7 +57,7 @@ class FirstUse:
         asked = {(cell.short, cell.platform) for cell in cells}
         wanted = [*cells, *(cell for cell in matrix.everywhere(self.matrix.cells) if (cell.short, cell.platform) in asked)]
         with reporter.step("lock", f"wheels of {rows}") as step:
-            outcome = wheel_locks.write(self.matrix, wanted, root=self.root, on_line=step.note, on_wait=reporter.say)
+            outcome = lock_writer.write(self.matrix, wanted, root=self.root, on_line=step.note, on_wait=reporter.say)
         for cell in cells:
             if wheel_locks.missing(cell, flavours, self.root):
                 raise outcome.failed[cell.short]
@@ -81,8 +81,8 @@ class FirstUse:
         names = ", ".join(system.name for system in systems)
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
             due = [system for system in systems if self._is_new(system)]  # unless somebody has locked them meanwhile
-            oven = self._oven(step.note)
-            written = [path for together in os_parts.groups(due) for path in oven.relock(together, *self.matrix.lines)]
+            builder = self._builder(step.note)
+            written = [path for together in os_part_builder.groups(due) for path in builder.relock(together, *self.matrix.lines)]
         self._tell(names, "", written, reporter)
 
     def _lock_flavours(self, systems: Sequence[OperatingSystem], flavours: Sequence[str], reporter: Reporter) -> None:
@@ -92,11 +92,11 @@ class FirstUse:
         names, chains = ", ".join(system.name for system in systems), tuple(map(self.matrix.chain, flavours))
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
             new = dict.fromkeys(flavour for system in systems for flavour in self._unlocked(system, flavours))
-            written = [path for together in os_parts.groups(systems) for path in self._oven(step.note).extend(together, *chains)]
+            written = [path for together in os_part_builder.groups(systems) for path in self._builder(step.note).extend(together, *chains)]
         self._tell(names, f" of {', '.join(new)}", written, reporter)
 
-    def _oven(self, on_line: LineSink) -> Oven:
-        return Oven(store=self.store, codec=self.codec, on_line=on_line, root=self.root)
+    def _builder(self, on_line: LineSink) -> OsPartBuilder:
+        return OsPartBuilder(store=self.store, codec=self.codec, on_line=on_line, root=self.root)
 
     def _tell(self, systems: str, of: str, written: Sequence[Path], reporter: Reporter) -> None:
         if written:

@@ -29,10 +29,11 @@ from torchstrata.host import emulator
 from torchstrata.host.filesystem import disk
 from torchstrata.host.leavings import Leaving
 from torchstrata.layers import bytecode, os_parts, strata, toolchain, wheel_fetch
+from torchstrata.layers.os_part_builder import OsPartBuilder
 from torchstrata.layers.strata import Stratum
-from torchstrata.layers.toolchain import Toolchain
+from torchstrata.layers.toolchain_lock import Toolchain
 from torchstrata.locks import wheel_locks
-from torchstrata.locks.wheel_locks import Pin
+from torchstrata.locks.lockfile import Pin
 from torchstrata.matrix.matrix import OperatingSystem
 from torchstrata.progress import Reporter
 from torchstrata.store.codec import Codec
@@ -253,10 +254,10 @@ class Maker:
         chains = tuple(dict.fromkeys(part.chain for part in wanted))
         names = dict.fromkeys(flavour for chain in chains for flavour in chain)
         with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(names)}") as step:
-            oven = os_parts.Oven(
+            builder = OsPartBuilder(
                 store=self._store, codec=self._codec, on_line=step.note, on_drift=self._reporter.say, locked=self._locked, cancelled=self._cancelled
             )
-            return oven.bake(tuple(systems.values()), *chains)
+            return builder.bake(tuple(systems.values()), *chains)
 
 
 def _one_of(baked: Future[Mapping[str, Part]], item: Item) -> Part:

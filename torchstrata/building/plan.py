@@ -9,11 +9,11 @@ from typing import Any
 from rich.table import Table
 
 from torchstrata import platforms, progress
-from torchstrata.layers import bytecode, contexts, os_parts, strata, toolchain
+from torchstrata.layers import bytecode, contexts, os_parts, strata, toolchain_lock
 from torchstrata.layers.strata import Stratum
-from torchstrata.layers.toolchain import Toolchain
+from torchstrata.layers.toolchain_lock import Toolchain
 from torchstrata.locks import os_locks, wheel_locks
-from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.locks.lockfile import Lock, Pin
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import PLATFORM
@@ -199,7 +199,7 @@ class Planner:
         """Yield the payload items that a flavour adds: toolchain, strata, bytecode."""
         compiler = cell.facts.nvcc
         if lock.flavour == wheel_locks.COMPILER_FLAVOUR and compiler and compiler.lock:
-            tools = toolchain.read(compiler.lock, platform=cell.platform)
+            tools = toolchain_lock.read(compiler.lock, platform=cell.platform)
             yield self._item(tools.identity(self.codec), tools.title, tools)
         own = strata.plan(lock, parent, self.matrix.strata, cell.os.python)
         for stratum in own:

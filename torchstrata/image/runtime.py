@@ -12,8 +12,8 @@ import msgspec
 
 from torchstrata.image.compose import Runtime
 from torchstrata.locks import os_locks
+from torchstrata.locks.lockfile import Lock
 from torchstrata.locks.os_locks import PackageMove
-from torchstrata.locks.wheel_locks import Lock
 from torchstrata.matrix import compat
 from torchstrata.matrix.flavours import Flavour, Service
 from torchstrata.matrix.matrix import Cell, Matrix

@@ -23,7 +23,7 @@ from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.layers import venv, wheel_file
 from torchstrata.layers.venv import Aside, Destination
 from torchstrata.locks import wheel_locks
-from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.locks.lockfile import Lock, Pin
 from torchstrata.matrix.schema import Strata
 from torchstrata.store import inventory, store
 from torchstrata.store.codec import Codec

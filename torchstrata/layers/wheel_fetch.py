@@ -31,8 +31,8 @@ from torchstrata.host.filesystem import disk, lock
 from torchstrata.layers import answer_time, index_page
 from torchstrata.layers.index_page import Page, Unready
 from torchstrata.locks import pip_config
+from torchstrata.locks.lockfile import Pin
 from torchstrata.locks.pip_config import PipConfig
-from torchstrata.locks.wheel_locks import Pin
 from torchstrata.matrix import compat
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.digest import digest_of

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torchstrata.image import runtime, source
 from torchstrata.locks import os_locks, wheel_locks
+from torchstrata.locks.lockfile import Lock
 from torchstrata.locks.os_locks import PackageMove
-from torchstrata.locks.wheel_locks import Lock
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.flavours import Service
 from torchstrata.matrix.matrix import ROOT, Cell

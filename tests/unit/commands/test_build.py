@@ -17,7 +17,7 @@ from torchstrata.building.assembly import Builder
 from torchstrata.commands import build, housekeeping, lock
 from torchstrata.commands.options import CacheOptions, PlanOptions
 from torchstrata.errors import AbsentError, LockError, MatrixError
-from torchstrata.layers import os_parts
+from torchstrata.layers.os_part_builder import OsPartBuilder
 from torchstrata.locks import wheel_locks
 from torchstrata.matrix import matrix
 from torchstrata.progress import PlainReporter
@@ -78,7 +78,7 @@ def test_an_os_whose_registry_is_away_keeps_no_other_from_being_locked(store, mo
             raise AbsentError("the registry has no ubuntu:24.04", fix="name another tag")
         return []
 
-    monkeypatch.setattr(os_parts.Oven, "relock", relock)
+    monkeypatch.setattr(OsPartBuilder, "relock", relock)
     with pytest.raises(AbsentError):
         lock.lock_systems([])
     assert asked == [["debian13", "debian12"], ["ubuntu24.04"], ["ubuntu22.04"]]

@@ -473,7 +473,7 @@ def test_the_digest_of_an_os_image_is_part_of_identities(tmp_path: Path) -> None
     system = msgspec.structs.replace(UBUNTU, lacks=("git",))
     found = set[str]()
     for of, lock in ((UBUNTU, LOCKED), (UBUNTU, dataclasses.replace(LOCKED, image=f"{UBUNTU.image}@sha256:{'2' * 64}")), (system, LOCKED)):
-        found.add(os_parts._identity(of, ("base",), lock, Codec(), matrix.ROOT))
+        found.add(os_parts.identity_by(of, ("base",), lock, Codec(), matrix.ROOT))
     assert len(found) == 3
 
 

@@ -13,7 +13,7 @@ from tests import trees
 from tests.standin import Scratch, scratch
 from tests.waiting import PATIENCE, until
 from torchstrata.errors import LockError, StoreError
-from torchstrata.locks import requirements, wheel_locks
+from torchstrata.locks import lock_writer, requirements, wheel_locks
 from torchstrata.locks.lockfile import WAITING
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.compat import Upstream
@@ -32,10 +32,10 @@ def made(tmp_path, monkeypatch):
         yield found
 
 
-def write(made: Scratch, *globs: str, **options) -> wheel_locks.Outcome:
+def write(made: Scratch, *globs: str, **options) -> lock_writer.Outcome:
     """Lock in this process, as ``inv lock`` does."""
     table = matrix.load(made.root / "matrix.yaml")
-    outcome = wheel_locks.write(table, matrix.select_rows(table, *(globs or ("2.8-cu128",))), root=made.root, **options)
+    outcome = lock_writer.write(table, matrix.select_rows(table, *(globs or ("2.8-cu128",))), root=made.root, **options)
     if outcome.failed:
         raise next(iter(outcome.failed.values()))
     return outcome
@@ -127,7 +127,7 @@ def test_an_upgrade_takes_newer_versions(made, options, version, day):
     made.default.add("numpy", "3.0", uploaded="2026-11-19T00:00:00Z")
     write(made, **options)
     assert versions(made, "2.8.0-cu128/cp313/base.lock")["numpy"] == version
-    assert f"# exclude-newer: {day or wheel_locks.cut_off(None)}" in made.locks()["2.8.0-cu128/cp313/base.lock"].decode()
+    assert f"# exclude-newer: {day or lock_writer.cut_off(None)}" in made.locks()["2.8.0-cu128/cp313/base.lock"].decode()
 
 
 def test_after_a_kill_between_two_files_the_next_run_goes_on(made):
