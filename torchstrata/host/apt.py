@@ -183,7 +183,7 @@ def _patiently(
 
 def _command(words: Sequence[str], timeout: float, environment: Mapping[str, str] | None) -> tuple[str, ...]:
     """Return the command line; the first question has no timeout, since apt then says at once who holds a lock."""
-    variables = {**ENVIRONMENT, **{name: os.environ[name] for name in PROXIES if name in os.environ}, **(environment or {})}
+    variables = {**ENVIRONMENT, **own_proxies(), **(environment or {})}
     options = ("-o", f"DPkg::Lock::Timeout={max(timeout, 0):.0f}", "-o", "Acquire::Retries=3")
     return ("env", *(f"{name}={value}" for name, value in variables.items()), PROGRAM, *options, *words)
 
@@ -250,8 +250,13 @@ def configuration() -> str:
 
 def proxies() -> dict[str, str]:
     """Return the proxies that mirrors are reached by, as variables of the environment: its own, else apt's."""
-    found = {name: os.environ[name] for name in PROXIES if name in os.environ}
+    proxies = own_proxies()
     if is_here():
-        known = {name: process.run("apt-config", "shell", "p", option) for name, option in APTS_PROXIES.items() if name not in found}
-        found |= {name: said.strip().removeprefix("p=").strip("'") for name, said in known.items() if said.strip()}
-    return {name: value for name, value in found.items() if value and value != "DIRECT"}
+        asked = {name: process.run("apt-config", "shell", "p", option) for name, option in APTS_PROXIES.items() if name not in proxies}
+        proxies |= {name: answer.strip().removeprefix("p=").strip("'") for name, answer in asked.items() if answer.strip()}
+    return {name: value for name, value in proxies.items() if value and value != "DIRECT"}
+
+
+def own_proxies() -> dict[str, str]:
+    """Return the proxies that this program's own variables name."""
+    return {name: os.environ[name] for name in PROXIES if name in os.environ}

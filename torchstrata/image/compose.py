@@ -114,7 +114,7 @@ def compose(name: str, sections: Sequence[Section], runtime: Runtime, platform: 
             fix="raise own_layer_over in matrix.yaml, so that fewer wheels get a layer of their own",
         )
     config = canonical(_config(sections, layers, runtime, platform))
-    return Image(name=name, layers=layers, config=config, manifest=canonical(_manifest(layers, config)))
+    return Image(name=name, layers=layers, config=config, manifest=manifest(layers, config))
 
 
 def _config(sections: Sequence[Section], layers: Sequence[Layer], runtime: Runtime, platform: str) -> dict[str, Any]:
@@ -142,13 +142,15 @@ def _config(sections: Sequence[Section], layers: Sequence[Layer], runtime: Runti
     }
 
 
-def _manifest(layers: Sequence[Layer], config: bytes) -> dict[str, Any]:
-    return {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "digest": sha256(config), "size": len(config)},
-        "layers": [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers],
-    }
+def manifest(layers: Sequence[Layer], config: bytes) -> bytes:
+    """Return the manifest of an image, as canonical JSON."""
+    described = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers]
+    return canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, config), "layers": described})
+
+
+def descriptor(media_type: str, content: bytes) -> dict[str, Any]:
+    """Return what one document says of another (descriptor.md)."""
+    return {"mediaType": media_type, "digest": sha256(content), "size": len(content)}
 
 
 def check(name: str, listed: Iterable[tuple[str, Layer, Sequence[Entry]]]) -> None:

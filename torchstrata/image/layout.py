@@ -11,10 +11,11 @@ from typing import IO, Final
 from torchstrata.errors import IntegrityError
 from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, whole
 from torchstrata.image import image_index, oci
-from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.compose import MANIFEST, canonical, descriptor, sha256
 from torchstrata.image.image_index import PlatformImage
 from torchstrata.image.loadable import Loadable
 from torchstrata.store import store as stores
+from torchstrata.store.codec import CHUNK
 from torchstrata.store.digest import digest_of, file_name
 from torchstrata.store.layer import Layer
 from torchstrata.store.store import Store
@@ -84,7 +85,7 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> None:
     except AttributeError:  # not Linux
         pass
     source.seek(target.seek(0, os.SEEK_END))
-    while chunk := source.read(1 << 20):
+    while chunk := source.read(CHUNK):
         target.write(chunk)
     target.flush()
 
@@ -113,4 +114,4 @@ def _named(tag: str, images: Sequence[Loadable]) -> tuple[bytes, str]:
 
 
 def _described(tag: str, body: bytes, media_type: str) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": sha256(body), "size": len(body), "annotations": {oci.NAME: tag.rpartition(":")[2]}}
+    return {**descriptor(media_type, body), "annotations": {oci.NAME: tag.rpartition(":")[2]}}

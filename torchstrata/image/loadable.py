@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from torchstrata.image import oci
-from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.image.compose import MANIFEST, canonical, descriptor, manifest, sha256
+from torchstrata.store.codec import CHUNK
 from torchstrata.store.layer import PLATFORM, Layer, OpenBlob
 
-CHUNK: Final = 1 << 20
 BLOCK: Final = tarfile.BLOCKSIZE
 END: Final = bytes(2 * BLOCK)
 """What ends a tar. An engine starts to unpack when it has come."""
@@ -59,10 +59,7 @@ def prefix(layers: Sequence[Layer], platform: str = PLATFORM) -> Loadable:
     rootfs = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
     labels = {"torchstrata.prefix": str(len(layers))}
     config = canonical({"architecture": architecture, "os": system, "config": {"Cmd": ["true"], "Labels": labels}, "rootfs": rootfs})
-    described = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers]
-    about = {"mediaType": CONFIG, "digest": sha256(config), "size": len(config)}
-    manifest = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": about, "layers": described})
-    return Loadable(config=config, manifest=manifest, tags=(), layers=tuple(layers), platform=platform)
+    return Loadable(config=config, manifest=manifest(layers, config), tags=(), layers=tuple(layers), platform=platform)
 
 
 def stream(images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenBlob) -> Iterator[bytes]:
@@ -91,7 +88,7 @@ def _index(images: Sequence[Loadable]) -> dict[str, Any]:
 def _described(image: Loadable) -> dict[str, Any]:
     system, architecture = image.platform.split("/")
     platform = {"os": system, "architecture": architecture}
-    return {"mediaType": MANIFEST, "digest": sha256(image.manifest), "size": len(image.manifest), "platform": platform}
+    return {**descriptor(MANIFEST, image.manifest), "platform": platform}
 
 
 def _saved(image: Loadable) -> dict[str, Any]:

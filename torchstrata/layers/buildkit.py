@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from torchstrata.layers import image_tags
 from torchstrata.layers.bakefile import Exporter
 from torchstrata.layers.contexts import LABEL
 from torchstrata.store import tarball
-from torchstrata.store.codec import CHUNK, decompressor
+from torchstrata.store.codec import CHUNK, compression, decompressor
 
 ENVIRONMENT: Final = {
     "BUILDX_NO_DEFAULT_LOAD": "1",  # else targets that only others need are exported as images too
@@ -34,8 +33,6 @@ STEP: Final = re.compile(r"#(\d+) \[(?P<system>\S+)-[a-z0-9-]+ (\S+ )? *\d+/\d+\
 UNRESOLVED: Final = re.compile(r"^ERROR: .*failed to resolve source metadata for (?P<image>\S+@sha256:[0-9a-f]{64}): (?P<why>.+)$", re.MULTILINE)
 """An image that a build begins with and cannot have."""
 DONE: Final = re.compile(r"#(\d+) DONE ([\d.]+)s")
-
-MAGIC: Final = {b"\x28\xb5\x2f\xfd": "tar+zstd", b"\x1f\x8b\x08": "tar+gzip"}
 
 
 @dataclass
@@ -79,7 +76,7 @@ def exporter() -> Exporter:
 
 def proxies() -> dict[str, str]:
     """Return the build arguments for the network: this program's own proxies."""
-    return {name: os.environ[name] for name in apt.PROXIES if name in os.environ}
+    return apt.own_proxies()
 
 
 def bake(definition: Mapping[str, Any], on_line: process.LineSink) -> None:
@@ -128,8 +125,7 @@ class Exported:
         with self.path.open("rb") as blob:
             head = blob.read(4)
             blob.seek(0)
-            kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "tar")
-            yield decompressor(blob, kind)  # type: ignore[misc]
+            yield decompressor(blob, compression(head))  # type: ignore[misc]
 
 
 def exported(layout: Path, flavours: Sequence[str]) -> tuple[Exported, ...]:

@@ -7,13 +7,12 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 from torchstrata import process
 from torchstrata.layers import os_image
 from torchstrata.layers.apt_settings import AptSettings
-
-CHUNK: Final = 1 << 20
+from torchstrata.store.codec import CHUNK
 
 
 @contextmanager

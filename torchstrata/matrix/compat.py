@@ -355,11 +355,12 @@ def host_compiler(compilers: Sequence[str], compiler: Nvcc | None) -> str:
 
 def at_least(version: str, floor: str) -> bool:
     """Say whether dotted ``version`` is at least ``floor``."""
-    return _numbers(version) >= _numbers(floor)
+    return numbers(version) >= numbers(floor)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+def numbers(version: str) -> tuple[int, ...]:
+    """Return a dotted version as numbers, to compare: ``2.10`` is newer than ``2.8``."""
+    return tuple(map(int, version.split(".")))
 
 
 def _missing(architectures: Iterable[str], compiler: Nvcc | None) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ def with_facts(text: str, torch: str, release: TorchRelease) -> str:
     """
     facts = _facts(text)
     known = {**facts["torch"], torch: msgspec.to_builtins(release)}
-    return _json(facts | {"torch": {minor: known[minor] for minor in sorted(known, key=_numbers)}})
+    return _json(facts | {"torch": {minor: known[minor] for minor in sorted(known, key=compat.numbers)}})
 
 
 def without_facts(text: str, torch: str) -> str:
@@ -95,10 +95,6 @@ def _facts(text: str) -> dict[str, Any]:
 
 def _json(facts: dict[str, Any]) -> str:
     return json.dumps(facts, indent=1) + "\n"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
 
 
 def with_table(text: str, table: Matrix) -> str:

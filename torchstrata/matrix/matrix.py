@@ -116,7 +116,7 @@ class Cell:
     @property
     def release(self) -> tuple[int, ...]:
         """Torch's minor version as numbers, to compare: ``2.10`` is newer than ``2.8``."""
-        return tuple(map(int, self.torch.split(".")))
+        return compat.numbers(self.torch)
 
     @property
     def all_in_one(self) -> str:

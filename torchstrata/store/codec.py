@@ -43,6 +43,9 @@ MEDIA_TYPES: Final[dict[Name, str]] = {
 }
 
 
+MAGIC: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
+
+
 class Readable(Protocol):
     """Anything that bytes can be read from; an empty answer is the end."""
 
@@ -134,6 +137,11 @@ class _Gzip:
         trailer = struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
         head, self._head = self._head, b""
         return (head + self._deflate.flush() + trailer,)
+
+
+def compression(head: bytes) -> str:
+    """Return what a blob that begins with ``head`` is compressed with, as :func:`decompressor` takes it; ``tar`` if it is not."""
+    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "tar")
 
 
 def decompressor(blob: Readable, media_type: str) -> Readable:

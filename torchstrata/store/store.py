@@ -26,7 +26,6 @@ import shutil
 import stat
 import threading
 import time
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -39,13 +38,14 @@ from filelock import FileLock, Timeout
 
 from torchstrata import decoding
 from torchstrata.errors import IntegrityError, StoreError
-from torchstrata.host import home, temporary
-from torchstrata.host.filesystem import CACHE_VARIABLE, disk, lock, read
+from torchstrata.host import filesystem, home
+from torchstrata.host.filesystem import CACHE_VARIABLE, disk
 from torchstrata.host.leavings import Kind, Leaving
 from torchstrata.store.codec import CHUNK, Codec, Readable
 from torchstrata.store.digest import digest_of, file_name
 from torchstrata.store.layer import PLATFORM, Entry, Layer
 from torchstrata.store.part import Part, part_title
+from torchstrata.store.scratch import Scratch
 from torchstrata.store.sink import Sink
 from torchstrata.store.tarball import LayerWriter
 
@@ -89,8 +89,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._mutex = threading.Lock()
-        self._held: tuple[FileLock, Path] | None = None
+        self._scratch = Scratch(root / "tmp", lambda: self.lock("tmp"))
 
     @classmethod
     def open(cls, root: Path | None = None) -> Self:
@@ -134,7 +133,7 @@ class Store:
 
     def known(self, identity: str) -> Part | None:
         """Return what is recorded for an identity, whether or not the blobs are here."""
-        content = _content(self._part(identity))
+        content = filesystem.content(self._part(identity))
         try:
             return None if content is None else decoding.decode(content, Part)
         except msgspec.DecodeError:
@@ -233,7 +232,7 @@ class Store:
 
     def forget(self, digest: str) -> None:
         """Remove a blob that is damaged, so that what it belongs to is made anew."""
-        _remove(self._blob(digest))
+        filesystem.remove(self._blob(digest))
 
     def listing(self, diff_id: str) -> tuple[Entry, ...]:
         """Return the paths of a layer in the order of its tar.
@@ -242,9 +241,9 @@ class Store:
         """
         path = self._listing(diff_id)
         try:
-            return decoding.decode(_content(path) or b"", tuple[Entry, ...])
+            return decoding.decode(filesystem.content(path) or b"", tuple[Entry, ...])
         except msgspec.DecodeError as error:
-            _remove(path)
+            filesystem.remove(path)
             raise StoreError(f"the listing of layer {diff_id} is missing or damaged in {self.root}", fix="build again: it is made anew") from error
 
     def has_listing(self, diff_id: str) -> bool:
@@ -261,7 +260,7 @@ class Store:
             raise IntegrityError(f"{found} has {sink.size} bytes instead of {size}", fix="do not use what names it: its author is mistaken, or means harm")
         if digest not in {None, found}:
             raise IntegrityError(f"content has digest {found} instead of {digest}", fix="fetch or build it again; if it stays so, its source is wrong")
-        _rename(sink.path, self._blob(found))
+        filesystem.rename(sink.path, self._blob(found))
         return found
 
     def _list(self, diff_id: str, entries: Collection[Entry]) -> None:
@@ -272,7 +271,7 @@ class Store:
         sink = Sink(self.scratch())
         sink.write(content)
         sink.close()
-        _rename(sink.path, path)
+        filesystem.rename(sink.path, path)
 
     # Paths
 
@@ -290,45 +289,18 @@ class Store:
         with disk(path):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(exist_ok=True)
-            return lock(path)
+            return filesystem.lock(path)
 
     # Unfinished files
 
     def scratch(self) -> Path:
-        """Return this process's directory for unfinished files, on the store's file system.
-
-        The first call takes away what processes that no longer live have left.
-        """
-        with self._mutex:
-            if self._held is None:
-                with self.lock("tmp"), disk(self.root):
-                    self._sweep()
-                    self._held = self._claim()
-            return self._held[1]
+        """Return this process's directory for unfinished files, on the store's file system."""
+        return self._scratch.directory()
 
     def leave(self, kind: Kind, name: str) -> Leaving:
         """List what this process is about to make in an engine: if it does not remove that itself, the next one does."""
         with disk(self.root):
             return Leaving.of(kind, name).listed(self.scratch())
-
-    def _claim(self) -> tuple[FileLock, Path]:
-        path = self.root / "tmp" / uuid.uuid4().hex
-        path.mkdir(parents=True)
-        held = lock(path.with_suffix(".lock"))
-        held.acquire(timeout=0)
-        return held, path
-
-    def _sweep(self) -> int:
-        """Remove the unfinished files of dead processes, and what they have left in an engine; return how many other processes live."""
-        living = 0
-        for path in sorted((self.root / "tmp").glob("*.lock")):
-            try:
-                with lock(path).acquire(timeout=0):
-                    if temporary.remove(path.with_suffix("")):
-                        path.unlink()
-            except Timeout:
-                living += self._held is None or path != Path(self._held[0].lock_file)
-        return living
 
     # What is used, and giving it back
 
@@ -336,8 +308,8 @@ class Store:
         """Return what the store holds; nothing is written."""
         now = time.time()
         parts = [self._kept(path, now) for path in (self.root / "parts").glob("*.json")]
-        downloads = _bytes(self.downloads)
-        return Usage(size=_bytes(self.root), downloads=downloads, parts=tuple(sorted(parts, key=lambda kept: (kept.age, kept.identity))))
+        downloads = filesystem.size_of(self.downloads)
+        return Usage(size=filesystem.size_of(self.root), downloads=downloads, parts=tuple(sorted(parts, key=lambda kept: (kept.age, kept.identity))))
 
     def _kept(self, path: Path, now: float) -> Kept:
         part = self._read(path)
@@ -346,7 +318,7 @@ class Store:
 
     def _read(self, path: Path) -> Part:
         try:
-            return decoding.decode(_content(path) or b"", Part)
+            return decoding.decode(filesystem.content(path) or b"", Part)
         except msgspec.DecodeError:
             return Part(layers=(), notes={"title": "damaged"})
 
@@ -359,18 +331,18 @@ class Store:
         :param max_bytes: remove until no more than this many bytes of parts remain.
         :raises StoreError: another process is building with this store.
         """
-        before = _bytes(self.root)
+        before = filesystem.size_of(self.root)
         with self.lock("tmp"), disk(self.root):
-            if self._sweep():
+            if self._scratch.sweep():
                 raise StoreError(f"another build is using {self.root}", fix="wait for it to end, then prune")
             chosen = self._choose(frozenset(keep), older_than, max_bytes)
             for doomed in chosen:
-                _remove(self._part(doomed))
+                filesystem.remove(self._part(doomed))
             self._collect()
             shutil.rmtree(self.root / INSPECTIONS, ignore_errors=True)
-            for path in _older(self.downloads, older_than):
+            for path in filesystem.older(self.downloads, older_than):
                 path.unlink()
-        return before - _bytes(self.root)
+        return before - filesystem.size_of(self.root)
 
     def _choose(self, keep: frozenset[str], older_than: timedelta | None, max_bytes: int | None) -> list[str]:
         """Return the identities to remove; parts used last count first against ``max_bytes``."""
@@ -394,7 +366,7 @@ class Store:
         for directory, needed in ((self.root / "blobs" / "sha256", blobs), (self.root / "listings", listings)):
             for path in directory.glob("*"):
                 if path.name not in needed:
-                    _remove(path)
+                    filesystem.remove(path)
 
 
 @contextlib.contextmanager
@@ -417,51 +389,3 @@ def _check_directory(path: Path, *, may_be_link: bool = True) -> None:
             raise StoreError(f"{path} is no directory", fix=f"remove it, or set {CACHE_VARIABLE} to another directory")
         if path.is_symlink() and not may_be_link:
             raise StoreError(f"{path} is a link", fix=f"remove it; to have the store elsewhere, set {CACHE_VARIABLE}")
-
-
-def _content(path: Path) -> bytes | None:
-    """Return the content of a small file; ``None`` if there is none."""
-    with disk(path):
-        try:
-            return read(path)
-        except FileNotFoundError:
-            return None
-
-
-def _remove(path: Path) -> None:
-    """Remove what is at a path, whatever that is."""
-    with disk(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _rename(path: Path, final: Path) -> None:
-    """Give a finished file its name, and make the name last."""
-    with disk(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(final)
-        directory = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Walk files below a directory; one that goes away meanwhile is skipped."""
-    for path in directory.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            status = path.lstat()
-            if stat.S_ISREG(status.st_mode):
-                yield path, status
-
-
-def _bytes(directory: Path) -> int:
-    return sum(status.st_size for _, status in _files(directory))
-
-
-def _older(directory: Path, age: timedelta | None) -> list[Path]:
-    limit = time.time() - (age.total_seconds() if age else 0)
-    return [path for path, status in _files(directory) if status.st_mtime <= limit]

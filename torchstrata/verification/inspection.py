@@ -38,8 +38,6 @@ RULES: Final = hashlib.sha256(Path(__file__).read_bytes() + Path(hygiene.__file_
 OURS: Final = "torchstrata "
 """How the history calls the maker of our layers, whose comment is the layer's title."""
 
-MAGIC: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlobFacts:
@@ -195,7 +193,7 @@ def look(blob: io.BufferedReader, digest: str | None) -> BlobFacts:
     :param digest: what the blob must have; None if its name does not tell.
     :raises IntegrityError: it has another.
     """
-    kind = next((name for magic, name in MAGIC.items() if blob.peek(4).startswith(magic)), "tar")
+    kind = codecs.compression(blob.peek(4))
     compressed = HashingReader(blob)
     size = _Squeezed()
     tar = HashingReader(codecs.decompressor(compressed, kind), size.add if kind == "tar" else ignore)

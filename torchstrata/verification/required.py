@@ -6,7 +6,6 @@ to: ``base`` for every image that contains it, ``base cuda`` for those with CUDA
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from torchstrata.errors import VerificationError
+from torchstrata.image.compose import sha256
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification.evidence import Case
 
@@ -55,7 +55,7 @@ class Required:
     @property
     def digest(self) -> str:
         """Digest of its text."""
-        return f"sha256:{hashlib.sha256(render(self).encode()).hexdigest()}"
+        return sha256(render(self).encode())
 
     def restrict(self, keep: Callable[[Key], bool]) -> Required:
         """Return what is required of the tests that ``keep`` accepts."""

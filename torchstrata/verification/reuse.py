@@ -11,6 +11,7 @@ from typing import Final
 
 from torchstrata import platforms
 from torchstrata.errors import EvidenceError
+from torchstrata.image.compose import sha256
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification import evidence, required, scope
 from torchstrata.verification.evidence import Evidence
@@ -35,7 +36,7 @@ def tests_digest(expected: Expectation) -> str:
     contents = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (*files, *_modules(files))}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     document = json.dumps({"files": hashes, "expected": _values(expected)}, sort_keys=True)
-    return f"sha256:{hashlib.sha256(document.encode()).hexdigest()}"
+    return sha256(document.encode())
 
 
 def _tests(expected: Expectation) -> Iterator[Path]:

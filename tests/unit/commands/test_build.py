@@ -152,7 +152,7 @@ def test_the_cache_is_shown_and_pruned(store, capsys):
     """The table has every part; pruning says what it gave back."""
     filled = Store.open()
     os_part(filled, {"etc/x": b"x" * 1000})
-    filled._held[0].release()  # as the end of the process that built it does
+    filled._scratch._held[0].release()  # as the end of the process that built it does
     for path in store.root.rglob("*"):
         os.utime(path, (time.time(), time.time()))  # the kernel's clock may be another one
     housekeeping.cache(CacheOptions())
