@@ -22,7 +22,7 @@ from torchstrata.matrix.matrix import ROOT, Matrix
 from torchstrata.progress import Reporter
 from torchstrata.store import store as stores
 from torchstrata.store.codec import Codec
-from torchstrata.store.layer import OpenBlob
+from torchstrata.store.layer import Entry, Layer, OpenBlob
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 
@@ -69,9 +69,9 @@ class Builder:
         """
         with Maker(plan, self.store, self.codec, self.reporter, locked=self.locked) as maker:
             cells = itertools.groupby(plan.images, key=lambda image: image.cell.name)
-            composed = [one for _, images in cells for one in self._cell(tuple(images), maker)]
+            composed = tuple(itertools.chain.from_iterable(self._cell(tuple(images), maker) for _, images in cells))
         self.store.touch(*(item.identity for item in plan.items()))
-        return tuple(composed)
+        return composed
 
     def _cell(self, images: Sequence[ImagePlan], maker: Maker) -> list[Composed]:
         """Build the images of one cell. What the first ones share is loaded while it is made, and the rest in the end."""
@@ -82,9 +82,10 @@ class Builder:
                 parts[item.identity] = maker.part(item.identity)
                 if loading:
                     loading.add(*parts[item.identity].layers)
-            rest = (item for image in images for item in image.items if item.identity not in parts)
-            parts |= {item.identity: maker.part(item.identity) for item in rest}
-            composed = [one for image, revision in zip(images, revisions, strict=True) for one in self.assemble(image, parts, revision)]
+            items = itertools.chain.from_iterable(image.items for image in images)
+            upper = dict.fromkeys(item.identity for item in items if item.identity not in parts)
+            parts |= {identity: maker.part(identity) for identity in upper}
+            composed = list(itertools.chain.from_iterable(self.assemble(image, parts, revision) for image, revision in zip(images, revisions, strict=True)))
             if loading:
                 loading.finish([one.loadable for one in composed])
         return composed
@@ -101,7 +102,7 @@ class Builder:
         files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), chain, drift) | runtime.python_start(image.cell, image.chain)
         sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
         self._check_replaced(image, parts)
-        compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
+        compose.check(image.name, itertools.chain.from_iterable(map(self._listed, sections)))
         platform = image.cell.platform
         name, end = self.matrix.name, platforms.suffix(platform)  # in an engine; a name without it stays that of the machine's own platform
         tag = f"{name}:{image.cell.names[0]}-{image.flavour}{end}"
@@ -110,6 +111,11 @@ class Builder:
             rooted = runtime.describe(image.cell, chain, image.lock, revision, user=runtime.ROOT, drift=drift)
             named = (f"{name}:{image.cell.all_in_one}{end}",)
             yield Composed(plan=image, image=compose.compose(image.name, sections, rooted, platform), tags=named, drift=drift)
+
+    def _listed(self, section: Section) -> Iterator[tuple[str, Layer, Sequence[Entry]]]:
+        """Yield origin, layer and listing of each layer."""
+        for layer in section.layers:
+            yield section.origin, layer, self.store.listing(layer.diff_id)
 
     def _check_replaced(self, image: ImagePlan, parts: Mapping[str, Part]) -> None:
         """Refuse what a flavour's Dockerfile does to files that the ``rootfs`` of a parent brings.

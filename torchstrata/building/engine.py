@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -73,7 +74,7 @@ def address() -> str:
 
 def names(client: docker.DockerClient) -> list[str]:
     """Return every name of an image in the engine, by tag and by digest; in one question, since others may remove images meanwhile."""
-    return [name for image in client.api.images() for kind in ("RepoTags", "RepoDigests") for name in image[kind] or ()]
+    return [*itertools.chain.from_iterable([*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())] for image in client.api.images())]
 
 
 def check_access(socket: Path) -> None:
@@ -213,7 +214,9 @@ class Engine:
     def lacks(self, stacks: Iterable[Sequence[Layer]]) -> tuple[Layer, ...]:
         """Return the layers of ``stacks`` (each bottom to top) that the engine must unpack: once for every stack below them."""
         held = self.held()
-        chained = {chain: layer for layers in stacks for layer, chain in zip(layers, chain_ids(layer.diff_id for layer in layers), strict=True)}
+        chained: dict[str, Layer] = {}
+        for layers in stacks:
+            chained |= zip(chain_ids(layer.diff_id for layer in layers), layers, strict=True)
         return tuple(layer for chain, layer in chained.items() if chain not in held)
 
     def send(self, images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenBlob, on_bytes: OnBytes, ready: Callable[[], object]) -> None:
@@ -281,7 +284,7 @@ class Engine:
             if process.is_over(container["Labels"][CHECKED_BY]):
                 with contextlib.suppress(docker.errors.APIError):
                     self.client.api.remove_container(container["Id"], force=True)
-        chains = {chain for image in images for chain in chain_ids(image.diff_ids)}
+        chains = set(itertools.chain.from_iterable(chain_ids(image.diff_ids) for image in images))
         for found in self._images(filters={"dangling": True, "label": "torchstrata.prefix"}):
             try:
                 layers = self._inspect(found["Id"])["RootFS"]["Layers"]

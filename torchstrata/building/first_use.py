@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -82,7 +83,7 @@ class FirstUse:
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
             due = [system for system in systems if self._is_new(system)]  # unless somebody has locked them meanwhile
             builder = self._builder(step.note)
-            written = [path for together in os_part_builder.groups(due) for path in builder.relock(together, *self.matrix.lines)]
+            written = [*chain.from_iterable(builder.relock(group, *self.matrix.lines) for group in os_part_builder.groups(due))]
         self._tell(names, "", written, reporter)
 
     def _lock_flavours(self, systems: Sequence[OperatingSystem], flavours: Sequence[str], reporter: Reporter) -> None:
@@ -91,8 +92,9 @@ class FirstUse:
             return
         names, chains = ", ".join(system.name for system in systems), tuple(map(self.matrix.chain, flavours))
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
-            new = dict.fromkeys(flavour for system in systems for flavour in self._unlocked(system, flavours))
-            written = [path for together in os_part_builder.groups(systems) for path in self._builder(step.note).extend(together, *chains)]
+            new = dict.fromkeys(chain.from_iterable(self._unlocked(system, flavours) for system in systems))
+            builder = self._builder(step.note)
+            written = [*chain.from_iterable(builder.extend(group, *chains) for group in os_part_builder.groups(systems))]
         self._tell(names, f" of {', '.join(new)}", written, reporter)
 
     def _builder(self, on_line: LineSink) -> OsPartBuilder:

@@ -13,6 +13,7 @@ images are sent once more, complete. Only then do they get their names.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -87,9 +88,9 @@ class Loading:
         """Take the next layers upward, and begin to send them; returns at once, errors come from :meth:`finish`."""
         for layer in layers:
             self._chain.append(layer)
-            if chain_ids(each.diff_id for each in self._chain)[-1] not in self._held:
+            if chain_ids(below.diff_id for below in self._chain)[-1] not in self._held:
                 self._waiting.append(layer)
-            if sum(each.size for each in self._waiting) >= STEP:
+            if sum(waiting.size for waiting in self._waiting) >= STEP:
                 self._step()
 
     def finish(self, images: Sequence[Loadable]) -> LoadReport:
@@ -120,7 +121,7 @@ class Loading:
 
     def _missing(self, images: Sequence[Loadable], *, everything: bool) -> list[Layer]:
         held = frozenset() if everything else self._engine.held()
-        pairs = [pair for image in images for pair in zip(image.layers, chain_ids(image.diff_ids), strict=True)]
+        pairs = itertools.chain.from_iterable(zip(image.layers, chain_ids(image.diff_ids), strict=True) for image in images)
         return [layer for layer, chain in pairs if chain not in held]
 
     def _step(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 import threading
@@ -159,11 +160,11 @@ class Maker:
         """Make one item, unless another build has made it by the time that this one may."""
         needed = self._needs(item)
         with disk(self._store.root), self._store.lock(item.identity, self._cancelled):
-            found = self._store.find(item.identity)
-            if found is None:
-                found = self._make(item, needed)
-                self._store.remember(item.identity, found)
-            return found
+            part = self._store.find(item.identity)
+            if part is None:
+                part = self._make(item, needed)
+                self._store.remember(item.identity, part)
+            return part
 
     def _needs(self, item: Item) -> tuple[Part, ...]:
         """Wait for the parts that ``item`` is made from, and return them."""
@@ -220,7 +221,7 @@ class Maker:
 
     def _compile(self, title: str, what: Bytecode, sources: Sequence[Part]) -> Part:
         self.part(what.base)
-        layers = [layer for part in sources for layer in part.layers]
+        layers = itertools.chain.from_iterable(part.layers for part in sources)
         image = self._interpreter(what.system)
         with self._cores, self._reporter.step("compile", title):
             return bytecode.make(layers, image, self._store, self._codec, title)
@@ -245,14 +246,14 @@ class Maker:
         wanted = {item.identity: item.source for item in items if isinstance(item.source, OsPart)}
         platforms = sorted({part.system.platform for part in wanted.values()})  # of one platform it may be the base alone, whose Python compiles
         baked = [self._baked([part for part in wanted.values() if part.system.platform == platform]) for platform in platforms]
-        found = {key: part for parts in baked for key, part in parts.items()}
-        return {identity: found[part.system.name, part.chain[-1]] for identity, part in wanted.items()}
+        parts = dict(itertools.chain.from_iterable(baked_parts.items() for baked_parts in baked))
+        return {identity: parts[part.system.name, part.chain[-1]] for identity, part in wanted.items()}
 
     def _baked(self, wanted: Sequence[OsPart]) -> os_parts.Parts:
         """Return the OS parts of one platform, by names of the OS and of the flavour."""
         systems = {part.system.name: part.system for part in wanted}
         chains = tuple(dict.fromkeys(part.chain for part in wanted))
-        names = dict.fromkeys(flavour for chain in chains for flavour in chain)
+        names = dict.fromkeys(itertools.chain.from_iterable(chains))
         with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(names)}") as step:
             builder = OsPartBuilder(
                 store=self._store, codec=self._codec, on_line=step.note, on_drift=self._reporter.say, locked=self._locked, cancelled=self._cancelled

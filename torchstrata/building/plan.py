@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -136,7 +137,13 @@ class Plan:
 
     def items(self) -> tuple[Item, ...]:
         """Return every item once, in the order in which images need them."""
-        return tuple({item.identity: item for image in self.images for item in (*image.tools, *image.items)}.values())
+        return tuple({item.identity: item for _, item in self.used()}.values())
+
+    def used(self) -> Iterator[tuple[ImagePlan, Item]]:
+        """Yield each image with each item that it needs, tools first."""
+        for image in self.images:
+            for item in (*image.tools, *image.items):
+                yield image, item
 
     def missing(self) -> tuple[Item, ...]:
         """Return the items that the store lacks."""
@@ -174,7 +181,8 @@ class Planner:
         for chain in chains:
             contexts.check_shadows(ROOT, chain)
         wanted = [name for name in self.matrix.flavours if any(name in chain for chain in chains)]
-        return Plan(images=tuple(image for cell in cells for image in self._images(cell, wanted))).fitting(locked=self.locked)
+        images = itertools.chain.from_iterable(self._images(cell, wanted) for cell in cells)
+        return Plan(images=tuple(images)).fitting(locked=self.locked)
 
     def _images(self, cell: Cell, flavours: Iterable[str]) -> Iterator[ImagePlan]:
         """Yield the images of one cell: each flavour's items are a prefix of its child's, but for the all-in-one image's.
@@ -272,8 +280,7 @@ def document(plan: Plan) -> list[dict[str, Any]]:
 def _own_items(plan: Plan) -> Iterator[tuple[ImagePlan, Item]]:
     """Yield every item once, with the first image that needs it."""
     seen: set[str] = set()
-    for image in plan.images:
-        for item in (*image.tools, *image.items):
-            if item.identity not in seen:
-                seen.add(item.identity)
-                yield image, item
+    for image, item in plan.used():
+        if item.identity not in seen:
+            seen.add(item.identity)
+            yield image, item

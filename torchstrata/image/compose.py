@@ -6,9 +6,10 @@ Follows the OCI image specification 1.1: https://github.com/opencontainers/image
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,7 +108,7 @@ def compose(name: str, sections: Sequence[Section], runtime: Runtime, platform: 
 
     :raises ComposeError: there are more than :data:`LAYER_LIMIT` layers.
     """
-    layers = tuple(layer for section in sections for layer in section.layers)
+    layers = tuple(itertools.chain.from_iterable(section.layers for section in sections))
     if len(layers) > LAYER_LIMIT:
         raise ComposeError(
             f"{name} would have {len(layers)} layers, more than {LAYER_LIMIT}",
@@ -134,12 +135,13 @@ def _config(sections: Sequence[Section], layers: Sequence[Layer], runtime: Runti
             **({"Healthcheck": {"Test": ["CMD", *runtime.probe], **HEALTH}} if runtime.probe else {}),
         },
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-        "history": [
-            {"created": runtime.created, "created_by": f"torchstrata {section.label}", "comment": layer.title}
-            for section in sections
-            for layer in section.layers
-        ],
+        "history": [*itertools.chain.from_iterable(_history(section, runtime.created) for section in sections)],
     }
+
+
+def _history(section: Section, created: str) -> Iterator[dict[str, str]]:
+    for layer in section.layers:
+        yield {"created": created, "created_by": f"torchstrata {section.label}", "comment": layer.title}
 
 
 def manifest(layers: Sequence[Layer], config: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO, Final
 
@@ -37,11 +38,12 @@ def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: b
     :raises IntegrityError: a blob in the store is damaged.
     :raises StoreError: the directory cannot be written, or leads elsewhere by a link in it, or the store lacks a blob.
     """
-    blobs, named = directory / "blobs" / "sha256", {tag: _named(tag, images) for image in images for tag in image.tags}
+    blobs = directory / "blobs" / "sha256"
+    named = {tag: _named(tag, images) for tag in chain.from_iterable(image.tags for image in images)}
     with store.lock(stores.identity(layout=str(directory.absolute()))), disk(directory, OTHER_DIRECTORY):
         refuse_links(directory, blobs / "any")
         blobs.mkdir(parents=True, exist_ok=True)
-        for layer in dict.fromkeys(layer for image in images for layer in image.layers):
+        for layer in dict.fromkeys(chain.from_iterable(image.layers for image in images)):
             (_share if share else _place)(store, layer, blobs / file_name(layer.digest))
         for image in images:
             for content in (image.config, image.manifest):

@@ -10,6 +10,7 @@ import hashlib
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from torchstrata.image import oci
@@ -71,7 +72,7 @@ def stream(images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenB
     yield from _member("oci-layout", oci.LAYOUT)
     yield from _member("index.json", canonical(_index(images)))
     yield from _member("manifest.json", canonical([_saved(image) for image in images]))
-    for data in dict.fromkeys(blob for image in images for blob in (image.config, image.manifest)):
+    for data in dict.fromkeys(chain.from_iterable((image.config, image.manifest) for image in images)):
         yield from _member(_path(sha256(data)), data)
     for layer in {layer.digest: layer for layer in layers}.values():
         yield _header(_path(layer.digest), layer.size)

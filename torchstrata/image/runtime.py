@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -111,7 +112,7 @@ def describe(  # noqa: PLR0913  # what an image says of itself
 
 def services(chain: Sequence[Flavour]) -> tuple[Service, ...]:
     """Return what containers of an image run if nothing is asked for, parents' first."""
-    return tuple(service for flavour in chain for service in flavour.own_services)
+    return tuple(itertools.chain.from_iterable(flavour.own_services for flavour in chain))
 
 
 def command(chain: Sequence[Flavour]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -27,9 +28,10 @@ def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
 
     :param chain: the image's flavour and its parents.
     """
-    own = (path for flavour in chain for path in (*(f"images/{flavour}/{name}" for name in OWN), wheel_locks.path_of(cell, flavour)))
+    own = [f"images/{flavour}/{name}" for flavour, name in itertools.product(chain, OWN)]
+    locks = [wheel_locks.path_of(cell, flavour) for flavour in chain]
     shared = SHARED if cell.platform == PLATFORM else (*SHARED, f"locks/toolchain{platforms.suffix(cell.platform)}")
-    return _last_commit(root, *shared, f"locks/os/{cell.os.name}.lock", *own)
+    return _last_commit(root, *shared, f"locks/os/{cell.os.name}.lock", *own, *locks)
 
 
 def state(root: Path) -> str:

@@ -59,8 +59,9 @@ def definition(jobs: Sequence[Job], staged: Path, out: Path, exporter: Exporter,
     :param out: directory for OCI layouts, one per top target.
     :param proxies: build arguments for the network, such as ``http_proxy``; BuildKit keeps them out of images.
     """
-    targets = {name: target for job in jobs for name, target in _targets(job, staged, proxies).items()}
+    targets: dict[str, dict[str, Any]] = {}
     for job in jobs:
+        targets |= _targets(job, staged, proxies)
         targets[job.top]["output"] = [_output(job, out, exporter)]
     return {"group": {"default": {"targets": [job.top for job in jobs]}}, "target": _on_platforms(targets, jobs)}
 
@@ -78,8 +79,8 @@ def question(job: Job, dockerfile: str, context: Path, out: Path, proxies: Mappi
 def _on_platforms(targets: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
     """Return the targets with the platform of the job that each belongs to; the default one is not named, as the builder's own is that."""
     named = {job.target(""): job.system.platform for job in jobs if job.system.platform != PLATFORM}
-    found = {name: [each for start, each in named.items() if name.startswith(start)] for name in targets}
-    return {name: {**target, **({"platforms": found[name]} if found[name] else {})} for name, target in targets.items()}
+    platforms = {name: [platform for start, platform in named.items() if name.startswith(start)] for name in targets}
+    return {name: {**target, **({"platforms": platforms[name]} if platforms[name] else {})} for name, target in targets.items()}
 
 
 def image_name(job: Job) -> str:

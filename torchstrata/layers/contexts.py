@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import stat
@@ -68,7 +69,7 @@ def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
             used = [entry for entry in entries if entry.name in USED]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OsPartError(f"there is no images/{name}", fix=f"make images/{name}/flavour.yaml (docs/adding.md), or take its name out") from error
-    for relative, path in sorted(_files(used), key=lambda found: found[0]):
+    for relative, path in sorted(_files(used), key=lambda file: file[0]):
         check(f"images/{name}/{'/'.join(relative)}", Path(path), may_be_link=len(relative) > 1)
         yield "/".join(relative), Path(path)
 
@@ -103,7 +104,7 @@ def check_shadows(root: Path, chain: Sequence[str]) -> None:
                 what = f"images/{flavour}/{ROOTFS}/{path} would hide what images/{others[0]} brings there"
                 raise FlavourError(what, fix=f"give it another name, or change the one in images/{others[0]}, for all flavours above it")
         files_of |= dict.fromkeys(mine, flavour)
-        directories_of |= dict.fromkeys((place for above in mine.values() for place in above), flavour)
+        directories_of |= dict.fromkeys(itertools.chain.from_iterable(mine.values()), flavour)
 
 
 def check(name: str, path: Path, *, may_be_link: bool) -> None:
@@ -136,7 +137,7 @@ def _files(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[tuple[str, ...
             shown = printable("/".join(place), 80)
             raise OsPartError(f"directories below images/ lie more than {DEEPEST} deep in each other: {shown}", fix="remove them: git clean -nd -- images")
         with os.scandir(entry) as inside:
-            waiting += [((*place, each.name), each) for each in inside]
+            waiting += [((*place, below.name), below) for below in inside]
 
 
 def tree(root: Path, name: str) -> list[tuple[str, int, str]]:
@@ -207,7 +208,7 @@ def _tell(directory: Path, files: Sequence[str]) -> None:
 
 def _insert(file: Path, after: str, lines: str) -> None:
     """Put lines after the first line that begins with ``after``."""
-    text, count = re.subn(rf"^{re.escape(after)}.*\n", lambda found: found[0] + lines, file.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
+    text, count = re.subn(rf"^{re.escape(after)}.*\n", lambda line: line[0] + lines, file.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
     if not count:
         raise OsPartError(f"images/{APT}/{file.name} has no line that begins with {after}", fix="restore it from git")
     file.write_text(text, encoding="utf-8")

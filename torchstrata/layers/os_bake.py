@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -137,7 +138,10 @@ class Bake:
             for wanted in sorted(self._identity(system, self.flavours) for system in self.locks if self._missing(system)):
                 held.enter_context(self.settings.store.lock(wanted, self.settings.cancelled))
             self._make([system for system in self.locks if self._missing(system)])
-        return {(system.name, flavour): part for system in self.locks for flavour, part in self._found(system).items()}
+        parts: dict[tuple[str, str], Part] = {}
+        for system in self.locks:
+            parts |= {(system.name, flavour): part for flavour, part in self._stored(system).items()}
+        return parts
 
     def adopt(self, system: OperatingSystem, chains: Mapping[str, tuple[str, ...]], made: os_parts.Parts) -> Path | None:
         """Write the lock of what was made, if it moved, and let the parts serve it; return its path if it was written.
@@ -186,18 +190,18 @@ class Bake:
     def _image_identity(self, system: OperatingSystem, lock: OsLock) -> str:
         return os_image.identity(system, lock, contexts.apt_config(self.settings.root), self.settings.codec)
 
-    def _found(self, system: OperatingSystem) -> dict[str, Part]:
+    def _stored(self, system: OperatingSystem) -> dict[str, Part]:
         """Return the parts in the store from the bottom up to the first that is missing."""
-        found: dict[str, Part] = {}
+        parts: dict[str, Part] = {}
         for count, flavour in enumerate(self.flavours, 1):
             part = self.settings.store.find(self._identity(system, self.flavours[:count]))
-            if part is None or not os_parts.fits(part, next(reversed(found.values()), None), locked=self.settings.locked):
+            if part is None or not os_parts.fits(part, next(reversed(parts.values()), None), locked=self.settings.locked):
                 break
-            found[flavour] = part
-        return found
+            parts[flavour] = part
+        return parts
 
     def _missing(self, system: OperatingSystem) -> tuple[str, ...]:
-        return self.flavours[len(self._found(system)) :]
+        return self.flavours[len(self._stored(system)) :]
 
     def _packages(self, part: Part) -> Packages:
         content: Packages = json.loads(self.settings.store.open_blob(part.extras[os_parts.PACKAGES]).read_bytes())
@@ -380,9 +384,9 @@ class Bake:
         """Return what to build on ``system``, over layers of the store where the exporter allows it."""
         plain = frozenset(flavour for flavour in self.flavours if not contexts.installs(self.settings.root, flavour))
         job = functools.partial(Job, system=system, epoch=self.locks[system].epoch, plain=plain)
-        image, parts = self._os_image(system), self._found(system)
+        image, parts = self._os_image(system), self._stored(system)
         if exporter == "layout" and parts:
-            stored = [layer for part in parts.values() for layer in part.layers]
+            stored = [*itertools.chain.from_iterable(part.layers for part in parts.values())]
             return job(flavours=self._missing(system), parent=list(parts)[-1], below=self._layout(system, stored, work), known=len(stored))
         if image is None:
             return job(flavours=self.flavours, parent=OS_IMAGE, below=self._registry(system), known=0)
@@ -424,7 +428,7 @@ class Bake:
 
     def _kept(self, job: Job, layers: Sequence[Exported], in_parallel: Callable[..., Iterable[Taken]]) -> dict[str, Part]:
         """Put the layers of a job into the store; return the parts that were missing, by flavour."""
-        os_image, found = self._os_image(job.system), self._found(job.system)
+        os_image, found = self._os_image(job.system), self._stored(job.system)
         taken = list(in_parallel(functools.partial(self._take, job), layers))
         parts, below = dict[str, Part](), None if job.flavours == self.flavours else next(reversed(found.values()), None)
         for flavour in job.flavours:
@@ -447,14 +451,14 @@ class Bake:
         status = next((taken.status for taken in reversed(own) if taken.status), None)
         packages = os_locks.installed(status) if status else self._inherited(system, os_image, below)
         chain = () if flavour == OS_IMAGE else self.flavours[: self.flavours.index(flavour) + 1]
-        lower = [os_image] if os_image else []
-        held = inventory.merged([*(inventory.of(part, self.settings.store.open_blob) for part in lower), *(taken.inventory for taken in own)])
-        layers = (*(layer for part in lower for layer in part.layers), *(taken.layer for taken in own))
+        lowest = [inventory.of(os_image, self.settings.store.open_blob)] if os_image else []
+        contents = inventory.merged([*lowest, *(taken.inventory for taken in own)])
+        layers = (*(os_image.layers if os_image else ()), *(taken.layer for taken in own))
         return Part(
             layers=layers,
             extras={
                 os_parts.PACKAGES: self.settings.store.add_blob(json.dumps(packages, sort_keys=True).encode()),
-                **inventory.kept(held, self.settings.store),
+                **inventory.stored(contents, self.settings.store),
             },
             notes=os_parts.notes(f"{system.name} {flavour}", self.locks[system].moves(chain, packages), layers, below),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,18 +66,21 @@ class OsPartBuilder(BakeSettings):
         All that is locked stays: the packages of other flavours, and so their layers.
         """
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        known = {system: os_locks.read(system, self.root) for system in systems}
-        adding = {link for chain in chains for link in chain if contexts.installs(self.root, link)}
-        lacking = {system: frozenset(lock.lacks(adding)) for system, lock in known.items()}
-        return self._locked_anew({system: replace(lock, opened=lacking[system], opened_at=now) for system, lock in known.items() if lacking[system]}, chains)
+        locks = {system: os_locks.read(system, self.root) for system in systems}
+        adding = {flavour for flavour in itertools.chain.from_iterable(chains) if contexts.installs(self.root, flavour)}
+        lacking = {system: frozenset(lock.lacks(adding)) for system, lock in locks.items()}
+        opened = {system: replace(lock, opened=lacking[system], opened_at=now) for system, lock in locks.items() if lacking[system]}
+        return self._locked_anew(opened, chains)
 
     def _locked_anew(self, locks: Mapping[OperatingSystem, OsLock], chains: Sequence[Sequence[str]]) -> list[Path]:
         bakes = self._bakes(locks, chains)
         made = self._made(bakes)
         for bake in bakes:
             bake.check_files()
-        links = {flavour: tuple(chain[: count + 1]) for chain in chains for count, flavour in enumerate(chain)}
-        return [written for system in locks if (written := bakes[0].adopt(system, links, made))]
+        ancestries: dict[str, tuple[str, ...]] = {}
+        for chain in chains:
+            ancestries |= {flavour: tuple(chain[: count + 1]) for count, flavour in enumerate(chain)}
+        return [written for system in locks if (written := bakes[0].adopt(system, ancestries, made))]
 
     def _bakes(self, locks: Mapping[OperatingSystem, OsLock], chains: Sequence[Sequence[str]]) -> tuple[Bake, ...]:
         return tuple(Bake(settings=self, flavours=chain, locks=locks) for chain in _longest(tuple(map(tuple, chains))))
@@ -84,4 +88,4 @@ class OsPartBuilder(BakeSettings):
     @staticmethod
     def _made(bakes: Sequence[Bake]) -> os_parts.Parts:
         """Return the parts of all chains, one chain after the other, since each finds what it shares with those before in the store."""
-        return {key: part for bake in bakes for key, part in bake.parts().items()}
+        return dict(itertools.chain.from_iterable(bake.parts().items() for bake in bakes))

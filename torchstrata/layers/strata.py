@@ -8,6 +8,7 @@ also holds the dist-info of the CUDA wheels.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,10 +85,10 @@ def plan(lock: Lock, parent: Lock | None, rules: Strata, python: str) -> tuple[S
     """
     pins = wheel_locks.own(lock, parent)
     cuda = tuple(_cuda(pins, rules))
-    taken = {pin for stratum in cuda for pin in stratum.pins}
-    rest = [pin for pin in pins if pin not in taken]
-    large = sorted((pin for pin in rest if pin.size > rules.own_layer_over or pin.name in FIRST), key=_rank)
-    small = tuple(pin for pin in rest if pin not in large)
+    taken = set(itertools.chain.from_iterable(stratum.pins for stratum in cuda))
+    others = [pin for pin in pins if pin not in taken]
+    large = sorted((pin for pin in others if pin.size > rules.own_layer_over or pin.name in FIRST), key=_rank)
+    small = tuple(pin for pin in others if pin not in large)
     skeleton = Stratum(title=f"Python {python} environment", kind="skeleton", pins=(), python=python)
     wheels = [Stratum(title=f"{pin.name} {pin.version}", kind="wheel", pins=(pin,), python=python) for pin in large]
     group = Stratum(title=f"{len(small)} wheels of {lock.flavour}", kind="group", pins=small, python=python, needs=cuda)
@@ -132,7 +133,7 @@ def make(stratum: Stratum, wheels: Mapping[str, Path], into: Store, codec: Codec
             destination.wheel = need.title
             destination.write_aside(_aside(need, into, codec))
     aside = {} if stratum.python else {ASIDE: into.add_blob(msgspec.json.encode(destination.aside))}
-    return Part(layers=(writer.layer,), extras=inventory.kept(Inventory(python=packages), into) | aside)
+    return Part(layers=(writer.layer,), extras=inventory.stored(Inventory(python=packages), into) | aside)
 
 
 def _install(pin: Pin, path: Path, destination: Destination) -> PythonPackage:

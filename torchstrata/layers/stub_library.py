@@ -77,8 +77,8 @@ def of_cuda(headers: Sequence[bytes]) -> tuple[str, ...]:
 
 def of_nvml(headers: Sequence[bytes]) -> tuple[str, ...]:
     """Return the names of the management library (NVML) that programs compiled with ``headers`` may ask for, sorted."""
-    names = {name for text in headers for name in (*NVML_DECLARED.findall(text), *NVML_RENAMED.findall(text))}
-    return tuple(sorted(name.decode() for name in names))
+    text = b"\n".join(headers)
+    return tuple(sorted(name.decode() for name in {*NVML_DECLARED.findall(text), *NVML_RENAMED.findall(text)}))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

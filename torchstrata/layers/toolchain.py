@@ -14,6 +14,7 @@ libraries to link with (:mod:`.stub_library`).
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -246,7 +247,7 @@ def _write_texts(writer: LayerWriter, toolchain: Toolchain) -> None:
 
 def _write_stubs(writer: LayerWriter, toolchain: Toolchain, headers: Sequence[Mapping[str, bytes]]) -> None:
     """Write the driver's libraries to link with, of all that ``headers`` declare."""
-    texts = {name: text for one in headers for name, text in one.items()}
+    texts = dict(itertools.chain.from_iterable(of_wheel.items() for of_wheel in headers))
     nvml = [text for name, text in texts.items() if name == NVML]
     cuda = [text for name, text in texts.items() if name != NVML]
     stubs = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import difflib
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -278,11 +279,11 @@ def _day(files: Sequence[PublishedWheel]) -> str:
 
 def _pythons(files: Iterable[PublishedWheel]) -> tuple[str, ...]:
     """Return the Pythons that wheels are for, such as ``3.13`` and ``3.13t``, which has no global lock."""
-    abis = {tag.abi for each in files for tag in each.tags}
-    found = {(int(match[1]), match[2]) for abi in abis if (match := re.fullmatch(r"cp3([0-9]{1,3})(t?)", abi))}
-    if not found:
+    abis = {tag.abi for tag in itertools.chain.from_iterable(file.tags for file in files)}
+    minors = {(int(match[1]), match[2]) for abi in abis if (match := re.fullmatch(r"cp3([0-9]{1,3})(t?)", abi))}
+    if not minors:
         raise MatrixError("no wheel of torch on the index is for a Python of its own", fix="see what pip's index-url has")
-    return tuple(f"3.{minor}{free}" for minor, free in sorted(found))
+    return tuple(f"3.{minor}{free}" for minor, free in sorted(minors))
 
 
 def _glibc(files: Iterable[PublishedWheel]) -> str:

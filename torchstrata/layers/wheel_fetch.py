@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import mimetypes
 import ssl
 import threading
@@ -223,9 +224,9 @@ def _located(job: _Job, place: Link) -> list[Link]:
         return _linked(job, index_page.receive(job.client, place.url_without_fragment, job.config.trusted_hosts))
     path = place.file_path
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
-    pages = [each for each in inside if mimetypes.guess_type(each.name)[0] == index_page.HTML_TYPES[1] and each.is_file()]
-    wheels = [Link(each.as_uri()) for each in inside if each.name == job.pin.filename and each.is_file()]
-    return [*wheels, *(link for page in pages for link in _linked(job, index_page.read_file(page)))]
+    pages = [file for file in inside if mimetypes.guess_type(file.name)[0] == index_page.HTML_TYPES[1] and file.is_file()]
+    wheels = [Link(file.as_uri()) for file in inside if file.name == job.pin.filename and file.is_file()]
+    return [*wheels, *itertools.chain.from_iterable(_linked(job, index_page.read_file(page)) for page in pages)]
 
 
 def _indexed(job: _Job, place: Link) -> list[Link]:

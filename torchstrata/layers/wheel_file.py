@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import configparser
+import itertools
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -258,7 +259,8 @@ def check_entry_points(text: str) -> None:
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # names keep their case
     try:
         parser.read_string(text)
-        scripts = [pair for section in SCRIPTS if parser.has_section(section) for pair in parser.items(section)]
+        sections = filter(parser.has_section, SCRIPTS)
+        scripts = itertools.chain.from_iterable(map(parser.items, sections))
         if any("%" in value or "/" in member_path(name) for name, value in scripts):
             raise BadWheelError("entry_points.txt has a script whose name or place cannot be")
         list(parse_entrypoints(text))

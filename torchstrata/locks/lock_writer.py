@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,16 +85,14 @@ def write(  # noqa: PLR0913  # what can be asked of it
     resolver.program()
     with lockfile.writing(root / wheel_locks.FOLDER, on_wait or on_line):  # other platforms get the versions of the default one
         results = [*_in_parallel(making, first), *_in_parallel(making, todo[len(first) :])]
-    changed = [path for result in results if not isinstance(result, LockError) for path in result]
-    failed: dict[str, LockError] = {}
+    changed, failed = list[str](), dict[str, LockError]()
     for cell, result in zip(todo, results, strict=True):
         if isinstance(result, LockError):
             failed.setdefault(cell.short, result)
-    return Outcome(
-        changed=tuple(sorted(changed)),
-        unchanged=sum(len(matrix.flavours) for result in results if not isinstance(result, LockError)) - len(changed),
-        failed=failed,
-    )
+        else:
+            changed += result
+    done = sum(not isinstance(result, LockError) for result in results)
+    return Outcome(changed=tuple(sorted(changed)), unchanged=done * len(matrix.flavours) - len(changed), failed=failed)
 
 
 def _in_parallel(making: _Making, cells: Sequence[Cell]) -> list[list[str] | LockError]:
@@ -216,7 +215,8 @@ class _Making:
 
         :raises LockError: there is no such set of wheels, or who has them cannot be asked; names what cures it.
         """
-        wanted = [line for link in self.matrix.chain(flavour) for line in wheel_locks.requirements(cell, link, self.root)]
+        added = (wheel_locks.requirements(cell, link, self.root) for link in self.matrix.chain(flavour))
+        wanted = [*itertools.chain.from_iterable(added)]
         if self.stopped.is_set():
             raise LockError("interrupted", fix=wheel_locks.AGAIN.format(cell=cell.short))
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -88,7 +89,8 @@ class OsLock:
 
     def installed(self, chain: Iterable[str]) -> Packages:
         """Return all packages of the last flavour of ``chain``; of the OS image if the chain is empty."""
-        return {name: version for section in (OS_IMAGE, *chain) for name, version in self.sections.get(section, {}).items()}
+        sections = (self.sections.get(name, {}) for name in (OS_IMAGE, *chain))
+        return dict(itertools.chain.from_iterable(packages.items() for packages in sections))
 
     def digest(self, chain: Iterable[str]) -> str:
         """Return the identity of all that the lock says of ``chain``; other flavours do not change it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import ipaddress
+import itertools
 import math
 import os
 import re
@@ -111,7 +112,8 @@ def _options(path: Path) -> dict[str, str]:
     except (configparser.Error, ValueError, OSError) as error:
         why = printable(str(error).partition("\n")[0])
         raise FetchError(f"{printable(str(path))} is not a pip configuration file: {why}", fix="correct it, or remove it") from error
-    return {_name(key): value for section in SECTIONS if parser.has_section(section) for key, value in parser.items(section)}
+    sections = filter(parser.has_section, SECTIONS)
+    return {_name(key): value for key, value in itertools.chain.from_iterable(map(parser.items, sections))}
 
 
 def _text(path: Path) -> str:

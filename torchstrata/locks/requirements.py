@@ -79,8 +79,11 @@ def _lacking(versions: Mapping[str, str], lock: str, wanted: list[Requirement]) 
 
 def _unhashed(root: Path) -> list[str]:
     """Return a line for each package of a lock that no version or no hash pins."""
-    packages = [(name, package) for name in LOCKS for package in environment.read(root / name)]
-    return [f"{name}: {package.requirement} is not pinned" for name, package in packages if not package.version or not package.hashes]
+    unhashed: list[str] = []
+    for name in LOCKS:
+        packages = [package for package in environment.read(root / name) if not package.version or not package.hashes]
+        unhashed += [f"{name}: {package.requirement} is not pinned" for package in packages]
+    return unhashed
 
 
 def _versions(lock: Path) -> dict[str, str]:

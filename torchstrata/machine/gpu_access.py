@@ -6,6 +6,7 @@ toolkit. Where neither is there, the toolkit's runtime or a CDI device can be as
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -104,8 +105,8 @@ def version(text: str) -> tuple[int, ...]:
 
 def specified(directories: Iterable[Path]) -> bool:
     """Return whether a CDI specification of NVIDIA's GPUs lies in one of some directories."""
-    files = (path for directory in directories for path in directory.glob("*") if path.suffix in {".json", ".yaml", ".yml"})
-    return any(SPECIFICATION.search(_content(path)) for path in files)
+    files = itertools.chain.from_iterable(directory.glob("*") for directory in directories)
+    return any(path.suffix in {".json", ".yaml", ".yml"} and SPECIFICATION.search(_content(path)) for path in files)
 
 
 def _content(path: Path) -> str:

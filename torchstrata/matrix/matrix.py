@@ -6,6 +6,7 @@ import datetime as dt
 import difflib
 import fnmatch
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -223,7 +224,7 @@ class Matrix:
 
         :raises MatrixError: there is no such flavour.
         """
-        return tuple(service for link in self.chain(flavour) for service in self.flavours[link].own_services)
+        return tuple(itertools.chain.from_iterable(link.own_services for link in self.lineage(flavour)))
 
     def budget(self, flavour: str, weighed: str) -> int | None:
         """Return the compressed bytes that an image may have: what its flavour says, else the nearest parent; ``None`` if none does.
@@ -275,7 +276,7 @@ def _made(raw: schema.MatrixFile, root: Path) -> Matrix:
         systems=systems,
         flavours=there,
         all_in_one=raw.all_in_one,
-        cells=tuple(cell for row in raw.rows for cell in _cells(row, systems)),
+        cells=tuple(itertools.chain.from_iterable(_cells(row, systems) for row in raw.rows)),
         strata=raw.strata,
         channels={name: _channel(name, channel) for name, channel in raw.channels.items()},
         registry=raw.registry,
@@ -310,7 +311,7 @@ def select_on(matrix: Matrix, platform: str, *globs: str) -> tuple[Cell, ...]:
 
 def everywhere(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     """Return cells on every platform on which their rows are offered, the default one first."""
-    return tuple(cell.on(platform) for cell in cells for platform in cell.platforms)
+    return tuple(itertools.chain.from_iterable(map(cell.on, cell.platforms) for cell in cells))
 
 
 def select_systems(matrix: Matrix, *globs: str) -> tuple[OperatingSystem, ...]:
@@ -318,14 +319,15 @@ def select_systems(matrix: Matrix, *globs: str) -> tuple[OperatingSystem, ...]:
 
     :raises MatrixError: one of the globs matches neither an OS nor a cell.
     """
-    named = {name for glob in globs for name in fnmatch.filter(matrix.systems, glob)}
-    rest = [glob for glob in globs if not fnmatch.filter(matrix.systems, glob)]
-    for glob in rest:
+    named = {glob: fnmatch.filter(matrix.systems, glob) for glob in globs}
+    of_cells = [glob for glob in globs if not named[glob]]
+    for glob in of_cells:
         if not any(_matches(cell, glob) for cell in matrix.cells):
             near = difflib.get_close_matches(glob, [*matrix.systems, *(cell.short for cell in matrix.cells)], n=4, cutoff=0.4) or matrix.systems
             raise MatrixError(f"neither an OS nor a cell matches {glob}", fix=f"nearest: {', '.join(near)}")
-    asked = {cell.os.id for cell in select(matrix, *rest)} if rest or not globs else set[str]()
-    return tuple(system for name, system in matrix.systems.items() if name in named | asked)
+    asked = {cell.os.id for cell in select(matrix, *of_cells)} if of_cells or not globs else set[str]()
+    asked.update(*named.values())
+    return tuple(system for name, system in matrix.systems.items() if name in asked)
 
 
 def select_rows(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
@@ -340,7 +342,7 @@ def select_rows(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
 
 def nearest(matrix: Matrix, name: str) -> tuple[str, ...]:
     """Return the ids nearest to ``name``: of the same torch first, then by spelling."""
-    ids = list(dict.fromkeys(known for cell in matrix.cells for known in cell.names))
+    ids = list(dict.fromkeys(itertools.chain.from_iterable(cell.names for cell in matrix.cells)))
     torch = name.partition("-")[0]
     same = [cell.short for cell in matrix.cells if cell.torch == torch and cell.is_default_os]
     close = difflib.get_close_matches(name, ids, n=3, cutoff=0.0)

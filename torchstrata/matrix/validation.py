@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -175,7 +176,7 @@ def _check_system(row: schema.Row, name: str, system: schema.SystemSettings) -> 
 
 
 def _check_duplicates(rows: Iterable[schema.Row]) -> None:
-    counts = Counter(f"{row.short}-{name}" for row in rows for name in row.os)
+    counts = Counter(itertools.chain.from_iterable([f"{row.short}-{name}" for name in row.os] for row in rows))
     for cell, count in counts.items():
         if count > 1:
             raise MatrixError(f"cell {cell} is there {count} times", fix="remove all but one")
@@ -229,7 +230,7 @@ def _check_channels(channels: Mapping[str, schema.ChannelSettings]) -> None:
             raise MatrixError(f"channel {name} needs both from and soak, or neither", fix='write from: nightly, soak: "24 h"')
         for template in channel.tags:
             _check_template(name, template)
-    for template, count in Counter(template for channel in channels.values() for template in channel.tags).items():
+    for template, count in Counter(itertools.chain.from_iterable(channel.tags for channel in channels.values())).items():
         if count > 1:
             raise MatrixError(f"tag {template} is there {count} times", fix="let one channel move it")
 

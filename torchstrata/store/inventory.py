@@ -156,13 +156,13 @@ def copyright_names(text: str) -> tuple[str, ...]:
     if not re.match(r"\s*Format(-Specification)?:", text):
         return tuple(dict.fromkeys(f"refers to {name}" for name in COMMON.findall(text)))
     paragraphs = [paragraph for paragraph in re.split(r"\n[ \t]*\n", text) if re.search(r"^(Files|Format):", paragraph, re.MULTILINE)]
-    names = [name.strip() for paragraph in paragraphs for name in re.findall(r"^License:[ \t]*(\S.*)$", paragraph, re.MULTILINE)]
-    return tuple(dict.fromkeys(names))
+    names = re.findall(r"^License:[ \t]*(\S.*)$", "\n\n".join(paragraphs), re.MULTILINE)
+    return tuple(dict.fromkeys(map(str.strip, names)))
 
 
-def kept(found: Inventory, store: Store) -> dict[str, str]:
+def stored(inventory: Inventory, store: Store) -> dict[str, str]:
     """Put an inventory into the store; return it as an extra blob of a part."""
-    return {INVENTORY: store.add_blob(msgspec.json.encode(found))}
+    return {INVENTORY: store.add_blob(msgspec.json.encode(inventory))}
 
 
 def of(part: Part, open_blob: OpenBlob) -> Inventory:
@@ -186,7 +186,7 @@ def ensure(identity: str, part: Part, store: Store, open_blob: OpenBlob) -> Part
         known = store.known(identity)
         if known and INVENTORY in known.extras:
             return known
-        complete = replace(part, extras={**part.extras, **kept(of(part, open_blob), store)})
+        complete = replace(part, extras={**part.extras, **stored(of(part, open_blob), store)})
         store.note(identity, complete)
     return complete
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -165,8 +166,8 @@ class Store:
 
     def layers(self) -> Mapping[str, Layer]:
         """Return every layer whose blob is here, by diff ID."""
-        parts = [self._read(path) for path in (self.root / "parts").glob("*.json")]
-        return {layer.diff_id: layer for part in parts for layer in part.layers if self._intact(layer.digest, layer.size, verify=False)}
+        layers = itertools.chain.from_iterable(part.layers for part in self._parts())
+        return {layer.diff_id: layer for layer in layers if self._intact(layer.digest, layer.size, verify=False)}
 
     def _complete(self, part: Part, *, verify: bool) -> bool:
         sizes = {layer.digest: layer.size for layer in part.layers}
@@ -316,6 +317,9 @@ class Store:
         size = sum(self._blob(digest).stat().st_size for digest in part.digests if self._blob(digest).exists())
         return Kept(identity=path.stem, title=part_title(part), size=size, age=max(0.0, now - path.lstat().st_mtime))
 
+    def _parts(self) -> Iterator[Part]:
+        return map(self._read, self.root.glob("parts/*.json"))
+
     def _read(self, path: Path) -> Part:
         try:
             return decoding.decode(filesystem.content(path) or b"", Part)
@@ -360,13 +364,13 @@ class Store:
 
     def _collect(self) -> None:
         """Remove blobs and listings that no part refers to."""
-        parts = [self._read(path) for path in (self.root / "parts").glob("*.json")]
-        blobs = {file_name(digest) for part in parts for digest in part.digests}
-        listings = {file_name(layer.diff_id) for part in parts for layer in part.layers}
-        for directory, needed in ((self.root / "blobs" / "sha256", blobs), (self.root / "listings", listings)):
-            for path in directory.glob("*"):
-                if path.name not in needed:
-                    filesystem.remove(path)
+        parts = list(self._parts())
+        blobs = set(itertools.chain.from_iterable(part.digests for part in parts))
+        layers = itertools.chain.from_iterable(part.layers for part in parts)
+        needed = {self._blob(digest) for digest in blobs} | {self._listing(layer.diff_id) for layer in layers}
+        for path in (*self.root.glob("blobs/sha256/*"), *self.root.glob("listings/*")):
+            if path not in needed:
+                filesystem.remove(path)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -82,16 +83,14 @@ class Inspection:
 
     def offences(self, rule: str) -> list[str]:
         """Return a line for everything that breaks ``rule`` and is not allowed, with layer and path."""
-        lines = [_line(f"layer {number} '{layer.title}'", one) for number, layer in enumerate(self.layers) for one in self._of(rule, layer.seen.findings)]
-        return lines + [_line("config", one) for one in self._of(rule, self.config)]
-
-    @staticmethod
-    def _of(rule: str, findings: Iterable[Violation]) -> tuple[Violation, ...]:
-        return tuple(one for one in hygiene.offences(findings) if one.rule == rule)
+        places = [(f"layer {number} '{layer.title}'", layer.seen.findings) for number, layer in enumerate(self.layers)]
+        return [*itertools.chain.from_iterable(_lines(rule, *place) for place in (*places, ("config", self.config)))]
 
 
-def _line(where: str, finding: Violation) -> str:
-    return f"{where}: {finding.path}: {finding.what}"
+def _lines(rule: str, where: str, findings: Iterable[Violation]) -> Iterator[str]:
+    for offence in hygiene.offences(findings):
+        if offence.rule == rule:
+            yield f"{where}: {offence.path}: {offence.what}"
 
 
 def inspect(reference: str, client: docker.DockerClient, store: Store) -> Inspection:
@@ -198,7 +197,8 @@ def look(blob: io.BufferedReader, digest: str | None) -> BlobFacts:
     size = _Squeezed()
     tar = HashingReader(codecs.decompressor(compressed, kind), size.add if kind == "tar" else ignore)
     with tarfile.open(fileobj=cast("IO[bytes]", tar), mode="r|", bufsize=CHUNK) as archive:
-        findings = sorted(one for member in archive for one in hygiene.judge(member, functools.partial(_read, archive, member)))
+        judged = (hygiene.judge(member, functools.partial(_read, archive, member)) for member in archive)
+        findings = sorted(itertools.chain.from_iterable(judged))
     tar.drain()
     compressed.drain()
     if digest not in {None, compressed.digest}:

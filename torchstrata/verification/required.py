@@ -6,6 +6,7 @@ to: ``base`` for every image that contains it, ``base cuda`` for those with CUDA
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -47,10 +48,10 @@ class Required:
     @property
     def sections(self) -> dict[str, int]:
         """Number of cases by section."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for (section, _, _), count in self.cases.items():
-            found[section] += count
-        return dict(sorted(found.items()))
+            counts[section] += count
+        return dict(sorted(counts.items()))
 
     @property
     def digest(self) -> str:
@@ -132,8 +133,8 @@ def read(tier: str, root: Path = ROOT) -> Required:
 
     :raises VerificationError: a file cannot be understood, or its totals do not fit its lines.
     """
-    found = (_read(path, tier) for path in sorted(_paths(tier, root)))
-    return Required(tier=tier, cases={key: count for each in found for key, count in each.cases.items()})
+    lists = [_read(path, tier).cases.items() for path in sorted(_paths(tier, root))]
+    return Required(tier=tier, cases=dict(itertools.chain.from_iterable(lists)))
 
 
 def _paths(tier: str, root: Path) -> Iterator[Path]:
@@ -148,16 +149,17 @@ def _read(path: Path, tier: str) -> Required:
     except tomllib.TOMLDecodeError as error:
         raise VerificationError(f"{where} cannot be understood: {error}", fix=fix) from error
     totals = content.pop(TOTAL, {})
-    found = Required(tier=tier, cases={(section, *key): count for section, modules in content.items() for key, count in _cases(modules)})
-    if totals != found.sections:
-        raise VerificationError(f"{where}: its totals do not fit its lines: {totals} and {found.sections}", fix=fix)
-    return found
+    required = Required(tier=tier, cases=dict(_cases(content)))
+    if totals != required.sections:
+        raise VerificationError(f"{where}: its totals do not fit its lines: {totals} and {required.sections}", fix=fix)
+    return required
 
 
-def _cases(modules: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[tuple[str, str], int]]:
-    for module, tests in modules.items():
-        for test, count in tests.items():
-            yield (module, test), count
+def _cases(content: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[tuple[Key, int]]:
+    for section, modules in content.items():
+        for module, tests in modules.items():
+            for test, count in tests.items():
+                yield (section, module, test), count
 
 
 def render(required: Required) -> str:
