@@ -119,24 +119,24 @@ def parser(program: str, kind: type, *, description: str = "", epilog: str = "")
     return made
 
 
-def parse(reader: argparse.ArgumentParser, kind: type[T], given: Sequence[str]) -> T:
+def parse(reader: argparse.ArgumentParser, kind: type[T], arguments: Sequence[str]) -> T:
     """Return the value that words and options mean.
 
     :raises SystemExit: they mean nothing, with code 2; or help was asked for, with 0.
     """
-    value = _value(kind, reader.parse_intermixed_args(given))
+    value = _value(kind, reader.parse_intermixed_args(arguments))
     if isinstance(value, Choosy) and (contradiction := value.contradiction()):
         reader.error(contradiction)
     return value
 
 
-def parse_known(reader: argparse.ArgumentParser, kind: type[T], given: Sequence[str]) -> tuple[T, tuple[str, ...]]:
+def parse_known(reader: argparse.ArgumentParser, kind: type[T], arguments: Sequence[str]) -> tuple[T, tuple[str, ...]]:
     """Return the value, and what the parser does not know.
 
     :raises SystemExit: options that it knows mean nothing, with code 2; or help was asked for, with 0.
     """
-    found, rest = reader.parse_known_args(given)
-    return _value(kind, found), tuple(rest)
+    namespace, unknown = reader.parse_known_args(arguments)
+    return _value(kind, namespace), tuple(unknown)
 
 
 def choices(kind: Any) -> tuple[str, ...]:
@@ -145,8 +145,8 @@ def choices(kind: Any) -> tuple[str, ...]:
 
 
 def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
-    said, kind = argument.declared, argument.kind
-    more: dict[str, Any] = {"help": said.help.replace("%", "%%")}
+    shown, kind = argument.declared, argument.kind
+    more: dict[str, Any] = {"help": shown.help.replace("%", "%%")}
     if argument.is_switch:
         to.add_argument(f"--{argument.name}", dest=argument.field, action="store_true", **more)
         return
@@ -154,8 +154,8 @@ def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
     if allowed := choices(kind):
         more["choices"] = allowed
     else:
-        more |= {"metavar": said.metavar, "type": _commas if several else _readers().get(kind, kind)}
-    if said.positional:
+        more |= {"metavar": shown.metavar, "type": _commas if several else _readers().get(kind, kind)}
+    if shown.positional:
         more["nargs"] = ("+" if argument.required else "*") if several else None
         to.add_argument(argument.field, **more)
     else:
@@ -163,28 +163,28 @@ def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
         to.add_argument(f"--{argument.name}", dest=argument.field, required=argument.required, **more)
 
 
-def _value(kind: type[T], found: argparse.Namespace) -> T:
+def _value(kind: type[T], namespace: argparse.Namespace) -> T:
     """Return the value of a dataclass; what was given for lists is made one tuple."""
-    return kind(**{argument.field: _one(argument, getattr(found, argument.field)) for argument in declared(kind)})
+    return kind(**{argument.field: _one(argument, getattr(namespace, argument.field)) for argument in declared(kind)})
 
 
-def _one(argument: Argument, found: Any) -> Any:
+def _one(argument: Argument, value: Any) -> Any:
     if get_origin(argument.kind) is not tuple:
-        return found
-    return tuple(_flat(found or ()))
+        return value
+    return tuple(_flat(value or ()))
 
 
-def _flat(found: Sequence[str | list[str]]) -> Iterator[str]:
+def _flat(values: Sequence[str | list[str]]) -> Iterator[str]:
     """Yield words of lists in a list, as several words with commas in them are."""
-    for each in found:
-        yield from [each] if isinstance(each, str) else each
+    for value in values:
+        yield from [value] if isinstance(value, str) else value
 
 
 def _bare(hint: Any) -> Any:
     """Return a type without ``None``."""
     if not isinstance(hint, types.UnionType):
         return hint
-    (kind,) = (each for each in get_args(hint) if each is not type(None))
+    (kind,) = (alternative for alternative in get_args(hint) if alternative is not type(None))
     return kind
 
 

@@ -26,10 +26,10 @@ class UnreadableError(TorchstrataError):
 def kind(path: Path) -> str | None:
     """Return what ``path`` names in words, ``None`` if that is a file or nothing that there is."""
     try:
-        found = stat.S_IFMT(path.stat().st_mode)
+        kind_of_file = stat.S_IFMT(path.stat().st_mode)
     except (OSError, ValueError):
         return None
-    return KINDS.get(found)
+    return KINDS.get(kind_of_file)
 
 
 def read(path: Path, limit: int) -> bytes:
@@ -42,9 +42,9 @@ def read(path: Path, limit: int) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
-            found = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
-            if found != stat.S_IFREG:
-                raise UnreadableError(f"{shown} is {KINDS.get(found, 'no file')}, not a file", fix="put a file there")
+            kind_of_file = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
+            if kind_of_file != stat.S_IFREG:
+                raise UnreadableError(f"{shown} is {KINDS.get(kind_of_file, 'no file')}, not a file", fix="put a file there")
             content = file.read(limit + 1)
     except OSError as error:
         raise UnreadableError(f"{shown} cannot be read: {error.strerror}", fix="put a file there that you may read") from error

@@ -135,18 +135,18 @@ class Builder:
 
         :param of_root: directories of layers below that become root's.
         """
-        given = {"of_root": list(of_root)} if of_root else {}
-        identity = stores.identity(kind="facts", files=dict(files), codec=self.codec.identity, **given)
-        found = self.store.find(identity)
-        if found is None:
+        owned = {"of_root": list(of_root)} if of_root else {}
+        identity = stores.identity(kind="facts", files=dict(files), codec=self.codec.identity, **owned)
+        part = self.store.find(identity)
+        if part is None:
             with self.store.layer("facts", self.codec) as writer:
                 for path in of_root:
                     writer.directory_of_root(path)
                 for path, text in sorted(files.items()):
                     writer.file(path, 0o644, len(text.encode()), io.BytesIO(text.encode()))
-            found = Part(layers=(writer.layer,))
-            self.store.remember(identity, found)
-        return found
+            part = Part(layers=(writer.layer,))
+            self.store.remember(identity, part)
+        return part
 
     @contextlib.contextmanager
     def _loading(self, platform: str) -> Iterator[Loading | None]:

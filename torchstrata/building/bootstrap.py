@@ -80,10 +80,10 @@ def ensure(report: process.LineSink) -> Outcome:
     :raises EngineError: none answers and this program cannot set one up here; the error says what a person can do.
     :raises BuildxError: one answers, without buildx, and it cannot be installed from here.
     """
-    found = _answering()
-    if found is not None:
-        report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store: left as it is")
-        return _complete(found, report)
+    answering = _answering()
+    if answering is not None:
+        report(f"Docker {answering.version} answers at {engine.address()}, with the {answering.store} image store: left as it is")
+        return _complete(answering, report)
     _only_here()
     engine.check_access(SOCKET)
     supply = _supply()
@@ -94,9 +94,9 @@ def ensure(report: process.LineSink) -> Outcome:
         if missing:
             _install(supply, tuple(name for name in supply.packages if name != "containerd" or shutil.which(name) is None), report, unless=_has_daemon)
         _start(report)
-    found = engine.connect()
-    report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store")
-    _complete(found, report)
+    answering = engine.connect()
+    report(f"Docker {answering.version} answers at {engine.address()}, with the {answering.store} image store")
+    _complete(answering, report)
     return "installed" if missing else "started"
 
 
@@ -107,10 +107,10 @@ def _answering() -> engine.Engine | None:
         return None
 
 
-def _complete(found: engine.Engine, report: process.LineSink) -> Outcome:
+def _complete(answering: engine.Engine, report: process.LineSink) -> Outcome:
     """Add what the client side of an engine lacks: buildx, and the docker command itself."""
     try:
-        report(f"buildx {found.buildx()} is there")
+        report(f"buildx {answering.buildx()} is there")
     except BuildxError as error:
         try:
             supply = _supply()
@@ -118,8 +118,8 @@ def _complete(found: engine.Engine, report: process.LineSink) -> Outcome:
             raise error from None
         command = () if shutil.which("docker") else ("docker-cli",)
         packages = ("docker-buildx", *(name for name in command if name in supply.packages))
-        _install(supply, packages, report, unless=functools.partial(_has_buildx, found))
-        report(f"buildx {found.buildx()} is there")
+        _install(supply, packages, report, unless=functools.partial(_has_buildx, answering))
+        report(f"buildx {answering.buildx()} is there")
         return "buildx"
     return "nothing"
 
@@ -150,9 +150,9 @@ def _has_daemon() -> bool:
     return _find("dockerd") is not None
 
 
-def _has_buildx(found: engine.Engine) -> bool:
+def _has_buildx(answering: engine.Engine) -> bool:
     try:
-        return bool(found.buildx())
+        return bool(answering.buildx())
     except BuildxError:
         return False
 

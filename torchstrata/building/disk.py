@@ -39,8 +39,8 @@ def check(plan: Plan, store: Store, engine: Engine | None) -> str:
     in_store = fetched + packages + sum(_os_part(item) for item in plan.missing()) + min(fetched, IN_FLIGHT)
     in_engine = 0 if engine is None else _loaded(plan, engine)
     free = shutil.disk_usage(_existing(store.root)).free
-    there = engine.free_space() if engine else None
-    if in_store + in_engine > free or (there is not None and in_engine > there):
+    free_in_engine = engine.free_space() if engine else None
+    if in_store + in_engine > free or (free_in_engine is not None and in_engine > free_in_engine):
         raise DiskFullError(
             f"the build needs {progress.size(in_store)} in {store.root} and {progress.size(in_engine)} in the engine, and {progress.size(free)} are free",
             fix="free some (inv cache --prune, docker system prune), or build fewer flavours: -- --flavour base",

@@ -285,11 +285,11 @@ class Engine:
                 with contextlib.suppress(docker.errors.APIError):
                     self.client.api.remove_container(container["Id"], force=True)
         chains = set(itertools.chain.from_iterable(chain_ids(image.diff_ids) for image in images))
-        for found in self._images(filters={"dangling": True, "label": "torchstrata.prefix"}):
+        for dangling in self._images(filters={"dangling": True, "label": "torchstrata.prefix"}):
             try:
-                layers = self._inspect(found["Id"])["RootFS"]["Layers"]
+                layers = self._inspect(dangling["Id"])["RootFS"]["Layers"]
                 if chain_ids(layers)[-1] in chains:
-                    self.client.api.remove_image(found["Id"])
+                    self.client.api.remove_image(dangling["Id"])
             except (docker.errors.NotFound, docker.errors.APIError):
                 continue  # another build has removed it, or is making use of it
 
@@ -303,8 +303,8 @@ class Engine:
         return list(self.client.api.images(**question))
 
     def _inspect(self, reference: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.api.inspect_image(reference)  # type: ignore[no-untyped-call]
-        return found
+        attributes: dict[str, Any] = self.client.api.inspect_image(reference)  # type: ignore[no-untyped-call]
+        return attributes
 
     def _api_version(self) -> tuple[int, ...]:
         return tuple(map(int, self.client.api.api_version.split(".")))

@@ -213,16 +213,16 @@ class Maker:
             path.unlink()
             wheel_fetch.discard(pin, self._store.downloads)
 
-    def _convert(self, what: Stratum | Toolchain | Bytecode | OsPart, files: Mapping[str, Path]) -> Part:
-        if isinstance(what, Stratum):
-            return strata.make(what, files, self._store, self._codec, self._cancelled)
-        assert isinstance(what, Toolchain)
-        return toolchain.make(what, files, self._store, self._codec, self._cancelled, on_line=self._reporter.say)
+    def _convert(self, source: Stratum | Toolchain | Bytecode | OsPart, files: Mapping[str, Path]) -> Part:
+        if isinstance(source, Stratum):
+            return strata.make(source, files, self._store, self._codec, self._cancelled)
+        assert isinstance(source, Toolchain)
+        return toolchain.make(source, files, self._store, self._codec, self._cancelled, on_line=self._reporter.say)
 
-    def _compile(self, title: str, what: Bytecode, sources: Sequence[Part]) -> Part:
-        self.part(what.base)
+    def _compile(self, title: str, source: Bytecode, sources: Sequence[Part]) -> Part:
+        self.part(source.base)
         layers = itertools.chain.from_iterable(part.layers for part in sources)
-        image = self._interpreter(what.system)
+        image = self._interpreter(source.system)
         with self._cores, self._reporter.step("compile", title):
             return bytecode.make(layers, image, self._store, self._codec, title)
 

@@ -149,9 +149,9 @@ class Plan:
         """Return the items that the store lacks."""
         return tuple(item for item in self.items() if item.part is None)
 
-    def filled(self, found: Mapping[str, Part]) -> Plan:
+    def filled(self, parts: Mapping[str, Part]) -> Plan:
         """Return the plan with parts, by identity, that were found elsewhere."""
-        return Plan(images=tuple(_filled(image, found) for image in self.images))
+        return Plan(images=tuple(_filled(image, parts) for image in self.images))
 
     def fitting(self, *, locked: bool) -> Plan:
         """Return the plan without OS parts that do not lie over what they were made over, or, if ``locked``, are not as locked."""
@@ -244,12 +244,12 @@ def _compiling(cell: Cell, interpreter: str) -> OperatingSystem:
     return native if native == cell.os or os_locks.python_version(native) == interpreter else cell.os
 
 
-def _filled(image: ImagePlan, found: Mapping[str, Part]) -> ImagePlan:
-    return replace(image, items=tuple(_with(item, found) for item in image.items), tools=tuple(_with(item, found) for item in image.tools))
+def _filled(image: ImagePlan, parts: Mapping[str, Part]) -> ImagePlan:
+    return replace(image, items=tuple(_with(item, parts) for item in image.items), tools=tuple(_with(item, parts) for item in image.tools))
 
 
-def _with(item: Item, found: Mapping[str, Part]) -> Item:
-    return replace(item, part=item.part or found.get(item.identity))
+def _with(item: Item, parts: Mapping[str, Part]) -> Item:
+    return replace(item, part=item.part or parts.get(item.identity))
 
 
 def table(plan: Plan) -> Table:
@@ -279,8 +279,8 @@ def document(plan: Plan) -> list[dict[str, Any]]:
 
 def _own_items(plan: Plan) -> Iterator[tuple[ImagePlan, Item]]:
     """Yield every item once, with the first image that needs it."""
-    seen: set[str] = set()
+    listed: set[str] = set()
     for image, item in plan.used():
-        if item.identity not in seen:
-            seen.add(item.identity)
+        if item.identity not in listed:
+            listed.add(item.identity)
             yield image, item

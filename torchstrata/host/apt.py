@@ -116,8 +116,8 @@ def _update(report: process.LineSink) -> list[str]:
 
 def _sources() -> tuple[tuple[str, int], ...]:
     """Return what tells a change of apt's sources."""
-    found = (path for path in (ETC / "sources.list", *ETC.glob("sources.list.d/*")) if path.exists())
-    return tuple(sorted((str(path), path.stat().st_mtime_ns) for path in found))
+    files = (path for path in (ETC / "sources.list", *ETC.glob("sources.list.d/*")) if path.exists())
+    return tuple(sorted((str(path), path.stat().st_mtime_ns) for path in files))
 
 
 # Waiting
@@ -166,18 +166,18 @@ def _patiently(
     on_line: process.LineSink | None = None,
 ) -> str:
     """Ask apt as root, again and again while others hold its locks; say once who does, and how long that may take."""
-    start, said = time.monotonic(), False
+    start, is_told = time.monotonic(), False
     while True:
         left = PATIENCE - (time.monotonic() - start)
         try:
-            return superuser.run(*_command(words, left if said else 0, environment), on_line=on_line)
+            return superuser.run(*_command(words, left if is_told else 0, environment), on_line=on_line)
         except process.Failed as error:
             refusal = explain(error.tail)
             if not isinstance(refusal, AptLockedError) or left <= 0:
                 raise refusal from error
-            if not said:
+            if not is_told:
                 report(f"{refusal.what}: waiting up to {PATIENCE:.0f} s for it")
-                said = True
+                is_told = True
         process.run("sleep", AGAIN)  # a program, so that Ctrl-C ends the wait like any other
 
 
@@ -188,25 +188,25 @@ def _command(words: Sequence[str], timeout: float, environment: Mapping[str, str
     return ("env", *(f"{name}={value}" for name, value in variables.items()), PROGRAM, *options, *words)
 
 
-def explain(said: str) -> AptError | NotRootError:
+def explain(output: str) -> AptError | NotRootError:
     """Return what apt's complaints mean.
 
-    :param said: its standard error.
+    :param output: its standard error.
     """
-    said = said.strip() or "(no output)"
-    complaints = [line for line in said.splitlines() if line.startswith("E: ")] or said.splitlines()[-1:]
-    if NOT_ROOT.search(said):
+    output = output.strip() or "(no output)"
+    complaints = [line for line in output.splitlines() if line.startswith("E: ")] or output.splitlines()[-1:]
+    if NOT_ROOT.search(output):
         return NotRootError("apt-get needs root", fix="run this as root")
-    if (held := HELD.search(said)) or LOCKED.search(said):
+    if (held := HELD.search(output)) or LOCKED.search(output):
         by = f" is held by process {held['holder']}" if held and held["holder"] else " is held by another process"
-        return AptLockedError(f"apt's lock {held['file'] if held else _in_brackets(said)}{by}", fix="wait until that has ended, then try again")
-    network = [line for line in said.splitlines() if UNREACHABLE.search(line) and not GONE.search(line)]
+        return AptLockedError(f"apt's lock {held['file'] if held else _in_brackets(output)}{by}", fix="wait until that has ended, then try again")
+    network = [line for line in output.splitlines() if UNREACHABLE.search(line) and not GONE.search(line)]
     return _unreachable(network[0]) if network else AptError(f"apt: {complaints[0].removeprefix('E: ')}", fix="mend that with apt, then try again")
 
 
-def _in_brackets(said: str) -> str:
-    found = re.search(r"(?:\(|directory )(/[^\s),]+)", said)
-    return found[1] if found else "of dpkg"
+def _in_brackets(complaints: str) -> str:
+    path = re.search(r"(?:\(|directory )(/[^\s),]+)", complaints)
+    return path[1] if path else "of dpkg"
 
 
 def _unreachable(line: str) -> AptUnreachableError:
@@ -236,9 +236,9 @@ def archive(label: str, report: process.LineSink) -> str:
     for attempt in (False, True):
         if attempt:
             update(report)  # labels are known only where lists are
-        said = process.run(PROGRAM, "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages").splitlines()
-        for address, _, found in (line.partition(" ") for line in said):
-            if found == label:
+        targets = process.run(PROGRAM, "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages").splitlines()
+        for address, _, its_label in (line.partition(" ") for line in targets):
+            if its_label == label:
                 return address
     raise AptError(f"apt's sources have no archive of {label}", fix=f"add {label}'s own archive to {ETC}/sources.list.d, then try again")
 

@@ -83,11 +83,11 @@ def refuse_links(root: Path, path: Path) -> None:
     :param root: where somebody has told us to write or to read; it may be a link itself.
     :raises StoreError: one is a link.
     """
-    for each in path.parents:
-        if each == root:
+    for directory in path.parents:
+        if directory == root:
             return
-        if each.is_symlink():
-            raise StoreError(f"{each} is a link, which may lead out of {root}", fix=f"put a directory in its place, or {OTHER_DIRECTORY}")
+        if directory.is_symlink():
+            raise StoreError(f"{directory} is a link, which may lead out of {root}", fix=f"put a directory in its place, or {OTHER_DIRECTORY}")
 
 
 def lock(path: Path) -> FileLock:

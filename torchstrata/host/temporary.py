@@ -100,12 +100,12 @@ def _end_users(path: Path) -> None:
 
     They are known by their TMPDIR, and by where their root is; those of other users are out of reach, and end by themselves.
     """
-    for found in Path("/proc").glob("[0-9]*"):
+    for process_directory in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             temporary = b"TMPDIR=" + os.fsencode(path)
-            inside = (found / "root").readlink().is_relative_to(path)
-            if inside or any(word.startswith(temporary) for word in (found / "environ").read_bytes().split(b"\0")):
-                os.kill(int(found.name), signal.SIGKILL)
+            inside = (process_directory / "root").readlink().is_relative_to(path)
+            if inside or any(word.startswith(temporary) for word in (process_directory / "environ").read_bytes().split(b"\0")):
+                os.kill(int(process_directory.name), signal.SIGKILL)
 
 
 def passable(path: Path) -> None:
@@ -144,8 +144,8 @@ def _in_namespaces(path: Path) -> None:
 
 def _as_root(path: Path) -> None:
     if superuser.is_possible():
-        if found := mounts(path):
-            superuser.run("umount", "--lazy", "--", *found)
+        if mounted := mounts(path):
+            superuser.run("umount", "--lazy", "--", *mounted)
         superuser.run(*REMOVE, path)
 
 
@@ -156,5 +156,5 @@ def mounts(path: Path) -> tuple[str, ...]:
     return tuple(point for point in reversed(points) if Path(point).is_relative_to(path.resolve()))
 
 
-def _unescaped(found: re.Match[bytes]) -> bytes:
-    return bytes([int(found[1], 8)])
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    return bytes([int(escape[1], 8)])

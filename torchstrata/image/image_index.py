@@ -60,12 +60,12 @@ class ImageIndex:
     @property
     def digests(self) -> Mapping[str, str]:
         """Digest of each image by its platform, sorted."""
-        return {each.platform: each.digest for each in sorted(self.images, key=lambda each: each.platform)}
+        return {image.platform: image.digest for image in sorted(self.images, key=lambda image: image.platform)}
 
 
 def compose(images: Sequence[PlatformImage]) -> bytes:
     """Return the one index of some images."""
-    described = [_described(each) for each in sorted(images, key=lambda each: each.platform)]
+    described = [_described(image) for image in sorted(images, key=lambda image: image.platform)]
     return canonical({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": described})
 
 
@@ -90,16 +90,16 @@ def read(body: bytes, name: str) -> ImageIndex:
     listed = oci.manifest(body, name, oci.INDEX).children
     if not 0 < len(listed) <= MANY:
         raise ImageIndexError(f"{name} lists {len(listed)} images, and may list 1 to {MANY}", fix=REMEDY)
-    for each in listed:
-        _check_kind(each, name)
-    images = tuple(PlatformImage(platform=_platform(each), digest=each.digest, size=each.size) for each in listed)
-    twice = [platform for platform, count in Counter(each.platform for each in images).items() if count > 1]
+    for child in listed:
+        _check_kind(child, name)
+    images = tuple(PlatformImage(platform=_platform(child), digest=child.digest, size=child.size) for child in listed)
+    twice = [platform for platform, count in Counter(image.platform for image in images).items() if count > 1]
     if twice:
         raise ImageIndexError(f"{name} has {printable(twice[0])} twice, so that nodes may run either", fix=REMEDY)
-    found = ImageIndex(name=name, images=images)
-    if found.body != body:
+    index = ImageIndex(name=name, images=images)
+    if index.body != body:
         raise ImageIndexError(f"{name} is not as this program writes an index of these images", fix=REMEDY)
-    return found
+    return index
 
 
 def _check_kind(listed: oci.Descriptor, name: str) -> None:
@@ -115,13 +115,13 @@ def _platform(listed: oci.Descriptor) -> str:
     return listed.platform.name if listed.platform else ""
 
 
-def require(found: Collection[str], wanted: Collection[str], name: str) -> None:
+def require(present: Collection[str], wanted: Collection[str], name: str) -> None:
     """Refuse images that are not those of exactly the platforms that there must be.
 
     :param name: of what they belong to, for messages.
     :raises ImageIndexError: one is missing, or is one too many; it is named.
     """
-    if missing := sorted(set(wanted) - set(found)):
+    if missing := sorted(set(wanted) - set(present)):
         raise ImageIndexError(f"{name} has no image for {', '.join(missing)}", fix=REMEDY)
-    if foreign := sorted(set(found) - set(wanted)):
+    if foreign := sorted(set(present) - set(wanted)):
         raise ImageIndexError(f"{name} has an image for {printable(', '.join(foreign))}, which its row does not have", fix=REMEDY)

@@ -102,13 +102,13 @@ def _named(tag: str, images: Sequence[Loadable]) -> tuple[bytes, str]:
 
     :raises ImageIndexError: two of its images are for one platform.
     """
-    found = [image for image in images if tag in image.tags]
-    if len(found) == 1:
-        return found[0].manifest, MANIFEST
-    configs = [oci.read(image.config, oci.ImageConfig, tag) for image in found]
+    tagged = [image for image in images if tag in image.tags]
+    if len(tagged) == 1:
+        return tagged[0].manifest, MANIFEST
+    configs = [oci.read(image.config, oci.ImageConfig, tag) for image in tagged]
     listed = tuple(
         PlatformImage(platform=image_index.of_config(config), digest=sha256(image.manifest), size=len(image.manifest))
-        for image, config in zip(found, configs, strict=True)
+        for image, config in zip(tagged, configs, strict=True)
     )
     index = image_index.compose(listed)
     image_index.read(index, tag)

@@ -167,9 +167,9 @@ def manifest(data: bytes, name: str, media_type: str = "", error: type[Torchstra
     :param media_type: by which it was told; nothing if that says nothing.
     :raises RegistryError: it is none, or says that it is of another type; unless ``error`` is another.
     """
-    found = read(data, ManifestOrIndex, name, limit=MANIFEST_LIMIT, error=error)
-    if found.manifests is not None and (found.layers is not None or found.config is not None):
+    document = read(data, ManifestOrIndex, name, limit=MANIFEST_LIMIT, error=error)
+    if document.manifests is not None and (document.layers is not None or document.config is not None):
         raise error(f"{name} would be an image and an index at once", fix=FIX)
-    if media_type and found.media_type and found.media_type != media_type:
-        raise error(f"{name} calls itself {found.media_type}, and comes as {media_type}", fix=FIX)
-    return found
+    if media_type and document.media_type and document.media_type != media_type:
+        raise error(f"{name} calls itself {document.media_type}, and comes as {media_type}", fix=FIX)
+    return document

@@ -168,7 +168,7 @@ def architectures(cell: Cell) -> str:
 def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[PackageMove] = ()) -> dict[str, str]:
     """Return OCI's pre-defined annotation keys and ``torchstrata.*``, and what Dev Containers ask; an absent fact has no label."""
     facts = cell.facts
-    found = {
+    values = {
         "org.opencontainers.image.title": f"{cell.id}-{flavour}",
         "org.opencontainers.image.description": f"PyTorch {cell.version} with {_cuda_words(cell)} on {cell.os.id}, flavour {flavour}",
         "org.opencontainers.image.version": f"{cell.version}-{cell.cuda}-{cell.os.id}-{flavour}",
@@ -190,7 +190,7 @@ def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[
         "devcontainer.metadata": json.dumps(DEV_CONTAINER),
         DRIFT: os_locks.in_words(drift),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in values.items() if value}
 
 
 def _cuda_words(cell: Cell) -> str:

@@ -128,9 +128,9 @@ def release(source: AptSource, heads: Mapping[str, str]) -> Release:
     """Return what a mirror says of a source, from the files that apt has kept by their names."""
     place = urlsplit(source.uri)
     words = (f"{place.netloc}{place.path}".rstrip("/"), "dists", source.suite)
-    stem = "_".join(QUOTED.sub(lambda found: f"%{ord(found[0]):02x}", word).replace("/", "_") for word in words)
-    found = [heads[name] for name in (f"{stem}_InRelease", f"{stem}_Release") if name in heads]
-    return Release.parse(found[0]) if found else Release()
+    stem = "_".join(QUOTED.sub(lambda head: f"%{ord(head[0]):02x}", word).replace("/", "_") for word in words)
+    head = [heads[name] for name in (f"{stem}_InRelease", f"{stem}_Release") if name in heads]
+    return Release.parse(head[0]) if head else Release()
 
 
 def of_host() -> Settings:

@@ -98,12 +98,12 @@ def refusal(tail: str) -> OsPartError | RegistryError:
     if unresolved := UNRESOLVED.search(tail):
         return image_tags.refusal(unresolved["image"], unresolved["why"].removeprefix(f"{unresolved['image']}: "))
     number = next(iter(re.findall(r"^#(\d+) ERROR", tail, re.MULTILINE)), "")
-    said = list(dict.fromkeys(re.findall(rf"^(?:#{number} )?[\d.]+ (.*)", tail, re.MULTILINE)))  # buildx repeats the last ones at its end
+    output = list(dict.fromkeys(re.findall(rf"^(?:#{number} )?[\d.]+ (.*)", tail, re.MULTILINE)))  # buildx repeats the last ones at its end
     step = next(iter(re.findall(r"^ > \[.*?\] (.+):$", tail, re.MULTILINE)), "")
     failed = next(iter(re.findall(r"^ERROR: (.+)", tail, re.MULTILINE)), "docker buildx bake failed")
-    reason = next((line for line in said if line.startswith("E: ")), said[-1] if said else failed)
+    reason = next((line for line in output if line.startswith("E: ")), output[-1] if output else failed)
     advice = "correct images/*/Dockerfile, or try again if a mirror was at fault"
-    last = "".join(f"\n     | {line}" for line in (_short(step), *said[-8:]) if line)
+    last = "".join(f"\n     | {line}" for line in (_short(step), *output[-8:]) if line)
     return OsPartError(f"an OS part cannot be built: {reason}", fix=f"{advice}{last}")
 
 
@@ -145,16 +145,16 @@ def owners(history: Sequence[Mapping[str, Any]], flavours: Sequence[str]) -> lis
 
     :raises OsPartError: a Dockerfile does not end with its label.
     """
-    owner, found, count = list(flavours), list[str](), 0
+    owner, flavour_of_layers, count = list(flavours), list[str](), 0
     for entry in history:
         count += not entry.get("empty_layer")
         if owner and entry.get("created_by", "").startswith(f"LABEL {LABEL}={owner[0]}"):
-            found += [owner.pop(0)] * count
+            flavour_of_layers += [owner.pop(0)] * count
             count = 0
     if owner or count:
         name = owner[0] if owner else flavours[-1]
         raise OsPartError(f"layers of {name} cannot be told apart", fix=f"end images/{name}/Dockerfile with: LABEL {LABEL}={name}")
-    return found
+    return flavour_of_layers
 
 
 def instruction(created_by: str) -> str:

@@ -74,10 +74,10 @@ def _digest(image: str, platform: str) -> str:
     """Return the digest of the manifest for a platform."""
     content = _asked(image, "--raw").encode()
     document = oci.manifest(content, image)
-    found = document.children if document.manifests is not None else (_itself(image, content, document),)
-    fitting = [each.digest for each in found if _name(each.platform) == platform]
+    manifests = document.children if document.manifests is not None else (_itself(image, content, document),)
+    fitting = [manifest.digest for manifest in manifests if _name(manifest.platform) == platform]
     if not fitting:
-        offered = ", ".join(sorted({_name(each.platform) for each in found})) or "nothing"
+        offered = ", ".join(sorted({_name(manifest.platform) for manifest in manifests})) or "nothing"
         raise RegistryError(f"{image} has no image for {platform}, but for {offered}", fix="name another image of the OS in matrix.yaml")
     return fitting[0]
 

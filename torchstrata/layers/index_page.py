@@ -223,13 +223,13 @@ def _fetcher(client: PyPIClient) -> Fetcher:
 def joined(base: str, reference: str) -> str | None:
     """Return the address that a page means; nothing if it is none."""
     try:
-        found = urllib.parse.urljoin(base, reference)
-        parts = urllib.parse.urlsplit(found)
+        address = urllib.parse.urljoin(base, reference)
+        parts = urllib.parse.urlsplit(address)
         local = parts.scheme == "file" and parts.netloc in {"", "localhost"}
-        readable = found.isprintable() and (local or (parts.scheme != "file" and bool(parts.hostname) and parts.port != 0))
+        readable = address.isprintable() and (local or (parts.scheme != "file" and bool(parts.hostname) and parts.port != 0))
     except ValueError:
         return None
-    return found if readable else None
+    return address if readable else None
 
 
 def links(page: Page, filename: str) -> list[Link]:
@@ -238,9 +238,9 @@ def links(page: Page, filename: str) -> list[Link]:
     :raises FetchError: the page is not what its type says.
     """
     with _readable(page):
-        base, found = _json(page, filename) if page.kind.startswith(JSON_TYPE) else _html(page, filename)
+        base, references = _json(page, filename) if page.kind.startswith(JSON_TYPE) else _html(page, filename)
     base_url = joined(page.url, base) or page.url
-    addresses = ((joined(base_url, href), hashes) for href, hashes in found)
+    addresses = ((joined(base_url, href), hashes) for href, hashes in references)
     return [Link(url, page.url, hashes=dict(hashes) if hashes else None) for url, hashes in addresses if url]
 
 
@@ -250,9 +250,9 @@ def wheels(page: Page) -> list[Listed]:
     :raises FetchError: the page is not what its type says.
     """
     with _readable(page):
-        base, found = _dated(page) if page.kind.startswith(JSON_TYPE) else _html_wheels(page)
+        base, references = _dated(page) if page.kind.startswith(JSON_TYPE) else _html_wheels(page)
     base_url = joined(page.url, base) or page.url
-    addresses = ((joined(base_url, href), uploaded) for href, uploaded in found)
+    addresses = ((joined(base_url, href), uploaded) for href, uploaded in references)
     return [Listed(link=Link(url, page.url), uploaded=uploaded) for url, uploaded in addresses if url]
 
 

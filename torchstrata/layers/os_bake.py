@@ -71,8 +71,8 @@ def _listed(system: OperatingSystem) -> str:
 def _systems(root: Path) -> tuple[OperatingSystem, ...]:
     """Return the OSes of a repository, newest release first: their apts know the most; none where there is no matrix."""
     table = root / matrix.MATRIX.name
-    found = matrix.load(table).systems.values() if table.exists() else ()
-    return tuple(sorted(found, key=lambda system: system.release, reverse=True))
+    systems = matrix.load(table).systems.values() if table.exists() else ()
+    return tuple(sorted(systems, key=lambda system: system.release, reverse=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,11 +219,11 @@ class Bake:
             workspace = _Workspace(work=Path(directory), exporter=buildkit.exporter(), in_parallel=pool.map)
             baked = self._baked_well(systems, workspace)
             self.check_files()
-            for system, found in baked.items():
-                self._compare(system, os_parts.top(found))
+            for system, parts in baked.items():
+                self._compare(system, os_parts.top(parts))
                 for count, flavour in enumerate(self.flavours, 1):
-                    if flavour in found:
-                        self.settings.store.remember(self._identity(system, self.flavours[:count]), found[flavour])
+                    if flavour in parts:
+                        self.settings.store.remember(self._identity(system, self.flavours[:count]), parts[flavour])
 
     def _baked_well(self, systems: Sequence[OperatingSystem], workspace: _Workspace) -> dict[OperatingSystem, dict[str, Part]]:
         """Return the missing parts of each system, by flavour: from its mirrors, or with the help of its archive if that is better.
@@ -348,14 +348,14 @@ class Bake:
         if not lock.sections:  # it is made from no lock
             return None
         answer = self._answer(system, os_image)
-        found = snapshots.archive(answer.mirrors, lock, {**answer.settings, **archives.of_host()})
-        if not found:
-            found = snapshots.archive(answer.mirrors, lock, {**self._settings_of_others(system), **archives.of_host()})
-        if not found:
+        sources = snapshots.archive(answer.mirrors, lock, {**answer.settings, **archives.of_host()})
+        if not sources:
+            sources = snapshots.archive(answer.mirrors, lock, {**self._settings_of_others(system), **archives.of_host()})
+        if not sources:
             self.no_archive[system] = "apt knows no snapshot archive of it"
             return None
         self.settings.on_line(f"{system.name}: asking the snapshot archive")
-        return replace(AptSettings.of_host(), sources=((() if alone else tuple(source for source, _ in answer.mirrors)) + found))
+        return replace(AptSettings.of_host(), sources=((() if alone else tuple(source for source, _ in answer.mirrors)) + sources))
 
     def _answer(self, system: OperatingSystem, os_image: Part | None = None) -> Answer:
         """Return what is known of the mirrors of a system: from its own apt, else what mmdebstrap knows."""
@@ -376,8 +376,8 @@ class Bake:
                     if other.bootstrap and other != system
                     else None
                 )
-                if part and (found := self._answer(other, part).settings):
-                    return found
+                if part and (settings := self._answer(other, part).settings):
+                    return settings
         return {}
 
     def _job(self, system: OperatingSystem, work: Path, exporter: Exporter) -> Job:
@@ -428,14 +428,14 @@ class Bake:
 
     def _kept(self, job: Job, layers: Sequence[Exported], in_parallel: Callable[..., Iterable[Taken]]) -> dict[str, Part]:
         """Put the layers of a job into the store; return the parts that were missing, by flavour."""
-        os_image, found = self._os_image(job.system), self._stored(job.system)
+        os_image, stored = self._os_image(job.system), self._stored(job.system)
         taken = list(in_parallel(functools.partial(self._take, job), layers))
-        parts, below = dict[str, Part](), None if job.flavours == self.flavours else next(reversed(found.values()), None)
+        parts, below = dict[str, Part](), None if job.flavours == self.flavours else next(reversed(stored.values()), None)
         for flavour in job.flavours:
             own = [made for made, layer in zip(taken, layers, strict=True) if layer.flavour == flavour]
             below = self._part(job.system, flavour, os_image if flavour == self.flavours[0] else None, own, below)
             parts[flavour] = below
-        return {flavour: part for flavour, part in parts.items() if flavour not in found}
+        return {flavour: part for flavour, part in parts.items() if flavour not in stored}
 
     def _take(self, job: Job, layer: Exported) -> Taken:
         with layer.open() as tar:

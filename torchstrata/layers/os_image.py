@@ -239,9 +239,9 @@ def sources(system: OperatingSystem) -> str:
         with Command.inputs() as inputs:
             process.run(*Command.find(ignore).around(inputs, asking), on_line=lines.append)
     except process.Failed:
-        found = [line for line in lines if line.startswith("deb ")]
-        if found:
-            return "".join(f"{line}\n" for line in found)
+        listed = [line for line in lines if line.startswith("deb ")]
+        if listed:
+            return "".join(f"{line}\n" for line in listed)
     raise NightlyError(f"{system.id}: mmdebstrap does not say where the mirrors of {system.suite} are", fix="upgrade mmdebstrap")
 
 
@@ -249,9 +249,9 @@ def refusal(system: OperatingSystem, error: process.Failed) -> OsPartError:
     """Return why mmdebstrap failed."""
     if "NO_PUBKEY" in error.tail or "not signed" in error.tail:
         return OsPartError(f"this machine has no keys of {system.suite}", fix="upgrade debian-archive-keyring, then try again")
-    said = [line for line in error.tail.splitlines() if line.startswith("E: ")] or [error.what]
+    errors = [line for line in error.tail.splitlines() if line.startswith("E: ")] or [error.what]
     return OsPartError(
-        f"{system.name} cannot be bootstrapped: {said[0]}", fix="check that the distribution's mirror can be reached (apt-get update), then try again"
+        f"{system.name} cannot be bootstrapped: {errors[0]}", fix="check that the distribution's mirror can be reached (apt-get update), then try again"
     )
 
 

@@ -80,14 +80,14 @@ def wheels(asks: Caller, project: str, index: str | None = None, *, platform: st
     listed: list[Listed] = []
     for url in dict.fromkeys(urls):
         listed += wheel_fetch.reached(asks, f"{url.rstrip('/')}/{project}/", lambda place: _listed(asks, place))
-    return [found for each in listed if (found := _wheel(project, each, platforms.MACHINES[platform]))]
+    return [wheel for file in listed if (wheel := _wheel(project, file, platforms.MACHINES[platform]))]
 
 
 def _listed(asks: Caller, place: Link) -> list[Listed]:
     """Return the wheels of a project's page, as far as it may lead us there."""
     page = wheel_fetch.project_page(asks, place)
     listed = index_page.wheels(page) if page else []
-    return [each for each in listed if index_page.allowed(asks.client, each.link.url, str(each.link.comes_from), asks.config.trusted_hosts)]
+    return [file for file in listed if index_page.allowed(asks.client, file.link.url, str(file.link.comes_from), asks.config.trusted_hosts)]
 
 
 def _wheel(project: str, listed: Listed, machine: str) -> PublishedWheel | None:

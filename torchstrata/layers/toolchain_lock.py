@@ -93,8 +93,8 @@ class Toolchain:
     @property
     def title(self) -> str:
         """A few words for people and the history of images."""
-        found = ", ".join(f"{package.name} {package.version}" for package in self.packages)
-        return f"{self.name} compiler ({found})" if found else f"{self.name} links and stubs"
+        versions = ", ".join(f"{package.name} {package.version}" for package in self.packages)
+        return f"{self.name} compiler ({versions})" if versions else f"{self.name} links and stubs"
 
     @property
     def major(self) -> str:
@@ -165,9 +165,9 @@ def write(name: str, exclude_newer: str, *, platform: str = PLATFORM, root: Path
     requirements = [line for line in requires if not line.startswith(DEBIAN)]
     target = resolver.ResolverTarget(python=PYTHON, platform=platform, exclude_newer=exclude_newer, undated=())
     pins = resolver.resolve(requirements, (), target)
-    found = Toolchain(name=name, requires=requires, packages=tuple(_newest(words, on_line) for words in asked), pins=pins, platform=platform)
-    said = {key: value for key, value in msgspec.to_builtins(found).items() if (key, value) != ("platform", PLATFORM)}
-    content = msgspec.json.format(msgspec.json.encode(said)) + b"\n"
+    toolchain = Toolchain(name=name, requires=requires, packages=tuple(_newest(words, on_line) for words in asked), pins=pins, platform=platform)
+    written = {key: value for key, value in msgspec.to_builtins(toolchain).items() if (key, value) != ("platform", PLATFORM)}
+    content = msgspec.json.format(msgspec.json.encode(written)) + b"\n"
     return lockfile.replaced(root / place(name, platform), content.decode())
 
 

@@ -77,8 +77,8 @@ class _Seen:
 
     def pinned(self, pattern: str) -> str | None:
         """Return the version of the requirement that matches a pattern; without the ``==`` of a pin."""
-        found = [asked for name, asked in self.requires.items() if re.fullmatch(pattern, name) and asked]
-        return found[0].removeprefix("==") if found else None
+        versions = [asked for name, asked in self.requires.items() if re.fullmatch(pattern, name) and asked]
+        return versions[0].removeprefix("==") if versions else None
 
 
 def look(minor: str, variant: str | None, told: Told) -> TorchRelease:
@@ -90,7 +90,7 @@ def look(minor: str, variant: str | None, told: Told) -> TorchRelease:
     :raises IntegrityError: an index has a wheel that is not what its name says.
     """
     asks = published.caller()
-    files = _newest(minor, [each for each in published.wheels(asks, "torch") if not each.version.local])
+    files = _newest(minor, [file for file in published.wheels(asks, "torch") if not file.version.local])
     default = _build(asks, files, told)
     elsewhere = _on_other_platforms(asks, files[0].version, default[0].variant)
     builds = {default[0].variant: msgspec.structs.replace(default[1], elsewhere=elsewhere)}
@@ -102,13 +102,13 @@ def look(minor: str, variant: str | None, told: Told) -> TorchRelease:
 
 def _on_other_platforms(asks: Caller, version: Version, variant: str) -> dict[str, PlatformBuild]:
     """Return what the default index has of the same version and CUDA for other platforms; of CPU wheels there is nothing to say."""
-    found = {}
+    builds = {}
     for platform in [name for name in platforms.MACHINES if name != PLATFORM]:
-        files = [each for each in published.wheels(asks, "torch", platform=platform) if each.version == version]
+        files = [file for file in published.wheels(asks, "torch", platform=platform) if file.version == version]
         seen = _seen(asks, files[0], is_measured=True) if files else None
         if seen and seen.cuda and seen.variant == variant:
-            found[platform] = PlatformBuild(architectures=seen.architectures, ptx=seen.ptx, architectures_source=MEASURED)
-    return found
+            builds[platform] = PlatformBuild(architectures=seen.architectures, ptx=seen.ptx, architectures_source=MEASURED)
+    return builds
 
 
 def _release(asks: Caller, files: Sequence[PublishedWheel], seen: _Seen, builds: Mapping[str, TorchBuild], told: Told) -> TorchRelease:
@@ -137,20 +137,20 @@ def _release(asks: Caller, files: Sequence[PublishedWheel], seen: _Seen, builds:
 
 def _newest(minor: str, files: Sequence[PublishedWheel]) -> list[PublishedWheel]:
     """Return the wheels of the newest patch release; alpha, beta and development releases are none."""
-    final = [each for each in files if not each.version.is_prerelease]
-    mine = [each for each in final if f"{each.version.major}.{each.version.minor}" == minor]
+    final = [file for file in files if not file.version.is_prerelease]
+    mine = [file for file in final if f"{file.version.major}.{file.version.minor}" == minor]
     if not mine:
         raise MatrixError(f"no index has wheels of a torch {minor} for Linux", fix=_nearest(minor, final))
-    newest_version = max(each.version for each in mine)
-    return [each for each in mine if each.version == newest_version]
+    newest_version = max(file.version for file in mine)
+    return [file for file in mine if file.version == newest_version]
 
 
 def _nearest(minor: str, files: Iterable[PublishedWheel]) -> str:
     """Return in words which releases there are: those spelt most alike, and the newest one."""
-    versions = sorted({each.version.release[:2] for each in files}, reverse=True)
-    known = [".".join(map(str, version)) for version in versions]
-    near = difflib.get_close_matches(minor, known, n=3, cutoff=0.5)
-    return f"nearest: {', '.join(near)}; newest: {known[0]}" if known else "point pip to an index that has torch (index-url)"
+    versions = sorted({file.version.release[:2] for file in files}, reverse=True)
+    minors = [".".join(map(str, version)) for version in versions]
+    near = difflib.get_close_matches(minor, minors, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(near)}; newest: {minors[0]}" if minors else "point pip to an index that has torch (index-url)"
 
 
 def _elsewhere(asks: Caller, version: Version, variant: str, told: Told) -> dict[str, TorchBuild]:
@@ -158,7 +158,7 @@ def _elsewhere(asks: Caller, version: Version, variant: str, told: Told) -> dict
     indexes = compat.facts().upstream.indexes
     if variant not in indexes:
         raise MatrixError(f"the facts name no index of builds for {variant}", fix=f"use one of {', '.join(indexes)}, or add it to `upstream`")
-    files = [each for each in published.wheels(asks, "torch", indexes[variant]) if str(each.version) == f"{version}+{variant}"]
+    files = [file for file in published.wheels(asks, "torch", indexes[variant]) if str(file.version) == f"{version}+{variant}"]
     if not files:
         raise MatrixError(f"upstream never published torch {version} for {variant}", fix=f"leave --cuda {variant} out, or see what {indexes[variant]} has")
     seen, build = _build(asks, files, told, default=False)
@@ -194,11 +194,11 @@ def _cpu() -> TorchBuild:
 def _seen(asks: Caller, file: PublishedWheel, *, is_measured: bool) -> _Seen:
     with published.opened(asks, file) as wheel:
         text = wheel.content(*VERSION).decode()
-        said = {name: _assigned(name, text) for name in ("__version__", "cuda", "git_version")}
-        cuda = said["cuda"] if re.fullmatch(r"[0-9]+\.[0-9]", said["cuda"]) else None
-        seen = _Seen(git=said["git_version"], cuda=cuda, requires=_requires(wheel, file), architectures=(), ptx=())
-        if said["__version__"] not in {file.version.public, f"{file.version.public}+{seen.variant}"} or not re.fullmatch(r"[0-9a-f]{40}", seen.git):
-            raise ValueError(f"{VERSION[0]} is that of {said['__version__'] or 'nothing'}, of commit {seen.git or 'none'}")
+        assigned = {name: _assigned(name, text) for name in ("__version__", "cuda", "git_version")}
+        cuda = assigned["cuda"] if re.fullmatch(r"[0-9]+\.[0-9]", assigned["cuda"]) else None
+        seen = _Seen(git=assigned["git_version"], cuda=cuda, requires=_requires(wheel, file), architectures=(), ptx=())
+        if assigned["__version__"] not in {file.version.public, f"{file.version.public}+{seen.variant}"} or not re.fullmatch(r"[0-9a-f]{40}", seen.git):
+            raise ValueError(f"{VERSION[0]} is that of {assigned['__version__'] or 'nothing'}, of commit {seen.git or 'none'}")
         if not cuda or not is_measured:
             return seen
         flags = _flags(wheel)
@@ -207,14 +207,14 @@ def _seen(asks: Caller, file: PublishedWheel, *, is_measured: bool) -> _Seen:
 
 def _assigned(name: str, text: str) -> str:
     """Return the text that a line of Python assigns to a name; empty where there is none."""
-    found = re.search(rf"^{name}(?:: [\w\[\]]+)? = '([\w.+]{{1,80}})'$", text, re.MULTILINE)
-    return found[1] if found else ""
+    line = re.search(rf"^{name}(?:: [\w\[\]]+)? = '([\w.+]{{1,80}})'$", text, re.MULTILINE)
+    return line[1] if line else ""
 
 
 def _flags(wheel: Wheel) -> list[str]:
     """Return the flags that torch's binary names, if it names them in exactly one place."""
-    found = set(FLAGS.findall(wheel.content(*BINARY)))
-    return found.pop().decode().split() if len(found) == 1 else []
+    texts = set(FLAGS.findall(wheel.content(*BINARY)))
+    return texts.pop().decode().split() if len(texts) == 1 else []
 
 
 def _capabilities(flags: Iterable[str], kind: str) -> tuple[str, ...]:
@@ -231,27 +231,27 @@ def _requires(wheel: Wheel, torch: PublishedWheel) -> dict[str, str]:
         needs = [Requirement(line) for line in lines]
     except InvalidRequirement as error:
         raise ValueError(f"its METADATA has a requirement that is none: {error}") from error
-    return {each.name.lower(): str(each.specifier) for each in needs if each.marker is None or each.marker.evaluate(here)}
+    return {requirement.name.lower(): str(requirement.specifier) for requirement in needs if requirement.marker is None or requirement.marker.evaluate(here)}
 
 
 def _companion(asks: Caller, project: str, files: Sequence[PublishedWheel]) -> str | None:
     """Return the release of a companion that pins this torch; those uploaded at the same time are asked first."""
     released: dict[Version, PublishedWheel] = {}
-    for each in published.wheels(asks, project):
-        if not each.version.is_prerelease and not each.version.local and (each.version not in released or each.tags & files[0].tags):
-            released[each.version] = each
+    for release in published.wheels(asks, project):
+        if not release.version.is_prerelease and not release.version.local and (release.version not in released or release.tags & files[0].tags):
+            released[release.version] = release
     newest_first = [released[version] for version in sorted(released, reverse=True)]
-    for each in sorted(newest_first, key=lambda wheel: _apart(wheel, files[0]))[:COMPANIONS]:
-        with published.opened(asks, each) as wheel:
+    for release in sorted(newest_first, key=lambda wheel: _apart(wheel, files[0]))[:COMPANIONS]:
+        with published.opened(asks, release) as wheel:
             asked = _requires(wheel, files[0]).get("torch", "")
         if asked and _pins(SpecifierSet(asked), files[0].version):
-            return str(each.version)
+            return str(release.version)
     return None
 
 
 def _pins(asked: SpecifierSet, version: Version) -> bool:
     """Return whether this version and no other is meant: a range says nothing of the CUDA for which a companion is built."""
-    return asked.contains(version) and any(each.operator == "==" and not each.version.endswith("*") for each in asked)
+    return asked.contains(version) and any(clause.operator == "==" and not clause.version.endswith("*") for clause in asked)
 
 
 def _apart(one: PublishedWheel, other: PublishedWheel) -> float:
@@ -271,7 +271,7 @@ def _moment(text: str) -> dt.datetime:
 
 def _day(files: Sequence[PublishedWheel]) -> str:
     """Return the day of the first upload."""
-    times = [_moment(each.uploaded) for each in files if each.uploaded]
+    times = [_moment(file.uploaded) for file in files if file.uploaded]
     if not times:
         raise MatrixError(f"the index does not tell when torch {files[0].version} was uploaded", fix="say the day of its release: --released 2026-10-28")
     return min(times).astimezone(dt.UTC).date().isoformat()
@@ -288,7 +288,7 @@ def _pythons(files: Iterable[PublishedWheel]) -> tuple[str, ...]:
 
 def _glibc(files: Iterable[PublishedWheel]) -> str:
     """Return the oldest glibc that all wheels accept (PEP 600)."""
-    named = [[int(match[1]) for tag in each.tags if (match := MANYLINUX.match(tag.platform))] for each in files]
+    named = [[int(match[1]) for tag in file.tags if (match := MANYLINUX.match(tag.platform))] for file in files]
     floors = [min(minors) for minors in named if minors]
     if not floors:
         raise MatrixError("no wheel of torch on the index names a glibc", fix="see what pip's index-url has")

@@ -182,10 +182,10 @@ class Destination(WheelDestination):
             self.aside.tops.append(top)
 
     def _place(self, path: str, content: Any, entry: RecordEntry, *, executable: bool) -> None:
-        what = f"{entry.hash_} {entry.size}"
-        if self._claim(path, what):
+        identity = f"{entry.hash_} {entry.size}"
+        if self._claim(path, identity):
             assert entry.size is not None
-            self._writer.file(path, 0o775 if executable else 0o664, entry.size, content, content=what)
+            self._writer.file(path, 0o775 if executable else 0o664, entry.size, content, content=identity)
         if isinstance(content, Member):
             content.drain()  # the same file again, or an empty one: nobody has read it
 
@@ -193,15 +193,15 @@ class Destination(WheelDestination):
         if self._claim(path, f"-> {target}"):
             self._writer.link(path, target)
 
-    def _claim(self, path: str, what: str) -> bool:
+    def _claim(self, path: str, identity: str) -> bool:
         """Return whether a path is still free; the same content again is fine, other content is refused."""
         owner, known = self._owners.setdefault(path, (self.wheel, ""))
-        if known and known != what:
+        if known and known != identity:
             raise IntegrityError(
                 f"{owner} and {self.wheel} both bring /{path}, with different contents",
                 fix="leave one of them out of images/*/requirements.in, then run inv lock",
             )
-        self._owners[path] = (owner, what)
+        self._owners[path] = (owner, identity)
         return not known
 
     def link_tops(self, tops: Collection[str]) -> None:

@@ -151,12 +151,12 @@ def records(text: str) -> dict[str, Recorded | None]:
 
     :raises BadWheelError: it is no RECORD, lists a file twice, or uses a hash that is not allowed.
     """
-    found: dict[str, Recorded | None] = {}
+    recorded: dict[str, Recorded | None] = {}
     for path, value, size in _rows(text):
-        if path in found:
+        if path in recorded:
             raise BadWheelError(f"RECORD lists {path} twice")
-        found[path] = _recorded(path, value, size) if value and size else None
-    return found
+        recorded[path] = _recorded(path, value, size) if value and size else None
+    return recorded
 
 
 def _rows(text: str) -> Iterator[tuple[str, str, str]]:

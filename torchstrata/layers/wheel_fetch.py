@@ -193,9 +193,9 @@ def _looking(job: _Job, named: str, collect: Callable[[_Job, Link], list[Link]])
     :raises IntegrityError: the place itself says that its file has another hash.
     :raises FetchError: it does not answer, or something else than a page.
     """
-    found = reached(job, named, lambda place: collect(job, place))
-    right = [link for link in found if job.pin.sha256 in (link.hash_option or {}).get("sha256", [job.pin.sha256])]
-    if found and not right:
+    links = reached(job, named, lambda place: collect(job, place))
+    right = [link for link in links if job.pin.sha256 in (link.hash_option or {}).get("sha256", [job.pin.sha256])]
+    if links and not right:
         raise _other_bytes(job.pin, printable(_link(named).redacted))
     return right
 
@@ -244,10 +244,10 @@ def project_page(caller: Caller, place: Link) -> Page | None:
 
 def _linked(job: _Job, page: Page | None) -> list[Link]:
     """Return the links of a page to the pinned file, as far as it may lead us there."""
-    found = index_page.links(page, job.pin.filename) if page else []
-    right = [link for link in found if index_page.allowed(job.client, link.url, str(link.comes_from), job.config.trusted_hosts)]
-    if found and not right:
-        raise FetchError(f"{printable(found[0].redacted)} is not https", fix="use https, or set pip's trusted-host")
+    links = index_page.links(page, job.pin.filename) if page else []
+    right = [link for link in links if index_page.allowed(job.client, link.url, str(link.comes_from), job.config.trusted_hosts)]
+    if links and not right:
+        raise FetchError(f"{printable(links[0].redacted)} is not https", fix="use https, or set pip's trusted-host")
     return right
 
 

@@ -99,11 +99,11 @@ class Wheel(WheelFile):
 
     def _recorded(self, info: zipfile.ZipInfo) -> Recorded | None:
         """Return what RECORD says of a file; nothing only of those that it cannot list."""
-        found = self._records.get(info.filename)
-        if found and found.size == info.file_size:
-            return found
-        if found:
-            raise BadWheelError(f"{info.filename} has {info.file_size} bytes, not {found.size} as RECORD says")
+        recorded = self._records.get(info.filename)
+        if recorded and recorded.size == info.file_size:
+            return recorded
+        if recorded:
+            raise BadWheelError(f"{info.filename} has {info.file_size} bytes, not {recorded.size} as RECORD says")
         if info.filename not in {f"{self.dist_info_dir}/{name}" for name in UNRECORDED} or info.file_size > UNRECORDED_SIZE:
             raise BadWheelError(f"RECORD has no hash of {info.filename}")
         return None
@@ -243,9 +243,9 @@ def _inflate(blocks: Iterator[bytes], info: zipfile.ZipInfo) -> Iterator[bytes]:
         raise BadWheelError(f"{info.filename}: {error}") from error
 
 
-def _same_version(found: str, wanted: str) -> bool:
+def _same_version(version: str, wanted: str) -> bool:
     try:
-        return Version(found) == Version(wanted)
+        return Version(version) == Version(wanted)
     except InvalidVersion:
         return False
 

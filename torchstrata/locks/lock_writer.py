@@ -141,15 +141,15 @@ class _Making:
 
     def write(self, cell: Cell) -> list[str] | LockError:
         """Lock every flavour of one build and Python; return the files that changed, or why it cannot be done."""
-        what = f"{cell.build} {wheel_locks.tag(cell)}"
+        target = f"{cell.build} {wheel_locks.tag(cell)}"
         try:
             locks = self._locks(cell)
         except LockError as error:
             if not self.stopped.is_set():
-                self.on_line(f"{what}: {error.what}")
+                self.on_line(f"{target}: {error.what}")
             return error
         changed = [where for where, text in self._texts(cell, locks) if lockfile.replaced(self.root / where, text)]
-        self.on_line(f"{what}: {', '.join(f'{name} {len(lock.pins)}' for name, lock in locks.items())} wheels, {len(changed)} files changed")
+        self.on_line(f"{target}: {', '.join(f'{name} {len(lock.pins)}' for name, lock in locks.items())} wheels, {len(changed)} files changed")
         return changed
 
     def _texts(self, cell: Cell, locks: Mapping[str, Lock]) -> Iterator[tuple[str, str]]:
@@ -177,17 +177,17 @@ class _Making:
                 f"{wheel_locks.path_of(cell.on(PLATFORM), flavour)} is missing, whose versions {cell.platform} gets",
                 fix=wheel_locks.AGAIN.format(cell=cell.short),
             )
-        given = beside or parent
-        seen = given.exclude_newer if given else date
+        base = beside or parent
+        cut_off_date = base.exclude_newer if base else date
         requires = wheel_locks.requirements(cell, flavour, self.root)
-        pins = parent.pins if parent and not requires else self._pins(cell, flavour, parent, seen, beside)
+        pins = parent.pins if parent and not requires else self._pins(cell, flavour, parent, cut_off_date, beside)
         lock = Lock(
             build=cell.build,
             python=cell.os.python,
             flavour=flavour,
             platform=cell.platform,
             requires=requires,
-            exclude_newer=seen,
+            exclude_newer=cut_off_date,
             uv=resolver.version(),
             pins=pins,
         )
@@ -199,9 +199,9 @@ class _Making:
         """Return the parent's own pins, whatever file of that version is to be had today, and what else the flavour needs."""
         if parent is None:
             return self._resolve(cell, flavour, beside.pins if beside else self._toolkit(cell, date), date)
-        kept = {(pin.name, pin.version): pin for pin in parent.pins}
+        locked = {(pin.name, pin.version): pin for pin in parent.pins}
         wanted = beside.pins if beside else parent.pins
-        return tuple(kept.get((pin.name, pin.version), pin) for pin in self._resolve(cell, flavour, wanted, date))
+        return tuple(locked.get((pin.name, pin.version), pin) for pin in self._resolve(cell, flavour, wanted, date))
 
     def _toolkit(self, cell: Cell, date: str) -> tuple[Pin, ...]:
         """Return what the flavour without a parent must keep so that the compiler fits it.
@@ -210,7 +210,7 @@ class _Making:
         """
         return self._resolve(cell, wheel_locks.COMPILER_FLAVOUR, (), date) if wheel_locks.requirements(cell, wheel_locks.COMPILER_FLAVOUR, self.root) else ()
 
-    def _resolve(self, cell: Cell, flavour: str, kept: Sequence[Pin], date: str) -> tuple[Pin, ...]:
+    def _resolve(self, cell: Cell, flavour: str, constraints: Sequence[Pin], date: str) -> tuple[Pin, ...]:
         """Return what a flavour and its parents need.
 
         :raises LockError: there is no such set of wheels, or who has them cannot be asked; names what cures it.
@@ -220,7 +220,7 @@ class _Making:
         if self.stopped.is_set():
             raise LockError("interrupted", fix=wheel_locks.AGAIN.format(cell=cell.short))
         try:
-            return _looked_up(cell, wanted, kept, date)
+            return _looked_up(cell, wanted, constraints, date)
         except resolver.UnreachableError as error:
             raise LockError(f"{cell.short} cannot be locked: {error.what}", fix=f"{error.fix}, then {wheel_locks.AGAIN.format(cell=cell.short)}") from error
         except LockError as error:
@@ -233,24 +233,24 @@ class _Making:
 def _date(cell: Cell, before: Mapping[str, Lock], root: Path) -> str | None:
     """Return the date of the locks that a build has already: on this Python, else on others, which shall get the same layers of it."""
     beside = sorted(path.relative_to(root).as_posix() for path in (root / wheel_locks.FOLDER / cell.build).glob("cp*/*.lock"))
-    found = [*before.values(), *(lock for where in beside if (lock := wheel_locks.parsed(root, where)))]
-    return found[0].exclude_newer if found else None
+    locks = [*before.values(), *(lock for where in beside if (lock := wheel_locks.parsed(root, where)))]
+    return locks[0].exclude_newer if locks else None
 
 
-def _looked_up(cell: Cell, wanted: Sequence[str], kept: Sequence[Pin], date: str) -> tuple[Pin, ...]:
+def _looked_up(cell: Cell, wanted: Sequence[str], constraints: Sequence[Pin], date: str) -> tuple[Pin, ...]:
     """Resolve where pip is configured to look, and if torch or its family is not there, take these from PyTorch's own index."""
     index = compat.index(cell.torch, cell.wheels)
     undated = compat.facts().upstream.packages if index else ()
     target = resolver.ResolverTarget(python=cell.os.python, platform=cell.platform, exclude_newer=date, undated=undated)
     try:
-        return resolver.resolve(wanted, kept, target)
+        return resolver.resolve(wanted, constraints, target)
     except LockError as error:
         if index is None or not _lacks_family(error):
             raise
         if pip_config.read().no_index:
             raise LockError(f"{cell.short} {FORBIDDEN}", fix=f"{ALLOW}, then {wheel_locks.AGAIN.format(cell=cell.short)}") from error
     upstream = resolver.NamedIndex(index=index, packages=compat.facts().upstream.packages)
-    return resolver.resolve(wanted, kept, target, upstream=upstream)
+    return resolver.resolve(wanted, constraints, target, upstream=upstream)
 
 
 def _lacks_family(error: LockError) -> bool:

@@ -143,10 +143,10 @@ def from_words(text: str) -> tuple[PackageMove, ...]:
 
     :raises LockError: it cannot be understood.
     """
-    found = [MOVE.fullmatch(each) for each in text.split(", ") if each]
-    if None in found:
+    matches = [MOVE.fullmatch(words) for words in text.split(", ") if words]
+    if None in matches:
         raise LockError(f"this does not tell how packages differ from a lock: {printable(text, 80)}", fix="build the image again")
-    return tuple(PackageMove(package=each["package"], locked=_known(each["locked"]), found=_known(each["found"])) for each in found if each)
+    return tuple(PackageMove(package=words["package"], locked=_known(words["locked"]), found=_known(words["found"])) for words in matches if words)
 
 
 def _known(version: str) -> str | None:

@@ -140,9 +140,9 @@ def _hosts(named: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_host(text: str) -> bool:
-    found = HOST.fullmatch(text)
+    host = HOST.fullmatch(text)
     try:
-        return bool(found and (found["address"] is None or ipaddress.IPv6Address(found["address"])))
+        return bool(host and (host["address"] is None or ipaddress.IPv6Address(host["address"])))
     except ValueError:
         return False
 
@@ -153,13 +153,13 @@ def _number(name: str, value: str, most: float) -> float:
     :raises FetchError: it is none, or not one from 0 to ``most``.
     """
     try:
-        found = float(value)
+        number = float(value)
     except ValueError:
-        found = math.nan
-    if not 0 <= found <= most:
+        number = math.nan
+    if not 0 <= number <= most:
         fix = f"correct {name} in pip's configuration, or PIP_{name.upper()}"
         raise FetchError(f"pip's {name} is {printable(value, 40)}, no number from 0 to {most:g}", fix=fix)
-    return found
+    return number
 
 
 def _name(key: str) -> str:

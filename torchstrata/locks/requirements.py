@@ -73,8 +73,8 @@ def check(root: Path = ROOT) -> list[LockError]:
 
 def _lacking(versions: Mapping[str, str], lock: str, wanted: list[Requirement]) -> list[str]:
     """Return a line for each requirement that a lock does not fulfil."""
-    found = {requirement: versions.get(canonicalize_name(requirement.name), "") for requirement in wanted}
-    return [f"{lock} has no {requirement}" for requirement, version in found.items() if not version or version not in requirement.specifier]
+    locked = {requirement: versions.get(canonicalize_name(requirement.name), "") for requirement in wanted}
+    return [f"{lock} has no {requirement}" for requirement, version in locked.items() if not version or version not in requirement.specifier]
 
 
 def _unhashed(root: Path) -> list[str]:
@@ -91,5 +91,5 @@ def _versions(lock: Path) -> dict[str, str]:
 
 
 def _project(root: Path) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    return found
+    project: Mapping[str, Any] = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    return project

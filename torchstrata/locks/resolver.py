@@ -216,10 +216,10 @@ def _pin(package: Mapping[str, Any], ranks: Mapping[tags.Tag, int]) -> Pin:
 
 
 def _sha256(wheel: Mapping[str, Any]) -> str:
-    found: str | None = wheel.get("hashes", {}).get("sha256")
-    if found is None:
+    sha256: str | None = wheel.get("hashes", {}).get("sha256")
+    if sha256 is None:
         raise LockError(f"the index tells no SHA-256 of {_filename(wheel)}", fix="point pip to an index that does (index-url, extra-index-url)")
-    return found
+    return sha256
 
 
 def _filename(wheel: Mapping[str, Any]) -> str:

@@ -74,12 +74,12 @@ def _requirement(line: str, where: str) -> tuple[str, str]:
     marker = str(requirement.marker or "")
     if "extra" not in marker:
         return line, ""
-    found = EXTRA.fullmatch(marker)
-    if not found or found["companion"] not in COMPANIONS:
+    companion = EXTRA.fullmatch(marker)
+    if not companion or companion["companion"] not in COMPANIONS:
         fix = f'write extra == "NAME" and no other marker; NAME is one of {", ".join(COMPANIONS)}'
         raise LockError(f"{where}: not for cells with a companion of torch: {printable(line, 60)}", fix=fix)
     requirement.marker = None
-    return str(requirement), found["companion"]
+    return str(requirement), companion["companion"]
 
 
 def _generated(cell: Cell, flavour: str) -> tuple[str, ...]:

@@ -100,10 +100,10 @@ def generation(text: str) -> Generation:
 
     :raises MachineError: none.
     """
-    found = re.fullmatch(r"(?:sm_?|compute_)?(\d{1,2})\.?(\d)[af]?", text.strip().lower())
-    if found is None:
+    match = re.fullmatch(r"(?:sm_?|compute_)?(\d{1,2})\.?(\d)[af]?", text.strip().lower())
+    if match is None:
         raise MachineError(f"{text!r} is no GPU generation", fix="write it as nvidia-smi --query-gpu=compute_cap shows it, such as 9.0, or as sm_90")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def check_driver(text: str) -> str:
@@ -132,20 +132,22 @@ def judge(cell: Cell, hardware: Hardware) -> Fitness:
     return Fitness(cell=cell, uses_gpu=True, limits=(*_limits_of_driver(cell, hardware), *_limits_of_gpus(cell, hardware)))
 
 
-def recommended(found: Sequence[Fitness]) -> Fitness | None:
+def recommended(fitnesses: Sequence[Fitness]) -> Fitness | None:
     """Return the best of those that run; ``None`` if none does.
 
     That is the newest torch among those that use the GPUs, else among those without CUDA. Of two of the same torch it is the
     one whose wheels the default index has, then the one that ``v<torch>`` names.
     """
-    usable = [one for one in found if one.uses_gpu] or [one for one in found if one.runs and one.cell.facts.cuda_version is None]
-    usable = usable or [one for one in found if one.runs]
+    usable = [fitness for fitness in fitnesses if fitness.uses_gpu] or [
+        fitness for fitness in fitnesses if fitness.runs and fitness.cell.facts.cuda_version is None
+    ]
+    usable = usable or [fitness for fitness in fitnesses if fitness.runs]
     return max(usable, key=_rank, default=None)
 
 
-def unlimited(found: Sequence[Fitness]) -> Fitness | None:
+def unlimited(fitnesses: Sequence[Fitness]) -> Fitness | None:
     """Return the best of those that run on the GPUs without any limit."""
-    return recommended([one for one in found if one.uses_gpu and not one.limits])
+    return recommended([fitness for fitness in fitnesses if fitness.uses_gpu and not fitness.limits])
 
 
 def at_least(version: str, floor: str) -> bool:
@@ -159,8 +161,8 @@ def serves(code: Iterable[Generation], device: Generation) -> bool:
     return any(major == device[0] and minor <= device[1] and (major, minor) not in EXCLUDED.get(device, ()) for major, minor in code)
 
 
-def _rank(one: Fitness) -> tuple[tuple[int, ...], bool, bool, bool]:
-    cell = one.cell
+def _rank(fitness: Fitness) -> tuple[tuple[int, ...], bool, bool, bool]:
+    cell = fitness.cell
     return cell.release, compat.build(cell.torch, cell.wheels).default, cell.named, cell.is_default_os
 
 
@@ -220,7 +222,7 @@ def _generations(names: Iterable[str]) -> tuple[Generation, ...]:
 
 
 def _has_ptx(cell: Cell, capability: Generation) -> bool:
-    return any(known <= capability for known in _generations(compat.build(cell.torch, cell.wheels).ptx or ()))
+    return any(oldest <= capability for oldest in _generations(compat.build(cell.torch, cell.wheels).ptx or ()))
 
 
 def _own_driver(cell: Cell) -> str | None:
@@ -236,5 +238,5 @@ def _is_own(cell: Cell, driver: str) -> bool:
 
 def _first_driver(capability: Generation) -> str | None:
     """Return the first driver that knows a generation; ``None`` where all that matter do."""
-    known = compat.facts().first_cuda.get(f"{capability[0]}.{capability[1]}")
-    return compat.facts().cuda[known].driver if known else None
+    cuda = compat.facts().first_cuda.get(f"{capability[0]}.{capability[1]}")
+    return compat.facts().cuda[cuda].driver if cuda else None

@@ -99,8 +99,8 @@ def parts_of(info: Mapping[str, Any], *, is_local: bool) -> GpuParts:
 
 def version(text: str) -> tuple[int, ...]:
     """Return the numbers of an engine's version, such as ``26.1.5+dfsg1``; what stands after them says how it was packed."""
-    found = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(map(int, found[0].split("."))) if found else ()
+    number = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(map(int, number[0].split("."))) if number else ()
 
 
 def specified(directories: Iterable[Path]) -> bool:

@@ -65,11 +65,11 @@ def look() -> Survey:
     return _survey([*_engine(engine), _buildx(engine)], engine)
 
 
-def _survey(seen: list[Observation], engine: Engine | None) -> Survey:
+def _survey(observations: list[Observation], engine: Engine | None) -> Survey:
     hardware, of_driver = _driver()
     access = gpu_access.way(gpu_access.parts_of(engine.info, is_local=engine.is_local)) if engine and hardware.gpus else None
-    seen += [*of_driver, *(_access(access) if access else ()), *_space(engine), _shared_memory(), _locked_memory()]
-    return Survey(observations=tuple(seen), hardware=hardware, access=access)
+    observations += [*of_driver, *(_access(access) if access else ()), *_space(engine), _shared_memory(), _locked_memory()]
+    return Survey(observations=tuple(observations), hardware=hardware, access=access)
 
 
 def _engine(engine: Engine) -> Iterator[Observation]:
@@ -100,9 +100,9 @@ def _driver() -> tuple[Hardware, list[Observation]]:
         return Hardware(), [_refused("driver", error)]
     if not hardware.driver:
         return hardware, [Observation(subject="driver", severity="ok", what="no NVIDIA driver and no NVIDIA GPU: torch uses the CPU")]
-    seen = [Observation(subject="driver", severity="ok", what=f"NVIDIA {hardware.driver}")]
-    seen += [Observation(subject="gpu", severity="ok", what=f"{gpu.name}, {gpu.generation}, {size(gpu.memory)}") for gpu in hardware.gpus]
-    return hardware, seen if hardware.gpus else [*seen, _no_gpu()]
+    observations = [Observation(subject="driver", severity="ok", what=f"NVIDIA {hardware.driver}")]
+    observations += [Observation(subject="gpu", severity="ok", what=f"{gpu.name}, {gpu.generation}, {size(gpu.memory)}") for gpu in hardware.gpus]
+    return hardware, observations if hardware.gpus else [*observations, _no_gpu()]
 
 
 def _no_gpu() -> Observation:
@@ -151,9 +151,9 @@ def engine_memlock(processes: Path = PROCESSES) -> int | None:
     names = {_line(path): path.parent / "limits" for path in sorted(processes.glob("[0-9]*/comm"))}
     for daemon in ("containerd", "dockerd"):
         rows = _text(names[daemon]).splitlines() if daemon in names else ()
-        found = [row.split()[3] for row in rows if row.startswith("Max locked memory")]
-        if found:
-            return resource.RLIM_INFINITY if found[0] == "unlimited" else int(found[0])
+        limits = [row.split()[3] for row in rows if row.startswith("Max locked memory")]
+        if limits:
+            return resource.RLIM_INFINITY if limits[0] == "unlimited" else int(limits[0])
     return None
 
 

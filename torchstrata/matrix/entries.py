@@ -58,8 +58,8 @@ def _rows(text: str) -> list[tuple[str, int, int]]:
 
 
 def _torch(node: yaml.MappingNode) -> str:
-    found: str = {key.value: value for key, value in node.value}["torch"].value
-    return found
+    torch: str = {key.value: value for key, value in node.value}["torch"].value
+    return torch
 
 
 def _heading(lines: Sequence[str]) -> int:
@@ -107,7 +107,7 @@ def with_table(text: str, table: Matrix) -> str:
         if _line(text, cell.short):
             continue
         beside = _line(text, firsts[number - 1].short) if number else None
-        below = next((found for other in firsts[number + 1 :] if (found := _line(text, other.short))), None)
+        below = next((line for other in firsts[number + 1 :] if (line := _line(text, other.short))), None)
         if beside is None and below is None:
             raise MatrixError(f"README.md has no table with rows beside {cell.short}", fix=f"add to its table: {_described(table, cell)}")
         place = beside.end() if beside else below.start() if below else 0
@@ -130,10 +130,10 @@ def flavour_rows(text: str) -> tuple[int, int]:
 
     :raises FlavourError: it has no such table.
     """
-    found = re.search(rf"^{re.escape(FLAVOURS)}\|---\|---\|\n((?:\|.*\n)*)", text, re.MULTILINE)
-    if found is None:
+    rows = re.search(rf"^{re.escape(FLAVOURS)}\|---\|---\|\n((?:\|.*\n)*)", text, re.MULTILINE)
+    if rows is None:
         raise FlavourError("README.md has no table of flavours", fix=f"restore it, with the heading {FLAVOURS.strip()}")
-    return found.span(1)
+    return rows.span(1)
 
 
 def _flavours(table: Matrix) -> Iterator[str]:
@@ -146,8 +146,8 @@ def _flavours(table: Matrix) -> Iterator[str]:
 def without_lines(text: str, shorts: Iterable[str]) -> str:
     """Return README without the lines of rows."""
     for short in shorts:
-        if found := _line(text, short):
-            text = text[: found.start()] + text[found.end() :]
+        if line := _line(text, short):
+            text = text[: line.start()] + text[line.end() :]
     return text
 
 

@@ -231,7 +231,7 @@ class Matrix:
 
         :param weighed: the cell's id on its default OS, with the architecture where that is not the default one.
         """
-        return next((found for link in reversed(self.chain(flavour)) if (found := self.flavours[link].budget(weighed))), None)
+        return next((size for link in reversed(self.chain(flavour)) if (size := self.flavours[link].budget(weighed))), None)
 
     def channel(self, name: str) -> Channel:
         """Return the channel ``name``.
@@ -266,15 +266,15 @@ def of(text: str, root: Path = ROOT) -> Matrix:
 
 
 def _made(raw: schema.MatrixFile, root: Path) -> Matrix:
-    there = flavours.read(root)
-    for name in there:
+    tree = flavours.read(root)
+    for name in tree:
         flavours.check_name(name, raw.systems)
-    validation.check(raw, there)
+    validation.check(raw, tree)
     systems = {name: _system(name, system) for name, system in raw.systems.items()}
     return Matrix(
         name=raw.name,
         systems=systems,
-        flavours=there,
+        flavours=tree,
         all_in_one=raw.all_in_one,
         cells=tuple(itertools.chain.from_iterable(_cells(row, systems) for row in raw.rows)),
         strata=raw.strata,

@@ -51,11 +51,11 @@ def replaced(text: str, key: str, line: str) -> str:
     :param line: key and value, without a line end.
     """
     top = yaml.compose(text, Loader=_Loader)
-    found = [(name.start_mark.line, value.end_mark) for name, value in getattr(top, "value", ()) if name.value == key]
+    places = [(name.start_mark.line, value.end_mark) for name, value in getattr(top, "value", ()) if name.value == key]
     lines = text.splitlines(keepends=True)
-    if not found:
+    if not places:
         return "".join([*lines[:-1], *(f"{last.rstrip()}\n" for last in lines[-1:]), f"{line}\n"])
-    start, end = found[0][0], found[0][1].line + (found[0][1].column > 0)
+    start, end = places[0][0], places[0][1].line + (places[0][1].column > 0)
     while not lines[end - 1].partition("#")[0].strip():  # a mapping in lines ends, for YAML, where the next key begins
         end -= 1
     return "".join([*lines[:start], f"{line}\n", *lines[end:]])

@@ -84,8 +84,8 @@ def explain(message: str, name: str, shapes: Mapping[str, type[schema.Raw]] = SH
     where = f"{name}: {'a key of ' if kind == 'key' else ''}{place.removeprefix('$.') or 'top level'}"
     if re.match(r"Expected `str.*`, got `(float|int)`", problem):
         return MatrixError(f"{where} is an unquoted number, so that 2.10 would be read as 2.1", fix='put it in quotes, such as "2.10"')
-    if found := re.match(r"Expected `str.*`, got `(date|datetime|bool|null)`", problem):
-        return MatrixError(f"{where} is read as a {KINDS[found[1]]}, and text is wanted", fix='put it in quotes, such as "2026-01-01"')
+    if unquoted := re.match(r"Expected `str.*`, got `(date|datetime|bool|null)`", problem):
+        return MatrixError(f"{where} is read as a {KINDS[unquoted[1]]}, and text is wanted", fix='put it in quotes, such as "2026-01-01"')
     if "unknown field" in problem or "missing required field" in problem:
         return MatrixError(f"{where}: {_about_key(problem)}", fix=f"keys are {_keys(path, shapes)}")
     return MatrixError(f"{where}: {problem}", fix=f"see {described.name} for what may stand there")
@@ -194,9 +194,9 @@ def _check_defaults(rows: Iterable[schema.Row]) -> None:
 
 def _check_builds(rows: Iterable[schema.Row]) -> None:
     """Refuse rows that share a build, and so its locks, with different companions."""
-    seen: dict[tuple[str, str], schema.Row] = {}
+    firsts: dict[tuple[str, str], schema.Row] = {}
     for row in rows:
-        first = seen.setdefault((row.torch, row.cuda), row)
+        first = firsts.setdefault((row.torch, row.cuda), row)
         if companions(first) != companions(row):
             raise MatrixError(f"rows {first.short} and {row.short} share the locks of one build with different companions", fix="give both the same companions")
 
@@ -225,7 +225,7 @@ def _check_channels(channels: Mapping[str, schema.ChannelSettings]) -> None:
     if channels and len(entries) != 1:
         raise MatrixError(f"{' and '.join(entries) or 'no channel'} may take new images", fix="leave `from` out of exactly one channel")
     for name, channel in channels.items():
-        ancestry(name, {known: each.source for known, each in channels.items()}, "channel", "channel", "from")
+        ancestry(name, {other_name: other.source for other_name, other in channels.items()}, "channel", "channel", "from")
         if (channel.soak is None) != (channel.source is None):
             raise MatrixError(f"channel {name} needs both from and soak, or neither", fix='write from: nightly, soak: "24 h"')
         for template in channel.tags:

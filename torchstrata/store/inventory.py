@@ -85,8 +85,8 @@ class Collector:
         """Take note of a file that is wanted."""
         if path == STATUS:
             self.os = tuple(dpkg_status.installed(content.decode()))
-        elif found := COPYRIGHT.fullmatch(path):
-            self.copyrights[found[1] or found[2]] = copyright_names(content.decode(errors="replace"))
+        elif match := COPYRIGHT.fullmatch(path):
+            self.copyrights[match[1] or match[2]] = copyright_names(content.decode(errors="replace"))
         else:
             self.python.append(python_package(content))
 
@@ -110,11 +110,11 @@ class Collector:
 def merged(inventories: Iterable[Inventory]) -> Inventory:
     """Return the inventory of parts that lie on each other, bottom to top."""
     collector = Collector()
-    for one in inventories:
-        collector.python += one.python
-        collector.os = one.os or collector.os
-        collector.copyrights |= one.copyrights
-        collector.documents |= one.documents
+    for inventory in inventories:
+        collector.python += inventory.python
+        collector.os = inventory.os or collector.os
+        collector.copyrights |= inventory.copyrights
+        collector.documents |= inventory.documents
     return collector.done()
 
 

@@ -143,9 +143,9 @@ class Store:
     def touch(self, *identities: str) -> None:
         """Mark parts as used now, so that :meth:`prune` takes them last."""
         self.scratch()
-        for known in identities:
-            with disk(self._part(known)), contextlib.suppress(FileNotFoundError):
-                os.utime(self._part(known))
+        for used in identities:
+            with disk(self._part(used)), contextlib.suppress(FileNotFoundError):
+                os.utime(self._part(used))
 
     @contextlib.contextmanager
     def lock(self, identity: str, cancelled: threading.Event | None = None) -> Iterator[None]:
@@ -178,10 +178,10 @@ class Store:
         path = self._blob(digest)
         with disk(path):
             try:
-                found = path.stat()
+                status = path.stat()
             except FileNotFoundError:
                 return False
-            whole = stat.S_ISREG(found.st_mode) and (size is None or found.st_size == size)
+            whole = stat.S_ISREG(status.st_mode) and (size is None or status.st_size == size)
             return whole and (not verify or digest_of(path) == digest)
 
     # Blobs and layers
@@ -256,13 +256,17 @@ class Store:
         self._list(diff_id, entries)
 
     def _commit(self, sink: Sink, digest: str | None = None, size: int | None = None) -> str:
-        found = sink.close()
+        digest_of_content = sink.close()
         if size not in {None, sink.size}:
-            raise IntegrityError(f"{found} has {sink.size} bytes instead of {size}", fix="do not use what names it: its author is mistaken, or means harm")
-        if digest not in {None, found}:
-            raise IntegrityError(f"content has digest {found} instead of {digest}", fix="fetch or build it again; if it stays so, its source is wrong")
-        filesystem.rename(sink.path, self._blob(found))
-        return found
+            raise IntegrityError(
+                f"{digest_of_content} has {sink.size} bytes instead of {size}", fix="do not use what names it: its author is mistaken, or means harm"
+            )
+        if digest not in {None, digest_of_content}:
+            raise IntegrityError(
+                f"content has digest {digest_of_content} instead of {digest}", fix="fetch or build it again; if it stays so, its source is wrong"
+            )
+        filesystem.rename(sink.path, self._blob(digest_of_content))
+        return digest_of_content
 
     def _list(self, diff_id: str, entries: Collection[Entry]) -> None:
         self.write(self._listing(diff_id), msgspec.json.encode(entries))
@@ -310,7 +314,7 @@ class Store:
         now = time.time()
         parts = [self._kept(path, now) for path in (self.root / "parts").glob("*.json")]
         downloads = filesystem.size_of(self.downloads)
-        return Usage(size=filesystem.size_of(self.root), downloads=downloads, parts=tuple(sorted(parts, key=lambda kept: (kept.age, kept.identity))))
+        return Usage(size=filesystem.size_of(self.root), downloads=downloads, parts=tuple(sorted(parts, key=lambda part: (part.age, part.identity))))
 
     def _kept(self, path: Path, now: float) -> Kept:
         part = self._read(path)
@@ -351,13 +355,13 @@ class Store:
     def _choose(self, keep: frozenset[str], older_than: timedelta | None, max_bytes: int | None) -> list[str]:
         """Return the identities to remove; parts used last count first against ``max_bytes``."""
         total, chosen, counted = 0, [], set[str]()
-        for kept in self.usage().parts:
-            fresh = self._read(self._part(kept.identity)).digests - counted
+        for part in self.usage().parts:
+            fresh = self._read(self._part(part.identity)).digests - counted
             size = sum(self._blob(digest).stat().st_size for digest in fresh if self._blob(digest).exists())
-            aged = older_than is not None and kept.age > older_than.total_seconds()
+            aged = older_than is not None and part.age > older_than.total_seconds()
             everything = older_than is None and max_bytes is None
-            if kept.identity not in keep and (aged or everything or (max_bytes is not None and total + size > max_bytes)):
-                chosen.append(kept.identity)
+            if part.identity not in keep and (aged or everything or (max_bytes is not None and total + size > max_bytes)):
+                chosen.append(part.identity)
             else:
                 total, counted = total + size, counted | fresh
         return chosen

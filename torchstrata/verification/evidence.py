@@ -146,7 +146,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def is_of(self, digest: str) -> bool:
         """Return whether it is about the image with this digest, be it of the manifest or of the config."""
         tested = (self.image, *self.also) if self.image else ()
-        return any(digest in {each.digest, each.manifest, each.config} for each in tested)
+        return any(digest in {image.digest, image.manifest, image.config} for image in tested)
 
 
 def folder(results: Path, cell: str, flavour: str, scope: Scope = "full") -> Path:
@@ -180,12 +180,12 @@ def parse(content: bytes, name: str) -> Evidence:
     :raises EvidenceError: it is none of this format.
     """
     try:
-        found = decoding.decode(content, Evidence)
+        evidence = decoding.decode(content, Evidence)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise _unreadable(name, str(error)) from error
-    if found.format != FORMAT:
-        raise _unreadable(name, f"its format is {found.format}, not {FORMAT}")
-    return found
+    if evidence.format != FORMAT:
+        raise _unreadable(name, f"its format is {evidence.format}, not {FORMAT}")
+    return evidence
 
 
 def _unreadable(name: str, why: str) -> EvidenceError:
@@ -198,13 +198,13 @@ def find(digest: str, results: Path = RESULTS) -> Evidence:
     :param digest: of its manifest or its config.
     :raises EvidenceError: there is none, or what there is says otherwise.
     """
-    found = about(digest, results)
-    for evidence in found:
+    about_it = about(digest, results)
+    for evidence in about_it:
         if evidence.passed:
             return evidence
-    if not found:
+    if not about_it:
         raise EvidenceError(f"{digest} was not verified: no {NAME} in {results} is about it", fix="verify it with `nox -s test-CELL`")
-    bad = next((evidence for evidence in found if evidence.scope != "quick"), found[0])
+    bad = next((evidence for evidence in about_it if evidence.scope != "quick"), about_it[0])
     cure = f"nox -s test-{bad.cell} runs all tests" if bad.holds else "correct the image, build it and verify it again"
     raise EvidenceError(f"{digest} did not pass its verification: {_why(bad)}", fix=cure)
 

@@ -137,8 +137,8 @@ class Inspector:
 
     def stored(self, layer: Layer) -> BlobFacts:
         """Return what is in a layer of the store."""
-        if seen := self._recall(layer.digest):
-            return seen
+        if facts := self._recall(layer.digest):
+            return facts
         with self._store.open_blob(layer.digest).open("rb") as blob:
             return self._remember(look(blob, layer.digest))
 
@@ -151,11 +151,11 @@ class Inspector:
                 if member.isreg() and member.size:
                     self._take(member, cast("io.BufferedReader", archive.extractfile(member)), blobs, documents)
         saved = documents["manifest.json"][0]
-        seen = [blobs[name] for name in saved["Layers"]]
-        if [one.diff_id for one in seen] != diff_ids:
+        facts = [blobs[name] for name in saved["Layers"]]
+        if [one.diff_id for one in facts] != diff_ids:
             raise EngineError(f"docker save {reference} does not give the layers of its config", fix="load or pull the image again")
         titles = _titles(documents[saved["Config"]])
-        return tuple(Inspected(title=title, seen=one) for title, one in zip(titles, seen, strict=True))
+        return tuple(Inspected(title=title, seen=one) for title, one in zip(titles, facts, strict=True))
 
     def _take(self, member: tarfile.TarInfo, content: io.BufferedReader, blobs: dict[str, BlobFacts], documents: dict[str, Any]) -> None:
         """Read one file of an archive: a document or a layer."""
@@ -172,9 +172,9 @@ class Inspector:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
-    def _remember(self, seen: BlobFacts) -> BlobFacts:
-        self._store.write(self._path(seen.digest), msgspec.json.encode(seen))
-        return seen
+    def _remember(self, facts: BlobFacts) -> BlobFacts:
+        self._store.write(self._path(facts.digest), msgspec.json.encode(facts))
+        return facts
 
     def _path(self, digest: str) -> Path:
         return self._store.root / INSPECTIONS / RULES / file_name(digest)

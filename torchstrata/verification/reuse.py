@@ -52,8 +52,8 @@ def _modules(files: list[Path]) -> list[Path]:
     for path in files:
         if path.suffix == ".py":
             finder.run_script(str(path))
-    found = (vars(module)["__file__"] for name, module in finder.modules.items() if name.partition(".")[0] == PACKAGE)
-    return list(map(Path, found))
+    files_of_modules = (vars(module)["__file__"] for name, module in finder.modules.items() if name.partition(".")[0] == PACKAGE)
+    return list(map(Path, files_of_modules))
 
 
 def _values(expected: Expectation) -> list[str]:
@@ -69,8 +69,8 @@ def find(subject: Subject, wanted: Scope, results: Path) -> Evidence | None:
     digest = tests_digest(subject.expected)
     for known in ("full", wanted):
         path = evidence.folder(results, f"{subject.cell}{platforms.suffix(subject.platform)}", subject.flavour, known) / evidence.NAME
-        if (found := _read(path)) and _serves(found, subject, digest):
-            return found
+        if (known_evidence := _read(path)) and _serves(known_evidence, subject, digest):
+            return known_evidence
     return None
 
 
@@ -81,13 +81,13 @@ def _read(path: Path) -> Evidence | None:
         return None  # there is none, or it is damaged: then the tests run
 
 
-def _serves(found: Evidence, subject: Subject, digest: str) -> bool:
-    if found.image is None or subject.image is None or found.scope == "chosen" or not found.holds:
+def _serves(known_evidence: Evidence, subject: Subject, digest: str) -> bool:
+    if known_evidence.image is None or subject.image is None or known_evidence.scope == "chosen" or not known_evidence.holds:
         return False
-    lists = {tier: wanted.digest for tier, wanted in scope.lists(subject, found.scope).items()}
-    is_same_image = (found.image.digest, _digests(found)) == (subject.image.digest, {image.digest for image in subject.also})
-    return is_same_image and found.tests_digest == digest and lists.items() <= found.required.items()
+    lists = {tier: wanted.digest for tier, wanted in scope.lists(subject, known_evidence.scope).items()}
+    is_same_image = (known_evidence.image.digest, _digests(known_evidence)) == (subject.image.digest, {image.digest for image in subject.also})
+    return is_same_image and known_evidence.tests_digest == digest and lists.items() <= known_evidence.required.items()
 
 
-def _digests(found: Evidence) -> set[str]:
-    return {image.digest for image in found.also}
+def _digests(known_evidence: Evidence) -> set[str]:
+    return {image.digest for image in known_evidence.also}

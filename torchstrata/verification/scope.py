@@ -54,6 +54,6 @@ def lists(subject: Subject, scope: Scope) -> dict[str, Required]:
     return {tier: _restricted(required.read(tier), subject, scope) for tier in tiers(subject)}
 
 
-def _restricted(found: Required, subject: Subject, scope: Scope) -> Required:
-    expected, apply = subject.expected, sections(subject, found.sections)
-    return found.restrict(lambda key: key[0] in apply and includes(scope, key, expected))
+def _restricted(list_of_tier: Required, subject: Subject, scope: Scope) -> Required:
+    expected, apply = subject.expected, sections(subject, list_of_tier.sections)
+    return list_of_tier.restrict(lambda key: key[0] in apply and includes(scope, key, expected))

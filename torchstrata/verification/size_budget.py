@@ -85,9 +85,9 @@ def write(table: Matrix, measured: Mapping[str, Mapping[str, int]], root: Path =
     :raises StoreError: a file cannot be written.
     """
     order = list(dict.fromkeys(cell.weighed for cell in matrix.everywhere(table.cells)))
-    for flavour, found in measured.items():
+    for flavour, sizes in measured.items():
         path = root / flavours.path_of(flavour)
-        known = {**table.flavours[flavour].sizes, **{short: _budget(size) for short, size in found.items()}}
+        known = {**table.flavours[flavour].sizes, **{short: _budget(size) for short, size in sizes.items()}}
         line = ", ".join(f"{short}: {known[short]}" for short in order if short in known)
         lockfile.replaced(path, plain_yaml.replaced(path.read_text(encoding="utf-8"), "sizes", f"sizes: {{{line}}}"))
 

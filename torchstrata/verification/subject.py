@@ -63,7 +63,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     def applies(self) -> frozenset[str]:
         """What tests may apply to beside a flavour, and is so here: what the cell has, ``container``, ``gpu``, and ``multigpu`` where there are two."""
         has = {"container": self.image is not None, "gpu": self.gpu is not None, "multigpu": self.gpu is not None and self.gpu.count > 1}
-        return self.expected.applies | {name for name, there in has.items() if there}
+        return self.expected.applies | {name for name, applies in has.items() if applies}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,11 +98,11 @@ def examine(engine: Engine, reference: str, claim: Claim, wish: GpuWish) -> Subj
     :raises LockError: its label of drift cannot be understood.
     :raises NoGpuError: a GPU is required, and there is none, or the cell has no use for it.
     """
-    found, labels = find(engine, reference)
+    image, labels = find(engine, reference)
     cell, flavour = claim.settle(labels, reference)
     drift, platform = labels.get(runtime.DRIFT, ""), labels.get(runtime.PLATFORM_LABEL, PLATFORM)
-    subject = Subject(cell=cell, flavour=flavour, image=found, host=host(engine), gpu=None, drift=drift, platform=platform)
-    subject = msgspec.structs.replace(subject, also=_also(engine, subject.expected, found))
+    subject = Subject(cell=cell, flavour=flavour, image=image, host=host(engine), gpu=None, drift=drift, platform=platform)
+    subject = msgspec.structs.replace(subject, also=_also(engine, subject.expected, image))
     return msgspec.structs.replace(subject, gpu=settle_gpu(subject.expected, lambda: _seen(engine, reference), wish))
 
 
@@ -112,9 +112,9 @@ def _also(engine: Engine, expected: Expectation, image: EngineImage) -> tuple[En
     if not expected.cell.named or expected.flavour != table.all_in_one:
         return ()
     with contextlib.suppress(NoImageError):  # which fails its tests
-        found, _ = find(engine, f"{table.name}:{expected.cell.all_in_one}{platforms.suffix(expected.cell.platform)}")
-        layers = [engine.client.images.get(each.digest).attrs["RootFS"]["Layers"] for each in (image, found)]
-        return (found,) if layers[0] == layers[1] else ()
+        all_in_one, _ = find(engine, f"{table.name}:{expected.cell.all_in_one}{platforms.suffix(expected.cell.platform)}")
+        layers = [engine.client.images.get(image_of_layers.digest).attrs["RootFS"]["Layers"] for image_of_layers in (image, all_in_one)]
+        return (all_in_one,) if layers[0] == layers[1] else ()
     return ()
 
 
@@ -127,10 +127,10 @@ def settle_gpu(expected: Expectation, look: Callable[[], Gpu | None], wish: GpuW
         return None
     if "cuda" not in expected.applies:
         raise NoGpuError(f"{expected.cell.id} has no CUDA: nothing of it needs a GPU", fix="leave out --gpu required")
-    found = look()
-    if wish == "required" and found is None:
+    gpu = look()
+    if wish == "required" and gpu is None:
         raise NoGpuError("no GPU is visible here", fix="install NVIDIA's driver and container toolkit, or leave out --gpu required")
-    return found
+    return gpu
 
 
 def find(engine: Engine, reference: str) -> tuple[EngineImage, Mapping[str, str]]:
@@ -139,22 +139,22 @@ def find(engine: Engine, reference: str) -> tuple[EngineImage, Mapping[str, str]
     :raises NoImageError: the engine has none.
     """
     try:
-        found: dict[str, Any] = engine.client.images.get(reference).attrs
+        attributes: dict[str, Any] = engine.client.images.get(reference).attrs
     except docker.errors.ImageNotFound as error:
         raise NoImageError(f"the engine has no image {reference}", fix="build it with `nox -s build-CELL`, or pull or load it") from error
     except docker.errors.APIError as error:
         raise NoImageError(f"the engine does not take {reference} for the name of an image: {error.explanation}", fix="name an image or a digest") from error
     image = EngineImage(
-        reference=reference, digest=found["Id"], manifest=_manifest(engine, found), config=None if engine.store == "containerd" else found["Id"]
+        reference=reference, digest=attributes["Id"], manifest=_manifest(engine, attributes), config=None if engine.store == "containerd" else attributes["Id"]
     )
-    return image, found["Config"]["Labels"] or {}
+    return image, attributes["Config"]["Labels"] or {}
 
 
-def _manifest(engine: Engine, found: Mapping[str, Any]) -> str | None:
+def _manifest(engine: Engine, attributes: Mapping[str, Any]) -> str | None:
     """Return the digest of the manifest: the ID in the containerd store, known in the classic one if it came from a registry."""
     if engine.store == "containerd":
-        return str(found["Id"])
-    digests = {name.partition("@")[2] for name in found.get("RepoDigests") or ()}
+        return str(attributes["Id"])
+    digests = {name.partition("@")[2] for name in attributes.get("RepoDigests") or ()}
     return digests.pop() if len(digests) == 1 else None
 
 
@@ -178,9 +178,9 @@ def check_start(engine: Engine, reference: str) -> None:
 
 def _ended(reference: str, container: Any) -> ContainerError:
     lines = container.logs(tail=5).decode(errors="replace").strip().splitlines()
-    said = f": {lines[-1]}" if lines else ", and said nothing"
+    last_words = f": {lines[-1]}" if lines else ", and said nothing"
     status = container.attrs["State"]["ExitCode"]
-    return ContainerError(f"a container of {reference} ended at once with status {status}{said}", fix=f"see: docker run --rm {reference} sleep 60")
+    return ContainerError(f"a container of {reference} ended at once with status {status}{last_words}", fix=f"see: docker run --rm {reference} sleep 60")
 
 
 def host(engine: Engine) -> Host:

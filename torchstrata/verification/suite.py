@@ -137,17 +137,17 @@ def _targets(cell: Cell, options: VerifyOptions, engine: Engine | None) -> tuple
 
 
 def _target(engine: Engine, cell: Cell, name: str, flavour: str | None, options: VerifyOptions) -> Target:
-    found = subject.examine(engine, name, Claim(cell=cell.id, flavour=flavour), options.gpu)
+    examined = subject.examine(engine, name, Claim(cell=cell.id, flavour=flavour), options.gpu)
     subject.check_start(engine, name)
-    return Target(name=name, flavour=found.flavour, where=("--image", name), subject=found)
+    return Target(name=name, flavour=examined.flavour, where=("--image", name), subject=examined)
 
 
 def _known(target: Target, options: VerifyOptions) -> Verdict | None:
     """Return the verdict on an image that has passed the same tests before, ``None`` if they must run."""
     if options.again or options.rest or target.subject is None:
         return None
-    found = reuse.find(target.subject, options.scope, options.results)
-    return Verdict(target=target, status=PASSED, evidence=found, seconds=0, is_known=True) if found else None
+    evidence_found = reuse.find(target.subject, options.scope, options.results)
+    return Verdict(target=target, status=PASSED, evidence=evidence_found, seconds=0, is_known=True) if evidence_found else None
 
 
 def _by_whom(known: Verdict | None) -> str:
@@ -202,10 +202,10 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     """Return the closing table."""
     view = Table("image", "digest", "tests", "failed", "missing", "seconds", "", "OS packages", header_style="bold", box=None, pad_edge=False)
     for verdict in verdicts:
-        found = verdict.evidence
-        counts = (str(found.counts.passed + found.counts.failed), str(found.counts.failed), str(found.counts.missing)) if found else ("", "", "")
-        digest = found.image.digest[7:19] if found and found.image else ""
-        view.add_row(verdict.target.name, digest, *counts, f"{verdict.seconds:.0f}", _word(verdict), found.state if found else "")
+        record = verdict.evidence
+        counts = (str(record.counts.passed + record.counts.failed), str(record.counts.failed), str(record.counts.missing)) if record else ("", "", "")
+        digest = record.image.digest[7:19] if record and record.image else ""
+        view.add_row(verdict.target.name, digest, *counts, f"{verdict.seconds:.0f}", _word(verdict), record.state if record else "")
     return view
 
 
