@@ -1,6 +1,7 @@
-"""Arguments of a command line as fields of dataclasses: what is declared there once gives the parser, its help, and the value.
+"""Arguments of a command line as fields of dataclasses: one declaration gives the parser, its help and the value.
 
-Words and options stand in any order. An option either always has a value or never: one that may have one would swallow the word after it.
+Words and options stand in any order. An option either always has a value or never: one that may have one would
+swallow the word after it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar, get_args, get_origin,
 T = TypeVar("T")
 
 MOST: Final = 1_000_000
-"""The largest number of days or gigabytes that is taken, which is more than anybody has; a time of a thousand million days is none in Python."""
+"""The largest number of days or gigabytes that is taken: more than anybody has. Python has no time of 10^9 days."""
 
 _DECLARATION: Final = "declaration"
 """Key of a field's metadata."""

@@ -1,4 +1,4 @@
-"""The checkout that verbs work on: where the matrix, locks and images lie. It is where this package lies, or what a variable names."""
+"""The checkout that verbs work on: where this package lies, or what a variable names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchstrata.errors import CheckoutError
 from torchstrata.text import printable
 
 VARIABLE: Final = "TORCHSTRATA_ROOT"
-"""Names the checkout where the package is installed elsewhere; a package in a checkout works on that one, whatever this says."""
+"""Names the checkout where the package is installed elsewhere; a package in a checkout works on that one anyway."""
 
 MARK: Final = "matrix.schema.json"
 """A file that every checkout has at its top, and that nobody edits."""

@@ -1,4 +1,4 @@
-"""The environment that plain ``nox`` goes on in: the packages of ``requirements.txt``, at those versions, with those hashes.
+"""The environment in which plain ``nox`` runs: the packages of ``requirements.txt``, exact versions, checked hashes.
 
 Only nox, and what nox itself needs, is installed where this is imported.
 """
@@ -77,7 +77,7 @@ def enter(words: Sequence[str]) -> None:
     """Return if this Python has the locked packages; else go on as the nox of an environment that has them.
 
     :param words: nox's words, without its name.
-    :raises SystemExit: the lock cannot be read, the packages cannot be installed, also where this user may not write, or that was interrupted.
+    :raises SystemExit: the lock cannot be read, the packages cannot be installed, or a person interrupted it.
     """
     environment = ENVIRONMENTS / name()
     python = environment / "bin/python"

@@ -33,7 +33,7 @@ def kind(path: Path) -> str | None:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """Return the content of a regular file, to which ``path`` may be a symbolic link. Nothing that is none is waited for.
+    """Return the content of a regular file, to which ``path`` may be a symbolic link; a pipe is not waited for.
 
     :param limit: bytes that it may have.
     :raises UnreadableError: it is missing, no regular file, too long, or may not be read.

@@ -33,7 +33,7 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 
 class Failed(CommandError):
-    """A program ended with a status other than 0, or was ended by a signal, which is a negative status; carries the end of its output."""
+    """A program ended with a status other than 0, or by a signal (a negative status); carries the end of its output."""
 
     def __init__(self, args: tuple[str, ...], status: int, tail: str) -> None:
         last = tail.strip().splitlines()[-1:] or ["(no output)"]
@@ -60,9 +60,10 @@ def _signal(number: int) -> str:
 
 
 def end_as_by_ctrl_c() -> None:
-    """Let a request to end this program, or the end of its terminal, be what Ctrl-C is, so that what it has started ends, too.
+    """Treat a request to end this program, or the end of its terminal, as Ctrl-C, so that what it started ends, too.
 
-    Programs run in sessions of their own: the signal reaches this one alone. What ignores such a signal (``nohup``) still does.
+    Programs run in sessions of their own: the signal reaches this one alone. What ignores such a signal (``nohup``)
+    still does.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:

@@ -1,4 +1,4 @@
-"""Build the images of a plan: have its parts made, compose, and load them into an engine while upper layers are still being made."""
+"""Build the images of a plan: make its parts, compose, and load; loading begins while upper layers are being made."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Builder:
         return composed
 
     def _cell(self, images: Sequence[ImagePlan], maker: Maker) -> list[Composed]:
-        """Build the images of one cell. What the first ones share is loaded while it is made, and the rest in the end."""
+        """Build the images of one cell. What the first ones share is loaded while it is made, the rest at the end."""
         revisions = [source.revision(image.cell, image.chain, ROOT) for image in images]
         with self._loading(images[0].cell.platform) as loading:
             parts: dict[str, Part] = {}
@@ -91,7 +91,7 @@ class Builder:
         return composed
 
     def assemble(self, image: ImagePlan, parts: Mapping[str, Part], revision: str) -> Iterator[Composed]:
-        """Compose an image from its parts, with its facts layer on top; the all-in-one flavour of a named cell twice, once as ``v<torch>``.
+        """Compose an image from its parts, with its facts layer on top; a named cell's all-in-one also as ``v<torch>``.
 
         :raises ComposeError: the layers do not fit together.
         """

@@ -1,10 +1,10 @@
 """A Docker engine where there is none (``nox -s engine``); where one answers, nothing is changed.
 
-What is installed comes from the distribution's own packages. Debian 12's docker.io is 20.10 and has no buildx package, so
-there docker.io 26.1 and buildx 0.13.1 come from Debian 13, through a source of our own whose pin lets nothing else in; they
-need nothing newer than Debian 12's libc and runc. So does containerd: to load 2 GB, 1.7.24
-takes 22 s of processor time where Debian 12's 1.6.20 takes 37 s, whose older Go compiler hashes without the processor's
-instructions for it. Newer ones than Debian 13's would have to come from a suite that changes every day.
+What is installed comes from the distribution's own packages. Debian 12's docker.io is 20.10 and has no buildx
+package, so there docker.io 26.1 and buildx 0.13.1 come from Debian 13, through a source of our own whose pin lets
+nothing else in; they need nothing newer than Debian 12's libc and runc. So does containerd: to load 2 GB, 1.7.24
+takes 22 s of processor time where Debian 12's 1.6.20 takes 37 s, whose older Go compiler hashes without the
+processor's instructions for it. Newer ones than Debian 13's would have to come from a suite that changes every day.
 
 What only root may do is done by sudo for a user whose sudo asks for no password.
 """
@@ -215,7 +215,7 @@ def _start_by_hand(report: process.LineSink) -> None:
 
 
 def _forget_dead(program: str, path: Path, report: process.LineSink) -> None:
-    """Remove the pid file of a daemon that is gone: if another program has its pid now, dockerd would refuse to start."""
+    """Remove the pid file of a daemon that has ended: if its pid is another program's now, dockerd would not start."""
     try:
         executable = _find(program) or f"/usr/bin/{program}"
         superuser.run("start-stop-daemon", "--status", "--pidfile", path, "--exec", executable)

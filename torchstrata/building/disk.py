@@ -26,7 +26,7 @@ NEXT_OS_PART: Final = 100_000_000
 """Compressed bytes of the OS part that a flavour adds to its parent's, at most: today 5 to 65 MB."""
 
 OS_UNPACKED: Final = 2
-"""Bytes of files per compressed byte that the two bounds leave room for: debian13 base has 490 MB of files, its devel adds 209 MB."""
+"""Bytes of files per compressed byte that the two bounds allow; debian13 base has 490 MB of files, devel 209 more."""
 
 
 def check(plan: Plan, store: Store, engine: Engine | None) -> str:
@@ -55,7 +55,7 @@ def _loaded(plan: Plan, engine: Engine) -> int:
 
 
 def _above(plan: Plan) -> Iterable[Item]:
-    """Return the items that are, or lie above, the first of their image that is not made yet: once for every stack below them."""
+    """Return the items from the first of each image that is not made yet upward: once for every stack below them."""
     above: dict[tuple[str, ...], Item] = {}
     for image in plan.images:
         for place in range(_made(image.items), len(image.items)):

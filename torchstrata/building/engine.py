@@ -1,7 +1,7 @@
 """The container engine: which one answers, what it has, and how images get into it.
 
-Everything goes through Docker's API; ``DOCKER_HOST`` and docker contexts are honoured. Both image stores are supported: the
-classic one knows an image by the digest of its config, the containerd one by that of its manifest.
+Everything goes through Docker's API; ``DOCKER_HOST`` and docker contexts are honoured. Both image stores are
+supported: the classic one knows an image by the digest of its config, the containerd one by that of its manifest.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ T = TypeVar("T")
 OnBytes = Callable[[int], object]
 
 LISTS_MANIFESTS: Final = (1, 47)
-"""Before this version of the API (Docker 27) the list of images leaves out those that lack blobs; from it on, it says so."""
+"""Before this API version (Docker 27) the list of images omits those that lack blobs; from it on, it tells them."""
 
 CHECKED_BY: Final = "torchstrata.check"
-"""Label of the containers that show that an image is whole: the process that removes them, if nothing ends it before."""
+"""Label of containers that show that an image is whole: the process that removes them unless something ends it."""
 
 LISTINGS: Final = (0.1, 0.3, 1.0)
 """Seconds before images are listed again."""
@@ -73,7 +73,7 @@ def address() -> str:
 
 
 def names(client: docker.DockerClient) -> list[str]:
-    """Return every name of an image in the engine, by tag and by digest; in one question, since others may remove images meanwhile."""
+    """Return every name of an image in the engine, by tag and by digest; in one question, since images come and go."""
     return [*itertools.chain.from_iterable([*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())] for image in client.api.images())]
 
 
@@ -168,7 +168,7 @@ class Engine:
         return words[1]
 
     def free_space(self) -> int | None:
-        """Return the bytes that are free where the engine keeps images; ``None`` where that cannot be known from here."""
+        """Return the free bytes where the engine keeps images; ``None`` where that cannot be known from here."""
         root = Path(self._info["DockerRootDir"])
         if not self.is_local or not root.is_dir():
             return None
@@ -176,7 +176,7 @@ class Engine:
 
     @staticmethod
     def space_for(layers: Iterable[Layer]) -> int:
-        """Return the bytes that loading ``layers`` takes at most: both stores hold them compressed and unpacked for a while."""
+        """Return the bytes that loading ``layers`` takes at most: a store holds them compressed and unpacked."""
         return sum(layer.size + layer.unpacked for layer in layers)
 
     def id_of(self, image: Loadable) -> str:
@@ -212,7 +212,7 @@ class Engine:
         return frozenset(chains)
 
     def lacks(self, stacks: Iterable[Sequence[Layer]]) -> tuple[Layer, ...]:
-        """Return the layers of ``stacks`` (each bottom to top) that the engine must unpack: once for every stack below them."""
+        """Return the layers of ``stacks`` (each bottom to top) that the engine must unpack, once for every stack."""
         held = self.held()
         chained: dict[str, Layer] = {}
         for layers in stacks:
@@ -236,7 +236,7 @@ class Engine:
             raise self._cut() from error
 
     def check(self, image: Loadable) -> None:
-        """Check that a loaded image is whole: its layers are the right ones, its blobs are there, and a container can be made of it.
+        """Check that a loaded image is whole: the right layers, all blobs, and a container can be made of it.
 
         :raises Refused: it is not.
         """
@@ -256,8 +256,8 @@ class Engine:
     def unpack(self, image: Loadable) -> None:
         """Have an image that is here unpacked, where its upper layers went with another one that shared them.
 
-        The containerd store marks shared layers as needed by the image that came first only; ``docker history`` of the others
-        fails then, and their next container takes the time to unpack.
+        The containerd store marks shared layers as needed by the image that came first only; ``docker history`` of
+        the others fails then, and their next container takes the time to unpack.
 
         :raises Refused: it cannot be unpacked.
         """
@@ -276,7 +276,7 @@ class Engine:
 
     @_told
     def sweep(self, images: Iterable[Loadable]) -> None:
-        """Remove nameless prefix images, of this run or of one that was killed, whose layers all belong to ``images`` too; containers of checks before.
+        """Remove nameless prefix images whose layers all belong to ``images`` too, and containers of earlier checks.
 
         One that is in use meanwhile stays for the next load.
         """

@@ -1,4 +1,4 @@
-"""What a build does first where nobody has locked what it needs: it locks that, and leaves the files to be committed."""
+"""What a build does first where nobody has locked what it needs: it locks that; a person commits the files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FirstUse:
         return any(wheel_locks.missing(cell, flavours, self.root) or self._lacks(cell.os, flavours) for cell in cells)
 
     def lock(self, cells: Sequence[Cell], flavours: Sequence[str], reporter: Reporter) -> None:
-        """Lock what nobody has locked of the wheels and the OS packages of ``cells``; a lock that is there stays, right or stale.
+        """Lock what nobody has locked of the wheels and OS packages of ``cells``; a lock that exists stays as it is.
 
         :param flavours: those that are built, with their parents.
         :raises LockError: the wheels cannot be had; says which source does not answer, or what does not fit.
@@ -51,7 +51,7 @@ class FirstUse:
         self._lock_flavours([system for system in systems if self._lacks(system, flavours)], flavours, reporter)
 
     def _lock_wheels(self, cells: Sequence[Cell], flavours: Sequence[str], reporter: Reporter) -> None:
-        """Lock the wheels of whole rows, so that their locks are complete; what fails on another OS stops nobody here."""
+        """Lock the wheels of whole rows, so that their locks are complete; a failure on another OS is no error here."""
         if not cells:
             return
         rows = ", ".join(dict.fromkeys(cell.short for cell in cells))

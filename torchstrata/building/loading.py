@@ -1,14 +1,15 @@
 """One load of images into an engine, which can begin while the upper layers are still being made.
 
-An engine first takes an archive in and then unpacks it, each with one core. So layers go up in steps, each a nameless image
-of all layers so far with only the new blobs, and two steps are under way at a time: while one is unpacked the next is sent,
-and its end is held back until the one below is done. Measured on 2 busy cores with 2 GB (4 GB unpacked), steps against one
-archive: classic store 28-31 s against 42-45 s; containerd store between 28 s against 33 s and, with nine times more work
-waiting than cores, 56 s against 45 s. There the gain is that the load begins while layers are still being made.
+An engine first takes an archive in and then unpacks it, each with one core. So layers go up in steps, each a nameless
+image of all layers so far with only the new blobs, and two steps are under way at a time: while one is unpacked the
+next is sent, and its end is held back until the one below is done. Measured on 2 busy cores with 2 GB (4 GB
+unpacked), steps against one archive: classic store 28-31 s against 42-45 s; containerd store between 28 s against 33
+s and, with nine times more work waiting than cores, 56 s against 45 s. There the gain is that the load begins while
+layers are still being made.
 
-What the engine has is never assumed, only concluded from the images that it lists. If the conclusion was wrong (somebody
-removed an image meanwhile, or has the same layers compressed differently), the check after the load finds out, and the
-images are sent once more, complete. Only then do they get their names.
+What the engine has is never assumed, only concluded from the images that it lists. If the conclusion was wrong
+(somebody removed an image meanwhile, or has the same layers compressed differently), the check after the load finds
+out, and the images are sent once more, complete. Only then do they get their names.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Loading:
                 self._step()
 
     def finish(self, images: Sequence[Loadable]) -> LoadReport:
-        """Load and name ``images``, of which the layers given to :meth:`add` are the lowest; errors as for :func:`load`."""
+        """Load and name ``images``, whose lowest layers were given to :meth:`add`; errors as for :func:`load`."""
         way: Literal["nothing", "lean", "full"]
         try:
             for step in self._steps:
@@ -110,7 +111,7 @@ class Loading:
         return LoadReport(way=way, sent=self._sent)
 
     def _complete(self, images: Sequence[Loadable], *, everything: bool) -> bool:
-        """Send the images that the engine lacks, with the layers that it lacks or with all; tell whether there were any."""
+        """Send the images that the engine lacks, with all layers or those that it lacks; return whether any were."""
         here = self._engine.whole()
         absent = [image for image in images if self._engine.id_of(image) not in here]
         if absent:

@@ -1,7 +1,7 @@
 """Make what a plan lacks. All cores work, and what is complete stays complete.
 
-Every missing item is a task of its own that waits for what it needs: wheels for their download, bytecode for its sources
-and for the interpreter of its OS part. Downloads, conversions and the OS parts overlap.
+Every missing item is a task of its own that waits for what it needs: wheels for their download, bytecode for its
+sources and for the interpreter of its OS part. Downloads, conversions and the OS parts overlap.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ class Budget:
 
 
 class Maker:
-    """Makes the missing items of a plan, in threads; a context manager that leaves no program behind, and no thread that ends when asked.
+    """Makes the missing items of a plan, in threads; a context manager that leaves no program behind.
 
-    After Ctrl-C each of its pools gets :data:`PATIENCE` seconds: a thread that does not end by then has no say. What it has begun in the store is
-    swept by the next run, as after a crash.
+    After Ctrl-C each of its pools gets :data:`PATIENCE` seconds: a thread that does not end by then has no say. What
+    it has begun in the store is swept by the next run, as after a crash.
 
     :param locked: refuse OS packages of other versions than the lock's.
     """
@@ -196,7 +196,7 @@ class Maker:
             return {pin.sha256: outcome.result() for pin, outcome in zip(item.pins, fetched, strict=True)}
 
     def _wheel(self, pin: Pin, on_bytes: Callable[[int], None]) -> Path:
-        """Return a wheel; a download under a name of this build's own, since another build removes the common one when it has converted it."""
+        """Return a wheel under a name of this build's own: another build removes the common one when it has it."""
         while True:
             path = wheel_fetch.fetch(pin, self._store.downloads, on_bytes=on_bytes, cancelled=self._cancelled)
             if not path.is_relative_to(self._store.downloads):

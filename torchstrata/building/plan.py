@@ -1,4 +1,4 @@
-"""What a build would reuse and make, image by image and layer by layer. Reads the store and the locks, writes nothing."""
+"""What a build would reuse and make, image by image, layer by layer. Reads the store and the locks, writes nothing."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Item:
 
     @property
     def packages(self) -> int:
-        """Bytes of a toolchain's Debian packages to fetch if the store lacks it; they go when it is made, and little of them stays."""
+        """Bytes of a toolchain's Debian packages to fetch if the store lacks it; little of them stays."""
         return sum(package.size for package in self.source.packages) if isinstance(self.source, Toolchain) and not self.part else 0
 
 
@@ -115,7 +115,7 @@ class ImagePlan:
         return next((item for item in reversed(self.items) if isinstance(item.source, OsPart)), None)
 
     def fitting(self, *, locked: bool) -> ImagePlan:
-        """Return the plan without OS parts that do not lie over what they were made over, or, if ``locked``, are not as locked."""
+        """Return the plan without OS parts that do not fit what they lie on, or, if ``locked``, are not as locked."""
         below, items = None, list[Item]()
         for item in self.items:
             if not isinstance(item.source, OsPart):
@@ -154,7 +154,7 @@ class Plan:
         return Plan(images=tuple(_filled(image, parts) for image in self.images))
 
     def fitting(self, *, locked: bool) -> Plan:
-        """Return the plan without OS parts that do not lie over what they were made over, or, if ``locked``, are not as locked."""
+        """Return the plan without OS parts that do not fit what they lie on, or, if ``locked``, are not as locked."""
         return Plan(images=tuple(image.fitting(locked=locked) for image in self.images))
 
 
@@ -185,10 +185,10 @@ class Planner:
         return Plan(images=tuple(images)).fitting(locked=self.locked)
 
     def _images(self, cell: Cell, flavours: Iterable[str]) -> Iterator[ImagePlan]:
-        """Yield the images of one cell: each flavour's items are a prefix of its child's, but for the all-in-one image's.
+        """Yield the images of one cell: each flavour's items are a prefix of its child's, except the all-in-one's.
 
-        That is pulled alone, by people: all its payload lies below all its OS parts, so that a fix in any of them moves no
-        wheel on the node that pulls it.
+        That is pulled alone, by people: all its payload lies below all its OS parts, so that a fix in any of them
+        moves no wheel on the node that pulls it.
         """
         below: dict[str, ImagePlan] = {}
         for flavour in flavours:
@@ -237,8 +237,9 @@ class Planner:
 
 
 def _compiling(cell: Cell, interpreter: str) -> OperatingSystem:
-    """Return the OS whose Python compiles: that of the default platform where it is of the same version, since bytes are the same and it
-    needs no emulator (docs/arm64.md); else the cell's own.
+    """Return the OS whose Python compiles: the default platform's, where it has the same version, else the cell's own.
+
+    Its bytes are the same, and it needs no emulator (docs/arm64.md).
     """
     native = cell.on(PLATFORM).os
     return native if native == cell.os or os_locks.python_version(native) == interpreter else cell.os

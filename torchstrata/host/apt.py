@@ -1,9 +1,10 @@
 """apt, the only way by which this program gets packages of the distribution; no other module starts it.
 
-apt waits for none of its locks by itself. ``DPkg::Lock::Timeout`` makes it wait for dpkg's two, not for those of its lists
-and of its downloads (apt 2.6 and 3.0 fail there at once), so it is asked again until they are free. Besides, one question
-is asked at a time: a lock of our own orders the threads and processes of a user, and the second of two that need the same
-package finds it installed. Between users apt's locks do that, since no place is both safe and open to all of them.
+apt waits for none of its locks by itself. ``DPkg::Lock::Timeout`` makes it wait for dpkg's two, not for those of its
+lists and of its downloads (apt 2.6 and 3.0 fail there at once), so it is asked again until they are free. Besides,
+one question is asked at a time: a lock of our own orders the threads and processes of a user, and the second of two
+that need the same package finds it installed. Between users apt's locks do that, since no place is both safe and open
+to all of them.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def install(
 
 
 def update(report: process.LineSink) -> None:
-    """Bring apt's lists up to date, once for each state of its sources; a mirror that does not answer is told, not refused."""
+    """Bring apt's lists up to date, once for each state of its sources; report a mirror that does not answer."""
     with turn("apt", report):
         superuser.begin("apt-get update", report, fix="run: sudo apt-get update")
         _update(report)
@@ -147,7 +148,7 @@ def turn(what: str, report: process.LineSink) -> Iterator[None]:
 
 
 def _own() -> Path:
-    """Return a directory where nobody else can put a lock: root's is that of the running system, a user's lies in the temporary one."""
+    """Return a directory where nobody else can put a lock: root's is ``/run``, a user's lies in the temporary one."""
     user = os.geteuid()
     if user == 0:
         return Path("/run")
@@ -217,7 +218,7 @@ def _unreachable(line: str) -> AptUnreachableError:
 
 
 def ask(config: Path, *words: str) -> str:
-    """Return what ``apt-get`` says in directories of its own, which a configuration names; no root is needed and no lock shared.
+    """Return what ``apt-get`` says in directories that a configuration names; it needs no root and shares no lock.
 
     :raises AptUnreachableError, AptError: it has no answer.
     """

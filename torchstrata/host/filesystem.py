@@ -58,7 +58,7 @@ def disk(path: Path, other: str = OTHER_STORE) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """Yield a file that gets the name ``path`` once it is complete and on disk, if the block ends well; else nothing is left of it.
+    """Yield a file that gets the name ``path`` once it is complete and on disk; if the block fails, nothing stays.
 
     One writer at a time. What a killed run has left is written over.
 
@@ -91,7 +91,7 @@ def refuse_links(root: Path, path: Path) -> None:
 
 
 def lock(path: Path) -> FileLock:
-    """Return a lock that no other user can hold, which would let this one wait; one that an older version left loses others' rights.
+    """Return a lock that no other user can hold; one that an older version left loses others' rights.
 
     :raises OSError: the path cannot be.
     """

@@ -1,4 +1,4 @@
-"""What a run has in an engine while it works: listed before it is made, so that the next run can remove it, whatever became of this one."""
+"""What a run has in an engine while it works: listed before it is made, so that the next run can remove it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def removed(directory: Path) -> bool:
-    """Remove all that is on the list of an ended run; return whether nothing is left. A line that was cut short names what was not made."""
+    """Remove all that is on the list of an ended run; return whether nothing is left.
+    A line that was cut short names what was not made.
+    """
     path = directory / LIST
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     gone = [_gone(line) for line in lines]

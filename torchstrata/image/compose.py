@@ -1,6 +1,7 @@
 """Compose images: layers and a cell's facts in, OCI manifest and config out. Pure; nothing here reads or writes.
 
-Follows the OCI image specification 1.1: https://github.com/opencontainers/image-spec (manifest.md, config.md, layer.md).
+Follows the OCI image specification 1.1: https://github.com/opencontainers/image-spec (manifest.md, config.md,
+layer.md).
 """
 
 from __future__ import annotations
@@ -159,8 +160,8 @@ def check(name: str, listed: Iterable[tuple[str, Layer, Sequence[Entry]]]) -> No
     """Refuse layers that would erase or hide each other's files.
 
     :param listed: origin, layer and listing of every layer, bottom to top.
-    :raises ComposeError: an OS layer touches the payload, or hides a parent of it; a payload layer erases anything, or touches
-        what is not payload; or a path is a directory in one layer and something else in another.
+    :raises ComposeError: an OS layer touches the payload, or hides a parent of it; a payload layer erases anything,
+        or touches what is not payload; or a path is a directory in one layer and something else in another.
     :raises IntegrityError: two payload layers bring the same file, and not with the same content.
     """
     kinds: dict[str, tuple[bool, str]] = {}
@@ -241,8 +242,9 @@ def _check_alone(name: str, layer: Layer, entry: Entry, brought: dict[str, tuple
 def _same(one: Entry, other: Entry) -> bool:
     """Return whether two entries of one path may both be there: their content is the same.
 
-    Listings from before contents were noted tell nothing, and bytecode, which is made of the files that are compared, never does. There
-    what happens in the locks is allowed: links, packages that several CUDA wheels share, and bytecode.
+    Listings from before contents were noted tell nothing, and bytecode, which is made of the files that are compared,
+    never does. There what happens in the locks is allowed: links, packages that several CUDA wheels share, and
+    bytecode.
     """
     if one.content and other.content:
         return one.content == other.content

@@ -1,7 +1,7 @@
-"""One name for the images of several platforms: an image index (OCI image specification 1.1, image-index.md), composed and read. Pure.
+"""One name for the images of several platforms: an image index (OCI image specification 1.1, image-index.md). Pure.
 
-An index of this program has exactly one form for its images: sorted by platform, without dates and annotations. So the same images
-always make the same index, and an index that is not byte for byte what its images make is refused.
+An index of this program has exactly one form for its images: sorted by platform, without dates and annotations. So
+the same images always make the same index, and an index that is not byte for byte what its images make is refused.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def read(body: bytes, name: str) -> ImageIndex:
 
     :param name: of the index, for messages.
     :raises RegistryError: it is no index at all.
-    :raises ImageIndexError: it lists a platform twice, or another index, or what is no image, or too much; or it is not what its images make.
+    :raises ImageIndexError: it lists a platform twice, or another index, or what is no image, or too much; or it is
+        not what its images make.
     """
     listed = oci.manifest(body, name, oci.INDEX).children
     if not 0 < len(listed) <= MANY:
@@ -103,7 +104,7 @@ def read(body: bytes, name: str) -> ImageIndex:
 
 
 def _check_kind(listed: oci.Descriptor, name: str) -> None:
-    """Refuse what no index of ours lists: an index in an index, what is no image of the OCI's, an image that does not say what it is for."""
+    """Refuse what no index of ours lists: another index, what is no OCI image, an image without a platform."""
     if listed.media_type != MANIFEST:
         kind = "another index" if listed.media_type == oci.INDEX else printable(listed.media_type or "something without a type")
         raise ImageIndexError(f"{name} lists {kind}, {listed.digest[:19]}, where an image must be", fix=REMEDY)

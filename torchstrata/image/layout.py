@@ -30,10 +30,12 @@ def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: b
 
     A tag that images of several platforms have names an index of them.
 
-    Blobs are copies, which have the disk's blocks in common with the store where the file system can: whoever changes one does
-    not change the store. The digest of each is checked as it lies there. Of several writers one writes at a time.
+    Blobs are copies, which have the disk's blocks in common with the store where the file system can: whoever changes
+    one does not change the store. The digest of each is checked as it lies there. Of several writers one writes at a
+    time.
 
-    :param share: let blobs be the store's own files, in a directory of the store's that only programs read which check digests.
+    :param share: let blobs be the store's own files, in a directory of the store's that only programs read which
+        check digests.
     :raises DiskFullError: there is no space left.
     :raises IntegrityError: a blob in the store is damaged.
     :raises StoreError: the directory cannot be written, or leads elsewhere by a link in it, or the store lacks a blob.

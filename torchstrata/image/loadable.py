@@ -47,7 +47,7 @@ class Loadable:
 
 
 def chain_ids(diff_ids: Iterable[str]) -> tuple[str, ...]:
-    """Return the ChainID of every prefix of ``diff_ids`` (OCI image specification, config.md): an engine knows unpacked layers by it."""
+    """Return the ChainID of every prefix of ``diff_ids`` (OCI config.md), by which an engine knows unpacked layers."""
     chains: list[str] = []
     for diff_id in diff_ids:
         chains.append(f"sha256:{hashlib.sha256(f'{chains[-1]} {diff_id}'.encode()).hexdigest()}" if chains else diff_id)

@@ -1,7 +1,8 @@
-"""Documents of the OCI specifications, as they come from registries and directories: read as types, within limits, or refused.
+"""Documents of the OCI specifications, from registries and directories: read as types, within limits, or refused.
 
-Image specification 1.1: descriptor.md, manifest.md, image-index.md, config.md. Distribution specification 1.1: lists of tags and
-of referrers. Fields that nothing here asks for may be anything. ``urls`` of a descriptor are such: nothing is fetched from there.
+Image specification 1.1: descriptor.md, manifest.md, image-index.md, config.md. Distribution specification 1.1: lists
+of tags and of referrers. Fields that nothing here asks for may be anything. ``urls`` of a descriptor are such:
+nothing is fetched from there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torchstrata.store.layer import Size
 T = TypeVar("T")
 
 MANIFEST_LIMIT: Final = 4 << 20
-"""Bytes of a manifest or an index, as registries limit them (distribution specification, section "Pushing Manifests")."""
+"""Bytes of a manifest or an index: the limit of registries (distribution specification, "Pushing Manifests")."""
 
 CONFIG_LIMIT: Final = 8 << 20
 """Bytes of the config of an image or a part."""

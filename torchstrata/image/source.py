@@ -17,7 +17,7 @@ SHARED: Final = ("images/apt", "locks/toolchain")
 """What images of every flavour may be made from."""
 
 OWN: Final = ("Dockerfile", "rootfs", "requirements.in")
-"""What of its folder a flavour is made from. Its tests and its ``flavour.yaml`` change no image by a new revision: a budget, for one, is no content."""
+"""What a flavour is made from. Its tests and its ``flavour.yaml`` (a budget, say) change no image's revision."""
 
 
 def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
@@ -35,7 +35,7 @@ def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
 
 
 def state(root: Path) -> str:
-    """Return the commit that is checked out, with ``-dirty`` where files differ from it, or ``unknown`` outside a repository."""
+    """Return the commit that is checked out: ``-dirty`` where files differ, ``unknown`` outside a repository."""
     return _last_commit(root)
 
 

@@ -1,4 +1,4 @@
-"""What the apt of an OS image says of its mirrors and of their snapshot archives; asked in a container that BuildKit runs."""
+"""What the apt of an OS image says of its mirrors and of their snapshot archives; asked in a container."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ RUN mkdir -p {ANSWER} {ASKED}/lists/partial \\
 FROM scratch
 COPY --from=asked {ANSWER} /
 """
-"""A Dockerfile. Only heads of mirrors are downloaded; a mirror that has gone has none, and then its host's name must do."""
+"""A Dockerfile. Only heads of mirrors are downloaded; of a mirror that has gone, its host's name must do."""
 
 HELD: Final = f"FROM os AS asked\nFROM scratch\nCOPY --from=asked /var/lib/dpkg/status /{STATUS}\n"
 """A Dockerfile: what an OS image holds, as its dpkg says."""

@@ -1,4 +1,4 @@
-"""The bytecode stratum: the ``.pyc`` files of a payload, compiled by the interpreter of the OS part that will run them."""
+"""The bytecode stratum: the ``.pyc`` files of a payload, compiled by the interpreter that will run them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def identity(payload: Iterable[str], interpreter: str, codec: Codec) -> str:
 def make(layers: Iterable[Layer], image: str, into: Store, codec: Codec, title: str) -> Part:
     """Compile every ``.py`` file of ``layers`` and return the part that holds the results.
 
-    :param image: reference of an image in the engine that has the interpreter; :mod:`torchstrata.building.maker` loads it.
+    :param image: an image in the engine that has the interpreter; :mod:`torchstrata.building.maker` loads it.
     :raises Failed: the container failed.
     """
     with tempfile.TemporaryFile(dir=into.scratch()) as sources:

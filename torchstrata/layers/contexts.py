@@ -33,7 +33,7 @@ DOES_WITHOUT: Final = 'for name; do shift; case $name in {names}) ;; *) set -- "
 NANO: Final = 1_000_000_000
 
 USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
-"""What counts in a directory of ``images/``. ``requirements.in`` belongs to the payload; ``flavour.yaml`` and tests change no layer."""
+"""What counts in a directory of ``images/``. ``requirements.in`` is of the payload; the rest changes no layer."""
 
 DOCKERFILE: Final = "Dockerfile"
 
@@ -87,7 +87,7 @@ def installs(root: Path, flavour: str) -> bool:
 
 
 def check_shadows(root: Path, chain: Sequence[str]) -> None:
-    """Refuse a flavour whose files would take the place of a parent's, or of the directory of one: the parent would not be in its image.
+    """Refuse a flavour whose files would hide a parent's file or directory: the parent would not be in its image.
 
     What packages bring is theirs to replace; what a Dockerfile's commands do shows only in its layers.
 
@@ -108,7 +108,7 @@ def check_shadows(root: Path, chain: Sequence[str]) -> None:
 
 
 def check(name: str, path: Path, *, may_be_link: bool) -> None:
-    """Refuse what has no content to copy, and links in place of what a build itself reads. Links below ``rootfs`` are copied, never followed.
+    """Refuse what has no content to copy, and links where a build reads; links below ``rootfs`` are copied as links.
 
     :raises OsPartError: it is a named pipe, a socket or a device, or a name that is no text.
     """
@@ -197,7 +197,7 @@ def stage(
 
 
 def _tell(directory: Path, files: Sequence[str]) -> None:
-    """Let the update and the installer of a staged ``images/apt`` read apt's settings; what is committed stays as it is."""
+    """Let the update and the installer of a staged ``images/apt`` read apt's settings; the committed one stays."""
     _insert(
         directory / "Dockerfile",
         "FROM ",
@@ -235,7 +235,7 @@ def _copy(root: Path, name: str, into: Path) -> None:
 def moment(path: Path) -> int:
     """Return the time of a file in a context, in nanoseconds since 1970: :data:`EPOCH` and a fraction from its content.
 
-    BuildKit does not send a file again whose size and time it knows, so that with one time for all an edit that keeps the
-    size would be lost. Layers have whole seconds.
+    BuildKit does not send a file again whose size and time it knows, so that with one time for all an edit that keeps
+    the size would be lost. Layers have whole seconds.
     """
     return EPOCH * NANO + int.from_bytes(hashlib.sha256(_content(path)).digest()[:8], "big") % NANO

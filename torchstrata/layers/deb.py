@@ -17,7 +17,7 @@ from torchstrata.store.codec import CHUNK
 
 @contextmanager
 def downloaded(suite: str, component: str, package: str, on_line: process.LineSink) -> Iterator[tuple[str, IO[bytes]]]:
-    """Have apt download a package, with the keys and the mirror that mmdebstrap knows; yield the file's name and its content.
+    """Have apt download a package with mmdebstrap's keys and mirror; yield the file's name and its content.
 
     What this machine's own apt knows does not matter: neither its release nor its lists.
 

@@ -1,7 +1,7 @@
 """What a tag in a registry names today: the digest of its image for our platform.
 
-buildx asks, so that logins, mirrors and authorities are those with which builders pull: Docker's configuration, the builder's own
-configuration, and the mirrors of the public registry that the engine knows.
+buildx asks, so that logins, mirrors and authorities are those with which builders pull: Docker's configuration, the
+builder's own configuration, and the mirrors of the public registry that the engine knows.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def refusal(image: str, words: str) -> RegistryError:
 
 
 def _at_mirrors(image: str) -> Iterator[str]:
-    """Yield the names that an image of the public registry has at the engine's mirrors; an engine that does not answer has none."""
+    """Yield the names of an image of the public registry at the engine's mirrors; none if it does not answer."""
     if not image.startswith(PUBLIC):
         return
     try:

@@ -182,9 +182,9 @@ def _bounded(content: bytes, shown: str) -> bytes:
 
 @contextmanager
 def asked(client: PyPIClient, url: str, headers: Mapping[str, str], trusted: Iterable[str]) -> Iterator[httpx2.Response]:
-    """Ask for ``url`` and yield the answer, whose body is not read yet; redirects are followed under the rules of :func:`allowed`.
+    """Ask for ``url`` and yield the answer with its body unread; redirects follow the rules of :func:`allowed`.
 
-    :raises FetchError: a redirect leads where the first request would not have gone, or there are too many; or a head does not end.
+    :raises FetchError: a redirect leads where requests may not go, there are too many, or a head does not end.
     """
     trusted = tuple(trusted)
     for _ in range(REDIRECTS + 1):
@@ -202,7 +202,7 @@ def asked(client: PyPIClient, url: str, headers: Mapping[str, str], trusted: Ite
 
 
 def allowed(client: PyPIClient, target: str, source: str, trusted: Iterable[str]) -> bool:
-    """Return whether one address may send us to another: by https, without TLS only as the source was reached or pip trusts; never to a file.
+    """Return whether one address may send us to another: by https; without TLS as its source or pip's trust allows.
 
     :param source: address of the page or redirect that names ``target``; one on this machine may name files.
     """

@@ -1,8 +1,8 @@
 """One bake of OS parts: BuildKit makes what the store lacks, for one chain of flavours on some systems.
 
-The OS image, and flavours that are in the store, are handed to it as OCI layouts, so that nothing is built twice and every
-layer lies on the very layers that the store holds. Only the top flavour of each OS is exported; labels in its history tell
-whose layer is whose. Where mirrors lack what is locked, the distribution's snapshot archive is asked.
+The OS image, and flavours that are in the store, are handed to it as OCI layouts, so that nothing is built twice and
+every layer lies on the very layers that the store holds. Only the top flavour of each OS is exported; labels in its
+history tell whose layer is whose. Where mirrors lack what is locked, the distribution's snapshot archive is asked.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _listed(system: OperatingSystem) -> str:
 
 
 def _systems(root: Path) -> tuple[OperatingSystem, ...]:
-    """Return the OSes of a repository, newest release first: their apts know the most; none where there is no matrix."""
+    """Return the OSes of a repository, newest release first: their apts know most; none where there is no matrix."""
     table = root / matrix.MATRIX.name
     systems = matrix.load(table).systems.values() if table.exists() else ()
     return tuple(sorted(systems, key=lambda system: system.release, reverse=True))
@@ -81,8 +81,8 @@ class BakeSettings:
 
     :param store: where they go.
     :param on_line: gets one line for each step done.
-    :param on_drift: gets what people must see: one line for each OS that is not as locked, and what happens to this machine;
-        ``on_line`` if ``None``.
+    :param on_drift: gets what people must see: one line for each OS that is not as locked, and what happens to this
+        machine; ``on_line`` if ``None``.
     :param locked: refuse what differs from the locks.
     :param root: the repository.
     :param cancelled: set it to stop waiting for another build that makes the same parts.
@@ -173,7 +173,7 @@ class Bake:
         return {name: contexts.tree(self.settings.root, name) for name in (contexts.APT, *self.flavours)}
 
     def check_files(self) -> None:
-        """Refuse to go on where somebody has edited what parts are being made from: they would be kept for what is there now.
+        """Refuse to go on where somebody has edited what parts are made from: they would be kept for the new files.
 
         :raises OsPartError: it is not as when this was first asked.
         """
@@ -226,7 +226,7 @@ class Bake:
                         self.settings.store.remember(self._identity(system, self.flavours[:count]), parts[flavour])
 
     def _baked_well(self, systems: Sequence[OperatingSystem], workspace: _Workspace) -> dict[OperatingSystem, dict[str, Part]]:
-        """Return the missing parts of each system, by flavour: from its mirrors, or with the help of its archive if that is better.
+        """Return the missing parts of each system, by flavour: from its mirrors, or with its archive if that is better.
 
         :raises OsPartError: neither has them.
         """
@@ -368,7 +368,7 @@ class Bake:
             return Answer.read(archives.Asked(system=system, below=below, on_line=self.settings.on_line).ask(archives.QUESTION, work))
 
     def _settings_of_others(self, system: OperatingSystem) -> Settings:
-        """Return what the apts of other OSes in the store know: newer ones have archives built in, and know those of older releases."""
+        """Return what the apts of other OSes in the store know: newer ones know the archives of older releases, too."""
         for other in _systems(self.settings.root):
             with contextlib.suppress(LockError):
                 part = (

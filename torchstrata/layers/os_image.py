@@ -1,8 +1,8 @@
 """The OS image: a distribution's smallest root file system, made from its own packages by mmdebstrap.
 
-mmdebstrap runs as root; or as an ordinary user in namespaces of its own; or else in a container of the distribution's own
-image. All give the same layer. Root, or a user whose sudo asks for no password, gets it installed where it is missing. No
-mirror is named: mmdebstrap's default is the distribution's own, with the suites for security and updates.
+mmdebstrap runs as root; or as an ordinary user in namespaces of its own; or else in a container of the distribution's
+own image. All give the same layer. Root, or a user whose sudo asks for no password, gets it installed where it is
+missing. No mirror is named: mmdebstrap's default is the distribution's own, with the suites for security and updates.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ IMAGE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 """What may be the name of an image, and is no option."""
 
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SYS_CHROOT")
-"""What mmdebstrap and apt need in a container: to give files to users, to become apt's own user, and to change into what they make."""
+"""What mmdebstrap and apt need in a container: to give files away, to become apt's user, to change root."""
 
 PARTIAL: Final = ("/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial")
-"""Directories that apt gives to its own user, or leaves to root where that user cannot enter the temporary directory."""
+"""Directories that apt gives to its own user, or leaves to root where that user cannot enter the temporary one."""
 
 FORMAT: Final = 3
 """Raise it when the bytes of an OS image change for the same call of mmdebstrap."""
@@ -164,14 +164,14 @@ class Command:
     @staticmethod
     @contextlib.contextmanager
     def inputs() -> Iterator[str]:
-        """Yield a directory for what mmdebstrap reads, beside the one where it works: both go with the run, whatever ends it."""
+        """Yield a directory for what mmdebstrap reads, beside the one where it works; both go with the run."""
         with temporary.directory() as directory:
             for name in (INPUTS, WORK):
                 temporary.passable(directory / name)
             yield str(directory / INPUTS)
 
     def around(self, inputs: str, command: tuple[str, ...]) -> tuple[str, ...]:
-        """Return ``command``, a call of mmdebstrap, as it is run here; it sees the directory ``inputs`` of :meth:`inputs`."""
+        """Return ``command``, a call of mmdebstrap, as it runs here; it sees ``inputs`` of :meth:`inputs`."""
         if self.image is not None:
             return self._contained(inputs, command)
         work = f"TMPDIR={Path(inputs).with_name(WORK)}"
@@ -186,7 +186,7 @@ class Command:
         return ("env", work, *command[:place], "--mode=unshare", *command[place:])
 
     def _contained(self, inputs: str, command: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the call of a container; without the right to mount, mmdebstrap does without, which changes no byte of the layer."""
+        """Return the call of a container; mmdebstrap does without the right to mount, which changes no byte."""
         assert self.image is not None
         install = f"apt-get update >&2 && apt-get install --yes --no-install-recommends {' '.join(PACKAGES)} >&2"
         script = f'tar --extract --no-same-owner --directory=/ && {install} && exec "$@"'
@@ -224,7 +224,7 @@ def arguments(system: OperatingSystem, inputs: str, epoch: int, more: Sequence[s
 
 
 def _foreign(system: OperatingSystem) -> tuple[str, ...]:
-    """Return the option that names another platform than the default one, whose call stays what it always was: it decides identities."""
+    """Return the option that names another platform; the default one's call stays as it was: it decides identities."""
     return () if system.platform == PLATFORM else (f"--architectures={platforms.architecture(system.platform)}",)
 
 

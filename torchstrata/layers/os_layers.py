@@ -1,9 +1,9 @@
-"""Layers of OS packages, as they go into the store: the tar that BuildKit or mmdebstrap made, without what tells builds apart.
+"""Layers of OS packages, as they go into the store: the tar of BuildKit or mmdebstrap without what tells builds apart.
 
-Times are clamped to the date of the OS lock (directories, whose times BuildKit does not keep, get that date), owners are numbers,
-no file lends its owner's rights (:data:`LENT`), and :data:`LEFT_OUT` never gets into an image: logs, caches, package lists, backup
-files, host keys, identities of machines, device nodes. So the bytes of a layer do not depend on the version of the engine, and its
-compression is the store's.
+Times are clamped to the date of the OS lock (directories, whose times BuildKit does not keep, get that date), owners
+are numbers, no file lends its owner's rights (:data:`LENT`), and :data:`LEFT_OUT` never gets into an image: logs,
+caches, package lists, backup files, host keys, identities of machines, device nodes. So the bytes of a layer do not
+depend on the version of the engine, and its compression is the store's.
 """
 
 from __future__ import annotations

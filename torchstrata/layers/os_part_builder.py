@@ -21,7 +21,9 @@ def _longest(chains: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
 
 
 def groups(systems: Iterable[OperatingSystem]) -> list[list[OperatingSystem]]:
-    """Return which OSes are locked together: those of packages, and each of a registry alone, so that one that is gone keeps no other from it."""
+    """Return which OSes are locked together: all of packages; each of a registry alone, so that one that is gone
+    keeps no other from its lock.
+    """
     chosen = list(systems)
     own = [system for system in chosen if system.bootstrap]
     return [*([own] if own else []), *([system] for system in chosen if not system.bootstrap)]
@@ -34,9 +36,9 @@ class OsPartBuilder(BakeSettings):
     def bake(self, systems: Iterable[OperatingSystem], *chains: Sequence[str]) -> os_parts.Parts:
         """Return the OS parts of all flavours of ``chains`` on each of ``systems``; make those that the store lacks.
 
-        A part holds the layers that its flavour adds; that of the first flavour also holds the OS image. Where the mirror has
-        dropped a locked version, the distribution's snapshot archive is asked for it. Where that has no answer either, today's is
-        used, which one line tells and the part notes (``drift``).
+        A part holds the layers that its flavour adds; that of the first flavour also holds the OS image. Where the
+        mirror has dropped a locked version, the distribution's snapshot archive is asked for it. Where that has no
+        answer either, today's is used, which one line tells and the part notes (``drift``).
 
         :param chains: flavours, parents first; what several of them begin with is made once.
         :raises StaleLockError: ``locked``, and something differs.
@@ -47,10 +49,10 @@ class OsPartBuilder(BakeSettings):
         return self._made(self._bakes({system: os_locks.read(system, self.root) for system in systems}, chains))
 
     def relock(self, systems: Iterable[OperatingSystem], *chains: Sequence[str]) -> list[Path]:
-        """Lock the OS packages of ``systems`` anew, by building ``chains`` with what mirrors offer today; return the files written.
+        """Lock the OS packages of ``systems`` anew, by building ``chains`` from today's mirrors; return files written.
 
-        Of an OS from a registry, what its tag names today is locked with them. What was built serves the new locks. A lock of which
-        nothing has moved is left as it is.
+        Of an OS from a registry, what its tag names today is locked with them. What was built serves the new locks. A
+        lock of which nothing has moved is left as it is.
 
         :raises RegistryError: the registry does not have what the tag of an OS is to name, or does not answer.
         """
@@ -87,5 +89,5 @@ class OsPartBuilder(BakeSettings):
 
     @staticmethod
     def _made(bakes: Sequence[Bake]) -> os_parts.Parts:
-        """Return the parts of all chains, one chain after the other, since each finds what it shares with those before in the store."""
+        """Return the parts of all chains, one after the other: the store has what each shares with earlier ones."""
         return dict(itertools.chain.from_iterable(bake.parts().items() for bake in bakes))

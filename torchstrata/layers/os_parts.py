@@ -37,7 +37,7 @@ DRIFT: Final = "drift"
 """Note of a part whose packages are not all as locked: how they differ, in words."""
 
 OVER: Final = "over"
-"""Note of such a part, and of one that lies over such a part: diff ID of the layer that it was made over, since it fits no other."""
+"""Note of such a part, and of one over such a part: diff ID of the layer that it was made over; it fits no other."""
 
 Parts = Mapping[tuple[str, str], Part]
 """By names of the OS and of the flavour."""
@@ -72,7 +72,7 @@ def fits(part: Part, below: Part | None, *, locked: bool) -> bool:
 
 
 def image(system: OperatingSystem, chain: Sequence[str], from_: Store, codec: Codec, root: Path = ROOT) -> Loadable:
-    """Return an image of the OS parts of ``chain`` alone: the OS's Python, apt and compilers, to load into an engine and run.
+    """Return an image of the OS parts of ``chain`` alone: Python, apt and compilers, to load into an engine and run.
 
     Its one tag, ``torchstrata-os:<identity>``, is what to run; an engine that has it is not sent anything.
 
@@ -119,7 +119,7 @@ def plain_image(system: OperatingSystem, layers: Iterable[Layer]) -> Image:
 
 
 def _top_layer(part: Part) -> str:
-    """Return the diff ID of the uppermost layer of a part and what it lies on; one without layers of its own notes it."""
+    """Return the diff ID of the uppermost layer of a part and what it lies on; a part without layers notes it."""
     return part.layers[-1].diff_id if part.layers else part.notes[OVER]
 
 

@@ -1,4 +1,4 @@
-"""What indexes publish of a package: their pages, and parts of wheels, by range requests (RFC 9110, section 14); no whole wheel of a server.
+"""What indexes publish of a package: pages, and parts of wheels by range requests (RFC 9110, section 14).
 
 Simple repository API: https://packaging.python.org/specifications/simple-repository-api/
 """

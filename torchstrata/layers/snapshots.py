@@ -1,8 +1,8 @@
 """The distribution's snapshot archive: its mirrors as they were on any day, for locked versions that they have dropped.
 
-Where it is, apt knows: newer versions have it built in, an administrator can set it, and a ``Release`` file can name it. The
-order in which it is looked up is apt's own (``SnapshotServer`` in its ``debmetaindex.cc``). Ordinary lines of ``sources.list``
-come out, so that an apt without snapshots can read them.
+Where it is, apt knows: newer versions have it built in, an administrator can set it, and a ``Release`` file can name
+it. The order in which it is looked up is apt's own (``SnapshotServer`` in its ``debmetaindex.cc``). Ordinary lines of
+``sources.list`` come out, so that an apt without snapshots can read them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from torchstrata.locks.os_locks import OsLock
 
 OPTION: Final = "Acquire::Snapshots::URI"
-"""apt's option, a scope: ``Host``, ``Label``, ``Origin`` and, before the ``Release`` file counts, ``Override::Label`` and ``Override::Origin``."""
+"""apt's option, a scope: ``Host``, ``Label``, ``Origin``, and ``Override::Label``, ``Override::Origin``, which come
+before the ``Release`` file."""
 
 NO: Final = "no"
 """What apt's option says where a source has no snapshots."""
@@ -27,7 +28,7 @@ IDENTIFIER: Final = "%Y%m%dT%H%M%SZ"
 """How archives name a moment; what they answer is the last snapshot before it."""
 
 CADENCE: Final = dt.timedelta(hours=12)
-"""Archives take more than one snapshot in this time, so that one of a moment and one this much later miss nothing that mirrors had then."""
+"""Archives take more than one snapshot in this time: one of a moment and one this much later miss nothing of then."""
 
 SOURCE: Final = re.compile(r"deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)")
 SETTING: Final = re.compile(rf'{OPTION}::(?P<scope>\S.*) "(?P<value>[^"]+)";', re.IGNORECASE)
@@ -150,6 +151,6 @@ def archived(source: AptSource, template: str, moment: str) -> AptSource:
 
 
 def archive(of: Sequence[tuple[AptSource, Release]], lock: OsLock, templates: Settings) -> tuple[AptSource, ...]:
-    """Return the sources in the archives of an OS's mirrors at the time of its lock; none for mirrors without an archive."""
+    """Return the sources in the archives of an OS's mirrors at the time of its lock; mirrors without one add none."""
     places = [(source, place) for source, release in of if (place := template(source, release, templates))]
     return tuple(archived(source, place, moment) for moment, (source, place) in itertools.product(moments(lock), places))

@@ -1,8 +1,8 @@
 """Strata: which wheels share a layer, and making that layer.
 
-From the bottom: CUDA in the groups that ``matrix.yaml`` orders, the same for every Python; then, for one Python each, the
-empty environment (it changes least), torch, triton, other large wheels by name, and one layer of all the small ones, which
-also holds the dist-info of the CUDA wheels.
+From the bottom: CUDA in the groups that ``matrix.yaml`` orders, the same for every Python; then, for one Python each,
+the empty environment (it changes least), torch, triton, other large wheels by name, and one layer of all the small
+ones, which also holds the dist-info of the CUDA wheels.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Stratum:
     """One layer of payload that is or could be made.
 
     :param title: a few words for people.
-    :param kind: ``cuda``: a group of CUDA wheels; ``skeleton``: the empty environment; ``wheel``: one large wheel; ``group``: the small ones.
+    :param kind: ``cuda``: a group of CUDA wheels; ``skeleton``: the empty environment; ``wheel``: one large wheel;
+        ``group``: the small ones.
     :param pins: the wheels in it, sorted by name.
     :param python: minor version of the Python it is for; ``None`` for ``cuda``.
     :param needs: CUDA strata whose dist-info it holds: their parts must be in the store before it is made.
@@ -118,8 +119,8 @@ def make(stratum: Stratum, wheels: Mapping[str, Path], into: Store, codec: Codec
 
     :param wheels: file of each pin by its sha256, verified.
     :param cancelled: ends the work soon when set.
-    :raises IntegrityError: a wheel is damaged, is not what its lock and the specification say, writes outside of its place, or two bring the
-        same file with other content.
+    :raises IntegrityError: a wheel is damaged, is not what its lock and the specification say, writes outside of its
+        place, or two bring the same file with other content.
     :raises StoreError: a CUDA stratum that it needs is not in the store.
     :raises CancelledError: ``cancelled`` was set.
     """

@@ -1,14 +1,15 @@
-"""What ``devel`` of a CUDA family has besides wheels that torch's build pins, as one stratum: a *toolchain* with a lock of its own.
+"""What ``devel`` of a CUDA family has besides the wheels of torch's build, as one stratum: a *toolchain*.
 
-CUDA 12's lies below ``/opt/cuda-12.4``. No wheel of CUDA 12 has ``bin/nvcc``; Debian's package has, without its dependencies (1.8 GB, a
-second CUDA). The static runtime and the device runtime come from Debian's ``nvidia-cuda-dev`` of the same release: wheels have them from
-12.9 on, and nvlink refuses device code that is newer than itself. Headers come from wheels of the same release.
+CUDA 12's lies below ``/opt/cuda-12.4``. No wheel of CUDA 12 has ``bin/nvcc``; Debian's package has, without its
+dependencies (1.8 GB, a second CUDA). The static runtime and the device runtime come from Debian's ``nvidia-cuda-dev``
+of the same release: wheels have them from 12.9 on, and nvlink refuses device code that is newer than itself. Headers
+come from wheels of the same release.
 
 CUDA 13's compiler and runtime are wheels. Its toolchain adds to their directory what only NVIDIA's own packages have.
 
-In both, libraries are links to those of torch's own wheels in ``/opt/cuda``, so that an extension is linked against what it will run
-with. So are their headers, but for those of the runtime and of CUPTI, which are generated from one another. ``stubs`` has the driver's
-libraries to link with (:mod:`.stub_library`).
+In both, libraries are links to those of torch's own wheels in ``/opt/cuda``, so that an extension is linked against
+what it will run with. So are their headers, but for those of the runtime and of CUPTI, which are generated from one
+another. ``stubs`` has the driver's libraries to link with (:mod:`.stub_library`).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ if [ "$(cat "/proc/$caller/comm")" = nvcc ]; then
 fi
 exit "$status"
 """
-"""``bin/__nvcc_device_query``, before NVIDIA's own: others than nvcc get its answer. CUDA 13's wheel has NVIDIA's in that place."""
+"""``bin/__nvcc_device_query``, before NVIDIA's own, for nvcc alone. CUDA 13's wheel has NVIDIA's in that place."""
 
 HEADERS: Final[Mapping[str, str]] = {
     "cublas": "cublas.h cublasLt.h cublasXt.h cublas_api.h cublas_v2.h nvblas.h",
@@ -78,7 +79,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "nvjitlink": "nvJitLink.h",
     "nvtx": "nvToolsExt.h nvToolsExtCuda.h nvToolsExtCudaRt.h nvToolsExtOpenCL.h nvToolsExtSync.h nvtx3",
 }
-"""Headers by directory below ``/opt/cuda/nvidia``; one that an old or new wheel lacks is a link to nothing, which is as if it were missing."""
+"""Headers by directory below ``/opt/cuda/nvidia``; the link to one that a wheel lacks is as if it were missing."""
 
 APART: Final = ("cudnn", "cusparselt", "nccl")
 """Of these, what lies in directories of its own in CUDA 13, too; all else is in the compiler's."""
@@ -106,7 +107,7 @@ LIBRARIES: Final[Mapping[str, str]] = {
     "libcurand.so.10 libcusolver.so.12 libcusolverMg.so.12 libcusparse.so.12 libcusparseLt.so.0 libnccl.so.2 libnvJitLink.so.13 "
     "libnvblas.so.13 libnvrtc.so.13 libnvtx3interop.so.1",
 }
-"""What ``-l`` finds, by major version, in which sonames are the same; ``libcudart.so`` of CUDA 13 comes with its compiler's wheel."""
+"""What ``-l`` finds, by major version, which fixes the sonames; CUDA 13's ``libcudart.so`` comes with its wheel."""
 
 SHARED: Final = "/opt/cuda/lib"
 """Where each library of torch's wheels has a link, whatever the wheel calls its directory."""
@@ -205,7 +206,7 @@ def _write_package(writer: LayerWriter, top: str, package: Path, places: Mapping
 
 
 def _write_headers(writer: LayerWriter, top: str, pin: Pin, path: Path) -> Mapping[str, bytes]:
-    """Write what lies in ``nvidia/*/include`` of a wheel, unless torch's own wheel has it; return the headers of the driver's libraries."""
+    """Write a wheel's ``nvidia/*/include``, unless torch's wheel has it; return the driver's headers."""
     of_driver = {}
     with wheel_file.pinned(pin, path) as wheel:
         for (name, *_), content, _ in wheel.get_contents():
@@ -232,7 +233,7 @@ def _changed(header: str, content: IO[bytes]) -> bytes | None:
 
 
 def for_new_glibc(header: bytes) -> bytes:
-    """Return CUDA 12.4's mathematics header with the exception specification that glibc 2.41 gives four of its functions.
+    """Return CUDA 12.4's mathematics header with the exception specification that glibc 2.41 has for four functions.
 
     Without it no file compiles there; with it none does on an older glibc, which has no such functions.
     """

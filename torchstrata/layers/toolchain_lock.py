@@ -1,4 +1,4 @@
-"""The lock of a toolchain (:mod:`.toolchain`): ``locks/toolchain/<name>.lock``, made from the ``.in`` file beside it."""
+"""The lock of a toolchain (:mod:`.toolchain`): ``locks/toolchain/<name>.lock``, made from the ``.in`` file beside."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ STATIC_LIBRARIES: Final[Mapping[str, str]] = {
     "usr/lib/x86_64-linux-gnu/libcudart_static.a": "lib64/libcudart_static.a",
 }
 PLACES: Final[Mapping[str, Mapping[str, str]]] = {"nvidia-cuda-toolkit": PROGRAMS, "nvidia-cuda-dev": STATIC_LIBRARIES}
-"""What is taken of each Debian package, and where it goes; debuggers, profilers and the static mathematics (2.4 GB) are left out."""
+"""What is taken of each Debian package, and where it goes; no debuggers, profilers, static mathematics (2.4 GB)."""
 
 CUDA: Final = "/opt/cuda/nvidia"
 
@@ -125,7 +125,7 @@ class Toolchain:
 
 
 def place(name: str, platform: str) -> str:
-    """Return the path of a lock, relative to the repository's root; that of another platform lies beside, so that it changes no image of this one."""
+    """Return the path of a lock, relative to the repository's root; each platform has a folder."""
     return f"{FOLDER}{platforms.suffix(platform)}/{name}.lock"
 
 

@@ -1,4 +1,4 @@
-"""The facts of a torch release, read from what indexes publish of it; what they do not say is asked for, never guessed."""
+"""The facts of a torch release, read from what indexes publish of it; what they do not say is asked, never guessed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BINARY: Final = ("torch/lib/libtorch_python.so", 256 << 20)
 """Files of torch's wheel, and bytes that they may have."""
 
 FLAGS: Final = re.compile(rb"(?:(?:sm|compute)_[0-9]{2,3}[af]? )*(?:sm|compute)_[0-9]{2,3}[af]?(?=\0)")
-"""The text that ``torch.cuda.get_arch_list()`` splits, as the compiler has put it into the binary (``torch/csrc/cuda/Module.cpp``)."""
+"""The text that ``torch.cuda.get_arch_list()`` splits, as compiled into the binary (``torch/csrc/cuda/Module.cpp``)."""
 
 MEASURED: Final = "measured: arch flags in libtorch_python.so of the package index's wheel"
 
@@ -101,7 +101,7 @@ def look(minor: str, variant: str | None, told: Told) -> TorchRelease:
 
 
 def _on_other_platforms(asks: Caller, version: Version, variant: str) -> dict[str, PlatformBuild]:
-    """Return what the default index has of the same version and CUDA for other platforms; of CPU wheels there is nothing to say."""
+    """Return the default index's builds of the same version and CUDA for other platforms; CPU wheels need no facts."""
     builds = {}
     for platform in [name for name in platforms.MACHINES if name != PLATFORM]:
         files = [file for file in published.wheels(asks, "torch", platform=platform) if file.version == version]
@@ -250,7 +250,7 @@ def _companion(asks: Caller, project: str, files: Sequence[PublishedWheel]) -> s
 
 
 def _pins(asked: SpecifierSet, version: Version) -> bool:
-    """Return whether this version and no other is meant: a range says nothing of the CUDA for which a companion is built."""
+    """Return whether this version and no other is meant: a range says nothing of the CUDA of a companion."""
     return asked.contains(version) and any(clause.operator == "==" and not clause.version.endswith("*") for clause in asked)
 
 

@@ -1,8 +1,9 @@
 """The virtual environment at ``/opt/venv`` and CUDA beside it: where files of wheels lie, and how they get there.
 
-Whatever a CUDA wheel brings as a top-level directory (``nvidia/``, in older ones ``cusparselt/``) lies in ``/opt/cuda``,
-whatever the Python; site-packages has a link for each such directory, so RECORD paths and torch's RPATH hold as they are.
-The rest of such a wheel (dist-info, scripts) is small and goes to a layer of each Python's own; see :class:`Aside`.
+Whatever a CUDA wheel brings as a top-level directory (``nvidia/``, in older ones ``cusparselt/``) lies in
+``/opt/cuda``, whatever the Python; site-packages has a link for each such directory, so RECORD paths and torch's
+RPATH hold as they are. The rest of such a wheel (dist-info, scripts) is small and goes to a layer of each Python's
+own; see :class:`Aside`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ ASIDE: Final = 32 << 20
 """Bytes at most that the CUDA wheels of a layer set aside; those of the locks come to 61 thousand each."""
 
 METADATA: Final = {"INSTALLER": b"torchstrata\n", "REQUESTED": b""}
-"""Files that an installer adds to dist-info: who it was, and that the wheel was asked for, as every line of a lock is."""
+"""Files that an installer adds to dist-info: its name, and that the wheel was asked for, as every line of a lock is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,7 +228,7 @@ class Destination(WheelDestination):
 
 
 def _launched(script: Member) -> BinaryIO | Member:
-    """Return a script that runs the environment's Python if it says ``#!python``; others, such as programs, as they are."""
+    """Return a script that runs the environment's Python if it says ``#!python``; return others as they are."""
     start = b""
     while len(start) < len(PLACEHOLDER) and (more := script.read(len(PLACEHOLDER) - len(start))):
         start += more

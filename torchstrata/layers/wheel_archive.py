@@ -1,6 +1,7 @@
 """The gate of wheels: what a zip archive's directory and a wheel's RECORD may say before anything of it is read.
 
-Binary distribution format: https://packaging.python.org/specifications/binary-distribution-format/; zip: PKWARE's APPNOTE.TXT 6.3.10.
+Binary distribution format: https://packaging.python.org/specifications/binary-distribution-format/
+zip: PKWARE's APPNOTE.TXT 6.3.10.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Fetching wheels by name and hash from wherever pip is configured to look.
 
-A lock pins the sha256, so any source that has the file will do: find-links first, then each index, until one has it, and last
-PyTorch's own index, for torch and its family where the default index lacks that build. Files of local sources are used where they
-are. Downloads go on where they broke off, also in the next run.
+A lock pins the sha256, so any source that has the file will do: find-links first, then each index, until one has it,
+and last PyTorch's own index, for torch and its family where the default index lacks that build. Files of local
+sources are used where they are. Downloads go on where they broke off, also in the next run.
 """
 
 from __future__ import annotations
@@ -366,7 +366,7 @@ def _receive(job: _Job, link: Link, part: _Partial) -> None:
 
 
 def _abandonable(work: Callable[[], T], cancelled: threading.Event) -> T:
-    """Run ``work`` in a thread of its own, and leave it behind as soon as ``cancelled`` is set: its server may be silent for long.
+    """Run ``work`` in a thread of its own; leave it behind once ``cancelled`` is set: its server may be silent.
 
     :raises CancelledError: it was set.
     """

@@ -1,4 +1,4 @@
-"""Reading wheels: the source that the ``installer`` library installs from, with entries inflated by ISA-L, about twice as fast as zlib."""
+"""Reading wheels: the source for the ``installer`` library, inflated by ISA-L, about twice as fast as zlib."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Wheel(WheelFile):
     def check(self, pin: Pin) -> None:
         """Refuse a wheel that is not the package that ``pin`` names, or that cannot be installed.
 
-        :raises BadWheelError: its METADATA says otherwise, a file that RECORD lists is not there, or its entry points are none.
+        :raises BadWheelError: its METADATA says otherwise, a file of RECORD is missing, or its entry points are none.
         """
         try:
             fields = core_metadata.parse(self.read_dist_info("METADATA"))
@@ -251,7 +251,7 @@ def _same_version(version: str, wanted: str) -> bool:
 
 
 def check_entry_points(text: str) -> None:
-    """Refuse entry points that cannot become scripts: read without interpolation first, by which a few lines grow without end.
+    """Refuse entry points that cannot become scripts; read without interpolation, by which few lines grow endless.
 
     :raises BadWheelError: they cannot.
     """

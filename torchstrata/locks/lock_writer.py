@@ -39,7 +39,8 @@ class Outcome:
 
     :param changed: files that were written, relative to the root.
     :param unchanged: number of files that were as they should be.
-    :param failed: why builds could not be locked, by short id of a cell that needs them; of several Pythons that of the first.
+    :param failed: why builds could not be locked, by short id of a cell that needs them; of several Pythons that of
+        the first.
     """
 
     changed: tuple[str, ...]
@@ -70,12 +71,13 @@ def write(  # noqa: PLR0913  # what can be asked of it
 ) -> Outcome:
     """Resolve and write the locks of ``cells`` that are missing or no longer match their inputs, every flavour of each.
 
-    A lock that is right stays as it is, byte for byte, and so does its date: what is locked beside it or above it sees the same files.
-    The same date and the same inputs give the same bytes. One process at a time writes; others wait for it.
+    A lock that is right stays as it is, byte for byte, and so does its date: what is locked beside it or above it
+    sees the same files. The same date and the same inputs give the same bytes. One process at a time writes; others
+    wait for it.
 
     :param upgrade: resolve all of them anew, at the date.
-    :param exclude_newer: day or RFC 3339 time after which files are not seen, which is an upgrade to that day; by default a week
-        ago, so that nothing is locked on the day of its upload.
+    :param exclude_newer: day or RFC 3339 time after which files are not seen, which is an upgrade to that day; by
+        default a week ago, so that nothing is locked on the day of its upload.
     :param on_line: called with one line for each build and Python that is done.
     :param on_wait: called with a line if another process must be waited for; ``on_line`` if ``None``.
     """
@@ -153,7 +155,7 @@ class _Making:
         return changed
 
     def _texts(self, cell: Cell, locks: Mapping[str, Lock]) -> Iterator[tuple[str, str]]:
-        """Yield paths and texts, parents first: after a kill those that were written are a beginning that the next run goes on from."""
+        """Yield paths and texts, parents first: after a kill the next run goes on from those that were written."""
         for name, lock in locks.items():
             yield wheel_locks.path_of(cell, name), render(lock)
 
@@ -196,7 +198,7 @@ class _Making:
         return lock
 
     def _pins(self, cell: Cell, flavour: str, parent: Lock | None, date: str, beside: Lock | None) -> tuple[Pin, ...]:
-        """Return the parent's own pins, whatever file of that version is to be had today, and what else the flavour needs."""
+        """Return the parent's own pins, whatever file of that version is offered today, and what else is needed."""
         if parent is None:
             return self._resolve(cell, flavour, beside.pins if beside else self._toolkit(cell, date), date)
         locked = {(pin.name, pin.version): pin for pin in parent.pins}
@@ -231,14 +233,14 @@ class _Making:
 
 
 def _date(cell: Cell, before: Mapping[str, Lock], root: Path) -> str | None:
-    """Return the date of the locks that a build has already: on this Python, else on others, which shall get the same layers of it."""
+    """Return the date of the locks that a build has: on this Python, else on others, which shall share its layers."""
     beside = sorted(path.relative_to(root).as_posix() for path in (root / wheel_locks.FOLDER / cell.build).glob("cp*/*.lock"))
     locks = [*before.values(), *(lock for where in beside if (lock := wheel_locks.parsed(root, where)))]
     return locks[0].exclude_newer if locks else None
 
 
 def _looked_up(cell: Cell, wanted: Sequence[str], constraints: Sequence[Pin], date: str) -> tuple[Pin, ...]:
-    """Resolve where pip is configured to look, and if torch or its family is not there, take these from PyTorch's own index."""
+    """Resolve where pip is configured to look; take torch or its family from PyTorch's own index if it is not there."""
     index = compat.index(cell.torch, cell.wheels)
     undated = compat.facts().upstream.packages if index else ()
     target = resolver.ResolverTarget(python=cell.os.python, platform=cell.platform, exclude_newer=date, undated=undated)

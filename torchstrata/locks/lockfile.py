@@ -96,7 +96,7 @@ class Lock:
 
     @property
     def inputs(self) -> str:
-        """Digest of what the lock was made from; it moves when ``matrix.yaml``, the facts or a ``requirements.in`` does."""
+        """Digest of what the lock was made from; it moves with ``matrix.yaml``, the facts and ``requirements.in``."""
         return _sha256([FORMAT, self.build, self.python, self.flavour, self.platform, self.requires])
 
     @property

@@ -1,10 +1,11 @@
-"""Locks of OS packages: ``locks/os/<os>.lock`` names every package of the OS image and of each flavour, with its version.
+"""Locks of OS packages: ``locks/os/<os>.lock`` has every package, with its version, of the OS image and each flavour.
 
-On another platform it is ``<os>-arm64.lock``, since the versions that are offered may differ (rebuilds have numbers of their own).
+On another platform it is ``<os>-arm64.lock``, since the versions that are offered may differ (rebuilds have numbers
+of their own).
 
-apt takes pins, not locks: a pinned version that the mirror has dropped is passed over in silence. So a build is compared with
-its lock afterwards, by :func:`moves`. The lock also fixes the time that OS layers carry (``SOURCE_DATE_EPOCH``): it stays when
-packages move, so that layers without them stay what they are.
+apt takes pins, not locks: a pinned version that the mirror has dropped is passed over in silence. So a build is
+compared with its lock afterwards, by :func:`moves`. The lock also fixes the time that OS layers carry
+(``SOURCE_DATE_EPOCH``): it stays when packages move, so that layers without them stay what they are.
 """
 
 from __future__ import annotations
@@ -67,10 +68,11 @@ class OsLock:
     :param date: day on which it was solved, such as ``2026-11-24``.
     :param sections: for the OS image and each flavour, parents first, the packages that it adds or changes.
     :param first: day on which it was first solved, if that was before ``date``.
-    :param moment: when on ``date`` mirrors were asked, in RFC 3339 and UTC; empty in locks that do not tell. It finds the right
-        snapshot of an archive, and is part of no identity.
+    :param moment: when on ``date`` mirrors were asked, in RFC 3339 and UTC; empty in locks that do not tell. It finds
+        the right snapshot of an archive, and is part of no identity.
     :param image: of an OS that comes from a registry: name, tag and digest of its OS image.
-    :param opened: flavours that it says nothing of and that are to be locked: what they add is what mirrors offer at ``opened_at``.
+    :param opened: flavours that it says nothing of and that are to be locked: what they add is what mirrors offer at
+        ``opened_at``.
     """
 
     system: str
@@ -107,7 +109,7 @@ class OsLock:
         return tuple(flavour for flavour in flavours if flavour not in self.sections)
 
     def moves(self, chain: Sequence[str], found: Packages) -> tuple[PackageMove, ...]:
-        """Return where the packages of the last flavour of ``chain`` differ; what is to be locked differs in nothing that it adds."""
+        """Return where the packages of the last flavour of ``chain`` differ; an opened flavour adds no difference."""
         moved = moves(self.installed(chain), found) if self.sections else ()
         return moved if self.opened.isdisjoint(chain) else tuple(move for move in moved if move.locked)
 
@@ -159,7 +161,7 @@ def state(moves: Sequence[PackageMove], named: int = NAMED) -> str:
 
 
 def unlocked(system: OperatingSystem, moment: dt.datetime, root: Path = ROOT, *, image: str = "") -> OsLock:
-    """Return a lock that pins no package and is solved at ``moment`` (UTC), with the first day of the lock that there is.
+    """Return a lock that pins no package, solved at ``moment`` (UTC), with the first day of the lock that there is.
 
     :param image: name, tag and digest of the OS image, if it comes from a registry.
     """
@@ -183,7 +185,7 @@ def path(system: OperatingSystem, root: Path = ROOT) -> Path:
 def read(system: OperatingSystem, root: Path = ROOT) -> OsLock:
     """Return the lock of ``system``.
 
-    :raises LockError: it is missing, a line of it cannot be understood, or it is of another OS image than ``matrix.yaml`` names.
+    :raises LockError: it is missing, a line cannot be understood, or ``matrix.yaml`` names another OS image.
     """
     lock = _parsed(system, root)
     locked, wanted = lock.image.partition("@")[0], system.image or ""
@@ -267,7 +269,8 @@ def solved(by: OsLock, installed: Mapping[str, Packages], parents: Mapping[str, 
 
     :param by: what it was installed by.
     :param installed: all packages of the OS image and of each flavour, parents first.
-    :param parents: what each flavour lies on; the OS image has none. Flavours that ``installed`` has and this does not are left out.
+    :param parents: what each flavour lies on; the OS image has none. Flavours that ``installed`` has and this does
+        not are left out.
     """
     added = {name: _difference(installed[name], installed.get(parents.get(name, ""), {})) for name in installed if name in parents or name == OS_IMAGE}
     return replace(by, sections={**by.sections, **added}, opened=frozenset())
@@ -290,7 +293,7 @@ def applied(locked: Packages, moved: Iterable[PackageMove]) -> Packages:
 
 
 def preferences(locked: Packages) -> str:
-    """Return apt preferences that pin every package, downgrades included (priority over 1000, see apt_preferences(5))."""
+    """Return apt preferences that pin every package, downgrades included (priority over 1000, apt_preferences(5))."""
     return "\n".join(f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in sorted(locked.items()))
 
 

@@ -1,7 +1,7 @@
 """Where pip is configured to look: read from its files and environment, so that pip itself need not be installed.
 
-Order and names as in pip's documentation, "Configuration": global, user and site files, the file ``PIP_CONFIG_FILE`` names, then
-``PIP_*`` variables; later ones win.
+Order and names as in pip's documentation, "Configuration": global, user and site files, the file ``PIP_CONFIG_FILE``
+names, then ``PIP_*`` variables; later ones win.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _options(path: Path) -> dict[str, str]:
 def _text(path: Path) -> str:
     """Return the text of a file; none if there is no such file, or it is not ours to read.
 
-    :raises UnreadableError: it is something else than a file, such as a pipe that nobody writes to, or too long, or no UTF-8.
+    :raises UnreadableError: it is no file, such as a pipe that nobody writes to, or too long, or no UTF-8.
     """
     try:
         is_ours = path.exists() and os.access(path, os.R_OK)

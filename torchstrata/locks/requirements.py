@@ -1,4 +1,4 @@
-"""What this program itself needs, at exact versions with hashes: pyproject.toml has the names, two requirements files the rest.
+"""What this program itself needs, at exact versions with hashes: names in pyproject.toml, pins in two locks.
 
 Plain nox and jobs that sign install ``requirements.txt``, sessions and everybody who changes the program
 ``requirements-dev.txt``, which contains it. Both are pip's own format, so that pip, uv and bots can read and move them.

@@ -1,4 +1,4 @@
-"""The resolver: requirements in, exactly one wheel per package out. It is uv, looking where pip is configured to look."""
+"""The resolver: requirements in, exactly one wheel per package out. It is uv, and looks where pip is told to look."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from torchstrata.locks.lockfile import Pin
 from torchstrata.text import printable
 
 GLIBC: Final = 28
-"""Minor version of the glibc 2 that wheels may need: the floor of torch 2.7 and newer, and below every OS of the matrix."""
+"""Minor version of the glibc 2 that wheels may need: the floor of torch 2.7 and newer, below every OS of the matrix."""
 
 UNSOLVABLE: Final = "uv finds no solution"
 
@@ -67,7 +67,8 @@ class ResolverTarget:
 class NamedIndex:
     """An index for some packages alone, and for these instead of where pip is configured to look.
 
-    Any other name that it has, whatever the version, is not seen: nobody who can write to it can put a package of that name into a lock.
+    Any other name that it has, whatever the version, is not seen: nobody who can write to it can put a package of
+    that name into a lock.
 
     :param index: address of an index (PEP 503).
     :param packages: normalised names; those among the requirements come from there.
@@ -110,7 +111,7 @@ def resolve(
 
 
 def _project(requirements: Sequence[str], target: ResolverTarget, upstream: NamedIndex | None) -> str:
-    """Return a ``pyproject.toml`` that asks for the requirements; uv knows indexes for some packages alone from there only."""
+    """Return a ``pyproject.toml`` that asks for the requirements; only there can uv get an index for some packages."""
     wanted = {canonicalize_name(Requirement(line).name) for line in requirements}
     special = [name for name in upstream.packages if name in wanted] if upstream else []
     lines = [
@@ -135,7 +136,7 @@ def _uv(*options: str, folder: Path) -> str:
 
 
 def failure(tail: str, *, fix: str) -> LockError:
-    """Return what uv's last words mean: a place that does not answer, without credentials that its address may have, or no solution.
+    """Return what uv's last words mean: a place that does not answer, shown without credentials, or no solution.
 
     :param fix: what makes a solution possible.
     """
@@ -149,7 +150,7 @@ def failure(tail: str, *, fix: str) -> LockError:
 
 
 def _options(target: ResolverTarget) -> list[str]:
-    """Return uv's options for a target; its own configuration files are left out, so that the answer depends on nothing else."""
+    """Return uv's options for a target; its configuration files are left out: nothing else decides the answer."""
     machine = platforms.MACHINES[target.platform]
     return [
         *("--format", "pylock.toml", "--quiet", "--no-header", "--no-config", "--only-binary", ":all:"),
@@ -189,7 +190,7 @@ def _platforms(machine: str) -> Iterator[str]:
 
 
 def sources(config: pip_config.PipConfig) -> list[str]:
-    """Return uv's options for the places where pip looks, in which, as with pip, the best version wins wherever it lies."""
+    """Return uv's options for the places where pip looks; as with pip, the best version wins wherever it lies."""
     return [
         *("--index-strategy", "unsafe-best-match"),
         *(["--no-index"] if config.no_index else []),

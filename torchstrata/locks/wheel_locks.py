@@ -1,7 +1,7 @@
 """The locks of wheels under ``locks/``: reading and checking them, offline.
 
-``locks/<build>/<cpXY>/<flavour>.lock``; each contains its parent's, pin for pin. Those of another platform lie beside, as in ``cp313-arm64``:
-the same versions, which :func:`check` holds them to, as other files.
+``locks/<build>/<cpXY>/<flavour>.lock``; each contains its parent's, pin for pin. Those of another platform lie
+beside, as in ``cp313-arm64``: the same versions, which :func:`check` holds them to, as other files.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def tag(cell: Cell) -> str:
 
 
 def requirements(cell: Cell, flavour: str, root: Path = ROOT) -> tuple[str, ...]:
-    """Return what ``flavour`` adds to its parent's requirements: pins that follow from the facts, and its ``requirements.in``.
+    """Return what ``flavour`` adds to its parent's requirements: pins from the facts, and its ``requirements.in``.
 
     A line there whose marker is ``extra == "torchvision"`` is for cells with that companion of torch.
 
@@ -63,7 +63,7 @@ def requirements(cell: Cell, flavour: str, root: Path = ROOT) -> tuple[str, ...]
 
 
 def _requirement(line: str, where: str) -> tuple[str, str]:
-    """Return a line without its extra, if it is a requirement, and the companion that this names, empty where it has none.
+    """Return a requirement without its extra, and the companion that this names, empty where it has none.
 
     The resolver gets it as one of a project, where pip's options mean nothing.
     """
@@ -194,7 +194,7 @@ def _problems(matrix: Matrix, cell: Cell, root: Path) -> Iterator[LockError]:
 def check_pins(cell: Cell, lock: Lock, parent: Lock | None) -> None:
     """Check the wheels of a lock.
 
-    :raises LockError: one does not fit its Python, is there twice, or one of the parent's is missing, as after a kill between the two.
+    :raises LockError: one does not fit its Python, is there twice, or one of the parent's is missing.
     """
     where, fix = path_of(cell, lock.flavour), AGAIN.format(cell=cell.short)
     names = [pin.name for pin in lock.pins]
@@ -208,7 +208,7 @@ def check_pins(cell: Cell, lock: Lock, parent: Lock | None) -> None:
 
 
 def check_versions(cell: Cell, lock: Lock, beside: Lock | None) -> None:
-    """Check that the wheels of a lock have the versions that they have on the default platform; some are for one platform only.
+    """Check that wheels have the versions of the default platform; some are for one platform only.
 
     :param beside: the lock of the same flavour there, if the cell is on another.
     :raises LockError: one has another version.

@@ -1,9 +1,10 @@
-"""Which cells run on a driver and its GPUs, why others do not, and within which limits: pure functions of cells and facts.
+"""Which cells run on a driver and its GPUs, why others do not, and within which limits. Pure.
 
-The same rules as in the images' own preflight (``container/gpu.py``), and as in NVIDIA's guide to CUDA compatibility: code runs on every driver
-of its CUDA's major version or a later one (minor-version compatibility), machine code runs on GPUs of the same major and no smaller minor
-generation, and PTX on all later ones, where the driver is not older than its CUDA. An older driver serves a newer CUDA only by the libraries of
-forward compatibility, on data-centre GPUs; no image brings them.
+The same rules as in the images' own preflight (``container/gpu.py``), and as in NVIDIA's guide to CUDA compatibility:
+code runs on every driver of its CUDA's major version or a later one (minor-version compatibility), machine code runs
+on GPUs of the same major and no smaller minor generation, and PTX on all later ones, where the driver is not older
+than its CUDA. An older driver serves a newer CUDA only by the libraries of forward compatibility, on data-centre
+GPUs; no image brings them.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Accelerator:
 class Hardware:
     """What decides which cells run.
 
-    :param driver: version of NVIDIA's driver, such as ``580.95.05`` or the beginning of one; empty if there is none, or nobody knows it.
+    :param driver: version of NVIDIA's driver, such as ``580.95.05``, or its beginning; empty if none is known.
     """
 
     driver: str = ""
@@ -135,8 +136,8 @@ def judge(cell: Cell, hardware: Hardware) -> Fitness:
 def recommended(fitnesses: Sequence[Fitness]) -> Fitness | None:
     """Return the best of those that run; ``None`` if none does.
 
-    That is the newest torch among those that use the GPUs, else among those without CUDA. Of two of the same torch it is the
-    one whose wheels the default index has, then the one that ``v<torch>`` names.
+    That is the newest torch among those that use the GPUs, else among those without CUDA. Of two of the same torch it
+    is the one whose wheels the default index has, then the one that ``v<torch>`` names.
     """
     usable = [fitness for fitness in fitnesses if fitness.uses_gpu] or [
         fitness for fitness in fitnesses if fitness.runs and fitness.cell.facts.cuda_version is None
@@ -151,7 +152,7 @@ def unlimited(fitnesses: Sequence[Fitness]) -> Fitness | None:
 
 
 def at_least(version: str, floor: str) -> bool:
-    """Say whether a driver is at least as new as another, as far as both are written out: ``530.30`` may be ``530.30.02``."""
+    """Return whether a driver is at least as new as another, as far as both go: ``530.30`` may be ``530.30.02``."""
     pairs = zip(map(int, version.split(".")), map(int, floor.split(".")), strict=False)
     return next((have > need for have, need in pairs if have != need), True)
 

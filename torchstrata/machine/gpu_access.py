@@ -1,7 +1,8 @@
 """How an engine gives GPUs to containers, and the words of ``docker run`` for it.
 
-Docker serves ``--gpus`` by CDI where it is new enough and finds NVIDIA's hook for CDI and a specification, else by the hook of NVIDIA's container
-toolkit. Where neither is there, the toolkit's runtime or a CDI device can be asked for by name.
+Docker serves ``--gpus`` by CDI where it is new enough and finds NVIDIA's hook for CDI and a specification, else by
+the hook of NVIDIA's container toolkit. Where neither is there, the toolkit's runtime or a CDI device can be asked for
+by name.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def parts_of(info: Mapping[str, Any], *, is_local: bool) -> GpuParts:
     """Return what is there.
 
     :param info: what the engine says about itself (Docker's API, ``/info``).
-    :param is_local: it runs on this machine, so that its files can be looked at. Of one elsewhere only what it says is known: what has the
-        runtime has the hook, too.
+    :param is_local: it runs on this machine, so that its files can be looked at. Of one elsewhere only what it says
+        is known: what has the runtime has the hook, too.
     """
     directories = info.get("CDISpecDirs") or ()
     discovered = any(str(device.get("ID", "")).startswith("nvidia.com/gpu") for device in info.get("DiscoveredDevices") or ())
@@ -98,7 +99,7 @@ def parts_of(info: Mapping[str, Any], *, is_local: bool) -> GpuParts:
 
 
 def version(text: str) -> tuple[int, ...]:
-    """Return the numbers of an engine's version, such as ``26.1.5+dfsg1``; what stands after them says how it was packed."""
+    """Return the numbers of an engine's version, such as ``26.1.5+dfsg1``; the rest says how it was packed."""
     number = re.match(r"\d+(?:\.\d+)*", text)
     return tuple(map(int, number[0].split("."))) if number else ()
 

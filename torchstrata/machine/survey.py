@@ -147,7 +147,7 @@ def _locked_memory() -> Observation:
 
 
 def engine_memlock(processes: Path = PROCESSES) -> int | None:
-    """Return the bytes that children of containerd, or else of dockerd, may lock; ``None`` where neither can be looked at."""
+    """Return the bytes that children of containerd, else of dockerd, may lock; ``None`` where neither can be read."""
     names = {_line(path): path.parent / "limits" for path in sorted(processes.glob("[0-9]*/comm"))}
     for daemon in ("containerd", "dockerd"):
         rows = _text(names[daemon]).splitlines() if daemon in names else ()

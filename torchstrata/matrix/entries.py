@@ -1,4 +1,4 @@
-"""Adding a torch or a flavour to the texts that list it, and taking it out: ``matrix.yaml``, the facts, README. All other bytes stay as they are."""
+"""Adding a torch or a flavour to ``matrix.yaml``, the facts and README, and taking it out; other bytes stay."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _json(facts: dict[str, Any]) -> str:
 
 
 def with_table(text: str, table: Matrix) -> str:
-    """Return README with a line for each row of the matrix that it does not list yet; others stay as people have written them.
+    """Return README with a line for each row of the matrix that it does not list yet; people's lines stay.
 
     :raises MatrixError: it lists no row that stands beside in the matrix.
     """

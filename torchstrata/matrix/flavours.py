@@ -1,6 +1,6 @@
 """The flavours that there are: every ``images/*/flavour.yaml``, as frozen values that form a tree.
 
-A flavour contains its parent, whose image is a prefix of its own but for the all-in-one's. Siblings know nothing of each other.
+A flavour contains its parent, whose image is a prefix of its own, except the all-in-one's. Siblings are independent.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Cell:
     platforms: tuple[str, ...] = (PLATFORM,)
 
     def on(self, platform: str) -> Cell:
-        """Return the cell on another platform: the same id, versions and names in a registry; other wheels, packages and bytes.
+        """Return the cell on another platform: the same id, versions and names; other wheels, packages and bytes.
 
         :raises PlatformError: the row is not offered on it.
         """
@@ -106,7 +106,7 @@ class Cell:
 
     @property
     def weighed(self) -> str:
-        """The short id, and the architecture where it is not the default one: ``2.15-cu132-arm64``, whose images have weights of their own."""
+        """The short id, and the architecture where it is not the default: ``2.15-cu132-arm64`` has its own weights."""
         return f"{self.short}{platforms.suffix(self.platform)}"
 
     @property
@@ -121,7 +121,7 @@ class Cell:
 
     @property
     def all_in_one(self) -> str:
-        """``v2.8``: the image of a named cell that has the layers of the matrix's ``all_in_one``, and starts as root, which it drops."""
+        """``v2.8``: the image of a named cell with the layers of ``all_in_one``, which starts as root and drops it."""
         return f"v{self.torch}"
 
     @property
@@ -227,7 +227,7 @@ class Matrix:
         return tuple(itertools.chain.from_iterable(link.own_services for link in self.lineage(flavour)))
 
     def budget(self, flavour: str, weighed: str) -> int | None:
-        """Return the compressed bytes that an image may have: what its flavour says, else the nearest parent; ``None`` if none does.
+        """Return the compressed bytes that an image may have: by its flavour, else the nearest parent that says it.
 
         :param weighed: the cell's id on its default OS, with the architecture where that is not the default one.
         """
@@ -315,7 +315,7 @@ def everywhere(cells: Iterable[Cell]) -> tuple[Cell, ...]:
 
 
 def select_systems(matrix: Matrix, *globs: str) -> tuple[OperatingSystem, ...]:
-    """Return the OSes that ``globs`` name, or that the cells have which match them; those of all cells if there are no globs.
+    """Return the OSes that ``globs`` name, or that matching cells have; those of all cells if there are no globs.
 
     :raises MatrixError: one of the globs matches neither an OS nor a cell.
     """

@@ -46,7 +46,7 @@ def parse(content: bytes, name: str) -> object:
 
 
 def replaced(text: str, key: str, line: str) -> str:
-    """Return a file with another line for a key of its top level, at its end where it has none; all else stays as it is written.
+    """Return a file with another line for a key of its top level, at its end if it is new; all else stays.
 
     :param line: key and value, without a line end.
     """

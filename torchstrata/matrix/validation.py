@@ -25,7 +25,7 @@ SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
 }
 
 DEFAULTS: Final[Mapping[str, str]] = {"os": "cuda", "cuda": "torch"}
-"""What a template must name too if it names the key: without the torch, which CUDA is the default one cannot be told."""
+"""What a template that names the key must name too: without the torch, nobody knows which CUDA is its default."""
 
 
 KINDS: Final[Mapping[str, str]] = {"date": "date", "datetime": "time", "bool": "truth value", "null": "missing value"}
@@ -51,7 +51,7 @@ def check(raw: schema.MatrixFile, flavours: Collection[str]) -> None:
 
 
 def companions(row: schema.Row) -> tuple[str, ...]:
-    """Return the pins of what the row installs beside torch: what it names, else torchvision and torchaudio as far as they exist.
+    """Return the pins of what the row installs beside torch: what it names, else torchvision and torchaudio.
 
     :raises MatrixError: it names one that does not exist for that torch.
     """

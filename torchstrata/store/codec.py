@@ -1,9 +1,10 @@
 """Compressions of layer blobs. The same tar, codec and library version give the same bytes on every machine.
 
-zstd (the default) always runs libzstd's multi-threaded mode: its output depends on the parameters and on no count of threads
-(one worker gives the bytes that eight give; ``tests/unit/store/test_codec.py``), so a machine may use as many as it has.
-A frame has no checksum and no content size: every reader of a blob verifies its sha256, and a stream does not know its size.
-gzip is zlib's deflate between a header and a trailer written here: no time, no name, operating system "unknown".
+zstd (the default) always runs libzstd's multi-threaded mode: its output depends on the parameters and on no count of
+threads (one worker gives the bytes that eight give; ``tests/unit/store/test_codec.py``), so a machine may use as many
+as it has. A frame has no checksum and no content size: every reader of a blob verifies its sha256, and a stream does
+not know its size. gzip is zlib's deflate between a header and a trailer written here: no time, no name, operating
+system "unknown".
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CHUNK: Final = 1 << 20
 """Bytes that readers and writers of layers handle at a time."""
 
 MAX_WORKERS: Final = 4
-"""Compression threads of one layer; more than the one that inflates can feed do not help, and each costs about 20 MB."""
+"""Compression threads of one layer; more than one inflating thread can feed do not help, and each costs 20 MB."""
 
 GZIP_HEADER: Final = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
 """RFC 1952: magic, deflate, no flags, no time, no extra flags, unknown operating system."""
@@ -140,7 +141,7 @@ class _Gzip:
 
 
 def compression(head: bytes) -> str:
-    """Return what a blob that begins with ``head`` is compressed with, as :func:`decompressor` takes it; ``tar`` if it is not."""
+    """Return the compression of a blob that begins with ``head``, for :func:`decompressor`; ``tar`` for none."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "tar")
 
 

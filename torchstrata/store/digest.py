@@ -1,4 +1,4 @@
-"""Digests of content (OCI image specification 1.1, "Digests"): the one place where text from outside becomes a name of a file or a part of a URL."""
+"""Digests of content (OCI image specification 1.1): text from outside becomes names of files and parts of URLs here."""
 
 from __future__ import annotations
 

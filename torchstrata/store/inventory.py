@@ -1,7 +1,8 @@
 """Which packages a part holds, with what they themselves say of their licences.
 
-Noted while a part is made, when its wheels and dpkg's files pass by anyway; of a part that was made before that was so, read
-from its layers, once. What the words mean is :mod:`torchstrata.attestations.licences`' business, so that nothing is read again when that changes.
+Noted while a part is made, when its wheels and dpkg's files pass by anyway; of a part that was made before that was
+so, read from its layers, once. What the words mean is :mod:`torchstrata.attestations.licences`' business, so that
+nothing is read again when that changes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ COMMON: Final = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0
 
 
 class PythonPackage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a wheel's METADATA says: the fields ``License-Expression``, ``License`` (its first line) and the ``License ::`` classifiers."""
+    """What METADATA says: ``License-Expression``, the first line of ``License``, and the ``License ::`` classifiers."""
 
     name: str
     version: str
@@ -148,8 +149,10 @@ def python_package(metadata: bytes) -> PythonPackage:
 
 
 def copyright_names(text: str) -> tuple[str, ...]:
-    """Return the names of licences in a copyright file, in its order: those of its ``Files`` paragraphs if it is machine-readable
-    (DEP-5), else that it refers to texts in ``/usr/share/common-licenses``, which says less.
+    """Return the names of licences in a copyright file, in its order.
+
+    These are those of its ``Files`` paragraphs if it is machine-readable (DEP-5); else the texts in
+    ``/usr/share/common-licenses`` that it refers to, which says less.
 
     The fields are read here, since python-debian needs 2.5 s for the 216 files of an image, and this 0.04 s.
     """
@@ -166,7 +169,7 @@ def stored(inventory: Inventory, store: Store) -> dict[str, str]:
 
 
 def of(part: Part, open_blob: OpenBlob) -> Inventory:
-    """Return the inventory of a part: the one that it has, else what its layers hold, which takes about a second for each GB.
+    """Return the inventory of a part: its own, else what its layers hold, which takes about a second for each GB.
 
     :raises StoreError: a blob is not to be had.
     """

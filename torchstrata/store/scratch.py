@@ -1,4 +1,4 @@
-"""What a process has not finished, on the store's file system: it goes with the process, or when the next one begins to write."""
+"""What a process has not finished, on the store's file system; it goes with the process, or is swept by the next."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Scratch:
             return self._held[1]
 
     def sweep(self) -> int:
-        """Remove what dead processes have left, also in an engine, in this process's turn; return how many others live."""
+        """Remove, in our turn, what dead processes have left, also in an engine; return how many others live."""
         living = 0
         for path in sorted(self._root.glob("*.lock")):
             try:

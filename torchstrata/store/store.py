@@ -80,7 +80,7 @@ class Usage:
 
 
 def identity(**inputs: object) -> str:
-    """Return the identity of what ``inputs`` make: the digest of their canonical JSON with :data:`FORMAT` and the platform."""
+    """Return the identity of what ``inputs`` make: digest of their canonical JSON, :data:`FORMAT` and the platform."""
     canonical = json.dumps({"format": FORMAT, "platform": PLATFORM, **inputs}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -96,7 +96,7 @@ class Store:
     def open(cls, root: Path | None = None) -> Self:
         """Return the store at ``root``, ``$TORCHSTRATA_CACHE`` or the user's cache directory; nothing is written yet.
 
-        :raises StoreError: the user has no home, and nothing else is set; or something that is no directory is in its place.
+        :raises StoreError: the user has no home and no variable names a place, or it is taken by no directory.
         """
         chosen = root or os.environ.get(CACHE_VARIABLE) or home.cache("torchstrata")
         if chosen is None:
@@ -303,7 +303,7 @@ class Store:
         return self._scratch.directory()
 
     def leave(self, kind: Kind, name: str) -> Leaving:
-        """List what this process is about to make in an engine: if it does not remove that itself, the next one does."""
+        """List what this process is about to make in an engine, for the next one to remove if this one does not."""
         with disk(self.root):
             return Leaving.of(kind, name).listed(self.scratch())
 
@@ -331,7 +331,7 @@ class Store:
             return Part(layers=(), notes={"title": "damaged"})
 
     def prune(self, keep: Collection[str] = (), *, older_than: timedelta | None = None, max_bytes: int | None = None) -> int:
-        """Remove parts, those unused longest first, then every blob that no part needs, and downloads; return bytes freed.
+        """Remove parts, longest unused first, then blobs that no part needs, and downloads; return bytes freed.
 
         :param keep: identities that stay whatever their age.
         :param older_than: remove what was not used for so long, downloads too; without it all downloads go, and without

@@ -1,7 +1,8 @@
 """Layer tars: writing them the same way on every machine, and listing those that others wrote.
 
-Every header is of the pax kind (POSIX.1-2001), with numeric owners and no names, and the one time :data:`EPOCH`; extended
-headers appear only where a path needs them. Members follow each other in the order of the calls; the end is two blocks of zeros.
+Every header is of the pax kind (POSIX.1-2001), with numeric owners and no names, and the one time :data:`EPOCH`;
+extended headers appear only where a path needs them. Members follow each other in the order of the calls; the end is
+two blocks of zeros.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class LayerWriter:
     """Writes the tar of one layer into a codec; :meth:`Store.layer` makes and finishes it.
 
     Paths are absolute without the leading slash. Directories above a path are written before it, each once: 0775 and
-    ``1000:0`` in the payload (``/opt/venv``, ``/opt/cuda*``), 0755 and root's elsewhere. Files and links have the same owners.
+    ``1000:0`` in the payload (``/opt/venv``, ``/opt/cuda*``), 0755 and root's elsewhere. Files and links have the
+    same owners.
 
     :param write: takes the compressed bytes, in a thread of the writer.
     """
@@ -92,7 +94,7 @@ class LayerWriter:
         """Write a file of ``size`` bytes from ``stream``.
 
         :param content: what identifies its content, for :attr:`entries`.
-        :raises IntegrityError: the stream is shorter, something of that path is there already, or the path is no plain one.
+        :raises IntegrityError: the stream is shorter, that path is there already, or it is no plain one.
         """
         self.directory(posixpath.dirname(path))
         self._header(path, "file", mode, size=size)
@@ -119,7 +121,7 @@ class LayerWriter:
         self._contents[path] = f"-> {target}"
 
     def add(self, member: tarfile.TarInfo, stream: Readable | None) -> None:
-        """Write a member of another layer's tar as it is: owner, mode, time, links, devices, whiteouts; nothing above it is added.
+        """Write a member of another layer's tar as it is: owner, mode, time, links, devices, whiteouts; no parents.
 
         :param stream: the content of a file.
         :raises IntegrityError: the stream is shorter, or something of that path is there already.
@@ -211,7 +213,7 @@ class _Pump:
             self._thread.join()
 
     def _run(self) -> None:
-        """Work until the end; after an error go on taking blocks, so that the caller is never stuck, and keep it for them."""
+        """Work until the end; after an error keep it, and go on taking blocks, so that the caller never waits."""
         while (block := self._blocks.get()) is not None:
             if self._error is None:
                 try:

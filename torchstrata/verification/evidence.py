@@ -97,7 +97,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The record of one verification.
 
     :param image: ``None`` for a machine that is not a container.
-    :param also: images of the same layers that were tested with it: the all-in-one, with the flavour that it is made of.
+    :param also: images of the same layers that were tested with it: the all-in-one, with its flavour.
     :param tiers: ``free``, ``gpu`` or ``host``.
     :param required: digest by tier of the list of required tests.
     :param complete: nothing was left out on purpose; a quick verification leaves out.
@@ -107,7 +107,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     :param revision: of the checkout whose tests ran.
     :param started, finished: RFC 3339 times.
     :param scope: which tests ran.
-    :param tests_digest: of the tests and of all that decides how they end besides the image, empty where nobody has noted it.
+    :param tests_digest: of the tests and of all that decides how they end besides the image; empty if unknown.
     :param drift: how OS packages differ from their lock, one after the other; absent where the image is as locked.
     """
 
@@ -150,7 +150,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def folder(results: Path, cell: str, flavour: str, scope: Scope = "full") -> Path:
-    """Return where the evidence for an image lies; that of a quick verification lies apart, since it takes the place of none."""
+    """Return where the evidence for an image lies; that of a quick verification lies apart and replaces none."""
     return results / cell / (f"{flavour}-quick" if scope == "quick" else flavour)
 
 

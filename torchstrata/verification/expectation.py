@@ -106,7 +106,7 @@ class Expectation:
 
     @property
     def applies(self) -> frozenset[str]:
-        """What tests may apply to beside a flavour, and is so here: ``cuda``, ``vision``, ``audio``, ``audiofiles``, ``named``."""
+        """What tests may apply to, and is so here: ``cuda``, ``vision``, ``audio``, ``audiofiles``, ``named``."""
         has = {
             "vision": "torchvision" in self.versions,
             "audio": "torchaudio" in self.versions,

@@ -1,7 +1,8 @@
 """What no layer of an image may hold: secrets, leftovers of a build, files that others may write or that lend rights.
 
-Pure functions of one member of a layer's tar, or of one line of an image's config. Everything that breaks a rule is found;
-what is allowed all the same stands in :data:`ALLOWED`, each with its reason, and is taken away by :func:`offences`.
+Pure functions of one member of a layer's tar, or of one line of an image's config. Everything that breaks a rule is
+found; what is allowed all the same stands in :data:`ALLOWED`, each with its reason, and is taken away by
+:func:`offences`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The layers of any image of an engine, looked at from outside: files that later layers hide count too.
 
-Layers that the content store holds are read there. Others are read from ``docker save`` while it writes: nothing is unpacked,
-no image is kept in memory. What was found is kept by the digest of the blob and of the code that looked, since images share layers.
+Layers that the content store holds are read there. Others are read from ``docker save`` while it writes: nothing is
+unpacked, no image is kept in memory. What was found is kept by the digest of the blob and of the code that looked,
+since images share layers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Containers, volumes and images that a verification made: what marks them, and their removal when it could not do that itself."""
+"""Containers, volumes and images of verifications: their label, and removing them when their verification could not."""
 
 from __future__ import annotations
 

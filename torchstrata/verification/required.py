@@ -1,7 +1,8 @@
 """Lists of the tests that must have run, reviewed like code: ``images/<flavour>/tests/required/<tier>.toml``.
 
-Those of what every flavour may have, such as a GPU, are in ``tests/images/required``. A section is a flavour and what the tests apply
-to: ``base`` for every image that contains it, ``base cuda`` for those with CUDA. Each test has the number of its cases.
+Those of what every flavour may have, such as a GPU, are in ``tests/images/required``. A section is a flavour and what
+the tests apply to: ``base`` for every image that contains it, ``base cuda`` for those with CUDA. Each test has the
+number of its cases.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def sections(chain: Iterable[str], applies: Collection[str], known: Iterable[str
 
 
 def problems(required: Required, tests: Collection[Case]) -> tuple[str, ...]:
-    """Return one line for each required test that did not pass as often as it must, and for each that passed and is not listed.
+    """Return one line for each required test that passed too seldom, and for each that passed and is not listed.
 
     :param required: restricted to the sections of the image.
     """

@@ -29,8 +29,8 @@ PACKAGE: Final = "torchstrata"
 def tests_digest(expected: Expectation) -> str:
     """Return the digest of all that decides how the tests of an image end, besides the image.
 
-    That is their files and those that they share, the modules of this package that these import, directly or not, and what the
-    image must be.
+    That is their files and those that they share, the modules of this package that these import, directly or not, and
+    what the image must be.
     """
     files = sorted(_tests(expected))
     contents = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (*files, *_modules(files))}
@@ -63,7 +63,7 @@ def _values(expected: Expectation) -> list[str]:
 
 
 def find(subject: Subject, wanted: Scope, results: Path) -> Evidence | None:
-    """Return evidence that makes a verification of the subject in the ``wanted`` scope, or a wider one, needless; ``None`` if there is none."""
+    """Return evidence that makes a verification in the ``wanted`` scope needless; ``None`` if there is none."""
     if subject.image is None:
         return None  # what a machine is may have changed
     digest = tests_digest(subject.expected)

@@ -61,7 +61,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def applies(self) -> frozenset[str]:
-        """What tests may apply to beside a flavour, and is so here: what the cell has, ``container``, ``gpu``, and ``multigpu`` where there are two."""
+        """What tests may apply to, and is so here: what the cell has, ``container``, ``gpu``, ``multigpu`` (two)."""
         has = {"container": self.image is not None, "gpu": self.gpu is not None, "multigpu": self.gpu is not None and self.gpu.count > 1}
         return self.expected.applies | {name for name, applies in has.items() if applies}
 
@@ -107,7 +107,7 @@ def examine(engine: Engine, reference: str, claim: Claim, wish: GpuWish) -> Subj
 
 
 def _also(engine: Engine, expected: Expectation, image: EngineImage) -> tuple[EngineImage, ...]:
-    """Return the all-in-one image that is made of the layers of ``image``, if there is to be one and the engine has it."""
+    """Return the all-in-one image with the layers of ``image``, if there is to be one and the engine has it."""
     table = matrix.load()
     if not expected.cell.named or expected.flavour != table.all_in_one:
         return ()
@@ -151,7 +151,7 @@ def find(engine: Engine, reference: str) -> tuple[EngineImage, Mapping[str, str]
 
 
 def _manifest(engine: Engine, attributes: Mapping[str, Any]) -> str | None:
-    """Return the digest of the manifest: the ID in the containerd store, known in the classic one if it came from a registry."""
+    """Return the digest of the manifest: the ID in the containerd store; in the classic one, what a registry gave."""
     if engine.store == "containerd":
         return str(attributes["Id"])
     digests = {name.partition("@")[2] for name in attributes.get("RepoDigests") or ()}

@@ -32,7 +32,7 @@ PLUGIN: Final = "tests.images.plugin"
 
 WORKERS: Final = ("--dist=loadscope", "--no-loadscope-reorder")
 MANY: Final = 100
-"""Tests from which on four modules run at a time, since most wait for a container; for fewer, two: a process begins with 2 s of CPU."""
+"""Tests from which on four modules run at a time, since most wait for containers; else two: each starts with 2 s."""
 
 PASSED: Final = 0
 
@@ -82,7 +82,7 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
     """Verify images of ``cell`` and show what came out.
 
     :param python: an interpreter that has what the tests need.
-    :raises NoImageError, ContainerError, NoGpuError, MatrixError: there is nothing to verify, or it cannot start; no test ran.
+    :raises NoImageError, ContainerError, NoGpuError, MatrixError: nothing can be verified or started; no test ran.
     :raises EngineLostError: the engine died meanwhile.
     :raises VerificationError: something failed, was left out or was missing.
     """
@@ -120,7 +120,7 @@ def _engine(options: VerifyOptions) -> Iterator[Engine | None]:
 
 
 def _targets(cell: Cell, options: VerifyOptions, engine: Engine | None) -> tuple[Target, ...]:
-    """Return what is to be verified, after a look at all of it: a later one that is missing should not cost the time of an earlier one."""
+    """Return what is to be verified, after a look at all of it, so that a missing one shows before the first runs."""
     if engine is None:
         flavour = options.flavour[0] if options.flavour else None
         return (Target(name=str(options.hosts), flavour=flavour, where=("--hosts", str(options.hosts))),)
