@@ -13,7 +13,8 @@ import pytest
 
 from torchstrata.building import engine, loading
 from torchstrata.errors import OsPartError, StaleLockError
-from torchstrata.layers import buildkit, os_bake, os_layers, os_parts
+from torchstrata.layers import buildkit, os_layers, os_parts
+from torchstrata.layers.os_image_source import OsImageSource
 from torchstrata.layers.os_part_builder import OsPartBuilder
 from torchstrata.layers.os_parts import Parts
 from torchstrata.locks import os_locks
@@ -160,8 +161,8 @@ def test_an_older_apt_learns_of_archives_from_a_newer_one(again: tuple[Path, Sto
     shutil.copy(matrix.MATRIX, root)
     older = matrix.load().systems["debian12"]
     builder = OsPartBuilder(store=store, codec=Codec(), on_line=print, root=root)
-    bake = os_bake.Bake(settings=builder, flavours=FLAVOURS, locks={older: os_locks.read(older)})
-    assert bake._settings_of_others(older)
+    images = OsImageSource(settings=builder, locks={older: os_locks.read(older)})
+    assert images.settings_of_others(older)
 
 
 def test_unknown_package_is_one_clear_error(again: tuple[Path, Store]) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torchstrata.layers import buildkit, contexts, image_tags, os_parts
-from torchstrata.layers.os_bake import Bake, BakeSettings
+from torchstrata.layers.os_bake import Bake
+from torchstrata.layers.os_image_source import BakeSettings
 from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix.matrix import OperatingSystem
