@@ -106,7 +106,8 @@ def name() -> str:
 
 def missing(lock: Path = LOCK) -> list[str]:
     """Return the packages of a lock that this Python needs and does not have at their version."""
-    return [str(package.requirement) for package in read(lock) if package.is_needed and _installed(package.requirement.name) != package.version]
+    needed = [package for package in read(lock) if package.is_needed]
+    return [str(package.requirement) for package in needed if _installed(package.requirement.name) != package.version]
 
 
 def _installed(name: str) -> str | None:

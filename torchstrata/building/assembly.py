@@ -13,7 +13,7 @@ from torchstrata.building.engine import Engine
 from torchstrata.building.loading import Loading
 from torchstrata.building.maker import Maker
 from torchstrata.building.plan import ImagePlan, Item, OsPart, Plan
-from torchstrata.image import compose, runtime, source
+from torchstrata.image import compose, loadable, runtime, source
 from torchstrata.image.compose import Image, Section
 from torchstrata.image.loadable import Loadable
 from torchstrata.layers import contexts, os_parts
@@ -42,7 +42,7 @@ class Composed:
     @property
     def loadable(self) -> Loadable:
         """The image as an engine takes it."""
-        return Loadable(config=self.image.config, manifest=self.image.manifest, tags=self.tags, layers=self.image.layers, platform=self.plan.cell.platform)
+        return loadable.of(self.image, self.tags, self.plan.cell.platform)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +75,7 @@ class Builder:
 
     def _cell(self, images: Sequence[ImagePlan], maker: Maker) -> list[Composed]:
         """Build the images of one cell. What the first ones share is loaded while it is made, the rest at the end."""
-        revisions = [source.revision(image.cell, image.chain, ROOT) for image in images]
+        revisions = {image.flavour: source.revision(image.cell, image.chain, ROOT) for image in images}
         with self._loading(images[0].cell.platform) as loading:
             parts: dict[str, Part] = {}
             for item in _spine(images):
@@ -85,7 +85,8 @@ class Builder:
             items = itertools.chain.from_iterable(image.items for image in images)
             upper = dict.fromkeys(item.identity for item in items if item.identity not in parts)
             parts |= {identity: maker.part(identity) for identity in upper}
-            composed = list(itertools.chain.from_iterable(self.assemble(image, parts, revision) for image, revision in zip(images, revisions, strict=True)))
+            assembled = (self.assemble(image, parts, revisions[image.flavour]) for image in images)
+            composed = list(itertools.chain.from_iterable(assembled))
             if loading:
                 loading.finish([one.loadable for one in composed])
         return composed
@@ -99,12 +100,13 @@ class Builder:
         chain = self.matrix.lineage(image.flavour)
         told = runtime.describe(image.cell, chain, image.lock, revision, drift=drift)
         sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
-        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), chain, drift) | runtime.python_start(image.cell, image.chain)
+        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), chain, drift)
+        files |= runtime.python_start(image.cell, image.chain)
         sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
         self._check_replaced(image, parts)
         compose.check(image.name, itertools.chain.from_iterable(map(self._listed, sections)))
         platform = image.cell.platform
-        name, end = self.matrix.name, platforms.suffix(platform)  # in an engine; a name without it stays that of the machine's own platform
+        name, end = self.matrix.name, platforms.suffix(platform)  # an engine may hold both
         tag = f"{name}:{image.cell.names[0]}-{image.flavour}{end}"
         yield Composed(plan=image, image=compose.compose(image.name, sections, told, platform), tags=(tag,), drift=drift)
         if image.cell.named and image.flavour == self.matrix.all_in_one:

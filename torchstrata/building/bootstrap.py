@@ -92,7 +92,8 @@ def ensure(report: process.LineSink) -> Outcome:
         missing = not _has_daemon()
         _configure(report)
         if missing:
-            _install(supply, tuple(name for name in supply.packages if name != "containerd" or shutil.which(name) is None), report, unless=_has_daemon)
+            packages = tuple(name for name in supply.packages if name != "containerd" or shutil.which(name) is None)
+            _install(supply, packages, report, unless=_has_daemon)
         _start(report)
     answering = engine.connect()
     report(f"Docker {answering.version} answers at {engine.address()}, with the {answering.store} image store")
@@ -181,7 +182,8 @@ def _configure(report: process.LineSink) -> None:
         return
     _write(CONFIG, json.dumps(SETTINGS) + "\n", report)
     if SYSTEMD.is_dir():
-        _write(DROP_IN, f"[Service]\nExecStart=\nExecStart=dockerd -H fd:// --containerd=/run/containerd/containerd.sock --config-file={CONFIG}\n", report)
+        start = f"dockerd -H fd:// --containerd=/run/containerd/containerd.sock --config-file={CONFIG}"
+        _write(DROP_IN, f"[Service]\nExecStart=\nExecStart={start}\n", report)
 
 
 def _write(path: Path, text: str, report: process.LineSink) -> None:

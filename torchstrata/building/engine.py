@@ -198,7 +198,7 @@ class Engine:
             return frozenset(image["Id"] for image in self._images())
         url = f"{self.client.api.base_url}/v{self.client.api.api_version}/images/json"
         listed = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS).json()
-        return frozenset(image["Id"] for image in listed if any(part["Available"] and part["ID"] == image["Id"] for part in image.get("Manifests") or ()))
+        return frozenset(image["Id"] for image in listed if _is_whole(image))
 
     @_told
     def held(self) -> frozenset[str]:
@@ -325,6 +325,11 @@ class Engine:
         if (self.free_space() or ALMOST_FULL) < ALMOST_FULL:
             return self._refusal(NO_SPACE)
         return EngineError("the engine closed the connection while images were loaded", fix="read its log, then build again: nothing that was made is lost")
+
+
+def _is_whole(listed: Mapping[str, Any]) -> bool:
+    manifests = listed.get("Manifests") or ()
+    return any(part["Available"] and part["ID"] == listed["Id"] for part in manifests)
 
 
 def _counted(chunks: Iterable[bytes], on_bytes: OnBytes, ready: Callable[[], object]) -> Iterable[bytes]:

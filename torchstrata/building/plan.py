@@ -17,7 +17,7 @@ from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.locks.lockfile import Lock, Pin
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
 from torchstrata.store.codec import Codec
-from torchstrata.store.layer import PLATFORM
+from torchstrata.store.layer import PLATFORM, Layer
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 
@@ -125,7 +125,8 @@ class ImagePlan:
             fits = item.part is not None and (is_first or below is not None) and os_parts.fits(item.part, below, locked=locked)
             below = item.part if fits else None
             items.append(replace(item, part=below))
-        tools = tuple(item if item.part and os_parts.fits(item.part, None, locked=locked) else replace(item, part=None) for item in self.tools)
+        fitting = [item.part if item.part and os_parts.fits(item.part, None, locked=locked) else None for item in self.tools]
+        tools = tuple(replace(item, part=part) for item, part in zip(self.tools, fitting, strict=True))
         return replace(self, items=tuple(items), tools=tools)
 
 
@@ -221,11 +222,13 @@ class Planner:
         identity = bytecode.identity((stratum.identity(self.codec) for stratum in sources), interpreter, self.codec)
         system = _compiling(cell, interpreter)
         base = self._os_part(system, wheel_locks.TORCH_FLAVOUR).identity
-        return self._item(identity, f"bytecode of {flavour}", Bytecode(sources=sources, base=base, system=system, interpreter=interpreter))
+        bytecode_of = Bytecode(sources=sources, base=base, system=system, interpreter=interpreter)
+        return self._item(identity, f"bytecode of {flavour}", bytecode_of)
 
     def _tools(self, cell: Cell, items: Iterable[Item]) -> tuple[Item, ...]:
         """Return the OS parts of another platform whose interpreter compiles what an image has."""
-        systems = {item.source.system for item in items if isinstance(item.source, Bytecode) and item.source.system != cell.os and item.part is None}
+        missing = [item.source for item in items if isinstance(item.source, Bytecode) and item.part is None]
+        systems = {source.system for source in missing} - {cell.os}
         return tuple(self._os_part(system, wheel_locks.TORCH_FLAVOUR) for system in systems)
 
     def _os_part(self, system: OperatingSystem, flavour: str) -> Item:
@@ -246,11 +249,11 @@ def _compiling(cell: Cell, interpreter: str) -> OperatingSystem:
 
 
 def _filled(image: ImagePlan, parts: Mapping[str, Part]) -> ImagePlan:
-    return replace(image, items=tuple(_with(item, parts) for item in image.items), tools=tuple(_with(item, parts) for item in image.tools))
+    return replace(image, items=_with(image.items, parts), tools=_with(image.tools, parts))
 
 
-def _with(item: Item, parts: Mapping[str, Part]) -> Item:
-    return replace(item, part=item.part or parts.get(item.identity))
+def _with(items: Iterable[Item], parts: Mapping[str, Part]) -> tuple[Item, ...]:
+    return tuple(replace(item, part=item.part or parts.get(item.identity)) for item in items)
 
 
 def table(plan: Plan) -> Table:
@@ -271,11 +274,15 @@ def document(plan: Plan) -> list[dict[str, Any]]:
             "item": item.title,
             "identity": item.identity,
             "reuse": bool(item.part),
-            "layers": [{"digest": layer.digest, "size": layer.size, "title": layer.title} for layer in item.part.layers] if item.part else [],
+            "layers": [_described(layer) for layer in item.part.layers] if item.part else [],
             "fetch": item.fetch,
         }
         for image, item in _own_items(plan)
     ]
+
+
+def _described(layer: Layer) -> dict[str, Any]:
+    return {"digest": layer.digest, "size": layer.size, "title": layer.title}
 
 
 def _own_items(plan: Plan) -> Iterator[tuple[ImagePlan, Item]]:

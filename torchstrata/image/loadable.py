@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, Final
 
 from torchstrata.image import oci
-from torchstrata.image.compose import MANIFEST, canonical, descriptor, manifest, sha256
+from torchstrata.image.compose import MANIFEST, Image, canonical, descriptor, manifest, sha256
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.layer import PLATFORM, Layer, OpenBlob
 
@@ -44,6 +44,11 @@ class Loadable:
     def diff_ids(self) -> tuple[str, ...]:
         """The digests of its layers' tars, bottom to top."""
         return tuple(layer.diff_id for layer in self.layers)
+
+
+def of(image: Image, tags: tuple[str, ...], platform: str) -> Loadable:
+    """Return a composed image as an engine takes it."""
+    return Loadable(config=image.config, manifest=image.manifest, tags=tags, layers=image.layers, platform=platform)
 
 
 def chain_ids(diff_ids: Iterable[str]) -> tuple[str, ...]:

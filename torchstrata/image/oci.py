@@ -44,7 +44,7 @@ MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{0,255}\Z")]
 Tag = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}\Z")]
 
 
-PORT: Final = re.compile("[1-9][0-9]{0,4}")
+PORT: Final = re.compile("([1-9][0-9]{0,4})(?:/(?:tcp)?)?")
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -148,7 +148,8 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 def tcp_ports(exposed: Iterable[str]) -> tuple[int, ...]:
     """Return the numbers of what an image exposes (``8888/tcp``); what is none is left out."""
-    return tuple(sorted(int(number) for number, _, kind in (name.partition("/") for name in exposed) if kind in {"", "tcp"} and PORT.fullmatch(number)))
+    matches = map(PORT.fullmatch, exposed)
+    return tuple(sorted(int(match[1]) for match in matches if match))
 
 
 def read(data: bytes, kind: type[T], name: str, *, limit: int = CONFIG_LIMIT, error: type[TorchstrataError] = RegistryError) -> T:

@@ -257,8 +257,11 @@ def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], chain: Seq
 
 def services_file(chain: Sequence[Flavour]) -> str:
     """Return the services of an image for its runtime (``container/declarations.py``): given fields, and whose."""
-    rows = {service.name: _given(msgspec.to_builtins(service)) for service in services(chain)}
-    document = {"command": list(command(chain)), "services": {name: {field: row[field] for field in row if field != "name"} for name, row in rows.items()}}
+    rows: dict[str, dict[str, Any]] = {}
+    for service in services(chain):
+        row = _given(msgspec.to_builtins(service))
+        rows[row.pop("name")] = row
+    document = {"command": list(command(chain)), "services": rows}
     return json.dumps(document, indent=2) + "\n"
 
 

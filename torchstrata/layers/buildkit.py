@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from torchstrata.layers import image_tags
 from torchstrata.layers.bakefile import Exporter
 from torchstrata.layers.contexts import LABEL
 from torchstrata.store import tarball
-from torchstrata.store.codec import CHUNK, compression, decompressor
+from torchstrata.store.codec import compression, decompressor
 
 ENVIRONMENT: Final = {
     "BUILDX_NO_DEFAULT_LOAD": "1",  # else targets that only others need are exported as images too
@@ -180,7 +179,7 @@ def _path(layout: Path, descriptor: Mapping[str, str]) -> Path:
 
 def save(image: str, into: Path) -> None:
     """Unpack ``docker save`` of ``image`` into a directory, and remove the image's name."""
-    with process.piped("docker", "save", "--", image) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
+    with process.piped("docker", "save", "--", image) as stream, tarball.reading(stream) as archive:
         tarball.unpack(archive, into)
         stream.read()
     process.run("docker", "image", "rm", "--", image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import IO
 from torchstrata import process
 from torchstrata.layers import os_image
 from torchstrata.layers.apt_settings import AptSettings
-from torchstrata.store.codec import CHUNK
+from torchstrata.store import tarball
 
 
 @contextmanager
@@ -31,7 +30,7 @@ def downloaded(suite: str, component: str, package: str, on_line: process.LineSi
         told = AptSettings.of_host()
         hooks = os_image.telling(inputs, told.write(Path(inputs), inputs)[0]) if told else ()
         command = os_image.Command.find(on_line).around(inputs, (os_image.PROGRAM, *options, *hooks, suite, "-"))
-        with process.piped(*command) as output, tarfile.open(fileobj=output, mode="r|", bufsize=CHUNK) as archive:
+        with process.piped(*command) as output, tarball.reading(output) as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.name.endswith(".deb") else None
                 if content is not None:

@@ -95,7 +95,8 @@ class Bake:
         installed = {flavour: self.images.packages(made[system.name, flavour]) for flavour in chains}
         if not before.sections:
             installed[OS_IMAGE] = self.images.packages(os_image) if os_image else self.images.held(system)
-        parents = {flavour: (OS_IMAGE, *chain)[-2] for flavour, chain in chains.items() if flavour in before.opened or not before.sections}
+        due = before.opened if before.sections else chains.keys()
+        parents = {flavour: (OS_IMAGE, *chain)[-2] for flavour, chain in chains.items() if flavour in due}
         lock = os_locks.solved(before, installed, parents)
         if _is_as_before(lock, system, self.settings.root):
             return None
@@ -103,8 +104,10 @@ class Bake:
             self.settings.store.remember(self.images.identity(system, lock), os_image)
         for flavour, parent in parents.items():
             part, below = made[system.name, flavour], made.get((system.name, parent))
-            told = replace(part, notes=os_parts.notes(part.notes["title"], lock.moves(chains[flavour], installed[flavour]), part.layers, below))
-            self.settings.store.remember(os_parts.identity_by(system, chains[flavour], lock, self.settings.codec, self.settings.root), told)
+            moves = lock.moves(chains[flavour], installed[flavour])
+            noted = replace(part, notes=os_parts.notes(part.notes["title"], moves, part.layers, below))
+            identity = os_parts.identity_by(system, chains[flavour], lock, self.settings.codec, self.settings.root)
+            self.settings.store.remember(identity, noted)
         return os_locks.write(lock, system, self.settings.root)
 
     @functools.cached_property
@@ -167,25 +170,26 @@ class Bake:
         :raises OsPartError: neither has them.
         """
         try:
-            made = self._baked(systems, workspace, {system: self.images.helped.get(system) or AptSettings.of_host() for system in systems})
+            settings = {system: self.images.helped.get(system) or AptSettings.of_host() for system in systems}
+            made = self._baked(systems, workspace, settings)
         except OsPartError as error:
             if self.images.helped and is_of_apt(error):  # the archive does not answer any more
                 self.images.no_archive.update(dict.fromkeys(self.images.helped, os_image_source.NO_HELP.format(why=error.what)))
                 self.images.helped.clear()
                 return self._baked_well(systems, workspace)
-            told = {system: told for system in systems if is_of_apt(error) and (told := self.images.archive(system, alone=True))}
-            if len(told) < len(systems):
+            archived = {system: told for system in systems if is_of_apt(error) and (told := self.images.archive(system, alone=True))}
+            if len(archived) < len(systems):
                 raise
             try:
-                return self._baked(systems, workspace, told)
+                return self._baked(systems, workspace, archived)
             except OsPartError as archive_error:
                 if is_of_apt(archive_error):  # it cannot be reached, or lacks the same: what today's mirror said is what can be cured
                     raise error from archive_error
                 raise
         asked = self.images.no_archive.keys() | self.images.helped.keys()
         for system in systems:
-            if system not in asked and os_parts.drift(os_parts.top(made[system])) and (settings := self.images.archive(system)):
-                made |= self._better({system: made[system]}, workspace, settings)
+            if system not in asked and os_parts.drift(os_parts.top(made[system])) and (archive := self.images.archive(system)):
+                made |= self._better({system: made[system]}, workspace, archive)
         return made
 
     def _better(self, made: Baked, workspace: _Workspace, told: AptSettings) -> Baked:
@@ -210,7 +214,8 @@ class Bake:
         """
         work = Path(tempfile.mkdtemp(dir=workspace.work))
         jobs = [self._job(system, work, workspace.exporter) for system in systems]
-        contexts.stage(self.settings.root, self.flavours, {job.system: (self.locks[job.system], self.flavours) for job in jobs}, work, told)
+        pins = {system: (self.locks[system], self.flavours) for system in systems}
+        contexts.stage(self.settings.root, self.flavours, pins, work, told)
         for job in jobs if workspace.exporter == "image" else ():
             self.settings.store.leave("image", bakefile.image_name(job))
         buildkit.bake(bakefile.definition(jobs, work, work, workspace.exporter, buildkit.proxies()), self.settings.on_line)
@@ -223,7 +228,8 @@ class Bake:
         image, parts = self.images.image(system), self._stored(system)
         if exporter == "layout" and parts:
             stored = [*itertools.chain.from_iterable(part.layers for part in parts.values())]
-            return job(flavours=self._missing(system), parent=list(parts)[-1], below=self.images.layout(system, stored, work), known=len(stored))
+            below = self.images.layout(system, stored, work)
+            return job(flavours=self._missing(system), parent=list(parts)[-1], below=below, known=len(stored))
         if image is None:
             return job(flavours=self.flavours, parent=OS_IMAGE, below=self.images.registry(system), known=0)
         return job(flavours=self.flavours, parent=OS_IMAGE, below=self.images.below(system, image, work, exporter), known=1)

@@ -139,7 +139,8 @@ class OsImageSource:
         self.settings.on_line(f"{system.name}: bootstrapping {system.suite}")
         lock, config = self.locks[system], contexts.apt_config(self.settings.root)
         with os_image.Command.find(self.settings.tell).tar(system, lock, config, told) as tar:
-            taken = os_layers.take(tar, self.settings.store, self.settings.codec, title=f"{system.id}: {system.suite}, minimal", epoch=lock.epoch)
+            title = f"{system.id}: {system.suite}, minimal"
+            taken = os_layers.take(tar, self.settings.store, self.settings.codec, title=title, epoch=lock.epoch)
         return self.part(system, (), None, [taken])
 
     def better_of(self, system: OperatingSystem, mirrors: T, archive: T, moves: Callable[[T], Sequence[PackageMove]]) -> T:

@@ -15,7 +15,8 @@ import tarfile
 from dataclasses import dataclass
 from typing import IO, Final
 
-from torchstrata.store.codec import CHUNK, Codec
+from torchstrata.store import tarball
+from torchstrata.store.codec import Codec
 from torchstrata.store.inventory import STATUS, Collector, Inventory
 from torchstrata.store.layer import Layer
 from torchstrata.store.store import Store
@@ -61,7 +62,7 @@ def take(tar: IO[bytes], store: Store, codec: Codec, *, title: str, epoch: int) 
     :raises IntegrityError: the tar is truncated, or has a path twice.
     """
     status, collector = None, Collector()
-    with store.layer(title, codec) as writer, tarfile.open(fileobj=tar, mode="r|", bufsize=CHUNK) as archive:
+    with store.layer(title, codec) as writer, tarball.reading(tar) as archive:
         for member in archive:
             plain = _plain(member, epoch)
             if plain is None:

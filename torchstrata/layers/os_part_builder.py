@@ -61,7 +61,8 @@ class OsPartBuilder(BakeSettings):
         if any(system.image for system in chosen):
             buildkit.exporter()  # to say that buildx or the engine lacks, rather than that a registry does not answer
         images = {system: image_tags.pinned(system.image, system.platform) for system in chosen if system.image}
-        return self._locked_anew({system: os_locks.unlocked(system, now, self.root, image=images.get(system, "")) for system in chosen}, chains)
+        locks = {system: os_locks.unlocked(system, now, self.root, image=images.get(system, "")) for system in chosen}
+        return self._locked_anew(locks, chains)
 
     def extend(self, systems: Iterable[OperatingSystem], *chains: Sequence[str]) -> list[Path]:
         """Lock what flavours of ``chains`` add that the locks of ``systems`` say nothing of; return the files written.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from torchstrata.errors import StoreError
-from torchstrata.image import layout
+from torchstrata.image import layout, loadable
 from torchstrata.image.compose import Image, Runtime, Section, compose
 from torchstrata.image.loadable import Loadable
 from torchstrata.layers import contexts, os_image
@@ -83,7 +83,7 @@ def image(system: OperatingSystem, chain: Sequence[str], from_: Store, codec: Co
         raise StoreError(f"OS parts of {system.name} are not in the store", fix="build them first: nox -s build-<cell>")
     plain = plain_image(system, itertools.chain.from_iterable(part.layers for part in parts if part))
     tag = f"{REPOSITORY}:{identity(system, chain, codec, root)[:12]}"
-    return _loadable(plain, tag, system)
+    return loadable.of(plain, (tag,), system.platform)
 
 
 def identity_by(system: OperatingSystem, chain: Sequence[str], lock: OsLock, codec: Codec, root: Path) -> str:
@@ -104,12 +104,8 @@ def identity_by(system: OperatingSystem, chain: Sequence[str], lock: OsLock, cod
 def build_context(system: OperatingSystem, layers: Sequence[Layer], from_: Store, directory: Path) -> str:
     """Write an OCI layout of ``layers`` of the store into ``directory``; return it as a build context of BuildKit."""
     plain = plain_image(system, layers)
-    layout.write(directory, [_loadable(plain, f"{REPOSITORY}:{system.name}", system)], from_, share=True)
+    layout.write(directory, [loadable.of(plain, (f"{REPOSITORY}:{system.name}",), system.platform)], from_, share=True)
     return f"oci-layout://{directory}@{plain.digest}"
-
-
-def _loadable(plain: Image, tag: str, system: OperatingSystem) -> Loadable:
-    return Loadable(config=plain.config, manifest=plain.manifest, tags=(tag,), layers=plain.layers, platform=system.platform)
 
 
 def plain_image(system: OperatingSystem, layers: Iterable[Layer]) -> Image:

@@ -87,7 +87,8 @@ def _listed(asks: Caller, place: Link) -> list[Listed]:
     """Return the wheels of a project's page, as far as it may lead us there."""
     page = wheel_fetch.project_page(asks, place)
     listed = index_page.wheels(page) if page else []
-    return [file for file in listed if index_page.allowed(asks.client, file.link.url, str(file.link.comes_from), asks.config.trusted_hosts)]
+    trusted = asks.config.trusted_hosts
+    return [file for file in listed if index_page.allowed(asks.client, file.link.url, str(file.link.comes_from), trusted)]
 
 
 def _wheel(project: str, listed: Listed, machine: str) -> PublishedWheel | None:
@@ -96,12 +97,13 @@ def _wheel(project: str, listed: Listed, machine: str) -> PublishedWheel | None:
         name, version, _, tags = parse_wheel_filename(listed.link.filename)
     except (InvalidWheelFilename, InvalidVersion):
         return None
-    fits = any(tag.platform == "any" or tag.platform.endswith(f"linux_{machine}") or _is_manylinux(tag, machine) for tag in tags)
-    return PublishedWheel(name=name, version=version, tags=tags, link=listed.link, uploaded=listed.uploaded) if fits and name == project else None
+    if name != project or not any(_fits(tag.platform, machine) for tag in tags):
+        return None
+    return PublishedWheel(name=name, version=version, tags=tags, link=listed.link, uploaded=listed.uploaded)
 
 
-def _is_manylinux(tag: Tag, machine: str) -> bool:
-    return tag.platform.startswith("manylinux") and tag.platform.endswith(machine)
+def _fits(platform: str, machine: str) -> bool:
+    return platform == "any" or platform.endswith(f"linux_{machine}") or (platform.startswith("manylinux") and platform.endswith(machine))
 
 
 @contextmanager

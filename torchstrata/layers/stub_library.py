@@ -143,7 +143,8 @@ def _file(sections: Sequence[_Section], target: MachineCode) -> bytes:
     )
     for section in everything:
         content[section.offset : section.offset + len(section.content)] = section.content or content[section.offset : section.offset]
-    return bytes(content) + b"".join(section.header(titles.index(b"\0" + section.name.encode() + b"\0") + 1 if section.name else 0) for section in everything)
+    names_at = (titles.index(b"\0%b\0" % section.name.encode()) + 1 if section.name else 0 for section in everything)
+    return bytes(content) + b"".join(section.header(name) for section, name in zip(everything, names_at, strict=True))
 
 
 def _header(machine: int, sections: int, count: int) -> bytes:

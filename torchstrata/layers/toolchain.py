@@ -32,6 +32,7 @@ from torchstrata.layers import deb, stub_library, wheel_file
 from torchstrata.layers.toolchain_lock import CUDA, PLACES, DebianPackage, Toolchain
 from torchstrata.locks.lockfile import Pin
 from torchstrata.progress import ignore
+from torchstrata.store import tarball
 from torchstrata.store.codec import CHUNK, Codec
 from torchstrata.store.digest import digest_of
 from torchstrata.store.part import Part
@@ -83,6 +84,9 @@ HEADERS: Final[Mapping[str, str]] = {
 
 APART: Final = ("cudnn", "cusparselt", "nccl")
 """Of these, what lies in directories of its own in CUDA 13, too; all else is in the compiler's."""
+
+HEADER: Final = re.compile(r"nvidia/[^/]*/include/(?P<path>.+)", re.DOTALL)
+"""A header in a wheel."""
 
 NVML: Final = "nvml.h"
 DRIVER: Final = re.compile(rf"cuda\w*\.h|{re.escape(NVML)}")
@@ -197,8 +201,7 @@ def _write_package(writer: LayerWriter, top: str, package: Path, places: Mapping
         while missing and (member := archive.next()):
             source = member.name.removeprefix("./")
             if source in missing:
-                content = archive.extractfile(member)
-                assert content is not None
+                content = tarball.content(archive, member)
                 writer.file(f"{top}/{places[source]}", 0o775 if member.mode & 0o111 else 0o664, member.size, content)
                 missing.remove(source)
     if missing:
@@ -210,18 +213,18 @@ def _write_headers(writer: LayerWriter, top: str, pin: Pin, path: Path) -> Mappi
     of_driver = {}
     with wheel_file.pinned(pin, path) as wheel:
         for (name, *_), content, _ in wheel.get_contents():
-            parts = name.split("/", 3)
-            if len(parts) < len(("nvidia", "component", "include", "header")) or parts[0] != "nvidia" or parts[2] != "include" or parts[3] == "__init__.py":
+            header = HEADER.fullmatch(name)
+            if header is None or header["path"] == "__init__.py":
                 continue
-            text = _changed(parts[3], content)
-            if text is not None and DRIVER.fullmatch(parts[3]):
-                of_driver[parts[3]] = text
+            text, target = _changed(header["path"], content), f"{top}/include/{header['path']}"
+            if text is not None and DRIVER.fullmatch(header["path"]):
+                of_driver[header["path"]] = text
             if pin.name == LINKED_WITH:
                 content.drain()  # type: ignore[attr-defined]  # our Member
             elif text is not None:
-                writer.file(f"{top}/include/{parts[3]}", 0o664, len(text), io.BytesIO(text))
+                writer.file(target, 0o664, len(text), io.BytesIO(text))
             else:
-                writer.file(f"{top}/include/{parts[3]}", 0o664, content.size, content)  # type: ignore[attr-defined]  # our Member
+                writer.file(target, 0o664, content.size, content)  # type: ignore[attr-defined]  # our Member
     return of_driver
 
 

@@ -165,7 +165,8 @@ def write(name: str, exclude_newer: str, *, platform: str = PLATFORM, root: Path
     requirements = [line for line in requires if not line.startswith(DEBIAN)]
     target = resolver.ResolverTarget(python=PYTHON, platform=platform, exclude_newer=exclude_newer, undated=())
     pins = resolver.resolve(requirements, (), target)
-    toolchain = Toolchain(name=name, requires=requires, packages=tuple(_newest(words, on_line) for words in asked), pins=pins, platform=platform)
+    packages = tuple(_newest(words, on_line) for words in asked)
+    toolchain = Toolchain(name=name, requires=requires, packages=packages, pins=pins, platform=platform)
     written = {key: value for key, value in msgspec.to_builtins(toolchain).items() if (key, value) != ("platform", PLATFORM)}
     content = msgspec.json.format(msgspec.json.encode(written)) + b"\n"
     return lockfile.replaced(root / place(name, platform), content.decode())

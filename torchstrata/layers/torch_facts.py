@@ -197,7 +197,8 @@ def _seen(asks: Caller, file: PublishedWheel, *, is_measured: bool) -> _Seen:
         assigned = {name: _assigned(name, text) for name in ("__version__", "cuda", "git_version")}
         cuda = assigned["cuda"] if re.fullmatch(r"[0-9]+\.[0-9]", assigned["cuda"]) else None
         seen = _Seen(git=assigned["git_version"], cuda=cuda, requires=_requires(wheel, file), architectures=(), ptx=())
-        if assigned["__version__"] not in {file.version.public, f"{file.version.public}+{seen.variant}"} or not re.fullmatch(r"[0-9a-f]{40}", seen.git):
+        versions = {file.version.public, f"{file.version.public}+{seen.variant}"}
+        if assigned["__version__"] not in versions or not re.fullmatch(r"[0-9a-f]{40}", seen.git):
             raise ValueError(f"{VERSION[0]} is that of {assigned['__version__'] or 'nothing'}, of commit {seen.git or 'none'}")
         if not cuda or not is_measured:
             return seen
@@ -228,17 +229,19 @@ def _requires(wheel: Wheel, torch: PublishedWheel) -> dict[str, str]:
     lines = core_metadata.parse(wheel.read_dist_info("METADATA")).get("requires_dist", [])
     here = {**LINUX, "python_version": _pythons([torch])[-1].rstrip("t")}
     try:
-        needs = [Requirement(line) for line in lines]
+        requirements = [Requirement(line) for line in lines]
     except InvalidRequirement as error:
         raise ValueError(f"its METADATA has a requirement that is none: {error}") from error
-    return {requirement.name.lower(): str(requirement.specifier) for requirement in needs if requirement.marker is None or requirement.marker.evaluate(here)}
+    needed = [requirement for requirement in requirements if requirement.marker is None or requirement.marker.evaluate(here)]
+    return {requirement.name.lower(): str(requirement.specifier) for requirement in needed}
 
 
 def _companion(asks: Caller, project: str, files: Sequence[PublishedWheel]) -> str | None:
     """Return the release of a companion that pins this torch; those uploaded at the same time are asked first."""
     released: dict[Version, PublishedWheel] = {}
     for release in published.wheels(asks, project):
-        if not release.version.is_prerelease and not release.version.local and (release.version not in released or release.tags & files[0].tags):
+        is_final = not release.version.is_prerelease and not release.version.local
+        if is_final and (release.version not in released or release.tags & files[0].tags):
             released[release.version] = release
     newest_first = [released[version] for version in sorted(released, reverse=True)]
     for release in sorted(newest_first, key=lambda wheel: _apart(wheel, files[0]))[:COMPANIONS]:

@@ -151,7 +151,8 @@ class _Making:
                 self.on_line(f"{target}: {error.what}")
             return error
         changed = [where for where, text in self._texts(cell, locks) if lockfile.replaced(self.root / where, text)]
-        self.on_line(f"{target}: {', '.join(f'{name} {len(lock.pins)}' for name, lock in locks.items())} wheels, {len(changed)} files changed")
+        counts = ", ".join(f"{name} {len(lock.pins)}" for name, lock in locks.items())
+        self.on_line(f"{target}: {counts} wheels, {len(changed)} files changed")
         return changed
 
     def _texts(self, cell: Cell, locks: Mapping[str, Lock]) -> Iterator[tuple[str, str]]:
@@ -167,9 +168,11 @@ class _Making:
         locks: dict[str, Lock] = {}
         for name, flavour in self.matrix.flavours.items():
             parent = locks.get(flavour.parent or "")
-            committed = before.get(name)
-            is_right = committed is not None and committed.flavour == name and _is_right(cell, committed, parent, beside.get(name), self.root)
-            locks[name] = committed if committed and is_right else self._lock(cell, name, parent, date, beside.get(name))
+            committed, default = before.get(name), beside.get(name)
+            if committed and committed.flavour == name and _is_right(cell, committed, parent, default, self.root):
+                locks[name] = committed
+            else:
+                locks[name] = self._lock(cell, name, parent, date, default)
         return locks
 
     def _lock(self, cell: Cell, flavour: str, parent: Lock | None, date: str, beside: Lock | None) -> Lock:
@@ -210,7 +213,8 @@ class _Making:
 
         torch 2.15 needs CUDA header wheels without saying which version; the compiler's wheels want theirs.
         """
-        return self._resolve(cell, wheel_locks.COMPILER_FLAVOUR, (), date) if wheel_locks.requirements(cell, wheel_locks.COMPILER_FLAVOUR, self.root) else ()
+        compiler = wheel_locks.COMPILER_FLAVOUR
+        return self._resolve(cell, compiler, (), date) if wheel_locks.requirements(cell, compiler, self.root) else ()
 
     def _resolve(self, cell: Cell, flavour: str, constraints: Sequence[Pin], date: str) -> tuple[Pin, ...]:
         """Return what a flavour and its parents need.

@@ -11,7 +11,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO, Final, cast
+from typing import Final
 
 import msgspec
 from packaging.utils import canonicalize_name
@@ -19,8 +19,7 @@ from packaging.utils import canonicalize_name
 from torchstrata import decoding
 from torchstrata.errors import IntegrityError
 from torchstrata.store import codec as codecs
-from torchstrata.store import core_metadata, dpkg_status
-from torchstrata.store.codec import CHUNK
+from torchstrata.store import core_metadata, dpkg_status, tarball
 from torchstrata.store.dpkg_status import OsPackage
 from torchstrata.store.layer import Layer, OpenBlob
 from torchstrata.store.part import Part
@@ -198,11 +197,9 @@ def look(layers: Sequence[Layer], open_blob: OpenBlob) -> Inventory:
     """Return what the layers hold, read from their blobs."""
     collector = Collector()
     for layer in layers:
-        with open_blob(layer.digest).open("rb") as blob:
-            tar = cast("IO[bytes]", codecs.decompressor(blob, layer.media_type))
-            with tarfile.open(fileobj=tar, mode="r|", bufsize=CHUNK) as archive:
-                for member in archive:
-                    _see(member, archive, collector)
+        with open_blob(layer.digest).open("rb") as blob, tarball.reading(codecs.decompressor(blob, layer.media_type)) as archive:
+            for member in archive:
+                _see(member, archive, collector)
     return collector.done()
 
 
@@ -211,6 +208,4 @@ def _see(member: tarfile.TarInfo, archive: tarfile.TarFile, collector: Collector
     if member.issym():
         collector.link(path, member.linkname)
     elif member.isreg() and collector.wants(path):
-        content = archive.extractfile(member)
-        assert content is not None
-        collector.file(path, content.read())
+        collector.file(path, tarball.content(archive, member).read())

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Final, Literal
+from typing import IO, Final, Literal, cast
 
 from torchstrata.errors import IntegrityError
 from torchstrata.store.codec import CHUNK, Codec, Compressor, Readable
@@ -43,6 +43,18 @@ def unpack(archive: tarfile.TarFile, into: Path, kind: Literal["data", "tar"] = 
     """
     archive.extraction_filter = getattr(tarfile, f"{kind}_filter", None)
     archive.extractall(into)  # noqa: S202  # see above
+
+
+def reading(stream: Readable) -> tarfile.TarFile:
+    """Return a tar that is read once, from its start to its end."""
+    return tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=CHUNK)
+
+
+def content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    """Return the content of a regular file."""
+    stream = archive.extractfile(member)
+    assert stream is not None
+    return stream
 
 
 class LayerWriter:

@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final, cast
 
 import docker
 import docker.errors
@@ -26,7 +26,8 @@ from torchstrata import decoding, process
 from torchstrata.errors import EngineError, IntegrityError, NoImageError
 from torchstrata.progress import ignore
 from torchstrata.store import codec as codecs
-from torchstrata.store.codec import CHUNK, Codec
+from torchstrata.store import tarball
+from torchstrata.store.codec import Codec
 from torchstrata.store.digest import file_name
 from torchstrata.store.layer import Layer
 from torchstrata.store.sink import HashingReader
@@ -147,7 +148,7 @@ class Inspector:
         """Return the layers of an image as ``docker save`` gives them."""
         blobs: dict[str, BlobFacts] = {}
         documents: dict[str, Any] = {}
-        with process.piped("docker", "save", "--", reference) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
+        with process.piped("docker", "save", "--", reference) as stream, tarball.reading(stream) as archive:
             for member in archive:
                 if member.isreg() and member.size:
                     self._take(member, cast("io.BufferedReader", archive.extractfile(member)), blobs, documents)
@@ -197,7 +198,7 @@ def look(blob: io.BufferedReader, digest: str | None) -> BlobFacts:
     compressed = HashingReader(blob)
     size = _Squeezed()
     tar = HashingReader(codecs.decompressor(compressed, kind), size.add if kind == "tar" else ignore)
-    with tarfile.open(fileobj=cast("IO[bytes]", tar), mode="r|", bufsize=CHUNK) as archive:
+    with tarball.reading(tar) as archive:
         judged = (hygiene.judge(member, functools.partial(_read, archive, member)) for member in archive)
         findings = sorted(itertools.chain.from_iterable(judged))
     tar.drain()
@@ -209,9 +210,7 @@ def look(blob: io.BufferedReader, digest: str | None) -> BlobFacts:
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     """Return the content of a file, or its beginning if it is large."""
-    content = archive.extractfile(member)
-    assert content is not None
-    return content.read(HEAD if member.size > SCANNED else member.size)
+    return tarball.content(archive, member).read(HEAD if member.size > SCANNED else member.size)
 
 
 class _Squeezed:
