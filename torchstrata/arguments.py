@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar, get_args, get_origin,
 
 T = TypeVar("T")
 
-MOST: Final = 1_000_000
+LARGEST: Final = 1_000_000
 """The largest number of days or gigabytes that is taken: more than anybody has. Python has no time of 10^9 days."""
 
 _DECLARATION: Final = "declaration"
@@ -68,8 +68,8 @@ class Argument:
 
 
 @runtime_checkable
-class Choosy(Protocol):
-    """Options of which some mean nothing together."""
+class CheckedOptions(Protocol):
+    """Options that check themselves: some of them contradict each other."""
 
     def contradiction(self) -> str:
         """Return one line on those that were given and contradict each other; empty where none do."""
@@ -126,7 +126,7 @@ def parse(reader: argparse.ArgumentParser, kind: type[T], arguments: Sequence[st
     :raises SystemExit: they mean nothing, with code 2; or help was asked for, with 0.
     """
     value = _value(kind, reader.parse_intermixed_args(arguments))
-    if isinstance(value, Choosy) and (contradiction := value.contradiction()):
+    if isinstance(value, CheckedOptions) and (contradiction := value.contradiction()):
         reader.error(contradiction)
     return value
 
@@ -210,8 +210,8 @@ def _number(text: str) -> float:
         number = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text}: not a number") from None
-    if number > MOST:
-        raise argparse.ArgumentTypeError(f"{text}: more than {MOST}")
+    if number > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text}: more than {LARGEST}")
     return _positive(number, text)
 
 

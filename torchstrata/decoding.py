@@ -1,4 +1,4 @@
-"""Values of our types from JSON; the one place that gives msgspec a type.
+"""Decoding JSON to typed values; no other module gives msgspec a type.
 
 msgspec prepares a class when it is first decoded to, in two steps: it hangs an empty description on the class, then
 fills in a type for each field, for which it runs Python. A thread that comes in between takes what hangs there for

@@ -1,4 +1,4 @@
-"""Files that people write: read to their end only if they have one, and only as far as they may be long."""
+"""Reading files that people write: regular files alone, and no more bytes than they may have."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UnreadableError(TorchstrataError):
 
 
 def kind(path: Path) -> str | None:
-    """Return what ``path`` names in words, ``None`` if that is a file or nothing that there is."""
+    """Return in words what ``path`` names; ``None`` if it is a regular file, or nothing."""
     try:
         kind_of_file = stat.S_IFMT(path.stat().st_mode)
     except (OSError, ValueError):

@@ -23,7 +23,7 @@ MB: Final = 1_000_000
 
 
 def ignore(*_: object) -> None:
-    """Take no notice: what is told of bytes or lines where nobody wants to see them."""
+    """Do nothing with a count of bytes, or a line, that nobody wants to see."""
 
 
 def size(count: int) -> str:

@@ -18,7 +18,7 @@ PROTOCOLS: Final = ("http/1.1",)
 """What our clients speak, as ALPN names it."""
 
 BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Variables that name certificates of authorities, in a file or a directory; the first one that is set counts."""
+"""Variables that name CA certificates, in a file or a directory; the first one that is set counts."""
 
 TRUST_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", *BUNDLE_VARIABLES)
 """Variables that say whose certificates OpenSSL and our clients believe."""

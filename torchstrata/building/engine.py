@@ -106,8 +106,8 @@ def connect() -> Engine:
     return Engine(client, info)
 
 
-def _told(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
-    """Let what the engine refuses, or that it died, be an error of ours."""
+def _translated(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
+    """Raise an error of ours where the engine refuses something, or died."""
 
     @functools.wraps(method)
     def asking(self: Engine, /, *args: P.args, **options: P.kwargs) -> T:
@@ -116,7 +116,7 @@ def _told(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[E
         except docker.errors.APIError as error:
             raise self._refusal(str(error.explanation)) from error
         except (requests.RequestException, docker.errors.DockerException) as error:
-            raise self._cut() from error
+            raise self._broken_off() from error
 
     return asking
 
@@ -183,7 +183,7 @@ class Engine:
         """Return the ID that ``image`` has, or would have, in this engine."""
         return sha256(image.manifest if self.store == "containerd" else image.config)
 
-    @_told
+    @_translated
     def image_id(self, tag: str) -> str | None:
         """Return the ID of the image that ``tag`` names, ``None`` if there is none."""
         try:
@@ -191,7 +191,7 @@ class Engine:
         except docker.errors.ImageNotFound:
             return None
 
-    @_told
+    @_translated
     def whole(self) -> frozenset[str]:
         """Return the IDs of the images that lack none of their blobs."""
         if self.store == "classic" or self._api_version() < LISTS_MANIFESTS:
@@ -200,7 +200,7 @@ class Engine:
         listed = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS).json()
         return frozenset(image["Id"] for image in listed if _is_whole(image))
 
-    @_told
+    @_translated
     def held(self) -> frozenset[str]:
         """Return the ChainIDs of all unpacked layers that the engine surely has: those of its whole images."""
         chains: set[str] = set()
@@ -233,7 +233,7 @@ class Engine:
         except docker.errors.APIError as error:
             raise self._refusal(str(error.explanation)) from error
         except (requests.RequestException, docker.errors.DockerException) as error:
-            raise self._cut() from error
+            raise self._broken_off() from error
 
     def check(self, image: Loadable) -> None:
         """Check that a loaded image is whole: the right layers, all blobs, and a container can be made of it.
@@ -252,7 +252,7 @@ class Engine:
         if not whole:
             raise self._refusal(f"image {identity} is not whole")
 
-    @_told
+    @_translated
     def unpack(self, image: Loadable) -> None:
         """Have an image that is here unpacked, where its upper layers went with another one that shared them.
 
@@ -266,7 +266,7 @@ class Engine:
         except docker.errors.NotFound:
             self.check(image)
 
-    @_told
+    @_translated
     def name(self, image: Loadable) -> None:
         """Let all names of ``image`` point to it."""
         for tag in image.tags:
@@ -274,7 +274,7 @@ class Engine:
                 repository, _, version = tag.rpartition(":")
                 self.client.api.tag(self.id_of(image), repository, version)
 
-    @_told
+    @_translated
     def sweep(self, images: Iterable[Loadable]) -> None:
         """Remove nameless prefix images whose layers all belong to ``images`` too, and containers of earlier checks.
 
@@ -316,7 +316,7 @@ class Engine:
             )
         return Refused(f"the engine refused an image: {cause}", fix="build again; if that does not help, restart the engine")
 
-    def _cut(self) -> EngineError | DiskFullError:
+    def _broken_off(self) -> EngineError | DiskFullError:
         """Say why a connection ended while something was being sent."""
         try:
             self.client.ping()

@@ -142,7 +142,7 @@ class Maker:
             raise self._failure or error from error.__cause__
 
     def _guard(self, make: Callable[[], T]) -> T:
-        """Run a task once all are known; when one fails, all end, and the first failure is the one to report."""
+        """Run a task once all tasks exist; when one fails, all end, and the first failure is reported."""
         self._begun.wait()
         try:
             if self._cancelled.is_set():

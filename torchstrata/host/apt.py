@@ -100,7 +100,7 @@ def update(report: process.LineSink) -> None:
 
 
 def _update(report: process.LineSink) -> list[str]:
-    """Do so in our turn; return what went wrong with mirrors."""
+    """Bring the lists up to date, in our turn; return what went wrong with mirrors."""
     state, trouble = _sources(), list[str]()
     if state not in _updated:
         try:

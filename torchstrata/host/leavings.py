@@ -37,7 +37,7 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
         return cls(kind=kind, name=name, engine=_engine())
 
     def listed(self, directory: Path) -> Leaving:
-        """Return this, once it is on the list of the run that has ``directory``, on disk."""
+        """Write this to the list of the run that has ``directory``, wait for the disk, and return it."""
         with (directory / LIST).open("ab") as file:
             file.write(msgspec.json.encode(self) + b"\n")
             file.flush()

@@ -1,4 +1,4 @@
-"""Temporary directories that outlive no run: what a program leaves in one when it is killed, the next run removes.
+"""Temporary directories that end with their run: the next run removes what a killed one has left.
 
 All lie in ``torchstrata-UID/`` of the system's temporary directory, each beside a lock that its process holds; that
 is how the next run tells what nobody needs any more. A killed mmdebstrap may leave mounts and files of other users

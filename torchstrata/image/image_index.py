@@ -16,7 +16,7 @@ from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.text import printable
 
-MANY: Final = 16
+MOST_IMAGES: Final = 16
 """Images of one index; each of them is asked for."""
 
 REMEDY: Final = "do not use it; push every platform of the row, then join them: inv join CELL"
@@ -89,8 +89,8 @@ def read(body: bytes, name: str) -> ImageIndex:
         not what its images make.
     """
     listed = oci.manifest(body, name, oci.INDEX).children
-    if not 0 < len(listed) <= MANY:
-        raise ImageIndexError(f"{name} lists {len(listed)} images, and may list 1 to {MANY}", fix=REMEDY)
+    if not 0 < len(listed) <= MOST_IMAGES:
+        raise ImageIndexError(f"{name} lists {len(listed)} images, and may list 1 to {MOST_IMAGES}", fix=REMEDY)
     for child in listed:
         _check_kind(child, name)
     images = tuple(PlatformImage(platform=_platform(child), digest=child.digest, size=child.size) for child in listed)

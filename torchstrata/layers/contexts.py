@@ -50,7 +50,7 @@ LABEL: Final = "torchstrata.flavour"
 """The label that ends each Dockerfile; it tells in an image's history which layers belong to which flavour."""
 
 LIMIT: Final = 64_000_000
-"""Bytes of a file in a context; what is larger belongs into a package."""
+"""Bytes of a file in a context at most; larger ones belong into a package."""
 
 DEEPEST: Final = 64
 """Directories in each other at most."""

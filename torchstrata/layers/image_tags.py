@@ -1,6 +1,6 @@
 """What a tag in a registry names today: the digest of its image for our platform.
 
-buildx asks, so that logins, mirrors and authorities are those with which builders pull: Docker's configuration, the
+buildx asks, so that logins, mirrors and certificate authorities are those of builders: Docker's configuration, the
 builder's own configuration, and the mirrors of the public registry that the engine knows.
 """
 

@@ -258,7 +258,7 @@ def wheels(page: Page) -> list[Listed]:
 
 @contextmanager
 def _readable(page: Page) -> Iterator[None]:
-    """Say of a page that cannot be read where it is."""
+    """Raise an error that names the page where the block cannot read it."""
     try:
         yield
     except (ValueError, AssertionError, RecursionError) as error:  # msgspec's errors are ValueErrors; the parser of HTML asserts

@@ -26,7 +26,7 @@ from torchstrata.layers.archives import is_of_apt
 from torchstrata.layers.bakefile import Exporter, Job
 from torchstrata.layers.buildkit import Exported
 from torchstrata.layers.os_image_source import BakeSettings, OsImageSource
-from torchstrata.layers.os_layers import Taken
+from torchstrata.layers.os_layers import StoredLayer
 from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import OS_IMAGE, OsLock
 from torchstrata.matrix.matrix import OperatingSystem
@@ -54,7 +54,7 @@ class _Workspace:
 
     work: Path
     exporter: Exporter
-    in_parallel: Callable[..., Iterable[Taken]]
+    in_parallel: Callable[..., Iterable[StoredLayer]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +243,7 @@ class Bake:
             buildkit.save(bakefile.image_name(job), layout)
         return buildkit.exported(layout, job.flavours)[job.known :]
 
-    def _kept(self, job: Job, layers: Sequence[Exported], in_parallel: Callable[..., Iterable[Taken]]) -> dict[str, Part]:
+    def _kept(self, job: Job, layers: Sequence[Exported], in_parallel: Callable[..., Iterable[StoredLayer]]) -> dict[str, Part]:
         """Put the layers of a job into the store; return the parts that were missing, by flavour."""
         os_image, stored = self.images.image(job.system), self._stored(job.system)
         taken = list(in_parallel(functools.partial(self._take, job), layers))
@@ -254,7 +254,7 @@ class Bake:
             below = parts[flavour] = self.images.part(job.system, chain, None if chain[1:] else os_image, own, below)
         return {flavour: part for flavour, part in parts.items() if flavour not in stored}
 
-    def _take(self, job: Job, layer: Exported) -> Taken:
+    def _take(self, job: Job, layer: Exported) -> StoredLayer:
         with layer.open() as tar:
             title = f"{job.system.id} {layer.flavour}: {layer.step}"[:160]
             return os_layers.take(tar, self.settings.store, self.settings.codec, title=title, epoch=job.epoch)

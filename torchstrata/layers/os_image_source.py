@@ -18,7 +18,7 @@ from torchstrata.layers import archives, bakefile, buildkit, contexts, os_image,
 from torchstrata.layers.apt_settings import AptSettings
 from torchstrata.layers.archives import Answer, is_of_apt
 from torchstrata.layers.bakefile import Exporter
-from torchstrata.layers.os_layers import Taken
+from torchstrata.layers.os_layers import StoredLayer
 from torchstrata.layers.snapshots import Release, Settings
 from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import OS_IMAGE, OsLock, PackageMove, Packages
@@ -222,7 +222,7 @@ class OsImageSource:
         content: Packages = json.loads(self.settings.store.open_blob(part.extras[os_parts.PACKAGES]).read_bytes())
         return content
 
-    def part(self, system: OperatingSystem, chain: Sequence[str], os_image: Part | None, own: Sequence[Taken], below: Part | None = None) -> Part:
+    def part(self, system: OperatingSystem, chain: Sequence[str], os_image: Part | None, own: Sequence[StoredLayer], below: Part | None = None) -> Part:
         """Return the part of a flavour with what dpkg says is installed, and where that differs from the lock.
 
         :param chain: the flavour and its parents; empty for the OS image itself.

@@ -36,13 +36,13 @@ LEFT_OUT: Final = re.compile(
 
 
 LENT: Final = stat.S_ISUID | stat.S_ISGID
-"""Bits by which a program lends rights. Nothing in an image needs them: who may be root there starts as root."""
+"""Bits by which a program lends its owner's rights. No image needs them: who may be root there starts as root."""
 
 CAPABILITIES: Final = "SCHILY.xattr.security.capability"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Taken:
+class StoredLayer:
     """A layer in the store.
 
     :param status: dpkg's status file, if the layer has it.
@@ -54,7 +54,7 @@ class Taken:
     inventory: Inventory
 
 
-def take(tar: IO[bytes], store: Store, codec: Codec, *, title: str, epoch: int) -> Taken:
+def take(tar: IO[bytes], store: Store, codec: Codec, *, title: str, epoch: int) -> StoredLayer:
     """Put a layer into the store.
 
     :param tar: a stream of the uncompressed tar.
@@ -76,7 +76,7 @@ def take(tar: IO[bytes], store: Store, codec: Codec, *, title: str, epoch: int) 
             if plain.issym():
                 collector.link(plain.name, plain.linkname)
             writer.add(plain, content)
-    return Taken(layer=writer.layer, status=status, inventory=collector.done())
+    return StoredLayer(layer=writer.layer, status=status, inventory=collector.done())
 
 
 def left_out(path: str, *, is_directory: bool) -> bool:

@@ -48,7 +48,7 @@ COMPANIONS: Final = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
-    """Facts that a person tells.
+    """Facts that a person states.
 
     :param architectures: compute capabilities, such as ``9.0``; empty: read from the wheel.
     :param source: where they stand.
@@ -61,7 +61,7 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Seen:
+class _WheelFacts:
     """What a wheel of torch says of itself."""
 
     git: str
@@ -105,13 +105,13 @@ def _on_other_platforms(asks: Caller, version: Version, variant: str) -> dict[st
     builds = {}
     for platform in [name for name in platforms.MACHINES if name != PLATFORM]:
         files = [file for file in published.wheels(asks, "torch", platform=platform) if file.version == version]
-        seen = _seen(asks, files[0], is_measured=True) if files else None
-        if seen and seen.cuda and seen.variant == variant:
-            builds[platform] = PlatformBuild(architectures=seen.architectures, ptx=seen.ptx, architectures_source=MEASURED)
+        of_wheel = _wheel_facts(asks, files[0], is_measured=True) if files else None
+        if of_wheel and of_wheel.cuda and of_wheel.variant == variant:
+            builds[platform] = PlatformBuild(architectures=of_wheel.architectures, ptx=of_wheel.ptx, architectures_source=MEASURED)
     return builds
 
 
-def _release(asks: Caller, files: Sequence[PublishedWheel], seen: _Seen, builds: Mapping[str, TorchBuild], told: Told) -> TorchRelease:
+def _release(asks: Caller, files: Sequence[PublishedWheel], of_wheel: _WheelFacts, builds: Mapping[str, TorchBuild], told: Told) -> TorchRelease:
     version = files[0].version
     torchvision = _companion(asks, "torchvision", files)
     if torchvision is None:
@@ -120,15 +120,15 @@ def _release(asks: Caller, files: Sequence[PublishedWheel], seen: _Seen, builds:
     return TorchRelease(
         version=str(version),
         released=told.released or _day(files),
-        git=seen.git,
+        git=of_wheel.git,
         pythons=_pythons(files),
         glibc=_glibc(files),
-        triton=seen.pinned("triton|pytorch-triton"),
+        triton=of_wheel.pinned("triton|pytorch-triton"),
         torchvision=torchvision,
         torchaudio=torchaudio,
         torchaudio_builds=None,
         torchaudio_note=None if torchaudio else f"no torchaudio on the index pins torch {version}; nobody has tried one that does not",
-        cuda_toolkit=seen.pinned("cuda-toolkit"),
+        cuda_toolkit=of_wheel.pinned("cuda-toolkit"),
         builds=builds,
         unknown_builds=_unknown(builds),
         read=dt.datetime.now(dt.UTC).date().isoformat(),
@@ -161,27 +161,27 @@ def _elsewhere(asks: Caller, version: Version, variant: str, told: Told) -> dict
     files = [file for file in published.wheels(asks, "torch", indexes[variant]) if str(file.version) == f"{version}+{variant}"]
     if not files:
         raise MatrixError(f"upstream never published torch {version} for {variant}", fix=f"leave --cuda {variant} out, or see what {indexes[variant]} has")
-    seen, build = _build(asks, files, told, default=False)
-    if seen.variant != variant:
-        raise IntegrityError(f"{printable(files[0].link.redacted)} is for {seen.variant}", fix="ask who keeps that index")
+    of_wheel, build = _build(asks, files, told, default=False)
+    if of_wheel.variant != variant:
+        raise IntegrityError(f"{printable(files[0].link.redacted)} is for {of_wheel.variant}", fix="ask who keeps that index")
     return {variant: build}
 
 
-def _build(asks: Caller, files: Sequence[PublishedWheel], told: Told, *, default: bool = True) -> tuple[_Seen, TorchBuild]:
+def _build(asks: Caller, files: Sequence[PublishedWheel], told: Told, *, default: bool = True) -> tuple[_WheelFacts, TorchBuild]:
     """Return what one of the wheels of a build says, and the facts of the build that follow."""
-    seen = _seen(asks, files[0], is_measured=not told.architectures)
-    if seen.cuda and not (seen.architectures or told.architectures):
+    of_wheel = _wheel_facts(asks, files[0], is_measured=not told.architectures)
+    if of_wheel.cuda and not (of_wheel.architectures or told.architectures):
         fix = 'name them, and where they stand: --architectures "7.5 8.0" --source "..."'
         raise MatrixError(f"{printable(files[0].link.filename)} does not say in one place for which architectures it was compiled", fix=fix)
-    family = compat.major(seen.cuda) if seen.cuda else ""
-    return seen, TorchBuild(
-        cuda=seen.cuda,
+    family = compat.major(of_wheel.cuda) if of_wheel.cuda else ""
+    return of_wheel, TorchBuild(
+        cuda=of_wheel.cuda,
         default=default,
-        architectures=told.architectures or seen.architectures,
-        ptx=None if told.architectures else seen.ptx,
-        architectures_source=told.source if told.architectures else (MEASURED if seen.cuda else None),
-        cudnn=seen.pinned(f"nvidia-cudnn-cu{family}"),
-        nccl=seen.pinned(f"nvidia-nccl-cu{family}"),
+        architectures=told.architectures or of_wheel.architectures,
+        ptx=None if told.architectures else of_wheel.ptx,
+        architectures_source=told.source if told.architectures else (MEASURED if of_wheel.cuda else None),
+        cudnn=of_wheel.pinned(f"nvidia-cudnn-cu{family}"),
+        nccl=of_wheel.pinned(f"nvidia-nccl-cu{family}"),
         pythons=_pythons(files),
     )
 
@@ -191,19 +191,19 @@ def _cpu() -> TorchBuild:
     return TorchBuild(cuda=None, default=False, architectures=(), ptx=(), architectures_source=None, cudnn=None, nccl=None, pythons=None)
 
 
-def _seen(asks: Caller, file: PublishedWheel, *, is_measured: bool) -> _Seen:
+def _wheel_facts(asks: Caller, file: PublishedWheel, *, is_measured: bool) -> _WheelFacts:
     with published.opened(asks, file) as wheel:
         text = wheel.content(*VERSION).decode()
         assigned = {name: _assigned(name, text) for name in ("__version__", "cuda", "git_version")}
         cuda = assigned["cuda"] if re.fullmatch(r"[0-9]+\.[0-9]", assigned["cuda"]) else None
-        seen = _Seen(git=assigned["git_version"], cuda=cuda, requires=_requires(wheel, file), architectures=(), ptx=())
-        versions = {file.version.public, f"{file.version.public}+{seen.variant}"}
-        if assigned["__version__"] not in versions or not re.fullmatch(r"[0-9a-f]{40}", seen.git):
-            raise ValueError(f"{VERSION[0]} is that of {assigned['__version__'] or 'nothing'}, of commit {seen.git or 'none'}")
+        of_wheel = _WheelFacts(git=assigned["git_version"], cuda=cuda, requires=_requires(wheel, file), architectures=(), ptx=())
+        versions = {file.version.public, f"{file.version.public}+{of_wheel.variant}"}
+        if assigned["__version__"] not in versions or not re.fullmatch(r"[0-9a-f]{40}", of_wheel.git):
+            raise ValueError(f"{VERSION[0]} is that of {assigned['__version__'] or 'nothing'}, of commit {of_wheel.git or 'none'}")
         if not cuda or not is_measured:
-            return seen
+            return of_wheel
         flags = _flags(wheel)
-        return dataclasses.replace(seen, architectures=_capabilities(flags, "sm_"), ptx=_capabilities(flags, "compute_"))
+        return dataclasses.replace(of_wheel, architectures=_capabilities(flags, "sm_"), ptx=_capabilities(flags, "compute_"))
 
 
 def _assigned(name: str, text: str) -> str:

@@ -180,7 +180,7 @@ class _Making:
         if beside is None and cell.platform != PLATFORM:
             raise LockError(
                 f"{wheel_locks.path_of(cell.on(PLATFORM), flavour)} is missing, whose versions {cell.platform} gets",
-                fix=wheel_locks.AGAIN.format(cell=cell.short),
+                fix=wheel_locks.FIX.format(cell=cell.short),
             )
         base = beside or parent
         cut_off_date = base.exclude_newer if base else date
@@ -224,11 +224,11 @@ class _Making:
         added = (wheel_locks.requirements(cell, link, self.root) for link in self.matrix.chain(flavour))
         wanted = [*itertools.chain.from_iterable(added)]
         if self.stopped.is_set():
-            raise LockError("interrupted", fix=wheel_locks.AGAIN.format(cell=cell.short))
+            raise LockError("interrupted", fix=wheel_locks.FIX.format(cell=cell.short))
         try:
             return _looked_up(cell, wanted, constraints, date)
         except resolver.UnreachableError as error:
-            raise LockError(f"{cell.short} cannot be locked: {error.what}", fix=f"{error.fix}, then {wheel_locks.AGAIN.format(cell=cell.short)}") from error
+            raise LockError(f"{cell.short} cannot be locked: {error.what}", fix=f"{error.fix}, then {wheel_locks.FIX.format(cell=cell.short)}") from error
         except LockError as error:
             if date == self.date or not error.what.startswith(resolver.UNSOLVABLE):
                 raise
@@ -254,7 +254,7 @@ def _looked_up(cell: Cell, wanted: Sequence[str], constraints: Sequence[Pin], da
         if index is None or not _lacks_family(error):
             raise
         if pip_config.read().no_index:
-            raise LockError(f"{cell.short} {FORBIDDEN}", fix=f"{ALLOW}, then {wheel_locks.AGAIN.format(cell=cell.short)}") from error
+            raise LockError(f"{cell.short} {FORBIDDEN}", fix=f"{ALLOW}, then {wheel_locks.FIX.format(cell=cell.short)}") from error
     upstream = resolver.NamedIndex(index=index, packages=compat.facts().upstream.packages)
     return resolver.resolve(wanted, constraints, target, upstream=upstream)
 

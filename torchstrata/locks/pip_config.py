@@ -1,4 +1,4 @@
-"""Where pip is configured to look: read from its files and environment, so that pip itself need not be installed.
+"""pip's configuration: read from its files and environment, so that pip itself need not be installed.
 
 Order and names as in pip's documentation, "Configuration": global, user and site files, the file ``PIP_CONFIG_FILE``
 names, then ``PIP_*`` variables; later ones win.

@@ -34,7 +34,7 @@ COMPANIONS: Final = ("torchvision", "torchaudio")
 EXTRA: Final = re.compile(r'extra == "(?P<companion>[a-z]+)"')
 """A marker that says for which cells a requirement is; the resolver never sees it."""
 
-AGAIN: Final = "run: inv lock {cell}"
+FIX: Final = "run: inv lock {cell}"
 
 
 def path_of(cell: Cell, flavour: str) -> str:
@@ -100,12 +100,12 @@ def read(cell: Cell, flavour: str, root: Path = ROOT) -> Lock:
     if not (root / where).exists():
         is_upstream = compat.index(cell.torch, cell.wheels) is not None
         what = f"{cell.short} is not locked: its wheels are on PyTorch's own index" if is_upstream else f"{where} is missing"
-        raise LockError(what, fix=AGAIN.format(cell=cell.short))
+        raise LockError(what, fix=FIX.format(cell=cell.short))
     text = _text(root / where, where)
     try:
         lock = parse(text, where)
     except LockError as error:
-        raise LockError(error.what, fix=AGAIN.format(cell=cell.short)) from error
+        raise LockError(error.what, fix=FIX.format(cell=cell.short)) from error
     check_inputs(cell, flavour, lock, root)
     return lock
 
@@ -137,7 +137,7 @@ def check_inputs(cell: Cell, flavour: str, lock: Lock, root: Path) -> None:
 
     :raises LockError: it is not; says which input moved.
     """
-    where, fix = path_of(cell, flavour), AGAIN.format(cell=cell.short)
+    where, fix = path_of(cell, flavour), FIX.format(cell=cell.short)
     header = {"build": cell.build, "python": cell.os.python, "flavour": flavour, "platform": cell.platform}
     for field, wanted in header.items():
         if getattr(lock, field) != wanted:
@@ -196,7 +196,7 @@ def check_pins(cell: Cell, lock: Lock, parent: Lock | None) -> None:
 
     :raises LockError: one does not fit its Python, is there twice, or one of the parent's is missing.
     """
-    where, fix = path_of(cell, lock.flavour), AGAIN.format(cell=cell.short)
+    where, fix = path_of(cell, lock.flavour), FIX.format(cell=cell.short)
     names = [pin.name for pin in lock.pins]
     if names != sorted(set(names)):
         raise LockError(f"{where}: its pins are not sorted, or one is there twice", fix=fix)
@@ -217,7 +217,7 @@ def check_versions(cell: Cell, lock: Lock, beside: Lock | None) -> None:
     for pin in lock.pins:
         if pin.version != known.get(pin.name, pin.version):
             what = f"{path_of(cell, lock.flavour)} has {pin.name} {pin.version}, and on {PLATFORM} it is {known[pin.name]}"
-            raise LockError(what, fix=AGAIN.format(cell=cell.short))
+            raise LockError(what, fix=FIX.format(cell=cell.short))
 
 
 def on_default_platform(matrix: Matrix, cell: Cell, root: Path) -> dict[str, Lock]:

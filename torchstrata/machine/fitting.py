@@ -99,7 +99,7 @@ class Fitness:
 def generation(text: str) -> Generation:
     """Return the generation that a person means by ``sm_90``, ``90`` or ``9.0``.
 
-    :raises MachineError: none.
+    :raises MachineError: the text is none.
     """
     match = re.fullmatch(r"(?:sm_?|compute_)?(\d{1,2})\.?(\d)[af]?", text.strip().lower())
     if match is None:
@@ -110,7 +110,7 @@ def generation(text: str) -> Generation:
 def check_driver(text: str) -> str:
     """Return the version of a driver that a person means.
 
-    :raises MachineError: none.
+    :raises MachineError: the text is none.
     """
     if not re.fullmatch(r"\d{3}(\.\d{1,3}){0,2}", text.strip()):
         raise MachineError(f"{text!r} is no version of NVIDIA's driver", fix="write it as nvidia-smi shows it, such as 530.30.02 or 580")

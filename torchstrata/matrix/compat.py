@@ -166,7 +166,7 @@ _supposed: ContextVar[Compat | None] = ContextVar("supposed", default=None)
 
 
 def facts() -> Compat:
-    """Return the recorded facts, or those that are supposed."""
+    """Return the recorded facts, or those that :func:`supposing` gives this thread."""
     return _supposed.get() or _recorded()
 
 
@@ -176,7 +176,7 @@ def _recorded() -> Compat:
 
 
 def of(content: bytes) -> Compat:
-    """Return the facts that a file has.
+    """Return the facts in a file.
 
     :raises msgspec.DecodeError: it has none.
     """
@@ -185,7 +185,7 @@ def of(content: bytes) -> Compat:
 
 @contextlib.contextmanager
 def supposing(other: Compat) -> Iterator[None]:
-    """Let these be the facts in the block, for this thread."""
+    """Take other facts for true in the block, in this thread."""
     token = _supposed.set(other)
     try:
         yield

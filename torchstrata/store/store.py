@@ -56,12 +56,12 @@ FORMAT: Final = 1
 INSPECTIONS: Final = "inspections"
 """Directory of what was seen in layers; it costs kilobytes, and pruning takes it away."""
 
-OURS: Final = ("blobs", "blobs/sha256", "inspections", "listings", "locks", "parts", "tmp", "wheels")
+DIRECTORIES: Final = ("blobs", "blobs/sha256", "inspections", "listings", "locks", "parts", "tmp", "wheels")
 """What the store has in its directory; anything else there is not its own and stays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kept:
+class StoredPart:
     """A part in the store: its size in bytes (blobs that it shares count in each) and seconds since its last use."""
 
     identity: str
@@ -76,7 +76,7 @@ class Usage:
 
     size: int
     downloads: int
-    parts: tuple[Kept, ...]
+    parts: tuple[StoredPart, ...]
 
 
 def identity(**inputs: object) -> str:
@@ -103,7 +103,7 @@ class Store:
             raise StoreError("this user has no home directory for the content store", fix=f"set {CACHE_VARIABLE}, or HOME, to a directory")
         store = cls(home.expanded(chosen, StoreError))
         _check_directory(store.root)
-        for name in OURS:
+        for name in DIRECTORIES:
             _check_directory(store.root / name, may_be_link=False)
         return store
 
@@ -307,19 +307,19 @@ class Store:
         with disk(self.root):
             return Leaving.of(kind, name).listed(self.scratch())
 
-    # What is used, and giving it back
+    # Usage and pruning
 
     def usage(self) -> Usage:
         """Return what the store holds; nothing is written."""
         now = time.time()
-        parts = [self._kept(path, now) for path in (self.root / "parts").glob("*.json")]
+        parts = [self._weighed(path, now) for path in (self.root / "parts").glob("*.json")]
         downloads = filesystem.size_of(self.downloads)
         return Usage(size=filesystem.size_of(self.root), downloads=downloads, parts=tuple(sorted(parts, key=lambda part: (part.age, part.identity))))
 
-    def _kept(self, path: Path, now: float) -> Kept:
+    def _weighed(self, path: Path, now: float) -> StoredPart:
         part = self._read(path)
         size = sum(self._blob(digest).stat().st_size for digest in part.digests if self._blob(digest).exists())
-        return Kept(identity=path.stem, title=part_title(part), size=size, age=max(0.0, now - path.lstat().st_mtime))
+        return StoredPart(identity=path.stem, title=part_title(part), size=size, age=max(0.0, now - path.lstat().st_mtime))
 
     def _parts(self) -> Iterator[Part]:
         return map(self._read, self.root.glob("parts/*.json"))
@@ -387,7 +387,7 @@ def _opened(source: Readable | Path | bytes) -> Iterator[Readable]:
 
 
 def _check_directory(path: Path, *, may_be_link: bool = True) -> None:
-    """Refuse a file, a dangling link and the like where the store must have a directory.
+    """Refuse anything but a directory, such as a file or a dangling link, where the store must have one.
 
     :param may_be_link: to a directory; below the root none may be, since pruning would empty what it leads to.
     :raises StoreError: there is something else.

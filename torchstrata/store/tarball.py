@@ -68,7 +68,7 @@ class LayerWriter:
     """
 
     cancelled: threading.Event
-    """Whoever sets it ends the writing soon, by a ``CancelledError``."""
+    """Set it to end the writing soon, by a ``CancelledError``."""
 
     layer: Layer
     """The finished layer; set when the ``with`` block of :meth:`Store.layer` has ended."""
@@ -102,7 +102,7 @@ class LayerWriter:
         self._claim(path, "dir")
         self._put(_info(path, "dir", 0o755, owner=0).tobuf(tarfile.PAX_FORMAT))
 
-    def file(self, path: str, mode: int, size: int, stream: Readable, *, content: str = "") -> None:  # what makes a file
+    def file(self, path: str, mode: int, size: int, stream: Readable, *, content: str = "") -> None:
         """Write a file of ``size`` bytes from ``stream``.
 
         :param content: what identifies its content, for :attr:`entries`.

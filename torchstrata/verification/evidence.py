@@ -196,7 +196,7 @@ def find(digest: str, results: Path = RESULTS) -> Evidence:
     """Return the evidence that the image with ``digest`` passed a complete verification.
 
     :param digest: of its manifest or its config.
-    :raises EvidenceError: there is none, or what there is says otherwise.
+    :raises EvidenceError: there is none, or it says that the image did not pass.
     """
     about_it = about(digest, results)
     for evidence in about_it:
@@ -212,7 +212,7 @@ def find(digest: str, results: Path = RESULTS) -> Evidence:
 def about(digest: str, results: Path = RESULTS) -> tuple[Evidence, ...]:
     """Return all evidence about the image with ``digest``, whatever it says.
 
-    :raises EvidenceError: some of what there is cannot be read.
+    :raises EvidenceError: some of it cannot be read.
     """
     return tuple(evidence for evidence in _all(results) if evidence.is_of(digest))
 

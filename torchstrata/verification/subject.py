@@ -24,7 +24,7 @@ from torchstrata.verification import leftovers
 from torchstrata.verification.evidence import EngineImage, Gpu, Host
 from torchstrata.verification.expectation import Expectation
 
-LASTS: Final = 1.0
+USABLE_AFTER: Final = 1.0
 """Seconds that a container must last to be usable."""
 
 ALL_GPUS: Final = (docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]]),)
@@ -166,7 +166,7 @@ def check_start(engine: Engine, reference: str) -> None:
     container = engine.client.containers.create(reference, ["sleep", "60"], labels=leftovers.labels(), network_mode="none")
     try:
         container.start()
-        time.sleep(LASTS)
+        time.sleep(USABLE_AFTER)
         container.reload()
         if container.status != "running":
             raise _ended(reference, container)

@@ -31,7 +31,7 @@ PLUGIN: Final = "tests.images.plugin"
 """What tests of images share, wherever they lie."""
 
 WORKERS: Final = ("--dist=loadscope", "--no-loadscope-reorder")
-MANY: Final = 100
+MANY_TESTS: Final = 100
 """Tests from which on four modules run at a time, since most wait for containers; else two: each starts with 2 s."""
 
 PASSED: Final = 0
@@ -175,7 +175,7 @@ def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions)
     """Return the arguments of pytest."""
     claim = ("--cell", cell.id, *(("--flavour", target.flavour) if target.flavour else ()), "--gpu", options.gpu, "--scope", options.scope)
     reports = ("--results", str(folder), f"--junitxml={folder}/junit.xml", f"--html={folder}/report.html", "--self-contained-html")
-    processes = f"--numprocesses={4 if _count(target, options) > MANY else 2}"
+    processes = f"--numprocesses={4 if _count(target, options) > MANY_TESTS else 2}"
     return ("-p", PLUGIN, *required.PLACES, *target.where, *claim, *reports, "-q", "--durations=10", processes, *WORKERS, *options.rest)
 
 
