@@ -53,6 +53,14 @@ def read(path: Path, limit: int) -> bytes:
     return content
 
 
+def text_or_empty(path: Path) -> str:
+    """Return the text of a small file of the system's; empty where it cannot be read, as one that has gone."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def text(path: Path, limit: int) -> str:
     """Return the text of a file in UTF-8.
 

@@ -120,10 +120,8 @@ def compose(name: str, sections: Sequence[Section], runtime: Runtime, platform: 
 
 
 def _config(sections: Sequence[Section], layers: Sequence[Layer], runtime: Runtime, platform: str) -> dict[str, Any]:
-    system, architecture = platform.split("/")
     return {
-        "architecture": architecture,
-        "os": system,
+        **platform_fields(platform),
         "created": runtime.created,
         "config": {
             "User": runtime.user,
@@ -149,6 +147,12 @@ def manifest(layers: Sequence[Layer], config: bytes) -> bytes:
     """Return the manifest of an image, as canonical JSON."""
     described = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers]
     return canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, config), "layers": described})
+
+
+def platform_fields(platform: str) -> dict[str, str]:
+    """Return a platform as configs and descriptors have it (config.md, image-index.md)."""
+    system, _, architecture = platform.partition("/")
+    return {"os": system, "architecture": architecture}
 
 
 def descriptor(media_type: str, content: bytes) -> dict[str, Any]:

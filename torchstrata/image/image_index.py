@@ -13,7 +13,7 @@ from typing import Final
 
 from torchstrata.errors import ImageIndexError
 from torchstrata.image import oci
-from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.compose import MANIFEST, canonical, platform_fields, sha256
 from torchstrata.text import printable
 
 MOST_IMAGES: Final = 16
@@ -70,8 +70,7 @@ def compose(images: Sequence[PlatformImage]) -> bytes:
 
 
 def _described(image: PlatformImage) -> dict[str, object]:
-    system, _, architecture = image.platform.partition("/")
-    platform = {"os": system, "architecture": architecture}
+    platform = platform_fields(image.platform)
     return {"mediaType": MANIFEST, "digest": image.digest, "size": image.size, "platform": platform}
 
 

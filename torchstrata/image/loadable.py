@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, Final
 
 from torchstrata.image import oci
-from torchstrata.image.compose import MANIFEST, Image, canonical, descriptor, manifest, sha256
+from torchstrata.image.compose import MANIFEST, Image, canonical, descriptor, manifest, platform_fields, sha256
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.layer import PLATFORM, Layer, OpenBlob
 
@@ -61,10 +61,9 @@ def chain_ids(diff_ids: Iterable[str]) -> tuple[str, ...]:
 
 def prefix(layers: Sequence[Layer], platform: str = PLATFORM) -> Loadable:
     """Return the nameless image of the lowest layers of another, which makes an engine unpack them early."""
-    system, architecture = platform.split("/")
     rootfs = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
     labels = {"torchstrata.prefix": str(len(layers))}
-    config = canonical({"architecture": architecture, "os": system, "config": {"Cmd": ["true"], "Labels": labels}, "rootfs": rootfs})
+    config = canonical({**platform_fields(platform), "config": {"Cmd": ["true"], "Labels": labels}, "rootfs": rootfs})
     return Loadable(config=config, manifest=manifest(layers, config), tags=(), layers=tuple(layers), platform=platform)
 
 
@@ -92,9 +91,7 @@ def _index(images: Sequence[Loadable]) -> dict[str, Any]:
 
 
 def _described(image: Loadable) -> dict[str, Any]:
-    system, architecture = image.platform.split("/")
-    platform = {"os": system, "architecture": architecture}
-    return {**descriptor(MANIFEST, image.manifest), "platform": platform}
+    return {**descriptor(MANIFEST, image.manifest), "platform": platform_fields(image.platform)}
 
 
 def _saved(image: Loadable) -> dict[str, Any]:

@@ -105,13 +105,13 @@ def _on_other_platforms(asks: Caller, version: Version, variant: str) -> dict[st
     builds = {}
     for platform in [name for name in platforms.MACHINES if name != PLATFORM]:
         files = [file for file in published.wheels(asks, "torch", platform=platform) if file.version == version]
-        of_wheel = _wheel_facts(asks, files[0], is_measured=True) if files else None
-        if of_wheel and of_wheel.cuda and of_wheel.variant == variant:
-            builds[platform] = PlatformBuild(architectures=of_wheel.architectures, ptx=of_wheel.ptx, architectures_source=MEASURED)
+        facts = _wheel_facts(asks, files[0], is_measured=True) if files else None
+        if facts and facts.cuda and facts.variant == variant:
+            builds[platform] = PlatformBuild(architectures=facts.architectures, ptx=facts.ptx, architectures_source=MEASURED)
     return builds
 
 
-def _release(asks: Caller, files: Sequence[PublishedWheel], of_wheel: _WheelFacts, builds: Mapping[str, TorchBuild], told: Told) -> TorchRelease:
+def _release(asks: Caller, files: Sequence[PublishedWheel], facts: _WheelFacts, builds: Mapping[str, TorchBuild], told: Told) -> TorchRelease:
     version = files[0].version
     torchvision = _companion(asks, "torchvision", files)
     if torchvision is None:
@@ -120,15 +120,15 @@ def _release(asks: Caller, files: Sequence[PublishedWheel], of_wheel: _WheelFact
     return TorchRelease(
         version=str(version),
         released=told.released or _day(files),
-        git=of_wheel.git,
+        git=facts.git,
         pythons=_pythons(files),
         glibc=_glibc(files),
-        triton=of_wheel.pinned("triton|pytorch-triton"),
+        triton=facts.pinned("triton|pytorch-triton"),
         torchvision=torchvision,
         torchaudio=torchaudio,
         torchaudio_builds=None,
         torchaudio_note=None if torchaudio else f"no torchaudio on the index pins torch {version}; nobody has tried one that does not",
-        cuda_toolkit=of_wheel.pinned("cuda-toolkit"),
+        cuda_toolkit=facts.pinned("cuda-toolkit"),
         builds=builds,
         unknown_builds=_unknown(builds),
         read=dt.datetime.now(dt.UTC).date().isoformat(),
@@ -161,27 +161,27 @@ def _elsewhere(asks: Caller, version: Version, variant: str, told: Told) -> dict
     files = [file for file in published.wheels(asks, "torch", indexes[variant]) if str(file.version) == f"{version}+{variant}"]
     if not files:
         raise MatrixError(f"upstream never published torch {version} for {variant}", fix=f"leave --cuda {variant} out, or see what {indexes[variant]} has")
-    of_wheel, build = _build(asks, files, told, default=False)
-    if of_wheel.variant != variant:
-        raise IntegrityError(f"{printable(files[0].link.redacted)} is for {of_wheel.variant}", fix="ask who keeps that index")
+    facts, build = _build(asks, files, told, default=False)
+    if facts.variant != variant:
+        raise IntegrityError(f"{printable(files[0].link.redacted)} is for {facts.variant}", fix="ask who keeps that index")
     return {variant: build}
 
 
 def _build(asks: Caller, files: Sequence[PublishedWheel], told: Told, *, default: bool = True) -> tuple[_WheelFacts, TorchBuild]:
     """Return what one of the wheels of a build says, and the facts of the build that follow."""
-    of_wheel = _wheel_facts(asks, files[0], is_measured=not told.architectures)
-    if of_wheel.cuda and not (of_wheel.architectures or told.architectures):
+    facts = _wheel_facts(asks, files[0], is_measured=not told.architectures)
+    if facts.cuda and not (facts.architectures or told.architectures):
         fix = 'name them, and where they stand: --architectures "7.5 8.0" --source "..."'
         raise MatrixError(f"{printable(files[0].link.filename)} does not say in one place for which architectures it was compiled", fix=fix)
-    family = compat.major(of_wheel.cuda) if of_wheel.cuda else ""
-    return of_wheel, TorchBuild(
-        cuda=of_wheel.cuda,
+    family = compat.major(facts.cuda) if facts.cuda else ""
+    return facts, TorchBuild(
+        cuda=facts.cuda,
         default=default,
-        architectures=told.architectures or of_wheel.architectures,
-        ptx=None if told.architectures else of_wheel.ptx,
-        architectures_source=told.source if told.architectures else (MEASURED if of_wheel.cuda else None),
-        cudnn=of_wheel.pinned(f"nvidia-cudnn-cu{family}"),
-        nccl=of_wheel.pinned(f"nvidia-nccl-cu{family}"),
+        architectures=told.architectures or facts.architectures,
+        ptx=None if told.architectures else facts.ptx,
+        architectures_source=told.source if told.architectures else (MEASURED if facts.cuda else None),
+        cudnn=facts.pinned(f"nvidia-cudnn-cu{family}"),
+        nccl=facts.pinned(f"nvidia-nccl-cu{family}"),
         pythons=_pythons(files),
     )
 
@@ -196,14 +196,14 @@ def _wheel_facts(asks: Caller, file: PublishedWheel, *, is_measured: bool) -> _W
         text = wheel.content(*VERSION).decode()
         assigned = {name: _assigned(name, text) for name in ("__version__", "cuda", "git_version")}
         cuda = assigned["cuda"] if re.fullmatch(r"[0-9]+\.[0-9]", assigned["cuda"]) else None
-        of_wheel = _WheelFacts(git=assigned["git_version"], cuda=cuda, requires=_requires(wheel, file), architectures=(), ptx=())
-        versions = {file.version.public, f"{file.version.public}+{of_wheel.variant}"}
-        if assigned["__version__"] not in versions or not re.fullmatch(r"[0-9a-f]{40}", of_wheel.git):
-            raise ValueError(f"{VERSION[0]} is that of {assigned['__version__'] or 'nothing'}, of commit {of_wheel.git or 'none'}")
+        facts = _WheelFacts(git=assigned["git_version"], cuda=cuda, requires=_requires(wheel, file), architectures=(), ptx=())
+        versions = {file.version.public, f"{file.version.public}+{facts.variant}"}
+        if assigned["__version__"] not in versions or not re.fullmatch(r"[0-9a-f]{40}", facts.git):
+            raise ValueError(f"{VERSION[0]} is that of {assigned['__version__'] or 'nothing'}, of commit {facts.git or 'none'}")
         if not cuda or not is_measured:
-            return of_wheel
+            return facts
         flags = _flags(wheel)
-        return dataclasses.replace(of_wheel, architectures=_capabilities(flags, "sm_"), ptx=_capabilities(flags, "compute_"))
+        return dataclasses.replace(facts, architectures=_capabilities(flags, "sm_"), ptx=_capabilities(flags, "compute_"))
 
 
 def _assigned(name: str, text: str) -> str:

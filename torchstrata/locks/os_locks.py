@@ -43,9 +43,6 @@ MOVE: Final = re.compile(r"(?P<package>\S+) (?P<locked>\S+|\(not locked\)) -> (?
 NOT_LOCKED: Final = "(not locked)"
 NOT_INSTALLED: Final = "(not installed)"
 
-LIMIT: Final = 4_000_000
-"""Bytes of a lock."""
-
 DAY: Final = re.compile(r"(?P<word>date|first|moment) (?P<value>20[0-9]{2}-[0-9]{2}-[0-9]{2}(?:T[0-9:]{8}\+00:00)?)")
 IMAGE: Final = re.compile(r"image (?P<image>[A-Za-z0-9][A-Za-z0-9._:/-]{0,511}@sha256:[0-9a-f]{64})")
 """The OS image of a registry: the tag that was asked for, and the digest of what it named for our platform."""
@@ -198,7 +195,7 @@ def read(system: OperatingSystem, root: Path = ROOT) -> OsLock:
 def _parsed(system: OperatingSystem, root: Path) -> OsLock:
     file = path(system, root)
     try:
-        return parse(system.name, files.text(file, LIMIT), FIX.format(system=system.asked))
+        return parse(system.name, files.text(file, lockfile.LIMIT), FIX.format(system=system.asked))
     except files.UnreadableError as error:
         what = error.what if file.exists() else f"the OS packages of {system.name} are not locked: there is no locks/os/{file.name}"
         raise LockError(what, fix=FIX.format(system=system.asked)) from error

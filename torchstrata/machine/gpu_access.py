@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from torchstrata.files import text_or_empty
+
 CDI_FIRST: Final = (29, 2)
 """The first Docker that asks CDI for ``--gpus`` before the toolkit's hook (moby, pull request 50228)."""
 
@@ -107,14 +109,7 @@ def version(text: str) -> tuple[int, ...]:
 def specified(directories: Iterable[Path]) -> bool:
     """Return whether a CDI specification of NVIDIA's GPUs lies in one of some directories."""
     files = itertools.chain.from_iterable(directory.glob("*") for directory in directories)
-    return any(path.suffix in {".json", ".yaml", ".yml"} and SPECIFICATION.search(_content(path)) for path in files)
-
-
-def _content(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    return any(path.suffix in {".json", ".yaml", ".yml"} and SPECIFICATION.search(text_or_empty(path)) for path in files)
 
 
 def _is_installed(program: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
 from torchstrata.errors import BuildxError, EngineError, GpuAccessError, TorchstrataError, VariableError
+from torchstrata.files import text_or_empty
 from torchstrata.machine import gpu_access, nvml
 from torchstrata.machine.fitting import Hardware
 from torchstrata.machine.gpu_access import GpuAccess
@@ -148,24 +149,13 @@ def _locked_memory() -> Observation:
 
 def engine_memlock(processes: Path = PROCESSES) -> int | None:
     """Return the bytes that children of containerd, else of dockerd, may lock; ``None`` where neither can be read."""
-    names = {_line(path): path.parent / "limits" for path in sorted(processes.glob("[0-9]*/comm"))}
+    names = {text_or_empty(path).strip(): path.parent / "limits" for path in sorted(processes.glob("[0-9]*/comm"))}
     for daemon in ("containerd", "dockerd"):
-        rows = _text(names[daemon]).splitlines() if daemon in names else ()
+        rows = text_or_empty(names[daemon]).splitlines() if daemon in names else ()
         limits = [row.split()[3] for row in rows if row.startswith("Max locked memory")]
         if limits:
             return resource.RLIM_INFINITY if limits[0] == "unlimited" else int(limits[0])
     return None
-
-
-def _line(path: Path) -> str:
-    return _text(path).strip()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""  # it has ended meanwhile, or is somebody else's
 
 
 def _refused(subject: str, error: TorchstrataError) -> Observation:
