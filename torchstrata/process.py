@@ -132,13 +132,13 @@ def run(
         return output.decode(errors="replace")
 
 
-def follow(*args: str | os.PathLike[str], cwd: Path | None = None, env: Mapping[str, str] | None = None, on_line: LineSink) -> int:
+def follow(*args: str | os.PathLike[str], cwd: Path | None = None, on_line: LineSink) -> int:
     """Run a program to its end and return its status, whatever that is.
 
     :param on_line: called with every line of its output and of its errors, from two threads.
     :raises CommandError: the program is not installed.
     """
-    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL) as (process, threads):
+    with _started(args, cwd=cwd, stdin=subprocess.DEVNULL) as (process, threads):
         for stream in (process.stdout, process.stderr):
             threads.start(_pump, stream, deque[str](maxlen=0), on_line)
         threads.join()
@@ -157,13 +157,12 @@ def become(*args: str | os.PathLike[str]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None, env: Mapping[str, str] | None = None) -> Iterator[IO[bytes]]:
+def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
     """Start a program and yield its standard output as a stream; check its status at the end.
 
-    :param env: variables to add to the present environment.
     :raises Failed: it ended with a status other than 0, also where the caller stumbled over output that it cut short.
     """
-    with _started(args, env=env, stdin=stdin or subprocess.DEVNULL) as (process, threads):
+    with _started(args, stdin=stdin or subprocess.DEVNULL) as (process, threads):
         tail: deque[str] = deque(maxlen=KEPT_LINES)
         threads.start(_pump, process.stderr, tail, None)
         assert process.stdout is not None

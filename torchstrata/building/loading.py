@@ -49,16 +49,15 @@ class LoadReport:
     sent: int
 
 
-def load(engine: Engine, images: Sequence[Loadable], open_blob: OpenBlob, on_bytes: OnBytes = ignore) -> LoadReport:
+def load(engine: Engine, images: Sequence[Loadable], open_blob: OpenBlob) -> LoadReport:
     """Load images and name them, sending only the layers that the engine lacks.
 
     :param open_blob: gives the file of a blob.
-    :param on_bytes: called with the number of bytes sent, from several threads; what it raises ends the load.
     :raises DiskFullError: the engine has no space left.
     :raises EngineError: it refused the images, or died.
     """
     absent = [image for image in images if engine.id_of(image) not in engine.whole()]
-    with Loading(engine, open_blob, on_bytes, next((image.platform for image in images), PLATFORM)) as loading:
+    with Loading(engine, open_blob, platform=next((image.platform for image in images), PLATFORM)) as loading:
         loading.add(*max((image.layers for image in absent), key=len, default=()))
         return loading.finish(images)
 
@@ -67,6 +66,8 @@ class Loading:
     """Feed it layers bottom to top with :meth:`add` as they become ready, then :meth:`finish` it; a context manager.
 
     Left without :meth:`finish`, it ends at once; what the engine has unpacked by then serves the next load.
+
+    :param on_bytes: called with the number of bytes sent, from several threads; what it raises ends the load.
     """
 
     def __init__(self, engine: Engine, open_blob: OpenBlob, on_bytes: OnBytes = ignore, platform: str = PLATFORM) -> None:

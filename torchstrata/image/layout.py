@@ -47,12 +47,9 @@ def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: b
         blobs.mkdir(parents=True, exist_ok=True)
         for layer in dict.fromkeys(chain.from_iterable(image.layers for image in images)):
             (_share if share else _place)(store, layer, blobs / file_name(layer.digest))
-        for image in images:
-            for content in (image.config, image.manifest):
-                _write(blobs / file_name(sha256(content)), content)
-        for body, media_type in named.values():
-            if media_type == oci.INDEX:
-                _write(blobs / file_name(sha256(body)), body)
+        indexes = [body for body, media_type in named.values() if media_type == oci.INDEX]
+        for content in (*chain.from_iterable((image.config, image.manifest) for image in images), *indexes):
+            _write(blobs / file_name(sha256(content)), content)
         _write(directory / "oci-layout", oci.LAYOUT)
         described = [_described(tag, *named[tag]) for tag in named]
         _write(directory / "index.json", canonical({"schemaVersion": 2, "manifests": described}))

@@ -203,10 +203,7 @@ class Bake:
         return self.images.better_of(system, made, again, lambda found: os_parts.drift(os_parts.top(found[system])))
 
     def _baked(
-        self,
-        systems: Sequence[OperatingSystem],
-        workspace: _Workspace,
-        told: Mapping[OperatingSystem, AptSettings],
+        self, systems: Sequence[OperatingSystem], workspace: _Workspace, told: Mapping[OperatingSystem, AptSettings]
     ) -> dict[OperatingSystem, dict[str, Part]]:
         """Return the missing parts of each system, by flavour.
 

@@ -97,15 +97,8 @@ def resolve(
         constraint, project = Path(folder, "constraints.txt"), Path(folder, "pyproject.toml")
         constraint.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in constraints))
         project.write_text(_project(requirements, target, upstream))
-        text = _uv(
-            *_options(target),
-            *(["--no-deps"] if alone else []),
-            "--constraints",
-            str(constraint),
-            *sources(pip_config.read()),
-            project.name,
-            folder=Path(folder),
-        )
+        options = (*_options(target), *(["--no-deps"] if alone else []), *sources(pip_config.read()))
+        text = _uv(*options, "--constraints", str(constraint), project.name, folder=Path(folder))
     ranks = {tag: rank for rank, tag in enumerate(supported(target.python, target.platform))}
     return tuple(sorted((_pin(package, ranks) for package in tomllib.loads(text)["packages"]), key=lambda pin: pin.name))
 

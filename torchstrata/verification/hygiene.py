@@ -95,10 +95,11 @@ _HASH: Final = re.compile(rb"(?m)^([^:\n]+):\$[^:\n]+:")
 TEMPORARY: Final = ("tmp", "var/tmp")
 
 
-def offences(findings: Iterable[Violation], allowed: Iterable[Allowed] = ALLOWED) -> tuple[Violation, ...]:
-    """Return the findings that no entry of ``allowed`` names."""
-    entries = tuple(allowed)
-    return tuple(one for one in findings if not any(one.rule == entry.rule and fnmatch.fnmatchcase(one.path, entry.paths) for entry in entries))
+def offences(findings: Iterable[Violation]) -> Iterator[Violation]:
+    """Yield the findings that no entry of :data:`ALLOWED` names."""
+    for finding in findings:
+        if not any(finding.rule == entry.rule and fnmatch.fnmatchcase(finding.path, entry.paths) for entry in ALLOWED):
+            yield finding
 
 
 def judge(member: tarfile.TarInfo, read: Callable[[], bytes]) -> Iterator[Violation]:
