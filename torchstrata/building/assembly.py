@@ -88,7 +88,7 @@ class Builder:
             assembled = (self.assemble(image, parts, revisions[image.flavour]) for image in images)
             composed = list(itertools.chain.from_iterable(assembled))
             if loading:
-                loading.finish([one.loadable for one in composed])
+                loading.finish([image.loadable for image in composed])
         return composed
 
     def assemble(self, image: ImagePlan, parts: Mapping[str, Part], revision: str) -> Iterator[Composed]:

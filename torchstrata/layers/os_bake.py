@@ -200,7 +200,7 @@ class Bake:
         except OsPartError as error:
             self.images.no_archive[system] = os_image_source.NO_HELP.format(why=error.what)
             return made
-        return self.images.better_of(system, made, again, lambda found: os_parts.drift(os_parts.top(found[system])))
+        return self.images.better_of(system, made, again, lambda baked: os_parts.drift(os_parts.top(baked[system])))
 
     def _baked(
         self, systems: Sequence[OperatingSystem], workspace: _Workspace, told: Mapping[OperatingSystem, AptSettings]

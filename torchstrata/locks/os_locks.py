@@ -105,9 +105,9 @@ class OsLock:
         """Return those of ``flavours`` that nobody has locked."""
         return tuple(flavour for flavour in flavours if flavour not in self.sections)
 
-    def moves(self, chain: Sequence[str], found: Packages) -> tuple[PackageMove, ...]:
+    def moves(self, chain: Sequence[str], installed: Packages) -> tuple[PackageMove, ...]:
         """Return where the packages of the last flavour of ``chain`` differ; an opened flavour adds no difference."""
-        moved = moves(self.installed(chain), found) if self.sections else ()
+        moved = moves(self.installed(chain), installed) if self.sections else ()
         return moved if self.opened.isdisjoint(chain) else tuple(move for move in moved if move.locked)
 
 
@@ -277,10 +277,10 @@ def _difference(packages: Packages, below: Packages) -> Packages:
     return {name: version for name, version in packages.items() if below.get(name) != version}
 
 
-def moves(locked: Packages, found: Packages) -> tuple[PackageMove, ...]:
-    """Return where ``found`` differs from the lock, by name."""
-    names = sorted(locked.keys() | found.keys())
-    return tuple(PackageMove(package=name, locked=locked.get(name), found=found.get(name)) for name in names if locked.get(name) != found.get(name))
+def moves(locked: Packages, installed: Packages) -> tuple[PackageMove, ...]:
+    """Return where what is installed differs from the lock, by name."""
+    moved = [name for name in sorted(locked.keys() | installed.keys()) if locked.get(name) != installed.get(name)]
+    return tuple(PackageMove(package=name, locked=locked.get(name), found=installed.get(name)) for name in moved)
 
 
 def applied(locked: Packages, moved: Iterable[PackageMove]) -> Packages:

@@ -143,7 +143,7 @@ def python_package(metadata: bytes) -> PythonPackage:
         version=fields.get("version", ""),
         expression=printable(fields.get("license_expression", ""), EXPRESSION),
         license=printable(first[:LINE], LINE),
-        classifiers=tuple(printable(one) for one in fields.get("classifiers", ()) if one.startswith("License ::")),
+        classifiers=tuple(printable(name) for name in fields.get("classifiers", ()) if name.startswith("License ::")),
     )
 
 

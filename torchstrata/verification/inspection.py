@@ -154,7 +154,7 @@ class Inspector:
                     self._take(member, cast("io.BufferedReader", archive.extractfile(member)), blobs, documents)
         saved = documents["manifest.json"][0]
         facts = [blobs[name] for name in saved["Layers"]]
-        if [one.diff_id for one in facts] != diff_ids:
+        if [blob.diff_id for blob in facts] != diff_ids:
             raise EngineError(f"docker save {reference} does not give the layers of its config", fix="load or pull the image again")
         titles = _titles(documents[saved["Config"]])
         return tuple(Inspected(title=title, seen=one) for title, one in zip(titles, facts, strict=True))
