@@ -362,3 +362,17 @@ def test_two_at_once_wait_for_each_other(made):
         out, _ = second.communicate(timeout=PATIENCE)
     assert (first.returncode, second.returncode) == (0, 0)
     assert "0 locks written, 6 unchanged" in out
+
+
+@pytest.mark.parametrize(
+    ("asked", "time"),
+    [
+        ("2026-11-17", "2026-11-17T00:00:00Z"),
+        ("2026-11-17T10:00:00Z", "2026-11-17T10:00:00Z"),
+        ("2026-11-17T10:00:00+02:00", "2026-11-17T08:00:00Z"),
+        ("0999-01-01", "0999-01-01T00:00:00Z"),
+    ],
+)
+def test_dates_are_recorded_in_utc(asked, time):
+    """Whatever way the date is given, the lock records one form of it."""
+    assert lock_writer.cut_off(asked) == time
