@@ -23,7 +23,7 @@ def pause(failures: int, *, first: float, longest: float, ordered: float = 0.0) 
 
 
 def retry_after(value: str) -> float:
-    """Return the seconds that a ``Retry-After`` header (RFC 9110, section 10.2.3) asks to wait; 0 for what is none."""
+    """Return the seconds that a ``Retry-After`` header (RFC 9110, section 10.2.3) asks to wait; 0 for other text."""
     value = value.strip()[:40]
     if value.isdecimal():
         return float(value)

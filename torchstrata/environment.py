@@ -74,7 +74,7 @@ def read(lock: Path) -> Iterator[LockedPackage]:
 
 
 def enter(words: Sequence[str]) -> None:
-    """Return if this Python has the locked packages; else go on as the nox of an environment that has them.
+    """Return if this Python has the locked packages; else become the nox of an environment that has them.
 
     :param words: nox's words, without its name.
     :raises SystemExit: the lock cannot be read, the packages cannot be installed, or a person interrupted it.

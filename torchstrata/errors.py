@@ -130,7 +130,7 @@ class EvidenceError(TorchstrataError):
 
 
 class NoGpuError(TorchstrataError):
-    """Tests that need a GPU were asked for where there is none."""
+    """Somebody asked for tests that need a GPU where no GPU is."""
 
     code = 25
 
@@ -160,7 +160,7 @@ class RegistryError(TorchstrataError):
 
 
 class RegistryAuthError(RegistryError):
-    """A registry wants credentials that there are not, or does not accept or allow those that there are."""
+    """A registry wants credentials, or does not accept or allow those that it gets."""
 
     code = 31
 
@@ -376,6 +376,6 @@ class EmulatorError(TorchstrataError):
 
 
 class CatalogueError(TorchstrataError):
-    """A catalogue cannot be written where it shall be, or about what it shall be."""
+    """Something else lies where a catalogue must go, or its address or measurements are not what they must be."""
 
     code = 76

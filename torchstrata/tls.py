@@ -30,7 +30,7 @@ def bundle() -> str | None:
 
 
 class Locations(TypedDict, total=False):
-    """How contexts are told of a bundle."""
+    """The arguments by which contexts take a bundle."""
 
     cafile: str
     capath: str

@@ -43,7 +43,7 @@ class FirstUse:
         """Lock what nobody has locked of the wheels and OS packages of ``cells``; a lock that exists stays as it is.
 
         :param flavours: those that are built, with their parents.
-        :raises LockError: the wheels cannot be had; says which source does not answer, or what does not fit.
+        :raises LockError: wheels cannot be locked; says which source does not answer, or what does not fit.
         """
         self._lock_wheels([cell for cell in cells if wheel_locks.missing(cell, flavours, self.root)], flavours, reporter)
         systems = tuple(dict.fromkeys(cell.os for cell in cells))

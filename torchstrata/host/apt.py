@@ -245,7 +245,7 @@ def archive(label: str, report: process.LineSink) -> str:
 
 
 def configuration() -> str:
-    """Return all settings of this machine's apt, as ``apt-config dump`` prints them; nothing where there is none."""
+    """Return all settings of this machine's apt, as ``apt-config dump`` prints them; nothing without apt."""
     return process.run("apt-config", "dump") if is_here() else ""
 
 

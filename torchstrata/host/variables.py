@@ -135,7 +135,7 @@ def file(name: str, limit: int) -> bytes | None:
     """Return the content of the file that a variable names, ``None`` where it names none.
 
     :param limit: bytes that it may have.
-    :raises VariableError: there is no such file, or it is none that can be read to its end.
+    :raises VariableError: there is no such file, or it cannot be read to its end.
     """
     value = text(name)
     try:

@@ -147,7 +147,7 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tcp_ports(exposed: Iterable[str]) -> tuple[int, ...]:
-    """Return the numbers of what an image exposes (``8888/tcp``); what is none is left out."""
+    """Return the TCP ports among what an image exposes (``8888/tcp``), sorted."""
     matches = map(PORT.fullmatch, exposed)
     return tuple(sorted(int(match[1]) for match in matches if match))
 
@@ -158,7 +158,7 @@ def read(data: bytes, kind: type[T], name: str, *, limit: int = CONFIG_LIMIT, er
     :param name: of the document, for the message.
     :param limit: bytes that it may have.
     :param error: what to raise if it is none of its kind.
-    :raises RegistryError: it is none, unless ``error`` is another.
+    :raises RegistryError: it is no such document; ``error`` names another class.
     """
     return decoding.read(data, kind, name, limit=limit, error=error)
 
@@ -167,7 +167,7 @@ def manifest(data: bytes, name: str, media_type: str = "", error: type[Torchstra
     """Return what a manifest or an index says.
 
     :param media_type: by which it was told; nothing if that says nothing.
-    :raises RegistryError: it is none, or says that it is of another type; unless ``error`` is another.
+    :raises RegistryError: it is neither, or says that it has another type; ``error`` names another class.
     """
     document = read(data, ManifestOrIndex, name, limit=MANIFEST_LIMIT, error=error)
     if document.manifests is not None and (document.layers is not None or document.config is not None):

@@ -159,9 +159,10 @@ def python_start(cell: Cell, chain: Sequence[str]) -> dict[str, str]:
 
 
 def architectures(cell: Cell) -> str:
-    """Return what extensions are built for where no GPU is visible, as ``TORCH_CUDA_ARCH_LIST`` has it: the architectures of torch that
-    nvcc knows, such as ``8.0;9.0``. Where nvcc is too old for the newest, those compile the PTX of the last one
-    (``9.0+PTX``).
+    """Return what extensions are built for where no GPU is visible: ``TORCH_CUDA_ARCH_LIST``.
+
+    It has the architectures of torch that nvcc knows, such as ``8.0;9.0``. Where nvcc is too old for the newest, those
+    compile the PTX of the last one (``9.0+PTX``).
     """
     missing = cell.facts.missing_architectures
     return ";".join(name for name in cell.facts.architectures if name not in missing) + ("+PTX" if missing else "")
@@ -220,7 +221,7 @@ def _protected(name: str) -> bool:
 def alternatives(matrix: Matrix, cell: Cell) -> list[dict[str, Any]]:
     """Return what other cells of the same and older torches need, for the preflight to name one that fits a host.
 
-    Newer ones are left out: a new row of the matrix would else change every image that there is.
+    Newer ones are left out: a new row of the matrix would else change every existing image.
     """
     offered = [other.on(cell.platform) for other in matrix.cells if cell.platform in other.platforms]
     rows = {other.short: other for other in offered if other.is_default_os and other.release <= cell.release}

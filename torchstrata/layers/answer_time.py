@@ -36,9 +36,9 @@ class _Limit:
         self._seconds, self._latest, self._size = seconds, time.monotonic() + seconds, size
 
     def left(self) -> float:
-        """Return seconds.
+        """Return the seconds that are left.
 
-        :raises FetchError: there are none.
+        :raises FetchError: the time is over.
         """
         left = self._latest - time.monotonic()
         if left <= 0:

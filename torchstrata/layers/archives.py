@@ -112,7 +112,7 @@ class Asked:
         :param work: a directory of its own.
         :param files: by name, what the question finds in :data:`ASKED` besides apt's settings.
         :raises OsPartError: a step of it failed.
-        :raises RegistryError: the image cannot be had.
+        :raises RegistryError: the image cannot be pulled.
         """
         context, answer = work / "context", work / "answer"
         context.mkdir()

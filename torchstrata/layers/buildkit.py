@@ -28,7 +28,7 @@ ENVIRONMENT: Final = {
 BAKE: Final = ("docker", "buildx", "bake", "--file", "-", "--progress", "plain")
 
 STEP: Final = re.compile(r"#(\d+) \[(?P<system>\S+)-[a-z0-9-]+ (\S+ )? *\d+/\d+\] (?P<step>(RUN|ADD|COPY) .+)")
-"""A step that several targets share is told under any one of their names; only the OS in it means something."""
+"""A step that several targets share appears under any one of their names; only the OS in it means something."""
 UNRESOLVED: Final = re.compile(r"^ERROR: .*failed to resolve source metadata for (?P<image>\S+@sha256:[0-9a-f]{64}): (?P<why>.+)$", re.MULTILINE)
 """An image that a build begins with and cannot have."""
 DONE: Final = re.compile(r"#(\d+) DONE ([\d.]+)s")
@@ -82,7 +82,7 @@ def bake(definition: Mapping[str, Any], on_line: process.LineSink) -> None:
     """Build ``definition``; finished steps go to ``on_line``.
 
     :raises OsPartError: a step failed; names it and quotes the end of its output.
-    :raises RegistryError: an OS image cannot be had.
+    :raises RegistryError: an OS image cannot be pulled.
     """
     with temporary.directory() as directory:  # buildx writes Dockerfiles into directories of its own, and leaves them when it is killed
         environment = {**ENVIRONMENT, "TMPDIR": str(directory)}

@@ -178,7 +178,7 @@ def stage(
     """Write the contexts of ``flavours``, and for each OS ``apt-<os>`` with the pins of a chain of its lock.
 
     :param pins: lock and chain by OS.
-    :param settings: what else apt is told, by OS. Packages that an OS lacks are not asked for.
+    :param settings: further settings of apt, by OS. Packages that an OS lacks are not asked for.
     :raises OsPartError: ``images/apt`` is not of the shape that lets apt be told something.
     """
     for flavour in flavours:

@@ -34,7 +34,7 @@ def pinned(image: str, platform: str = PLATFORM) -> str:
     """Return ``image``, a name with a tag, with the digest of its manifest for a platform.
 
     :raises AbsentError: the registry has no such tag.
-    :raises RegistryAuthError: it wants a login, or refuses the one that there is.
+    :raises RegistryAuthError: it wants a login, or refuses the login of this user.
     :raises RegistryError: it does not answer, or has nothing for that platform.
     :raises CommandError: docker is not installed.
     """

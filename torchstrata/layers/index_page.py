@@ -51,7 +51,7 @@ ENCODINGS: Final = ("", "identity", "gzip")
 class Page:
     """A page as it came.
 
-    :param url: where it was in the end.
+    :param url: its address after all redirects.
     :param kind: its media type, in lower case.
     """
 
@@ -150,7 +150,7 @@ class Unready(Exception):
 
 
 def check_status(response: httpx2.Response) -> None:
-    """Refuse an answer that is none.
+    """Refuse an answer whose status is an error.
 
     :raises Unready: the server may have one later.
     :raises FetchError: it has none.
@@ -221,7 +221,7 @@ def _fetcher(client: PyPIClient) -> Fetcher:
 
 
 def joined(base: str, reference: str) -> str | None:
-    """Return the address that a page means; nothing if it is none."""
+    """Return the address that a reference on a page means; ``None`` if it is not valid."""
     try:
         address = urllib.parse.urljoin(base, reference)
         parts = urllib.parse.urlsplit(address)

@@ -207,7 +207,7 @@ class Bake:
     ) -> dict[OperatingSystem, dict[str, Part]]:
         """Return the missing parts of each system, by flavour.
 
-        :param told: what apt is told.
+        :param told: settings of apt, by system.
         """
         work = Path(tempfile.mkdtemp(dir=workspace.work))
         jobs = [self._job(system, work, workspace.exporter) for system in systems]

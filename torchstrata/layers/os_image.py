@@ -112,7 +112,7 @@ class Command:
     def find(cls, on_line: process.LineSink) -> Self:
         """Return a way that works, and install mmdebstrap if that is what it takes.
 
-        :raises OsPartError: there is none; it names the command that cures this.
+        :raises OsPartError: no way works; the error names the command that cures this.
         :raises AptError: mmdebstrap cannot be installed.
         """
         if image := variables.text(CONTAINER_VARIABLE):
@@ -148,7 +148,7 @@ class Command:
         """Bootstrap the OS image and yield its tar.
 
         :param config: dpkg's configuration for it.
-        :param told: what apt is told while it downloads; the image does not keep it.
+        :param told: settings of apt while it downloads; the image does not keep them.
         :raises OsPartError: it failed.
         """
         with self.inputs() as inputs:

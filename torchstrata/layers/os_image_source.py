@@ -135,7 +135,7 @@ class OsImageSource:
         return better
 
     def _bootstrapped(self, system: OperatingSystem, told: AptSettings) -> Part:
-        """Return the OS image as mmdebstrap makes it from what apt is told."""
+        """Return the OS image that mmdebstrap makes with these settings of apt."""
         self.settings.on_line(f"{system.name}: bootstrapping {system.suite}")
         lock, config = self.locks[system], contexts.apt_config(self.settings.root)
         with os_image.Command.find(self.settings.tell).tar(system, lock, config, told) as tar:
@@ -151,7 +151,7 @@ class OsImageSource:
         return archive if after < before else mirrors
 
     def archive(self, system: OperatingSystem, os_image: Part | None = None, *, alone: bool = False) -> AptSettings | None:
-        """Return what apt is told so that it also looks into the archive of ``system``; ``None`` if there is none.
+        """Return settings by which apt looks into the archive of ``system``, too; ``None`` without an archive.
 
         :param os_image: whose apt is asked; the one in the store if ``None``.
         :param alone: and not at the mirrors.

@@ -61,7 +61,7 @@ class PublishedWheel:
 def caller() -> Caller:
     """Return who asks as pip is configured, until the process ends.
 
-    :raises FetchError: pip's configuration is none.
+    :raises FetchError: pip's configuration cannot be read.
     """
     return Caller(config=pip_config.read(), cancelled=threading.Event())
 

@@ -171,7 +171,7 @@ def make(  # noqa: PLR0913  # the last one has a default
 
     :param wheels: file of each pin by its sha256, verified.
     :param on_line: gets what happens to this machine, such as an installation of mmdebstrap.
-    :raises FetchError: the Debian package cannot be had; :class:`StaleLockError` if the mirror dropped it.
+    :raises FetchError: the Debian package cannot be downloaded; :class:`StaleLockError` if the mirror dropped it.
     :raises CancelledError: ``cancelled`` was set.
     """
     packages = []

@@ -136,7 +136,7 @@ def _release(asks: Caller, files: Sequence[PublishedWheel], facts: _WheelFacts, 
 
 
 def _newest(minor: str, files: Sequence[PublishedWheel]) -> list[PublishedWheel]:
-    """Return the wheels of the newest patch release; alpha, beta and development releases are none."""
+    """Return the wheels of the newest patch release; alpha, beta and development releases do not count."""
     final = [file for file in files if not file.version.is_prerelease]
     mine = [file for file in final if f"{file.version.major}.{file.version.minor}" == minor]
     if not mine:

@@ -176,7 +176,7 @@ def default_index() -> str:
 def _link(place: str) -> Link:
     """Return a place as pip's configuration names it.
 
-    :raises FetchError: it is none.
+    :raises FetchError: it is neither a URL nor a path.
     """
     try:
         link = Link(place) if "://" in place else Link(Path(place).expanduser().absolute().as_uri())
@@ -203,7 +203,7 @@ def _looking(job: _Job, named: str, collect: Callable[[_Job, Link], list[Link]])
 def reached(caller: Caller, named: str, collect: Callable[[Link], T]) -> T:
     """Return what is collected at a place, which pip's configuration or the facts name.
 
-    :raises FetchError: it is none, not https, or does not answer.
+    :raises FetchError: it is no place, not https, or does not answer.
     """
     place = _link(named)
     shown = printable(place.redacted)

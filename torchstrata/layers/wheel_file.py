@@ -78,7 +78,7 @@ class Wheel(WheelFile):
     def check(self, pin: Pin) -> None:
         """Refuse a wheel that is not the package that ``pin`` names, or that cannot be installed.
 
-        :raises BadWheelError: its METADATA says otherwise, a file of RECORD is missing, or its entry points are none.
+        :raises BadWheelError: its METADATA says otherwise, a file of RECORD is missing, or an entry point is invalid.
         """
         try:
             fields = core_metadata.parse(self.read_dist_info("METADATA"))

@@ -158,7 +158,7 @@ def state(moves: Sequence[PackageMove], named: int = NAMED) -> str:
 
 
 def unlocked(system: OperatingSystem, moment: dt.datetime, root: Path = ROOT, *, image: str = "") -> OsLock:
-    """Return a lock that pins no package, solved at ``moment`` (UTC), with the first day of the lock that there is.
+    """Return a lock that pins no package, solved at ``moment`` (UTC), with the first day of the present lock.
 
     :param image: name, tag and digest of the OS image, if it comes from a registry.
     """
@@ -169,7 +169,7 @@ def unlocked(system: OperatingSystem, moment: dt.datetime, root: Path = ROOT, *,
 def _first_day(system: OperatingSystem, root: Path) -> str:
     try:
         before = _parsed(system, root)
-    except LockError:  # there is none, or none that can be read: it is written anew
+    except LockError:  # missing or unreadable: it is written anew
         return ""
     return before.first or before.date
 
@@ -252,7 +252,7 @@ def parse(system: str, content: str, cure: str = "") -> OsLock:
 
 
 def _check_days(system: str, days: Mapping[str, str], cure: str) -> None:
-    """Refuse what looks like a day or a time and is none."""
+    """Refuse text that has the form of a day or a time without being one."""
     for word, value in days.items():
         try:
             if bool(dt.datetime.fromisoformat(value).tzinfo) != (word == "moment"):

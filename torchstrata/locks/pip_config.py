@@ -62,7 +62,7 @@ class PipConfig:
 def read(environment: Mapping[str, str] = os.environ) -> PipConfig:
     """Return pip's configuration on this machine.
 
-    :raises FetchError: one of its files is not a configuration file, or a value is none of its option's.
+    :raises FetchError: one of its files is not a configuration file, or an option has an impossible value.
     """
     options: dict[str, str] = {}
     for path in _files(environment):
@@ -131,7 +131,7 @@ def _text(path: Path) -> str:
 def _hosts(named: tuple[str, ...]) -> tuple[str, ...]:
     """Return hosts that pip trusts.
 
-    :raises FetchError: one is none.
+    :raises FetchError: one is no host.
     """
     for host in named:
         if not _is_host(host):
@@ -150,7 +150,7 @@ def _is_host(text: str) -> bool:
 def _number(name: str, value: str, most: float) -> float:
     """Return the number that an option is set to.
 
-    :raises FetchError: it is none, or not one from 0 to ``most``.
+    :raises FetchError: it is no number from 0 to ``most``.
     """
     try:
         number = float(value)

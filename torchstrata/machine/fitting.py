@@ -78,7 +78,7 @@ class Hardware:
 class Fitness:
     """Whether a cell runs.
 
-    :param uses_gpu: torch computes on the GPUs that there are.
+    :param uses_gpu: torch computes on the machine's GPUs.
     :param reasons: why it does not run; empty if it does.
     :param cures: what would make it run, one for each reason.
     :param limits: what does not work, or works otherwise, where it runs.
@@ -118,7 +118,7 @@ def check_driver(text: str) -> str:
 
 
 def judge(cell: Cell, hardware: Hardware) -> Fitness:
-    """Return whether a cell runs on what there is.
+    """Return whether a cell runs on some hardware.
 
     Where only a driver, or only GPUs are known, the other is not held against it.
     """

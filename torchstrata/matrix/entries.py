@@ -116,7 +116,7 @@ def with_table(text: str, table: Matrix) -> str:
 
 
 def with_flavours(text: str, table: Matrix) -> str:
-    """Return README with the flavours that there are, as their files describe them, in place of its table of them.
+    """Return README with its table of flavours written anew from their files.
 
     :raises FlavourError: it has none.
     """

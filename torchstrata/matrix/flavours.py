@@ -1,4 +1,4 @@
-"""The flavours that there are: every ``images/*/flavour.yaml``, as frozen values that form a tree.
+"""Flavours: every ``images/*/flavour.yaml``, as frozen values that form a tree.
 
 A flavour contains its parent, whose image is a prefix of its own, except the all-in-one's. Siblings are independent.
 """

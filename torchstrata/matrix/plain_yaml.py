@@ -41,7 +41,7 @@ def parse(content: bytes, name: str) -> object:
         return yaml.load(content, Loader=_loader(name))  # noqa: S506  # a subclass of the safe loader
     except yaml.YAMLError as error:
         raise MatrixError(f"{name} is not YAML: {printable(' '.join(str(error).split()))}", fix="correct it at that line") from error
-    except ValueError as error:  # a date or a number that looks like one and is none
+    except ValueError as error:  # text that looks like a date or a number
         raise MatrixError(f"{name} has a date or a number that is none: {printable(str(error))}", fix="put text in quotes") from error
 
 

@@ -1,4 +1,4 @@
-"""What makes a matrix impossible, each with a line of its own and the choices that there are."""
+"""What makes a matrix impossible: each problem has a line of its own, which names the choices."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KINDS: Final[Mapping[str, str]] = {"date": "date", "datetime": "time", "bool": "
 def check(raw: schema.MatrixFile, flavours: Collection[str]) -> None:
     """Refuse what cannot work.
 
-    :param flavours: the names of those that there are.
+    :param flavours: names of all flavours.
     :raises MatrixError: the first thing that is wrong.
     """
     for name, system in raw.systems.items():

@@ -131,7 +131,7 @@ def copyright_of(package: OsPackage, of: Inventory) -> tuple[str, ...]:
 def python_package(metadata: bytes) -> PythonPackage:
     """Return what the METADATA of a wheel says.
 
-    :raises IntegrityError: it is none that can be read.
+    :raises IntegrityError: it cannot be read.
     """
     try:
         fields = core_metadata.parse(metadata)
@@ -170,7 +170,7 @@ def stored(inventory: Inventory, store: Store) -> dict[str, str]:
 def of(part: Part, open_blob: OpenBlob) -> Inventory:
     """Return the inventory of a part: its own, else what its layers hold, which takes about a second for each GB.
 
-    :raises StoreError: a blob is not to be had.
+    :raises StoreError: a blob is missing.
     """
     if INVENTORY in part.extras:
         return decoding.decode(open_blob(part.extras[INVENTORY]).read_bytes(), Inventory)
@@ -180,7 +180,7 @@ def of(part: Part, open_blob: OpenBlob) -> Inventory:
 def ensure(identity: str, part: Part, store: Store, open_blob: OpenBlob) -> Part:
     """Return a part with its inventory; one without gets it, and is noted so.
 
-    :raises StoreError: a blob is not to be had.
+    :raises StoreError: a blob is missing.
     """
     if INVENTORY in part.extras:
         return part

@@ -177,7 +177,7 @@ def parse(content: bytes, name: str) -> Evidence:
     """Return the evidence that ``content`` is.
 
     :param name: of the file, for people.
-    :raises EvidenceError: it is none of this format.
+    :raises EvidenceError: it is no evidence of this format.
     """
     try:
         evidence = decoding.decode(content, Evidence)

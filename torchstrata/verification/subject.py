@@ -94,7 +94,7 @@ def examine(engine: Engine, reference: str, claim: Claim, wish: GpuWish) -> Subj
 
     :param wish: whether tests that need a GPU run: if there is one, in any case, or not.
     :raises NoImageError: the engine has no such image.
-    :raises MatrixError: the claim is none.
+    :raises MatrixError: there is no such cell or flavour.
     :raises LockError: its label of drift cannot be understood.
     :raises NoGpuError: a GPU is required, and there is none, or the cell has no use for it.
     """
