@@ -44,7 +44,8 @@ class SafeConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render something, with the characters that cannot be shown replaced."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text="\n".join(printable(line, len(line)) for line in segment.text.split("\n")))
+            text = "\n".join(printable(line, len(line)) for line in segment.text.split("\n"))
+            yield segment if segment.control else segment._replace(text=text)
 
 
 class Step(Protocol):

@@ -244,7 +244,8 @@ class Maker:
     def _bake(self, items: Sequence[Item]) -> Mapping[str, Part]:
         """Have BuildKit make every missing OS part, one chain of flavours after the other; return them by identity."""
         wanted = {item.identity: item.source for item in items if isinstance(item.source, OsPart)}
-        platforms = sorted({part.system.platform for part in wanted.values()})  # of one platform it may be the base alone, whose Python compiles
+        # Of one platform it may be the base alone, whose Python compiles.
+        platforms = sorted({part.system.platform for part in wanted.values()})
         baked = [self._baked([part for part in wanted.values() if part.system.platform == platform]) for platform in platforms]
         parts = dict(itertools.chain.from_iterable(baked_parts.items() for baked_parts in baked))
         return {identity: parts[part.system.name, part.chain[-1]] for identity, part in wanted.items()}

@@ -6,7 +6,6 @@ specification: https://github.com/opencontainers/image-spec (image-layout.md).
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ def chain_ids(diff_ids: Iterable[str]) -> tuple[str, ...]:
     """Return the ChainID of every prefix of ``diff_ids`` (OCI config.md), by which an engine knows unpacked layers."""
     chains: list[str] = []
     for diff_id in diff_ids:
-        chains.append(f"sha256:{hashlib.sha256(f'{chains[-1]} {diff_id}'.encode()).hexdigest()}" if chains else diff_id)
+        chains.append(sha256(f"{chains[-1]} {diff_id}".encode()) if chains else diff_id)
     return tuple(chains)
 
 

@@ -167,7 +167,8 @@ class OsImageSource:
             self.no_archive[system] = "apt knows no snapshot archive of it"
             return None
         self.settings.on_line(f"{system.name}: asking the snapshot archive")
-        return replace(AptSettings.of_host(), sources=((() if alone else tuple(source for source, _ in answer.mirrors)) + sources))
+        mirrors = () if alone else tuple(source for source, _ in answer.mirrors)
+        return replace(AptSettings.of_host(), sources=(*mirrors, *sources))
 
     def _answer(self, system: OperatingSystem, os_image: Part | None = None) -> Answer:
         """Return what is known of the mirrors of a system: from its own apt, else what mmdebstrap knows."""

@@ -24,6 +24,9 @@ before the ``Release`` file."""
 NO: Final = "no"
 """What apt's option says where a source has no snapshots."""
 
+FALSE: Final = frozenset({"no", "false", "0", "off", "without", "disable"})
+"""What apt takes for no (``StringToBool`` in its ``strutl.cc``)."""
+
 IDENTIFIER: Final = "%Y%m%dT%H%M%SZ"
 """How archives name a moment; what they answer is the last snapshot before it."""
 
@@ -88,7 +91,7 @@ def _fields(paragraph: str) -> Mapping[str, str]:
 
 
 def _sources(fields: Mapping[str, str]) -> Iterator[AptSource]:
-    if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in {"no", "false", "0", "off", "without", "disable"}:
+    if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in FALSE:
         return
     keyring = fields.get("signed-by", "")
     options = f"signed-by={keyring}" if keyring.startswith("/") else ""  # a key itself fits into no line

@@ -81,7 +81,8 @@ def write(  # noqa: PLR0913  # what can be asked of it
     :param on_line: called with one line for each build and Python that is done.
     :param on_wait: called with a line if another process must be waited for; ``on_line`` if ``None``.
     """
-    making = _Making(matrix=matrix, root=root, date=cut_off(exclude_newer), upgrade=upgrade or exclude_newer is not None, on_line=on_line)
+    date, upgrade = cut_off(exclude_newer), upgrade or exclude_newer is not None
+    making = _Making(matrix=matrix, root=root, date=date, upgrade=upgrade, on_line=on_line)
     todo = sorted(wheel_locks.distinct(cells), key=lambda cell: cell.platform != PLATFORM)
     first = [cell for cell in todo if cell.platform == PLATFORM]
     resolver.program()

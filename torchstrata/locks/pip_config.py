@@ -86,7 +86,8 @@ def _files(environment: Mapping[str, str]) -> list[Path]:
     named = environment.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return []
-    system = [Path(folder) / "pip.conf" for folder in platformdirs.site_config_dir("pip", appauthor=False, multipath=True).split(os.pathsep)]
+    folders = platformdirs.site_config_dir("pip", appauthor=False, multipath=True).split(os.pathsep)
+    system = [Path(folder) / "pip.conf" for folder in folders]
     return [
         *reversed(system),
         Path("/etc/pip.conf"),

@@ -129,7 +129,8 @@ def judge(cell: Cell, hardware: Hardware) -> Fitness:
         return Fitness(cell=cell, uses_gpu=False, limits=("its CUDA is there for nothing",))
     against = [*_against_driver(cell, hardware), *_against_gpus(cell, hardware)]
     if against:
-        return Fitness(cell=cell, uses_gpu=False, reasons=tuple(what for what, _ in against), cures=tuple(cure for _, cure in against))
+        reasons, cures = zip(*against, strict=True)
+        return Fitness(cell=cell, uses_gpu=False, reasons=reasons, cures=cures)
     return Fitness(cell=cell, uses_gpu=True, limits=(*_limits_of_driver(cell, hardware), *_limits_of_gpus(cell, hardware)))
 
 
@@ -173,7 +174,8 @@ def _against_driver(cell: Cell, hardware: Hardware) -> Iterable[tuple[str, str]]
     if not hardware.driver or at_least(hardware.driver, floor):
         return
     family = f"CUDA {compat.major(str(cell.facts.cuda_version))}"
-    yield f"driver {hardware.driver} is older than {floor}, which {family} needs", f"install driver {floor} or newer; {_forward(cell, hardware.gpus)}"
+    cure = f"install driver {floor} or newer; {_forward(cell, hardware.gpus)}"
+    yield f"driver {hardware.driver} is older than {floor}, which {family} needs", cure
 
 
 def _forward(cell: Cell, gpus: Sequence[Accelerator]) -> str:

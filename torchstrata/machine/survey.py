@@ -76,7 +76,7 @@ def _survey(observations: list[Observation], engine: Engine | None) -> Survey:
 def _engine(engine: Engine) -> Iterator[Observation]:
     too_old = gpu_access.version(engine.version) < OLDEST
     what, fix = f"Docker {engine.version} at {engines.address()}", "update it: threads do not start in images of newer systems" if too_old else ""
-    yield Observation(subject="engine", severity="error" if too_old else "ok", what=what, fix=fix, error=EngineError(what, fix=fix) if too_old else None)
+    yield _refused("engine", EngineError(what, fix=fix)) if too_old else Observation(subject="engine", severity="ok", what=what)
     yield Observation(subject="image store", severity="ok", what=engine.store)
     yield _cgroup(engine.info)
 

@@ -159,6 +159,7 @@ def _described(table: Matrix, cell: Cell) -> str:
     """Return the line of a row in README's table."""
     systems = ", ".join(other.os.id for other in table.cells if other.short == cell.short)
     cuda = f"CUDA {cell.facts.cuda_version}" if cell.facts.cuda_version else "CPU"
-    notes = [*([f"`{cell.all_in_one}`"] if cell.named else []), *(f"no {name}" for name, pin in compat.companions(cell.torch, cell.wheels).items() if not pin)]
+    missing = [name for name, pin in compat.companions(cell.torch, cell.wheels).items() if not pin]
+    notes = [*([f"`{cell.all_in_one}`"] if cell.named else []), *(f"no {name}" for name in missing)]
     cells = (f"`{cell.short}`", f"{cell.version} for {cuda}", cell.facts.driver_floor or "none", systems, "; ".join(notes))
     return f"| {' | '.join(cells)} |".replace("  |", " |")

@@ -114,7 +114,8 @@ class Codec:
 
 
 def _zstd(level: int) -> Compressor:
-    parameters = zstandard.ZstdCompressionParameters.from_level(level, threads=_workers(), write_checksum=False, write_content_size=False, write_dict_id=False)
+    left_out = {"write_checksum": False, "write_content_size": False, "write_dict_id": False}
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, threads=_workers(), **left_out)
     return zstandard.ZstdCompressor(compression_params=parameters).chunker(chunk_size=CHUNK)
 
 

@@ -314,7 +314,8 @@ class Store:
         now = time.time()
         parts = [self._weighed(path, now) for path in (self.root / "parts").glob("*.json")]
         downloads = filesystem.size_of(self.downloads)
-        return Usage(size=filesystem.size_of(self.root), downloads=downloads, parts=tuple(sorted(parts, key=lambda part: (part.age, part.identity))))
+        by_age = tuple(sorted(parts, key=lambda part: (part.age, part.identity)))
+        return Usage(size=filesystem.size_of(self.root), downloads=downloads, parts=by_age)
 
     def _weighed(self, path: Path, now: float) -> StoredPart:
         part = self._read(path)

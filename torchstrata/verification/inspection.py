@@ -110,7 +110,8 @@ def inspect(reference: str, client: docker.DockerClient, store: Store) -> Inspec
     if all(diff_id in known for diff_id in diff_ids):
         # All layers are ours; steps of others have set something in the config.
         titles = [step["Comment"] for step in reversed(history) if step["CreatedBy"].startswith(OURS)]
-        layers = tuple(Inspected(title=title, seen=inspector.stored(known[diff_id])) for title, diff_id in zip(titles, diff_ids, strict=True))
+        stored = [inspector.stored(known[diff_id]) for diff_id in diff_ids]
+        layers = tuple(Inspected(title=title, seen=facts) for title, facts in zip(titles, stored, strict=True))
     else:
         layers = inspector.saved(reference, diff_ids)
     return Inspection(layers=layers, config=tuple(configured(attributes["Config"], history)))
@@ -196,8 +197,8 @@ def look(blob: io.BufferedReader, digest: str | None) -> BlobFacts:
     """
     kind = codecs.compression(blob.peek(4))
     compressed = HashingReader(blob)
-    size = _Squeezed()
-    tar = HashingReader(codecs.decompressor(compressed, kind), size.add if kind == "tar" else ignore)
+    squeezed = _Squeezed()
+    tar = HashingReader(codecs.decompressor(compressed, kind), squeezed.add if kind == "tar" else ignore)
     with tarball.reading(tar) as archive:
         judged = (hygiene.judge(member, functools.partial(_read, archive, member)) for member in archive)
         findings = sorted(itertools.chain.from_iterable(judged))
@@ -205,7 +206,8 @@ def look(blob: io.BufferedReader, digest: str | None) -> BlobFacts:
     compressed.drain()
     if digest not in {None, compressed.digest}:
         raise IntegrityError(f"a layer has digest {compressed.digest} instead of {digest}", fix="load or pull the image again")
-    return BlobFacts(digest=compressed.digest, diff_id=tar.digest, size=size.total() if kind == "tar" else compressed.size, findings=tuple(findings))
+    size = squeezed.total() if kind == "tar" else compressed.size
+    return BlobFacts(digest=compressed.digest, diff_id=tar.digest, size=size, findings=tuple(findings))
 
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

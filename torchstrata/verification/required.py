@@ -181,8 +181,11 @@ def _quoted(section: str) -> str:
 
 def write(required: Required, root: Path = ROOT) -> None:
     """Write the list of each flavour into its folder, and remove those that would be empty."""
-    owners = {section.split()[0] for section in required.sections}
-    texts = {_path(owner, required.tier, root): render(required.restrict(lambda key, owner=owner: key[0].split()[0] == owner)) for owner in owners}  # type: ignore[misc]
+    owners: dict[str, dict[Key, int]] = {}
+    for key, count in required.cases.items():
+        owners.setdefault(key[0].split()[0], {})[key] = count
+    lists = {owner: Required(tier=required.tier, cases=cases) for owner, cases in owners.items()}
+    texts = {_path(owner, required.tier, root): render(listed) for owner, listed in lists.items()}
     for path in set(_paths(required.tier, root)) - set(texts):
         path.unlink()
     for path, text in texts.items():

@@ -85,9 +85,9 @@ def _serves(known_evidence: Evidence, subject: Subject, digest: str) -> bool:
     if known_evidence.image is None or subject.image is None or known_evidence.scope == "chosen" or not known_evidence.holds:
         return False
     lists = {tier: wanted.digest for tier, wanted in scope.lists(subject, known_evidence.scope).items()}
-    is_same_image = (known_evidence.image.digest, _digests(known_evidence)) == (subject.image.digest, {image.digest for image in subject.also})
+    is_same_image = _digests(known_evidence) == _digests(subject)
     return is_same_image and known_evidence.tests_digest == digest and lists.items() <= known_evidence.required.items()
 
 
-def _digests(known_evidence: Evidence) -> set[str]:
-    return {image.digest for image in known_evidence.also}
+def _digests(tested: Evidence | Subject) -> tuple[str, set[str]]:
+    return tested.image.digest if tested.image else "", {image.digest for image in tested.also}

@@ -57,7 +57,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
         :raises PlatformError: its cell is not offered on its platform.
         """
-        return Expectation(cell=matrix.select_on(matrix.load(), self.platform, self.cell)[0], flavour=self.flavour, drift=os_locks.from_words(self.drift))
+        cell = matrix.select_on(matrix.load(), self.platform, self.cell)[0]
+        return Expectation(cell=cell, flavour=self.flavour, drift=os_locks.from_words(self.drift))
 
     @property
     def applies(self) -> frozenset[str]:
@@ -144,9 +145,8 @@ def find(engine: Engine, reference: str) -> tuple[EngineImage, Mapping[str, str]
         raise NoImageError(f"the engine has no image {reference}", fix="build it with `nox -s build-CELL`, or pull or load it") from error
     except docker.errors.APIError as error:
         raise NoImageError(f"the engine does not take {reference} for the name of an image: {error.explanation}", fix="name an image or a digest") from error
-    image = EngineImage(
-        reference=reference, digest=attributes["Id"], manifest=_manifest(engine, attributes), config=None if engine.store == "containerd" else attributes["Id"]
-    )
+    identity, config = attributes["Id"], None if engine.store == "containerd" else attributes["Id"]
+    image = EngineImage(reference=reference, digest=identity, manifest=_manifest(engine, attributes), config=config)
     return image, attributes["Config"]["Labels"] or {}
 
 

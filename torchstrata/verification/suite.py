@@ -173,7 +173,8 @@ def _folder_name(target: Target) -> str:
 
 def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions) -> tuple[str, ...]:
     """Return the arguments of pytest."""
-    claim = ("--cell", cell.id, *(("--flavour", target.flavour) if target.flavour else ()), "--gpu", options.gpu, "--scope", options.scope)
+    flavour = ("--flavour", target.flavour) if target.flavour else ()
+    claim = ("--cell", cell.id, *flavour, "--gpu", options.gpu, "--scope", options.scope)
     reports = ("--results", str(folder), f"--junitxml={folder}/junit.xml", f"--html={folder}/report.html", "--self-contained-html")
     processes = f"--numprocesses={4 if _count(target, options) > MANY_TESTS else 2}"
     return ("-p", PLUGIN, *required.PLACES, *target.where, *claim, *reports, "-q", "--durations=10", processes, *WORKERS, *options.rest)
@@ -203,9 +204,9 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     view = Table("image", "digest", "tests", "failed", "missing", "seconds", "", "OS packages", header_style="bold", box=None, pad_edge=False)
     for verdict in verdicts:
         record = verdict.evidence
-        counts = (str(record.counts.passed + record.counts.failed), str(record.counts.failed), str(record.counts.missing)) if record else ("", "", "")
+        counts = (record.counts.passed + record.counts.failed, record.counts.failed, record.counts.missing) if record else ("", "", "")
         digest = record.image.digest[7:19] if record and record.image else ""
-        view.add_row(verdict.target.name, digest, *counts, f"{verdict.seconds:.0f}", _word(verdict), record.state if record else "")
+        view.add_row(verdict.target.name, digest, *map(str, counts), f"{verdict.seconds:.0f}", _word(verdict), record.state if record else "")
     return view
 
 
