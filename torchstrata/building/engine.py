@@ -219,6 +219,7 @@ class Engine:
             chained |= zip(chain_ids(layer.diff_id for layer in layers), layers, strict=True)
         return tuple(layer for chain, layer in chained.items() if chain not in held)
 
+    @_translated
     def send(self, images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenBlob, on_bytes: OnBytes, ready: Callable[[], object]) -> None:
         """Send one archive of nameless images with the blobs of ``layers``, and wait until the engine has unpacked it.
 
@@ -226,31 +227,22 @@ class Engine:
         :raises Refused: the engine cannot use the archive.
         """
         body = _counted(loadable.stream(images, layers, open_blob), on_bytes, ready)
-        try:
-            for line in self.client.api.load_image(body):  # type: ignore[no-untyped-call]
-                if "error" in line:
-                    raise self._refusal(line["error"])
-        except docker.errors.APIError as error:
-            raise self._refusal(str(error.explanation)) from error
-        except (requests.RequestException, docker.errors.DockerException) as error:
-            raise self._broken_off() from error
+        for line in self.client.api.load_image(body):  # type: ignore[no-untyped-call]
+            if "error" in line:
+                raise self._refusal(line["error"])
 
+    @_translated
     def check(self, image: Loadable) -> None:
         """Check that a loaded image is whole: the right layers, all blobs, and a container can be made of it.
 
         :raises Refused: it is not.
         """
         identity = self.id_of(image)
-        try:
-            layers = self._inspect(identity)["RootFS"].get("Layers") or ()
-            whole = tuple(layers) == image.diff_ids and identity in self.whole()
-            if whole:
-                made = self.client.api.create_container(identity, command=["true"], labels={CHECKED_BY: process.name()})
-                self.client.api.remove_container(made["Id"])
-        except docker.errors.APIError as error:
-            raise self._refusal(str(error.explanation)) from error
-        if not whole:
+        layers = self._inspect(identity)["RootFS"].get("Layers") or ()
+        if tuple(layers) != image.diff_ids or identity not in self.whole():
             raise self._refusal(f"image {identity} is not whole")
+        made = self.client.api.create_container(identity, command=["true"], labels={CHECKED_BY: process.name()})
+        self.client.api.remove_container(made["Id"])
 
     @_translated
     def unpack(self, image: Loadable) -> None:

@@ -17,17 +17,18 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from debian.debfile import DebFile
 
 from torchstrata import process
 from torchstrata.errors import FetchError, IntegrityError, StaleLockError
-from torchstrata.host.filesystem import disk
+from torchstrata.host.filesystem import disk, whole
 from torchstrata.layers import deb, stub_library, wheel_file
 from torchstrata.layers.toolchain_lock import CUDA, PLACES, DebianPackage, Toolchain
 from torchstrata.locks.lockfile import Pin
@@ -134,22 +135,15 @@ def _fetch(package: DebianPackage, directory: Path, on_line: process.LineSink) -
         with disk(place):
             place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with deb.downloaded(package.suite, package.component, f"{package.name}={package.version}", on_line) as (_, content):
-                _save(content, place)
+            asked = f"{package.name}={package.version}"
+            with deb.downloaded(package.suite, package.component, asked, on_line) as (_, content), disk(place), whole(place) as file:
+                shutil.copyfileobj(content, file, CHUNK)
         except process.Failed as error:
             raise _refused(package, error) from error
     if digest_of(place) != f"sha256:{package.sha256}":
         place.unlink()
         raise IntegrityError(f"the mirror has {package.filename} with other bytes than the lock pins", fix="check why, then run: inv lock --toolchain")
     return place
-
-
-def _save(content: Any, place: Path) -> None:
-    part = place.with_suffix(".part")
-    with disk(part), part.open("wb") as file:
-        while block := content.read(CHUNK):
-            file.write(block)
-        part.replace(place)
 
 
 def _refused(package: DebianPackage, error: process.Failed) -> FetchError | StaleLockError:

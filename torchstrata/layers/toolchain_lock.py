@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,10 @@ from torchstrata.locks.lockfile import Pin
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.progress import ignore
 from torchstrata.store import store
-from torchstrata.store.codec import CHUNK, Codec
+from torchstrata.store.codec import Codec
+from torchstrata.store.digest import file_name
 from torchstrata.store.layer import PLATFORM
+from torchstrata.store.sink import HashingReader
 from torchstrata.text import printable
 
 FORMAT: Final = 5
@@ -176,12 +177,17 @@ def _newest(asked: Sequence[str], on_line: process.LineSink) -> DebianPackage:
     """Return the package that the mirror has today, asked for by suite, component and name."""
     suite, component, name = asked
     with deb.downloaded(suite, component, name, on_line) as (filename, content):
-        digest, size = hashlib.sha256(), 0
-        while block := content.read(CHUNK):
-            digest.update(block)
-            size += len(block)
-    version = filename.split("_")[1].replace("%3a", ":")
-    return DebianPackage(suite=suite, component=component, name=name, version=version, filename=filename, sha256=digest.hexdigest(), size=size)
+        package = HashingReader(content)
+        package.drain()
+    return DebianPackage(
+        suite=suite,
+        component=component,
+        name=name,
+        version=filename.split("_")[1].replace("%3a", ":"),
+        filename=filename,
+        sha256=file_name(package.digest),
+        size=package.size,
+    )
 
 
 # The Debian package

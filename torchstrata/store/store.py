@@ -171,7 +171,7 @@ class Store:
 
     def _complete(self, part: Part, *, verify: bool) -> bool:
         sizes = {layer.digest: layer.size for layer in part.layers}
-        listed = all(self._listing(layer.diff_id).exists() for layer in part.layers)
+        listed = all(self.has_listing(layer.diff_id) for layer in part.layers)
         return listed and all(self._intact(digest, sizes.get(digest), verify=verify) for digest in part.digests)
 
     def _intact(self, digest: str, size: int | None, *, verify: bool) -> bool:
@@ -202,7 +202,7 @@ class Store:
             writer.abort()
             sink.discard()
             raise
-        self._list(diff_id, writer.entries)
+        self.keep_listing(diff_id, writer.entries)
         writer.layer = Layer(digest=digest, diff_id=diff_id, size=sink.size, unpacked=unpacked, media_type=codec.media_type, title=title)
 
     def add_blob(self, source: Readable | Path | bytes, digest: str | None = None, size: int | None = None) -> str:
@@ -252,8 +252,8 @@ class Store:
         return self._listing(diff_id).exists()
 
     def keep_listing(self, diff_id: str, entries: Collection[Entry]) -> None:
-        """Take in the paths of a layer whose blob is somewhere else."""
-        self._list(diff_id, entries)
+        """Take in the paths of a layer, whose blob may be somewhere else."""
+        self.write(self._listing(diff_id), msgspec.json.encode(entries))
 
     def _commit(self, sink: Sink, digest: str | None = None, size: int | None = None) -> str:
         digest_of_content = sink.close()
@@ -267,9 +267,6 @@ class Store:
             )
         filesystem.rename(sink.path, self._blob(digest_of_content))
         return digest_of_content
-
-    def _list(self, diff_id: str, entries: Collection[Entry]) -> None:
-        self.write(self._listing(diff_id), msgspec.json.encode(entries))
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a small file so that it is there whole or not at all."""
