@@ -115,7 +115,6 @@ class Builder:
             yield Composed(plan=image, image=compose.compose(image.name, sections, rooted, platform), tags=named, drift=drift)
 
     def _listed(self, section: Section) -> Iterator[tuple[str, Layer, Sequence[Entry]]]:
-        """Yield origin, layer and listing of each layer."""
         for layer in section.layers:
             yield section.origin, layer, self.store.listing(layer.diff_id)
 

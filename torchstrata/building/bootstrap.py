@@ -228,7 +228,6 @@ def _forget_dead(program: str, path: Path, report: process.LineSink) -> None:
 
 
 def _wait() -> None:
-    """Wait until the daemon answers."""
     end = time.monotonic() + START_SECONDS
     while _answering() is None:
         engine.check_access(SOCKET)

@@ -76,7 +76,6 @@ class FirstUse:
         return tuple(name for name in os_locks.read(system, self.root).lacks(flavours) if contexts.installs(self.root, name))
 
     def _lock_systems(self, systems: Sequence[OperatingSystem], reporter: Reporter) -> None:
-        """Lock the OS packages of all flavours."""
         if not systems:
             return
         names = ", ".join(system.name for system in systems)

@@ -71,7 +71,6 @@ def _at_mirrors(image: str) -> Iterator[str]:
 
 
 def _digest(image: str, platform: str) -> str:
-    """Return the digest of the manifest for a platform."""
     content = _asked(image, "--raw").encode()
     document = oci.manifest(content, image)
     manifests = document.children if document.manifests is not None else (_itself(image, content, document),)

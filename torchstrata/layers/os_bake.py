@@ -234,7 +234,6 @@ class Bake:
     # Keeping it
 
     def _exported(self, job: Job, work: Path, exporter: Exporter) -> tuple[Exported, ...]:
-        """Return the layers that a job made."""
         layout = work / job.top
         if exporter == "image":
             buildkit.save(bakefile.image_name(job), layout)

@@ -273,7 +273,6 @@ def _moment(text: str) -> dt.datetime:
 
 
 def _day(files: Sequence[PublishedWheel]) -> str:
-    """Return the day of the first upload."""
     times = [_moment(file.uploaded) for file in files if file.uploaded]
     if not times:
         raise MatrixError(f"the index does not tell when torch {files[0].version} was uploaded", fix="say the day of its release: --released 2026-10-28")

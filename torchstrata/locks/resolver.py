@@ -195,7 +195,6 @@ def sources(config: pip_config.PipConfig) -> list[str]:
 
 
 def _pin(package: Mapping[str, Any], ranks: Mapping[tags.Tag, int]) -> Pin:
-    """Return the package's best wheel as a pin."""
     rated = [(rank, wheel) for wheel in package.get("wheels", ()) if (rank := _rank(_filename(wheel), ranks)) is not None]
     if not rated:
         raise LockError(f"{package['name']} {package['version']} has no wheel for this Python and platform", fix="constrain it in images/*/requirements.in")

@@ -137,7 +137,6 @@ def flavour_rows(text: str) -> tuple[int, int]:
 
 
 def _flavours(table: Matrix) -> Iterator[str]:
-    """Yield the row of each flavour."""
     for name, flavour in table.flavours.items():
         more = "; `v<torch>` has the same layers and starts as root, which it drops" if name == table.all_in_one else ""
         yield f"| `{name}` | {flavour.summary}{more} |"

@@ -172,7 +172,6 @@ def _folder_name(target: Target) -> str:
 
 
 def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions) -> tuple[str, ...]:
-    """Return the arguments of pytest."""
     flavour = ("--flavour", target.flavour) if target.flavour else ()
     claim = ("--cell", cell.id, *flavour, "--gpu", options.gpu, "--scope", options.scope)
     reports = ("--results", str(folder), f"--junitxml={folder}/junit.xml", f"--html={folder}/report.html", "--self-contained-html")
