@@ -17,7 +17,7 @@ import docker
 
 from torchstrata.building.plan import ImagePlan, OsPart, Planner
 from torchstrata.locks import wheel_locks
-from torchstrata.locks.wheel_locks import Lock
+from torchstrata.locks.lockfile import Lock
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
 from torchstrata.store.codec import Codec

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.wheelhouse import wheel
 from torchstrata.building.plan import ImagePlan, Item, OsPart, Plan
 from torchstrata.layers.strata import Stratum
-from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.locks.lockfile import Lock, Pin
 from torchstrata.matrix import matrix
 from torchstrata.store import store
 from torchstrata.store.codec import Codec

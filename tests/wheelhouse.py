@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.waiting import PATIENCE
-from torchstrata.locks.wheel_locks import Pin
+from torchstrata.locks.lockfile import Pin
 
 EXECUTABLE = 0o100755 << 16
 PLAIN = 0o100644 << 16

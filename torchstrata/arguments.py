@@ -1,6 +1,7 @@
-"""Arguments of a command line as fields of dataclasses: what is declared there once gives the parser, its help, and the value.
+"""Arguments of a command line as fields of dataclasses: one declaration gives the parser, its help and the value.
 
-Words and options stand in any order. An option either always has a value or never: one that may have one would swallow the word after it.
+Words and options stand in any order. An option either always has a value or never: one that may have one would
+swallow the word after it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, Final, Literal, Protocol, TypeVar, get_args, get_origin,
 
 T = TypeVar("T")
 
-MOST: Final = 1_000_000
-"""The largest number of days or gigabytes that is taken, which is more than anybody has; a time of a thousand million days is none in Python."""
+LARGEST: Final = 1_000_000
+"""The largest number of days or gigabytes that is taken: more than anybody has. Python has no time of 10^9 days."""
 
 _DECLARATION: Final = "declaration"
 """Key of a field's metadata."""
@@ -67,8 +68,8 @@ class Argument:
 
 
 @runtime_checkable
-class Choosy(Protocol):
-    """Options of which some mean nothing together."""
+class CheckedOptions(Protocol):
+    """Options that check themselves: some of them contradict each other."""
 
     def contradiction(self) -> str:
         """Return one line on those that were given and contradict each other; empty where none do."""
@@ -119,24 +120,24 @@ def parser(program: str, kind: type, *, description: str = "", epilog: str = "")
     return made
 
 
-def parse(reader: argparse.ArgumentParser, kind: type[T], given: Sequence[str]) -> T:
+def parse(reader: argparse.ArgumentParser, kind: type[T], arguments: Sequence[str]) -> T:
     """Return the value that words and options mean.
 
     :raises SystemExit: they mean nothing, with code 2; or help was asked for, with 0.
     """
-    value = _value(kind, reader.parse_intermixed_args(given))
-    if isinstance(value, Choosy) and (contradiction := value.contradiction()):
+    value = _value(kind, reader.parse_intermixed_args(arguments))
+    if isinstance(value, CheckedOptions) and (contradiction := value.contradiction()):
         reader.error(contradiction)
     return value
 
 
-def parse_known(reader: argparse.ArgumentParser, kind: type[T], given: Sequence[str]) -> tuple[T, tuple[str, ...]]:
+def parse_known(reader: argparse.ArgumentParser, kind: type[T], arguments: Sequence[str]) -> tuple[T, tuple[str, ...]]:
     """Return the value, and what the parser does not know.
 
     :raises SystemExit: options that it knows mean nothing, with code 2; or help was asked for, with 0.
     """
-    found, rest = reader.parse_known_args(given)
-    return _value(kind, found), tuple(rest)
+    namespace, unknown = reader.parse_known_args(arguments)
+    return _value(kind, namespace), tuple(unknown)
 
 
 def choices(kind: Any) -> tuple[str, ...]:
@@ -145,8 +146,8 @@ def choices(kind: Any) -> tuple[str, ...]:
 
 
 def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
-    said, kind = argument.declared, argument.kind
-    more: dict[str, Any] = {"help": said.help.replace("%", "%%")}
+    shown, kind = argument.declared, argument.kind
+    more: dict[str, Any] = {"help": shown.help.replace("%", "%%")}
     if argument.is_switch:
         to.add_argument(f"--{argument.name}", dest=argument.field, action="store_true", **more)
         return
@@ -154,8 +155,8 @@ def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
     if allowed := choices(kind):
         more["choices"] = allowed
     else:
-        more |= {"metavar": said.metavar, "type": _commas if several else _readers().get(kind, kind)}
-    if said.positional:
+        more |= {"metavar": shown.metavar, "type": _commas if several else _readers().get(kind, kind)}
+    if shown.positional:
         more["nargs"] = ("+" if argument.required else "*") if several else None
         to.add_argument(argument.field, **more)
     else:
@@ -163,28 +164,28 @@ def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
         to.add_argument(f"--{argument.name}", dest=argument.field, required=argument.required, **more)
 
 
-def _value(kind: type[T], found: argparse.Namespace) -> T:
+def _value(kind: type[T], namespace: argparse.Namespace) -> T:
     """Return the value of a dataclass; what was given for lists is made one tuple."""
-    return kind(**{argument.field: _one(argument, getattr(found, argument.field)) for argument in declared(kind)})
+    return kind(**{argument.field: _one(argument, getattr(namespace, argument.field)) for argument in declared(kind)})
 
 
-def _one(argument: Argument, found: Any) -> Any:
+def _one(argument: Argument, value: Any) -> Any:
     if get_origin(argument.kind) is not tuple:
-        return found
-    return tuple(_flat(found or ()))
+        return value
+    return tuple(_flat(value or ()))
 
 
-def _flat(found: Sequence[str | list[str]]) -> Iterator[str]:
+def _flat(values: Sequence[str | list[str]]) -> Iterator[str]:
     """Yield words of lists in a list, as several words with commas in them are."""
-    for each in found:
-        yield from [each] if isinstance(each, str) else each
+    for value in values:
+        yield from [value] if isinstance(value, str) else value
 
 
 def _bare(hint: Any) -> Any:
     """Return a type without ``None``."""
     if not isinstance(hint, types.UnionType):
         return hint
-    (kind,) = (each for each in get_args(hint) if each is not type(None))
+    (kind,) = (alternative for alternative in get_args(hint) if alternative is not type(None))
     return kind
 
 
@@ -209,8 +210,8 @@ def _number(text: str) -> float:
         number = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text}: not a number") from None
-    if number > MOST:
-        raise argparse.ArgumentTypeError(f"{text}: more than {MOST}")
+    if number > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text}: more than {LARGEST}")
     return _positive(number, text)
 
 

@@ -14,7 +14,7 @@ LONGEST_ORDER: Final = 300.0
 def pause(failures: int, *, first: float, longest: float, ordered: float = 0.0) -> float:
     """Return the seconds to wait after so many failures.
 
-    :param first: seconds after the first failure, doubled for each further one, and blurred, so that clients do not come back at once.
+    :param first: seconds after the first failure, doubled for each further one, and blurred: clients come back apart.
     :param longest: seconds at most.
     :param ordered: what the server asks for, which counts up to :data:`LONGEST_ORDER`.
     """
@@ -23,7 +23,7 @@ def pause(failures: int, *, first: float, longest: float, ordered: float = 0.0) 
 
 
 def retry_after(value: str) -> float:
-    """Return the seconds that a ``Retry-After`` header asks to wait: a number, or a date (RFC 9110, section 10.2.3); 0 for anything else."""
+    """Return the seconds that a ``Retry-After`` header (RFC 9110, section 10.2.3) asks to wait; 0 for other text."""
     value = value.strip()[:40]
     if value.isdecimal():
         return float(value)

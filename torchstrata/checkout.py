@@ -1,4 +1,4 @@
-"""The checkout that verbs work on: where the matrix, locks and images lie. It is where this package lies, or what a variable names."""
+"""The checkout that verbs work on: where this package lies, or what a variable names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchstrata.errors import CheckoutError
 from torchstrata.text import printable
 
 VARIABLE: Final = "TORCHSTRATA_ROOT"
-"""Names the checkout where the package is installed elsewhere; a package in a checkout works on that one, whatever this says."""
+"""Names the checkout where the package is installed elsewhere; a package in a checkout works on that one anyway."""
 
 MARK: Final = "matrix.schema.json"
 """A file that every checkout has at its top, and that nobody edits."""
@@ -25,18 +25,18 @@ def root(beside: Path = BESIDE) -> Path:
     return beside if _is_checkout(beside) or not named else Path(named).absolute()
 
 
-def require(found: Path | None = None) -> None:
+def require(place: Path | None = None) -> None:
     """Refuse to go on without a checkout.
 
-    :param found: where it is looked for; :data:`ROOT` if ``None``.
+    :param place: where it is looked for; :data:`ROOT` if ``None``.
     :raises CheckoutError: there is none, or the variable names something else.
     """
-    found = found or ROOT
-    if _is_checkout(found):
+    place = place or ROOT
+    if _is_checkout(place):
         return
     fix = f"change to a checkout, or name one: export {VARIABLE}=DIRECTORY"
-    if found != BESIDE:
-        raise CheckoutError(f"{VARIABLE} names {printable(str(found), 200)}, which is no checkout of torchstrata", fix=fix)
+    if place != BESIDE:
+        raise CheckoutError(f"{VARIABLE} names {printable(str(place), 200)}, which is no checkout of torchstrata", fix=fix)
     raise CheckoutError("torchstrata is installed outside a checkout, and needs one: it has the matrix, the locks and the images", fix=fix)
 
 

@@ -1,9 +1,10 @@
-"""Values of our types from JSON; the one place that gives msgspec a type.
+"""Decoding JSON to typed values; no other module gives msgspec a type.
 
-msgspec prepares a class when it is first decoded to, in two steps: it hangs an empty description on the class, then fills in a
-type for each field, for which it runs Python. A thread that comes in between takes what hangs there for complete, and dies of
-signal 11 at the first field that is still null (msgspec 0.22.0, ``StructInfo_Convert`` and ``DataclassInfo_Convert``; its
-critical sections mean nothing where Python has its global lock). So one thread at a time prepares.
+msgspec prepares a class when it is first decoded to, in two steps: it hangs an empty description on the class, then
+fills in a type for each field, for which it runs Python. A thread that comes in between takes what hangs there for
+complete, and dies of signal 11 at the first field that is still null (msgspec 0.22.0, ``StructInfo_Convert`` and
+``DataclassInfo_Convert``; its critical sections mean nothing where Python has its global lock). So one thread at a
+time prepares.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The environment that plain ``nox`` goes on in: the packages of ``requirements.txt``, at those versions, with those hashes.
+"""The environment in which plain ``nox`` runs: the packages of ``requirements.txt``, exact versions, checked hashes.
 
 Only nox, and what nox itself needs, is installed where this is imported.
 """
@@ -74,10 +74,10 @@ def read(lock: Path) -> Iterator[LockedPackage]:
 
 
 def enter(words: Sequence[str]) -> None:
-    """Return if this Python has the locked packages; else go on as the nox of an environment that has them.
+    """Return if this Python has the locked packages; else become the nox of an environment that has them.
 
     :param words: nox's words, without its name.
-    :raises SystemExit: the lock cannot be read, the packages cannot be installed, also where this user may not write, or that was interrupted.
+    :raises SystemExit: the lock cannot be read, the packages cannot be installed, or a person interrupted it.
     """
     environment = ENVIRONMENTS / name()
     python = environment / "bin/python"
@@ -106,7 +106,8 @@ def name() -> str:
 
 def missing(lock: Path = LOCK) -> list[str]:
     """Return the packages of a lock that this Python needs and does not have at their version."""
-    return [str(package.requirement) for package in read(lock) if package.is_needed and _installed(package.requirement.name) != package.version]
+    needed = [package for package in read(lock) if package.is_needed]
+    return [str(package.requirement) for package in needed if _installed(package.requirement.name) != package.version]
 
 
 def _installed(name: str) -> str | None:

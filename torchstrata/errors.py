@@ -1,7 +1,8 @@
 """Every fatal error, each with an exit code of its own.
 
 Messages are one line that says what is wrong and one that says what to do; they are printed once, by
-:mod:`torchstrata.commands.cli`, never with a traceback. Codes 0, 1, 2 and 124-143 belong to shells and tools and are not used.
+:mod:`torchstrata.commands.cli`, never with a traceback. Codes 0, 1, 2 and 124-143 belong to shells and tools and are
+    not used.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ INTERRUPTED: Final = 130
 class TorchstrataError(Exception):
     """A failure that a person can act on.
 
-    Whatever a registry, an index or a program has put into the lines: they are shown as two lines of printable characters, so that
-    nothing which is quoted can move the cursor or fake another line.
+    Whatever a registry, an index or a program has put into the lines: they are shown as two lines of printable
+    characters, so that nothing which is quoted can move the cursor or fake another line.
 
     :param what: one line: what is wrong.
     :param fix: one line: what to do about it.
@@ -129,7 +130,7 @@ class EvidenceError(TorchstrataError):
 
 
 class NoGpuError(TorchstrataError):
-    """Tests that need a GPU were asked for where there is none."""
+    """Somebody asked for tests that need a GPU where no GPU is."""
 
     code = 25
 
@@ -159,7 +160,7 @@ class RegistryError(TorchstrataError):
 
 
 class RegistryAuthError(RegistryError):
-    """A registry wants credentials that there are not, or does not accept or allow those that there are."""
+    """A registry wants credentials, or does not accept or allow those that it gets."""
 
     code = 31
 
@@ -279,7 +280,7 @@ class CheckoutError(TorchstrataError):
 
 
 class FlavourError(TorchstrataError):
-    """``images/<flavour>`` is not what a flavour must be: its ``flavour.yaml``, its place in the tree, or the files that it brings."""
+    """``images/<flavour>`` is not what a flavour must be: its ``flavour.yaml``, its place in the tree, or its files."""
 
     code = 51
 
@@ -327,7 +328,7 @@ class FreezeError(TorchstrataError):
 
 
 class ImageIndexError(UntrustedError):
-    """An index lacks a platform of its row, has one twice or one too many, or is not what its images make; or a tag names one platform alone."""
+    """An index lacks a platform of its row, has one too many, is not canonical; or a tag names one platform alone."""
 
     code = 59
 
@@ -351,7 +352,7 @@ class OutdatedContainerError(ContainerError):
 
 
 class WorkspaceError(ContainerError):
-    """A directory cannot be a container's workspace: it cannot be made, or the container's user could not write to it."""
+    """A directory cannot be a container's workspace: it cannot be made, or the container's user cannot write to it."""
 
     code = 73
 
@@ -375,6 +376,6 @@ class EmulatorError(TorchstrataError):
 
 
 class CatalogueError(TorchstrataError):
-    """A catalogue cannot be written where it shall be, or about what it shall be."""
+    """Something else lies where a catalogue must go, or its address or measurements are not what they must be."""
 
     code = 76

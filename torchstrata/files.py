@@ -1,4 +1,4 @@
-"""Files that people write: read to their end only if they have one, and only as far as they may be long."""
+"""Reading files that people write: regular files alone, and no more bytes than they may have."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class UnreadableError(TorchstrataError):
 
 
 def kind(path: Path) -> str | None:
-    """Return what ``path`` names in words, ``None`` if that is a file or nothing that there is."""
+    """Return in words what ``path`` names; ``None`` if it is a regular file, or nothing."""
     try:
-        found = stat.S_IFMT(path.stat().st_mode)
+        kind_of_file = stat.S_IFMT(path.stat().st_mode)
     except (OSError, ValueError):
         return None
-    return KINDS.get(found)
+    return KINDS.get(kind_of_file)
 
 
 def read(path: Path, limit: int) -> bytes:
-    """Return the content of a regular file, to which ``path`` may be a symbolic link. Nothing that is none is waited for.
+    """Return the content of a regular file, to which ``path`` may be a symbolic link; a pipe is not waited for.
 
     :param limit: bytes that it may have.
     :raises UnreadableError: it is missing, no regular file, too long, or may not be read.
@@ -42,15 +42,23 @@ def read(path: Path, limit: int) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
-            found = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
-            if found != stat.S_IFREG:
-                raise UnreadableError(f"{shown} is {KINDS.get(found, 'no file')}, not a file", fix="put a file there")
+            kind_of_file = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
+            if kind_of_file != stat.S_IFREG:
+                raise UnreadableError(f"{shown} is {KINDS.get(kind_of_file, 'no file')}, not a file", fix="put a file there")
             content = file.read(limit + 1)
     except OSError as error:
         raise UnreadableError(f"{shown} cannot be read: {error.strerror}", fix="put a file there that you may read") from error
     if len(content) > limit:
         raise UnreadableError(f"{shown} has more than {limit} bytes", fix="put a shorter file there")
     return content
+
+
+def text_or_empty(path: Path) -> str:
+    """Return the text of a small file of the system's; empty where it cannot be read, as one that has gone."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def text(path: Path, limit: int) -> str:

@@ -1,8 +1,8 @@
-"""Keep the allocator from hoarding: two dozen threads with buffers of a megabyte each.
+"""Keep the allocator from holding memory back: two dozen threads have buffers of a megabyte each.
 
-glibc gives each thread an arena of its own and, once large blocks have been freed, keeps later ones on those arenas' heaps
-(mallopt(3), ``M_ARENA_MAX`` and the dynamic ``M_MMAP_THRESHOLD``): a cold build of 2.8-cu121 held 760 MB that way, and holds
-330 MB with two arenas and large blocks mapped one by one.
+glibc gives each thread an arena of its own and, once large blocks have been freed, keeps later ones on those arenas'
+heaps (mallopt(3), ``M_ARENA_MAX`` and the dynamic ``M_MMAP_THRESHOLD``): a cold build of 2.8-cu121 held 760 MB that
+way, and holds 330 MB with two arenas and large blocks mapped one by one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Platforms of images, as the OCI image specification names them (config.md, "architecture"; values of Go's GOARCH): ``linux/arm64``.
+"""Platforms of images, as OCI names them (image specification, config.md; values of Go's GOARCH): ``linux/arm64``.
 
 Debian calls its ports for them by the same words (``amd64``, ``arm64``); wheels and the kernel have words of their own.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 PLATFORM: Final = "linux/amd64"
-"""The default platform. Identities include it where nothing says another one, as payload does not: its wheels tell what they are."""
+"""The default platform. Identities include it; those of payload leave it out: wheels tell what they are for."""
 
 MACHINES: Final[Mapping[str, str]] = {PLATFORM: "x86_64", "linux/arm64": "aarch64"}
 """The known platforms, the default one first, with the machine as ``uname -m`` and the tags of wheels have it."""
@@ -22,7 +22,7 @@ def architecture(name: str) -> str:
 
 
 def suffix(name: str) -> str:
-    """Return what names of files and images on this machine end with: nothing on the default platform, else such as ``-arm64``."""
+    """Return what names on this machine end with: nothing on the default platform, else such as ``-arm64``."""
     return "" if name == PLATFORM else f"-{architecture(name)}"
 
 

@@ -33,7 +33,7 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 
 class Failed(CommandError):
-    """A program ended with a status other than 0, or was ended by a signal, which is a negative status; carries the end of its output."""
+    """A program ended with a status other than 0, or by a signal (a negative status); carries the end of its output."""
 
     def __init__(self, args: tuple[str, ...], status: int, tail: str) -> None:
         last = tail.strip().splitlines()[-1:] or ["(no output)"]
@@ -60,9 +60,10 @@ def _signal(number: int) -> str:
 
 
 def end_as_by_ctrl_c() -> None:
-    """Let a request to end this program, or the end of its terminal, be what Ctrl-C is, so that what it has started ends, too.
+    """Treat a request to end this program, or the end of its terminal, as Ctrl-C, so that what it started ends, too.
 
-    Programs run in sessions of their own: the signal reaches this one alone. What ignores such a signal (``nohup``) still does.
+    Programs run in sessions of their own: the signal reaches this one alone. What ignores such a signal (``nohup``)
+    still does.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
@@ -114,15 +115,15 @@ def run(
     :raises Overdue: it took longer than ``seconds``.
     :raises Failed: it ended with a status other than 0.
     """
-    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE) as (process, beside):
+    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE) as (process, threads):
         tail: deque[str] = deque(maxlen=KEPT_LINES)
-        beside(_pump, process.stderr, tail, on_line)
+        threads.start(_pump, process.stderr, tail, on_line)
         if stdin is not None:
-            beside(_feed, process.stdin, stdin)
+            threads.start(_feed, process.stdin, stdin)
         assert process.stdout is not None
         with _ended_after(process, seconds) as is_overdue:
             output = process.stdout.read()
-            beside.join()
+            threads.join()
             process.wait()
         if is_overdue.is_set():
             raise Overdue(tuple(map(str, args)), process.returncode, seconds)
@@ -131,16 +132,16 @@ def run(
         return output.decode(errors="replace")
 
 
-def follow(*args: str | os.PathLike[str], cwd: Path | None = None, env: Mapping[str, str] | None = None, on_line: LineSink) -> int:
+def follow(*args: str | os.PathLike[str], cwd: Path | None = None, on_line: LineSink) -> int:
     """Run a program to its end and return its status, whatever that is.
 
     :param on_line: called with every line of its output and of its errors, from two threads.
     :raises CommandError: the program is not installed.
     """
-    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL) as (process, beside):
+    with _started(args, cwd=cwd, stdin=subprocess.DEVNULL) as (process, threads):
         for stream in (process.stdout, process.stderr):
-            beside(_pump, stream, deque[str](maxlen=0), on_line)
-        beside.join()
+            threads.start(_pump, stream, deque[str](maxlen=0), on_line)
+        threads.join()
         return process.wait()
 
 
@@ -156,25 +157,24 @@ def become(*args: str | os.PathLike[str]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None, env: Mapping[str, str] | None = None) -> Iterator[IO[bytes]]:
+def piped(*args: str | os.PathLike[str], stdin: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
     """Start a program and yield its standard output as a stream; check its status at the end.
 
-    :param env: variables to add to the present environment.
     :raises Failed: it ended with a status other than 0, also where the caller stumbled over output that it cut short.
     """
-    with _started(args, env=env, stdin=stdin or subprocess.DEVNULL) as (process, beside):
+    with _started(args, stdin=stdin or subprocess.DEVNULL) as (process, threads):
         tail: deque[str] = deque(maxlen=KEPT_LINES)
-        beside(_pump, process.stderr, tail, None)
+        threads.start(_pump, process.stderr, tail, None)
         assert process.stdout is not None
         try:
             yield process.stdout
         except Exception as error:
             if _failed(process):
-                beside.join()
+                threads.join()
                 raise Failed(tuple(map(str, args)), process.returncode, "".join(tail)) from error
             raise
         process.stdout.close()
-        beside.join()
+        threads.join()
         if process.wait() != 0:
             raise Failed(tuple(map(str, args)), process.returncode, "".join(tail))
 
@@ -206,13 +206,13 @@ def _failed(process: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-class _Beside:
+class _StreamThreads:
     """The threads that serve the streams of a program."""
 
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
 
-    def __call__(self, work: Callable[..., None], *args: object) -> None:
+    def start(self, work: Callable[..., None], *args: object) -> None:
         """Start ``work`` in a thread."""
         self._threads.append(threading.Thread(target=work, args=args, daemon=True))
         self._threads[-1].start()
@@ -231,7 +231,7 @@ def _started(
     stdin: IO[bytes] | int,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-) -> Iterator[tuple[subprocess.Popen[bytes], _Beside]]:
+) -> Iterator[tuple[subprocess.Popen[bytes], _StreamThreads]]:
     """Start ``args`` in a process group of its own, and end the whole group if the caller is interrupted.
 
     Its threads end with it: an interpreter that ends while a daemon thread wakes up can crash (CPython before 3.14).
@@ -241,12 +241,12 @@ def _started(
         argv, cwd=cwd, env={**os.environ, **(env or {})}, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     _running.add(process)
-    beside = _Beside()
+    threads = _StreamThreads()
     try:
-        yield process, beside
+        yield process, threads
     except BaseException:
         _end(process)
-        beside.join(GRACE)
+        threads.join(GRACE)
         raise
     finally:
         _running.discard(process)

@@ -23,7 +23,7 @@ MB: Final = 1_000_000
 
 
 def ignore(*_: object) -> None:
-    """Take no notice: what is told of bytes or lines where nobody wants to see them."""
+    """Do nothing with a count of bytes, or a line, that nobody wants to see."""
 
 
 def size(count: int) -> str:
@@ -44,7 +44,8 @@ class SafeConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render something, with the characters that cannot be shown replaced."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text="\n".join(printable(line, len(line)) for line in segment.text.split("\n")))
+            text = "\n".join(printable(line, len(line)) for line in segment.text.split("\n"))
+            yield segment if segment.control else segment._replace(text=text)
 
 
 class Step(Protocol):

@@ -1,4 +1,4 @@
-"""Text from outside, made fit for a line of ours: a terminal obeys control characters, and bidirectional marks reorder what a person reads."""
+"""Text from outside, made fit for one line: terminals obey control characters, bidirectional marks reorder text."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ def printable(text: str, limit: int = 200) -> str:
     """Return ``text`` as one line that only shows itself.
 
     :param limit: characters at most; a longer text ends in :data:`ELLIPSIS`.
-    :returns: ``?`` stands for every character that Python does not call printable: controls, line and paragraph separators,
-        bidirectional and other format marks, surrogates, unassigned code points and spaces other than the plain one.
+    :returns: ``?`` stands for every character that Python does not call printable: controls, line and paragraph
+        separators, bidirectional and other format marks, surrogates, unassigned code points and spaces other than the
+        plain one.
     """
     shown = "".join(character if character.isprintable() else "?" for character in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: max(0, limit - len(ELLIPSIS))] + ELLIPSIS[:limit]

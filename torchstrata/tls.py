@@ -1,9 +1,9 @@
 """TLS contexts that threads share: once complete, nothing changes them.
 
-OpenSSL lets threads share a context, but not change it while another one uses it. Libraries change what they are given all the
-same: ``requests`` names a bundle of certificates to a pool of connections, and urllib3 loads it into the context at each new
-connection; urllib3 and httpcore also set modes and protocols anew each time. A sealed context takes what it has already for
-done, and refuses the rest.
+OpenSSL lets threads share a context, but not change it while another one uses it. Libraries change what they are
+given all the same: ``requests`` names a bundle of certificates to a pool of connections, and urllib3 loads it into
+the context at each new connection; urllib3 and httpcore also set modes and protocols anew each time. A sealed context
+takes what it has already for done, and refuses the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROTOCOLS: Final = ("http/1.1",)
 """What our clients speak, as ALPN names it."""
 
 BUNDLE_VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Variables that name certificates of authorities, in a file or a directory; the first one that is set counts."""
+"""Variables that name CA certificates, in a file or a directory; the first one that is set counts."""
 
 TRUST_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", *BUNDLE_VARIABLES)
 """Variables that say whose certificates OpenSSL and our clients believe."""
@@ -30,7 +30,7 @@ def bundle() -> str | None:
 
 
 class Locations(TypedDict, total=False):
-    """How contexts are told of a bundle."""
+    """The arguments by which contexts take a bundle."""
 
     cafile: str
     capath: str
@@ -80,8 +80,8 @@ class SealedContext(ssl.SSLContext):
 def sealed(context: ssl.SSLContext) -> ssl.SSLContext:
     """Let nothing change ``context`` any more, and return it.
 
-    :param context: complete, and not in use yet. One of another library's kind, such as the context that asks macOS for its
-        certificates, is left as it is: it has a lock of its own.
+    :param context: complete, and not in use yet. One of another library's kind, such as the context that asks macOS
+        for its certificates, is left as it is: it has a lock of its own.
     """
     if type(context) is ssl.SSLContext:
         context.set_alpn_protocols(list(PROTOCOLS))

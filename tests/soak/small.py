@@ -21,7 +21,7 @@ from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.plan import Item, Plan
 from torchstrata.commands import cli
 from torchstrata.image import layout
-from torchstrata.locks.wheel_locks import Pin
+from torchstrata.locks.lockfile import Pin
 from torchstrata.progress import PlainReporter
 from torchstrata.registry.reference import Place
 from torchstrata.store.store import Store

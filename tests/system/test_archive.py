@@ -14,7 +14,8 @@ from tests.archive import SUFFIX, Archive
 from tests.system.test_osparts import FLAVOURS, SYSTEM, diff_ids, write
 from torchstrata.errors import StaleLockError
 from torchstrata.layers import deb, os_image, os_parts, snapshots
-from torchstrata.layers.os_parts import Oven, Parts
+from torchstrata.layers.os_part_builder import OsPartBuilder
+from torchstrata.layers.os_parts import Parts
 from torchstrata.locks import os_locks
 from torchstrata.store.codec import Codec
 from torchstrata.store.store import Store
@@ -38,7 +39,7 @@ def address() -> str:
 def locked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
     """Give a locked repository, and the store that has what its lock was made from: the mirror had everything then."""
     root, store = write(tmp_path_factory.mktemp("repository"), "less", "make"), Store(tmp_path_factory.mktemp("store"))
-    Oven(store=store, codec=Codec(), on_line=print, root=root).relock([SYSTEM], FLAVOURS)
+    OsPartBuilder(store=store, codec=Codec(), on_line=print, root=root).relock([SYSTEM], FLAVOURS)
     return root, store
 
 
@@ -70,13 +71,13 @@ def bare(locked: tuple[Path, Store], tmp_path: Path) -> None:
 def bake(locked: tuple[Path, Store], tmp_path: Path, lines: Lines | None = None, *, strict: bool = False) -> Parts:
     """Bake both flavours in a store of the test's own."""
     told = [] if lines is None else lines
-    return Oven(store=Store(tmp_path / "store"), codec=Codec(), on_line=told.append, locked=strict, root=locked[0]).bake([SYSTEM], FLAVOURS)
+    return OsPartBuilder(store=Store(tmp_path / "store"), codec=Codec(), on_line=told.append, locked=strict, root=locked[0]).bake([SYSTEM], FLAVOURS)
 
 
 def parts(locked: tuple[Path, Store]) -> Parts:
     """Return what the lock was made from."""
     root, store = locked
-    return Oven(store=store, codec=Codec(), on_line=print, locked=True, root=root).bake([SYSTEM], FLAVOURS)
+    return OsPartBuilder(store=store, codec=Codec(), on_line=print, locked=True, root=root).bake([SYSTEM], FLAVOURS)
 
 
 def test_what_mirrors_have_dropped_the_archive_has(locked: tuple[Path, Store], later: Archive, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 from torchstrata.building import engine, loading
 from torchstrata.errors import OsPartError, StaleLockError
 from torchstrata.layers import buildkit, os_layers, os_parts
-from torchstrata.layers.os_parts import Oven, Parts
+from torchstrata.layers.os_image_source import OsImageSource
+from torchstrata.layers.os_part_builder import OsPartBuilder
+from torchstrata.layers.os_parts import Parts
 from torchstrata.locks import os_locks
 from torchstrata.matrix import matrix
 from torchstrata.store.codec import Codec
@@ -46,7 +48,7 @@ def write(root: Path, *packages: str) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
     """Give a locked repository, and the store that has what its lock was made from."""
     root, store = write(tmp_path_factory.mktemp("repository"), "less", "make"), Store(tmp_path_factory.mktemp("store"))
-    written = Oven(store=store, codec=Codec(), on_line=print, root=root).relock([SYSTEM], FLAVOURS)
+    written = OsPartBuilder(store=store, codec=Codec(), on_line=print, root=root).relock([SYSTEM], FLAVOURS)
     assert written == [os_locks.path(SYSTEM, root)]
     return root, store
 
@@ -73,7 +75,7 @@ def stale(again: tuple[Path, Store]) -> tuple[Path, Store]:
 def bake(where: tuple[Path, Store], on_line: Callable[[str], object] = print, *, locked: bool = True) -> Parts:
     """Bake both flavours."""
     root, store = where
-    return Oven(store=store, codec=Codec(), on_line=lambda line: on_line(line) and None, locked=locked, root=root).bake([SYSTEM], FLAVOURS)
+    return OsPartBuilder(store=store, codec=Codec(), on_line=lambda line: on_line(line) and None, locked=locked, root=root).bake([SYSTEM], FLAVOURS)
 
 
 def diff_ids(parts: Parts) -> dict[tuple[str, str], list[str]]:
@@ -158,9 +160,9 @@ def test_an_older_apt_learns_of_archives_from_a_newer_one(again: tuple[Path, Sto
     root, store = again
     shutil.copy(matrix.MATRIX, root)
     older = matrix.load().systems["debian12"]
-    oven = Oven(store=store, codec=Codec(), on_line=print, root=root)
-    baking = os_parts._Baking(oven=oven, flavours=FLAVOURS, locks={older: os_locks.read(older)})
-    assert baking._settings_of_others(older)
+    builder = OsPartBuilder(store=store, codec=Codec(), on_line=print, root=root)
+    images = OsImageSource(settings=builder, locks={older: os_locks.read(older)})
+    assert images.settings_of_others(older)
 
 
 def test_unknown_package_is_one_clear_error(again: tuple[Path, Store]) -> None:

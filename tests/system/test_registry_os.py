@@ -28,7 +28,7 @@ from torchstrata.image import oci
 from torchstrata.image.compose import canonical
 from torchstrata.image.oci import INDEX
 from torchstrata.layers import contexts, os_image, os_layers, os_parts
-from torchstrata.layers.os_parts import Oven
+from torchstrata.layers.os_part_builder import OsPartBuilder
 from torchstrata.locks import os_locks
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import OperatingSystem
@@ -80,7 +80,7 @@ class Public:
 
     def publish(self, *layers: Layer, tag: str = TAG, architecture: str = "amd64") -> str:
         """Let a tag name an index whose second image has these layers; return the digest of that image."""
-        made = os_parts._composed(DEBIAN, layers)
+        made = os_parts.plain_image(DEBIAN, layers)
         with Registry(self.served.host) as registry:
             for layer in layers:
                 registry.push_blob(REPOSITORY, Source.file(self.store.open_blob(layer.digest), layer.digest))
@@ -220,7 +220,7 @@ def test_a_digest_that_is_gone_is_one_error(copy: Checkout, locked: Ended, tmp_p
     path = os_locks.path(system(again), again.root)
     path.write_text(re.sub("@sha256:[0-9a-f]{64}", f"@sha256:{'d' * 64}", path.read_text()))
     with pytest.raises(AbsentError, match=rf"the registry has no .*@sha256:{'d' * 64}\n.*inv lock --os"):
-        Oven(store=Store(tmp_path / "store"), codec=Codec(), on_line=print, root=again.root).bake([system(again)], ("base",))
+        OsPartBuilder(store=Store(tmp_path / "store"), codec=Codec(), on_line=print, root=again.root).bake([system(again)], ("base",))
 
 
 @pytest.mark.parametrize("case", [("none", AbsentError.code, "the registry has no "), ("other", RegistryError.code, "no image for linux/amd64")])
@@ -275,8 +275,8 @@ def test_another_machine_makes_the_same_layers(copy: Checkout, built: str, tmp_p
     again = copy.copy(tmp_path / "again")
     file = again.root / "images/base/Dockerfile"
     file.write_text(file.read_text().replace("/mnt/install g++", f": {uuid.uuid4()} && /mnt/install g++"))
-    parts = Oven(store=Store(tmp_path / "store"), codec=Codec(), on_line=print, locked=True, root=again.root).bake([system(again)], ("base",))
-    first = Oven(store=Store.open(), codec=Codec(), on_line=print, locked=True, root=copy.root).bake([system(copy)], ("base",))
+    parts = OsPartBuilder(store=Store(tmp_path / "store"), codec=Codec(), on_line=print, locked=True, root=again.root).bake([system(again)], ("base",))
+    first = OsPartBuilder(store=Store.open(), codec=Codec(), on_line=print, locked=True, root=copy.root).bake([system(copy)], ("base",))
     assert [layer.diff_id for layer in parts[NAME, "base"].layers] == [layer.diff_id for layer in first[NAME, "base"].layers]
 
 
@@ -285,8 +285,8 @@ def test_drift_is_told_or_refused(copy: Checkout, built: str, tmp_path: Path) ->
     again, lines = copy.copy(tmp_path / "again"), list[str]()
     lock = os_locks.read(system(again), again.root)
     os_locks.write(replace(lock, sections={**lock.sections, "base": {**lock.sections["base"], "less": "1-1"}}), system(again), again.root)
-    oven = Oven(store=Store(tmp_path / "store"), codec=Codec(), on_line=lines.append, root=again.root)
-    oven.bake([system(again)], ("base",))
+    builder = OsPartBuilder(store=Store(tmp_path / "store"), codec=Codec(), on_line=lines.append, root=again.root)
+    builder.bake([system(again)], ("base",))
     assert [line for line in lines if line.startswith(f"{NAME}: not as locked on ") and "less 1-1 -> " in line]
     with pytest.raises(StaleLockError, match="less 1-1 -> "):
-        replace(oven, locked=True).bake([system(again)], ("base",))
+        replace(builder, locked=True).bake([system(again)], ("base",))

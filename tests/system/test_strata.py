@@ -19,8 +19,8 @@ import pytest
 from tests.waiting import PATIENCE
 from tests.wheelhouse import pin, wheel
 from torchstrata.errors import DiskFullError
-from torchstrata.layers import strata, toolchain, wheel_fetch
-from torchstrata.locks.wheel_locks import Lock
+from torchstrata.layers import strata, toolchain, toolchain_lock, wheel_fetch
+from torchstrata.locks.lockfile import Lock
 from torchstrata.matrix.schema import Strata
 from torchstrata.store import tarball
 from torchstrata.store.codec import Codec, decompressor
@@ -175,7 +175,7 @@ def compiler(tmp_path_factory):
     if platform.machine() != "x86_64" or not shutil.which("mmdebstrap") or not shutil.which("g++"):
         pytest.skip("needs mmdebstrap and g++ on x86_64")
     root = tmp_path_factory.mktemp("toolchain")
-    store, chain = Store(root / "store"), toolchain.read("cuda-12.4")
+    store, chain = Store(root / "store"), toolchain_lock.read("cuda-12.4")
     files = {one.sha256: wheel_fetch.fetch(one, store.downloads, on_bytes=lambda _: None, cancelled=threading.Event()) for one in chain.pins}
     part: Part = toolchain.make(chain, files, store, CODEC, threading.Event())
     layer = part.layers[0]

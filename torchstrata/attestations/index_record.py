@@ -15,7 +15,7 @@ from torchstrata.attestations.record import Word
 from torchstrata.errors import UntrustedError
 from torchstrata.image import oci
 from torchstrata.image.compose import canonical
-from torchstrata.image.image_index import MANY, ImageIndex
+from torchstrata.image.image_index import MOST_IMAGES, ImageIndex
 from torchstrata.store.digest import Digest
 
 INDEX_SCHEMA: Final = 1
@@ -39,7 +39,7 @@ class IndexRecord(msgspec.Struct, frozen=True, kw_only=True):
     flavour: Word
     user: str
     digest: Digest
-    images: Annotated[dict[PlatformKey, Digest], msgspec.Meta(min_length=1, max_length=MANY)]
+    images: Annotated[dict[PlatformKey, Digest], msgspec.Meta(min_length=1, max_length=MOST_IMAGES)]
 
     def encode(self) -> bytes:
         """Return it in its one form."""

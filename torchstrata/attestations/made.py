@@ -17,7 +17,7 @@ from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Item, OsPart
 from torchstrata.image.compose import Image, sha256
 from torchstrata.layers.strata import Stratum
-from torchstrata.layers.toolchain import Toolchain
+from torchstrata.layers.toolchain_lock import Toolchain
 from torchstrata.matrix.matrix import Cell, OperatingSystem
 from torchstrata.store import inventory
 from torchstrata.store.inventory import Inventory, PythonPackage

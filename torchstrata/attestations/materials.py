@@ -15,7 +15,7 @@ from torchstrata.building.plan import Item, OsPart
 from torchstrata.errors import CommandError, StoreError
 from torchstrata.layers import contexts, os_image
 from torchstrata.layers.strata import Stratum
-from torchstrata.layers.toolchain import Toolchain
+from torchstrata.layers.toolchain_lock import Toolchain
 from torchstrata.locks import os_locks
 from torchstrata.store import inventory
 from torchstrata.store.codec import Codec

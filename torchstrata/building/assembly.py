@@ -1,4 +1,4 @@
-"""Build the images of a plan: have its parts made, compose, and load them into an engine while upper layers are still being made."""
+"""Build the images of a plan: make its parts, compose, and load; loading begins while upper layers are being made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchstrata.building.engine import Engine
 from torchstrata.building.loading import Loading
 from torchstrata.building.maker import Maker
 from torchstrata.building.plan import ImagePlan, Item, OsPart, Plan
-from torchstrata.image import compose, runtime, source
+from torchstrata.image import compose, loadable, runtime, source
 from torchstrata.image.compose import Image, Section
 from torchstrata.image.loadable import Loadable
 from torchstrata.layers import contexts, os_parts
@@ -22,7 +22,7 @@ from torchstrata.matrix.matrix import ROOT, Matrix
 from torchstrata.progress import Reporter
 from torchstrata.store import store as stores
 from torchstrata.store.codec import Codec
-from torchstrata.store.layer import OpenBlob
+from torchstrata.store.layer import Entry, Layer, OpenBlob
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 
@@ -42,7 +42,7 @@ class Composed:
     @property
     def loadable(self) -> Loadable:
         """The image as an engine takes it."""
-        return Loadable(config=self.image.config, manifest=self.image.manifest, tags=self.tags, layers=self.image.layers, platform=self.plan.cell.platform)
+        return loadable.of(self.image, self.tags, self.plan.cell.platform)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,28 +69,30 @@ class Builder:
         """
         with Maker(plan, self.store, self.codec, self.reporter, locked=self.locked) as maker:
             cells = itertools.groupby(plan.images, key=lambda image: image.cell.name)
-            composed = [one for _, images in cells for one in self._cell(tuple(images), maker)]
+            composed = tuple(itertools.chain.from_iterable(self._cell(tuple(images), maker) for _, images in cells))
         self.store.touch(*(item.identity for item in plan.items()))
-        return tuple(composed)
+        return composed
 
     def _cell(self, images: Sequence[ImagePlan], maker: Maker) -> list[Composed]:
-        """Build the images of one cell. What the first ones share is loaded while it is made, and the rest in the end."""
-        revisions = [source.revision(image.cell, image.chain, ROOT) for image in images]
+        """Build the images of one cell. What the first ones share is loaded while it is made, the rest at the end."""
+        revisions = {image.flavour: source.revision(image.cell, image.chain, ROOT) for image in images}
         with self._loading(images[0].cell.platform) as loading:
             parts: dict[str, Part] = {}
             for item in _spine(images):
                 parts[item.identity] = maker.part(item.identity)
                 if loading:
                     loading.add(*parts[item.identity].layers)
-            rest = (item for image in images for item in image.items if item.identity not in parts)
-            parts |= {item.identity: maker.part(item.identity) for item in rest}
-            composed = [one for image, revision in zip(images, revisions, strict=True) for one in self.assemble(image, parts, revision)]
+            items = itertools.chain.from_iterable(image.items for image in images)
+            upper = dict.fromkeys(item.identity for item in items if item.identity not in parts)
+            parts |= {identity: maker.part(identity) for identity in upper}
+            assembled = (self.assemble(image, parts, revisions[image.flavour]) for image in images)
+            composed = list(itertools.chain.from_iterable(assembled))
             if loading:
-                loading.finish([one.loadable for one in composed])
+                loading.finish([image.loadable for image in composed])
         return composed
 
     def assemble(self, image: ImagePlan, parts: Mapping[str, Part], revision: str) -> Iterator[Composed]:
-        """Compose an image from its parts, with its facts layer on top; the all-in-one flavour of a named cell twice, once as ``v<torch>``.
+        """Compose an image from its parts, with its facts layer on top; a named cell's all-in-one also as ``v<torch>``.
 
         :raises ComposeError: the layers do not fit together.
         """
@@ -98,18 +100,23 @@ class Builder:
         chain = self.matrix.lineage(image.flavour)
         told = runtime.describe(image.cell, chain, image.lock, revision, drift=drift)
         sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
-        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), chain, drift) | runtime.python_start(image.cell, image.chain)
+        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), chain, drift)
+        files |= runtime.python_start(image.cell, image.chain)
         sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
         self._check_replaced(image, parts)
-        compose.check(image.name, ((section.origin, layer, self.store.listing(layer.diff_id)) for section in sections for layer in section.layers))
+        compose.check(image.name, itertools.chain.from_iterable(map(self._listed, sections)))
         platform = image.cell.platform
-        name, end = self.matrix.name, platforms.suffix(platform)  # in an engine; a name without it stays that of the machine's own platform
+        name, end = self.matrix.name, platforms.suffix(platform)  # an engine may hold both
         tag = f"{name}:{image.cell.names[0]}-{image.flavour}{end}"
         yield Composed(plan=image, image=compose.compose(image.name, sections, told, platform), tags=(tag,), drift=drift)
         if image.cell.named and image.flavour == self.matrix.all_in_one:
             rooted = runtime.describe(image.cell, chain, image.lock, revision, user=runtime.ROOT, drift=drift)
             named = (f"{name}:{image.cell.all_in_one}{end}",)
             yield Composed(plan=image, image=compose.compose(image.name, sections, rooted, platform), tags=named, drift=drift)
+
+    def _listed(self, section: Section) -> Iterator[tuple[str, Layer, Sequence[Entry]]]:
+        for layer in section.layers:
+            yield section.origin, layer, self.store.listing(layer.diff_id)
 
     def _check_replaced(self, image: ImagePlan, parts: Mapping[str, Part]) -> None:
         """Refuse what a flavour's Dockerfile does to files that the ``rootfs`` of a parent brings.
@@ -129,18 +136,18 @@ class Builder:
 
         :param of_root: directories of layers below that become root's.
         """
-        given = {"of_root": list(of_root)} if of_root else {}
-        identity = stores.identity(kind="facts", files=dict(files), codec=self.codec.identity, **given)
-        found = self.store.find(identity)
-        if found is None:
+        owned = {"of_root": list(of_root)} if of_root else {}
+        identity = stores.identity(kind="facts", files=dict(files), codec=self.codec.identity, **owned)
+        part = self.store.find(identity)
+        if part is None:
             with self.store.layer("facts", self.codec) as writer:
                 for path in of_root:
                     writer.directory_of_root(path)
                 for path, text in sorted(files.items()):
                     writer.file(path, 0o644, len(text.encode()), io.BytesIO(text.encode()))
-            found = Part(layers=(writer.layer,))
-            self.store.remember(identity, found)
-        return found
+            part = Part(layers=(writer.layer,))
+            self.store.remember(identity, part)
+        return part
 
     @contextlib.contextmanager
     def _loading(self, platform: str) -> Iterator[Loading | None]:

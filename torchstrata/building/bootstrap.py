@@ -1,10 +1,10 @@
 """A Docker engine where there is none (``nox -s engine``); where one answers, nothing is changed.
 
-What is installed comes from the distribution's own packages. Debian 12's docker.io is 20.10 and has no buildx package, so
-there docker.io 26.1 and buildx 0.13.1 come from Debian 13, through a source of our own whose pin lets nothing else in; they
-need nothing newer than Debian 12's libc and runc. So does containerd: to load 2 GB, 1.7.24
-takes 22 s of processor time where Debian 12's 1.6.20 takes 37 s, whose older Go compiler hashes without the processor's
-instructions for it. Newer ones than Debian 13's would have to come from a suite that changes every day.
+What is installed comes from the distribution's own packages. Debian 12's docker.io is 20.10 and has no buildx
+package, so there docker.io 26.1 and buildx 0.13.1 come from Debian 13, through a source of our own whose pin lets
+nothing else in; they need nothing newer than Debian 12's libc and runc. So does containerd: to load 2 GB, 1.7.24
+takes 22 s of processor time where Debian 12's 1.6.20 takes 37 s, whose older Go compiler hashes without the
+processor's instructions for it. Newer ones than Debian 13's would have to come from a suite that changes every day.
 
 What only root may do is done by sudo for a user whose sudo asks for no password.
 """
@@ -80,10 +80,10 @@ def ensure(report: process.LineSink) -> Outcome:
     :raises EngineError: none answers and this program cannot set one up here; the error says what a person can do.
     :raises BuildxError: one answers, without buildx, and it cannot be installed from here.
     """
-    found = _answering()
-    if found is not None:
-        report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store: left as it is")
-        return _complete(found, report)
+    answering = _answering()
+    if answering is not None:
+        report(f"Docker {answering.version} answers at {engine.address()}, with the {answering.store} image store: left as it is")
+        return _complete(answering, report)
     _only_here()
     engine.check_access(SOCKET)
     supply = _supply()
@@ -92,11 +92,12 @@ def ensure(report: process.LineSink) -> Outcome:
         missing = not _has_daemon()
         _configure(report)
         if missing:
-            _install(supply, tuple(name for name in supply.packages if name != "containerd" or shutil.which(name) is None), report, unless=_has_daemon)
+            packages = tuple(name for name in supply.packages if name != "containerd" or shutil.which(name) is None)
+            _install(supply, packages, report, unless=_has_daemon)
         _start(report)
-    found = engine.connect()
-    report(f"Docker {found.version} answers at {engine.address()}, with the {found.store} image store")
-    _complete(found, report)
+    answering = engine.connect()
+    report(f"Docker {answering.version} answers at {engine.address()}, with the {answering.store} image store")
+    _complete(answering, report)
     return "installed" if missing else "started"
 
 
@@ -107,10 +108,10 @@ def _answering() -> engine.Engine | None:
         return None
 
 
-def _complete(found: engine.Engine, report: process.LineSink) -> Outcome:
+def _complete(answering: engine.Engine, report: process.LineSink) -> Outcome:
     """Add what the client side of an engine lacks: buildx, and the docker command itself."""
     try:
-        report(f"buildx {found.buildx()} is there")
+        report(f"buildx {answering.buildx()} is there")
     except BuildxError as error:
         try:
             supply = _supply()
@@ -118,8 +119,8 @@ def _complete(found: engine.Engine, report: process.LineSink) -> Outcome:
             raise error from None
         command = () if shutil.which("docker") else ("docker-cli",)
         packages = ("docker-buildx", *(name for name in command if name in supply.packages))
-        _install(supply, packages, report, unless=functools.partial(_has_buildx, found))
-        report(f"buildx {found.buildx()} is there")
+        _install(supply, packages, report, unless=functools.partial(_has_buildx, answering))
+        report(f"buildx {answering.buildx()} is there")
         return "buildx"
     return "nothing"
 
@@ -150,9 +151,9 @@ def _has_daemon() -> bool:
     return _find("dockerd") is not None
 
 
-def _has_buildx(found: engine.Engine) -> bool:
+def _has_buildx(answering: engine.Engine) -> bool:
     try:
-        return bool(found.buildx())
+        return bool(answering.buildx())
     except BuildxError:
         return False
 
@@ -181,7 +182,8 @@ def _configure(report: process.LineSink) -> None:
         return
     _write(CONFIG, json.dumps(SETTINGS) + "\n", report)
     if SYSTEMD.is_dir():
-        _write(DROP_IN, f"[Service]\nExecStart=\nExecStart=dockerd -H fd:// --containerd=/run/containerd/containerd.sock --config-file={CONFIG}\n", report)
+        start = f"dockerd -H fd:// --containerd=/run/containerd/containerd.sock --config-file={CONFIG}"
+        _write(DROP_IN, f"[Service]\nExecStart=\nExecStart={start}\n", report)
 
 
 def _write(path: Path, text: str, report: process.LineSink) -> None:
@@ -215,7 +217,7 @@ def _start_by_hand(report: process.LineSink) -> None:
 
 
 def _forget_dead(program: str, path: Path, report: process.LineSink) -> None:
-    """Remove the pid file of a daemon that is gone: if another program has its pid now, dockerd would refuse to start."""
+    """Remove the pid file of a daemon that has ended: if its pid is another program's now, dockerd would not start."""
     try:
         executable = _find(program) or f"/usr/bin/{program}"
         superuser.run("start-stop-daemon", "--status", "--pidfile", path, "--exec", executable)
@@ -226,7 +228,6 @@ def _forget_dead(program: str, path: Path, report: process.LineSink) -> None:
 
 
 def _wait() -> None:
-    """Wait until the daemon answers."""
     end = time.monotonic() + START_SECONDS
     while _answering() is None:
         engine.check_access(SOCKET)

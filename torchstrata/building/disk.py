@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Final
 from torchstrata import progress
 from torchstrata.building.engine import Engine
 from torchstrata.building.maker import IN_FLIGHT
-from torchstrata.building.plan import Item, OsPart, Plan
+from torchstrata.building.plan import ImagePlan, Item, OsPart, Plan
 from torchstrata.errors import DiskFullError
+from torchstrata.store.layer import Layer
 from torchstrata.store.store import Store
 
 UNPACKED: Final = 2.1
@@ -24,7 +26,7 @@ NEXT_OS_PART: Final = 100_000_000
 """Compressed bytes of the OS part that a flavour adds to its parent's, at most: today 5 to 65 MB."""
 
 OS_UNPACKED: Final = 2
-"""Bytes of files per compressed byte that the two bounds leave room for: debian13 base has 490 MB of files, its devel adds 209 MB."""
+"""Bytes of files per compressed byte that the two bounds allow; debian13 base has 490 MB of files, devel 209 more."""
 
 
 def check(plan: Plan, store: Store, engine: Engine | None) -> str:
@@ -37,8 +39,8 @@ def check(plan: Plan, store: Store, engine: Engine | None) -> str:
     in_store = fetched + packages + sum(_os_part(item) for item in plan.missing()) + min(fetched, IN_FLIGHT)
     in_engine = 0 if engine is None else _loaded(plan, engine)
     free = shutil.disk_usage(_existing(store.root)).free
-    there = engine.free_space() if engine else None
-    if in_store + in_engine > free or (there is not None and in_engine > there):
+    free_in_engine = engine.free_space() if engine else None
+    if in_store + in_engine > free or (free_in_engine is not None and in_engine > free_in_engine):
         raise DiskFullError(
             f"the build needs {progress.size(in_store)} in {store.root} and {progress.size(in_engine)} in the engine, and {progress.size(free)} are free",
             fix="free some (inv cache --prune, docker system prune), or build fewer flavours: -- --flavour base",
@@ -49,14 +51,22 @@ def check(plan: Plan, store: Store, engine: Engine | None) -> str:
 
 def _loaded(plan: Plan, engine: Engine) -> int:
     """Return the bytes that the engine needs for what it lacks; what is not made yet is estimated by its wheels."""
-    made = [[layer for item in image.items[: _made(image.items)] if item.part for layer in item.part.layers] for image in plan.images]
-    return engine.space_for(engine.lacks(made)) + sum(_estimate(item, engine) for item in _above(plan))
+    return engine.space_for(engine.lacks(map(_made_layers, plan.images))) + sum(_estimate(item, engine) for item in _above(plan))
 
 
 def _above(plan: Plan) -> Iterable[Item]:
-    """Return the items that are, or lie above, the first of their image that is not made yet: once for every stack below them."""
-    ranges = ((image.items, range(_made(image.items), len(image.items))) for image in plan.images)
-    return {tuple(item.identity for item in items[: place + 1]): items[place] for items, places in ranges for place in places}.values()
+    """Return the items from the first of each image that is not made yet upward: once for every stack below them."""
+    above: dict[tuple[str, ...], Item] = {}
+    for image in plan.images:
+        for place in range(_made(image.items), len(image.items)):
+            above[tuple(item.identity for item in image.items[: place + 1])] = image.items[place]
+    return above.values()
+
+
+def _made_layers(image: ImagePlan) -> list[Layer]:
+    """Return the layers of an image, from the bottom, that are in the store."""
+    parts = [item.part for item in image.items[: _made(image.items)] if item.part]
+    return [*itertools.chain.from_iterable(part.layers for part in parts)]
 
 
 def _estimate(item: Item, engine: Engine) -> int:

@@ -1,13 +1,14 @@
 """The container engine: which one answers, what it has, and how images get into it.
 
-Everything goes through Docker's API; ``DOCKER_HOST`` and docker contexts are honoured. Both image stores are supported: the
-classic one knows an image by the digest of its config, the containerd one by that of its manifest.
+Everything goes through Docker's API; ``DOCKER_HOST`` and docker contexts are honoured. Both image stores are
+supported: the classic one knows an image by the digest of its config, the containerd one by that of its manifest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -48,10 +49,10 @@ T = TypeVar("T")
 OnBytes = Callable[[int], object]
 
 LISTS_MANIFESTS: Final = (1, 47)
-"""Before this version of the API (Docker 27) the list of images leaves out those that lack blobs; from it on, it says so."""
+"""Before this API version (Docker 27) the list of images omits those that lack blobs; from it on, it tells them."""
 
 CHECKED_BY: Final = "torchstrata.check"
-"""Label of the containers that show that an image is whole: the process that removes them, if nothing ends it before."""
+"""Label of containers that show that an image is whole: the process that removes them unless something ends it."""
 
 LISTINGS: Final = (0.1, 0.3, 1.0)
 """Seconds before images are listed again."""
@@ -72,8 +73,8 @@ def address() -> str:
 
 
 def names(client: docker.DockerClient) -> list[str]:
-    """Return every name of an image in the engine, by tag and by digest; in one question, since others may remove images meanwhile."""
-    return [name for image in client.api.images() for kind in ("RepoTags", "RepoDigests") for name in image[kind] or ()]
+    """Return every name of an image in the engine, by tag and by digest; in one question, since images come and go."""
+    return [*itertools.chain.from_iterable([*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())] for image in client.api.images())]
 
 
 def check_access(socket: Path) -> None:
@@ -105,8 +106,8 @@ def connect() -> Engine:
     return Engine(client, info)
 
 
-def _told(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
-    """Let what the engine refuses, or that it died, be an error of ours."""
+def _translated(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
+    """Raise an error of ours where the engine refuses something, or died."""
 
     @functools.wraps(method)
     def asking(self: Engine, /, *args: P.args, **options: P.kwargs) -> T:
@@ -115,7 +116,7 @@ def _told(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[E
         except docker.errors.APIError as error:
             raise self._refusal(str(error.explanation)) from error
         except (requests.RequestException, docker.errors.DockerException) as error:
-            raise self._cut() from error
+            raise self._broken_off() from error
 
     return asking
 
@@ -167,7 +168,7 @@ class Engine:
         return words[1]
 
     def free_space(self) -> int | None:
-        """Return the bytes that are free where the engine keeps images; ``None`` where that cannot be known from here."""
+        """Return the free bytes where the engine keeps images; ``None`` where that cannot be known from here."""
         root = Path(self._info["DockerRootDir"])
         if not self.is_local or not root.is_dir():
             return None
@@ -175,14 +176,14 @@ class Engine:
 
     @staticmethod
     def space_for(layers: Iterable[Layer]) -> int:
-        """Return the bytes that loading ``layers`` takes at most: both stores hold them compressed and unpacked for a while."""
+        """Return the bytes that loading ``layers`` takes at most: a store holds them compressed and unpacked."""
         return sum(layer.size + layer.unpacked for layer in layers)
 
     def id_of(self, image: Loadable) -> str:
         """Return the ID that ``image`` has, or would have, in this engine."""
         return sha256(image.manifest if self.store == "containerd" else image.config)
 
-    @_told
+    @_translated
     def image_id(self, tag: str) -> str | None:
         """Return the ID of the image that ``tag`` names, ``None`` if there is none."""
         try:
@@ -190,16 +191,16 @@ class Engine:
         except docker.errors.ImageNotFound:
             return None
 
-    @_told
+    @_translated
     def whole(self) -> frozenset[str]:
         """Return the IDs of the images that lack none of their blobs."""
         if self.store == "classic" or self._api_version() < LISTS_MANIFESTS:
             return frozenset(image["Id"] for image in self._images())
         url = f"{self.client.api.base_url}/v{self.client.api.api_version}/images/json"
         listed = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS).json()
-        return frozenset(image["Id"] for image in listed if any(part["Available"] and part["ID"] == image["Id"] for part in image.get("Manifests") or ()))
+        return frozenset(image["Id"] for image in listed if _is_whole(image))
 
-    @_told
+    @_translated
     def held(self) -> frozenset[str]:
         """Return the ChainIDs of all unpacked layers that the engine surely has: those of its whole images."""
         chains: set[str] = set()
@@ -211,11 +212,14 @@ class Engine:
         return frozenset(chains)
 
     def lacks(self, stacks: Iterable[Sequence[Layer]]) -> tuple[Layer, ...]:
-        """Return the layers of ``stacks`` (each bottom to top) that the engine must unpack: once for every stack below them."""
+        """Return the layers of ``stacks`` (each bottom to top) that the engine must unpack, once for every stack."""
         held = self.held()
-        chained = {chain: layer for layers in stacks for layer, chain in zip(layers, chain_ids(layer.diff_id for layer in layers), strict=True)}
+        chained: dict[str, Layer] = {}
+        for layers in stacks:
+            chained |= zip(chain_ids(layer.diff_id for layer in layers), layers, strict=True)
         return tuple(layer for chain, layer in chained.items() if chain not in held)
 
+    @_translated
     def send(self, images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenBlob, on_bytes: OnBytes, ready: Callable[[], object]) -> None:
         """Send one archive of nameless images with the blobs of ``layers``, and wait until the engine has unpacked it.
 
@@ -223,38 +227,29 @@ class Engine:
         :raises Refused: the engine cannot use the archive.
         """
         body = _counted(loadable.stream(images, layers, open_blob), on_bytes, ready)
-        try:
-            for line in self.client.api.load_image(body):  # type: ignore[no-untyped-call]
-                if "error" in line:
-                    raise self._refusal(line["error"])
-        except docker.errors.APIError as error:
-            raise self._refusal(str(error.explanation)) from error
-        except (requests.RequestException, docker.errors.DockerException) as error:
-            raise self._cut() from error
+        for line in self.client.api.load_image(body):  # type: ignore[no-untyped-call]
+            if "error" in line:
+                raise self._refusal(line["error"])
 
+    @_translated
     def check(self, image: Loadable) -> None:
-        """Check that a loaded image is whole: its layers are the right ones, its blobs are there, and a container can be made of it.
+        """Check that a loaded image is whole: the right layers, all blobs, and a container can be made of it.
 
         :raises Refused: it is not.
         """
         identity = self.id_of(image)
-        try:
-            layers = self._inspect(identity)["RootFS"].get("Layers") or ()
-            whole = tuple(layers) == image.diff_ids and identity in self.whole()
-            if whole:
-                made = self.client.api.create_container(identity, command=["true"], labels={CHECKED_BY: process.name()})
-                self.client.api.remove_container(made["Id"])
-        except docker.errors.APIError as error:
-            raise self._refusal(str(error.explanation)) from error
-        if not whole:
+        layers = self._inspect(identity)["RootFS"].get("Layers") or ()
+        if tuple(layers) != image.diff_ids or identity not in self.whole():
             raise self._refusal(f"image {identity} is not whole")
+        made = self.client.api.create_container(identity, command=["true"], labels={CHECKED_BY: process.name()})
+        self.client.api.remove_container(made["Id"])
 
-    @_told
+    @_translated
     def unpack(self, image: Loadable) -> None:
         """Have an image that is here unpacked, where its upper layers went with another one that shared them.
 
-        The containerd store marks shared layers as needed by the image that came first only; ``docker history`` of the others
-        fails then, and their next container takes the time to unpack.
+        The containerd store marks shared layers as needed by the image that came first only; ``docker history`` of
+        the others fails then, and their next container takes the time to unpack.
 
         :raises Refused: it cannot be unpacked.
         """
@@ -263,7 +258,7 @@ class Engine:
         except docker.errors.NotFound:
             self.check(image)
 
-    @_told
+    @_translated
     def name(self, image: Loadable) -> None:
         """Let all names of ``image`` point to it."""
         for tag in image.tags:
@@ -271,9 +266,9 @@ class Engine:
                 repository, _, version = tag.rpartition(":")
                 self.client.api.tag(self.id_of(image), repository, version)
 
-    @_told
+    @_translated
     def sweep(self, images: Iterable[Loadable]) -> None:
-        """Remove nameless prefix images, of this run or of one that was killed, whose layers all belong to ``images`` too; containers of checks before.
+        """Remove nameless prefix images whose layers all belong to ``images`` too, and containers of earlier checks.
 
         One that is in use meanwhile stays for the next load.
         """
@@ -281,12 +276,12 @@ class Engine:
             if process.is_over(container["Labels"][CHECKED_BY]):
                 with contextlib.suppress(docker.errors.APIError):
                     self.client.api.remove_container(container["Id"], force=True)
-        chains = {chain for image in images for chain in chain_ids(image.diff_ids)}
-        for found in self._images(filters={"dangling": True, "label": "torchstrata.prefix"}):
+        chains = set(itertools.chain.from_iterable(chain_ids(image.diff_ids) for image in images))
+        for dangling in self._images(filters={"dangling": True, "label": "torchstrata.prefix"}):
             try:
-                layers = self._inspect(found["Id"])["RootFS"]["Layers"]
+                layers = self._inspect(dangling["Id"])["RootFS"]["Layers"]
                 if chain_ids(layers)[-1] in chains:
-                    self.client.api.remove_image(found["Id"])
+                    self.client.api.remove_image(dangling["Id"])
             except (docker.errors.NotFound, docker.errors.APIError):
                 continue  # another build has removed it, or is making use of it
 
@@ -300,8 +295,8 @@ class Engine:
         return list(self.client.api.images(**question))
 
     def _inspect(self, reference: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.api.inspect_image(reference)  # type: ignore[no-untyped-call]
-        return found
+        attributes: dict[str, Any] = self.client.api.inspect_image(reference)  # type: ignore[no-untyped-call]
+        return attributes
 
     def _api_version(self) -> tuple[int, ...]:
         return tuple(map(int, self.client.api.api_version.split(".")))
@@ -313,7 +308,7 @@ class Engine:
             )
         return Refused(f"the engine refused an image: {cause}", fix="build again; if that does not help, restart the engine")
 
-    def _cut(self) -> EngineError | DiskFullError:
+    def _broken_off(self) -> EngineError | DiskFullError:
         """Say why a connection ended while something was being sent."""
         try:
             self.client.ping()
@@ -322,6 +317,11 @@ class Engine:
         if (self.free_space() or ALMOST_FULL) < ALMOST_FULL:
             return self._refusal(NO_SPACE)
         return EngineError("the engine closed the connection while images were loaded", fix="read its log, then build again: nothing that was made is lost")
+
+
+def _is_whole(listed: Mapping[str, Any]) -> bool:
+    manifests = listed.get("Manifests") or ()
+    return any(part["Available"] and part["ID"] == listed["Id"] for part in manifests)
 
 
 def _counted(chunks: Iterable[bytes], on_bytes: OnBytes, ready: Callable[[], object]) -> Iterable[bytes]:

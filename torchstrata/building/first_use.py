@@ -1,15 +1,16 @@
-"""What a build does first where nobody has locked what it needs: it locks that, and leaves the files to be committed."""
+"""What a build does first where nobody has locked what it needs: it locks that; a person commits the files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from torchstrata.layers import contexts, os_parts
-from torchstrata.layers.os_parts import Oven
-from torchstrata.locks import lockfile, os_locks, wheel_locks
+from torchstrata.layers import contexts, os_part_builder
+from torchstrata.layers.os_part_builder import OsPartBuilder
+from torchstrata.locks import lock_writer, lockfile, os_locks, wheel_locks
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
 from torchstrata.process import LineSink
@@ -39,10 +40,10 @@ class FirstUse:
         return any(wheel_locks.missing(cell, flavours, self.root) or self._lacks(cell.os, flavours) for cell in cells)
 
     def lock(self, cells: Sequence[Cell], flavours: Sequence[str], reporter: Reporter) -> None:
-        """Lock what nobody has locked of the wheels and the OS packages of ``cells``; a lock that is there stays, right or stale.
+        """Lock what nobody has locked of the wheels and OS packages of ``cells``; a lock that exists stays as it is.
 
         :param flavours: those that are built, with their parents.
-        :raises LockError: the wheels cannot be had; says which source does not answer, or what does not fit.
+        :raises LockError: wheels cannot be locked; says which source does not answer, or what does not fit.
         """
         self._lock_wheels([cell for cell in cells if wheel_locks.missing(cell, flavours, self.root)], flavours, reporter)
         systems = tuple(dict.fromkeys(cell.os for cell in cells))
@@ -50,14 +51,14 @@ class FirstUse:
         self._lock_flavours([system for system in systems if self._lacks(system, flavours)], flavours, reporter)
 
     def _lock_wheels(self, cells: Sequence[Cell], flavours: Sequence[str], reporter: Reporter) -> None:
-        """Lock the wheels of whole rows, so that their locks are complete; what fails on another OS stops nobody here."""
+        """Lock the wheels of whole rows, so that their locks are complete; a failure on another OS is no error here."""
         if not cells:
             return
         rows = ", ".join(dict.fromkeys(cell.short for cell in cells))
         asked = {(cell.short, cell.platform) for cell in cells}
         wanted = [*cells, *(cell for cell in matrix.everywhere(self.matrix.cells) if (cell.short, cell.platform) in asked)]
         with reporter.step("lock", f"wheels of {rows}") as step:
-            outcome = wheel_locks.write(self.matrix, wanted, root=self.root, on_line=step.note, on_wait=reporter.say)
+            outcome = lock_writer.write(self.matrix, wanted, root=self.root, on_line=step.note, on_wait=reporter.say)
         for cell in cells:
             if wheel_locks.missing(cell, flavours, self.root):
                 raise outcome.failed[cell.short]
@@ -75,14 +76,13 @@ class FirstUse:
         return tuple(name for name in os_locks.read(system, self.root).lacks(flavours) if contexts.installs(self.root, name))
 
     def _lock_systems(self, systems: Sequence[OperatingSystem], reporter: Reporter) -> None:
-        """Lock the OS packages of all flavours."""
         if not systems:
             return
         names = ", ".join(system.name for system in systems)
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
             due = [system for system in systems if self._is_new(system)]  # unless somebody has locked them meanwhile
-            oven = self._oven(step.note)
-            written = [path for together in os_parts.groups(due) for path in oven.relock(together, *self.matrix.lines)]
+            builder = self._builder(step.note)
+            written = [*chain.from_iterable(builder.relock(group, *self.matrix.lines) for group in os_part_builder.groups(due))]
         self._tell(names, "", written, reporter)
 
     def _lock_flavours(self, systems: Sequence[OperatingSystem], flavours: Sequence[str], reporter: Reporter) -> None:
@@ -91,12 +91,13 @@ class FirstUse:
             return
         names, chains = ", ".join(system.name for system in systems), tuple(map(self.matrix.chain, flavours))
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
-            new = dict.fromkeys(flavour for system in systems for flavour in self._unlocked(system, flavours))
-            written = [path for together in os_parts.groups(systems) for path in self._oven(step.note).extend(together, *chains)]
+            new = dict.fromkeys(chain.from_iterable(self._unlocked(system, flavours) for system in systems))
+            builder = self._builder(step.note)
+            written = [*chain.from_iterable(builder.extend(group, *chains) for group in os_part_builder.groups(systems))]
         self._tell(names, f" of {', '.join(new)}", written, reporter)
 
-    def _oven(self, on_line: LineSink) -> Oven:
-        return Oven(store=self.store, codec=self.codec, on_line=on_line, root=self.root)
+    def _builder(self, on_line: LineSink) -> OsPartBuilder:
+        return OsPartBuilder(store=self.store, codec=self.codec, on_line=on_line, root=self.root)
 
     def _tell(self, systems: str, of: str, written: Sequence[Path], reporter: Reporter) -> None:
         if written:

@@ -1,18 +1,20 @@
 """One load of images into an engine, which can begin while the upper layers are still being made.
 
-An engine first takes an archive in and then unpacks it, each with one core. So layers go up in steps, each a nameless image
-of all layers so far with only the new blobs, and two steps are under way at a time: while one is unpacked the next is sent,
-and its end is held back until the one below is done. Measured on 2 busy cores with 2 GB (4 GB unpacked), steps against one
-archive: classic store 28-31 s against 42-45 s; containerd store between 28 s against 33 s and, with nine times more work
-waiting than cores, 56 s against 45 s. There the gain is that the load begins while layers are still being made.
+An engine first takes an archive in and then unpacks it, each with one core. So layers go up in steps, each a nameless
+image of all layers so far with only the new blobs, and two steps are under way at a time: while one is unpacked the
+next is sent, and its end is held back until the one below is done. Measured on 2 busy cores with 2 GB (4 GB
+unpacked), steps against one archive: classic store 28-31 s against 42-45 s; containerd store between 28 s against 33
+s and, with nine times more work waiting than cores, 56 s against 45 s. There the gain is that the load begins while
+layers are still being made.
 
-What the engine has is never assumed, only concluded from the images that it lists. If the conclusion was wrong (somebody
-removed an image meanwhile, or has the same layers compressed differently), the check after the load finds out, and the
-images are sent once more, complete. Only then do they get their names.
+What the engine has is never assumed, only concluded from the images that it lists. If the conclusion was wrong
+(somebody removed an image meanwhile, or has the same layers compressed differently), the check after the load finds
+out, and the images are sent once more, complete. Only then do they get their names.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -47,16 +49,15 @@ class LoadReport:
     sent: int
 
 
-def load(engine: Engine, images: Sequence[Loadable], open_blob: OpenBlob, on_bytes: OnBytes = ignore) -> LoadReport:
+def load(engine: Engine, images: Sequence[Loadable], open_blob: OpenBlob) -> LoadReport:
     """Load images and name them, sending only the layers that the engine lacks.
 
     :param open_blob: gives the file of a blob.
-    :param on_bytes: called with the number of bytes sent, from several threads; what it raises ends the load.
     :raises DiskFullError: the engine has no space left.
     :raises EngineError: it refused the images, or died.
     """
     absent = [image for image in images if engine.id_of(image) not in engine.whole()]
-    with Loading(engine, open_blob, on_bytes, next((image.platform for image in images), PLATFORM)) as loading:
+    with Loading(engine, open_blob, platform=next((image.platform for image in images), PLATFORM)) as loading:
         loading.add(*max((image.layers for image in absent), key=len, default=()))
         return loading.finish(images)
 
@@ -65,6 +66,8 @@ class Loading:
     """Feed it layers bottom to top with :meth:`add` as they become ready, then :meth:`finish` it; a context manager.
 
     Left without :meth:`finish`, it ends at once; what the engine has unpacked by then serves the next load.
+
+    :param on_bytes: called with the number of bytes sent, from several threads; what it raises ends the load.
     """
 
     def __init__(self, engine: Engine, open_blob: OpenBlob, on_bytes: OnBytes = ignore, platform: str = PLATFORM) -> None:
@@ -87,13 +90,13 @@ class Loading:
         """Take the next layers upward, and begin to send them; returns at once, errors come from :meth:`finish`."""
         for layer in layers:
             self._chain.append(layer)
-            if chain_ids(each.diff_id for each in self._chain)[-1] not in self._held:
+            if chain_ids(below.diff_id for below in self._chain)[-1] not in self._held:
                 self._waiting.append(layer)
-            if sum(each.size for each in self._waiting) >= STEP:
+            if sum(waiting.size for waiting in self._waiting) >= STEP:
                 self._step()
 
     def finish(self, images: Sequence[Loadable]) -> LoadReport:
-        """Load and name ``images``, of which the layers given to :meth:`add` are the lowest; errors as for :func:`load`."""
+        """Load and name ``images``, whose lowest layers were given to :meth:`add`; errors as for :func:`load`."""
         way: Literal["nothing", "lean", "full"]
         try:
             for step in self._steps:
@@ -109,7 +112,7 @@ class Loading:
         return LoadReport(way=way, sent=self._sent)
 
     def _complete(self, images: Sequence[Loadable], *, everything: bool) -> bool:
-        """Send the images that the engine lacks, with the layers that it lacks or with all; tell whether there were any."""
+        """Send the images that the engine lacks, with all layers or those that it lacks; return whether any were."""
         here = self._engine.whole()
         absent = [image for image in images if self._engine.id_of(image) not in here]
         if absent:
@@ -120,7 +123,7 @@ class Loading:
 
     def _missing(self, images: Sequence[Loadable], *, everything: bool) -> list[Layer]:
         held = frozenset() if everything else self._engine.held()
-        pairs = [pair for image in images for pair in zip(image.layers, chain_ids(image.diff_ids), strict=True)]
+        pairs = itertools.chain.from_iterable(zip(image.layers, chain_ids(image.diff_ids), strict=True) for image in images)
         return [layer for layer, chain in pairs if chain not in held]
 
     def _step(self) -> None:

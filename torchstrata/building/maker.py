@@ -1,13 +1,14 @@
 """Make what a plan lacks. All cores work, and what is complete stays complete.
 
-Every missing item is a task of its own that waits for what it needs: wheels for their download, bytecode for its sources
-and for the interpreter of its OS part. Downloads, conversions and the OS parts overlap.
+Every missing item is a task of its own that waits for what it needs: wheels for their download, bytecode for its
+sources and for the interpreter of its OS part. Downloads, conversions and the OS parts overlap.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 import threading
@@ -29,10 +30,11 @@ from torchstrata.host import emulator
 from torchstrata.host.filesystem import disk
 from torchstrata.host.leavings import Leaving
 from torchstrata.layers import bytecode, os_parts, strata, toolchain, wheel_fetch
+from torchstrata.layers.os_part_builder import OsPartBuilder
 from torchstrata.layers.strata import Stratum
-from torchstrata.layers.toolchain import Toolchain
+from torchstrata.layers.toolchain_lock import Toolchain
 from torchstrata.locks import wheel_locks
-from torchstrata.locks.wheel_locks import Pin
+from torchstrata.locks.lockfile import Pin
 from torchstrata.matrix.matrix import OperatingSystem
 from torchstrata.progress import Reporter
 from torchstrata.store.codec import Codec
@@ -79,10 +81,10 @@ class Budget:
 
 
 class Maker:
-    """Makes the missing items of a plan, in threads; a context manager that leaves no program behind, and no thread that ends when asked.
+    """Makes the missing items of a plan, in threads; a context manager that leaves no program behind.
 
-    After Ctrl-C each of its pools gets :data:`PATIENCE` seconds: a thread that does not end by then has no say. What it has begun in the store is
-    swept by the next run, as after a crash.
+    After Ctrl-C each of its pools gets :data:`PATIENCE` seconds: a thread that does not end by then has no say. What
+    it has begun in the store is swept by the next run, as after a crash.
 
     :param locked: refuse OS packages of other versions than the lock's.
     """
@@ -140,7 +142,7 @@ class Maker:
             raise self._failure or error from error.__cause__
 
     def _guard(self, make: Callable[[], T]) -> T:
-        """Run a task once all are known; when one fails, all end, and the first failure is the one to report."""
+        """Run a task once all tasks exist; when one fails, all end, and the first failure is reported."""
         self._begun.wait()
         try:
             if self._cancelled.is_set():
@@ -158,11 +160,11 @@ class Maker:
         """Make one item, unless another build has made it by the time that this one may."""
         needed = self._needs(item)
         with disk(self._store.root), self._store.lock(item.identity, self._cancelled):
-            found = self._store.find(item.identity)
-            if found is None:
-                found = self._make(item, needed)
-                self._store.remember(item.identity, found)
-            return found
+            part = self._store.find(item.identity)
+            if part is None:
+                part = self._make(item, needed)
+                self._store.remember(item.identity, part)
+            return part
 
     def _needs(self, item: Item) -> tuple[Part, ...]:
         """Wait for the parts that ``item`` is made from, and return them."""
@@ -194,7 +196,7 @@ class Maker:
             return {pin.sha256: outcome.result() for pin, outcome in zip(item.pins, fetched, strict=True)}
 
     def _wheel(self, pin: Pin, on_bytes: Callable[[int], None]) -> Path:
-        """Return a wheel; a download under a name of this build's own, since another build removes the common one when it has converted it."""
+        """Return a wheel under a name of this build's own: another build removes the common one when it has it."""
         while True:
             path = wheel_fetch.fetch(pin, self._store.downloads, on_bytes=on_bytes, cancelled=self._cancelled)
             if not path.is_relative_to(self._store.downloads):
@@ -211,16 +213,16 @@ class Maker:
             path.unlink()
             wheel_fetch.discard(pin, self._store.downloads)
 
-    def _convert(self, what: Stratum | Toolchain | Bytecode | OsPart, files: Mapping[str, Path]) -> Part:
-        if isinstance(what, Stratum):
-            return strata.make(what, files, self._store, self._codec, self._cancelled)
-        assert isinstance(what, Toolchain)
-        return toolchain.make(what, files, self._store, self._codec, self._cancelled, on_line=self._reporter.say)
+    def _convert(self, source: Stratum | Toolchain | Bytecode | OsPart, files: Mapping[str, Path]) -> Part:
+        if isinstance(source, Stratum):
+            return strata.make(source, files, self._store, self._codec, self._cancelled)
+        assert isinstance(source, Toolchain)
+        return toolchain.make(source, files, self._store, self._codec, self._cancelled, on_line=self._reporter.say)
 
-    def _compile(self, title: str, what: Bytecode, sources: Sequence[Part]) -> Part:
-        self.part(what.base)
-        layers = [layer for part in sources for layer in part.layers]
-        image = self._interpreter(what.system)
+    def _compile(self, title: str, source: Bytecode, sources: Sequence[Part]) -> Part:
+        self.part(source.base)
+        layers = itertools.chain.from_iterable(part.layers for part in sources)
+        image = self._interpreter(source.system)
         with self._cores, self._reporter.step("compile", title):
             return bytecode.make(layers, image, self._store, self._codec, title)
 
@@ -242,21 +244,22 @@ class Maker:
     def _bake(self, items: Sequence[Item]) -> Mapping[str, Part]:
         """Have BuildKit make every missing OS part, one chain of flavours after the other; return them by identity."""
         wanted = {item.identity: item.source for item in items if isinstance(item.source, OsPart)}
-        platforms = sorted({part.system.platform for part in wanted.values()})  # of one platform it may be the base alone, whose Python compiles
+        # Of one platform it may be the base alone, whose Python compiles.
+        platforms = sorted({part.system.platform for part in wanted.values()})
         baked = [self._baked([part for part in wanted.values() if part.system.platform == platform]) for platform in platforms]
-        found = {key: part for parts in baked for key, part in parts.items()}
-        return {identity: found[part.system.name, part.chain[-1]] for identity, part in wanted.items()}
+        parts = dict(itertools.chain.from_iterable(baked_parts.items() for baked_parts in baked))
+        return {identity: parts[part.system.name, part.chain[-1]] for identity, part in wanted.items()}
 
     def _baked(self, wanted: Sequence[OsPart]) -> os_parts.Parts:
         """Return the OS parts of one platform, by names of the OS and of the flavour."""
         systems = {part.system.name: part.system for part in wanted}
         chains = tuple(dict.fromkeys(part.chain for part in wanted))
-        names = dict.fromkeys(flavour for chain in chains for flavour in chain)
+        names = dict.fromkeys(itertools.chain.from_iterable(chains))
         with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(names)}") as step:
-            oven = os_parts.Oven(
+            builder = OsPartBuilder(
                 store=self._store, codec=self._codec, on_line=step.note, on_drift=self._reporter.say, locked=self._locked, cancelled=self._cancelled
             )
-            return oven.bake(tuple(systems.values()), *chains)
+            return builder.bake(tuple(systems.values()), *chains)
 
 
 def _one_of(baked: Future[Mapping[str, Part]], item: Item) -> Part:

@@ -1,7 +1,8 @@
-"""What a build would reuse and make, image by image and layer by layer. Reads the store and the locks, writes nothing."""
+"""What a build would reuse and make, image by image, layer by layer. Reads the store and the locks, writes nothing."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,14 +10,14 @@ from typing import Any
 from rich.table import Table
 
 from torchstrata import platforms, progress
-from torchstrata.layers import bytecode, contexts, os_parts, strata, toolchain
+from torchstrata.layers import bytecode, contexts, os_parts, strata, toolchain_lock
 from torchstrata.layers.strata import Stratum
-from torchstrata.layers.toolchain import Toolchain
+from torchstrata.layers.toolchain_lock import Toolchain
 from torchstrata.locks import os_locks, wheel_locks
-from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.locks.lockfile import Lock, Pin
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix, OperatingSystem
 from torchstrata.store.codec import Codec
-from torchstrata.store.layer import PLATFORM
+from torchstrata.store.layer import PLATFORM, Layer
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 
@@ -76,7 +77,7 @@ class Item:
 
     @property
     def packages(self) -> int:
-        """Bytes of a toolchain's Debian packages to fetch if the store lacks it; they go when it is made, and little of them stays."""
+        """Bytes of a toolchain's Debian packages to fetch if the store lacks it; little of them stays."""
         return sum(package.size for package in self.source.packages) if isinstance(self.source, Toolchain) and not self.part else 0
 
 
@@ -114,7 +115,7 @@ class ImagePlan:
         return next((item for item in reversed(self.items) if isinstance(item.source, OsPart)), None)
 
     def fitting(self, *, locked: bool) -> ImagePlan:
-        """Return the plan without OS parts that do not lie over what they were made over, or, if ``locked``, are not as locked."""
+        """Return the plan without OS parts that do not fit what they lie on, or, if ``locked``, are not as locked."""
         below, items = None, list[Item]()
         for item in self.items:
             if not isinstance(item.source, OsPart):
@@ -124,7 +125,8 @@ class ImagePlan:
             fits = item.part is not None and (is_first or below is not None) and os_parts.fits(item.part, below, locked=locked)
             below = item.part if fits else None
             items.append(replace(item, part=below))
-        tools = tuple(item if item.part and os_parts.fits(item.part, None, locked=locked) else replace(item, part=None) for item in self.tools)
+        fitting = [item.part if item.part and os_parts.fits(item.part, None, locked=locked) else None for item in self.tools]
+        tools = tuple(replace(item, part=part) for item, part in zip(self.tools, fitting, strict=True))
         return replace(self, items=tuple(items), tools=tools)
 
 
@@ -136,18 +138,24 @@ class Plan:
 
     def items(self) -> tuple[Item, ...]:
         """Return every item once, in the order in which images need them."""
-        return tuple({item.identity: item for image in self.images for item in (*image.tools, *image.items)}.values())
+        return tuple({item.identity: item for _, item in self.used()}.values())
+
+    def used(self) -> Iterator[tuple[ImagePlan, Item]]:
+        """Yield each image with each item that it needs, tools first."""
+        for image in self.images:
+            for item in (*image.tools, *image.items):
+                yield image, item
 
     def missing(self) -> tuple[Item, ...]:
         """Return the items that the store lacks."""
         return tuple(item for item in self.items() if item.part is None)
 
-    def filled(self, found: Mapping[str, Part]) -> Plan:
+    def filled(self, parts: Mapping[str, Part]) -> Plan:
         """Return the plan with parts, by identity, that were found elsewhere."""
-        return Plan(images=tuple(_filled(image, found) for image in self.images))
+        return Plan(images=tuple(_filled(image, parts) for image in self.images))
 
     def fitting(self, *, locked: bool) -> Plan:
-        """Return the plan without OS parts that do not lie over what they were made over, or, if ``locked``, are not as locked."""
+        """Return the plan without OS parts that do not fit what they lie on, or, if ``locked``, are not as locked."""
         return Plan(images=tuple(image.fitting(locked=locked) for image in self.images))
 
 
@@ -174,13 +182,14 @@ class Planner:
         for chain in chains:
             contexts.check_shadows(ROOT, chain)
         wanted = [name for name in self.matrix.flavours if any(name in chain for chain in chains)]
-        return Plan(images=tuple(image for cell in cells for image in self._images(cell, wanted))).fitting(locked=self.locked)
+        images = itertools.chain.from_iterable(self._images(cell, wanted) for cell in cells)
+        return Plan(images=tuple(images)).fitting(locked=self.locked)
 
     def _images(self, cell: Cell, flavours: Iterable[str]) -> Iterator[ImagePlan]:
-        """Yield the images of one cell: each flavour's items are a prefix of its child's, but for the all-in-one image's.
+        """Yield the images of one cell: each flavour's items are a prefix of its child's, except the all-in-one's.
 
-        That is pulled alone, by people: all its payload lies below all its OS parts, so that a fix in any of them moves no
-        wheel on the node that pulls it.
+        That is pulled alone, by people: all its payload lies below all its OS parts, so that a fix in any of them
+        moves no wheel on the node that pulls it.
         """
         below: dict[str, ImagePlan] = {}
         for flavour in flavours:
@@ -199,7 +208,7 @@ class Planner:
         """Yield the payload items that a flavour adds: toolchain, strata, bytecode."""
         compiler = cell.facts.nvcc
         if lock.flavour == wheel_locks.COMPILER_FLAVOUR and compiler and compiler.lock:
-            tools = toolchain.read(compiler.lock, platform=cell.platform)
+            tools = toolchain_lock.read(compiler.lock, platform=cell.platform)
             yield self._item(tools.identity(self.codec), tools.title, tools)
         own = strata.plan(lock, parent, self.matrix.strata, cell.os.python)
         for stratum in own:
@@ -213,11 +222,13 @@ class Planner:
         identity = bytecode.identity((stratum.identity(self.codec) for stratum in sources), interpreter, self.codec)
         system = _compiling(cell, interpreter)
         base = self._os_part(system, wheel_locks.TORCH_FLAVOUR).identity
-        return self._item(identity, f"bytecode of {flavour}", Bytecode(sources=sources, base=base, system=system, interpreter=interpreter))
+        bytecode_of = Bytecode(sources=sources, base=base, system=system, interpreter=interpreter)
+        return self._item(identity, f"bytecode of {flavour}", bytecode_of)
 
     def _tools(self, cell: Cell, items: Iterable[Item]) -> tuple[Item, ...]:
         """Return the OS parts of another platform whose interpreter compiles what an image has."""
-        systems = {item.source.system for item in items if isinstance(item.source, Bytecode) and item.source.system != cell.os and item.part is None}
+        missing = [item.source for item in items if isinstance(item.source, Bytecode) and item.part is None]
+        systems = {source.system for source in missing} - {cell.os}
         return tuple(self._os_part(system, wheel_locks.TORCH_FLAVOUR) for system in systems)
 
     def _os_part(self, system: OperatingSystem, flavour: str) -> Item:
@@ -229,19 +240,20 @@ class Planner:
 
 
 def _compiling(cell: Cell, interpreter: str) -> OperatingSystem:
-    """Return the OS whose Python compiles: that of the default platform where it is of the same version, since bytes are the same and it
-    needs no emulator (docs/arm64.md); else the cell's own.
+    """Return the OS whose Python compiles: the default platform's, where it has the same version, else the cell's own.
+
+    Its bytes are the same, and it needs no emulator (docs/arm64.md).
     """
     native = cell.on(PLATFORM).os
     return native if native == cell.os or os_locks.python_version(native) == interpreter else cell.os
 
 
-def _filled(image: ImagePlan, found: Mapping[str, Part]) -> ImagePlan:
-    return replace(image, items=tuple(_with(item, found) for item in image.items), tools=tuple(_with(item, found) for item in image.tools))
+def _filled(image: ImagePlan, parts: Mapping[str, Part]) -> ImagePlan:
+    return replace(image, items=_with(image.items, parts), tools=_with(image.tools, parts))
 
 
-def _with(item: Item, found: Mapping[str, Part]) -> Item:
-    return replace(item, part=item.part or found.get(item.identity))
+def _with(items: Iterable[Item], parts: Mapping[str, Part]) -> tuple[Item, ...]:
+    return tuple(replace(item, part=item.part or parts.get(item.identity)) for item in items)
 
 
 def table(plan: Plan) -> Table:
@@ -262,18 +274,21 @@ def document(plan: Plan) -> list[dict[str, Any]]:
             "item": item.title,
             "identity": item.identity,
             "reuse": bool(item.part),
-            "layers": [{"digest": layer.digest, "size": layer.size, "title": layer.title} for layer in item.part.layers] if item.part else [],
+            "layers": [_described(layer) for layer in item.part.layers] if item.part else [],
             "fetch": item.fetch,
         }
         for image, item in _own_items(plan)
     ]
 
 
+def _described(layer: Layer) -> dict[str, Any]:
+    return {"digest": layer.digest, "size": layer.size, "title": layer.title}
+
+
 def _own_items(plan: Plan) -> Iterator[tuple[ImagePlan, Item]]:
     """Yield every item once, with the first image that needs it."""
-    seen: set[str] = set()
-    for image in plan.images:
-        for item in (*image.tools, *image.items):
-            if item.identity not in seen:
-                seen.add(item.identity)
-                yield image, item
+    listed: set[str] = set()
+    for image, item in plan.used():
+        if item.identity not in listed:
+            listed.add(item.identity)
+            yield image, item

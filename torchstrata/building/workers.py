@@ -1,4 +1,4 @@
-"""Threads that a program can leave behind: Python's own pools hold it up until the last of theirs has ended, whatever that does."""
+"""Threads that a program can leave behind: Python's own pools hold it up until the last of their threads has ended."""
 
 from __future__ import annotations
 

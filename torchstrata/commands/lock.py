@@ -12,8 +12,9 @@ from rich.console import Console
 from torchstrata import progress
 from torchstrata.commands.options import LockOptions, WheelLockOptions
 from torchstrata.errors import LockError, OsPartError, RegistryError, TorchstrataError
-from torchstrata.layers import os_parts, toolchain
-from torchstrata.locks import requirements, wheel_locks
+from torchstrata.layers import os_part_builder, toolchain_lock
+from torchstrata.layers.os_part_builder import OsPartBuilder
+from torchstrata.locks import lock_writer, requirements, wheel_locks
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.matrix import Matrix
 from torchstrata.store.codec import Codec
@@ -58,7 +59,7 @@ def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool, plat
     cells = [cell for cell in matrix.everywhere(matrix.select_rows(table, *globs)) if platform in {None, cell.platform}]
     if platform and not cells:
         matrix.select_on(table, platform, *globs)
-    outcome = wheel_locks.write(table, cells, upgrade=upgrade, exclude_newer=exclude_newer, on_line=console.print)
+    outcome = lock_writer.write(table, cells, upgrade=upgrade, exclude_newer=exclude_newer, on_line=console.print)
     apart = [] if globs else [name for name in outcome.failed if _is_elsewhere(table, name)]
     failed = [error for name, error in outcome.failed.items() if name not in apart]
     console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(failed)} builds failed")
@@ -85,12 +86,12 @@ def lock_systems(globs: Sequence[str], platform: str = PLATFORM) -> None:
     systems = [msgspec.structs.replace(system, platform=platform) for system in matrix.select_systems(table, *globs)]
     with progress.reporter() as reporter:
         written = list[Path]()
-        for together in os_parts.groups(systems):
+        for together in os_part_builder.groups(systems):
             names = ", ".join(system.name for system in together)
             try:
                 with reporter.step("os", names) as step:
-                    oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
-                    written += oven.relock(together, *table.lines)
+                    builder = OsPartBuilder(store=Store.open(), codec=Codec(), on_line=step.note)
+                    written += builder.relock(together, *table.lines)
             except (RegistryError, OsPartError) as error:
                 reporter.say(f"{names}: not locked: {error.what}")
                 failed.append(error)
@@ -107,8 +108,8 @@ def lock_toolchains(exclude_newer: str | None) -> None:
     names = sorted({(cell.facts.nvcc.lock, cell.platform) for cell in cells if cell.facts.nvcc and cell.facts.nvcc.lock})
     with progress.reporter() as reporter:
         for name, platform in names:
-            changed = toolchain.write(name, wheel_locks.cut_off(exclude_newer), platform=platform, on_line=reporter.say)
-            reporter.say(f"{toolchain.place(name, platform)} {'written' if changed else 'unchanged'}")
+            changed = toolchain_lock.write(name, lock_writer.cut_off(exclude_newer), platform=platform, on_line=reporter.say)
+            reporter.say(f"{toolchain_lock.place(name, platform)} {'written' if changed else 'unchanged'}")
 
 
 def lock_tool(exclude_newer: str | None) -> None:
@@ -116,7 +117,7 @@ def lock_tool(exclude_newer: str | None) -> None:
 
     :raises LockError: there is no set of wheels with everything that pyproject.toml names.
     """
-    changed = requirements.write(wheel_locks.cut_off(exclude_newer))
+    changed = requirements.write(lock_writer.cut_off(exclude_newer))
     for name in requirements.LOCKS:
         Console(highlight=False).print(f"{name} {'written' if name in changed else 'unchanged'}")
 

@@ -17,7 +17,8 @@ from torchstrata.commands import actions, build, join, signatures
 from torchstrata.commands.options import AttestOptions, BuildOptions, JoinOptions, NightlyOptions, WatchdogOptions
 from torchstrata.commands.release import opened
 from torchstrata.errors import LedgerConflictError, NightlyError, OsPartError, RegistryError, TorchstrataError, WatchdogError
-from torchstrata.layers import os_parts
+from torchstrata.layers import os_part_builder
+from torchstrata.layers.os_part_builder import OsPartBuilder
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell
 from torchstrata.nightly import decisions, pushed, watchdog
@@ -227,10 +228,10 @@ def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure
         return []
     table, written = matrix.load(), list[Path]()
     with progress.reporter() as reporter, reporter.step("os", ", ".join(each.system.id for each in news)) as step:
-        oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
-        for together in os_parts.groups(each.system for each in news):
+        builder = OsPartBuilder(store=Store.open(), codec=Codec(), on_line=step.note)
+        for together in os_part_builder.groups(each.system for each in news):
             try:
-                written += oven.relock(together, *table.lines)
+                written += builder.relock(together, *table.lines)
             except (RegistryError, OsPartError) as error:
                 if together[0].bootstrap:
                     raise

@@ -1,9 +1,10 @@
 """apt, the only way by which this program gets packages of the distribution; no other module starts it.
 
-apt waits for none of its locks by itself. ``DPkg::Lock::Timeout`` makes it wait for dpkg's two, not for those of its lists
-and of its downloads (apt 2.6 and 3.0 fail there at once), so it is asked again until they are free. Besides, one question
-is asked at a time: a lock of our own orders the threads and processes of a user, and the second of two that need the same
-package finds it installed. Between users apt's locks do that, since no place is both safe and open to all of them.
+apt waits for none of its locks by itself. ``DPkg::Lock::Timeout`` makes it wait for dpkg's two, not for those of its
+lists and of its downloads (apt 2.6 and 3.0 fail there at once), so it is asked again until they are free. Besides,
+one question is asked at a time: a lock of our own orders the threads and processes of a user, and the second of two
+that need the same package finds it installed. Between users apt's locks do that, since no place is both safe and open
+to all of them.
 """
 
 from __future__ import annotations
@@ -92,14 +93,14 @@ def install(
 
 
 def update(report: process.LineSink) -> None:
-    """Bring apt's lists up to date, once for each state of its sources; a mirror that does not answer is told, not refused."""
+    """Bring apt's lists up to date, once for each state of its sources; report a mirror that does not answer."""
     with turn("apt", report):
         superuser.begin("apt-get update", report, fix="run: sudo apt-get update")
         _update(report)
 
 
 def _update(report: process.LineSink) -> list[str]:
-    """Do so in our turn; return what went wrong with mirrors."""
+    """Bring the lists up to date, in our turn; return what went wrong with mirrors."""
     state, trouble = _sources(), list[str]()
     if state not in _updated:
         try:
@@ -116,8 +117,8 @@ def _update(report: process.LineSink) -> list[str]:
 
 def _sources() -> tuple[tuple[str, int], ...]:
     """Return what tells a change of apt's sources."""
-    found = (path for path in (ETC / "sources.list", *ETC.glob("sources.list.d/*")) if path.exists())
-    return tuple(sorted((str(path), path.stat().st_mtime_ns) for path in found))
+    files = (path for path in (ETC / "sources.list", *ETC.glob("sources.list.d/*")) if path.exists())
+    return tuple(sorted((str(path), path.stat().st_mtime_ns) for path in files))
 
 
 # Waiting
@@ -147,7 +148,7 @@ def turn(what: str, report: process.LineSink) -> Iterator[None]:
 
 
 def _own() -> Path:
-    """Return a directory where nobody else can put a lock: root's is that of the running system, a user's lies in the temporary one."""
+    """Return a directory where nobody else can put a lock: root's is ``/run``, a user's lies in the temporary one."""
     user = os.geteuid()
     if user == 0:
         return Path("/run")
@@ -166,47 +167,47 @@ def _patiently(
     on_line: process.LineSink | None = None,
 ) -> str:
     """Ask apt as root, again and again while others hold its locks; say once who does, and how long that may take."""
-    start, said = time.monotonic(), False
+    start, is_told = time.monotonic(), False
     while True:
         left = PATIENCE - (time.monotonic() - start)
         try:
-            return superuser.run(*_command(words, left if said else 0, environment), on_line=on_line)
+            return superuser.run(*_command(words, left if is_told else 0, environment), on_line=on_line)
         except process.Failed as error:
             refusal = explain(error.tail)
             if not isinstance(refusal, AptLockedError) or left <= 0:
                 raise refusal from error
-            if not said:
+            if not is_told:
                 report(f"{refusal.what}: waiting up to {PATIENCE:.0f} s for it")
-                said = True
+                is_told = True
         process.run("sleep", AGAIN)  # a program, so that Ctrl-C ends the wait like any other
 
 
 def _command(words: Sequence[str], timeout: float, environment: Mapping[str, str] | None) -> tuple[str, ...]:
     """Return the command line; the first question has no timeout, since apt then says at once who holds a lock."""
-    variables = {**ENVIRONMENT, **{name: os.environ[name] for name in PROXIES if name in os.environ}, **(environment or {})}
+    variables = {**ENVIRONMENT, **own_proxies(), **(environment or {})}
     options = ("-o", f"DPkg::Lock::Timeout={max(timeout, 0):.0f}", "-o", "Acquire::Retries=3")
     return ("env", *(f"{name}={value}" for name, value in variables.items()), PROGRAM, *options, *words)
 
 
-def explain(said: str) -> AptError | NotRootError:
+def explain(output: str) -> AptError | NotRootError:
     """Return what apt's complaints mean.
 
-    :param said: its standard error.
+    :param output: its standard error.
     """
-    said = said.strip() or "(no output)"
-    complaints = [line for line in said.splitlines() if line.startswith("E: ")] or said.splitlines()[-1:]
-    if NOT_ROOT.search(said):
+    output = output.strip() or "(no output)"
+    complaints = [line for line in output.splitlines() if line.startswith("E: ")] or output.splitlines()[-1:]
+    if NOT_ROOT.search(output):
         return NotRootError("apt-get needs root", fix="run this as root")
-    if (held := HELD.search(said)) or LOCKED.search(said):
+    if (held := HELD.search(output)) or LOCKED.search(output):
         by = f" is held by process {held['holder']}" if held and held["holder"] else " is held by another process"
-        return AptLockedError(f"apt's lock {held['file'] if held else _in_brackets(said)}{by}", fix="wait until that has ended, then try again")
-    network = [line for line in said.splitlines() if UNREACHABLE.search(line) and not GONE.search(line)]
+        return AptLockedError(f"apt's lock {held['file'] if held else _in_brackets(output)}{by}", fix="wait until that has ended, then try again")
+    network = [line for line in output.splitlines() if UNREACHABLE.search(line) and not GONE.search(line)]
     return _unreachable(network[0]) if network else AptError(f"apt: {complaints[0].removeprefix('E: ')}", fix="mend that with apt, then try again")
 
 
-def _in_brackets(said: str) -> str:
-    found = re.search(r"(?:\(|directory )(/[^\s),]+)", said)
-    return found[1] if found else "of dpkg"
+def _in_brackets(complaints: str) -> str:
+    path = re.search(r"(?:\(|directory )(/[^\s),]+)", complaints)
+    return path[1] if path else "of dpkg"
 
 
 def _unreachable(line: str) -> AptUnreachableError:
@@ -217,7 +218,7 @@ def _unreachable(line: str) -> AptUnreachableError:
 
 
 def ask(config: Path, *words: str) -> str:
-    """Return what ``apt-get`` says in directories of its own, which a configuration names; no root is needed and no lock shared.
+    """Return what ``apt-get`` says in directories that a configuration names; it needs no root and shares no lock.
 
     :raises AptUnreachableError, AptError: it has no answer.
     """
@@ -236,22 +237,27 @@ def archive(label: str, report: process.LineSink) -> str:
     for attempt in (False, True):
         if attempt:
             update(report)  # labels are known only where lists are
-        said = process.run(PROGRAM, "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages").splitlines()
-        for address, _, found in (line.partition(" ") for line in said):
-            if found == label:
+        targets = process.run(PROGRAM, "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages").splitlines()
+        for address, _, its_label in (line.partition(" ") for line in targets):
+            if its_label == label:
                 return address
     raise AptError(f"apt's sources have no archive of {label}", fix=f"add {label}'s own archive to {ETC}/sources.list.d, then try again")
 
 
 def configuration() -> str:
-    """Return all settings of this machine's apt, as ``apt-config dump`` prints them; nothing where there is none."""
+    """Return all settings of this machine's apt, as ``apt-config dump`` prints them; nothing without apt."""
     return process.run("apt-config", "dump") if is_here() else ""
 
 
 def proxies() -> dict[str, str]:
     """Return the proxies that mirrors are reached by, as variables of the environment: its own, else apt's."""
-    found = {name: os.environ[name] for name in PROXIES if name in os.environ}
+    proxies = own_proxies()
     if is_here():
-        known = {name: process.run("apt-config", "shell", "p", option) for name, option in APTS_PROXIES.items() if name not in found}
-        found |= {name: said.strip().removeprefix("p=").strip("'") for name, said in known.items() if said.strip()}
-    return {name: value for name, value in found.items() if value and value != "DIRECT"}
+        asked = {name: process.run("apt-config", "shell", "p", option) for name, option in APTS_PROXIES.items() if name not in proxies}
+        proxies |= {name: answer.strip().removeprefix("p=").strip("'") for name, answer in asked.items() if answer.strip()}
+    return {name: value for name, value in proxies.items() if value and value != "DIRECT"}
+
+
+def own_proxies() -> dict[str, str]:
+    """Return the proxies that this program's own variables name."""
+    return {name: os.environ[name] for name in PROXIES if name in os.environ}

@@ -1,4 +1,4 @@
-"""Docker's configuration file, looked at before its libraries read it: they wait for a pipe, and take any JSON for what they want."""
+"""Docker's configuration file, checked before its libraries read it: they wait for a pipe, and take any JSON."""
 
 from __future__ import annotations
 

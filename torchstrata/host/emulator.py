@@ -1,4 +1,4 @@
-"""Running programs of another platform on this machine: by QEMU's user mode, which the kernel starts for them (binfmt_misc).
+"""Running programs of another platform here, by QEMU's user mode, which the kernel starts for them (binfmt_misc).
 
 Debian's packages register QEMU with the kernel so that it is open before a program starts (flag ``F``): containers and
 build steps need not have it. See ``Documentation/admin-guide/binfmt-misc.rst`` of Linux.
@@ -25,7 +25,7 @@ ENABLED: Final = re.compile(r"\Aenabled\n(?:.*\n)*?flags: [A-Z]*F", re.MULTILINE
 
 
 def ensure(platform: str, report: process.LineSink) -> None:
-    """Let programs of ``platform`` run here; root, or a user whose sudo asks for no password, gets QEMU installed where it is missing.
+    """Let programs of ``platform`` run here; where root can be had, QEMU is installed if it is missing.
 
     :param report: gets what happens to this machine.
     :raises EmulatorError: they cannot run; names the command that cures this.

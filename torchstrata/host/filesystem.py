@@ -1,12 +1,15 @@
-"""What file systems refuse, said so that a person can mend it."""
+"""Files on disk: written whole, removed, weighed; what file systems refuse is said so that a person can mend it."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 import stat
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Final
 
@@ -55,7 +58,7 @@ def disk(path: Path, other: str = OTHER_STORE) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """Yield a file that gets the name ``path`` once it is complete and on disk, if the block ends well; else nothing is left of it.
+    """Yield a file that gets the name ``path`` once it is complete and on disk; if the block fails, nothing stays.
 
     One writer at a time. What a killed run has left is written over.
 
@@ -80,15 +83,15 @@ def refuse_links(root: Path, path: Path) -> None:
     :param root: where somebody has told us to write or to read; it may be a link itself.
     :raises StoreError: one is a link.
     """
-    for each in path.parents:
-        if each == root:
+    for directory in path.parents:
+        if directory == root:
             return
-        if each.is_symlink():
-            raise StoreError(f"{each} is a link, which may lead out of {root}", fix=f"put a directory in its place, or {OTHER_DIRECTORY}")
+        if directory.is_symlink():
+            raise StoreError(f"{directory} is a link, which may lead out of {root}", fix=f"put a directory in its place, or {OTHER_DIRECTORY}")
 
 
 def lock(path: Path) -> FileLock:
-    """Return a lock that no other user can hold, which would let this one wait; one that an older version left loses others' rights.
+    """Return a lock that no other user can hold; one that an older version left loses others' rights.
 
     :raises OSError: the path cannot be.
     """
@@ -98,12 +101,56 @@ def lock(path: Path) -> FileLock:
     return FileLock(path, mode=0o600)
 
 
-def read(path: Path) -> bytes:
-    """Return the content of a regular file.
+def content(path: Path) -> bytes | None:
+    """Return the content of a regular file; ``None`` if there is none.
 
-    :raises FileNotFoundError: there is none, or something else that has no content, such as a FIFO, which would keep the reader waiting.
-    :raises OSError: it cannot be read.
+    Something else that has no content, such as a FIFO, would keep the reader waiting, and counts as none.
+
+    :raises StoreError: it cannot be read.
     """
-    if path.exists() and not path.is_file():
-        raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
-    return path.read_bytes()
+    with disk(path):
+        try:
+            return path.read_bytes() if path.is_file() else None
+        except FileNotFoundError:
+            return None
+
+
+def remove(path: Path) -> None:
+    """Remove what is at a path, whatever that is."""
+    with disk(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def rename(path: Path, final: Path) -> None:
+    """Give a finished file its name, and make the name last."""
+    with disk(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(final)
+        directory = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def size_of(directory: Path) -> int:
+    """Return the bytes of all files below a directory."""
+    return sum(status.st_size for _, status in _files(directory))
+
+
+def older(directory: Path, age: timedelta | None) -> list[Path]:
+    """Return the files below a directory that nobody has written to for so long; all without an age."""
+    latest = time.time() - (age.total_seconds() if age else 0)
+    return [path for path, status in _files(directory) if status.st_mtime <= latest]
+
+
+def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Walk files below a directory; one that goes away meanwhile is skipped."""
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                yield path, status

@@ -1,4 +1,4 @@
-"""Directories of the user who runs the program. A user without a passwd entry, where HOME is not set either, has none."""
+"""Directories of the user who runs the program. A user without a passwd entry and without HOME has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has in an engine while it works: listed before it is made, so that the next run can remove it, whatever became of this one."""
+"""What a run has in an engine while it works: listed before it is made, so that the next run can remove it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
         return cls(kind=kind, name=name, engine=_engine())
 
     def listed(self, directory: Path) -> Leaving:
-        """Return this, once it is on the list of the run that has ``directory``, on disk."""
+        """Write this to the list of the run that has ``directory``, wait for the disk, and return it."""
         with (directory / LIST).open("ab") as file:
             file.write(msgspec.json.encode(self) + b"\n")
             file.flush()
@@ -58,7 +58,9 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def removed(directory: Path) -> bool:
-    """Remove all that is on the list of an ended run; return whether nothing is left. A line that was cut short names what was not made."""
+    """Remove all that is on the list of an ended run; return whether nothing is left.
+    A line that was cut short names what was not made.
+    """
     path = directory / LIST
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     gone = [_gone(line) for line in lines]

@@ -56,7 +56,7 @@ def command(*args: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def run(*args: str | os.PathLike[str], stdin: bytes | None = None, on_line: process.LineSink | None = None) -> str:
-    """Run a program as root and return its standard output; variables of the environment go by ``env``, since sudo keeps few.
+    """Run a program as root and return its standard output; pass variables by ``env``, since sudo keeps few.
 
     :raises NotRootError: this user may not.
     :raises CommandError: as :func:`torchstrata.process.run`.

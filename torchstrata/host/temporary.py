@@ -1,7 +1,8 @@
-"""Temporary directories that outlive no run: what a program leaves in one when it is killed, the next run removes.
+"""Temporary directories that end with their run: the next run removes what a killed one has left.
 
-All lie in ``torchstrata-UID/`` of the system's temporary directory, each beside a lock that its process holds; that is how the
-next run tells what nobody needs any more. A killed mmdebstrap may leave mounts and files of other users there.
+All lie in ``torchstrata-UID/`` of the system's temporary directory, each beside a lock that its process holds; that
+is how the next run tells what nobody needs any more. A killed mmdebstrap may leave mounts and files of other users
+there.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from torchstrata.host.filesystem import OTHER_TEMPORARY, disk, lock
 MOUNTS: Final = Path("/proc/self/mountinfo")
 
 ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
-"""A byte of a path that would not be seen in mountinfo as it is, in octal (proc_pid_mountinfo(5)); all other bytes are themselves."""
+"""A byte that mountinfo writes in octal (proc_pid_mountinfo(5)); all other bytes stand for themselves."""
 
 REMOVE: Final = ("rm", "--recursive", "--force", "--one-file-system", "--")
 
 
 def own() -> Path:
-    """Return this user's place in the temporary directory. Others may pass through it, as users of a namespace must; they may not write or list.
+    """Return this user's place in the temporary directory; others may pass through, as users of a namespace must.
 
     :raises StoreError: somebody else has made it, or it cannot be made.
     """
@@ -85,7 +86,7 @@ def _claimed(runs: Path) -> Iterator[Path]:
 
 @functools.cache
 def _sweep(runs: Path) -> None:
-    """Remove the directories of runs that have ended without doing that; what cannot be removed now stays for the next one."""
+    """Remove the directories of runs that ended without doing so; what cannot be removed stays for the next one."""
     passable(runs)
     with _claiming(runs):
         for path in sorted(runs.glob("*.lock")):
@@ -96,16 +97,17 @@ def _sweep(runs: Path) -> None:
 
 
 def _end_users(path: Path) -> None:
-    """End the programs of a killed run that still work in its directory: mmdebstrap goes on for minutes without its reader.
+    """End the programs of a killed run that still use its directory: mmdebstrap runs on for minutes without its reader.
 
-    They are known by their TMPDIR, and by where their root is; those of other users are out of reach, and end by themselves.
+    They are known by their TMPDIR, and by where their root is; those of other users are out of reach, and end by
+    themselves.
     """
-    for found in Path("/proc").glob("[0-9]*"):
+    for process_directory in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             temporary = b"TMPDIR=" + os.fsencode(path)
-            inside = (found / "root").readlink().is_relative_to(path)
-            if inside or any(word.startswith(temporary) for word in (found / "environ").read_bytes().split(b"\0")):
-                os.kill(int(found.name), signal.SIGKILL)
+            inside = (process_directory / "root").readlink().is_relative_to(path)
+            if inside or any(word.startswith(temporary) for word in (process_directory / "environ").read_bytes().split(b"\0")):
+                os.kill(int(process_directory.name), signal.SIGKILL)
 
 
 def passable(path: Path) -> None:
@@ -119,7 +121,7 @@ def _claiming(runs: Path) -> FileLock:
 
 
 def remove(path: Path) -> bool:
-    """Remove a run's directory with all that is mounted in it, whoever its files belong to, and what it lists; return whether all is gone."""
+    """Remove a run's directory with its mounts, files of other users, and what it lists; return whether all is gone."""
     if not leavings.removed(path):
         return False
     for way in (_as_myself, _in_namespaces, _as_root):
@@ -144,8 +146,8 @@ def _in_namespaces(path: Path) -> None:
 
 def _as_root(path: Path) -> None:
     if superuser.is_possible():
-        if found := mounts(path):
-            superuser.run("umount", "--lazy", "--", *found)
+        if mounted := mounts(path):
+            superuser.run("umount", "--lazy", "--", *mounted)
         superuser.run(*REMOVE, path)
 
 
@@ -156,5 +158,5 @@ def mounts(path: Path) -> tuple[str, ...]:
     return tuple(point for point in reversed(points) if Path(point).is_relative_to(path.resolve()))
 
 
-def _unescaped(found: re.Match[bytes]) -> bytes:
-    return bytes([int(found[1], 8)])
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    return bytes([int(escape[1], 8)])

@@ -50,7 +50,7 @@ NETRC_LIMIT: Final = 1 << 20
 def check() -> None:
     """Refuse values that would end in a traceback, or that somebody would wait for without end.
 
-    :raises VariableError: one is no text, names what is no file, or is no URL where one is wanted; or ``~/.netrc`` is no file of text.
+    :raises VariableError: one is no text, names no file, or is no URL where one must be; or ``~/.netrc`` is no text.
     """
     for name in os.environ:
         if name.startswith(PREFIXES):
@@ -75,7 +75,7 @@ def _check_text(name: str) -> None:
 
 
 def _check_file(name: str) -> None:
-    """Refuse a pipe, a socket or a device that would be read like a file; one that is missing is told of where it is needed."""
+    """Refuse a pipe, a socket or a device that would be read like a file; a missing one fails where it is needed."""
     value = text(name)
     kind = files.kind(Path(value)) if value and "://" not in value and value != os.devnull else None
     if kind and kind != "a directory":
@@ -90,7 +90,7 @@ def _check_key_log() -> None:
 
 
 def _check_netrc(path: Path) -> None:
-    """Refuse a file of logins that would be waited for, or that is no text; what libraries pass over is passed over here."""
+    """Refuse a file of logins that a reader would wait for, or that is no text; pass over what libraries pass over."""
     if not os.access(path, os.R_OK) or path.is_dir() or path.resolve() == Path(os.devnull):
         return
     try:
@@ -135,7 +135,7 @@ def file(name: str, limit: int) -> bytes | None:
     """Return the content of the file that a variable names, ``None`` where it names none.
 
     :param limit: bytes that it may have.
-    :raises VariableError: there is no such file, or it is none that can be read to its end.
+    :raises VariableError: there is no such file, or it cannot be read to its end.
     """
     value = text(name)
     try:

@@ -1,14 +1,16 @@
 """Compose images: layers and a cell's facts in, OCI manifest and config out. Pure; nothing here reads or writes.
 
-Follows the OCI image specification 1.1: https://github.com/opencontainers/image-spec (manifest.md, config.md, layer.md).
+Follows the OCI image specification 1.1: https://github.com/opencontainers/image-spec (manifest.md, config.md,
+layer.md).
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,21 +109,19 @@ def compose(name: str, sections: Sequence[Section], runtime: Runtime, platform: 
 
     :raises ComposeError: there are more than :data:`LAYER_LIMIT` layers.
     """
-    layers = tuple(layer for section in sections for layer in section.layers)
+    layers = tuple(itertools.chain.from_iterable(section.layers for section in sections))
     if len(layers) > LAYER_LIMIT:
         raise ComposeError(
             f"{name} would have {len(layers)} layers, more than {LAYER_LIMIT}",
             fix="raise own_layer_over in matrix.yaml, so that fewer wheels get a layer of their own",
         )
     config = canonical(_config(sections, layers, runtime, platform))
-    return Image(name=name, layers=layers, config=config, manifest=canonical(_manifest(layers, config)))
+    return Image(name=name, layers=layers, config=config, manifest=manifest(layers, config))
 
 
 def _config(sections: Sequence[Section], layers: Sequence[Layer], runtime: Runtime, platform: str) -> dict[str, Any]:
-    system, architecture = platform.split("/")
     return {
-        "architecture": architecture,
-        "os": system,
+        **platform_fields(platform),
         "created": runtime.created,
         "config": {
             "User": runtime.user,
@@ -134,29 +134,38 @@ def _config(sections: Sequence[Section], layers: Sequence[Layer], runtime: Runti
             **({"Healthcheck": {"Test": ["CMD", *runtime.probe], **HEALTH}} if runtime.probe else {}),
         },
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-        "history": [
-            {"created": runtime.created, "created_by": f"torchstrata {section.label}", "comment": layer.title}
-            for section in sections
-            for layer in section.layers
-        ],
+        "history": [*itertools.chain.from_iterable(_history(section, runtime.created) for section in sections)],
     }
 
 
-def _manifest(layers: Sequence[Layer], config: bytes) -> dict[str, Any]:
-    return {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "digest": sha256(config), "size": len(config)},
-        "layers": [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers],
-    }
+def _history(section: Section, created: str) -> Iterator[dict[str, str]]:
+    for layer in section.layers:
+        yield {"created": created, "created_by": f"torchstrata {section.label}", "comment": layer.title}
+
+
+def manifest(layers: Sequence[Layer], config: bytes) -> bytes:
+    """Return the manifest of an image, as canonical JSON."""
+    described = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers]
+    return canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, config), "layers": described})
+
+
+def platform_fields(platform: str) -> dict[str, str]:
+    """Return a platform as configs and descriptors have it (config.md, image-index.md)."""
+    system, _, architecture = platform.partition("/")
+    return {"os": system, "architecture": architecture}
+
+
+def descriptor(media_type: str, content: bytes) -> dict[str, Any]:
+    """Return what one document says of another (descriptor.md)."""
+    return {"mediaType": media_type, "digest": sha256(content), "size": len(content)}
 
 
 def check(name: str, listed: Iterable[tuple[str, Layer, Sequence[Entry]]]) -> None:
     """Refuse layers that would erase or hide each other's files.
 
     :param listed: origin, layer and listing of every layer, bottom to top.
-    :raises ComposeError: an OS layer touches the payload, or hides a parent of it; a payload layer erases anything, or touches
-        what is not payload; or a path is a directory in one layer and something else in another.
+    :raises ComposeError: an OS layer touches the payload, or hides a parent of it; a payload layer erases anything,
+        or touches what is not payload; or a path is a directory in one layer and something else in another.
     :raises IntegrityError: two payload layers bring the same file, and not with the same content.
     """
     kinds: dict[str, tuple[bool, str]] = {}
@@ -237,8 +246,9 @@ def _check_alone(name: str, layer: Layer, entry: Entry, brought: dict[str, tuple
 def _same(one: Entry, other: Entry) -> bool:
     """Return whether two entries of one path may both be there: their content is the same.
 
-    Listings from before contents were noted tell nothing, and bytecode, which is made of the files that are compared, never does. There
-    what happens in the locks is allowed: links, packages that several CUDA wheels share, and bytecode.
+    Listings from before contents were noted tell nothing, and bytecode, which is made of the files that are compared,
+    never does. There what happens in the locks is allowed: links, packages that several CUDA wheels share, and
+    bytecode.
     """
     if one.content and other.content:
         return one.content == other.content

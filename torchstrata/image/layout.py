@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO, Final
 
 from torchstrata.errors import IntegrityError
 from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, whole
 from torchstrata.image import image_index, oci
-from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.compose import MANIFEST, canonical, descriptor, sha256
 from torchstrata.image.image_index import PlatformImage
 from torchstrata.image.loadable import Loadable
 from torchstrata.store import store as stores
+from torchstrata.store.codec import CHUNK
 from torchstrata.store.digest import digest_of, file_name
 from torchstrata.store.layer import Layer
 from torchstrata.store.store import Store
@@ -28,26 +30,26 @@ def write(directory: Path, images: Sequence[Loadable], store: Store, *, share: b
 
     A tag that images of several platforms have names an index of them.
 
-    Blobs are copies, which have the disk's blocks in common with the store where the file system can: whoever changes one does
-    not change the store. The digest of each is checked as it lies there. Of several writers one writes at a time.
+    Blobs are copies, which have the disk's blocks in common with the store where the file system can: whoever changes
+    one does not change the store. The digest of each is checked as it lies there. Of several writers one writes at a
+    time.
 
-    :param share: let blobs be the store's own files, in a directory of the store's that only programs read which check digests.
+    :param share: let blobs be the store's own files, in a directory of the store's that only programs read which
+        check digests.
     :raises DiskFullError: there is no space left.
     :raises IntegrityError: a blob in the store is damaged.
     :raises StoreError: the directory cannot be written, or leads elsewhere by a link in it, or the store lacks a blob.
     """
-    blobs, named = directory / "blobs" / "sha256", {tag: _named(tag, images) for image in images for tag in image.tags}
+    blobs = directory / "blobs" / "sha256"
+    named = {tag: _named(tag, images) for tag in chain.from_iterable(image.tags for image in images)}
     with store.lock(stores.identity(layout=str(directory.absolute()))), disk(directory, OTHER_DIRECTORY):
         refuse_links(directory, blobs / "any")
         blobs.mkdir(parents=True, exist_ok=True)
-        for layer in dict.fromkeys(layer for image in images for layer in image.layers):
+        for layer in dict.fromkeys(chain.from_iterable(image.layers for image in images)):
             (_share if share else _place)(store, layer, blobs / file_name(layer.digest))
-        for image in images:
-            for content in (image.config, image.manifest):
-                _write(blobs / file_name(sha256(content)), content)
-        for body, media_type in named.values():
-            if media_type == oci.INDEX:
-                _write(blobs / file_name(sha256(body)), body)
+        indexes = [body for body, media_type in named.values() if media_type == oci.INDEX]
+        for content in (*chain.from_iterable((image.config, image.manifest) for image in images), *indexes):
+            _write(blobs / file_name(sha256(content)), content)
         _write(directory / "oci-layout", oci.LAYOUT)
         described = [_described(tag, *named[tag]) for tag in named]
         _write(directory / "index.json", canonical({"schemaVersion": 2, "manifests": described}))
@@ -84,7 +86,7 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> None:
     except AttributeError:  # not Linux
         pass
     source.seek(target.seek(0, os.SEEK_END))
-    while chunk := source.read(1 << 20):
+    while chunk := source.read(CHUNK):
         target.write(chunk)
     target.flush()
 
@@ -99,13 +101,13 @@ def _named(tag: str, images: Sequence[Loadable]) -> tuple[bytes, str]:
 
     :raises ImageIndexError: two of its images are for one platform.
     """
-    found = [image for image in images if tag in image.tags]
-    if len(found) == 1:
-        return found[0].manifest, MANIFEST
-    configs = [oci.read(image.config, oci.ImageConfig, tag) for image in found]
+    tagged = [image for image in images if tag in image.tags]
+    if len(tagged) == 1:
+        return tagged[0].manifest, MANIFEST
+    configs = [oci.read(image.config, oci.ImageConfig, tag) for image in tagged]
     listed = tuple(
         PlatformImage(platform=image_index.of_config(config), digest=sha256(image.manifest), size=len(image.manifest))
-        for image, config in zip(found, configs, strict=True)
+        for image, config in zip(tagged, configs, strict=True)
     )
     index = image_index.compose(listed)
     image_index.read(index, tag)
@@ -113,4 +115,4 @@ def _named(tag: str, images: Sequence[Loadable]) -> tuple[bytes, str]:
 
 
 def _described(tag: str, body: bytes, media_type: str) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": sha256(body), "size": len(body), "annotations": {oci.NAME: tag.rpartition(":")[2]}}
+    return {**descriptor(media_type, body), "annotations": {oci.NAME: tag.rpartition(":")[2]}}

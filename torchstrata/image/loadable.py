@@ -6,17 +6,17 @@ specification: https://github.com/opencontainers/image-spec (image-layout.md).
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from torchstrata.image import oci
-from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
+from torchstrata.image.compose import MANIFEST, Image, canonical, descriptor, manifest, platform_fields, sha256
+from torchstrata.store.codec import CHUNK
 from torchstrata.store.layer import PLATFORM, Layer, OpenBlob
 
-CHUNK: Final = 1 << 20
 BLOCK: Final = tarfile.BLOCKSIZE
 END: Final = bytes(2 * BLOCK)
 """What ends a tar. An engine starts to unpack when it has come."""
@@ -45,24 +45,25 @@ class Loadable:
         return tuple(layer.diff_id for layer in self.layers)
 
 
+def of(image: Image, tags: tuple[str, ...], platform: str) -> Loadable:
+    """Return a composed image as an engine takes it."""
+    return Loadable(config=image.config, manifest=image.manifest, tags=tags, layers=image.layers, platform=platform)
+
+
 def chain_ids(diff_ids: Iterable[str]) -> tuple[str, ...]:
-    """Return the ChainID of every prefix of ``diff_ids`` (OCI image specification, config.md): an engine knows unpacked layers by it."""
+    """Return the ChainID of every prefix of ``diff_ids`` (OCI config.md), by which an engine knows unpacked layers."""
     chains: list[str] = []
     for diff_id in diff_ids:
-        chains.append(f"sha256:{hashlib.sha256(f'{chains[-1]} {diff_id}'.encode()).hexdigest()}" if chains else diff_id)
+        chains.append(sha256(f"{chains[-1]} {diff_id}".encode()) if chains else diff_id)
     return tuple(chains)
 
 
 def prefix(layers: Sequence[Layer], platform: str = PLATFORM) -> Loadable:
     """Return the nameless image of the lowest layers of another, which makes an engine unpack them early."""
-    system, architecture = platform.split("/")
     rootfs = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
     labels = {"torchstrata.prefix": str(len(layers))}
-    config = canonical({"architecture": architecture, "os": system, "config": {"Cmd": ["true"], "Labels": labels}, "rootfs": rootfs})
-    described = [{"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size} for layer in layers]
-    about = {"mediaType": CONFIG, "digest": sha256(config), "size": len(config)}
-    manifest = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": about, "layers": described})
-    return Loadable(config=config, manifest=manifest, tags=(), layers=tuple(layers), platform=platform)
+    config = canonical({**platform_fields(platform), "config": {"Cmd": ["true"], "Labels": labels}, "rootfs": rootfs})
+    return Loadable(config=config, manifest=manifest(layers, config), tags=(), layers=tuple(layers), platform=platform)
 
 
 def stream(images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenBlob) -> Iterator[bytes]:
@@ -74,7 +75,7 @@ def stream(images: Sequence[Loadable], layers: Iterable[Layer], open_blob: OpenB
     yield from _member("oci-layout", oci.LAYOUT)
     yield from _member("index.json", canonical(_index(images)))
     yield from _member("manifest.json", canonical([_saved(image) for image in images]))
-    for data in dict.fromkeys(blob for image in images for blob in (image.config, image.manifest)):
+    for data in dict.fromkeys(chain.from_iterable((image.config, image.manifest) for image in images)):
         yield from _member(_path(sha256(data)), data)
     for layer in {layer.digest: layer for layer in layers}.values():
         yield _header(_path(layer.digest), layer.size)
@@ -89,9 +90,7 @@ def _index(images: Sequence[Loadable]) -> dict[str, Any]:
 
 
 def _described(image: Loadable) -> dict[str, Any]:
-    system, architecture = image.platform.split("/")
-    platform = {"os": system, "architecture": architecture}
-    return {"mediaType": MANIFEST, "digest": sha256(image.manifest), "size": len(image.manifest), "platform": platform}
+    return {**descriptor(MANIFEST, image.manifest), "platform": platform_fields(image.platform)}
 
 
 def _saved(image: Loadable) -> dict[str, Any]:

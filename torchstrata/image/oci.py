@@ -1,7 +1,8 @@
-"""Documents of the OCI specifications, as they come from registries and directories: read as types, within limits, or refused.
+"""Documents of the OCI specifications, from registries and directories: read as types, within limits, or refused.
 
-Image specification 1.1: descriptor.md, manifest.md, image-index.md, config.md. Distribution specification 1.1: lists of tags and
-of referrers. Fields that nothing here asks for may be anything. ``urls`` of a descriptor are such: nothing is fetched from there.
+Image specification 1.1: descriptor.md, manifest.md, image-index.md, config.md. Distribution specification 1.1: lists
+of tags and of referrers. Fields that nothing here asks for may be anything. ``urls`` of a descriptor are such:
+nothing is fetched from there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torchstrata.store.layer import Size
 T = TypeVar("T")
 
 MANIFEST_LIMIT: Final = 4 << 20
-"""Bytes of a manifest or an index, as registries limit them (distribution specification, section "Pushing Manifests")."""
+"""Bytes of a manifest or an index: the limit of registries (distribution specification, "Pushing Manifests")."""
 
 CONFIG_LIMIT: Final = 8 << 20
 """Bytes of the config of an image or a part."""
@@ -43,7 +44,7 @@ MediaType = Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{0,255}\Z")]
 Tag = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}\Z")]
 
 
-PORT: Final = re.compile("[1-9][0-9]{0,4}")
+PORT: Final = re.compile("([1-9][0-9]{0,4})(?:/(?:tcp)?)?")
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -146,8 +147,9 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tcp_ports(exposed: Iterable[str]) -> tuple[int, ...]:
-    """Return the numbers of what an image exposes (``8888/tcp``); what is none is left out."""
-    return tuple(sorted(int(number) for number, _, kind in (name.partition("/") for name in exposed) if kind in {"", "tcp"} and PORT.fullmatch(number)))
+    """Return the TCP ports among what an image exposes (``8888/tcp``), sorted."""
+    matches = map(PORT.fullmatch, exposed)
+    return tuple(sorted(int(match[1]) for match in matches if match))
 
 
 def read(data: bytes, kind: type[T], name: str, *, limit: int = CONFIG_LIMIT, error: type[TorchstrataError] = RegistryError) -> T:
@@ -156,7 +158,7 @@ def read(data: bytes, kind: type[T], name: str, *, limit: int = CONFIG_LIMIT, er
     :param name: of the document, for the message.
     :param limit: bytes that it may have.
     :param error: what to raise if it is none of its kind.
-    :raises RegistryError: it is none, unless ``error`` is another.
+    :raises RegistryError: it is no such document; ``error`` names another class.
     """
     return decoding.read(data, kind, name, limit=limit, error=error)
 
@@ -165,11 +167,11 @@ def manifest(data: bytes, name: str, media_type: str = "", error: type[Torchstra
     """Return what a manifest or an index says.
 
     :param media_type: by which it was told; nothing if that says nothing.
-    :raises RegistryError: it is none, or says that it is of another type; unless ``error`` is another.
+    :raises RegistryError: it is neither, or says that it has another type; ``error`` names another class.
     """
-    found = read(data, ManifestOrIndex, name, limit=MANIFEST_LIMIT, error=error)
-    if found.manifests is not None and (found.layers is not None or found.config is not None):
+    document = read(data, ManifestOrIndex, name, limit=MANIFEST_LIMIT, error=error)
+    if document.manifests is not None and (document.layers is not None or document.config is not None):
         raise error(f"{name} would be an image and an index at once", fix=FIX)
-    if media_type and found.media_type and found.media_type != media_type:
-        raise error(f"{name} calls itself {found.media_type}, and comes as {media_type}", fix=FIX)
-    return found
+    if media_type and document.media_type and document.media_type != media_type:
+        raise error(f"{name} calls itself {document.media_type}, and comes as {media_type}", fix=FIX)
+    return document

@@ -1,8 +1,9 @@
-"""What an image tells its users: environment, labels and ``/etc/torchstrata``. Pure functions of a cell, a flavour and locks."""
+"""What an image tells its users: environment, labels, ``/etc/torchstrata``. Pure functions of cell, flavour, locks."""
 
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,8 @@ import msgspec
 
 from torchstrata.image.compose import Runtime
 from torchstrata.locks import os_locks
+from torchstrata.locks.lockfile import Lock
 from torchstrata.locks.os_locks import PackageMove
-from torchstrata.locks.wheel_locks import Lock
 from torchstrata.matrix import compat
 from torchstrata.matrix.flavours import Flavour, Service
 from torchstrata.matrix.matrix import Cell, Matrix
@@ -38,32 +39,33 @@ ARCHITECTURES: Final = (
 )
 """A .pth file, which every Python of ``/opt/venv`` reads at its start (the site module of Python's library).
 
-It is that and no variable of the image, which would hold where a GPU is visible, too, and multiply the time of each build there; and
-no work of the entrypoint, which does not run in ``docker build``, ``docker exec`` and with ``--entrypoint``.
+It is that and no variable of the image, which would hold where a GPU is visible, too, and multiply the time of each
+build there; and no work of the entrypoint, which does not run in ``docker build``, ``docker exec`` and with
+``--entrypoint``.
 """
 
 ETC: Final = "etc/torchstrata"
 CONSTRAINTS: Final = f"/{ETC}/constraints.txt"
 
 ENTRYPOINT: Final = ("/usr/local/bin/torchstrata-entrypoint",)
-"""It is PID 1 only until it has given up root, where it had it; then it becomes the init, so that no root process stays."""
+"""PID 1 only until it has given up root, where it had it; then it becomes the init, so that no root process stays."""
 SHELL: Final = ("bash",)
-"""What a container runs if nothing is asked for, no service starts by itself, and no flavour of the image has a command."""
+"""What a container runs if nobody asks for a command, no service starts, and no flavour of the image has a command."""
 
 PROBE: Final = ("/usr/local/bin/torchstrata-health",)
 PERSON: Final[Mapping[str, str]] = {"HOME": "/home/dev", "USER": "dev", "LOGNAME": "dev"}
-"""Who the user is, for programs that no entrypoint has told; not where containers start as root, who is somebody else."""
+"""Who the user is, for programs that no entrypoint has told; not where containers start as root."""
 
 CA_BUNDLE: Final = "/var/lib/torchstrata/ca-bundle.crt"
-"""The OS's certificate authorities by a link; the start of a container with ``TORCHSTRATA_CA_FILE`` puts a file with one more in its place."""
+"""A link to the OS's certificate authorities; a start with ``TORCHSTRATA_CA_FILE`` puts a file with one more here."""
 CA_VARIABLES: Final = ("SSL_CERT_FILE", "PIP_CERT", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
-"""What names it for programs; a start sets those of requests and curl, too, which beat what people say to a program (``container/authorities.py``)."""
+"""Variables that name it. A start also sets those of requests and curl (``container/authorities.py``)."""
 
 DEV_CONTAINER: Final[tuple[Mapping[str, object], ...]] = ({"containerUser": "dev", "remoteUser": "dev", "updateRemoteUserUID": True, "init": True},)
-"""Label ``devcontainer.metadata`` (Dev Container metadata reference): the user by name, who gets the host's uid; group 0 stays the user's."""
+"""Label ``devcontainer.metadata`` (Dev Container reference): the user by name, with the host's uid and group 0."""
 
 OF_ROOT: Final = ("opt/cuda", "opt/cuda/lib")
-"""Directories of the payload that no user may add to: :data:`LIBRARIES` is searched first by every program, root's included."""
+"""Directories of the payload that no user may add to: every program, root's too, searches :data:`LIBRARIES` first."""
 
 WORKSPACE: Final = "/workspace"
 DEV: Final = "1000:0"
@@ -75,7 +77,7 @@ PROTECTED: Final = ("torch", "torchvision", "torchaudio", "triton", "nvidia-*", 
 
 
 DRIFT: Final = "torchstrata.drift"
-"""Label of an image whose OS packages are not all as locked: how they differ, as :func:`torchstrata.locks.os_locks.in_words` says it."""
+"""Label of an image whose OS packages are not all as locked: how they differ (:func:`.os_locks.in_words`)."""
 
 PLATFORM_LABEL: Final = "torchstrata.platform"
 """Label of an image for another platform than the default one; its config says it, too, as OCI wants it."""
@@ -111,11 +113,11 @@ def describe(  # noqa: PLR0913  # what an image says of itself
 
 def services(chain: Sequence[Flavour]) -> tuple[Service, ...]:
     """Return what containers of an image run if nothing is asked for, parents' first."""
-    return tuple(service for flavour in chain for service in flavour.own_services)
+    return tuple(itertools.chain.from_iterable(flavour.own_services for flavour in chain))
 
 
 def command(chain: Sequence[Flavour]) -> tuple[str, ...]:
-    """Return what they run where that is no service: the command of the flavour, or of the nearest parent that has one."""
+    """Return what runs where no service does: the command of the flavour, or of the nearest parent that has one."""
     return next((flavour.command for flavour in reversed(chain) if flavour.command), SHELL)
 
 
@@ -135,7 +137,7 @@ def environment(cell: Cell, chain: Sequence[str]) -> dict[str, str]:
 
 
 def compiler_environment(cell: Cell) -> dict[str, str]:
-    """Return what ``nvcc`` and ``torch.utils.cpp_extension`` need: their home, and a host compiler that nvcc accepts."""
+    """Return what ``nvcc`` and ``torch.utils.cpp_extension`` need: a home, and a host compiler that nvcc accepts."""
     nvcc = cell.facts.nvcc
     if nvcc is None:
         return {}
@@ -149,7 +151,7 @@ def compiler_environment(cell: Cell) -> dict[str, str]:
 
 
 def python_start(cell: Cell, chain: Sequence[str]) -> dict[str, str]:
-    """Return path and content of what each Python of an image with ``nvcc`` does at its start; see :data:`ARCHITECTURES`."""
+    """Return path and content of what each Python of an image with ``nvcc`` runs at start: :data:`ARCHITECTURES`."""
     if "devel" not in chain or cell.facts.nvcc is None:
         return {}
     path = f"{VENV[1:]}/lib/python{cell.os.python}/site-packages/torchstrata_architectures.pth"
@@ -157,17 +159,19 @@ def python_start(cell: Cell, chain: Sequence[str]) -> dict[str, str]:
 
 
 def architectures(cell: Cell) -> str:
-    """Return what extensions are built for where no GPU is visible, as ``TORCH_CUDA_ARCH_LIST`` has it: the architectures of torch that
-    nvcc knows, such as ``8.0;9.0``. Where nvcc is too old for the newest, those compile the PTX of the last one (``9.0+PTX``).
+    """Return what extensions are built for where no GPU is visible: ``TORCH_CUDA_ARCH_LIST``.
+
+    It has the architectures of torch that nvcc knows, such as ``8.0;9.0``. Where nvcc is too old for the newest, those
+    compile the PTX of the last one (``9.0+PTX``).
     """
     missing = cell.facts.missing_architectures
     return ";".join(name for name in cell.facts.architectures if name not in missing) + ("+PTX" if missing else "")
 
 
 def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[PackageMove] = ()) -> dict[str, str]:
-    """Return OCI's pre-defined annotation keys and ``torchstrata.*``, and what Dev Containers ask; an absent fact has no label."""
+    """Return OCI's pre-defined annotation keys, ``torchstrata.*`` and Dev Containers' label; absent facts have none."""
     facts = cell.facts
-    found = {
+    values = {
         "org.opencontainers.image.title": f"{cell.id}-{flavour}",
         "org.opencontainers.image.description": f"PyTorch {cell.version} with {_cuda_words(cell)} on {cell.os.id}, flavour {flavour}",
         "org.opencontainers.image.version": f"{cell.version}-{cell.cuda}-{cell.os.id}-{flavour}",
@@ -189,7 +193,7 @@ def labels(cell: Cell, flavour: str, lock: Lock, revision: str, drift: Sequence[
         "devcontainer.metadata": json.dumps(DEV_CONTAINER),
         DRIFT: os_locks.in_words(drift),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in values.items() if value}
 
 
 def _cuda_words(cell: Cell) -> str:
@@ -215,9 +219,9 @@ def _protected(name: str) -> bool:
 
 
 def alternatives(matrix: Matrix, cell: Cell) -> list[dict[str, Any]]:
-    """Return what the other cells of the same torch and of older ones need, for the preflight to name one that fits a host.
+    """Return what other cells of the same and older torches need, for the preflight to name one that fits a host.
 
-    Newer ones are left out: a new row of the matrix would else change every image that there is.
+    Newer ones are left out: a new row of the matrix would else change every existing image.
     """
     offered = [other.on(cell.platform) for other in matrix.cells if cell.platform in other.platforms]
     rows = {other.short: other for other in offered if other.is_default_os and other.release <= cell.release}
@@ -231,7 +235,7 @@ def _needs(cell: Cell) -> dict[str, Any]:
 
 
 def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], chain: Sequence[Flavour], drift: Sequence[PackageMove] = ()) -> dict[str, str]:
-    """Return path and content of the files of the facts layer; an image that is as locked says nothing of drift, one without services of none.
+    """Return path and content of the files of the facts layer; no drift or services, no word of them.
 
     :param others: the image's :func:`alternatives`.
     :param chain: the flavour's parents, then itself.
@@ -253,9 +257,12 @@ def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], chain: Seq
 
 
 def services_file(chain: Sequence[Flavour]) -> str:
-    """Return the services of an image for its runtime (``container/declarations.py``): the fields that flavours have given, and whose each is."""
-    rows = {service.name: _given(msgspec.to_builtins(service)) for service in services(chain)}
-    document = {"command": list(command(chain)), "services": {name: {field: row[field] for field in row if field != "name"} for name, row in rows.items()}}
+    """Return the services of an image for its runtime (``container/declarations.py``): given fields, and whose."""
+    rows: dict[str, dict[str, Any]] = {}
+    for service in services(chain):
+        row = _given(msgspec.to_builtins(service))
+        rows[row.pop("name")] = row
+    document = {"command": list(command(chain)), "services": rows}
     return json.dumps(document, indent=2) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ SHARED: Final = ("images/apt", "locks/toolchain")
 """What images of every flavour may be made from."""
 
 OWN: Final = ("Dockerfile", "rootfs", "requirements.in")
-"""What of its folder a flavour is made from. Its tests and its ``flavour.yaml`` change no image by a new revision: a budget, for one, is no content."""
+"""What a flavour is made from. Its tests and its ``flavour.yaml`` (a budget, say) change no image's revision."""
 
 
 def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
@@ -27,13 +28,14 @@ def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
 
     :param chain: the image's flavour and its parents.
     """
-    own = (path for flavour in chain for path in (*(f"images/{flavour}/{name}" for name in OWN), wheel_locks.path_of(cell, flavour)))
+    own = [f"images/{flavour}/{name}" for flavour, name in itertools.product(chain, OWN)]
+    locks = [wheel_locks.path_of(cell, flavour) for flavour in chain]
     shared = SHARED if cell.platform == PLATFORM else (*SHARED, f"locks/toolchain{platforms.suffix(cell.platform)}")
-    return _last_commit(root, *shared, f"locks/os/{cell.os.name}.lock", *own)
+    return _last_commit(root, *shared, f"locks/os/{cell.os.name}.lock", *own, *locks)
 
 
 def state(root: Path) -> str:
-    """Return the commit that is checked out, with ``-dirty`` where files differ from it, or ``unknown`` outside a repository."""
+    """Return the commit that is checked out: ``-dirty`` where files differ, ``unknown`` outside a repository."""
     return _last_commit(root)
 
 

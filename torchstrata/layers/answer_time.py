@@ -1,7 +1,7 @@
 """How long a server of wheels may take for an answer, and how much may stand before its body.
 
-Timeouts of sockets begin anew with every byte, and the library reads heads and interim answers for as long as they come. So what
-all connections of a client are read from looks at a clock, and counts the bytes of heads.
+Timeouts of sockets begin anew with every byte, and the library reads heads and interim answers for as long as they
+come. So what all connections of a client are read from looks at a clock, and counts the bytes of heads.
 :mod:`torchstrata.registry.metering` does the same for registries, whose client is another library.
 """
 
@@ -36,9 +36,9 @@ class _Limit:
         self._seconds, self._latest, self._size = seconds, time.monotonic() + seconds, size
 
     def left(self) -> float:
-        """Return seconds.
+        """Return the seconds that are left.
 
-        :raises FetchError: there are none.
+        :raises FetchError: the time is over.
         """
         left = self._latest - time.monotonic()
         if left <= 0:
@@ -70,7 +70,7 @@ def within(seconds: float, size: int | None = None) -> Iterator[None]:
 
 
 def limit(client: httpx2.Client) -> None:
-    """Let all connections of a client, those through proxies too, keep to :func:`within`; a test tells whether the library still lets us."""
+    """Let all connections of a client, also through proxies, keep to :func:`within`; a test guards the private API."""
     transports = {client._transport, *client._mounts.values()}  # noqa: SLF001  # there is no other way that keeps proxies of the environment
     for transport in transports:
         if isinstance(transport, httpx2.HTTPTransport):

@@ -1,4 +1,4 @@
-"""What apt is told in builds beside what the OS image says: the administrator's own configuration, and other sources.
+"""Settings of apt in builds beside those of the OS image: the administrator's own configuration, and other sources.
 
 None of it gets into a layer: it lies beside the pins, where apt is pointed to it.
 """

@@ -1,4 +1,4 @@
-"""What the apt of an OS image says of its mirrors and of their snapshot archives; asked in a container that BuildKit runs."""
+"""What the apt of an OS image says of its mirrors and of their snapshot archives; asked in a container."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ RUN mkdir -p {ANSWER} {ASKED}/lists/partial \\
 FROM scratch
 COPY --from=asked {ANSWER} /
 """
-"""A Dockerfile. Only heads of mirrors are downloaded; a mirror that has gone has none, and then its host's name must do."""
+"""A Dockerfile. Only heads of mirrors are downloaded; of a mirror that has gone, its host's name must do."""
 
 HELD: Final = f"FROM os AS asked\nFROM scratch\nCOPY --from=asked /var/lib/dpkg/status /{STATUS}\n"
 """A Dockerfile: what an OS image holds, as its dpkg says."""
@@ -112,7 +112,7 @@ class Asked:
         :param work: a directory of its own.
         :param files: by name, what the question finds in :data:`ASKED` besides apt's settings.
         :raises OsPartError: a step of it failed.
-        :raises RegistryError: the image cannot be had.
+        :raises RegistryError: the image cannot be pulled.
         """
         context, answer = work / "context", work / "answer"
         context.mkdir()
@@ -128,9 +128,9 @@ def release(source: AptSource, heads: Mapping[str, str]) -> Release:
     """Return what a mirror says of a source, from the files that apt has kept by their names."""
     place = urlsplit(source.uri)
     words = (f"{place.netloc}{place.path}".rstrip("/"), "dists", source.suite)
-    stem = "_".join(QUOTED.sub(lambda found: f"%{ord(found[0]):02x}", word).replace("/", "_") for word in words)
-    found = [heads[name] for name in (f"{stem}_InRelease", f"{stem}_Release") if name in heads]
-    return Release.parse(found[0]) if found else Release()
+    stem = "_".join(QUOTED.sub(lambda head: f"%{ord(head[0]):02x}", word).replace("/", "_") for word in words)
+    head = [heads[name] for name in (f"{stem}_InRelease", f"{stem}_Release") if name in heads]
+    return Release.parse(head[0]) if head else Release()
 
 
 def of_host() -> Settings:

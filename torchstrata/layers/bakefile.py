@@ -1,4 +1,4 @@
-"""The bake definition of OS parts: what BuildKit is asked to build, as a pure value (https://docs.docker.com/build/bake/reference/)."""
+"""The bake definition of OS parts: what BuildKit builds, as a value (https://docs.docker.com/build/bake/reference/)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchstrata.matrix.matrix import OperatingSystem
 from torchstrata.store.layer import PLATFORM
 
 Exporter = Literal["layout", "image"]
-"""How finished layers leave BuildKit: as an OCI layout, or as an image in the engine, where its classic store can do no other."""
+"""How layers leave BuildKit: as an OCI layout, or as an image where the engine's classic store can do no other."""
 
 REGISTRY: Final = "docker-image://"
 """Begins the context that is an image of a registry."""
@@ -28,7 +28,7 @@ class Job:
 
     :param flavours: parents first.
     :param parent: name of the context that the first of them starts from: ``os``, or the flavour below.
-    :param below: what that context is: ``oci-layout://...``, ``docker-image://...``, or a directory with the tar of an OS image.
+    :param below: what that context is: ``oci-layout://...``, ``docker-image://...``, or a directory with ``os.tar``.
     :param known: number of layers in that context.
     :param epoch: SOURCE_DATE_EPOCH.
     :param plain: those of the flavours that install no package, and need no list of them.
@@ -59,14 +59,15 @@ def definition(jobs: Sequence[Job], staged: Path, out: Path, exporter: Exporter,
     :param out: directory for OCI layouts, one per top target.
     :param proxies: build arguments for the network, such as ``http_proxy``; BuildKit keeps them out of images.
     """
-    targets = {name: target for job in jobs for name, target in _targets(job, staged, proxies).items()}
+    targets: dict[str, dict[str, Any]] = {}
     for job in jobs:
+        targets |= _targets(job, staged, proxies)
         targets[job.top]["output"] = [_output(job, out, exporter)]
     return {"group": {"default": {"targets": [job.top for job in jobs]}}, "target": _on_platforms(targets, jobs)}
 
 
 def question(job: Job, dockerfile: str, context: Path, out: Path, proxies: Mapping[str, str]) -> dict[str, Any]:
-    """Return the definition that runs ``dockerfile`` over what lies below a job, and writes the files of its last stage to ``out``.
+    """Return the definition that runs ``dockerfile`` over what lies below a job; its last stage goes to ``out``.
 
     :param dockerfile: its text; it may start from ``os``.
     """
@@ -76,10 +77,10 @@ def question(job: Job, dockerfile: str, context: Path, out: Path, proxies: Mappi
 
 
 def _on_platforms(targets: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
-    """Return the targets with the platform of the job that each belongs to; the default one is not named, as the builder's own is that."""
+    """Return the targets, each with its job's platform; the default one is not named, as the builder's own is that."""
     named = {job.target(""): job.system.platform for job in jobs if job.system.platform != PLATFORM}
-    found = {name: [each for start, each in named.items() if name.startswith(start)] for name in targets}
-    return {name: {**target, **({"platforms": found[name]} if found[name] else {})} for name, target in targets.items()}
+    platforms = {name: [platform for start, platform in named.items() if name.startswith(start)] for name in targets}
+    return {name: {**target, **({"platforms": platforms[name]} if platforms[name] else {})} for name, target in targets.items()}
 
 
 def image_name(job: Job) -> str:
@@ -101,7 +102,7 @@ def _targets(job: Job, staged: Path, proxies: Mapping[str, str]) -> dict[str, di
 
 
 def _prepared(job: Job, staged: Path) -> tuple[dict[str, dict[str, Any]], str]:
-    """Return the context that is an OS image of a registry, with dpkg's configuration, which bootstrapped ones have from the start."""
+    """Return the context that is an OS image of a registry, with the dpkg configuration that bootstrapped ones have."""
     told = {**_target(staged / f"apt-{job.system.name}", {OS_IMAGE: job.below}, {}), "dockerfile-inline": f"FROM {OS_IMAGE}\nCOPY dpkg.cfg {DPKG}\n"}
     return {job.target(OS_IMAGE): told}, f"target:{job.target(OS_IMAGE)}"
 

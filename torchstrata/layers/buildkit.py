@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ from torchstrata.layers import image_tags
 from torchstrata.layers.bakefile import Exporter
 from torchstrata.layers.contexts import LABEL
 from torchstrata.store import tarball
-from torchstrata.store.codec import CHUNK, decompressor
+from torchstrata.store.codec import compression, decompressor
 
 ENVIRONMENT: Final = {
     "BUILDX_NO_DEFAULT_LOAD": "1",  # else targets that only others need are exported as images too
@@ -30,12 +28,10 @@ ENVIRONMENT: Final = {
 BAKE: Final = ("docker", "buildx", "bake", "--file", "-", "--progress", "plain")
 
 STEP: Final = re.compile(r"#(\d+) \[(?P<system>\S+)-[a-z0-9-]+ (\S+ )? *\d+/\d+\] (?P<step>(RUN|ADD|COPY) .+)")
-"""A step that several targets share is told under any one of their names; only the OS in it means something."""
+"""A step that several targets share appears under any one of their names; only the OS in it means something."""
 UNRESOLVED: Final = re.compile(r"^ERROR: .*failed to resolve source metadata for (?P<image>\S+@sha256:[0-9a-f]{64}): (?P<why>.+)$", re.MULTILINE)
 """An image that a build begins with and cannot have."""
 DONE: Final = re.compile(r"#(\d+) DONE ([\d.]+)s")
-
-MAGIC: Final = {b"\x28\xb5\x2f\xfd": "tar+zstd", b"\x1f\x8b\x08": "tar+gzip"}
 
 
 @dataclass
@@ -79,14 +75,14 @@ def exporter() -> Exporter:
 
 def proxies() -> dict[str, str]:
     """Return the build arguments for the network: this program's own proxies."""
-    return {name: os.environ[name] for name in apt.PROXIES if name in os.environ}
+    return apt.own_proxies()
 
 
 def bake(definition: Mapping[str, Any], on_line: process.LineSink) -> None:
     """Build ``definition``; finished steps go to ``on_line``.
 
     :raises OsPartError: a step failed; names it and quotes the end of its output.
-    :raises RegistryError: an OS image cannot be had.
+    :raises RegistryError: an OS image cannot be pulled.
     """
     with temporary.directory() as directory:  # buildx writes Dockerfiles into directories of its own, and leaves them when it is killed
         environment = {**ENVIRONMENT, "TMPDIR": str(directory)}
@@ -101,12 +97,12 @@ def refusal(tail: str) -> OsPartError | RegistryError:
     if unresolved := UNRESOLVED.search(tail):
         return image_tags.refusal(unresolved["image"], unresolved["why"].removeprefix(f"{unresolved['image']}: "))
     number = next(iter(re.findall(r"^#(\d+) ERROR", tail, re.MULTILINE)), "")
-    said = list(dict.fromkeys(re.findall(rf"^(?:#{number} )?[\d.]+ (.*)", tail, re.MULTILINE)))  # buildx repeats the last ones at its end
+    output = list(dict.fromkeys(re.findall(rf"^(?:#{number} )?[\d.]+ (.*)", tail, re.MULTILINE)))  # buildx repeats the last ones at its end
     step = next(iter(re.findall(r"^ > \[.*?\] (.+):$", tail, re.MULTILINE)), "")
     failed = next(iter(re.findall(r"^ERROR: (.+)", tail, re.MULTILINE)), "docker buildx bake failed")
-    reason = next((line for line in said if line.startswith("E: ")), said[-1] if said else failed)
+    reason = next((line for line in output if line.startswith("E: ")), output[-1] if output else failed)
     advice = "correct images/*/Dockerfile, or try again if a mirror was at fault"
-    last = "".join(f"\n     | {line}" for line in (_short(step), *said[-8:]) if line)
+    last = "".join(f"\n     | {line}" for line in (_short(step), *output[-8:]) if line)
     return OsPartError(f"an OS part cannot be built: {reason}", fix=f"{advice}{last}")
 
 
@@ -128,8 +124,7 @@ class Exported:
         with self.path.open("rb") as blob:
             head = blob.read(4)
             blob.seek(0)
-            kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "tar")
-            yield decompressor(blob, kind)  # type: ignore[misc]
+            yield decompressor(blob, compression(head))  # type: ignore[misc]
 
 
 def exported(layout: Path, flavours: Sequence[str]) -> tuple[Exported, ...]:
@@ -149,16 +144,16 @@ def owners(history: Sequence[Mapping[str, Any]], flavours: Sequence[str]) -> lis
 
     :raises OsPartError: a Dockerfile does not end with its label.
     """
-    owner, found, count = list(flavours), list[str](), 0
+    owner, flavour_of_layers, count = list(flavours), list[str](), 0
     for entry in history:
         count += not entry.get("empty_layer")
         if owner and entry.get("created_by", "").startswith(f"LABEL {LABEL}={owner[0]}"):
-            found += [owner.pop(0)] * count
+            flavour_of_layers += [owner.pop(0)] * count
             count = 0
     if owner or count:
         name = owner[0] if owner else flavours[-1]
         raise OsPartError(f"layers of {name} cannot be told apart", fix=f"end images/{name}/Dockerfile with: LABEL {LABEL}={name}")
-    return found
+    return flavour_of_layers
 
 
 def instruction(created_by: str) -> str:
@@ -184,7 +179,7 @@ def _path(layout: Path, descriptor: Mapping[str, str]) -> Path:
 
 def save(image: str, into: Path) -> None:
     """Unpack ``docker save`` of ``image`` into a directory, and remove the image's name."""
-    with process.piped("docker", "save", "--", image) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
+    with process.piped("docker", "save", "--", image) as stream, tarball.reading(stream) as archive:
         tarball.unpack(archive, into)
         stream.read()
     process.run("docker", "image", "rm", "--", image)

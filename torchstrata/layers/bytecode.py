@@ -1,4 +1,4 @@
-"""The bytecode stratum: the ``.pyc`` files of a payload, compiled by the interpreter of the OS part that will run them."""
+"""The bytecode stratum: the ``.pyc`` files of a payload, compiled by the interpreter that will run them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from importlib import resources
-from typing import IO, Final, cast
+from typing import IO, Final
 
 from torchstrata import process
-from torchstrata.store import store
-from torchstrata.store.codec import CHUNK, Codec, decompressor
+from torchstrata.store import store, tarball
+from torchstrata.store.codec import Codec, decompressor
 from torchstrata.store.layer import EPOCH, Layer
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
@@ -36,7 +36,7 @@ def identity(payload: Iterable[str], interpreter: str, codec: Codec) -> str:
 def make(layers: Iterable[Layer], image: str, into: Store, codec: Codec, title: str) -> Part:
     """Compile every ``.py`` file of ``layers`` and return the part that holds the results.
 
-    :param image: reference of an image in the engine that has the interpreter; :mod:`torchstrata.building.maker` loads it.
+    :param image: an image in the engine that has the interpreter; :mod:`torchstrata.building.maker` loads it.
     :raises Failed: the container failed.
     """
     with tempfile.TemporaryFile(dir=into.scratch()) as sources:
@@ -53,11 +53,9 @@ def make(layers: Iterable[Layer], image: str, into: Store, codec: Codec, title: 
 
 
 def _write(compiled: IO[bytes], writer: LayerWriter) -> None:
-    with tarfile.open(fileobj=compiled, mode="r|", bufsize=CHUNK) as archive:
+    with tarball.reading(compiled) as archive:
         for member in archive:
-            content = archive.extractfile(member)
-            assert content is not None
-            writer.file(member.name, mode=0o664, size=member.size, stream=content)
+            writer.file(member.name, mode=0o664, size=member.size, stream=tarball.content(archive, member))
 
 
 def _command(image: str, name: str) -> tuple[str, ...]:
@@ -78,9 +76,7 @@ def _collect(layers: Iterable[Layer], into: Store, out: IO[bytes]) -> None:
 
 def _sources(layer: Layer, into: Store) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
     path = into.open_blob(layer.digest, layer.size)
-    with path.open("rb") as blob, tarfile.open(fileobj=cast("IO[bytes]", decompressor(blob, layer.media_type)), mode="r|", bufsize=CHUNK) as archive:
+    with path.open("rb") as blob, tarball.reading(decompressor(blob, layer.media_type)) as archive:
         for member in archive:
             if member.isfile() and member.name.endswith(".py"):
-                content = archive.extractfile(member)
-                assert content is not None
-                yield member, content
+                yield member, tarball.content(archive, member)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import stat
@@ -32,7 +33,7 @@ DOES_WITHOUT: Final = 'for name; do shift; case $name in {names}) ;; *) set -- "
 NANO: Final = 1_000_000_000
 
 USED: Final = ("Dockerfile", "install", "dpkg.cfg", "rootfs")
-"""What counts in a directory of ``images/``. ``requirements.in`` belongs to the payload; ``flavour.yaml`` and tests change no layer."""
+"""What counts in a directory of ``images/``. ``requirements.in`` is of the payload; the rest changes no layer."""
 
 DOCKERFILE: Final = "Dockerfile"
 
@@ -49,7 +50,7 @@ LABEL: Final = "torchstrata.flavour"
 """The label that ends each Dockerfile; it tells in an image's history which layers belong to which flavour."""
 
 LIMIT: Final = 64_000_000
-"""Bytes of a file in a context; what is larger belongs into a package."""
+"""Bytes of a file in a context at most; larger ones belong into a package."""
 
 DEEPEST: Final = 64
 """Directories in each other at most."""
@@ -68,7 +69,7 @@ def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
             used = [entry for entry in entries if entry.name in USED]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OsPartError(f"there is no images/{name}", fix=f"make images/{name}/flavour.yaml (docs/adding.md), or take its name out") from error
-    for relative, path in sorted(_files(used), key=lambda found: found[0]):
+    for relative, path in sorted(_files(used), key=lambda file: file[0]):
         check(f"images/{name}/{'/'.join(relative)}", Path(path), may_be_link=len(relative) > 1)
         yield "/".join(relative), Path(path)
 
@@ -86,7 +87,7 @@ def installs(root: Path, flavour: str) -> bool:
 
 
 def check_shadows(root: Path, chain: Sequence[str]) -> None:
-    """Refuse a flavour whose files would take the place of a parent's, or of the directory of one: the parent would not be in its image.
+    """Refuse a flavour whose files would hide a parent's file or directory: the parent would not be in its image.
 
     What packages bring is theirs to replace; what a Dockerfile's commands do shows only in its layers.
 
@@ -103,11 +104,11 @@ def check_shadows(root: Path, chain: Sequence[str]) -> None:
                 what = f"images/{flavour}/{ROOTFS}/{path} would hide what images/{others[0]} brings there"
                 raise FlavourError(what, fix=f"give it another name, or change the one in images/{others[0]}, for all flavours above it")
         files_of |= dict.fromkeys(mine, flavour)
-        directories_of |= dict.fromkeys((place for above in mine.values() for place in above), flavour)
+        directories_of |= dict.fromkeys(itertools.chain.from_iterable(mine.values()), flavour)
 
 
 def check(name: str, path: Path, *, may_be_link: bool) -> None:
-    """Refuse what has no content to copy, and links in place of what a build itself reads. Links below ``rootfs`` are copied, never followed.
+    """Refuse what has no content to copy, and links where a build reads; links below ``rootfs`` are copied as links.
 
     :raises OsPartError: it is a named pipe, a socket or a device, or a name that is no text.
     """
@@ -136,7 +137,7 @@ def _files(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[tuple[str, ...
             shown = printable("/".join(place), 80)
             raise OsPartError(f"directories below images/ lie more than {DEEPEST} deep in each other: {shown}", fix="remove them: git clean -nd -- images")
         with os.scandir(entry) as inside:
-            waiting += [((*place, each.name), each) for each in inside]
+            waiting += [((*place, below.name), below) for below in inside]
 
 
 def tree(root: Path, name: str) -> list[tuple[str, int, str]]:
@@ -177,7 +178,7 @@ def stage(
     """Write the contexts of ``flavours``, and for each OS ``apt-<os>`` with the pins of a chain of its lock.
 
     :param pins: lock and chain by OS.
-    :param settings: what else apt is told, by OS. Packages that an OS lacks are not asked for.
+    :param settings: further settings of apt, by OS. Packages that an OS lacks are not asked for.
     :raises OsPartError: ``images/apt`` is not of the shape that lets apt be told something.
     """
     for flavour in flavours:
@@ -196,7 +197,7 @@ def stage(
 
 
 def _tell(directory: Path, files: Sequence[str]) -> None:
-    """Let the update and the installer of a staged ``images/apt`` read apt's settings; what is committed stays as it is."""
+    """Let the update and the installer of a staged ``images/apt`` read apt's settings; the committed one stays."""
     _insert(
         directory / "Dockerfile",
         "FROM ",
@@ -207,7 +208,7 @@ def _tell(directory: Path, files: Sequence[str]) -> None:
 
 def _insert(file: Path, after: str, lines: str) -> None:
     """Put lines after the first line that begins with ``after``."""
-    text, count = re.subn(rf"^{re.escape(after)}.*\n", lambda found: found[0] + lines, file.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
+    text, count = re.subn(rf"^{re.escape(after)}.*\n", lambda line: line[0] + lines, file.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
     if not count:
         raise OsPartError(f"images/{APT}/{file.name} has no line that begins with {after}", fix="restore it from git")
     file.write_text(text, encoding="utf-8")
@@ -234,7 +235,7 @@ def _copy(root: Path, name: str, into: Path) -> None:
 def moment(path: Path) -> int:
     """Return the time of a file in a context, in nanoseconds since 1970: :data:`EPOCH` and a fraction from its content.
 
-    BuildKit does not send a file again whose size and time it knows, so that with one time for all an edit that keeps the
-    size would be lost. Layers have whole seconds.
+    BuildKit does not send a file again whose size and time it knows, so that with one time for all an edit that keeps
+    the size would be lost. Layers have whole seconds.
     """
     return EPOCH * NANO + int.from_bytes(hashlib.sha256(_content(path)).digest()[:8], "big") % NANO

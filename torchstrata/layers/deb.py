@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import shlex
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 from torchstrata import process
 from torchstrata.layers import os_image
 from torchstrata.layers.apt_settings import AptSettings
-
-CHUNK: Final = 1 << 20
+from torchstrata.store import tarball
 
 
 @contextmanager
 def downloaded(suite: str, component: str, package: str, on_line: process.LineSink) -> Iterator[tuple[str, IO[bytes]]]:
-    """Have apt download a package, with the keys and the mirror that mmdebstrap knows; yield the file's name and its content.
+    """Have apt download a package with mmdebstrap's keys and mirror; yield the file's name and its content.
 
     What this machine's own apt knows does not matter: neither its release nor its lists.
 
@@ -32,7 +30,7 @@ def downloaded(suite: str, component: str, package: str, on_line: process.LineSi
         told = AptSettings.of_host()
         hooks = os_image.telling(inputs, told.write(Path(inputs), inputs)[0]) if told else ()
         command = os_image.Command.find(on_line).around(inputs, (os_image.PROGRAM, *options, *hooks, suite, "-"))
-        with process.piped(*command) as output, tarfile.open(fileobj=output, mode="r|", bufsize=CHUNK) as archive:
+        with process.piped(*command) as output, tarball.reading(output) as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.name.endswith(".deb") else None
                 if content is not None:

@@ -1,7 +1,7 @@
 """What a tag in a registry names today: the digest of its image for our platform.
 
-buildx asks, so that logins, mirrors and authorities are those with which builders pull: Docker's configuration, the builder's own
-configuration, and the mirrors of the public registry that the engine knows.
+buildx asks, so that logins, mirrors and certificate authorities are those of builders: Docker's configuration, the
+builder's own configuration, and the mirrors of the public registry that the engine knows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def pinned(image: str, platform: str = PLATFORM) -> str:
     """Return ``image``, a name with a tag, with the digest of its manifest for a platform.
 
     :raises AbsentError: the registry has no such tag.
-    :raises RegistryAuthError: it wants a login, or refuses the one that there is.
+    :raises RegistryAuthError: it wants a login, or refuses the login of this user.
     :raises RegistryError: it does not answer, or has nothing for that platform.
     :raises CommandError: docker is not installed.
     """
@@ -58,7 +58,7 @@ def refusal(image: str, words: str) -> RegistryError:
 
 
 def _at_mirrors(image: str) -> Iterator[str]:
-    """Yield the names that an image of the public registry has at the engine's mirrors; an engine that does not answer has none."""
+    """Yield the names of an image of the public registry at the engine's mirrors; none if it does not answer."""
     if not image.startswith(PUBLIC):
         return
     try:
@@ -71,13 +71,12 @@ def _at_mirrors(image: str) -> Iterator[str]:
 
 
 def _digest(image: str, platform: str) -> str:
-    """Return the digest of the manifest for a platform."""
     content = _asked(image, "--raw").encode()
     document = oci.manifest(content, image)
-    found = document.children if document.manifests is not None else (_itself(image, content, document),)
-    fitting = [each.digest for each in found if _name(each.platform) == platform]
+    manifests = document.children if document.manifests is not None else (_itself(image, content, document),)
+    fitting = [manifest.digest for manifest in manifests if _name(manifest.platform) == platform]
     if not fitting:
-        offered = ", ".join(sorted({_name(each.platform) for each in found})) or "nothing"
+        offered = ", ".join(sorted({_name(manifest.platform) for manifest in manifests})) or "nothing"
         raise RegistryError(f"{image} has no image for {platform}, but for {offered}", fix="name another image of the OS in matrix.yaml")
     return fitting[0]
 

@@ -51,7 +51,7 @@ ENCODINGS: Final = ("", "identity", "gzip")
 class Page:
     """A page as it came.
 
-    :param url: where it was in the end.
+    :param url: its address after all redirects.
     :param kind: its media type, in lower case.
     """
 
@@ -150,7 +150,7 @@ class Unready(Exception):
 
 
 def check_status(response: httpx2.Response) -> None:
-    """Refuse an answer that is none.
+    """Refuse an answer whose status is an error.
 
     :raises Unready: the server may have one later.
     :raises FetchError: it has none.
@@ -182,9 +182,9 @@ def _bounded(content: bytes, shown: str) -> bytes:
 
 @contextmanager
 def asked(client: PyPIClient, url: str, headers: Mapping[str, str], trusted: Iterable[str]) -> Iterator[httpx2.Response]:
-    """Ask for ``url`` and yield the answer, whose body is not read yet; redirects are followed under the rules of :func:`allowed`.
+    """Ask for ``url`` and yield the answer with its body unread; redirects follow the rules of :func:`allowed`.
 
-    :raises FetchError: a redirect leads where the first request would not have gone, or there are too many; or a head does not end.
+    :raises FetchError: a redirect leads where requests may not go, there are too many, or a head does not end.
     """
     trusted = tuple(trusted)
     for _ in range(REDIRECTS + 1):
@@ -202,7 +202,7 @@ def asked(client: PyPIClient, url: str, headers: Mapping[str, str], trusted: Ite
 
 
 def allowed(client: PyPIClient, target: str, source: str, trusted: Iterable[str]) -> bool:
-    """Return whether one address may send us to another: by https, without TLS only as the source was reached or pip trusts; never to a file.
+    """Return whether one address may send us to another: by https; without TLS as its source or pip's trust allows.
 
     :param source: address of the page or redirect that names ``target``; one on this machine may name files.
     """
@@ -221,15 +221,15 @@ def _fetcher(client: PyPIClient) -> Fetcher:
 
 
 def joined(base: str, reference: str) -> str | None:
-    """Return the address that a page means; nothing if it is none."""
+    """Return the address that a reference on a page means; ``None`` if it is not valid."""
     try:
-        found = urllib.parse.urljoin(base, reference)
-        parts = urllib.parse.urlsplit(found)
+        address = urllib.parse.urljoin(base, reference)
+        parts = urllib.parse.urlsplit(address)
         local = parts.scheme == "file" and parts.netloc in {"", "localhost"}
-        readable = found.isprintable() and (local or (parts.scheme != "file" and bool(parts.hostname) and parts.port != 0))
+        readable = address.isprintable() and (local or (parts.scheme != "file" and bool(parts.hostname) and parts.port != 0))
     except ValueError:
         return None
-    return found if readable else None
+    return address if readable else None
 
 
 def links(page: Page, filename: str) -> list[Link]:
@@ -238,9 +238,9 @@ def links(page: Page, filename: str) -> list[Link]:
     :raises FetchError: the page is not what its type says.
     """
     with _readable(page):
-        base, found = _json(page, filename) if page.kind.startswith(JSON_TYPE) else _html(page, filename)
+        base, references = _json(page, filename) if page.kind.startswith(JSON_TYPE) else _html(page, filename)
     base_url = joined(page.url, base) or page.url
-    addresses = ((joined(base_url, href), hashes) for href, hashes in found)
+    addresses = ((joined(base_url, href), hashes) for href, hashes in references)
     return [Link(url, page.url, hashes=dict(hashes) if hashes else None) for url, hashes in addresses if url]
 
 
@@ -250,15 +250,15 @@ def wheels(page: Page) -> list[Listed]:
     :raises FetchError: the page is not what its type says.
     """
     with _readable(page):
-        base, found = _dated(page) if page.kind.startswith(JSON_TYPE) else _html_wheels(page)
+        base, references = _dated(page) if page.kind.startswith(JSON_TYPE) else _html_wheels(page)
     base_url = joined(page.url, base) or page.url
-    addresses = ((joined(base_url, href), uploaded) for href, uploaded in found)
+    addresses = ((joined(base_url, href), uploaded) for href, uploaded in references)
     return [Listed(link=Link(url, page.url), uploaded=uploaded) for url, uploaded in addresses if url]
 
 
 @contextmanager
 def _readable(page: Page) -> Iterator[None]:
-    """Say of a page that cannot be read where it is."""
+    """Raise an error that names the page where the block cannot read it."""
     try:
         yield
     except (ValueError, AssertionError, RecursionError) as error:  # msgspec's errors are ValueErrors; the parser of HTML asserts

@@ -1,8 +1,8 @@
 """The OS image: a distribution's smallest root file system, made from its own packages by mmdebstrap.
 
-mmdebstrap runs as root; or as an ordinary user in namespaces of its own; or else in a container of the distribution's own
-image. All give the same layer. Root, or a user whose sudo asks for no password, gets it installed where it is missing. No
-mirror is named: mmdebstrap's default is the distribution's own, with the suites for security and updates.
+mmdebstrap runs as root; or as an ordinary user in namespaces of its own; or else in a container of the distribution's
+own image. All give the same layer. Root, or a user whose sudo asks for no password, gets it installed where it is
+missing. No mirror is named: mmdebstrap's default is the distribution's own, with the suites for security and updates.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ IMAGE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 """What may be the name of an image, and is no option."""
 
 CAPABILITIES: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SYS_CHROOT")
-"""What mmdebstrap and apt need in a container: to give files to users, to become apt's own user, and to change into what they make."""
+"""What mmdebstrap and apt need in a container: to give files away, to become apt's user, to change root."""
 
 PARTIAL: Final = ("/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial")
-"""Directories that apt gives to its own user, or leaves to root where that user cannot enter the temporary directory."""
+"""Directories that apt gives to its own user, or leaves to root where that user cannot enter the temporary one."""
 
 FORMAT: Final = 3
 """Raise it when the bytes of an OS image change for the same call of mmdebstrap."""
@@ -112,7 +112,7 @@ class Command:
     def find(cls, on_line: process.LineSink) -> Self:
         """Return a way that works, and install mmdebstrap if that is what it takes.
 
-        :raises OsPartError: there is none; it names the command that cures this.
+        :raises OsPartError: no way works; the error names the command that cures this.
         :raises AptError: mmdebstrap cannot be installed.
         """
         if image := variables.text(CONTAINER_VARIABLE):
@@ -148,7 +148,7 @@ class Command:
         """Bootstrap the OS image and yield its tar.
 
         :param config: dpkg's configuration for it.
-        :param told: what apt is told while it downloads; the image does not keep it.
+        :param told: settings of apt while it downloads; the image does not keep them.
         :raises OsPartError: it failed.
         """
         with self.inputs() as inputs:
@@ -164,14 +164,14 @@ class Command:
     @staticmethod
     @contextlib.contextmanager
     def inputs() -> Iterator[str]:
-        """Yield a directory for what mmdebstrap reads, beside the one where it works: both go with the run, whatever ends it."""
+        """Yield a directory for what mmdebstrap reads, beside the one where it works; both go with the run."""
         with temporary.directory() as directory:
             for name in (INPUTS, WORK):
                 temporary.passable(directory / name)
             yield str(directory / INPUTS)
 
     def around(self, inputs: str, command: tuple[str, ...]) -> tuple[str, ...]:
-        """Return ``command``, a call of mmdebstrap, as it is run here; it sees the directory ``inputs`` of :meth:`inputs`."""
+        """Return ``command``, a call of mmdebstrap, as it runs here; it sees ``inputs`` of :meth:`inputs`."""
         if self.image is not None:
             return self._contained(inputs, command)
         work = f"TMPDIR={Path(inputs).with_name(WORK)}"
@@ -186,7 +186,7 @@ class Command:
         return ("env", work, *command[:place], "--mode=unshare", *command[place:])
 
     def _contained(self, inputs: str, command: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the call of a container; without the right to mount, mmdebstrap does without, which changes no byte of the layer."""
+        """Return the call of a container; mmdebstrap does without the right to mount, which changes no byte."""
         assert self.image is not None
         install = f"apt-get update >&2 && apt-get install --yes --no-install-recommends {' '.join(PACKAGES)} >&2"
         script = f'tar --extract --no-same-owner --directory=/ && {install} && exec "$@"'
@@ -224,7 +224,7 @@ def arguments(system: OperatingSystem, inputs: str, epoch: int, more: Sequence[s
 
 
 def _foreign(system: OperatingSystem) -> tuple[str, ...]:
-    """Return the option that names another platform than the default one, whose call stays what it always was: it decides identities."""
+    """Return the option that names another platform; the default one's call stays as it was: it decides identities."""
     return () if system.platform == PLATFORM else (f"--architectures={platforms.architecture(system.platform)}",)
 
 
@@ -239,9 +239,9 @@ def sources(system: OperatingSystem) -> str:
         with Command.inputs() as inputs:
             process.run(*Command.find(ignore).around(inputs, asking), on_line=lines.append)
     except process.Failed:
-        found = [line for line in lines if line.startswith("deb ")]
-        if found:
-            return "".join(f"{line}\n" for line in found)
+        listed = [line for line in lines if line.startswith("deb ")]
+        if listed:
+            return "".join(f"{line}\n" for line in listed)
     raise NightlyError(f"{system.id}: mmdebstrap does not say where the mirrors of {system.suite} are", fix="upgrade mmdebstrap")
 
 
@@ -249,9 +249,9 @@ def refusal(system: OperatingSystem, error: process.Failed) -> OsPartError:
     """Return why mmdebstrap failed."""
     if "NO_PUBKEY" in error.tail or "not signed" in error.tail:
         return OsPartError(f"this machine has no keys of {system.suite}", fix="upgrade debian-archive-keyring, then try again")
-    said = [line for line in error.tail.splitlines() if line.startswith("E: ")] or [error.what]
+    errors = [line for line in error.tail.splitlines() if line.startswith("E: ")] or [error.what]
     return OsPartError(
-        f"{system.name} cannot be bootstrapped: {said[0]}", fix="check that the distribution's mirror can be reached (apt-get update), then try again"
+        f"{system.name} cannot be bootstrapped: {errors[0]}", fix="check that the distribution's mirror can be reached (apt-get update), then try again"
     )
 
 

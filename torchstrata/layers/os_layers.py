@@ -1,9 +1,9 @@
-"""Layers of OS packages, as they go into the store: the tar that BuildKit or mmdebstrap made, without what tells builds apart.
+"""Layers of OS packages, as they go into the store: the tar of BuildKit or mmdebstrap without what tells builds apart.
 
-Times are clamped to the date of the OS lock (directories, whose times BuildKit does not keep, get that date), owners are numbers,
-no file lends its owner's rights (:data:`LENT`), and :data:`LEFT_OUT` never gets into an image: logs, caches, package lists, backup
-files, host keys, identities of machines, device nodes. So the bytes of a layer do not depend on the version of the engine, and its
-compression is the store's.
+Times are clamped to the date of the OS lock (directories, whose times BuildKit does not keep, get that date), owners
+are numbers, no file lends its owner's rights (:data:`LENT`), and :data:`LEFT_OUT` never gets into an image: logs,
+caches, package lists, backup files, host keys, identities of machines, device nodes. So the bytes of a layer do not
+depend on the version of the engine, and its compression is the store's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import tarfile
 from dataclasses import dataclass
 from typing import IO, Final
 
-from torchstrata.store.codec import CHUNK, Codec
+from torchstrata.store import tarball
+from torchstrata.store.codec import Codec
 from torchstrata.store.inventory import STATUS, Collector, Inventory
 from torchstrata.store.layer import Layer
 from torchstrata.store.store import Store
@@ -35,13 +36,13 @@ LEFT_OUT: Final = re.compile(
 
 
 LENT: Final = stat.S_ISUID | stat.S_ISGID
-"""Bits by which a program lends rights. Nothing in an image needs them: who may be root there starts as root."""
+"""Bits by which a program lends its owner's rights. No image needs them: who may be root there starts as root."""
 
 CAPABILITIES: Final = "SCHILY.xattr.security.capability"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Taken:
+class StoredLayer:
     """A layer in the store.
 
     :param status: dpkg's status file, if the layer has it.
@@ -53,7 +54,7 @@ class Taken:
     inventory: Inventory
 
 
-def take(tar: IO[bytes], store: Store, codec: Codec, *, title: str, epoch: int) -> Taken:
+def take(tar: IO[bytes], store: Store, codec: Codec, *, title: str, epoch: int) -> StoredLayer:
     """Put a layer into the store.
 
     :param tar: a stream of the uncompressed tar.
@@ -61,7 +62,7 @@ def take(tar: IO[bytes], store: Store, codec: Codec, *, title: str, epoch: int) 
     :raises IntegrityError: the tar is truncated, or has a path twice.
     """
     status, collector = None, Collector()
-    with store.layer(title, codec) as writer, tarfile.open(fileobj=tar, mode="r|", bufsize=CHUNK) as archive:
+    with store.layer(title, codec) as writer, tarball.reading(tar) as archive:
         for member in archive:
             plain = _plain(member, epoch)
             if plain is None:
@@ -75,7 +76,7 @@ def take(tar: IO[bytes], store: Store, codec: Codec, *, title: str, epoch: int) 
             if plain.issym():
                 collector.link(plain.name, plain.linkname)
             writer.add(plain, content)
-    return Taken(layer=writer.layer, status=status, inventory=collector.done())
+    return StoredLayer(layer=writer.layer, status=status, inventory=collector.done())
 
 
 def left_out(path: str, *, is_directory: bool) -> bool:

@@ -1,4 +1,4 @@
-"""What indexes publish of a package: their pages, and parts of wheels, by range requests (RFC 9110, section 14); no whole wheel of a server.
+"""What indexes publish of a package: pages, and parts of wheels by range requests (RFC 9110, section 14).
 
 Simple repository API: https://packaging.python.org/specifications/simple-repository-api/
 """
@@ -61,7 +61,7 @@ class PublishedWheel:
 def caller() -> Caller:
     """Return who asks as pip is configured, until the process ends.
 
-    :raises FetchError: pip's configuration is none.
+    :raises FetchError: pip's configuration cannot be read.
     """
     return Caller(config=pip_config.read(), cancelled=threading.Event())
 
@@ -80,14 +80,15 @@ def wheels(asks: Caller, project: str, index: str | None = None, *, platform: st
     listed: list[Listed] = []
     for url in dict.fromkeys(urls):
         listed += wheel_fetch.reached(asks, f"{url.rstrip('/')}/{project}/", lambda place: _listed(asks, place))
-    return [found for each in listed if (found := _wheel(project, each, platforms.MACHINES[platform]))]
+    return [wheel for file in listed if (wheel := _wheel(project, file, platforms.MACHINES[platform]))]
 
 
 def _listed(asks: Caller, place: Link) -> list[Listed]:
     """Return the wheels of a project's page, as far as it may lead us there."""
     page = wheel_fetch.project_page(asks, place)
     listed = index_page.wheels(page) if page else []
-    return [each for each in listed if index_page.allowed(asks.client, each.link.url, str(each.link.comes_from), asks.config.trusted_hosts)]
+    trusted = asks.config.trusted_hosts
+    return [file for file in listed if index_page.allowed(asks.client, file.link.url, str(file.link.comes_from), trusted)]
 
 
 def _wheel(project: str, listed: Listed, machine: str) -> PublishedWheel | None:
@@ -96,12 +97,13 @@ def _wheel(project: str, listed: Listed, machine: str) -> PublishedWheel | None:
         name, version, _, tags = parse_wheel_filename(listed.link.filename)
     except (InvalidWheelFilename, InvalidVersion):
         return None
-    fits = any(tag.platform == "any" or tag.platform.endswith(f"linux_{machine}") or _is_manylinux(tag, machine) for tag in tags)
-    return PublishedWheel(name=name, version=version, tags=tags, link=listed.link, uploaded=listed.uploaded) if fits and name == project else None
+    if name != project or not any(_fits(tag.platform, machine) for tag in tags):
+        return None
+    return PublishedWheel(name=name, version=version, tags=tags, link=listed.link, uploaded=listed.uploaded)
 
 
-def _is_manylinux(tag: Tag, machine: str) -> bool:
-    return tag.platform.startswith("manylinux") and tag.platform.endswith(machine)
+def _fits(platform: str, machine: str) -> bool:
+    return platform == "any" or platform.endswith(f"linux_{machine}") or (platform.startswith("manylinux") and platform.endswith(machine))
 
 
 @contextmanager

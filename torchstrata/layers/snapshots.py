@@ -1,8 +1,8 @@
 """The distribution's snapshot archive: its mirrors as they were on any day, for locked versions that they have dropped.
 
-Where it is, apt knows: newer versions have it built in, an administrator can set it, and a ``Release`` file can name it. The
-order in which it is looked up is apt's own (``SnapshotServer`` in its ``debmetaindex.cc``). Ordinary lines of ``sources.list``
-come out, so that an apt without snapshots can read them.
+Where it is, apt knows: newer versions have it built in, an administrator can set it, and a ``Release`` file can name
+it. The order in which it is looked up is apt's own (``SnapshotServer`` in its ``debmetaindex.cc``). Ordinary lines of
+``sources.list`` come out, so that an apt without snapshots can read them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from urllib.parse import urlsplit
 from torchstrata.locks.os_locks import OsLock
 
 OPTION: Final = "Acquire::Snapshots::URI"
-"""apt's option, a scope: ``Host``, ``Label``, ``Origin`` and, before the ``Release`` file counts, ``Override::Label`` and ``Override::Origin``."""
+"""apt's option, a scope: ``Host``, ``Label``, ``Origin``, and ``Override::Label``, ``Override::Origin``, which come
+before the ``Release`` file."""
 
 NO: Final = "no"
 """What apt's option says where a source has no snapshots."""
+
+FALSE: Final = frozenset({"no", "false", "0", "off", "without", "disable"})
+"""What apt takes for no (``StringToBool`` in its ``strutl.cc``)."""
 
 IDENTIFIER: Final = "%Y%m%dT%H%M%SZ"
 """How archives name a moment; what they answer is the last snapshot before it."""
 
 CADENCE: Final = dt.timedelta(hours=12)
-"""Archives take more than one snapshot in this time, so that one of a moment and one this much later miss nothing that mirrors had then."""
+"""Archives take more than one snapshot in this time: one of a moment and one this much later miss nothing of then."""
 
 SOURCE: Final = re.compile(r"deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)")
 SETTING: Final = re.compile(rf'{OPTION}::(?P<scope>\S.*) "(?P<value>[^"]+)";', re.IGNORECASE)
@@ -70,14 +74,14 @@ class Release:
 
 def sources(text: str) -> tuple[AptSource, ...]:
     """Return the binary sources of a ``sources.list``."""
-    found = [SOURCE.match(line.strip()) for line in text.splitlines()]
-    return tuple(AptSource(**{name: value or "" for name, value in each.groupdict().items()}) for each in found if each)
+    matches = [SOURCE.match(line.strip()) for line in text.splitlines()]
+    return tuple(AptSource(**{name: value or "" for name, value in match.groupdict().items()}) for match in matches if match)
 
 
 def paragraphs(text: str) -> tuple[AptSource, ...]:
     """Return the binary sources of files in deb822 format (sources.list(5)), which Ubuntu has from 24.04 on."""
-    found = [_fields(paragraph) for paragraph in re.split(r"\n\s*\n", text)]
-    return tuple(itertools.chain.from_iterable(map(_sources, found)))
+    fields = [_fields(paragraph) for paragraph in re.split(r"\n\s*\n", text)]
+    return tuple(itertools.chain.from_iterable(map(_sources, fields)))
 
 
 def _fields(paragraph: str) -> Mapping[str, str]:
@@ -87,7 +91,7 @@ def _fields(paragraph: str) -> Mapping[str, str]:
 
 
 def _sources(fields: Mapping[str, str]) -> Iterator[AptSource]:
-    if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in {"no", "false", "0", "off", "without", "disable"}:
+    if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in FALSE:
         return
     keyring = fields.get("signed-by", "")
     options = f"signed-by={keyring}" if keyring.startswith("/") else ""  # a key itself fits into no line
@@ -97,33 +101,33 @@ def _sources(fields: Mapping[str, str]) -> Iterator[AptSource]:
 
 def settings(dump: str) -> Settings:
     """Return what ``apt-config dump`` says of snapshots; option names have no case."""
-    found = [SETTING.match(line) for line in dump.splitlines()]
-    return {each["scope"].lower(): each["value"] for each in found if each}
+    matches = [SETTING.match(line) for line in dump.splitlines()]
+    return {match["scope"].lower(): match["value"] for match in matches if match}
 
 
-def template(source: AptSource, release: Release, known: Settings) -> str | None:
+def template(source: AptSource, release: Release, templates: Settings) -> str | None:
     """Return the template of the archive of a source, as apt finds it; ``None`` if there is none."""
-    for found in (*_of_release(release, known), *_of_host(source, known)):
-        if found:
-            return None if found == NO else found
+    for archive_template in (*_of_release(release, templates), *_of_host(source, templates)):
+        if archive_template:
+            return None if archive_template == NO else archive_template
     return None
 
 
-def _of_release(release: Release, known: Settings) -> Iterator[str | None]:
+def _of_release(release: Release, templates: Settings) -> Iterator[str | None]:
     if not (release.label or release.origin):
         return
-    yield known.get(f"override::label::{release.label}".lower())
-    yield known.get(f"override::origin::{release.origin}".lower())
+    yield templates.get(f"override::label::{release.label}".lower())
+    yield templates.get(f"override::origin::{release.origin}".lower())
     yield release.snapshots
-    yield known.get(f"label::{release.label}".lower())
-    yield known.get(f"origin::{release.origin}".lower())
+    yield templates.get(f"label::{release.label}".lower())
+    yield templates.get(f"origin::{release.origin}".lower())
 
 
-def _of_host(source: AptSource, known: Settings) -> Iterator[str | None]:
+def _of_host(source: AptSource, templates: Settings) -> Iterator[str | None]:
     """Yield what is set for ``a.b.c``, for ``.b.c`` and for ``.c``."""
     host = urlsplit(source.uri).hostname or ""
     while host:
-        yield known.get(f"host::{host}")
+        yield templates.get(f"host::{host}")
         dot = host.find(".", 1)
         host = host[dot:] if dot > 0 else ""
 
@@ -149,7 +153,7 @@ def archived(source: AptSource, template: str, moment: str) -> AptSource:
     return AptSource(uri=uri, suite=source.suite, components=source.components, options=options)
 
 
-def archive(of: Sequence[tuple[AptSource, Release]], lock: OsLock, known: Settings) -> tuple[AptSource, ...]:
-    """Return the sources in the archives of an OS's mirrors at the time of its lock; none for mirrors without an archive."""
-    places = [(source, place) for source, release in of if (place := template(source, release, known))]
+def archive(of: Sequence[tuple[AptSource, Release]], lock: OsLock, templates: Settings) -> tuple[AptSource, ...]:
+    """Return the sources in the archives of an OS's mirrors at the time of its lock; mirrors without one add none."""
+    places = [(source, place) for source, release in of if (place := template(source, release, templates))]
     return tuple(archived(source, place, moment) for moment, (source, place) in itertools.product(moments(lock), places))

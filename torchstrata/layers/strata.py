@@ -1,13 +1,14 @@
 """Strata: which wheels share a layer, and making that layer.
 
-From the bottom: CUDA in the groups that ``matrix.yaml`` orders, the same for every Python; then, for one Python each, the
-empty environment (it changes least), torch, triton, other large wheels by name, and one layer of all the small ones, which
-also holds the dist-info of the CUDA wheels.
+From the bottom: CUDA in the groups that ``matrix.yaml`` orders, the same for every Python; then, for one Python each,
+the empty environment (it changes least), torch, triton, other large wheels by name, and one layer of all the small
+ones, which also holds the dist-info of the CUDA wheels.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.layers import venv, wheel_file
 from torchstrata.layers.venv import Aside, Destination
 from torchstrata.locks import wheel_locks
-from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.locks.lockfile import Lock, Pin
 from torchstrata.matrix.schema import Strata
 from torchstrata.store import inventory, store
 from torchstrata.store.codec import Codec
@@ -46,7 +47,8 @@ class Stratum:
     """One layer of payload that is or could be made.
 
     :param title: a few words for people.
-    :param kind: ``cuda``: a group of CUDA wheels; ``skeleton``: the empty environment; ``wheel``: one large wheel; ``group``: the small ones.
+    :param kind: ``cuda``: a group of CUDA wheels; ``skeleton``: the empty environment; ``wheel``: one large wheel;
+        ``group``: the small ones.
     :param pins: the wheels in it, sorted by name.
     :param python: minor version of the Python it is for; ``None`` for ``cuda``.
     :param needs: CUDA strata whose dist-info it holds: their parts must be in the store before it is made.
@@ -84,10 +86,10 @@ def plan(lock: Lock, parent: Lock | None, rules: Strata, python: str) -> tuple[S
     """
     pins = wheel_locks.own(lock, parent)
     cuda = tuple(_cuda(pins, rules))
-    taken = {pin for stratum in cuda for pin in stratum.pins}
-    rest = [pin for pin in pins if pin not in taken]
-    large = sorted((pin for pin in rest if pin.size > rules.own_layer_over or pin.name in FIRST), key=_rank)
-    small = tuple(pin for pin in rest if pin not in large)
+    taken = set(itertools.chain.from_iterable(stratum.pins for stratum in cuda))
+    others = [pin for pin in pins if pin not in taken]
+    large = sorted((pin for pin in others if pin.size > rules.own_layer_over or pin.name in FIRST), key=_rank)
+    small = tuple(pin for pin in others if pin not in large)
     skeleton = Stratum(title=f"Python {python} environment", kind="skeleton", pins=(), python=python)
     wheels = [Stratum(title=f"{pin.name} {pin.version}", kind="wheel", pins=(pin,), python=python) for pin in large]
     group = Stratum(title=f"{len(small)} wheels of {lock.flavour}", kind="group", pins=small, python=python, needs=cuda)
@@ -117,8 +119,8 @@ def make(stratum: Stratum, wheels: Mapping[str, Path], into: Store, codec: Codec
 
     :param wheels: file of each pin by its sha256, verified.
     :param cancelled: ends the work soon when set.
-    :raises IntegrityError: a wheel is damaged, is not what its lock and the specification say, writes outside of its place, or two bring the
-        same file with other content.
+    :raises IntegrityError: a wheel is damaged, is not what its lock and the specification say, writes outside of its
+        place, or two bring the same file with other content.
     :raises StoreError: a CUDA stratum that it needs is not in the store.
     :raises CancelledError: ``cancelled`` was set.
     """
@@ -132,7 +134,7 @@ def make(stratum: Stratum, wheels: Mapping[str, Path], into: Store, codec: Codec
             destination.wheel = need.title
             destination.write_aside(_aside(need, into, codec))
     aside = {} if stratum.python else {ASIDE: into.add_blob(msgspec.json.encode(destination.aside))}
-    return Part(layers=(writer.layer,), extras=inventory.kept(Inventory(python=packages), into) | aside)
+    return Part(layers=(writer.layer,), extras=inventory.stored(Inventory(python=packages), into) | aside)
 
 
 def _install(pin: Pin, path: Path, destination: Destination) -> PythonPackage:

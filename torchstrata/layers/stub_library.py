@@ -1,12 +1,13 @@
-"""Libraries to link with where there is no driver: ``libcuda.so`` and ``libnvidia-ml.so`` of the names that CUDA's headers declare.
+"""Libraries to link with where there is no driver: ``libcuda.so`` and ``libnvidia-ml.so``, from CUDA's headers.
 
-The driver's libraries are of the machine that runs a program, so no wheel has them; NVIDIA's toolkit brings stubs of them in
-``lib64/stubs``. Ours are made here, from the headers that programs are compiled with: each function returns an error, as those of
-NVIDIA's stubs do. A program that was linked with one finds the real library when it runs, by its soname. CUDA 12.4's
-``libcuda.so`` has all 625 functions of the driver API that NVIDIA's stub has; only the debugger's (``cudbg...``) are left out.
+The driver's libraries are of the machine that runs a program, so no wheel has them; NVIDIA's toolkit brings stubs of
+them in ``lib64/stubs``. Ours are made here, from the headers that programs are compiled with: each function returns
+an error, as those of NVIDIA's stubs do. A program that was linked with one finds the real library when it runs, by
+its soname. CUDA 12.4's ``libcuda.so`` has all 625 functions of the driver API that NVIDIA's stub has; only the
+debugger's (``cudbg...``) are left out.
 
-Written after the System V ABI (gABI 4.1, chapters 4 and 5; psABI for x86-64) and its supplement for Arm (IHI 0056, ELF for the Arm 64-bit
-architecture; instructions after DDI 0487).
+Written after the System V ABI (gABI 4.1, chapters 4 and 5; psABI for x86-64) and its supplement for Arm (IHI 0056,
+ELF for the Arm 64-bit architecture; instructions after DDI 0487).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ DECLARED: Final = re.compile(rb"\bCUresult\s+CUDAAPI\s+(cu[A-Z]\w*)\s*\(")
 """A function of the driver API, as ``cuda.h`` and those beside it declare it."""
 
 RENAMED: Final = re.compile(rb"^\s*#\s*define\s+(cu[A-Z]\w*)\s+(?:(__CUDA_API_PT\w+)\()?(cu[A-Z]\w*)\)?\s*$", re.MULTILINE)
-"""A macro by which the name in a program becomes another one; those with ``__CUDA_API_PT...`` have a second for streams per thread."""
+"""A macro by which a name in a program becomes another; ``__CUDA_API_PT...`` gives a second for streams per thread."""
 
 PER_THREAD: Final = {b"__CUDA_API_PTDS": b"_ptds", b"__CUDA_API_PTSZ": b"_ptsz"}
 
@@ -77,13 +78,13 @@ def of_cuda(headers: Sequence[bytes]) -> tuple[str, ...]:
 
 def of_nvml(headers: Sequence[bytes]) -> tuple[str, ...]:
     """Return the names of the management library (NVML) that programs compiled with ``headers`` may ask for, sorted."""
-    names = {name for text in headers for name in (*NVML_DECLARED.findall(text), *NVML_RENAMED.findall(text))}
-    return tuple(sorted(name.decode() for name in names))
+    text = b"\n".join(headers)
+    return tuple(sorted(name.decode() for name in {*NVML_DECLARED.findall(text), *NVML_RENAMED.findall(text)}))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Section:
-    """A part of the file: type, flags, link and info as in its header; ``content`` at ``offset``, which is its address, too."""
+    """A part of the file: type, flags, link and info as in its header; ``content`` lies at ``offset``, its address."""
 
     name: str
     kind: int
@@ -124,7 +125,7 @@ def library(soname: str, names: Sequence[str], status: int, platform: str = PLAT
 
 
 def _file(sections: Sequence[_Section], target: MachineCode) -> bytes:
-    """Return the file of ``sections``, the last of which is the dynamic one; the loader maps it writable, the others executable."""
+    """Return the file of ``sections``, the dynamic one last; the loader maps it writable, the others executable."""
     dynamic = sections[-1]
     titles = _strings((*(section.name for section in sections), ".shstrtab"))
     end = dynamic.offset + len(dynamic.content)
@@ -142,7 +143,8 @@ def _file(sections: Sequence[_Section], target: MachineCode) -> bytes:
     )
     for section in everything:
         content[section.offset : section.offset + len(section.content)] = section.content or content[section.offset : section.offset]
-    return bytes(content) + b"".join(section.header(titles.index(b"\0" + section.name.encode() + b"\0") + 1 if section.name else 0) for section in everything)
+    names_at = (titles.index(b"\0%b\0" % section.name.encode()) + 1 if section.name else 0 for section in everything)
+    return bytes(content) + b"".join(section.header(name) for section, name in zip(everything, names_at, strict=True))
 
 
 def _header(machine: int, sections: int, count: int) -> bytes:

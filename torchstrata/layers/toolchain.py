@@ -1,84 +1,44 @@
-"""What ``devel`` of a CUDA family has besides wheels that torch's build pins, as one stratum: a *toolchain* with a lock of its own.
+"""What ``devel`` of a CUDA family has besides the wheels of torch's build, as one stratum: a *toolchain*.
 
-CUDA 12's lies below ``/opt/cuda-12.4``. No wheel of CUDA 12 has ``bin/nvcc``; Debian's package has, without its dependencies (1.8 GB, a
-second CUDA). The static runtime and the device runtime come from Debian's ``nvidia-cuda-dev`` of the same release: wheels have them from
-12.9 on, and nvlink refuses device code that is newer than itself. Headers come from wheels of the same release.
+CUDA 12's lies below ``/opt/cuda-12.4``. No wheel of CUDA 12 has ``bin/nvcc``; Debian's package has, without its
+dependencies (1.8 GB, a second CUDA). The static runtime and the device runtime come from Debian's ``nvidia-cuda-dev``
+of the same release: wheels have them from 12.9 on, and nvlink refuses device code that is newer than itself. Headers
+come from wheels of the same release.
 
 CUDA 13's compiler and runtime are wheels. Its toolchain adds to their directory what only NVIDIA's own packages have.
 
-In both, libraries are links to those of torch's own wheels in ``/opt/cuda``, so that an extension is linked against what it will run
-with. So are their headers, but for those of the runtime and of CUPTI, which are generated from one another. ``stubs`` has the driver's
-libraries to link with (:mod:`.stub_library`).
+In both, libraries are links to those of torch's own wheels in ``/opt/cuda``, so that an extension is linked against
+what it will run with. So are their headers, but for those of the runtime and of CUPTI, which are generated from one
+another. ``stubs`` has the driver's libraries to link with (:mod:`.stub_library`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
+import itertools
 import re
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import IO, Final
 
-import msgspec
 from debian.debfile import DebFile
 
-from torchstrata import decoding, files, platforms, process
-from torchstrata.errors import FetchError, IntegrityError, LockError, StaleLockError
-from torchstrata.host.filesystem import disk
+from torchstrata import process
+from torchstrata.errors import FetchError, IntegrityError, StaleLockError
+from torchstrata.host.filesystem import disk, whole
 from torchstrata.layers import deb, stub_library, wheel_file
-from torchstrata.locks import lockfile, resolver
-from torchstrata.locks.wheel_locks import Pin
-from torchstrata.matrix.matrix import ROOT
+from torchstrata.layers.toolchain_lock import CUDA, PLACES, DebianPackage, Toolchain
+from torchstrata.locks.lockfile import Pin
 from torchstrata.progress import ignore
-from torchstrata.store import store
+from torchstrata.store import tarball
 from torchstrata.store.codec import CHUNK, Codec
 from torchstrata.store.digest import digest_of
-from torchstrata.store.layer import PLATFORM
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 from torchstrata.store.tarball import LayerWriter
-from torchstrata.text import printable
-
-FORMAT: Final = 5
-"""Raise it when the bytes of a toolchain change for the same lock."""
-
-FOLDER: Final = "locks/toolchain"
-DEBIAN: Final = "deb "
-"""How a line of an ``.in`` file begins that names a Debian package: suite, component, name."""
-
-Word = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9.+-]*\Z", max_length=128)]
-"""Suite, component or name of a package (Debian Policy 5.6.1): a file name, and no option."""
-
-PYTHON: Final = "3.13"
-"""For the resolver; the wheels fit any."""
-
-PROGRAMS: Final[Mapping[str, str]] = {
-    "usr/bin/__nvcc_device_query": "nvvm/bin/__nvcc_device_query",
-    "usr/bin/bin2c": "bin/bin2c",
-    "usr/bin/cu++filt": "bin/cu++filt",
-    "usr/bin/cudafe++": "bin/cudafe++",
-    "usr/bin/cuobjdump": "bin/cuobjdump",
-    "usr/bin/fatbinary": "bin/fatbinary",
-    "usr/bin/nvlink": "bin/nvlink",
-    "usr/bin/nvprune": "bin/nvprune",
-    "usr/bin/ptxas": "bin/ptxas",
-    "usr/lib/nvidia-cuda-toolkit/bin/cicc": "nvvm/bin/cicc",
-    "usr/lib/nvidia-cuda-toolkit/bin/crt/link.stub": "bin/crt/link.stub",
-    "usr/lib/nvidia-cuda-toolkit/bin/crt/prelink.stub": "bin/crt/prelink.stub",
-    "usr/lib/nvidia-cuda-toolkit/bin/nvcc": "bin/nvcc",
-    "usr/lib/nvidia-cuda-toolkit/libdevice/libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc",
-    "usr/share/doc/nvidia-cuda-toolkit/copyright": "LICENSE",
-}
-STATIC_LIBRARIES: Final[Mapping[str, str]] = {
-    "usr/lib/x86_64-linux-gnu/libcudadevrt.a": "lib64/libcudadevrt.a",
-    "usr/lib/x86_64-linux-gnu/libcudart_static.a": "lib64/libcudart_static.a",
-}
-PLACES: Final[Mapping[str, Mapping[str, str]]] = {"nvidia-cuda-toolkit": PROGRAMS, "nvidia-cuda-dev": STATIC_LIBRARIES}
-"""What is taken of each Debian package, and where it goes; debuggers, profilers and the static mathematics (2.4 GB) are left out."""
 
 PROFILE: Final = """\
 TOP = $(_HERE_)/..
@@ -103,7 +63,7 @@ if [ "$(cat "/proc/$caller/comm")" = nvcc ]; then
 fi
 exit "$status"
 """
-"""``bin/__nvcc_device_query``, before NVIDIA's own: others than nvcc get its answer. CUDA 13's wheel has NVIDIA's in that place."""
+"""``bin/__nvcc_device_query``, before NVIDIA's own, for nvcc alone. CUDA 13's wheel has NVIDIA's in that place."""
 
 HEADERS: Final[Mapping[str, str]] = {
     "cublas": "cublas.h cublasLt.h cublasXt.h cublas_api.h cublas_v2.h nvblas.h",
@@ -121,10 +81,13 @@ HEADERS: Final[Mapping[str, str]] = {
     "nvjitlink": "nvJitLink.h",
     "nvtx": "nvToolsExt.h nvToolsExtCuda.h nvToolsExtCudaRt.h nvToolsExtOpenCL.h nvToolsExtSync.h nvtx3",
 }
-"""Headers by directory below ``/opt/cuda/nvidia``; one that an old or new wheel lacks is a link to nothing, which is as if it were missing."""
+"""Headers by directory below ``/opt/cuda/nvidia``; the link to one that a wheel lacks is as if it were missing."""
 
 APART: Final = ("cudnn", "cusparselt", "nccl")
 """Of these, what lies in directories of its own in CUDA 13, too; all else is in the compiler's."""
+
+HEADER: Final = re.compile(r"nvidia/[^/]*/include/(?P<path>.+)", re.DOTALL)
+"""A header in a wheel."""
 
 NVML: Final = "nvml.h"
 DRIVER: Final = re.compile(rf"cuda\w*\.h|{re.escape(NVML)}")
@@ -149,9 +112,8 @@ LIBRARIES: Final[Mapping[str, str]] = {
     "libcurand.so.10 libcusolver.so.12 libcusolverMg.so.12 libcusparse.so.12 libcusparseLt.so.0 libnccl.so.2 libnvJitLink.so.13 "
     "libnvblas.so.13 libnvrtc.so.13 libnvtx3interop.so.1",
 }
-"""What ``-l`` finds, by major version, in which sonames are the same; ``libcudart.so`` of CUDA 13 comes with its compiler's wheel."""
+"""What ``-l`` finds, by major version, which fixes the sonames; CUDA 13's ``libcudart.so`` comes with its wheel."""
 
-CUDA: Final = "/opt/cuda/nvidia"
 SHARED: Final = "/opt/cuda/lib"
 """Where each library of torch's wheels has a link, whatever the wheel calls its directory."""
 
@@ -160,133 +122,6 @@ LINKED_WITH: Final = "nvidia-cuda-runtime"
 
 STUB_LIBRARY, LIBRARY_NOT_FOUND = 34, 12
 """CUDA_ERROR_STUB_LIBRARY (cuda.h), NVML_ERROR_LIBRARY_NOT_FOUND (nvml.h)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DebianPackage:
-    """A Debian package, which apt finds in ``suite`` and ``component``; ``sha256`` in hex, ``size`` in bytes."""
-
-    suite: Word
-    component: Word
-    name: Word
-    version: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9.+:~-]*\Z")]
-    filename: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][A-Za-z0-9.+%~_-]*\.deb\Z")]
-    sha256: Annotated[str, msgspec.Meta(pattern=rf"\A{lockfile.HASH}\Z")]
-    size: Annotated[int, msgspec.Meta(ge=0, lt=10**15)]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Toolchain:
-    """A lock below ``locks/toolchain``.
-
-    :param name: such as ``cuda-12.4``.
-    :param requires: what the lock was made from: the lines of its ``.in`` file.
-    :param packages: where the compiler comes from; none where it comes as wheels.
-    """
-
-    name: str
-    requires: tuple[str, ...]
-    packages: tuple[DebianPackage, ...]
-    pins: tuple[Pin, ...]
-    platform: str = PLATFORM
-
-    @property
-    def title(self) -> str:
-        """A few words for people and the history of images."""
-        found = ", ".join(f"{package.name} {package.version}" for package in self.packages)
-        return f"{self.name} compiler ({found})" if found else f"{self.name} links and stubs"
-
-    @property
-    def major(self) -> str:
-        """The CUDA family, such as ``12``."""
-        return self.name.removeprefix("cuda-").partition(".")[0]
-
-    @property
-    def home(self) -> str:
-        """``CUDA_HOME``, without the leading slash."""
-        return f"opt/{self.name}" if self.packages else f"{CUDA[1:]}/cu{self.major}"
-
-    @property
-    def libraries(self) -> str:
-        """The directory of libraries below :attr:`home`, to which ``lib64`` is a link in CUDA 13's wheels."""
-        return f"{self.home}/{'lib64' if self.packages else 'lib'}"
-
-    def identity(self, codec: Codec) -> str:
-        """Return the identity of its part."""
-        return store.identity(
-            toolchain=FORMAT,
-            platform=self.platform,
-            name=self.name,
-            title=self.title,
-            packages=[package.sha256 for package in self.packages],
-            pins=[(pin.name, pin.version, pin.sha256) for pin in self.pins],
-            codec=codec.identity,
-        )
-
-
-# Locks
-
-
-def place(name: str, platform: str) -> str:
-    """Return the path of a lock, relative to the repository's root; that of another platform lies beside, so that it changes no image of this one."""
-    return f"{FOLDER}{platforms.suffix(platform)}/{name}.lock"
-
-
-def read(name: str, root: Path = ROOT, platform: str = PLATFORM) -> Toolchain:
-    """Return the toolchain as it is locked for a platform.
-
-    :raises LockError: the lock is missing, damaged, or no longer what its ``.in`` file asks for.
-    """
-    where = place(name, platform)
-    path, fix = root / where, "run: inv lock --toolchain"
-    try:
-        toolchain = decoding.decode(files.read(path, lockfile.LIMIT), Toolchain)
-    except files.UnreadableError as error:
-        raise LockError(error.what if path.exists() else f"{where} is missing", fix=fix) from error
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise LockError(f"{where} is damaged: {printable(str(error))}", fix=fix) from error
-    if (toolchain.requires, toolchain.platform) != (_requires(name, root), platform):
-        raise LockError(f"{where} no longer matches {name}.in and {platform}", fix=fix)
-    if unknown := [package.name for package in toolchain.packages if package.name not in PLACES]:
-        raise LockError(f"{where} has {unknown[0]}, of which nothing is taken", fix="say what in PLACES of toolchain.py, or leave it out of the .in file")
-    return toolchain
-
-
-def _requires(name: str, root: Path) -> tuple[str, ...]:
-    lines = (root / FOLDER / f"{name}.in").read_text().splitlines()
-    return tuple(line for line in lines if line and not line.startswith("#"))
-
-
-def write(name: str, exclude_newer: str, *, platform: str = PLATFORM, root: Path = ROOT, on_line: process.LineSink = ignore) -> bool:
-    """Lock what ``<name>.in`` asks for on a platform; return whether that changed the lock.
-
-    :param exclude_newer: RFC 3339 time after which wheels are not seen.
-    :raises LockError: there is no such package or wheel.
-    """
-    requires = _requires(name, root)
-    asked = [line.split()[1:] for line in requires if line.startswith(DEBIAN)]
-    requirements = [line for line in requires if not line.startswith(DEBIAN)]
-    target = resolver.ResolverTarget(python=PYTHON, platform=platform, exclude_newer=exclude_newer, undated=())
-    pins = resolver.resolve(requirements, (), target)
-    found = Toolchain(name=name, requires=requires, packages=tuple(_newest(words, on_line) for words in asked), pins=pins, platform=platform)
-    said = {key: value for key, value in msgspec.to_builtins(found).items() if (key, value) != ("platform", PLATFORM)}
-    content = msgspec.json.format(msgspec.json.encode(said)) + b"\n"
-    return lockfile.replaced(root / place(name, platform), content.decode())
-
-
-def _newest(asked: Sequence[str], on_line: process.LineSink) -> DebianPackage:
-    """Return the package that the mirror has today, asked for by suite, component and name."""
-    suite, component, name = asked
-    with deb.downloaded(suite, component, name, on_line) as (filename, content):
-        digest, size = hashlib.sha256(), 0
-        while block := content.read(CHUNK):
-            digest.update(block)
-            size += len(block)
-    version = filename.split("_")[1].replace("%3a", ":")
-    return DebianPackage(suite=suite, component=component, name=name, version=version, filename=filename, sha256=digest.hexdigest(), size=size)
-
-
-# The Debian package
 
 
 def _fetch(package: DebianPackage, directory: Path, on_line: process.LineSink) -> Path:
@@ -300,8 +135,9 @@ def _fetch(package: DebianPackage, directory: Path, on_line: process.LineSink) -
         with disk(place):
             place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with deb.downloaded(package.suite, package.component, f"{package.name}={package.version}", on_line) as (_, content):
-                _save(content, place)
+            asked = f"{package.name}={package.version}"
+            with deb.downloaded(package.suite, package.component, asked, on_line) as (_, content), disk(place), whole(place) as file:
+                shutil.copyfileobj(content, file, CHUNK)
         except process.Failed as error:
             raise _refused(package, error) from error
     if digest_of(place) != f"sha256:{package.sha256}":
@@ -310,21 +146,10 @@ def _fetch(package: DebianPackage, directory: Path, on_line: process.LineSink) -
     return place
 
 
-def _save(content: Any, place: Path) -> None:
-    part = place.with_suffix(".part")
-    with disk(part), part.open("wb") as file:
-        while block := content.read(CHUNK):
-            file.write(block)
-        part.replace(place)
-
-
 def _refused(package: DebianPackage, error: process.Failed) -> FetchError | StaleLockError:
     if f"Version '{package.version}' for '{package.name}' was not found" in error.tail:
         return StaleLockError(f"the mirror no longer has {package.name} {package.version}", fix="run: inv lock --toolchain")
     return FetchError(f"{package.name} cannot be downloaded: {error.what}", fix="check that the distribution's mirror is reachable, then try again")
-
-
-# The stratum
 
 
 def make(  # noqa: PLR0913  # the last one has a default
@@ -340,7 +165,7 @@ def make(  # noqa: PLR0913  # the last one has a default
 
     :param wheels: file of each pin by its sha256, verified.
     :param on_line: gets what happens to this machine, such as an installation of mmdebstrap.
-    :raises FetchError: the Debian package cannot be had; :class:`StaleLockError` if the mirror dropped it.
+    :raises FetchError: the Debian package cannot be downloaded; :class:`StaleLockError` if the mirror dropped it.
     :raises CancelledError: ``cancelled`` was set.
     """
     packages = []
@@ -370,31 +195,30 @@ def _write_package(writer: LayerWriter, top: str, package: Path, places: Mapping
         while missing and (member := archive.next()):
             source = member.name.removeprefix("./")
             if source in missing:
-                content = archive.extractfile(member)
-                assert content is not None
+                content = tarball.content(archive, member)
                 writer.file(f"{top}/{places[source]}", 0o775 if member.mode & 0o111 else 0o664, member.size, content)
                 missing.remove(source)
     if missing:
-        raise IntegrityError(f"{package.name} lacks {', '.join(sorted(missing))}", fix="adapt PLACES in toolchain.py to the new package")
+        raise IntegrityError(f"{package.name} lacks {', '.join(sorted(missing))}", fix="adapt PLACES in toolchain_lock.py to the new package")
 
 
 def _write_headers(writer: LayerWriter, top: str, pin: Pin, path: Path) -> Mapping[str, bytes]:
-    """Write what lies in ``nvidia/*/include`` of a wheel, unless torch's own wheel has it; return the headers of the driver's libraries."""
+    """Write a wheel's ``nvidia/*/include``, unless torch's wheel has it; return the driver's headers."""
     of_driver = {}
     with wheel_file.pinned(pin, path) as wheel:
         for (name, *_), content, _ in wheel.get_contents():
-            parts = name.split("/", 3)
-            if len(parts) < len(("nvidia", "component", "include", "header")) or parts[0] != "nvidia" or parts[2] != "include" or parts[3] == "__init__.py":
+            header = HEADER.fullmatch(name)
+            if header is None or header["path"] == "__init__.py":
                 continue
-            text = _changed(parts[3], content)
-            if text is not None and DRIVER.fullmatch(parts[3]):
-                of_driver[parts[3]] = text
+            text, target = _changed(header["path"], content), f"{top}/include/{header['path']}"
+            if text is not None and DRIVER.fullmatch(header["path"]):
+                of_driver[header["path"]] = text
             if pin.name == LINKED_WITH:
                 content.drain()  # type: ignore[attr-defined]  # our Member
             elif text is not None:
-                writer.file(f"{top}/include/{parts[3]}", 0o664, len(text), io.BytesIO(text))
+                writer.file(target, 0o664, len(text), io.BytesIO(text))
             else:
-                writer.file(f"{top}/include/{parts[3]}", 0o664, content.size, content)  # type: ignore[attr-defined]  # our Member
+                writer.file(target, 0o664, content.size, content)  # type: ignore[attr-defined]  # our Member
     return of_driver
 
 
@@ -406,7 +230,7 @@ def _changed(header: str, content: IO[bytes]) -> bytes | None:
 
 
 def for_new_glibc(header: bytes) -> bytes:
-    """Return CUDA 12.4's mathematics header with the exception specification that glibc 2.41 gives four of its functions.
+    """Return CUDA 12.4's mathematics header with the exception specification that glibc 2.41 has for four functions.
 
     Without it no file compiles there; with it none does on an older glibc, which has no such functions.
     """
@@ -421,7 +245,7 @@ def _write_texts(writer: LayerWriter, toolchain: Toolchain) -> None:
 
 def _write_stubs(writer: LayerWriter, toolchain: Toolchain, headers: Sequence[Mapping[str, bytes]]) -> None:
     """Write the driver's libraries to link with, of all that ``headers`` declare."""
-    texts = {name: text for one in headers for name, text in one.items()}
+    texts = dict(itertools.chain.from_iterable(of_wheel.items() for of_wheel in headers))
     nvml = [text for name, text in texts.items() if name == NVML]
     cuda = [text for name, text in texts.items() if name != NVML]
     stubs = {

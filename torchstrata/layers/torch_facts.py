@@ -1,10 +1,11 @@
-"""The facts of a torch release, read from what indexes publish of it; what they do not say is asked for, never guessed."""
+"""The facts of a torch release, read from what indexes publish of it; what they do not say is asked, never guessed."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
 import difflib
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ BINARY: Final = ("torch/lib/libtorch_python.so", 256 << 20)
 """Files of torch's wheel, and bytes that they may have."""
 
 FLAGS: Final = re.compile(rb"(?:(?:sm|compute)_[0-9]{2,3}[af]? )*(?:sm|compute)_[0-9]{2,3}[af]?(?=\0)")
-"""The text that ``torch.cuda.get_arch_list()`` splits, as the compiler has put it into the binary (``torch/csrc/cuda/Module.cpp``)."""
+"""The text that ``torch.cuda.get_arch_list()`` splits, as compiled into the binary (``torch/csrc/cuda/Module.cpp``)."""
 
 MEASURED: Final = "measured: arch flags in libtorch_python.so of the package index's wheel"
 
@@ -47,7 +48,7 @@ COMPANIONS: Final = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
-    """Facts that a person tells.
+    """Facts that a person states.
 
     :param architectures: compute capabilities, such as ``9.0``; empty: read from the wheel.
     :param source: where they stand.
@@ -60,7 +61,7 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Seen:
+class _WheelFacts:
     """What a wheel of torch says of itself."""
 
     git: str
@@ -76,8 +77,8 @@ class _Seen:
 
     def pinned(self, pattern: str) -> str | None:
         """Return the version of the requirement that matches a pattern; without the ``==`` of a pin."""
-        found = [asked for name, asked in self.requires.items() if re.fullmatch(pattern, name) and asked]
-        return found[0].removeprefix("==") if found else None
+        versions = [asked for name, asked in self.requires.items() if re.fullmatch(pattern, name) and asked]
+        return versions[0].removeprefix("==") if versions else None
 
 
 def look(minor: str, variant: str | None, told: Told) -> TorchRelease:
@@ -89,7 +90,7 @@ def look(minor: str, variant: str | None, told: Told) -> TorchRelease:
     :raises IntegrityError: an index has a wheel that is not what its name says.
     """
     asks = published.caller()
-    files = _newest(minor, [each for each in published.wheels(asks, "torch") if not each.version.local])
+    files = _newest(minor, [file for file in published.wheels(asks, "torch") if not file.version.local])
     default = _build(asks, files, told)
     elsewhere = _on_other_platforms(asks, files[0].version, default[0].variant)
     builds = {default[0].variant: msgspec.structs.replace(default[1], elsewhere=elsewhere)}
@@ -100,17 +101,17 @@ def look(minor: str, variant: str | None, told: Told) -> TorchRelease:
 
 
 def _on_other_platforms(asks: Caller, version: Version, variant: str) -> dict[str, PlatformBuild]:
-    """Return what the default index has of the same version and CUDA for other platforms; of CPU wheels there is nothing to say."""
-    found = {}
+    """Return the default index's builds of the same version and CUDA for other platforms; CPU wheels need no facts."""
+    builds = {}
     for platform in [name for name in platforms.MACHINES if name != PLATFORM]:
-        files = [each for each in published.wheels(asks, "torch", platform=platform) if each.version == version]
-        seen = _seen(asks, files[0], is_measured=True) if files else None
-        if seen and seen.cuda and seen.variant == variant:
-            found[platform] = PlatformBuild(architectures=seen.architectures, ptx=seen.ptx, architectures_source=MEASURED)
-    return found
+        files = [file for file in published.wheels(asks, "torch", platform=platform) if file.version == version]
+        facts = _wheel_facts(asks, files[0], is_measured=True) if files else None
+        if facts and facts.cuda and facts.variant == variant:
+            builds[platform] = PlatformBuild(architectures=facts.architectures, ptx=facts.ptx, architectures_source=MEASURED)
+    return builds
 
 
-def _release(asks: Caller, files: Sequence[PublishedWheel], seen: _Seen, builds: Mapping[str, TorchBuild], told: Told) -> TorchRelease:
+def _release(asks: Caller, files: Sequence[PublishedWheel], facts: _WheelFacts, builds: Mapping[str, TorchBuild], told: Told) -> TorchRelease:
     version = files[0].version
     torchvision = _companion(asks, "torchvision", files)
     if torchvision is None:
@@ -119,15 +120,15 @@ def _release(asks: Caller, files: Sequence[PublishedWheel], seen: _Seen, builds:
     return TorchRelease(
         version=str(version),
         released=told.released or _day(files),
-        git=seen.git,
+        git=facts.git,
         pythons=_pythons(files),
         glibc=_glibc(files),
-        triton=seen.pinned("triton|pytorch-triton"),
+        triton=facts.pinned("triton|pytorch-triton"),
         torchvision=torchvision,
         torchaudio=torchaudio,
         torchaudio_builds=None,
         torchaudio_note=None if torchaudio else f"no torchaudio on the index pins torch {version}; nobody has tried one that does not",
-        cuda_toolkit=seen.pinned("cuda-toolkit"),
+        cuda_toolkit=facts.pinned("cuda-toolkit"),
         builds=builds,
         unknown_builds=_unknown(builds),
         read=dt.datetime.now(dt.UTC).date().isoformat(),
@@ -135,21 +136,21 @@ def _release(asks: Caller, files: Sequence[PublishedWheel], seen: _Seen, builds:
 
 
 def _newest(minor: str, files: Sequence[PublishedWheel]) -> list[PublishedWheel]:
-    """Return the wheels of the newest patch release; alpha, beta and development releases are none."""
-    final = [each for each in files if not each.version.is_prerelease]
-    mine = [each for each in final if f"{each.version.major}.{each.version.minor}" == minor]
+    """Return the wheels of the newest patch release; alpha, beta and development releases do not count."""
+    final = [file for file in files if not file.version.is_prerelease]
+    mine = [file for file in final if f"{file.version.major}.{file.version.minor}" == minor]
     if not mine:
         raise MatrixError(f"no index has wheels of a torch {minor} for Linux", fix=_nearest(minor, final))
-    newest_version = max(each.version for each in mine)
-    return [each for each in mine if each.version == newest_version]
+    newest_version = max(file.version for file in mine)
+    return [file for file in mine if file.version == newest_version]
 
 
 def _nearest(minor: str, files: Iterable[PublishedWheel]) -> str:
     """Return in words which releases there are: those spelt most alike, and the newest one."""
-    versions = sorted({each.version.release[:2] for each in files}, reverse=True)
-    known = [".".join(map(str, version)) for version in versions]
-    near = difflib.get_close_matches(minor, known, n=3, cutoff=0.5)
-    return f"nearest: {', '.join(near)}; newest: {known[0]}" if known else "point pip to an index that has torch (index-url)"
+    versions = sorted({file.version.release[:2] for file in files}, reverse=True)
+    minors = [".".join(map(str, version)) for version in versions]
+    near = difflib.get_close_matches(minor, minors, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(near)}; newest: {minors[0]}" if minors else "point pip to an index that has torch (index-url)"
 
 
 def _elsewhere(asks: Caller, version: Version, variant: str, told: Told) -> dict[str, TorchBuild]:
@@ -157,30 +158,30 @@ def _elsewhere(asks: Caller, version: Version, variant: str, told: Told) -> dict
     indexes = compat.facts().upstream.indexes
     if variant not in indexes:
         raise MatrixError(f"the facts name no index of builds for {variant}", fix=f"use one of {', '.join(indexes)}, or add it to `upstream`")
-    files = [each for each in published.wheels(asks, "torch", indexes[variant]) if str(each.version) == f"{version}+{variant}"]
+    files = [file for file in published.wheels(asks, "torch", indexes[variant]) if str(file.version) == f"{version}+{variant}"]
     if not files:
         raise MatrixError(f"upstream never published torch {version} for {variant}", fix=f"leave --cuda {variant} out, or see what {indexes[variant]} has")
-    seen, build = _build(asks, files, told, default=False)
-    if seen.variant != variant:
-        raise IntegrityError(f"{printable(files[0].link.redacted)} is for {seen.variant}", fix="ask who keeps that index")
+    facts, build = _build(asks, files, told, default=False)
+    if facts.variant != variant:
+        raise IntegrityError(f"{printable(files[0].link.redacted)} is for {facts.variant}", fix="ask who keeps that index")
     return {variant: build}
 
 
-def _build(asks: Caller, files: Sequence[PublishedWheel], told: Told, *, default: bool = True) -> tuple[_Seen, TorchBuild]:
+def _build(asks: Caller, files: Sequence[PublishedWheel], told: Told, *, default: bool = True) -> tuple[_WheelFacts, TorchBuild]:
     """Return what one of the wheels of a build says, and the facts of the build that follow."""
-    seen = _seen(asks, files[0], is_measured=not told.architectures)
-    if seen.cuda and not (seen.architectures or told.architectures):
+    facts = _wheel_facts(asks, files[0], is_measured=not told.architectures)
+    if facts.cuda and not (facts.architectures or told.architectures):
         fix = 'name them, and where they stand: --architectures "7.5 8.0" --source "..."'
         raise MatrixError(f"{printable(files[0].link.filename)} does not say in one place for which architectures it was compiled", fix=fix)
-    family = compat.major(seen.cuda) if seen.cuda else ""
-    return seen, TorchBuild(
-        cuda=seen.cuda,
+    family = compat.major(facts.cuda) if facts.cuda else ""
+    return facts, TorchBuild(
+        cuda=facts.cuda,
         default=default,
-        architectures=told.architectures or seen.architectures,
-        ptx=None if told.architectures else seen.ptx,
-        architectures_source=told.source if told.architectures else (MEASURED if seen.cuda else None),
-        cudnn=seen.pinned(f"nvidia-cudnn-cu{family}"),
-        nccl=seen.pinned(f"nvidia-nccl-cu{family}"),
+        architectures=told.architectures or facts.architectures,
+        ptx=None if told.architectures else facts.ptx,
+        architectures_source=told.source if told.architectures else (MEASURED if facts.cuda else None),
+        cudnn=facts.pinned(f"nvidia-cudnn-cu{family}"),
+        nccl=facts.pinned(f"nvidia-nccl-cu{family}"),
         pythons=_pythons(files),
     )
 
@@ -190,30 +191,31 @@ def _cpu() -> TorchBuild:
     return TorchBuild(cuda=None, default=False, architectures=(), ptx=(), architectures_source=None, cudnn=None, nccl=None, pythons=None)
 
 
-def _seen(asks: Caller, file: PublishedWheel, *, is_measured: bool) -> _Seen:
+def _wheel_facts(asks: Caller, file: PublishedWheel, *, is_measured: bool) -> _WheelFacts:
     with published.opened(asks, file) as wheel:
         text = wheel.content(*VERSION).decode()
-        said = {name: _assigned(name, text) for name in ("__version__", "cuda", "git_version")}
-        cuda = said["cuda"] if re.fullmatch(r"[0-9]+\.[0-9]", said["cuda"]) else None
-        seen = _Seen(git=said["git_version"], cuda=cuda, requires=_requires(wheel, file), architectures=(), ptx=())
-        if said["__version__"] not in {file.version.public, f"{file.version.public}+{seen.variant}"} or not re.fullmatch(r"[0-9a-f]{40}", seen.git):
-            raise ValueError(f"{VERSION[0]} is that of {said['__version__'] or 'nothing'}, of commit {seen.git or 'none'}")
+        assigned = {name: _assigned(name, text) for name in ("__version__", "cuda", "git_version")}
+        cuda = assigned["cuda"] if re.fullmatch(r"[0-9]+\.[0-9]", assigned["cuda"]) else None
+        facts = _WheelFacts(git=assigned["git_version"], cuda=cuda, requires=_requires(wheel, file), architectures=(), ptx=())
+        versions = {file.version.public, f"{file.version.public}+{facts.variant}"}
+        if assigned["__version__"] not in versions or not re.fullmatch(r"[0-9a-f]{40}", facts.git):
+            raise ValueError(f"{VERSION[0]} is that of {assigned['__version__'] or 'nothing'}, of commit {facts.git or 'none'}")
         if not cuda or not is_measured:
-            return seen
+            return facts
         flags = _flags(wheel)
-        return dataclasses.replace(seen, architectures=_capabilities(flags, "sm_"), ptx=_capabilities(flags, "compute_"))
+        return dataclasses.replace(facts, architectures=_capabilities(flags, "sm_"), ptx=_capabilities(flags, "compute_"))
 
 
 def _assigned(name: str, text: str) -> str:
     """Return the text that a line of Python assigns to a name; empty where there is none."""
-    found = re.search(rf"^{name}(?:: [\w\[\]]+)? = '([\w.+]{{1,80}})'$", text, re.MULTILINE)
-    return found[1] if found else ""
+    line = re.search(rf"^{name}(?:: [\w\[\]]+)? = '([\w.+]{{1,80}})'$", text, re.MULTILINE)
+    return line[1] if line else ""
 
 
 def _flags(wheel: Wheel) -> list[str]:
     """Return the flags that torch's binary names, if it names them in exactly one place."""
-    found = set(FLAGS.findall(wheel.content(*BINARY)))
-    return found.pop().decode().split() if len(found) == 1 else []
+    texts = set(FLAGS.findall(wheel.content(*BINARY)))
+    return texts.pop().decode().split() if len(texts) == 1 else []
 
 
 def _capabilities(flags: Iterable[str], kind: str) -> tuple[str, ...]:
@@ -227,30 +229,32 @@ def _requires(wheel: Wheel, torch: PublishedWheel) -> dict[str, str]:
     lines = core_metadata.parse(wheel.read_dist_info("METADATA")).get("requires_dist", [])
     here = {**LINUX, "python_version": _pythons([torch])[-1].rstrip("t")}
     try:
-        needs = [Requirement(line) for line in lines]
+        requirements = [Requirement(line) for line in lines]
     except InvalidRequirement as error:
         raise ValueError(f"its METADATA has a requirement that is none: {error}") from error
-    return {each.name.lower(): str(each.specifier) for each in needs if each.marker is None or each.marker.evaluate(here)}
+    needed = [requirement for requirement in requirements if requirement.marker is None or requirement.marker.evaluate(here)]
+    return {requirement.name.lower(): str(requirement.specifier) for requirement in needed}
 
 
 def _companion(asks: Caller, project: str, files: Sequence[PublishedWheel]) -> str | None:
     """Return the release of a companion that pins this torch; those uploaded at the same time are asked first."""
     released: dict[Version, PublishedWheel] = {}
-    for each in published.wheels(asks, project):
-        if not each.version.is_prerelease and not each.version.local and (each.version not in released or each.tags & files[0].tags):
-            released[each.version] = each
+    for release in published.wheels(asks, project):
+        is_final = not release.version.is_prerelease and not release.version.local
+        if is_final and (release.version not in released or release.tags & files[0].tags):
+            released[release.version] = release
     newest_first = [released[version] for version in sorted(released, reverse=True)]
-    for each in sorted(newest_first, key=lambda wheel: _apart(wheel, files[0]))[:COMPANIONS]:
-        with published.opened(asks, each) as wheel:
+    for release in sorted(newest_first, key=lambda wheel: _apart(wheel, files[0]))[:COMPANIONS]:
+        with published.opened(asks, release) as wheel:
             asked = _requires(wheel, files[0]).get("torch", "")
         if asked and _pins(SpecifierSet(asked), files[0].version):
-            return str(each.version)
+            return str(release.version)
     return None
 
 
 def _pins(asked: SpecifierSet, version: Version) -> bool:
-    """Return whether this version and no other is meant: a range says nothing of the CUDA for which a companion is built."""
-    return asked.contains(version) and any(each.operator == "==" and not each.version.endswith("*") for each in asked)
+    """Return whether this version and no other is meant: a range says nothing of the CUDA of a companion."""
+    return asked.contains(version) and any(clause.operator == "==" and not clause.version.endswith("*") for clause in asked)
 
 
 def _apart(one: PublishedWheel, other: PublishedWheel) -> float:
@@ -269,8 +273,7 @@ def _moment(text: str) -> dt.datetime:
 
 
 def _day(files: Sequence[PublishedWheel]) -> str:
-    """Return the day of the first upload."""
-    times = [_moment(each.uploaded) for each in files if each.uploaded]
+    times = [_moment(file.uploaded) for file in files if file.uploaded]
     if not times:
         raise MatrixError(f"the index does not tell when torch {files[0].version} was uploaded", fix="say the day of its release: --released 2026-10-28")
     return min(times).astimezone(dt.UTC).date().isoformat()
@@ -278,16 +281,16 @@ def _day(files: Sequence[PublishedWheel]) -> str:
 
 def _pythons(files: Iterable[PublishedWheel]) -> tuple[str, ...]:
     """Return the Pythons that wheels are for, such as ``3.13`` and ``3.13t``, which has no global lock."""
-    abis = {tag.abi for each in files for tag in each.tags}
-    found = {(int(match[1]), match[2]) for abi in abis if (match := re.fullmatch(r"cp3([0-9]{1,3})(t?)", abi))}
-    if not found:
+    abis = {tag.abi for tag in itertools.chain.from_iterable(file.tags for file in files)}
+    minors = {(int(match[1]), match[2]) for abi in abis if (match := re.fullmatch(r"cp3([0-9]{1,3})(t?)", abi))}
+    if not minors:
         raise MatrixError("no wheel of torch on the index is for a Python of its own", fix="see what pip's index-url has")
-    return tuple(f"3.{minor}{free}" for minor, free in sorted(found))
+    return tuple(f"3.{minor}{free}" for minor, free in sorted(minors))
 
 
 def _glibc(files: Iterable[PublishedWheel]) -> str:
     """Return the oldest glibc that all wheels accept (PEP 600)."""
-    named = [[int(match[1]) for tag in each.tags if (match := MANYLINUX.match(tag.platform))] for each in files]
+    named = [[int(match[1]) for tag in file.tags if (match := MANYLINUX.match(tag.platform))] for file in files]
     floors = [min(minors) for minors in named if minors]
     if not floors:
         raise MatrixError("no wheel of torch on the index names a glibc", fix="see what pip's index-url has")

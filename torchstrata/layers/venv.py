@@ -1,8 +1,9 @@
 """The virtual environment at ``/opt/venv`` and CUDA beside it: where files of wheels lie, and how they get there.
 
-Whatever a CUDA wheel brings as a top-level directory (``nvidia/``, in older ones ``cusparselt/``) lies in ``/opt/cuda``,
-whatever the Python; site-packages has a link for each such directory, so RECORD paths and torch's RPATH hold as they are.
-The rest of such a wheel (dist-info, scripts) is small and goes to a layer of each Python's own; see :class:`Aside`.
+Whatever a CUDA wheel brings as a top-level directory (``nvidia/``, in older ones ``cusparselt/``) lies in
+``/opt/cuda``, whatever the Python; site-packages has a link for each such directory, so RECORD paths and torch's
+RPATH hold as they are. The rest of such a wheel (dist-info, scripts) is small and goes to a layer of each Python's
+own; see :class:`Aside`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ ASIDE: Final = 32 << 20
 """Bytes at most that the CUDA wheels of a layer set aside; those of the locks come to 61 thousand each."""
 
 METADATA: Final = {"INSTALLER": b"torchstrata\n", "REQUESTED": b""}
-"""Files that an installer adds to dist-info: who it was, and that the wheel was asked for, as every line of a lock is."""
+"""Files that an installer adds to dist-info: its name, and that the wheel was asked for, as every line of a lock is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,10 +183,10 @@ class Destination(WheelDestination):
             self.aside.tops.append(top)
 
     def _place(self, path: str, content: Any, entry: RecordEntry, *, executable: bool) -> None:
-        what = f"{entry.hash_} {entry.size}"
-        if self._claim(path, what):
+        identity = f"{entry.hash_} {entry.size}"
+        if self._claim(path, identity):
             assert entry.size is not None
-            self._writer.file(path, 0o775 if executable else 0o664, entry.size, content, content=what)
+            self._writer.file(path, 0o775 if executable else 0o664, entry.size, content, content=identity)
         if isinstance(content, Member):
             content.drain()  # the same file again, or an empty one: nobody has read it
 
@@ -193,15 +194,15 @@ class Destination(WheelDestination):
         if self._claim(path, f"-> {target}"):
             self._writer.link(path, target)
 
-    def _claim(self, path: str, what: str) -> bool:
+    def _claim(self, path: str, identity: str) -> bool:
         """Return whether a path is still free; the same content again is fine, other content is refused."""
         owner, known = self._owners.setdefault(path, (self.wheel, ""))
-        if known and known != what:
+        if known and known != identity:
             raise IntegrityError(
                 f"{owner} and {self.wheel} both bring /{path}, with different contents",
                 fix="leave one of them out of images/*/requirements.in, then run inv lock",
             )
-        self._owners[path] = (owner, what)
+        self._owners[path] = (owner, identity)
         return not known
 
     def link_tops(self, tops: Collection[str]) -> None:
@@ -227,7 +228,7 @@ class Destination(WheelDestination):
 
 
 def _launched(script: Member) -> BinaryIO | Member:
-    """Return a script that runs the environment's Python if it says ``#!python``; others, such as programs, as they are."""
+    """Return a script that runs the environment's Python if it says ``#!python``; return others as they are."""
     start = b""
     while len(start) < len(PLACEHOLDER) and (more := script.read(len(PLACEHOLDER) - len(start))):
         start += more

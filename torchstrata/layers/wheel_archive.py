@@ -1,6 +1,7 @@
 """The gate of wheels: what a zip archive's directory and a wheel's RECORD may say before anything of it is read.
 
-Binary distribution format: https://packaging.python.org/specifications/binary-distribution-format/; zip: PKWARE's APPNOTE.TXT 6.3.10.
+Binary distribution format: https://packaging.python.org/specifications/binary-distribution-format/
+zip: PKWARE's APPNOTE.TXT 6.3.10.
 """
 
 from __future__ import annotations
@@ -151,12 +152,12 @@ def records(text: str) -> dict[str, Recorded | None]:
 
     :raises BadWheelError: it is no RECORD, lists a file twice, or uses a hash that is not allowed.
     """
-    found: dict[str, Recorded | None] = {}
+    recorded: dict[str, Recorded | None] = {}
     for path, value, size in _rows(text):
-        if path in found:
+        if path in recorded:
             raise BadWheelError(f"RECORD lists {path} twice")
-        found[path] = _recorded(path, value, size) if value and size else None
-    return found
+        recorded[path] = _recorded(path, value, size) if value and size else None
+    return recorded
 
 
 def _rows(text: str) -> Iterator[tuple[str, str, str]]:

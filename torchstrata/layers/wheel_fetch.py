@@ -1,14 +1,15 @@
 """Fetching wheels by name and hash from wherever pip is configured to look.
 
-A lock pins the sha256, so any source that has the file will do: find-links first, then each index, until one has it, and last
-PyTorch's own index, for torch and its family where the default index lacks that build. Files of local sources are used where they
-are. Downloads go on where they broke off, also in the next run.
+A lock pins the sha256, so any source that has the file will do: find-links first, then each index, until one has it,
+and last PyTorch's own index, for torch and its family where the default index lacks that build. Files of local
+sources are used where they are. Downloads go on where they broke off, also in the next run.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import mimetypes
 import ssl
 import threading
@@ -31,8 +32,8 @@ from torchstrata.host.filesystem import disk, lock
 from torchstrata.layers import answer_time, index_page
 from torchstrata.layers.index_page import Page, Unready
 from torchstrata.locks import pip_config
+from torchstrata.locks.lockfile import Pin
 from torchstrata.locks.pip_config import PipConfig
-from torchstrata.locks.wheel_locks import Pin
 from torchstrata.matrix import compat
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.digest import digest_of
@@ -175,7 +176,7 @@ def default_index() -> str:
 def _link(place: str) -> Link:
     """Return a place as pip's configuration names it.
 
-    :raises FetchError: it is none.
+    :raises FetchError: it is neither a URL nor a path.
     """
     try:
         link = Link(place) if "://" in place else Link(Path(place).expanduser().absolute().as_uri())
@@ -192,9 +193,9 @@ def _looking(job: _Job, named: str, collect: Callable[[_Job, Link], list[Link]])
     :raises IntegrityError: the place itself says that its file has another hash.
     :raises FetchError: it does not answer, or something else than a page.
     """
-    found = reached(job, named, lambda place: collect(job, place))
-    right = [link for link in found if job.pin.sha256 in (link.hash_option or {}).get("sha256", [job.pin.sha256])]
-    if found and not right:
+    links = reached(job, named, lambda place: collect(job, place))
+    right = [link for link in links if job.pin.sha256 in (link.hash_option or {}).get("sha256", [job.pin.sha256])]
+    if links and not right:
         raise _other_bytes(job.pin, printable(_link(named).redacted))
     return right
 
@@ -202,7 +203,7 @@ def _looking(job: _Job, named: str, collect: Callable[[_Job, Link], list[Link]])
 def reached(caller: Caller, named: str, collect: Callable[[Link], T]) -> T:
     """Return what is collected at a place, which pip's configuration or the facts name.
 
-    :raises FetchError: it is none, not https, or does not answer.
+    :raises FetchError: it is no place, not https, or does not answer.
     """
     place = _link(named)
     shown = printable(place.redacted)
@@ -223,9 +224,9 @@ def _located(job: _Job, place: Link) -> list[Link]:
         return _linked(job, index_page.receive(job.client, place.url_without_fragment, job.config.trusted_hosts))
     path = place.file_path
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
-    pages = [each for each in inside if mimetypes.guess_type(each.name)[0] == index_page.HTML_TYPES[1] and each.is_file()]
-    wheels = [Link(each.as_uri()) for each in inside if each.name == job.pin.filename and each.is_file()]
-    return [*wheels, *(link for page in pages for link in _linked(job, index_page.read_file(page)))]
+    pages = [file for file in inside if mimetypes.guess_type(file.name)[0] == index_page.HTML_TYPES[1] and file.is_file()]
+    wheels = [Link(file.as_uri()) for file in inside if file.name == job.pin.filename and file.is_file()]
+    return [*wheels, *itertools.chain.from_iterable(_linked(job, index_page.read_file(page)) for page in pages)]
 
 
 def _indexed(job: _Job, place: Link) -> list[Link]:
@@ -243,10 +244,10 @@ def project_page(caller: Caller, place: Link) -> Page | None:
 
 def _linked(job: _Job, page: Page | None) -> list[Link]:
     """Return the links of a page to the pinned file, as far as it may lead us there."""
-    found = index_page.links(page, job.pin.filename) if page else []
-    right = [link for link in found if index_page.allowed(job.client, link.url, str(link.comes_from), job.config.trusted_hosts)]
-    if found and not right:
-        raise FetchError(f"{printable(found[0].redacted)} is not https", fix="use https, or set pip's trusted-host")
+    links = index_page.links(page, job.pin.filename) if page else []
+    right = [link for link in links if index_page.allowed(job.client, link.url, str(link.comes_from), job.config.trusted_hosts)]
+    if links and not right:
+        raise FetchError(f"{printable(links[0].redacted)} is not https", fix="use https, or set pip's trusted-host")
     return right
 
 
@@ -365,7 +366,7 @@ def _receive(job: _Job, link: Link, part: _Partial) -> None:
 
 
 def _abandonable(work: Callable[[], T], cancelled: threading.Event) -> T:
-    """Run ``work`` in a thread of its own, and leave it behind as soon as ``cancelled`` is set: its server may be silent for long.
+    """Run ``work`` in a thread of its own; leave it behind once ``cancelled`` is set: its server may be silent.
 
     :raises CancelledError: it was set.
     """

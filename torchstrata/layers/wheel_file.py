@@ -1,9 +1,10 @@
-"""Reading wheels: the source that the ``installer`` library installs from, with entries inflated by ISA-L, about twice as fast as zlib."""
+"""Reading wheels: the source for the ``installer`` library, inflated by ISA-L, about twice as fast as zlib."""
 
 from __future__ import annotations
 
 import base64
 import configparser
+import itertools
 import stat
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -77,7 +78,7 @@ class Wheel(WheelFile):
     def check(self, pin: Pin) -> None:
         """Refuse a wheel that is not the package that ``pin`` names, or that cannot be installed.
 
-        :raises BadWheelError: its METADATA says otherwise, a file that RECORD lists is not there, or its entry points are none.
+        :raises BadWheelError: its METADATA says otherwise, a file of RECORD is missing, or an entry point is invalid.
         """
         try:
             fields = core_metadata.parse(self.read_dist_info("METADATA"))
@@ -98,11 +99,11 @@ class Wheel(WheelFile):
 
     def _recorded(self, info: zipfile.ZipInfo) -> Recorded | None:
         """Return what RECORD says of a file; nothing only of those that it cannot list."""
-        found = self._records.get(info.filename)
-        if found and found.size == info.file_size:
-            return found
-        if found:
-            raise BadWheelError(f"{info.filename} has {info.file_size} bytes, not {found.size} as RECORD says")
+        recorded = self._records.get(info.filename)
+        if recorded and recorded.size == info.file_size:
+            return recorded
+        if recorded:
+            raise BadWheelError(f"{info.filename} has {info.file_size} bytes, not {recorded.size} as RECORD says")
         if info.filename not in {f"{self.dist_info_dir}/{name}" for name in UNRECORDED} or info.file_size > UNRECORDED_SIZE:
             raise BadWheelError(f"RECORD has no hash of {info.filename}")
         return None
@@ -242,15 +243,15 @@ def _inflate(blocks: Iterator[bytes], info: zipfile.ZipInfo) -> Iterator[bytes]:
         raise BadWheelError(f"{info.filename}: {error}") from error
 
 
-def _same_version(found: str, wanted: str) -> bool:
+def _same_version(version: str, wanted: str) -> bool:
     try:
-        return Version(found) == Version(wanted)
+        return Version(version) == Version(wanted)
     except InvalidVersion:
         return False
 
 
 def check_entry_points(text: str) -> None:
-    """Refuse entry points that cannot become scripts: read without interpolation first, by which a few lines grow without end.
+    """Refuse entry points that cannot become scripts; read without interpolation, by which few lines grow endless.
 
     :raises BadWheelError: they cannot.
     """
@@ -258,7 +259,8 @@ def check_entry_points(text: str) -> None:
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # names keep their case
     try:
         parser.read_string(text)
-        scripts = [pair for section in SCRIPTS if parser.has_section(section) for pair in parser.items(section)]
+        sections = filter(parser.has_section, SCRIPTS)
+        scripts = itertools.chain.from_iterable(map(parser.items, sections))
         if any("%" in value or "/" in member_path(name) for name, value in scripts):
             raise BadWheelError("entry_points.txt has a script whose name or place cannot be")
         list(parse_entrypoints(text))

@@ -96,7 +96,7 @@ class Lock:
 
     @property
     def inputs(self) -> str:
-        """Digest of what the lock was made from; it moves when ``matrix.yaml``, the facts or a ``requirements.in`` does."""
+        """Digest of what the lock was made from; it moves with ``matrix.yaml``, the facts and ``requirements.in``."""
         return _sha256([FORMAT, self.build, self.python, self.flavour, self.platform, self.requires])
 
     @property
@@ -124,16 +124,16 @@ def parse(text: str, where: str) -> Lock:
     :raises LockError: it is not a lock, or its header was edited.
     """
     lines = text.removesuffix("\n").split("\n")[1:]
-    found = [match.groups() for line in lines if (match := _HEADER.fullmatch(line))]
-    header = {name: value for name, value in found if name != "require"}
-    if tuple(header) != FIELDS or header["format"] != str(FORMAT) or len(header) != sum(name != "require" for name, _ in found):
+    fields = [match.groups() for line in lines if (match := _HEADER.fullmatch(line))]
+    header = {name: value for name, value in fields if name != "require"}
+    if tuple(header) != FIELDS or header["format"] != str(FORMAT) or len(header) != sum(name != "require" for name, _ in fields):
         raise LockError(f"{where} is not a lock of format {FORMAT}", fix="make it anew with inv lock")
     lock = Lock(
         build=header["build"],
         python=header["python"],
         flavour=header["flavour"],
         platform=header["platform"],
-        requires=tuple(value for name, value in found if name == "require"),
+        requires=tuple(value for name, value in fields if name == "require"),
         exclude_newer=header["exclude-newer"],
         uv=header["uv"],
         pins=tuple(_pin(line, where) for line in lines if not line.startswith("#")),
@@ -226,5 +226,5 @@ def replaced(path: Path, text: str) -> bool:
 
 def _umask() -> int:
     """Return what this process takes from the modes of new files; Linux tells it without setting it."""
-    found = re.search(r"^Umask:\s*([0-7]+)$", Path("/proc/self/status").read_text("ascii"), re.MULTILINE)
-    return int(found[1], 8) if found else 0o022
+    umask = re.search(r"^Umask:\s*([0-7]+)$", Path("/proc/self/status").read_text("ascii"), re.MULTILINE)
+    return int(umask[1], 8) if umask else 0o022

@@ -1,16 +1,18 @@
-"""Locks of OS packages: ``locks/os/<os>.lock`` names every package of the OS image and of each flavour, with its version.
+"""Locks of OS packages: ``locks/os/<os>.lock`` has every package, with its version, of the OS image and each flavour.
 
-On another platform it is ``<os>-arm64.lock``, since the versions that are offered may differ (rebuilds have numbers of their own).
+On another platform it is ``<os>-arm64.lock``, since the versions that are offered may differ (rebuilds have numbers
+of their own).
 
-apt takes pins, not locks: a pinned version that the mirror has dropped is passed over in silence. So a build is compared with
-its lock afterwards, by :func:`moves`. The lock also fixes the time that OS layers carry (``SOURCE_DATE_EPOCH``): it stays when
-packages move, so that layers without them stay what they are.
+apt takes pins, not locks: a pinned version that the mirror has dropped is passed over in silence. So a build is
+compared with its lock afterwards, by :func:`moves`. The lock also fixes the time that OS layers carry
+(``SOURCE_DATE_EPOCH``): it stays when packages move, so that layers without them stay what they are.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,9 +43,6 @@ MOVE: Final = re.compile(r"(?P<package>\S+) (?P<locked>\S+|\(not locked\)) -> (?
 NOT_LOCKED: Final = "(not locked)"
 NOT_INSTALLED: Final = "(not installed)"
 
-LIMIT: Final = 4_000_000
-"""Bytes of a lock."""
-
 DAY: Final = re.compile(r"(?P<word>date|first|moment) (?P<value>20[0-9]{2}-[0-9]{2}-[0-9]{2}(?:T[0-9:]{8}\+00:00)?)")
 IMAGE: Final = re.compile(r"image (?P<image>[A-Za-z0-9][A-Za-z0-9._:/-]{0,511}@sha256:[0-9a-f]{64})")
 """The OS image of a registry: the tag that was asked for, and the digest of what it named for our platform."""
@@ -66,10 +65,11 @@ class OsLock:
     :param date: day on which it was solved, such as ``2026-11-24``.
     :param sections: for the OS image and each flavour, parents first, the packages that it adds or changes.
     :param first: day on which it was first solved, if that was before ``date``.
-    :param moment: when on ``date`` mirrors were asked, in RFC 3339 and UTC; empty in locks that do not tell. It finds the right
-        snapshot of an archive, and is part of no identity.
+    :param moment: when on ``date`` mirrors were asked, in RFC 3339 and UTC; empty in locks that do not tell. It finds
+        the right snapshot of an archive, and is part of no identity.
     :param image: of an OS that comes from a registry: name, tag and digest of its OS image.
-    :param opened: flavours that it says nothing of and that are to be locked: what they add is what mirrors offer at ``opened_at``.
+    :param opened: flavours that it says nothing of and that are to be locked: what they add is what mirrors offer at
+        ``opened_at``.
     """
 
     system: str
@@ -88,7 +88,8 @@ class OsLock:
 
     def installed(self, chain: Iterable[str]) -> Packages:
         """Return all packages of the last flavour of ``chain``; of the OS image if the chain is empty."""
-        return {name: version for section in (OS_IMAGE, *chain) for name, version in self.sections.get(section, {}).items()}
+        sections = (self.sections.get(name, {}) for name in (OS_IMAGE, *chain))
+        return dict(itertools.chain.from_iterable(packages.items() for packages in sections))
 
     def digest(self, chain: Iterable[str]) -> str:
         """Return the identity of all that the lock says of ``chain``; other flavours do not change it.
@@ -104,9 +105,9 @@ class OsLock:
         """Return those of ``flavours`` that nobody has locked."""
         return tuple(flavour for flavour in flavours if flavour not in self.sections)
 
-    def moves(self, chain: Sequence[str], found: Packages) -> tuple[PackageMove, ...]:
-        """Return where the packages of the last flavour of ``chain`` differ; what is to be locked differs in nothing that it adds."""
-        moved = moves(self.installed(chain), found) if self.sections else ()
+    def moves(self, chain: Sequence[str], installed: Packages) -> tuple[PackageMove, ...]:
+        """Return where the packages of the last flavour of ``chain`` differ; an opened flavour adds no difference."""
+        moved = moves(self.installed(chain), installed) if self.sections else ()
         return moved if self.opened.isdisjoint(chain) else tuple(move for move in moved if move.locked)
 
 
@@ -141,10 +142,10 @@ def from_words(text: str) -> tuple[PackageMove, ...]:
 
     :raises LockError: it cannot be understood.
     """
-    found = [MOVE.fullmatch(each) for each in text.split(", ") if each]
-    if None in found:
+    matches = [MOVE.fullmatch(words) for words in text.split(", ") if words]
+    if None in matches:
         raise LockError(f"this does not tell how packages differ from a lock: {printable(text, 80)}", fix="build the image again")
-    return tuple(PackageMove(package=each["package"], locked=_known(each["locked"]), found=_known(each["found"])) for each in found if each)
+    return tuple(PackageMove(package=words["package"], locked=_known(words["locked"]), found=_known(words["found"])) for words in matches if words)
 
 
 def _known(version: str) -> str | None:
@@ -157,7 +158,7 @@ def state(moves: Sequence[PackageMove], named: int = NAMED) -> str:
 
 
 def unlocked(system: OperatingSystem, moment: dt.datetime, root: Path = ROOT, *, image: str = "") -> OsLock:
-    """Return a lock that pins no package and is solved at ``moment`` (UTC), with the first day of the lock that there is.
+    """Return a lock that pins no package, solved at ``moment`` (UTC), with the first day of the present lock.
 
     :param image: name, tag and digest of the OS image, if it comes from a registry.
     """
@@ -168,7 +169,7 @@ def unlocked(system: OperatingSystem, moment: dt.datetime, root: Path = ROOT, *,
 def _first_day(system: OperatingSystem, root: Path) -> str:
     try:
         before = _parsed(system, root)
-    except LockError:  # there is none, or none that can be read: it is written anew
+    except LockError:  # missing or unreadable: it is written anew
         return ""
     return before.first or before.date
 
@@ -181,7 +182,7 @@ def path(system: OperatingSystem, root: Path = ROOT) -> Path:
 def read(system: OperatingSystem, root: Path = ROOT) -> OsLock:
     """Return the lock of ``system``.
 
-    :raises LockError: it is missing, a line of it cannot be understood, or it is of another OS image than ``matrix.yaml`` names.
+    :raises LockError: it is missing, a line cannot be understood, or ``matrix.yaml`` names another OS image.
     """
     lock = _parsed(system, root)
     locked, wanted = lock.image.partition("@")[0], system.image or ""
@@ -194,7 +195,7 @@ def read(system: OperatingSystem, root: Path = ROOT) -> OsLock:
 def _parsed(system: OperatingSystem, root: Path) -> OsLock:
     file = path(system, root)
     try:
-        return parse(system.name, files.text(file, LIMIT), FIX.format(system=system.asked))
+        return parse(system.name, files.text(file, lockfile.LIMIT), FIX.format(system=system.asked))
     except files.UnreadableError as error:
         what = error.what if file.exists() else f"the OS packages of {system.name} are not locked: there is no locks/os/{file.name}"
         raise LockError(what, fix=FIX.format(system=system.asked)) from error
@@ -251,7 +252,7 @@ def parse(system: str, content: str, cure: str = "") -> OsLock:
 
 
 def _check_days(system: str, days: Mapping[str, str], cure: str) -> None:
-    """Refuse what looks like a day or a time and is none."""
+    """Refuse text that has the form of a day or a time without being one."""
     for word, value in days.items():
         try:
             if bool(dt.datetime.fromisoformat(value).tzinfo) != (word == "moment"):
@@ -265,7 +266,8 @@ def solved(by: OsLock, installed: Mapping[str, Packages], parents: Mapping[str, 
 
     :param by: what it was installed by.
     :param installed: all packages of the OS image and of each flavour, parents first.
-    :param parents: what each flavour lies on; the OS image has none. Flavours that ``installed`` has and this does not are left out.
+    :param parents: what each flavour lies on; the OS image has none. Flavours that ``installed`` has and this does
+        not are left out.
     """
     added = {name: _difference(installed[name], installed.get(parents.get(name, ""), {})) for name in installed if name in parents or name == OS_IMAGE}
     return replace(by, sections={**by.sections, **added}, opened=frozenset())
@@ -275,10 +277,10 @@ def _difference(packages: Packages, below: Packages) -> Packages:
     return {name: version for name, version in packages.items() if below.get(name) != version}
 
 
-def moves(locked: Packages, found: Packages) -> tuple[PackageMove, ...]:
-    """Return where ``found`` differs from the lock, by name."""
-    names = sorted(locked.keys() | found.keys())
-    return tuple(PackageMove(package=name, locked=locked.get(name), found=found.get(name)) for name in names if locked.get(name) != found.get(name))
+def moves(locked: Packages, installed: Packages) -> tuple[PackageMove, ...]:
+    """Return where what is installed differs from the lock, by name."""
+    moved = [name for name in sorted(locked.keys() | installed.keys()) if locked.get(name) != installed.get(name)]
+    return tuple(PackageMove(package=name, locked=locked.get(name), found=installed.get(name)) for name in moved)
 
 
 def applied(locked: Packages, moved: Iterable[PackageMove]) -> Packages:
@@ -288,7 +290,7 @@ def applied(locked: Packages, moved: Iterable[PackageMove]) -> Packages:
 
 
 def preferences(locked: Packages) -> str:
-    """Return apt preferences that pin every package, downgrades included (priority over 1000, see apt_preferences(5))."""
+    """Return apt preferences that pin every package, downgrades included (priority over 1000, apt_preferences(5))."""
     return "\n".join(f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in sorted(locked.items()))
 
 

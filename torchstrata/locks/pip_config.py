@@ -1,13 +1,14 @@
-"""Where pip is configured to look: read from its files and environment, so that pip itself need not be installed.
+"""pip's configuration: read from its files and environment, so that pip itself need not be installed.
 
-Order and names as in pip's documentation, "Configuration": global, user and site files, the file ``PIP_CONFIG_FILE`` names, then
-``PIP_*`` variables; later ones win.
+Order and names as in pip's documentation, "Configuration": global, user and site files, the file ``PIP_CONFIG_FILE``
+names, then ``PIP_*`` variables; later ones win.
 """
 
 from __future__ import annotations
 
 import configparser
 import ipaddress
+import itertools
 import math
 import os
 import re
@@ -61,7 +62,7 @@ class PipConfig:
 def read(environment: Mapping[str, str] = os.environ) -> PipConfig:
     """Return pip's configuration on this machine.
 
-    :raises FetchError: one of its files is not a configuration file, or a value is none of its option's.
+    :raises FetchError: one of its files is not a configuration file, or an option has an impossible value.
     """
     options: dict[str, str] = {}
     for path in _files(environment):
@@ -85,7 +86,8 @@ def _files(environment: Mapping[str, str]) -> list[Path]:
     named = environment.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return []
-    system = [Path(folder) / "pip.conf" for folder in platformdirs.site_config_dir("pip", appauthor=False, multipath=True).split(os.pathsep)]
+    folders = platformdirs.site_config_dir("pip", appauthor=False, multipath=True).split(os.pathsep)
+    system = [Path(folder) / "pip.conf" for folder in folders]
     return [
         *reversed(system),
         Path("/etc/pip.conf"),
@@ -111,13 +113,14 @@ def _options(path: Path) -> dict[str, str]:
     except (configparser.Error, ValueError, OSError) as error:
         why = printable(str(error).partition("\n")[0])
         raise FetchError(f"{printable(str(path))} is not a pip configuration file: {why}", fix="correct it, or remove it") from error
-    return {_name(key): value for section in SECTIONS if parser.has_section(section) for key, value in parser.items(section)}
+    sections = filter(parser.has_section, SECTIONS)
+    return {_name(key): value for key, value in itertools.chain.from_iterable(map(parser.items, sections))}
 
 
 def _text(path: Path) -> str:
     """Return the text of a file; none if there is no such file, or it is not ours to read.
 
-    :raises UnreadableError: it is something else than a file, such as a pipe that nobody writes to, or too long, or no UTF-8.
+    :raises UnreadableError: it is no file, such as a pipe that nobody writes to, or too long, or no UTF-8.
     """
     try:
         is_ours = path.exists() and os.access(path, os.R_OK)
@@ -129,7 +132,7 @@ def _text(path: Path) -> str:
 def _hosts(named: tuple[str, ...]) -> tuple[str, ...]:
     """Return hosts that pip trusts.
 
-    :raises FetchError: one is none.
+    :raises FetchError: one is no host.
     """
     for host in named:
         if not _is_host(host):
@@ -138,9 +141,9 @@ def _hosts(named: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_host(text: str) -> bool:
-    found = HOST.fullmatch(text)
+    host = HOST.fullmatch(text)
     try:
-        return bool(found and (found["address"] is None or ipaddress.IPv6Address(found["address"])))
+        return bool(host and (host["address"] is None or ipaddress.IPv6Address(host["address"])))
     except ValueError:
         return False
 
@@ -148,16 +151,16 @@ def _is_host(text: str) -> bool:
 def _number(name: str, value: str, most: float) -> float:
     """Return the number that an option is set to.
 
-    :raises FetchError: it is none, or not one from 0 to ``most``.
+    :raises FetchError: it is no number from 0 to ``most``.
     """
     try:
-        found = float(value)
+        number = float(value)
     except ValueError:
-        found = math.nan
-    if not 0 <= found <= most:
+        number = math.nan
+    if not 0 <= number <= most:
         fix = f"correct {name} in pip's configuration, or PIP_{name.upper()}"
         raise FetchError(f"pip's {name} is {printable(value, 40)}, no number from 0 to {most:g}", fix=fix)
-    return found
+    return number
 
 
 def _name(key: str) -> str:

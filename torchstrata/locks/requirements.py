@@ -1,4 +1,4 @@
-"""What this program itself needs, at exact versions with hashes: pyproject.toml has the names, two requirements files the rest.
+"""What this program itself needs, at exact versions with hashes: names in pyproject.toml, pins in two locks.
 
 Plain nox and jobs that sign install ``requirements.txt``, sessions and everybody who changes the program
 ``requirements-dev.txt``, which contains it. Both are pip's own format, so that pip, uv and bots can read and move them.
@@ -73,14 +73,17 @@ def check(root: Path = ROOT) -> list[LockError]:
 
 def _lacking(versions: Mapping[str, str], lock: str, wanted: list[Requirement]) -> list[str]:
     """Return a line for each requirement that a lock does not fulfil."""
-    found = {requirement: versions.get(canonicalize_name(requirement.name), "") for requirement in wanted}
-    return [f"{lock} has no {requirement}" for requirement, version in found.items() if not version or version not in requirement.specifier]
+    locked = {requirement: versions.get(canonicalize_name(requirement.name), "") for requirement in wanted}
+    return [f"{lock} has no {requirement}" for requirement, version in locked.items() if not version or version not in requirement.specifier]
 
 
 def _unhashed(root: Path) -> list[str]:
     """Return a line for each package of a lock that no version or no hash pins."""
-    packages = [(name, package) for name in LOCKS for package in environment.read(root / name)]
-    return [f"{name}: {package.requirement} is not pinned" for name, package in packages if not package.version or not package.hashes]
+    unhashed: list[str] = []
+    for name in LOCKS:
+        packages = [package for package in environment.read(root / name) if not package.version or not package.hashes]
+        unhashed += [f"{name}: {package.requirement} is not pinned" for package in packages]
+    return unhashed
 
 
 def _versions(lock: Path) -> dict[str, str]:
@@ -88,5 +91,5 @@ def _versions(lock: Path) -> dict[str, str]:
 
 
 def _project(root: Path) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    return found
+    project: Mapping[str, Any] = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    return project

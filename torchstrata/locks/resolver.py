@@ -1,4 +1,4 @@
-"""The resolver: requirements in, exactly one wheel per package out. It is uv, looking where pip is configured to look."""
+"""The resolver: requirements in, exactly one wheel per package out. It is uv, and looks where pip is told to look."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from torchstrata.locks.lockfile import Pin
 from torchstrata.text import printable
 
 GLIBC: Final = 28
-"""Minor version of the glibc 2 that wheels may need: the floor of torch 2.7 and newer, and below every OS of the matrix."""
+"""Minor version of the glibc 2 that wheels may need: the floor of torch 2.7 and newer, below every OS of the matrix."""
 
 UNSOLVABLE: Final = "uv finds no solution"
 
@@ -67,7 +67,8 @@ class ResolverTarget:
 class NamedIndex:
     """An index for some packages alone, and for these instead of where pip is configured to look.
 
-    Any other name that it has, whatever the version, is not seen: nobody who can write to it can put a package of that name into a lock.
+    Any other name that it has, whatever the version, is not seen: nobody who can write to it can put a package of
+    that name into a lock.
 
     :param index: address of an index (PEP 503).
     :param packages: normalised names; those among the requirements come from there.
@@ -96,21 +97,14 @@ def resolve(
         constraint, project = Path(folder, "constraints.txt"), Path(folder, "pyproject.toml")
         constraint.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in constraints))
         project.write_text(_project(requirements, target, upstream))
-        text = _uv(
-            *_options(target),
-            *(["--no-deps"] if alone else []),
-            "--constraints",
-            str(constraint),
-            *sources(pip_config.read()),
-            project.name,
-            folder=Path(folder),
-        )
+        options = (*_options(target), *(["--no-deps"] if alone else []), *sources(pip_config.read()))
+        text = _uv(*options, "--constraints", str(constraint), project.name, folder=Path(folder))
     ranks = {tag: rank for rank, tag in enumerate(supported(target.python, target.platform))}
     return tuple(sorted((_pin(package, ranks) for package in tomllib.loads(text)["packages"]), key=lambda pin: pin.name))
 
 
 def _project(requirements: Sequence[str], target: ResolverTarget, upstream: NamedIndex | None) -> str:
-    """Return a ``pyproject.toml`` that asks for the requirements; uv knows indexes for some packages alone from there only."""
+    """Return a ``pyproject.toml`` that asks for the requirements; only there can uv get an index for some packages."""
     wanted = {canonicalize_name(Requirement(line).name) for line in requirements}
     special = [name for name in upstream.packages if name in wanted] if upstream else []
     lines = [
@@ -135,7 +129,7 @@ def _uv(*options: str, folder: Path) -> str:
 
 
 def failure(tail: str, *, fix: str) -> LockError:
-    """Return what uv's last words mean: a place that does not answer, without credentials that its address may have, or no solution.
+    """Return what uv's last words mean: a place that does not answer, shown without credentials, or no solution.
 
     :param fix: what makes a solution possible.
     """
@@ -149,7 +143,7 @@ def failure(tail: str, *, fix: str) -> LockError:
 
 
 def _options(target: ResolverTarget) -> list[str]:
-    """Return uv's options for a target; its own configuration files are left out, so that the answer depends on nothing else."""
+    """Return uv's options for a target; its configuration files are left out: nothing else decides the answer."""
     machine = platforms.MACHINES[target.platform]
     return [
         *("--format", "pylock.toml", "--quiet", "--no-header", "--no-config", "--only-binary", ":all:"),
@@ -189,7 +183,7 @@ def _platforms(machine: str) -> Iterator[str]:
 
 
 def sources(config: pip_config.PipConfig) -> list[str]:
-    """Return uv's options for the places where pip looks, in which, as with pip, the best version wins wherever it lies."""
+    """Return uv's options for the places where pip looks; as with pip, the best version wins wherever it lies."""
     return [
         *("--index-strategy", "unsafe-best-match"),
         *(["--no-index"] if config.no_index else []),
@@ -201,7 +195,6 @@ def sources(config: pip_config.PipConfig) -> list[str]:
 
 
 def _pin(package: Mapping[str, Any], ranks: Mapping[tags.Tag, int]) -> Pin:
-    """Return the package's best wheel as a pin."""
     rated = [(rank, wheel) for wheel in package.get("wheels", ()) if (rank := _rank(_filename(wheel), ranks)) is not None]
     if not rated:
         raise LockError(f"{package['name']} {package['version']} has no wheel for this Python and platform", fix="constrain it in images/*/requirements.in")
@@ -216,10 +209,10 @@ def _pin(package: Mapping[str, Any], ranks: Mapping[tags.Tag, int]) -> Pin:
 
 
 def _sha256(wheel: Mapping[str, Any]) -> str:
-    found: str | None = wheel.get("hashes", {}).get("sha256")
-    if found is None:
+    sha256: str | None = wheel.get("hashes", {}).get("sha256")
+    if sha256 is None:
         raise LockError(f"the index tells no SHA-256 of {_filename(wheel)}", fix="point pip to an index that does (index-url, extra-index-url)")
-    return found
+    return sha256
 
 
 def _filename(wheel: Mapping[str, Any]) -> str:

@@ -1,9 +1,10 @@
-"""Which cells run on a driver and its GPUs, why others do not, and within which limits: pure functions of cells and facts.
+"""Which cells run on a driver and its GPUs, why others do not, and within which limits. Pure.
 
-The same rules as in the images' own preflight (``container/gpu.py``), and as in NVIDIA's guide to CUDA compatibility: code runs on every driver
-of its CUDA's major version or a later one (minor-version compatibility), machine code runs on GPUs of the same major and no smaller minor
-generation, and PTX on all later ones, where the driver is not older than its CUDA. An older driver serves a newer CUDA only by the libraries of
-forward compatibility, on data-centre GPUs; no image brings them.
+The same rules as in the images' own preflight (``container/gpu.py``), and as in NVIDIA's guide to CUDA compatibility:
+code runs on every driver of its CUDA's major version or a later one (minor-version compatibility), machine code runs
+on GPUs of the same major and no smaller minor generation, and PTX on all later ones, where the driver is not older
+than its CUDA. An older driver serves a newer CUDA only by the libraries of forward compatibility, on data-centre
+GPUs; no image brings them.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Accelerator:
 class Hardware:
     """What decides which cells run.
 
-    :param driver: version of NVIDIA's driver, such as ``580.95.05`` or the beginning of one; empty if there is none, or nobody knows it.
+    :param driver: version of NVIDIA's driver, such as ``580.95.05``, or its beginning; empty if none is known.
     """
 
     driver: str = ""
@@ -77,7 +78,7 @@ class Hardware:
 class Fitness:
     """Whether a cell runs.
 
-    :param uses_gpu: torch computes on the GPUs that there are.
+    :param uses_gpu: torch computes on the machine's GPUs.
     :param reasons: why it does not run; empty if it does.
     :param cures: what would make it run, one for each reason.
     :param limits: what does not work, or works otherwise, where it runs.
@@ -98,18 +99,18 @@ class Fitness:
 def generation(text: str) -> Generation:
     """Return the generation that a person means by ``sm_90``, ``90`` or ``9.0``.
 
-    :raises MachineError: none.
+    :raises MachineError: the text is none.
     """
-    found = re.fullmatch(r"(?:sm_?|compute_)?(\d{1,2})\.?(\d)[af]?", text.strip().lower())
-    if found is None:
+    match = re.fullmatch(r"(?:sm_?|compute_)?(\d{1,2})\.?(\d)[af]?", text.strip().lower())
+    if match is None:
         raise MachineError(f"{text!r} is no GPU generation", fix="write it as nvidia-smi --query-gpu=compute_cap shows it, such as 9.0, or as sm_90")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def check_driver(text: str) -> str:
     """Return the version of a driver that a person means.
 
-    :raises MachineError: none.
+    :raises MachineError: the text is none.
     """
     if not re.fullmatch(r"\d{3}(\.\d{1,3}){0,2}", text.strip()):
         raise MachineError(f"{text!r} is no version of NVIDIA's driver", fix="write it as nvidia-smi shows it, such as 530.30.02 or 580")
@@ -117,7 +118,7 @@ def check_driver(text: str) -> str:
 
 
 def judge(cell: Cell, hardware: Hardware) -> Fitness:
-    """Return whether a cell runs on what there is.
+    """Return whether a cell runs on some hardware.
 
     Where only a driver, or only GPUs are known, the other is not held against it.
     """
@@ -128,28 +129,31 @@ def judge(cell: Cell, hardware: Hardware) -> Fitness:
         return Fitness(cell=cell, uses_gpu=False, limits=("its CUDA is there for nothing",))
     against = [*_against_driver(cell, hardware), *_against_gpus(cell, hardware)]
     if against:
-        return Fitness(cell=cell, uses_gpu=False, reasons=tuple(what for what, _ in against), cures=tuple(cure for _, cure in against))
+        reasons, cures = zip(*against, strict=True)
+        return Fitness(cell=cell, uses_gpu=False, reasons=reasons, cures=cures)
     return Fitness(cell=cell, uses_gpu=True, limits=(*_limits_of_driver(cell, hardware), *_limits_of_gpus(cell, hardware)))
 
 
-def recommended(found: Sequence[Fitness]) -> Fitness | None:
+def recommended(fitnesses: Sequence[Fitness]) -> Fitness | None:
     """Return the best of those that run; ``None`` if none does.
 
-    That is the newest torch among those that use the GPUs, else among those without CUDA. Of two of the same torch it is the
-    one whose wheels the default index has, then the one that ``v<torch>`` names.
+    That is the newest torch among those that use the GPUs, else among those without CUDA. Of two of the same torch it
+    is the one whose wheels the default index has, then the one that ``v<torch>`` names.
     """
-    usable = [one for one in found if one.uses_gpu] or [one for one in found if one.runs and one.cell.facts.cuda_version is None]
-    usable = usable or [one for one in found if one.runs]
+    usable = [fitness for fitness in fitnesses if fitness.uses_gpu] or [
+        fitness for fitness in fitnesses if fitness.runs and fitness.cell.facts.cuda_version is None
+    ]
+    usable = usable or [fitness for fitness in fitnesses if fitness.runs]
     return max(usable, key=_rank, default=None)
 
 
-def unlimited(found: Sequence[Fitness]) -> Fitness | None:
+def unlimited(fitnesses: Sequence[Fitness]) -> Fitness | None:
     """Return the best of those that run on the GPUs without any limit."""
-    return recommended([one for one in found if one.uses_gpu and not one.limits])
+    return recommended([fitness for fitness in fitnesses if fitness.uses_gpu and not fitness.limits])
 
 
 def at_least(version: str, floor: str) -> bool:
-    """Say whether a driver is at least as new as another, as far as both are written out: ``530.30`` may be ``530.30.02``."""
+    """Return whether a driver is at least as new as another, as far as both go: ``530.30`` may be ``530.30.02``."""
     pairs = zip(map(int, version.split(".")), map(int, floor.split(".")), strict=False)
     return next((have > need for have, need in pairs if have != need), True)
 
@@ -159,8 +163,8 @@ def serves(code: Iterable[Generation], device: Generation) -> bool:
     return any(major == device[0] and minor <= device[1] and (major, minor) not in EXCLUDED.get(device, ()) for major, minor in code)
 
 
-def _rank(one: Fitness) -> tuple[tuple[int, ...], bool, bool, bool]:
-    cell = one.cell
+def _rank(fitness: Fitness) -> tuple[tuple[int, ...], bool, bool, bool]:
+    cell = fitness.cell
     return cell.release, compat.build(cell.torch, cell.wheels).default, cell.named, cell.is_default_os
 
 
@@ -170,7 +174,8 @@ def _against_driver(cell: Cell, hardware: Hardware) -> Iterable[tuple[str, str]]
     if not hardware.driver or at_least(hardware.driver, floor):
         return
     family = f"CUDA {compat.major(str(cell.facts.cuda_version))}"
-    yield f"driver {hardware.driver} is older than {floor}, which {family} needs", f"install driver {floor} or newer; {_forward(cell, hardware.gpus)}"
+    cure = f"install driver {floor} or newer; {_forward(cell, hardware.gpus)}"
+    yield f"driver {hardware.driver} is older than {floor}, which {family} needs", cure
 
 
 def _forward(cell: Cell, gpus: Sequence[Accelerator]) -> str:
@@ -220,7 +225,7 @@ def _generations(names: Iterable[str]) -> tuple[Generation, ...]:
 
 
 def _has_ptx(cell: Cell, capability: Generation) -> bool:
-    return any(known <= capability for known in _generations(compat.build(cell.torch, cell.wheels).ptx or ()))
+    return any(oldest <= capability for oldest in _generations(compat.build(cell.torch, cell.wheels).ptx or ()))
 
 
 def _own_driver(cell: Cell) -> str | None:
@@ -236,5 +241,5 @@ def _is_own(cell: Cell, driver: str) -> bool:
 
 def _first_driver(capability: Generation) -> str | None:
     """Return the first driver that knows a generation; ``None`` where all that matter do."""
-    known = compat.facts().first_cuda.get(f"{capability[0]}.{capability[1]}")
-    return compat.facts().cuda[known].driver if known else None
+    cuda = compat.facts().first_cuda.get(f"{capability[0]}.{capability[1]}")
+    return compat.facts().cuda[cuda].driver if cuda else None

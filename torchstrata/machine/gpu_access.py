@@ -1,17 +1,21 @@
 """How an engine gives GPUs to containers, and the words of ``docker run`` for it.
 
-Docker serves ``--gpus`` by CDI where it is new enough and finds NVIDIA's hook for CDI and a specification, else by the hook of NVIDIA's container
-toolkit. Where neither is there, the toolkit's runtime or a CDI device can be asked for by name.
+Docker serves ``--gpus`` by CDI where it is new enough and finds NVIDIA's hook for CDI and a specification, else by
+the hook of NVIDIA's container toolkit. Where neither is there, the toolkit's runtime or a CDI device can be asked for
+by name.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from torchstrata.files import text_or_empty
 
 CDI_FIRST: Final = (29, 2)
 """The first Docker that asks CDI for ``--gpus`` before the toolkit's hook (moby, pull request 50228)."""
@@ -80,8 +84,8 @@ def parts_of(info: Mapping[str, Any], *, is_local: bool) -> GpuParts:
     """Return what is there.
 
     :param info: what the engine says about itself (Docker's API, ``/info``).
-    :param is_local: it runs on this machine, so that its files can be looked at. Of one elsewhere only what it says is known: what has the
-        runtime has the hook, too.
+    :param is_local: it runs on this machine, so that its files can be looked at. Of one elsewhere only what it says
+        is known: what has the runtime has the hook, too.
     """
     directories = info.get("CDISpecDirs") or ()
     discovered = any(str(device.get("ID", "")).startswith("nvidia.com/gpu") for device in info.get("DiscoveredDevices") or ())
@@ -97,22 +101,15 @@ def parts_of(info: Mapping[str, Any], *, is_local: bool) -> GpuParts:
 
 
 def version(text: str) -> tuple[int, ...]:
-    """Return the numbers of an engine's version, such as ``26.1.5+dfsg1``; what stands after them says how it was packed."""
-    found = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(map(int, found[0].split("."))) if found else ()
+    """Return the numbers of an engine's version, such as ``26.1.5+dfsg1``; the rest says how it was packed."""
+    number = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(map(int, number[0].split("."))) if number else ()
 
 
 def specified(directories: Iterable[Path]) -> bool:
     """Return whether a CDI specification of NVIDIA's GPUs lies in one of some directories."""
-    files = (path for directory in directories for path in directory.glob("*") if path.suffix in {".json", ".yaml", ".yml"})
-    return any(SPECIFICATION.search(_content(path)) for path in files)
-
-
-def _content(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    files = itertools.chain.from_iterable(directory.glob("*") for directory in directories)
+    return any(path.suffix in {".json", ".yaml", ".yml"} and SPECIFICATION.search(text_or_empty(path)) for path in files)
 
 
 def _is_installed(program: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 import pynvml  # type: ignore[import-untyped]
 
 from torchstrata.errors import GpuAccessError
+from torchstrata.files import text_or_empty
 from torchstrata.machine.fitting import Accelerator, Hardware
 
 DEVICES: Final = Path("/sys/bus/pci/devices")
@@ -44,7 +45,8 @@ def read() -> Hardware:
 
 def on_bus(devices: Path = DEVICES) -> bool:
     """Return whether a GPU of NVIDIA's is on the PCI bus, as Linux lists it."""
-    return any(_word(device / "vendor") == VENDOR and _word(device / "class").startswith(DISPLAY) for device in devices.glob("*"))
+    of_vendor = [device for device in devices.glob("*") if text_or_empty(device / "vendor").strip() == VENDOR]
+    return any(text_or_empty(device / "class").startswith(DISPLAY) for device in of_vendor)
 
 
 @contextlib.contextmanager
@@ -73,10 +75,3 @@ def _memory(handle: object) -> int:
 
 def _text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _word(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
 from torchstrata.errors import BuildxError, EngineError, GpuAccessError, TorchstrataError, VariableError
+from torchstrata.files import text_or_empty
 from torchstrata.machine import gpu_access, nvml
 from torchstrata.machine.fitting import Hardware
 from torchstrata.machine.gpu_access import GpuAccess
@@ -65,17 +66,17 @@ def look() -> Survey:
     return _survey([*_engine(engine), _buildx(engine)], engine)
 
 
-def _survey(seen: list[Observation], engine: Engine | None) -> Survey:
+def _survey(observations: list[Observation], engine: Engine | None) -> Survey:
     hardware, of_driver = _driver()
     access = gpu_access.way(gpu_access.parts_of(engine.info, is_local=engine.is_local)) if engine and hardware.gpus else None
-    seen += [*of_driver, *(_access(access) if access else ()), *_space(engine), _shared_memory(), _locked_memory()]
-    return Survey(observations=tuple(seen), hardware=hardware, access=access)
+    observations += [*of_driver, *(_access(access) if access else ()), *_space(engine), _shared_memory(), _locked_memory()]
+    return Survey(observations=tuple(observations), hardware=hardware, access=access)
 
 
 def _engine(engine: Engine) -> Iterator[Observation]:
     too_old = gpu_access.version(engine.version) < OLDEST
     what, fix = f"Docker {engine.version} at {engines.address()}", "update it: threads do not start in images of newer systems" if too_old else ""
-    yield Observation(subject="engine", severity="error" if too_old else "ok", what=what, fix=fix, error=EngineError(what, fix=fix) if too_old else None)
+    yield _refused("engine", EngineError(what, fix=fix)) if too_old else Observation(subject="engine", severity="ok", what=what)
     yield Observation(subject="image store", severity="ok", what=engine.store)
     yield _cgroup(engine.info)
 
@@ -100,9 +101,9 @@ def _driver() -> tuple[Hardware, list[Observation]]:
         return Hardware(), [_refused("driver", error)]
     if not hardware.driver:
         return hardware, [Observation(subject="driver", severity="ok", what="no NVIDIA driver and no NVIDIA GPU: torch uses the CPU")]
-    seen = [Observation(subject="driver", severity="ok", what=f"NVIDIA {hardware.driver}")]
-    seen += [Observation(subject="gpu", severity="ok", what=f"{gpu.name}, {gpu.generation}, {size(gpu.memory)}") for gpu in hardware.gpus]
-    return hardware, seen if hardware.gpus else [*seen, _no_gpu()]
+    observations = [Observation(subject="driver", severity="ok", what=f"NVIDIA {hardware.driver}")]
+    observations += [Observation(subject="gpu", severity="ok", what=f"{gpu.name}, {gpu.generation}, {size(gpu.memory)}") for gpu in hardware.gpus]
+    return hardware, observations if hardware.gpus else [*observations, _no_gpu()]
 
 
 def _no_gpu() -> Observation:
@@ -147,25 +148,14 @@ def _locked_memory() -> Observation:
 
 
 def engine_memlock(processes: Path = PROCESSES) -> int | None:
-    """Return the bytes that children of containerd, or else of dockerd, may lock; ``None`` where neither can be looked at."""
-    names = {_line(path): path.parent / "limits" for path in sorted(processes.glob("[0-9]*/comm"))}
+    """Return the bytes that children of containerd, else of dockerd, may lock; ``None`` where neither can be read."""
+    names = {text_or_empty(path).strip(): path.parent / "limits" for path in sorted(processes.glob("[0-9]*/comm"))}
     for daemon in ("containerd", "dockerd"):
-        rows = _text(names[daemon]).splitlines() if daemon in names else ()
-        found = [row.split()[3] for row in rows if row.startswith("Max locked memory")]
-        if found:
-            return resource.RLIM_INFINITY if found[0] == "unlimited" else int(found[0])
+        rows = text_or_empty(names[daemon]).splitlines() if daemon in names else ()
+        limits = [row.split()[3] for row in rows if row.startswith("Max locked memory")]
+        if limits:
+            return resource.RLIM_INFINITY if limits[0] == "unlimited" else int(limits[0])
     return None
-
-
-def _line(path: Path) -> str:
-    return _text(path).strip()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""  # it has ended meanwhile, or is somebody else's
 
 
 def _refused(subject: str, error: TorchstrataError) -> Observation:

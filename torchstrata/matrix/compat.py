@@ -73,7 +73,7 @@ class TorchBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nccl: str | None
     pythons: tuple[str, ...] | None
     elsewhere: Mapping[str, PlatformBuild] = {}
-    """Wheels for other platforms, such as ``linux/arm64``; only of those whose wheels somebody has seen, all of what a row needs included."""
+    """Wheels for other platforms, such as ``linux/arm64``: those that somebody has seen, with all that a row needs."""
 
 
 class TorchRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,8 +97,8 @@ class TorchRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unknown_builds: tuple[str, ...]
     """Builds that upstream may have published, and that nobody has seen."""
     torchaudio_needs: tuple[str, ...] = ()
-    """Packages by which that torchaudio loads and saves files, which its wheel does not name: soundfile up to 2.8. Later ones take
-    torchcodec alone, which takes FFmpeg from the OS."""
+    """Packages by which that torchaudio loads and saves files, which its wheel does not name: soundfile up to 2.8.
+    Later ones take torchcodec alone, which takes FFmpeg from the OS."""
     read: str | None = None
     """The day on which ``inv add-torch`` read all this from indexes; ``None`` where people have established it."""
 
@@ -166,7 +166,7 @@ _supposed: ContextVar[Compat | None] = ContextVar("supposed", default=None)
 
 
 def facts() -> Compat:
-    """Return the recorded facts, or those that are supposed."""
+    """Return the recorded facts, or those that :func:`supposing` gives this thread."""
     return _supposed.get() or _recorded()
 
 
@@ -176,7 +176,7 @@ def _recorded() -> Compat:
 
 
 def of(content: bytes) -> Compat:
-    """Return the facts that a file has.
+    """Return the facts in a file.
 
     :raises msgspec.DecodeError: it has none.
     """
@@ -185,7 +185,7 @@ def of(content: bytes) -> Compat:
 
 @contextlib.contextmanager
 def supposing(other: Compat) -> Iterator[None]:
-    """Let these be the facts in the block, for this thread."""
+    """Take other facts for true in the block, in this thread."""
     token = _supposed.set(other)
     try:
         yield
@@ -221,7 +221,7 @@ def index(minor: str, variant: str) -> str | None:
 
 
 def index_of(package: str, version: str) -> str | None:
-    """Return PyTorch's own index that may have a wheel, which its local version names (``2.8.0+cu126``); ``None`` if none may.
+    """Return PyTorch's own index that a wheel's local version names (``2.8.0+cu126``); ``None`` if none may have it.
 
     :param package: normalised name.
     """
@@ -287,7 +287,7 @@ def serves(wheels: str, asked: str) -> bool:
 
 
 def cell_facts(minor: str, wheels: str, asked: str, platform: str = PLATFORM) -> CellFacts:
-    """Return the facts of torch ``minor`` from the ``wheels`` build, asked for as ``asked``, on a platform for which it has wheels.
+    """Return the facts of torch ``minor`` from the ``wheels`` build, asked for as ``asked``, on a platform.
 
     :raises MatrixError: upstream never published that build.
     """
@@ -355,11 +355,12 @@ def host_compiler(compilers: Sequence[str], compiler: Nvcc | None) -> str:
 
 def at_least(version: str, floor: str) -> bool:
     """Say whether dotted ``version`` is at least ``floor``."""
-    return _numbers(version) >= _numbers(floor)
+    return numbers(version) >= numbers(floor)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+def numbers(version: str) -> tuple[int, ...]:
+    """Return a dotted version as numbers, to compare: ``2.10`` is newer than ``2.8``."""
+    return tuple(map(int, version.split(".")))
 
 
 def _missing(architectures: Iterable[str], compiler: Nvcc | None) -> tuple[str, ...]:

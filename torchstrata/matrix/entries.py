@@ -1,4 +1,4 @@
-"""Adding a torch or a flavour to the texts that list it, and taking it out: ``matrix.yaml``, the facts, README. All other bytes stay as they are."""
+"""Adding a torch or a flavour to ``matrix.yaml``, the facts and README, and taking it out; other bytes stay."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def _rows(text: str) -> list[tuple[str, int, int]]:
 
 
 def _torch(node: yaml.MappingNode) -> str:
-    found: str = {key.value: value for key, value in node.value}["torch"].value
-    return found
+    torch: str = {key.value: value for key, value in node.value}["torch"].value
+    return torch
 
 
 def _heading(lines: Sequence[str]) -> int:
@@ -74,7 +74,7 @@ def with_facts(text: str, torch: str, release: TorchRelease) -> str:
     """
     facts = _facts(text)
     known = {**facts["torch"], torch: msgspec.to_builtins(release)}
-    return _json(facts | {"torch": {minor: known[minor] for minor in sorted(known, key=_numbers)}})
+    return _json(facts | {"torch": {minor: known[minor] for minor in sorted(known, key=compat.numbers)}})
 
 
 def without_facts(text: str, torch: str) -> str:
@@ -97,12 +97,8 @@ def _json(facts: dict[str, Any]) -> str:
     return json.dumps(facts, indent=1) + "\n"
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
-
-
 def with_table(text: str, table: Matrix) -> str:
-    """Return README with a line for each row of the matrix that it does not list yet; others stay as people have written them.
+    """Return README with a line for each row of the matrix that it does not list yet; people's lines stay.
 
     :raises MatrixError: it lists no row that stands beside in the matrix.
     """
@@ -111,7 +107,7 @@ def with_table(text: str, table: Matrix) -> str:
         if _line(text, cell.short):
             continue
         beside = _line(text, firsts[number - 1].short) if number else None
-        below = next((found for other in firsts[number + 1 :] if (found := _line(text, other.short))), None)
+        below = next((line for other in firsts[number + 1 :] if (line := _line(text, other.short))), None)
         if beside is None and below is None:
             raise MatrixError(f"README.md has no table with rows beside {cell.short}", fix=f"add to its table: {_described(table, cell)}")
         place = beside.end() if beside else below.start() if below else 0
@@ -120,7 +116,7 @@ def with_table(text: str, table: Matrix) -> str:
 
 
 def with_flavours(text: str, table: Matrix) -> str:
-    """Return README with the flavours that there are, as their files describe them, in place of its table of them.
+    """Return README with its table of flavours written anew from their files.
 
     :raises FlavourError: it has none.
     """
@@ -134,14 +130,13 @@ def flavour_rows(text: str) -> tuple[int, int]:
 
     :raises FlavourError: it has no such table.
     """
-    found = re.search(rf"^{re.escape(FLAVOURS)}\|---\|---\|\n((?:\|.*\n)*)", text, re.MULTILINE)
-    if found is None:
+    rows = re.search(rf"^{re.escape(FLAVOURS)}\|---\|---\|\n((?:\|.*\n)*)", text, re.MULTILINE)
+    if rows is None:
         raise FlavourError("README.md has no table of flavours", fix=f"restore it, with the heading {FLAVOURS.strip()}")
-    return found.span(1)
+    return rows.span(1)
 
 
 def _flavours(table: Matrix) -> Iterator[str]:
-    """Yield the row of each flavour."""
     for name, flavour in table.flavours.items():
         more = "; `v<torch>` has the same layers and starts as root, which it drops" if name == table.all_in_one else ""
         yield f"| `{name}` | {flavour.summary}{more} |"
@@ -150,8 +145,8 @@ def _flavours(table: Matrix) -> Iterator[str]:
 def without_lines(text: str, shorts: Iterable[str]) -> str:
     """Return README without the lines of rows."""
     for short in shorts:
-        if found := _line(text, short):
-            text = text[: found.start()] + text[found.end() :]
+        if line := _line(text, short):
+            text = text[: line.start()] + text[line.end() :]
     return text
 
 
@@ -163,6 +158,7 @@ def _described(table: Matrix, cell: Cell) -> str:
     """Return the line of a row in README's table."""
     systems = ", ".join(other.os.id for other in table.cells if other.short == cell.short)
     cuda = f"CUDA {cell.facts.cuda_version}" if cell.facts.cuda_version else "CPU"
-    notes = [*([f"`{cell.all_in_one}`"] if cell.named else []), *(f"no {name}" for name, pin in compat.companions(cell.torch, cell.wheels).items() if not pin)]
+    missing = [name for name, pin in compat.companions(cell.torch, cell.wheels).items() if not pin]
+    notes = [*([f"`{cell.all_in_one}`"] if cell.named else []), *(f"no {name}" for name in missing)]
     cells = (f"`{cell.short}`", f"{cell.version} for {cuda}", cell.facts.driver_floor or "none", systems, "; ".join(notes))
     return f"| {' | '.join(cells)} |".replace("  |", " |")

@@ -1,10 +1,11 @@
-"""The flavours that there are: every ``images/*/flavour.yaml``, as frozen values that form a tree.
+"""Flavours: every ``images/*/flavour.yaml``, as frozen values that form a tree.
 
-A flavour contains its parent, whose image is a prefix of its own but for the all-in-one's. Siblings know nothing of each other.
+A flavour contains its parent, whose image is a prefix of its own, except the all-in-one's. Siblings are independent.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -82,15 +83,16 @@ def read(root: Path) -> dict[str, Flavour]:
 
     :raises FlavourError: one of them is not what it must be, or they form no tree.
     """
-    found = {folder.name: _read(root, folder.name) for folder in _folders(root / FOLDER)}
+    unordered = {folder.name: _read(root, folder.name) for folder in _folders(root / FOLDER)}
+    parents = {name: flavour.parent for name, flavour in unordered.items()}
     try:
-        lines = {name: validation.ancestry(name, {known: each.parent for known, each in found.items()}, "flavour", "parent", "parent") for name in found}
+        lines = {name: validation.ancestry(name, parents, "flavour", "parent", "parent") for name in parents}
     except MatrixError as error:
         raise FlavourError(error.what, fix=error.fix) from error
-    ordered = {name: found[name] for name in sorted(found, key=lambda name: lines[name][::-1])}
+    ordered = {name: unordered[name] for name in sorted(lines, key=lambda name: lines[name][::-1])}
     for name, flavour in ordered.items():
         _check_root(flavour)
-        _check_services([service for link in reversed(lines[name]) for service in ordered[link].own_services])
+        _check_services(itertools.chain.from_iterable(ordered[link].own_services for link in reversed(lines[name])))
     if not ordered:
         raise FlavourError(f"there is no flavour: {FOLDER}/ has no */{FILE}", fix="run from a checkout of the repository")
     return ordered

@@ -6,6 +6,7 @@ import datetime as dt
 import difflib
 import fnmatch
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -73,7 +74,7 @@ class Cell:
     platforms: tuple[str, ...] = (PLATFORM,)
 
     def on(self, platform: str) -> Cell:
-        """Return the cell on another platform: the same id, versions and names in a registry; other wheels, packages and bytes.
+        """Return the cell on another platform: the same id, versions and names; other wheels, packages and bytes.
 
         :raises PlatformError: the row is not offered on it.
         """
@@ -105,7 +106,7 @@ class Cell:
 
     @property
     def weighed(self) -> str:
-        """The short id, and the architecture where it is not the default one: ``2.15-cu132-arm64``, whose images have weights of their own."""
+        """The short id, and the architecture where it is not the default: ``2.15-cu132-arm64`` has its own weights."""
         return f"{self.short}{platforms.suffix(self.platform)}"
 
     @property
@@ -116,11 +117,11 @@ class Cell:
     @property
     def release(self) -> tuple[int, ...]:
         """Torch's minor version as numbers, to compare: ``2.10`` is newer than ``2.8``."""
-        return tuple(map(int, self.torch.split(".")))
+        return compat.numbers(self.torch)
 
     @property
     def all_in_one(self) -> str:
-        """``v2.8``: the image of a named cell that has the layers of the matrix's ``all_in_one``, and starts as root, which it drops."""
+        """``v2.8``: the image of a named cell with the layers of ``all_in_one``, which starts as root and drops it."""
         return f"v{self.torch}"
 
     @property
@@ -223,14 +224,14 @@ class Matrix:
 
         :raises MatrixError: there is no such flavour.
         """
-        return tuple(service for link in self.chain(flavour) for service in self.flavours[link].own_services)
+        return tuple(itertools.chain.from_iterable(link.own_services for link in self.lineage(flavour)))
 
     def budget(self, flavour: str, weighed: str) -> int | None:
-        """Return the compressed bytes that an image may have: what its flavour says, else the nearest parent; ``None`` if none does.
+        """Return the compressed bytes that an image may have: by its flavour, else the nearest parent that says it.
 
         :param weighed: the cell's id on its default OS, with the architecture where that is not the default one.
         """
-        return next((found for link in reversed(self.chain(flavour)) if (found := self.flavours[link].budget(weighed))), None)
+        return next((size for link in reversed(self.chain(flavour)) if (size := self.flavours[link].budget(weighed))), None)
 
     def channel(self, name: str) -> Channel:
         """Return the channel ``name``.
@@ -265,17 +266,17 @@ def of(text: str, root: Path = ROOT) -> Matrix:
 
 
 def _made(raw: schema.MatrixFile, root: Path) -> Matrix:
-    there = flavours.read(root)
-    for name in there:
+    tree = flavours.read(root)
+    for name in tree:
         flavours.check_name(name, raw.systems)
-    validation.check(raw, there)
+    validation.check(raw, tree)
     systems = {name: _system(name, system) for name, system in raw.systems.items()}
     return Matrix(
         name=raw.name,
         systems=systems,
-        flavours=there,
+        flavours=tree,
         all_in_one=raw.all_in_one,
-        cells=tuple(cell for row in raw.rows for cell in _cells(row, systems)),
+        cells=tuple(itertools.chain.from_iterable(_cells(row, systems) for row in raw.rows)),
         strata=raw.strata,
         channels={name: _channel(name, channel) for name, channel in raw.channels.items()},
         registry=raw.registry,
@@ -310,22 +311,24 @@ def select_on(matrix: Matrix, platform: str, *globs: str) -> tuple[Cell, ...]:
 
 def everywhere(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     """Return cells on every platform on which their rows are offered, the default one first."""
-    return tuple(cell.on(platform) for cell in cells for platform in cell.platforms)
+    return tuple(itertools.chain.from_iterable(map(cell.on, cell.platforms) for cell in cells))
 
 
 def select_systems(matrix: Matrix, *globs: str) -> tuple[OperatingSystem, ...]:
-    """Return the OSes that ``globs`` name, or that the cells have which match them; those of all cells if there are no globs.
+    """Return the OSes that ``globs`` name, or that matching cells have; those of all cells if there are no globs.
 
     :raises MatrixError: one of the globs matches neither an OS nor a cell.
     """
-    named = {name for glob in globs for name in fnmatch.filter(matrix.systems, glob)}
-    rest = [glob for glob in globs if not fnmatch.filter(matrix.systems, glob)]
-    for glob in rest:
+    named = {glob: fnmatch.filter(matrix.systems, glob) for glob in globs}
+    of_cells = [glob for glob in globs if not named[glob]]
+    for glob in of_cells:
         if not any(_matches(cell, glob) for cell in matrix.cells):
-            near = difflib.get_close_matches(glob, [*matrix.systems, *(cell.short for cell in matrix.cells)], n=4, cutoff=0.4) or matrix.systems
+            names = [*matrix.systems, *(cell.short for cell in matrix.cells)]
+            near = difflib.get_close_matches(glob, names, n=4, cutoff=0.4) or matrix.systems
             raise MatrixError(f"neither an OS nor a cell matches {glob}", fix=f"nearest: {', '.join(near)}")
-    asked = {cell.os.id for cell in select(matrix, *rest)} if rest or not globs else set[str]()
-    return tuple(system for name, system in matrix.systems.items() if name in named | asked)
+    asked = {cell.os.id for cell in select(matrix, *of_cells)} if of_cells or not globs else set[str]()
+    asked.update(*named.values())
+    return tuple(system for name, system in matrix.systems.items() if name in asked)
 
 
 def select_rows(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
@@ -340,7 +343,7 @@ def select_rows(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
 
 def nearest(matrix: Matrix, name: str) -> tuple[str, ...]:
     """Return the ids nearest to ``name``: of the same torch first, then by spelling."""
-    ids = list(dict.fromkeys(known for cell in matrix.cells for known in cell.names))
+    ids = list(dict.fromkeys(itertools.chain.from_iterable(cell.names for cell in matrix.cells)))
     torch = name.partition("-")[0]
     same = [cell.short for cell in matrix.cells if cell.torch == torch and cell.is_default_os]
     close = difflib.get_close_matches(name, ids, n=3, cutoff=0.0)

@@ -41,21 +41,21 @@ def parse(content: bytes, name: str) -> object:
         return yaml.load(content, Loader=_loader(name))  # noqa: S506  # a subclass of the safe loader
     except yaml.YAMLError as error:
         raise MatrixError(f"{name} is not YAML: {printable(' '.join(str(error).split()))}", fix="correct it at that line") from error
-    except ValueError as error:  # a date or a number that looks like one and is none
+    except ValueError as error:  # text that looks like a date or a number
         raise MatrixError(f"{name} has a date or a number that is none: {printable(str(error))}", fix="put text in quotes") from error
 
 
 def replaced(text: str, key: str, line: str) -> str:
-    """Return a file with another line for a key of its top level, at its end where it has none; all else stays as it is written.
+    """Return a file with another line for a key of its top level, at its end if it is new; all else stays.
 
     :param line: key and value, without a line end.
     """
     top = yaml.compose(text, Loader=_Loader)
-    found = [(name.start_mark.line, value.end_mark) for name, value in getattr(top, "value", ()) if name.value == key]
+    places = [(name.start_mark.line, value.end_mark) for name, value in getattr(top, "value", ()) if name.value == key]
     lines = text.splitlines(keepends=True)
-    if not found:
+    if not places:
         return "".join([*lines[:-1], *(f"{last.rstrip()}\n" for last in lines[-1:]), f"{line}\n"])
-    start, end = found[0][0], found[0][1].line + (found[0][1].column > 0)
+    start, end = places[0][0], places[0][1].line + (places[0][1].column > 0)
     while not lines[end - 1].partition("#")[0].strip():  # a mapping in lines ends, for YAML, where the next key begins
         end -= 1
     return "".join([*lines[:start], f"{line}\n", *lines[end:]])

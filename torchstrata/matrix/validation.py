@@ -1,7 +1,8 @@
-"""What makes a matrix impossible, each with a line of its own and the choices that there are."""
+"""What makes a matrix impossible: each problem has a line of its own, which names the choices."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -24,7 +25,7 @@ SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
 }
 
 DEFAULTS: Final[Mapping[str, str]] = {"os": "cuda", "cuda": "torch"}
-"""What a template must name too if it names the key: without the torch, which CUDA is the default one cannot be told."""
+"""What a template that names the key must name too: without the torch, nobody knows which CUDA is its default."""
 
 
 KINDS: Final[Mapping[str, str]] = {"date": "date", "datetime": "time", "bool": "truth value", "null": "missing value"}
@@ -34,7 +35,7 @@ KINDS: Final[Mapping[str, str]] = {"date": "date", "datetime": "time", "bool": "
 def check(raw: schema.MatrixFile, flavours: Collection[str]) -> None:
     """Refuse what cannot work.
 
-    :param flavours: the names of those that there are.
+    :param flavours: names of all flavours.
     :raises MatrixError: the first thing that is wrong.
     """
     for name, system in raw.systems.items():
@@ -50,7 +51,7 @@ def check(raw: schema.MatrixFile, flavours: Collection[str]) -> None:
 
 
 def companions(row: schema.Row) -> tuple[str, ...]:
-    """Return the pins of what the row installs beside torch: what it names, else torchvision and torchaudio as far as they exist.
+    """Return the pins of what the row installs beside torch: what it names, else torchvision and torchaudio.
 
     :raises MatrixError: it names one that does not exist for that torch.
     """
@@ -83,8 +84,8 @@ def explain(message: str, name: str, shapes: Mapping[str, type[schema.Raw]] = SH
     where = f"{name}: {'a key of ' if kind == 'key' else ''}{place.removeprefix('$.') or 'top level'}"
     if re.match(r"Expected `str.*`, got `(float|int)`", problem):
         return MatrixError(f"{where} is an unquoted number, so that 2.10 would be read as 2.1", fix='put it in quotes, such as "2.10"')
-    if found := re.match(r"Expected `str.*`, got `(date|datetime|bool|null)`", problem):
-        return MatrixError(f"{where} is read as a {KINDS[found[1]]}, and text is wanted", fix='put it in quotes, such as "2026-01-01"')
+    if unquoted := re.match(r"Expected `str.*`, got `(date|datetime|bool|null)`", problem):
+        return MatrixError(f"{where} is read as a {KINDS[unquoted[1]]}, and text is wanted", fix='put it in quotes, such as "2026-01-01"')
     if "unknown field" in problem or "missing required field" in problem:
         return MatrixError(f"{where}: {_about_key(problem)}", fix=f"keys are {_keys(path, shapes)}")
     return MatrixError(f"{where}: {problem}", fix=f"see {described.name} for what may stand there")
@@ -175,7 +176,7 @@ def _check_system(row: schema.Row, name: str, system: schema.SystemSettings) -> 
 
 
 def _check_duplicates(rows: Iterable[schema.Row]) -> None:
-    counts = Counter(f"{row.short}-{name}" for row in rows for name in row.os)
+    counts = Counter(itertools.chain.from_iterable([f"{row.short}-{name}" for name in row.os] for row in rows))
     for cell, count in counts.items():
         if count > 1:
             raise MatrixError(f"cell {cell} is there {count} times", fix="remove all but one")
@@ -193,9 +194,9 @@ def _check_defaults(rows: Iterable[schema.Row]) -> None:
 
 def _check_builds(rows: Iterable[schema.Row]) -> None:
     """Refuse rows that share a build, and so its locks, with different companions."""
-    seen: dict[tuple[str, str], schema.Row] = {}
+    firsts: dict[tuple[str, str], schema.Row] = {}
     for row in rows:
-        first = seen.setdefault((row.torch, row.cuda), row)
+        first = firsts.setdefault((row.torch, row.cuda), row)
         if companions(first) != companions(row):
             raise MatrixError(f"rows {first.short} and {row.short} share the locks of one build with different companions", fix="give both the same companions")
 
@@ -224,12 +225,12 @@ def _check_channels(channels: Mapping[str, schema.ChannelSettings]) -> None:
     if channels and len(entries) != 1:
         raise MatrixError(f"{' and '.join(entries) or 'no channel'} may take new images", fix="leave `from` out of exactly one channel")
     for name, channel in channels.items():
-        ancestry(name, {known: each.source for known, each in channels.items()}, "channel", "channel", "from")
+        ancestry(name, {other_name: other.source for other_name, other in channels.items()}, "channel", "channel", "from")
         if (channel.soak is None) != (channel.source is None):
             raise MatrixError(f"channel {name} needs both from and soak, or neither", fix='write from: nightly, soak: "24 h"')
         for template in channel.tags:
             _check_template(name, template)
-    for template, count in Counter(template for channel in channels.values() for template in channel.tags).items():
+    for template, count in Counter(itertools.chain.from_iterable(channel.tags for channel in channels.values())).items():
         if count > 1:
             raise MatrixError(f"tag {template} is there {count} times", fix="let one channel move it")
 

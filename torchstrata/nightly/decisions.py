@@ -19,7 +19,7 @@ from rich.table import Table
 from torchstrata.building.plan import ImagePlan, OsPart, Planner
 from torchstrata.errors import LockError, TorchstrataError
 from torchstrata.image import runtime, source
-from torchstrata.locks import os_locks, resolver, wheel_locks
+from torchstrata.locks import lock_writer, os_locks, resolver
 from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem, everywhere
@@ -234,7 +234,7 @@ def _one_of_each_torch(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 def _patch(cell: Cell) -> Patch | None:
     """Return the newest patch of a cell's torch that is old enough to be locked, if it is not the one that is locked."""
-    target = resolver.ResolverTarget(python=cell.os.python, platform=PLATFORM, exclude_newer=wheel_locks.cut_off(None), undated=())
+    target = resolver.ResolverTarget(python=cell.os.python, platform=PLATFORM, exclude_newer=lock_writer.cut_off(None), undated=())
     (pin,) = resolver.resolve([f"torch=={cell.torch}.*"], (), target, alone=True)
     return Patch(torch=cell.torch, old=cell.version, new=pin.version) if pin.version != cell.version else None
 

@@ -1,9 +1,10 @@
 """Compressions of layer blobs. The same tar, codec and library version give the same bytes on every machine.
 
-zstd (the default) always runs libzstd's multi-threaded mode: its output depends on the parameters and on no count of threads
-(one worker gives the bytes that eight give; ``tests/unit/store/test_codec.py``), so a machine may use as many as it has.
-A frame has no checksum and no content size: every reader of a blob verifies its sha256, and a stream does not know its size.
-gzip is zlib's deflate between a header and a trailer written here: no time, no name, operating system "unknown".
+zstd (the default) always runs libzstd's multi-threaded mode: its output depends on the parameters and on no count of
+threads (one worker gives the bytes that eight give; ``tests/unit/store/test_codec.py``), so a machine may use as many
+as it has. A frame has no checksum and no content size: every reader of a blob verifies its sha256, and a stream does
+not know its size. gzip is zlib's deflate between a header and a trailer written here: no time, no name, operating
+system "unknown".
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CHUNK: Final = 1 << 20
 """Bytes that readers and writers of layers handle at a time."""
 
 MAX_WORKERS: Final = 4
-"""Compression threads of one layer; more than the one that inflates can feed do not help, and each costs about 20 MB."""
+"""Compression threads of one layer; more than one inflating thread can feed do not help, and each costs 20 MB."""
 
 GZIP_HEADER: Final = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
 """RFC 1952: magic, deflate, no flags, no time, no extra flags, unknown operating system."""
@@ -41,6 +42,9 @@ MEDIA_TYPES: Final[dict[Name, str]] = {
     "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
 }
+
+
+MAGIC: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 
 
 class Readable(Protocol):
@@ -110,7 +114,8 @@ class Codec:
 
 
 def _zstd(level: int) -> Compressor:
-    parameters = zstandard.ZstdCompressionParameters.from_level(level, threads=_workers(), write_checksum=False, write_content_size=False, write_dict_id=False)
+    left_out = {"write_checksum": False, "write_content_size": False, "write_dict_id": False}
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, threads=_workers(), **left_out)
     return zstandard.ZstdCompressor(compression_params=parameters).chunker(chunk_size=CHUNK)
 
 
@@ -134,6 +139,11 @@ class _Gzip:
         trailer = struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
         head, self._head = self._head, b""
         return (head + self._deflate.flush() + trailer,)
+
+
+def compression(head: bytes) -> str:
+    """Return the compression of a blob that begins with ``head``, for :func:`decompressor`; ``tar`` for none."""
+    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "tar")
 
 
 def decompressor(blob: Readable, media_type: str) -> Readable:

@@ -1,4 +1,4 @@
-"""Digests of content (OCI image specification 1.1, "Digests"): the one place where text from outside becomes a name of a file or a part of a URL."""
+"""Digests of content (OCI image specification 1.1): text from outside becomes names of files and parts of URLs here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Digest = Annotated[str, msgspec.Meta(pattern=rf"\A{PATTERN}\Z")]
 def checked(digest: str) -> str:
     """Return ``digest``, which is safe as a part of a URL.
 
-    :raises IntegrityError: it is none.
+    :raises IntegrityError: it is no digest.
     """
     if not DIGEST.fullmatch(digest):
         raise IntegrityError(f"{digest[:80]!a} is no digest", fix="remove what names it: its author is mistaken, or means harm")

@@ -13,10 +13,10 @@ from torchstrata.platforms import PLATFORM as PLATFORM  # noqa: PLC0414  # most 
 from torchstrata.store.digest import Digest
 
 EPOCH: Final = 315_619_200
-"""Modification time of every file in a layer: 1980-01-02 UTC, the first day that zip archives can hold in every time zone."""
+"""Modification time of every file in a layer: 1980-01-02 UTC, the first day of zip archives in every time zone."""
 
 PAYLOAD_ROOTS: Final = ("opt/venv", "opt/cuda")
-"""Paths that belong to the payload and to the user of an image; ``opt/cuda`` stands for every path that begins with it."""
+"""Paths of the payload and of an image's user; ``opt/cuda`` stands for every path that begins with it."""
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 45)]
 """Bytes, 32 TiB at most."""
@@ -50,7 +50,7 @@ class Layer:
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One path of a layer: without leading ``/`` or ``./``, without trailing ``/``; whiteouts carry the hidden path.
 
-    :param content: of a file in a wheel, its hash and size; of a link that torchstrata makes, its target; else nothing is known.
+    :param content: of a file in a wheel, hash and size; of a link that torchstrata makes, its target; else empty.
     """
 
     path: str

@@ -26,8 +26,8 @@ class UnsafePathError(ValueError):
 def member_path(text: str) -> MemberPath:
     """Return ``text`` as a path that stays below wherever it is put.
 
-    :raises UnsafePathError: it is absolute or too long, or a name in it is empty, ``.``, ``..``, a whiteout, or has a backslash or a
-        character that does not show itself.
+    :raises UnsafePathError: it is absolute or too long, or a name in it is empty, ``.``, ``..``, a whiteout, or has a
+        backslash or a character that does not show itself.
     """
     if not text.isprintable() or "\\" in text:
         raise UnsafePathError(f"the name {printable(text)} has characters that names of files must not have")

@@ -20,13 +20,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
 import stat
 import threading
 import time
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -39,13 +39,14 @@ from filelock import FileLock, Timeout
 
 from torchstrata import decoding
 from torchstrata.errors import IntegrityError, StoreError
-from torchstrata.host import home, temporary
-from torchstrata.host.filesystem import CACHE_VARIABLE, disk, lock, read
+from torchstrata.host import filesystem, home
+from torchstrata.host.filesystem import CACHE_VARIABLE, disk
 from torchstrata.host.leavings import Kind, Leaving
 from torchstrata.store.codec import CHUNK, Codec, Readable
 from torchstrata.store.digest import digest_of, file_name
 from torchstrata.store.layer import PLATFORM, Entry, Layer
 from torchstrata.store.part import Part, part_title
+from torchstrata.store.scratch import Scratch
 from torchstrata.store.sink import Sink
 from torchstrata.store.tarball import LayerWriter
 
@@ -55,12 +56,12 @@ FORMAT: Final = 1
 INSPECTIONS: Final = "inspections"
 """Directory of what was seen in layers; it costs kilobytes, and pruning takes it away."""
 
-OURS: Final = ("blobs", "blobs/sha256", "inspections", "listings", "locks", "parts", "tmp", "wheels")
+DIRECTORIES: Final = ("blobs", "blobs/sha256", "inspections", "listings", "locks", "parts", "tmp", "wheels")
 """What the store has in its directory; anything else there is not its own and stays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kept:
+class StoredPart:
     """A part in the store: its size in bytes (blobs that it shares count in each) and seconds since its last use."""
 
     identity: str
@@ -75,11 +76,11 @@ class Usage:
 
     size: int
     downloads: int
-    parts: tuple[Kept, ...]
+    parts: tuple[StoredPart, ...]
 
 
 def identity(**inputs: object) -> str:
-    """Return the identity of what ``inputs`` make: the digest of their canonical JSON with :data:`FORMAT` and the platform."""
+    """Return the identity of what ``inputs`` make: digest of their canonical JSON, :data:`FORMAT` and the platform."""
     canonical = json.dumps({"format": FORMAT, "platform": PLATFORM, **inputs}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -89,21 +90,20 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._mutex = threading.Lock()
-        self._held: tuple[FileLock, Path] | None = None
+        self._scratch = Scratch(root / "tmp", lambda: self.lock("tmp"))
 
     @classmethod
     def open(cls, root: Path | None = None) -> Self:
         """Return the store at ``root``, ``$TORCHSTRATA_CACHE`` or the user's cache directory; nothing is written yet.
 
-        :raises StoreError: the user has no home, and nothing else is set; or something that is no directory is in its place.
+        :raises StoreError: the user has no home and no variable names a place, or it is taken by no directory.
         """
         chosen = root or os.environ.get(CACHE_VARIABLE) or home.cache("torchstrata")
         if chosen is None:
             raise StoreError("this user has no home directory for the content store", fix=f"set {CACHE_VARIABLE}, or HOME, to a directory")
         store = cls(home.expanded(chosen, StoreError))
         _check_directory(store.root)
-        for name in OURS:
+        for name in DIRECTORIES:
             _check_directory(store.root / name, may_be_link=False)
         return store
 
@@ -134,7 +134,7 @@ class Store:
 
     def known(self, identity: str) -> Part | None:
         """Return what is recorded for an identity, whether or not the blobs are here."""
-        content = _content(self._part(identity))
+        content = filesystem.content(self._part(identity))
         try:
             return None if content is None else decoding.decode(content, Part)
         except msgspec.DecodeError:
@@ -143,9 +143,9 @@ class Store:
     def touch(self, *identities: str) -> None:
         """Mark parts as used now, so that :meth:`prune` takes them last."""
         self.scratch()
-        for known in identities:
-            with disk(self._part(known)), contextlib.suppress(FileNotFoundError):
-                os.utime(self._part(known))
+        for used in identities:
+            with disk(self._part(used)), contextlib.suppress(FileNotFoundError):
+                os.utime(self._part(used))
 
     @contextlib.contextmanager
     def lock(self, identity: str, cancelled: threading.Event | None = None) -> Iterator[None]:
@@ -166,22 +166,22 @@ class Store:
 
     def layers(self) -> Mapping[str, Layer]:
         """Return every layer whose blob is here, by diff ID."""
-        parts = [self._read(path) for path in (self.root / "parts").glob("*.json")]
-        return {layer.diff_id: layer for part in parts for layer in part.layers if self._intact(layer.digest, layer.size, verify=False)}
+        layers = itertools.chain.from_iterable(part.layers for part in self._parts())
+        return {layer.diff_id: layer for layer in layers if self._intact(layer.digest, layer.size, verify=False)}
 
     def _complete(self, part: Part, *, verify: bool) -> bool:
         sizes = {layer.digest: layer.size for layer in part.layers}
-        listed = all(self._listing(layer.diff_id).exists() for layer in part.layers)
+        listed = all(self.has_listing(layer.diff_id) for layer in part.layers)
         return listed and all(self._intact(digest, sizes.get(digest), verify=verify) for digest in part.digests)
 
     def _intact(self, digest: str, size: int | None, *, verify: bool) -> bool:
         path = self._blob(digest)
         with disk(path):
             try:
-                found = path.stat()
+                status = path.stat()
             except FileNotFoundError:
                 return False
-            whole = stat.S_ISREG(found.st_mode) and (size is None or found.st_size == size)
+            whole = stat.S_ISREG(status.st_mode) and (size is None or status.st_size == size)
             return whole and (not verify or digest_of(path) == digest)
 
     # Blobs and layers
@@ -202,7 +202,7 @@ class Store:
             writer.abort()
             sink.discard()
             raise
-        self._list(diff_id, writer.entries)
+        self.keep_listing(diff_id, writer.entries)
         writer.layer = Layer(digest=digest, diff_id=diff_id, size=sink.size, unpacked=unpacked, media_type=codec.media_type, title=title)
 
     def add_blob(self, source: Readable | Path | bytes, digest: str | None = None, size: int | None = None) -> str:
@@ -233,7 +233,7 @@ class Store:
 
     def forget(self, digest: str) -> None:
         """Remove a blob that is damaged, so that what it belongs to is made anew."""
-        _remove(self._blob(digest))
+        filesystem.remove(self._blob(digest))
 
     def listing(self, diff_id: str) -> tuple[Entry, ...]:
         """Return the paths of a layer in the order of its tar.
@@ -242,9 +242,9 @@ class Store:
         """
         path = self._listing(diff_id)
         try:
-            return decoding.decode(_content(path) or b"", tuple[Entry, ...])
+            return decoding.decode(filesystem.content(path) or b"", tuple[Entry, ...])
         except msgspec.DecodeError as error:
-            _remove(path)
+            filesystem.remove(path)
             raise StoreError(f"the listing of layer {diff_id} is missing or damaged in {self.root}", fix="build again: it is made anew") from error
 
     def has_listing(self, diff_id: str) -> bool:
@@ -252,27 +252,28 @@ class Store:
         return self._listing(diff_id).exists()
 
     def keep_listing(self, diff_id: str, entries: Collection[Entry]) -> None:
-        """Take in the paths of a layer whose blob is somewhere else."""
-        self._list(diff_id, entries)
+        """Take in the paths of a layer, whose blob may be somewhere else."""
+        self.write(self._listing(diff_id), msgspec.json.encode(entries))
 
     def _commit(self, sink: Sink, digest: str | None = None, size: int | None = None) -> str:
-        found = sink.close()
+        digest_of_content = sink.close()
         if size not in {None, sink.size}:
-            raise IntegrityError(f"{found} has {sink.size} bytes instead of {size}", fix="do not use what names it: its author is mistaken, or means harm")
-        if digest not in {None, found}:
-            raise IntegrityError(f"content has digest {found} instead of {digest}", fix="fetch or build it again; if it stays so, its source is wrong")
-        _rename(sink.path, self._blob(found))
-        return found
-
-    def _list(self, diff_id: str, entries: Collection[Entry]) -> None:
-        self.write(self._listing(diff_id), msgspec.json.encode(entries))
+            raise IntegrityError(
+                f"{digest_of_content} has {sink.size} bytes instead of {size}", fix="do not use what names it: its author is mistaken, or means harm"
+            )
+        if digest not in {None, digest_of_content}:
+            raise IntegrityError(
+                f"content has digest {digest_of_content} instead of {digest}", fix="fetch or build it again; if it stays so, its source is wrong"
+            )
+        filesystem.rename(sink.path, self._blob(digest_of_content))
+        return digest_of_content
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a small file so that it is there whole or not at all."""
         sink = Sink(self.scratch())
         sink.write(content)
         sink.close()
-        _rename(sink.path, path)
+        filesystem.rename(sink.path, path)
 
     # Paths
 
@@ -290,68 +291,45 @@ class Store:
         with disk(path):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(exist_ok=True)
-            return lock(path)
+            return filesystem.lock(path)
 
     # Unfinished files
 
     def scratch(self) -> Path:
-        """Return this process's directory for unfinished files, on the store's file system.
-
-        The first call takes away what processes that no longer live have left.
-        """
-        with self._mutex:
-            if self._held is None:
-                with self.lock("tmp"), disk(self.root):
-                    self._sweep()
-                    self._held = self._claim()
-            return self._held[1]
+        """Return this process's directory for unfinished files, on the store's file system."""
+        return self._scratch.directory()
 
     def leave(self, kind: Kind, name: str) -> Leaving:
-        """List what this process is about to make in an engine: if it does not remove that itself, the next one does."""
+        """List what this process is about to make in an engine, for the next one to remove if this one does not."""
         with disk(self.root):
             return Leaving.of(kind, name).listed(self.scratch())
 
-    def _claim(self) -> tuple[FileLock, Path]:
-        path = self.root / "tmp" / uuid.uuid4().hex
-        path.mkdir(parents=True)
-        held = lock(path.with_suffix(".lock"))
-        held.acquire(timeout=0)
-        return held, path
-
-    def _sweep(self) -> int:
-        """Remove the unfinished files of dead processes, and what they have left in an engine; return how many other processes live."""
-        living = 0
-        for path in sorted((self.root / "tmp").glob("*.lock")):
-            try:
-                with lock(path).acquire(timeout=0):
-                    if temporary.remove(path.with_suffix("")):
-                        path.unlink()
-            except Timeout:
-                living += self._held is None or path != Path(self._held[0].lock_file)
-        return living
-
-    # What is used, and giving it back
+    # Usage and pruning
 
     def usage(self) -> Usage:
         """Return what the store holds; nothing is written."""
         now = time.time()
-        parts = [self._kept(path, now) for path in (self.root / "parts").glob("*.json")]
-        downloads = _bytes(self.downloads)
-        return Usage(size=_bytes(self.root), downloads=downloads, parts=tuple(sorted(parts, key=lambda kept: (kept.age, kept.identity))))
+        parts = [self._weighed(path, now) for path in (self.root / "parts").glob("*.json")]
+        downloads = filesystem.size_of(self.downloads)
+        by_age = tuple(sorted(parts, key=lambda part: (part.age, part.identity)))
+        return Usage(size=filesystem.size_of(self.root), downloads=downloads, parts=by_age)
 
-    def _kept(self, path: Path, now: float) -> Kept:
+    def _weighed(self, path: Path, now: float) -> StoredPart:
         part = self._read(path)
         size = sum(self._blob(digest).stat().st_size for digest in part.digests if self._blob(digest).exists())
-        return Kept(identity=path.stem, title=part_title(part), size=size, age=max(0.0, now - path.lstat().st_mtime))
+        return StoredPart(identity=path.stem, title=part_title(part), size=size, age=max(0.0, now - path.lstat().st_mtime))
+
+    def _parts(self) -> Iterator[Part]:
+        return map(self._read, self.root.glob("parts/*.json"))
 
     def _read(self, path: Path) -> Part:
         try:
-            return decoding.decode(_content(path) or b"", Part)
+            return decoding.decode(filesystem.content(path) or b"", Part)
         except msgspec.DecodeError:
             return Part(layers=(), notes={"title": "damaged"})
 
     def prune(self, keep: Collection[str] = (), *, older_than: timedelta | None = None, max_bytes: int | None = None) -> int:
-        """Remove parts, those unused longest first, then every blob that no part needs, and downloads; return bytes freed.
+        """Remove parts, longest unused first, then blobs that no part needs, and downloads; return bytes freed.
 
         :param keep: identities that stay whatever their age.
         :param older_than: remove what was not used for so long, downloads too; without it all downloads go, and without
@@ -359,42 +337,42 @@ class Store:
         :param max_bytes: remove until no more than this many bytes of parts remain.
         :raises StoreError: another process is building with this store.
         """
-        before = _bytes(self.root)
+        before = filesystem.size_of(self.root)
         with self.lock("tmp"), disk(self.root):
-            if self._sweep():
+            if self._scratch.sweep():
                 raise StoreError(f"another build is using {self.root}", fix="wait for it to end, then prune")
             chosen = self._choose(frozenset(keep), older_than, max_bytes)
             for doomed in chosen:
-                _remove(self._part(doomed))
+                filesystem.remove(self._part(doomed))
             self._collect()
             shutil.rmtree(self.root / INSPECTIONS, ignore_errors=True)
-            for path in _older(self.downloads, older_than):
+            for path in filesystem.older(self.downloads, older_than):
                 path.unlink()
-        return before - _bytes(self.root)
+        return before - filesystem.size_of(self.root)
 
     def _choose(self, keep: frozenset[str], older_than: timedelta | None, max_bytes: int | None) -> list[str]:
         """Return the identities to remove; parts used last count first against ``max_bytes``."""
         total, chosen, counted = 0, [], set[str]()
-        for kept in self.usage().parts:
-            fresh = self._read(self._part(kept.identity)).digests - counted
+        for part in self.usage().parts:
+            fresh = self._read(self._part(part.identity)).digests - counted
             size = sum(self._blob(digest).stat().st_size for digest in fresh if self._blob(digest).exists())
-            aged = older_than is not None and kept.age > older_than.total_seconds()
+            aged = older_than is not None and part.age > older_than.total_seconds()
             everything = older_than is None and max_bytes is None
-            if kept.identity not in keep and (aged or everything or (max_bytes is not None and total + size > max_bytes)):
-                chosen.append(kept.identity)
+            if part.identity not in keep and (aged or everything or (max_bytes is not None and total + size > max_bytes)):
+                chosen.append(part.identity)
             else:
                 total, counted = total + size, counted | fresh
         return chosen
 
     def _collect(self) -> None:
         """Remove blobs and listings that no part refers to."""
-        parts = [self._read(path) for path in (self.root / "parts").glob("*.json")]
-        blobs = {file_name(digest) for part in parts for digest in part.digests}
-        listings = {file_name(layer.diff_id) for part in parts for layer in part.layers}
-        for directory, needed in ((self.root / "blobs" / "sha256", blobs), (self.root / "listings", listings)):
-            for path in directory.glob("*"):
-                if path.name not in needed:
-                    _remove(path)
+        parts = list(self._parts())
+        blobs = set(itertools.chain.from_iterable(part.digests for part in parts))
+        layers = itertools.chain.from_iterable(part.layers for part in parts)
+        needed = {self._blob(digest) for digest in blobs} | {self._listing(layer.diff_id) for layer in layers}
+        for path in (*self.root.glob("blobs/sha256/*"), *self.root.glob("listings/*")):
+            if path not in needed:
+                filesystem.remove(path)
 
 
 @contextlib.contextmanager
@@ -407,7 +385,7 @@ def _opened(source: Readable | Path | bytes) -> Iterator[Readable]:
 
 
 def _check_directory(path: Path, *, may_be_link: bool = True) -> None:
-    """Refuse a file, a dangling link and the like where the store must have a directory.
+    """Refuse anything but a directory, such as a file or a dangling link, where the store must have one.
 
     :param may_be_link: to a directory; below the root none may be, since pruning would empty what it leads to.
     :raises StoreError: there is something else.
@@ -417,51 +395,3 @@ def _check_directory(path: Path, *, may_be_link: bool = True) -> None:
             raise StoreError(f"{path} is no directory", fix=f"remove it, or set {CACHE_VARIABLE} to another directory")
         if path.is_symlink() and not may_be_link:
             raise StoreError(f"{path} is a link", fix=f"remove it; to have the store elsewhere, set {CACHE_VARIABLE}")
-
-
-def _content(path: Path) -> bytes | None:
-    """Return the content of a small file; ``None`` if there is none."""
-    with disk(path):
-        try:
-            return read(path)
-        except FileNotFoundError:
-            return None
-
-
-def _remove(path: Path) -> None:
-    """Remove what is at a path, whatever that is."""
-    with disk(path):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _rename(path: Path, final: Path) -> None:
-    """Give a finished file its name, and make the name last."""
-    with disk(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(final)
-        directory = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Walk files below a directory; one that goes away meanwhile is skipped."""
-    for path in directory.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            status = path.lstat()
-            if stat.S_ISREG(status.st_mode):
-                yield path, status
-
-
-def _bytes(directory: Path) -> int:
-    return sum(status.st_size for _, status in _files(directory))
-
-
-def _older(directory: Path, age: timedelta | None) -> list[Path]:
-    limit = time.time() - (age.total_seconds() if age else 0)
-    return [path for path, status in _files(directory) if status.st_mtime <= limit]

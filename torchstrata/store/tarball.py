@@ -1,7 +1,8 @@
 """Layer tars: writing them the same way on every machine, and listing those that others wrote.
 
-Every header is of the pax kind (POSIX.1-2001), with numeric owners and no names, and the one time :data:`EPOCH`; extended
-headers appear only where a path needs them. Members follow each other in the order of the calls; the end is two blocks of zeros.
+Every header is of the pax kind (POSIX.1-2001), with numeric owners and no names, and the one time :data:`EPOCH`;
+extended headers appear only where a path needs them. Members follow each other in the order of the calls; the end is
+two blocks of zeros.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Final, Literal
+from typing import IO, Final, Literal, cast
 
 from torchstrata.errors import IntegrityError
 from torchstrata.store.codec import CHUNK, Codec, Compressor, Readable
@@ -44,17 +45,30 @@ def unpack(archive: tarfile.TarFile, into: Path, kind: Literal["data", "tar"] = 
     archive.extractall(into)  # noqa: S202  # see above
 
 
+def reading(stream: Readable) -> tarfile.TarFile:
+    """Return a tar that is read once, from its start to its end."""
+    return tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=CHUNK)
+
+
+def content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    """Return the content of a regular file."""
+    stream = archive.extractfile(member)
+    assert stream is not None
+    return stream
+
+
 class LayerWriter:
     """Writes the tar of one layer into a codec; :meth:`Store.layer` makes and finishes it.
 
     Paths are absolute without the leading slash. Directories above a path are written before it, each once: 0775 and
-    ``1000:0`` in the payload (``/opt/venv``, ``/opt/cuda*``), 0755 and root's elsewhere. Files and links have the same owners.
+    ``1000:0`` in the payload (``/opt/venv``, ``/opt/cuda*``), 0755 and root's elsewhere. Files and links have the
+    same owners.
 
     :param write: takes the compressed bytes, in a thread of the writer.
     """
 
     cancelled: threading.Event
-    """Whoever sets it ends the writing soon, by a ``CancelledError``."""
+    """Set it to end the writing soon, by a ``CancelledError``."""
 
     layer: Layer
     """The finished layer; set when the ``with`` block of :meth:`Store.layer` has ended."""
@@ -88,11 +102,11 @@ class LayerWriter:
         self._claim(path, "dir")
         self._put(_info(path, "dir", 0o755, owner=0).tobuf(tarfile.PAX_FORMAT))
 
-    def file(self, path: str, mode: int, size: int, stream: Readable, *, content: str = "") -> None:  # what makes a file
+    def file(self, path: str, mode: int, size: int, stream: Readable, *, content: str = "") -> None:
         """Write a file of ``size`` bytes from ``stream``.
 
         :param content: what identifies its content, for :attr:`entries`.
-        :raises IntegrityError: the stream is shorter, something of that path is there already, or the path is no plain one.
+        :raises IntegrityError: the stream is shorter, that path is there already, or it is no plain one.
         """
         self.directory(posixpath.dirname(path))
         self._header(path, "file", mode, size=size)
@@ -119,7 +133,7 @@ class LayerWriter:
         self._contents[path] = f"-> {target}"
 
     def add(self, member: tarfile.TarInfo, stream: Readable | None) -> None:
-        """Write a member of another layer's tar as it is: owner, mode, time, links, devices, whiteouts; nothing above it is added.
+        """Write a member of another layer's tar as it is: owner, mode, time, links, devices, whiteouts; no parents.
 
         :param stream: the content of a file.
         :raises IntegrityError: the stream is shorter, or something of that path is there already.
@@ -211,7 +225,7 @@ class _Pump:
             self._thread.join()
 
     def _run(self) -> None:
-        """Work until the end; after an error go on taking blocks, so that the caller is never stuck, and keep it for them."""
+        """Work until the end; after an error keep it, and go on taking blocks, so that the caller never waits."""
         while (block := self._blocks.get()) is not None:
             if self._error is None:
                 try:

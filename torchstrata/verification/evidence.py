@@ -97,7 +97,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The record of one verification.
 
     :param image: ``None`` for a machine that is not a container.
-    :param also: images of the same layers that were tested with it: the all-in-one, with the flavour that it is made of.
+    :param also: images of the same layers that were tested with it: the all-in-one, with its flavour.
     :param tiers: ``free``, ``gpu`` or ``host``.
     :param required: digest by tier of the list of required tests.
     :param complete: nothing was left out on purpose; a quick verification leaves out.
@@ -107,7 +107,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     :param revision: of the checkout whose tests ran.
     :param started, finished: RFC 3339 times.
     :param scope: which tests ran.
-    :param tests_digest: of the tests and of all that decides how they end besides the image, empty where nobody has noted it.
+    :param tests_digest: of the tests and of all that decides how they end besides the image; empty if unknown.
     :param drift: how OS packages differ from their lock, one after the other; absent where the image is as locked.
     """
 
@@ -146,11 +146,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def is_of(self, digest: str) -> bool:
         """Return whether it is about the image with this digest, be it of the manifest or of the config."""
         tested = (self.image, *self.also) if self.image else ()
-        return any(digest in {each.digest, each.manifest, each.config} for each in tested)
+        return any(digest in {image.digest, image.manifest, image.config} for image in tested)
 
 
 def folder(results: Path, cell: str, flavour: str, scope: Scope = "full") -> Path:
-    """Return where the evidence for an image lies; that of a quick verification lies apart, since it takes the place of none."""
+    """Return where the evidence for an image lies; that of a quick verification lies apart and replaces none."""
     return results / cell / (f"{flavour}-quick" if scope == "quick" else flavour)
 
 
@@ -177,15 +177,15 @@ def parse(content: bytes, name: str) -> Evidence:
     """Return the evidence that ``content`` is.
 
     :param name: of the file, for people.
-    :raises EvidenceError: it is none of this format.
+    :raises EvidenceError: it is no evidence of this format.
     """
     try:
-        found = decoding.decode(content, Evidence)
+        evidence = decoding.decode(content, Evidence)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise _unreadable(name, str(error)) from error
-    if found.format != FORMAT:
-        raise _unreadable(name, f"its format is {found.format}, not {FORMAT}")
-    return found
+    if evidence.format != FORMAT:
+        raise _unreadable(name, f"its format is {evidence.format}, not {FORMAT}")
+    return evidence
 
 
 def _unreadable(name: str, why: str) -> EvidenceError:
@@ -196,15 +196,15 @@ def find(digest: str, results: Path = RESULTS) -> Evidence:
     """Return the evidence that the image with ``digest`` passed a complete verification.
 
     :param digest: of its manifest or its config.
-    :raises EvidenceError: there is none, or what there is says otherwise.
+    :raises EvidenceError: there is none, or it says that the image did not pass.
     """
-    found = about(digest, results)
-    for evidence in found:
+    about_it = about(digest, results)
+    for evidence in about_it:
         if evidence.passed:
             return evidence
-    if not found:
+    if not about_it:
         raise EvidenceError(f"{digest} was not verified: no {NAME} in {results} is about it", fix="verify it with `nox -s test-CELL`")
-    bad = next((evidence for evidence in found if evidence.scope != "quick"), found[0])
+    bad = next((evidence for evidence in about_it if evidence.scope != "quick"), about_it[0])
     cure = f"nox -s test-{bad.cell} runs all tests" if bad.holds else "correct the image, build it and verify it again"
     raise EvidenceError(f"{digest} did not pass its verification: {_why(bad)}", fix=cure)
 
@@ -212,7 +212,7 @@ def find(digest: str, results: Path = RESULTS) -> Evidence:
 def about(digest: str, results: Path = RESULTS) -> tuple[Evidence, ...]:
     """Return all evidence about the image with ``digest``, whatever it says.
 
-    :raises EvidenceError: some of what there is cannot be read.
+    :raises EvidenceError: some of it cannot be read.
     """
     return tuple(evidence for evidence in _all(results) if evidence.is_of(digest))
 

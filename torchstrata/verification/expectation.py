@@ -9,11 +9,11 @@ from pathlib import Path
 
 from torchstrata.image import runtime, source
 from torchstrata.locks import os_locks, wheel_locks
+from torchstrata.locks.lockfile import Lock
 from torchstrata.locks.os_locks import PackageMove
-from torchstrata.locks.wheel_locks import Lock
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.flavours import Service
-from torchstrata.matrix.matrix import ROOT, Cell
+from torchstrata.matrix.matrix import ROOT, Cell, Matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,28 +30,32 @@ class Expectation:
     root: Path = ROOT
 
     @functools.cached_property
+    def table(self) -> Matrix:
+        """The matrix of the checkout."""
+        return matrix.load(self.root / matrix.MATRIX.name)
+
+    @functools.cached_property
     def chain(self) -> tuple[str, ...]:
         """The flavour's parents, then itself.
 
         :raises MatrixError: there is no such flavour.
         """
-        return matrix.load(self.root / matrix.MATRIX.name).chain(self.flavour)
+        return self.table.chain(self.flavour)
 
     @functools.cached_property
     def is_all_in_one(self) -> bool:
         """Whether the flavour is the one that the all-in-one image is made of."""
-        return self.flavour == matrix.load(self.root / matrix.MATRIX.name).all_in_one
+        return self.flavour == self.table.all_in_one
 
     @functools.cached_property
     def services(self) -> tuple[Service, ...]:
         """What its containers can run if nothing is asked for, parents' first."""
-        return matrix.load(self.root / matrix.MATRIX.name).services(self.flavour)
+        return self.table.services(self.flavour)
 
     @functools.cached_property
     def is_beside(self) -> bool:
         """Whether the all-in-one does not contain the flavour, so that nothing of it is tested there."""
-        table = matrix.load(self.root / matrix.MATRIX.name)
-        return self.flavour not in table.chain(table.all_in_one)
+        return self.flavour not in self.table.chain(self.table.all_in_one)
 
     @property
     def facts(self) -> compat.CellFacts:
@@ -102,8 +106,12 @@ class Expectation:
 
     @property
     def applies(self) -> frozenset[str]:
-        """What tests may apply to beside a flavour, and is so here: ``cuda``, ``vision``, ``audio``, ``audiofiles``, ``named``."""
-        packages = {"vision": "torchvision" in self.versions, "audio": "torchaudio" in self.versions}
-        packages["audiofiles"] = bool(compat.audio(self.cell.torch, self.cell.companions))
-        has = packages | {"cuda": self.facts.cuda_version is not None, "named": self.cell.named}
-        return frozenset(name for name, there in has.items() if there)
+        """What tests may apply to, and is so here: ``cuda``, ``vision``, ``audio``, ``audiofiles``, ``named``."""
+        has = {
+            "vision": "torchvision" in self.versions,
+            "audio": "torchaudio" in self.versions,
+            "audiofiles": bool(compat.audio(self.cell.torch, self.cell.companions)),
+            "cuda": self.facts.cuda_version is not None,
+            "named": self.cell.named,
+        }
+        return frozenset(name for name, applies in has.items() if applies)

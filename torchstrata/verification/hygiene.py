@@ -1,7 +1,8 @@
 """What no layer of an image may hold: secrets, leftovers of a build, files that others may write or that lend rights.
 
-Pure functions of one member of a layer's tar, or of one line of an image's config. Everything that breaks a rule is found;
-what is allowed all the same stands in :data:`ALLOWED`, each with its reason, and is taken away by :func:`offences`.
+Pure functions of one member of a layer's tar, or of one line of an image's config. Everything that breaks a rule is
+found; what is allowed all the same stands in :data:`ALLOWED`, each with its reason, and is taken away by
+:func:`offences`.
 """
 
 from __future__ import annotations
@@ -94,10 +95,11 @@ _HASH: Final = re.compile(rb"(?m)^([^:\n]+):\$[^:\n]+:")
 TEMPORARY: Final = ("tmp", "var/tmp")
 
 
-def offences(findings: Iterable[Violation], allowed: Iterable[Allowed] = ALLOWED) -> tuple[Violation, ...]:
-    """Return the findings that no entry of ``allowed`` names."""
-    entries = tuple(allowed)
-    return tuple(one for one in findings if not any(one.rule == entry.rule and fnmatch.fnmatchcase(one.path, entry.paths) for entry in entries))
+def offences(findings: Iterable[Violation]) -> Iterator[Violation]:
+    """Yield the findings that no entry of :data:`ALLOWED` names."""
+    for finding in findings:
+        if not any(finding.rule == entry.rule and fnmatch.fnmatchcase(finding.path, entry.paths) for entry in ALLOWED):
+            yield finding
 
 
 def judge(member: tarfile.TarInfo, read: Callable[[], bytes]) -> Iterator[Violation]:

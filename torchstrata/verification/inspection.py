@@ -1,7 +1,8 @@
 """The layers of any image of an engine, looked at from outside: files that later layers hide count too.
 
-Layers that the content store holds are read there. Others are read from ``docker save`` while it writes: nothing is unpacked,
-no image is kept in memory. What was found is kept by the digest of the blob and of the code that looked, since images share layers.
+Layers that the content store holds are read there. Others are read from ``docker save`` while it writes: nothing is
+unpacked, no image is kept in memory. What was found is kept by the digest of the blob and of the code that looked,
+since images share layers.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final, cast
 
 import docker
 import docker.errors
@@ -24,7 +26,8 @@ from torchstrata import decoding, process
 from torchstrata.errors import EngineError, IntegrityError, NoImageError
 from torchstrata.progress import ignore
 from torchstrata.store import codec as codecs
-from torchstrata.store.codec import CHUNK, Codec
+from torchstrata.store import tarball
+from torchstrata.store.codec import Codec
 from torchstrata.store.digest import file_name
 from torchstrata.store.layer import Layer
 from torchstrata.store.sink import HashingReader
@@ -37,8 +40,6 @@ RULES: Final = hashlib.sha256(Path(__file__).read_bytes() + Path(hygiene.__file_
 
 OURS: Final = "torchstrata "
 """How the history calls the maker of our layers, whose comment is the layer's title."""
-
-MAGIC: Final = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,16 +85,14 @@ class Inspection:
 
     def offences(self, rule: str) -> list[str]:
         """Return a line for everything that breaks ``rule`` and is not allowed, with layer and path."""
-        lines = [_line(f"layer {number} '{layer.title}'", one) for number, layer in enumerate(self.layers) for one in self._of(rule, layer.seen.findings)]
-        return lines + [_line("config", one) for one in self._of(rule, self.config)]
-
-    @staticmethod
-    def _of(rule: str, findings: Iterable[Violation]) -> tuple[Violation, ...]:
-        return tuple(one for one in hygiene.offences(findings) if one.rule == rule)
+        places = [(f"layer {number} '{layer.title}'", layer.seen.findings) for number, layer in enumerate(self.layers)]
+        return [*itertools.chain.from_iterable(_lines(rule, *place) for place in (*places, ("config", self.config)))]
 
 
-def _line(where: str, finding: Violation) -> str:
-    return f"{where}: {finding.path}: {finding.what}"
+def _lines(rule: str, where: str, findings: Iterable[Violation]) -> Iterator[str]:
+    for offence in hygiene.offences(findings):
+        if offence.rule == rule:
+            yield f"{where}: {offence.path}: {offence.what}"
 
 
 def inspect(reference: str, client: docker.DockerClient, store: Store) -> Inspection:
@@ -111,7 +110,8 @@ def inspect(reference: str, client: docker.DockerClient, store: Store) -> Inspec
     if all(diff_id in known for diff_id in diff_ids):
         # All layers are ours; steps of others have set something in the config.
         titles = [step["Comment"] for step in reversed(history) if step["CreatedBy"].startswith(OURS)]
-        layers = tuple(Inspected(title=title, seen=inspector.stored(known[diff_id])) for title, diff_id in zip(titles, diff_ids, strict=True))
+        stored = [inspector.stored(known[diff_id]) for diff_id in diff_ids]
+        layers = tuple(Inspected(title=title, seen=facts) for title, facts in zip(titles, stored, strict=True))
     else:
         layers = inspector.saved(reference, diff_ids)
     return Inspection(layers=layers, config=tuple(configured(attributes["Config"], history)))
@@ -140,8 +140,8 @@ class Inspector:
 
     def stored(self, layer: Layer) -> BlobFacts:
         """Return what is in a layer of the store."""
-        if seen := self._recall(layer.digest):
-            return seen
+        if facts := self._recall(layer.digest):
+            return facts
         with self._store.open_blob(layer.digest).open("rb") as blob:
             return self._remember(look(blob, layer.digest))
 
@@ -149,16 +149,16 @@ class Inspector:
         """Return the layers of an image as ``docker save`` gives them."""
         blobs: dict[str, BlobFacts] = {}
         documents: dict[str, Any] = {}
-        with process.piped("docker", "save", "--", reference) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
+        with process.piped("docker", "save", "--", reference) as stream, tarball.reading(stream) as archive:
             for member in archive:
                 if member.isreg() and member.size:
                     self._take(member, cast("io.BufferedReader", archive.extractfile(member)), blobs, documents)
         saved = documents["manifest.json"][0]
-        seen = [blobs[name] for name in saved["Layers"]]
-        if [one.diff_id for one in seen] != diff_ids:
+        facts = [blobs[name] for name in saved["Layers"]]
+        if [blob.diff_id for blob in facts] != diff_ids:
             raise EngineError(f"docker save {reference} does not give the layers of its config", fix="load or pull the image again")
         titles = _titles(documents[saved["Config"]])
-        return tuple(Inspected(title=title, seen=one) for title, one in zip(titles, seen, strict=True))
+        return tuple(Inspected(title=title, seen=one) for title, one in zip(titles, facts, strict=True))
 
     def _take(self, member: tarfile.TarInfo, content: io.BufferedReader, blobs: dict[str, BlobFacts], documents: dict[str, Any]) -> None:
         """Read one file of an archive: a document or a layer."""
@@ -175,9 +175,9 @@ class Inspector:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
-    def _remember(self, seen: BlobFacts) -> BlobFacts:
-        self._store.write(self._path(seen.digest), msgspec.json.encode(seen))
-        return seen
+    def _remember(self, facts: BlobFacts) -> BlobFacts:
+        self._store.write(self._path(facts.digest), msgspec.json.encode(facts))
+        return facts
 
     def _path(self, digest: str) -> Path:
         return self._store.root / INSPECTIONS / RULES / file_name(digest)
@@ -195,24 +195,24 @@ def look(blob: io.BufferedReader, digest: str | None) -> BlobFacts:
     :param digest: what the blob must have; None if its name does not tell.
     :raises IntegrityError: it has another.
     """
-    kind = next((name for magic, name in MAGIC.items() if blob.peek(4).startswith(magic)), "tar")
+    kind = codecs.compression(blob.peek(4))
     compressed = HashingReader(blob)
-    size = _Squeezed()
-    tar = HashingReader(codecs.decompressor(compressed, kind), size.add if kind == "tar" else ignore)
-    with tarfile.open(fileobj=cast("IO[bytes]", tar), mode="r|", bufsize=CHUNK) as archive:
-        findings = sorted(one for member in archive for one in hygiene.judge(member, functools.partial(_read, archive, member)))
+    squeezed = _Squeezed()
+    tar = HashingReader(codecs.decompressor(compressed, kind), squeezed.add if kind == "tar" else ignore)
+    with tarball.reading(tar) as archive:
+        judged = (hygiene.judge(member, functools.partial(_read, archive, member)) for member in archive)
+        findings = sorted(itertools.chain.from_iterable(judged))
     tar.drain()
     compressed.drain()
     if digest not in {None, compressed.digest}:
         raise IntegrityError(f"a layer has digest {compressed.digest} instead of {digest}", fix="load or pull the image again")
-    return BlobFacts(digest=compressed.digest, diff_id=tar.digest, size=size.total() if kind == "tar" else compressed.size, findings=tuple(findings))
+    size = squeezed.total() if kind == "tar" else compressed.size
+    return BlobFacts(digest=compressed.digest, diff_id=tar.digest, size=size, findings=tuple(findings))
 
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     """Return the content of a file, or its beginning if it is large."""
-    content = archive.extractfile(member)
-    assert content is not None
-    return content.read(HEAD if member.size > SCANNED else member.size)
+    return tarball.content(archive, member).read(HEAD if member.size > SCANNED else member.size)
 
 
 class _Squeezed:

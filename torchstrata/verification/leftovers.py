@@ -1,4 +1,4 @@
-"""Containers, volumes and images that a verification made: what marks them, and their removal when it could not do that itself."""
+"""Containers, volumes and images of verifications: their label, and removing them when their verification could not."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def sweep(client: docker.DockerClient, *, own: bool = False) -> int:
     :raises docker.errors.DockerException, requests.RequestException: the engine does not answer.
     """
     swept = 0
-    for thing, value in _labelled(client):
+    for leftover, value in _labelled(client):
         if process.is_over(value) or (own and value == labels()[LABEL]):
-            swept += _removed(thing)
+            swept += _removed(leftover)
     return swept
 
 
@@ -51,10 +51,10 @@ def _volume_labels(attributes: Mapping[str, Any]) -> Mapping[str, str]:
     return attributes.get("Labels") or {}
 
 
-def _removed(thing: Any) -> int:
-    options = {"v": True} if hasattr(thing, "status") else {}
+def _removed(leftover: Any) -> int:
+    options = {"v": True} if hasattr(leftover, "status") else {}
     try:
-        thing.remove(force=True, **options)
+        leftover.remove(force=True, **options)
     except docker.errors.NotFound:
         return 0
     except docker.errors.APIError as error:

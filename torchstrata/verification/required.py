@@ -1,12 +1,13 @@
 """Lists of the tests that must have run, reviewed like code: ``images/<flavour>/tests/required/<tier>.toml``.
 
-Those of what every flavour may have, such as a GPU, are in ``tests/images/required``. A section is a flavour and what the tests apply
-to: ``base`` for every image that contains it, ``base cuda`` for those with CUDA. Each test has the number of its cases.
+Those of what every flavour may have, such as a GPU, are in ``tests/images/required``. A section is a flavour and what
+the tests apply to: ``base`` for every image that contains it, ``base cuda`` for those with CUDA. Each test has the
+number of its cases.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from torchstrata.errors import VerificationError
+from torchstrata.image.compose import sha256
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification.evidence import Case
 
@@ -47,15 +49,15 @@ class Required:
     @property
     def sections(self) -> dict[str, int]:
         """Number of cases by section."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for (section, _, _), count in self.cases.items():
-            found[section] += count
-        return dict(sorted(found.items()))
+            counts[section] += count
+        return dict(sorted(counts.items()))
 
     @property
     def digest(self) -> str:
         """Digest of its text."""
-        return f"sha256:{hashlib.sha256(render(self).encode()).hexdigest()}"
+        return sha256(render(self).encode())
 
     def restrict(self, keep: Callable[[Key], bool]) -> Required:
         """Return what is required of the tests that ``keep`` accepts."""
@@ -85,7 +87,7 @@ def sections(chain: Iterable[str], applies: Collection[str], known: Iterable[str
 
 
 def problems(required: Required, tests: Collection[Case]) -> tuple[str, ...]:
-    """Return one line for each required test that did not pass as often as it must, and for each that passed and is not listed.
+    """Return one line for each required test that passed too seldom, and for each that passed and is not listed.
 
     :param required: restricted to the sections of the image.
     """
@@ -132,8 +134,8 @@ def read(tier: str, root: Path = ROOT) -> Required:
 
     :raises VerificationError: a file cannot be understood, or its totals do not fit its lines.
     """
-    found = (_read(path, tier) for path in sorted(_paths(tier, root)))
-    return Required(tier=tier, cases={key: count for each in found for key, count in each.cases.items()})
+    lists = [_read(path, tier).cases.items() for path in sorted(_paths(tier, root))]
+    return Required(tier=tier, cases=dict(itertools.chain.from_iterable(lists)))
 
 
 def _paths(tier: str, root: Path) -> Iterator[Path]:
@@ -148,16 +150,17 @@ def _read(path: Path, tier: str) -> Required:
     except tomllib.TOMLDecodeError as error:
         raise VerificationError(f"{where} cannot be understood: {error}", fix=fix) from error
     totals = content.pop(TOTAL, {})
-    found = Required(tier=tier, cases={(section, *key): count for section, modules in content.items() for key, count in _cases(modules)})
-    if totals != found.sections:
-        raise VerificationError(f"{where}: its totals do not fit its lines: {totals} and {found.sections}", fix=fix)
-    return found
+    required = Required(tier=tier, cases=dict(_cases(content)))
+    if totals != required.sections:
+        raise VerificationError(f"{where}: its totals do not fit its lines: {totals} and {required.sections}", fix=fix)
+    return required
 
 
-def _cases(modules: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[tuple[str, str], int]]:
-    for module, tests in modules.items():
-        for test, count in tests.items():
-            yield (module, test), count
+def _cases(content: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[tuple[Key, int]]:
+    for section, modules in content.items():
+        for module, tests in modules.items():
+            for test, count in tests.items():
+                yield (section, module, test), count
 
 
 def render(required: Required) -> str:
@@ -178,8 +181,11 @@ def _quoted(section: str) -> str:
 
 def write(required: Required, root: Path = ROOT) -> None:
     """Write the list of each flavour into its folder, and remove those that would be empty."""
-    owners = {section.split()[0] for section in required.sections}
-    texts = {_path(owner, required.tier, root): render(required.restrict(lambda key, owner=owner: key[0].split()[0] == owner)) for owner in owners}  # type: ignore[misc]
+    owners: dict[str, dict[Key, int]] = {}
+    for key, count in required.cases.items():
+        owners.setdefault(key[0].split()[0], {})[key] = count
+    lists = {owner: Required(tier=required.tier, cases=cases) for owner, cases in owners.items()}
+    texts = {_path(owner, required.tier, root): render(listed) for owner, listed in lists.items()}
     for path in set(_paths(required.tier, root)) - set(texts):
         path.unlink()
     for path, text in texts.items():

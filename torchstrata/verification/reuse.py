@@ -11,6 +11,7 @@ from typing import Final
 
 from torchstrata import platforms
 from torchstrata.errors import EvidenceError
+from torchstrata.image.compose import sha256
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification import evidence, required, scope
 from torchstrata.verification.evidence import Evidence
@@ -28,14 +29,14 @@ PACKAGE: Final = "torchstrata"
 def tests_digest(expected: Expectation) -> str:
     """Return the digest of all that decides how the tests of an image end, besides the image.
 
-    That is their files and those that they share, the modules of this package that these import, directly or not, and what the
-    image must be.
+    That is their files and those that they share, the modules of this package that these import, directly or not, and
+    what the image must be.
     """
     files = sorted(_tests(expected))
     contents = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (*files, *_modules(files))}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     document = json.dumps({"files": hashes, "expected": _values(expected)}, sort_keys=True)
-    return f"sha256:{hashlib.sha256(document.encode()).hexdigest()}"
+    return sha256(document.encode())
 
 
 def _tests(expected: Expectation) -> Iterator[Path]:
@@ -51,8 +52,8 @@ def _modules(files: list[Path]) -> list[Path]:
     for path in files:
         if path.suffix == ".py":
             finder.run_script(str(path))
-    found = (vars(module)["__file__"] for name, module in finder.modules.items() if name.partition(".")[0] == PACKAGE)
-    return list(map(Path, found))
+    files_of_modules = (vars(module)["__file__"] for name, module in finder.modules.items() if name.partition(".")[0] == PACKAGE)
+    return list(map(Path, files_of_modules))
 
 
 def _values(expected: Expectation) -> list[str]:
@@ -62,14 +63,14 @@ def _values(expected: Expectation) -> list[str]:
 
 
 def find(subject: Subject, wanted: Scope, results: Path) -> Evidence | None:
-    """Return evidence that makes a verification of the subject in the ``wanted`` scope, or a wider one, needless; ``None`` if there is none."""
+    """Return evidence that makes a verification in the ``wanted`` scope needless; ``None`` if there is none."""
     if subject.image is None:
         return None  # what a machine is may have changed
     digest = tests_digest(subject.expected)
     for known in ("full", wanted):
         path = evidence.folder(results, f"{subject.cell}{platforms.suffix(subject.platform)}", subject.flavour, known) / evidence.NAME
-        if (found := _read(path)) and _serves(found, subject, digest):
-            return found
+        if (known_evidence := _read(path)) and _serves(known_evidence, subject, digest):
+            return known_evidence
     return None
 
 
@@ -80,13 +81,13 @@ def _read(path: Path) -> Evidence | None:
         return None  # there is none, or it is damaged: then the tests run
 
 
-def _serves(found: Evidence, subject: Subject, digest: str) -> bool:
-    if found.image is None or subject.image is None or found.scope == "chosen" or not found.holds:
+def _serves(known_evidence: Evidence, subject: Subject, digest: str) -> bool:
+    if known_evidence.image is None or subject.image is None or known_evidence.scope == "chosen" or not known_evidence.holds:
         return False
-    lists = {tier: wanted.digest for tier, wanted in scope.lists(subject, found.scope).items()}
-    is_same_image = (found.image.digest, _digests(found)) == (subject.image.digest, {image.digest for image in subject.also})
-    return is_same_image and found.tests_digest == digest and lists.items() <= found.required.items()
+    lists = {tier: wanted.digest for tier, wanted in scope.lists(subject, known_evidence.scope).items()}
+    is_same_image = _digests(known_evidence) == _digests(subject)
+    return is_same_image and known_evidence.tests_digest == digest and lists.items() <= known_evidence.required.items()
 
 
-def _digests(found: Evidence) -> set[str]:
-    return {image.digest for image in found.also}
+def _digests(tested: Evidence | Subject) -> tuple[str, set[str]]:
+    return tested.image.digest if tested.image else "", {image.digest for image in tested.also}

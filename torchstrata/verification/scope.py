@@ -19,15 +19,15 @@ BELOW: Final = frozenset({"test_users"})
 ONLY_THERE: Final = frozenset({"cuda", "vision", "audio", "audiofiles"})
 """What a cell without CUDA does not have."""
 COSTLY: Final = "costly"
-"""What marks tests that take ten core-seconds or more and hold a promise that changes of a day hardly touch: nights run them."""
+"""Marks tests of ten core-seconds or more whose promise a change of a day hardly touches: nights run them."""
 
 
 def includes(scope: Scope, key: Key, expected: Expectation) -> bool:
     """Return whether a test runs on an image in a scope.
 
-    What an image does hardly depends on its torch, so one runs all but what is costly in a quick scope: the all-in-one, which contains
-    most flavours, of a cell without CUDA. That of a cell with CUDA runs what only such a cell has. A flavour beside it runs its own tests
-    by the same rule.
+    What an image does hardly depends on its torch, so one runs all but what is costly in a quick scope: the
+    all-in-one, which contains most flavours, of a cell without CUDA. That of a cell with CUDA runs what only such a
+    cell has. A flavour beside it runs its own tests by the same rule.
     """
     section, module, _ = key
     flavour, *marks = section.split()
@@ -54,6 +54,6 @@ def lists(subject: Subject, scope: Scope) -> dict[str, Required]:
     return {tier: _restricted(required.read(tier), subject, scope) for tier in tiers(subject)}
 
 
-def _restricted(found: Required, subject: Subject, scope: Scope) -> Required:
-    expected, apply = subject.expected, sections(subject, found.sections)
-    return found.restrict(lambda key: key[0] in apply and includes(scope, key, expected))
+def _restricted(list_of_tier: Required, subject: Subject, scope: Scope) -> Required:
+    expected, apply = subject.expected, sections(subject, list_of_tier.sections)
+    return list_of_tier.restrict(lambda key: key[0] in apply and includes(scope, key, expected))

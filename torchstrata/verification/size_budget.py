@@ -1,6 +1,7 @@
-"""What images weigh, compressed, against the budgets of their flavours; and which layers grew since the budgets were set.
+"""What images weigh, compressed, against the budgets of their flavours; and which layers grew since then.
 
-``tests/images/sizes.json`` holds the bytes of the layers of each row, of all its flavours, as they were then; ``inv sizes`` writes it.
+``tests/images/sizes.json`` holds the bytes of the layers of each row, of all its flavours, as they were then; ``inv
+sizes`` writes it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def is_over(size: int, allowed: int) -> bool:
 
 
 def weigh(cell: Cell, layers: Iterable[tuple[str, int]]) -> Weights:
-    """Return the bytes of what ``layers`` hold, from their titles and sizes; several layers of one kind count together."""
+    """Return the bytes of what ``layers`` hold, from titles and sizes; several layers of one kind count together."""
     total: Counter[str] = Counter()
     for title, size in layers:
         total[_kind(title, cell.os.id)] += size
@@ -51,7 +52,7 @@ def of_all(weighed: Iterable[Weights]) -> Weights:
 
 
 def _kind(title: str, system: str) -> str:
-    """Return what does not change with a version or the OS: ``torch`` of ``torch 2.8.0``, ``OS base`` of ``debian13 base: RUN ...``."""
+    """Return what no version or OS changes: ``torch`` of ``torch 2.8.0``, ``OS base`` of ``debian13 base: RUN ...``."""
     head = title.partition(":")[0].replace(system, "OS")
     return " ".join(re.sub(r"(?<![\w.-])\d[\w.+~]*", "", head).split())
 
@@ -85,9 +86,9 @@ def write(table: Matrix, measured: Mapping[str, Mapping[str, int]], root: Path =
     :raises StoreError: a file cannot be written.
     """
     order = list(dict.fromkeys(cell.weighed for cell in matrix.everywhere(table.cells)))
-    for flavour, found in measured.items():
+    for flavour, sizes in measured.items():
         path = root / flavours.path_of(flavour)
-        known = {**table.flavours[flavour].sizes, **{short: _budget(size) for short, size in found.items()}}
+        known = {**table.flavours[flavour].sizes, **{short: _budget(size) for short, size in sizes.items()}}
         line = ", ".join(f"{short}: {known[short]}" for short in order if short in known)
         lockfile.replaced(path, plain_yaml.replaced(path.read_text(encoding="utf-8"), "sizes", f"sizes: {{{line}}}"))
 

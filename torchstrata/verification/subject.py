@@ -24,7 +24,7 @@ from torchstrata.verification import leftovers
 from torchstrata.verification.evidence import EngineImage, Gpu, Host
 from torchstrata.verification.expectation import Expectation
 
-LASTS: Final = 1.0
+USABLE_AFTER: Final = 1.0
 """Seconds that a container must last to be usable."""
 
 ALL_GPUS: Final = (docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]]),)
@@ -57,13 +57,14 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
         :raises PlatformError: its cell is not offered on its platform.
         """
-        return Expectation(cell=matrix.select_on(matrix.load(), self.platform, self.cell)[0], flavour=self.flavour, drift=os_locks.from_words(self.drift))
+        cell = matrix.select_on(matrix.load(), self.platform, self.cell)[0]
+        return Expectation(cell=cell, flavour=self.flavour, drift=os_locks.from_words(self.drift))
 
     @property
     def applies(self) -> frozenset[str]:
-        """What tests may apply to beside a flavour, and is so here: what the cell has, ``container``, ``gpu``, and ``multigpu`` where there are two."""
+        """What tests may apply to, and is so here: what the cell has, ``container``, ``gpu``, ``multigpu`` (two)."""
         has = {"container": self.image is not None, "gpu": self.gpu is not None, "multigpu": self.gpu is not None and self.gpu.count > 1}
-        return self.expected.applies | {name for name, there in has.items() if there}
+        return self.expected.applies | {name for name, applies in has.items() if applies}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,27 +95,27 @@ def examine(engine: Engine, reference: str, claim: Claim, wish: GpuWish) -> Subj
 
     :param wish: whether tests that need a GPU run: if there is one, in any case, or not.
     :raises NoImageError: the engine has no such image.
-    :raises MatrixError: the claim is none.
+    :raises MatrixError: there is no such cell or flavour.
     :raises LockError: its label of drift cannot be understood.
     :raises NoGpuError: a GPU is required, and there is none, or the cell has no use for it.
     """
-    found, labels = find(engine, reference)
+    image, labels = find(engine, reference)
     cell, flavour = claim.settle(labels, reference)
     drift, platform = labels.get(runtime.DRIFT, ""), labels.get(runtime.PLATFORM_LABEL, PLATFORM)
-    subject = Subject(cell=cell, flavour=flavour, image=found, host=host(engine), gpu=None, drift=drift, platform=platform)
-    subject = msgspec.structs.replace(subject, also=_also(engine, subject.expected, found))
+    subject = Subject(cell=cell, flavour=flavour, image=image, host=host(engine), gpu=None, drift=drift, platform=platform)
+    subject = msgspec.structs.replace(subject, also=_also(engine, subject.expected, image))
     return msgspec.structs.replace(subject, gpu=settle_gpu(subject.expected, lambda: _seen(engine, reference), wish))
 
 
 def _also(engine: Engine, expected: Expectation, image: EngineImage) -> tuple[EngineImage, ...]:
-    """Return the all-in-one image that is made of the layers of ``image``, if there is to be one and the engine has it."""
+    """Return the all-in-one image with the layers of ``image``, if there is to be one and the engine has it."""
     table = matrix.load()
     if not expected.cell.named or expected.flavour != table.all_in_one:
         return ()
     with contextlib.suppress(NoImageError):  # which fails its tests
-        found, _ = find(engine, f"{table.name}:{expected.cell.all_in_one}{platforms.suffix(expected.cell.platform)}")
-        layers = [engine.client.images.get(each.digest).attrs["RootFS"]["Layers"] for each in (image, found)]
-        return (found,) if layers[0] == layers[1] else ()
+        all_in_one, _ = find(engine, f"{table.name}:{expected.cell.all_in_one}{platforms.suffix(expected.cell.platform)}")
+        layers = [engine.client.images.get(image_of_layers.digest).attrs["RootFS"]["Layers"] for image_of_layers in (image, all_in_one)]
+        return (all_in_one,) if layers[0] == layers[1] else ()
     return ()
 
 
@@ -127,10 +128,10 @@ def settle_gpu(expected: Expectation, look: Callable[[], Gpu | None], wish: GpuW
         return None
     if "cuda" not in expected.applies:
         raise NoGpuError(f"{expected.cell.id} has no CUDA: nothing of it needs a GPU", fix="leave out --gpu required")
-    found = look()
-    if wish == "required" and found is None:
+    gpu = look()
+    if wish == "required" and gpu is None:
         raise NoGpuError("no GPU is visible here", fix="install NVIDIA's driver and container toolkit, or leave out --gpu required")
-    return found
+    return gpu
 
 
 def find(engine: Engine, reference: str) -> tuple[EngineImage, Mapping[str, str]]:
@@ -139,22 +140,21 @@ def find(engine: Engine, reference: str) -> tuple[EngineImage, Mapping[str, str]
     :raises NoImageError: the engine has none.
     """
     try:
-        found: dict[str, Any] = engine.client.images.get(reference).attrs
+        attributes: dict[str, Any] = engine.client.images.get(reference).attrs
     except docker.errors.ImageNotFound as error:
         raise NoImageError(f"the engine has no image {reference}", fix="build it with `nox -s build-CELL`, or pull or load it") from error
     except docker.errors.APIError as error:
         raise NoImageError(f"the engine does not take {reference} for the name of an image: {error.explanation}", fix="name an image or a digest") from error
-    image = EngineImage(
-        reference=reference, digest=found["Id"], manifest=_manifest(engine, found), config=None if engine.store == "containerd" else found["Id"]
-    )
-    return image, found["Config"]["Labels"] or {}
+    identity, config = attributes["Id"], None if engine.store == "containerd" else attributes["Id"]
+    image = EngineImage(reference=reference, digest=identity, manifest=_manifest(engine, attributes), config=config)
+    return image, attributes["Config"]["Labels"] or {}
 
 
-def _manifest(engine: Engine, found: Mapping[str, Any]) -> str | None:
-    """Return the digest of the manifest: the ID in the containerd store, known in the classic one if it came from a registry."""
+def _manifest(engine: Engine, attributes: Mapping[str, Any]) -> str | None:
+    """Return the digest of the manifest: the ID in the containerd store; in the classic one, what a registry gave."""
     if engine.store == "containerd":
-        return str(found["Id"])
-    digests = {name.partition("@")[2] for name in found.get("RepoDigests") or ()}
+        return str(attributes["Id"])
+    digests = {name.partition("@")[2] for name in attributes.get("RepoDigests") or ()}
     return digests.pop() if len(digests) == 1 else None
 
 
@@ -166,7 +166,7 @@ def check_start(engine: Engine, reference: str) -> None:
     container = engine.client.containers.create(reference, ["sleep", "60"], labels=leftovers.labels(), network_mode="none")
     try:
         container.start()
-        time.sleep(LASTS)
+        time.sleep(USABLE_AFTER)
         container.reload()
         if container.status != "running":
             raise _ended(reference, container)
@@ -178,9 +178,9 @@ def check_start(engine: Engine, reference: str) -> None:
 
 def _ended(reference: str, container: Any) -> ContainerError:
     lines = container.logs(tail=5).decode(errors="replace").strip().splitlines()
-    said = f": {lines[-1]}" if lines else ", and said nothing"
+    last_words = f": {lines[-1]}" if lines else ", and said nothing"
     status = container.attrs["State"]["ExitCode"]
-    return ContainerError(f"a container of {reference} ended at once with status {status}{said}", fix=f"see: docker run --rm {reference} sleep 60")
+    return ContainerError(f"a container of {reference} ended at once with status {status}{last_words}", fix=f"see: docker run --rm {reference} sleep 60")
 
 
 def host(engine: Engine) -> Host:

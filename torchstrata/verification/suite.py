@@ -31,8 +31,8 @@ PLUGIN: Final = "tests.images.plugin"
 """What tests of images share, wherever they lie."""
 
 WORKERS: Final = ("--dist=loadscope", "--no-loadscope-reorder")
-MANY: Final = 100
-"""Tests from which on four modules run at a time, since most wait for a container; for fewer, two: a process begins with 2 s of CPU."""
+MANY_TESTS: Final = 100
+"""Tests from which on four modules run at a time, since most wait for containers; else two: each starts with 2 s."""
 
 PASSED: Final = 0
 
@@ -82,7 +82,7 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
     """Verify images of ``cell`` and show what came out.
 
     :param python: an interpreter that has what the tests need.
-    :raises NoImageError, ContainerError, NoGpuError, MatrixError: there is nothing to verify, or it cannot start; no test ran.
+    :raises NoImageError, ContainerError, NoGpuError, MatrixError: nothing can be verified or started; no test ran.
     :raises EngineLostError: the engine died meanwhile.
     :raises VerificationError: something failed, was left out or was missing.
     """
@@ -120,7 +120,7 @@ def _engine(options: VerifyOptions) -> Iterator[Engine | None]:
 
 
 def _targets(cell: Cell, options: VerifyOptions, engine: Engine | None) -> tuple[Target, ...]:
-    """Return what is to be verified, after a look at all of it: a later one that is missing should not cost the time of an earlier one."""
+    """Return what is to be verified, after a look at all of it, so that a missing one shows before the first runs."""
     if engine is None:
         flavour = options.flavour[0] if options.flavour else None
         return (Target(name=str(options.hosts), flavour=flavour, where=("--hosts", str(options.hosts))),)
@@ -137,17 +137,17 @@ def _targets(cell: Cell, options: VerifyOptions, engine: Engine | None) -> tuple
 
 
 def _target(engine: Engine, cell: Cell, name: str, flavour: str | None, options: VerifyOptions) -> Target:
-    found = subject.examine(engine, name, Claim(cell=cell.id, flavour=flavour), options.gpu)
+    examined = subject.examine(engine, name, Claim(cell=cell.id, flavour=flavour), options.gpu)
     subject.check_start(engine, name)
-    return Target(name=name, flavour=found.flavour, where=("--image", name), subject=found)
+    return Target(name=name, flavour=examined.flavour, where=("--image", name), subject=examined)
 
 
 def _known(target: Target, options: VerifyOptions) -> Verdict | None:
     """Return the verdict on an image that has passed the same tests before, ``None`` if they must run."""
     if options.again or options.rest or target.subject is None:
         return None
-    found = reuse.find(target.subject, options.scope, options.results)
-    return Verdict(target=target, status=PASSED, evidence=found, seconds=0, is_known=True) if found else None
+    evidence_found = reuse.find(target.subject, options.scope, options.results)
+    return Verdict(target=target, status=PASSED, evidence=evidence_found, seconds=0, is_known=True) if evidence_found else None
 
 
 def _by_whom(known: Verdict | None) -> str:
@@ -172,10 +172,10 @@ def _folder_name(target: Target) -> str:
 
 
 def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions) -> tuple[str, ...]:
-    """Return the arguments of pytest."""
-    claim = ("--cell", cell.id, *(("--flavour", target.flavour) if target.flavour else ()), "--gpu", options.gpu, "--scope", options.scope)
+    flavour = ("--flavour", target.flavour) if target.flavour else ()
+    claim = ("--cell", cell.id, *flavour, "--gpu", options.gpu, "--scope", options.scope)
     reports = ("--results", str(folder), f"--junitxml={folder}/junit.xml", f"--html={folder}/report.html", "--self-contained-html")
-    processes = f"--numprocesses={4 if _count(target, options) > MANY else 2}"
+    processes = f"--numprocesses={4 if _count(target, options) > MANY_TESTS else 2}"
     return ("-p", PLUGIN, *required.PLACES, *target.where, *claim, *reports, "-q", "--durations=10", processes, *WORKERS, *options.rest)
 
 
@@ -202,10 +202,10 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     """Return the closing table."""
     view = Table("image", "digest", "tests", "failed", "missing", "seconds", "", "OS packages", header_style="bold", box=None, pad_edge=False)
     for verdict in verdicts:
-        found = verdict.evidence
-        counts = (str(found.counts.passed + found.counts.failed), str(found.counts.failed), str(found.counts.missing)) if found else ("", "", "")
-        digest = found.image.digest[7:19] if found and found.image else ""
-        view.add_row(verdict.target.name, digest, *counts, f"{verdict.seconds:.0f}", _word(verdict), found.state if found else "")
+        record = verdict.evidence
+        counts = (record.counts.passed + record.counts.failed, record.counts.failed, record.counts.missing) if record else ("", "", "")
+        digest = record.image.digest[7:19] if record and record.image else ""
+        view.add_row(verdict.target.name, digest, *map(str, counts), f"{verdict.seconds:.0f}", _word(verdict), record.state if record else "")
     return view
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.parts import missing, os_part, plan, stratum
 from torchstrata.building import disk, engine
 from torchstrata.errors import DiskFullError
-from torchstrata.locks.wheel_locks import Pin
+from torchstrata.locks.lockfile import Pin
 from torchstrata.store.store import Store
 
 GB = 1_000_000_000

@@ -13,9 +13,9 @@ from rich.console import Console
 from torchstrata.building import plan
 from torchstrata.building.plan import Bytecode, OsPart, Planner
 from torchstrata.errors import LockError, MatrixError
-from torchstrata.layers import toolchain
+from torchstrata.layers import toolchain_lock
 from torchstrata.layers.strata import Stratum
-from torchstrata.layers.toolchain import Toolchain
+from torchstrata.layers.toolchain_lock import Toolchain
 from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.matrix import matrix
 from torchstrata.store.codec import Codec
@@ -159,7 +159,7 @@ def test_an_empty_store_lacks_everything(planner):
     (cell,) = matrix.select(MATRIX, "2.8-cu121")
     wheels = {pin for flavour in FLAVOURS for pin in wheel_locks.read(cell, flavour).pins}
     assert sum(item.fetch for item in found.missing()) == sum(pin.size for pin in wheels) + sum(
-        pin.size for pin in toolchain.read(cell.facts.nvcc.toolchain).pins
+        pin.size for pin in toolchain_lock.read(cell.facts.nvcc.toolchain).pins
     )
 
 

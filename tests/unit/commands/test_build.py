@@ -17,7 +17,7 @@ from torchstrata.building.assembly import Builder
 from torchstrata.commands import build, housekeeping, lock
 from torchstrata.commands.options import CacheOptions, PlanOptions
 from torchstrata.errors import AbsentError, LockError, MatrixError
-from torchstrata.layers import os_parts
+from torchstrata.layers.os_part_builder import OsPartBuilder
 from torchstrata.locks import wheel_locks
 from torchstrata.matrix import matrix
 from torchstrata.progress import PlainReporter
@@ -78,7 +78,7 @@ def test_an_os_whose_registry_is_away_keeps_no_other_from_being_locked(store, mo
             raise AbsentError("the registry has no ubuntu:24.04", fix="name another tag")
         return []
 
-    monkeypatch.setattr(os_parts.Oven, "relock", relock)
+    monkeypatch.setattr(OsPartBuilder, "relock", relock)
     with pytest.raises(AbsentError):
         lock.lock_systems([])
     assert asked == [["debian13", "debian12"], ["ubuntu24.04"], ["ubuntu22.04"]]
@@ -152,7 +152,7 @@ def test_the_cache_is_shown_and_pruned(store, capsys):
     """The table has every part; pruning says what it gave back."""
     filled = Store.open()
     os_part(filled, {"etc/x": b"x" * 1000})
-    filled._held[0].release()  # as the end of the process that built it does
+    filled._scratch._held[0].release()  # as the end of the process that built it does
     for path in store.root.rglob("*"):
         os.utime(path, (time.time(), time.time()))  # the kernel's clock may be another one
     housekeeping.cache(CacheOptions())

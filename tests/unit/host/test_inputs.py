@@ -19,8 +19,8 @@ from tests.mutating import of
 from torchstrata import environment, files
 from torchstrata.errors import EvidenceError, FetchError, LockError, MatrixError, OsPartError, TorchstrataError, VariableError
 from torchstrata.host import docker_config, variables
-from torchstrata.layers import contexts, toolchain
-from torchstrata.locks import lockfile, os_locks, pip_config, wheel_locks
+from torchstrata.layers import contexts, toolchain_lock
+from torchstrata.locks import lock_writer, lockfile, os_locks, pip_config, wheel_locks
 from torchstrata.matrix import matrix, plain_yaml
 from torchstrata.matrix.matrix import MATRIX, ROOT
 from torchstrata.release import ledger_branch
@@ -63,7 +63,7 @@ def readers(root: Path) -> dict[str, tuple[Path, object, type[TorchstrataError]]
         "matrix": (root / "matrix.yaml", lambda: matrix.load(root / "matrix.yaml"), MatrixError),
         "lock": (root / wheel_locks.path_of(cell, "base"), lambda: wheel_locks.read(cell, "base", root), LockError),
         "OS lock": (os_locks.path(cell.os, root), lambda: os_locks.read(cell.os, root), LockError),
-        "toolchain": (root / "locks/toolchain/x.lock", lambda: toolchain.read("x", root), LockError),
+        "toolchain": (root / "locks/toolchain/x.lock", lambda: toolchain_lock.read("x", root), LockError),
         "requirements": (root / "requirements.txt", lambda: list(environment.read(root / "requirements.txt")), LockError),
         "evidence": (root / "verify.json", lambda: evidence.read(root / "verify.json"), EvidenceError),
         "context": (root / "images/x/rootfs/file", lambda: contexts.tree(root, "x"), OsPartError),
@@ -258,19 +258,19 @@ def test_a_line_of_an_os_lock_is_one_pin(line) -> None:
 def test_a_toolchain_names_a_package_and_no_path_or_command(tmp_path, field, value) -> None:
     """Its package's name goes through a shell, and its file's name becomes a path."""
     text = (ROOT / "locks/toolchain/cuda-12.4.lock").read_bytes()
-    document = toolchain.msgspec.json.decode(text)
+    document = toolchain_lock.msgspec.json.decode(text)
     document["packages"][0][field] = value
     (tmp_path / "locks/toolchain").mkdir(parents=True)
-    (tmp_path / "locks/toolchain/x.lock").write_bytes(toolchain.msgspec.json.encode(document))
+    (tmp_path / "locks/toolchain/x.lock").write_bytes(toolchain_lock.msgspec.json.encode(document))
     with pytest.raises(LockError, match="is damaged"):
-        toolchain.read("x", tmp_path)
+        toolchain_lock.read("x", tmp_path)
 
 
 @pytest.mark.parametrize("asked", ["", "\x1b[2J", "-h", "2026-13-01", "0001-01-01T00:00:00+23:59", "tomorrow"])
 def test_a_time_that_is_none_is_refused(asked) -> None:
     """``--exclude-newer``."""
     with pytest.raises(LockError, match="is no time"):
-        wheel_locks.cut_off(asked)
+        lock_writer.cut_off(asked)
 
 
 @settings(derandomize=True, max_examples=150, deadline=None)

@@ -20,7 +20,7 @@ from torchstrata.errors import FetchError, IntegrityError, LockError, Torchstrat
 from torchstrata.layers import index_page, wheel_fetch
 from torchstrata.layers.index_page import JSON_TYPE, Page
 from torchstrata.locks import resolver
-from torchstrata.locks.wheel_locks import Pin
+from torchstrata.locks.lockfile import Pin
 
 NAME = "big_thing-1.0-py3-none-any.whl"
 HTML = "text/html"

@@ -20,7 +20,7 @@ import pytest
 from tests.wheelhouse import wheel
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.layers import strata
-from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.locks.lockfile import Lock, Pin
 from torchstrata.matrix.schema import Group, Strata
 from torchstrata.store import inventory, tarball
 from torchstrata.store.codec import Codec, decompressor

@@ -1,4 +1,4 @@
-"""The CUDA 12 toolchain: its lock, and what of a package and wheels goes where."""
+"""Toolchains: what of a package and wheels goes where."""
 
 from __future__ import annotations
 
@@ -11,22 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.wheelhouse import wheel
-from torchstrata.errors import IntegrityError, LockError
+from torchstrata.errors import IntegrityError
 from torchstrata.layers import toolchain
-from torchstrata.layers.toolchain import DebianPackage, Toolchain
-from torchstrata.matrix.matrix import ROOT
+from torchstrata.layers.toolchain_lock import PLACES, DebianPackage, Toolchain
 from torchstrata.store.codec import Codec, decompressor
 from torchstrata.store.digest import digest_of
 from torchstrata.store.store import Store
 
 NAME = "cuda-12.4"
-
-
-@pytest.fixture
-def copy(tmp_path):
-    """Return a copy of the committed toolchain locks, to be spoilt."""
-    shutil.copytree(ROOT / toolchain.FOLDER, tmp_path / toolchain.FOLDER)
-    return tmp_path
 
 
 def member(name: str, data: bytes) -> bytes:
@@ -81,54 +73,7 @@ def made(tmp_path):
 
 def whole() -> dict[str, dict[str, bytes]]:
     """Return the files of the packages, as far as they are taken, and one more."""
-    return {name: dict.fromkeys([*places, "usr/bin/nvdisasm"], b"x") for name, places in toolchain.PLACES.items()}
-
-
-@pytest.mark.parametrize("name", [NAME, "cuda-13"])
-def test_the_committed_lock_is_what_its_inputs_ask_for(name):
-    """The lock fits the ``.in`` file, and every wheel of it is pinned."""
-    chain = toolchain.read(name)
-    assert all(package.version in chain.title for package in chain.packages)
-    assert [f"{pin.name}=={pin.version}" for pin in chain.pins] == [line for line in chain.requires if not line.startswith(toolchain.DEBIAN)]
-
-
-def test_a_missing_lock_says_how_to_make_it(copy):
-    """Without the lock nothing is guessed."""
-    (copy / toolchain.FOLDER / f"{NAME}.lock").unlink()
-    with pytest.raises(LockError, match="is missing") as caught:
-        toolchain.read(NAME, copy)
-    assert "inv lock --toolchain" in caught.value.fix
-
-
-def test_a_lock_that_no_longer_fits_is_refused(copy):
-    """A change of the inputs asks for a new lock."""
-    path = copy / toolchain.FOLDER / f"{NAME}.in"
-    path.write_text(path.read_text().replace("12.4.131", "12.4.99"))
-    with pytest.raises(LockError, match=r"no longer matches cuda-12\.4\.in"):
-        toolchain.read(NAME, copy)
-
-
-def test_a_package_that_nobody_knows_is_refused(copy):
-    """What is taken of a package is said in one place; one that is not there is no input."""
-    for path in (copy / toolchain.FOLDER / f"{NAME}.in", copy / toolchain.FOLDER / f"{NAME}.lock"):
-        path.write_text(path.read_text().replace("nvidia-cuda-dev", "nvidia-cuda-other"))
-    with pytest.raises(LockError, match="has nvidia-cuda-other, of which nothing is taken"):
-        toolchain.read(NAME, copy)
-
-
-def test_a_damaged_lock_is_refused(copy):
-    """A lock that was edited into something else says so."""
-    path = copy / toolchain.FOLDER / f"{NAME}.lock"
-    path.write_text(path.read_text().replace('"sha256"', '"sha"', 1))
-    with pytest.raises(LockError, match="is damaged"):
-        toolchain.read(NAME, copy)
-
-
-def test_the_identity_follows_the_lock_and_the_codec():
-    """Another package or codec is another stratum."""
-    chain = toolchain.read(NAME)
-    assert chain.identity(Codec()) == toolchain.read(NAME).identity(Codec())
-    assert chain.identity(Codec()) != chain.identity(Codec(level=5))
+    return {name: dict.fromkeys([*places, "usr/bin/nvdisasm"], b"x") for name, places in PLACES.items()}
 
 
 def test_a_cuda_home_is_made_of_packages_wheels_and_links(made):

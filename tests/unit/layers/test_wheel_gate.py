@@ -16,7 +16,7 @@ from torchstrata.errors import ComposeError, IntegrityError
 from torchstrata.image import compose
 from torchstrata.layers import strata, venv, wheel_archive, wheel_file
 from torchstrata.layers.venv import Aside, Stray
-from torchstrata.locks.wheel_locks import Lock, Pin
+from torchstrata.locks.lockfile import Lock, Pin
 from torchstrata.matrix.schema import Group, Strata
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import PLATFORM, Entry

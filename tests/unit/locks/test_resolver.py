@@ -9,7 +9,7 @@ import pytest
 
 from tests import trees
 from torchstrata.errors import LockError
-from torchstrata.locks import resolver, wheel_locks
+from torchstrata.locks import lock_writer, resolver, wheel_locks
 from torchstrata.matrix import matrix
 
 MATRIX = """
@@ -113,7 +113,7 @@ def test_wheels_of_other_platforms_do_not_count(shelf):
 def test_locks_are_written_and_then_right(checkout):
     """Locking writes every flavour, each containing its parent's, and what it wrote passes the check."""
     root, table = checkout
-    outcome = wheel_locks.write(table, matrix.select(table, "2.8-cu128"), exclude_newer="2026-11-17", root=root)
+    outcome = lock_writer.write(table, matrix.select(table, "2.8-cu128"), exclude_newer="2026-11-17", root=root)
     assert outcome.changed == tuple(f"locks/2.8.0-cu128/cp313/{flavour}.lock" for flavour in ("base", "devel", "lab"))
     base, lab = (wheel_locks.read(table.cells[0], flavour, root) for flavour in ("base", "lab"))
     assert [pin.name for pin in base.pins] == ["numpy", "soundfile", "torch", "torchaudio", "torchvision"]
@@ -126,9 +126,9 @@ def test_same_date_gives_the_same_bytes(checkout):
     """Locking again with the same date changes nothing."""
     root, table = checkout
     cells = matrix.select(table, "2.8-cu128")
-    wheel_locks.write(table, cells, exclude_newer="2026-11-17", root=root)
+    lock_writer.write(table, cells, exclude_newer="2026-11-17", root=root)
     before = {path: path.read_bytes() for path in root.glob("locks/*/*/*.lock")}
-    outcome = wheel_locks.write(table, cells, exclude_newer="2026-11-17", root=root)
+    outcome = lock_writer.write(table, cells, exclude_newer="2026-11-17", root=root)
     assert (outcome.changed, outcome.unchanged) == ((), 3)
     assert {path: path.read_bytes() for path in before} == before
 
@@ -136,7 +136,7 @@ def test_same_date_gives_the_same_bytes(checkout):
 def test_locks_name_no_place(checkout):
     """A lock holds file names, and neither an address nor a path of the machine that made it."""
     root, table = checkout
-    wheel_locks.write(table, matrix.select(table, "2.8-cu128"), exclude_newer="2026-11-17", root=root)
+    lock_writer.write(table, matrix.select(table, "2.8-cu128"), exclude_newer="2026-11-17", root=root)
     for path in root.glob("locks/*/*/*.lock"):
         assert "://" not in path.read_text()
         assert str(root) not in path.read_text()
@@ -146,7 +146,7 @@ def test_unreachable_index_does_not_spoil_the_rest(checkout):
     """A build from PyTorch's own index fails by name where pip may ask no index, and the others are locked."""
     root, table = checkout
     lines: list[str] = []
-    outcome = wheel_locks.write(table, table.cells, exclude_newer="2026-11-17", root=root, on_line=lines.append)
+    outcome = lock_writer.write(table, table.cells, exclude_newer="2026-11-17", root=root, on_line=lines.append)
     assert list(outcome.failed) == ["2.8-cu126"]
     assert "2.8-cu126 comes from PyTorch's own index, and pip's no-index forbids to look there" in outcome.failed["2.8-cu126"].what
     assert len(outcome.changed) == 3
@@ -159,7 +159,7 @@ def test_reachable_other_build_is_locked(checkout, shelf):
     shelf("torch", "2.8.0+cu126", "numpy")
     shelf("torchvision", "0.23.0+cu126", "torch==2.8.0")
     shelf("torchaudio", "2.8.0+cu126", "torch==2.8.0")
-    outcome = wheel_locks.write(table, matrix.select(table, "2.8-cu126"), exclude_newer="2026-11-17", root=root)
+    outcome = lock_writer.write(table, matrix.select(table, "2.8-cu126"), exclude_newer="2026-11-17", root=root)
     assert outcome.failed == {}
     assert {pin.name: pin.version for pin in wheel_locks.read(table.cells[1], "base", root).pins}["torch"] == "2.8.0+cu126"
 
@@ -169,6 +169,6 @@ def test_conflict_with_the_parent_is_reported(checkout, shelf):
     root, table = checkout
     shelf("notebook", "2.0", "numpy<2")
     (root / "images/lab/requirements.in").write_text("notebook>=2\n")
-    outcome = wheel_locks.write(table, matrix.select(table, "2.8-cu128"), exclude_newer="2026-11-17", root=root)
+    outcome = lock_writer.write(table, matrix.select(table, "2.8-cu128"), exclude_newer="2026-11-17", root=root)
     assert "uv finds no solution" in outcome.failed["2.8-cu128"].what
     assert not list(root.glob("locks/*/*/*.lock"))

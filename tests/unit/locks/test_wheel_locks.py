@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from torchstrata.errors import LockError
-from torchstrata.locks import resolver, wheel_locks
+from torchstrata.locks import lock_writer, resolver, wheel_locks
 from torchstrata.locks.lockfile import Lock, Pin, parse, render
 from torchstrata.matrix import compat, matrix
 
@@ -305,20 +305,6 @@ def test_the_best_wheel_is_taken():
     assert resolver._pin(package, ranks) == Pin(name="y", version="1", filename=names[1], sha256="cd" * 32, size=7)
 
 
-@pytest.mark.parametrize(
-    ("asked", "time"),
-    [
-        ("2026-11-17", "2026-11-17T00:00:00Z"),
-        ("2026-11-17T10:00:00Z", "2026-11-17T10:00:00Z"),
-        ("2026-11-17T10:00:00+02:00", "2026-11-17T08:00:00Z"),
-        ("0999-01-01", "0999-01-01T00:00:00Z"),
-    ],
-)
-def test_dates_are_recorded_in_utc(asked, time):
-    """Whatever way the date is given, the lock records one form of it."""
-    assert wheel_locks.cut_off(asked) == time
-
-
 def test_platforms_have_the_same_versions(table, copy):
     """The committed locks of another platform are files for it, of the versions of the default one; another version is refused by name."""
     (arm,) = matrix.select_on(table, "linux/arm64", "2.15-cu132-debian13")
@@ -338,6 +324,6 @@ def test_a_platform_follows_the_default_one(table, copy):
     (arm,) = matrix.select_on(table, "linux/arm64", "2.15-cu132-debian13")
     for folder in ("cp313", "cp313-arm64"):
         shutil.rmtree(copy / "locks/2.15.0-cu132" / folder)
-    outcome = wheel_locks.write(table, [arm], root=copy)
+    outcome = lock_writer.write(table, [arm], root=copy)
     assert outcome.failed["2.15-cu132"].what == "locks/2.15.0-cu132/cp313/base.lock is missing, whose versions linux/arm64 gets"
     assert not (copy / "locks/2.15.0-cu132/cp313-arm64").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from torchstrata.commands import nightly
 from torchstrata.errors import AbsentError, OsPartError
-from torchstrata.layers import os_parts
+from torchstrata.layers.os_part_builder import OsPartBuilder
 from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix import matrix
@@ -156,7 +156,7 @@ def test_an_os_of_a_registry_that_cannot_be_locked_keeps_no_other_from_it(store,
             raise error
         return [os_locks.path(system) for system in systems]
 
-    monkeypatch.setattr(os_parts.Oven, "relock", relock)
+    monkeypatch.setattr(OsPartBuilder, "relock", relock)
     failures = []
     written = nightly.move_locks((MOVED, NEWS), commit=False, author=Author(name="x", email=""), on_failure=failures.append)
     assert ([path.stem for path in written], failures) == (["debian12"], [f"ubuntu24.04: {error.what}"])
@@ -168,7 +168,7 @@ def test_an_os_of_packages_that_cannot_be_locked_ends_the_night(store, monkeypat
     def relock(self, systems, *chains):
         raise OsPartError("apt says no", fix="y")
 
-    monkeypatch.setattr(os_parts.Oven, "relock", relock)
+    monkeypatch.setattr(OsPartBuilder, "relock", relock)
     with pytest.raises(OsPartError):
         nightly.move_locks((NEWS,), commit=False, author=Author(name="x", email=""), on_failure=print)
 

@@ -268,7 +268,7 @@ def link_to(target):
 
 
 WRONG = {"file": Path.touch, "FIFO": os.mkfifo, "dangling link": link_to("/nowhere/at/all"), "link to itself": link_to("store")}
-PLACES = ("", *stores.OURS)
+PLACES = ("", *stores.DIRECTORIES)
 
 
 @pytest.mark.parametrize("place", ["wheels", "blobs", "blobs/sha256", "listings", "parts"])

@@ -13,7 +13,7 @@ from tests import trees
 from tests.standin import Scratch, scratch
 from tests.waiting import PATIENCE, until
 from torchstrata.errors import LockError, StoreError
-from torchstrata.locks import requirements, wheel_locks
+from torchstrata.locks import lock_writer, requirements, wheel_locks
 from torchstrata.locks.lockfile import WAITING
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.compat import Upstream
@@ -32,10 +32,10 @@ def made(tmp_path, monkeypatch):
         yield found
 
 
-def write(made: Scratch, *globs: str, **options) -> wheel_locks.Outcome:
+def write(made: Scratch, *globs: str, **options) -> lock_writer.Outcome:
     """Lock in this process, as ``inv lock`` does."""
     table = matrix.load(made.root / "matrix.yaml")
-    outcome = wheel_locks.write(table, matrix.select_rows(table, *(globs or ("2.8-cu128",))), root=made.root, **options)
+    outcome = lock_writer.write(table, matrix.select_rows(table, *(globs or ("2.8-cu128",))), root=made.root, **options)
     if outcome.failed:
         raise next(iter(outcome.failed.values()))
     return outcome
@@ -127,7 +127,7 @@ def test_an_upgrade_takes_newer_versions(made, options, version, day):
     made.default.add("numpy", "3.0", uploaded="2026-11-19T00:00:00Z")
     write(made, **options)
     assert versions(made, "2.8.0-cu128/cp313/base.lock")["numpy"] == version
-    assert f"# exclude-newer: {day or wheel_locks.cut_off(None)}" in made.locks()["2.8.0-cu128/cp313/base.lock"].decode()
+    assert f"# exclude-newer: {day or lock_writer.cut_off(None)}" in made.locks()["2.8.0-cu128/cp313/base.lock"].decode()
 
 
 def test_after_a_kill_between_two_files_the_next_run_goes_on(made):
@@ -362,3 +362,17 @@ def test_two_at_once_wait_for_each_other(made):
         out, _ = second.communicate(timeout=PATIENCE)
     assert (first.returncode, second.returncode) == (0, 0)
     assert "0 locks written, 6 unchanged" in out
+
+
+@pytest.mark.parametrize(
+    ("asked", "time"),
+    [
+        ("2026-11-17", "2026-11-17T00:00:00Z"),
+        ("2026-11-17T10:00:00Z", "2026-11-17T10:00:00Z"),
+        ("2026-11-17T10:00:00+02:00", "2026-11-17T08:00:00Z"),
+        ("0999-01-01", "0999-01-01T00:00:00Z"),
+    ],
+)
+def test_dates_are_recorded_in_utc(asked, time):
+    """Whatever way the date is given, the lock records one form of it."""
+    assert lock_writer.cut_off(asked) == time
