@@ -157,15 +157,16 @@ def test_a_directory_of_images_needs_no_engine(builds: Mapping[str, Ended], chec
     assert len(index(tmp_path)["manifests"]) == len(BUILDS[CPU]) + 1
 
 
-@pytest.mark.parametrize(("flavour", "changed"), [("base", tuple(MATRIX.flavours)), ("jupyter", ("jupyter", "ssh"))])
-def test_touched_dockerfile_changes_os_layers_of_its_flavour_and_above(checkout: Checkout, tmp_path: Path, flavour: str, changed: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("flavour", ["base", "jupyter"])
+def test_touched_dockerfile_changes_os_layers_of_its_flavour_and_above(checkout: Checkout, tmp_path: Path, flavour: str) -> None:
     """The payload stays as it is: no wheel is converted for a new OS package."""
     other = checkout.copy(tmp_path / "touched")
     dockerfile = other.root / "images" / flavour / "Dockerfile"
     dockerfile.write_text(f"{dockerfile.read_text()}# touched\n")
     before, after = ({(entry["image"], entry["item"]): entry["identity"] for entry in one.plan(CUDA)} for one in (checkout, other))
     assert before.keys() == after.keys()
-    assert [item for (image, item), identity in after.items() if before[image, item] != identity] == [f"{cell_of(CUDA).os.id} {name}" for name in changed]
+    changed = [item for (image, item), identity in after.items() if before[image, item] != identity]
+    assert changed == [f"{cell_of(CUDA).os.id} {name}" for name in MATRIX.flavours if flavour in MATRIX.chain(name)]
 
 
 def test_a_build_that_ends_takes_no_interpreter_from_another(builds: Mapping[str, Ended], client: docker.DockerClient) -> None:
