@@ -18,7 +18,7 @@ from docker.models.containers import Container
 
 from torchstrata.containers import loopback
 from torchstrata.containers.description import HOME, JUPYTER, LOOPBACK, ContainerDescription, service
-from torchstrata.containers.graphics import TOOLKIT, Graphics
+from torchstrata.containers.graphics import OR_NONE, Graphics
 from torchstrata.errors import (
     BusyPortError,
     ContainerError,
@@ -31,6 +31,7 @@ from torchstrata.errors import (
     WorkspaceError,
 )
 from torchstrata.image.runtime import WORKSPACE
+from torchstrata.machine.gpu_access import CURE
 from torchstrata.progress import Step
 from torchstrata.text import printable
 
@@ -107,9 +108,9 @@ REFUSALS: Final[tuple[tuple[str, type[TorchstrataError], str, str], ...]] = (
     (NO_SPACE, DiskFullError, "the engine's disk is full", "free space (docker system prune, inv cache --prune), and try again"),
     ("port is already allocated", BusyPortError, "a port is taken", OTHER_PORT),
     ("address already in use", BusyPortError, "a port is taken", OTHER_PORT),
-    ("select device driver", NoGpuError, "the engine cannot hand GPUs to containers", TOOLKIT),
-    ("CDI", NoGpuError, "the engine cannot hand GPUs to containers", TOOLKIT),
-    ("nvidia-container", NoGpuError, "the engine cannot hand GPUs to containers", TOOLKIT),
+    ("select device driver", NoGpuError, "the engine cannot hand GPUs to containers", CURE + OR_NONE),
+    ("CDI", NoGpuError, "the engine cannot hand GPUs to containers", CURE + OR_NONE),
+    ("nvidia-container", NoGpuError, "the engine cannot hand GPUs to containers", CURE + OR_NONE),
     ("setting rlimit", LimitsRefused, "the engine may not set limits", "let the engine run with CAP_SYS_RESOURCE"),
     ("bind source path does not exist", WorkspaceError, "a directory of the container is gone", "make it again, or inv up --replace with another"),
 )
@@ -223,11 +224,12 @@ class Containers:
 def _request(order: Order) -> dict[str, Any]:
     """Return what the engine's interface is asked for."""
     wanted = order.description
-    return {
+    gpus = order.graphics.request(wanted.gpus) if wanted.gpus else {}
+    return gpus | {
         "image": wanted.image,
         "name": wanted.name,
         "user": wanted.user,
-        "environment": wanted.environment | ({"JUPYTER_TOKEN_FILE": TOKEN} if order.secret else {}),
+        "environment": gpus.get("environment", {}) | wanted.environment | ({"JUPYTER_TOKEN_FILE": TOKEN} if order.secret else {}),
         "labels": {LABEL: order.owner, OF_TAG: order.tag, OF_RUN: order.run},
         "ports": {f"{each.port}/tcp": (wanted.address, each.published) for each in wanted.endpoints},
         "mounts": [
@@ -237,7 +239,6 @@ def _request(order: Order) -> dict[str, Any]:
         ],
         "shm_size": wanted.shm,
         "ulimits": [docker.types.Ulimit(name=name, soft=value, hard=value) for name, value in order.limits.items()],
-        "device_requests": [order.graphics.request(wanted.gpus)] if wanted.gpus else [],
         "tty": wanted.is_interactive,
         "stdin_open": wanted.is_interactive,
     }

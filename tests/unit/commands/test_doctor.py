@@ -67,12 +67,11 @@ def test_the_nearest_cell_gives_the_cure():
 
 def test_this_machine(monkeypatch, capsys):
     """The words that give a container its GPUs are those that the engine understands."""
-    words = ("--device", "nvidia.com/gpu=all")
     seen(
         monkeypatch,
         Observation(subject="engine", severity="ok", what="Docker"),
         hardware=Hardware(driver="595.58.03", gpus=(GPU,)),
-        access=GpuAccess(words=words, how="CDI"),
+        access=GpuAccess(way="device", how="CDI"),
     )
     doctor.run(options(""))
     assert "docker run -it --device nvidia.com/gpu=all --shm-size=8g pytorch-cuda:2.15-cu132-ssh" in capsys.readouterr().out
