@@ -199,6 +199,20 @@ def test_shell_of_an_image_without_services(person):
     assert container.exec_run(["python", "-c", "import torch"]).exit_code == 0
 
 
+def test_services_are_those_of_the_image(person):
+    """By the names that it declares; verbs that come later still know them."""
+    port = free_port()
+    ended = person.up("--flavour", "serve", "--port", f"serve={port}")
+    assert ended.status == 0, ended.output
+    assert re.search(rf"^serve +http://127\.0\.0\.1:{port}$", ended.output, re.MULTILINE), ended.output
+    with socket.create_connection(("127.0.0.1", port)) as asked:
+        asked.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert asked.makefile("rb").readline().split()[1] == b"200"
+    assert f"serve 127.0.0.1:{port}" in person.inv("ps", COLUMNS="250").output
+    refused(person.up("--flavour", "serve", "--port", "jupyter=8890", "--replace"), errors.BusyPortError)
+    assert person.container().status == "running"
+
+
 @pytest.mark.parametrize("words", [("--port", "jupyter={port}"), ()])
 def test_busy_port(person, words):
     """One that was asked for is refused, and nothing is made; else the next one is taken."""
@@ -218,6 +232,7 @@ def test_busy_port(person, words):
 def test_engine_that_is_not_there(person):
     """The line says where it was looked for."""
     assert "nowhere.sock" in refused(person.up(DOCKER_HOST="unix:///nowhere.sock"), errors.EngineError)
+    assert (person.leftovers(), person.workspace.exists()) == ([], False)
 
 
 @pytest.mark.root
@@ -234,6 +249,7 @@ def test_full_disk(person):
                 refused(person.up(cell="empty", DOCKER_HOST=daemon.host, TORCHSTRATA_REGISTRY="127.0.0.1:1"), errors.DiskFullError)
                 Disk(data).relieve()
                 assert other.api.containers(all=True) == []
+                assert (other.api.volumes()["Volumes"] or [], person.workspace.exists()) == ([], False)
         finally:
             subprocess.run(["umount", "--lazy", data], stderr=subprocess.DEVNULL, check=False)
 
@@ -244,6 +260,7 @@ def test_name_of_somebody_else(person):
     refused(person.up(), errors.NameTakenError)
     refused(person.inv("down", person.name, "--remove"), errors.NameTakenError)
     assert person.container().id == other.id
+    assert (person.leftovers(), person.workspace.exists()) == ([person.name], False)
 
 
 def test_another_workspace(person):
@@ -294,7 +311,7 @@ def test_workspace_that_cannot_be_written(person, place):
 def test_gpu_that_is_not_there(person):
     """Nothing is started for who needs one."""
     refused(person.up("--gpus", "all"), errors.NoGpuError)
-    assert person.leftovers() == []
+    assert (person.leftovers(), person.workspace.exists()) == ([], False)
 
 
 def test_image_that_is_nowhere(person):
@@ -321,7 +338,7 @@ def test_interrupt_while_waiting(person, variant, number):
         running.process.send_signal(number)
         ended = running.ended()
     assert ended.status == errors.INTERRUPTED, ended.output
-    assert person.leftovers() == []
+    assert (person.leftovers(), person.workspace.exists()) == ([], False)
 
 
 def test_container_of_a_run_that_was_killed(person):

@@ -31,7 +31,7 @@ def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[Laun
     """Return the files that start a container of an image, by launcher; those of other machines only where they can pull it."""
     called = image.tag.rpartition(":")[2] or f"{image.cell}-{image.image}"
     title = image.labels.get("org.opencontainers.image.description", called)
-    wanted = of_image(_pinned(catalogue, image), tag=called, title=title, exposed=image.ports, cuda=bool(image.wheels_cuda))
+    wanted = of_image(_pinned(catalogue, image), tag=called, title=title, endpoints=image.endpoints, cuda=bool(image.wheels_cuda))
     chosen = [launcher for launcher in RENDERERS if catalogue.place or launcher not in ELSEWHERE]
     return {launcher: files(launcher, wanted) for launcher in chosen}
 

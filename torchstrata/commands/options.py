@@ -399,7 +399,7 @@ class UpOptions:
     gpus: str | None = option("all, none, a number, or device=0,2 (default: all that are here)", "GPUS")
     name: str | None = option("of the container (default: torchstrata-TAG)", "NAME")
     port: tuple[str, ...] = option(
-        "port of this machine for a service, such as jupyter=8890 (default: 8888 and 2222, or the next free one)", "SERVICE=PORT", ()
+        "port of this machine for a service, such as jupyter=8890 (default: the one of the service, 2222 for SSH, or the next free one)", "SERVICE=PORT", ()
     )
     listen: str = option("address of this machine that the ports are at; 0.0.0.0 is all (default: 127.0.0.1)", "ADDRESS", "127.0.0.1")
     shm: float = option("size of /dev/shm (default: 8)", "GB", 8.0)

@@ -23,7 +23,7 @@ from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
 from torchstrata.commands import build, running_containers
 from torchstrata.commands.options import BuildOptions, UpOptions
-from torchstrata.containers import caller, graphics, launchers, pulling, reattaching, running
+from torchstrata.containers import caller, declared_services, description, graphics, launchers, pulling, reattaching, running
 from torchstrata.containers.caller import HostUser
 from torchstrata.containers.description import SSH, ContainerDescription
 from torchstrata.containers.found_image import FoundImage
@@ -32,6 +32,7 @@ from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.launchers import ELSEWHERE, Launcher, LauncherFile
 from torchstrata.containers.running import Containers, Order
 from torchstrata.errors import ContainerError, EngineError, LauncherError, MatrixError, NoImageError
+from torchstrata.image import oci
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.progress import Reporter
@@ -41,9 +42,6 @@ from torchstrata.text import printable
 
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,99}")
 """Names of containers, as engines take them."""
-
-SSH_PORT: Final = 22
-"""Port that an image with SSH exposes."""
 
 NO_KEY: Final = "no SSH: there is no public key in ~/.ssh (ssh-keygen -t ed25519 makes one; then inv up --replace)"
 UNRAISED: Final = "this engine may not raise limits of locked memory and stack, which NCCL needs for InfiniBand"
@@ -139,8 +137,10 @@ def here(engine: Engine, name: str) -> FoundImage | None:
             return None
     repository = name.rpartition(":")[0]
     digest = next((each.rpartition("@")[2] for each in found.get("RepoDigests") or () if each.startswith(f"{repository}@")), None)
-    config = found["Config"]
-    return FoundImage.of(name, str(found["Id"]), config.get("Labels") or {}, config.get("ExposedPorts") or {}, digest=digest)
+    config, identity = found["Config"], str(found["Id"])
+    ports = oci.tcp_ports(config.get("ExposedPorts") or ())
+    declared = declared_services.in_engine(engine, identity) if ports else {}
+    return FoundImage.of(name, identity, config.get("Labels") or {}, description.endpoints(ports, declared), digest=digest)
 
 
 def in_registry(want: Wanted) -> FoundImage | None:
@@ -153,8 +153,9 @@ def in_registry(want: Wanted) -> FoundImage | None:
         if found is None:
             return None
         config = registry.image_config(repository, found.digest)
-    exposed = (config.config.exposed_ports if config.config else None) or {}
-    return FoundImage.of(want.remote, found.digest, config.labels, exposed, digest=found.digest)
+        layers = registry.manifest(repository, found.digest).document().layers or ()
+        declared = declared_services.in_registry(registry, repository, layers) if config.ports else {}
+    return FoundImage.of(want.remote, found.digest, config.labels, description.endpoints(config.ports, declared), digest=found.digest)
 
 
 def obtained(engine: Engine, want: Wanted, reporter: Reporter, options: UpOptions) -> FoundImage | None:
@@ -291,7 +292,7 @@ def _notes(image: FoundImage, described: ContainerDescription, container: Contai
     if described.limits and not container.attrs["HostConfig"].get("Ulimits"):
         yield UNRAISED
     yield f"{described.name}: {described.title}; /workspace is {described.workspace}"
-    if SSH_PORT in image.exposed and not described.has_ssh:
+    if image.describe().has_ssh and not described.has_ssh:
         yield NO_KEY
 
 

@@ -14,6 +14,9 @@ FILE = "pod.yaml"
 SIZE: Final = "20Gi"
 """What a claim asks for; a cluster's default class of storage serves it."""
 
+PORT_NAME: Final = 15
+"""Characters of a port's name (RFC 6335, section 5.1)."""
+
 SHM: Final = "shm"
 KEY: Final = "ssh-public-key"
 
@@ -79,7 +82,7 @@ def _container(description: ContainerDescription) -> dict[str, Any]:
         "tty": description.is_interactive,
         "stdin": description.is_interactive,
         "env": _environment(description),
-        "ports": [{"name": each.name, "containerPort": each.port} for each in description.endpoints],
+        "ports": [{"name": each.name[:PORT_NAME].rstrip("-"), "containerPort": each.port} for each in description.endpoints],
         "resources": {"limits": {"nvidia.com/gpu": gpus.amount}} if gpus else {},
         "startupProbe": _probe(2, 150),
         "readinessProbe": _probe(10, 3),

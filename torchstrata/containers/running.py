@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ import requests
 from docker.models.containers import Container
 
 from torchstrata.containers import loopback
-from torchstrata.containers.description import HOME, JUPYTER, LOOPBACK, ContainerDescription, service
+from torchstrata.containers.description import HOME, JUPYTER, LOOPBACK, ContainerDescription
 from torchstrata.containers.graphics import OR_NONE, Graphics
 from torchstrata.errors import (
     BusyPortError,
@@ -43,6 +44,9 @@ OF_RUN: Final = "torchstrata.up.run"
 
 OF_TAG: Final = "torchstrata.up.image"
 """Label with the name that the image was asked for by."""
+
+OF_SERVICES: Final = "torchstrata.up.services"
+"""Label with name and scheme of each service by its port in the container, as JSON."""
 
 TOKEN: Final = "/run/secrets/jupyter-token"  # noqa: S105  # its file
 STOP_SECONDS: Final = 15
@@ -230,7 +234,7 @@ def _request(order: Order) -> dict[str, Any]:
         "name": wanted.name,
         "user": wanted.user,
         "environment": gpus.get("environment", {}) | wanted.environment | ({"JUPYTER_TOKEN_FILE": TOKEN} if order.secret else {}),
-        "labels": {LABEL: order.owner, OF_TAG: order.tag, OF_RUN: order.run},
+        "labels": {LABEL: order.owner, OF_TAG: order.tag, OF_RUN: order.run, OF_SERVICES: _services(wanted)},
         "ports": {f"{each.port}/tcp": (wanted.address, each.published) for each in wanted.endpoints},
         "mounts": [
             docker.types.Mount(WORKSPACE, wanted.workspace, type="bind"),
@@ -242,6 +246,10 @@ def _request(order: Order) -> dict[str, Any]:
         "tty": wanted.is_interactive,
         "stdin_open": wanted.is_interactive,
     }
+
+
+def _services(wanted: ContainerDescription) -> str:
+    return json.dumps({each.port: [each.name, each.scheme] for each in wanted.endpoints})
 
 
 def start(container: Container) -> None:
@@ -261,11 +269,12 @@ def start(container: Container) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Binding:
-    """A port of this machine that leads to a service of a container."""
+    """A port of this machine that leads to a service of a container; ``scheme`` is that of its URL."""
 
     name: str
     address: str
     published: int
+    scheme: str = ""
 
     @property
     def reachable(self) -> str:
@@ -276,8 +285,9 @@ class Binding:
 def bindings(container: Container) -> tuple[Binding, ...]:
     """Return the ports of this machine that a container has, or would have if it ran."""
     found = container.attrs["HostConfig"].get("PortBindings") or {}
-    pairs = ((int(port.removesuffix("/tcp")), each) for port, bound in found.items() for each in bound)
-    made = (Binding(name=service(port), address=each["HostIp"], published=int(each["HostPort"])) for port, each in pairs)
+    names = json.loads(container.labels.get(OF_SERVICES, "{}"))
+    pairs = ((names.get(port.removesuffix("/tcp"), [port, ""]), each) for port, bound in found.items() for each in bound)
+    made = (Binding(name=name, address=each["HostIp"], published=int(each["HostPort"]), scheme=scheme) for (name, scheme), each in pairs)
     return tuple(sorted(made, key=lambda each: each.name))
 
 
