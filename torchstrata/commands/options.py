@@ -210,6 +210,7 @@ class DoctorOptions:
     driver: str | None = option("judge a machine with this NVIDIA driver, such as 530.30 (default: look at this one)", "VERSION")
     gpu: tuple[str, ...] = option("judge a machine with these GPUs, such as sm_90 or 9.0, with commas between them (default: look at this one)", "GPU", ())
     flavour: str | None = option("flavour of the image that is named (default: the last of matrix.yaml)", "FLAVOUR")
+    platform: str | None = option("platform of the machine, such as linux/arm64 (default: this one's; linux/amd64 if one is described)", "OS/ARCHITECTURE")
     json: bool = switch("print JSON instead of tables")
 
 
@@ -395,6 +396,7 @@ class UpOptions:
 
     cells: tuple[str, ...] = words("cell, such as 2.8-cu121, or tag, such as v2.8 (default: the newest for a machine with, or without, a GPU)", "CELL|TAG")
     flavour: str | None = option("of a cell (default: the all-in-one)", "FLAVOUR")
+    platform: str | None = option("platform of the image, such as linux/arm64 (default: this machine's)", "OS/ARCHITECTURE")
     workspace: Path = option("directory that is /workspace in the container, made if it is not there (default: workspace)", "DIRECTORY", Path("workspace"))
     gpus: str | None = option("all, none, a number, or device=0,2 (default: all that are here)", "GPUS")
     name: str | None = option("of the container (default: torchstrata-TAG)", "NAME")

@@ -10,6 +10,7 @@ from typing import Final, Self
 from torchstrata.image import runtime
 from torchstrata.image.declarations import DeclaredService
 from torchstrata.matrix.flavours import usual_variable
+from torchstrata.platforms import PLATFORM
 
 SHM: Final = 8 << 30
 """Bytes of ``/dev/shm``: engines give 64 MB, which DataLoader workers and NCCL fill at once."""
@@ -105,6 +106,7 @@ class ContainerDescription:
     :param shm: bytes of ``/dev/shm``.
     :param workspace: directory of the host that is mounted at ``/workspace``; relative ones begin with ``./``.
     :param address: of the host, on which ports are published.
+    :param platform: that the image is for; files say so where that is not the usual one.
     :param authorized_keys: public keys that SSH lets in; where there are none, files say where to put one.
     """
 
@@ -118,6 +120,12 @@ class ContainerDescription:
     workspace: str = "./workspace"
     address: str = LOOPBACK
     authorized_keys: tuple[str, ...] = ()
+    platform: str = PLATFORM
+
+    @property
+    def unusual_platform(self) -> str:
+        """The platform where engines have to be told; empty for the usual one."""
+        return "" if self.platform == PLATFORM else self.platform
 
     @property
     def is_pullable(self) -> bool:

@@ -20,6 +20,7 @@ class FoundImage:
     :param title: what it is, in one line.
     :param endpoints: its services.
     :param cuda: whether its torch can use GPUs.
+    :param platform: that it is for.
     """
 
     reference: str
@@ -28,9 +29,12 @@ class FoundImage:
     title: str
     endpoints: tuple[Endpoint, ...]
     cuda: bool
+    platform: str
 
     @classmethod
-    def of(cls, name: str, identity: str, labels: Mapping[str, str], endpoints: tuple[Endpoint, ...], *, digest: str | None) -> Self:
+    def of(  # noqa: PLR0913  # what is known of an image
+        cls, name: str, identity: str, labels: Mapping[str, str], endpoints: tuple[Endpoint, ...], platform: str, *, digest: str | None
+    ) -> Self:
         """Return what an image says of itself.
 
         :param name: ``[HOST/]REPOSITORY:TAG``.
@@ -44,6 +48,7 @@ class FoundImage:
             title=descriptions.plain(labels.get("org.opencontainers.image.description") or name),
             endpoints=endpoints,
             cuda="torchstrata.cuda" in labels,
+            platform=platform,
         )
 
     def describe(self, **more: Any) -> ContainerDescription:
@@ -52,4 +57,4 @@ class FoundImage:
         :param more: fields of the description that are another way.
         """
         usual = descriptions.of_image(self.reference, tag=self.name.rpartition(":")[2], title=self.title, endpoints=self.endpoints, cuda=self.cuda)
-        return replace(usual, **more)
+        return replace(usual, platform=self.platform, **more)

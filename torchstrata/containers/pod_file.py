@@ -9,6 +9,7 @@ import yaml
 
 from torchstrata.containers.description import HOME, ContainerDescription
 from torchstrata.image.runtime import DEV, PROBE, WORKSPACE
+from torchstrata.platforms import architecture
 
 FILE = "pod.yaml"
 SIZE: Final = "20Gi"
@@ -53,6 +54,7 @@ def _pod(description: ContainerDescription) -> dict[str, Any]:
         "metadata": {"name": name, "labels": {"app.kubernetes.io/name": name}},
         "spec": {
             "restartPolicy": "Never",
+            **({"nodeSelector": {"kubernetes.io/arch": architecture(description.platform)}} if description.unusual_platform else {}),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": {

@@ -17,6 +17,7 @@ import docker.types
 import requests
 from docker.models.containers import Container
 
+from torchstrata import platforms
 from torchstrata.containers import loopback
 from torchstrata.containers.description import HOME, JUPYTER, LOOPBACK, ContainerDescription
 from torchstrata.containers.graphics import OR_NONE, Graphics
@@ -231,6 +232,7 @@ def _request(order: Order) -> dict[str, Any]:
     gpus = order.graphics.request(wanted.gpus) if wanted.gpus else {}
     return gpus | {
         "image": wanted.image,
+        "platform": platforms.foreign(wanted.platform),
         "name": wanted.name,
         "user": wanted.user,
         "environment": gpus.get("environment", {}) | wanted.environment | ({"JUPYTER_TOKEN_FILE": TOKEN} if order.secret else {}),

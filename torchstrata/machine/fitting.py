@@ -220,7 +220,8 @@ def _generations(names: Iterable[str]) -> tuple[Generation, ...]:
 
 
 def _has_ptx(cell: Cell, capability: Generation) -> bool:
-    return any(known <= capability for known in _generations(compat.build(cell.torch, cell.wheels).ptx or ()))
+    of_build = compat.build(cell.torch, cell.wheels)
+    return any(known <= capability for known in _generations(of_build.elsewhere.get(cell.platform, of_build).ptx or ()))
 
 
 def _own_driver(cell: Cell) -> str | None:

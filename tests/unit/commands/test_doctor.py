@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from torchstrata import platforms
 from torchstrata.commands import doctor, verbs
-from torchstrata.errors import EngineError, MatrixError, NoFitError
+from torchstrata.errors import EngineError, MachineError, MatrixError, NoFitError, PlatformError
 from torchstrata.machine import survey
 from torchstrata.machine.fitting import Accelerator, Hardware
 from torchstrata.machine.gpu_access import GpuAccess
@@ -44,6 +45,38 @@ def test_a_machine_for_programs(capsys):
     assert [one["tag"] for one in found["cells"]] == ["pytorch-cuda:2.8-cu121-base"]
     assert found["recommended"]["command"].endswith("pytorch-cuda:2.8-cu121-base")
     assert (found["driver"], found["gpus"][0]["generation"]) == (None, "sm_90")
+
+
+def test_a_machine_of_another_platform(capsys):
+    """Cells that are offered on it, by the code that its wheels have; the name is the one of an engine there."""
+    doctor.run(options("--platform linux/arm64 --driver 580.95 --gpu 12.1,9.0"))
+    said = capsys.readouterr().out
+    assert [line.split()[:2] for line in said.splitlines() if line.split()[0] in {"runs", "no"}] == [["runs", "2.15-cu132"]]
+    assert "take pytorch-cuda:2.15-cu132-ssh-arm64: docker run" in said
+    with pytest.raises(NoFitError):
+        doctor.run(options("--platform linux/arm64 --driver 580.95 --gpu 7.5"))
+
+
+@pytest.mark.parametrize("line", ["2.8-cu121 --platform linux/arm64 --gpu 9.0", "--platform linux/riscv64 --driver 580"])
+def test_platform_without_the_cell(line):
+    """Nothing is judged by the wheels of another one."""
+    with pytest.raises(PlatformError):
+        doctor.run(options(line))
+
+
+def test_this_machine_is_not_judged_by_the_wheels_of_another_platform():
+    """Another machine has to be described."""
+    with pytest.raises(MachineError, match="this machine is no linux/arm64") as refused:
+        doctor.run(options("--platform linux/arm64"))
+    assert "--driver" in refused.value.fix
+
+
+def test_this_machines_own_platform(monkeypatch, capsys):
+    """Is what counts where nothing is said."""
+    seen(monkeypatch)
+    monkeypatch.setattr(platforms.platform, "machine", lambda: "aarch64")
+    doctor.run(options("--json"))
+    assert {one["platform"] for one in json.loads(capsys.readouterr().out)["cells"]} == {"linux/arm64"}
 
 
 @pytest.mark.parametrize(("line", "fits"), [("--driver 470 --gpu sm_60", False), ("2.15-* --driver 530 --gpu 9.0", False), ("2.13-cpu --driver 470", True)])

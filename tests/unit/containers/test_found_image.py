@@ -17,7 +17,7 @@ TITLE = "org.opencontainers.image.description"
 
 def found(labels=None, endpoints=(), digest=DIGEST):
     """Return an image that says this of itself."""
-    return FoundImage.of("registry.example/team/images:v2.8", ID, labels or {}, endpoints, digest=digest)
+    return FoundImage.of("registry.example/team/images:v2.8", ID, labels or {}, endpoints, "linux/arm64", digest=digest)
 
 
 def test_image_is_named_with_its_digest():

@@ -106,6 +106,22 @@ def test_what_cannot_be_pulled_is_looked_for_here_only(launcher):
     assert never.get(launcher, "") in text(launcher, "local")
 
 
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        ("print", "--platform linux/arm64"),
+        ("compose", "platform: linux/arm64"),
+        ("devcontainer", "--platform=linux/arm64"),
+        ("k8s", "kubernetes.io/arch: arm64"),
+    ],
+)
+def test_platform_is_said_where_it_is_not_the_usual_one(launcher, words):
+    """Engines and clusters would take their own; jobs and hubs get it by the digest."""
+    (first, *_) = launchers.files(launcher, replace(PUBLISHED, platform="linux/arm64"))
+    assert words in first.text
+    assert words not in text(launcher, "published")
+
+
 CRITIC = ("shellcheck", "--exclude=SC2016")
 """It takes what is quoted so that the shell leaves it alone for a mistake."""
 
