@@ -16,6 +16,7 @@ from pathlib import Path
 import docker
 import docker.errors
 import pytest
+import yaml
 
 from tests import daemons, programs, registries
 from tests.built import CPU, MATRIX, Disk
@@ -24,11 +25,15 @@ from tests.registries import free_port
 from tests.waiting import until
 from torchstrata import errors
 from torchstrata.containers.running import LABEL
+from torchstrata.host.filesystem import CACHE_VARIABLE
+from torchstrata.store.store import Store
 
 IMAGE = f"{MATRIX.name}:{CPU}-ssh"
 BASE = f"{MATRIX.name}:{CPU}-base"
 URL = re.compile(r"http://(\S+?):(\d+)/lab\?token=(\w+)")
 DEV = 1000
+STORE = str(Store.open().root)
+"""Where images are built from here; people of these tests have a home of their own."""
 
 pytestmark = pytest.mark.usefixtures("own_turn")
 
@@ -348,18 +353,19 @@ def test_container_of_a_run_that_was_killed(person):
 
 
 def test_image_of_the_registry(person, tmp_path):
-    """It is pulled by the engine, and files name it by the digest that it has there."""
+    """It is pulled by the engine; files name it by the digest that it has there, and its services by what it declares there."""
     with registries.registry(tmp_path) as served:
-        name = f"{served.host}/{MATRIX.name}:{CPU}-base"
-        person.client.images.get(BASE).tag(*name.rsplit(":", 1))
+        name = f"{served.host}/{MATRIX.name}:{CPU}-serve"
+        pushed = person.inv("push", CPU, "--flavour", "serve", "--names", "--registry", served.host, **{CACHE_VARIABLE: STORE})
+        assert pushed.status == 0, pushed.output
         try:
-            person.client.images.push(name)
-            person.client.images.remove(name)
-            person.started("--flavour", "base", "--pull", "--registry", served.host)
+            person.started("--flavour", "serve", "--pull", "--registry", served.host)
             found = person.client.images.get(name)
             (digest,) = (each for each in found.attrs["RepoDigests"] if each.startswith(served.host))
-            pod = person.inv("up", CPU, "--flavour", "base", "--k8s", "--registry", served.host).output
-            assert f"{name}@{digest.rpartition('@')[2]}" in pod
+            pod = yaml.safe_load_all(person.inv("up", CPU, "--flavour", "serve", "--k8s", "--registry", served.host).output)
+            (container,) = next(document for document in pod if document["kind"] == "Pod")["spec"]["containers"]
+            assert container["image"] == f"{name}@{digest.rpartition('@')[2]}"
+            assert container["ports"] == [{"name": "serve", "containerPort": 8000}]
         finally:
             person.tidy()
             person.client.images.remove(name, force=True)
