@@ -84,7 +84,8 @@ class Endpoint:
     :param port: where it listens in the container.
     :param published: port of the host that leads there.
     :param scheme: of its URL; empty if it has none.
-    :param variable: what the container is told the port by, where that is not the usual one.
+    :param variable: what a container is told another port by; empty if it has none.
+    :param is_moved: the port is another than the image's own.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Endpoint:
     published: int
     scheme: str = ""
     variable: str = ""
+    is_moved: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,7 +180,7 @@ class ContainerDescription:
     @property
     def environment(self) -> dict[str, str]:
         """Variables by name; the key of SSH only where there is one."""
-        moved = {each.variable: str(each.port) for each in self.endpoints if each.variable}
+        moved = {each.variable: str(each.port) for each in self.endpoints if each.is_moved}
         return moved | ({"SSH_PUBLIC_KEY": "\n".join(self.authorized_keys)} if self.has_ssh and self.authorized_keys else {})
 
 
@@ -195,11 +197,9 @@ def endpoints(exposed: Iterable[int], declared: Mapping[str, DeclaredService]) -
 def _endpoint(usual: int, name: str | None, declared: Mapping[str, DeclaredService]) -> Endpoint:
     if name is None:
         return Endpoint(name=f"port-{usual}", port=usual, published=usual)
-    service = declared[name]
-    if usual not in PRIVILEGED:
-        return Endpoint(name=name, port=usual, published=usual, scheme=service.scheme)
-    port, variable = SPARE.get(usual, usual + 8000), service.port_variable or usual_variable(name)
-    return Endpoint(name=name, port=port, published=port, scheme=service.scheme, variable=variable)
+    port = SPARE.get(usual, usual + 8000) if usual in PRIVILEGED else usual
+    variable = declared[name].port_variable or usual_variable(name)
+    return Endpoint(name=name, port=port, published=port, scheme=declared[name].scheme, variable=variable, is_moved=port != usual)
 
 
 def of_image(image: str, *, tag: str, title: str, endpoints: tuple[Endpoint, ...], cuda: bool) -> ContainerDescription:

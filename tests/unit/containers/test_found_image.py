@@ -41,11 +41,11 @@ DECLARED = {
 def test_ports_become_services():
     """By what the image declares; those that no service has keep their number, and none is below 1024 that can be moved."""
     endpoints = found(endpoints=description.endpoints([25, 80, 8000, 9000], DECLARED)).describe().endpoints
-    assert [(each.name, each.port, each.scheme, each.variable) for each in endpoints] == [
-        ("port-9000", 9000, "", ""),
-        ("gym", 8000, "http", ""),
-        ("web-site", 8080, "", "WEB_SITE_PORT"),
-        ("mail", 8025, "", "SMTP"),
+    assert [(each.name, each.port, each.scheme, each.variable, each.is_moved) for each in endpoints] == [
+        ("port-9000", 9000, "", "", False),
+        ("gym", 8000, "http", "GYM_PORT", False),
+        ("web-site", 8080, "", "WEB_SITE_PORT", True),
+        ("mail", 8025, "", "SMTP", True),
     ]
 
 

@@ -106,6 +106,13 @@ def test_what_cannot_be_pulled_is_looked_for_here_only(launcher):
     assert never.get(launcher, "") in text(launcher, "local")
 
 
+def test_job_gives_each_service_a_port_of_its_own():
+    """A node may have several jobs, and containers there share its network."""
+    (job,) = launchers.files("slurm", replace(PUBLISHED, endpoints=endpoints("serve")))
+    assert '--env "SERVE_PORT=$port"' in job.text
+    assert "Without a command serve starts" in job.text
+
+
 @pytest.mark.parametrize(
     ("launcher", "words"),
     [
