@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Final, cast
 
@@ -17,6 +18,8 @@ from torchstrata.containers import running
 from torchstrata.decoding import FIX
 from torchstrata.drift.reading import ContainerFiles
 from torchstrata.errors import RegistryError, StoreError
+from torchstrata.host import temporary
+from torchstrata.host.leavings import Leaving
 from torchstrata.image import declarations
 from torchstrata.image.declarations import LIMIT, OWN, DeclaredService
 from torchstrata.image.oci import Descriptor
@@ -39,12 +42,10 @@ def in_engine(engine: Engine, identity: str) -> Mapping[str, DeclaredService]:
 
     :raises ContainerError: a file that declares them is not what it must be.
     """
-    with running.refusals():
-        container = engine.client.api.create_container(identity, ["true"])["Id"]
-        try:
-            found = ContainerFiles(engine, container).below(f"/{ETC}")
-        finally:
-            engine.client.api.remove_container(container, force=True, v=True)
+    with running.refusals(), temporary.directory() as scratch:  # with which the container goes, though this program be killed
+        container = Leaving.of("container", f"torchstrata-{uuid.uuid4().hex}").listed(scratch).name
+        engine.client.api.create_container(identity, ["true"], name=container)
+        found = ContainerFiles(engine, container).below(f"/{ETC}")
     own = {path.lstrip("/"): content for path, (_, content) in found.items()}
     return declarations.read({path: content for path, content in own.items() if declarations.is_declaration(path)})
 
