@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 from torchstrata.catalogue.exhibits import AttachedDocument, Catalogue, Exhibit
 from torchstrata.containers.description import of_image
 from torchstrata.containers.launchers import ELSEWHERE, RENDERERS, Launcher, LauncherFile, files
+from torchstrata.platforms import MACHINES, PLATFORM
 from torchstrata.store.digest import DIGEST
 
 
@@ -33,7 +35,8 @@ def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[Laun
     title = image.labels.get("org.opencontainers.image.description", called)
     wanted = of_image(_pinned(catalogue, image), tag=called, title=title, endpoints=image.endpoints, cuda=bool(image.wheels_cuda))
     chosen = [launcher for launcher in RENDERERS if catalogue.place or launcher not in ELSEWHERE]
-    return {launcher: files(launcher, wanted) for launcher in chosen}
+    platform = image.platform if image.platform in MACHINES else PLATFORM
+    return {launcher: files(launcher, replace(wanted, platform=platform)) for launcher in chosen}
 
 
 def _pinned(catalogue: Catalogue, image: Exhibit) -> str:
