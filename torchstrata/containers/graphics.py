@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import docker.types
 
@@ -13,7 +13,7 @@ from torchstrata.errors import GpuAccessError, NoGpuError
 from torchstrata.machine import gpu_access, nvml
 from torchstrata.machine.gpu_access import CDI_KIND, RUNTIME, GpuAccess
 
-OR_NONE = "; or give --gpus none"
+OR_NONE: Final = "; or give --gpus none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
