@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,9 @@ from tests.checkout import Checkout
 from tests.registries import free_port
 from tests.waiting import until
 from torchstrata import errors
+from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.running import LABEL
+from torchstrata.host import apt
 from torchstrata.host.filesystem import CACHE_VARIABLE
 from torchstrata.store.store import Store
 
@@ -34,6 +37,8 @@ URL = re.compile(r"http://(\S+?):(\d+)/lab\?token=(\w+)")
 DEV = 1000
 STORE = str(Store.open().root)
 """Where images are built from here; people of these tests have a home of their own."""
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwJuYkIHPRxz0OW3pqW285qX5+bgnA3EBIJUUvAgeoX nobody"
+"""Of a private key that nobody has: most tests only need somebody who has one, and a new machine has no ssh-keygen."""
 
 pytestmark = pytest.mark.usefixtures("own_turn")
 
@@ -48,9 +53,14 @@ class Person:
         self.root, self.client, self.name = root, client, f"ts-{uuid.uuid4().hex[:8]}"
         (root / "home" / ".ssh").mkdir(parents=True)
         self.key = root / "home" / ".ssh" / "id_ed25519"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
+        self.key.with_suffix(".pub").write_text(f"{PUBLIC_KEY}\n")
         self.workspace = root / "work"
         self.env = {"HOME": str(root / "home"), "XDG_STATE_HOME": str(root / "state"), "CI": "1", "TORCHSTRATA_REGISTRY": ""}
+
+    def make_key(self):
+        """Have a key of one's own, whose private part is there."""
+        self.key.with_suffix(".pub").unlink()
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
 
     def inv(self, *words, **env):
         """Run a verb to its end."""
@@ -101,6 +111,12 @@ def person(tmp_path, client):
     made = Person(tmp_path, client)
     yield made
     made.tidy()
+
+
+@pytest.fixture(scope="session")
+def openssh():
+    """Have OpenSSH's client on this machine."""
+    apt.install(["openssh-client"], print, unless=lambda: shutil.which("ssh") is not None)
 
 
 @pytest.fixture
@@ -173,8 +189,10 @@ def test_nothing_is_lost(person):
     assert anew.exec_run(["ls", "/opt/venv/installed"]).exit_code != 0
 
 
+@pytest.mark.usefixtures("openssh")
 def test_ssh(person):
     """By the verb and by an entry: nobody is asked about the host key, which stays though the container is made anew."""
+    person.make_key()
     person.started("--ssh-entry")
     agent_of = agent(person)
     try:
@@ -186,6 +204,28 @@ def test_ssh(person):
         assert subprocess.run(words, env=os.environ | agent_of, capture_output=True, text=True, check=True).stdout == "/bin/bash\n"
     finally:
         os.kill(int(agent_of["SSH_AGENT_PID"]), signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("openssh")
+def test_an_entry_is_read_by_ssh(tmp_path, monkeypatch):
+    """By a container's name alone, whatever the user's configuration says of other hosts."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ssh, absolute = tmp_path / ".ssh", tmp_path / "absolute"
+    ssh.mkdir()
+    (ssh / "config").write_text("Host *.example\n    User ada\n")
+    for name, port in [("one", 1), ("one.b", 2), ("one", 3)]:
+        Keepsakes.of(name).add_entry("127.0.0.1", port)
+    absolute.write_text((ssh / "config").read_text().replace("Include torchstrata.config", f"Include {ssh}/torchstrata.config"))
+    settings = {host: settings_of(absolute, host) for host in ("one", "one.b", "a.example")}
+    assert settings["one"] >= {("hostname", "127.0.0.1"), ("port", "3"), ("user", "dev"), ("hostkeyalias", "one")}
+    assert ("port", "2") in settings["one.b"]
+    assert ("user", "ada") in settings["a.example"]
+
+
+def settings_of(configuration, host):
+    """Return what ssh makes of a configuration for a host; it looks for others where passwd says that home is."""
+    read = subprocess.run(["ssh", "-G", "-F", configuration, host], capture_output=True, text=True, check=True).stdout
+    return {tuple(line.split(" ", 1)) for line in read.splitlines()}
 
 
 def test_without_a_key_there_is_no_ssh(person):

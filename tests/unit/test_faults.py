@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import subprocess
 
 import pytest
 
@@ -10,6 +13,19 @@ from tests.mutants import __main__ as mutants
 from tests.mutants.faults import DOCUMENT, FAULTS, document
 from torchstrata.errors import SurvivorError
 from torchstrata.matrix.matrix import ROOT
+
+EDIT = re.compile(r"sed -i (?P<how>'[^']*'|\S+) (?P<file>/usr/local\S+)")
+EDITS = [(fault, edit) for fault in FAULTS for line in fault.lines for edit in EDIT.finditer(line)]
+
+
+@pytest.mark.parametrize(("fault", "edit"), EDITS, ids=[fault.what for fault, _ in EDITS])
+def test_a_fault_changes_the_file_that_it_edits(fault, edit, tmp_path):
+    """No fault plants nothing because the line that it changes reads otherwise by now."""
+    (source,) = ROOT.glob(f"images/*/rootfs{edit['file']}")
+    edited = tmp_path / source.name
+    shutil.copy(source, edited)
+    subprocess.run(["sed", "-i", *shlex.split(edit["how"]), edited], check=True)
+    assert edited.read_bytes() != source.read_bytes()
 
 
 def test_document_is_written():

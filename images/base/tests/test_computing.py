@@ -52,6 +52,7 @@ def test_compiler(found):
 WITHOUT_START = "import torch; print(torch.compile(lambda x: x + 1)(torch.ones(2)).tolist())"
 
 
+@pytest.mark.costly
 def test_compiler_needs_no_start(start):
     """``torch.compile`` works without the entrypoint, too, as a user who has neither entry nor home."""
     environment = COMPILES_ALONE | VECTORS_KNOWN | ONE_THREAD

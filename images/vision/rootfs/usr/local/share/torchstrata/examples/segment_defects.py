@@ -1,6 +1,6 @@
 """Find scratches on metal surfaces, pixel by pixel, and follow one through a film: from no data to masks, boxes, scores and a video.
 
-    python segment_defects.py [--epochs 6] [--size 96] [--pictures 160]
+    python segment_defects.py [--epochs 8] [--size 96] [--pictures 160]
 
 The pictures are drawn here. A small U-Net learns masks from pictures that albumentations turns and lights anew in each epoch; torchmetrics
 scores pixels, pycocotools the scratches that were found, as COCO scores masks; supervision draws them and follows one through a film, which
@@ -55,7 +55,7 @@ class Surfaces(Dataset):
         rng = np.random.default_rng(seed)
         self.pairs = [draw(rng, size) for _ in range(count)]
         changes = [A.HorizontalFlip(), A.VerticalFlip(), A.RandomBrightnessContrast(), A.GaussNoise()] if training else []
-        self.change = A.Compose([*changes, A.Normalize(), A.ToTensorV2()])
+        self.change = A.Compose([*changes, A.Normalize(), A.ToTensorV2()], seed=seed)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -93,7 +93,8 @@ def _pair(channels: int, out: int) -> nn.Sequential:
 def train(network: nn.Module, data: Dataset, epochs: int) -> None:
     """Teach the network; one line for each epoch."""
     loader = DataLoader(data, batch_size=16, shuffle=True, num_workers=WORKERS, persistent_workers=True)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    optimizer = torch.optim.AdamW(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=epochs * len(loader))
     weight = torch.tensor(5.0, device=DEVICE)  # few pixels are scratched
     for epoch in range(epochs):
         start, losses = time.perf_counter(), []
@@ -103,6 +104,7 @@ def train(network: nn.Module, data: Dataset, epochs: int) -> None:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            schedule.step()
             losses.append(loss.item())
         print(f"epoch {epoch + 1}/{epochs}: loss {sum(losses) / len(losses):.3f} ({time.perf_counter() - start:.1f} s)", flush=True)
 
@@ -183,7 +185,7 @@ def film(network: nn.Module, size: int, place: Path, frames: int = 12) -> set[in
 def main() -> None:
     """Train, score, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--size", type=int, default=96, help="pixels of a side, a multiple of 4")
     parser.add_argument("--pictures", type=int, default=160)
     options = parser.parse_args()
