@@ -185,7 +185,7 @@ def required(session: nox.Session) -> None:
 def docs_check(session: nox.Session) -> None:
     """Check what guides, comments and docstrings name: files, links, sessions, verbs, tables, the picture of rooms (part of unit)."""
     _develop(session)
-    session.run("pytest", *(f"tests/unit/test_{name}.py" for name in ("prose", "repository", "rooms")), *session.posargs)
+    session.run("pytest", *(f"tests/unit/test_{name}.py" for name in ("prose", "documented_commands", "repository", "rooms")), *session.posargs)
 
 
 @nox.session(default=UNASKED, venv_backend="none")

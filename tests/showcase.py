@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from tests.endpoints import endpoints
 from torchstrata.attestations import documents
 from torchstrata.attestations.record import Inputs, LockedWheel, Package, Record, RecordedLayer, SourceRepository, System, Torch
 from torchstrata.catalogue.exhibits import AttachedDocument, Catalogue, Exhibit, ShownLayer, ordered
@@ -128,7 +129,7 @@ def exhibit(cell: Cell, image: str, number: int, release: int) -> Exhibit:
         labels=labels,
         platform=found.platform,
         size=found.size,
-        ports={"jupyter": (8888,), "ssh": (22, 8888)}.get(found.flavour, ()),
+        endpoints=endpoints(found.flavour),
         user=found.user,
         layers=tuple(ShownLayer(digest=layer.digest, size=layer.size, title=layer.title, origin=layer.origin) for layer in found.layers),
         record=found,

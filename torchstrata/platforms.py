@@ -26,6 +26,16 @@ def suffix(name: str) -> str:
     return "" if name == PLATFORM else f"-{architecture(name)}"
 
 
+def here() -> str:
+    """Return this machine's platform; the default one where it is none of those that are known."""
+    return next(filter(is_native, MACHINES), PLATFORM)
+
+
+def foreign(name: str) -> str | None:
+    """Return a platform where engines have to be told, since it is not this machine's."""
+    return None if is_native(name) else name
+
+
 def is_native(name: str) -> bool:
     """Return whether this machine runs programs of a platform by itself."""
     return platform.machine() == MACHINES[name]

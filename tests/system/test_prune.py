@@ -224,7 +224,7 @@ def environment(tmp_path_factory):
 def test_the_verb_deletes_only_when_told(environment, tmp_path):
     """First it shows what would go and why; with --yes that goes, and it says how the disk gets smaller."""
     repository = f"team/{matrix.load().name}"
-    inv = [Path(sys.executable).parent / "inv", "registry.prune", "--keep", "1", "--ledger", environment["LEDGER"]]
+    inv = [Path(sys.executable).parent / "inv", "registry.prune", "--keep", "1", "--older-than", "30", "--ledger", environment["LEDGER"]]
     with registries.registry(tmp_path) as served, Registry(served.host) as registry:
         env = {**environment, VARIABLE: f"{served.host}/team"}
         old = sha256(manifest(registry, repository, "2.8.0-cu121-debian13-base-20250101.1", [b"old"]))

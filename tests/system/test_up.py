@@ -17,6 +17,7 @@ from pathlib import Path
 import docker
 import docker.errors
 import pytest
+import yaml
 
 from tests import daemons, programs, registries
 from tests.built import CPU, MATRIX, Disk
@@ -27,11 +28,15 @@ from torchstrata import errors
 from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.running import LABEL
 from torchstrata.host import apt
+from torchstrata.host.filesystem import CACHE_VARIABLE
+from torchstrata.store.store import Store
 
 IMAGE = f"{MATRIX.name}:{CPU}-ssh"
 BASE = f"{MATRIX.name}:{CPU}-base"
 URL = re.compile(r"http://(\S+?):(\d+)/lab\?token=(\w+)")
 DEV = 1000
+STORE = str(Store.open().root)
+"""Where images are built from here; people of these tests have a home of their own."""
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGwJuYkIHPRxz0OW3pqW285qX5+bgnA3EBIJUUvAgeoX nobody"
 """Of a private key that nobody has: most tests only need somebody who has one, and a new machine has no ssh-keygen."""
 
@@ -239,6 +244,20 @@ def test_shell_of_an_image_without_services(person):
     assert container.exec_run(["python", "-c", "import torch"]).exit_code == 0
 
 
+def test_services_are_those_of_the_image(person):
+    """By the names that it declares; verbs that come later still know them."""
+    port = free_port()
+    ended = person.up("--flavour", "serve", "--port", f"serve={port}")
+    assert ended.status == 0, ended.output
+    assert re.search(rf"^serve +http://127\.0\.0\.1:{port}$", ended.output, re.MULTILINE), ended.output
+    with socket.create_connection(("127.0.0.1", port)) as asked:
+        asked.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert asked.makefile("rb").readline().split()[1] == b"200"
+    assert f"serve 127.0.0.1:{port}" in person.inv("ps", COLUMNS="250").output
+    refused(person.up("--flavour", "serve", "--port", "jupyter=8890", "--replace"), errors.BusyPortError)
+    assert person.container().status == "running"
+
+
 @pytest.mark.parametrize("words", [("--port", "jupyter={port}"), ()])
 def test_busy_port(person, words):
     """One that was asked for is refused, and nothing is made; else the next one is taken."""
@@ -258,6 +277,7 @@ def test_busy_port(person, words):
 def test_engine_that_is_not_there(person):
     """The line says where it was looked for."""
     assert "nowhere.sock" in refused(person.up(DOCKER_HOST="unix:///nowhere.sock"), errors.EngineError)
+    assert (person.leftovers(), person.workspace.exists()) == ([], False)
 
 
 @pytest.mark.root
@@ -274,6 +294,7 @@ def test_full_disk(person):
                 refused(person.up(cell="empty", DOCKER_HOST=daemon.host, TORCHSTRATA_REGISTRY="127.0.0.1:1"), errors.DiskFullError)
                 Disk(data).relieve()
                 assert other.api.containers(all=True) == []
+                assert (other.api.volumes()["Volumes"] or [], person.workspace.exists()) == ([], False)
         finally:
             subprocess.run(["umount", "--lazy", data], stderr=subprocess.DEVNULL, check=False)
 
@@ -284,6 +305,7 @@ def test_name_of_somebody_else(person):
     refused(person.up(), errors.NameTakenError)
     refused(person.inv("down", person.name, "--remove"), errors.NameTakenError)
     assert person.container().id == other.id
+    assert (person.leftovers(), person.workspace.exists()) == ([person.name], False)
 
 
 def test_another_workspace(person):
@@ -334,7 +356,7 @@ def test_workspace_that_cannot_be_written(person, place):
 def test_gpu_that_is_not_there(person):
     """Nothing is started for who needs one."""
     refused(person.up("--gpus", "all"), errors.NoGpuError)
-    assert person.leftovers() == []
+    assert (person.leftovers(), person.workspace.exists()) == ([], False)
 
 
 def test_image_that_is_nowhere(person):
@@ -361,7 +383,7 @@ def test_interrupt_while_waiting(person, variant, number):
         running.process.send_signal(number)
         ended = running.ended()
     assert ended.status == errors.INTERRUPTED, ended.output
-    assert person.leftovers() == []
+    assert (person.leftovers(), person.workspace.exists()) == ([], False)
 
 
 def test_container_of_a_run_that_was_killed(person):
@@ -371,18 +393,19 @@ def test_container_of_a_run_that_was_killed(person):
 
 
 def test_image_of_the_registry(person, tmp_path):
-    """It is pulled by the engine, and files name it by the digest that it has there."""
+    """It is pulled by the engine; files name it by the digest that it has there, and its services by what it declares there."""
     with registries.registry(tmp_path) as served:
-        name = f"{served.host}/{MATRIX.name}:{CPU}-base"
-        person.client.images.get(BASE).tag(*name.rsplit(":", 1))
+        name = f"{served.host}/{MATRIX.name}:{CPU}-serve"
+        pushed = person.inv("push", CPU, "--flavour", "serve", "--names", "--registry", served.host, **{CACHE_VARIABLE: STORE})
+        assert pushed.status == 0, pushed.output
         try:
-            person.client.images.push(name)
-            person.client.images.remove(name)
-            person.started("--flavour", "base", "--pull", "--registry", served.host)
+            person.started("--flavour", "serve", "--pull", "--registry", served.host)
             found = person.client.images.get(name)
             (digest,) = (each for each in found.attrs["RepoDigests"] if each.startswith(served.host))
-            pod = person.inv("up", CPU, "--flavour", "base", "--k8s", "--registry", served.host).output
-            assert f"{name}@{digest.rpartition('@')[2]}" in pod
+            pod = yaml.safe_load_all(person.inv("up", CPU, "--flavour", "serve", "--k8s", "--registry", served.host).output)
+            (container,) = next(document for document in pod if document["kind"] == "Pod")["spec"]["containers"]
+            assert container["image"] == f"{name}@{digest.rpartition('@')[2]}"
+            assert container["ports"] == [{"name": "serve", "containerPort": 8000}]
         finally:
             person.tidy()
             person.client.images.remove(name, force=True)

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from torchstrata.attestations.examination import Finding
 from torchstrata.attestations.record import Record
+from torchstrata.containers.description import Endpoint
 from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.registry.dated_tag import DatedTag, PushNumber
 from torchstrata.release.ledger import Ledger
@@ -60,7 +61,7 @@ class Exhibit:
     :param labels: of its config.
     :param platform: such as ``linux/amd64``.
     :param size: compressed bytes; those that the engine tells, where no record is at hand.
-    :param ports: TCP ports that its services listen on.
+    :param endpoints: its services.
     :param is_signed: there is a signature; whether it holds is what ``findings`` say.
     :param findings: what a check of all that is signed has found; empty if nobody has checked.
     :param problems: what could not be read of it, one line each.
@@ -72,7 +73,7 @@ class Exhibit:
     labels: Mapping[str, str]
     platform: str
     size: int
-    ports: tuple[int, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
     user: str = ""
     layers: tuple[ShownLayer, ...] = ()
     record: Record | None = None

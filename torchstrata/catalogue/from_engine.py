@@ -16,6 +16,7 @@ from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.engine import Engine
 from torchstrata.building.plan import ImagePlan, Planner
 from torchstrata.catalogue.exhibits import Catalogue, Exhibit, ShownLayer, ordered
+from torchstrata.containers import declared_services, description
 from torchstrata.errors import NoImageError, TorchstrataError
 from torchstrata.image import oci, source
 from torchstrata.image.compose import sha256
@@ -47,7 +48,7 @@ class EngineReader:
         """
         attributes = {image["Id"]: image for image in self._attributes()}
         records, unread = self._records({(_labels(image).get(LABEL, ""), _platform(image)) for image in attributes.values()})
-        images = [_exhibit(image, records.get(identity), self.matrix.name) for identity, image in attributes.items()]
+        images = [self._exhibit(image, records.get(identity)) for identity, image in attributes.items()]
         shown = [image for image in images if image.is_ours and image.tags]
         if not shown:
             raise NoImageError("the engine has no image of this program", fix="build one: nox -s build-2.13-cpu; or name a registry: --registry HOST[/PATH]")
@@ -91,6 +92,23 @@ class EngineReader:
                 for one in _assembled(builder, image):
                     yield one, made.record_of(materials.gather(one, self.store, codec, matrix.ROOT))
 
+    def _exhibit(self, image: Mapping[str, Any], found: Record | None) -> Exhibit:
+        config, identity = image.get("Config") or {}, str(image["Id"])
+        ports = oci.tcp_ports(config.get("ExposedPorts") or ())
+        declared = declared_services.in_engine(self.engine, identity) if ports else {}
+        return Exhibit(
+            digest=identity,
+            tags=_tags(image.get("RepoTags") or (), self.matrix.name),
+            labels=_labels(image),
+            platform=_platform(image),
+            size=found.size if found else int(image.get("Size") or 0),
+            endpoints=description.endpoints(ports, declared),
+            user=str(config.get("User") or ""),
+            layers=_layers(image, found),
+            record=found,
+            evidence=_evidence(identity),
+        )
+
 
 def _assembled(builder: Builder, image: ImagePlan) -> Iterator[Composed]:
     parts = {item.identity: item.part for item in image.items if item.part}
@@ -103,22 +121,6 @@ def _labels(image: Mapping[str, Any]) -> dict[str, str]:
 
 def _platform(image: Mapping[str, Any]) -> str:
     return f"{image.get('Os', 'linux')}/{image.get('Architecture', '')}"
-
-
-def _exhibit(image: Mapping[str, Any], found: Record | None, name: str) -> Exhibit:
-    config = image.get("Config") or {}
-    return Exhibit(
-        digest=str(image["Id"]),
-        tags=_tags(image.get("RepoTags") or (), name),
-        labels=_labels(image),
-        platform=_platform(image),
-        size=found.size if found else int(image.get("Size") or 0),
-        ports=oci.tcp_ports(config.get("ExposedPorts") or ()),
-        user=str(config.get("User") or ""),
-        layers=_layers(image, found),
-        record=found,
-        evidence=_evidence(str(image["Id"])),
-    )
 
 
 def _tags(names: Sequence[str], name: str) -> tuple[str, ...]:

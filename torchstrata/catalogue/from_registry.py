@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
@@ -19,7 +19,10 @@ from torchstrata.attestations.examination import Finding
 from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import Trust
 from torchstrata.catalogue.exhibits import AttachedDocument, Catalogue, Exhibit, ShownLayer, ordered
+from torchstrata.containers import declared_services, description
 from torchstrata.errors import AbsentError, TorchstrataError, UntrustedError
+from torchstrata.image.declarations import DeclaredService
+from torchstrata.image.oci import Descriptor
 from torchstrata.matrix.matrix import Matrix
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Referrer, Registry, fallback_tag
@@ -129,19 +132,24 @@ class RegistryReader:
             listed = [image for child in document.children for image in self._images(dict.fromkeys(own, child.digest), signed, child.digest)]
             return [replace(image, indexes=image.indexes | {digest}) for image in listed]
         config = self.registry.image_config(self.repository, digest)
+        declared, undeclared = _told(self._declared, document.layers or ()) if config.ports else (None, "")
         image = Exhibit(
             digest=digest,
             tags=tuple(sorted(tag for tag, of in tags.items() if of == digest)),
             labels=config.labels,
             platform=f"{config.os}/{config.architecture}" if config.os and config.architecture else UNKNOWN_PLATFORM,
             size=sum(layer.size for layer in document.layers or ()),
-            ports=config.ports,
+            endpoints=description.endpoints(config.ports, declared or {}),
             user=config.user,
             layers=tuple(ShownLayer(digest=layer.digest, size=layer.size) for layer in document.layers or ()),
             is_signed=f"{fallback_tag(digest)}.sig" in signed,
+            problems=(undeclared,) if undeclared else (),
         )
         published = Published(registry=self.registry, repository=self.repository, name=digest, manifest=found.body)
         return [self._with_documents(image, published)] if image.is_ours else []
+
+    def _declared(self, layers: Sequence[Descriptor]) -> Mapping[str, DeclaredService]:
+        return declared_services.in_registry(self.registry, self.repository, layers)
 
     def _with_documents(self, image: Exhibit, published: Published) -> Exhibit:
         """Return an image with what is attached to it; what cannot be read of that is a problem of it."""
@@ -151,7 +159,7 @@ class RegistryReader:
         attached = tuple(AttachedDocument(kind=kinds[name].name, digest=plain[name].digest, file=kinds[name].file) for name in kinds if name in plain)
         made, no_record = self._document(published, plain.get(RECORD.media_type), record_about)
         tested, no_result = self._document(published, plain.get(VERIFICATION.media_type), result_about)
-        problems = tuple(why for why in (no_record, no_result) if why)
+        problems = (*image.problems, *filter(None, (no_record, no_result)))
         shown = replace(image, attached=attached, record=made, evidence=tested, problems=problems)
         return replace(shown, layers=named_layers(shown), findings=tuple(self._findings(image)))
 

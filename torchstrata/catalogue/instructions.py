@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 from torchstrata.catalogue.exhibits import AttachedDocument, Catalogue, Exhibit
 from torchstrata.containers.description import of_image
 from torchstrata.containers.launchers import ELSEWHERE, RENDERERS, Launcher, LauncherFile, files
+from torchstrata.platforms import MACHINES, PLATFORM
 from torchstrata.store.digest import DIGEST
 
 
@@ -31,9 +33,10 @@ def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[Laun
     """Return the files that start a container of an image, by launcher; those of other machines only where they can pull it."""
     called = image.tag.rpartition(":")[2] or f"{image.cell}-{image.image}"
     title = image.labels.get("org.opencontainers.image.description", called)
-    wanted = of_image(_pinned(catalogue, image), tag=called, title=title, exposed=image.ports, cuda=bool(image.wheels_cuda))
+    wanted = of_image(_pinned(catalogue, image), tag=called, title=title, endpoints=image.endpoints, cuda=bool(image.wheels_cuda))
     chosen = [launcher for launcher in RENDERERS if catalogue.place or launcher not in ELSEWHERE]
-    return {launcher: files(launcher, wanted) for launcher in chosen}
+    platform = image.platform if image.platform in MACHINES else PLATFORM
+    return {launcher: files(launcher, replace(wanted, platform=platform)) for launcher in chosen}
 
 
 def _pinned(catalogue: Catalogue, image: Exhibit) -> str:

@@ -11,14 +11,15 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from torchstrata import progress
+from torchstrata import platforms, progress
 from torchstrata.commands.options import DoctorOptions
-from torchstrata.errors import NoFitError, TorchstrataError
+from torchstrata.errors import MachineError, NoFitError, TorchstrataError
 from torchstrata.machine import fitting, survey
 from torchstrata.machine.fitting import Accelerator, Fitness, Hardware
 from torchstrata.machine.survey import Survey
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix
+from torchstrata.platforms import PLATFORM
 
 COLOURS: Final = {"ok": None, "warning": "yellow", "error": "red", "runs": "green", "no": "dim"}
 SHARED_MEMORY: Final = "--shm-size=8g"
@@ -44,7 +45,7 @@ class Diagnosis:
 
     def tag(self, cell: Cell) -> str:
         """Return the name of a cell's image."""
-        return f"{self.matrix.name}:{cell.names[0]}-{self.flavour}"
+        return f"{self.matrix.name}:{cell.names[0]}-{self.flavour}{platforms.suffix(cell.platform)}"
 
     def command(self, one: Fitness) -> str:
         """Return the line that starts an image here."""
@@ -57,6 +58,7 @@ def run(options: DoctorOptions) -> None:
     """Look, judge and say; fail where something must be mended first.
 
     :raises MachineError: what is described is no machine.
+    :raises PlatformError: a cell that was asked for is not offered on its platform.
     :raises NoFitError: no cell with CUDA that was asked for runs on the GPUs.
     :raises EngineError, GpuAccessError: there is no engine; or GPUs that containers cannot use.
     """
@@ -76,8 +78,12 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     """Return what there is to say."""
     table = matrix.load()
     flavour = table.chain(options.flavour or table.all_in_one)[-1]
-    cells = matrix.select(table, *options.cells) if options.cells else tuple(cell for cell in table.cells if cell.is_default_os)
     described = described_by(options)
+    platform = options.platform or (PLATFORM if described else platforms.here())
+    if not described and platform != platforms.here():
+        raise MachineError(f"this machine is no {platform}", fix="describe the one that is: --driver VERSION, --gpu GPU")
+    chosen = matrix.select_on(table, platform, *options.cells)
+    cells = chosen if options.cells else tuple(cell for cell in chosen if cell.is_default_os)
     seen = Survey(observations=(), hardware=described, access=None) if described else survey.look()
     return Diagnosis(matrix=table, seen=seen, found=tuple(fitting.judge(cell, seen.hardware) for cell in cells), flavour=flavour)
 
@@ -178,6 +184,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
 def _cell(diagnosis: Diagnosis, one: Fitness) -> dict[str, Any]:
     return {
         "cell": one.cell.id,
+        "platform": one.cell.platform,
         "tag": diagnosis.tag(one.cell),
         "runs": one.runs,
         "uses_gpu": one.uses_gpu,

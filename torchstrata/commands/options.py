@@ -210,6 +210,7 @@ class DoctorOptions:
     driver: str | None = option("judge a machine with this NVIDIA driver, such as 530.30 (default: look at this one)", "VERSION")
     gpu: tuple[str, ...] = option("judge a machine with these GPUs, such as sm_90 or 9.0, with commas between them (default: look at this one)", "GPU", ())
     flavour: str | None = option("flavour of the image that is named (default: the last of matrix.yaml)", "FLAVOUR")
+    platform: str | None = option("platform of the machine, such as linux/arm64 (default: this one's; linux/amd64 if one is described)", "OS/ARCHITECTURE")
     json: bool = switch("print JSON instead of tables")
 
 
@@ -395,11 +396,12 @@ class UpOptions:
 
     cells: tuple[str, ...] = words("cell, such as 2.8-cu121, or tag, such as v2.8 (default: the newest for a machine with, or without, a GPU)", "CELL|TAG")
     flavour: str | None = option("of a cell (default: the all-in-one)", "FLAVOUR")
+    platform: str | None = option("platform of the image, such as linux/arm64 (default: this machine's)", "OS/ARCHITECTURE")
     workspace: Path = option("directory that is /workspace in the container, made if it is not there (default: workspace)", "DIRECTORY", Path("workspace"))
     gpus: str | None = option("all, none, a number, or device=0,2 (default: all that are here)", "GPUS")
     name: str | None = option("of the container (default: torchstrata-TAG)", "NAME")
     port: tuple[str, ...] = option(
-        "port of this machine for a service, such as jupyter=8890 (default: 8888 and 2222, or the next free one)", "SERVICE=PORT", ()
+        "port of this machine for a service, such as jupyter=8890 (default: the one of the service, 2222 for SSH, or the next free one)", "SERVICE=PORT", ()
     )
     listen: str = option("address of this machine that the ports are at; 0.0.0.0 is all (default: 127.0.0.1)", "ADDRESS", "127.0.0.1")
     shm: float = option("size of /dev/shm (default: 8)", "GB", 8.0)

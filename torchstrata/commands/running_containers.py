@@ -106,7 +106,7 @@ def welcome(container: Container) -> Iterator[str]:
         elif binding.name == SSH:
             yield f"SSH         ssh -p {binding.published} {USER}@{binding.reachable}   (or: inv ssh {container.name})"
         else:
-            yield f"{binding.name:11} http://{binding.reachable}:{binding.published}"
+            yield f"{binding.name:11} {binding.scheme and f'{binding.scheme}://'}{binding.reachable}:{binding.published}"
     if not running.bindings(container):
         yield f"shell       docker exec -it {container.name} bash -l"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
-from torchstrata.containers.description import JUPYTER, ContainerDescription
+from torchstrata.containers.description import ContainerDescription
 from torchstrata.image.runtime import WORKSPACE
 
 FILE = "job.sbatch"
@@ -40,13 +40,13 @@ fi
 """
 
 SERVICES = """
-# Without a command JupyterLab starts; the log has its token and port. From outside: ssh -L 8888:NODE:PORT LOGIN-NODE"""
+# Without a command {name} starts; the log has its address. From outside: ssh -L {published}:NODE:PORT LOGIN-NODE"""
 PORT = "port=$((20000 + SLURM_JOB_ID % 20000)) # a node may have several jobs\n"
 
 
 def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return the job's script."""
-    serves = any(each.name == JUPYTER for each in description.endpoints)
+    web = next((each for each in description.endpoints if each.scheme), None)
     job = JOB.format(
         label=description.label,
         title=description.title,
@@ -56,9 +56,9 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
         workspace=WORKSPACE,
         gpus=f"#SBATCH --gpus={description.gpus.amount}\n" if description.gpus else "",
         nv="--nv " if description.gpus else "",
-        services=SERVICES if serves else "",
-        port=PORT if serves else "",
-        setting=' --env "JUPYTER_PORT=$port"' if serves else "",
+        services=SERVICES.format(name=web.name, published=web.published) if web else "",
+        port=PORT if web else "",
+        setting=f' --env "{web.variable}=$port"' if web else "",
     )
     return {FILE: job}
 

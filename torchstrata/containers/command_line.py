@@ -36,6 +36,7 @@ def _lines(description: ContainerDescription) -> Iterator[str]:
 def _options(description: ContainerDescription) -> Sequence[tuple[str, ...]]:
     return (
         () if description.is_pullable else ("--pull", "never"),
+        ("--platform", description.unusual_platform) if description.unusual_platform else (),
         ("--interactive", "--tty") if description.is_interactive else (),
         ("--gpus", str(description.gpus)) if description.gpus else (),
         ("--shm-size", description.memory, *(word for name, value in description.limits.items() for word in ("--ulimit", f"{name}={value}"))),

@@ -27,6 +27,7 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
 def _service(description: ContainerDescription) -> dict[str, Any]:
     return {
         "image": description.image,
+        "platform": description.unusual_platform,
         "pull_policy": "missing" if description.is_pullable else "never",
         "user": description.user,
         "tty": description.is_interactive,

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from torchstrata.image import runtime
+from torchstrata.image.declarations import DeclaredService
+from torchstrata.matrix.flavours import usual_variable
+from torchstrata.platforms import PLATFORM
 
 SHM: Final = 8 << 30
 """Bytes of ``/dev/shm``: engines give 64 MB, which DataLoader workers and NCCL fill at once."""
@@ -23,14 +26,11 @@ HOME: Final = runtime.PERSON["HOME"]
 JUPYTER: Final = "jupyter"
 SSH: Final = "ssh"
 
-SERVICES: Final[Mapping[int, str]] = {8888: JUPYTER, 22: SSH}
-"""Service by the port that an image exposes for it; others are called by their port."""
+PRIVILEGED: Final = range(1, 1024)
+"""Ports that not every user may bind everywhere; services take others instead."""
 
-UNPRIVILEGED: Final[Mapping[int, int]] = {22: 2222}
-"""Ports that services take instead of those exposed: not everywhere may a user bind one below 1024."""
-
-PORT_VARIABLES: Final[Mapping[str, str]] = {SSH: "SSH_PORT"}
-"""Variable by service that moves it to a port of :data:`UNPRIVILEGED`."""
+SPARE: Final[Mapping[int, int]] = {22: 2222}
+"""What they take; else one that is 8000 higher, as 8080 for 80."""
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -83,11 +83,17 @@ class Endpoint:
     :param name: such as ``jupyter``.
     :param port: where it listens in the container.
     :param published: port of the host that leads there.
+    :param scheme: of its URL; empty if it has none.
+    :param variable: what a container is told another port by; empty if it has none.
+    :param is_moved: the port is another than the image's own.
     """
 
     name: str
     port: int
     published: int
+    scheme: str = ""
+    variable: str = ""
+    is_moved: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +108,7 @@ class ContainerDescription:
     :param shm: bytes of ``/dev/shm``.
     :param workspace: directory of the host that is mounted at ``/workspace``; relative ones begin with ``./``.
     :param address: of the host, on which ports are published.
+    :param platform: that the image is for; files say so where that is not the usual one.
     :param authorized_keys: public keys that SSH lets in; where there are none, files say where to put one.
     """
 
@@ -115,6 +122,12 @@ class ContainerDescription:
     workspace: str = "./workspace"
     address: str = LOOPBACK
     authorized_keys: tuple[str, ...] = ()
+    platform: str = PLATFORM
+
+    @property
+    def unusual_platform(self) -> str:
+        """The platform where engines have to be told; empty for the usual one."""
+        return "" if self.platform == PLATFORM else self.platform
 
     @property
     def is_pullable(self) -> bool:
@@ -167,33 +180,38 @@ class ContainerDescription:
     @property
     def environment(self) -> dict[str, str]:
         """Variables by name; the key of SSH only where there is one."""
-        moved = {PORT_VARIABLES[each.name]: str(each.port) for each in self.endpoints if each.name in PORT_VARIABLES}
+        moved = {each.variable: str(each.port) for each in self.endpoints if each.is_moved}
         return moved | ({"SSH_PUBLIC_KEY": "\n".join(self.authorized_keys)} if self.has_ssh and self.authorized_keys else {})
 
 
-def service(port: int) -> str:
-    """Return the name of the service behind a port of a container."""
-    exposed = {taken: usual for usual, taken in UNPRIVILEGED.items()}.get(port, port)
-    return SERVICES.get(exposed, f"port-{port}")
+def endpoints(exposed: Iterable[int], declared: Mapping[str, DeclaredService]) -> tuple[Endpoint, ...]:
+    """Return the services of an image, each published at the port where it listens.
+
+    :param exposed: TCP ports of its config; what listens at one that no service declares is called by it.
+    :param declared: its services by name.
+    """
+    names = {service.port: name for name, service in declared.items()}
+    return tuple(_endpoint(port, names.get(port), declared) for port in sorted(exposed, reverse=True))
 
 
-def endpoints(exposed: Iterable[int]) -> tuple[Endpoint, ...]:
-    """Return the services of an image by the TCP ports that it exposes, each published at the port where it listens."""
-    found = ((service(port), UNPRIVILEGED.get(port, port)) for port in sorted(exposed, reverse=True))
-    return tuple(Endpoint(name=name, port=port, published=port) for name, port in found)
+def _endpoint(usual: int, name: str | None, declared: Mapping[str, DeclaredService]) -> Endpoint:
+    if name is None:
+        return Endpoint(name=f"port-{usual}", port=usual, published=usual)
+    port = SPARE.get(usual, usual + 8000) if usual in PRIVILEGED else usual
+    variable = declared[name].port_variable or usual_variable(name)
+    return Endpoint(name=name, port=port, published=port, scheme=declared[name].scheme, variable=variable, is_moved=port != usual)
 
 
-def of_image(image: str, *, tag: str, title: str, exposed: Iterable[int], cuda: bool) -> ContainerDescription:
+def of_image(image: str, *, tag: str, title: str, endpoints: tuple[Endpoint, ...], cuda: bool) -> ContainerDescription:
     """Return what a container of a published image is, for anybody's machine.
 
     :param image: ``HOST/REPOSITORY:TAG@sha256:...``.
     :param tag: what the container is named after, such as ``2.8-cu121-ssh``.
     :param title: see ``org.opencontainers.image.description``.
-    :param exposed: TCP ports of its config.
     :param cuda: whether its torch can use GPUs, all of which it gets then.
     """
     gpus = Gpus() if cuda else None
-    return ContainerDescription(image=image, name=name(tag), title=plain(title), endpoints=endpoints(exposed), gpus=gpus)
+    return ContainerDescription(image=image, name=name(tag), title=plain(title), endpoints=endpoints, gpus=gpus)
 
 
 def plain(title: str) -> str:

@@ -35,4 +35,5 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
 
 def _arguments(description: ContainerDescription) -> list[str]:
     gpus = ["--gpus", str(description.gpus)] if description.gpus else []
-    return [*gpus, f"--shm-size={description.memory}", *(f"--ulimit={name}={value}" for name, value in description.limits.items())]
+    platform = [f"--platform={description.platform}"] if description.unusual_platform else []
+    return [*platform, *gpus, f"--shm-size={description.memory}", *(f"--ulimit={name}={value}" for name, value in description.limits.items())]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from torchstrata.containers import description as descriptions
-from torchstrata.containers.description import ContainerDescription
+from torchstrata.containers.description import ContainerDescription, Endpoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,24 +18,27 @@ class FoundImage:
     :param identity: its ID in this engine; that of its manifest where it is in a registry.
     :param name: that it was asked for by, ``[HOST/]REPOSITORY:TAG``.
     :param title: what it is, in one line.
-    :param exposed: TCP ports.
+    :param endpoints: its services.
     :param cuda: whether its torch can use GPUs.
+    :param platform: that it is for.
     """
 
     reference: str
     identity: str
     name: str
     title: str
-    exposed: tuple[int, ...]
+    endpoints: tuple[Endpoint, ...]
     cuda: bool
+    platform: str
 
     @classmethod
-    def of(cls, name: str, identity: str, labels: Mapping[str, str], exposed: Iterable[str], *, digest: str | None) -> Self:
+    def of(  # noqa: PLR0913  # what is known of an image
+        cls, name: str, identity: str, labels: Mapping[str, str], endpoints: tuple[Endpoint, ...], platform: str, *, digest: str | None
+    ) -> Self:
         """Return what an image says of itself.
 
         :param name: ``[HOST/]REPOSITORY:TAG``.
         :param labels: of its config, as the next one (image specification, Image Configuration).
-        :param exposed: its ports, such as ``8888/tcp``.
         :param digest: of its manifest; ``None`` where an engine's classic store knows none, and the ID alone names the image.
         """
         return cls(
@@ -43,8 +46,9 @@ class FoundImage:
             identity=identity,
             name=name,
             title=descriptions.plain(labels.get("org.opencontainers.image.description") or name),
-            exposed=tuple(int(port.removesuffix("/tcp")) for port in exposed if port.endswith("/tcp")),
+            endpoints=endpoints,
             cuda="torchstrata.cuda" in labels,
+            platform=platform,
         )
 
     def describe(self, **more: Any) -> ContainerDescription:
@@ -52,5 +56,5 @@ class FoundImage:
 
         :param more: fields of the description that are another way.
         """
-        usual = descriptions.of_image(self.reference, tag=self.name.rpartition(":")[2], title=self.title, exposed=self.exposed, cuda=self.cuda)
-        return replace(usual, **more)
+        usual = descriptions.of_image(self.reference, tag=self.name.rpartition(":")[2], title=self.title, endpoints=self.endpoints, cuda=self.cuda)
+        return replace(usual, platform=self.platform, **more)

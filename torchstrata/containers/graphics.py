@@ -1,45 +1,42 @@
-"""GPUs of this host, and how its engine hands them to containers: the least that must be known before one is started."""
+"""GPUs of this host for containers: which of them one gets, and what its engine is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Self
 
 import docker.types
 
 from torchstrata.containers.description import Gpus
-from torchstrata.errors import NoGpuError
+from torchstrata.errors import GpuAccessError, NoGpuError
+from torchstrata.machine import gpu_access, nvml
+from torchstrata.machine.gpu_access import CDI_KIND, RUNTIME, GpuAccess
 
-DEVICES: Final = ("dev/nvidiactl", "dev/dxg")
-"""What NVIDIA's driver makes on Linux, and what the one of Windows does in WSL."""
-
-RUNTIME: Final = "nvidia"
-CDI_KIND: Final = "nvidia.com/gpu"
-HOOK: Final = ("usr/bin/nvidia-container-runtime-hook", "usr/bin/nvidia-container-toolkit")
-"""With one of these on its host dockerd serves ``--gpus`` without further configuration."""
-
-TOOLKIT: Final = "install NVIDIA's container toolkit, `nvidia-ctk runtime configure --runtime=docker`, restart Docker; or give --gpus none"
-
-Way = Literal["toolkit", "cdi"]
+OR_NONE: Final = "; or give --gpus none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graphics:
     """What was found.
 
-    :param is_here: the host has a driver with a GPU.
-    :param way: how its engine serves GPUs; ``None`` if it cannot.
+    :param is_here: the host has a GPU with a driver that works.
+    :param access: how its engine serves GPUs.
+    :param trouble: what is wrong with the driver; empty where nothing is.
     """
 
     is_here: bool
-    way: Way | None
+    access: GpuAccess
+    trouble: str = ""
 
     @classmethod
-    def of_host(cls, info: Mapping[str, Any], root: Path = Path("/")) -> Graphics:
-        """Return what devices, and what the engine says of itself (``docker info``), tell of this host."""
-        return cls(is_here=any((root / path).exists() for path in DEVICES), way=_way(info, root))
+    def of_host(cls, info: Mapping[str, Any]) -> Self:
+        """Return what the driver of this host says, and what its engine says of itself (``docker info``)."""
+        access = gpu_access.access(info, is_local=True)
+        try:
+            return cls(is_here=bool(nvml.read().gpus), access=access)
+        except GpuAccessError as error:
+            return cls(is_here=False, access=access, trouble=f"{error.what}: {error.fix}")
 
     def choose(self, asked: str | None, *, cuda: bool) -> tuple[Gpus | None, str]:
         """Return the GPUs of a container, and a line to say where that is not what one may expect.
@@ -53,27 +50,30 @@ class Graphics:
         if not cuda:
             return None, ""
         if not self.is_here:
-            return None, "no GPU is here: torch computes on the CPU"
-        return (Gpus(), "") if self.way else (None, f"a GPU is here, and the engine cannot hand it to containers: {TOOLKIT.rpartition(';')[0]}")
+            return None, f"{self.trouble or 'no GPU is here'}; torch computes on the CPU"
+        if not self.access.way:
+            return None, f"a GPU is here, and containers do not get it, since {self.access.how}: {self.access.cure}"
+        return Gpus(), ""
 
     def _asked(self, asked: str, *, cuda: bool) -> Gpus | None:
         gpus = parsed(asked)
         if gpus and not cuda:
             raise NoGpuError(f"--gpus {asked}: the torch of this image cannot use a GPU", fix="take an image with CUDA, or leave --gpus out")
         if gpus and not self.is_here:
-            raise NoGpuError(f"--gpus {asked}: no GPU is here, or its driver is not loaded", fix="look at what `nvidia-smi` says, or leave --gpus out")
-        if gpus and not self.way:
-            raise NoGpuError(f"--gpus {asked}: this engine cannot hand GPUs to containers", fix=TOOLKIT)
+            raise NoGpuError(f"--gpus {asked}: {self.trouble or 'no GPU is here'}", fix="look at what `inv doctor` says, or leave --gpus out")
+        if gpus and not self.access.way:
+            raise NoGpuError(f"--gpus {asked}: {self.access.how}", fix=self.access.cure + OR_NONE)
         return gpus
 
-    def request(self, gpus: Gpus) -> docker.types.DeviceRequest:
-        """Return what the engine is asked for."""
-        if self.way == "cdi":
-            names = gpus.devices or (("all",) if gpus.count < 0 else tuple(map(str, range(gpus.count))))
-            return docker.types.DeviceRequest(driver="cdi", device_ids=[f"{CDI_KIND}={name}" for name in names])
-        if gpus.devices:
-            return docker.types.DeviceRequest(device_ids=[*gpus.devices], capabilities=[["gpu"]])
-        return docker.types.DeviceRequest(count=gpus.count, capabilities=[["gpu"]])
+    def request(self, gpus: Gpus) -> dict[str, Any]:
+        """Return the arguments by which the engine is asked for them (``containers.create``)."""
+        names = gpus.devices or (("all",) if gpus.count < 0 else tuple(map(str, range(gpus.count))))
+        if self.access.way == "runtime":
+            return {"runtime": RUNTIME, "environment": {"NVIDIA_VISIBLE_DEVICES": ",".join(names)}}
+        if self.access.way == "device":
+            return {"device_requests": [docker.types.DeviceRequest(driver="cdi", device_ids=[f"{CDI_KIND}={name}" for name in names])]}
+        which = {"device_ids": [*gpus.devices]} if gpus.devices else {"count": gpus.count}
+        return {"device_requests": [docker.types.DeviceRequest(**which, capabilities=[["gpu"]])]}
 
 
 def parsed(asked: str) -> Gpus | None:
@@ -85,11 +85,3 @@ def parsed(asked: str) -> Gpus | None:
         return Gpus.parse(asked)
     except ValueError as error:
         raise NoGpuError(f"--gpus: {error}", fix="write all, none, a number, or device=0,2") from error
-
-
-def _way(info: Mapping[str, Any], root: Path) -> Way | None:
-    if RUNTIME in (info.get("Runtimes") or {}) or any((root / path).exists() for path in HOOK):
-        return "toolkit"
-    directories = info.get("CDISpecDirs") or ()
-    found = (path for directory in directories for path in (root / directory.lstrip("/")).glob("*") if path.suffix in {".yaml", ".json"})
-    return "cdi" if any(CDI_KIND in path.read_text(encoding="utf-8", errors="replace") for path in found) else None

@@ -9,10 +9,14 @@ import yaml
 
 from torchstrata.containers.description import HOME, ContainerDescription
 from torchstrata.image.runtime import DEV, PROBE, WORKSPACE
+from torchstrata.platforms import architecture
 
 FILE = "pod.yaml"
 SIZE: Final = "20Gi"
 """What a claim asks for; a cluster's default class of storage serves it."""
+
+PORT_NAME: Final = 15
+"""Characters of a port's name (RFC 6335, section 5.1)."""
 
 SHM: Final = "shm"
 KEY: Final = "ssh-public-key"
@@ -50,6 +54,7 @@ def _pod(description: ContainerDescription) -> dict[str, Any]:
         "metadata": {"name": name, "labels": {"app.kubernetes.io/name": name}},
         "spec": {
             "restartPolicy": "Never",
+            **({"nodeSelector": {"kubernetes.io/arch": architecture(description.platform)}} if description.unusual_platform else {}),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": {
@@ -79,7 +84,7 @@ def _container(description: ContainerDescription) -> dict[str, Any]:
         "tty": description.is_interactive,
         "stdin": description.is_interactive,
         "env": _environment(description),
-        "ports": [{"name": each.name, "containerPort": each.port} for each in description.endpoints],
+        "ports": [{"name": each.name[:PORT_NAME].rstrip("-"), "containerPort": each.port} for each in description.endpoints],
         "resources": {"limits": {"nvidia.com/gpu": gpus.amount}} if gpus else {},
         "startupProbe": _probe(2, 150),
         "readinessProbe": _probe(10, 3),

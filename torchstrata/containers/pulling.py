@@ -5,7 +5,7 @@ from __future__ import annotations
 import docker
 import docker.errors
 
-from torchstrata import progress
+from torchstrata import platforms, progress
 from torchstrata.containers import running
 from torchstrata.errors import DiskFullError, RegistryAuthError, RegistryError
 from torchstrata.progress import Step
@@ -15,8 +15,8 @@ ABSENT = ("not found", "manifest unknown", "name unknown")
 REFUSED = ("unauthorized", "denied", "authorization failed", "no basic auth")
 
 
-def pull(client: docker.DockerClient, name: str, step: Step) -> bool:
-    """Pull ``HOST/REPOSITORY:TAG``; return whether the registry has it.
+def pull(client: docker.DockerClient, name: str, platform: str, step: Step) -> bool:
+    """Pull ``HOST/REPOSITORY:TAG`` for a platform; return whether the registry has it.
 
     :raises RegistryAuthError: it wants credentials.
     :raises RegistryError: it cannot be reached.
@@ -26,7 +26,7 @@ def pull(client: docker.DockerClient, name: str, step: Step) -> bool:
     seen: dict[str, tuple[int, int]] = {}
     with running.refusals():
         try:
-            for event in client.api.pull(repository, tag=tag, stream=True, decode=True):
+            for event in client.api.pull(repository, tag=tag, platform=platforms.foreign(platform), stream=True, decode=True):
                 if "error" in event:
                     return _failed(name, str(event["error"]))
                 _tell(event, seen, step)

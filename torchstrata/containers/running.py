@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,10 @@ import docker.types
 import requests
 from docker.models.containers import Container
 
+from torchstrata import platforms
 from torchstrata.containers import loopback
-from torchstrata.containers.description import HOME, JUPYTER, LOOPBACK, ContainerDescription, service
-from torchstrata.containers.graphics import TOOLKIT, Graphics
+from torchstrata.containers.description import HOME, JUPYTER, LOOPBACK, ContainerDescription
+from torchstrata.containers.graphics import OR_NONE, Graphics
 from torchstrata.errors import (
     BusyPortError,
     ContainerError,
@@ -31,6 +33,7 @@ from torchstrata.errors import (
     WorkspaceError,
 )
 from torchstrata.image.runtime import WORKSPACE
+from torchstrata.machine.gpu_access import CURE
 from torchstrata.progress import Step
 from torchstrata.text import printable
 
@@ -42,6 +45,9 @@ OF_RUN: Final = "torchstrata.up.run"
 
 OF_TAG: Final = "torchstrata.up.image"
 """Label with the name that the image was asked for by."""
+
+OF_SERVICES: Final = "torchstrata.up.services"
+"""Label with name and scheme of each service by its port in the container, as JSON."""
 
 TOKEN: Final = "/run/secrets/jupyter-token"  # noqa: S105  # its file
 STOP_SECONDS: Final = 15
@@ -107,9 +113,9 @@ REFUSALS: Final[tuple[tuple[str, type[TorchstrataError], str, str], ...]] = (
     (NO_SPACE, DiskFullError, "the engine's disk is full", "free space (docker system prune, inv cache --prune), and try again"),
     ("port is already allocated", BusyPortError, "a port is taken", OTHER_PORT),
     ("address already in use", BusyPortError, "a port is taken", OTHER_PORT),
-    ("select device driver", NoGpuError, "the engine cannot hand GPUs to containers", TOOLKIT),
-    ("CDI", NoGpuError, "the engine cannot hand GPUs to containers", TOOLKIT),
-    ("nvidia-container", NoGpuError, "the engine cannot hand GPUs to containers", TOOLKIT),
+    ("select device driver", NoGpuError, "the engine cannot hand GPUs to containers", CURE + OR_NONE),
+    ("CDI", NoGpuError, "the engine cannot hand GPUs to containers", CURE + OR_NONE),
+    ("nvidia-container", NoGpuError, "the engine cannot hand GPUs to containers", CURE + OR_NONE),
     ("setting rlimit", LimitsRefused, "the engine may not set limits", "let the engine run with CAP_SYS_RESOURCE"),
     ("bind source path does not exist", WorkspaceError, "a directory of the container is gone", "make it again, or inv up --replace with another"),
 )
@@ -223,12 +229,14 @@ class Containers:
 def _request(order: Order) -> dict[str, Any]:
     """Return what the engine's interface is asked for."""
     wanted = order.description
-    return {
+    gpus = order.graphics.request(wanted.gpus) if wanted.gpus else {}
+    return gpus | {
         "image": wanted.image,
+        "platform": platforms.foreign(wanted.platform),
         "name": wanted.name,
         "user": wanted.user,
-        "environment": wanted.environment | ({"JUPYTER_TOKEN_FILE": TOKEN} if order.secret else {}),
-        "labels": {LABEL: order.owner, OF_TAG: order.tag, OF_RUN: order.run},
+        "environment": gpus.get("environment", {}) | wanted.environment | ({"JUPYTER_TOKEN_FILE": TOKEN} if order.secret else {}),
+        "labels": {LABEL: order.owner, OF_TAG: order.tag, OF_RUN: order.run, OF_SERVICES: _services(wanted)},
         "ports": {f"{each.port}/tcp": (wanted.address, each.published) for each in wanted.endpoints},
         "mounts": [
             docker.types.Mount(WORKSPACE, wanted.workspace, type="bind"),
@@ -237,10 +245,13 @@ def _request(order: Order) -> dict[str, Any]:
         ],
         "shm_size": wanted.shm,
         "ulimits": [docker.types.Ulimit(name=name, soft=value, hard=value) for name, value in order.limits.items()],
-        "device_requests": [order.graphics.request(wanted.gpus)] if wanted.gpus else [],
         "tty": wanted.is_interactive,
         "stdin_open": wanted.is_interactive,
     }
+
+
+def _services(wanted: ContainerDescription) -> str:
+    return json.dumps({each.port: [each.name, each.scheme] for each in wanted.endpoints})
 
 
 def start(container: Container) -> None:
@@ -260,11 +271,12 @@ def start(container: Container) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Binding:
-    """A port of this machine that leads to a service of a container."""
+    """A port of this machine that leads to a service of a container; ``scheme`` is that of its URL."""
 
     name: str
     address: str
     published: int
+    scheme: str = ""
 
     @property
     def reachable(self) -> str:
@@ -275,8 +287,9 @@ class Binding:
 def bindings(container: Container) -> tuple[Binding, ...]:
     """Return the ports of this machine that a container has, or would have if it ran."""
     found = container.attrs["HostConfig"].get("PortBindings") or {}
-    pairs = ((int(port.removesuffix("/tcp")), each) for port, bound in found.items() for each in bound)
-    made = (Binding(name=service(port), address=each["HostIp"], published=int(each["HostPort"])) for port, each in pairs)
+    names = json.loads(container.labels.get(OF_SERVICES, "{}"))
+    pairs = ((names.get(port.removesuffix("/tcp"), [port, ""]), each) for port, bound in found.items() for each in bound)
+    made = (Binding(name=name, address=each["HostIp"], published=int(each["HostPort"]), scheme=scheme) for (name, scheme), each in pairs)
     return tuple(sorted(made, key=lambda each: each.name))
 
 

@@ -36,7 +36,15 @@ def ensure(platform: str, report: process.LineSink) -> None:
     if apt.is_here() and superuser.is_possible():
         apt.install(PACKAGES, report, unless=lambda: not lacks(platform))
         _register(platform, report)
-    if why := lacks(platform):
+    require(platform)
+
+
+def require(platform: str) -> None:
+    """Refuse a platform whose programs cannot run here; nothing is installed.
+
+    :raises EmulatorError: it is one; names the command that cures this.
+    """
+    if not platforms.is_native(platform) and (why := lacks(platform)):
         raise EmulatorError(f"programs of {platform} cannot run here: {why}", fix=_cure(platform))
 
 

@@ -225,7 +225,8 @@ def _generations(names: Iterable[str]) -> tuple[Generation, ...]:
 
 
 def _has_ptx(cell: Cell, capability: Generation) -> bool:
-    return any(oldest <= capability for oldest in _generations(compat.build(cell.torch, cell.wheels).ptx or ()))
+    of_build = compat.build(cell.torch, cell.wheels)
+    return any(oldest <= capability for oldest in _generations(of_build.elsewhere.get(cell.platform, of_build).ptx or ()))
 
 
 def _own_driver(cell: Cell) -> str | None:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from torchstrata.files import text_or_empty
 
@@ -24,7 +24,17 @@ SPECIFICATION: Final = re.compile(r'"?kind"?\s*:\s*"?nvidia\.com/gpu\b')
 HOOK: Final = "nvidia-container-runtime-hook"
 CDI_HOOK: Final = "nvidia-cdi-hook"
 RUNTIME: Final = "nvidia"
+CDI_KIND: Final = "nvidia.com/gpu"
 DIRECTORIES: Final = ("/etc/cdi", "/var/run/cdi")
+
+Way = Literal["gpus", "runtime", "device"]
+
+WORDS: Final[Mapping[Way, tuple[str, ...]]] = {
+    "gpus": ("--gpus", "all"),
+    "runtime": ("--runtime", RUNTIME, "--env", "NVIDIA_VISIBLE_DEVICES=all"),
+    "device": ("--device", f"{CDI_KIND}=all"),
+}
+"""What ``docker run`` is told, by what serves the GPUs."""
 
 CURE: Final = "install NVIDIA's container toolkit, then: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
 CDI_CURE: Final = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, or install NVIDIA's container toolkit"
@@ -54,30 +64,39 @@ class GpuParts:
 class GpuAccess:
     """The way a container gets GPUs.
 
-    :param words: of ``docker run``; empty if there is no way.
-    :param how: who serves them, in words.
+    :param way: what serves them; ``None`` if nothing does.
+    :param how: the same in words.
     :param cure: what to do where there is no way, or a better one; empty if all is well.
     """
 
-    words: tuple[str, ...]
+    way: Way | None
     how: str
     cure: str = ""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Options of ``docker run``; none if there is no way."""
+        return WORDS[self.way] if self.way else ()
+
+
+def access(info: Mapping[str, Any], *, is_local: bool) -> GpuAccess:
+    """Return how containers get GPUs; see :func:`parts_of`."""
+    return way(parts_of(info, is_local=is_local))
 
 
 def way(parts: GpuParts) -> GpuAccess:
     """Return how containers get GPUs."""
     if parts.has_cdi and parts.has_specification and parts.has_cdi_hook and parts.engine >= CDI_FIRST:
-        return GpuAccess(words=("--gpus", "all"), how="--gpus is served by CDI")
+        return GpuAccess(way="gpus", how="--gpus is served by CDI")
     if parts.has_hook:
-        return GpuAccess(words=("--gpus", "all"), how="--gpus is served by the hook of NVIDIA's container toolkit")
+        return GpuAccess(way="gpus", how="--gpus is served by the hook of NVIDIA's container toolkit")
     if parts.has_runtime:
-        words = ("--runtime", RUNTIME, "--env", "NVIDIA_VISIBLE_DEVICES=all")
-        return GpuAccess(words=words, how="not by --gpus, but by the runtime nvidia", cure=CURE)
+        return GpuAccess(way="runtime", how="not by --gpus, but by the runtime nvidia", cure=CURE)
     if parts.has_cdi and parts.has_specification:
-        return GpuAccess(words=("--device", "nvidia.com/gpu=all"), how="not by --gpus, but by --device, with CDI", cure="")
+        return GpuAccess(way="device", how="not by --gpus, but by --device, with CDI")
     if parts.has_cdi and parts.has_cdi_hook:
-        return GpuAccess(words=(), how="CDI is on, and has no specification of the GPUs", cure=CDI_CURE)
-    return GpuAccess(words=(), how="neither NVIDIA's container toolkit nor CDI can pass GPUs in", cure=CURE)
+        return GpuAccess(way=None, how="CDI is on, and has no specification of the GPUs", cure=CDI_CURE)
+    return GpuAccess(way=None, how="neither NVIDIA's container toolkit nor CDI can pass GPUs in", cure=CURE)
 
 
 def parts_of(info: Mapping[str, Any], *, is_local: bool) -> GpuParts:
@@ -88,7 +107,7 @@ def parts_of(info: Mapping[str, Any], *, is_local: bool) -> GpuParts:
         is known: what has the runtime has the hook, too.
     """
     directories = info.get("CDISpecDirs") or ()
-    discovered = any(str(device.get("ID", "")).startswith("nvidia.com/gpu") for device in info.get("DiscoveredDevices") or ())
+    discovered = any(str(device.get("ID", "")).startswith(CDI_KIND) for device in info.get("DiscoveredDevices") or ())
     has_runtime = RUNTIME in (info.get("Runtimes") or {})
     return GpuParts(
         engine=version(str(info.get("ServerVersion", "")))[:2],

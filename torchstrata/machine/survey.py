@@ -68,7 +68,7 @@ def look() -> Survey:
 
 def _survey(observations: list[Observation], engine: Engine | None) -> Survey:
     hardware, of_driver = _driver()
-    access = gpu_access.way(gpu_access.parts_of(engine.info, is_local=engine.is_local)) if engine and hardware.gpus else None
+    access = gpu_access.access(engine.info, is_local=engine.is_local) if engine and hardware.gpus else None
     observations += [*of_driver, *(_access(access) if access else ()), *_space(engine), _shared_memory(), _locked_memory()]
     return Survey(observations=tuple(observations), hardware=hardware, access=access)
 

@@ -52,7 +52,7 @@ class Service(schema.ServiceSettings, frozen=True, kw_only=True):
     @property
     def variable(self) -> str:
         """The variable that names another port, such as ``JUPYTER_PORT``."""
-        return self.port_variable or f"{self.name.upper().replace('-', '_')}_PORT"
+        return self.port_variable or usual_variable(self.name)
 
 
 class Flavour(schema.FlavourFile, frozen=True, kw_only=True):
@@ -71,6 +71,11 @@ class Flavour(schema.FlavourFile, frozen=True, kw_only=True):
         :param weighed: the cell's id on its default OS, with the architecture where that is not the default one.
         """
         return _bytes(self.sizes[weighed]) if weighed in self.sizes else None
+
+
+def usual_variable(service: str) -> str:
+    """Return the variable that names the port of a service, where it names no other: ``JUPYTER_PORT``."""
+    return f"{service.upper().replace('-', '_')}_PORT"
 
 
 def path_of(name: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
 import pytest
 
-from tests import joined
+from tests import joined, showcase
 from tests.distribution import Distribution
 from tests.joined import BOTH, REVISION
 from tests.waiting import PATIENCE
+from torchstrata.catalogue import instructions
 from torchstrata.catalogue.exhibits import ordered
 from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.image import oci
@@ -71,3 +73,12 @@ def test_a_channel_holds_what_its_index_lists(registry):
     assert {platform: digests[0] for platform, digests in first.items()} == {image.platform: image.digest for image in old}
     newest = {platform: next(image for image in found if image.platform == platform).digest for platform in BOTH}
     assert all(newest[platform] == first[platform][1] for platform in BOTH)
+
+
+@pytest.mark.parametrize(("platform", "is_said"), [("linux/arm64", True), ("linux/amd64", False), ("--privileged", False)])
+def test_files_of_launchers_say_another_platform(platform, is_said):
+    """One that there is: whoever may push writes what an image says of itself."""
+    found = showcase.catalogue(1)
+    (line,) = instructions.launchers(found, dataclasses.replace(found.images[0], platform=platform))["print"]
+    assert (f"--platform {platform}" in line.text) is is_said
+    assert "--privileged" not in line.text

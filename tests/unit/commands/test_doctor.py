@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from torchstrata import platforms
 from torchstrata.commands import doctor, verbs
-from torchstrata.errors import EngineError, MatrixError, NoFitError
+from torchstrata.errors import EngineError, MachineError, MatrixError, NoFitError, PlatformError
 from torchstrata.machine import survey
 from torchstrata.machine.fitting import Accelerator, Hardware
 from torchstrata.machine.gpu_access import GpuAccess
@@ -46,6 +47,38 @@ def test_a_machine_for_programs(capsys):
     assert (found["driver"], found["gpus"][0]["generation"]) == (None, "sm_90")
 
 
+def test_a_machine_of_another_platform(capsys):
+    """Cells that are offered on it, by the code that its wheels have; the name is the one of an engine there."""
+    doctor.run(options("--platform linux/arm64 --driver 580.95 --gpu 12.1,9.0"))
+    said = capsys.readouterr().out
+    assert [line.split()[:2] for line in said.splitlines() if line.split()[0] in {"runs", "no"}] == [["runs", "2.15-cu132"]]
+    assert "take pytorch-cuda:2.15-cu132-ssh-arm64: docker run" in said
+    with pytest.raises(NoFitError):
+        doctor.run(options("--platform linux/arm64 --driver 580.95 --gpu 7.5"))
+
+
+@pytest.mark.parametrize("line", ["2.8-cu121 --platform linux/arm64 --gpu 9.0", "--platform linux/riscv64 --driver 580"])
+def test_platform_without_the_cell(line):
+    """Nothing is judged by the wheels of another one."""
+    with pytest.raises(PlatformError):
+        doctor.run(options(line))
+
+
+def test_this_machine_is_not_judged_by_the_wheels_of_another_platform():
+    """Another machine has to be described."""
+    with pytest.raises(MachineError, match="this machine is no linux/arm64") as refused:
+        doctor.run(options("--platform linux/arm64"))
+    assert "--driver" in refused.value.fix
+
+
+def test_this_machines_own_platform(monkeypatch, capsys):
+    """Is what counts where nothing is said."""
+    seen(monkeypatch)
+    monkeypatch.setattr(platforms.platform, "machine", lambda: "aarch64")
+    doctor.run(options("--json"))
+    assert {one["platform"] for one in json.loads(capsys.readouterr().out)["cells"]} == {"linux/arm64"}
+
+
 @pytest.mark.parametrize(("line", "fits"), [("--driver 470 --gpu sm_60", False), ("2.15-* --driver 530 --gpu 9.0", False), ("2.13-cpu --driver 470", True)])
 def test_no_cell_fits(line, fits, capsys):
     """Has a code of its own, after all was shown; whoever asks for a cell without CUDA needs no GPU."""
@@ -67,12 +100,11 @@ def test_the_nearest_cell_gives_the_cure():
 
 def test_this_machine(monkeypatch, capsys):
     """The words that give a container its GPUs are those that the engine understands."""
-    words = ("--device", "nvidia.com/gpu=all")
     seen(
         monkeypatch,
         Observation(subject="engine", severity="ok", what="Docker"),
         hardware=Hardware(driver="595.58.03", gpus=(GPU,)),
-        access=GpuAccess(words=words, how="CDI"),
+        access=GpuAccess(way="device", how="CDI"),
     )
     doctor.run(options(""))
     assert "docker run -it --device nvidia.com/gpu=all --shm-size=8g pytorch-cuda:2.15-cu132-ssh" in capsys.readouterr().out

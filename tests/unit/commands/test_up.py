@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import pytest
 
+from tests import joined
+from tests.distribution import Distribution
+from tests.joined import BOTH, REVISION
+from torchstrata import platforms
 from torchstrata.commands import up
 from torchstrata.commands.options import UpOptions
 from torchstrata.containers.launchers import LauncherFile
-from torchstrata.errors import ContainerError, LauncherError, MatrixError, RegistryError
+from torchstrata.errors import ContainerError, LauncherError, MatrixError, PlatformError, RegistryError
 from torchstrata.matrix import matrix
+from torchstrata.platforms import PLATFORM
+from torchstrata.registry import dated_tag
+from torchstrata.registry.dated_tag import DatedTag, PushNumber
+from torchstrata.registry.joining import Joiner
+from torchstrata.registry.registry import Registry
 
 TABLE = matrix.load()
 NAMED = [cell for cell in TABLE.cells if cell.named and cell.is_default_os]
 
 
-def means(*words, gpu=False, **more):
+ARM = "linux/arm64"
+
+
+def means(*words, gpu=False, platform=PLATFORM, **more):
     """Return the image that words mean."""
-    return up.wanted(TABLE, UpOptions(cells=words, **more), gpu=gpu)
+    return up.wanted(TABLE, UpOptions(cells=words, platform=platform, **more), gpu=gpu)
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +75,48 @@ def test_tag_of_nobody_here_may_be_in_a_registry():
     assert (found.remote, found.cell) == (f"registry.example/team/{TABLE.name}:nightly-v2.8", None)
     with pytest.raises(MatrixError, match="no cell and no tag"):
         means("nightly-v2.8")
+
+
+@pytest.mark.parametrize("word", ["2.15-cu132", "2.15-cu132-ssh", "2.15-cu132-ssh-arm64", "v2.15", None])
+def test_images_of_another_platform(word):
+    """They have names of their own in an engine, and the same in a registry; nothing means the newest that there is for it."""
+    found = means(*filter(None, [word]), platform=ARM, registry="registry.example", gpu=True)
+    tag = "v2.15" if word == "v2.15" else "2.15-cu132-ssh"
+    assert found.names == (f"{TABLE.name}:{tag}-arm64", f"registry.example/{TABLE.name}:{tag}")
+    assert (found.cell.platform, found.build) == (ARM, f"nox -s build-2.15-cu132 -- --platform {ARM}")
+
+
+def test_registry_has_an_image_for_each_platform(monkeypatch, tmp_path):
+    """One tag stands for all: the image of the platform is named by its own digest, and one that is not there is refused."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (cell,) = matrix.select(TABLE, "2.15-cu132")
+    with Distribution(api=True).serve() as served, Registry(served.host) as client:
+        for platform in BOTH:
+            joined.push(client, f"team/{TABLE.name}", TABLE, cell, "devel", platform, "one")
+        joiner = Joiner(registry=client, repository=f"team/{TABLE.name}")
+        index = joiner.find(cell, "devel", dict.fromkeys(BOTH, REVISION))
+        joiner.put(index, joiner.tag(cell, "devel", index), "2.15-cu132-devel")
+        asked = {"flavour": "devel", "registry": f"{served.host}/team"}
+        found = {platform: up.in_registry(means("2.15-cu132", platform=platform, **asked)) for platform in BOTH}
+        assert {image.platform: image.identity for image in found.values()} == {each.platform: each.digest for each in index.images}
+        assert all(image.reference == f"{served.host}/team/{TABLE.name}:2.15-cu132-devel@{image.identity}" for image in found.values())
+        alone = str(DatedTag(stem=dated_tag.stem(cell, "devel", PLATFORM), push=PushNumber(day="20261124", number=1)))
+        with pytest.raises(PlatformError, match="is not there for linux/arm64"):
+            up.in_registry(means(alone, platform=ARM, registry=asked["registry"]))
+
+
+@pytest.mark.parametrize(("word", "platform"), [("2.8-cu121", ARM), ("2.8-cu121-ssh", ARM), ("2.15-cu132", "linux/riscv64"), ("nightly-v2.15", "arm64")])
+def test_platform_that_has_no_such_image(word, platform):
+    """The row is not offered on it, or it is none."""
+    with pytest.raises(PlatformError) as refused:
+        means(word, platform=platform, registry="registry.example")
+    assert refused.value.fix
+
+
+def test_without_words_the_platform_is_this_machines(monkeypatch):
+    """As an engine there would choose."""
+    monkeypatch.setattr(platforms.platform, "machine", lambda: "aarch64")
+    assert means("2.15-cu132", platform=None).local.endswith("-arm64")
 
 
 @pytest.mark.parametrize(

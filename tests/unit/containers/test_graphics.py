@@ -6,82 +6,105 @@ import pytest
 
 from torchstrata.containers.description import Gpus
 from torchstrata.containers.graphics import Graphics
-from torchstrata.errors import NoGpuError
-
-TOOLKIT = Graphics(is_here=True, way="toolkit")
-CDI = Graphics(is_here=True, way="cdi")
-
-
-@pytest.fixture
-def host(tmp_path):
-    """Give a host with a driver and specifications for containers."""
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev" / "nvidiactl").touch()
-    (tmp_path / "etc" / "cdi").mkdir(parents=True)
-    (tmp_path / "etc" / "cdi" / "nvidia.yaml").write_text("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\n")
-    return tmp_path
+from torchstrata.errors import GpuAccessError, NoGpuError
+from torchstrata.machine import nvml
+from torchstrata.machine.fitting import Accelerator, Hardware
+from torchstrata.machine.gpu_access import GpuAccess
 
 
-@pytest.mark.parametrize(
-    ("info", "way"),
-    [({"Runtimes": {"nvidia": {}}, "CDISpecDirs": ["/etc/cdi"]}, "toolkit"), ({"Runtimes": {"runc": {}}, "CDISpecDirs": ["/etc/cdi"]}, "cdi"), ({}, None)],
-)
-def test_engine_says_how_it_hands_gpus_over(info, way, host):
-    """By NVIDIA's runtime, or by specifications that it reads; one that does not read them has no use for them."""
-    assert Graphics.of_host(info, host) == Graphics(is_here=True, way=way)
+def found(way="gpus", *, is_here=True, trouble=""):
+    """Return a host whose engine serves GPUs in a way."""
+    return Graphics(is_here=is_here, access=GpuAccess(way=way, how="nothing passes them in", cure="install the toolkit"), trouble=trouble)
 
 
-def test_host_without_a_driver(tmp_path):
-    """A runtime alone is no GPU."""
-    assert Graphics.of_host({"Runtimes": {"nvidia": {}}}, tmp_path) == Graphics(is_here=False, way="toolkit")
+@pytest.mark.parametrize(("gpus", "is_here"), [((Accelerator(capability=(9, 0)),), True), ((), False)])
+def test_the_driver_says_whether_a_gpu_is_here(gpus, is_here, monkeypatch):
+    """As for ``inv doctor``: a runtime alone is no GPU."""
+    monkeypatch.setattr(nvml, "read", lambda: Hardware(driver="580.95", gpus=gpus))
+    host = Graphics.of_host({"ServerVersion": "26.1", "Runtimes": {"nvidia": {}}})
+    assert host.is_here is is_here
+    assert host.access.way in {"runtime", "gpus"}  # by what this machine has installed
+
+
+def test_driver_that_does_not_work(monkeypatch):
+    """No container needs it; the note, or the refusal, says what is wrong with it."""
+
+    def broken():
+        raise GpuAccessError("the driver does not work", fix="restart the machine")
+
+    monkeypatch.setattr(nvml, "read", broken)
+    host = Graphics.of_host({})
+    assert host.choose(None, cuda=True) == (None, "the driver does not work: restart the machine; torch computes on the CPU")
+    with pytest.raises(NoGpuError, match="restart the machine"):
+        host.choose("all", cuda=True)
 
 
 def test_all_gpus_are_usual():
     """For images that can use them."""
-    assert TOOLKIT.choose(None, cuda=True) == (Gpus(), "")
-    assert TOOLKIT.choose(None, cuda=False) == (None, "")
+    assert found().choose(None, cuda=True) == (Gpus(), "")
+    assert found().choose(None, cuda=False) == (None, "")
 
 
-@pytest.mark.parametrize(("found", "words"), [(Graphics(is_here=False, way="toolkit"), "on the CPU"), (Graphics(is_here=True, way=None), "container toolkit")])
-def test_no_gpu_is_said(found, words):
+@pytest.mark.parametrize(("host", "words"), [(found(is_here=False), "no GPU is here; torch computes on the CPU"), (found(None), "install the toolkit")])
+def test_no_gpu_is_said(host, words):
     """The container starts; whoever expects one reads why there is none."""
-    gpus, note = found.choose(None, cuda=True)
+    gpus, note = host.choose(None, cuda=True)
     assert gpus is None
     assert words in note
 
 
-@pytest.mark.parametrize("found", [Graphics(is_here=False, way="toolkit"), Graphics(is_here=True, way=None)])
-def test_gpu_that_was_asked_for_must_be_there(found):
+@pytest.mark.parametrize("host", [found(is_here=False), found(None)])
+def test_gpu_that_was_asked_for_must_be_there(host):
     """Nothing is started without it."""
     with pytest.raises(NoGpuError) as refused:
-        found.choose("all", cuda=True)
+        host.choose("all", cuda=True)
     assert refused.value.fix
-    assert found.choose("none", cuda=True) == (None, "")
+    assert host.choose("none", cuda=True) == (None, "")
 
 
 def test_image_without_cuda_gets_no_gpu():
     """That is a mistake, not a wish."""
     with pytest.raises(NoGpuError, match="this image"):
-        TOOLKIT.choose("1", cuda=False)
+        found().choose("1", cuda=False)
 
 
 @pytest.mark.parametrize("words", ["some", "-1", "device="])
 def test_words_that_mean_no_gpus(words):
     """The ones that do are named."""
     with pytest.raises(NoGpuError) as refused:
-        TOOLKIT.choose(words, cuda=True)
+        found().choose(words, cuda=True)
     assert "device=0,2" in refused.value.fix
 
 
+def toolkit(**fields):
+    """Return a request for devices that whatever serves ``--gpus`` answers."""
+    return {"device_requests": [{"Driver": "", "Count": 0, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}} | fields]}
+
+
+def cdi(*names):
+    """Return a request for devices by their names of CDI."""
+    return {"device_requests": [{"Driver": "cdi", "Count": 0, "DeviceIDs": [*names], "Capabilities": [], "Options": {}}]}
+
+
+def runtime(devices):
+    """Return what NVIDIA's runtime reads."""
+    return {"runtime": "nvidia", "environment": {"NVIDIA_VISIBLE_DEVICES": devices}}
+
+
+SOME = Gpus(count=0, devices=("0", "2"))
+
+
 @pytest.mark.parametrize(
-    ("found", "gpus", "asked"),
+    ("way", "gpus", "asked"),
     [
-        (TOOLKIT, Gpus(), {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]]}),
-        (TOOLKIT, Gpus(count=0, devices=("0", "2")), {"Driver": "", "Count": 0, "DeviceIDs": ["0", "2"], "Capabilities": [["gpu"]]}),
-        (CDI, Gpus(), {"Driver": "cdi", "Count": 0, "DeviceIDs": ["nvidia.com/gpu=all"], "Capabilities": []}),
-        (CDI, Gpus(count=2), {"Driver": "cdi", "Count": 0, "DeviceIDs": ["nvidia.com/gpu=0", "nvidia.com/gpu=1"], "Capabilities": []}),
+        ("gpus", Gpus(), toolkit(Count=-1)),
+        ("gpus", SOME, toolkit(DeviceIDs=["0", "2"])),
+        ("device", Gpus(), cdi("nvidia.com/gpu=all")),
+        ("device", Gpus(count=2), cdi("nvidia.com/gpu=0", "nvidia.com/gpu=1")),
+        ("runtime", Gpus(), runtime("all")),
+        ("runtime", SOME, runtime("0,2")),
     ],
 )
-def test_what_the_engine_is_asked_for(found, gpus, asked):
-    """As docker's own client asks."""
-    assert {name: value for name, value in found.request(gpus).items() if name in asked} == asked
+def test_what_the_engine_is_asked_for(way, gpus, asked):
+    """What docker's own client would ask with the words that ``inv doctor`` names."""
+    assert found(way).request(gpus) == asked

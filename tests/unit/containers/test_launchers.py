@@ -17,8 +17,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from tests.endpoints import endpoints
 from torchstrata.containers import launchers
-from torchstrata.containers.description import ContainerDescription, Gpus, endpoints, of_image
+from torchstrata.containers.description import ContainerDescription, Gpus, of_image
 from torchstrata.containers.launchers import Launcher
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,14 +33,14 @@ PUBLISHED = of_image(
     f"registry.example/team/pytorch-cuda:2.8-cu121-ssh@{DIGEST}",
     tag="2.8-cu121-ssh",
     title="PyTorch 2.8.0 with CUDA 12.8 (for hosts of CUDA 12.1) on debian13, flavour ssh",
-    exposed=[22, 8888],
+    endpoints=endpoints("ssh"),
     cuda=True,
 )
 LOCAL = ContainerDescription(
     image=f"pytorch-cuda:2.13-cpu-jupyter@{DIGEST}",
     name="it's mine",
     title="PyTorch 2.13.0 with no CUDA on debian12, flavour jupyter",
-    endpoints=endpoints([8888]),
+    endpoints=endpoints("jupyter"),
     user="1234:0",
     shm=512 << 20,
     workspace="/srv/ada/my work, $HOME",
@@ -50,7 +51,7 @@ ALL = [(launcher, case) for launcher in get_args(Launcher) for case in CASES]
 HOSTILE = replace(
     LOCAL,
     gpus=Gpus(count=0, devices=("0", "GPU-1")),
-    endpoints=endpoints([22, 8888]),
+    endpoints=endpoints("ssh"),
     authorized_keys=("ssh-ed25519 AAAA $(touch /tmp/x) `id` \"'",),
     workspace="/a b/'\"$(id)`id`,${HOME}",
 )
@@ -103,6 +104,29 @@ def test_what_cannot_be_pulled_is_looked_for_here_only(launcher):
     """Else an engine would ask Docker's registry for somebody else's image of that name."""
     never = {"print": "--pull never", "compose": "pull_policy: never", "k8s": "imagePullPolicy: Never", "jupyterhub": '"never"'}
     assert never.get(launcher, "") in text(launcher, "local")
+
+
+def test_job_gives_each_service_a_port_of_its_own():
+    """A node may have several jobs, and containers there share its network."""
+    (job,) = launchers.files("slurm", replace(PUBLISHED, endpoints=endpoints("serve")))
+    assert '--env "SERVE_PORT=$port"' in job.text
+    assert "Without a command serve starts" in job.text
+
+
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        ("print", "--platform linux/arm64"),
+        ("compose", "platform: linux/arm64"),
+        ("devcontainer", "--platform=linux/arm64"),
+        ("k8s", "kubernetes.io/arch: arm64"),
+    ],
+)
+def test_platform_is_said_where_it_is_not_the_usual_one(launcher, words):
+    """Engines and clusters would take their own; jobs and hubs get it by the digest."""
+    (first, *_) = launchers.files(launcher, replace(PUBLISHED, platform="linux/arm64"))
+    assert words in first.text
+    assert words not in text(launcher, "published")
 
 
 CRITIC = ("shellcheck", "--exclude=SC2016")
@@ -233,7 +257,7 @@ def test_pod_is_admitted_where_policy_is_restricted():
 
 def test_what_an_image_says_of_itself_is_only_text():
     """Whoever may push one could else write lines of scripts."""
-    said = of_image(PUBLISHED.image, tag="x", title='a"""\n`id` $(id)\\ {b}', exposed=[], cuda=False)
+    said = of_image(PUBLISHED.image, tag="x", title='a"""\n`id` $(id)\\ {b}', endpoints=(), cuda=False)
     assert shlex.split(said.title)
     assert not set('"\n`$\\{}') & set(said.title)
     assert not [line for each in chain(*(launchers.files(one, said) for one in get_args(Launcher))) for line in each.text.splitlines() if line.startswith("`")]

@@ -6,11 +6,12 @@ import socket
 
 import pytest
 
+from tests.endpoints import endpoints
 from torchstrata.containers import loopback
-from torchstrata.containers.description import LOOPBACK, Endpoint, endpoints
+from torchstrata.containers.description import LOOPBACK, Endpoint
 from torchstrata.errors import BusyPortError
 
-BOTH = endpoints([22, 8888])
+BOTH = endpoints("ssh")
 
 
 @pytest.fixture

@@ -50,9 +50,9 @@ def test_a_driver_that_fails_is_an_observation(engineless, monkeypatch):
 @pytest.mark.parametrize(
     ("access", "severity", "fails"),
     [
-        (GpuAccess(words=("--gpus", "all"), how="hook"), "ok", False),
-        (GpuAccess(words=("--runtime", "nvidia"), how="runtime", cure="install"), "warning", False),
-        (GpuAccess(words=(), how="nothing", cure="install"), "error", True),
+        (GpuAccess(way="gpus", how="hook"), "ok", False),
+        (GpuAccess(way="runtime", how="runtime", cure="install"), "warning", False),
+        (GpuAccess(way=None, how="nothing", cure="install"), "error", True),
     ],
 )
 def test_gpus_that_containers_do_not_get(access, severity, fails):
