@@ -42,12 +42,12 @@ def work(**files: bytes) -> Iterator[Path]:
 
 
 def registry_options(host: str, directory: Path) -> list[str]:
-    """Return what cosign must be told of a registry: the authorities and certificates that Docker has for it.
+    """Return what cosign must be told of a registry: the CAs and certificates that Docker has for it.
 
     Credentials it takes from Docker's configuration itself.
     """
     bundle = tls.bundle() or os.environ.get("SSL_CERT_FILE")
-    files = [*certificates.authorities(host), *(tls.files(bundle) if bundle else [])]
+    files = [*certificates.cas(host), *(tls.files(bundle) if bundle else [])]
     options = []
     if files:
         (directory / "authorities").write_bytes(b"\n".join(path.read_bytes() for path in files))

@@ -23,7 +23,7 @@ from torchstrata.layers.strata import Stratum
 from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import ignore
 from torchstrata.registry import dated_tag, push
-from torchstrata.registry.parts import REPOSITORY, Shelf, Verify, nobody, unchecked
+from torchstrata.registry.parts import REPOSITORY, PartRepository, Verify, nobody, unchecked
 from torchstrata.registry.push import Attach, Publication, Pusher, PushReport
 from torchstrata.registry.reference import Place
 from torchstrata.registry.registry import Registry
@@ -78,7 +78,7 @@ class Remote:
 
     registry: Registry
     repository: str
-    shelf: Shelf
+    part_repository: PartRepository
     tally: Tally
 
     @classmethod
@@ -91,8 +91,8 @@ class Remote:
         """
         registry, tally, repository = Registry(where.host, scheme=where.scheme, patience=patience), Tally(), where.repository(REPOSITORY)
         verify = seals.verifier(registry, repository, trust) if trust else verify
-        shelf = Shelf(registry=registry, repository=repository, store=store, verify=verify, on_bytes=tally.count)
-        return cls(registry=registry, repository=where.repository(name), shelf=shelf, tally=tally)
+        part_repository = PartRepository(registry=registry, repository=repository, store=store, verify=verify, on_bytes=tally.count)
+        return cls(registry=registry, repository=where.repository(name), part_repository=part_repository, tally=tally)
 
     @classmethod
     @contextlib.contextmanager
@@ -112,7 +112,7 @@ class Remote:
     @property
     def is_trusted(self) -> bool:
         """Whether anything says which of its parts may be used."""
-        return self.shelf.verify is not nobody
+        return self.part_repository.verify is not nobody
 
     @property
     def name(self) -> str:
@@ -130,18 +130,18 @@ class Remote:
         :param locked: OS parts with other versions than the lock's do not count.
         :raises RegistryError: the registry does not answer, or a part in it is damaged.
         """
-        found = self.shelf.find(item.identity for item in plan.missing())
+        found = self.part_repository.find(item.identity for item in plan.missing())
         filled = plan.filled(found).fitting(locked=locked)
-        self.shelf.fetch(dict(_needed(filled, codec)))
+        self.part_repository.fetch(dict(_needed(filled, codec)))
         return filled
 
     def open_blob(self, digest: str, size: int | None = None) -> Path:
         """Return the file of a blob; fetch it if the store lacks it."""
-        return self.shelf.open_blob(digest, size)
+        return self.part_repository.open_blob(digest, size)
 
     def fetch_layers(self, composed: Sequence[Composed]) -> None:
         """Bring all layers of images into the store."""
-        self.shelf.fetch({layer.digest: layer.size for one in composed for layer in one.image.layers})
+        self.part_repository.fetch({layer.digest: layer.size for one in composed for layer in one.image.layers})
 
     def publications(self, composed: Sequence[Composed], *, names: bool = False) -> tuple[Publication, ...]:
         """Return images with their dated tags, which never move: of today, or the last one if the image has not changed since.
@@ -159,12 +159,14 @@ class Remote:
 
         :raises RegistryError: see :meth:`torchstrata.registry.push.Pusher.push`.
         """
-        pusher = Pusher(registry=self.registry, repository=self.repository, open_blob=self.open_blob, shelf=self.shelf, attach=attach, on_bytes=on_bytes)
+        pusher = Pusher(
+            registry=self.registry, repository=self.repository, open_blob=self.open_blob, part_repository=self.part_repository, attach=attach, on_bytes=on_bytes
+        )
         return pusher.push(publications, self._parts(plan))
 
     def _parts(self, plan: Plan) -> Mapping[str, Part]:
         """Return the parts of a plan that was built; those that were made are in the store by now."""
-        found = {item.identity: self.shelf.store.known(item.identity) or item.part for item in plan.items()}
+        found = {item.identity: self.part_repository.store.known(item.identity) or item.part for item in plan.items()}
         return {identity: part for identity, part in found.items() if part}
 
 

@@ -36,7 +36,7 @@ AMBIENT: Final = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
 ISSUER: Final = "https://token.actions.githubusercontent.com"
 
 NO_ROOT: Final = b'{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
-"""Trusted root without authorities: all that a key pair needs, and no reason for cosign to ask the internet."""
+"""Trusted root without CAs: all that a key pair needs, and no reason for cosign to ask the internet."""
 
 
 class _Envelope(msgspec.Struct, frozen=True):

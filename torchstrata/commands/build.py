@@ -112,10 +112,10 @@ def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Repor
     if shared is None or not plan.missing():
         return plan
     if not shared.is_trusted:
-        reporter.say(UNTRUSTED.format(where=f"{shared.registry.host}/{shared.shelf.repository}"))
+        reporter.say(UNTRUSTED.format(where=f"{shared.registry.host}/{shared.part_repository.repository}"))
         return plan
     if options.trust_unsealed_parts:
-        reporter.say(UNSEALED.format(where=f"{shared.registry.host}/{shared.shelf.repository}"))
+        reporter.say(UNSEALED.format(where=f"{shared.registry.host}/{shared.part_repository.repository}"))
     try:
         with reporter.step("find", f"parts in {shared.registry.host}"):
             filled = shared.fill(plan, planner.codec, locked=planner.locked)
@@ -147,7 +147,7 @@ def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Pla
         report = shared.push(plan, publications, attach=attach, on_bytes=step.advance)
     if signer:
         with reporter.step("sign", f"parts in {shared.registry.host}"):
-            signatures.seal(shared.shelf, plan, signer)
+            signatures.seal(shared.part_repository, plan, signer)
     else:
         reporter.say(f"not signed, so that nothing can be promoted: {signing.KEY} names no key, and no job in GitHub Actions may sign")
     if drifted := [one.tags[0] for one in composed if one.drift]:

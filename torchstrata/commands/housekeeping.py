@@ -61,8 +61,8 @@ def prune(options: PruneOptions) -> None:
     rules = policy(matrix.load(), options)
     with release.opened(options, signs=False) as releases:
         base = releases.read()
-        shelf = _shelf(releases)
-        found = plan(releases, base.ledger, shelf if options.parts else None, rules)
+        part_repository = _part_repository(releases)
+        found = plan(releases, base.ledger, part_repository if options.parts else None, rules)
         console = progress.plain_console()
         console.print(table(found) if found.removals else "nothing may go")
         console.print(f"{len(found.kept)} images stay; {len(found.removals)} removals, {progress.size(found.freed)} that nothing else there needs")
@@ -71,7 +71,7 @@ def prune(options: PruneOptions) -> None:
             return
         if releases.branch.read().commit != base.commit:
             raise PruneError("the ledger has moved meanwhile; nothing was deleted", fix="run it again, and look at what it shows")
-        count = delete(releases.registry, {False: releases.repository, True: shelf}, found)
+        count = delete(releases.registry, {False: releases.repository, True: part_repository}, found)
         console.print(f"{count} manifests deleted; {COLLECT}", soft_wrap=True)
 
 
@@ -92,10 +92,10 @@ def policy(table: Matrix, options: PruneOptions) -> Policy:
     return Policy(rules=rules, chosen=frozenset(each.name for each in chosen), entry=channels.entry(table).name, pinned=pinned)
 
 
-def plan(releases: Releases, ledger: Ledger, shelf: str | None, rules: Policy) -> Pruning:
+def plan(releases: Releases, ledger: Ledger, part_repository: str | None, rules: Policy) -> Pruning:
     """Return what may go, by the ledger of the branch, which must be what the registry's copy says.
 
-    :param shelf: repository of the parts; ``None`` to leave them.
+    :param part_repository: repository of the parts; ``None`` to leave them.
     """
     registry, repository = releases.registry, releases.repository
     copy = ledger_copy.pull(registry, repository, releases.guard)
@@ -103,8 +103,8 @@ def plan(releases: Releases, ledger: Ledger, shelf: str | None, rules: Policy) -
     known = {digest for entry in ledger.entries for digest in entry.images.values()}
     images = holdings.scan(registry, repository, known | rules.pinned)
     images = holdings.with_outdated(images, registry, repository, copy)
-    parts = holdings.scan(registry, shelf) if shelf else Holdings()
-    rules = replace(rules, needed=frozenset(_needed(releases.matrix)) if shelf else frozenset())
+    parts = holdings.scan(registry, part_repository) if part_repository else Holdings()
+    rules = replace(rules, needed=frozenset(_needed(releases.matrix)) if part_repository else frozenset())
     return pruning.plan(images, parts, ledger, rules, releases.now())
 
 
@@ -124,7 +124,7 @@ def _is_locked(table: Matrix, cell: Cell) -> bool:
     return os_locks.path(cell.os).exists() and all((matrix.ROOT / wheel_locks.path_of(cell, flavour)).exists() for flavour in table.flavours)
 
 
-def _shelf(releases: Releases) -> str:
+def _part_repository(releases: Releases) -> str:
     """Return the repository of the parts, which lies beside that of the images."""
     path, _, _ = releases.repository.rpartition("/")
     return f"{path}/{REPOSITORY}" if path else REPOSITORY
@@ -137,7 +137,7 @@ def delete(registry: Registry, repositories: Mapping[bool, str], found: Pruning)
     :raises PruneError: the registry does not delete.
     """
     with ThreadPoolExecutor(AT_A_TIME, "prune") as pool:
-        return sum(pool.map(lambda each: _delete(registry, repositories[each.shelf], each), found.removals))
+        return sum(pool.map(lambda each: _delete(registry, repositories[each.is_part], each), found.removals))
 
 
 def _delete(registry: Registry, repository: str, removal: Removal) -> int:

@@ -28,7 +28,7 @@ from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry import joining
 from torchstrata.registry.client import Manifest
-from torchstrata.registry.parts import Shelf
+from torchstrata.registry.parts import PartRepository
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
 from torchstrata.store.codec import Codec
@@ -97,10 +97,10 @@ class DocumentMaker:
         return documents.of(record_of(made), os.environ, _result(self.results, one.image.digest, sha256(one.image.config)))
 
 
-def seal(shelf: Shelf, plan: Plan, signer: Signer) -> int:
+def seal(part_repository: PartRepository, plan: Plan, signer: Signer) -> int:
     """Seal the parts of a plan that was pushed; return how many were not sealed before."""
-    known = {item.identity: shelf.store.known(item.identity) or item.part for item in plan.items()}
-    return seals.seal(shelf, {identity: part for identity, part in known.items() if part}, signer)
+    known = {item.identity: part_repository.store.known(item.identity) or item.part for item in plan.items()}
+    return seals.seal(part_repository, {identity: part for identity, part in known.items() if part}, signer)
 
 
 def _result(results: Path, *digests: str) -> bytes | None:

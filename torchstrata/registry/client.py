@@ -75,7 +75,7 @@ class Manifest(NamedTuple):
         return oci.manifest(self.body, f"manifest {self.digest[:19]}", self.media_type, error)
 
 
-class Found(NamedTuple):
+class ManifestHead(NamedTuple):
     """What a registry says of a manifest without sending it."""
 
     media_type: str
@@ -118,7 +118,7 @@ class Client:
         :raises IntegrityError: it has another digest than it was asked for by, or than the registry says, try after try.
         """
         _manifest_place(repository, reference)  # what is no reference is not asked for again and again
-        return self._again(functools.partial(self._manifest, repository, reference))
+        return self.persist(functools.partial(self._manifest, repository, reference))
 
     def image_config(self, repository: str, digest: str) -> oci.ImageConfig:
         """Return what the image that a digest names says of itself.
@@ -126,12 +126,12 @@ class Client:
         :raises AbsentError: there is no such image.
         :raises RegistryError: it is none.
         """
-        found = self.manifest(repository, digest).document()
-        if found.config is None:
+        document = self.manifest(repository, digest).document()
+        if document.config is None:
             raise RegistryError(f"{digest} in {repository} is no image", fix="name one image, not an index of several")
-        return oci.read(self.content(repository, found.config.digest, limit=oci.CONFIG_LIMIT), oci.ImageConfig, f"config of {digest[:19]}")
+        return oci.read(self.content(repository, document.config.digest, limit=oci.CONFIG_LIMIT), oci.ImageConfig, f"config of {digest[:19]}")
 
-    def find(self, repository: str, reference: str) -> Found | None:
+    def find(self, repository: str, reference: str) -> ManifestHead | None:
         """Return what a tag or digest names, or ``None`` (section "Checking if content exists in the registry")."""
         what = f"look for {reference} in {repository}"
         try:
@@ -140,12 +140,12 @@ class Client:
             return None
         digest = answer.headers.get("Docker-Content-Digest", reference)
         if not DIGEST.fullmatch(digest):  # the header may be missing; then only the content tells
-            found = self.manifest(repository, reference)
-            return Found(found.media_type, found.digest, len(found.body))
+            manifest = self.manifest(repository, reference)
+            return ManifestHead(manifest.media_type, manifest.digest, len(manifest.body))
         length = answer.headers.get("Content-Length", "0")
         if not LENGTH.fullmatch(length):
             raise RegistryError(f"{self.host} says that {printable(reference)} has {printable(length)!r} bytes", fix="ask its admin")
-        return Found(_media_type(answer), digest, int(length))
+        return ManifestHead(_media_type(answer), digest, int(length))
 
     def put_manifest(self, repository: str, reference: str, body: bytes, media_type: str, *, immutable: bool = False) -> str:
         """Push a manifest, unless the tag or digest names it already, and return its digest (section "Pushing Manifests").
@@ -158,14 +158,14 @@ class Client:
         :raises RefusedError: the registry does not take it; what it says of blobs that are missing counts after the last try.
         """
         digest = sha256(body)
-        found = self.find(repository, reference)
-        if found and found.digest == digest:
+        present = self.find(repository, reference)
+        if present and present.digest == digest:
             return digest
-        if found and immutable and reference != digest:
+        if present and immutable and reference != digest:
             raise ImmutableTagError(
-                f"{self.host}/{repository}:{reference} never moves, and points to {found.digest}, not to {digest}", fix="push under a new tag"
+                f"{self.host}/{repository}:{reference} never moves, and points to {present.digest}, not to {digest}", fix="push under a new tag"
             )
-        return self._again(functools.partial(self._put, repository, reference, body, media_type))
+        return self.persist(functools.partial(self._put, repository, reference, body, media_type))
 
     def _put(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
         """Send a manifest and return its digest, which the registry must give it, too: a byte may be changed on the way."""
@@ -198,13 +198,13 @@ class Client:
 
         :raises RegistryError: the list is none, or does not end.
         """
-        found: dict[str, None] = {}
+        tags: dict[str, None] = {}
         try:
             for page in self._pages(f"{repository}/tags/list", repository, f"list the tags of {repository}", oci.TagList):
-                found |= dict.fromkeys(page.tags or ())
+                tags |= dict.fromkeys(page.tags or ())
         except AbsentError:
             return ()
-        return tuple(found)
+        return tuple(tags)
 
     # Blobs
 
@@ -230,7 +230,7 @@ class Client:
         :raises AbsentError: the repository does not have it.
         :raises RegistryError: it is larger.
         """
-        return self._again(functools.partial(self._content, repository, checked(digest), SMALL if limit is None else limit, on_bytes))
+        return self.persist(functools.partial(self._content, repository, checked(digest), SMALL if limit is None else limit, on_bytes))
 
     def push_blob(self, repository: str, source: Source, *, mount_from: Sequence[str] = (), on_bytes: OnBytes = ignore) -> Sent:
         """Push a blob unless the repository has it: by mount from one of ``mount_from`` if possible, else in chunks (section "Pushing blobs").
@@ -255,8 +255,11 @@ class Client:
 
     # Inside
 
-    def _again(self, ask: Callable[[], T]) -> T:
-        """Return what ``ask`` returns; it is tried again after what may pass, until patience ends."""
+    def persist(self, ask: Callable[[], T]) -> T:
+        """Return what ``ask`` returns; call it again after a failure that may pass, until patience ends.
+
+        :raises IntegrityError, RefusedError: the last failure.
+        """
         for failures in range(1, self.transport.patience.tries + 1):
             try:
                 return ask()
@@ -290,14 +293,14 @@ class Client:
         what = f"pull {reference} from {repository}"
         answer = self._send("GET", _manifest_place(repository, reference), repository, what, headers=_accept(), limit=oci.MANIFEST_LIMIT)
         digest = sha256(answer.content)
-        wanted = reference if DIGEST.fullmatch(reference) else answer.headers.get("Docker-Content-Digest", digest)
-        if digest != wanted:
+        expected = reference if DIGEST.fullmatch(reference) else answer.headers.get("Docker-Content-Digest", digest)
+        if digest != expected:
             raise IntegrityError(
-                f"{self.host} sent a manifest with digest {digest} instead of {printable(wanted)}", fix="run it again; if it stays so, ask its operator"
+                f"{self.host} sent a manifest with digest {digest} instead of {printable(expected)}", fix="run it again; if it stays so, ask its admin"
             )
-        found = Manifest(answer.content, _media_type(answer), digest)
-        found.document()  # what is none is nobody's to use
-        return found
+        manifest = Manifest(answer.content, _media_type(answer), digest)
+        manifest.document()  # what is none is nobody's to use
+        return manifest
 
     def _content(self, repository: str, digest: str, limit: int, on_bytes: OnBytes) -> bytes:
         taken = bytearray()
@@ -334,5 +337,5 @@ def _accept() -> dict[str, str]:
 
 def _media_type(answer: requests.Response) -> str:
     """Return the media type that an answer has, nothing if it is none (RFC 6838, section 4.2)."""
-    found = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-    return found if MEDIA_TYPE.fullmatch(found) else ""
+    media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    return media_type if MEDIA_TYPE.fullmatch(media_type) else ""

@@ -72,8 +72,8 @@ def stem(cell: Cell, image: str, platform: str | None = None) -> str:
 
 def is_of_platform(tag: str) -> bool:
     """Return whether a tag is the dated one of a single platform's image, which an index lists."""
-    found = DatedTag.parse(tag)
-    return found is not None and MARK in found.stem
+    dated = DatedTag.parse(tag)
+    return dated is not None and MARK in dated.stem
 
 
 def is_dated(tag: str) -> bool:
@@ -85,6 +85,15 @@ def pushes(start: str, tags: Iterable[str]) -> list[PushNumber]:
     """Return the pushes of which ``tags`` has one with this stem, oldest first."""
     dated = map(DatedTag.parse, tags)
     return sorted(tag.push for tag in dated if tag and tag.stem == start)
+
+
+def last(start: str, tags: Iterable[str], until: PushNumber | None = None) -> DatedTag | None:
+    """Return the newest of ``tags`` with this stem, ``None`` if there is none.
+
+    :param until: leave out what was pushed after that.
+    """
+    fitting = [push for push in pushes(start, tags) if until is None or push <= until]
+    return DatedTag(stem=start, push=fitting[-1]) if fitting else None
 
 
 def following(earlier: Iterable[PushNumber], today: dt.date) -> PushNumber:

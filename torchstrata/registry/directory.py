@@ -15,6 +15,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -67,13 +68,13 @@ class Directory:
     @property
     def tags(self) -> Mapping[str, str]:
         """Digest by tag."""
-        named = ((each.annotation(oci.NAME), each.digest) for each in self.listed)
+        named = ((descriptor.annotation(oci.NAME), descriptor.digest) for descriptor in self.listed)
         return {tag: digest for tag, digest in named if tag and TAG.fullmatch(tag)}
 
     def find(self, reference: str) -> str | None:
         """Return the digest that a tag or digest names."""
-        known = {each.digest for each in self.listed}
-        return reference if reference in known else self.tags.get(reference)
+        digests = {descriptor.digest for descriptor in self.listed}
+        return reference if reference in digests else self.tags.get(reference)
 
     def manifest(self, digest: str) -> Manifest:
         """Return a manifest, verified.
@@ -81,10 +82,10 @@ class Directory:
         :raises AbsentError: it is not there.
         :raises IntegrityError: it has other bytes, or is no manifest.
         """
-        listed = next((each.media_type for each in self.listed if each.digest == digest), "")
+        listed = next((descriptor.media_type for descriptor in self.listed if descriptor.digest == digest), "")
         content = self.content(digest, oci.MANIFEST_LIMIT)
-        said = oci.manifest(content, f"manifest {digest[:19]}", listed, IntegrityError).media_type
-        return Manifest(content, listed or said or MANIFEST, digest)
+        own_type = oci.manifest(content, f"manifest {digest[:19]}", listed, IntegrityError).media_type
+        return Manifest(content, listed or own_type or MANIFEST, digest)
 
     def content(self, digest: str, limit: int = SMALL) -> bytes:
         """Return a small blob, verified.
@@ -93,9 +94,7 @@ class Directory:
         :raises AbsentError: it is not there.
         :raises IntegrityError: it has other bytes, or too many.
         """
-        path = self.path(digest)
-        if not os.path.lexists(path):
-            raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
+        path = self._present(digest)
         content = _read(self.root, path, limit)
         if sha256(content) != digest:
             raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
@@ -107,12 +106,12 @@ class Directory:
 
     @functools.cached_property
     def _referrers(self) -> Mapping[str, tuple[Referrer, ...]]:
-        found: dict[str, tuple[Referrer, ...]] = {}
-        for digest in dict.fromkeys(each.digest for each in self.listed):
+        referrers: dict[str, tuple[Referrer, ...]] = {}
+        for digest in dict.fromkeys(descriptor.digest for descriptor in self.listed):
             manifest = self.manifest(digest)
             if subject := manifest.document(IntegrityError).subject:
-                found[subject.digest] = (*found.get(subject.digest, ()), referrer(manifest))
-        return found
+                referrers[subject.digest] = (*referrers.get(subject.digest, ()), referrer(manifest))
+        return referrers
 
     @contextlib.contextmanager
     def source(self, digest: str, size: int) -> Iterator[Source]:
@@ -121,17 +120,25 @@ class Directory:
         :raises AbsentError: it is not there.
         :raises IntegrityError: it has another size, or other bytes.
         """
-        path = self.path(digest)
-        if not os.path.lexists(path):
-            raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
+        path = self._present(digest)
         if _size(self.root, path) != size or _digest(self.root, path, size) != digest:
             raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
         yield Source(digest=digest, size=size, open=lambda: _opened(self.root, path))
 
+    def _present(self, digest: str) -> Path:
+        """Return where a blob is.
+
+        :raises AbsentError: it is not there.
+        """
+        path = self.path(digest)
+        if not os.path.lexists(path):
+            raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
+        return path
+
     # As target
 
     def path(self, digest: str) -> Path:
-        """Return where a blob is."""
+        """Return the path of a blob."""
         return self.root / "blobs" / "sha256" / file_name(digest)
 
     def has(self, digest: str, size: int) -> bool:
@@ -158,9 +165,9 @@ class Directory:
         """Write what else belongs there, and the index last."""
         self.complete(self, copy)
         self.write(self.root / "oci-layout", oci.LAYOUT)
-        kept = [msgspec.to_builtins(each) for each in self.listed if not _replaced(each, copy)]
-        described = [entry for digest, manifest in copy.manifests.items() for entry in _described(manifest, copy.names(digest))]
-        index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [*kept, *described]}
+        unchanged = [msgspec.to_builtins(descriptor) for descriptor in self.listed if not _replaced(descriptor, copy)]
+        described = chain.from_iterable(_described(manifest, copy.names(digest)) for digest, manifest in copy.manifests.items())
+        index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [*unchanged, *described]}
         self.write(self.root / "index.json", canonical(index))
 
     def write(self, path: Path, content: bytes, mode: int = 0o644) -> None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, Protocol
 
 from torchstrata.errors import MirrorError
@@ -82,8 +83,8 @@ class Copy:
     @functools.cached_property
     def blobs(self) -> Mapping[str, int]:
         """Bytes of each blob that they need."""
-        documents = [manifest.document() for manifest in self.manifests.values()]
-        return {blob.digest: blob.size for document in documents for blob in document.blobs}
+        needed = chain.from_iterable(manifest.document().blobs for manifest in self.manifests.values())
+        return {blob.digest: blob.size for blob in needed}
 
     def names(self, digest: str) -> list[str]:
         """Return the tags of a manifest, dated ones first."""
@@ -95,7 +96,7 @@ class Gatherer:
     """Finds out what belongs to images."""
 
     origin: CopyOrigin
-    found: dict[str, Manifest] = field(default_factory=dict)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
     def add(self, digest: str, depth: int = 0) -> None:
@@ -103,14 +104,14 @@ class Gatherer:
 
         :raises MirrorError: that does not end.
         """
-        if digest in self.found:
+        if digest in self.manifests:
             return
-        if depth > DEEP or len(self.found) >= MANY:
+        if depth > DEEP or len(self.manifests) >= MANY:
             raise MirrorError(f"too much refers to {digest}, or too deeply", fix="find out who has pushed it, and delete it there")
         manifest = self.origin.manifest(digest)
         for child in manifest.document().children:
             self.add(child.digest, depth + 1)
-        self.found[digest] = manifest
+        self.manifests[digest] = manifest
         for referrer in self.origin.referrers(digest):
             self.add(referrer.digest, depth + 1)
         for ending in COSIGN:
@@ -125,14 +126,14 @@ def gather(origin: CopyOrigin, images: Iterable[str], tags: Mapping[str, str]) -
 
     :param tags: digest by tag, of images.
     """
-    gatherer, wanted = Gatherer(origin), tuple(dict.fromkeys(images))
-    for digest in wanted:
+    gatherer, digests = Gatherer(origin), tuple(dict.fromkeys(images))
+    for digest in digests:
         gatherer.add(digest)
-    return Copy(images=wanted, manifests=gatherer.found, tags={**gatherer.tags, **tags})
+    return Copy(images=digests, manifests=gatherer.manifests, tags={**gatherer.tags, **tags})
 
 
 def copy(origin: CopyOrigin, target: CopyTarget, what: Copy, on_bytes: OnBytes) -> tuple[Sent, ...]:
-    """Copy it; return what became of each blob. Run again after a failure, it goes on.
+    """Copy images; return what became of each blob. Run again after a failure, it goes on.
 
     :raises IntegrityError: the origin's bytes are not what their digest says.
     """
@@ -166,8 +167,8 @@ class RegistrySide:
 
     def find(self, reference: str) -> str | None:
         """Return the digest that a tag or digest names."""
-        found = self.registry.find(self.repository, reference)
-        return found.digest if found else None
+        head = self.registry.find(self.repository, reference)
+        return head.digest if head else None
 
     def manifest(self, digest: str) -> Manifest:
         """Return a manifest, verified."""
@@ -213,17 +214,17 @@ class RegistrySide:
 
         :raises MirrorError: each has some that the other has not.
         """
-        there = self.find(tag)
-        if there is None:
+        present = self.find(tag)
+        if present is None:
             return False
-        ours, theirs = _layers(manifest), _layers(self.manifest(there))
+        ours, theirs = _layers(manifest), _layers(self.manifest(present))
         if ours - theirs and theirs - ours:
             raise MirrorError(f"{self}:{tag} has signatures that are not here, and lacks some that are", fix=f"delete {tag} there, and copy again")
         return ours < theirs
 
 
 def _layers(manifest: Manifest) -> set[str]:
-    return {each.digest + each.annotation("dev.cosignproject.cosign/signature") for each in manifest.document().layers or ()}
+    return {layer.digest + layer.annotation("dev.cosignproject.cosign/signature") for layer in manifest.document().layers or ()}
 
 
 def referrer(manifest: Manifest) -> Referrer:
@@ -235,14 +236,14 @@ def referrer(manifest: Manifest) -> Referrer:
 
 
 class Relay:
-    """One stream of a blob that is opened several times, as an upload in pieces does: whoever goes on where it is need not begin anew."""
+    """One stream of a blob, which an upload in pieces opens several times: reading on from where it stands needs no new download."""
 
     def __init__(self, begin: Callable[[], Download]) -> None:
         self._begin, self.position = begin, 0
         self._stream: Download | None = None
 
     def seek(self, offset: int) -> None:
-        """Go to ``offset``; what lies before is read again if it is behind."""
+        """Go to ``offset``; one that lies before the position starts a new download."""
         if self._stream is None or offset < self.position:
             self.close()
             self._stream = self._begin()

@@ -115,7 +115,7 @@ class _RefusingSession(requests.Session):
 
 
 class _Adapter(MeteredAdapter):
-    """Trusts the authorities of the system and Docker's for the host, beside those of ``requests``; sends in large blocks."""
+    """Trusts the CAs of the system and Docker's for the host, beside those of ``requests``; sends in large blocks."""
 
     def __init__(self, host: str) -> None:
         self._context = certificates.context(host)
@@ -269,7 +269,7 @@ class Transport:
         if scheme != "https" and not is_loopback(host):
             raise RegistryError(
                 f"{host} would be spoken to without TLS, so that anybody on the way could read passwords and change images",
-                fix="give it a certificate (a private authority goes to /etc/docker/certs.d/HOST/ca.crt); plain HTTP is for this machine itself only",
+                fix="give it a certificate (that of a private CA goes to /etc/docker/certs.d/HOST/ca.crt); plain HTTP is for this machine itself only",
             )
         if is_loopback(host) and not is_loopback(self.host):
             raise RegistryError(f"{self.host} leads to {host}, which is this machine itself, where it has no business", fix="ask its admin")
@@ -342,10 +342,10 @@ class Transport:
         """Return an answer that was expected; say in words what another one means."""
         if response.status_code in expect:
             return response
-        said = "; ".join(answers.said(response)[:MESSAGES])
+        messages = "; ".join(answers.messages(response)[:MESSAGES])
         if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
-            raise self._authorizer.refused(what + (f" ({said})" if said else ""))
-        why = said or f"status {response.status_code}"
+            raise self._authorizer.refused(what + (f" ({messages})" if messages else ""))
+        why = messages or f"status {response.status_code}"
         if response.status_code == requests.codes.not_found:
             raise AbsentError(f"{self.host} does not have it: {what} ({why})", fix="check the name, or push it first")
         raise RefusedError(f"{self.host} refuses: {what} ({why})", codes=frozenset(answers.codes(response)), status=response.status_code)
@@ -357,11 +357,11 @@ class Transport:
         """
         if NOT_TLS.search(str(error)):
             raise _NotTlsError(f"{self.host} does not speak TLS", fix="let it: plain HTTP is spoken on this machine itself only") from error
-        cause = next((each for each in answers.causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
+        cause = next((reason for reason in answers.causes(error) if isinstance(reason, ssl.SSLCertVerificationError)), None)
         if cause:
             raise RegistryError(
-                f"{self.host} is not who it says, or its authority is not known here: {cause.verify_message}",
-                fix=f"put the authority's certificate into {certificates.DIRECTORIES[0]}/{self.host}/ca.crt, or name it with REQUESTS_CA_BUNDLE",
+                f"{self.host} is not who it says, or its CA is not known here: {cause.verify_message}",
+                fix=f"put the CA's certificate into {certificates.DIRECTORIES[0]}/{self.host}/ca.crt, or name it with REQUESTS_CA_BUNDLE",
             ) from error
         if isinstance(error, requests.RequestException) and not isinstance(error, requests.ConnectionError | requests.Timeout):
             # of the request itself, whose headers the words of the exception may repeat
@@ -377,7 +377,7 @@ class RefusedError(RegistryError):
     """
 
     def __init__(self, what: str, *, codes: frozenset[str], status: int) -> None:
-        super().__init__(what, fix="see the registry's log for more, or ask its operator")
+        super().__init__(what, fix="see the registry's log for more, or ask its admin")
         self.codes = codes
         self.status = status
 

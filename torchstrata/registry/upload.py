@@ -187,7 +187,7 @@ class Upload:
         """Return where to go on; the header may be relative, and after the first answer some registries leave it out."""
         place = answer.headers.get("Location") or before
         if not place:
-            raise RegistryError(f"{self._transport.host} does not say where to {self.what}", fix="ask its operator: Location is missing")
+            raise RegistryError(f"{self._transport.host} does not say where to {self.what}", fix="ask its admin: Location is missing")
         return self._transport.resolve(place, answer.url)
 
     def _go_on(self, session: _UploadSession) -> None:
@@ -239,8 +239,8 @@ class Upload:
             answer = self._send("GET", session.location, expect=(204,))
         except (AbsentError, RefusedError):
             return None
-        found = RANGE.fullmatch(answer.headers.get("Range", ""))
-        arrived = int(found[1]) + 1 if found and found[1] != "0" else 0
+        received = RANGE.fullmatch(answer.headers.get("Range", ""))
+        arrived = int(received[1]) + 1 if received and received[1] != "0" else 0
         return _UploadSession(self._location(answer, session.location), arrived, session.piece) if arrived < self._source.size else None
 
     def _compare(self, answer: requests.Response) -> None:

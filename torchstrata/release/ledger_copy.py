@@ -15,8 +15,8 @@ import msgspec
 
 from torchstrata import decoding
 from torchstrata.errors import AbsentError, LedgerError, UntrustedError
-from torchstrata.image.compose import MANIFEST, canonical, sha256
-from torchstrata.registry.registry import EMPTY, EMPTY_TYPE, Attachment, Registry
+from torchstrata.image.compose import MANIFEST, sha256
+from torchstrata.registry.registry import EMPTY, Attachment, Registry, artifact
 from torchstrata.registry.upload import Source
 from torchstrata.release.guard import Guard
 from torchstrata.release.ledger import CHANGED, FILE, LIMIT, Ledger
@@ -152,15 +152,4 @@ def compare(ledger: Ledger, copy: Ledger | None) -> None:
 def body(ledger: Ledger) -> bytes:
     """Return the manifest of the copy of a ledger."""
     file = Attachment(content=ledger.content, media_type=LINES, title=FILE)
-    return canonical(_artifact(file, len(ledger.lines)))
-
-
-def _artifact(file: Attachment, entries: int) -> dict[str, object]:
-    return {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "artifactType": ARTIFACT,
-        "config": {"mediaType": EMPTY_TYPE, "digest": sha256(EMPTY), "size": len(EMPTY)},
-        "layers": [file.descriptor],
-        "annotations": {ENTRIES: str(entries)},
-    }
+    return artifact(ARTIFACT, [file.descriptor], annotations={ENTRIES: str(len(ledger.lines))})

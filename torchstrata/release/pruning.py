@@ -131,7 +131,7 @@ class Policy:
 class Removal:
     """Something that may go, with all that belongs to it.
 
-    :param shelf: whether it is in the repository of parts.
+    :param is_part: whether it is in the repository of parts.
     :param manifests: digests, in the order in which they are to be deleted.
     :param freed: bytes that nothing else needs.
     """
@@ -139,7 +139,7 @@ class Removal:
     what: str
     why: str
     manifests: tuple[str, ...]
-    shelf: bool = False
+    is_part: bool = False
     freed: int = 0
 
 
@@ -168,10 +168,10 @@ def plan(images: Holdings, parts: Holdings, ledger: Ledger, policy: Policy, now:
     :param parts: what the repository of parts holds; empty if parts are to stay.
     """
     kept = _kept(images, ledger, policy, now)
-    removals = [*_images(images, kept, policy), *_leftovers(images), *_leftovers(parts, shelf=True)]
+    removals = [*_images(images, kept, policy), *_leftovers(images), *_leftovers(parts, is_part=True)]
     removals += _parts(parts, {blob for digest in kept for blob in images.manifests[digest].blobs}, policy)
     needed = frozenset(each for digest in kept for each in (digest, *images.belongings(digest)))
-    safe = [_spared(each, parts if each.shelf else images, removals, frozenset() if each.shelf else needed) for each in removals]
+    safe = [_spared(each, parts if each.is_part else images, removals, frozenset() if each.is_part else needed) for each in removals]
     return Pruning(removals=tuple(_weighed([each for each in safe if each.manifests], images, parts)), kept=kept)
 
 
@@ -307,10 +307,10 @@ def _whole(holdings: Holdings, digest: str) -> tuple[str, ...]:
     return tuple(whole)
 
 
-def _leftovers(holdings: Holdings, *, shelf: bool = False) -> Iterator[Removal]:
+def _leftovers(holdings: Holdings, *, is_part: bool = False) -> Iterator[Removal]:
     """Yield what belongs to manifests that are gone, and copies of the ledger that are outdated."""
     for owner in holdings.orphans():
-        yield Removal(what=f"signatures and referrers of {owner}", why="it is gone", manifests=holdings.belongings(owner), shelf=shelf)
+        yield Removal(what=f"signatures and referrers of {owner}", why="it is gone", manifests=holdings.belongings(owner), is_part=is_part)
     for digest in sorted(holdings.outdated):
         yield Removal(what=f"copy of the ledger {digest}", why="a newer one continues it", manifests=(*holdings.belongings(digest), digest))
 
@@ -323,14 +323,14 @@ def _parts(parts: Holdings, layers: Iterable[str], policy: Policy) -> Iterator[R
         others = len(identities) != len(parts.names.get(digest, ()))
         if identities and not others and not policy.needed.intersection(identities) and not needed.intersection(parts.manifests[digest].blobs):
             why = "no image has a layer of it, no lock needs it"
-            yield Removal(what=f"part {identities[0][:12]}", why=why, manifests=_whole(parts, digest), shelf=True)
+            yield Removal(what=f"part {identities[0][:12]}", why=why, manifests=_whole(parts, digest), is_part=True)
 
 
 def _spared(removal: Removal, holdings: Holdings, removals: Iterable[Removal], needed: frozenset[str]) -> Removal:
     """Return a removal without what is needed, and without the digests that a tag names which stays."""
-    going = {digest for each in removals if each.shelf == removal.shelf for digest in each.manifests} - needed
+    going = {digest for each in removals if each.is_part == removal.is_part for digest in each.manifests} - needed
     safe = tuple(digest for digest in removal.manifests if digest in going and all(_goes(tag, holdings, going) for tag in holdings.names.get(digest, ())))
-    return Removal(what=removal.what, why=removal.why, manifests=safe, shelf=removal.shelf)
+    return Removal(what=removal.what, why=removal.why, manifests=safe, is_part=removal.is_part)
 
 
 def _goes(tag: str, holdings: Holdings, going: set[str]) -> bool:
@@ -343,12 +343,12 @@ def _goes(tag: str, holdings: Holdings, going: set[str]) -> bool:
 
 def _weighed(removals: Sequence[Removal], images: Holdings, parts: Holdings) -> Iterator[Removal]:
     """Yield removals with the bytes that each frees, each blob counted once."""
-    going = {(each.shelf, digest) for each in removals for digest in each.manifests}
+    going = {(each.is_part, digest) for each in removals for digest in each.manifests}
     sides = ((False, images), (True, parts))
-    needed = {blob for shelf, side in sides for digest, each in side.manifests.items() if (shelf, digest) not in going for blob in each.blobs}
+    needed = {blob for is_part, side in sides for digest, each in side.manifests.items() if (is_part, digest) not in going for blob in each.blobs}
     for removal in removals:
-        manifests = [(parts if removal.shelf else images).manifests[digest] for digest in removal.manifests]
+        manifests = [(parts if removal.is_part else images).manifests[digest] for digest in removal.manifests]
         blobs = {blob: size for each in manifests for blob, size in each.blobs.items() if blob not in needed}
         needed |= set(blobs)
         freed = sum(blobs.values()) + sum(each.size for each in manifests)
-        yield Removal(what=removal.what, why=removal.why, manifests=removal.manifests, shelf=removal.shelf, freed=freed)
+        yield Removal(what=removal.what, why=removal.why, manifests=removal.manifests, is_part=removal.is_part, freed=freed)

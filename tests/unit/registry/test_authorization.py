@@ -27,7 +27,7 @@ def answer(status=200, body=None, **headers):
 
 
 class Server:
-    """A server of tokens that keeps what it was asked."""
+    """A token server that keeps what it was asked."""
 
     def __init__(self, *answers):
         self.answers, self.asked = list(answers), []

@@ -61,7 +61,7 @@ READERS = {
     "record": record.decode,
     "statement": signing._statement,
     "token": lambda data: authorization._read("host", _answer(data)),
-    "errors": lambda data: answers.said(_answer(data)),
+    "errors": lambda data: answers.messages(_answer(data)),
 }
 
 

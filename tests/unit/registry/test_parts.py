@@ -24,7 +24,7 @@ from torchstrata.commands.options import BuildOptions
 from torchstrata.errors import ImmutableTagError, IntegrityError, RegistryError, UntrustedError
 from torchstrata.image.compose import canonical
 from torchstrata.progress import PlainReporter
-from torchstrata.registry.parts import Shelf, unchecked
+from torchstrata.registry.parts import PartRepository, unchecked
 from torchstrata.registry.push import Publication, Pusher
 from torchstrata.registry.reference import Place
 from torchstrata.registry.registry import Registry
@@ -211,7 +211,7 @@ def test_a_shelf_believes_nobody_unless_it_is_told(served, full, tmp_path):
     (item,) = full[1].items()
     store = Store(tmp_path / "empty")
     with pytest.raises(UntrustedError, match="nothing says whose parts count"):
-        Shelf(registry=Registry(served.host), repository="team/parts", store=store).find([item.identity])
+        PartRepository(registry=Registry(served.host), repository="team/parts", store=store).find([item.identity])
     assert store.known(item.identity) is None
 
 
@@ -252,7 +252,7 @@ def test_a_part_that_is_none(served, full, pushed, tmp_path, harm):
         document["layers"] = document["layers"][1:]
     served.manifests["team/parts", wanted] = (canonical(document), media_type)
     with pytest.raises(RegistryError, match=r"is not what it must be|is no part of this program|is another part"):
-        remote(served, Store(tmp_path / "empty")).shelf.find([wanted])
+        remote(served, Store(tmp_path / "empty")).part_repository.find([wanted])
 
 
 def test_tags_come_last(served, full):

@@ -68,7 +68,7 @@ def policy(rules=None, chosen=ALL, **more):
 def gone(images, book=None, rules=None, parts=None):
     """Return the digests that would go from the images' repository."""
     plan = pruning.plan(images, parts or Holdings(), book or Ledger(), rules or policy(), NOW)
-    return {digest for each in plan.removals if not each.shelf for digest in each.manifests}
+    return {digest for each in plan.removals if not each.is_part for digest in each.manifests}
 
 
 FOUR = {tag(mark, days): mark for mark, days in (("a", 40), ("b", 30), ("c", 20), ("d", 10))}
@@ -278,7 +278,7 @@ def test_parts_stay_if_an_image_has_a_layer_of_them_or_a_lock_needs_them():
     )
     plan = pruning.plan(repository({tag("d", 10): "d"}), parts, ledger(("nightly", "d", 10)), policy(needed=frozenset({names["locked"]})), NOW)
     (going,) = plan.removals
-    assert (going.shelf, going.manifests[-1]) == (True, digest("old"))
+    assert (going.is_part, going.manifests[-1]) == (True, digest("old"))
     assert set(going.manifests) == {digest("old"), digest("seal"), digest("list")}
 
 
