@@ -58,32 +58,32 @@ def registry_options(host: str, directory: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def signed(what: str) -> Iterator[None]:
+def signing(what: str) -> Iterator[None]:
     """Turn a refusal of cosign's to sign into what a person can do about it."""
     try:
         yield
     except process.Failed as error:
-        said = _said(error)
+        message = _message(error)
         fix = "try it by hand with the same key, to see more: cosign sign-blob --key KEY FILE"
-        if "inappropriate ioctl" in said or "decryption failed" in said:
+        if "inappropriate ioctl" in message or "decryption failed" in message:
             fix = "put the key's password into COSIGN_PASSWORD (empty, if it has none)"
-        raise SigningError(f"{what} cannot be signed: {said}", fix=fix) from error
+        raise SigningError(f"{what} cannot be signed: {message}", fix=fix) from error
     except CommandError as error:
         raise SigningError(error.what, fix=error.fix) from error
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def verifying(what: str) -> Iterator[None]:
     """Turn a refusal of cosign's to verify into one line."""
     try:
         yield
     except process.Failed as error:
         raise UntrustedError(
-            f"{what} does not hold: {_said(error)}", fix="do not use it; find out who has put it there, or which key must have signed it"
+            f"{what} does not hold: {_message(error)}", fix="do not use it; find out who has put it there, or which key must have signed it"
         ) from error
 
 
-def _said(error: process.Failed) -> str:
+def _message(error: process.Failed) -> str:
     """Return what cosign says is wrong."""
     lines = [line.strip() for line in error.tail.splitlines() if line.strip()]
     wrong = [line for line in lines if line.startswith(("Error:", "error during"))]

@@ -69,9 +69,9 @@ def decode(data: bytes) -> IndexRecord:
     :raises UntrustedError: it is none of a schema that is known.
     """
     try:
-        found = decoding.decode(data, IndexRecord)
+        decoded = decoding.decode(data, IndexRecord)
     except msgspec.DecodeError as error:
         raise UntrustedError(f"this is no record of an index: {error}", fix="read it with the version of this program that wrote it") from error
-    if found.schema != INDEX_SCHEMA:
-        raise UntrustedError(f"this is a record of schema {found.schema}, not {INDEX_SCHEMA}", fix="read it with the version of this program that wrote it")
-    return found
+    if decoded.schema != INDEX_SCHEMA:
+        raise UntrustedError(f"this is a record of schema {decoded.schema}, not {INDEX_SCHEMA}", fix="read it with the version of this program that wrote it")
+    return decoded

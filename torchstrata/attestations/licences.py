@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from cyclonedx import spdx
@@ -99,23 +100,23 @@ def of_python(package: PythonPackage) -> Licence:
         return Licence(expression=known)
     if is_expression(package.license):
         return _with_references(package.license)
-    classified = [one.rpartition(" :: ")[2] for one in package.classifiers]
-    if classified and all(one in CLASSIFIERS for one in classified):
-        return _joined(" AND ", [Licence(expression=CLASSIFIERS[one]) for one in classified])
+    classified = [classifier.rpartition(" :: ")[2] for classifier in package.classifiers]
+    if classified and all(classifier in CLASSIFIERS for classifier in classified):
+        return _joined(" AND ", [Licence(expression=CLASSIFIERS[classifier]) for classifier in classified])
     words = package.expression or (package.license if _is_name(package.license) else "") or " and ".join(classified)
     return _reference("Python", words)
 
 
 def of_debian(names: Iterable[str]) -> Licence:
     """Return the licence of a Debian package: all that its copyright file names."""
-    return _joined(" AND ", [term for name in names for term in _terms(name)])
+    return _joined(" AND ", list(chain.from_iterable(map(_terms, names))))
 
 
 def _terms(name: str) -> list[Licence]:
     """Return what a short name asks for, all of it; "and" binds more than "or", and a comma before either less (DEP-5, section "Syntax")."""
     groups = re.split(r",\s+and\s+", name)
     if len(groups) > 1:
-        return [term for group in groups for term in _terms(group)]
+        return list(chain.from_iterable(map(_terms, groups)))
     choices = re.split(r"\s+or\s+", name, flags=re.IGNORECASE)
     if len(choices) > 1:
         return [_joined(" OR ", [_joined(" AND ", _terms(choice)) for choice in choices])]
@@ -129,18 +130,18 @@ def _debian(name: str) -> Licence:
 
 def _gnu(name: str) -> str:
     """Return the SPDX id of a licence of the GNU project, such as ``GPL-2.0-or-later`` for ``GPL-2+``; nothing for others."""
-    found = GNU.fullmatch(name)
-    if not found:
+    match = GNU.fullmatch(name)
+    if not match:
         return ""
-    family = found[1].upper()
-    base = f"{family.removesuffix('-NIV')}-{found[2]}.{found[3] or 0}{INVARIANT.get(family, '')}"
-    return spdx.fixup_id(f"{base}-{'or-later' if found[4] else 'only'}") or ""
+    family = match[1].upper()
+    base = f"{family.removesuffix('-NIV')}-{match[2]}.{match[3] or 0}{INVARIANT.get(family, '')}"
+    return spdx.fixup_id(f"{base}-{'or-later' if match[4] else 'only'}") or ""
 
 
 def _known(words: str, table: Mapping[str, str]) -> str:
     """Return the SPDX id that some words name; nothing if they name none, or one that says too little or is out of use."""
-    found = table.get(words.strip().lower()) or spdx.fixup_id(words.strip()) or ""
-    return "" if GNU.fullmatch(found) else found
+    identifier = table.get(words.strip().lower()) or spdx.fixup_id(words.strip()) or ""
+    return "" if GNU.fullmatch(identifier) else identifier
 
 
 def _is_name(words: str) -> bool:
@@ -170,9 +171,12 @@ def _reference(kind: str, words: str) -> Licence:
     return Licence(expression=reference, words={reference: words})
 
 
-def _joined(word: str, licences: list[Licence]) -> Licence:
+def _joined(operator: str, licences: list[Licence]) -> Licence:
     """Join expressions that say something, each once."""
-    expressions = list(dict.fromkeys(one.expression for one in licences if one.expression))
+    expressions = list(dict.fromkeys(licence.expression for licence in licences if licence.expression))
     if len(expressions) > 1:
         expressions = [f"({one})" if re.search(r"\s(AND|OR)\s", one) else one for one in expressions]
-    return Licence(expression=word.join(expressions), words={name: words for one in licences for name, words in one.words.items()})
+    words: dict[str, str] = {}
+    for licence in licences:
+        words |= licence.words
+    return Licence(expression=operator.join(expressions), words=words)

@@ -192,14 +192,14 @@ def decode(data: bytes) -> Record:
     :raises UntrustedError: it is none of a schema that is known.
     """
     try:
-        found = decoding.decode(data, Record)
+        decoded = decoding.decode(data, Record)
     except msgspec.DecodeError as error:
         raise UntrustedError(f"this is no record: {error}", fix="read it with the version of this program that wrote it") from error
-    if not all(map(_is_shown, _texts(msgspec.to_builtins(found)))):
+    if not all(map(_is_shown, _texts(msgspec.to_builtins(decoded)))):
         raise UntrustedError("this is no record: it has characters that cannot be shown", fix="find out who has attached it, and remove it")
-    if found.schema != SCHEMA:
-        raise UntrustedError(f"this is a record of schema {found.schema}, not {SCHEMA}", fix="read it with the version of this program that wrote it")
-    return found
+    if decoded.schema != SCHEMA:
+        raise UntrustedError(f"this is a record of schema {decoded.schema}, not {SCHEMA}", fix="read it with the version of this program that wrote it")
+    return decoded
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -207,12 +207,12 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for name, one in value.items():
+        for name, item in value.items():
             yield name
-            yield from _texts(one)
+            yield from _texts(item)
     elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _texts(one)
+        for item in value:
+            yield from _texts(item)
 
 
 def _is_shown(text: str) -> bool:

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, Self
 
@@ -50,10 +51,10 @@ def required(asked: str | None, configured: str | None = None) -> Place:
 
     :raises RegistryError: none is known.
     """
-    found = place(asked, configured)
-    if found is None:
+    known = place(asked, configured)
+    if known is None:
         raise RegistryError("no registry is known", fix=f"give --registry HOST[/PATH], set {VARIABLE}, or write registry: into matrix.yaml")
-    return found
+    return known
 
 
 class Tally:
@@ -105,9 +106,9 @@ class Remote:
             yield None
             return
         with signing.trusted() as trust:
-            found = cls.open(where, name, store, trust=None if unsealed else trust, verify=unchecked if unsealed else nobody)
-            with found.registry:
-                yield found
+            remote = cls.open(where, name, store, trust=None if unsealed else trust, verify=unchecked if unsealed else nobody)
+            with remote.registry:
+                yield remote
 
     @property
     def is_trusted(self) -> bool:
@@ -130,8 +131,8 @@ class Remote:
         :param locked: OS parts with other versions than the lock's do not count.
         :raises RegistryError: the registry does not answer, or a part in it is damaged.
         """
-        found = self.part_repository.find(item.identity for item in plan.missing())
-        filled = plan.filled(found).fitting(locked=locked)
+        parts = self.part_repository.find(item.identity for item in plan.missing())
+        filled = plan.filled(parts).fitting(locked=locked)
         self.part_repository.fetch(dict(_needed(filled, codec)))
         return filled
 
@@ -141,7 +142,7 @@ class Remote:
 
     def fetch_layers(self, composed: Sequence[Composed]) -> None:
         """Bring all layers of images into the store."""
-        self.part_repository.fetch({layer.digest: layer.size for one in composed for layer in one.image.layers})
+        self.part_repository.fetch({layer.digest: layer.size for layer in chain.from_iterable(one.image.layers for one in composed)})
 
     def publications(self, composed: Sequence[Composed], *, names: bool = False) -> tuple[Publication, ...]:
         """Return images with their dated tags, which never move: of today, or the last one if the image has not changed since.
@@ -162,12 +163,13 @@ class Remote:
         pusher = Pusher(
             registry=self.registry, repository=self.repository, open_blob=self.open_blob, part_repository=self.part_repository, attach=attach, on_bytes=on_bytes
         )
-        return pusher.push(publications, self._parts(plan))
+        return pusher.push(publications, parts_of(plan, self.part_repository.store))
 
-    def _parts(self, plan: Plan) -> Mapping[str, Part]:
-        """Return the parts of a plan that was built; those that were made are in the store by now."""
-        found = {item.identity: self.part_repository.store.known(item.identity) or item.part for item in plan.items()}
-        return {identity: part for identity, part in found.items() if part}
+
+def parts_of(plan: Plan, store: Store) -> Mapping[str, Part]:
+    """Return the parts of a plan that was built, by identity; those that were made are in the store by now."""
+    parts = {item.identity: store.known(item.identity) or item.part for item in plan.items()}
+    return {identity: part for identity, part in parts.items() if part}
 
 
 def stem(one: Composed) -> str:
@@ -196,10 +198,10 @@ def is_joined(one: Composed) -> bool:
 
 def indexes(composed: Iterable[Composed]) -> tuple[tuple[Cell, str, ImageIndex], ...]:
     """Return the index of each cell and image that was composed for every platform of its row; none of what lacks one."""
-    found: dict[tuple[str, str], list[Composed]] = {}
+    by_image: dict[tuple[str, str], list[Composed]] = {}
     for one in filter(is_joined, composed):
-        found.setdefault((one.plan.cell.id, image_of(one)), []).append(one)
-    whole = [ones for ones in found.values() if {platform_of(one) for one in ones} == set(ones[0].plan.cell.platforms)]
+        by_image.setdefault((one.plan.cell.id, image_of(one)), []).append(one)
+    whole = [ones for ones in by_image.values() if {platform_of(one) for one in ones} == set(ones[0].plan.cell.platforms)]
     return tuple((ones[0].plan.cell, image_of(ones[0]), _index(ones)) for ones in whole)
 
 

@@ -151,15 +151,15 @@ def seal(part_repository: PartRepository, parts: Mapping[str, Part], signer: Sig
 
 def _digests(part_repository: PartRepository, parts: Mapping[str, Part]) -> dict[str, str]:
     """Return the digests of the parts' manifests."""
-    found = {}
+    digests = {}
     for identity, part in parts.items():
-        there = part_repository.shared(identity)
-        if there is None:
+        held = part_repository.shared(identity)
+        if held is None:
             raise AbsentError(f"{part_repository.registry.host}/{part_repository.repository} has no part {identity[:12]}", fix="push it first")
-        if _layers(there.part) != _layers(part) or not there.part.extras.items() <= part.extras.items() or there.part.notes != part.notes:
+        if _layers(held.part) != _layers(part) or not held.part.extras.items() <= part.extras.items() or held.part.notes != part.notes:
             raise _foreign(part_repository, identity)
-        found[identity] = there.digest
-    return found
+        digests[identity] = held.digest
+    return digests
 
 
 def _check_listings(part_repository: PartRepository, parts: Mapping[str, Part], digests: Mapping[str, str]) -> None:
@@ -168,10 +168,10 @@ def _check_listings(part_repository: PartRepository, parts: Mapping[str, Part], 
     :raises UntrustedError: one lists others.
     """
     for identity, digest in digests.items():
-        there = part_repository.shared(identity)
-        if there is None or there.digest != digest:
+        held = part_repository.shared(identity)
+        if held is None or held.digest != digest:
             raise _foreign(part_repository, identity)
-        listings = part_repository.listings(there)
+        listings = part_repository.listings(held)
         if any(listings[layer.diff_id] != part_repository.store.listing(layer.diff_id) for layer in parts[identity].layers):
             raise _foreign(part_repository, identity)
 

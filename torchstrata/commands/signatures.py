@@ -13,7 +13,7 @@ import msgspec
 from rich.table import Table
 
 from torchstrata import progress
-from torchstrata.attestations import documents, examination, index_record, key_pair, materials, seals, signing
+from torchstrata.attestations import documents, examination, index_record, key_pair, materials, remote, seals, signing
 from torchstrata.attestations.documents import Document, Published
 from torchstrata.attestations.examination import Examination
 from torchstrata.attestations.made import record_of
@@ -99,8 +99,7 @@ class DocumentMaker:
 
 def seal(part_repository: PartRepository, plan: Plan, signer: Signer) -> int:
     """Seal the parts of a plan that was pushed; return how many were not sealed before."""
-    known = {item.identity: part_repository.store.known(item.identity) or item.part for item in plan.items()}
-    return seals.seal(part_repository, {identity: part for identity, part in known.items() if part}, signer)
+    return seals.seal(part_repository, remote.parts_of(plan, part_repository.store), signer)
 
 
 def _result(results: Path, *digests: str) -> bytes | None:

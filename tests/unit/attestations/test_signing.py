@@ -166,4 +166,4 @@ def test_what_is_no_attestation_is_refused(bundle):
 )
 def test_what_cosign_says_becomes_one_line(tail, said):
     """Without its prefixes and warnings."""
-    assert cosign._said(process.Failed(("cosign", "verify"), 1, tail)) == said
+    assert cosign._message(process.Failed(("cosign", "verify"), 1, tail)) == said

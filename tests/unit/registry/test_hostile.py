@@ -286,7 +286,7 @@ def test_an_image_has_only_so_much_attached(monkeypatch):
         registry.attach("team/x", subject, "application/y", [])
         assert len(published.referrers()) == 1
         registry.attach("team/x", subject, "application/z", [])
-        with pytest.raises(UntrustedError, match="2 things attached"):
+        with pytest.raises(UntrustedError, match="2 manifests attached"):
             published.referrers()
 
 
