@@ -23,7 +23,8 @@ from torchstrata.registry.upload import Source
 from torchstrata.release import channels
 from torchstrata.release.ledger import Author
 from torchstrata.release.ledger_branch import Branch
-from torchstrata.release.moves import Proposal, Releases
+from torchstrata.release.moves import Releases
+from torchstrata.release.proposals import Proposal
 
 START = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 REPOSITORY = "team/images"

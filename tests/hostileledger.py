@@ -24,7 +24,8 @@ from torchstrata.registry.upload import Source
 from torchstrata.release import ledger_copy
 from torchstrata.release.ledger import Author, Ledger, Move
 from torchstrata.release.ledger_branch import Snapshot
-from torchstrata.release.moves import Origin, Releases
+from torchstrata.release.moves import Releases
+from torchstrata.release.proposals import Origin
 
 CELL = "2.8-cu121-debian13"
 IMAGES = ("base", "devel", "v2.8")

@@ -288,19 +288,19 @@ def test_the_watchdog_sees_a_platform_that_is_gone(known, story):
     """The index is there, and its tag is right; nodes of that platform have nothing to run."""
     with release.opened(PromoteOptions(**place(known)), signs=False) as releases:
         digest, image = index_of(story[1], "base").digest, index_of(story[1], "base").digests["linux/arm64"]
-        assert releases.lacking(CELL, digest) == ()
+        assert releases.images.lacking(CELL, digest) == ()
         body = releases.registry.manifest(REPOSITORY, image).body
         releases.registry.remove(REPOSITORY, image)
         try:
-            assert releases.lacking(CELL, digest) == ("linux/arm64",)
+            assert releases.images.lacking(CELL, digest) == ("linux/arm64",)
             state = releases.read().ledger.state
-            found = watchdog.problems(MATRIX, state, releases.digest, releases.lacking, releases.now())
+            found = watchdog.problems(MATRIX, state, releases.images.digest, releases.images.lacking, releases.now())
             assert f"stable: {CELL.id} base has no image for linux/arm64" in [str(each) for each in found]
         finally:
             releases.registry.put_manifest(REPOSITORY, image, body, image_index.MANIFEST)
-        assert releases.lacking(CELL, digest) == ()
-        assert releases.lacking(CELL, image) == ("linux/amd64",)
-        assert releases.lacking(SINGLE, image) == ()
+        assert releases.images.lacking(CELL, digest) == ()
+        assert releases.images.lacking(CELL, image) == ("linux/amd64",)
+        assert releases.images.lacking(SINGLE, image) == ()
 
 
 def test_what_differs_is_told_of_each_platform(known, story, capsys):

@@ -22,7 +22,8 @@ from torchstrata.matrix import matrix
 from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.release import channels
 from torchstrata.release.ledger import FILE, Ledger
-from torchstrata.release.moves import Origin, Releases
+from torchstrata.release.moves import Releases
+from torchstrata.release.proposals import Origin
 
 
 @pytest.fixture

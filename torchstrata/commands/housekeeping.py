@@ -100,8 +100,7 @@ def plan(releases: Releases, ledger: Ledger, part_repository: str | None, rules:
     registry, repository = releases.registry, releases.repository
     copy = ledger_copy.pull(registry, repository, releases.guard)
     ledger_copy.compare(ledger, copy)
-    known = {digest for entry in ledger.entries for digest in entry.images.values()}
-    images = holdings.scan(registry, repository, known | rules.pinned)
+    images = holdings.scan(registry, repository, ledger.digests | rules.pinned)
     images = holdings.with_outdated(images, registry, repository, copy)
     parts = holdings.scan(registry, part_repository) if part_repository else Holdings()
     rules = replace(rules, needed=frozenset(_needed(releases.matrix)) if part_repository else frozenset())

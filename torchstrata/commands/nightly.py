@@ -26,7 +26,8 @@ from torchstrata.nightly.os_updates import News
 from torchstrata.release import channels, ledger_branch
 from torchstrata.release.ledger import Author, Ledger
 from torchstrata.release.ledger_branch import Branch
-from torchstrata.release.moves import Grounds, Origin, Releases, utc
+from torchstrata.release.moves import Releases, utc
+from torchstrata.release.proposals import Grounds, Origin
 from torchstrata.store.codec import Codec
 from torchstrata.store.store import Store
 from torchstrata.verification import evidence
@@ -273,7 +274,7 @@ def watch(options: WatchdogOptions) -> None:
     """
     with opened(options, signs=False) as releases:
         ledger = releases.read().ledger
-        found = watchdog.problems(releases.matrix, ledger.state, releases.digest, releases.lacking, utc())
+        found = watchdog.problems(releases.matrix, ledger.state, releases.images.digest, releases.images.lacking, utc())
     console = progress.plain_console()
     for problem in found:
         console.print(str(problem), soft_wrap=True)

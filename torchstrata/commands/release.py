@@ -30,7 +30,8 @@ from torchstrata.release.guard import Cosign
 from torchstrata.release.ledger import LedgerEntry
 from torchstrata.release.ledger_branch import Branch
 from torchstrata.release.ledger_memory import Memory
-from torchstrata.release.moves import Proposal, Releases
+from torchstrata.release.moves import Releases
+from torchstrata.release.proposals import Proposal
 
 SHOWN: Final = 12
 """Digits of a digest that tables show."""

@@ -42,7 +42,7 @@ def verify(releases: Releases, cell: Cell, flavours: Sequence[str], attest: Call
     """
     client, repository = engines.connect().client, f"{releases.registry.host}/{releases.repository}"
     sweep(client)
-    for platform, digests in releases.pushed_for(cell).items():
+    for platform, digests in releases.images.pushed_for(cell).items():
         for flavour in flavours or tuple(releases.matrix.flavours):
             names = local(releases.matrix, cell.on(platform), flavour)
             lacking = [image for image in names if image not in digests]

@@ -8,6 +8,7 @@ of a flavour the all-in-one image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 from torchstrata.errors import MatrixError
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
@@ -33,17 +34,16 @@ def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: PushNumber | 
     known = tuple(tags)
     last: dict[str, str] = {}
     for image in images(matrix, cell):
-        fitting = [push for push in dated_tag.pushes(dated_tag.stem(cell, image), known) if until is None or push <= until]
-        if fitting:
-            last[image] = immutable(cell, image, fitting[-1])
+        if tag := dated_tag.last(dated_tag.stem(cell, image), known, until):
+            last[image] = str(tag)
     return last
 
 
 def moving(matrix: Matrix, channel: Channel, cell: Cell) -> Mapping[str, str]:
     """Return the image by tag, for all tags that ``channel`` gives to the images of ``cell``."""
-    newest = max((each for each in matrix.cells if each.named), key=lambda each: each.release)
+    newest = max((other for other in matrix.cells if other.named), key=lambda other: other.release)
     templates = [template for template in channel.tags if _means(template, cell, is_newest=cell == newest)]
-    return {tag: image for template in templates for tag, image in _expand(template, matrix, cell)}
+    return dict(chain.from_iterable(_expand(template, matrix, cell) for template in templates))
 
 
 def _means(template: str, cell: Cell, *, is_newest: bool) -> bool:

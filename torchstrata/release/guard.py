@@ -1,4 +1,4 @@
-"""What a release asks of signatures and test results; who makes and checks them is in other modules."""
+"""What a release asks of signatures and test results; other modules make and check them."""
 
 from __future__ import annotations
 

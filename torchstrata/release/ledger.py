@@ -11,6 +11,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Annotated, Final, Literal, Self
 
 import msgspec
@@ -130,7 +131,7 @@ class State:
 
     def is_withdrawn(self, channel: str, cell: str, images: Mapping[str, str]) -> bool:
         """Return whether these images were rolled back there, and not brought back since."""
-        return dict(images) in [dict(each) for each in self.withdrawn.get((channel, cell), ())]
+        return dict(images) in map(dict, self.withdrawn.get((channel, cell), ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +179,11 @@ class Ledger:
         :raises LedgerError: a line cannot be understood.
         """
         return tuple(_entry(number, line) for number, line in enumerate(self.lines, 1))
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Digests of all images that a channel ever held."""
+        return frozenset(chain.from_iterable(entry.images.values() for entry in self.entries))
 
     @property
     def content(self) -> bytes:

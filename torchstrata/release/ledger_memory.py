@@ -1,6 +1,6 @@
-"""How far this user has seen a ledger: who has seen entry 41 believes no ledger that ends before it, or has another one there.
+"""How far this user has seen a ledger: after entry 41, a ledger that ends before it, or has another entry there, is refused.
 
-A signature cannot tell an older copy from the present one. Whoever has seen neither, such as a job in a fresh machine, cannot tell.
+A signature cannot tell an older copy from the present one. Nor can a user who has seen neither, such as a job on a fresh machine.
 """
 
 from __future__ import annotations

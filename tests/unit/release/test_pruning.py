@@ -327,6 +327,6 @@ def test_what_refers_to_itself_over_and_over_is_gone_through_once():
     }
     found = Holdings(manifests=ladder)
     assert len(pruning._children(found, "0")) == 5000
-    assert len(found.belongings("4999")) == 4999
+    assert len(found.referrers("4999")) == 4999
     assert pruning._whole(found, "0")[0] == "0"
     assert sorted(pruning._whole(found, "0")) == sorted(ladder)
