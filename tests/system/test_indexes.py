@@ -20,7 +20,7 @@ from torchstrata.attestations.documents import Published
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.commands import housekeeping, join, mirror, release, signatures
-from torchstrata.commands.options import DiffOptions, JoinOptions, MirrorOptions, PromoteOptions, PruneOptions, RollbackOptions, VerifyReleaseOptions
+from torchstrata.commands.release_options import DiffOptions, JoinOptions, MirrorOptions, PromoteOptions, PruneOptions, RollbackOptions, VerifyReleaseOptions
 from torchstrata.errors import ImageIndexError, UntrustedError, UnverifiedError
 from torchstrata.image import image_index, oci, runtime, source
 from torchstrata.image.compose import sha256

@@ -18,7 +18,7 @@ from tests.registries import Served
 from torchstrata.attestations import signing
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.commands import housekeeping
-from torchstrata.commands.options import PruneOptions
+from torchstrata.commands.release_options import PruneOptions
 from torchstrata.errors import LedgerError, PruneError
 from torchstrata.image.compose import sha256
 from torchstrata.matrix import matrix

@@ -25,7 +25,7 @@ from torchstrata.attestations import documents, examination, key_pair, seals, si
 from torchstrata.attestations.documents import CYCLONEDX, KINDS, PROVENANCE, RECORD, SPDX, VERIFICATION, Document, Published
 from torchstrata.attestations.signing import BUNDLE, Signer, Trust
 from torchstrata.commands import signatures
-from torchstrata.commands.options import AttestOptions, KeyOptions, VerifyReleaseOptions
+from torchstrata.commands.release_options import AttestOptions, KeyOptions, VerifyReleaseOptions
 from torchstrata.errors import SigningError, UntrustedError, UnverifiedError
 from torchstrata.image import oci
 from torchstrata.image.compose import canonical, sha256

@@ -16,7 +16,7 @@ from torchstrata.catalogue.exhibits import Catalogue
 from torchstrata.catalogue.from_engine import EngineReader
 from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.catalogue.site import Site
-from torchstrata.commands.options import CatalogueOptions
+from torchstrata.commands.release_options import CatalogueOptions
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry.registry import Registry

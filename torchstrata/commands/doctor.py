@@ -12,7 +12,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from torchstrata import progress
-from torchstrata.commands.options import DoctorOptions
+from torchstrata.commands.container_options import DoctorOptions
 from torchstrata.errors import NoFitError, TorchstrataError
 from torchstrata.machine import fitting, survey
 from torchstrata.machine.fitting import Accelerator, Fitness, Hardware

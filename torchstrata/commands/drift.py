@@ -8,7 +8,7 @@ from typing import Any
 
 from torchstrata import progress
 from torchstrata.building import engine as engines
-from torchstrata.commands.options import DriftOptions
+from torchstrata.commands.container_options import DriftOptions
 from torchstrata.drift import freeze, reading
 from torchstrata.drift.freeze import FrozenPlan
 from torchstrata.drift.reading import ContainerFiles, Drifted

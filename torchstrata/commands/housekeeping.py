@@ -13,7 +13,8 @@ from rich.table import Table
 from torchstrata import progress
 from torchstrata.building.plan import Planner
 from torchstrata.commands import release
-from torchstrata.commands.options import CacheOptions, PruneOptions
+from torchstrata.commands.options import CacheOptions
+from torchstrata.commands.release_options import PruneOptions
 from torchstrata.errors import PruneError
 from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.matrix import matrix

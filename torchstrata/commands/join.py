@@ -6,7 +6,7 @@ from torchstrata import progress
 from torchstrata.attestations import remote
 from torchstrata.attestations.signing import Signer
 from torchstrata.commands import signatures
-from torchstrata.commands.options import JoinOptions
+from torchstrata.commands.release_options import JoinOptions
 from torchstrata.errors import RegistryError
 from torchstrata.image import source
 from torchstrata.image.image_index import ImageIndex

@@ -11,7 +11,7 @@ from typing import Final
 
 from torchstrata import progress
 from torchstrata.attestations import handover, remote, signing
-from torchstrata.commands.options import MirrorOptions
+from torchstrata.commands.release_options import MirrorOptions
 from torchstrata.errors import IntegrityError, MatrixError, MirrorError
 from torchstrata.host import home
 from torchstrata.image import image_index, oci

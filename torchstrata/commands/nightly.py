@@ -14,8 +14,9 @@ from typing import Final
 
 from torchstrata import process, progress
 from torchstrata.commands import actions, build, join, signatures
-from torchstrata.commands.options import AttestOptions, BuildOptions, JoinOptions, NightlyOptions, WatchdogOptions
+from torchstrata.commands.options import BuildOptions
 from torchstrata.commands.release import opened
+from torchstrata.commands.release_options import AttestOptions, JoinOptions, NightlyOptions, WatchdogOptions
 from torchstrata.errors import LedgerConflictError, NightlyError, OsPartError, RegistryError, TorchstrataError, WatchdogError
 from torchstrata.layers import os_parts
 from torchstrata.matrix import matrix
@@ -96,7 +97,7 @@ class Night:
     sends: bool = False
 
     def run(self, step: str = "all") -> None:
-        """Do all that there is to do, or one step of it, of which :class:`torchstrata.commands.options.NightlyOptions` tells.
+        """Do all that there is to do, or one step of it, of which :class:`torchstrata.commands.release_options.NightlyOptions` tells.
 
         :raises NightlyError: something could not be done; all else is.
         """

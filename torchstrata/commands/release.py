@@ -15,7 +15,7 @@ from torchstrata.attestations import record, remote, signing
 from torchstrata.attestations.documents import Published
 from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import Signer, Trust
-from torchstrata.commands.options import DiffOptions, LogOptions, PromoteOptions, ReleasePlace, RepairOptions, RollbackOptions
+from torchstrata.commands.release_options import DiffOptions, LogOptions, PromoteOptions, ReleasePlace, RepairOptions, RollbackOptions
 from torchstrata.errors import AbsentError, ReleaseError
 from torchstrata.image import oci
 from torchstrata.matrix import matrix

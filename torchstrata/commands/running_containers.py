@@ -11,7 +11,7 @@ from rich.table import Table
 
 from torchstrata import process, progress
 from torchstrata.building import engine as engines
-from torchstrata.commands.options import DownOptions, JupyterOptions, LogsOptions, PsOptions, SshOptions
+from torchstrata.commands.container_options import DownOptions, JupyterOptions, LogsOptions, PsOptions, SshOptions
 from torchstrata.containers import running
 from torchstrata.containers.description import JUPYTER, SSH
 from torchstrata.containers.keepsakes import Keepsakes

@@ -20,7 +20,7 @@ from torchstrata.attestations.made import record_of
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Plan
-from torchstrata.commands.options import AttestOptions, KeyOptions, VerifyReleaseOptions
+from torchstrata.commands.release_options import AttestOptions, KeyOptions, VerifyReleaseOptions
 from torchstrata.errors import EvidenceError
 from torchstrata.image import oci
 from torchstrata.image.compose import Image, sha256

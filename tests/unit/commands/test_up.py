@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from torchstrata.commands import up
-from torchstrata.commands.options import UpOptions
+from torchstrata.commands.container_options import UpOptions
 from torchstrata.containers.launchers import LauncherFile
 from torchstrata.errors import ContainerError, LauncherError, MatrixError, RegistryError
 from torchstrata.matrix import matrix

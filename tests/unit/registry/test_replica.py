@@ -15,7 +15,7 @@ from torchstrata.attestations import handover
 from torchstrata.attestations.offline import verify
 from torchstrata.attestations.signing import BUNDLE
 from torchstrata.commands import mirror
-from torchstrata.commands.options import MirrorOptions
+from torchstrata.commands.release_options import MirrorOptions
 from torchstrata.errors import AbsentError, IntegrityError, MirrorError
 from torchstrata.image import image_index, oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256

@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from torchstrata.commands import housekeeping
-from torchstrata.commands.options import PruneOptions
+from torchstrata.commands.release_options import PruneOptions
 from torchstrata.errors import MatrixError, PruneError
 from torchstrata.image.compose import canonical, sha256
 from torchstrata.matrix import matrix
