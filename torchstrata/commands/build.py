@@ -7,6 +7,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -79,7 +80,7 @@ def build(cells: str, options: BuildOptions) -> None:
     started = time.monotonic()
     with progress.reporter() as reporter, Remote.opened(where, planner.matrix.name, planner.store, unsealed=options.trust_unsealed_parts) as shared:
         plan = _filled(plan, shared, planner, reporter, options)
-        for line in (*(note for one in chosen for note in notes(one)), *drifts(plan), disk.check(plan, planner.store, engine)):
+        for line in (*chain.from_iterable(map(notes, chosen)), *drifts(plan), disk.check(plan, planner.store, engine)):
             reporter.say(line)
         opener = shared.open_blob if shared else None
         builder = Builder(
@@ -96,11 +97,11 @@ def build(cells: str, options: BuildOptions) -> None:
 
 def _lock_first(planner: Planner, cells: Sequence[Cell], flavours: Sequence[str]) -> None:
     """Lock what nobody has locked of what the flavours of the cells need."""
-    wanted = tuple(dict.fromkeys(link for flavour in flavours for link in planner.matrix.chain(flavour)))
+    links = tuple(dict.fromkeys(chain.from_iterable(map(planner.matrix.chain, flavours))))
     first = FirstUse(matrix=planner.matrix, store=planner.store, codec=planner.codec)
-    if first.is_due(cells, wanted):
+    if first.is_due(cells, links):
         with progress.reporter() as reporter:
-            first.lock(cells, wanted, reporter)
+            first.lock(cells, links, reporter)
 
 
 def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, options: BuildOptions) -> Plan:
@@ -124,8 +125,8 @@ def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Repor
             raise
         reporter.say(f"without the registry: {error.what}")
         return plan
-    found = len(plan.missing()) - len(filled.missing())
-    reporter.say(f"{found} of {len(plan.missing())} missing parts are in {shared.registry.host}; {progress.size(shared.downloaded)} downloaded")
+    filled_parts = len(plan.missing()) - len(filled.missing())
+    reporter.say(f"{filled_parts} of {len(plan.missing())} missing parts are in {shared.registry.host}; {progress.size(shared.downloaded)} downloaded")
     return filled
 
 
@@ -152,8 +153,8 @@ def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Pla
         reporter.say(f"not signed, so that nothing can be promoted: {signing.KEY} names no key, and no job in GitHub Actions may sign")
     if drifted := [one.tags[0] for one in composed if one.drift]:
         reporter.say(f"not as locked, so that they cannot be promoted: {', '.join(drifted)}")
-    for each in publications:
-        reporter.say(f"{shared.name}:{' '.join(each.tags)} {each.image.digest}")
+    for publication in publications:
+        reporter.say(f"{shared.name}:{' '.join(publication.tags)} {publication.image.digest}")
     _join(shared, composed, reporter, names=names)
     reporter.say(
         f"{progress.size(report.sent)} sent, {progress.size(report.mounted)} mounted, {progress.size(report.present)} were there; {report.parts} new parts"
@@ -196,11 +197,11 @@ def notes(cell: Cell) -> list[str]:
 
 def drifts(plan: Plan) -> list[str]:
     """Return a line for each OS whose parts in the store have other versions than its lock."""
-    found = defaultdict[str, dict[PackageMove, None]](dict)
+    moved = defaultdict[str, dict[PackageMove, None]](dict)
     for item in plan.items():
         if isinstance(item.source, OsPart) and item.part:
-            found[item.source.system.name] |= dict.fromkeys(os_parts.drift(item.part))
-    return [f"{system}: not as locked: {os_locks.in_short(tuple(moves))}" for system, moves in found.items() if moves]
+            moved[item.source.system.name] |= dict.fromkeys(os_parts.drift(item.part))
+    return [f"{system}: not as locked: {os_locks.in_short(tuple(moves))}" for system, moves in moved.items() if moves]
 
 
 def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
@@ -239,12 +240,12 @@ def plan(options: PlanOptions) -> None:
         raise unlocked[0]
     for line in dict.fromkeys(error.what for error in unlocked):
         complaints.print(line)
-    found = Plan(images=tuple(images))
+    whole = Plan(images=tuple(images))
     if options.json:
-        console.print_json(json.dumps(plans.document(found)))
+        console.print_json(json.dumps(plans.document(whole)))
         return
-    console.print(plans.table(found))
-    console.print(disk.check(found, planner.store, None), highlight=False)
+    console.print(plans.table(whole))
+    console.print(disk.check(whole, planner.store, None), highlight=False)
 
 
 def weigh(options: SizesOptions) -> None:
@@ -253,13 +254,13 @@ def weigh(options: SizesOptions) -> None:
     view, measured = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False), defaultdict[str, dict[str, int]](dict)
     end = platforms.suffix(options.platform)
     for cell in matrix.select_on(table, options.platform, *options.cells):
-        found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}{end}", client, store) for flavour in table.flavours}
-        for flavour, image in found.items():
+        images = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}{end}", client, store) for flavour in table.flavours}
+        for flavour, image in images.items():
             allowed = table.budget(flavour, cell.weighed)
             view.add_row(f"{cell.id}-{flavour}{end}", progress.size(image.size), progress.size(allowed) if allowed else "none")
             measured[flavour][cell.weighed] = image.size
         if options.write:
-            weighed = [size_budget.weigh(cell, (layer.weight for layer in image.layers)) for image in found.values()]
+            weighed = [size_budget.weigh(cell, (layer.weight for layer in image.layers)) for image in images.values()]
             size_budget.record(cell, size_budget.of_all(weighed))
     if options.write:
         size_budget.write(table, measured)

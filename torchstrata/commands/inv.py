@@ -33,8 +33,8 @@ class VerbTask(Task[Callable[[Context], None]]):
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:  # noqa: ARG002, FBT001  # Invoke's signature
         """Return the options; words are no options, and nothing completes them."""
-        found = (argument for argument in declared(self.verb.options) if not argument.declared.positional)
-        return [Argument(argument.name, kind=bool if argument.is_switch else str, help=argument.declared.help) for argument in found]
+        options = (argument for argument in declared(self.verb.options) if not argument.declared.positional)
+        return [Argument(argument.name, kind=bool if argument.is_switch else str, help=argument.declared.help) for argument in options]
 
 
 def collection(chosen: Iterable[Verb] = VERBS) -> Collection:

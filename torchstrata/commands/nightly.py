@@ -1,4 +1,4 @@
-"""``inv nightly`` and ``inv watchdog``: do what a look found to do, and nothing else."""
+"""``inv nightly`` and ``inv watchdog``: find what is new, do what follows from it, and nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from torchstrata.release.moves import Releases, utc
 from torchstrata.release.proposals import Grounds, Origin
 from torchstrata.store.codec import Codec
 from torchstrata.store.store import Store
-from torchstrata.verification import evidence
 from torchstrata.verification import suite as verification
 from torchstrata.verification.request import VerifyOptions
 
@@ -110,11 +109,11 @@ class Night:
         if step in {"all", "cells"}:
             failures += self._cells(self._work())
         if step == "push":
-            failures += _tried((each.cell.id, functools.partial(self.make, each.cell)) for each in self._work())
+            failures += _tried((work.cell.id, functools.partial(self.make, work.cell)) for work in self._work())
         if step == "verify":
             failures += _tried((cell.id, functools.partial(self.make, cell)) for cell in matrix.select(self.releases.matrix, *self.globs))
         if step == "publish":
-            failures += _tried((each.cell.id, functools.partial(self._publish, each)) for each in self._work())
+            failures += _tried((work.cell.id, functools.partial(self._publish, work)) for work in self._work())
         if step in {"all", "promote"}:
             failures += self.promote()
         console.print(f"done in {time.monotonic() - started:.1f} s")
@@ -143,14 +142,14 @@ class Night:
     @staticmethod
     def _pending(report: Report) -> list[str]:
         """Name the updates that the locks should have by now, and do not."""
-        found = list(decisions.pending(report.news, ROOT))
-        for line in found:
+        pending = list(decisions.pending(report.news, ROOT))
+        for line in pending:
             progress.plain_console().print(f"failed: {line}", soft_wrap=True)
-        return found
+        return pending
 
     def _tell(self, report: Report) -> None:
         """Tell GitHub Actions what other jobs are to do, and people what was found; note it if there is nothing to do."""
-        table, cells = self.releases.matrix, [each.cell.id for each in self._work()]
+        table, cells = self.releases.matrix, [work.cell.id for work in self._work()]
         chosen = actions.tonight(cells, len(table.flavours))
         actions.output(cells=chosen, flavours=tuple(table.flavours), commit=process.run("git", "-C", ROOT, "rev-parse", "HEAD").strip())
         actions.summary(decisions.markdown(report, cells, len(cells) - len(chosen)))
@@ -160,11 +159,11 @@ class Night:
     def _note(self) -> None:
         self.releases.note(channels.entry(self.releases.matrix), "nothing has changed")
 
-    def _cells(self, work: Sequence[Work]) -> list[str]:
+    def _cells(self, todo: Sequence[Work]) -> list[str]:
         """Make cells and take them into the channel."""
-        if not work:
+        if not todo:
             self._note()
-        return _tried((each.cell.id, functools.partial(self._make_and_publish, each)) for each in work)
+        return _tried((work.cell.id, functools.partial(self._make_and_publish, work)) for work in todo)
 
     def _make_and_publish(self, work: Work) -> None:
         self.make(work.cell)
@@ -208,7 +207,7 @@ class Night:
 
 
 def _tried(todo: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
-    """Do one thing after the other, each about a cell, and return what failed; one that fails does not stop the others."""
+    """Do tasks, each about a cell, one after the other; return what failed. A failure stops none of the others."""
     console, failures = progress.plain_console(), list[str]()
     for cell, do in todo:
         try:
@@ -228,9 +227,9 @@ def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure
     if not news:
         return []
     table, written = matrix.load(), list[Path]()
-    with progress.reporter() as reporter, reporter.step("os", ", ".join(each.system.id for each in news)) as step:
+    with progress.reporter() as reporter, reporter.step("os", ", ".join(update.system.id for update in news)) as step:
         oven = os_parts.Oven(store=Store.open(), codec=Codec(), on_line=step.note)
-        for together in os_parts.groups(each.system for each in news):
+        for together in os_parts.groups(update.system for update in news):
             try:
                 written += oven.relock(together, *table.lines)
             except (RegistryError, OsPartError) as error:
@@ -240,7 +239,7 @@ def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure
                 reporter.say(f"failed: {together[0].id}: {error.what}")
     if commit and written:
         moved = {path.stem for path in written}
-        words = "\n\n".join(f"{each.system.id}: {each}" for each in news if each.system.id in moved)
+        words = "\n\n".join(f"{update.system.id}: {update}" for update in news if update.system.id in moved)
         names = ", ".join(path.stem for path in written)
         identity = ("-c", f"user.name={author.name}", "-c", f"user.email={author.email}")
         process.run("git", "-C", ROOT, *identity, "commit", "--quiet", "-m", f"Move the locks of {names} to what their mirrors offer\n\n{words}", "--", LOCKS)
@@ -263,8 +262,7 @@ def make(cell: Cell, options: NightlyOptions) -> None:
     """Build the images of a cell for each of its platforms, verify them in an engine, and push them with what was found."""
     for platform in cell.platforms:
         build.build(cell.id, dataclasses.replace(_as_locked(options), platform=platform))
-        wanted = VerifyOptions(flavour=(), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, platform=platform, rest=())
-        verification.run(cell.on(platform), Path(sys.executable), wanted)
+        verification.run(cell.on(platform), Path(sys.executable), VerifyOptions(platform=platform))
     push(cell, options)
 
 
@@ -275,10 +273,10 @@ def watch(options: WatchdogOptions) -> None:
     """
     with opened(options, signs=False) as releases:
         ledger = releases.read().ledger
-        found = watchdog.problems(releases.matrix, ledger.state, releases.images.digest, releases.images.lacking, utc())
+        problems = watchdog.problems(releases.matrix, ledger.state, releases.images.digest, releases.images.lacking, utc())
     console = progress.plain_console()
-    for problem in found:
+    for problem in problems:
         console.print(str(problem), soft_wrap=True)
-    if found:
-        raise WatchdogError(f"{len(found)} things are wrong: {found[0]}", fix="see docs/releasing.md, When the watchdog barks")
+    if problems:
+        raise WatchdogError(f"{len(problems)} things are wrong: {problems[0]}", fix="see docs/releasing.md, When the watchdog barks")
     console.print(f"all is well: {len(ledger.state.tags)} tags, {len(ledger.entries)} entries")

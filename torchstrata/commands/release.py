@@ -72,7 +72,7 @@ def promote(options: PromoteOptions) -> None:
     with opened(options, signs=options.yes) as releases:
         source = releases.origin(target, options.origin)
         proposal = releases.promotion(matrix.select(releases.matrix, *options.cells), target, source, no_soak=options.no_soak)
-        _do(releases, proposal, f"{options.channel}, from {source}", yes=options.yes)
+        _carry_out(releases, proposal, f"{options.channel}, from {source}", yes=options.yes)
 
 
 def rollback(options: RollbackOptions) -> None:
@@ -85,10 +85,10 @@ def rollback(options: RollbackOptions) -> None:
     target = matrix.load().channel(options.channel)
     with opened(options, signs=options.yes) as releases:
         proposal = releases.rollback(matrix.select(releases.matrix, *options.cells), target, options.why, options.to or None)
-        _do(releases, proposal, f"{options.channel}, back", yes=options.yes)
+        _carry_out(releases, proposal, f"{options.channel}, back", yes=options.yes)
 
 
-def _do(releases: Releases, proposal: Proposal, title: str, *, yes: bool) -> None:
+def _carry_out(releases: Releases, proposal: Proposal, title: str, *, yes: bool) -> None:
     console = progress.plain_console()
     if proposal.moves:
         console.print(steps(proposal, title))
@@ -165,17 +165,17 @@ def diff(options: DiffOptions) -> None:
 
     :raises AbsentError: there is no such image, or it has no record.
     """
-    found, others = difference.of_platforms(*(_by_platform(name, options) for name in (options.old, options.new)))
+    differences, others = difference.of_platforms(*(_by_platform(name, options) for name in (options.old, options.new)))
     console, only = progress.plain_console(), difference.platform_lines(others)
     if options.markdown:
-        sys.stdout.write("\n".join([*map(difference.markdown, found), *(f"- {line}\n" for line in only)]))
+        sys.stdout.write("\n".join([*map(difference.markdown, differences), *(f"- {line}\n" for line in only)]))
         return
-    for each in found:
-        if len(found) > 1 or only:
-            console.print(f"{each.new.platform}:")
-        for view in difference.tables(each):
+    for platform_difference in differences:
+        if len(differences) > 1 or only:
+            console.print(f"{platform_difference.new.platform}:")
+        for view in difference.tables(platform_difference):
             console.print(view)
-        console.print(difference.summary(each), soft_wrap=True)
+        console.print(difference.summary(platform_difference), soft_wrap=True)
     for line in only:
         console.print(line, soft_wrap=True)
 
@@ -184,19 +184,19 @@ def _by_platform(name: str, options: DiffOptions) -> dict[str, Record]:
     """Return the record of an image, or of each image of an index, by platform."""
     image, scheme = _named(name, options)
     with Registry(image.host, scheme=scheme) as registry:
-        found = registry.manifest(image.repository, image.name)
-        several = found.media_type == oci.INDEX
-        children = joining.images(registry, image.repository, found, str(image)).values() if several else (found,)
-        records = [_record(registry, image, each) for each in children]
-    return {each.platform: each for each in records}
+        manifest = registry.manifest(image.repository, image.name)
+        several = manifest.media_type == oci.INDEX
+        children = joining.images(registry, image.repository, manifest, str(image)).values() if several else (manifest,)
+        records = [_record(registry, image, child) for child in children]
+    return {image_record.platform: image_record for image_record in records}
 
 
-def _record(registry: Registry, image: Reference, found: Manifest) -> Record:
+def _record(registry: Registry, image: Reference, manifest: Manifest) -> Record:
     """Return the record that is attached to an image; whether it is signed is the business of ``inv verify-release``."""
-    attached = registry.referrers(image.repository, found.digest, record.MEDIA_TYPE)
+    attached = registry.referrers(image.repository, manifest.digest, record.MEDIA_TYPE)
     if not attached:
         raise AbsentError(f"{image} has no record", fix="push it with a key to sign with, so that its record is attached: docs/registry.md")
-    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=manifest.body)
     return record.decode(published.content(attached[-1]))
 
 

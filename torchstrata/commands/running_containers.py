@@ -76,10 +76,10 @@ def ps(options: PsOptions) -> None:
     del options
     view = Table("container", "image", "state", "reach it", "workspace", "user", header_style="bold", box=None, pad_edge=False)
     containers = connect()
-    for each in containers.own():
-        reach = ", ".join(f"{binding.name} {binding.address}:{binding.published}" for binding in running.bindings(each)) or "docker exec"
-        labels = each.labels
-        view.add_row(str(each.name), labels[OF_TAG], containers.state(each), reach, running.source(each, WORKSPACE), labels[LABEL])
+    for container in containers.own():
+        reach = ", ".join(f"{binding.name} {binding.address}:{binding.published}" for binding in running.bindings(container)) or "docker exec"
+        labels = container.labels
+        view.add_row(str(container.name), labels[OF_TAG], containers.state(container), reach, running.source(container, WORKSPACE), labels[LABEL])
     progress.plain_console().print(view)
 
 
@@ -136,7 +136,7 @@ def _that_runs(name: str | None) -> Container:
 
 
 def _binding(container: Container, service: str) -> Binding:
-    for each in running.bindings(container):
-        if each.name == service:
-            return each
+    for binding in running.bindings(container):
+        if binding.name == service:
+            return binding
     raise ContainerError(f"{container.name} has no {service}", fix=LACKING.get(service, "take a flavour that has it"))

@@ -114,8 +114,8 @@ def check_sessions(words: Sequence[str], more: str) -> None:
     """
     asked = [*_named(itertools.takewhile(lambda word: word != "--", words)), *more.split(",")]
     with guarded():
-        for found in filter(None, map(SESSION.fullmatch, asked)):
-            _check_session(found["verb"], found["cell"])
+        for session in filter(None, map(SESSION.fullmatch, asked)):
+            _check_session(session["verb"], session["cell"])
 
 
 def _named(words: Iterable[str]) -> Iterator[str]:

@@ -131,16 +131,16 @@ def attest(options: AttestOptions, results: Path = RESULTS) -> None:
     """
     image = Reference.parse(options.image)
     with Registry(image.host) as registry:
-        found = registry.manifest(image.repository, image.name)
-        several = found.media_type == oci.INDEX
-        for each in joining.images(registry, image.repository, found, str(image)).values() if several else (found,):
-            _attest(registry, replace(image, digest=each.digest) if several else image, each, options.key, results)
+        manifest = registry.manifest(image.repository, image.name)
+        several = manifest.media_type == oci.INDEX
+        for child in joining.images(registry, image.repository, manifest, str(image)).values() if several else (manifest,):
+            _attest(registry, replace(image, digest=child.digest) if several else image, child, options.key, results)
 
 
-def _attest(registry: Registry, image: Reference, found: Manifest, key: str | None, results: Path) -> None:
-    config = found.document().config
-    tested = _result(results, found.digest, *([config.digest] if config else [])) or msgspec.json.encode(evidence.find(found.digest, results))
-    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+def _attest(registry: Registry, image: Reference, manifest: Manifest, key: str | None, results: Path) -> None:
+    config = manifest.document().config
+    tested = _result(results, manifest.digest, *([config.digest] if config else [])) or msgspec.json.encode(evidence.find(manifest.digest, results))
+    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=manifest.body)
     made = documents.attach(published, (documents.result(tested),), Signer.find(key))
     progress.plain_console().print(f"{published.reference}: {made} signatures made")
 
@@ -152,17 +152,17 @@ def verify_release(options: VerifyReleaseOptions) -> None:
     """
     image = Reference.parse(options.image)
     with signing.trusted(options.key, options.identity, options.issuer) as trust, Registry(image.host) as registry:
-        found = examination.examine(registry, image, trust or Trust.find())
+        examined = examination.examine(registry, image, trust or Trust.find())
     console = progress.plain_console()
-    console.print(f"{found.image}", soft_wrap=True)
-    console.print(table(found))
-    found.require()
+    console.print(f"{examined.image}", soft_wrap=True)
+    console.print(table(examined))
+    examined.require()
     console.print("everything holds")
 
 
-def table(found: Examination) -> Table:
+def table(examined: Examination) -> Table:
     """Return the findings for people; those of an index's images begin with the platform."""
     view = Table("part", "proves", "says", "", header_style="bold", box=None, pad_edge=False)
-    for finding in found.findings:
+    for finding in examined.findings:
         view.add_row(str(finding), finding.proves, finding.problem or finding.says, "WRONG" if finding.problem else "holds")
     return view

@@ -98,7 +98,7 @@ def _told(options: AddTorchOptions) -> Told:
     if options.cuda and not re.fullmatch(r"cpu|cu[0-9]{3}", options.cuda):
         raise MatrixError(f"{printable(options.cuda, 60)} is no build of torch", fix="write its CUDA without the dot, such as cu128, or cpu")
     architectures = tuple((options.architectures or "").replace(",", " ").split())
-    if not all(re.fullmatch(r"[0-9]{1,2}\.[0-9]", each) for each in architectures) or bool(architectures) != bool(options.source):
+    if not all(re.fullmatch(r"[0-9]{1,2}\.[0-9]", architecture) for architecture in architectures) or bool(architectures) != bool(options.source):
         raise MatrixError("architectures are told with their source", fix='write --architectures "7.5 8.0 9.0" --source "RELEASE.md of torch 2.16"')
     return Told(architectures=architectures, source=options.source, released=_day(options.released))
 
@@ -176,10 +176,10 @@ def _fitting(table: Matrix, torch: str, variant: str) -> list[str]:
     release = compat.torch(torch)
     pythons = compat.build(torch, variant).pythons or release.pythons
     able = [system for system in table.systems.values() if system.python in pythons and compat.at_least(system.glibc, release.glibc)]
-    found = [system.id for system in able if system.verified]
-    if not found:
+    verified = [system.id for system in able if system.verified]
+    if not verified:
         raise MatrixError(f"torch {torch} has wheels for Python {', '.join(pythons)}, and no verified OS has one", fix="name one with --os, or add one")
-    return found
+    return verified
 
 
 def _texts(root: Path) -> Texts:

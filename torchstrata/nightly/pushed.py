@@ -23,7 +23,6 @@ from torchstrata.errors import EngineError, ReleaseError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.release.moves import Releases
-from torchstrata.verification import evidence
 from torchstrata.verification import suite as verification
 from torchstrata.verification.request import VerifyOptions
 
@@ -49,8 +48,7 @@ def verify(releases: Releases, cell: Cell, flavours: Sequence[str], attest: Call
             if lacking:
                 raise ReleaseError(f"{', '.join(lacking)} of {cell.id} is not in the registry", fix=f"push it first: inv push {cell.names[0]}")
             with _present(client, repository, {name: digests[image] for image, name in names.items()}, platform):
-                wanted = VerifyOptions(flavour=(flavour,), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, platform=platform, rest=())
-                verification.run(cell.on(platform), Path(sys.executable), wanted)
+                verification.run(cell.on(platform), Path(sys.executable), VerifyOptions(flavour=(flavour,), platform=platform))
             for image in names:
                 attest(f"{repository}@{digests[image]}")
 
@@ -68,9 +66,9 @@ def sweep(client: DockerClient) -> None:
     """Give names back that verifications which were killed have left to images under test."""
     table = matrix.load()
     for name in engines.names(client):
-        found = re.fullmatch(rf"{KEPT}-(\d+):(.+)", name)
-        if found and process.is_over(f"{socket.gethostname()}:{found[1]}"):
-            client.images.get(name).tag(f"{table.name}:{found[2]}")
+        match = re.fullmatch(rf"{KEPT}-(\d+):(.+)", name)
+        if match and process.is_over(f"{socket.gethostname()}:{match[1]}"):
+            client.images.get(name).tag(f"{table.name}:{match[2]}")
             client.images.remove(name)
 
 

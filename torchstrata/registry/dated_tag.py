@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
+from torchstrata.errors import TorchstrataError
 from torchstrata.matrix.matrix import Cell
 
 PUSH: Final = re.compile(r"([0-9]{8})\.([1-9][0-9]*)")
@@ -34,6 +35,17 @@ class PushNumber:
         """Return what ``20261124.1`` means, or ``None`` if it is no push number."""
         match = PUSH.fullmatch(text)
         return cls(day=match[1], number=int(match[2])) if match else None
+
+    @classmethod
+    def of(cls, text: str, error: type[TorchstrataError]) -> Self:
+        """Return what ``20261124.1`` means.
+
+        :raises error: it is no push number.
+        """
+        push = cls.parse(text)
+        if push is None:
+            raise error(f"{text!r} is no build", fix="write it as in dated tags: 20261124.1")
+        return push
 
     def __str__(self) -> str:
         return f"{self.day}.{self.number}"
