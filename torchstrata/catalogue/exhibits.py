@@ -110,8 +110,8 @@ class Exhibit:
 
     @functools.cached_property
     def _parts(self) -> Mapping[str, str]:
-        found = CELL.fullmatch(self.cell)
-        return found.groupdict() if found else {}
+        match = CELL.fullmatch(self.cell)
+        return match.groupdict() if match else {}
 
     @property
     def is_ours(self) -> bool:
@@ -156,8 +156,8 @@ class Exhibit:
     @property
     def driver_floor(self) -> str:
         """The oldest driver that runs it; empty where none is needed, or what stands there is no version."""
-        found = self.labels.get("torchstrata.driver.floor", "")
-        return found if DRIVER.fullmatch(found) else ""
+        floor = self.labels.get("torchstrata.driver.floor", "")
+        return floor if DRIVER.fullmatch(floor) else ""
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -231,11 +231,11 @@ class Catalogue:
     @functools.cached_property
     def holders(self) -> Mapping[str, tuple[Exhibit, ...]]:
         """The images that have a layer, by its digest."""
-        found: dict[str, list[Exhibit]] = {}
+        holders: dict[str, list[Exhibit]] = {}
         for image in self.images:
             for layer in dict.fromkeys(layer.digest for layer in image.layers):
-                found.setdefault(layer, []).append(image)
-        return {digest: tuple(images) for digest, images in found.items()}
+                holders.setdefault(layer, []).append(image)
+        return {digest: tuple(images) for digest, images in holders.items()}
 
     def releases(self, image: Exhibit) -> tuple[Exhibit, ...]:
         """Return all releases of the same cell, platform and flavour, newest first."""
@@ -244,10 +244,10 @@ class Catalogue:
     @functools.cached_property
     def series(self) -> Mapping[tuple[str, str, str], tuple[Exhibit, ...]]:
         """All releases by cell, platform and flavour, newest first."""
-        found: dict[tuple[str, str, str], list[Exhibit]] = {}
+        series: dict[tuple[str, str, str], list[Exhibit]] = {}
         for image in self.images:
-            found.setdefault((image.cell, image.platform, image.image), []).append(image)
-        return {key: tuple(images) for key, images in found.items()}
+            series.setdefault((image.cell, image.platform, image.image), []).append(image)
+        return {key: tuple(images) for key, images in series.items()}
 
 
 def ordered(images: list[Exhibit], matrix: Matrix, held: frozenset[str]) -> tuple[Exhibit, ...]:

@@ -76,8 +76,8 @@ class EngineReader:
         unread: dict[str, str] = {}
         for cell in (cell for cell in matrix.everywhere(self.matrix.cells) if (cell.id, cell.platform) in cells):
             try:
-                for one, found in self._composed(cell):
-                    known |= {one.image.digest: found, sha256(one.image.config): found}
+                for one, image_record in self._composed(cell):
+                    known |= {one.image.digest: image_record, sha256(one.image.config): image_record}
             except TorchstrataError as error:
                 unread[cell.name] = printable(error.what)
         return known, unread
@@ -105,18 +105,18 @@ def _platform(image: Mapping[str, Any]) -> str:
     return f"{image.get('Os', 'linux')}/{image.get('Architecture', '')}"
 
 
-def _exhibit(image: Mapping[str, Any], found: Record | None, name: str) -> Exhibit:
+def _exhibit(image: Mapping[str, Any], image_record: Record | None, name: str) -> Exhibit:
     config = image.get("Config") or {}
     return Exhibit(
         digest=str(image["Id"]),
         tags=_tags(image.get("RepoTags") or (), name),
         labels=_labels(image),
         platform=_platform(image),
-        size=found.size if found else int(image.get("Size") or 0),
+        size=image_record.size if image_record else int(image.get("Size") or 0),
         ports=oci.tcp_ports(config.get("ExposedPorts") or ()),
         user=str(config.get("User") or ""),
-        layers=_layers(image, found),
-        record=found,
+        layers=_layers(image, image_record),
+        record=image_record,
         evidence=_evidence(str(image["Id"])),
     )
 
@@ -127,13 +127,13 @@ def _tags(names: Sequence[str], name: str) -> tuple[str, ...]:
     return tuple(sorted(ours or names))
 
 
-def _layers(image: Mapping[str, Any], found: Record | None) -> tuple[ShownLayer, ...]:
-    if found:
-        return tuple(ShownLayer(digest=layer.digest, size=layer.size, title=layer.title, origin=layer.origin) for layer in found.layers)
+def _layers(image: Mapping[str, Any], image_record: Record | None) -> tuple[ShownLayer, ...]:
+    if image_record:
+        return tuple(ShownLayer(digest=layer.digest, size=layer.size, title=layer.title, origin=layer.origin) for layer in image_record.layers)
     return tuple(ShownLayer(digest=str(digest), size=0) for digest in (image.get("RootFS") or {}).get("Layers") or ())
 
 
 def _evidence(digest: str) -> Evidence | None:
     """Return the newest evidence about an image, whatever it says; one that passed before one that did not."""
-    found = sorted(evidence.about(digest), key=lambda one: (one.passed, one.holds, one.finished))
-    return found[-1] if found else None
+    results = sorted(evidence.about(digest), key=lambda result: (result.passed, result.holds, result.finished))
+    return results[-1] if results else None

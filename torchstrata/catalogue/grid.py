@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, Literal
 
 from torchstrata.catalogue.exhibits import Catalogue, Exhibit, Verdict
@@ -126,7 +127,7 @@ def by_cuda(matrix: Matrix) -> Grid:
     """Return a line for each torch since the oldest of the matrix, and a column for each CUDA that one of them has."""
     oldest = min((cell.release for cell in matrix.cells), default=())
     known = {name: release for name, release in compat.facts().torch.items() if tuple(map(int, name.split("."))) >= oldest}
-    variants = sorted({*(variant for release in known.values() for variant in release.builds), *(cell.cuda for cell in matrix.cells)})
+    variants = {*chain.from_iterable(release.builds for release in known.values()), *(cell.cuda for cell in matrix.cells)}
     columns = tuple(sorted(variants, key=lambda name: (name == compat.CPU, name)))
     names = sorted(known, key=lambda name: tuple(map(int, name.split("."))), reverse=True)
     return Grid(

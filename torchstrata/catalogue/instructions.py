@@ -38,8 +38,8 @@ def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[Laun
 
 def _pinned(catalogue: Catalogue, image: Exhibit) -> str:
     """Return the image by its name and its digest, as files for people have it."""
-    found = name(catalogue, image)
-    return found if "@" in found or image.digest in found else f"{found}@{image.digest}"
+    named = name(catalogue, image)
+    return named if "@" in named or image.digest in named else f"{named}@{image.digest}"
 
 
 def checks(catalogue: Catalogue, image: Exhibit) -> dict[str, str]:

@@ -39,8 +39,8 @@ def drivers(image: Exhibit, cell: Cell | None) -> dict[str, str]:
     if cell is None:
         codes = [fitting.generation(name) for name in image.architectures]
         return {name: image.driver_floor for name, _ in GPUS if fitting.serves(codes, fitting.generation(name))}
-    found = {name: _oldest(cell, image.driver_floor, name) for name, _ in GPUS}
-    return {name: driver for name, driver in found.items() if driver}
+    oldest = {name: _oldest(cell, image.driver_floor, name) for name, _ in GPUS}
+    return {name: driver for name, driver in oldest.items() if driver}
 
 
 def _oldest(cell: Cell, floor: str, capability: str) -> str:

@@ -231,8 +231,8 @@ class Site:
 
 def facts(image: Exhibit) -> list[tuple[str, str]]:
     """Return key of the title and value of each fact about an image."""
-    found, labels = image.record, image.labels
-    torch = found.torch if found else None
+    image_record, labels = image.record, image.labels
+    torch = image_record.torch if image_record else None
     return [
         ("facts.torch", image.version),
         ("facts.cuda", image.wheels_cuda),
@@ -242,17 +242,17 @@ def facts(image: Exhibit) -> list[tuple[str, str]]:
         ("facts.driver", image.driver_floor),
         ("facts.gpus", " ".join(f"sm_{name.replace('.', '')}" for name in image.architectures)),
         ("facts.python", labels.get("torchstrata.python", "")),
-        ("facts.os", f"{found.os.id} ({found.os.suite})" if found else image.os),
+        ("facts.os", f"{image_record.os.id} ({image_record.os.suite})" if image_record else image.os),
         ("facts.platform", image.platform),
         ("facts.user", image.user),
         *(
-            (("facts.size", progress.size(found.size)), ("facts.unpacked", progress.size(found.unpacked)))
-            if found
+            (("facts.size", progress.size(image_record.size)), ("facts.unpacked", progress.size(image_record.unpacked)))
+            if image_record
             else (("facts.size" if any(layer.size for layer in image.layers) else "facts.size_engine", progress.size(image.size)),)
         ),
         ("facts.commit", labels.get("org.opencontainers.image.revision", "")[:12]),
         ("facts.released", image.day),
-        *((("facts.os_lock", found.inputs.os_lock_date), ("facts.wheels_lock", found.inputs.lock_seen[:10])) if found else ()),
+        *((("facts.os_lock", image_record.inputs.os_lock_date), ("facts.wheels_lock", image_record.inputs.lock_seen[:10])) if image_record else ()),
     ]
 
 
