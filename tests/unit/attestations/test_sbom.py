@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 
 import msgspec
 import pytest
@@ -50,42 +51,43 @@ def test_cyclonedx_is_valid_by_its_schema(found):
 def test_spdx_is_valid_by_the_reference_tools(found):
     """spdx-tools reads it, and checks ids, relationships and licences."""
     document = JsonLikeDictParser().parse(json.loads(sbom.spdx(found)))
-    assert [each.validation_message for each in validate_full_spdx_document(document)] == []
+    assert [package.validation_message for package in validate_full_spdx_document(document)] == []
 
 
 def test_both_list_every_package_by_its_url(found):
     """Wheels, OS packages and what a toolchain was made from."""
     cyclonedx, spdx = json.loads(sbom.cyclonedx(found)), json.loads(sbom.spdx(found))
-    assert {each["purl"] for each in cyclonedx["components"] if "purl" in each} == PURLS
-    assert {ref["referenceLocator"] for each in spdx["packages"] for ref in each.get("externalRefs", [])} == PURLS
+    assert {package["purl"] for package in cyclonedx["components"] if "purl" in package} == PURLS
+    references = chain.from_iterable(package.get("externalRefs", []) for package in spdx["packages"])
+    assert {reference["referenceLocator"] for reference in references} == PURLS
     assert all(PackageURL.from_string(purl) for purl in PURLS)
 
 
 def test_wheels_have_the_hash_that_is_locked(found):
     """A scanner finds the very file."""
     locked = {wheel.name: wheel.sha256 for wheel in found.wheels}
-    components = {each["name"]: each for each in json.loads(sbom.cyclonedx(found))["components"]}
+    components = {package["name"]: package for package in json.loads(sbom.cyclonedx(found))["components"]}
     assert {name: components[name]["hashes"][0]["content"] for name in locked} == locked
-    packages = {each["name"]: each for each in json.loads(sbom.spdx(found))["packages"]}
+    packages = {package["name"]: package for package in json.loads(sbom.spdx(found))["packages"]}
     assert {name: packages[name]["checksums"][0]["checksumValue"] for name in locked} == locked
 
 
 def test_licences_are_expressions_whose_references_are_explained(found):
     """Each reference that a package uses is in the document, with the package's own words."""
     spdx = json.loads(sbom.spdx(found))
-    declared = {each["name"]: each["licenseDeclared"] for each in spdx["packages"]}
+    declared = {package["name"]: package["licenseDeclared"] for package in spdx["packages"]}
     assert declared["torch"] == "BSD-3-Clause"
     assert declared["libexample1"] == "(GPL-2.0-or-later OR LicenseRef-Debian-Artistic) AND MIT"
-    explained = {each["licenseId"] for each in spdx["hasExtractedLicensingInfos"]}
-    assert {word.strip("()") for text in declared.values() for word in text.split() if "LicenseRef" in word} <= explained
-    components = {each["name"]: each for each in json.loads(sbom.cyclonedx(found))["components"]}
+    explained = {package["licenseId"] for package in spdx["hasExtractedLicensingInfos"]}
+    assert {word.strip("()") for word in " ".join(declared.values()).split() if "LicenseRef" in word} <= explained
+    components = {package["name"]: package for package in json.loads(sbom.cyclonedx(found))["components"]}
     assert components["torch"]["licenses"] == [{"expression": "BSD-3-Clause"}]
 
 
 def test_a_package_that_says_nothing_has_no_licence(found):
     """Nobody guesses."""
     silent = msgspec.structs.replace(found, packages=(msgspec.structs.replace(found.packages[0], licence=""),))
-    packages = {each["name"]: each for each in json.loads(sbom.spdx(silent))["packages"]}
+    packages = {package["name"]: package for package in json.loads(sbom.spdx(silent))["packages"]}
     assert packages[found.packages[0].name]["licenseDeclared"] == "NOASSERTION"
 
 

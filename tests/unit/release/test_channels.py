@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain, product
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_nightly_tags_say_so():
 
 def test_no_tag_means_two_images():
     """Every tag of every channel and cell is a valid tag, and is there once."""
-    tags = [tag for channel in MATRIX.channels.values() for one in MATRIX.cells for tag in channels.moving(MATRIX, channel, one)]
+    tags = list(chain.from_iterable(channels.moving(MATRIX, *pair) for pair in product(MATRIX.channels.values(), MATRIX.cells)))
     assert [tag for tag, count in Counter(tags).items() if count > 1] == []
     assert [tag for tag in tags if not TAG.fullmatch(tag)] == []
 

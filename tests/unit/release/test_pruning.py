@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import chain
 
 import pytest
 
@@ -68,7 +69,7 @@ def policy(rules=None, chosen=ALL, **more):
 def gone(images, book=None, rules=None, parts=None):
     """Return the digests that would go from the images' repository."""
     plan = pruning.plan(images, parts or Holdings(), book or Ledger(), rules or policy(), NOW)
-    return {digest for each in plan.removals if not each.is_part for digest in each.manifests}
+    return set(chain.from_iterable(removal.manifests for removal in plan.removals if not removal.is_part))
 
 
 FOUR = {tag(mark, days): mark for mark, days in (("a", 40), ("b", 30), ("c", 20), ("d", 10))}
@@ -199,8 +200,9 @@ def platform_tag(mark, days):
 def indexes(*nights):
     """Return holdings of nights, each an index's mark, days ago, and the marks of its images, which have dated tags of their own."""
     tags = {tag(mark, days): digest(mark) for mark, days, _ in nights}
-    tags |= {platform_tag(child, days): digest(child) for _, days, children in reversed(nights) for child in children}
-    manifests = {each.digest: each for mark, _, children in nights for each in joined(mark, *children)}
+    for _, days, children in reversed(nights):
+        tags |= {platform_tag(child, days): digest(child) for child in children}
+    manifests = {manifest.digest: manifest for manifest in chain.from_iterable(joined(mark, *children) for mark, _, children in nights)}
     return Holdings(tags=tags, manifests=manifests)
 
 
