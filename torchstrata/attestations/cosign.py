@@ -28,7 +28,7 @@ def run(*words: str, cwd: Path | None = None) -> str:
 
 @functools.cache
 def is_newer() -> bool:
-    """Return whether cosign is of version 3, which by default writes image signatures as bundles and asks for services to use."""
+    """Return whether cosign is of version 3, which writes signatures as bundles and asks for services by default."""
     return "--use-signing-config" in run("sign-blob", "--help")
 
 

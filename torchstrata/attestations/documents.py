@@ -1,7 +1,7 @@
-"""What is attached to an image: its record, two bills of materials, its provenance and the result of its tests; to an index, its record.
+"""What is attached to an image: record, two bills of materials, provenance, test result; to an index: its record.
 
-Each is attached twice. Once as it is, under the media type by which tools look for it (``oras discover`` lists them); and once
-as a signed statement about the image, in a bundle of its own, which is what proves anything.
+Each is attached twice. Once as it is, under the media type by which tools look for it (``oras discover`` lists them);
+and once as a signed statement about the image, in a bundle of its own, which is what proves anything.
 """
 
 from __future__ import annotations
@@ -194,8 +194,8 @@ class Published:
 def attach(image: Published, documents: Sequence[Document], signer: Signer) -> int:
     """Sign an image that is in the registry, and attach its documents, signed; return how many signatures were made.
 
-    What the signer has signed already stays as it is: an image was built once, however often it is pushed. Only results of
-    tests are added to those that are there.
+    What the signer has signed already stays as it is: an image was built once, however often it is pushed. Only
+    results of tests are added to those that are there.
 
     :raises SigningError: the key cannot be used.
     """

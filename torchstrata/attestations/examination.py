@@ -1,7 +1,7 @@
-"""Is an image in a registry what it must be? Each signed document is checked against the image and against the other documents.
+"""Is an image in a registry what it must be? Each signed document is checked against the image and against the others.
 
-All that the trusted signer has signed must hold, older documents too. What others have attached counts for nothing, but a document
-that looks like a signed one and is none is a reason to refuse.
+All that the trusted signer has signed must hold, older documents too. What others have attached counts for nothing,
+but a document that looks like a signed one and is none is a reason to refuse.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _subject(registry: Registry, image: Reference, manifest: client.Manifest, tr
 
 
 def _index_findings(subject: ExaminedImage, index: client.Manifest) -> Iterator[Finding]:
-    """Yield what there is to say of an index and of each of its images; if they are not its images, no more than that."""
+    """Yield the findings about an index and each of its images; about the index alone if they are not its images."""
     registry, repository = subject.image.registry, subject.image.repository
     try:
         images = joining.images(registry, repository, index, subject.image.name)
@@ -165,7 +165,7 @@ def _together(subject: ExaminedImage, images: Mapping[str, ExaminedImage]) -> Fi
 
 
 def _alone(subject: ExaminedImage, tag: str | None) -> Iterator[Finding]:
-    """Yield a finding where a tag that must name an index names one of its images: the other platforms would be gone unseen."""
+    """Yield a finding where a tag for an index names one of its images: other platforms would be gone unseen."""
     row = next((signed.platforms for signed in _records(subject) if signed.platforms), ())
     if row and tag and not dated_tag.is_of_platform(tag):
         problem = f"tag {tag} names the image for {image_index.of_config(subject.config)} alone; its row has {', '.join(row)}"
@@ -207,7 +207,7 @@ def _signature(subject: ExaminedImage) -> Finding:
 
 
 def _finding(subject: ExaminedImage, kind: Kind) -> Finding:
-    """Check the documents of one kind: that there is one, that each signed one holds, and that what is attached is what is signed."""
+    """Check the documents of one kind: there is one, each signed one holds, and what is attached is what is signed."""
     try:
         statements = _statements(subject, kind)
         says = [CHECKS[kind.name](subject, statement) for statement in statements]

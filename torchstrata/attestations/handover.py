@@ -1,7 +1,7 @@
-"""What lies beside images in a directory, so that people without this program and without a network can read and verify them.
+"""Files beside images in a directory, so that people without this program and a network can read and verify them.
 
-Documents and signatures are the blobs that are attached to an image, under names that people understand. Locks follow from its
-record: the wheels as pip takes them, the OS packages as apt does.
+Documents and signatures are the blobs that are attached to an image, under names that people understand. Locks follow
+from its record: the wheels as pip takes them, the OS packages as apt does.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def name(copy: Copy, digest: str) -> str:
 
 
 def _titles(directory: Directory, copy: Copy, digest: str) -> list[str]:
-    """Return what the files of an image are called, and were by earlier copies, whose files must not stay as they were."""
+    """Return the names of an image's files, now and in earlier copies, whose files must not stay as they were."""
     before = (digest.replace(":", "-"), *(tag for tag, named in directory.tags.items() if named == digest))
     return [title for title in dict.fromkeys((name(copy, digest), *before)) if title == name(copy, digest) or (directory.root / "documents" / title).is_dir()]
 
@@ -100,7 +100,7 @@ def _bundle_name(file: str, layer: Descriptor) -> str:
 
 
 def _referring(directory: Directory, copy: Copy, digest: str) -> Iterator[ManifestOrIndex]:
-    """Yield what refers to an image, in the order of the index: what earlier copies have left there, then this one's."""
+    """Yield what refers to an image, in the order of the index: first the rest of earlier copies, then this copy's."""
     before = [directory.manifest(referrer.digest) for referrer in directory.referrers(digest) if referrer.digest not in copy.manifests]
     for manifest in (*before, *copy.manifests.values()):
         document = manifest.document()

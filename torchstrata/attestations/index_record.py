@@ -1,6 +1,7 @@
-"""The record of an index: which image it has for which platform, as one JSON document that is attached to it and signed.
+"""The record of an index: its image for each platform, as one JSON document that is attached to it and signed.
 
-What each image was made from is in the image's own record (:mod:`torchstrata.attestations.record`); this one names them all.
+What each image was made from is in the image's own record (:mod:`torchstrata.attestations.record`); this one names
+them all.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ PASSWORD: Final = "COSIGN_PASSWORD"  # noqa: S105  # its name
 
 
 def make_key(prefix: Path) -> Path:
-    """Make a pair of keys with cosign, encrypted by ``$COSIGN_PASSWORD`` or what is typed; return the public one's path.
+    """Make a pair of keys with cosign, encrypted by ``$COSIGN_PASSWORD`` or what is typed; return the public key.
 
     The private one is for its owner alone (mode 0600). Keys that are there stay.
 

@@ -1,7 +1,7 @@
 """Words for licences as SPDX expressions (https://spdx.dev/ids, SPDX 2.3 annex D), for SBOMs.
 
-Only words that name one licence are translated. All others keep their words, under a ``LicenseRef-`` of their own: an SBOM must
-not say more than the package does.
+Only words that name one licence are translated. All others keep their words, under a ``LicenseRef-`` of their own: an
+SBOM must not say more than the package does.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ DEBIAN_WORDS: Final[Mapping[str, str]] = {
     "psf-2": "PSF-2.0",
     "openldap-2.8": "OLDAP-2.8",
 }
-"""Short names of DEP-5 (section "License specification") and of Debian's practice that SPDX spells otherwise, in small letters."""
+"""Short names of DEP-5 (section "License specification") and of Debian that SPDX spells otherwise, in small letters."""
 
 GNU: Final = re.compile(r"(AGPL|LGPL|GPL|GFDL(?:-NIV)?)-(\d)(?:\.(\d))?(\+)?", re.IGNORECASE)
 INVARIANT: Final = {"GFDL-NIV": "-no-invariants"}
@@ -92,7 +92,7 @@ class Licence:
 
 
 def of_python(package: PythonPackage) -> Licence:
-    """Return the licence of a wheel: its expression, else its words, else its classifiers (all of them, if there are several)."""
+    """Return the licence of a wheel: its expression, else its words, else all of its classifiers."""
     if is_expression(package.expression):
         return _with_references(package.expression)
     known = _known(package.license, PYTHON_WORDS)
@@ -113,7 +113,7 @@ def of_debian(names: Iterable[str]) -> Licence:
 
 
 def _terms(name: str) -> list[Licence]:
-    """Return what a short name asks for, all of it; "and" binds more than "or", and a comma before either less (DEP-5, section "Syntax")."""
+    """Return a short name's terms; "and" binds more than "or", a comma before either less (DEP-5, section "Syntax")."""
     groups = re.split(r",\s+and\s+", name)
     if len(groups) > 1:
         return list(chain.from_iterable(map(_terms, groups)))
@@ -129,7 +129,7 @@ def _debian(name: str) -> Licence:
 
 
 def _gnu(name: str) -> str:
-    """Return the SPDX id of a licence of the GNU project, such as ``GPL-2.0-or-later`` for ``GPL-2+``; nothing for others."""
+    """Return the SPDX id of a GNU licence, such as ``GPL-2.0-or-later`` for ``GPL-2+``; nothing for others."""
     match = GNU.fullmatch(name)
     if not match:
         return ""
@@ -139,7 +139,7 @@ def _gnu(name: str) -> str:
 
 
 def _known(words: str, table: Mapping[str, str]) -> str:
-    """Return the SPDX id that some words name; nothing if they name none, or one that says too little or is out of use."""
+    """Return the SPDX id that words name; nothing if they name none, or one that says too little or is out of use."""
     identifier = table.get(words.strip().lower()) or spdx.fixup_id(words.strip()) or ""
     return "" if GNU.fullmatch(identifier) else identifier
 

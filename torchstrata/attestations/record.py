@@ -1,7 +1,8 @@
 """The record of an image: what it was made from and what is in it, as one JSON document that travels with the image.
 
-:mod:`torchstrata.attestations.made` writes it. SBOM and provenance are views of it (:mod:`torchstrata.attestations.sbom`,
-:mod:`torchstrata.attestations.provenance`), and two images are compared by their records.
+:mod:`torchstrata.attestations.made` writes it. SBOM and provenance are views of it
+(:mod:`torchstrata.attestations.sbom`, :mod:`torchstrata.attestations.provenance`), and two images are compared by
+their records.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
-    """The operating system, such as ``debian13``, ``debian``, ``13`` and ``trixie``, and the minor version of its Python."""
+    """The operating system, such as ``debian13``, ``debian``, ``13``, ``trixie``, and its Python's minor version."""
 
     id: str
     distribution: str
@@ -123,7 +124,7 @@ UNSHOWN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u202
 """What moves cursors, ends lines or turns letters around; other odd characters may be part of the name of a licence."""
 
 Word = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+!~:%-]*\Z", max_length=300)]
-"""Names and versions of packages: they become lines that pip and apt read, where white space would begin something else."""
+"""Names and versions of packages: they become lines for pip and apt, where white space would begin something else."""
 
 
 class LockedWheel(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What a build has to do with a registry: parts that it need not make, blobs that it need not have, images that it pushes."""
+"""A registry as builds use it: parts that need not be made, blobs that need not be here, images that are pushed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ VARIABLE: Final = "TORCHSTRATA_REGISTRY"
 
 
 def place(asked: str | None, configured: str | None = None) -> Place | None:
-    """Return the registry to use: what was asked for, else ``$TORCHSTRATA_REGISTRY``, else what ``matrix.yaml`` names, else none.
+    """Return the registry that was asked for, else ``$TORCHSTRATA_REGISTRY``, else that of ``matrix.yaml``, else none.
 
     :raises RegistryError: it is no registry.
     """
@@ -126,7 +126,7 @@ class Remote:
         return self.tally.total
 
     def fill(self, plan: Plan, codec: Codec, *, locked: bool = False) -> Plan:
-        """Return the plan with the parts that the registry has; what is still to be made finds what it needs in the store.
+        """Return the plan with the parts that the registry has; what making the other parts needs is in the store then.
 
         :param locked: OS parts with other versions than the lock's do not count.
         :raises RegistryError: the registry does not answer, or a part in it is damaged.
@@ -145,10 +145,10 @@ class Remote:
         self.part_repository.fetch({layer.digest: layer.size for layer in chain.from_iterable(one.image.layers for one in composed)})
 
     def publications(self, composed: Sequence[Composed], *, names: bool = False) -> tuple[Publication, ...]:
-        """Return images with their dated tags, which never move: of today, or the last one if the image has not changed since.
+        """Return images with their dated tags: of today, or the last one if the image has not changed since.
 
-        :param names: let them also have the names that they have in an engine, such as ``2.8-cu121-devel``; in a row of several platforms
-            those are the index's.
+        :param names: let them also have the names that they have in an engine, such as ``2.8-cu121-devel``; in a row
+            of several platforms those are the index's.
         """
         tags, today = self.registry.tags(self.repository), dt.datetime.now(dt.UTC).date()
         moving = {one.image.digest: _names(one) for one in composed if names and not is_joined(one)}
@@ -197,7 +197,7 @@ def is_joined(one: Composed) -> bool:
 
 
 def indexes(composed: Iterable[Composed]) -> tuple[tuple[Cell, str, ImageIndex], ...]:
-    """Return the index of each cell and image that was composed for every platform of its row; none of what lacks one."""
+    """Return the index of each cell and image that was composed for every platform of its row."""
     by_image: dict[tuple[str, str], list[Composed]] = {}
     for one in filter(is_joined, composed):
         by_image.setdefault((one.plan.cell.id, image_of(one)), []).append(one)
@@ -215,7 +215,7 @@ def _names(one: Composed) -> tuple[str, ...]:
 
 
 def _needed(plan: Plan, codec: Codec) -> Iterable[tuple[str, int | None]]:
-    """Yield digest and size (``None`` for an extra) of the blobs that items to be made are made from, as far as they belong to parts that were found."""
+    """Yield digest and size (``None``: an extra) of the blobs of found parts from which other parts are made."""
     parts = {item.identity: item.part for item in plan.items() if item.part}
     for item in plan.missing():
         if isinstance(item.source, Stratum):  # what its CUDA strata leave to it, not their gigabytes

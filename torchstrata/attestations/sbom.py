@@ -1,8 +1,8 @@
 """Bills of materials of an image, from its record: CycloneDX 1.6 and SPDX 2.3, both as JSON.
 
-Both list the wheels of the lock with their hashes, the packages that dpkg has, and what a toolchain was made from, each with its
-package URL and its licence. The serial number follows from the image's digest and the time is the image's, so that the same
-image has the same bytes.
+Both list the wheels of the lock with their hashes, the packages that dpkg has, and what a toolchain was made from,
+each with its package URL and its licence. The serial number follows from the image's digest and the time is the
+image's, so that the same image has the same bytes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Signed lists of parts, so that a build may believe the parts that it finds in a registry.
 
-One signature covers all parts of a push: a file that maps identities to the digests of the parts' manifests, which name every
-layer and extra. The file and its bundle are attached to each part that it adds, where :class:`torchstrata.registry.parts.PartRepository` has them
-looked for. A list is verified once, however many parts are on it.
+One signature covers all parts of a push: a file that maps identities to the digests of the parts' manifests, which
+name every layer and extra. The file and its bundle are attached to each part that it adds, where
+:class:`torchstrata.registry.parts.PartRepository` has them looked for. A list is verified once, however many parts
+are on it.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Checker:
 
 
 def verifier(registry: Registry, repository: str, trust: Trust) -> Verify:
-    """Return what decides for a :class:`PartRepository` which parts may be used: those that are sealed by who it must be."""
+    """Return what tells a :class:`PartRepository` which parts may be used: those that the trusted signer has sealed."""
     checker = Checker(registry=registry, repository=repository, trust=trust)
 
     def verify(digests: Mapping[str, str]) -> None:
@@ -163,7 +164,7 @@ def _digests(part_repository: PartRepository, parts: Mapping[str, Part]) -> dict
 
 
 def _check_listings(part_repository: PartRepository, parts: Mapping[str, Part], digests: Mapping[str, str]) -> None:
-    """See to it that parts about to be sealed list the paths that their layers have: somebody else may have pushed them before.
+    """Check that parts about to be sealed list the paths that their layers have: somebody else may have pushed them.
 
     :raises UntrustedError: one lists others.
     """

@@ -1,9 +1,10 @@
 """Signatures with cosign 2.5 or 3, by a key pair without any service, or keyless in GitHub Actions.
 
-Two forms are used, those that both majors write and read. An image has a signature of the kind that admission controllers look
-for, which cosign keeps under the tag ``sha256-HEX.sig``. Everything else is a sigstore bundle (version 0.3): a file that holds
-the signed bytes and what is needed to verify them, so that it can be attached, copied and verified without the registry.
-Bundles with attestations are made over the image's manifest, whose digest is the subject.
+Two forms are used, those that both majors write and read. An image has a signature of the kind that admission
+controllers look for, which cosign keeps under the tag ``sha256-HEX.sig``. Everything else is a sigstore bundle
+(version 0.3): a file that holds the signed bytes and what is needed to verify them, so that it can be attached,
+copied and verified without the registry. Bundles with attestations are made over the image's manifest, whose digest
+is the subject.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torchstrata.registry.reference import Reference
 from torchstrata.text import printable
 
 BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
-"""Media and artifact type by which cosign 3, ``cosign --new-bundle-format`` and GitHub's ``gh attestation`` find bundles."""
+"""Media and artifact type by which cosign 3, ``cosign --new-bundle-format`` and ``gh attestation`` find bundles."""
 
 KEY: Final = "COSIGN_KEY"
 PUBLIC_KEY: Final = "COSIGN_PUBLIC_KEY"
@@ -77,7 +78,7 @@ class Trust:
 
     @classmethod
     def find(cls, key: str | None = None, identity: str | None = None, issuer: str | None = None) -> Self:
-        """Return what was asked for, else the key in ``$COSIGN_PUBLIC_KEY``, else in GitHub Actions the workflows of its repository.
+        """Return what was asked for, else ``$COSIGN_PUBLIC_KEY``, else in GitHub Actions the repository's workflows.
 
         :raises UntrustedError: nothing says whose signatures count.
         """
@@ -135,7 +136,8 @@ class Trust:
 class Signer:
     """Who signs.
 
-    :param key: private key: a file, or a URI that cosign knows, with its password in ``$COSIGN_PASSWORD``; ``None`` to sign keyless.
+    :param key: private key: a file, or a URI that cosign knows, with its password in ``$COSIGN_PASSWORD``; ``None``
+        to sign keyless.
     """
 
     key: str | None
@@ -156,7 +158,7 @@ class Signer:
 
     @classmethod
     def present(cls) -> Self | None:
-        """Return who can sign here without being asked for: the key in ``$COSIGN_KEY``, else the job of GitHub Actions; else ``None``."""
+        """Return who can sign here unasked: the key in ``$COSIGN_KEY``, else GitHub Actions' job, else ``None``."""
         try:
             return cls.find()
         except SigningError:

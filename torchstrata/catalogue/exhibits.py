@@ -1,4 +1,4 @@
-"""What a catalogue is about, as frozen values: images with all that is known of them, the ledger, and when all this was looked at."""
+"""What a catalogue is about, as frozen values: images with what is known of them, the ledger, and the time."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Exhibit:
 
     @property
     def moved(self) -> frozenset[str]:
-        """What channels and their ledger have of it: its digest, or, in a row of several platforms, that of an index."""
+        """Its digests in channels and their ledger: its own, or, in a row of several platforms, that of an index."""
         return self.indexes | {self.digest}
 
     @property
@@ -171,7 +171,7 @@ class Exhibit:
 
     @property
     def day(self) -> str:
-        """The day of that push as ``YYYY-MM-DD``; else that of its OS lock, or of its wheels' lock; empty if nothing says."""
+        """The day of that push, ``YYYY-MM-DD``; else of its OS lock, or of its wheels' lock; empty if nothing says."""
         if self.push != UNPUSHED:
             return f"{self.push.day[:4]}-{self.push.day[4:6]}-{self.push.day[6:8]}"
         return self.record.inputs.os_lock_date[:10] if self.record else self.labels.get("org.opencontainers.image.created", "")[:10]
@@ -251,9 +251,9 @@ class Catalogue:
 
 
 def ordered(images: list[Exhibit], matrix: Matrix, held: frozenset[str]) -> tuple[Exhibit, ...]:
-    """Return images as a catalogue has them: by torch and cell, in the matrix's order of flavours, what people should take first, then the newest.
+    """Return images in a catalogue's order: by torch, cell, flavour as in the matrix, those to take first, the newest.
 
-    :param held: digests of what people should take: what the last channel holds now, or what a build has given its names.
+    :param held: digests of what people should take: of the last channel now, or of the names that a build has given.
     """
     cells = {cell.id: number for number, cell in enumerate(matrix.cells)}
     flavours = {name: number for number, name in enumerate(matrix.flavours)}

@@ -1,4 +1,4 @@
-"""What the local engine has, for a catalogue; what the images are made of is in the content store, if they were built here."""
+"""A catalogue of the local engine; the content store tells what images are made of, if they were built here."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class EngineReader:
                 continue  # somebody removed it just now
 
     def _records(self, cells: set[tuple[str, str]]) -> tuple[dict[str, Record], dict[str, str]]:
-        """Return the records of what would be built today of these cells, by both digests; and of which cells nothing can be told.
+        """Return the records of what would be built of these cells today, by both digests; and why a cell has none.
 
         Only parts that the store has are looked at; an image that was built from others is shown with its labels alone.
         """

@@ -1,7 +1,7 @@
 """What a registry has, for a catalogue: images by their tags, and what is attached to them.
 
-Everything there is written by whoever may push. What can be read is read as the type that it must be; what cannot is told in a line,
-and keeps nothing else from being shown.
+Everything there is written by whoever may push. What can be read is read as the type that it must be; what cannot is
+told in a line, and keeps nothing else from being shown.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _file(key: str) -> str:
 
 
 def once(images: Iterable[Exhibit]) -> list[Exhibit]:
-    """Return each image once: what an index lists for a platform has tags of its own, too, and may be in several indexes."""
+    """Return each image once: an image that an index lists has tags of its own, too, and may be in several indexes."""
     by_digest: dict[str, Exhibit] = {}
     for image in images:
         known = by_digest.setdefault(image.digest, image)

@@ -13,7 +13,7 @@ from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
 
 State = Literal["images", "unpublished", "offered", "open", "impossible"]
-"""There are images; the matrix has the cell, but nobody has published it; the same, of builds that have no OS; it could be; it cannot be."""
+"""There are images; the matrix has the cell, but no image; the same of builds without OS; it could be; it cannot be."""
 
 WORST: Final[Sequence[Verdict]] = ("failed", "unknown", "quick", "verified")
 
@@ -105,7 +105,7 @@ def _system_box(catalogue: Catalogue, short: str, row: Cell | None, system: str)
 
 
 def obstacle(row: Cell, system: OperatingSystem) -> Reason | None:
-    """Return why wheels cannot run on an OS, ``None`` if they can; what :mod:`torchstrata.matrix.validation` refuses, for people who have no matrix."""
+    """Return why wheels cannot run on an OS, as :mod:`torchstrata.matrix.validation` says; ``None`` if they can."""
     release = compat.torch(row.torch)
     pythons = compat.build(row.torch, row.wheels).pythons or release.pythons
     if system.python not in pythons:

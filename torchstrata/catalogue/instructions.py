@@ -28,7 +28,7 @@ def pull(catalogue: Catalogue, image: Exhibit) -> str:
 
 
 def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[LauncherFile, ...]]:
-    """Return the files that start a container of an image, by launcher; those of other machines only where they can pull it."""
+    """Return the files that start a container of an image, by launcher; other machines' only where they can pull it."""
     called = image.tag.rpartition(":")[2] or f"{image.cell}-{image.image}"
     title = image.labels.get("org.opencontainers.image.description", called)
     wanted = of_image(_pinned(catalogue, image), tag=called, title=title, exposed=image.ports, cuda=bool(image.wheels_cuda))
@@ -43,7 +43,7 @@ def _pinned(catalogue: Catalogue, image: Exhibit) -> str:
 
 
 def checks(catalogue: Catalogue, image: Exhibit) -> dict[str, str]:
-    """Return the lines by which anybody checks signatures, by the key of their title; nothing for images of an engine."""
+    """Return the lines by which anybody checks signatures, by the key of their title; none for images of an engine."""
     if not catalogue.place:
         return {}
     where = shlex.quote(reference(catalogue, image))

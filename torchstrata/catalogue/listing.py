@@ -132,7 +132,7 @@ def data(catalogue: Catalogue, image: Exhibit) -> dict[str, Any]:
 
 
 def script(name: str, value: Any) -> str:
-    """Return a script that hands a value to the pages, which may also lie on a disk where nothing else can be loaded."""
+    """Return a script that hands a value to the pages, which may lie on a disk where nothing else can be loaded."""
     return f"catalogue({_json(name)}, {_json(value)});\n"
 
 

@@ -1,6 +1,7 @@
 """Which GPUs and drivers images run on, as data for a picker: no page decides anything but by comparing these.
 
-Sources: the compatibility facts; NVIDIA's table of GPUs by compute capability (https://developer.nvidia.com/cuda-gpus), of which the usual ones are here.
+Sources: the compatibility facts; NVIDIA's table of GPUs by compute capability
+(https://developer.nvidia.com/cuda-gpus), of which the usual ones are here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ GPUS: Final[tuple[tuple[str, str], ...]] = (
 
 
 def drivers(image: Exhibit, cell: Cell | None) -> dict[str, str]:
-    """Return the oldest driver by compute capability, for those of :data:`GPUS` that an image runs on: by the rules of ``inv doctor``.
+    """Return the oldest driver by compute capability, for those of :data:`GPUS` that ``inv doctor`` says it runs on.
 
     :param cell: what the image is of; of a cell that the matrix has no more, nothing but its own floor can be told.
     """

@@ -77,7 +77,7 @@ def kind(layer: ShownLayer, cuda_titles: Iterable[str]) -> Kind:
 
 
 def strips(image: Exhibit, cuda_titles: Sequence[str]) -> tuple[Strip, ...]:
-    """Return the layers side by side, the bottom one at the left, each as wide as it is large, and none too narrow to be seen."""
+    """Return the layers side by side, the bottom one at the left, as wide as they are large, none too narrow."""
     room = WIDTH - GAP * max(len(image.layers) - 1, 0)
     whole = sum(layer.size for layer in image.layers) or 1
     raw = [max(room * layer.size / whole, LEAST) for layer in image.layers]

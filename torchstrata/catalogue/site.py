@@ -1,7 +1,8 @@
 """The site as files: pages of templates in each language, what they load, ``catalogue.json`` and the feed.
 
-Every value is escaped by the templates (Jinja2, autoescape), attributes are quoted, links lead to our own pages only, and a Content
-Security Policy in each page lets nothing run but the site's one script. So text from a registry is only ever text.
+Every value is escaped by the templates (Jinja2, autoescape), attributes are quoted, links lead to our own pages only,
+and a Content Security Policy in each page lets nothing run but the site's one script. So text from a registry is only
+ever text.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class LayerRow:
 
 
 def slug(image: Exhibit) -> str:
-    """Return the name of the page of an image: its cell and flavour, and as much of its digest as tells it from all others."""
+    """Return the name of the page of an image: cell, flavour, and as much of its digest as tells it from all others."""
     return f"{image.cell}-{image.image}-{image.digest.partition(':')[2][:NAME_DIGITS]}"
 
 
@@ -105,7 +106,7 @@ class Site:
             yield from self._in_language(language)
 
     def _data(self, image: Exhibit) -> dict[str, Any]:
-        """Return the data of an image, made once for all languages: the files of launchers take most of a page's time."""
+        """Return the data of an image, made once for all languages: the launchers' files take most of a page's time."""
         if image.digest not in self._made:
             self._made[image.digest] = listing.data(self.catalogue, image)
         return self._made[image.digest]

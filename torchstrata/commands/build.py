@@ -105,7 +105,7 @@ def _lock_first(planner: Planner, cells: Sequence[Cell], flavours: Sequence[str]
 
 
 def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, options: BuildOptions) -> Plan:
-    """Return the plan with the parts that the registry has; one that does not answer matters only if images are pushed there afterwards.
+    """Return the plan with the parts that the registry has; its silence matters only if images are pushed there.
 
     :raises RegistryError: it does not answer, and images are to be pushed.
     :raises UntrustedError: a part is not sealed by somebody whom the build trusts.
@@ -205,7 +205,7 @@ def drifts(plan: Plan) -> list[str]:
 
 
 def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
-    """Return the closing table: image, layers reused and made, size, digest, and whether its OS packages are as locked."""
+    """Return the closing table: image, layers reused and made, size, digest, and whether OS packages are as locked."""
     made = {item.identity for item in plan.missing()}
     view = Table("image", "layers", "reused", "made", "size", "digest", "OS packages", header_style="bold", box=None, pad_edge=False)
     for one in composed:
@@ -223,7 +223,7 @@ def verify(cell: str, python: Path, options: VerifyOptions) -> None:
 
 
 def plan(options: PlanOptions) -> None:
-    """Print the plan for the cells that match, as a table or as JSON; a cell that nobody has locked is named in one line.
+    """Print the plan for the cells that match, as a table or as JSON; a cell without a lock is named in one line.
 
     :raises LockError: none of them is locked.
     """
@@ -249,7 +249,7 @@ def plan(options: PlanOptions) -> None:
 
 
 def weigh(options: SizesOptions) -> None:
-    """Print size and budget of every image of the cells that match, and make them the budgets if asked; all their flavours must be in the engine."""
+    """Print size and budget of every image of cells whose flavours are in the engine; make them budgets if asked."""
     table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
     view, measured = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False), defaultdict[str, dict[str, int]](dict)
     end = platforms.suffix(options.platform)

@@ -1,4 +1,4 @@
-"""What can be asked of the verbs about containers and the machine that they run on: see :mod:`torchstrata.commands.options`."""
+"""Options of the verbs about containers and the machine that they run on: see :mod:`torchstrata.commands.options`."""
 
 from __future__ import annotations
 

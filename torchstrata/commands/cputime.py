@@ -16,7 +16,7 @@ STAT: Final = Path("/proc/stat")
 IDLE: Final = (3, 4)
 """Fields of a line of :data:`STAT` in which no program of this machine works: idle, and waiting for a disk."""
 COUNTED: Final = 7
-"""Fields that count: those after it are time that another machine took, or guests, whose time is counted as ``user``."""
+"""Fields that count: later ones are time that another machine took, or that of guests, which ``user`` has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class SessionCost:
 
 
 def busy(stat: Path = STAT) -> float | None:
-    """Return the seconds that all cores together have worked since the machine started, ``None`` where the system does not tell."""
+    """Return the seconds that all cores worked since the machine started, ``None`` where the system does not tell."""
     try:
         line = stat.read_text(encoding="ascii").splitlines()[0]
     except OSError:
@@ -44,7 +44,7 @@ def busy(stat: Path = STAT) -> float | None:
 
 
 class Meter:
-    """Measures parts that follow each other: each lasts from the end of the one before, the first from the start of this."""
+    """Measures parts that follow each other, each from the end of the one before, the first from the beginning."""
 
     def __init__(self) -> None:
         self.parts: list[SessionCost] = []

@@ -94,7 +94,7 @@ def described_by(options: DoctorOptions) -> Hardware | None:
 
 
 def no_fit(diagnosis: Diagnosis) -> NoFitError | None:
-    """Return the error where no cell with CUDA that was asked for runs on the GPUs; ``None`` where there are none to run on."""
+    """Return the error where no cell with CUDA that was asked for runs on the GPUs; ``None`` where there is no GPU."""
     with_cuda = [fit for fit in diagnosis.fits if fit.cell.facts.cuda_version]
     if not diagnosis.survey.hardware.is_known or not with_cuda or any(fit.runs for fit in with_cuda):
         return None

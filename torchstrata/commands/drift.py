@@ -1,4 +1,4 @@
-"""The verb ``inv drift``: what differs between a container and its image, and the files that make the difference an image."""
+"""The verb ``inv drift``: what differs between a container and its image, and files that make it an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def run(options: DriftOptions) -> None:
     """Show what differs; with ``--freeze`` write the files instead of failing.
 
     :raises DriftError: something differs, and is not to be frozen; or not all of it can be.
-    :raises NoContainerError, ForeignContainerError, NoImageError, EngineError, FreezeError: it cannot be looked at, or written down.
+    :raises NoContainerError, ForeignContainerError, NoImageError, EngineError, FreezeError: it cannot be read or
+        written.
     """
     engine = engines.connect()
     drifted = reading.drift(engine, options.container, options.against)

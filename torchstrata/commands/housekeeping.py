@@ -1,4 +1,4 @@
-"""The verbs ``inv cache`` and ``inv registry.prune``; what may go from a registry is shown first, and goes only with ``--yes``."""
+"""The verbs ``inv cache`` and ``inv registry.prune``, which shows what may go, and deletes it with ``--yes``."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _part_repository(releases: Releases) -> str:
 
 
 def delete(registry: Registry, repositories: Mapping[bool, str], proposal: Pruning) -> int:
-    """Delete what may go; return how many manifests were there. A run that broke off is gone on with by running it again.
+    """Delete what may go; return how many manifests were there. After an interruption, run it again.
 
     :param repositories: of the images, and of the parts.
     :raises PruneError: the registry does not delete.

@@ -1,6 +1,7 @@
 """What Invoke gets: tasks to list and to complete, and a program whose words are read here.
 
-Invoke's own parser has no word that may be left out, and knows no nearest verb; it stops at the first word that it does not expect.
+Invoke's own parser has no word that may be left out, and knows no nearest verb; it stops at the first word that it
+does not expect.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def collection(chosen: Iterable[Verb] = VERBS) -> Collection:
 
 
 def answer(program: Program) -> None:
-    """Run the verb that the words of Invoke's program name, or list them all, and end; return where Invoke's own options ask for something else.
+    """Run the verb that the words of Invoke's program name, or list all, and end; return for Invoke's own options.
 
     :raises SystemExit: always where there is a verb, or a plain ``--list``.
     """
@@ -64,7 +65,7 @@ def answer(program: Program) -> None:
 
 
 def _words(program: Program) -> list[str]:
-    """Return what was typed, but for options of Invoke's own; what follows ``--`` too, which nox has people write, and Invoke drops."""
+    """Return what was typed, without options of Invoke's own, and with what follows ``--``, as nox's users write it."""
     if isinstance(program.args.help.value, str):
         return ["--help", program.args.help.value]
     given = list(program.argv[1:])

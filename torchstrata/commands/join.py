@@ -22,7 +22,7 @@ from torchstrata.release import channels
 def join(options: JoinOptions) -> None:
     """Join what was pushed of cells, all images of a cell or none; cells of one platform need no index, and are named.
 
-    :raises ImageIndexError: a platform was not pushed, or from another commit than the one that is checked out; no tag has moved then.
+    :raises ImageIndexError: a platform was not pushed, or from another commit than the checkout's; no tag moves.
     """
     table, until = matrix.load(), PushNumber.of(options.build, RegistryError) if options.build else None
     where = remote.required(options.registry, table.registry)
@@ -38,7 +38,7 @@ def join(options: JoinOptions) -> None:
 
 
 def _revisions(table: Matrix, cell: Cell, image: str) -> dict[str, str]:
-    """Return what an image must have been made from for each platform: what is checked out, as images themselves say it."""
+    """Return what an image must have been made from for each platform: the checkout, as images themselves say it."""
     chain = table.chain(image if image in table.flavours else table.all_in_one)
     return {platform: source.revision(cell.on(platform), chain, ROOT) for platform in cell.platforms}
 

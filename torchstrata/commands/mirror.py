@@ -164,7 +164,7 @@ def _children(origin: RegistrySide, cell: Cell, digests: Iterable[str]) -> Itera
 
 
 def _listed(origin: RegistrySide, cell: Cell, digest: str) -> tuple[str, ...]:
-    """Return the images of an index, which go with it; none of an image, which a channel may hold from before its row had several platforms.
+    """Return the images of an index, which go with it; none of an image from before its row had several platforms.
 
     :raises ImageIndexError: it has not exactly the platforms of the cell.
     """
@@ -177,7 +177,7 @@ def _listed(origin: RegistrySide, cell: Cell, digest: str) -> tuple[str, ...]:
 
 
 def _images(table: Matrix, origin: RegistrySide, cell: Cell, ledger: Ledger, options: MirrorOptions) -> Mapping[str, str]:
-    """Return the digest by image of a cell: in the channel that was asked for, else in the last one, or as it was pushed."""
+    """Return the digest by image of a cell: in the channel that was asked for, else in the last one; or as pushed."""
     if options.build:
         until = PushNumber.of(options.build, MirrorError)
         tags = channels.pushed(table, cell, origin.registry.tags(origin.repository), until)

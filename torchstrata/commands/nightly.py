@@ -96,7 +96,7 @@ class Night:
     sends: bool = False
 
     def run(self, step: str = "all") -> None:
-        """Do all that there is to do, or one step of it, of which :class:`torchstrata.commands.release_options.NightlyOptions` tells.
+        """Do all that there is to do, or one step of :class:`torchstrata.commands.release_options.NightlyOptions`.
 
         :raises NightlyError: something could not be done; all else is.
         """
@@ -148,7 +148,7 @@ class Night:
         return pending
 
     def _tell(self, report: Report) -> None:
-        """Tell GitHub Actions what other jobs are to do, and people what was found; note it if there is nothing to do."""
+        """Tell GitHub Actions what other jobs are to do, and people what was found; note it if that is nothing."""
         table, cells = self.releases.matrix, [work.cell.id for work in self._work()]
         chosen = actions.tonight(cells, len(table.flavours))
         actions.output(cells=chosen, flavours=tuple(table.flavours), commit=process.run("git", "-C", ROOT, "rev-parse", "HEAD").strip())
@@ -219,7 +219,7 @@ def _tried(todo: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
 
 
 def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure: process.LineSink) -> list[Path]:
-    """Lock the OSes that moved anew, images of registries and packages, by building their parts; return the files that were written.
+    """Lock the OSes that moved anew, by building their parts; return the files that were written.
 
     :param commit: commit them, and nothing else, on the present branch.
     :param on_failure: gets one line for each OS of a registry that could not be locked, which keeps no other from it.
@@ -251,7 +251,7 @@ def _as_locked(options: NightlyOptions) -> BuildOptions:
 
 
 def push(cell: Cell, options: NightlyOptions) -> None:
-    """Push the images of a cell, for each of its platforms, without an engine where all parts exist; several are joined then."""
+    """Push the images of a cell for each platform, without an engine where all parts exist; join those of several."""
     for platform in cell.platforms:
         build.build(cell.id, dataclasses.replace(_as_locked(options), platform=platform, push=True, load=False))
     if len(cell.platforms) > 1:
@@ -259,7 +259,7 @@ def push(cell: Cell, options: NightlyOptions) -> None:
 
 
 def make(cell: Cell, options: NightlyOptions) -> None:
-    """Build the images of a cell for each of its platforms, verify them in an engine, and push them with what was found."""
+    """Build the images of a cell for each platform, verify them in an engine, and push them with the results."""
     for platform in cell.platforms:
         build.build(cell.id, dataclasses.replace(_as_locked(options), platform=platform))
         verification.run(cell.on(platform), Path(sys.executable), VerifyOptions(platform=platform))

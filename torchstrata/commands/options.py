@@ -1,9 +1,9 @@
 """What can be asked of verbs and sessions: each option is declared once, as a field of the value that the work gets.
 
-:mod:`torchstrata.arguments` makes parsers of these classes, for ``inv`` and for nox. A field without a declaration is not on the command
-line. The first line of a docstring is the sentence in ``inv --list``. Here are the options about the matrix, its locks and images of this
-machine, and those that several verbs have; the others are in :mod:`torchstrata.commands.release_options` and
-:mod:`torchstrata.commands.container_options`.
+:mod:`torchstrata.arguments` makes parsers of these classes, for ``inv`` and for nox. A field without a declaration is
+not on the command line. The first line of a docstring is the sentence in ``inv --list``. Here are the options
+about the matrix, its locks and images of this machine, and those that several verbs have; the others are in
+:mod:`torchstrata.commands.release_options` and :mod:`torchstrata.commands.container_options`.
 """
 
 from __future__ import annotations

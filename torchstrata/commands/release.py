@@ -41,7 +41,7 @@ DRY: Final = "nothing has moved: this was a dry run, --yes does it"
 
 @contextlib.contextmanager
 def opened(options: ReleasePlace, *, signs: bool) -> Iterator[Releases]:
-    """Yield the releases in the registry that was asked for; what is under way ends when the block ends in an exception.
+    """Yield the releases in the registry that was asked for; an exception in the block ends what is under way.
 
     :param signs: the ledger's copy is to be written, so it must be possible to sign it.
     :raises RegistryError, SigningError, UntrustedError: no registry, key to sign with, or key to trust is known.
@@ -78,7 +78,7 @@ def promote(options: PromoteOptions) -> None:
 def rollback(options: RollbackOptions) -> None:
     """Show what a channel would go back to, and do it if that was asked for.
 
-    :raises ReleaseError, UntrustedError: there is nothing to go back to, it does not hold, or it is not said why; then nothing moves.
+    :raises ReleaseError, UntrustedError: there is nothing to go back to, it does not hold, or no reason is given.
     """
     if not (options.cells and options.why):
         raise ReleaseError("a rollback needs cells and a reason", fix='inv release.rollback 2.8-cu121 --channel stable --why "..."')
@@ -159,7 +159,7 @@ def repair(options: RepairOptions) -> None:
 
 
 def diff(options: DiffOptions) -> None:
-    """Print what differs between two images of the registry: tags or digests of the team's repository, or full references.
+    """Print what differs between two images: tags or digests of the team's repository, or full references.
 
     Of indexes each platform is compared with itself, and one that only one of them has is named.
 
@@ -192,7 +192,7 @@ def _by_platform(name: str, options: DiffOptions) -> dict[str, Record]:
 
 
 def _record(registry: Registry, image: Reference, manifest: Manifest) -> Record:
-    """Return the record that is attached to an image; whether it is signed is the business of ``inv verify-release``."""
+    """Return the record that is attached to an image; ``inv verify-release`` tells whether it is signed."""
     attached = registry.referrers(image.repository, manifest.digest, record.MEDIA_TYPE)
     if not attached:
         raise AbsentError(f"{image} has no record", fix="push it with a key to sign with, so that its record is attached: docs/registry.md")

@@ -1,4 +1,4 @@
-"""What can be asked of the verbs about registries, signatures, channels and the catalogue: see :mod:`torchstrata.commands.options`."""
+"""Options of the verbs about registries, signatures, channels, catalogue: see :mod:`torchstrata.commands.options`."""
 
 from __future__ import annotations
 

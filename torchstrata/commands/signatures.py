@@ -40,7 +40,7 @@ from torchstrata.verification.evidence import RESULTS
 
 @dataclass(frozen=True, kw_only=True)
 class Attacher:
-    """Signs the images of a push and attaches their documents; what :class:`torchstrata.registry.push.Pusher` calls for each.
+    """Signs a push's images and attaches their documents; :class:`torchstrata.registry.push.Pusher` calls it for each.
 
     :param documents: by digest of the image.
     """
@@ -50,7 +50,7 @@ class Attacher:
 
     @classmethod
     def of(cls, composed: Sequence[Composed], maker: DocumentMaker, signer: Signer) -> Self:
-        """Return the one for these images; to be made before parts are pushed, since those without inventory get one."""
+        """Return the attacher of these images; make it before parts are pushed: those without inventory get one."""
         return cls(documents={one.image.digest: maker.documents(one) for one in composed}, signer=signer)
 
     def __call__(self, registry: Registry, repository: str, image: Image) -> None:

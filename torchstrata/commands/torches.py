@@ -1,4 +1,4 @@
-"""``inv add-torch`` and ``inv drop-torch``: a torch in the facts, in ``matrix.yaml`` and in README's table, from what indexes publish."""
+"""``inv add-torch`` and ``inv drop-torch``: a torch in facts, ``matrix.yaml`` and README, from what indexes publish."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Texts = Mapping[Path, str]
 def add(options: AddTorchOptions, root: Path = matrix.ROOT) -> None:
     """Add a torch, or another build of one; without ``yes`` only show what would change.
 
-    :raises MatrixError: there is no such torch or build, the matrix has it already on other OSes, or something must be told.
+    :raises MatrixError: there is no such torch or build, the matrix has it on other OSes, or something must be told.
     :raises FetchError: an index does not answer.
     :raises IntegrityError: an index has a wheel that is not what its name says.
     """
@@ -62,7 +62,7 @@ def add(options: AddTorchOptions, root: Path = matrix.ROOT) -> None:
 
 
 def drop(options: DropTorchOptions, root: Path = matrix.ROOT) -> None:
-    """Take all rows of a torch out, with their locks, and its facts if :func:`add` has brought them; without ``yes`` only show that.
+    """Take out all rows of a torch, their locks, and the facts that :func:`add` has brought; or only show that.
 
     :raises MatrixError: it has no row, or others need it.
     """

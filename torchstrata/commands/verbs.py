@@ -1,4 +1,4 @@
-"""The verbs of ``inv``: their names, what can be asked of them, and where the work is. Light, since listing them imports it."""
+"""The verbs of ``inv``: their names, their options, and where the work is. Light, since listing them imports it."""
 
 from __future__ import annotations
 

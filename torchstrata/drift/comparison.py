@@ -1,4 +1,4 @@
-"""How a container differs from an image: a pure function of what both have. Standard library of Python 3.10 alone, for the action ``same-image``."""
+"""How a container differs from an image, as a pure function; Python 3.10's library alone, for ``same-image``."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _change(key: object, image: Container[object], here: Container[object]) -> s
 def compare(image: Contents, here: Contents, brought: Mapping[str, str]) -> list[Drift]:
     """Return all in which a container differs from an image.
 
-    :param brought: owner, in the words of :class:`FileState`, of files that packages have brought which are in the container alone.
+    :param brought: owner, as in :class:`FileState`, of files that packages brought and that only the container has.
     """
     named = [*_wheels(image, here), *versions("package", image.packages, here.packages)]
     environments = environments_of(here)

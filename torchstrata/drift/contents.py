@@ -1,7 +1,8 @@
 """What an image or a container has: Python packages, OS packages, and the state of some of its files. Standard library of Python 3.10 alone.
 
-This runs as a program in an image that is looked at (``python3 -I -S -c``, with a question on standard input), whose Python is as it was released,
-and it is imported by the action ``same-image`` in a job's container, where there is nothing else.
+This runs as a program in an image that is looked at (``python3 -I -S -c``, with a question on standard input), whose
+Python is as it was released, and it is imported by the action ``same-image`` in a job's container, where there is
+nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 VENV = "/opt/venv"
 PLACES = (f"{VENV}/lib/python3*/site-packages", "/usr/local/lib/python3*/dist-packages", "/home/*/.local/lib/python3*/site-packages")
-"""Where Python packages lie that people install: the image's environment, root's pip of the system, and what each user has."""
+"""Where people's Python packages lie: the image's environment, root's pip of the system, and each user's own."""
 
 STATUS = "/var/lib/dpkg/status"
 LISTS = "/var/lib/dpkg/info"
@@ -37,7 +38,7 @@ class InstalledWheel(NamedTuple):
     """An installed Python package.
 
     :param info: its directory ``.dist-info``.
-    :param source: where it was installed from, if not from an index (``direct_url.json``, PEP 610), as a requirement names it.
+    :param source: where it was installed from, if not from an index (``direct_url.json``, PEP 610), for a requirement.
     :param editable: its code is elsewhere, at :attr:`source`.
     :param uid: owner of the directory.
     """
@@ -109,7 +110,7 @@ def _source(direct: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def recorded(text: str, place: str) -> dict[str, str]:
-    """Return the hash of each file that a RECORD lists (binary distribution format), by absolute path; an empty one where it has none."""
+    """Return the hash of each file in a RECORD (binary distribution format) by absolute path; empty if it has none."""
     rows = (row for row in csv.reader(io.StringIO(text)) if row)
     return {_real(f"{place}/{row[0]}", place): row[1] for row in rows}
 
@@ -187,7 +188,7 @@ def digest_of(chunks: Iterable[bytes]) -> str:
 
 
 def edited(wheels: Iterable[InstalledWheel]) -> dict[str, str]:
-    """Return the files that are not what the RECORD of their package says, with the package's name: other content, or gone.
+    """Return the files that are not what their package's RECORD says, with the package's name: other content, or gone.
 
     Bytecode and what has no hash there, such as the RECORD itself, do not count.
     """

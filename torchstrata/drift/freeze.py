@@ -1,8 +1,8 @@
 """The files that make a container's difference an image: requirements, files and a Dockerfile. A plan is a pure function of the difference.
 
-Packages of the image's environment are installed again from where they come from. What is on no index or elsewhere, and files that were
-edited, are taken out of the container, with owner and rights. The code of an editable installation and whole environments cannot be had
-that way, and are named.
+Packages of the image's environment are installed again from where they come from. What is on no index or elsewhere,
+and files that were edited, are taken out of the container, with owner and rights. The code of an editable
+installation and whole environments cannot be had that way, and are named.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def plan(drifted: Drifted) -> FrozenPlan:
 
 
 def _is_writable(drift: Drift, wheels: Sequence[InstalledWheel]) -> bool:
-    """Return whether a difference can stand in a line of a Dockerfile or of requirements, where a line end or a dash would begin something else."""
+    """Return whether a difference fits into a line of a Dockerfile or of requirements, without line ends or dashes."""
     sources = [wheel.source for wheel in wheels if (wheel.place, wheel.name) == (drift.place, drift.name)]
     is_plain = all(word.isprintable() for word in (drift.name, drift.now, *sources))
     return is_plain and (drift.kind in {"file", "environment"} or bool(WORD.fullmatch(drift.name) and WORD.fullmatch(drift.now or drift.was)))
@@ -93,7 +93,7 @@ def _stranger(drift: Drift) -> str:
 
 
 def _is_copied(wheel: InstalledWheel) -> bool:
-    """Return whether a package's files are taken as they are: those of one that is on no index, or not in the image's environment."""
+    """Return whether a package's files are taken as they are: it is on no index, or not in the image's environment."""
     return wheel.source.startswith("file:") or not _is_of_venv(wheel.place)
 
 
@@ -102,7 +102,7 @@ def _is_of_venv(place: str) -> bool:
 
 
 def base_of(drifted: Drifted) -> str:
-    """Return the image by the digest under which its repository knows it, the one that the container was made of first; else by its name."""
+    """Return the image by a digest, its own repository's first; else by its name."""
     repository = re.sub(r"(@.*|:[^/:]*)$", "", drifted.container.named)
     digests = sorted(drifted.container.digests, key=lambda digest: (digest.partition("@")[0] != repository, digest))
     return digests[0] if digests else drifted.container.named
@@ -160,7 +160,7 @@ def _apt(packages: Sequence[str]) -> list[str]:
 
 
 def _install(requirements: Sequence[str]) -> str:
-    """Return the step that installs; the constraint that holds torch is left aside where torch itself differs, on purpose."""
+    """Return the step that installs; it drops the constraint that holds torch where torch itself differs."""
     free = "env -u PIP_CONSTRAINT " if any(TORCH.fullmatch(re.split(r"[ =]", requirement)[0]) for requirement in requirements) else ""
     return f"{SETTINGS} \\\n    {free}pip install --no-cache-dir --no-deps -r /tmp/requirements.txt"
 

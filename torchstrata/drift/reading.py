@@ -1,9 +1,10 @@
 """Reading a container from outside, for comparison with an image.
 
-Nothing is run in the container: its Python may be what is broken, it may have ended, and what it says of itself proves nothing. The engine
-lists the paths in which its file system differs from its image (``docker diff``), and gives the files (``docker cp``). What the image has at these
-paths a container of the image says, which has nothing of the other one but its name: no network, no mount, and the Python that was released.
-The engine compares files by size and time, so a change that keeps both is not seen (``same-image`` reads every byte). Mounts are not the container's.
+Nothing is run in the container: its Python may be what is broken, it may have ended, and what it says of itself
+proves nothing. The engine lists the paths in which its file system differs from its image (``docker diff``), and
+gives the files (``docker cp``). What the image has at these paths a container of the image says, which has nothing of
+the other one but its name: no network, no mount, and the Python that was released. The engine compares files by size
+and time, so a change that keeps both is not seen (``same-image`` reads every byte). Mounts are not the container's.
 """
 
 from __future__ import annotations
@@ -311,7 +312,7 @@ class ContainerFiles:
 
 
 def _tops(paths: Iterable[str]) -> list[str]:
-    """Return few directories that hold all of some paths: two levels below the root, such as ``/opt/venv``, and those paths that lie higher."""
+    """Return few directories that hold all of some paths: two levels below the root (``/opt/venv``), or higher."""
     return sorted({"/".join(path.split("/")[:3]) for path in paths})
 
 

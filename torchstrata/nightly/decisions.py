@@ -1,6 +1,7 @@
-"""What is new since yesterday, and what that means for each cell. This asks mirrors, the package index and registries; it builds nothing.
+"""What is new since yesterday, and what that means for each cell. It asks mirrors and registries, and builds nothing.
 
-A cell needs work if what its images would be made from today is not what the ledger says that the channel's were made from.
+A cell needs work if what its images would be made from today is not what the ledger says that the channel's were made
+from.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ WORDS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patch:
-    """A torch whose minor version has a newer patch in the index than the facts and locks: a change for a pull request."""
+    """A torch of which the index has a newer patch than facts and locks: a change for a pull request."""
 
     torch: str
     old: str
@@ -169,7 +170,7 @@ def grouped(left_out: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def pending(news: Sequence[News], root: Path) -> tuple[str, ...]:
-    """Return a line for each OS whose lock still has versions that its mirrors have replaced, after it was to be locked anew."""
+    """Return a line for each OS whose lock, though it was to be locked anew, has versions that are replaced."""
     lines = list[str]()
     for update in news:
         name, lock = update.system.id, os_locks.read(update.system, root)
@@ -199,7 +200,7 @@ def words(news: News) -> str:
 
 
 def inputs(matrix: Matrix, cell: Cell, store: Store, root: Path) -> dict[str, str]:
-    """Return digests of all that the images of ``cell`` are made from, for all its platforms: OS parts, payload and settings.
+    """Return digests of all that the images of ``cell`` are made from on its platforms: OS parts, payload and settings.
 
     :raises LockError: it is not locked.
     """
@@ -239,7 +240,7 @@ def _one_of_each_torch(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _patch(cell: Cell) -> Patch | None:
-    """Return the newest patch of a cell's torch that is old enough to be locked, if it is not the one that is locked."""
+    """Return the newest patch of a cell's torch that is old enough to be locked; ``None`` if that one is locked."""
     target = resolver.ResolverTarget(python=cell.os.python, platform=PLATFORM, exclude_newer=wheel_locks.cut_off(None), undated=())
     (pin,) = resolver.resolve([f"torch=={cell.torch}.*"], (), target, alone=True)
     return Patch(torch=cell.torch, old=cell.version, new=pin.version) if pin.version != cell.version else None

@@ -1,8 +1,8 @@
 """What a distribution's mirrors offer today, without building or installing anything.
 
-apt itself is asked, on this machine, in directories of its own under the content store. Its lists stay there: a mirror that
-has not changed costs one question for each suite, and the answer of the last time is taken again where the lists are the same.
-mmdebstrap says where the mirrors are, since builds use it.
+apt itself is asked, on this machine, in directories of its own under the content store. Its lists stay there: a
+mirror that has not changed costs one question for each suite, and the answer of the last time is taken again where
+the lists are the same. mmdebstrap says where the mirrors are, since builds use it.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Mirrors:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageMirrors:
-    """The mirrors of an OS that comes from a registry: its image knows them, and is asked in a container that BuildKit runs."""
+    """The mirrors of an OS that comes from a registry: its image knows them, and BuildKit asks it in a container."""
 
     system: OperatingSystem
 

@@ -54,7 +54,7 @@ def verify(releases: Releases, cell: Cell, flavours: Sequence[str], attest: Call
 
 
 def local(matrix: Matrix, cell: Cell, flavour: str) -> Mapping[str, str]:
-    """Return the name in an engine, by image, of all that the tests of a flavour are about: the last one's are the all-in-one's too."""
+    """Return the engine's name of each image that a flavour's tests are about, the all-in-one's with the last."""
     end = platforms.suffix(cell.platform)
     names = {flavour: f"{matrix.name}:{cell.names[0]}-{flavour}{end}"}
     if cell.named and flavour == matrix.all_in_one:

@@ -109,7 +109,7 @@ class Authorizer:
             return f"Bearer {self._token(self._asked, scopes)}"
 
     def learn(self, response: requests.Response, scopes: Scopes, sent: str | None) -> None:
-        """Take in a 401, so that :meth:`header` has something better to send than ``sent``; a second 401 is the caller's to report."""
+        """Take in a 401, so that :meth:`header` has a better answer than ``sent``; the caller reports a second 401."""
         asked = challenge(response.headers.get("WWW-Authenticate", ""))
         with self._lock:
             self._asked = asked or self._asked
@@ -152,7 +152,7 @@ class Authorizer:
         return _read(self._host, response)
 
     def _ask(self, realm: str, service: Mapping[str, str], scopes: Scopes) -> requests.Response:
-        """Ask for a token: by OAuth2 with an identity token, else as the token specification has it, anonymously if need be."""
+        """Ask for a token: by OAuth2 with an identity token, else by the token specification, perhaps anonymously."""
         credentials = self._find()
         if credentials and credentials.identity_token:
             form = {"grant_type": "refresh_token", "client_id": "torchstrata", "refresh_token": credentials.identity_token, **service}

@@ -1,4 +1,4 @@
-"""The certificates that a registry's client trusts, and those that it shows: the system's, those of ``requests``, and Docker's for the host."""
+"""Certificates that a registry's client trusts and shows: the system's, those of ``requests``, Docker's for a host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchstrata.errors import RegistryError
 from torchstrata.host import home
 
 DIRECTORIES: Final = (Path("/etc/docker/certs.d"), *(folder / "certs.d" for folder in [home.config("docker")] if folder))
-"""Where Docker, with and without root, looks for ``HOST/*.crt`` (CAs) and ``HOST/*.cert`` with ``*.key`` (who we are)."""
+"""Where Docker, with and without root, looks for ``HOST/*.crt`` (CAs), ``HOST/*.cert`` and ``*.key`` (the client)."""
 
 
 def cas(host: str) -> list[Path]:
@@ -55,7 +55,7 @@ def context(host: str) -> ssl.SSLContext:
 
 @functools.cache
 def _public(*_: str | None) -> ssl.SSLContext:
-    """Return how to verify hosts that have no certificates of their own, for these values of :data:`tls.TRUST_VARIABLES`."""
+    """Return how to verify hosts without certificates of their own, for these values of :data:`tls.TRUST_VARIABLES`."""
     return tls.sealed(_new())
 
 

@@ -1,8 +1,8 @@
 """Manifests, blobs and tags of one registry; :class:`torchstrata.registry.registry.Registry` adds what is attached to images.
 
-OCI distribution specification 1.1 (https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md), whose sections
-the methods name. Every digest is checked, whichever way content goes. A try that failed in a way that may pass is repeated;
-what the registry has is not sent again. Methods may be called from any thread.
+OCI distribution specification 1.1 (https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md), whose
+sections the methods name. Every digest is checked, whichever way content goes. A try that failed in a way that may
+pass is repeated; what the registry has is not sent again. Methods may be called from any thread.
 
 What a registry answers is bounded in bytes, pages and seconds, and each document is read as the type that it must be
 (:mod:`torchstrata.image.oci`), or ends in a :class:`torchstrata.errors.RegistryError`.
@@ -54,7 +54,7 @@ LENGTH: Final = re.compile(r"[0-9]{1,15}")
 """A ``Content-Length``."""
 
 UNSEEN: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "DIGEST_INVALID"})
-"""Codes of a manifest's refusal that may pass: Docker's registry does not see a blob, or sees half of its link, while another client pushes it."""
+"""Codes of refusals that may pass: Docker's registry misses a blob, or half of it, while another client pushes it."""
 
 NEXT: Final = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 
@@ -70,7 +70,7 @@ class Manifest(NamedTuple):
         """Return what it says.
 
         :param error: what to raise if it is none.
-        :raises RegistryError: it is none, or calls itself something else than the registry does; unless ``error`` is another.
+        :raises RegistryError: it is none, or has another media type than the registry says (or ``error``).
         """
         return oci.manifest(self.body, f"manifest {self.digest[:19]}", self.media_type, error)
 
@@ -115,7 +115,7 @@ class Client:
         """Return the manifest that a tag or digest names (section "Pulling manifests"), verified.
 
         :raises AbsentError: there is none.
-        :raises IntegrityError: it has another digest than it was asked for by, or than the registry says, try after try.
+        :raises IntegrityError: it has another digest than ``reference``, or than the registry says, try after try.
         """
         _manifest_place(repository, reference)  # what is no reference is not asked for again and again
         return self.persist(functools.partial(self._manifest, repository, reference))
@@ -148,14 +148,14 @@ class Client:
         return ManifestHead(_media_type(answer), digest, int(length))
 
     def put_manifest(self, repository: str, reference: str, body: bytes, media_type: str, *, immutable: bool = False) -> str:
-        """Push a manifest, unless the tag or digest names it already, and return its digest (section "Pushing Manifests").
+        """Push a manifest unless the reference names it already; return its digest (section "Pushing Manifests").
 
         Registries offer no compare-and-swap: of two pushes of an immutable tag at the same moment, the last one wins.
 
         :param immutable: the tag never moves.
         :raises ImmutableTagError: it is immutable and names something else.
         :raises IntegrityError: the registry gives it another digest, try after try.
-        :raises RefusedError: the registry does not take it; what it says of blobs that are missing counts after the last try.
+        :raises RefusedError: the registry refuses it; a refusal for missing blobs counts after the last try.
         """
         digest = sha256(body)
         present = self.find(repository, reference)
@@ -168,7 +168,7 @@ class Client:
         return self.persist(functools.partial(self._put, repository, reference, body, media_type))
 
     def _put(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
-        """Send a manifest and return its digest, which the registry must give it, too: a byte may be changed on the way."""
+        """Send a manifest and return its digest; the registry must give it the same: bytes may change on the way."""
         what, headers = f"push {reference} to {repository}", {"Content-Type": media_type}
         answer = self._send("PUT", _manifest_place(repository, reference), repository, what, push=True, body=body, expect=(201,), headers=headers)
         if "OCI-Subject" in answer.headers:  # section "Pushing Manifests with Subject"
@@ -217,7 +217,7 @@ class Client:
         return True
 
     def blob(self, repository: str, digest: str, limit: int, on_bytes: OnBytes = ignore) -> Download:
-        """Return a blob as a stream, whose end verifies it (section "Pulling blobs"); nothing is asked before it is read.
+        """Return a blob as a stream, whose end verifies it (section "Pulling blobs"); the first read asks for it.
 
         :param limit: bytes that it may have: its size, where a document that is believed names that.
         """
@@ -233,7 +233,7 @@ class Client:
         return self.persist(functools.partial(self._content, repository, checked(digest), SMALL if limit is None else limit, on_bytes))
 
     def push_blob(self, repository: str, source: Source, *, mount_from: Sequence[str] = (), on_bytes: OnBytes = ignore) -> Sent:
-        """Push a blob unless the repository has it: by mount from one of ``mount_from`` if possible, else in chunks (section "Pushing blobs").
+        """Push a blob that the repository lacks: by mount from ``mount_from`` or in chunks (section "Pushing blobs").
 
         :raises IntegrityError: the source, or what the registry made of it, has another digest.
         """

@@ -1,4 +1,4 @@
-"""Tags that never move: ``2.8.0-cu121-debian13-devel-20261124.1`` ends in the day of its push, and in the push's number on that day."""
+"""Tags that never move: ``2.8.0-cu121-debian13-devel-20261124.1`` ends in the push's day and its number on that day."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class DatedTag:
 def stem(cell: Cell, image: str, platform: str | None = None) -> str:
     """Return what the dated tags of an image begin with.
 
-    :param platform: of one image of an index: its tags end in ``_arm64``, as no flavour's name can. In a row of one platform there is no
-        index, and the tag is the image's.
+    :param platform: of one image of an index: its tags end in ``_arm64``, as no flavour's name can. In a row of one
+        platform there is no index, and the tag is the image's.
     """
     alone = platform is None or len(cell.platforms) == 1
     return f"{cell.version}-{cell.cuda}-{cell.os.id}-{image}" + ("" if alone else f"{MARK}{str(platform).rpartition('/')[2]}")

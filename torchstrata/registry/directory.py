@@ -1,9 +1,10 @@
 """A directory with images, as an OCI image layout (image specification 1.1, image-layout.md), as origin and as target of copies.
 
-``index.json`` names every tag, and lists without a name what refers to another manifest, where clients such as oras look for it.
+``index.json`` names every tag, and lists without a name what refers to another manifest, where clients such as oras
+look for it.
 
-A directory that somebody else has made may hold anything under any name. So only files are read, through no link, no more of them than
-they may have, and each manifest as the type that it must be.
+A directory that somebody else has made may hold anything under any name. So only files are read, through no link, no
+more of them than they may have, and each manifest as the type that it must be.
 """
 
 from __future__ import annotations
@@ -252,7 +253,7 @@ def _read(root: Path, path: Path, limit: int) -> bytes:
 
 
 def _replaced(listed: Descriptor, copy: Copy) -> bool:
-    """Return whether an entry of an older index is described anew: the manifest was copied again, or its tag names another."""
+    """Return whether an older index's entry is replaced: its manifest was copied again, or its tag names another."""
     tag = listed.annotation(oci.NAME)
     return tag in copy.tags if tag else listed.digest in copy.manifests
 

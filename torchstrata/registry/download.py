@@ -1,5 +1,6 @@
 """Reading one blob from a registry: verified, within a limit of bytes, and going on where a connection broke (distribution specification,
-"Pulling blobs"). What a server sends beyond the limit is not read; one that brings next to nothing at each try is given up.
+"Pulling blobs"). What a server sends beyond the limit is not read; one that brings next to nothing at each try is
+given up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Indexes in a registry: the images of one name for all platforms of a row, found, checked, and put under one tag.
 
-Each platform's images are pushed by themselves, perhaps by machines of their own, under dated tags of their own. An index is made of
-them only when every platform of the row is there and all were made from the same revision; until then no tag of the name moves.
+Each platform's images are pushed by themselves, perhaps by machines of their own, under dated tags of their own. An
+index is made of them only when every platform of the row is there and all were made from the same revision; until
+then no tag of the name moves.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Joiner:
 
         :param revisions: what the image of each platform must be made from, as it says itself.
         :param until: leave out what was pushed after that.
-        :raises ImageIndexError: a platform was not pushed, or is another image, or made from another revision; it is named.
+        :raises ImageIndexError: a platform was not pushed, is another image, or is of another revision; it is named.
         """
         tags, name = self.registry.tags(self.repository), f"{cell.id}-{image}"
         last = {platform: dated_tag.last(dated_tag.stem(cell, image, platform), tags, until) for platform in cell.platforms}
@@ -104,7 +105,7 @@ class Joiner:
 def _check_alike(cell: Cell, name: str, configs: Mapping[str, oci.ImageConfig], revisions: Mapping[str, str]) -> None:
     """Refuse images that are not the same one for several platforms.
 
-    :raises ImageIndexError: one is for another platform than its tag says, or is another image than the first, or older.
+    :raises ImageIndexError: one is for another platform than its tag says, another image than the first, or older.
     """
     first = next(iter(configs.values()))
     expected = {"user": first.user, **{label: first.labels.get(label) for label in SAME}, "torchstrata.cell": cell.id}

@@ -1,11 +1,12 @@
 """The registry as content store: parts of images by identity, under one repository (``PATH/parts``).
 
-A part is an artifact whose tag is the identity of what it was made from. Its config says what :class:`torchstrata.store.part.Part`
-says, and its layers are the part's layers, its extras, and the paths in all of them: so an image is composed from JSON alone,
-and gigabytes are fetched only where something has to read them, such as an engine. A tag here never moves.
+A part is an artifact whose tag is the identity of what it was made from. Its config says what
+:class:`torchstrata.store.part.Part` says, and its layers are the part's layers, its extras, and the paths in all of
+them: so an image is composed from JSON alone, and gigabytes are fetched only where something has to read them, such
+as an engine. A tag here never moves.
 
-Whoever may push to the registry may write anything here. So a part is first read as what it must be, then held against ``verify``,
-and only then are its listings fetched and anything of it kept.
+Whoever may push to the registry may write anything here. So a part is first read as what it must be, then held
+against ``verify``, and only then are its listings fetched and anything of it kept.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class PartRepository:
     # Finding
 
     def find(self, identities: Iterable[str]) -> dict[str, Part]:
-        """Return those parts that the registry has; their listings are in the store afterwards, their blobs need not be.
+        """Return those parts that the registry has; then the store has their listings, and perhaps not their blobs.
 
         :raises RegistryError: a part is damaged, or ``verify`` refuses it.
         """
@@ -227,7 +228,7 @@ class PartRepository:
         return (*extras, Source.of(self._listings(part)), Source.of(_config(identity, part)))
 
     def put(self, identity: str, part: Part) -> str:
-        """Push the manifest of a part whose blobs are all there, and return its digest; what somebody else has pushed meanwhile stays."""
+        """Push the manifest of a part whose blobs are there; return its digest, or that of a part pushed meanwhile."""
         present = self.registry.find(self.repository, identity)
         if present:
             return present.digest

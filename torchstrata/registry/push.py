@@ -1,8 +1,8 @@
 """Push images, so that a tag never points to something incomplete, whenever the push ends.
 
-Parts first (their blobs are then mounted into the image's repository), then blobs and configs, the manifests by digest, what is
-attached to them, and the tags last, when everything of all images is there. What the registry has is not sent again, so a
-push that was cut off goes on when it is run again.
+Parts first (their blobs are then mounted into the image's repository), then blobs and configs, the manifests by
+digest, what is attached to them, and the tags last, when everything of all images is there. What the registry has is
+not sent again, so a push that was cut off goes on when it is run again.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Pusher:
         """Push images, and the parts that they consist of, by identity.
 
         :raises ImmutableTagError: a tag that never moves points to something else; nothing was sent then.
-        :raises RegistryError: the registry refuses something, or does not answer; no tag has moved then, unless tags were under way.
+        :raises RegistryError: the registry refuses, or does not answer; no tag has moved then, unless tags were next.
         """
         self._check_tags(publications)
         lacking = self.part_repository.lacks(parts) if self.part_repository and parts else ()
@@ -94,7 +94,7 @@ class Pusher:
         return _report(sent, len(lacking), images)
 
     def _push_parts(self, parts: Mapping[str, Part]) -> list[Sent]:
-        """Push parts: all their blobs, then each manifest; layers that the image's repository has are mounted from there."""
+        """Push parts, first their blobs, then the manifests; layers in the images' repository are mounted."""
         part_repository = self.part_repository
         if part_repository is None or not parts:
             return []

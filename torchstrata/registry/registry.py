@@ -1,7 +1,7 @@
 """The client of a registry, with what is attached to images: signatures, SBOMs, records.
 
-Distribution specification 1.1, "Listing Referrers", with the fallback for registries that lack that API ("Referrers Tag Schema":
-an index under the tag ``sha256-HEX``), which other clients read and write too.
+Distribution specification 1.1, "Listing Referrers", with the fallback for registries that lack that API ("Referrers
+Tag Schema": an index under the tag ``sha256-HEX``), which other clients read and write too.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Registry(Client):
         return tuple(referrer for referrer in listed if artifact_type in {None, referrer.artifact_type})
 
     def attach(self, repository: str, subject: str, artifact_type: str, blobs: Sequence[Attachment], annotations: Mapping[str, str] | None = None) -> Referrer:
-        """Attach files to the manifest ``subject``; the same files with the same annotations are the same artifact, pushed once.
+        """Attach files to the manifest ``subject``; the same files and annotations are the same artifact, pushed once.
 
         :raises AbsentError: there is no such subject.
         """
@@ -161,7 +161,7 @@ class Registry(Client):
             return canonical({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []})
 
     def _rewrite(self, repository: str, subject: str, *, add: Referrer | None = None, remove: str | None = None) -> None:
-        """Change the fallback index, and look whether the change is there: another client may have written at the same time."""
+        """Change the fallback index, and look whether the change stays: another client may write at the same time."""
         with _writing:
             for _ in range(WRITES):
                 index = _entries(self._raw_index(repository, subject), f"{self.host}/{repository}:{fallback_tag(subject)}")
@@ -180,7 +180,7 @@ def fallback_tag(digest: str) -> str:
 
 
 def _entries(body: bytes, name: str) -> dict[str, Any]:
-    """Return an index with all that other clients have written into it, which stays there; its descriptors have been read as such.
+    """Return an index with all that other clients have written into it; its descriptors have been read as such.
 
     :raises RegistryError: it is none.
     """

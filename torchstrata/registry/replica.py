@@ -1,7 +1,8 @@
 """Copies of images with everything that refers to them, between registries and directories; every digest stays what it is.
 
-What is to be copied is found out first, from manifests alone. Then blobs go over as streams, those that are there already not
-again; then manifests, those that others refer to first; names come last, so that none leads to something incomplete.
+What is to be copied is found out first, from manifests alone. Then blobs go over as streams, those that are there
+already not again; then manifests, those that others refer to first; names come last, so that none leads to something
+incomplete.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ COSIGN: Final = ("sig", "att", "sbom")
 
 MANY: Final = 20_000
 DEEP: Final = 32
-"""Manifests that belong to the images of a copy, and how far down they may refer to each other; a set of images has hundreds, four deep."""
+"""Manifests that belong to a copy's images, and how deep they may refer; a set of images has hundreds, four deep."""
 
 OWNED: Final = re.compile(rf"sha256-[0-9a-f]{{64}}(?:\.(?:{'|'.join(COSIGN)}))?")
 
@@ -236,7 +237,7 @@ def referrer(manifest: Manifest) -> Referrer:
 
 
 class Relay:
-    """One stream of a blob, which an upload in pieces opens several times: reading on from where it stands needs no new download."""
+    """One stream of a blob, which an upload in pieces opens several times: reading on needs no new download."""
 
     def __init__(self, begin: Callable[[], Download]) -> None:
         self._begin, self.position = begin, 0

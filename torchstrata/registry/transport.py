@@ -1,8 +1,9 @@
 """HTTP to one registry: TLS, authorization, and trying again when a try failed in a way that another may not.
 
-A registry may answer anything. So answers are read within limits of bytes and seconds (:mod:`torchstrata.registry.metering`), never
-decoded, and redirects are followed here, under the rules that the first request had: TLS, or this machine itself where the registry
-is on it; the registry's credentials for the registry alone; no cookies.
+A registry may answer anything. So answers are read within limits of bytes and seconds
+(:mod:`torchstrata.registry.metering`), never decoded, and redirects are followed here, under the rules that the first
+request had: TLS, or this machine itself where the registry is on it; the registry's credentials for the registry
+alone; no cookies.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class _NotTlsError(RegistryError):
 
 
 class _RefusingSession(requests.Session):
-    """Follows no redirect, and reads no body of one: ``requests`` would, without limits, before anybody may look at it."""
+    """Follows no redirect and reads no body of one: ``requests`` would read it without a limit."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002  # of the signature
         """Say that nothing redirects."""
@@ -129,7 +130,7 @@ class _Adapter(MeteredAdapter):
         return super().build_connection_pool_key_attributes(request, verify=True)
 
     def cert_verify(self, *_: Any, **__: Any) -> None:
-        """Change nothing: a pool belongs to all threads, and what it is told of files each connection loads into their one context."""
+        """Change nothing: a pool belongs to all threads; each connection would load files into their one context."""
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         return super().proxy_manager_for(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
@@ -219,9 +220,9 @@ class Transport:
             raise CancelledError from problem
 
     def resolve(self, place: str, base: str | None = None) -> str:
-        """Return the URL of a path below ``/v2/``, or of a ``Location``, absolute or not, that an answer from ``base`` gave.
+        """Return the URL of a path below ``/v2/``, or of a ``Location``, absolute or not, in an answer from ``base``.
 
-        :raises RegistryError: it is no URL, or leads to plain HTTP on another machine, or from another machine to this one.
+        :raises RegistryError: it is no URL, or leads to plain HTTP elsewhere, or from another machine to this one.
         """
         try:
             url = urljoin(base or f"{self.base()}/v2/", place)
@@ -232,7 +233,7 @@ class Transport:
         return url
 
     def base(self) -> str:
-        """Return scheme and host of the registry; the first call finds out what it speaks and wants (section "Determining Support").
+        """Return scheme and host of the registry; the first call finds the scheme out (section "Determining Support").
 
         :raises RegistryError: there is no registry, or plain HTTP was asked for elsewhere than on this machine.
         """
@@ -282,7 +283,7 @@ class Transport:
         return _origin(self.base()) == _origin(url)
 
     def _authorized(self, method: str, url: str, scopes: Scopes, body: Body | None, options: Mapping[str, Any]) -> requests.Response:
-        """Send a request with what the registry wants to see, and once more with something better if it says that this is not enough."""
+        """Send a request with the authorization that is known, and again with a better one if the registry asks."""
         if not self._is_own(url):
             return self._request(method, url, body, **options)  # storage elsewhere: the URL is the right to use it
         response = None

@@ -39,7 +39,7 @@ class CellImages:
         return head.digest if head else None
 
     def lacking(self, cell: Cell, digest: str) -> tuple[str, ...]:
-        """Return the platforms of a cell for which the registry has no image under a digest; all of them if the digest itself is gone."""
+        """Return the platforms of a cell without an image under a digest in the registry; all if the digest is gone."""
         head = self.registry.find(self.repository, digest)
         if head is None or len(cell.platforms) == 1:
             return () if head else cell.platforms
@@ -61,7 +61,7 @@ class CellImages:
         return {image: digest for image, digest in digests.items() if digest}
 
     def pushed_for(self, cell: Cell) -> Mapping[str, Mapping[str, str]]:
-        """Return the digest of each image of a cell as it was pushed last, by platform and image; of an index those of its images.
+        """Return the digest of each image of a cell as pushed last, by platform and image; for an index, of its images.
 
         :raises ImageIndexError: what was pushed last has not exactly the platforms of the cell.
         """
@@ -96,7 +96,7 @@ class CellImages:
             list(pool.map(functools.partial(self.guard.verified, self.registry, self.repository), digests))
 
     def _check_identity(self, cell: Cell, image: str, digest: str) -> None:
-        """Refuse an image, or any image of an index, that is gone, is another one by its own labels, or is not as locked.
+        """Refuse an image, or any image of an index, that is gone, another one by its labels, or not as locked.
 
         :raises ImageIndexError: the index has not exactly the platforms of the cell.
         """

@@ -1,8 +1,8 @@
 """The tags of images: those that never move, and those that a channel moves. Pure: words in, words out.
 
-``2.8.0-cu121-debian13-devel-20261124.1`` never moves: torch's patch version, the cell, the image, and the build, which is a
-day and a number. What a channel's tag leaves out is the default: the row's OS, the torch's row, the newest torch, and instead
-of a flavour the all-in-one image.
+``2.8.0-cu121-debian13-devel-20261124.1`` never moves: torch's patch version, the cell, the image, and the build,
+which is a day and a number. What a channel's tag leaves out is the default: the row's OS, the torch's row, the newest
+torch, and instead of a flavour the all-in-one image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def immutable(cell: Cell, image: str, push: PushNumber) -> str:
 
 
 def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: PushNumber | None = None) -> Mapping[str, str]:
-    """Return the last immutable tag by image, of this torch version; an image that did not change has kept an older one.
+    """Return the last dated tag by image, of this torch version; an image that did not change has kept an older one.
 
     :param until: leave out what was pushed after that.
     """

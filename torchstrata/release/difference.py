@@ -1,4 +1,4 @@
-"""What differs between two images, from their records: torch and CUDA, packages, sizes, and what a node that has the one must pull. Pure."""
+"""What differs between two images by their records: torch, CUDA, packages, sizes, and bytes to pull. Pure."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def of(old: Record, new: Record) -> Difference:
 
 
 def of_platforms(old: Mapping[str, Record], new: Mapping[str, Record]) -> tuple[tuple[Difference, ...], tuple[Change, ...]]:
-    """Return what differs of each platform that both have, and the platforms that only one has, so that none is dropped in silence.
+    """Return what differs for each platform that both have, and the platforms that only one has.
 
     :param old: by platform; one of an image, several of an index.
     """

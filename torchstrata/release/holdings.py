@@ -1,4 +1,4 @@
-"""What a repository holds, as far as its registry tells. Registries list tags only: the rest is found from these and from known digests."""
+"""What a repository holds. Registries list tags only: the rest is found from these and from known digests."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def parse(manifest: client.Manifest) -> HeldManifest:
 
 
 def with_outdated(holdings: Holdings, registry: Registry, repository: str, copy: Ledger | None) -> Holdings:
-    """Return holdings that know which copies of the ledger the present one continues; one that is just being written is none of them."""
+    """Return holdings that know which copies the present ledger continues; a copy being written is none of them."""
     nameless = (manifest for digest, manifest in holdings.manifests.items() if digest not in holdings.names)
     contents = {manifest.digest: _lines(registry, repository, manifest) for manifest in nameless if manifest.artifact_type == ledger_copy.ARTIFACT}
     return replace(holdings, outdated=frozenset(digest for digest, ledger in contents.items() if ledger and copy and copy.continues(ledger)))

@@ -1,7 +1,7 @@
-"""The ledger: every move of every channel, one JSON line each, oldest first. Pure; where it is kept is in other modules.
+"""The ledger: every move of every channel, one JSON line each, oldest first. Pure; other modules keep it.
 
-Each line carries the SHA-256 of the line before it, without its line end, so that no line can be changed, removed or slipped
-in unseen. What tags must point to, and what a channel holds, follows from the lines alone.
+Each line carries the SHA-256 of the line before it, without its line end, so that no line can be changed, removed or
+slipped in unseen. What tags must point to, and what a channel holds, follows from the lines alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ALL: Final = "*"
 """The cell of an entry that is about the whole channel."""
 
 Action = Literal["publish", "promote", "rollback", "check"]
-"""``publish``: new images; ``promote``: from another channel; ``rollback``: what was there before; ``check``: looked after, nothing moved."""
+"""``publish``: new images; ``promote``: of another channel; ``rollback``: of before; ``check``: nothing moved."""
 
 LIMIT: Final = 64_000_000
 """Bytes of a ledger that is read; a line has about 2,000."""
@@ -147,7 +147,7 @@ class Ledger:
     def parse(cls, content: bytes) -> Self:
         """Return the ledger in ``content``.
 
-        :raises LedgerError: a line cannot be understood, or is not what the next one says it was; or there is too much of it.
+        :raises LedgerError: a line cannot be understood, or is not what the next one says; or there are too many.
         """
         if len(content) > LIMIT:
             raise LedgerError(f"{FILE} has {len(content)} bytes, more than {LIMIT}", fix=CHANGED)

@@ -1,7 +1,7 @@
 """The ledger on a branch of a git repository. A push that is not a fast-forward loses: that is the compare-and-swap.
 
-Commits are made from objects alone: the checkout's files, index and branches are never touched. The branch may be read and
-checked without this tool; a README on it says how.
+Commits are made from objects alone: the checkout's files, index and branches are never touched. The branch may be
+read and checked without this tool; a README on it says how.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
 """A server over HTTP that sends less than 1,000 bytes a second for a minute is given up (git-config(1))."""
 
 DEADLINE: Final = 600.0
-"""Seconds that one call of git may take: other transports have no limit of their own, and a ledger has 64 MB at most."""
+"""Seconds that one call of git may take: most transports have no limit, and a ledger has 64 MB at most."""
 
 ENVIRONMENT: Final = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": ":".join(ledger_remote.PROTOCOLS)}
 
@@ -148,7 +148,7 @@ class Branch:
         return Snapshot(commit=commit, ledger=ledger)
 
     def _head(self) -> str | None:
-        """Return the commit of the branch; git lists every ref whose name ends like it, such as ``refs/heads/x/refs/heads/ledger``."""
+        """Return the branch's commit; git also lists refs that only end alike: ``refs/heads/x/refs/heads/ledger``."""
         listed = (line.partition("\t") for line in self._git("ls-remote", "--", self.remote, self.ref).splitlines())
         return next((commit for commit, _, name in listed if name == self.ref), None)
 

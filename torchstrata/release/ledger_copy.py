@@ -1,10 +1,10 @@
 """The signed copy of the ledger in the registry: an artifact under the tag ``ledger``, beside the images.
 
-Any client of registries reads it (``oras pull HOST/REPOSITORY:ledger`` writes ``ledger.jsonl``), and what tags must point to
-follows from it alone.
+Any client of registries reads it (``oras pull HOST/REPOSITORY:ledger`` writes ``ledger.jsonl``), and what tags must
+point to follows from it alone.
 
-The manifest follows from the lines alone, too. A writer of the branch first pushes it, signed, under its digest without a tag; a
-reader of the branch computes that digest. So only lines that a trusted key has signed count.
+The manifest follows from the lines alone, too. A writer of the branch first pushes it, signed, under its digest
+without a tag; a reader of the branch computes that digest. So only lines that a trusted key has signed count.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""How far this user has seen a ledger: after entry 41, a ledger that ends before it, or has another entry there, is refused.
+"""How far this user has seen a ledger: after entry 41, one that ends earlier or has another entry there is refused.
 
-A signature cannot tell an older copy from the present one. Nor can a user who has seen neither, such as a job on a fresh machine.
+A signature cannot tell an older copy from the present one. Nor can a user who has seen neither, such as a job on a
+fresh machine.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Memory:
 
     @classmethod
     def of(cls, host: str, repository: str) -> Self:
-        """Return the memory of the ledger in a repository, below the user's directory for state (``XDG_STATE_HOME``)."""
+        """Return the memory of the ledger in a repository, below the user's state directory (``XDG_STATE_HOME``)."""
         name, folder = f"{host}/{repository}", home.state("torchstrata")
         file = f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
         return cls(name=name, path=folder / "ledgers" / file if folder else None)

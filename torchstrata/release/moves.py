@@ -1,4 +1,4 @@
-"""Moves of images between channels: by digest, all images of a cell together or none, only verified ones, and every move in the ledger.
+"""Moves of images between channels: by digest, all of a cell or none, only verified ones, each move in the ledger.
 
 The ledger is written first and tags follow it. So after a crash between the two the ledger says what was meant, and
 :meth:`Releases.repair` does the rest.
@@ -72,7 +72,7 @@ class Releases:
         return snapshot
 
     def _both(self) -> tuple[Ledger | None, Snapshot]:
-        """Return copy and branch; the branch last, since it is written first: it is at least as long as what was seen before."""
+        """Return copy and branch; the branch last, since it is written first: it is at least as long as the copy."""
         return ledger_copy.pull(self.registry, self.repository, self.guard), self.branch.read()
 
     def _remember(self, ledger: Ledger, seen: Seen | None) -> None:
@@ -83,7 +83,7 @@ class Releases:
     # What would move
 
     def origin(self, channel: Channel, asked: str | None) -> Origin:
-        """Return where images of ``channel`` come from: what was asked for, a channel or a build, else what the matrix says.
+        """Return where images of ``channel`` come from: the channel or build asked for, else what the matrix says.
 
         :raises MatrixError: there is no such channel.
         """
@@ -95,7 +95,7 @@ class Releases:
     def promotion(
         self, cells: Sequence[Cell], channel: Channel, origin: Origin, *, no_soak: str = "", grounds: Mapping[str, Grounds] | None = None
     ) -> Proposal:
-        """Return what would move if the images of ``cells`` were taken into ``channel``; cells without any are left out.
+        """Return what moves if the images of ``cells`` are taken into ``channel``; cells without any are left out.
 
         :param no_soak: a reason not to wait, and to take what was rolled back before.
         :param grounds: for the ledger, by cell.
@@ -113,7 +113,7 @@ class Releases:
         return Proposal(base=base, moves=tuple(moves), refusals=tuple(refusals), settled=tuple(settled))
 
     def rollback(self, cells: Sequence[Cell], channel: Channel, why: str, to: int | None = None) -> Proposal:
-        """Return what would move if ``channel`` went back to what it held of ``cells`` before, or when entry ``to`` was written.
+        """Return what moves if ``channel`` goes back to what it held of ``cells`` before, or at entry ``to``.
 
         :raises ReleaseError: it holds none of the cells.
         """
@@ -213,9 +213,10 @@ class Releases:
         return self.carry_out(Proposal(base=self.read(), moves=(move,)))
 
     def settle(self, tags: Iterable[str] | None = None) -> Ledger:
-        """Move tags, all of them if ``None``, to what the ledger says, and the registry's copy to the ledger, until both agree.
+        """Move tags (all if ``None``) to what the ledger says, and the registry's copy to the ledger, until both agree.
 
-        Registries have no compare-and-swap: who comes late could undo a newer move, so everybody looks at the ledger again afterwards.
+        Registries have no compare-and-swap: who comes late could undo a newer move, so everybody looks at the ledger
+        again afterwards.
 
         :raises ReleaseError: an image is gone; all other tags have moved.
         """
@@ -248,7 +249,7 @@ class Releases:
         return self.settle(), astray
 
     def _confirmed(self, copy: Ledger | None, entries: int) -> Ledger:
-        """Return the branch's ledger, which nobody need have signed, but which goes on from the copy and from what was seen."""
+        """Return the branch's ledger, signed or not; it must continue the copy and what was seen."""
         seen = self.memory.recall() if self.memory else None
         ledger = self.branch.read().ledger
         ledger_copy.compare(ledger, copy)

@@ -1,4 +1,4 @@
-"""What would move between channels, and why something may not. Values alone; :mod:`torchstrata.release.moves` makes them and carries them out."""
+"""What would move between channels, and why something may not, as values for :mod:`torchstrata.release.moves`."""
 
 from __future__ import annotations
 

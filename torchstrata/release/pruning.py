@@ -1,7 +1,7 @@
-"""What may go from a registry: by age and count per channel, and never what anything needs. Pure: holdings and a ledger in, a plan out.
+"""What may go from a registry: by age and count per channel, never what anything needs. Pure: it returns a plan.
 
-Deleting a manifest deletes every tag that names it, so a digest goes only if no tag that stays names it. Blobs are not deleted at
-all: those that no manifest needs any more are freed by the registry's own garbage collection.
+Deleting a manifest deletes every tag that names it, so a digest goes only if no tag that stays names it. Blobs are
+not deleted at all: those that no manifest needs any more are freed by the registry's own garbage collection.
 """
 
 from __future__ import annotations
@@ -199,7 +199,8 @@ def _children(images: Holdings, digest: str) -> tuple[str, ...]:
 def _below(digest: str, of: Callable[[str], Iterable[str]], seen: set[str] | None = None) -> tuple[str, ...]:
     """Return all that ``of`` leads to from a digest, each digest once, and after those that it leads to.
 
-    Whoever may push decides how deep that goes and how often a digest comes again. So this neither recurses nor follows a digest twice.
+    Whoever may push decides how deep that goes and how often a digest comes again. So this neither recurses nor
+    follows a digest twice.
 
     :param seen: digests that earlier calls have followed; this call leaves them out, and adds its own.
     """
@@ -242,7 +243,7 @@ def _past(ledger: Ledger, policy: Policy, now: dt.datetime) -> Iterator[tuple[st
 
 
 def _stays(history: Sequence[LedgerEntry], now: dt.datetime) -> list[tuple[Mapping[str, str], dt.timedelta]]:
-    """Return each set of images that a channel held of a cell, and how long ago it was replaced; the present one first."""
+    """Return each set of images that a channel held of a cell, the present one first, and its age since replaced."""
     ended: dict[tuple[tuple[str, str], ...], dt.datetime] = {}
     ends = [entry.moment for entry in history[1:]] + [now]
     for entry, end in zip(history, ends, strict=True):
@@ -260,7 +261,7 @@ def _elsewhere(ledger: Ledger, policy: Policy) -> Iterator[tuple[str, str]]:
 
 
 def _dated(images: Holdings, ledger: Ledger, policy: Policy, now: dt.datetime) -> Iterator[tuple[str, str]]:
-    """Yield images of the last day, whose numbers must not be used again, and those of no channel that the rule of the first one keeps."""
+    """Yield images of the last day, whose numbers are taken, and those of no channel that the entry's rule keeps."""
     claimed = _claimed(images, ledger)
     rule = policy.rules.get(policy.entry, Rule()) if policy.entry in policy.chosen else Rule()
     for builds in _builds(images).values():
@@ -301,7 +302,7 @@ def _images(images: Holdings, kept: Mapping[str, str], policy: Policy) -> Iterat
 
 
 def _whole(holdings: Holdings, digest: str) -> tuple[str, ...]:
-    """Return a manifest with all that belongs to it and to what it lists; itself last, so that a run that breaks off finds the rest again."""
+    """Return a manifest with its referrers, and the same of what it lists; the manifest itself before what it lists."""
     seen: set[str] = set()
     whole = [*holdings.referrers(digest, seen), digest]
     for child in reversed(_children(holdings, digest)):
