@@ -27,7 +27,6 @@ from torchstrata.image.compose import sha256
 from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix import matrix
 from torchstrata.nightly import watchdog
-from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.joining import Joiner
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
@@ -361,7 +360,7 @@ def night(desk, mark, *, arm=None):
         for platform, each in (("linux/amd64", mark), ("linux/arm64", arm or mark)):
             joined.push(desk.registry, desks.REPOSITORY, desk.matrix, cell, name, platform, each, each)
         index = maker.find(cell, name, dict.fromkeys(BOTH, joined.REVISION))
-        maker.put(index, channels.immutable(cell, name, PushNumber(day="20261124", number=mark)))
+        maker.put(index, desks.dated(cell, name, mark))
         desk.notary.tested.add(index.digest)
         found[name] = index
     return found
@@ -391,7 +390,7 @@ def test_images_that_are_not_those_of_the_row_do_not_move(person, listed, says):
     known = {name.rpartition("/")[2]: person.registry.manifest(desks.REPOSITORY, digest).body for name, digest in made["devel"].digests.items()}
     bodies = {each: known.get(each, known["arm64"]) for each in listed or ("amd64",)}
     body, kind = (joined.index("x", **bodies).body, oci.INDEX) if listed else (bodies["amd64"], image_index.MANIFEST)
-    tag = channels.immutable(cell, "devel", PushNumber(day="20261124", number=2))
+    tag = desks.dated(cell, "devel", 2)
     person.registry.put_manifest(desks.REPOSITORY, tag, body, kind)
     person.notary.tested.add(sha256(body))
     (refusal,) = person.propose(channel="nightly").refusals
@@ -417,7 +416,7 @@ def test_drift_of_one_platform_keeps_all_from_moving(person):
             joined.push(person.registry, desks.REPOSITORY, person.matrix, cell, name, platform, 1, **drift)
         maker = Joiner(registry=person.registry, repository=desks.REPOSITORY)
         index = maker.find(cell, name, dict.fromkeys(BOTH, joined.REVISION))
-        maker.put(index, channels.immutable(cell, name, PushNumber(day="20261124", number=1)))
+        maker.put(index, desks.dated(cell, name, 1))
     (refusal,) = person.propose(channel="nightly").refusals
     assert refusal.why == "the OS packages of base for linux/arm64 are not as locked: less 1 -> 2"
     assert refusal.fix == runtime.REBUILD

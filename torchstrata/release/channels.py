@@ -13,17 +13,12 @@ from itertools import chain
 from torchstrata.errors import MatrixError
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
 from torchstrata.registry import dated_tag
-from torchstrata.registry.dated_tag import DatedTag, PushNumber
+from torchstrata.registry.dated_tag import PushNumber
 
 
 def images(matrix: Matrix, cell: Cell) -> tuple[str, ...]:
     """Return the images of a cell: its flavours and, in the default row of a torch, the all-in-one."""
     return (*matrix.flavours, *([cell.all_in_one] if cell.named else []))
-
-
-def immutable(cell: Cell, image: str, push: PushNumber) -> str:
-    """Return the tag that names ``image`` of ``cell`` as it was pushed then, for ever."""
-    return str(DatedTag(stem=dated_tag.stem(cell, image), push=push))
 
 
 def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: PushNumber | None = None) -> Mapping[str, str]:

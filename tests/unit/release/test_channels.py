@@ -7,14 +7,15 @@ from itertools import chain, product
 
 import pytest
 
+from tests.desks import dated
 from torchstrata.errors import MatrixError
 from torchstrata.matrix import matrix
+from torchstrata.registry import dated_tag
 from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.reference import TAG
 from torchstrata.release import channels
 
 MATRIX = matrix.load()
-FIRST = PushNumber(day="20261124", number=1)
 
 
 def cell(name):
@@ -30,7 +31,7 @@ def stable(name):
 
 def test_an_immutable_tag_says_what_the_image_is_and_when_it_was_built():
     """Torch's patch version, CUDA, OS, flavour, day and number."""
-    assert channels.immutable(cell("2.8-cu121"), "devel", FIRST) == "2.8.0-cu121-debian13-devel-20261124.1"
+    assert dated(cell("2.8-cu121"), "devel") == "2.8.0-cu121-debian13-devel-20261124.1"
 
 
 def test_the_default_row_of_a_torch_has_an_all_in_one():
@@ -81,9 +82,9 @@ def test_no_tag_means_two_images():
 
 def test_what_was_pushed_last_is_found_image_by_image():
     """Numbers count as numbers; an image that did not change has kept its older tag; other cells and versions do not count."""
-    here, tags = cell("2.8-cu128"), ["latest", channels.immutable(cell("2.8-cu121"), "base", PushNumber(day="20261130", number=1))]
+    here, tags = cell("2.8-cu128"), ["latest", dated(cell("2.8-cu121"), "base", day="20261130")]
     for image, builds in {"base": ["20261124.1", "20261124.9", "20261124.10"], "devel": ["20261124.1"], "ssh": ["20261125.1"]}.items():
-        tags += [channels.immutable(here, image, PushNumber.parse(build)) for build in builds]
+        tags += [f"{dated_tag.stem(here, image)}-{build}" for build in builds]
     last = {image: tag.rpartition("-")[2] for image, tag in channels.pushed(MATRIX, here, tags).items()}
     assert last == {"base": "20261124.10", "devel": "20261124.1", "ssh": "20261125.1"}
     before = {image: tag.rpartition("-")[2] for image, tag in channels.pushed(MATRIX, here, tags, PushNumber.parse("20261124.9")).items()}
