@@ -97,11 +97,11 @@ def build(cells: str, options: BuildOptions) -> None:
 
 def _lock_first(planner: Planner, cells: Sequence[Cell], flavours: Sequence[str]) -> None:
     """Lock what nobody has locked of what the flavours of the cells need."""
-    links = tuple(dict.fromkeys(chain.from_iterable(map(planner.matrix.chain, flavours))))
+    with_parents = tuple(dict.fromkeys(chain.from_iterable(map(planner.matrix.chain, flavours))))
     first = FirstUse(matrix=planner.matrix, store=planner.store, codec=planner.codec)
-    if first.is_due(cells, links):
+    if first.is_due(cells, with_parents):
         with progress.reporter() as reporter:
-            first.lock(cells, links, reporter)
+            first.lock(cells, with_parents, reporter)
 
 
 def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, options: BuildOptions) -> Plan:

@@ -1,4 +1,4 @@
-"""The files that make a container's difference an image: requirements, files and a Dockerfile. A plan is a pure function of the difference.
+"""The files that make a container's difference an image: requirements, files, a Dockerfile. Planning them is pure.
 
 Packages of the image's environment are installed again from where they come from. What is on no index or elsewhere,
 and files that were edited, are taken out of the container, with owner and rights. The code of an editable

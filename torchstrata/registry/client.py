@@ -1,4 +1,4 @@
-"""Manifests, blobs and tags of one registry; :class:`torchstrata.registry.registry.Registry` adds what is attached to images.
+"""Manifests, blobs and tags of one registry; :mod:`torchstrata.registry.registry` adds what refers to images.
 
 OCI distribution specification 1.1 (https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md), whose
 sections the methods name. Every digest is checked, whichever way content goes. A try that failed in a way that may

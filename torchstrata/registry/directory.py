@@ -1,10 +1,13 @@
-"""A directory with images, as an OCI image layout (image specification 1.1, image-layout.md), as origin and as target of copies.
+"""A directory with images, an OCI image layout (image specification 1.1, image-layout.md), to copy from and to.
 
 ``index.json`` names every tag, and lists without a name what refers to another manifest, where clients such as oras
 look for it.
 
 A directory that somebody else has made may hold anything under any name. So only files are read, through no link, no
 more of them than they may have, and each manifest as the type that it must be.
+
+:mod:`torchstrata.image.layout` writes layouts of images that were just built, whose blobs share disk blocks with the
+store. Here blobs are streams from anywhere, and what earlier copies left stays: one writer for both would do neither.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Copies of images with everything that refers to them, between registries and directories; every digest stays what it is.
+"""Copies of images with everything that refers to them, between registries and directories; digests stay the same.
 
 What is to be copied is found out first, from manifests alone. Then blobs go over as streams, those that are there
 already not again; then manifests, those that others refer to first; names come last, so that none leads to something

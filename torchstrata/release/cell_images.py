@@ -52,11 +52,11 @@ class CellImages:
         return tuple(platform for platform in cell.platforms if platform not in present)
 
     def pushed_tags(self, cell: Cell, until: PushNumber | None = None) -> Mapping[str, str]:
-        """Return the dated tag of each image of a cell as it was pushed last, or up to a build."""
+        """Return the dated tag of each image of a cell as it was pushed last, or up to a push."""
         return channels.pushed(self.matrix, cell, self._tags, until)
 
     def pushed(self, cell: Cell, until: PushNumber | None = None) -> Mapping[str, str]:
-        """Return the digest of each image of a cell as it was pushed last, or up to a build."""
+        """Return the digest of each image of a cell as it was pushed last, or up to a push."""
         digests = {image: self.digest(tag) for image, tag in self.pushed_tags(cell, until).items()}
         return {image: digest for image, digest in digests.items() if digest}
 

@@ -1,6 +1,6 @@
 """The tags of images: those that never move, and those that a channel moves. Pure: words in, words out.
 
-``2.8.0-cu121-debian13-devel-20261124.1`` never moves: torch's patch version, the cell, the image, and the build,
+``2.8.0-cu121-debian13-devel-20261124.1`` never moves: torch's patch version, the cell, the image, and the push,
 which is a day and a number. What a channel's tag leaves out is the default: the row's OS, the torch's row, the newest
 torch, and instead of a flavour the all-in-one image.
 """

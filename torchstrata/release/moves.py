@@ -83,12 +83,12 @@ class Releases:
     # What would move
 
     def origin(self, channel: Channel, asked: str | None) -> Origin:
-        """Return where images of ``channel`` come from: the channel or build asked for, else what the matrix says.
+        """Return where images of ``channel`` come from: the channel or push asked for, else what the matrix says.
 
         :raises MatrixError: there is no such channel.
         """
-        if asked and (build := PushNumber.parse(asked)):
-            return Origin(channel=None, build=build)
+        if asked and (push := PushNumber.parse(asked)):
+            return Origin(channel=None, push=push)
         name = asked or channel.source
         return Origin(channel=self.matrix.channel(name) if name else None)
 
@@ -149,7 +149,7 @@ class Releases:
         if origin.channel:
             held = [cell for cell in cells if ledger.state.images(origin.channel.name, cell.id)]
         else:
-            held = [cell for cell in cells if self.images.pushed_tags(cell, origin.build)]
+            held = [cell for cell in cells if self.images.pushed_tags(cell, origin.push)]
         if not held:
             names = ", ".join(cell.names[0] for cell in cells)
             raise ReleaseError(f"{origin}: there are no images of {names[:100]}", fix=f"push a cell first: inv push {cells[0].names[0]}")
@@ -157,7 +157,7 @@ class Releases:
 
     def _images(self, ledger: Ledger, cell: Cell, origin: Origin) -> Mapping[str, str]:
         """Return the digest of every image of a cell where it comes from."""
-        images = ledger.state.images(origin.channel.name, cell.id) if origin.channel else self.images.pushed(cell, origin.build)
+        images = ledger.state.images(origin.channel.name, cell.id) if origin.channel else self.images.pushed(cell, origin.push)
         lacking = [image for image in channels.images(self.matrix, cell) if image not in images]
         if lacking:
             what = "nothing of it is there" if not images else f"{', '.join(lacking)} is not there, and all move together"

@@ -65,14 +65,14 @@ class Origin:
     """Where images come from.
 
     :param channel: a channel; or ``None`` for what was pushed.
-    :param build: the last push that counts.
+    :param push: the last one that counts.
     """
 
     channel: Channel | None
-    build: PushNumber | None = None
+    push: PushNumber | None = None
 
     def __str__(self) -> str:
-        return self.channel.name if self.channel else str(self.build or "what was pushed last")
+        return self.channel.name if self.channel else str(self.push or "what was pushed last")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -264,9 +264,9 @@ def _dated(images: Holdings, ledger: Ledger, policy: Policy, now: dt.datetime) -
     """Yield images of the last day, whose numbers are taken, and those of no channel that the entry's rule keeps."""
     claimed = _claimed(images, ledger)
     rule = policy.rules.get(policy.entry, Rule()) if policy.entry in policy.chosen else Rule()
-    for builds in _builds(images).values():
-        for rank, (build, digest) in enumerate(sorted(builds, reverse=True)):
-            age = now - dt.datetime.strptime(build.day, "%Y%m%d").replace(tzinfo=dt.UTC)
+    for pushes in _pushes(images).values():
+        for rank, (push, digest) in enumerate(sorted(pushes, reverse=True)):
+            age = now - dt.datetime.strptime(push.day, "%Y%m%d").replace(tzinfo=dt.UTC)
             if age < 2 * DAY:
                 yield digest, "it is new"
             elif digest not in claimed and rule.keeps(rank, age):
@@ -284,13 +284,13 @@ def _nameless(images: Holdings, ledger: Ledger) -> Iterator[tuple[str, str]]:
     yield from ((digest, "a push may be under way") for digest in images.images if digest not in claimed and digest not in images.names)
 
 
-def _builds(images: Holdings) -> Mapping[str, list[tuple[PushNumber, str]]]:
-    """Return builds with their digests, by what their tags begin with."""
-    builds: dict[str, list[tuple[PushNumber, str]]] = {}
+def _pushes(images: Holdings) -> Mapping[str, list[tuple[PushNumber, str]]]:
+    """Return pushes with their digests, by what their tags begin with."""
+    pushes: dict[str, list[tuple[PushNumber, str]]] = {}
     for tag, digest in images.tags.items():
         if dated := DatedTag.parse(tag):
-            builds.setdefault(dated.stem, []).append((dated.push, digest))
-    return builds
+            pushes.setdefault(dated.stem, []).append((dated.push, digest))
+    return pushes
 
 
 def _images(images: Holdings, kept: Mapping[str, str], policy: Policy) -> Iterator[Removal]:
