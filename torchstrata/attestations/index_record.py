@@ -1,7 +1,6 @@
 """The record of an index: its image for each platform, as one JSON document that is attached to it and signed.
 
-What each image was made from is in the image's own record (:mod:`torchstrata.attestations.record`); this one names
-them all.
+What each image was made from is in its own record (:mod:`torchstrata.attestations.record`); this one names them all.
 """
 
 from __future__ import annotations

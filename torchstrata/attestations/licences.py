@@ -95,9 +95,9 @@ def of_python(package: PythonPackage) -> Licence:
     """Return the licence of a wheel: its expression, else its words, else all of its classifiers."""
     if is_expression(package.expression):
         return _with_references(package.expression)
-    known = _known(package.license, PYTHON_WORDS)
-    if known:
-        return Licence(expression=known)
+    identifier = _known(package.license, PYTHON_WORDS)
+    if identifier:
+        return Licence(expression=identifier)
     if is_expression(package.license):
         return _with_references(package.license)
     classified = [classifier.rpartition(" :: ")[2] for classifier in package.classifiers]
@@ -124,8 +124,8 @@ def _terms(name: str) -> list[Licence]:
 
 
 def _debian(name: str) -> Licence:
-    known = _known(name, DEBIAN_WORDS) or _gnu(name)
-    return Licence(expression=known) if known else _reference("Debian", name)
+    identifier = _known(name, DEBIAN_WORDS) or _gnu(name)
+    return Licence(expression=identifier) if identifier else _reference("Debian", name)
 
 
 def _gnu(name: str) -> str:

@@ -134,9 +134,9 @@ def _layers(image: Image, items: Sequence[Item], parts: Mapping[str, Part]) -> I
 
 def _wheels(made: Made, words: dict[str, str]) -> Iterator[LockedWheel]:
     installed = chain.from_iterable(held.python for held in _held(made, Stratum))
-    known = {package.name: package for package in installed}
+    packages = {package.name: package for package in installed}
     for pin in made.composed.plan.lock.pins:
-        licence = licences.of_python(known[pin.name]) if pin.name in known else licences.Licence()
+        licence = licences.of_python(packages[pin.name]) if pin.name in packages else licences.Licence()
         words |= licence.words
         yield LockedWheel(**asdict(pin), licence=licence.expression)
 

@@ -51,10 +51,10 @@ def required(asked: str | None, configured: str | None = None) -> Place:
 
     :raises RegistryError: none is known.
     """
-    known = place(asked, configured)
-    if known is None:
+    where = place(asked, configured)
+    if where is None:
         raise RegistryError("no registry is known", fix=f"give --registry HOST[/PATH], set {VARIABLE}, or write registry: into matrix.yaml")
-    return known
+    return where
 
 
 class Tally:

@@ -145,8 +145,7 @@ def seal(part_repository: PartRepository, parts: Mapping[str, Part], signer: Sig
     first, *others = dict.fromkeys(digests[identity] for identity in new)
     attach(first)  # alone, since it brings the files; registries refuse the same blob from many at once
     with ThreadPoolExecutor(REQUESTS, "seal") as pool:
-        for _ in pool.map(attach, others):
-            pass
+        list(pool.map(attach, others))
     return len(new)
 
 

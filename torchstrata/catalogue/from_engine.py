@@ -72,15 +72,15 @@ class EngineReader:
 
         Only parts that the store has are looked at; an image that was built from others is shown with its labels alone.
         """
-        known: dict[str, Record] = {}
+        records: dict[str, Record] = {}
         unread: dict[str, str] = {}
         for cell in (cell for cell in matrix.everywhere(self.matrix.cells) if (cell.id, cell.platform) in cells):
             try:
                 for one, image_record in self._composed(cell):
-                    known |= {one.image.digest: image_record, sha256(one.image.config): image_record}
+                    records |= {one.image.digest: image_record, sha256(one.image.config): image_record}
             except TorchstrataError as error:
                 unread[cell.name] = printable(error.what)
-        return known, unread
+        return records, unread
 
     def _composed(self, cell: Cell) -> Iterator[tuple[Composed, Record]]:
         codec = Codec()

@@ -1,7 +1,7 @@
 """What a registry has, for a catalogue: images by their tags, and what is attached to them.
 
-Everything there is written by whoever may push. What can be read is read as the type that it must be; what cannot is
-told in a line, and keeps nothing else from being shown.
+Whoever may push writes everything there. What can be read is read as the type that it must be; what cannot is told
+in a line, and keeps nothing else from being shown.
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ def once(images: Iterable[Exhibit]) -> list[Exhibit]:
     """Return each image once: an image that an index lists has tags of its own, too, and may be in several indexes."""
     by_digest: dict[str, Exhibit] = {}
     for image in images:
-        known = by_digest.setdefault(image.digest, image)
-        by_digest[image.digest] = replace(known, tags=tuple(sorted({*known.tags, *image.tags})), indexes=known.indexes | image.indexes)
+        merged = by_digest.setdefault(image.digest, image)
+        by_digest[image.digest] = replace(merged, tags=tuple(sorted({*merged.tags, *image.tags})), indexes=merged.indexes | image.indexes)
     return list(by_digest.values())
 
 
@@ -207,9 +207,10 @@ def result_about(digest: str, content: bytes) -> Evidence:
 
 def named_layers(image: Exhibit) -> tuple[ShownLayer, ...]:
     """Return the layers with what the record says of them."""
-    known = {layer.digest: layer for layer in image.record.layers} if image.record else {}
+    recorded = {layer.digest: layer for layer in image.record.layers} if image.record else {}
     return tuple(
-        replace(layer, title=known[layer.digest].title, origin=known[layer.digest].origin) if layer.digest in known else layer for layer in image.layers
+        replace(layer, title=recorded[layer.digest].title, origin=recorded[layer.digest].origin) if layer.digest in recorded else layer
+        for layer in image.layers
     )
 
 

@@ -126,14 +126,14 @@ def obstacle(row: Cell, system: OperatingSystem) -> Reason | None:
 def by_cuda(matrix: Matrix) -> Grid:
     """Return a line for each torch since the oldest of the matrix, and a column for each CUDA that one of them has."""
     oldest = min((cell.release for cell in matrix.cells), default=())
-    known = {name: release for name, release in compat.facts().torch.items() if tuple(map(int, name.split("."))) >= oldest}
-    variants = {*chain.from_iterable(release.builds for release in known.values()), *(cell.cuda for cell in matrix.cells)}
+    releases = {name: release for name, release in compat.facts().torch.items() if tuple(map(int, name.split("."))) >= oldest}
+    variants = {*chain.from_iterable(release.builds for release in releases.values()), *(cell.cuda for cell in matrix.cells)}
     columns = tuple(sorted(variants, key=lambda name: (name == compat.CPU, name)))
-    names = sorted(known, key=lambda name: tuple(map(int, name.split("."))), reverse=True)
+    names = sorted(releases, key=lambda name: tuple(map(int, name.split("."))), reverse=True)
     return Grid(
         columns=columns,
         lines=tuple(
-            Line(name=name, words=f"torch {known[name].version}", boxes=tuple(_cuda_box(matrix, name, variant) for variant in columns)) for name in names
+            Line(name=name, words=f"torch {releases[name].version}", boxes=tuple(_cuda_box(matrix, name, variant) for variant in columns)) for name in names
         ),
     )
 

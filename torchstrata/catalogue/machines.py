@@ -47,6 +47,6 @@ def drivers(image: Exhibit, cell: Cell | None) -> dict[str, str]:
 def _oldest(cell: Cell, floor: str, capability: str) -> str:
     """Return the oldest driver of those in the facts by which a cell runs on a GPU; nothing if none does."""
     gpu = fitting.Accelerator(capability=fitting.generation(capability))
-    known = {floor, *(cuda.driver for cuda in compat.facts().cuda.values() if cuda.driver)}
-    fits = [driver for driver in known if fitting.judge(cell, fitting.Hardware(driver=driver, gpus=(gpu,))).runs]
+    drivers = {floor, *(cuda.driver for cuda in compat.facts().cuda.values() if cuda.driver)}
+    fits = [driver for driver in drivers if fitting.judge(cell, fitting.Hardware(driver=driver, gpus=(gpu,))).runs]
     return min(fits, key=lambda driver: tuple(map(int, driver.split("."))), default="")

@@ -1,8 +1,7 @@
 """The site as files: pages of templates in each language, what they load, ``catalogue.json`` and the feed.
 
-Every value is escaped by the templates (Jinja2, autoescape), attributes are quoted, links lead to our own pages only,
-and a Content Security Policy in each page lets nothing run but the site's one script. So text from a registry is only
-ever text.
+The templates escape every value (Jinja2, autoescape) and quote attributes. Links lead to our own pages only, and a
+Content Security Policy lets nothing run but the site's one script. So text from a registry is only ever text.
 """
 
 from __future__ import annotations

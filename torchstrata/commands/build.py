@@ -168,10 +168,10 @@ def _join(shared: Remote, composed: Sequence[Composed], reporter: Reporter, *, n
     """
     from torchstrata.commands import join  # noqa: PLC0415  # see _push
 
-    joiner, found = join.joiner_of(shared.registry, shared.repository), remote.indexes(composed)
-    for cell, image, index in found:
+    joiner, indexes = join.joiner_of(shared.registry, shared.repository), remote.indexes(composed)
+    for cell, image, index in indexes:
         join.put(joiner, cell, image, index, names=names, say=reporter.say)
-    done = {(cell.id, image) for cell, image, _ in found}
+    done = {(cell.id, image) for cell, image, _ in indexes}
     waiting = [one for one in composed if remote.is_joined(one) and (one.plan.cell.id, remote.image_of(one)) not in done]
     for cell_id, ones in itertools.groupby(waiting, key=lambda one: one.plan.cell.id):
         first, *_ = ones

@@ -29,9 +29,8 @@ _guards: list[None] = []
 def guarded() -> Iterator[None]:
     """Print an error in two lines and exit with its code; never a traceback for what a person can mend.
 
-    Its code is kept where nobody reads standard error, and a full disk or a closed pipe behind standard output is an
-    error, too. Where a library in C makes the process die of a signal, which nobody could explain afterwards, every
-    thread's traceback is printed before.
+    Its code is kept where nobody reads standard error. A full disk or a closed pipe behind standard output is an error,
+    too. Where a signal kills the process inside a library in C, every thread's traceback is printed before.
     """
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)

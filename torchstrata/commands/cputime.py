@@ -61,8 +61,8 @@ class Meter:
 
 def total(parts: Sequence[SessionCost]) -> float | None:
     """Return the core-seconds of all parts together, ``None`` where the system does not tell."""
-    known = [part.core_seconds for part in parts if part.core_seconds is not None]
-    return round(sum(known), 1) if known else None
+    seconds = [part.core_seconds for part in parts if part.core_seconds is not None]
+    return round(sum(seconds), 1) if seconds else None
 
 
 def lines(parts: Sequence[SessionCost]) -> list[str]:
@@ -75,11 +75,11 @@ def lines(parts: Sequence[SessionCost]) -> list[str]:
 
 def record(path: Path, tier: str, parts: Sequence[SessionCost]) -> None:
     """Write what a tier has cost into the file of all tiers, in the place of what it cost before."""
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    tiers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     about = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"}
     rows = {part.name: {"core_seconds": part.core_seconds, "seconds": part.seconds, "failed": part.failed} for part in parts}
-    known[tier] = about | {"core_seconds": total(parts), "seconds": round(sum(part.seconds for part in parts), 1), "parts": rows}
-    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    tiers[tier] = about | {"core_seconds": total(parts), "seconds": round(sum(part.seconds for part in parts), 1), "parts": rows}
+    path.write_text(json.dumps(tiers, indent=2) + "\n", encoding="utf-8")
 
 
 def _shown(core_seconds: float | None) -> str:

@@ -1,7 +1,6 @@
 """What Invoke gets: tasks to list and to complete, and a program whose words are read here.
 
-Invoke's own parser has no word that may be left out, and knows no nearest verb; it stops at the first word that it
-does not expect.
+Invoke's own parser knows no word that may be left out and no nearest verb; it stops at the first unexpected word.
 """
 
 from __future__ import annotations

@@ -44,9 +44,9 @@ def ssh(options: SshOptions) -> None:
     """
     name, *command = options.words or (None,)
     container = _that_runs(name)
-    binding, known = _binding(container, SSH), Keepsakes.of(str(container.name)).known_hosts
-    asked = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known}"'] if known.is_file() else []
-    process.become("ssh", *asked, "-p", str(binding.published), "--", f"{USER}@{binding.reachable}", *command)
+    binding, known_hosts = _binding(container, SSH), Keepsakes.of(str(container.name)).known_hosts
+    host_keys = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known_hosts}"'] if known_hosts.is_file() else []
+    process.become("ssh", *host_keys, "-p", str(binding.published), "--", f"{USER}@{binding.reachable}", *command)
 
 
 def jupyter(options: JupyterOptions) -> None:

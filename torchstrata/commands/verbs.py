@@ -105,12 +105,12 @@ def find(name: str) -> Verb:
 
     :raises SystemExit: there is none; the nearest ones are named.
     """
-    known = {verb.name: verb for verb in VERBS}
-    if name not in known:
-        near = difflib.get_close_matches(name, known, cutoff=0.4) or known
+    verbs = {verb.name: verb for verb in VERBS}
+    if name not in verbs:
+        near = difflib.get_close_matches(name, verbs, cutoff=0.4) or verbs
         sys.stderr.write(f"inv: there is no verb {name!r}\n  -> nearest: {', '.join(near)}; inv --list shows all\n")
         raise SystemExit(WRONG_WORDS)
-    return known[name]
+    return verbs[name]
 
 
 def listing() -> str:

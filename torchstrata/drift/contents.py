@@ -1,8 +1,7 @@
 """What an image or a container has: Python packages, OS packages, files; with the library of Python 3.10 alone.
 
-This runs as a program in an image that is looked at (``python3 -I -S -c``, with a question on standard input), whose
-Python is as it was released, and it is imported by the action ``same-image`` in a job's container, where there is
-nothing else.
+This runs as a program in an image (``python3 -I -S -c``, a question on standard input), whose Python is as released;
+and the action ``same-image`` imports it in a job's container, where there is nothing else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What is new since yesterday, and what that means for each cell. It asks mirrors and registries, and builds nothing.
 
-A cell needs work if what its images would be made from today is not what the ledger says that the channel's were made
-from.
+A cell needs work if its images would be made from other inputs today than the ledger says of the channel's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A directory with images, an OCI image layout (image specification 1.1, image-layout.md), to copy from and to.
 
-``index.json`` names every tag, and lists without a name what refers to another manifest, where clients such as oras
-look for it.
+``index.json`` names every tag, and lists without a name what refers to other manifests, for clients such as oras.
 
 A directory that somebody else has made may hold anything under any name. So only files are read, through no link, no
 more of them than they may have, and each manifest as the type that it must be.

@@ -1,8 +1,7 @@
 """Indexes in a registry: the images of one name for all platforms of a row, found, checked, and put under one tag.
 
-Each platform's images are pushed by themselves, perhaps by machines of their own, under dated tags of their own. An
-index is made of them only when every platform of the row is there and all were made from the same revision; until
-then no tag of the name moves.
+Each platform's images are pushed by themselves, perhaps by machines of their own, under their own dated tags. An index
+is made of them only when every platform is there, made from the same revision; until then no tag of the name moves.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """How much a server may send in one answer, and how long it may take: from its head to the end of its body.
 
 Timeouts of sockets begin anew with every byte, and libraries read heads, interim answers, chunk sizes and trailers
-for as long as they come. So the reader of an answer
-counts all of it: bytes, and seconds that were spent waiting for them.
+for as long as they come. So the reader of an answer counts all of it: bytes, and seconds spent waiting for them.
 """
 
 from __future__ import annotations

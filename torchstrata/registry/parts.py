@@ -121,14 +121,13 @@ class PartRepository:
 
         :raises RegistryError: a part is damaged, or ``verify`` refuses it.
         """
-        wanted = tuple(dict.fromkeys(identities))
+        asked = tuple(dict.fromkeys(identities))
         with ThreadPoolExecutor(REQUESTS, "find") as pool:
-            answers = dict(zip(wanted, pool.map(self.shared, wanted), strict=True))
-            found = {identity: shared for identity, shared in answers.items() if shared}
-            self.verify({identity: shared.digest for identity, shared in found.items()})
-            for _ in pool.map(self._keep_listings, found.values()):
-                pass
-        parts = {identity: shared.part for identity, shared in found.items()}
+            answers = dict(zip(asked, pool.map(self.shared, asked), strict=True))
+            present = {identity: shared for identity, shared in answers.items() if shared}
+            self.verify({identity: shared.digest for identity, shared in present.items()})
+            list(pool.map(self._keep_listings, present.values()))
+        parts = {identity: shared.part for identity, shared in present.items()}
         for identity, part in parts.items():
             self.store.note(identity, part)
         return parts
@@ -210,8 +209,7 @@ class PartRepository:
         :param sizes: bytes by digest; ``None`` for extras.
         """
         with ThreadPoolExecutor(REQUESTS, "pull") as pool:
-            for _ in pool.map(self.open_blob, sorted(sizes), [sizes[digest] for digest in sorted(sizes)]):
-                pass
+            list(pool.map(self.open_blob, sorted(sizes), [sizes[digest] for digest in sorted(sizes)]))
 
     # Pushing
 

@@ -184,13 +184,13 @@ def _entries(body: bytes, name: str) -> dict[str, Any]:
 
     :raises RegistryError: it is none.
     """
-    known = oci.read(body, oci.Index, name, limit=oci.MANIFEST_LIMIT)
+    parsed = oci.read(body, oci.Index, name, limit=oci.MANIFEST_LIMIT)
     index = oci.read(body, dict[str, Any], name, limit=oci.MANIFEST_LIMIT)
     try:
         canonical(index)
     except RecursionError:
         raise RegistryError(f"{name} is nested too deeply", fix=decoding.FIX) from None
-    return {**index, "manifests": index["manifests"] if known.manifests else []}
+    return {**index, "manifests": index["manifests"] if parsed.manifests else []}
 
 
 def _referrer(listed: Descriptor) -> Referrer:

@@ -1,9 +1,8 @@
 """HTTP to one registry: TLS, authorization, and requests repeated after failures that may pass.
 
 A registry may answer anything. So answers are read within limits of bytes and seconds
-(:mod:`torchstrata.registry.metering`), never decoded, and redirects are followed here, under the rules that the first
-request had: TLS, or this machine itself where the registry is on it; the registry's credentials for the registry
-alone; no cookies.
+(:mod:`torchstrata.registry.metering`), never decoded, and redirects are followed here, under the first request's
+rules: TLS, or plain HTTP to this machine itself; credentials for the registry alone; no cookies.
 
 Wheels come through another HTTP library (:mod:`torchstrata.layers.wheel_fetch`): unearth, which finds them by pip's
 settings, brings httpx2, and Docker's client brings requests. Pauses between tries are the same for both.

@@ -26,10 +26,10 @@ def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: PushNumber | 
 
     :param until: leave out what was pushed after that.
     """
-    known = tuple(tags)
+    every_tag = tuple(tags)
     last: dict[str, str] = {}
     for image in images(matrix, cell):
-        if tag := dated_tag.last(dated_tag.stem(cell, image), known, until):
+        if tag := dated_tag.last(dated_tag.stem(cell, image), every_tag, until):
             last[image] = str(tag)
     return last
 

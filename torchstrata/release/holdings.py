@@ -64,10 +64,10 @@ def parse(manifest: client.Manifest) -> HeldManifest:
     return HeldManifest(
         digest=manifest.digest,
         size=len(manifest.body),
-        blobs={each.digest: each.size for each in document.blobs},
+        blobs={descriptor.digest: descriptor.size for descriptor in document.blobs},
         artifact_type=document.artifact_type or "",
         subject=document.subject.digest if document.subject else None,
-        children=tuple(each.digest for each in document.children),
+        children=tuple(descriptor.digest for descriptor in document.children),
     )
 
 

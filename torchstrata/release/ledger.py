@@ -162,14 +162,14 @@ class Ledger:
         return ledger
 
     def _check(self) -> None:
-        previous, known = "", dict[str, str]()
+        previous, tags = "", dict[str, str]()
         for number, (line, entry) in enumerate(zip(self.lines, self.entries, strict=True), 1):
             if entry.sequence != number:
                 raise LedgerError(f"{FILE} line {number} is entry {entry.sequence}: lines were removed or added", fix=CHANGED)
             if entry.previous != previous:
                 raise LedgerError(f"{FILE} line {number - 1} is not what line {number} says it was: it has been changed", fix=CHANGED)
-            _check_tags(entry, known)
-            known |= {tag: new for tag, (_, new) in entry.tags.items()}
+            _check_tags(entry, tags)
+            tags |= {tag: new for tag, (_, new) in entry.tags.items()}
             previous = fingerprint(line)
 
     @functools.cached_property
@@ -211,7 +211,7 @@ class Ledger:
         return ledger
 
     def _line(self, move: Move, author: Author, now: dt.datetime) -> str:
-        known = self.state.tags
+        tags = self.state.tags
         targets = {tag: move.images[image] for tag, image in move.tags.items()}
         entry = LedgerEntry(
             sequence=len(self.lines) + 1,
@@ -220,7 +220,7 @@ class Ledger:
             channel=move.channel,
             cell=move.cell,
             images=dict(move.images),
-            tags={tag: (known.get(tag), digest) for tag, digest in sorted(targets.items()) if known.get(tag) != digest},
+            tags={tag: (tags.get(tag), digest) for tag, digest in sorted(targets.items()) if tags.get(tag) != digest},
             inputs=dict(move.inputs),
             who=printable(str(author)),
             run=printable(author.run),
@@ -280,8 +280,8 @@ def _odd(number: int) -> LedgerEntry:
     raise LedgerError(f"{FILE} line {number} is not as this program writes entries", fix=CHANGED)
 
 
-def _check_tags(entry: LedgerEntry, known: Mapping[str, str]) -> None:
+def _check_tags(entry: LedgerEntry, tags: Mapping[str, str]) -> None:
     """Refuse tags that did not point to what an entry says, or that it moves to images that are not its own."""
     for tag, (old, new) in entry.tags.items():
-        if old != known.get(tag) or new not in entry.images.values():
+        if old != tags.get(tag) or new not in entry.images.values():
             raise LedgerError(f"{FILE} line {entry.sequence} moves {tag} from or to what it cannot: it has been changed", fix=CHANGED)

@@ -1,7 +1,6 @@
 """How far this user has seen a ledger: after entry 41, one that ends earlier or has another entry there is refused.
 
-A signature cannot tell an older copy from the present one. Nor can a user who has seen neither, such as a job on a
-fresh machine.
+A signature cannot tell an older copy from the present one, nor can a user who has seen neither, as on a new machine.
 """
 
 from __future__ import annotations

@@ -215,8 +215,7 @@ class Releases:
     def settle(self, tags: Iterable[str] | None = None) -> Ledger:
         """Move tags (all if ``None``) to what the ledger says, and the registry's copy to the ledger, until both agree.
 
-        Registries have no compare-and-swap: who comes late could undo a newer move, so everybody looks at the ledger
-        again afterwards.
+        Registries have no compare-and-swap: a late writer could undo a newer move, so each looks at the ledger again.
 
         :raises ReleaseError: an image is gone; all other tags have moved.
         """

@@ -53,11 +53,11 @@ class Proposal:
 
     def steps(self) -> Iterator[tuple[Move, str, str | None, str]]:
         """Yield move, tag, old digest (``None`` if there was none) and new digest, for every tag that moves."""
-        known = self.base.ledger.state.tags
+        tags = self.base.ledger.state.tags
         for move in self.moves:
             for tag, image in move.tags.items():
-                if known.get(tag) != move.images[image]:
-                    yield move, tag, known.get(tag), move.images[image]
+                if tags.get(tag) != move.images[image]:
+                    yield move, tag, tags.get(tag), move.images[image]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -199,8 +199,7 @@ def _children(images: Holdings, digest: str) -> tuple[str, ...]:
 def _below(digest: str, of: Callable[[str], Iterable[str]], seen: set[str] | None = None) -> tuple[str, ...]:
     """Return all that ``of`` leads to from a digest, each digest once, and after those that it leads to.
 
-    Whoever may push decides how deep that goes and how often a digest comes again. So this neither recurses nor
-    follows a digest twice.
+    Whoever pushes decides how deep that goes and how often a digest comes. So this neither recurses nor repeats.
 
     :param seen: digests that earlier calls have followed; this call leaves them out, and adds its own.
     """
