@@ -118,7 +118,7 @@ class Client:
         :raises IntegrityError: it has another digest than ``reference``, or than the registry says, try after try.
         """
         _manifest_place(repository, reference)  # what is no reference is not asked for again and again
-        return self.persist(functools.partial(self._manifest, repository, reference))
+        return self.patiently(functools.partial(self._manifest, repository, reference))
 
     def image_config(self, repository: str, digest: str) -> oci.ImageConfig:
         """Return what the image that a digest names says of itself.
@@ -165,7 +165,7 @@ class Client:
             raise ImmutableTagError(
                 f"{self.host}/{repository}:{reference} never moves, and points to {present.digest}, not to {digest}", fix="push under a new tag"
             )
-        return self.persist(functools.partial(self._put, repository, reference, body, media_type))
+        return self.patiently(functools.partial(self._put, repository, reference, body, media_type))
 
     def _put(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
         """Send a manifest and return its digest; the registry must give it the same: bytes may change on the way."""
@@ -230,7 +230,7 @@ class Client:
         :raises AbsentError: the repository does not have it.
         :raises RegistryError: it is larger.
         """
-        return self.persist(functools.partial(self._content, repository, checked(digest), SMALL if limit is None else limit, on_bytes))
+        return self.patiently(functools.partial(self._content, repository, checked(digest), SMALL if limit is None else limit, on_bytes))
 
     def push_blob(self, repository: str, source: Source, *, mount_from: Sequence[str] = (), on_bytes: OnBytes = ignore) -> Sent:
         """Push a blob that the repository lacks: by mount from ``mount_from`` or in chunks (section "Pushing blobs").
@@ -255,7 +255,7 @@ class Client:
 
     # Inside
 
-    def persist(self, ask: Callable[[], T]) -> T:
+    def patiently(self, ask: Callable[[], T]) -> T:
         """Return what ``ask`` returns; call it again after a failure that may pass, until patience ends.
 
         :raises IntegrityError, RefusedError: the last failure.

@@ -195,7 +195,7 @@ class PartRepository:
             try:
                 return self.store.open_blob(digest, size)
             except StoreError:
-                self.registry.persist(functools.partial(self._fetch, digest, size))
+                self.registry.patiently(functools.partial(self._fetch, digest, size))
             return self.store.open_blob(digest, size)
 
     def _fetch(self, digest: str, size: int | None) -> None:

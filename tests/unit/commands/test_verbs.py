@@ -33,9 +33,9 @@ def given(verb):
 
     Those that exclude each other are left out.
     """
-    found = [argument for argument in arguments.declared(verb.options) if not argument.declared.group]
-    options = [[f"--{argument.name}", *([] if argument.is_switch else [value(argument)])] for argument in found if not argument.declared.positional]
-    return options, [f"word{number}" for number, argument in enumerate(found) if argument.declared.positional]
+    ungrouped = [argument for argument in arguments.declared(verb.options) if not argument.declared.group]
+    options = [[f"--{argument.name}", *([] if argument.is_switch else [value(argument)])] for argument in ungrouped if not argument.declared.positional]
+    return options, [f"word{number}" for number, argument in enumerate(ungrouped) if argument.declared.positional]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
@@ -43,9 +43,9 @@ def test_words_stand_anywhere_among_options(verb):
     """First, last, and after every option, also one without a value: what is understood is the same."""
     options, words = given(verb)
     places = [[*itertools.chain(*options[:place]), *words, *itertools.chain(*options[place:])] for place in range(len(options) + 1)]
-    found = [verb.parse(line) for line in places]
-    assert all(argument == found[0] for argument in found)
-    assert all(getattr(found[0], argument.field) not in {None, False, ()} for argument in arguments.declared(verb.options) if not argument.declared.group)
+    parsed = [verb.parse(line) for line in places]
+    assert all(options == parsed[0] for options in parsed)
+    assert all(getattr(parsed[0], argument.field) not in {None, False, ()} for argument in arguments.declared(verb.options) if not argument.declared.group)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
