@@ -78,7 +78,7 @@ class Pusher:
         """Push images, and the parts that they consist of, by identity.
 
         :raises ImmutableTagError: a tag that never moves points to something else; nothing was sent then.
-        :raises RegistryError: the registry refuses, or does not answer; no tag has moved then, unless tags were next.
+        :raises RegistryError: the registry refuses or is silent; no tag has moved then, unless tags were under way.
         """
         self._check_tags(publications)
         lacking = self.part_repository.lacks(parts) if self.part_repository and parts else ()
