@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import chain
 from pathlib import Path
 
 import nox
@@ -258,8 +259,8 @@ def stress(session: nox.Session) -> None:
 def _tier(session: nox.Session, name: str, scope: str) -> None:
     """Let the sessions of a tier follow, and a table of what they cost; a failed one does not keep the others from running."""
     options = sessions.tier_options(name, session.posargs, TESTED)
-    for each in ("engine", "lint", "unit", *(f"build-{cell}" for cell in options.cells)):
-        session.notify(each, [])
+    for prepared in ("engine", "lint", "unit", *(f"build-{cell}" for cell in options.cells)):
+        session.notify(prepared, [])
     session.notify("system", ["--scope", scope, "--cells", ",".join(options.cells)])
     for cell in options.cells:
         session.notify(f"test-{cell}", ["--scope", scope, *(["--again"] if options.again else [])])
@@ -290,8 +291,8 @@ def _in_memory() -> dict[str, str]:
 
 def _files(*patterns: str) -> list[str]:
     """Return the files that match, as strings; fail when a pattern matches none, so that no check is empty."""
-    found = {pattern: sorted(map(str, ROOT.glob(pattern))) for pattern in patterns}
-    for pattern, files in found.items():
+    matches = {pattern: sorted(map(str, ROOT.glob(pattern))) for pattern in patterns}
+    for pattern, files in matches.items():
         if not files:
             raise SystemExit(f"noxfile.py: {pattern} matches no file")
-    return [file for files in found.values() for file in files]
+    return list(chain.from_iterable(matches.values()))

@@ -33,7 +33,7 @@ from tests import nodes, teams
 from tests.teams import Team
 from torchstrata.attestations.documents import RECORD
 from torchstrata.commands import signatures
-from torchstrata.commands.options import AttestOptions
+from torchstrata.commands.release_options import AttestOptions
 from torchstrata.errors import EvidenceError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell

@@ -17,13 +17,15 @@ from torchstrata.errors import UntrustedError
 from torchstrata.image import runtime
 from torchstrata.image.compose import CONFIG, MANIFEST, canonical, sha256
 from torchstrata.matrix import matrix
-from torchstrata.registry.dated_tag import PushNumber
+from torchstrata.registry import dated_tag
+from torchstrata.registry.dated_tag import DatedTag, PushNumber
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.upload import Source
 from torchstrata.release import channels
 from torchstrata.release.ledger import Author
 from torchstrata.release.ledger_branch import Branch
-from torchstrata.release.moves import Proposal, Releases
+from torchstrata.release.moves import Releases
+from torchstrata.release.proposals import Proposal
 
 START = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 REPOSITORY = "team/images"
@@ -82,6 +84,11 @@ class Clock:
         self.time += dt.timedelta(**time)
 
 
+def dated(cell, image, number=1, day="20261124"):
+    """Return the tag of an image that was pushed on a day."""
+    return str(DatedTag(stem=dated_tag.stem(cell, image), push=PushNumber(day=day, number=number)))
+
+
 def publication(releases, found, why):
     """Return what moves if images, by cell, come into the channel that takes new ones; unlike a promotion, whatever they are."""
     base, channel = releases.read(), channels.entry(releases.matrix)
@@ -124,7 +131,7 @@ class Desk:
         images = {image: self.image(found, image, mark) for image in channels.images(self.matrix, found)}
         for image, digest in images.items():
             body = self.registry.manifest(REPOSITORY, digest).body
-            self.registry.put_manifest(REPOSITORY, channels.immutable(found, image, PushNumber(day="20261124", number=self.pushes)), body, MANIFEST)
+            self.registry.put_manifest(REPOSITORY, dated(found, image, self.pushes), body, MANIFEST)
         if tested:
             self.notary.tested |= set(images.values())
         return images

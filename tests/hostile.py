@@ -28,7 +28,7 @@ from torchstrata.commands import cli
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.oci import INDEX
 from torchstrata.registry import replica
-from torchstrata.registry.parts import LISTINGS, PART_CONFIG, Shelf, unchecked
+from torchstrata.registry.parts import LISTINGS, PART_CONFIG, PartRepository, unchecked
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.transport import Patience
 from torchstrata.registry.upload import Source
@@ -321,11 +321,11 @@ def _copy(registry: Registry, store: Store) -> object:
 
 
 def _large(registry: Registry, store: Store) -> object:
-    return _shelf(registry, store).open_blob(sha256(bytes(100_000)), 100_000)
+    return _part_repository(registry, store).open_blob(sha256(bytes(100_000)), 100_000)
 
 
-def _shelf(registry: Registry, store: Store) -> Shelf:
-    return Shelf(registry=registry, repository="team/parts", store=store, verify=unchecked)
+def _part_repository(registry: Registry, store: Store) -> PartRepository:
+    return PartRepository(registry=registry, repository="team/parts", store=store, verify=unchecked)
 
 
 OPERATIONS: Final[dict[str, Callable[[Registry, Store], object]]] = {
@@ -334,8 +334,8 @@ OPERATIONS: Final[dict[str, Callable[[Registry, Store], object]]] = {
     "find": lambda registry, _: registry.find("team/x", "v1"),
     "referrers": lambda registry, _: registry.referrers("team/x", OTHER),
     "content": lambda registry, _: registry.content("team/x", OTHER),
-    "parts": lambda registry, store: _shelf(registry, store).find([IDENTITY]),
-    "blob": lambda registry, store: _shelf(registry, store).open_blob(sha256(TEN), 10),
+    "parts": lambda registry, store: _part_repository(registry, store).find([IDENTITY]),
+    "blob": lambda registry, store: _part_repository(registry, store).open_blob(sha256(TEN), 10),
     "large blob": _large,
     "push": lambda registry, _: registry.push_blob("team/x", Source.of(TEN)),
     "mirror": _mirror,

@@ -19,12 +19,13 @@ from torchstrata.errors import AbsentError, IntegrityError, TorchstrataError
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Matrix
-from torchstrata.registry.client import Found, Manifest
+from torchstrata.registry.client import Manifest, ManifestHead
 from torchstrata.registry.upload import Source
 from torchstrata.release import ledger_copy
 from torchstrata.release.ledger import Author, Ledger, Move
 from torchstrata.release.ledger_branch import Snapshot
-from torchstrata.release.moves import Origin, Releases
+from torchstrata.release.moves import Releases
+from torchstrata.release.proposals import Origin
 
 CELL = "2.8-cu121-debian13"
 IMAGES = ("base", "devel", "v2.8")
@@ -72,10 +73,10 @@ class Registry:
             raise IntegrityError(f"{name} has other bytes", fix="push it again")
         return Manifest(body=body, media_type=MANIFEST, digest=sha256(body))
 
-    def find(self, _: str, name: str) -> Found | None:
+    def find(self, _: str, name: str) -> ManifestHead | None:
         """Return the digest that a tag or digest names."""
         body = self.manifests.get(name)
-        return Found(media_type=MANIFEST, digest=sha256(body), size=len(body)) if body is not None else None
+        return ManifestHead(media_type=MANIFEST, digest=sha256(body), size=len(body)) if body is not None else None
 
     def content(self, repository: str, digest: str) -> bytes:
         """Return a blob."""

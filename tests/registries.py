@@ -83,7 +83,7 @@ def _openssl(*words: str | Path) -> None:
 
 @dataclass
 class Tokens:
-    """A server of tokens, as large registries have one: it signs what a registry then believes.
+    """A token server, as large registries have one: it signs what a registry then believes.
 
     :param lifetime: seconds of a token.
     :param may: actions that our user gets of those asked for.

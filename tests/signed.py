@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tests import released
-from tests.desks import LAYER, manifest
+from tests.desks import LAYER, dated, manifest
 from torchstrata.attestations import documents, record, signing
 from torchstrata.attestations.documents import Published
 from torchstrata.attestations.made import torch
@@ -21,7 +21,6 @@ from torchstrata.attestations.signing import Signer
 from torchstrata.image import runtime
 from torchstrata.image.compose import canonical, sha256
 from torchstrata.matrix import matrix
-from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
 from torchstrata.release import channels
 
@@ -68,7 +67,7 @@ def image(registry, name, mark):
         "org.opencontainers.image.revision": "2" * 40,
     }
     config = canonical({"config": {"Labels": labels, "User": user}, "rootfs": {"type": "layers", "diff_ids": [sha256(layer)]}})
-    body = manifest(registry, REPOSITORY, channels.immutable(CELL, name, PushNumber(day="20261124", number=mark)), [layer], config)
+    body = manifest(registry, REPOSITORY, dated(CELL, name, mark), [layer], config)
     return body, record_of(name, body, config, layer, mark)
 
 

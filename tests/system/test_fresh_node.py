@@ -13,7 +13,7 @@ from tests.built import CPU, cell_of
 from torchstrata.attestations import signing
 from torchstrata.attestations.documents import KINDS, RECORD
 from torchstrata.commands import signatures
-from torchstrata.commands.options import AttestOptions
+from torchstrata.commands.release_options import AttestOptions
 from torchstrata.matrix import matrix
 from torchstrata.release import channels
 from torchstrata.store.store import Store

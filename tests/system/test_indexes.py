@@ -20,14 +20,13 @@ from torchstrata.attestations.documents import Published
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.commands import housekeeping, join, mirror, release, signatures
-from torchstrata.commands.options import DiffOptions, JoinOptions, MirrorOptions, PromoteOptions, PruneOptions, RollbackOptions, VerifyReleaseOptions
+from torchstrata.commands.release_options import DiffOptions, JoinOptions, MirrorOptions, PromoteOptions, PruneOptions, RollbackOptions, VerifyReleaseOptions
 from torchstrata.errors import ImageIndexError, UntrustedError, UnverifiedError
 from torchstrata.image import image_index, oci, runtime, source
 from torchstrata.image.compose import sha256
 from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix import matrix
 from torchstrata.nightly import watchdog
-from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.joining import Joiner
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
@@ -288,19 +287,19 @@ def test_the_watchdog_sees_a_platform_that_is_gone(known, story):
     """The index is there, and its tag is right; nodes of that platform have nothing to run."""
     with release.opened(PromoteOptions(**place(known)), signs=False) as releases:
         digest, image = index_of(story[1], "base").digest, index_of(story[1], "base").digests["linux/arm64"]
-        assert releases.lacking(CELL, digest) == ()
+        assert releases.images.lacking(CELL, digest) == ()
         body = releases.registry.manifest(REPOSITORY, image).body
         releases.registry.remove(REPOSITORY, image)
         try:
-            assert releases.lacking(CELL, digest) == ("linux/arm64",)
+            assert releases.images.lacking(CELL, digest) == ("linux/arm64",)
             state = releases.read().ledger.state
-            found = watchdog.problems(MATRIX, state, releases.digest, releases.lacking, releases.now())
+            found = watchdog.problems(MATRIX, state, releases.images.digest, releases.images.lacking, releases.now())
             assert f"stable: {CELL.id} base has no image for linux/arm64" in [str(each) for each in found]
         finally:
             releases.registry.put_manifest(REPOSITORY, image, body, image_index.MANIFEST)
-        assert releases.lacking(CELL, digest) == ()
-        assert releases.lacking(CELL, image) == ("linux/amd64",)
-        assert releases.lacking(SINGLE, image) == ()
+        assert releases.images.lacking(CELL, digest) == ()
+        assert releases.images.lacking(CELL, image) == ("linux/amd64",)
+        assert releases.images.lacking(SINGLE, image) == ()
 
 
 def test_what_differs_is_told_of_each_platform(known, story, capsys):
@@ -361,7 +360,7 @@ def night(desk, mark, *, arm=None):
         for platform, each in (("linux/amd64", mark), ("linux/arm64", arm or mark)):
             joined.push(desk.registry, desks.REPOSITORY, desk.matrix, cell, name, platform, each, each)
         index = maker.find(cell, name, dict.fromkeys(BOTH, joined.REVISION))
-        maker.put(index, channels.immutable(cell, name, PushNumber(day="20261124", number=mark)))
+        maker.put(index, desks.dated(cell, name, mark))
         desk.notary.tested.add(index.digest)
         found[name] = index
     return found
@@ -391,7 +390,7 @@ def test_images_that_are_not_those_of_the_row_do_not_move(person, listed, says):
     known = {name.rpartition("/")[2]: person.registry.manifest(desks.REPOSITORY, digest).body for name, digest in made["devel"].digests.items()}
     bodies = {each: known.get(each, known["arm64"]) for each in listed or ("amd64",)}
     body, kind = (joined.index("x", **bodies).body, oci.INDEX) if listed else (bodies["amd64"], image_index.MANIFEST)
-    tag = channels.immutable(cell, "devel", PushNumber(day="20261124", number=2))
+    tag = desks.dated(cell, "devel", 2)
     person.registry.put_manifest(desks.REPOSITORY, tag, body, kind)
     person.notary.tested.add(sha256(body))
     (refusal,) = person.propose(channel="nightly").refusals
@@ -417,7 +416,7 @@ def test_drift_of_one_platform_keeps_all_from_moving(person):
             joined.push(person.registry, desks.REPOSITORY, person.matrix, cell, name, platform, 1, **drift)
         maker = Joiner(registry=person.registry, repository=desks.REPOSITORY)
         index = maker.find(cell, name, dict.fromkeys(BOTH, joined.REVISION))
-        maker.put(index, channels.immutable(cell, name, PushNumber(day="20261124", number=1)))
+        maker.put(index, desks.dated(cell, name, 1))
     (refusal,) = person.propose(channel="nightly").refusals
     assert refusal.why == "the OS packages of base for linux/arm64 are not as locked: less 1 -> 2"
     assert refusal.fix == runtime.REBUILD

@@ -18,7 +18,7 @@ from tests.registries import Served
 from torchstrata.attestations import signing
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.commands import housekeeping
-from torchstrata.commands.options import PruneOptions
+from torchstrata.commands.release_options import PruneOptions
 from torchstrata.errors import LedgerError, PruneError
 from torchstrata.image.compose import sha256
 from torchstrata.matrix import matrix
@@ -163,7 +163,7 @@ def test_bytes_are_what_the_disk_loses(past):
 
 
 def test_a_prune_that_broke_off_is_gone_on_with(past, monkeypatch):
-    """Half of an image's belongings are deleted; the next run finds the rest, and what is kept was never touched."""
+    """Half of what belongs to an image is deleted; the next run finds the rest, and what is kept was never touched."""
     found, left = past.plan(), [5]
     remove = Registry.remove
 

@@ -212,7 +212,7 @@ def test_a_file_that_rots_on_our_disk_is_not_pushed(plain, tmp_path):
 @pytest.mark.quick
 def test_an_unknown_authority_is_refused(secured):
     """The error names the file where its certificate belongs."""
-    with pytest.raises(RegistryError, match="authority is not known here") as caught:
+    with pytest.raises(RegistryError, match="CA is not known here") as caught:
         Registry(secured.host).tags("team/x")
     assert f"certs.d/{secured.host}/ca.crt" in caught.value.fix
 
@@ -483,7 +483,7 @@ def test_parts_are_found_whole_or_not_at_all(proxy, work, clean, tmp_path, fault
         proxy.forget()
         proxy.once(number, fault)
         store = Store(tmp_path / f"{number}")
-        found = Remote.open(Place.parse(f"http://{proxy.host}/{clean}"), "images", store, verify=unchecked, patience=QUICK).shelf.find(identities)
+        found = Remote.open(Place.parse(f"http://{proxy.host}/{clean}"), "images", store, verify=unchecked, patience=QUICK).part_repository.find(identities)
         assert found == {item.identity: item.part for item in work.plan.items()}
         for item in work.plan.items():
             for layer in item.part.layers:

@@ -19,10 +19,9 @@ from torchstrata.errors import LedgerConflictError, LedgerError, NightlyError, R
 from torchstrata.image import runtime
 from torchstrata.image.compose import MANIFEST
 from torchstrata.matrix import matrix
-from torchstrata.registry.dated_tag import PushNumber
-from torchstrata.release import channels
 from torchstrata.release.ledger import FILE, Ledger
-from torchstrata.release.moves import Origin, Releases
+from torchstrata.release.moves import Releases
+from torchstrata.release.proposals import Origin
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ def test_all_images_of_a_cell_move_together(desk):
     """A build of which a flavour is missing moves nowhere."""
     cell = desk.cell()
     body = desk.registry.manifest(REPOSITORY, desk.image(cell, "base", "one")).body
-    desk.registry.put_manifest(REPOSITORY, channels.immutable(cell, "base", PushNumber(day="20261124", number=1)), body, MANIFEST)
+    desk.registry.put_manifest(REPOSITORY, desks.dated(cell, "base", 1), body, MANIFEST)
     assert "devel, v2.8 is not there, and all move together" in desk.propose(channel="nightly").refusals[0].why
 
 
@@ -111,7 +110,7 @@ def test_an_image_of_another_cell_is_refused(desk):
     other = desk.image(desk.cell("2.8-cu128"), "base", "other")
     desk.notary.tested.add(other)
     body = desk.registry.manifest(REPOSITORY, other).body
-    desk.registry.put_manifest(REPOSITORY, channels.immutable(desk.cell(), "base", PushNumber(day="20261124", number=2)), body, MANIFEST)
+    desk.registry.put_manifest(REPOSITORY, desks.dated(desk.cell(), "base", 2), body, MANIFEST)
     assert "which is another image: {'cell': '2.8-cu128-debian13'" in desk.propose(channel="nightly").refusals[0].why
 
 
@@ -121,7 +120,7 @@ def test_an_image_that_is_not_as_locked_is_refused(desk):
     drifted = desk.image(desk.cell(), "base", "two", {runtime.DRIFT: "less 1 -> 2, make 3 -> 4"})
     desk.notary.tested.add(drifted)
     body = desk.registry.manifest(REPOSITORY, drifted).body
-    desk.registry.put_manifest(REPOSITORY, channels.immutable(desk.cell(), "base", PushNumber(day="20261124", number=2)), body, MANIFEST)
+    desk.registry.put_manifest(REPOSITORY, desks.dated(desk.cell(), "base", 2), body, MANIFEST)
     (refusal,) = desk.propose(channel="nightly").refusals
     assert refusal.why == "the OS packages of base are not as locked: less 1 -> 2, make 3 -> 4"
     assert "--locked" in refusal.fix

@@ -25,11 +25,11 @@ from torchstrata.attestations import documents, examination, key_pair, seals, si
 from torchstrata.attestations.documents import CYCLONEDX, KINDS, PROVENANCE, RECORD, SPDX, VERIFICATION, Document, Published
 from torchstrata.attestations.signing import BUNDLE, Signer, Trust
 from torchstrata.commands import signatures
-from torchstrata.commands.options import AttestOptions, KeyOptions, VerifyReleaseOptions
+from torchstrata.commands.release_options import AttestOptions, KeyOptions, VerifyReleaseOptions
 from torchstrata.errors import SigningError, UntrustedError, UnverifiedError
 from torchstrata.image import oci
 from torchstrata.image.compose import canonical, sha256
-from torchstrata.registry.parts import Shelf
+from torchstrata.registry.parts import PartRepository
 from torchstrata.registry.push import Publication, Pusher
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Attachment, Registry
@@ -370,78 +370,78 @@ def test_the_result_of_tests_is_attached_later(image, composed, store, signer, t
 
 
 @pytest.fixture
-def shelf(registry, store):
+def part_repository(registry, store):
     """Return a repository of parts of the test's own."""
-    return Shelf(registry=registry, repository=f"parts/{uuid.uuid4().hex}", store=store)
+    return PartRepository(registry=registry, repository=f"parts/{uuid.uuid4().hex}", store=store)
 
 
 @pytest.fixture
-def parts(shelf, composed, store):
+def parts(part_repository, composed, store):
     """Return the parts, pushed."""
     known = {item.identity: store.known(item.identity) for item in composed.plan.items}
-    pusher = Pusher(registry=shelf.registry, repository=shelf.repository, open_blob=store.open_blob, shelf=shelf)
+    pusher = Pusher(registry=part_repository.registry, repository=part_repository.repository, open_blob=store.open_blob, part_repository=part_repository)
     pusher.push([], known)
     return known
 
 
-def test_parts_are_believed_once_they_are_sealed(shelf, parts, signer, trust, registry, tmp_path):
+def test_parts_are_believed_once_they_are_sealed(part_repository, parts, signer, trust, registry, tmp_path):
     """One signature covers all of them, and sealing again does nothing."""
-    verify = seals.verifier(registry, shelf.repository, trust)
-    other = Shelf(registry=registry, repository=shelf.repository, store=Store(tmp_path / "other"), verify=verify)
+    verify = seals.verifier(registry, part_repository.repository, trust)
+    other = PartRepository(registry=registry, repository=part_repository.repository, store=Store(tmp_path / "other"), verify=verify)
     with pytest.raises(UntrustedError, match="it is not sealed"):
         other.find(parts)
-    assert seals.seal(shelf, parts, signer) == len(parts)
-    assert seals.seal(shelf, parts, signer) == 0
+    assert seals.seal(part_repository, parts, signer) == len(parts)
+    assert seals.seal(part_repository, parts, signer) == 0
     assert other.find(parts) == parts
 
 
-def test_a_part_that_somebody_else_has_pushed_is_not_believed(shelf, parts, signer, trust, registry, tmp_path):
+def test_a_part_that_somebody_else_has_pushed_is_not_believed(part_repository, parts, signer, trust, registry, tmp_path):
     """The seal names the digest of the manifest, so that another manifest under the tag has none."""
-    seals.seal(shelf, parts, signer)
+    seals.seal(part_repository, parts, signer)
     identity = next(iter(parts))
-    manifest = json.loads(registry.manifest(shelf.repository, identity).body)
+    manifest = json.loads(registry.manifest(part_repository.repository, identity).body)
     changed = canonical({**manifest, "annotations": {"by": "somebody else"}})
-    registry.put_manifest(shelf.repository, identity, changed, "application/vnd.oci.image.manifest.v1+json")
-    assert registry.manifest(shelf.repository, identity).digest == sha256(changed)
-    verify = seals.verifier(registry, shelf.repository, trust)
-    other = Shelf(registry=registry, repository=shelf.repository, store=Store(tmp_path / "other"), verify=verify)
+    registry.put_manifest(part_repository.repository, identity, changed, "application/vnd.oci.image.manifest.v1+json")
+    assert registry.manifest(part_repository.repository, identity).digest == sha256(changed)
+    verify = seals.verifier(registry, part_repository.repository, trust)
+    other = PartRepository(registry=registry, repository=part_repository.repository, store=Store(tmp_path / "other"), verify=verify)
     with pytest.raises(UntrustedError, match=f"part {identity[:12]} .* must not be used: it is not sealed"):
         other.find(parts)
 
 
-def test_seals_of_another_key_are_not_believed(shelf, parts, signer, registry, tmp_path):
+def test_seals_of_another_key_are_not_believed(part_repository, parts, signer, registry, tmp_path):
     """Whoever may push cannot seal."""
-    seals.seal(shelf, parts, signer)
+    seals.seal(part_repository, parts, signer)
     theirs = Trust.find(str(keys(tmp_path).with_suffix(".pub")))
-    problems = seals.Checker(registry=registry, repository=shelf.repository, trust=theirs).unsealed(
-        {identity: registry.manifest(shelf.repository, identity).digest for identity in parts}
+    problems = seals.Checker(registry=registry, repository=part_repository.repository, trust=theirs).unsealed(
+        {identity: registry.manifest(part_repository.repository, identity).digest for identity in parts}
     )
     assert set(problems) == set(parts)
     assert all("does not hold" in why for why in problems.values())
 
 
-def test_parts_that_are_not_ours_are_not_sealed(shelf, parts, signer, registry, store):
+def test_parts_that_are_not_ours_are_not_sealed(part_repository, parts, signer, registry, store):
     """A push does not sign what it finds under an identity unless it is what was made here."""
     (first, second) = parts
     with pytest.raises(UntrustedError, match="is not the one that is here"):
-        seals.seal(shelf, {first: parts[second]}, signer)
+        seals.seal(part_repository, {first: parts[second]}, signer)
 
 
 @pytest.mark.parametrize("harm", ["paths", "notes"])
-def test_what_somebody_else_says_of_our_layers_is_not_sealed(shelf, parts, signer, registry, store, harm):
+def test_what_somebody_else_says_of_our_layers_is_not_sealed(part_repository, parts, signer, registry, store, harm):
     """Whoever came first may have pushed a part with our layers, and other paths or notes: a signature would make them ours."""
     identity, part = next(iter(parts.items()))
-    document = json.loads(registry.manifest(shelf.repository, identity).body)
+    document = json.loads(registry.manifest(part_repository.repository, identity).body)
     if harm == "paths":
         packed = zstandard.compress(json.dumps({layer.diff_id: [{"path": "etc/other", "kind": "file"}] for layer in part.layers}).encode())
         document["layers"][-1] |= {"digest": sha256(packed), "size": len(packed)}
     else:
         packed = canonical({"identity": identity, "part": msgspec.to_builtins(dataclasses.replace(part, notes={"drift": "none"}))})
         document["config"] |= {"digest": sha256(packed), "size": len(packed)}
-    registry.push_blob(shelf.repository, Content.of(packed))
-    registry.put_manifest(shelf.repository, identity, canonical(document), "application/vnd.oci.image.manifest.v1+json")
+    registry.push_blob(part_repository.repository, Content.of(packed))
+    registry.put_manifest(part_repository.repository, identity, canonical(document), "application/vnd.oci.image.manifest.v1+json")
     with pytest.raises(UntrustedError, match="is not the one that is here"):
-        seals.seal(shelf, parts, signer)
+        seals.seal(part_repository, parts, signer)
 
 
 def test_a_pair_of_keys_is_made_in_one_step(environment, tmp_path, capsys):

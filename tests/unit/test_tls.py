@@ -126,7 +126,7 @@ def test_docker_s_certificates_are_complete_from_the_beginning(authority, server
 
 def test_an_authority_that_nobody_named_is_refused(server):
     """The context verifies, whatever it is asked with."""
-    with Registry(f"127.0.0.1:{server}", patience=ONCE) as registry, pytest.raises(RegistryError, match="authority is not known"):
+    with Registry(f"127.0.0.1:{server}", patience=ONCE) as registry, pytest.raises(RegistryError, match="CA is not known"):
         registry.transport.send("GET", "x", what="test", verify=False)
 
 

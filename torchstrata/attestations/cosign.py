@@ -28,7 +28,7 @@ def run(*words: str, cwd: Path | None = None) -> str:
 
 @functools.cache
 def is_newer() -> bool:
-    """Return whether cosign is of version 3, which by default writes image signatures as bundles and asks for services to use."""
+    """Return whether cosign is of version 3, which writes signatures as bundles and asks for services by default."""
     return "--use-signing-config" in run("sign-blob", "--help")
 
 
@@ -42,12 +42,12 @@ def work(**files: bytes) -> Iterator[Path]:
 
 
 def registry_options(host: str, directory: Path) -> list[str]:
-    """Return what cosign must be told of a registry: the authorities and certificates that Docker has for it.
+    """Return what cosign must be told of a registry: the CAs and certificates that Docker has for it.
 
     Credentials it takes from Docker's configuration itself.
     """
     bundle = tls.bundle() or os.environ.get("SSL_CERT_FILE")
-    files = [*certificates.authorities(host), *(tls.files(bundle) if bundle else [])]
+    files = [*certificates.cas(host), *(tls.files(bundle) if bundle else [])]
     options = []
     if files:
         (directory / "authorities").write_bytes(b"\n".join(path.read_bytes() for path in files))
@@ -58,32 +58,32 @@ def registry_options(host: str, directory: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def signed(what: str) -> Iterator[None]:
+def signing(what: str) -> Iterator[None]:
     """Turn a refusal of cosign's to sign into what a person can do about it."""
     try:
         yield
     except process.Failed as error:
-        said = _said(error)
+        message = _message(error)
         fix = "try it by hand with the same key, to see more: cosign sign-blob --key KEY FILE"
-        if "inappropriate ioctl" in said or "decryption failed" in said:
+        if "inappropriate ioctl" in message or "decryption failed" in message:
             fix = "put the key's password into COSIGN_PASSWORD (empty, if it has none)"
-        raise SigningError(f"{what} cannot be signed: {said}", fix=fix) from error
+        raise SigningError(f"{what} cannot be signed: {message}", fix=fix) from error
     except CommandError as error:
         raise SigningError(error.what, fix=error.fix) from error
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def verifying(what: str) -> Iterator[None]:
     """Turn a refusal of cosign's to verify into one line."""
     try:
         yield
     except process.Failed as error:
         raise UntrustedError(
-            f"{what} does not hold: {_said(error)}", fix="do not use it; find out who has put it there, or which key must have signed it"
+            f"{what} does not hold: {_message(error)}", fix="do not use it; find out who has put it there, or which key must have signed it"
         ) from error
 
 
-def _said(error: process.Failed) -> str:
+def _message(error: process.Failed) -> str:
     """Return what cosign says is wrong."""
     lines = [line.strip() for line in error.tail.splitlines() if line.strip()]
     wrong = [line for line in lines if line.startswith(("Error:", "error during"))]

@@ -1,7 +1,7 @@
-"""What is attached to an image: its record, two bills of materials, its provenance and the result of its tests; to an index, its record.
+"""What is attached to an image: record, two bills of materials, provenance, test result; to an index: its record.
 
-Each is attached twice. Once as it is, under the media type by which tools look for it (``oras discover`` lists them); and once
-as a signed statement about the image, in a bundle of its own, which is what proves anything.
+Each is attached twice. Once as it is, under the media type by which tools look for it (``oras discover`` lists them);
+and once as a signed statement about the image, in a bundle of its own, which is what proves anything.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ PREDICATE: Final = "dev.sigstore.bundle.predicateType"
 
 AT_A_TIME: Final = 4
 """Signatures; each takes 0.2 s of a core, most of it to decrypt the key."""
-
 
 ATTACHED: Final = 1000
 """Manifests that refer to one image; a push attaches ten, each verification two."""
@@ -102,16 +101,16 @@ class Document:
     predicate: bytes
 
 
-def of(found: Record, environment: Mapping[str, str], verification: bytes | None = None) -> tuple[Document, ...]:
+def of(image_record: Record, environment: Mapping[str, str], verification: bytes | None = None) -> tuple[Document, ...]:
     """Return the documents of an image.
 
     :param environment: variables of the process, which say where it was built.
     :param verification: its ``verify.json``, if it was tested.
     """
-    plain = {RECORD: found.encode(), CYCLONEDX: sbom.cyclonedx(found), SPDX: sbom.spdx(found)}
+    plain = {RECORD: image_record.encode(), CYCLONEDX: sbom.cyclonedx(image_record), SPDX: sbom.spdx(image_record)}
     documents = [Document(kind=kind, content=content, predicate=content) for kind, content in plain.items()]
-    statement = provenance.statement(found, environment)
-    documents.append(Document(kind=PROVENANCE, content=statement, predicate=canonical(provenance.predicate(found, environment))))
+    statement = provenance.statement(image_record, environment)
+    documents.append(Document(kind=PROVENANCE, content=statement, predicate=canonical(provenance.predicate(image_record, environment))))
     return (*documents, *([result(verification)] if verification else ()))
 
 
@@ -120,9 +119,9 @@ def result(verification: bytes) -> Document:
     return Document(kind=VERIFICATION, content=verification, predicate=verification)
 
 
-def of_index(found: IndexRecord) -> tuple[Document, ...]:
+def of_index(recorded: IndexRecord) -> tuple[Document, ...]:
     """Return the documents of an index."""
-    return (Document(kind=INDEX, content=found.encode(), predicate=found.encode()),)
+    return (Document(kind=INDEX, content=recorded.encode(), predicate=recorded.encode()),)
 
 
 # Attaching
@@ -155,12 +154,12 @@ class Published:
 
         :raises UntrustedError: so much that checking it would take hours, as somebody who may push can have it.
         """
-        found = self.registry.referrers(self.repository, self.digest)
-        if len(found) > ATTACHED:
+        referrers = self.registry.referrers(self.repository, self.digest)
+        if len(referrers) > ATTACHED:
             raise UntrustedError(
-                f"{self.reference} has {len(found)} things attached, and may have {ATTACHED}", fix="find out who attaches them, and delete them"
+                f"{self.reference} has {len(referrers)} manifests attached, and may have {ATTACHED}", fix="find out who attaches them, and delete them"
             )
-        return found
+        return referrers
 
     def content(self, referrer: Referrer) -> bytes:
         """Return the one file of a referrer.
@@ -195,8 +194,8 @@ class Published:
 def attach(image: Published, documents: Sequence[Document], signer: Signer) -> int:
     """Sign an image that is in the registry, and attach its documents, signed; return how many signatures were made.
 
-    What the signer has signed already stays as it is: an image was built once, however often it is pushed. Only results of
-    tests are added to those that are there.
+    What the signer has signed already stays as it is: an image was built once, however often it is pushed. Only
+    results of tests are added to those that are there.
 
     :raises SigningError: the key cannot be used.
     """
@@ -204,16 +203,16 @@ def attach(image: Published, documents: Sequence[Document], signer: Signer) -> i
         present = image.referrers()
         with ThreadPoolExecutor(AT_A_TIME, "sign") as pool:
             signed = pool.submit(_sign, image.reference, signer, trust)
-            said = pool.map(lambda each: _is_said(image, each, present, trust), documents)
-            todo = [document for document, is_said in zip(documents, said, strict=True) if not is_said]
-            bundles = pool.map(lambda each: signer.attest(image.name, image.manifest, each.kind.predicate, each.predicate), todo)
+            attested = pool.map(lambda document: _is_attested(image, document, present, trust), documents)
+            todo = [document for document, is_attested in zip(documents, attested, strict=True) if not is_attested]
+            bundles = pool.map(lambda document: signer.attest(image.name, image.manifest, document.kind.predicate, document.predicate), todo)
             for document, bundle in zip(todo, bundles, strict=True):
                 image.put(document, bundle)
             return len(todo) + signed.result()
 
 
-def _is_said(image: Published, document: Document, present: Sequence[Referrer], trust: Trust) -> bool:
-    """Return whether the signer has said what a document says, or its like."""
+def _is_attested(image: Published, document: Document, present: Sequence[Referrer], trust: Trust) -> bool:
+    """Return whether the signer has attested a document, or one of its kind where one is enough."""
     for referrer in present:
         with contextlib.suppress(UntrustedError):
             statement = image.signed(referrer, document.kind, trust)

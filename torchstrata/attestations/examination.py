@@ -1,7 +1,7 @@
-"""Is an image in a registry what it must be? Everything that is signed about it is checked against it and against each other.
+"""Is an image in a registry what it must be? Each signed document is checked against the image and against the others.
 
-Whatever the trusted signer has said must hold, each time that it was said; what others have attached counts for nothing, but a
-document that passes for a signed one and is not is a reason to refuse.
+All that the trusted signer has signed must hold, older documents too. What others have attached counts for nothing,
+but a document that looks like a signed one and is none is a reason to refuse.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ LABELS: Final[Mapping[str, str]] = {
     "torchstrata.torch": "torch.version",
     "org.opencontainers.image.revision": "source.revision",
 }
-NOT_AS_LOCKED: Final = "its OS packages are not as locked: {}"
 """Labels that say what a field of the record says."""
+
+NOT_AS_LOCKED: Final = "its OS packages are not as locked: {}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,56 +108,56 @@ def examine(registry: Registry, image: Reference, trust: Trust) -> Examination:
 
     :raises RegistryError: there is no such image, or the registry does not answer.
     """
-    found = registry.manifest(image.repository, image.name)
-    if found.media_type not in {MANIFEST, oci.INDEX}:
-        raise RegistryError(f"{image} is no image of this program: its manifest is {found.media_type}", fix="name an image of this program")
-    subject = _subject(registry, image, found, trust)
-    if found.media_type == oci.INDEX:
-        findings = [_signature(subject), *_index_findings(subject, found)]
+    manifest = registry.manifest(image.repository, image.name)
+    if manifest.media_type not in {MANIFEST, oci.INDEX}:
+        raise RegistryError(f"{image} is no image of this program: its manifest is {manifest.media_type}", fix="name an image of this program")
+    subject = _subject(registry, image, manifest, trust)
+    if manifest.media_type == oci.INDEX:
+        findings = [_signature(subject), *_index_findings(subject, manifest)]
     else:
         findings = [_signature(subject), *(_finding(subject, kind) for kind in KINDS), *_alone(subject, image.tag)]
     return Examination(image=replace(subject.image.reference, tag=image.tag), findings=tuple(findings))
 
 
-def _subject(registry: Registry, image: Reference, found: client.Manifest, trust: Trust) -> ExaminedImage:
-    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
-    config = oci.ImageConfig() if found.media_type == oci.INDEX else registry.image_config(image.repository, found.digest)
-    return ExaminedImage(image=published, document=found.document(), config=config, referrers=published.referrers(), trust=trust)
+def _subject(registry: Registry, image: Reference, manifest: client.Manifest, trust: Trust) -> ExaminedImage:
+    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=manifest.body)
+    config = oci.ImageConfig() if manifest.media_type == oci.INDEX else registry.image_config(image.repository, manifest.digest)
+    return ExaminedImage(image=published, document=manifest.document(), config=config, referrers=published.referrers(), trust=trust)
 
 
 # Indexes
 
 
-def _index_findings(subject: ExaminedImage, found: client.Manifest) -> Iterator[Finding]:
-    """Yield what there is to say of an index and of each of its images; if they are not its images, no more than that."""
+def _index_findings(subject: ExaminedImage, index: client.Manifest) -> Iterator[Finding]:
+    """Yield the findings about an index and each of its images; about the index alone if they are not its images."""
     registry, repository = subject.image.registry, subject.image.repository
     try:
-        images = joining.images(registry, repository, found, subject.image.name)
+        images = joining.images(registry, repository, index, subject.image.name)
     except ImageIndexError as error:
         yield Finding(part=PLATFORMS, proves=WHOLE, problem=error.what)
         return
     yield _finding(subject, documents.INDEX)
-    known = {platform: _subject(registry, _at(subject, each), each, subject.trust) for platform, each in images.items()}
-    inner = {platform: [_signature(each), *(_finding(each, kind) for kind in KINDS)] for platform, each in known.items()}
-    yield _together(subject, known)
+    examined = {platform: _subject(registry, _at(subject, image), image, subject.trust) for platform, image in images.items()}
+    inner = {platform: [_signature(image), *(_finding(image, kind) for kind in KINDS)] for platform, image in examined.items()}
+    yield _together(subject, examined)
     for platform, findings in inner.items():
         yield from (replace(finding, platform=platform) for finding in findings)
 
 
-def _at(subject: ExaminedImage, found: client.Manifest) -> Reference:
-    return replace(subject.image.reference, digest=found.digest)
+def _at(subject: ExaminedImage, manifest: client.Manifest) -> Reference:
+    return replace(subject.image.reference, digest=manifest.digest)
 
 
 def _together(subject: ExaminedImage, images: Mapping[str, ExaminedImage]) -> Finding:
     """Check by the signed records that the images belong together, and that no other one does."""
     try:
-        said = [(platform, record) for platform, each in images.items() for record in _records(each)]
-        wanted = {(found.cell, found.flavour, found.user) for found in map(_index_record, subject.signed.get(documents.INDEX.name, []))}
-        for platform, found in said:
-            _same(f"platform of {platform}", found.platform, platform)
-            image_index.require(images, {*images, *found.platforms}, "the index")
-        identities = {(found.cell, found.flavour, found.user) for _, found in said}
-        if len(identities | wanted) > 1:
+        identities = {(index.cell, index.flavour, index.user) for index in map(_index_record, subject.signed.get(documents.INDEX.name, []))}
+        for platform, image in images.items():
+            for signed in _records(image):
+                _same(f"platform of {platform}", signed.platform, platform)
+                image_index.require(images, {*images, *signed.platforms}, "the index")
+                identities.add((signed.cell, signed.flavour, signed.user))
+        if len(identities) > 1:
             raise ImageIndexError("it has images of several cells, flavours or users", fix=image_index.REMEDY)
     except TorchstrataError as error:
         return Finding(part=PLATFORMS, proves=WHOLE, problem=error.what)
@@ -164,29 +165,29 @@ def _together(subject: ExaminedImage, images: Mapping[str, ExaminedImage]) -> Fi
 
 
 def _alone(subject: ExaminedImage, tag: str | None) -> Iterator[Finding]:
-    """Yield that a tag which must name an index names one image of it: other platforms would be gone, and nobody would see it."""
-    row = next((found.platforms for found in _records(subject) if found.platforms), ())
+    """Yield a finding where a tag for an index names one of its images: other platforms would be gone unseen."""
+    row = next((signed.platforms for signed in _records(subject) if signed.platforms), ())
     if row and tag and not dated_tag.is_of_platform(tag):
         problem = f"tag {tag} names the image for {image_index.of_config(subject.config)} alone; its row has {', '.join(row)}"
         yield Finding(part=PLATFORMS, proves=WHOLE, problem=problem)
 
 
 def _records(subject: ExaminedImage) -> list[Record]:
-    """Return the signed records of an image that can be read; that the others cannot has a finding of its own."""
-    found = list[Record]()
+    """Return the signed records of an image that can be read; those that cannot have a finding of their own."""
+    records = list[Record]()
     for predicate in subject.signed.get(documents.RECORD.name, []):
         with contextlib.suppress(UntrustedError):
-            found.append(_decoded(predicate))
-    return found
+            records.append(_decoded(predicate))
+    return records
 
 
 def _index(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
-    found = _index_record(predicate)
-    _same("digest", found.digest, subject.image.digest)
+    signed_index = _index_record(predicate)
+    _same("digest", signed_index.digest, subject.image.digest)
     listed = image_index.read(subject.image.manifest, "the index").digests
-    image_index.require(listed, found.images, "the index")
-    _same("images", found.images, dict(listed))
-    return f"{found.name}: {', '.join(found.images)}"
+    image_index.require(listed, signed_index.images, "the index")
+    _same("images", signed_index.images, dict(listed))
+    return f"{signed_index.name}: {', '.join(signed_index.images)}"
 
 
 def _index_record(predicate: Mapping[str, Any]) -> IndexRecord:
@@ -206,7 +207,7 @@ def _signature(subject: ExaminedImage) -> Finding:
 
 
 def _finding(subject: ExaminedImage, kind: Kind) -> Finding:
-    """Check the documents of one kind: that there is one, that each signed one holds, and that what is attached is what is signed."""
+    """Check the documents of one kind: there is one, each signed one holds, and what is attached is what is signed."""
     try:
         statements = _statements(subject, kind)
         says = [CHECKS[kind.name](subject, statement) for statement in statements]
@@ -243,9 +244,9 @@ def _check_plain(subject: ExaminedImage, kind: Kind, statements: list[Mapping[st
         raise UntrustedError(f"{kind.file} is not attached", fix="push it again")
     for referrer in plain:
         content = subject.image.content(referrer)
-        said = decoding.read(content, dict[str, Any], kind.file, limit=client.SMALL, error=UntrustedError)
-        said = said.get("predicate", {}) if kind == documents.PROVENANCE else said
-        if said not in statements:
+        stated = decoding.read(content, dict[str, Any], kind.file, limit=client.SMALL, error=UntrustedError)
+        stated = stated.get("predicate", {}) if kind == documents.PROVENANCE else stated
+        if stated not in statements:
             raise UntrustedError(f"{kind.file} ({referrer.digest[7:19]}) is attached, and is not what was signed", fix="remove it from the registry")
 
 
@@ -253,20 +254,20 @@ def _check_plain(subject: ExaminedImage, kind: Kind, statements: list[Mapping[st
 
 
 def _record(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
-    found, config = _decoded(predicate), subject.config
-    if found.inputs.drift:
-        raise UntrustedError(NOT_AS_LOCKED.format(os_locks.in_short(os_locks.from_words(", ".join(found.inputs.drift)))), fix=runtime.REBUILD)
+    signed, config = _decoded(predicate), subject.config
+    if signed.inputs.drift:
+        raise UntrustedError(NOT_AS_LOCKED.format(os_locks.in_short(os_locks.from_words(", ".join(signed.inputs.drift)))), fix=runtime.REBUILD)
     _same(f"label {runtime.DRIFT}", None, config.labels.get(runtime.DRIFT))
-    _same("digest", found.digest, subject.image.digest)
-    _same("config", found.config, _config(subject))
+    _same("digest", signed.digest, subject.image.digest)
+    _same("config", signed.config, _config(subject))
     layers = [(layer.digest, layer.size, layer.media_type) for layer in subject.document.layers or ()]
-    _same("layers", [(layer.digest, layer.size, layer.media_type) for layer in found.layers], layers)
-    _same("diff IDs", [layer.diff_id for layer in found.layers], list(config.rootfs.diff_ids) if config.rootfs else None)
-    _same("user", found.user, config.user)
-    _same("platform", found.platform, image_index.of_config(config) or found.platform)
+    _same("layers", [(layer.digest, layer.size, layer.media_type) for layer in signed.layers], layers)
+    _same("diff IDs", [layer.diff_id for layer in signed.layers], list(config.rootfs.diff_ids) if config.rootfs else None)
+    _same("user", signed.user, config.user)
+    _same("platform", signed.platform, image_index.of_config(config) or signed.platform)
     for label, path in LABELS.items():
-        _same(f"label {label}", _field(found, path), config.labels.get(label))
-    return f"{found.name}, {len(found.layers)} layers, commit {found.source.revision[:12]}, lock {found.inputs.lock[:12]}"
+        _same(f"label {label}", _field(signed, path), config.labels.get(label))
+    return f"{signed.name}, {len(signed.layers)} layers, commit {signed.source.revision[:12]}, lock {signed.inputs.lock[:12]}"
 
 
 def _bill(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
@@ -281,17 +282,17 @@ def _bill(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
 
 
 def _purls(predicate: Mapping[str, Any]) -> Iterator[str]:
-    yield from (each["purl"] for each in predicate.get("components", []) if "purl" in each)
+    yield from (entry["purl"] for entry in predicate.get("components", []) if "purl" in entry)
     for package in predicate.get("packages", []):
-        yield from (each["referenceLocator"] for each in package.get("externalRefs", []) if each["referenceType"] == "purl")
+        yield from (entry["referenceLocator"] for entry in package.get("externalRefs", []) if entry["referenceType"] == "purl")
 
 
 def _provenance(subject: ExaminedImage, predicate: Mapping[str, Any]) -> str:
     definition = predicate["buildDefinition"]
     _same("build type", definition["buildType"], provenance.BUILD_TYPE)
     for statement in subject.signed.get(documents.RECORD.name, []):
-        found = _decoded(statement)
-        _same("parameters", definition["externalParameters"], {"cell": found.cell, "flavour": found.flavour, "user": found.user})
+        signed = _decoded(statement)
+        _same("parameters", definition["externalParameters"], {"cell": signed.cell, "flavour": signed.flavour, "user": signed.user})
     builder = predicate["runDetails"]["builder"]["id"]
     return f"{'a machine that nobody vouches for' if builder == provenance.BY_HAND else builder}, {len(definition['resolvedDependencies'])} inputs"
 
@@ -327,15 +328,14 @@ def _decoded(predicate: Mapping[str, Any]) -> Record:
     return record.decode(msgspec.json.encode(predicate))
 
 
-def _field(found: Record, path: str) -> object:
-    value: object = found
+def _field(signed: Record, path: str) -> object:
+    value: object = signed
     for name in path.split("."):
         value = getattr(value, name)
     return value
 
 
-def _same(what: str, said: object, is_so: object) -> None:
-    if said != is_so:
-        raise UntrustedError(
-            f"its {what} is not the image's: {printable(str(said), 80)} instead of {printable(str(is_so), 80)}", fix="attach what belongs to this image"
-        )
+def _same(what: str, stated: object, actual: object) -> None:
+    if stated != actual:
+        difference = f"{printable(str(stated), 80)} instead of {printable(str(actual), 80)}"
+        raise UntrustedError(f"its {what} is not the image's: {difference}", fix="attach what belongs to this image")

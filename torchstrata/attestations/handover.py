@@ -1,13 +1,14 @@
-"""What lies beside images in a directory, so that people without this program and without a network can read and verify them.
+"""Files beside images in a directory, so that people without this program and a network can read and verify them.
 
-Documents and signatures are the blobs that are attached to an image, under names that people understand. Locks follow from its
-record: the wheels as pip takes them, the OS packages as apt does.
+Documents and signatures are the blobs that are attached to an image, under names that people understand. Locks follow
+from its record: the wheels as pip takes them, the OS packages as apt does.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -49,8 +50,8 @@ def completer(key: bytes | None) -> Callable[[Directory, Copy], None]:
 
 def _told(copy: Copy) -> tuple[str, ...]:
     """Return what has files of its own: the images that were asked for, and those that an index among them lists."""
-    listed = (child.digest for digest in copy.images for child in copy.manifests[digest].document().children)
-    return tuple(dict.fromkeys((*copy.images, *listed)))
+    listed = chain.from_iterable(copy.manifests[digest].document().children for digest in copy.images)
+    return tuple(dict.fromkeys((*copy.images, *(child.digest for child in listed))))
 
 
 def name(copy: Copy, digest: str) -> str:
@@ -59,7 +60,7 @@ def name(copy: Copy, digest: str) -> str:
 
 
 def _titles(directory: Directory, copy: Copy, digest: str) -> list[str]:
-    """Return what the files of an image are called, and were by earlier copies, whose files must not stay as they were."""
+    """Return the names of an image's files, now and in earlier copies, whose files must not stay as they were."""
     before = (digest.replace(":", "-"), *(tag for tag, named in directory.tags.items() if named == digest))
     return [title for title in dict.fromkeys((name(copy, digest), *before)) if title == name(copy, digest) or (directory.root / "documents" / title).is_dir()]
 
@@ -74,9 +75,9 @@ def _beside(directory: Directory, copy: Copy, digest: str, title: str) -> Iterat
         yield f"signatures/{title}/manifest.json", copy.manifests[digest].body
     yield from ((f"signatures/{title}/{file}", content) for file, content in (*bundles.items(), *signed.items()))
     if "record.json" in files:
-        found = record.decode(files["record.json"])
-        yield f"locks/{title}.lock", _wheels(found)
-        yield f"locks/{title}.packages", _packages(found)
+        image_record = record.decode(files["record.json"])
+        yield f"locks/{title}.lock", _wheels(image_record)
+        yield f"locks/{title}.packages", _packages(image_record)
 
 
 def _attached(directory: Directory, copy: Copy, digest: str) -> Iterator[tuple[str, bytes]]:
@@ -99,8 +100,8 @@ def _bundle_name(file: str, layer: Descriptor) -> str:
 
 
 def _referring(directory: Directory, copy: Copy, digest: str) -> Iterator[ManifestOrIndex]:
-    """Yield what refers to an image, in the order of the index: what earlier copies have left there, then this one's."""
-    before = [directory.manifest(each.digest) for each in directory.referrers(digest) if each.digest not in copy.manifests]
+    """Yield what refers to an image, in the order of the index: first the rest of earlier copies, then this copy's."""
+    before = [directory.manifest(referrer.digest) for referrer in directory.referrers(digest) if referrer.digest not in copy.manifests]
     for manifest in (*before, *copy.manifests.values()):
         document = manifest.document()
         if document.subject and document.subject.digest == digest:
@@ -116,14 +117,17 @@ def _signed(directory: Directory, copy: Copy, digest: str) -> Iterator[tuple[str
             yield f"image-{number}.sig", signature.encode()
 
 
-def _wheels(found: Record) -> bytes:
+def _wheels(image: Record) -> bytes:
     """Return the wheels of an image, as ``pip install --require-hashes -r`` takes them."""
-    pins = [Pin(name=each.name, version=each.version, filename=each.filename, sha256=each.sha256, size=each.size) for each in found.wheels]
-    head = [f"# {found.name} {found.digest}", f"# lock: {found.inputs.lock}", f"# no newer than: {found.inputs.lock_seen}"]
+    pins = [Pin(name=wheel.name, version=wheel.version, filename=wheel.filename, sha256=wheel.sha256, size=wheel.size) for wheel in image.wheels]
+    head = [f"# {image.name} {image.digest}", f"# lock: {image.inputs.lock}", f"# no newer than: {image.inputs.lock_seen}"]
     return "".join(f"{line}\n" for line in (*head, *(pin.line for pin in pins))).encode()
 
 
-def _packages(found: Record) -> bytes:
+def _packages(image: Record) -> bytes:
     """Return the OS packages of an image, as ``apt-get install`` takes them."""
-    head = [f"# {found.name} {found.digest}", f"# {found.os.distribution} {found.os.release}; lock: {found.inputs.os_lock} of {found.inputs.os_lock_date}"]
-    return "".join(f"{line}\n" for line in (*head, *(f"{each.name}:{each.architecture}={each.version}" for each in found.packages))).encode()
+    head = [
+        f"# {image.name} {image.digest}",
+        f"# {image.os.distribution} {image.os.release}; lock: {image.inputs.os_lock} of {image.inputs.os_lock_date}",
+    ]
+    return "".join(f"{line}\n" for line in (*head, *(f"{package.name}:{package.architecture}={package.version}" for package in image.packages))).encode()

@@ -1,6 +1,6 @@
-"""The record of an index: which image it has for which platform, as one JSON document that is attached to it and signed.
+"""The record of an index: its image for each platform, as one JSON document that is attached to it and signed.
 
-What each image was made from is in the image's own record (:mod:`torchstrata.attestations.record`); this one names them all.
+What each image was made from is in its own record (:mod:`torchstrata.attestations.record`); this one names them all.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def decode(data: bytes) -> IndexRecord:
     :raises UntrustedError: it is none of a schema that is known.
     """
     try:
-        found = decoding.decode(data, IndexRecord)
+        decoded = decoding.decode(data, IndexRecord)
     except msgspec.DecodeError as error:
         raise UntrustedError(f"this is no record of an index: {error}", fix="read it with the version of this program that wrote it") from error
-    if found.schema != INDEX_SCHEMA:
-        raise UntrustedError(f"this is a record of schema {found.schema}, not {INDEX_SCHEMA}", fix="read it with the version of this program that wrote it")
-    return found
+    if decoded.schema != INDEX_SCHEMA:
+        raise UntrustedError(f"this is a record of schema {decoded.schema}, not {INDEX_SCHEMA}", fix="read it with the version of this program that wrote it")
+    return decoded

@@ -18,20 +18,20 @@ PASSWORD: Final = "COSIGN_PASSWORD"  # noqa: S105  # its name
 
 
 def make_key(prefix: Path) -> Path:
-    """Make a pair of keys with cosign, encrypted by ``$COSIGN_PASSWORD`` or what is typed; return the public one's path.
+    """Make a pair of keys with cosign, encrypted by ``$COSIGN_PASSWORD`` or what is typed; return the public key.
 
     The private one is for its owner alone (mode 0600). Keys that are there stay.
 
     :raises SigningError: there is one, or cosign cannot make them, or there is no password.
     """
     private, public = (Path(f"{home.expanded(prefix, SigningError)}{ending}") for ending in (".key", ".pub"))
-    if found := next((path for path in (private, public) if path.exists() or path.is_symlink()), None):
-        raise SigningError(f"{found} is there already", fix="use it, or name another place: inv key --to PATH")
+    if existing := next((path for path in (private, public) if path.exists() or path.is_symlink()), None):
+        raise SigningError(f"{existing} is there already", fix="use it, or name another place: inv key --to PATH")
     password = os.environ.get(PASSWORD)
     if password is None and not sys.stdin.isatty():
         raise SigningError("nobody can be asked for a password", fix=f"set {PASSWORD} (empty, if the key is to have none)")
     secret = {PASSWORD: password if password is not None else getpass.getpass("password of the new key: ")}
-    with cosign.work() as work, cosign.signed("a pair of keys"):
+    with cosign.work() as work, cosign.signing("a pair of keys"):
         process.run(process.find("cosign", fix=cosign.INSTALL), "generate-key-pair", cwd=work, env=secret)
         pair = {path: (work / f"cosign{path.suffix}").read_bytes() for path in (private, public)}
     _write_new(private, pair[private], 0o600)

@@ -1,7 +1,7 @@
 """Words for licences as SPDX expressions (https://spdx.dev/ids, SPDX 2.3 annex D), for SBOMs.
 
-Only words that name one licence are translated. All others keep their words, under a ``LicenseRef-`` of their own: an SBOM must
-not say more than the package does.
+Only words that name one licence are translated. All others keep their words, under a ``LicenseRef-`` of their own: an
+SBOM must not say more than the package does.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from cyclonedx import spdx
@@ -71,7 +72,7 @@ DEBIAN_WORDS: Final[Mapping[str, str]] = {
     "psf-2": "PSF-2.0",
     "openldap-2.8": "OLDAP-2.8",
 }
-"""Short names of DEP-5 (section "License specification") and of Debian's practice that SPDX spells otherwise, in small letters."""
+"""Short names of DEP-5 (section "License specification") and of Debian that SPDX spells otherwise, in small letters."""
 
 GNU: Final = re.compile(r"(AGPL|LGPL|GPL|GFDL(?:-NIV)?)-(\d)(?:\.(\d))?(\+)?", re.IGNORECASE)
 INVARIANT: Final = {"GFDL-NIV": "-no-invariants"}
@@ -91,31 +92,31 @@ class Licence:
 
 
 def of_python(package: PythonPackage) -> Licence:
-    """Return the licence of a wheel: its expression, else its words, else its classifiers (all of them, if there are several)."""
+    """Return the licence of a wheel: its expression, else its words, else all of its classifiers."""
     if is_expression(package.expression):
         return _with_references(package.expression)
-    known = _known(package.license, PYTHON_WORDS)
-    if known:
-        return Licence(expression=known)
+    identifier = _known(package.license, PYTHON_WORDS)
+    if identifier:
+        return Licence(expression=identifier)
     if is_expression(package.license):
         return _with_references(package.license)
-    classified = [one.rpartition(" :: ")[2] for one in package.classifiers]
-    if classified and all(one in CLASSIFIERS for one in classified):
-        return _joined(" AND ", [Licence(expression=CLASSIFIERS[one]) for one in classified])
+    classified = [classifier.rpartition(" :: ")[2] for classifier in package.classifiers]
+    if classified and all(classifier in CLASSIFIERS for classifier in classified):
+        return _joined(" AND ", [Licence(expression=CLASSIFIERS[classifier]) for classifier in classified])
     words = package.expression or (package.license if _is_name(package.license) else "") or " and ".join(classified)
     return _reference("Python", words)
 
 
 def of_debian(names: Iterable[str]) -> Licence:
     """Return the licence of a Debian package: all that its copyright file names."""
-    return _joined(" AND ", [term for name in names for term in _terms(name)])
+    return _joined(" AND ", list(chain.from_iterable(map(_terms, names))))
 
 
 def _terms(name: str) -> list[Licence]:
-    """Return what a short name asks for, all of it; "and" binds more than "or", and a comma before either less (DEP-5, section "Syntax")."""
+    """Return a short name's terms; "and" binds more than "or", a comma before either less (DEP-5, section "Syntax")."""
     groups = re.split(r",\s+and\s+", name)
     if len(groups) > 1:
-        return [term for group in groups for term in _terms(group)]
+        return list(chain.from_iterable(map(_terms, groups)))
     choices = re.split(r"\s+or\s+", name, flags=re.IGNORECASE)
     if len(choices) > 1:
         return [_joined(" OR ", [_joined(" AND ", _terms(choice)) for choice in choices])]
@@ -123,24 +124,24 @@ def _terms(name: str) -> list[Licence]:
 
 
 def _debian(name: str) -> Licence:
-    known = _known(name, DEBIAN_WORDS) or _gnu(name)
-    return Licence(expression=known) if known else _reference("Debian", name)
+    identifier = _known(name, DEBIAN_WORDS) or _gnu(name)
+    return Licence(expression=identifier) if identifier else _reference("Debian", name)
 
 
 def _gnu(name: str) -> str:
-    """Return the SPDX id of a licence of the GNU project, such as ``GPL-2.0-or-later`` for ``GPL-2+``; nothing for others."""
-    found = GNU.fullmatch(name)
-    if not found:
+    """Return the SPDX id of a GNU licence, such as ``GPL-2.0-or-later`` for ``GPL-2+``; nothing for others."""
+    match = GNU.fullmatch(name)
+    if not match:
         return ""
-    family = found[1].upper()
-    base = f"{family.removesuffix('-NIV')}-{found[2]}.{found[3] or 0}{INVARIANT.get(family, '')}"
-    return spdx.fixup_id(f"{base}-{'or-later' if found[4] else 'only'}") or ""
+    family = match[1].upper()
+    base = f"{family.removesuffix('-NIV')}-{match[2]}.{match[3] or 0}{INVARIANT.get(family, '')}"
+    return spdx.fixup_id(f"{base}-{'or-later' if match[4] else 'only'}") or ""
 
 
 def _known(words: str, table: Mapping[str, str]) -> str:
-    """Return the SPDX id that some words name; nothing if they name none, or one that says too little or is out of use."""
-    found = table.get(words.strip().lower()) or spdx.fixup_id(words.strip()) or ""
-    return "" if GNU.fullmatch(found) else found
+    """Return the SPDX id that words name; nothing if they name none, or one that says too little or is out of use."""
+    identifier = table.get(words.strip().lower()) or spdx.fixup_id(words.strip()) or ""
+    return "" if GNU.fullmatch(identifier) else identifier
 
 
 def _is_name(words: str) -> bool:
@@ -170,9 +171,12 @@ def _reference(kind: str, words: str) -> Licence:
     return Licence(expression=reference, words={reference: words})
 
 
-def _joined(word: str, licences: list[Licence]) -> Licence:
+def _joined(operator: str, licences: list[Licence]) -> Licence:
     """Join expressions that say something, each once."""
-    expressions = list(dict.fromkeys(one.expression for one in licences if one.expression))
+    expressions = list(dict.fromkeys(licence.expression for licence in licences if licence.expression))
     if len(expressions) > 1:
         expressions = [f"({one})" if re.search(r"\s(AND|OR)\s", one) else one for one in expressions]
-    return Licence(expression=word.join(expressions), words={name: words for one in licences for name, words in one.words.items()})
+    words: dict[str, str] = {}
+    for licence in licences:
+        words |= licence.words
+    return Licence(expression=operator.join(expressions), words=words)

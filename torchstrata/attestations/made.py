@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 
 import msgspec
 
@@ -20,7 +21,7 @@ from torchstrata.layers.strata import Stratum
 from torchstrata.layers.toolchain_lock import Toolchain
 from torchstrata.matrix.matrix import Cell, OperatingSystem
 from torchstrata.store import inventory
-from torchstrata.store.inventory import Inventory, PythonPackage
+from torchstrata.store.inventory import Inventory
 from torchstrata.store.part import Part
 
 
@@ -124,17 +125,18 @@ def _tools(made: Made, words: dict[str, str]) -> Tools | None:
 
 def _layers(image: Image, items: Sequence[Item], parts: Mapping[str, Part]) -> Iterator[RecordedLayer]:
     """Yield the layers of the image; those above its items' are its own."""
-    owned = [(item, layer) for item in items for layer in parts[item.identity].layers]
-    for item, layer in owned:
-        yield RecordedLayer(**asdict(layer), origin=item.origin, part=item.identity)
-    for layer in image.layers[len(owned) :]:
+    for item in items:
+        for layer in parts[item.identity].layers:
+            yield RecordedLayer(**asdict(layer), origin=item.origin, part=item.identity)
+    for layer in image.layers[sum(len(parts[item.identity].layers) for item in items) :]:
         yield RecordedLayer(**asdict(layer), origin="facts")
 
 
 def _wheels(made: Made, words: dict[str, str]) -> Iterator[LockedWheel]:
-    known: dict[str, PythonPackage] = {package.name: package for one in _held(made, Stratum) for package in one.python}
+    installed = chain.from_iterable(held.python for held in _held(made, Stratum))
+    packages = {package.name: package for package in installed}
     for pin in made.composed.plan.lock.pins:
-        licence = licences.of_python(known[pin.name]) if pin.name in known else licences.Licence()
+        licence = licences.of_python(packages[pin.name]) if pin.name in packages else licences.Licence()
         words |= licence.words
         yield LockedWheel(**asdict(pin), licence=licence.expression)
 

@@ -66,10 +66,10 @@ def _labels(composed: Composed) -> dict[str, str]:
 def repository(root: Path) -> str:
     """Return the URL of the repository that ``origin`` names, without credentials; nothing for one on a disk."""
     try:
-        found = process.run("git", "-C", str(root), "remote", "get-url", "origin").strip()
+        remote = process.run("git", "-C", str(root), "remote", "get-url", "origin").strip()
     except CommandError:
         return ""
-    return web_address(found)
+    return web_address(remote)
 
 
 def web_address(remote: str) -> str:

@@ -1,7 +1,7 @@
-"""Where an image came from, in the words of SLSA: a provenance predicate (https://slsa.dev/spec/v1.0/provenance) in an in-toto statement.
+"""Where an image came from: a SLSA provenance (https://slsa.dev/spec/v1.0/provenance) in an in-toto statement.
 
-Every wheel with its SHA-256, every OS package with its version, the OS image, the toolchain and the commit are dependencies.
-The build type is described in docs/registry.md, "What is attached, and what it proves".
+Every wheel with its SHA-256, every OS package with its version, the OS image, the toolchain and the commit are
+dependencies. The build type is described in docs/registry.md, "What is attached, and what it proves".
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def statement(record: Record, environment: Mapping[str, str]) -> bytes:
 
 
 def builder(environment: Mapping[str, str]) -> str:
-    """Return who built: the workflow, at its commit's branch or tag, where GitHub Actions runs this, else :data:`BY_HAND`."""
+    """Return who built: in GitHub Actions the workflow at its commit's branch or tag, else :data:`BY_HAND`."""
     if environment.get("GITHUB_ACTIONS") == "true" and environment.get("GITHUB_WORKFLOW_REF"):
         return f"{environment.get('GITHUB_SERVER_URL', 'https://github.com')}/{environment['GITHUB_WORKFLOW_REF']}"
     return BY_HAND

@@ -1,7 +1,8 @@
 """The record of an image: what it was made from and what is in it, as one JSON document that travels with the image.
 
-:mod:`torchstrata.attestations.made` writes it. SBOM and provenance are views of it (:mod:`torchstrata.attestations.sbom`,
-:mod:`torchstrata.attestations.provenance`), and two images are compared by their records.
+:mod:`torchstrata.attestations.made` writes it. SBOM and provenance are views of it
+(:mod:`torchstrata.attestations.sbom`, :mod:`torchstrata.attestations.provenance`), and two images are compared by
+their records.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
-    """The operating system, such as ``debian13``, ``debian``, ``13`` and ``trixie``, and the minor version of its Python."""
+    """The operating system, such as ``debian13``, ``debian``, ``13``, ``trixie``, and its Python's minor version."""
 
     id: str
     distribution: str
@@ -123,7 +124,7 @@ UNSHOWN: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u202
 """What moves cursors, ends lines or turns letters around; other odd characters may be part of the name of a licence."""
 
 Word = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+!~:%-]*\Z", max_length=300)]
-"""Names and versions of packages: they become lines that pip and apt read, where white space would begin something else."""
+"""Names and versions of packages: they become lines for pip and apt, where white space would begin something else."""
 
 
 class LockedWheel(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,14 +193,14 @@ def decode(data: bytes) -> Record:
     :raises UntrustedError: it is none of a schema that is known.
     """
     try:
-        found = decoding.decode(data, Record)
+        decoded = decoding.decode(data, Record)
     except msgspec.DecodeError as error:
         raise UntrustedError(f"this is no record: {error}", fix="read it with the version of this program that wrote it") from error
-    if not all(map(_is_shown, _texts(msgspec.to_builtins(found)))):
+    if not all(map(_is_shown, _texts(msgspec.to_builtins(decoded)))):
         raise UntrustedError("this is no record: it has characters that cannot be shown", fix="find out who has attached it, and remove it")
-    if found.schema != SCHEMA:
-        raise UntrustedError(f"this is a record of schema {found.schema}, not {SCHEMA}", fix="read it with the version of this program that wrote it")
-    return found
+    if decoded.schema != SCHEMA:
+        raise UntrustedError(f"this is a record of schema {decoded.schema}, not {SCHEMA}", fix="read it with the version of this program that wrote it")
+    return decoded
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -207,12 +208,12 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for name, one in value.items():
+        for name, item in value.items():
             yield name
-            yield from _texts(one)
+            yield from _texts(item)
     elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _texts(one)
+        for item in value:
+            yield from _texts(item)
 
 
 def _is_shown(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a build has to do with a registry: parts that it need not make, blobs that it need not have, images that it pushes."""
+"""A registry as builds use it: parts that need not be made, blobs that need not be here, images that are pushed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, Self
 
@@ -23,7 +24,7 @@ from torchstrata.layers.strata import Stratum
 from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import ignore
 from torchstrata.registry import dated_tag, push
-from torchstrata.registry.parts import REPOSITORY, Shelf, Verify, nobody, unchecked
+from torchstrata.registry.parts import REPOSITORY, PartRepository, Verify, nobody, unchecked
 from torchstrata.registry.push import Attach, Publication, Pusher, PushReport
 from torchstrata.registry.reference import Place
 from torchstrata.registry.registry import Registry
@@ -37,7 +38,7 @@ VARIABLE: Final = "TORCHSTRATA_REGISTRY"
 
 
 def place(asked: str | None, configured: str | None = None) -> Place | None:
-    """Return the registry to use: what was asked for, else ``$TORCHSTRATA_REGISTRY``, else what ``matrix.yaml`` names, else none.
+    """Return the registry that was asked for, else ``$TORCHSTRATA_REGISTRY``, else that of ``matrix.yaml``, else none.
 
     :raises RegistryError: it is no registry.
     """
@@ -50,10 +51,10 @@ def required(asked: str | None, configured: str | None = None) -> Place:
 
     :raises RegistryError: none is known.
     """
-    found = place(asked, configured)
-    if found is None:
+    where = place(asked, configured)
+    if where is None:
         raise RegistryError("no registry is known", fix=f"give --registry HOST[/PATH], set {VARIABLE}, or write registry: into matrix.yaml")
-    return found
+    return where
 
 
 class Tally:
@@ -78,7 +79,7 @@ class Remote:
 
     registry: Registry
     repository: str
-    shelf: Shelf
+    part_repository: PartRepository
     tally: Tally
 
     @classmethod
@@ -91,8 +92,8 @@ class Remote:
         """
         registry, tally, repository = Registry(where.host, scheme=where.scheme, patience=patience), Tally(), where.repository(REPOSITORY)
         verify = seals.verifier(registry, repository, trust) if trust else verify
-        shelf = Shelf(registry=registry, repository=repository, store=store, verify=verify, on_bytes=tally.count)
-        return cls(registry=registry, repository=where.repository(name), shelf=shelf, tally=tally)
+        part_repository = PartRepository(registry=registry, repository=repository, store=store, verify=verify, on_bytes=tally.count)
+        return cls(registry=registry, repository=where.repository(name), part_repository=part_repository, tally=tally)
 
     @classmethod
     @contextlib.contextmanager
@@ -105,14 +106,14 @@ class Remote:
             yield None
             return
         with signing.trusted() as trust:
-            found = cls.open(where, name, store, trust=None if unsealed else trust, verify=unchecked if unsealed else nobody)
-            with found.registry:
-                yield found
+            remote = cls.open(where, name, store, trust=None if unsealed else trust, verify=unchecked if unsealed else nobody)
+            with remote.registry:
+                yield remote
 
     @property
     def is_trusted(self) -> bool:
         """Whether anything says which of its parts may be used."""
-        return self.shelf.verify is not nobody
+        return self.part_repository.verify is not nobody
 
     @property
     def name(self) -> str:
@@ -125,29 +126,29 @@ class Remote:
         return self.tally.total
 
     def fill(self, plan: Plan, codec: Codec, *, locked: bool = False) -> Plan:
-        """Return the plan with the parts that the registry has; what is still to be made finds what it needs in the store.
+        """Return the plan with the parts that the registry has; what making the other parts needs is in the store then.
 
         :param locked: OS parts with other versions than the lock's do not count.
         :raises RegistryError: the registry does not answer, or a part in it is damaged.
         """
-        found = self.shelf.find(item.identity for item in plan.missing())
-        filled = plan.filled(found).fitting(locked=locked)
-        self.shelf.fetch(dict(_needed(filled, codec)))
+        parts = self.part_repository.find(item.identity for item in plan.missing())
+        filled = plan.filled(parts).fitting(locked=locked)
+        self.part_repository.fetch(dict(_needed(filled, codec)))
         return filled
 
     def open_blob(self, digest: str, size: int | None = None) -> Path:
         """Return the file of a blob; fetch it if the store lacks it."""
-        return self.shelf.open_blob(digest, size)
+        return self.part_repository.open_blob(digest, size)
 
     def fetch_layers(self, composed: Sequence[Composed]) -> None:
         """Bring all layers of images into the store."""
-        self.shelf.fetch({layer.digest: layer.size for one in composed for layer in one.image.layers})
+        self.part_repository.fetch({layer.digest: layer.size for layer in chain.from_iterable(one.image.layers for one in composed)})
 
     def publications(self, composed: Sequence[Composed], *, names: bool = False) -> tuple[Publication, ...]:
-        """Return images with their dated tags, which never move: of today, or the last one if the image has not changed since.
+        """Return images with their dated tags: of today, or the last one if the image has not changed since.
 
-        :param names: let them also have the names that they have in an engine, such as ``2.8-cu121-devel``; in a row of several platforms
-            those are the index's.
+        :param names: let them also have the names that they have in an engine, such as ``2.8-cu121-devel``; in a row
+            of several platforms those are the index's.
         """
         tags, today = self.registry.tags(self.repository), dt.datetime.now(dt.UTC).date()
         moving = {one.image.digest: _names(one) for one in composed if names and not is_joined(one)}
@@ -159,13 +160,16 @@ class Remote:
 
         :raises RegistryError: see :meth:`torchstrata.registry.push.Pusher.push`.
         """
-        pusher = Pusher(registry=self.registry, repository=self.repository, open_blob=self.open_blob, shelf=self.shelf, attach=attach, on_bytes=on_bytes)
-        return pusher.push(publications, self._parts(plan))
+        pusher = Pusher(
+            registry=self.registry, repository=self.repository, open_blob=self.open_blob, part_repository=self.part_repository, attach=attach, on_bytes=on_bytes
+        )
+        return pusher.push(publications, parts_of(plan, self.part_repository.store))
 
-    def _parts(self, plan: Plan) -> Mapping[str, Part]:
-        """Return the parts of a plan that was built; those that were made are in the store by now."""
-        found = {item.identity: self.shelf.store.known(item.identity) or item.part for item in plan.items()}
-        return {identity: part for identity, part in found.items() if part}
+
+def parts_of(plan: Plan, store: Store) -> Mapping[str, Part]:
+    """Return the parts of a plan that was built, by identity; those that were made are in the store by now."""
+    parts = {item.identity: store.known(item.identity) or item.part for item in plan.items()}
+    return {identity: part for identity, part in parts.items() if part}
 
 
 def stem(one: Composed) -> str:
@@ -193,11 +197,11 @@ def is_joined(one: Composed) -> bool:
 
 
 def indexes(composed: Iterable[Composed]) -> tuple[tuple[Cell, str, ImageIndex], ...]:
-    """Return the index of each cell and image that was composed for every platform of its row; none of what lacks one."""
-    found: dict[tuple[str, str], list[Composed]] = {}
+    """Return the index of each cell and image that was composed for every platform of its row."""
+    by_image: dict[tuple[str, str], list[Composed]] = {}
     for one in filter(is_joined, composed):
-        found.setdefault((one.plan.cell.id, image_of(one)), []).append(one)
-    whole = [ones for ones in found.values() if {platform_of(one) for one in ones} == set(ones[0].plan.cell.platforms)]
+        by_image.setdefault((one.plan.cell.id, image_of(one)), []).append(one)
+    whole = [ones for ones in by_image.values() if {platform_of(one) for one in ones} == set(ones[0].plan.cell.platforms)]
     return tuple((ones[0].plan.cell, image_of(ones[0]), _index(ones)) for ones in whole)
 
 
@@ -211,7 +215,7 @@ def _names(one: Composed) -> tuple[str, ...]:
 
 
 def _needed(plan: Plan, codec: Codec) -> Iterable[tuple[str, int | None]]:
-    """Yield digest and size (``None`` for an extra) of the blobs that items to be made are made from, as far as they belong to parts that were found."""
+    """Yield digest and size (``None``: an extra) of the blobs of found parts from which other parts are made."""
     parts = {item.identity: item.part for item in plan.items() if item.part}
     for item in plan.missing():
         if isinstance(item.source, Stratum):  # what its CUDA strata leave to it, not their gigabytes

@@ -1,8 +1,8 @@
 """Bills of materials of an image, from its record: CycloneDX 1.6 and SPDX 2.3, both as JSON.
 
-Both list the wheels of the lock with their hashes, the packages that dpkg has, and what a toolchain was made from, each with its
-package URL and its licence. The serial number follows from the image's digest and the time is the image's, so that the same
-image has the same bytes.
+Both list the wheels of the lock with their hashes, the packages that dpkg has, and what a toolchain was made from,
+each with its package URL and its licence. The serial number follows from the image's digest and the time is the
+image's, so that the same image has the same bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
@@ -112,7 +113,7 @@ def cyclonedx(record: Record) -> bytes:
     held = [system, *map(_component, pieces(record))]
     tool = Component(bom_ref=TOOL, type=ComponentType.APPLICATION, name=TOOL, version=record.tool)
     metadata = BomMetaData(timestamp=dt.datetime.fromisoformat(record.created), component=image, tools=ToolRepository(components=[tool]))
-    parts = [Dependency(ref=each.bom_ref) for each in held]
+    parts = [Dependency(ref=component.bom_ref) for component in held]
     bom = Bom(serial_number=serial(record), metadata=metadata, components=held, dependencies=[Dependency(ref=image.bom_ref, dependencies=parts), *parts])
     return canonical(json.loads(JsonV1Dot6(bom).output_as_string()))
 
@@ -133,7 +134,7 @@ def _component(piece: Piece) -> Component:
 def _facts(record: Record) -> dict[str, str]:
     """Return what a bill says of the whole image."""
     torch = record.torch
-    found = {
+    values = {
         "cell": record.cell,
         "flavour": record.flavour,
         "revision": record.source.revision,
@@ -143,7 +144,7 @@ def _facts(record: Record) -> dict[str, str]:
         "nccl": torch.nccl,
         "driver.floor": torch.driver_floor,
     }
-    return {name: value for name, value in found.items() if value} | {f"licence:{name}": words for name, words in sorted(record.licences.items())}
+    return {name: value for name, value in values.items() if value} | {f"licence:{name}": words for name, words in sorted(record.licences.items())}
 
 
 # SPDX
@@ -210,11 +211,12 @@ def _unsaid(licence: str) -> dict[str, Any]:
 
 def subject(document: bytes) -> str:
     """Return the digest of the image that a bill of either format is of; nothing if it does not say."""
-    found = decoding.decode(document, dict[str, Any])
-    if found.get("bomFormat") == "CycloneDX":
-        hashes = found.get("metadata", {}).get("component", {}).get("hashes", [])
-        values = [each["content"] for each in hashes if each["alg"] == "SHA-256"]
+    bill = decoding.decode(document, dict[str, Any])
+    if bill.get("bomFormat") == "CycloneDX":
+        hashes = bill.get("metadata", {}).get("component", {}).get("hashes", [])
+        values = [checksum["content"] for checksum in hashes if checksum["alg"] == "SHA-256"]
     else:
-        checksums = [sums for package in found.get("packages", []) if package.get("SPDXID") == "SPDXRef-image" for sums in package.get("checksums", [])]
-        values = [each["checksumValue"] for each in checksums if each["algorithm"] == "SHA256"]
+        images = [package for package in bill.get("packages", []) if package.get("SPDXID") == "SPDXRef-image"]
+        checksums = chain.from_iterable(image.get("checksums", []) for image in images)
+        values = [checksum["checksumValue"] for checksum in checksums if checksum["algorithm"] == "SHA256"]
     return f"sha256:{values[0]}" if len(values) == 1 else ""

@@ -1,8 +1,9 @@
 """Signed lists of parts, so that a build may believe the parts that it finds in a registry.
 
-One signature covers all parts of a push: a file that maps identities to the digests of the parts' manifests, which name every
-layer and extra. The file and its bundle are attached to each part that it adds, where :class:`torchstrata.registry.parts.Shelf` has them
-looked for. A list is verified once, however many parts are on it.
+One signature covers all parts of a push: a file that maps identities to the digests of the parts' manifests, which
+name every layer and extra. The file and its bundle are attached to each part that it adds, where
+:class:`torchstrata.registry.parts.PartRepository` has them looked for. A list is verified once, however many parts
+are on it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torchstrata.attestations.signing import BUNDLE, Signer, Trust
 from torchstrata.errors import AbsentError, IntegrityError, UntrustedError
 from torchstrata.image.compose import canonical
 from torchstrata.registry.client import SMALL
-from torchstrata.registry.parts import REQUESTS, Shelf, Verify
+from torchstrata.registry.parts import REQUESTS, PartRepository, Verify
 from torchstrata.registry.registry import Attachment, Registry
 from torchstrata.store.digest import Digest
 from torchstrata.store.layer import PLATFORM
@@ -107,7 +108,7 @@ class Checker:
 
 
 def verifier(registry: Registry, repository: str, trust: Trust) -> Verify:
-    """Return what decides for a :class:`Shelf` which parts may be used: those that are sealed by who it must be."""
+    """Return what tells a :class:`PartRepository` which parts may be used: those that the trusted signer has sealed."""
     checker = Checker(registry=registry, repository=repository, trust=trust)
 
     def verify(digests: Mapping[str, str]) -> None:
@@ -122,7 +123,7 @@ def verifier(registry: Registry, repository: str, trust: Trust) -> Verify:
     return verify
 
 
-def seal(shelf: Shelf, parts: Mapping[str, Part], signer: Signer) -> int:
+def seal(part_repository: PartRepository, parts: Mapping[str, Part], signer: Signer) -> int:
     """Seal those parts in the registry that the signer has not sealed; return how many that were.
 
     :param parts: by identity, as they were made or verified here.
@@ -130,54 +131,55 @@ def seal(shelf: Shelf, parts: Mapping[str, Part], signer: Signer) -> int:
     :raises SigningError: the key cannot be used.
     """
     with signer.trust() as trust:
-        digests = _digests(shelf, parts)
-        new = Checker(registry=shelf.registry, repository=shelf.repository, trust=trust).unsealed(digests)
+        digests = _digests(part_repository, parts)
+        new = Checker(registry=part_repository.registry, repository=part_repository.repository, trust=trust).unsealed(digests)
     if not new:
         return 0
-    _check_listings(shelf, parts, {identity: digests[identity] for identity in new})
+    _check_listings(part_repository, parts, {identity: digests[identity] for identity in new})
     content = listed({identity: digests[identity] for identity in new})
     files = [
         Attachment(content=content, media_type=LIST, title="parts.json"),
         Attachment(content=signer.sign_blob(content), media_type=BUNDLE, title="parts.json.sigstore.json"),
     ]
-    attach = functools.partial(shelf.registry.attach, shelf.repository, artifact_type=SEAL, blobs=files)
+    attach = functools.partial(part_repository.registry.attach, part_repository.repository, artifact_type=SEAL, blobs=files)
     first, *others = dict.fromkeys(digests[identity] for identity in new)
     attach(first)  # alone, since it brings the files; registries refuse the same blob from many at once
     with ThreadPoolExecutor(REQUESTS, "seal") as pool:
-        for _ in pool.map(attach, others):
-            pass
+        list(pool.map(attach, others))
     return len(new)
 
 
-def _digests(shelf: Shelf, parts: Mapping[str, Part]) -> dict[str, str]:
+def _digests(part_repository: PartRepository, parts: Mapping[str, Part]) -> dict[str, str]:
     """Return the digests of the parts' manifests."""
-    found = {}
+    digests = {}
     for identity, part in parts.items():
-        there = shelf.shared(identity)
-        if there is None:
-            raise AbsentError(f"{shelf.registry.host}/{shelf.repository} has no part {identity[:12]}", fix="push it first")
-        if _layers(there.part) != _layers(part) or not there.part.extras.items() <= part.extras.items() or there.part.notes != part.notes:
-            raise _foreign(shelf, identity)
-        found[identity] = there.digest
-    return found
+        held = part_repository.shared(identity)
+        if held is None:
+            raise AbsentError(f"{part_repository.registry.host}/{part_repository.repository} has no part {identity[:12]}", fix="push it first")
+        if _layers(held.part) != _layers(part) or not held.part.extras.items() <= part.extras.items() or held.part.notes != part.notes:
+            raise _foreign(part_repository, identity)
+        digests[identity] = held.digest
+    return digests
 
 
-def _check_listings(shelf: Shelf, parts: Mapping[str, Part], digests: Mapping[str, str]) -> None:
-    """See to it that parts about to be sealed list the paths that their layers have: somebody else may have pushed them before.
+def _check_listings(part_repository: PartRepository, parts: Mapping[str, Part], digests: Mapping[str, str]) -> None:
+    """Check that parts about to be sealed list the paths that their layers have: somebody else may have pushed them.
 
     :raises UntrustedError: one lists others.
     """
     for identity, digest in digests.items():
-        there = shelf.shared(identity)
-        if there is None or there.digest != digest:
-            raise _foreign(shelf, identity)
-        listings = shelf.listings(there)
-        if any(listings[layer.diff_id] != shelf.store.listing(layer.diff_id) for layer in parts[identity].layers):
-            raise _foreign(shelf, identity)
+        held = part_repository.shared(identity)
+        if held is None or held.digest != digest:
+            raise _foreign(part_repository, identity)
+        listings = part_repository.listings(held)
+        if any(listings[layer.diff_id] != part_repository.store.listing(layer.diff_id) for layer in parts[identity].layers):
+            raise _foreign(part_repository, identity)
 
 
-def _foreign(shelf: Shelf, identity: str) -> UntrustedError:
-    return UntrustedError(f"part {identity[:12]} in {shelf.registry.host} is not the one that is here", fix="find out who has pushed it, and delete it")
+def _foreign(part_repository: PartRepository, identity: str) -> UntrustedError:
+    return UntrustedError(
+        f"part {identity[:12]} in {part_repository.registry.host} is not the one that is here", fix="find out who has pushed it, and delete it"
+    )
 
 
 def _layers(part: Part) -> list[tuple[str, str]]:

@@ -1,9 +1,10 @@
 """Signatures with cosign 2.5 or 3, by a key pair without any service, or keyless in GitHub Actions.
 
-Two forms are used, those that both majors write and read. An image has a signature of the kind that admission controllers look
-for, which cosign keeps under the tag ``sha256-HEX.sig``. Everything else is a sigstore bundle (version 0.3): a file that holds
-the signed bytes and what is needed to verify them, so that it can be attached, copied and verified without the registry.
-Bundles with attestations are made over the image's manifest, whose digest is the subject.
+Two forms are used, those that both majors write and read. An image has a signature of the kind that admission
+controllers look for, which cosign keeps under the tag ``sha256-HEX.sig``. Everything else is a sigstore bundle
+(version 0.3): a file that holds the signed bytes and what is needed to verify them, so that it can be attached,
+copied and verified without the registry. Bundles with attestations are made over the image's manifest, whose digest
+is the subject.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torchstrata.registry.reference import Reference
 from torchstrata.text import printable
 
 BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
-"""Media and artifact type by which cosign 3, ``cosign --new-bundle-format`` and GitHub's ``gh attestation`` find bundles."""
+"""Media and artifact type by which cosign 3, ``cosign --new-bundle-format`` and ``gh attestation`` find bundles."""
 
 KEY: Final = "COSIGN_KEY"
 PUBLIC_KEY: Final = "COSIGN_PUBLIC_KEY"
@@ -36,7 +37,7 @@ AMBIENT: Final = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
 ISSUER: Final = "https://token.actions.githubusercontent.com"
 
 NO_ROOT: Final = b'{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
-"""Trusted root without authorities: all that a key pair needs, and no reason for cosign to ask the internet."""
+"""Trusted root without CAs: all that a key pair needs, and no reason for cosign to ask the internet."""
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -77,13 +78,13 @@ class Trust:
 
     @classmethod
     def find(cls, key: str | None = None, identity: str | None = None, issuer: str | None = None) -> Self:
-        """Return what was asked for, else the key in ``$COSIGN_PUBLIC_KEY``, else in GitHub Actions the workflows of its repository.
+        """Return what was asked for, else ``$COSIGN_PUBLIC_KEY``, else in GitHub Actions the repository's workflows.
 
         :raises UntrustedError: nothing says whose signatures count.
         """
-        found = key or (None if identity else os.environ.get(PUBLIC_KEY))
-        if found:
-            return cls(key=found)
+        public_key = key or (None if identity else os.environ.get(PUBLIC_KEY))
+        if public_key:
+            return cls(key=public_key)
         repository = os.environ.get("GITHUB_REPOSITORY")
         server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
         wanted = identity or (f"^{re.escape(f'{server}/{repository}/')}\\.github/workflows/" if repository else "")
@@ -97,7 +98,7 @@ class Trust:
         :param image: by digest.
         :raises UntrustedError: it is not, or by somebody else.
         """
-        with cosign.work() as work, cosign.told(f"the signature of {image}"):
+        with cosign.work() as work, cosign.verifying(f"the signature of {image}"):
             cosign.run("verify", *self._options(), "--new-bundle-format=false", *cosign.registry_options(image.host, work), "--output=json", str(image))
 
     def check_attestation(self, bundle: bytes, manifest: bytes) -> Statement:
@@ -106,10 +107,10 @@ class Trust:
         :raises UntrustedError: it is by somebody else, damaged, or about something else.
         """
         statement = _statement(bundle)
-        with cosign.work(manifest=manifest, bundle=bundle, root=NO_ROOT) as work, cosign.told("an attestation"):
+        with cosign.work(manifest=manifest, bundle=bundle, root=NO_ROOT) as work, cosign.verifying("an attestation"):
             options = ("--new-bundle-format", "--bundle=bundle", f"--type={statement.predicate_type}", *self._options(), *self._root())
             cosign.run("verify-blob-attestation", *options, "manifest", cwd=work)
-        subjects = {f"sha256:{each.digest.get('sha256')}" for each in statement.subject}
+        subjects = {f"sha256:{subject.digest.get('sha256')}" for subject in statement.subject}
         if subjects != {sha256(manifest)}:  # cosign is content with one of several
             raise UntrustedError(f"an attestation is about {printable(', '.join(sorted(subjects)))}", fix="attach what belongs to this image alone")
         return statement
@@ -119,7 +120,7 @@ class Trust:
 
         :raises UntrustedError: it is not, or somebody else has signed it.
         """
-        with cosign.work(content=content, bundle=bundle, root=NO_ROOT) as work, cosign.told("a signature"):
+        with cosign.work(content=content, bundle=bundle, root=NO_ROOT) as work, cosign.verifying("a signature"):
             cosign.run("verify-blob", "--new-bundle-format", "--bundle=bundle", *self._options(), *self._root(), "content", cwd=work)
 
     def _options(self) -> tuple[str, ...]:
@@ -135,7 +136,8 @@ class Trust:
 class Signer:
     """Who signs.
 
-    :param key: private key: a file, or a URI that cosign knows, with its password in ``$COSIGN_PASSWORD``; ``None`` to sign keyless.
+    :param key: private key: a file, or a URI that cosign knows, with its password in ``$COSIGN_PASSWORD``; ``None``
+        to sign keyless.
     """
 
     key: str | None
@@ -146,17 +148,17 @@ class Signer:
 
         :raises SigningError: there is nobody.
         """
-        found = key or os.environ.get(KEY)
-        if not found and not any(os.environ.get(name) for name in AMBIENT):
+        private_key = key or os.environ.get(KEY)
+        if not private_key and not any(os.environ.get(name) for name in AMBIENT):
             raise SigningError(
                 "there is no key to sign with",
                 fix=f"make one (inv key) and name it with --key or {KEY}; in GitHub Actions, give the job `id-token: write`",
             )
-        return cls(key=found or None)
+        return cls(key=private_key or None)
 
     @classmethod
     def present(cls) -> Self | None:
-        """Return who can sign here without being asked for: the key in ``$COSIGN_KEY``, else the job of GitHub Actions; else ``None``."""
+        """Return who can sign here unasked: the key in ``$COSIGN_KEY``, else GitHub Actions' job, else ``None``."""
         try:
             return cls.find()
         except SigningError:
@@ -171,7 +173,7 @@ class Signer:
         if self.key is None:
             yield Trust.find()
             return
-        with cosign.signed("the public key"):
+        with cosign.signing("the public key"):
             public = cosign.run("public-key", f"--key={self.key}")
         with cosign.work(public=public.encode()) as work:
             yield Trust(key=str(work / "public"))
@@ -182,7 +184,7 @@ class Signer:
         :param image: by digest.
         :raises SigningError: the key cannot be used, or the registry refuses.
         """
-        with cosign.work() as work, cosign.signed(str(image)):
+        with cosign.work() as work, cosign.signing(str(image)):
             as_tag = ("--new-bundle-format=false",) if cosign.is_newer() else ()
             cosign.run("sign", *self._options(), *as_tag, *cosign.registry_options(image.host, work), str(image))
 
@@ -194,7 +196,7 @@ class Signer:
         :raises SigningError: the key cannot be used.
         """
         file = re.sub("[^A-Za-z0-9._-]", "_", name)  # which cosign takes for the subject's name
-        with cosign.work(**{file: manifest, "predicate.json": predicate}) as work, cosign.signed(f"{predicate_type} of {name}"):
+        with cosign.work(**{file: manifest, "predicate.json": predicate}) as work, cosign.signing(f"{predicate_type} of {name}"):
             options = ("--new-bundle-format", "--bundle=bundle", "--predicate=predicate.json", f"--type={predicate_type}", *self._options())
             cosign.run("attest-blob", *options, file, cwd=work)
             return (work / "bundle").read_bytes()
@@ -204,7 +206,7 @@ class Signer:
 
         :raises SigningError: the key cannot be used.
         """
-        with cosign.work(content=content) as work, cosign.signed("a file"):
+        with cosign.work(content=content) as work, cosign.signing("a file"):
             cosign.run("sign-blob", "--new-bundle-format", "--bundle=bundle", *self._options(), "content", cwd=work)
             return (work / "bundle").read_bytes()
 
@@ -224,14 +226,14 @@ def trusted(key: str | None = None, identity: str | None = None, issuer: str | N
     :raises SigningError: the private key cannot be used.
     """
     if os.environ.get(KEY) and not (key or identity or os.environ.get(PUBLIC_KEY)):
-        with Signer.find().trust() as trust:
-            yield trust
+        with Signer.find().trust() as own:
+            yield own
         return
     try:
-        found = Trust.find(key, identity, issuer)
+        trust = Trust.find(key, identity, issuer)
     except UntrustedError:
-        found = None
-    yield found
+        trust = None
+    yield trust
 
 
 def _statement(bundle: bytes) -> Statement:

@@ -1,4 +1,4 @@
-"""What a catalogue is about, as frozen values: images with all that is known of them, the ledger, and when all this was looked at."""
+"""What a catalogue is about, as frozen values: images with what is known of them, the ledger, and the time."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Exhibit:
 
     @property
     def moved(self) -> frozenset[str]:
-        """What channels and their ledger have of it: its digest, or, in a row of several platforms, that of an index."""
+        """Its digests in channels and their ledger: its own, or, in a row of several platforms, that of an index."""
         return self.indexes | {self.digest}
 
     @property
@@ -111,8 +111,8 @@ class Exhibit:
 
     @functools.cached_property
     def _parts(self) -> Mapping[str, str]:
-        found = CELL.fullmatch(self.cell)
-        return found.groupdict() if found else {}
+        match = CELL.fullmatch(self.cell)
+        return match.groupdict() if match else {}
 
     @property
     def is_ours(self) -> bool:
@@ -157,8 +157,8 @@ class Exhibit:
     @property
     def driver_floor(self) -> str:
         """The oldest driver that runs it; empty where none is needed, or what stands there is no version."""
-        found = self.labels.get("torchstrata.driver.floor", "")
-        return found if DRIVER.fullmatch(found) else ""
+        floor = self.labels.get("torchstrata.driver.floor", "")
+        return floor if DRIVER.fullmatch(floor) else ""
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -172,7 +172,7 @@ class Exhibit:
 
     @property
     def day(self) -> str:
-        """The day of that push as ``YYYY-MM-DD``; else that of its OS lock, or of its wheels' lock; empty if nothing says."""
+        """The day of that push, ``YYYY-MM-DD``; else of its OS lock, or of its wheels' lock; empty if nothing says."""
         if self.push != UNPUSHED:
             return f"{self.push.day[:4]}-{self.push.day[4:6]}-{self.push.day[6:8]}"
         return self.record.inputs.os_lock_date[:10] if self.record else self.labels.get("org.opencontainers.image.created", "")[:10]
@@ -232,11 +232,11 @@ class Catalogue:
     @functools.cached_property
     def holders(self) -> Mapping[str, tuple[Exhibit, ...]]:
         """The images that have a layer, by its digest."""
-        found: dict[str, list[Exhibit]] = {}
+        holders: dict[str, list[Exhibit]] = {}
         for image in self.images:
             for layer in dict.fromkeys(layer.digest for layer in image.layers):
-                found.setdefault(layer, []).append(image)
-        return {digest: tuple(images) for digest, images in found.items()}
+                holders.setdefault(layer, []).append(image)
+        return {digest: tuple(images) for digest, images in holders.items()}
 
     def releases(self, image: Exhibit) -> tuple[Exhibit, ...]:
         """Return all releases of the same cell, platform and flavour, newest first."""
@@ -245,16 +245,16 @@ class Catalogue:
     @functools.cached_property
     def series(self) -> Mapping[tuple[str, str, str], tuple[Exhibit, ...]]:
         """All releases by cell, platform and flavour, newest first."""
-        found: dict[tuple[str, str, str], list[Exhibit]] = {}
+        series: dict[tuple[str, str, str], list[Exhibit]] = {}
         for image in self.images:
-            found.setdefault((image.cell, image.platform, image.image), []).append(image)
-        return {key: tuple(images) for key, images in found.items()}
+            series.setdefault((image.cell, image.platform, image.image), []).append(image)
+        return {key: tuple(images) for key, images in series.items()}
 
 
 def ordered(images: list[Exhibit], matrix: Matrix, held: frozenset[str]) -> tuple[Exhibit, ...]:
-    """Return images as a catalogue has them: by torch and cell, in the matrix's order of flavours, what people should take first, then the newest.
+    """Return images in a catalogue's order: by torch, cell, flavour as in the matrix, those to take first, the newest.
 
-    :param held: digests of what people should take: what the last channel holds now, or what a build has given its names.
+    :param held: digests of what people should take: of the last channel now, or of the names that a build has given.
     """
     cells = {cell.id: number for number, cell in enumerate(matrix.cells)}
     flavours = {name: number for number, name in enumerate(matrix.flavours)}

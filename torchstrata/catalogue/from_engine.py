@@ -1,4 +1,4 @@
-"""What the local engine has, for a catalogue; what the images are made of is in the content store, if they were built here."""
+"""A catalogue of the local engine; the content store tells what images are made of, if they were built here."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ class EngineReader:
                 continue  # somebody removed it just now
 
     def _records(self, cells: set[tuple[str, str]]) -> tuple[dict[str, Record], dict[str, str]]:
-        """Return the records of what would be built today of these cells, by both digests; and of which cells nothing can be told.
+        """Return the records of what would be built of these cells today, by both digests; and why a cell has none.
 
         Only parts that the store has are looked at; an image that was built from others is shown with its labels alone.
         """
-        known: dict[str, Record] = {}
+        records: dict[str, Record] = {}
         unread: dict[str, str] = {}
         for cell in (cell for cell in matrix.everywhere(self.matrix.cells) if (cell.id, cell.platform) in cells):
             try:
-                for one, found in self._composed(cell):
-                    known |= {one.image.digest: found, sha256(one.image.config): found}
+                for one, image_record in self._composed(cell):
+                    records |= {one.image.digest: image_record, sha256(one.image.config): image_record}
             except TorchstrataError as error:
                 unread[cell.name] = printable(error.what)
-        return known, unread
+        return records, unread
 
     def _composed(self, cell: Cell) -> Iterator[tuple[Composed, Record]]:
         codec = Codec()
@@ -92,7 +92,7 @@ class EngineReader:
                 for one in _assembled(builder, image):
                     yield one, made.record_of(materials.gather(one, self.store, codec, matrix.ROOT))
 
-    def _exhibit(self, image: Mapping[str, Any], found: Record | None) -> Exhibit:
+    def _exhibit(self, image: Mapping[str, Any], image_record: Record | None) -> Exhibit:
         config, identity = image.get("Config") or {}, str(image["Id"])
         ports = oci.tcp_ports(config.get("ExposedPorts") or ())
         declared = declared_services.in_engine(self.engine, identity) if ports else {}
@@ -101,11 +101,11 @@ class EngineReader:
             tags=_tags(image.get("RepoTags") or (), self.matrix.name),
             labels=_labels(image),
             platform=_platform(image),
-            size=found.size if found else int(image.get("Size") or 0),
+            size=image_record.size if image_record else int(image.get("Size") or 0),
             endpoints=description.endpoints(ports, declared),
             user=str(config.get("User") or ""),
-            layers=_layers(image, found),
-            record=found,
+            layers=_layers(image, image_record),
+            record=image_record,
             evidence=_evidence(identity),
         )
 
@@ -129,13 +129,13 @@ def _tags(names: Sequence[str], name: str) -> tuple[str, ...]:
     return tuple(sorted(ours or names))
 
 
-def _layers(image: Mapping[str, Any], found: Record | None) -> tuple[ShownLayer, ...]:
-    if found:
-        return tuple(ShownLayer(digest=layer.digest, size=layer.size, title=layer.title, origin=layer.origin) for layer in found.layers)
+def _layers(image: Mapping[str, Any], image_record: Record | None) -> tuple[ShownLayer, ...]:
+    if image_record:
+        return tuple(ShownLayer(digest=layer.digest, size=layer.size, title=layer.title, origin=layer.origin) for layer in image_record.layers)
     return tuple(ShownLayer(digest=str(digest), size=0) for digest in (image.get("RootFS") or {}).get("Layers") or ())
 
 
 def _evidence(digest: str) -> Evidence | None:
     """Return the newest evidence about an image, whatever it says; one that passed before one that did not."""
-    found = sorted(evidence.about(digest), key=lambda one: (one.passed, one.holds, one.finished))
-    return found[-1] if found else None
+    results = sorted(evidence.about(digest), key=lambda result: (result.passed, result.holds, result.finished))
+    return results[-1] if results else None

@@ -1,7 +1,7 @@
 """What a registry has, for a catalogue: images by their tags, and what is attached to them.
 
-Everything there is written by whoever may push. What can be read is read as the type that it must be; what cannot is told in a line,
-and keeps nothing else from being shown.
+Whoever may push writes everything there. What can be read is read as the type that it must be; what cannot is told
+in a line, and keeps nothing else from being shown.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final, TypeVar
 
 from torchstrata.attestations import documents, examination, record
@@ -80,9 +81,9 @@ class RegistryReader:
         ledger = self._ledger(names)
         tags, unread = self._digests(name for name in names if pruning.owner_of(name) is None and name != ledger_copy.TAG)
         signed = frozenset(name for name in names if name.endswith(".sig"))
-        found = self._each(functools.partial(self._images, tags, signed), dict.fromkeys(tags.values()))
-        images = once(image for _, several, _ in found for image in several or () if image.is_ours)
-        unread |= {digest: why for digest, _, why in found if why}
+        answers = self._each(functools.partial(self._images, tags, signed), dict.fromkeys(tags.values()))
+        images = once(chain.from_iterable(images or () for _, images, _ in answers))
+        unread |= {digest: why for digest, _, why in answers if why}
         if not images:
             first = next(iter(unread.items()), None)
             raise AbsentError(
@@ -103,7 +104,8 @@ class RegistryReader:
     def _held(self, ledger: Ledger) -> frozenset[str]:
         """Return what the last channel holds: what people should take."""
         last = next(reversed(tuple(self.matrix.channels)), "")
-        return frozenset(digest for (channel, _), entry in ledger.state.current.items() if channel == last for digest in entry.images.values())
+        current = (entry.images.values() for (channel, _), entry in ledger.state.current.items() if channel == last)
+        return frozenset(chain.from_iterable(current))
 
     def _ledger(self, names: Iterable[str]) -> Ledger:
         if ledger_copy.TAG not in names:
@@ -113,24 +115,24 @@ class RegistryReader:
 
     def _digests(self, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
         """Return the digest by tag, and why some have none."""
-        found = self._each(lambda name: self.registry.find(self.repository, name), names)
-        return {name: manifest.digest for name, manifest, _ in found if manifest}, {name: why for name, _, why in found if why}
+        answers = self._each(lambda name: self.registry.find(self.repository, name), names)
+        return {name: manifest.digest for name, manifest, _ in answers if manifest}, {name: why for name, _, why in answers if why}
 
     def _each(self, ask: Callable[[T], R], about: Iterable[T]) -> list[tuple[T, R | None, str]]:
         """Ask about each at the same time; return the answers, or in a line why there is none."""
         with ThreadPoolExecutor(AT_A_TIME, "catalogue") as pool:
-            return list(pool.map(lambda one: (one, *_told(ask, one)), about))
+            return list(pool.map(lambda item: (item, *_told(ask, item)), about))
 
     def _images(self, tags: Mapping[str, str], signed: frozenset[str], digest: str) -> list[Exhibit]:
         """Return the image of a digest, or those of an index, one for each platform."""
-        found = self.registry.manifest(self.repository, digest)
-        document = found.document()
+        manifest = self.registry.manifest(self.repository, digest)
+        document = manifest.document()
         if document.artifact_type or document.subject:
             return []
         if document.children:
             own = {tag for tag, of in tags.items() if of == digest}
-            listed = [image for child in document.children for image in self._images(dict.fromkeys(own, child.digest), signed, child.digest)]
-            return [replace(image, indexes=image.indexes | {digest}) for image in listed]
+            listed = (self._images(dict.fromkeys(own, child.digest), signed, child.digest) for child in document.children)
+            return [replace(image, indexes=image.indexes | {digest}) for image in chain.from_iterable(listed)]
         config = self.registry.image_config(self.repository, digest)
         declared, undeclared = _told(self._declared, document.layers or ()) if config.ports else (None, "")
         image = Exhibit(
@@ -145,7 +147,7 @@ class RegistryReader:
             is_signed=f"{fallback_tag(digest)}.sig" in signed,
             problems=(undeclared,) if undeclared else (),
         )
-        published = Published(registry=self.registry, repository=self.repository, name=digest, manifest=found.body)
+        published = Published(registry=self.registry, repository=self.repository, name=digest, manifest=manifest.body)
         return [self._with_documents(image, published)] if image.is_ours else []
 
     def _declared(self, layers: Sequence[Descriptor]) -> Mapping[str, DeclaredService]:
@@ -180,12 +182,12 @@ def _file(key: str) -> str:
 
 
 def once(images: Iterable[Exhibit]) -> list[Exhibit]:
-    """Return each image once: what an index lists for a platform has tags of its own, too, and may be in several indexes."""
-    found: dict[str, Exhibit] = {}
+    """Return each image once: an image that an index lists has tags of its own, too, and may be in several indexes."""
+    by_digest: dict[str, Exhibit] = {}
     for image in images:
-        known = found.setdefault(image.digest, image)
-        found[image.digest] = replace(known, tags=tuple(sorted({*known.tags, *image.tags})), indexes=known.indexes | image.indexes)
-    return list(found.values())
+        merged = by_digest.setdefault(image.digest, image)
+        by_digest[image.digest] = replace(merged, tags=tuple(sorted({*merged.tags, *image.tags})), indexes=merged.indexes | image.indexes)
+    return list(by_digest.values())
 
 
 def record_about(digest: str, content: bytes) -> Record:
@@ -193,10 +195,10 @@ def record_about(digest: str, content: bytes) -> Record:
 
     :raises UntrustedError: it is none, or about another image.
     """
-    found = record.decode(content)
-    if found.digest != digest:
-        raise UntrustedError(f"its record is about {printable(found.digest)}", fix="remove it, and attach what belongs to this image")
-    return found
+    decoded = record.decode(content)
+    if decoded.digest != digest:
+        raise UntrustedError(f"its record is about {printable(decoded.digest)}", fix="remove it, and attach what belongs to this image")
+    return decoded
 
 
 def result_about(digest: str, content: bytes) -> Evidence:
@@ -205,17 +207,18 @@ def result_about(digest: str, content: bytes) -> Evidence:
     :raises EvidenceError: it is none.
     :raises UntrustedError: it is about another image.
     """
-    found = evidence.parse(content, documents.VERIFICATION.file)
-    if not found.is_of(digest):
+    parsed = evidence.parse(content, documents.VERIFICATION.file)
+    if not parsed.is_of(digest):
         raise UntrustedError("the result of tests that is attached is about another image", fix="remove it, and attach what belongs to this image")
-    return found
+    return parsed
 
 
 def named_layers(image: Exhibit) -> tuple[ShownLayer, ...]:
     """Return the layers with what the record says of them."""
-    known = {layer.digest: layer for layer in image.record.layers} if image.record else {}
+    recorded = {layer.digest: layer for layer in image.record.layers} if image.record else {}
     return tuple(
-        replace(layer, title=known[layer.digest].title, origin=known[layer.digest].origin) if layer.digest in known else layer for layer in image.layers
+        replace(layer, title=recorded[layer.digest].title, origin=recorded[layer.digest].origin) if layer.digest in recorded else layer
+        for layer in image.layers
     )
 
 

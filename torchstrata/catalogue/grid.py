@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, Literal
 
 from torchstrata.catalogue.exhibits import Catalogue, Exhibit, Verdict
@@ -12,7 +13,7 @@ from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem
 
 State = Literal["images", "unpublished", "offered", "open", "impossible"]
-"""There are images; the matrix has the cell, but nobody has published it; the same, of builds that have no OS; it could be; it cannot be."""
+"""There are images; the matrix has the cell, but no image; the same of builds without OS; it could be; it cannot be."""
 
 WORST: Final[Sequence[Verdict]] = ("failed", "unknown", "quick", "verified")
 
@@ -104,7 +105,7 @@ def _system_box(catalogue: Catalogue, short: str, row: Cell | None, system: str)
 
 
 def obstacle(row: Cell, system: OperatingSystem) -> Reason | None:
-    """Return why wheels cannot run on an OS, ``None`` if they can; what :mod:`torchstrata.matrix.validation` refuses, for people who have no matrix."""
+    """Return why wheels cannot run on an OS, as :mod:`torchstrata.matrix.validation` says; ``None`` if they can."""
     release = compat.torch(row.torch)
     pythons = compat.build(row.torch, row.wheels).pythons or release.pythons
     if system.python not in pythons:
@@ -125,14 +126,14 @@ def obstacle(row: Cell, system: OperatingSystem) -> Reason | None:
 def by_cuda(matrix: Matrix) -> Grid:
     """Return a line for each torch since the oldest of the matrix, and a column for each CUDA that one of them has."""
     oldest = min((cell.release for cell in matrix.cells), default=())
-    known = {name: release for name, release in compat.facts().torch.items() if tuple(map(int, name.split("."))) >= oldest}
-    variants = sorted({*(variant for release in known.values() for variant in release.builds), *(cell.cuda for cell in matrix.cells)})
+    releases = {name: release for name, release in compat.facts().torch.items() if tuple(map(int, name.split("."))) >= oldest}
+    variants = {*chain.from_iterable(release.builds for release in releases.values()), *(cell.cuda for cell in matrix.cells)}
     columns = tuple(sorted(variants, key=lambda name: (name == compat.CPU, name)))
-    names = sorted(known, key=lambda name: tuple(map(int, name.split("."))), reverse=True)
+    names = sorted(releases, key=lambda name: tuple(map(int, name.split("."))), reverse=True)
     return Grid(
         columns=columns,
         lines=tuple(
-            Line(name=name, words=f"torch {known[name].version}", boxes=tuple(_cuda_box(matrix, name, variant) for variant in columns)) for name in names
+            Line(name=name, words=f"torch {releases[name].version}", boxes=tuple(_cuda_box(matrix, name, variant) for variant in columns)) for name in names
         ),
     )
 

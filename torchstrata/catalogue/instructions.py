@@ -30,7 +30,7 @@ def pull(catalogue: Catalogue, image: Exhibit) -> str:
 
 
 def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[LauncherFile, ...]]:
-    """Return the files that start a container of an image, by launcher; those of other machines only where they can pull it."""
+    """Return the files that start a container of an image, by launcher; other machines' only where they can pull it."""
     called = image.tag.rpartition(":")[2] or f"{image.cell}-{image.image}"
     title = image.labels.get("org.opencontainers.image.description", called)
     wanted = of_image(_pinned(catalogue, image), tag=called, title=title, endpoints=image.endpoints, cuda=bool(image.wheels_cuda))
@@ -41,12 +41,12 @@ def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[Laun
 
 def _pinned(catalogue: Catalogue, image: Exhibit) -> str:
     """Return the image by its name and its digest, as files for people have it."""
-    found = name(catalogue, image)
-    return found if "@" in found or image.digest in found else f"{found}@{image.digest}"
+    named = name(catalogue, image)
+    return named if "@" in named or image.digest in named else f"{named}@{image.digest}"
 
 
 def checks(catalogue: Catalogue, image: Exhibit) -> dict[str, str]:
-    """Return the lines by which anybody checks signatures, by the key of their title; nothing for images of an engine."""
+    """Return the lines by which anybody checks signatures, by the key of their title; none for images of an engine."""
     if not catalogue.place:
         return {}
     where = shlex.quote(reference(catalogue, image))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain, product
 from typing import Any, Final
 
 from torchstrata import progress
@@ -46,11 +47,11 @@ def document(catalogue: Catalogue, pages: dict[str, str]) -> dict[str, Any]:
                 **_facts(catalogue, image),
                 "page": pages[image.digest],
                 "newest": image.digest in current,
-                "channels": sorted({channel for digest in image.moved for channel in held.get(digest, ())}),
+                "channels": sorted(set(chain.from_iterable(held.get(digest, ()) for digest in image.moved))),
             }
             for image in catalogue.images
         ],
-        "cells": [_box(box) for line in grid.by_system(catalogue).lines for box in line.boxes],
+        "cells": [_box(box) for box in chain.from_iterable(line.boxes for line in grid.by_system(catalogue).lines)],
     }
 
 
@@ -117,21 +118,21 @@ def _choice(catalogue: Catalogue, image: Exhibit, pages: dict[str, str], slugs: 
 def data(catalogue: Catalogue, image: Exhibit) -> dict[str, Any]:
     """Return what pages load of an image when somebody asks for it: files of launchers, and what it is compared by."""
     started = instructions.launchers(catalogue, image)
-    named = [(LAUNCHERS[launcher], file) for launcher, files in started.items() if launcher in LAUNCHERS for file in files]
-    found = image.record
+    named = chain.from_iterable(product([LAUNCHERS[launcher]], files) for launcher, files in started.items() if launcher in LAUNCHERS)
+    image_record = image.record
     return {
         "name": f"{image.cell}-{image.image} {image.day}".strip(),
         "size": progress.size(image.size),
         "run": started["print"][0].text,
         "files": [{"title": title, "name": file.path, "text": file.text} for title, file in named],
         "facts": {name: value for name, value in image.labels.items() if name.startswith(("torchstrata.", "org.opencontainers.image."))},
-        "python": {wheel.name: wheel.version for wheel in found.wheels} if found else {},
-        "os": {package.name: package.version for package in found.packages} if found else {},
+        "python": {wheel.name: wheel.version for wheel in image_record.wheels} if image_record else {},
+        "os": {package.name: package.version for package in image_record.packages} if image_record else {},
     }
 
 
 def script(name: str, value: Any) -> str:
-    """Return a script that hands a value to the pages, which may also lie on a disk where nothing else can be loaded."""
+    """Return a script that hands a value to the pages, which may lie on a disk where nothing else can be loaded."""
     return f"catalogue({_json(name)}, {_json(value)});\n"
 
 

@@ -1,6 +1,7 @@
 """Which GPUs and drivers images run on, as data for a picker: no page decides anything but by comparing these.
 
-Sources: the compatibility facts; NVIDIA's table of GPUs by compute capability (https://developer.nvidia.com/cuda-gpus), of which the usual ones are here.
+Sources: the compatibility facts; NVIDIA's table of GPUs by compute capability
+(https://developer.nvidia.com/cuda-gpus), of which the usual ones are here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ GPUS: Final[tuple[tuple[str, str], ...]] = (
 
 
 def drivers(image: Exhibit, cell: Cell | None) -> dict[str, str]:
-    """Return the oldest driver by compute capability, for those of :data:`GPUS` that an image runs on: by the rules of ``inv doctor``.
+    """Return the oldest driver by compute capability, for those of :data:`GPUS` that ``inv doctor`` says it runs on.
 
     :param cell: what the image is of; of a cell that the matrix has no more, nothing but its own floor can be told.
     """
@@ -39,13 +40,13 @@ def drivers(image: Exhibit, cell: Cell | None) -> dict[str, str]:
     if cell is None:
         codes = [fitting.generation(name) for name in image.architectures]
         return {name: image.driver_floor for name, _ in GPUS if fitting.serves(codes, fitting.generation(name))}
-    found = {name: _oldest(cell, image.driver_floor, name) for name, _ in GPUS}
-    return {name: driver for name, driver in found.items() if driver}
+    oldest = {name: _oldest(cell, image.driver_floor, name) for name, _ in GPUS}
+    return {name: driver for name, driver in oldest.items() if driver}
 
 
 def _oldest(cell: Cell, floor: str, capability: str) -> str:
     """Return the oldest driver of those in the facts by which a cell runs on a GPU; nothing if none does."""
     gpu = fitting.Accelerator(capability=fitting.generation(capability))
-    known = {floor, *(cuda.driver for cuda in compat.facts().cuda.values() if cuda.driver)}
-    fits = [driver for driver in known if fitting.judge(cell, fitting.Hardware(driver=driver, gpus=(gpu,))).runs]
+    drivers = {floor, *(cuda.driver for cuda in compat.facts().cuda.values() if cuda.driver)}
+    fits = [driver for driver in drivers if fitting.judge(cell, fitting.Hardware(driver=driver, gpus=(gpu,))).runs]
     return min(fits, key=lambda driver: tuple(map(int, driver.split("."))), default="")

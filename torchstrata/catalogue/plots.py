@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from torchstrata.catalogue.exhibits import Catalogue, Exhibit, ShownLayer
@@ -76,7 +77,7 @@ def kind(layer: ShownLayer, cuda_titles: Iterable[str]) -> Kind:
 
 
 def strips(image: Exhibit, cuda_titles: Sequence[str]) -> tuple[Strip, ...]:
-    """Return the layers side by side, the bottom one at the left, each as wide as it is large, and none too narrow to be seen."""
+    """Return the layers side by side, the bottom one at the left, as wide as they are large, none too narrow."""
     room = WIDTH - GAP * max(len(image.layers) - 1, 0)
     whole = sum(layer.size for layer in image.layers) or 1
     raw = [max(room * layer.size / whole, LEAST) for layer in image.layers]
@@ -106,7 +107,7 @@ def charts(catalogue: Catalogue) -> tuple[Chart, ...]:
 
 
 def _chart(cell: str, series: Mapping[str, Sequence[Exhibit]]) -> Chart:
-    shown = [image for releases in series.values() for image in releases]
+    shown = list(chain.from_iterable(series.values()))
     days = sorted({_ordinal(image.day) for image in shown})
     low, high = min(image.size for image in shown), max(image.size for image in shown)
     across, up = _Scale.over(days[0], days[-1], MARGINS[0], CHART[0] - MARGINS[1]), _Scale.over(low, high, CHART[1] - MARGINS[3], MARGINS[2])

@@ -1,7 +1,7 @@
 """The site as files: pages of templates in each language, what they load, ``catalogue.json`` and the feed.
 
-Every value is escaped by the templates (Jinja2, autoescape), attributes are quoted, links lead to our own pages only, and a Content
-Security Policy in each page lets nothing run but the site's one script. So text from a registry is only ever text.
+The templates escape every value (Jinja2, autoescape) and quote attributes. Links lead to our own pages only, and a
+Content Security Policy lets nothing run but the site's one script. So text from a registry is only ever text.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LayerRow:
 
 
 def slug(image: Exhibit) -> str:
-    """Return the name of the page of an image: its cell and flavour, and as much of its digest as tells it from all others."""
+    """Return the name of the page of an image: cell, flavour, and as much of its digest as tells it from all others."""
     return f"{image.cell}-{image.image}-{image.digest.partition(':')[2][:NAME_DIGITS]}"
 
 
@@ -105,7 +105,7 @@ class Site:
             yield from self._in_language(language)
 
     def _data(self, image: Exhibit) -> dict[str, Any]:
-        """Return the data of an image, made once for all languages: the files of launchers take most of a page's time."""
+        """Return the data of an image, made once for all languages: the launchers' files take most of a page's time."""
         if image.digest not in self._made:
             self._made[image.digest] = listing.data(self.catalogue, image)
         return self._made[image.digest]
@@ -231,8 +231,8 @@ class Site:
 
 def facts(image: Exhibit) -> list[tuple[str, str]]:
     """Return key of the title and value of each fact about an image."""
-    found, labels = image.record, image.labels
-    torch = found.torch if found else None
+    image_record, labels = image.record, image.labels
+    torch = image_record.torch if image_record else None
     return [
         ("facts.torch", image.version),
         ("facts.cuda", image.wheels_cuda),
@@ -242,17 +242,17 @@ def facts(image: Exhibit) -> list[tuple[str, str]]:
         ("facts.driver", image.driver_floor),
         ("facts.gpus", " ".join(f"sm_{name.replace('.', '')}" for name in image.architectures)),
         ("facts.python", labels.get("torchstrata.python", "")),
-        ("facts.os", f"{found.os.id} ({found.os.suite})" if found else image.os),
+        ("facts.os", f"{image_record.os.id} ({image_record.os.suite})" if image_record else image.os),
         ("facts.platform", image.platform),
         ("facts.user", image.user),
         *(
-            (("facts.size", progress.size(found.size)), ("facts.unpacked", progress.size(found.unpacked)))
-            if found
+            (("facts.size", progress.size(image_record.size)), ("facts.unpacked", progress.size(image_record.unpacked)))
+            if image_record
             else (("facts.size" if any(layer.size for layer in image.layers) else "facts.size_engine", progress.size(image.size)),)
         ),
         ("facts.commit", labels.get("org.opencontainers.image.revision", "")[:12]),
         ("facts.released", image.day),
-        *((("facts.os_lock", found.inputs.os_lock_date), ("facts.wheels_lock", found.inputs.lock_seen[:10])) if found else ()),
+        *((("facts.os_lock", image_record.inputs.os_lock_date), ("facts.wheels_lock", image_record.inputs.lock_seen[:10])) if image_record else ()),
     ]
 
 

@@ -1,6 +1,6 @@
 """Every word of the site in its languages: one table, whose keys templates and the script of the pages use.
 
-What comes from elsewhere (names of packages, licences, reasons in the ledger, findings of a check) stays as it was written.
+What comes from elsewhere (names of packages, licences, reasons in the ledger, findings) stays as it was written.
 """
 
 from __future__ import annotations

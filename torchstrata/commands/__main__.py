@@ -11,7 +11,7 @@ from torchstrata.commands import cli, verbs
 
 
 def main() -> None:
-    """Run a verb with this package; in a directory with tasks for Invoke, of a checkout or of something else, be Invoke.
+    """Run a verb with this package; be Invoke in a directory with tasks for it, of a checkout or of something else.
 
     A checkout's tasks import its own package, which a process that has this one could not.
     """

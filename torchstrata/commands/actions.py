@@ -29,7 +29,7 @@ def summary(markdown: str) -> None:
 
 
 def tonight(cells: Sequence[str], jobs_each: int) -> tuple[str, ...]:
-    """Return as many of ``cells``, the first ones, as one matrix can hold with so many jobs each; the rest is for the next run."""
+    """Return the first ``cells``, as many as one matrix holds with so many jobs each; the rest is for the next run."""
     return tuple(cells[: MOST_JOBS // jobs_each])
 
 

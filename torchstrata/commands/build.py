@@ -7,6 +7,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -79,7 +80,7 @@ def build(cells: str, options: BuildOptions) -> None:
     started = time.monotonic()
     with progress.reporter() as reporter, Remote.opened(where, planner.matrix.name, planner.store, unsealed=options.trust_unsealed_parts) as shared:
         plan = _filled(plan, shared, planner, reporter, options)
-        for line in (*(note for one in chosen for note in notes(one)), *drifts(plan), disk.check(plan, planner.store, engine)):
+        for line in (*chain.from_iterable(map(notes, chosen)), *drifts(plan), disk.check(plan, planner.store, engine)):
             reporter.say(line)
         opener = shared.open_blob if shared else None
         builder = Builder(
@@ -96,15 +97,15 @@ def build(cells: str, options: BuildOptions) -> None:
 
 def _lock_first(planner: Planner, cells: Sequence[Cell], flavours: Sequence[str]) -> None:
     """Lock what nobody has locked of what the flavours of the cells need."""
-    wanted = tuple(dict.fromkeys(link for flavour in flavours for link in planner.matrix.chain(flavour)))
+    with_parents = tuple(dict.fromkeys(chain.from_iterable(map(planner.matrix.chain, flavours))))
     first = FirstUse(matrix=planner.matrix, store=planner.store, codec=planner.codec)
-    if first.is_due(cells, wanted):
+    if first.is_due(cells, with_parents):
         with progress.reporter() as reporter:
-            first.lock(cells, wanted, reporter)
+            first.lock(cells, with_parents, reporter)
 
 
 def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Reporter, options: BuildOptions) -> Plan:
-    """Return the plan with the parts that the registry has; one that does not answer matters only if images are pushed there afterwards.
+    """Return the plan with the parts that the registry has; its silence matters only if images are pushed there.
 
     :raises RegistryError: it does not answer, and images are to be pushed.
     :raises UntrustedError: a part is not sealed by somebody whom the build trusts.
@@ -112,10 +113,10 @@ def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Repor
     if shared is None or not plan.missing():
         return plan
     if not shared.is_trusted:
-        reporter.say(UNTRUSTED.format(where=f"{shared.registry.host}/{shared.shelf.repository}"))
+        reporter.say(UNTRUSTED.format(where=f"{shared.registry.host}/{shared.part_repository.repository}"))
         return plan
     if options.trust_unsealed_parts:
-        reporter.say(UNSEALED.format(where=f"{shared.registry.host}/{shared.shelf.repository}"))
+        reporter.say(UNSEALED.format(where=f"{shared.registry.host}/{shared.part_repository.repository}"))
     try:
         with reporter.step("find", f"parts in {shared.registry.host}"):
             filled = shared.fill(plan, planner.codec, locked=planner.locked)
@@ -124,8 +125,8 @@ def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Repor
             raise
         reporter.say(f"without the registry: {error.what}")
         return plan
-    found = len(plan.missing()) - len(filled.missing())
-    reporter.say(f"{found} of {len(plan.missing())} missing parts are in {shared.registry.host}; {progress.size(shared.downloaded)} downloaded")
+    filled_parts = len(plan.missing()) - len(filled.missing())
+    reporter.say(f"{filled_parts} of {len(plan.missing())} missing parts are in {shared.registry.host}; {progress.size(shared.downloaded)} downloaded")
     return filled
 
 
@@ -147,13 +148,13 @@ def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Pla
         report = shared.push(plan, publications, attach=attach, on_bytes=step.advance)
     if signer:
         with reporter.step("sign", f"parts in {shared.registry.host}"):
-            signatures.seal(shared.shelf, plan, signer)
+            signatures.seal(shared.part_repository, plan, signer)
     else:
         reporter.say(f"not signed, so that nothing can be promoted: {signing.KEY} names no key, and no job in GitHub Actions may sign")
     if drifted := [one.tags[0] for one in composed if one.drift]:
         reporter.say(f"not as locked, so that they cannot be promoted: {', '.join(drifted)}")
-    for each in publications:
-        reporter.say(f"{shared.name}:{' '.join(each.tags)} {each.image.digest}")
+    for publication in publications:
+        reporter.say(f"{shared.name}:{' '.join(publication.tags)} {publication.image.digest}")
     _join(shared, composed, reporter, names=names)
     reporter.say(
         f"{progress.size(report.sent)} sent, {progress.size(report.mounted)} mounted, {progress.size(report.present)} were there; {report.parts} new parts"
@@ -167,10 +168,10 @@ def _join(shared: Remote, composed: Sequence[Composed], reporter: Reporter, *, n
     """
     from torchstrata.commands import join  # noqa: PLC0415  # see _push
 
-    joiner, found = join.joiner_of(shared.registry, shared.repository), remote.indexes(composed)
-    for cell, image, index in found:
+    joiner, indexes = join.joiner_of(shared.registry, shared.repository), remote.indexes(composed)
+    for cell, image, index in indexes:
         join.put(joiner, cell, image, index, names=names, say=reporter.say)
-    done = {(cell.id, image) for cell, image, _ in found}
+    done = {(cell.id, image) for cell, image, _ in indexes}
     waiting = [one for one in composed if remote.is_joined(one) and (one.plan.cell.id, remote.image_of(one)) not in done]
     for cell_id, ones in itertools.groupby(waiting, key=lambda one: one.plan.cell.id):
         first, *_ = ones
@@ -196,15 +197,15 @@ def notes(cell: Cell) -> list[str]:
 
 def drifts(plan: Plan) -> list[str]:
     """Return a line for each OS whose parts in the store have other versions than its lock."""
-    found = defaultdict[str, dict[PackageMove, None]](dict)
+    moved = defaultdict[str, dict[PackageMove, None]](dict)
     for item in plan.items():
         if isinstance(item.source, OsPart) and item.part:
-            found[item.source.system.name] |= dict.fromkeys(os_parts.drift(item.part))
-    return [f"{system}: not as locked: {os_locks.in_short(tuple(moves))}" for system, moves in found.items() if moves]
+            moved[item.source.system.name] |= dict.fromkeys(os_parts.drift(item.part))
+    return [f"{system}: not as locked: {os_locks.in_short(tuple(moves))}" for system, moves in moved.items() if moves]
 
 
 def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
-    """Return the closing table: image, layers reused and made, size, digest, and whether its OS packages are as locked."""
+    """Return the closing table: image, layers reused and made, size, digest, and whether OS packages are as locked."""
     made = {item.identity for item in plan.missing()}
     view = Table("image", "layers", "reused", "made", "size", "digest", "OS packages", header_style="bold", box=None, pad_edge=False)
     for one in composed:
@@ -222,7 +223,7 @@ def verify(cell: str, python: Path, options: VerifyOptions) -> None:
 
 
 def plan(options: PlanOptions) -> None:
-    """Print the plan for the cells that match, as a table or as JSON; a cell that nobody has locked is named in one line.
+    """Print the plan for the cells that match, as a table or as JSON; a cell without a lock is named in one line.
 
     :raises LockError: none of them is locked.
     """
@@ -239,27 +240,27 @@ def plan(options: PlanOptions) -> None:
         raise unlocked[0]
     for line in dict.fromkeys(error.what for error in unlocked):
         complaints.print(line)
-    found = Plan(images=tuple(images))
+    whole = Plan(images=tuple(images))
     if options.json:
-        console.print_json(json.dumps(plans.document(found)))
+        console.print_json(json.dumps(plans.document(whole)))
         return
-    console.print(plans.table(found))
-    console.print(disk.check(found, planner.store, None), highlight=False)
+    console.print(plans.table(whole))
+    console.print(disk.check(whole, planner.store, None), highlight=False)
 
 
 def weigh(options: SizesOptions) -> None:
-    """Print size and budget of every image of the cells that match, and make them the budgets if asked; all their flavours must be in the engine."""
+    """Print size and budget of every image of cells whose flavours are in the engine; make them budgets if asked."""
     table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
     view, measured = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False), defaultdict[str, dict[str, int]](dict)
     end = platforms.suffix(options.platform)
     for cell in matrix.select_on(table, options.platform, *options.cells):
-        found = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}{end}", client, store) for flavour in table.flavours}
-        for flavour, image in found.items():
+        images = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}{end}", client, store) for flavour in table.flavours}
+        for flavour, image in images.items():
             allowed = table.budget(flavour, cell.weighed)
             view.add_row(f"{cell.id}-{flavour}{end}", progress.size(image.size), progress.size(allowed) if allowed else "none")
             measured[flavour][cell.weighed] = image.size
         if options.write:
-            weighed = [size_budget.weigh(cell, (layer.weight for layer in image.layers)) for image in found.values()]
+            weighed = [size_budget.weigh(cell, (layer.weight for layer in image.layers)) for image in images.values()]
             size_budget.record(cell, size_budget.of_all(weighed))
     if options.write:
         size_budget.write(table, measured)

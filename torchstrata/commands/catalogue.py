@@ -16,7 +16,7 @@ from torchstrata.catalogue.exhibits import Catalogue
 from torchstrata.catalogue.from_engine import EngineReader
 from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.catalogue.site import Site
-from torchstrata.commands.options import CatalogueOptions
+from torchstrata.commands.release_options import CatalogueOptions
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry.registry import Registry
@@ -34,16 +34,16 @@ def write(options: CatalogueOptions) -> None:
     :raises RegistryError, EngineError: what it is about does not answer.
     """
     address = publication.checked_address(options.address)
-    found = replace(_engine() if options.engine else _registry(options), measurements=_measurements(RESULTS))
-    size = publication.write(Site(found, address).files(), options.output)
+    catalogue = replace(_engine() if options.engine else _registry(options), measurements=_measurements(RESULTS))
+    size = publication.write(Site(catalogue, address).files(), options.output)
     console = progress.plain_console()
-    for what, why in found.unread.items():
+    for what, why in catalogue.unread.items():
         console.print(f"{what}: not shown: {why}", soft_wrap=True)
-    for image in found.images:
+    for image in catalogue.images:
         for problem in image.problems:
             console.print(f"{image.cell}-{image.image} {image.digest}: {problem}", soft_wrap=True)
-    checked = f"signatures checked ({found.who})" if found.who else "no signature was checked"
-    console.print(f"{options.output}: {len(found.images)} images from {found.source}, {progress.size(size)}, {checked}", soft_wrap=True)
+    checked = f"signatures checked ({catalogue.who})" if catalogue.who else "no signature was checked"
+    console.print(f"{options.output}: {len(catalogue.images)} images from {catalogue.source}, {progress.size(size)}, {checked}", soft_wrap=True)
 
 
 def _registry(options: CatalogueOptions) -> Catalogue:
@@ -67,6 +67,6 @@ def _measurements(directory: Path) -> Mapping[str, bytes]:
 
     :raises CatalogueError: one is not as its program writes it.
     """
-    found = {name: files.read(directory / name, LIMIT) for name in measurements.TIMES if (directory / name).exists()}
-    measurements.check(found)
-    return found
+    contents = {name: files.read(directory / name, LIMIT) for name in measurements.TIMES if (directory / name).exists()}
+    measurements.check(contents)
+    return contents

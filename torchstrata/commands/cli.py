@@ -29,8 +29,8 @@ _guards: list[None] = []
 def guarded() -> Iterator[None]:
     """Print an error in two lines and exit with its code; never a traceback for what a person can mend.
 
-    Its code is kept where nobody reads standard error, and a full disk or a closed pipe behind standard output is an error, too.
-    Where a library in C makes the process die of a signal, which nobody could explain afterwards, every thread's traceback is printed before.
+    Its code is kept where nobody reads standard error. A full disk or a closed pipe behind standard output is an error,
+    too. Where a signal kills the process inside a library in C, every thread's traceback is printed before.
     """
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)
@@ -53,7 +53,7 @@ def guarded() -> Iterator[None]:
 
 
 def _open_streams() -> None:
-    """Give a process that was started without standard output or error the null device for it; Python has ``None`` there."""
+    """Give a process without standard output or standard error the null device; Python has ``None`` there."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
@@ -82,7 +82,7 @@ def _tell(text: str) -> None:
 
 
 def _takes(stream: TextIO, text: str) -> bool:
-    """Write a text and return whether a stream took it; one that does not becomes the null device, since Python writes once more at its end."""
+    """Write a text; return whether the stream took it, else make it the null device: Python writes at its end."""
     try:
         stream.write(text)
         stream.flush()

@@ -16,7 +16,7 @@ STAT: Final = Path("/proc/stat")
 IDLE: Final = (3, 4)
 """Fields of a line of :data:`STAT` in which no program of this machine works: idle, and waiting for a disk."""
 COUNTED: Final = 7
-"""Fields that count: those after it are time that another machine took, or guests, whose time is counted as ``user``."""
+"""Fields that count: later ones are time that another machine took, or that of guests, which ``user`` has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class SessionCost:
 
 
 def busy(stat: Path = STAT) -> float | None:
-    """Return the seconds that all cores together have worked since the machine started, ``None`` where the system does not tell."""
+    """Return the seconds that all cores worked since the machine started, ``None`` where the system does not tell."""
     try:
         line = stat.read_text(encoding="ascii").splitlines()[0]
     except OSError:
@@ -44,7 +44,7 @@ def busy(stat: Path = STAT) -> float | None:
 
 
 class Meter:
-    """Measures parts that follow each other: each lasts from the end of the one before, the first from the start of this."""
+    """Measures parts that follow each other, each from the end of the one before, the first from the beginning."""
 
     def __init__(self) -> None:
         self.parts: list[SessionCost] = []
@@ -61,8 +61,8 @@ class Meter:
 
 def total(parts: Sequence[SessionCost]) -> float | None:
     """Return the core-seconds of all parts together, ``None`` where the system does not tell."""
-    known = [part.core_seconds for part in parts if part.core_seconds is not None]
-    return round(sum(known), 1) if known else None
+    seconds = [part.core_seconds for part in parts if part.core_seconds is not None]
+    return round(sum(seconds), 1) if seconds else None
 
 
 def lines(parts: Sequence[SessionCost]) -> list[str]:
@@ -75,11 +75,11 @@ def lines(parts: Sequence[SessionCost]) -> list[str]:
 
 def record(path: Path, tier: str, parts: Sequence[SessionCost]) -> None:
     """Write what a tier has cost into the file of all tiers, in the place of what it cost before."""
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    tiers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     about = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"}
     rows = {part.name: {"core_seconds": part.core_seconds, "seconds": part.seconds, "failed": part.failed} for part in parts}
-    known[tier] = about | {"core_seconds": total(parts), "seconds": round(sum(part.seconds for part in parts), 1), "parts": rows}
-    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    tiers[tier] = about | {"core_seconds": total(parts), "seconds": round(sum(part.seconds for part in parts), 1), "parts": rows}
+    path.write_text(json.dumps(tiers, indent=2) + "\n", encoding="utf-8")
 
 
 def _shown(core_seconds: float | None) -> str:

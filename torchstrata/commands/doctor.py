@@ -12,7 +12,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from torchstrata import platforms, progress
-from torchstrata.commands.options import DoctorOptions
+from torchstrata.commands.container_options import DoctorOptions
 from torchstrata.errors import MachineError, NoFitError, TorchstrataError
 from torchstrata.machine import fitting, survey
 from torchstrata.machine.fitting import Accelerator, Fitness, Hardware
@@ -30,27 +30,27 @@ SHARED_MEMORY: Final = "--shm-size=8g"
 class Diagnosis:
     """A machine and the cells that were asked for.
 
-    :param seen: what the machine has; nothing but its hardware where it is only described.
+    :param survey: what the machine has; nothing but its hardware where it is only described.
     """
 
     matrix: Matrix
-    seen: Survey
-    found: tuple[Fitness, ...]
+    survey: Survey
+    fits: tuple[Fitness, ...]
     flavour: str
 
     @property
     def best(self) -> Fitness | None:
         """The cell to take."""
-        return fitting.recommended(self.found)
+        return fitting.recommended(self.fits)
 
     def tag(self, cell: Cell) -> str:
         """Return the name of a cell's image."""
         return f"{self.matrix.name}:{cell.names[0]}-{self.flavour}{platforms.suffix(cell.platform)}"
 
-    def command(self, one: Fitness) -> str:
+    def command(self, fit: Fitness) -> str:
         """Return the line that starts an image here."""
-        access = self.seen.access.words if self.seen.access else ("--gpus", "all")
-        words = ("docker", "run", "-it", *(access if one.uses_gpu else ()), SHARED_MEMORY, self.tag(one.cell))
+        access = self.survey.access.words if self.survey.access else ("--gpus", "all")
+        words = ("docker", "run", "-it", *(access if fit.uses_gpu else ()), SHARED_MEMORY, self.tag(fit.cell))
         return " ".join(words)
 
 
@@ -67,9 +67,9 @@ def run(options: DoctorOptions) -> None:
         sys.stdout.write(json.dumps(as_json(diagnosis), indent=2) + "\n")
     else:
         show(diagnosis)
-    for one in diagnosis.seen.observations:
-        if one.error:
-            raise one.error
+    for observation in diagnosis.survey.observations:
+        if observation.error:
+            raise observation.error
     if failure := no_fit(diagnosis):
         raise failure
 
@@ -84,8 +84,8 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
         raise MachineError(f"this machine is no {platform}", fix="describe the one that is: --driver VERSION, --gpu GPU")
     chosen = matrix.select_on(table, platform, *options.cells)
     cells = chosen if options.cells else tuple(cell for cell in chosen if cell.is_default_os)
-    seen = Survey(observations=(), hardware=described, access=None) if described else survey.look()
-    return Diagnosis(matrix=table, seen=seen, found=tuple(fitting.judge(cell, seen.hardware) for cell in cells), flavour=flavour)
+    surveyed = Survey(observations=(), hardware=described, access=None) if described else survey.look()
+    return Diagnosis(matrix=table, survey=surveyed, fits=tuple(fitting.judge(cell, surveyed.hardware) for cell in cells), flavour=flavour)
 
 
 def described_by(options: DoctorOptions) -> Hardware | None:
@@ -100,13 +100,13 @@ def described_by(options: DoctorOptions) -> Hardware | None:
 
 
 def no_fit(diagnosis: Diagnosis) -> NoFitError | None:
-    """Return the error where no cell with CUDA that was asked for runs on the GPUs; ``None`` where there are none to run on."""
-    with_cuda = [one for one in diagnosis.found if one.cell.facts.cuda_version]
-    if not diagnosis.seen.hardware.is_known or not with_cuda or any(one.runs for one in with_cuda):
+    """Return the error where no cell with CUDA that was asked for runs on the GPUs; ``None`` where there is no GPU."""
+    with_cuda = [fit for fit in diagnosis.fits if fit.cell.facts.cuda_version]
+    if not diagnosis.survey.hardware.is_known or not with_cuda or any(fit.runs for fit in with_cuda):
         return None
-    nearest = min(with_cuda, key=lambda one: len(one.reasons))
+    nearest = min(with_cuda, key=lambda fit: len(fit.reasons))
     without = f"take {diagnosis.tag(diagnosis.best.cell)}, which does without the GPU; or " if diagnosis.best else ""
-    return NoFitError(f"no cell with CUDA runs on {in_words(diagnosis.seen.hardware)}", fix=f"{without}{nearest.cures[0]}")
+    return NoFitError(f"no cell with CUDA runs on {in_words(diagnosis.survey.hardware)}", fix=f"{without}{nearest.cures[0]}")
 
 
 def in_words(hardware: Hardware) -> str:
@@ -119,8 +119,8 @@ def in_words(hardware: Hardware) -> str:
 def show(diagnosis: Diagnosis) -> None:
     """Print tables on a terminal, and lines elsewhere."""
     console = progress.plain_console()
-    rows: list[tuple[str, str, str, str]] = [(one.severity, one.subject, one.what, one.fix) for one in diagnosis.seen.observations]
-    rows += [("runs" if one.runs else "no", one.cell.names[0], *about(one)) for one in diagnosis.found]
+    rows: list[tuple[str, str, str, str]] = [(seen.severity, seen.subject, seen.what, seen.fix) for seen in diagnosis.survey.observations]
+    rows += [("runs" if fit.runs else "no", fit.cell.names[0], *about(fit)) for fit in diagnosis.fits]
     if console.is_terminal and not os.environ.get("CI"):
         console.print(table(rows), soft_wrap=False)
     else:
@@ -130,11 +130,11 @@ def show(diagnosis: Diagnosis) -> None:
         console.print(line, soft_wrap=True)
 
 
-def about(one: Fitness) -> tuple[str, str]:
+def about(fit: Fitness) -> tuple[str, str]:
     """Return what is to be said of a cell, and the cure."""
-    if one.reasons:
-        return "; ".join(one.reasons), "; ".join(dict.fromkeys(one.cures))
-    return "; ".join(("on the GPU" if one.uses_gpu else "on the CPU", *one.limits)), ""
+    if fit.reasons:
+        return "; ".join(fit.reasons), "; ".join(dict.fromkeys(fit.cures))
+    return "; ".join(("on the GPU" if fit.uses_gpu else "on the CPU", *fit.limits)), ""
 
 
 def table(rows: Sequence[tuple[str, str, str, str]]) -> Table:
@@ -155,42 +155,42 @@ def advice(diagnosis: Diagnosis) -> list[str]:
     """Return which cell to take, how to start it, and the one without limits where there is another."""
     best = diagnosis.best
     if best is None:
-        return [f"nothing that was asked for runs with {in_words(diagnosis.seen.hardware)}"]
-    free = fitting.unlimited(diagnosis.found)
-    said = [f"take {diagnosis.tag(best.cell)}: {diagnosis.command(best)}"]
+        return [f"nothing that was asked for runs with {in_words(diagnosis.survey.hardware)}"]
+    free = fitting.unlimited(diagnosis.fits)
+    lines = [f"take {diagnosis.tag(best.cell)}: {diagnosis.command(best)}"]
     if free and best.limits and free != best:
-        said.append(f"without these limits: {diagnosis.tag(free.cell)}")
-    return said
+        lines.append(f"without these limits: {diagnosis.tag(free.cell)}")
+    return lines
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Return all of it for programs."""
-    hardware, access, best = diagnosis.seen.hardware, diagnosis.seen.access, diagnosis.best
-    free = fitting.unlimited(diagnosis.found)
+    hardware, access, best = diagnosis.survey.hardware, diagnosis.survey.access, diagnosis.best
+    free = fitting.unlimited(diagnosis.fits)
     return {
         "driver": hardware.driver or None,
         "gpus": [{"generation": gpu.generation, "name": gpu.name or None, "memory": gpu.memory or None} for gpu in hardware.gpus],
         "gpu_access": {"words": access.words, "how": access.how, "cure": access.cure or None} if access else None,
         "observations": [
-            {"subject": one.subject, "severity": one.severity, "what": one.what, "fix": one.fix or None, "code": _code(one.error)}
-            for one in diagnosis.seen.observations
+            {"subject": seen.subject, "severity": seen.severity, "what": seen.what, "fix": seen.fix or None, "code": _code(seen.error)}
+            for seen in diagnosis.survey.observations
         ],
-        "cells": [_cell(diagnosis, one) for one in diagnosis.found],
+        "cells": [_cell(diagnosis, fit) for fit in diagnosis.fits],
         "recommended": {"tag": diagnosis.tag(best.cell), "command": diagnosis.command(best)} if best else None,
         "without_limits": diagnosis.tag(free.cell) if free else None,
     }
 
 
-def _cell(diagnosis: Diagnosis, one: Fitness) -> dict[str, Any]:
+def _cell(diagnosis: Diagnosis, fit: Fitness) -> dict[str, Any]:
     return {
-        "cell": one.cell.id,
-        "platform": one.cell.platform,
-        "tag": diagnosis.tag(one.cell),
-        "runs": one.runs,
-        "uses_gpu": one.uses_gpu,
-        "reasons": one.reasons,
-        "cures": one.cures,
-        "limits": one.limits,
+        "cell": fit.cell.id,
+        "platform": fit.cell.platform,
+        "tag": diagnosis.tag(fit.cell),
+        "runs": fit.runs,
+        "uses_gpu": fit.uses_gpu,
+        "reasons": fit.reasons,
+        "cures": fit.cures,
+        "limits": fit.limits,
     }
 
 

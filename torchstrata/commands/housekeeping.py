@@ -1,4 +1,4 @@
-"""The verbs ``inv cache`` and ``inv registry.prune``; what may go from a registry is shown first, and goes only with ``--yes``."""
+"""The verbs ``inv cache`` and ``inv registry.prune``, which shows what may go, and deletes it with ``--yes``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rich.table import Table
 from torchstrata import progress
 from torchstrata.building.plan import Planner
 from torchstrata.commands import release
-from torchstrata.commands.options import CacheOptions, PruneOptions
+from torchstrata.commands.options import CacheOptions
+from torchstrata.commands.release_options import PruneOptions
 from torchstrata.errors import PruneError
 from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.matrix import matrix
@@ -46,8 +47,8 @@ def cache(options: CacheOptions) -> None:
         return
     usage = store.usage()
     view = Table("part", "size", "last used", header_style="bold", box=None, pad_edge=False)
-    for kept in usage.parts:
-        view.add_row(kept.title, progress.size(kept.size), f"{kept.age / 86400:.1f} days ago")
+    for part in usage.parts:
+        view.add_row(part.title, progress.size(part.size), f"{part.age / 86400:.1f} days ago")
     console.print(view)
     console.print(f"{progress.size(usage.size)} in {store.root}, of it downloads {progress.size(usage.downloads)}")
 
@@ -61,17 +62,17 @@ def prune(options: PruneOptions) -> None:
     rules = policy(matrix.load(), options)
     with release.opened(options, signs=False) as releases:
         base = releases.read()
-        shelf = _shelf(releases)
-        found = plan(releases, base.ledger, shelf if options.parts else None, rules)
+        part_repository = _part_repository(releases)
+        proposal = plan(releases, base.ledger, part_repository if options.parts else None, rules)
         console = progress.plain_console()
-        console.print(table(found) if found.removals else "nothing may go")
-        console.print(f"{len(found.kept)} images stay; {len(found.removals)} removals, {progress.size(found.freed)} that nothing else there needs")
-        if not (found.removals and options.yes):
-            console.print(DRY if found.removals else "")
+        console.print(table(proposal) if proposal.removals else "nothing may go")
+        console.print(f"{len(proposal.kept)} images stay; {len(proposal.removals)} removals, {progress.size(proposal.freed)} that nothing else there needs")
+        if not (proposal.removals and options.yes):
+            console.print(DRY if proposal.removals else "")
             return
         if releases.branch.read().commit != base.commit:
             raise PruneError("the ledger has moved meanwhile; nothing was deleted", fix="run it again, and look at what it shows")
-        count = delete(releases.registry, {False: releases.repository, True: shelf}, found)
+        count = delete(releases.registry, {False: releases.repository, True: part_repository}, proposal)
         console.print(f"{count} manifests deleted; {COLLECT}", soft_wrap=True)
 
 
@@ -88,23 +89,22 @@ def policy(table: Matrix, options: PruneOptions) -> Policy:
     rules = {channel.name: Rule(count=channel.keep, time=channel.keep_for) for channel in table.channels.values()}
     if asked != Rule():
         rules |= {channel.name: asked for channel in chosen}
-    pinned = frozenset(each for each in (*table.pinned, *options.pinned) if each)
-    return Policy(rules=rules, chosen=frozenset(each.name for each in chosen), entry=channels.entry(table).name, pinned=pinned)
+    pinned = frozenset(digest for digest in (*table.pinned, *options.pinned) if digest)
+    return Policy(rules=rules, chosen=frozenset(channel.name for channel in chosen), entry=channels.entry(table).name, pinned=pinned)
 
 
-def plan(releases: Releases, ledger: Ledger, shelf: str | None, rules: Policy) -> Pruning:
+def plan(releases: Releases, ledger: Ledger, part_repository: str | None, rules: Policy) -> Pruning:
     """Return what may go, by the ledger of the branch, which must be what the registry's copy says.
 
-    :param shelf: repository of the parts; ``None`` to leave them.
+    :param part_repository: repository of the parts; ``None`` to leave them.
     """
     registry, repository = releases.registry, releases.repository
     copy = ledger_copy.pull(registry, repository, releases.guard)
     ledger_copy.compare(ledger, copy)
-    known = {digest for entry in ledger.entries for digest in entry.images.values()}
-    images = holdings.scan(registry, repository, known | rules.pinned)
+    images = holdings.scan(registry, repository, ledger.digests | rules.pinned)
     images = holdings.with_outdated(images, registry, repository, copy)
-    parts = holdings.scan(registry, shelf) if shelf else Holdings()
-    rules = replace(rules, needed=frozenset(_needed(releases.matrix)) if shelf else frozenset())
+    parts = holdings.scan(registry, part_repository) if part_repository else Holdings()
+    rules = replace(rules, needed=frozenset(_needed(releases.matrix)) if part_repository else frozenset())
     return pruning.plan(images, parts, ledger, rules, releases.now())
 
 
@@ -124,20 +124,20 @@ def _is_locked(table: Matrix, cell: Cell) -> bool:
     return os_locks.path(cell.os).exists() and all((matrix.ROOT / wheel_locks.path_of(cell, flavour)).exists() for flavour in table.flavours)
 
 
-def _shelf(releases: Releases) -> str:
+def _part_repository(releases: Releases) -> str:
     """Return the repository of the parts, which lies beside that of the images."""
     path, _, _ = releases.repository.rpartition("/")
     return f"{path}/{REPOSITORY}" if path else REPOSITORY
 
 
-def delete(registry: Registry, repositories: Mapping[bool, str], found: Pruning) -> int:
-    """Delete what may go; return how many manifests were there. A run that broke off is gone on with by running it again.
+def delete(registry: Registry, repositories: Mapping[bool, str], proposal: Pruning) -> int:
+    """Delete what may go; return how many manifests were there. After an interruption, run it again.
 
     :param repositories: of the images, and of the parts.
     :raises PruneError: the registry does not delete.
     """
     with ThreadPoolExecutor(AT_A_TIME, "prune") as pool:
-        return sum(pool.map(lambda each: _delete(registry, repositories[each.shelf], each), found.removals))
+        return sum(pool.map(lambda removal: _delete(registry, repositories[removal.is_part], removal), proposal.removals))
 
 
 def _delete(registry: Registry, repository: str, removal: Removal) -> int:
@@ -149,9 +149,9 @@ def _delete(registry: Registry, repository: str, removal: Removal) -> int:
         raise PruneError(f"{registry.host} deletes nothing", fix="let it: storage.delete.enabled (REGISTRY_STORAGE_DELETE_ENABLED=true)") from error
 
 
-def table(found: Pruning) -> Table:
+def table(proposal: Pruning) -> Table:
     """Return the plan for people."""
     view = Table("goes", "why", "manifests", "bytes", header_style="bold", box=None, pad_edge=False)
-    for each in found.removals:
-        view.add_row(each.what, each.why, str(len(each.manifests)), progress.size(each.freed))
+    for removal in proposal.removals:
+        view.add_row(removal.what, removal.why, str(len(removal.manifests)), progress.size(removal.freed))
     return view

@@ -1,6 +1,6 @@
 """What Invoke gets: tasks to list and to complete, and a program whose words are read here.
 
-Invoke's own parser has no word that may be left out, and knows no nearest verb; it stops at the first word that it does not expect.
+Invoke's own parser knows no word that may be left out and no nearest verb; it stops at the first unexpected word.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class VerbTask(Task[Callable[[Context], None]]):
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:  # noqa: ARG002, FBT001  # Invoke's signature
         """Return the options; words are no options, and nothing completes them."""
-        found = (argument for argument in declared(self.verb.options) if not argument.declared.positional)
-        return [Argument(argument.name, kind=bool if argument.is_switch else str, help=argument.declared.help) for argument in found]
+        options = (argument for argument in declared(self.verb.options) if not argument.declared.positional)
+        return [Argument(argument.name, kind=bool if argument.is_switch else str, help=argument.declared.help) for argument in options]
 
 
 def collection(chosen: Iterable[Verb] = VERBS) -> Collection:
@@ -51,7 +51,7 @@ def collection(chosen: Iterable[Verb] = VERBS) -> Collection:
 
 
 def answer(program: Program) -> None:
-    """Run the verb that the words of Invoke's program name, or list them all, and end; return where Invoke's own options ask for something else.
+    """Run the verb that the words of Invoke's program name, or list all, and end; return for Invoke's own options.
 
     :raises SystemExit: always where there is a verb, or a plain ``--list``.
     """
@@ -64,7 +64,7 @@ def answer(program: Program) -> None:
 
 
 def _words(program: Program) -> list[str]:
-    """Return what was typed, but for options of Invoke's own; what follows ``--`` too, which nox has people write, and Invoke drops."""
+    """Return what was typed, without options of Invoke's own, and with what follows ``--``, as nox's users write it."""
     if isinstance(program.args.help.value, str):
         return ["--help", program.args.help.value]
     given = list(program.argv[1:])

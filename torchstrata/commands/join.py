@@ -6,7 +6,7 @@ from torchstrata import progress
 from torchstrata.attestations import remote
 from torchstrata.attestations.signing import Signer
 from torchstrata.commands import signatures
-from torchstrata.commands.options import JoinOptions
+from torchstrata.commands.release_options import JoinOptions
 from torchstrata.errors import RegistryError
 from torchstrata.image import source
 from torchstrata.image.image_index import ImageIndex
@@ -22,9 +22,9 @@ from torchstrata.release import channels
 def join(options: JoinOptions) -> None:
     """Join what was pushed of cells, all images of a cell or none; cells of one platform need no index, and are named.
 
-    :raises ImageIndexError: a platform was not pushed, or from another commit than the one that is checked out; no tag has moved then.
+    :raises ImageIndexError: a platform was not pushed, or from another commit than the checkout's; no tag moves.
     """
-    table, until = matrix.load(), _push_number(options.build)
+    table, until = matrix.load(), PushNumber.of(options.build, RegistryError) if options.build else None
     where = remote.required(options.registry, table.registry)
     with Registry(where.host, scheme=where.scheme) as registry:
         joiner, say = joiner_of(registry, where.repository(table.name)), progress.plain_console().print
@@ -32,24 +32,13 @@ def join(options: JoinOptions) -> None:
             if len(cell.platforms) == 1:
                 say(f"{cell.id}: one platform, {cell.platforms[0]}, whose images need no index")
                 continue
-            found = {image: joiner.find(cell, image, _revisions(table, cell, image), until) for image in channels.images(table, cell)}
-            for image, index in found.items():
+            indexes = {image: joiner.find(cell, image, _revisions(table, cell, image), until) for image in channels.images(table, cell)}
+            for image, index in indexes.items():
                 put(joiner, cell, image, index, names=options.names, say=say)
 
 
-def _push_number(text: str) -> PushNumber | None:
-    """Return what ``--build`` means.
-
-    :raises RegistryError: it is no push number.
-    """
-    found = PushNumber.parse(text) if text else None
-    if text and found is None:
-        raise RegistryError(f"{text!r} is no build", fix="write it as in dated tags: 20261124.1")
-    return found
-
-
 def _revisions(table: Matrix, cell: Cell, image: str) -> dict[str, str]:
-    """Return what an image must have been made from for each platform: what is checked out, as images themselves say it."""
+    """Return what an image must have been made from for each platform: the checkout, as images themselves say it."""
     chain = table.chain(image if image in table.flavours else table.all_in_one)
     return {platform: source.revision(cell.on(platform), chain, ROOT) for platform in cell.platforms}
 

@@ -1,4 +1,4 @@
-"""The verb ``inv lock``: exact versions of wheels, OS packages, the CUDA compiler and what this program itself needs."""
+"""The verb ``inv lock``: exact versions of wheels, OS packages, the CUDA compiler and this program's needs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool, plat
 
     :param upgrade: resolve those that are right, too, to get newer versions.
     :param platform: only that one; all on which rows are offered if ``None``.
-    :raises LockError: a cell that was asked for, or one from the default index, could not be resolved; the others are written.
+    :raises LockError: a cell that was asked for, or of the default index, cannot be resolved; others are written.
     """
     table = matrix.load()
     console = Console(soft_wrap=True, highlight=False)
@@ -70,12 +70,12 @@ def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool, plat
 
 
 def _is_elsewhere(table: Matrix, name: str) -> bool:
-    """Return whether the wheels of the cell are only on PyTorch's own index, which a run over all cells may not reach."""
+    """Return whether the wheels of a cell are only on PyTorch's own index, which a run over all cells may not reach."""
     return all(not compat.build(cell.torch, cell.wheels).default for cell in matrix.select(table, name))
 
 
 def lock_systems(globs: Sequence[str], platform: str = PLATFORM) -> None:
-    """Ask registries and apt for what the OSes of the cells that match are today, and write their locks where something has moved.
+    """Ask registries and apt about the OSes of the cells that match; write the locks of those in which something moved.
 
     One that cannot be locked does not keep the others from it.
 
@@ -123,7 +123,7 @@ def lock_tool(exclude_newer: str | None) -> None:
 
 
 def check_locks(globs: Sequence[str] = ()) -> None:
-    """Check every committed lock against its inputs, offline; that of a cell holds only where all do, since nothing else shows strays.
+    """Check every committed lock against its inputs, offline; one holds only where all do: else strays go unseen.
 
     :param globs: ids of cells, which must exist.
     :raises MatrixError: one names nothing.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from torchstrata import progress
 from torchstrata.attestations import handover, remote, signing
-from torchstrata.commands.options import MirrorOptions
+from torchstrata.commands.release_options import MirrorOptions
 from torchstrata.errors import IntegrityError, MatrixError, MirrorError
 from torchstrata.host import home
 from torchstrata.image import image_index, oci
@@ -56,25 +57,22 @@ def mirror(options: MirrorOptions) -> None:
         trust = stack.enter_context(signing.trusted(options.key))
         origin = stack.enter_context(opened(options.origin or str(remote.required(options.registry, table.registry)), table.name, None))
         target = stack.enter_context(opened(options.to, table.name, _key(trust.key if trust else None)))
-        copy = replica.gather(origin, *_fields(choose(table, origin, options.images, options)))
+        choice = choose(table, origin, options.images, options)
+        copy = replica.gather(origin, choice.images, choice.tags)
         with reporter.step("copy", f"{len(copy.images)} images to {target}", sum(copy.blobs.values())) as step:
             sent = replica.copy(origin, target, copy, step.advance)
-        for line in said(copy, sent, str(target)):
+        for line in summary(copy, sent, str(target)):
             reporter.say(line)
 
 
-def _fields(choice: Choice) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    return choice.images, choice.tags
-
-
-def said(copy: Copy, sent: Sequence[Sent], target: str) -> Iterator[str]:
+def summary(copy: Copy, sent: Sequence[Sent], target: str) -> Iterator[str]:
     """Yield what was copied, for people."""
     for digest in copy.images:
         yield f"{target}: {' '.join(copy.names(digest)) or '(no tag)'} {digest}"
-    new = sum(each.size for each in sent if each.way != "present")
-    there = sum(each.size for each in sent if each.way == "present")
+    new = sum(blob.size for blob in sent if blob.way != "present")
+    present = sum(blob.size for blob in sent if blob.way == "present")
     others = len(copy.manifests) - len(copy.images)
-    yield f"{len(copy.images)} images, {others} manifests that belong to them; {progress.size(new)} copied, {progress.size(there)} were there"
+    yield f"{len(copy.images)} images, {others} manifests that belong to them; {progress.size(new)} copied, {progress.size(present)} were there"
 
 
 def is_directory(text: str) -> bool:
@@ -110,8 +108,8 @@ def choose(table: Matrix, origin: Side, word: str, options: MirrorOptions) -> Ch
     :raises MirrorError: there are none.
     """
     is_name = DIGEST.fullmatch(word) or TAG.fullmatch(word)
-    if is_name and (found := origin.find(word)):
-        return Choice(images=(found,), tags={} if DIGEST.fullmatch(word) else {word: found})
+    if is_name and (digest := origin.find(word)):
+        return Choice(images=(digest,), tags={} if DIGEST.fullmatch(word) else {word: digest})
     try:
         cells = matrix.select(table, *word.split(","))
     except MatrixError as error:
@@ -128,60 +126,63 @@ def _in_directory(origin: Directory, cells: Sequence[Cell]) -> Choice:
     tags = {tag: digest for tag, digest in origin.tags.items() if not replica.OWNED.fullmatch(tag) and _cell_of(origin, digest) in wanted}
     if not tags:
         raise MirrorError(f"{origin} has no image of {', '.join(sorted(wanted))[:100]}", fix="see index.json for what there is")
-    listed = {child.digest for digest in tags.values() for child in origin.manifest(digest).document(IntegrityError).children}
-    return Choice(images=tuple(each for each in dict.fromkeys(tags.values()) if each not in listed), tags=tags)
+    children = chain.from_iterable(origin.manifest(digest).document(IntegrityError).children for digest in tags.values())
+    listed = {child.digest for child in children}
+    return Choice(images=tuple(digest for digest in dict.fromkeys(tags.values()) if digest not in listed), tags=tags)
 
 
 def _cell_of(origin: Directory, digest: str) -> str | None:
     """Return the cell that an image says it is of, or that the first image of an index does."""
     document = origin.manifest(digest).document(IntegrityError)
     first = document.children[0].digest if document.children else digest
-    found = origin.manifest(first).document(IntegrityError).config
-    if found is None:
+    descriptor = origin.manifest(first).document(IntegrityError).config
+    if descriptor is None:
         return None
-    config = oci.read(origin.content(found.digest), oci.ImageConfig, f"config of {digest[:19]}", error=IntegrityError)
+    config = oci.read(origin.content(descriptor.digest), oci.ImageConfig, f"config of {digest[:19]}", error=IntegrityError)
     return config.labels.get("torchstrata.cell")
 
 
 def _in_registry(table: Matrix, origin: RegistrySide, cells: Sequence[Cell], of: Callable[[Cell], Mapping[str, str]], ledger: Ledger) -> Choice:
     """Return the images of cells, with their dated tags, and those that the ledger gives them."""
-    found = {cell: images for cell in cells if (images := of(cell))}
-    if not found:
+    held = {cell: images for cell in cells if (images := of(cell))}
+    if not held:
         raise MirrorError(
             f"{origin} has no images of {', '.join(cell.id for cell in cells)[:100]} there", fix="see inv release.log, and name --channel or --build"
         )
-    for cell, images in found.items():
+    for cell, images in held.items():
         if lacking := [image for image in channels.images(table, cell) if image not in images]:
             raise MirrorError(f"{cell.id}: {', '.join(lacking)} is not there, and all images of a cell go together", fix=f"push it: inv push {cell.names[0]}")
-    digests = tuple(dict.fromkeys(digest for images in found.values() for digest in images.values()))
+    digests = tuple(dict.fromkeys(chain.from_iterable(images.values() for images in held.values())))
     moving = {tag: digest for tag, digest in ledger.state.tags.items() if digest in digests}
-    several = {cell: images for cell, images in found.items() if len(cell.platforms) > 1}
-    children = {child for cell, images in several.items() for digest in images.values() for child in _listed(origin, cell, digest)}
-    return Choice(images=digests, tags={**moving, **_dated(origin, found, {*digests, *children})})
+    dated = _dated(origin, held, {*digests, *chain.from_iterable(_children(origin, cell, images.values()) for cell, images in held.items())})
+    return Choice(images=digests, tags={**moving, **dated})
+
+
+def _children(origin: RegistrySide, cell: Cell, digests: Iterable[str]) -> Iterable[str]:
+    """Return the images that the indexes of a cell list; a cell of one platform has no index."""
+    return chain.from_iterable(_listed(origin, cell, digest) for digest in digests) if len(cell.platforms) > 1 else ()
 
 
 def _listed(origin: RegistrySide, cell: Cell, digest: str) -> tuple[str, ...]:
-    """Return the images of an index, which go with it; none of an image, which a channel may hold from before its row had several platforms.
+    """Return the images of an index, which go with it; none of an image from before its row had several platforms.
 
     :raises ImageIndexError: it has not exactly the platforms of the cell.
     """
-    found = origin.manifest(digest)
-    if found.media_type != oci.INDEX:
+    manifest = origin.manifest(digest)
+    if manifest.media_type != oci.INDEX:
         return ()
-    index = image_index.read(found.body, f"{cell.id}, {digest[:19]},")
+    index = image_index.read(manifest.body, f"{cell.id}, {digest[:19]},")
     image_index.require(index.digests, cell.platforms, index.name)
     return tuple(index.digests.values())
 
 
 def _images(table: Matrix, origin: RegistrySide, cell: Cell, ledger: Ledger, options: MirrorOptions) -> Mapping[str, str]:
-    """Return the digest by image of a cell: in the channel that was asked for, else in the last one, or as it was pushed."""
+    """Return the digest by image of a cell: in the channel that was asked for, else in the last one; or as pushed."""
     if options.build:
-        build = PushNumber.parse(options.build)
-        if build is None:
-            raise MirrorError(f"{options.build!r} is no build", fix="write it as in dated tags: 20261124.1")
-        tags = channels.pushed(table, cell, origin.registry.tags(origin.repository), build)
-        found = {image: origin.find(tag) for image, tag in tags.items()}
-        return {image: digest for image, digest in found.items() if digest}
+        until = PushNumber.of(options.build, MirrorError)
+        tags = channels.pushed(table, cell, origin.registry.tags(origin.repository), until)
+        digests = {image: origin.find(tag) for image, tag in tags.items()}
+        return {image: digest for image, digest in digests.items() if digest}
     channel = table.channel(options.channel) if options.channel else list(table.channels.values())[-1]
     return ledger.state.images(channel.name, cell.id)
 
@@ -191,5 +192,5 @@ def _dated(origin: RegistrySide, cells: Mapping[Cell, object], digests: Collecti
     middles = tuple(f"-{cell.cuda}-{cell.os.id}-" for cell in cells)
     tags = [tag for tag in origin.registry.tags(origin.repository) if is_dated(tag) and any(middle in tag for middle in middles)]
     with ThreadPoolExecutor(AT_A_TIME, "tags") as pool:
-        found = zip(tags, pool.map(origin.find, tags), strict=True)
-        return {tag: digest for tag, digest in found if digest and digest in digests}
+        pairs = zip(tags, pool.map(origin.find, tags), strict=True)
+        return {tag: digest for tag, digest in pairs if digest and digest in digests}

@@ -1,4 +1,4 @@
-"""``inv new-flavour``: a flavour in a folder of its own, which locks, builds and passes as it is, and its line in README's table."""
+"""``inv new-flavour``: a flavour in a folder of its own, which locks, builds and passes, and its line in README."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PROMISE: Final = "test_torch_computes"
 def run(options: NewFlavourOptions, root: Path = matrix.ROOT) -> None:
     """Make a flavour, all of it or nothing.
 
-    :raises FlavourError: the name is taken or cannot be one, there is no such parent, or README has no table of flavours.
+    :raises FlavourError: the name is taken or cannot be one, there is no such parent, or README lacks the table.
     """
     table, home = matrix.load(root / matrix.MATRIX.name), root / flavours.FOLDER / options.name
     _check(table, options, home)

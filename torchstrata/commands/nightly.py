@@ -1,4 +1,4 @@
-"""``inv nightly`` and ``inv watchdog``: do what a look found to do, and nothing else."""
+"""``inv nightly`` and ``inv watchdog``: find what is new, do what follows from it, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Final
 
 from torchstrata import process, progress
 from torchstrata.commands import actions, build, join, signatures
-from torchstrata.commands.options import AttestOptions, BuildOptions, JoinOptions, NightlyOptions, WatchdogOptions
+from torchstrata.commands.options import BuildOptions
 from torchstrata.commands.release import opened
+from torchstrata.commands.release_options import AttestOptions, JoinOptions, NightlyOptions, WatchdogOptions
 from torchstrata.errors import LedgerConflictError, NightlyError, OsPartError, RegistryError, TorchstrataError, WatchdogError
 from torchstrata.layers import os_part_builder
 from torchstrata.layers.os_part_builder import OsPartBuilder
@@ -27,10 +28,10 @@ from torchstrata.nightly.os_updates import News
 from torchstrata.release import channels, ledger_branch
 from torchstrata.release.ledger import Author, Ledger
 from torchstrata.release.ledger_branch import Branch
-from torchstrata.release.moves import Grounds, Origin, Releases, utc
+from torchstrata.release.moves import Releases, utc
+from torchstrata.release.proposals import Grounds, Origin
 from torchstrata.store.codec import Codec
 from torchstrata.store.store import Store
-from torchstrata.verification import evidence
 from torchstrata.verification import suite as verification
 from torchstrata.verification.request import VerifyOptions
 
@@ -96,7 +97,7 @@ class Night:
     sends: bool = False
 
     def run(self, step: str = "all") -> None:
-        """Do all that there is to do, or one step of it, of which :class:`torchstrata.commands.options.NightlyOptions` tells.
+        """Do all that there is to do, or one step of :class:`torchstrata.commands.release_options.NightlyOptions`.
 
         :raises NightlyError: something could not be done; all else is.
         """
@@ -109,11 +110,11 @@ class Night:
         if step in {"all", "cells"}:
             failures += self._cells(self._work())
         if step == "push":
-            failures += _tried((each.cell.id, functools.partial(self.make, each.cell)) for each in self._work())
+            failures += _tried((work.cell.id, functools.partial(self.make, work.cell)) for work in self._work())
         if step == "verify":
             failures += _tried((cell.id, functools.partial(self.make, cell)) for cell in matrix.select(self.releases.matrix, *self.globs))
         if step == "publish":
-            failures += _tried((each.cell.id, functools.partial(self._publish, each)) for each in self._work())
+            failures += _tried((work.cell.id, functools.partial(self._publish, work)) for work in self._work())
         if step in {"all", "promote"}:
             failures += self.promote()
         console.print(f"done in {time.monotonic() - started:.1f} s")
@@ -142,14 +143,14 @@ class Night:
     @staticmethod
     def _pending(report: Report) -> list[str]:
         """Name the updates that the locks should have by now, and do not."""
-        found = list(decisions.pending(report.news, ROOT))
-        for line in found:
+        pending = list(decisions.pending(report.news, ROOT))
+        for line in pending:
             progress.plain_console().print(f"failed: {line}", soft_wrap=True)
-        return found
+        return pending
 
     def _tell(self, report: Report) -> None:
-        """Tell GitHub Actions what other jobs are to do, and people what was found; note it if there is nothing to do."""
-        table, cells = self.releases.matrix, [each.cell.id for each in self._work()]
+        """Tell GitHub Actions what other jobs are to do, and people what was found; note it if that is nothing."""
+        table, cells = self.releases.matrix, [work.cell.id for work in self._work()]
         chosen = actions.tonight(cells, len(table.flavours))
         actions.output(cells=chosen, flavours=tuple(table.flavours), commit=process.run("git", "-C", ROOT, "rev-parse", "HEAD").strip())
         actions.summary(decisions.markdown(report, cells, len(cells) - len(chosen)))
@@ -159,11 +160,11 @@ class Night:
     def _note(self) -> None:
         self.releases.note(channels.entry(self.releases.matrix), "nothing has changed")
 
-    def _cells(self, work: Sequence[Work]) -> list[str]:
+    def _cells(self, todo: Sequence[Work]) -> list[str]:
         """Make cells and take them into the channel."""
-        if not work:
+        if not todo:
             self._note()
-        return _tried((each.cell.id, functools.partial(self._make_and_publish, each)) for each in work)
+        return _tried((work.cell.id, functools.partial(self._make_and_publish, work)) for work in todo)
 
     def _make_and_publish(self, work: Work) -> None:
         self.make(work.cell)
@@ -207,7 +208,7 @@ class Night:
 
 
 def _tried(todo: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
-    """Do one thing after the other, each about a cell, and return what failed; one that fails does not stop the others."""
+    """Do tasks, each about a cell, one after the other; return what failed. A failure stops none of the others."""
     console, failures = progress.plain_console(), list[str]()
     for cell, do in todo:
         try:
@@ -219,7 +220,7 @@ def _tried(todo: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
 
 
 def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure: process.LineSink) -> list[Path]:
-    """Lock the OSes that moved anew, images of registries and packages, by building their parts; return the files that were written.
+    """Lock the OSes that moved anew, by building their parts; return the files that were written.
 
     :param commit: commit them, and nothing else, on the present branch.
     :param on_failure: gets one line for each OS of a registry that could not be locked, which keeps no other from it.
@@ -227,9 +228,9 @@ def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure
     if not news:
         return []
     table, written = matrix.load(), list[Path]()
-    with progress.reporter() as reporter, reporter.step("os", ", ".join(each.system.id for each in news)) as step:
+    with progress.reporter() as reporter, reporter.step("os", ", ".join(update.system.id for update in news)) as step:
         builder = OsPartBuilder(store=Store.open(), codec=Codec(), on_line=step.note)
-        for together in os_part_builder.groups(each.system for each in news):
+        for together in os_part_builder.groups(update.system for update in news):
             try:
                 written += builder.relock(together, *table.lines)
             except (RegistryError, OsPartError) as error:
@@ -239,7 +240,7 @@ def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure
                 reporter.say(f"failed: {together[0].id}: {error.what}")
     if commit and written:
         moved = {path.stem for path in written}
-        words = "\n\n".join(f"{each.system.id}: {each}" for each in news if each.system.id in moved)
+        words = "\n\n".join(f"{update.system.id}: {update}" for update in news if update.system.id in moved)
         names = ", ".join(path.stem for path in written)
         identity = ("-c", f"user.name={author.name}", "-c", f"user.email={author.email}")
         process.run("git", "-C", ROOT, *identity, "commit", "--quiet", "-m", f"Move the locks of {names} to what their mirrors offer\n\n{words}", "--", LOCKS)
@@ -251,7 +252,7 @@ def _as_locked(options: NightlyOptions) -> BuildOptions:
 
 
 def push(cell: Cell, options: NightlyOptions) -> None:
-    """Push the images of a cell, for each of its platforms, without an engine where all parts exist; several are joined then."""
+    """Push the images of a cell for each platform, without an engine where all parts exist; join those of several."""
     for platform in cell.platforms:
         build.build(cell.id, dataclasses.replace(_as_locked(options), platform=platform, push=True, load=False))
     if len(cell.platforms) > 1:
@@ -259,11 +260,10 @@ def push(cell: Cell, options: NightlyOptions) -> None:
 
 
 def make(cell: Cell, options: NightlyOptions) -> None:
-    """Build the images of a cell for each of its platforms, verify them in an engine, and push them with what was found."""
+    """Build the images of a cell for each platform, verify them in an engine, and push them with the results."""
     for platform in cell.platforms:
         build.build(cell.id, dataclasses.replace(_as_locked(options), platform=platform))
-        wanted = VerifyOptions(flavour=(), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, platform=platform, rest=())
-        verification.run(cell.on(platform), Path(sys.executable), wanted)
+        verification.run(cell.on(platform), Path(sys.executable), VerifyOptions(platform=platform))
     push(cell, options)
 
 
@@ -274,10 +274,10 @@ def watch(options: WatchdogOptions) -> None:
     """
     with opened(options, signs=False) as releases:
         ledger = releases.read().ledger
-        found = watchdog.problems(releases.matrix, ledger.state, releases.digest, releases.lacking, utc())
+        problems = watchdog.problems(releases.matrix, ledger.state, releases.images.digest, releases.images.lacking, utc())
     console = progress.plain_console()
-    for problem in found:
+    for problem in problems:
         console.print(str(problem), soft_wrap=True)
-    if found:
-        raise WatchdogError(f"{len(found)} things are wrong: {found[0]}", fix="see docs/releasing.md, When the watchdog barks")
+    if problems:
+        raise WatchdogError(f"{len(problems)} things are wrong: {problems[0]}", fix="see docs/releasing.md, When the watchdog barks")
     console.print(f"all is well: {len(ledger.state.tags)} tags, {len(ledger.entries)} entries")

@@ -15,7 +15,7 @@ from torchstrata.attestations import record, remote, signing
 from torchstrata.attestations.documents import Published
 from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import Signer, Trust
-from torchstrata.commands.options import DiffOptions, LogOptions, PromoteOptions, ReleasePlace, RepairOptions, RollbackOptions
+from torchstrata.commands.release_options import DiffOptions, LogOptions, PromoteOptions, ReleasePlace, RepairOptions, RollbackOptions
 from torchstrata.errors import AbsentError, ReleaseError
 from torchstrata.image import oci
 from torchstrata.matrix import matrix
@@ -30,7 +30,8 @@ from torchstrata.release.guard import Cosign
 from torchstrata.release.ledger import LedgerEntry
 from torchstrata.release.ledger_branch import Branch
 from torchstrata.release.ledger_memory import Memory
-from torchstrata.release.moves import Proposal, Releases
+from torchstrata.release.moves import Releases
+from torchstrata.release.proposals import Proposal
 
 SHOWN: Final = 12
 """Digits of a digest that tables show."""
@@ -40,7 +41,7 @@ DRY: Final = "nothing has moved: this was a dry run, --yes does it"
 
 @contextlib.contextmanager
 def opened(options: ReleasePlace, *, signs: bool) -> Iterator[Releases]:
-    """Yield the releases in the registry that was asked for; what is under way ends when the block ends in an exception.
+    """Yield the releases in the registry that was asked for; an exception in the block ends what is under way.
 
     :param signs: the ledger's copy is to be written, so it must be possible to sign it.
     :raises RegistryError, SigningError, UntrustedError: no registry, key to sign with, or key to trust is known.
@@ -71,23 +72,23 @@ def promote(options: PromoteOptions) -> None:
     with opened(options, signs=options.yes) as releases:
         source = releases.origin(target, options.origin)
         proposal = releases.promotion(matrix.select(releases.matrix, *options.cells), target, source, no_soak=options.no_soak)
-        _do(releases, proposal, f"{options.channel}, from {source}", yes=options.yes)
+        _carry_out(releases, proposal, f"{options.channel}, from {source}", yes=options.yes)
 
 
 def rollback(options: RollbackOptions) -> None:
     """Show what a channel would go back to, and do it if that was asked for.
 
-    :raises ReleaseError, UntrustedError: there is nothing to go back to, it does not hold, or it is not said why; then nothing moves.
+    :raises ReleaseError, UntrustedError: there is nothing to go back to, it does not hold, or no reason is given.
     """
     if not (options.cells and options.why):
         raise ReleaseError("a rollback needs cells and a reason", fix='inv release.rollback 2.8-cu121 --channel stable --why "..."')
     target = matrix.load().channel(options.channel)
     with opened(options, signs=options.yes) as releases:
         proposal = releases.rollback(matrix.select(releases.matrix, *options.cells), target, options.why, options.to or None)
-        _do(releases, proposal, f"{options.channel}, back", yes=options.yes)
+        _carry_out(releases, proposal, f"{options.channel}, back", yes=options.yes)
 
 
-def _do(releases: Releases, proposal: Proposal, title: str, *, yes: bool) -> None:
+def _carry_out(releases: Releases, proposal: Proposal, title: str, *, yes: bool) -> None:
     console = progress.plain_console()
     if proposal.moves:
         console.print(steps(proposal, title))
@@ -158,23 +159,23 @@ def repair(options: RepairOptions) -> None:
 
 
 def diff(options: DiffOptions) -> None:
-    """Print what differs between two images of the registry: tags or digests of the team's repository, or full references.
+    """Print what differs between two images: tags or digests of the team's repository, or full references.
 
     Of indexes each platform is compared with itself, and one that only one of them has is named.
 
     :raises AbsentError: there is no such image, or it has no record.
     """
-    found, others = difference.of_platforms(*(_by_platform(name, options) for name in (options.old, options.new)))
+    differences, others = difference.of_platforms(*(_by_platform(name, options) for name in (options.old, options.new)))
     console, only = progress.plain_console(), difference.platform_lines(others)
     if options.markdown:
-        sys.stdout.write("\n".join([*map(difference.markdown, found), *(f"- {line}\n" for line in only)]))
+        sys.stdout.write("\n".join([*map(difference.markdown, differences), *(f"- {line}\n" for line in only)]))
         return
-    for each in found:
-        if len(found) > 1 or only:
-            console.print(f"{each.new.platform}:")
-        for view in difference.tables(each):
+    for platform_difference in differences:
+        if len(differences) > 1 or only:
+            console.print(f"{platform_difference.new.platform}:")
+        for view in difference.tables(platform_difference):
             console.print(view)
-        console.print(difference.summary(each), soft_wrap=True)
+        console.print(difference.summary(platform_difference), soft_wrap=True)
     for line in only:
         console.print(line, soft_wrap=True)
 
@@ -183,19 +184,19 @@ def _by_platform(name: str, options: DiffOptions) -> dict[str, Record]:
     """Return the record of an image, or of each image of an index, by platform."""
     image, scheme = _named(name, options)
     with Registry(image.host, scheme=scheme) as registry:
-        found = registry.manifest(image.repository, image.name)
-        several = found.media_type == oci.INDEX
-        children = joining.images(registry, image.repository, found, str(image)).values() if several else (found,)
-        records = [_record(registry, image, each) for each in children]
-    return {each.platform: each for each in records}
+        manifest = registry.manifest(image.repository, image.name)
+        several = manifest.media_type == oci.INDEX
+        children = joining.images(registry, image.repository, manifest, str(image)).values() if several else (manifest,)
+        records = [_record(registry, image, child) for child in children]
+    return {image_record.platform: image_record for image_record in records}
 
 
-def _record(registry: Registry, image: Reference, found: Manifest) -> Record:
-    """Return the record that is attached to an image; whether it is signed is the business of ``inv verify-release``."""
-    attached = registry.referrers(image.repository, found.digest, record.MEDIA_TYPE)
+def _record(registry: Registry, image: Reference, manifest: Manifest) -> Record:
+    """Return the record that is attached to an image; ``inv verify-release`` tells whether it is signed."""
+    attached = registry.referrers(image.repository, manifest.digest, record.MEDIA_TYPE)
     if not attached:
         raise AbsentError(f"{image} has no record", fix="push it with a key to sign with, so that its record is attached: docs/registry.md")
-    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=manifest.body)
     return record.decode(published.content(attached[-1]))
 
 

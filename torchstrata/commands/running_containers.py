@@ -11,7 +11,7 @@ from rich.table import Table
 
 from torchstrata import process, progress
 from torchstrata.building import engine as engines
-from torchstrata.commands.options import DownOptions, JupyterOptions, LogsOptions, PsOptions, SshOptions
+from torchstrata.commands.container_options import DownOptions, JupyterOptions, LogsOptions, PsOptions, SshOptions
 from torchstrata.containers import running
 from torchstrata.containers.description import JUPYTER, SSH
 from torchstrata.containers.keepsakes import Keepsakes
@@ -44,9 +44,9 @@ def ssh(options: SshOptions) -> None:
     """
     name, *command = options.words or (None,)
     container = _that_runs(name)
-    binding, known = _binding(container, SSH), Keepsakes.of(str(container.name)).known_hosts
-    asked = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known}"'] if known.is_file() else []
-    process.become("ssh", *asked, "-p", str(binding.published), "--", f"{USER}@{binding.reachable}", *command)
+    binding, known_hosts = _binding(container, SSH), Keepsakes.of(str(container.name)).known_hosts
+    host_keys = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known_hosts}"'] if known_hosts.is_file() else []
+    process.become("ssh", *host_keys, "-p", str(binding.published), "--", f"{USER}@{binding.reachable}", *command)
 
 
 def jupyter(options: JupyterOptions) -> None:
@@ -76,10 +76,10 @@ def ps(options: PsOptions) -> None:
     del options
     view = Table("container", "image", "state", "reach it", "workspace", "user", header_style="bold", box=None, pad_edge=False)
     containers = connect()
-    for each in containers.own():
-        reach = ", ".join(f"{binding.name} {binding.address}:{binding.published}" for binding in running.bindings(each)) or "docker exec"
-        labels = each.labels
-        view.add_row(str(each.name), labels[OF_TAG], containers.state(each), reach, running.source(each, WORKSPACE), labels[LABEL])
+    for container in containers.own():
+        reach = ", ".join(f"{binding.name} {binding.address}:{binding.published}" for binding in running.bindings(container)) or "docker exec"
+        labels = container.labels
+        view.add_row(str(container.name), labels[OF_TAG], containers.state(container), reach, running.source(container, WORKSPACE), labels[LABEL])
     progress.plain_console().print(view)
 
 
@@ -136,7 +136,7 @@ def _that_runs(name: str | None) -> Container:
 
 
 def _binding(container: Container, service: str) -> Binding:
-    for each in running.bindings(container):
-        if each.name == service:
-            return each
+    for binding in running.bindings(container):
+        if binding.name == service:
+            return binding
     raise ContainerError(f"{container.name} has no {service}", fix=LACKING.get(service, "take a flavour that has it"))

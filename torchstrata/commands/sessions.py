@@ -1,4 +1,4 @@
-"""What sessions of nox have around their work: their words are read, a failure ends the session alone, and its CPU time is measured."""
+"""What surrounds the work of nox's sessions: their words are read, a failure ends one session, CPU time is measured."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COSTS: Final = matrix.ROOT / "bench" / "results" / "tests.json"
 """What the tiers of tests cost when it was last recorded."""
 
 SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push|[a-z]+(?=-\d+\.\d+-(?:cpu|cu\d)))-(?P<cell>.+)")
-"""A word of nox's command line that names a session of a cell; one with a version of torch and a CUDA can be nothing else."""
+"""A word of nox's command line that names a session of a cell; one with a torch and a CUDA can be nothing else."""
 
 VERBS: Final = ("build", "test")
 
@@ -52,7 +52,7 @@ METER: Final = Meter()
 
 
 def part(work: Work) -> Work:
-    """Return ``work`` as the function of a session: its CPU time is measured, and leaving the program fails the session only."""
+    """Return ``work`` as the function of a session: CPU time is measured, and leaving the program fails it alone."""
 
     @functools.wraps(work)
     def run(session: nox.Session) -> None:
@@ -70,7 +70,7 @@ def part(work: Work) -> Work:
 
 
 def _fail(session: nox.Session, ended: SystemExit) -> None:
-    """Fail a session that has left the program; the only one of a call ends the call with its own code, which nox would make 1."""
+    """Fail a session that has left the program; a call's only session ends it with its own code, not nox's 1."""
     if ended.code == INTERRUPTED:
         raise KeyboardInterrupt from ended  # ends the call, with this code
     if not ended.code:
@@ -107,15 +107,15 @@ def cells() -> tuple[Cell, ...]:
 
 
 def check_sessions(words: Sequence[str], more: str) -> None:
-    """Refuse sessions of cells that do not exist, with the nearest that do; nox would only say that there is no such session.
+    """Refuse sessions of cells that do not exist, with the nearest that do; nox would name none.
 
     :param words: of nox's command line.
     :param more: what the variable ``NOXSESSION`` holds: names with commas between them.
     """
     asked = [*_named(itertools.takewhile(lambda word: word != "--", words)), *more.split(",")]
     with guarded():
-        for found in filter(None, map(SESSION.fullmatch, asked)):
-            _check_session(found["verb"], found["cell"])
+        for session in filter(None, map(SESSION.fullmatch, asked)):
+            _check_session(session["verb"], session["cell"])
 
 
 def _named(words: Iterable[str]) -> Iterator[str]:
@@ -184,7 +184,7 @@ def tier_options(name: str, words: Sequence[str], cells: Sequence[str]) -> TierO
 
 
 def cpu_time(parts: Sequence[SessionCost], words: Sequence[str]) -> None:
-    """Print what the sessions of a tier have cost, and record it if asked; ``words`` are its name and perhaps ``--record``."""
+    """Print what the sessions of a tier have cost, and record it if asked; ``words`` are its name and ``--record``."""
     sys.stdout.write("\n".join(cputime.lines(parts)) + "\n")
     sys.stdout.write(f"core-seconds: CPU time of the whole machine, {os.cpu_count()} cores, containers and others' work included\n")
     if "--record" in words:

@@ -13,14 +13,14 @@ import msgspec
 from rich.table import Table
 
 from torchstrata import progress
-from torchstrata.attestations import documents, examination, index_record, key_pair, materials, seals, signing
+from torchstrata.attestations import documents, examination, index_record, key_pair, materials, remote, seals, signing
 from torchstrata.attestations.documents import Document, Published
 from torchstrata.attestations.examination import Examination
 from torchstrata.attestations.made import record_of
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.building.assembly import Composed
 from torchstrata.building.plan import Plan
-from torchstrata.commands.options import AttestOptions, KeyOptions, VerifyReleaseOptions
+from torchstrata.commands.release_options import AttestOptions, KeyOptions, VerifyReleaseOptions
 from torchstrata.errors import EvidenceError
 from torchstrata.image import oci
 from torchstrata.image.compose import Image, sha256
@@ -28,7 +28,7 @@ from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry import joining
 from torchstrata.registry.client import Manifest
-from torchstrata.registry.parts import Shelf
+from torchstrata.registry.parts import PartRepository
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
 from torchstrata.store.codec import Codec
@@ -40,7 +40,7 @@ from torchstrata.verification.evidence import RESULTS
 
 @dataclass(frozen=True, kw_only=True)
 class Attacher:
-    """Signs the images of a push and attaches their documents; what :class:`torchstrata.registry.push.Pusher` calls for each.
+    """Signs a push's images and attaches their documents; :class:`torchstrata.registry.push.Pusher` calls it for each.
 
     :param documents: by digest of the image.
     """
@@ -50,7 +50,7 @@ class Attacher:
 
     @classmethod
     def of(cls, composed: Sequence[Composed], maker: DocumentMaker, signer: Signer) -> Self:
-        """Return the one for these images; to be made before parts are pushed, since those without inventory get one."""
+        """Return the attacher of these images; make it before parts are pushed: those without inventory get one."""
         return cls(documents={one.image.digest: maker.documents(one) for one in composed}, signer=signer)
 
     def __call__(self, registry: Registry, repository: str, image: Image) -> None:
@@ -97,10 +97,9 @@ class DocumentMaker:
         return documents.of(record_of(made), os.environ, _result(self.results, one.image.digest, sha256(one.image.config)))
 
 
-def seal(shelf: Shelf, plan: Plan, signer: Signer) -> int:
+def seal(part_repository: PartRepository, plan: Plan, signer: Signer) -> int:
     """Seal the parts of a plan that was pushed; return how many were not sealed before."""
-    known = {item.identity: shelf.store.known(item.identity) or item.part for item in plan.items()}
-    return seals.seal(shelf, {identity: part for identity, part in known.items() if part}, signer)
+    return seals.seal(part_repository, remote.parts_of(plan, part_repository.store), signer)
 
 
 def _result(results: Path, *digests: str) -> bytes | None:
@@ -132,16 +131,16 @@ def attest(options: AttestOptions, results: Path = RESULTS) -> None:
     """
     image = Reference.parse(options.image)
     with Registry(image.host) as registry:
-        found = registry.manifest(image.repository, image.name)
-        several = found.media_type == oci.INDEX
-        for each in joining.images(registry, image.repository, found, str(image)).values() if several else (found,):
-            _attest(registry, replace(image, digest=each.digest) if several else image, each, options.key, results)
+        manifest = registry.manifest(image.repository, image.name)
+        several = manifest.media_type == oci.INDEX
+        for child in joining.images(registry, image.repository, manifest, str(image)).values() if several else (manifest,):
+            _attest(registry, replace(image, digest=child.digest) if several else image, child, options.key, results)
 
 
-def _attest(registry: Registry, image: Reference, found: Manifest, key: str | None, results: Path) -> None:
-    config = found.document().config
-    tested = _result(results, found.digest, *([config.digest] if config else [])) or msgspec.json.encode(evidence.find(found.digest, results))
-    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=found.body)
+def _attest(registry: Registry, image: Reference, manifest: Manifest, key: str | None, results: Path) -> None:
+    config = manifest.document().config
+    tested = _result(results, manifest.digest, *([config.digest] if config else [])) or msgspec.json.encode(evidence.find(manifest.digest, results))
+    published = Published(registry=registry, repository=image.repository, name=str(image), manifest=manifest.body)
     made = documents.attach(published, (documents.result(tested),), Signer.find(key))
     progress.plain_console().print(f"{published.reference}: {made} signatures made")
 
@@ -153,17 +152,17 @@ def verify_release(options: VerifyReleaseOptions) -> None:
     """
     image = Reference.parse(options.image)
     with signing.trusted(options.key, options.identity, options.issuer) as trust, Registry(image.host) as registry:
-        found = examination.examine(registry, image, trust or Trust.find())
+        examined = examination.examine(registry, image, trust or Trust.find())
     console = progress.plain_console()
-    console.print(f"{found.image}", soft_wrap=True)
-    console.print(table(found))
-    found.require()
+    console.print(f"{examined.image}", soft_wrap=True)
+    console.print(table(examined))
+    examined.require()
     console.print("everything holds")
 
 
-def table(found: Examination) -> Table:
+def table(examined: Examination) -> Table:
     """Return the findings for people; those of an index's images begin with the platform."""
     view = Table("part", "proves", "says", "", header_style="bold", box=None, pad_edge=False)
-    for finding in found.findings:
+    for finding in examined.findings:
         view.add_row(str(finding), finding.proves, finding.problem or finding.says, "WRONG" if finding.problem else "holds")
     return view

@@ -1,4 +1,4 @@
-"""``inv add-torch`` and ``inv drop-torch``: a torch in the facts, in ``matrix.yaml`` and in README's table, from what indexes publish."""
+"""``inv add-torch`` and ``inv drop-torch``: a torch in facts, ``matrix.yaml`` and README, from what indexes publish."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Texts = Mapping[Path, str]
 def add(options: AddTorchOptions, root: Path = matrix.ROOT) -> None:
     """Add a torch, or another build of one; without ``yes`` only show what would change.
 
-    :raises MatrixError: there is no such torch or build, the matrix has it already on other OSes, or something must be told.
+    :raises MatrixError: there is no such torch or build, the matrix has it on other OSes, or something must be told.
     :raises FetchError: an index does not answer.
     :raises IntegrityError: an index has a wheel that is not what its name says.
     """
@@ -62,7 +62,7 @@ def add(options: AddTorchOptions, root: Path = matrix.ROOT) -> None:
 
 
 def drop(options: DropTorchOptions, root: Path = matrix.ROOT) -> None:
-    """Take all rows of a torch out, with their locks, and its facts if :func:`add` has brought them; without ``yes`` only show that.
+    """Take out all rows of a torch, their locks, and the facts that :func:`add` has brought; or only show that.
 
     :raises MatrixError: it has no row, or others need it.
     """
@@ -98,7 +98,7 @@ def _told(options: AddTorchOptions) -> Told:
     if options.cuda and not re.fullmatch(r"cpu|cu[0-9]{3}", options.cuda):
         raise MatrixError(f"{printable(options.cuda, 60)} is no build of torch", fix="write its CUDA without the dot, such as cu128, or cpu")
     architectures = tuple((options.architectures or "").replace(",", " ").split())
-    if not all(re.fullmatch(r"[0-9]{1,2}\.[0-9]", each) for each in architectures) or bool(architectures) != bool(options.source):
+    if not all(re.fullmatch(r"[0-9]{1,2}\.[0-9]", architecture) for architecture in architectures) or bool(architectures) != bool(options.source):
         raise MatrixError("architectures are told with their source", fix='write --architectures "7.5 8.0 9.0" --source "RELEASE.md of torch 2.16"')
     return Told(architectures=architectures, source=options.source, released=_day(options.released))
 
@@ -176,10 +176,10 @@ def _fitting(table: Matrix, torch: str, variant: str) -> list[str]:
     release = compat.torch(torch)
     pythons = compat.build(torch, variant).pythons or release.pythons
     able = [system for system in table.systems.values() if system.python in pythons and compat.at_least(system.glibc, release.glibc)]
-    found = [system.id for system in able if system.verified]
-    if not found:
+    verified = [system.id for system in able if system.verified]
+    if not verified:
         raise MatrixError(f"torch {torch} has wheels for Python {', '.join(pythons)}, and no verified OS has one", fix="name one with --os, or add one")
-    return found
+    return verified
 
 
 def _texts(root: Path) -> Texts:

@@ -1,4 +1,4 @@
-"""``inv try-os``: lock, build and verify a cell of each OS that nobody has verified, and write into ``matrix.yaml`` what passed."""
+"""``inv try-os``: lock, build and verify a cell of each OS that nobody has verified; note it in ``matrix.yaml``."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ from torchstrata.attestations import remote
 from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
 from torchstrata.commands import build, running_containers
-from torchstrata.commands.options import BuildOptions, UpOptions
+from torchstrata.commands.container_options import UpOptions
+from torchstrata.commands.options import BuildOptions
 from torchstrata.containers import caller, declared_services, description, graphics, launchers, pulling, reattaching, running
 from torchstrata.containers.caller import HostUser
 from torchstrata.containers.description import SSH, ContainerDescription

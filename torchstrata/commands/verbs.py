@@ -1,4 +1,4 @@
-"""The verbs of ``inv``: their names, what can be asked of them, and where the work is. Light, since listing them imports it."""
+"""The verbs of ``inv``: their names, their options, and where the work is. Light, since listing them imports it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from torchstrata import arguments, checkout
-from torchstrata.commands import cli, options
+from torchstrata.commands import cli, container_options, options, release_options
 
 WRONG_WORDS: Final = 2
 """Status of a command that was given words which mean nothing, as parsers have it."""
@@ -49,36 +49,36 @@ class Verb:
 
 VERBS: Final = (
     Verb(name="add-torch", work="torches.add", options=options.AddTorchOptions),
-    Verb(name="attest", work="signatures.attest", options=options.AttestOptions),
+    Verb(name="attest", work="signatures.attest", options=release_options.AttestOptions),
     Verb(name="cache", work="housekeeping.cache", options=options.CacheOptions, anywhere=True),
-    Verb(name="catalogue", work="catalogue.write", options=options.CatalogueOptions),
-    Verb(name="doctor", work="doctor.run", options=options.DoctorOptions),
-    Verb(name="drift", work="drift.run", options=options.DriftOptions, anywhere=True),
-    Verb(name="down", work="running_containers.down", options=options.DownOptions, anywhere=True),
+    Verb(name="catalogue", work="catalogue.write", options=release_options.CatalogueOptions),
+    Verb(name="doctor", work="doctor.run", options=container_options.DoctorOptions),
+    Verb(name="drift", work="drift.run", options=container_options.DriftOptions, anywhere=True),
+    Verb(name="down", work="running_containers.down", options=container_options.DownOptions, anywhere=True),
     Verb(name="drop-torch", work="torches.drop", options=options.DropTorchOptions),
-    Verb(name="join", work="join.join", options=options.JoinOptions),
-    Verb(name="jupyter", work="running_containers.jupyter", options=options.JupyterOptions, anywhere=True),
-    Verb(name="key", work="signatures.make_key", options=options.KeyOptions, anywhere=True),
+    Verb(name="join", work="join.join", options=release_options.JoinOptions),
+    Verb(name="jupyter", work="running_containers.jupyter", options=container_options.JupyterOptions, anywhere=True),
+    Verb(name="key", work="signatures.make_key", options=release_options.KeyOptions, anywhere=True),
     Verb(name="lock", work="lock.run", options=options.LockOptions),
-    Verb(name="logs", work="running_containers.logs", options=options.LogsOptions, anywhere=True),
-    Verb(name="mirror", work="mirror.mirror", options=options.MirrorOptions),
+    Verb(name="logs", work="running_containers.logs", options=container_options.LogsOptions, anywhere=True),
+    Verb(name="mirror", work="mirror.mirror", options=release_options.MirrorOptions),
     Verb(name="new-flavour", work="new_flavour.run", options=options.NewFlavourOptions),
-    Verb(name="nightly", work="nightly.run", options=options.NightlyOptions),
+    Verb(name="nightly", work="nightly.run", options=release_options.NightlyOptions),
     Verb(name="plan", work="build.plan", options=options.PlanOptions),
-    Verb(name="ps", work="running_containers.ps", options=options.PsOptions, anywhere=True),
+    Verb(name="ps", work="running_containers.ps", options=container_options.PsOptions, anywhere=True),
     Verb(name="push", work="build.push", options=options.PushOptions),
     Verb(name="sizes", work="build.weigh", options=options.SizesOptions),
-    Verb(name="ssh", work="running_containers.ssh", options=options.SshOptions, anywhere=True),
+    Verb(name="ssh", work="running_containers.ssh", options=container_options.SshOptions, anywhere=True),
     Verb(name="try-os", work="trial.run", options=options.TryOsOptions),
-    Verb(name="up", work="up.up", options=options.UpOptions),
-    Verb(name="verify-release", work="signatures.verify_release", options=options.VerifyReleaseOptions, anywhere=True),
-    Verb(name="watchdog", work="nightly.watch", options=options.WatchdogOptions),
-    Verb(name="registry.prune", work="housekeeping.prune", options=options.PruneOptions),
-    Verb(name="release.diff", work="release.diff", options=options.DiffOptions),
-    Verb(name="release.log", work="release.log", options=options.LogOptions),
-    Verb(name="release.promote", work="release.promote", options=options.PromoteOptions),
-    Verb(name="release.repair", work="release.repair", options=options.RepairOptions),
-    Verb(name="release.rollback", work="release.rollback", options=options.RollbackOptions),
+    Verb(name="up", work="up.up", options=container_options.UpOptions),
+    Verb(name="verify-release", work="signatures.verify_release", options=release_options.VerifyReleaseOptions, anywhere=True),
+    Verb(name="watchdog", work="nightly.watch", options=release_options.WatchdogOptions),
+    Verb(name="registry.prune", work="housekeeping.prune", options=release_options.PruneOptions),
+    Verb(name="release.diff", work="release.diff", options=release_options.DiffOptions),
+    Verb(name="release.log", work="release.log", options=release_options.LogOptions),
+    Verb(name="release.promote", work="release.promote", options=release_options.PromoteOptions),
+    Verb(name="release.repair", work="release.repair", options=release_options.RepairOptions),
+    Verb(name="release.rollback", work="release.rollback", options=release_options.RollbackOptions),
 )
 
 
@@ -105,12 +105,12 @@ def find(name: str) -> Verb:
 
     :raises SystemExit: there is none; the nearest ones are named.
     """
-    known = {verb.name: verb for verb in VERBS}
-    if name not in known:
-        near = difflib.get_close_matches(name, known, cutoff=0.4) or known
+    verbs = {verb.name: verb for verb in VERBS}
+    if name not in verbs:
+        near = difflib.get_close_matches(name, verbs, cutoff=0.4) or verbs
         sys.stderr.write(f"inv: there is no verb {name!r}\n  -> nearest: {', '.join(near)}; inv --list shows all\n")
         raise SystemExit(WRONG_WORDS)
-    return known[name]
+    return verbs[name]
 
 
 def listing() -> str:

@@ -1,4 +1,4 @@
-"""How a container differs from an image: a pure function of what both have. Standard library of Python 3.10 alone, for the action ``same-image``."""
+"""How a container differs from an image, as a pure function; Python 3.10's library alone, for ``same-image``."""
 
 from __future__ import annotations
 
@@ -71,20 +71,20 @@ def _change(key: object, image: Container[object], here: Container[object]) -> s
 def compare(image: Contents, here: Contents, brought: Mapping[str, str]) -> list[Drift]:
     """Return all in which a container differs from an image.
 
-    :param brought: owner, in the words of :class:`FileState`, of files that packages have brought which are in the container alone.
+    :param brought: owner, as in :class:`FileState`, of files that packages brought and that only the container has.
     """
-    found = [*_wheels(image, here), *versions("package", image.packages, here.packages)]
+    named = [*_wheels(image, here), *versions("package", image.packages, here.packages)]
     environments = environments_of(here)
-    found += [Drift("added", "environment", prefix, note="a Python beside the image's") for prefix in environments]
-    others = _Explained(found, brought, environments)
-    return found + [one for path in sorted(here.files) if (one := _file(path, image.files.get(path, FileState()), here.files[path], others))]
+    named += [Drift("added", "environment", prefix, note="a Python beside the image's") for prefix in environments]
+    others = _Explained(named, brought, environments)
+    return named + [drift for path in sorted(here.files) if (drift := _file(path, image.files.get(path, FileState()), here.files[path], others))]
 
 
 def environments_of(here: Contents) -> list[str]:
     """Return the directories that have become environments of Python's own, without those within others."""
-    added = (path for path, one in here.files.items() if one.kind)
+    added = (path for path, state in here.files.items() if state.kind)
     prefixes = sorted({match["prefix"] for path in added if (match := ENVIRONMENT.fullmatch(path))} - {VENV})
-    return [one for one in prefixes if not any(one.startswith(f"{other}/") for other in prefixes)]
+    return [prefix for prefix in prefixes if not any(prefix.startswith(f"{other}/") for other in prefixes)]
 
 
 def _wheels(image: Contents, here: Contents) -> Iterator[Drift]:
@@ -100,27 +100,27 @@ def _wheels(image: Contents, here: Contents) -> Iterator[Drift]:
         yield Drift(_change(key, was, now), kind, name, *versions, _note(after) if after else "", place)
 
 
-def _by_key(found: Iterable[InstalledWheel]) -> dict[tuple[str, str], InstalledWheel]:
-    return {(one.place, one.name): one for one in found}
+def _by_key(wheels: Iterable[InstalledWheel]) -> dict[tuple[str, str], InstalledWheel]:
+    return {(wheel.place, wheel.name): wheel for wheel in wheels}
 
 
-def _note(one: InstalledWheel) -> str:
+def _note(wheel: InstalledWheel) -> str:
     """Return how a package came there."""
-    parts = [f"editable, its code is at {one.source}" if one.editable else f"from {one.source}" if one.source else ""]
-    parts += [f"in {one.place}" if not one.place.startswith(f"{VENV}/") else "by root" if one.uid == 0 else ""]
+    parts = [f"editable, its code is at {wheel.source}" if wheel.editable else f"from {wheel.source}" if wheel.source else ""]
+    parts += [f"in {wheel.place}" if not wheel.place.startswith(f"{VENV}/") else "by root" if wheel.uid == 0 else ""]
     return ", ".join(filter(None, parts))
 
 
 class _Explained:
     """What need not be named file by file, since a package or an environment is."""
 
-    def __init__(self, found: Iterable[Drift], brought: Mapping[str, str], environments: Iterable[str]) -> None:
-        named = list(found)
+    def __init__(self, drifts: Iterable[Drift], brought: Mapping[str, str], environments: Iterable[str]) -> None:
+        named = list(drifts)
         self._brought = brought
         self._below = tuple(f"{prefix}/" for prefix in environments)
-        self._owners = {f"{'package' if one.kind == 'package' else 'wheel'} {one.name}" for one in named}
+        self._owners = {f"{'package' if drift.kind == 'package' else 'wheel'} {drift.name}" for drift in named}
         self._owners |= {owner.rpartition(":")[0] for owner in self._owners if owner.startswith("package ")}
-        self._scripts = any(one.kind == "package" for one in named)
+        self._scripts = any(drift.kind == "package" for drift in named)
 
     def holds(self, path: str, before: FileState) -> bool:
         """Return whether a path belongs to what is named already."""

@@ -1,7 +1,7 @@
-"""What an image or a container has: Python packages, OS packages, and the state of some of its files. Standard library of Python 3.10 alone.
+"""What an image or a container has: Python packages, OS packages, files; with the library of Python 3.10 alone.
 
-This runs as a program in an image that is looked at (``python3 -I -S -c``, with a question on standard input), whose Python is as it was released,
-and it is imported by the action ``same-image`` in a job's container, where there is nothing else.
+This runs as a program in an image (``python3 -I -S -c``, a question on standard input), whose Python is as released;
+and the action ``same-image`` imports it in a job's container, where there is nothing else.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from email.parser import HeaderParser
+from itertools import chain
 from typing import Any, NamedTuple
 
 VENV = "/opt/venv"
 PLACES = (f"{VENV}/lib/python3*/site-packages", "/usr/local/lib/python3*/dist-packages", "/home/*/.local/lib/python3*/site-packages")
-"""Where Python packages lie that people install: the image's environment, root's pip of the system, and what each user has."""
+"""Where people's Python packages lie: the image's environment, root's pip of the system, and each user's own."""
 
 STATUS = "/var/lib/dpkg/status"
 LISTS = "/var/lib/dpkg/info"
@@ -36,7 +37,7 @@ class InstalledWheel(NamedTuple):
     """An installed Python package.
 
     :param info: its directory ``.dist-info``.
-    :param source: where it was installed from, if not from an index (``direct_url.json``, PEP 610), as a requirement names it.
+    :param source: where it was installed from, if not from an index (``direct_url.json``, PEP 610), for a requirement.
     :param editable: its code is elsewhere, at :attr:`source`.
     :param uid: owner of the directory.
     """
@@ -108,7 +109,7 @@ def _source(direct: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def recorded(text: str, place: str) -> dict[str, str]:
-    """Return the hash of each file that a RECORD lists (binary distribution format), by absolute path; an empty one where it has none."""
+    """Return the hash of each file in a RECORD (binary distribution format) by absolute path; empty if it has none."""
     rows = (row for row in csv.reader(io.StringIO(text)) if row)
     return {_real(f"{place}/{row[0]}", place): row[1] for row in rows}
 
@@ -135,7 +136,7 @@ def _fields(stanza: str) -> Iterator[tuple[str, str]]:
 
 def wheels(places: Sequence[str] = PLACES) -> tuple[InstalledWheel, ...]:
     """Return the Python packages here."""
-    infos = sorted(path for place in places for path in glob.glob(f"{place}/*.dist-info"))  # noqa: PTH207  # no Path for patterns with a root
+    infos = sorted(chain.from_iterable(glob.glob(f"{place}/*.dist-info") for place in places))  # noqa: PTH207  # no Path for patterns with a root
     return tuple(_installed(info) for info in infos if os.path.isfile(f"{info}/METADATA"))  # noqa: PTH113
 
 
@@ -158,12 +159,12 @@ def text(path: str) -> str:
 def state(path: str, owner: str = "") -> FileState:
     """Return what there is at a path."""
     try:
-        found = os.lstat(path)
+        entry = os.lstat(path)
     except OSError:
         return FileState(owner=owner)
-    kind = kind_of(found.st_mode)
+    kind = kind_of(entry.st_mode)
     digest = content(path) if kind == "file" else os.readlink(path) if kind == "link" else ""  # noqa: PTH115
-    return FileState(kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, digest, owner)
+    return FileState(kind, stat.S_IMODE(entry.st_mode), entry.st_uid, entry.st_gid, digest, owner)
 
 
 def kind_of(mode: int) -> str:
@@ -179,18 +180,21 @@ def content(path: str) -> str:
 
 def digest_of(chunks: Iterable[bytes]) -> str:
     """Return the SHA-256 of some bytes in hex."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for chunk in chunks:
-        found.update(chunk)
-    return found.hexdigest()
+        hasher.update(chunk)
+    return hasher.hexdigest()
 
 
-def edited(found: Iterable[InstalledWheel]) -> dict[str, str]:
-    """Return the files that are not what the RECORD of their package says, with the package's name: other content, or gone.
+def edited(wheels: Iterable[InstalledWheel]) -> dict[str, str]:
+    """Return the files that are not what their package's RECORD says, with the package's name: other content, or gone.
 
     Bytecode and what has no hash there, such as the RECORD itself, do not count.
     """
-    return {path: one.name for one in found for path, expected in _record(one).items() if expected and not _is_as(path, expected)}
+    owners: dict[str, str] = {}
+    for installed in wheels:
+        owners.update((path, installed.name) for path, expected in _record(installed).items() if expected and not _is_as(path, expected))
+    return owners
 
 
 def _is_as(path: str, expected: str) -> bool:
@@ -202,28 +206,28 @@ def _is_as(path: str, expected: str) -> bool:
     return base64.urlsafe_b64encode(bytes.fromhex(content(path))).rstrip(b"=").decode() == value
 
 
-def _record(one: InstalledWheel) -> dict[str, str]:
-    path = f"{one.info}/RECORD"
-    return recorded(text(path), one.place) if os.path.isfile(path) else {}  # noqa: PTH113
+def _record(wheel: InstalledWheel) -> dict[str, str]:
+    path = f"{wheel.info}/RECORD"
+    return recorded(text(path), wheel.place) if os.path.isfile(path) else {}  # noqa: PTH113
 
 
-def owners(paths: Iterable[str], found: Iterable[InstalledWheel]) -> dict[str, str]:
+def owners(paths: Iterable[str], wheels: Iterable[InstalledWheel]) -> dict[str, str]:
     """Return who brought each of some paths; of a directory, whoever has something in it."""
-    asked = set(paths)
+    wanted = set(paths)
     owned: dict[str, str] = {}
-    for path, owner in _owned(found):
-        if path in asked:
+    for path, owner in _owned(wheels):
+        if path in wanted:
             owned[path] = owner
         for above in _above(path):
-            if above in asked:
+            if above in wanted:
                 owned.setdefault(above, owner)
     return owned
 
 
-def _owned(found: Iterable[InstalledWheel]) -> Iterator[tuple[str, str]]:
+def _owned(wheels: Iterable[InstalledWheel]) -> Iterator[tuple[str, str]]:
     """Yield every path that a package brought, and the package."""
-    for one in found:
-        yield from ((path, f"wheel {one.name}") for path in _record(one))
+    for wheel in wheels:
+        yield from ((path, f"wheel {wheel.name}") for path in _record(wheel))
     for listing in sorted(glob.glob(f"{LISTS}/*.list")):  # noqa: PTH207
         name = os.path.basename(listing)[: -len(".list")]  # noqa: PTH119
         yield from ((path, f"package {name}") for path in text(listing).splitlines() if not os.path.isdir(path))  # noqa: PTH112
@@ -236,14 +240,14 @@ def _above(path: str) -> Iterator[str]:
 
 def answer(paths: Sequence[str]) -> Contents:
     """Return all that is here, with the state of some paths."""
-    found = wheels()
-    owned = owners(paths, found)
-    return Contents(found, packages(), {path: state(path, owned.get(path, "")) for path in paths})
+    installed = wheels()
+    owned = owners(paths, installed)
+    return Contents(installed, packages(), {path: state(path, owned.get(path, "")) for path in paths})
 
 
-def encode(found: Contents) -> str:
+def encode(contents: Contents) -> str:
     """Return contents as JSON."""
-    return json.dumps({"wheels": found.wheels, "packages": found.packages, "files": found.files})
+    return json.dumps({"wheels": contents.wheels, "packages": contents.packages, "files": contents.files})
 
 
 def decode(document: str) -> Contents:

@@ -1,8 +1,8 @@
-"""The files that make a container's difference an image: requirements, files and a Dockerfile. A plan is a pure function of the difference.
+"""The files that make a container's difference an image: requirements, files, a Dockerfile. Planning them is pure.
 
-Packages of the image's environment are installed again from where they come from. What is on no index or elsewhere, and files that were
-edited, are taken out of the container, with owner and rights. The code of an editable installation and whole environments cannot be had
-that way, and are named.
+Packages of the image's environment are installed again from where they come from. What is on no index or elsewhere,
+and files that were edited, are taken out of the container, with owner and rights. The code of an editable
+installation and whole environments cannot be had that way, and are named.
 """
 
 from __future__ import annotations
@@ -59,41 +59,41 @@ class FrozenPlan:
     user: str = OWNER
 
 
-def plan(found: Drifted) -> FrozenPlan:
+def plan(drifted: Drifted) -> FrozenPlan:
     """Return what makes a difference permanent."""
-    strange = [one for one in found.drifts if not _is_writable(one, found.wheels)]
-    found = replace(found, drifts=tuple(one for one in found.drifts if one not in strange))
-    differing = {(one.place, one.name): one for one in found.drifts if one.kind in {"wheel", "torch"}}
-    fresh = [wheel for wheel in found.wheels if (wheel.place, wheel.name) in differing and not wheel.editable]
+    strange = [drift for drift in drifted.drifts if not _is_writable(drift, drifted.wheels)]
+    drifted = replace(drifted, drifts=tuple(drift for drift in drifted.drifts if drift not in strange))
+    differing = {(drift.place, drift.name): drift for drift in drifted.drifts if drift.kind in {"wheel", "torch"}}
+    fresh = [wheel for wheel in drifted.wheels if (wheel.place, wheel.name) in differing and not wheel.editable]
     copied = [wheel for wheel in fresh if _is_copied(wheel)]
-    kept = {(wheel.place, wheel.name) for wheel in found.wheels if wheel not in copied}
-    files = [one for one in found.drifts if one.kind == "file"]
-    taken = {one.name for one in files if one.change != "removed"} | {path for wheel in copied for path in _files_of(wheel, found)}
+    staying = {(wheel.place, wheel.name) for wheel in drifted.wheels if wheel not in copied}
+    files = [drift for drift in drifted.drifts if drift.kind == "file"]
+    taken = {drift.name for drift in files if drift.change != "removed"}.union(*(_files_of(wheel, drifted) for wheel in copied))
     return FrozenPlan(
-        base=base_of(found),
+        base=base_of(drifted),
         requirements=tuple(sorted(_requirement(wheel) for wheel in fresh if wheel not in copied)),
-        uninstalled=tuple(one.name for key, one in differing.items() if one.was and key not in kept and _is_of_venv(one.place)),
-        packages=tuple(_package(one) for one in found.drifts if one.kind == "package"),
+        uninstalled=tuple(drift.name for key, drift in differing.items() if drift.was and key not in staying and _is_of_venv(drift.place)),
+        packages=tuple(_package(drift) for drift in drifted.drifts if drift.kind == "package"),
         taken=tuple(sorted(taken)),
-        deleted=tuple(one.name for one in files if one.change == "removed"),
-        open_=tuple(printable(why) for why in (*map(_stranger, strange), *(_why_not(one, found.wheels) for one in found.drifts)) if why),
-        user=found.container.user or "0:0",
+        deleted=tuple(drift.name for drift in files if drift.change == "removed"),
+        open_=tuple(printable(why) for why in (*map(_stranger, strange), *(_why_not(drift, drifted.wheels) for drift in drifted.drifts)) if why),
+        user=drifted.container.user or "0:0",
     )
 
 
-def _is_writable(one: Drift, wheels: Sequence[InstalledWheel]) -> bool:
-    """Return whether a difference can stand in a line of a Dockerfile or of requirements, where a line end or a dash would begin something else."""
-    sources = [wheel.source for wheel in wheels if (wheel.place, wheel.name) == (one.place, one.name)]
-    is_plain = all(word.isprintable() for word in (one.name, one.now, *sources))
-    return is_plain and (one.kind in {"file", "environment"} or bool(WORD.fullmatch(one.name) and WORD.fullmatch(one.now or one.was)))
+def _is_writable(drift: Drift, wheels: Sequence[InstalledWheel]) -> bool:
+    """Return whether a difference fits into a line of a Dockerfile or of requirements, without line ends or dashes."""
+    sources = [wheel.source for wheel in wheels if (wheel.place, wheel.name) == (drift.place, drift.name)]
+    is_plain = all(word.isprintable() for word in (drift.name, drift.now, *sources))
+    return is_plain and (drift.kind in {"file", "environment"} or bool(WORD.fullmatch(drift.name) and WORD.fullmatch(drift.now or drift.was)))
 
 
-def _stranger(one: Drift) -> str:
-    return f"{one.name}: it is called what no line of a Dockerfile may hold; give it another name, or remove it"
+def _stranger(drift: Drift) -> str:
+    return f"{drift.name}: it is called what no line of a Dockerfile may hold; give it another name, or remove it"
 
 
 def _is_copied(wheel: InstalledWheel) -> bool:
-    """Return whether a package's files are taken as they are: those of one that is on no index, or not in the image's environment."""
+    """Return whether a package's files are taken as they are: it is on no index, or not in the image's environment."""
     return wheel.source.startswith("file:") or not _is_of_venv(wheel.place)
 
 
@@ -101,33 +101,33 @@ def _is_of_venv(place: str) -> bool:
     return place.startswith(f"{VENV}/")
 
 
-def base_of(found: Drifted) -> str:
-    """Return the image by the digest under which its repository knows it, the one that the container was made of first; else by its name."""
-    repository = re.sub(r"(@.*|:[^/:]*)$", "", found.container.named)
-    digests = sorted(found.container.digests, key=lambda digest: (digest.partition("@")[0] != repository, digest))
-    return digests[0] if digests else found.container.named
+def base_of(drifted: Drifted) -> str:
+    """Return the image by a digest, its own repository's first; else by its name."""
+    repository = re.sub(r"(@.*|:[^/:]*)$", "", drifted.container.named)
+    digests = sorted(drifted.container.digests, key=lambda digest: (digest.partition("@")[0] != repository, digest))
+    return digests[0] if digests else drifted.container.named
 
 
 def _requirement(wheel: InstalledWheel) -> str:
     return f"{wheel.name} @ {wheel.source}" if wheel.source else f"{wheel.name}=={wheel.version}"
 
 
-def _files_of(wheel: InstalledWheel, found: Drifted) -> Iterable[str]:
+def _files_of(wheel: InstalledWheel, drifted: Drifted) -> Iterable[str]:
     """Return what a package that is on no index consists of, without bytecode."""
-    return (path for path, owner in found.records.items() if owner == f"wheel {wheel.name}" and not path.endswith(".pyc"))
+    return (path for path, owner in drifted.records.items() if owner == f"wheel {wheel.name}" and not path.endswith(".pyc"))
 
 
-def _package(one: Drift) -> str:
-    return f"{one.name}={one.now}" if one.now else f"{one.name}-"
+def _package(drift: Drift) -> str:
+    return f"{drift.name}={drift.now}" if drift.now else f"{drift.name}-"
 
 
-def _why_not(one: Drift, wheels: Sequence[InstalledWheel]) -> str:
+def _why_not(drift: Drift, wheels: Sequence[InstalledWheel]) -> str:
     """Return why a difference cannot be frozen, empty if it can."""
-    wheel = next((wheel for wheel in wheels if (wheel.place, wheel.name) == (one.place, one.name)), None)
+    wheel = next((wheel for wheel in wheels if (wheel.place, wheel.name) == (drift.place, drift.name)), None)
     if wheel and wheel.editable:
-        return f"{one.name}: its code is at {wheel.source}; install it without --editable, or publish it"
-    if one.kind == "environment":
-        return f"{one.name}: export it with its own tool (conda env export), and make it in a Dockerfile"
+        return f"{drift.name}: its code is at {wheel.source}; install it without --editable, or publish it"
+    if drift.kind == "environment":
+        return f"{drift.name}: export it with its own tool (conda env export), and make it in a Dockerfile"
     return ""
 
 
@@ -135,7 +135,7 @@ def dockerfile(made: FrozenPlan) -> str:
     """Return the Dockerfile."""
     lines = [
         "# What a container differs in from its image, found by `inv drift --freeze`.",
-        *(f"# Not here: {one}" for one in made.open_),
+        *(f"# Not here: {why}" for why in made.open_),
         "# docker build --secret id=pip.conf,src=$HOME/.config/pip/pip.conf . (the secret only where pip's index needs settings)",
         "# An image that no registry has: --build-arg BASE=its name here.",
         f"ARG BASE={made.base}",
@@ -160,8 +160,8 @@ def _apt(packages: Sequence[str]) -> list[str]:
 
 
 def _install(requirements: Sequence[str]) -> str:
-    """Return the step that installs; the constraint that holds torch is left aside where torch itself differs, on purpose."""
-    free = "env -u PIP_CONSTRAINT " if any(TORCH.fullmatch(re.split(r"[ =]", one)[0]) for one in requirements) else ""
+    """Return the step that installs; it drops the constraint that holds torch where torch itself differs."""
+    free = "env -u PIP_CONSTRAINT " if any(TORCH.fullmatch(re.split(r"[ =]", requirement)[0]) for requirement in requirements) else ""
     return f"{SETTINGS} \\\n    {free}pip install --no-cache-dir --no-deps -r /tmp/requirements.txt"
 
 
@@ -178,7 +178,7 @@ def write(made: FrozenPlan, files: ContainerFiles, directory: Path) -> tuple[Pat
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise FreezeError(f"{directory} is not empty", fix="name a directory that is new: a build takes all that is in it")
-        documents = {DOCKERFILE: dockerfile(made).encode(), REQUIREMENTS: "".join(f"{one}\n" for one in made.requirements).encode()}
+        documents = {DOCKERFILE: dockerfile(made).encode(), REQUIREMENTS: "".join(f"{line}\n" for line in made.requirements).encode()}
         if made.taken:
             documents[FILES] = _packed(made.taken, files)
         written = [directory / name for name in documents]
@@ -193,7 +193,7 @@ def _packed(paths: Sequence[str], files: ContainerFiles) -> bytes:
     """Return an archive of files and links of a container, with owner and rights, without a time."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        for path, member, content in sorted(files.members(paths), key=lambda found: found[0]):
+        for path, member, content in sorted(files.members(paths), key=lambda item: item[0]):
             member.name, member.mtime = path.lstrip("/"), 0
             archive.addfile(member, io.BytesIO(content) if member.isreg() else None)
     return packed.getvalue()

@@ -1,9 +1,10 @@
 """Reading a container from outside, for comparison with an image.
 
-Nothing is run in the container: its Python may be what is broken, it may have ended, and what it says of itself proves nothing. The engine
-lists the paths in which its file system differs from its image (``docker diff``), and gives the files (``docker cp``). What the image has at these
-paths a container of the image says, which has nothing of the other one but its name: no network, no mount, and the Python that was released.
-The engine compares files by size and time, so a change that keeps both is not seen (``same-image`` reads every byte). Mounts are not the container's.
+Nothing is run in the container: its Python may be what is broken, it may have ended, and what it says of itself
+proves nothing. The engine lists the paths in which its file system differs from its image (``docker diff``), and
+gives the files (``docker cp``). What the image has at these paths a container of the image says, which has nothing of
+the other one but its name: no network, no mount, and the Python that was released. The engine compares files by size
+and time, so a change that keeps both is not seen (``same-image`` reads every byte). Mounts are not the container's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import product
 from typing import IO, Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import docker.errors
@@ -127,22 +129,22 @@ def inspect(engine: Engine, name: str) -> InspectedContainer:
     :raises NoContainerError, NoImageError, ForeignContainerError: see :func:`drift`.
     """
     try:
-        found = engine.client.api.inspect_container(name)
+        attributes = engine.client.api.inspect_container(name)
     except docker.errors.NotFound as error:
         raise NoContainerError(f"the engine has no container {name}", fix="docker ps --all shows those that there are") from error
-    identity = _image(engine, found["Image"])
+    identity = _image(engine, attributes["Image"])
     image: dict[str, Any] = engine.client.api.inspect_image(identity)  # type: ignore[no-untyped-call]
     config = image.get("Config") or {}
     labels = config.get("Labels") or {}
     if CELL not in labels:
         raise ForeignContainerError(
-            f"container {name} is of {found['Config']['Image']}, which is no image of ours", fix="name one whose image this program has made"
+            f"container {name} is of {attributes['Config']['Image']}, which is no image of ours", fix="name one whose image this program has made"
         )
     return InspectedContainer(
-        id=found["Id"],
-        name=str(found["Name"]).lstrip("/"),
+        id=attributes["Id"],
+        name=str(attributes["Name"]).lstrip("/"),
         image=identity,
-        named=str(found["Config"]["Image"]),
+        named=str(attributes["Config"]["Image"]),
         digests=tuple(image.get("RepoDigests") or ()),
         labels=labels,
         user=str(config.get("User") or ""),
@@ -154,10 +156,10 @@ def _image(engine: Engine, reference: str) -> str:
 
     :raises NoImageError: the engine does not have it.
     """
-    found = engine.image_id(reference)
-    if found is None:
+    identity = engine.image_id(reference)
+    if identity is None:
         raise NoImageError(f"the engine has no image {reference}, with which to compare", fix="pull it again, by that digest")
-    return found
+    return identity
 
 
 def read_image(identity: str, paths: Sequence[str]) -> Contents:
@@ -203,19 +205,23 @@ class _Reader:
         gone = {info for info in touched if DELETED in {self._changes.get(info), self._changes.get(f"{info}/METADATA")}}
         there = {wheel.info for wheel in own.wheels}
         fresh = {info for info in touched - gone if info not in there or f"{info}/METADATA" in self._changes}
-        found = {info: self._files.below(info) for info in sorted(fresh)}
-        read = {info: wheel for info, files in found.items() if (wheel := _wheel(info, files))}
-        brought = {path: f"wheel {wheel.name}" for info, wheel in read.items() for path in contents.recorded(_text(found[info], "RECORD"), wheel.place)}
-        kept = [wheel for wheel in own.wheels if wheel.info not in gone | fresh]
-        return tuple(sorted([*kept, *read.values()])), brought
+        fresh_files = {info: self._files.below(info) for info in sorted(fresh)}
+        read = {info: wheel for info, files in fresh_files.items() if (wheel := _wheel(info, files))}
+        brought: dict[str, str] = {}
+        for info, wheel in read.items():
+            brought |= dict.fromkeys(contents.recorded(_text(fresh_files[info], "RECORD"), wheel.place), f"wheel {wheel.name}")
+        unchanged = [wheel for wheel in own.wheels if wheel.info not in gone | fresh]
+        return tuple(sorted([*unchanged, *read.values()])), brought
 
     def _lists(self, before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
         """Return who brought the files of OS packages that are new or others."""
         names = {name.rpartition(":")[0] for name in after.keys() | before.keys() if after.get(name) != before.get(name)}
-        listings = {f"{contents.LISTS}/{name}.list": name for one in names for name in (one, f"{one}:amd64", f"{one}:arm64")}
-        wanted = [path for path in listings if self._changes.get(path, DELETED) != DELETED]
-        texts = self._files.contents(wanted)
-        return {line: f"package {listings[path]}" for path, content in texts.items() for line in content.decode(errors="replace").splitlines()}
+        files = {f"{contents.LISTS}/{name}{ending}.list": f"{name}{ending}" for name, ending in product(names, ("", ":amd64", ":arm64"))}
+        listings = self._files.contents([path for path in files if self._changes.get(path, DELETED) != DELETED])
+        brought: dict[str, str] = {}
+        for path, content in listings.items():
+            brought |= dict.fromkeys(content.decode(errors="replace").splitlines(), f"package {files[path]}")
+        return brought
 
     def _states(self, tracked: Sequence[str], brought: Mapping[str, str]) -> dict[str, FileState]:
         """Return the state of paths; of files that a new package brought it does not matter."""
@@ -243,8 +249,8 @@ def _wheel(info: str, files: Mapping[str, tuple[tarfile.TarInfo, bytes]]) -> Ins
 
 def _text(files: Mapping[str, tuple[tarfile.TarInfo, bytes]], name: str) -> str:
     """Return the text of a file of that name, empty if there is none."""
-    found = [content for path, (_, content) in files.items() if path.endswith(f".dist-info/{name}")]
-    return found[0].decode(errors="surrogateescape") if found else ""
+    matching = [content for path, (_, content) in files.items() if path.endswith(f".dist-info/{name}")]
+    return matching[0].decode(errors="surrogateescape") if matching else ""
 
 
 class ContainerFiles:
@@ -255,8 +261,8 @@ class ContainerFiles:
 
     def text(self, path: str) -> str | None:
         """Return the content of a text file, ``None`` if there is none."""
-        found = self.contents([path]).get(path)
-        return None if found is None else found.decode(errors="surrogateescape")
+        content = self.contents([path]).get(path)
+        return None if content is None else content.decode(errors="surrogateescape")
 
     def contents(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Return the content of those of some regular files that there are."""
@@ -306,7 +312,7 @@ class ContainerFiles:
 
 
 def _tops(paths: Iterable[str]) -> list[str]:
-    """Return few directories that hold all of some paths: two levels below the root, such as ``/opt/venv``, and those paths that lie higher."""
+    """Return few directories that hold all of some paths: two levels below the root (``/opt/venv``), or higher."""
     return sorted({"/".join(path.split("/")[:3]) for path in paths})
 
 

@@ -1,6 +1,6 @@
-"""What is new since yesterday, and what that means for each cell. Asks mirrors, the package index and registries; builds nothing.
+"""What is new since yesterday, and what that means for each cell. It asks mirrors and registries, and builds nothing.
 
-A cell needs work if what its images would be made from today is not what the ledger says that the channel's were made from.
+A cell needs work if its images would be made from other inputs today than the ledger says of the channel's.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -50,7 +51,7 @@ WORDS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patch:
-    """A torch whose minor version has a newer patch in the index than the facts and locks: a change for a pull request."""
+    """A torch of which the index has a newer patch than facts and locks: a change for a pull request."""
 
     torch: str
     old: str
@@ -102,41 +103,41 @@ class Look:
     root: Path
 
     def around(self) -> Report:
-        """Ask everybody at the same time, and return what is new.
+        """Ask mirrors, index and registries at the same time, and return what is new.
 
         :raises NightlyError: the mirrors of an OS have no answer, without which nobody knows whether there are fixes.
         """
         resolver.program()
         systems = {cell.os.id: cell.os for cell in self.cells}
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            news = [pool.submit(each.news, lock) for each, lock in self._mirrors(systems)]
+            news = [pool.submit(mirrors.news, lock) for mirrors, lock in self._mirrors(systems)]
             patches = [pool.submit(_asked, _patch, cell) for cell in _one_of_each_torch(self.cells)]
-            images = [pool.submit(_asked, self._image_news, each) for each in os_updates.of_images(systems, self.root)]
+            images = [pool.submit(_asked, self._image_news, mirrors) for mirrors in os_updates.of_images(systems, self.root)]
             made = list(pool.map(self._made_from, self.cells))
             heard = [future.result() for future in patches]
             answers: list[News | str] = [*(future.result() for future in news), *(future.result() for future in images)]
-        moved = {each.system.id: each for each in answers if not isinstance(each, str) and each}
+        moved = {answer.system.id: answer for answer in answers if not isinstance(answer, str) and answer}
         good = {cell: inputs for cell, inputs in zip(self.cells, made, strict=True) if not isinstance(inputs, str)}
         return Report(
             news=tuple(moved.values()),
-            patches=tuple(each for each in heard if isinstance(each, Patch)),
+            patches=tuple(answer for answer in heard if isinstance(answer, Patch)),
             work=tuple(work for cell, inputs in good.items() if (work := self._work(cell, inputs, moved.get(cell.os.id)))),
             left_out={cell.id: inputs for cell, inputs in zip(self.cells, made, strict=True) if isinstance(inputs, str)},
-            silent=tuple(each for each in heard if isinstance(each, str)),
-            failed=tuple(each for each in answers if isinstance(each, str)),
+            silent=tuple(answer for answer in heard if isinstance(answer, str)),
+            failed=tuple(answer for answer in answers if isinstance(answer, str)),
         )
 
     def _image_news(self, of: os_updates.ImageMirrors) -> News:
         return of.news(os_locks.read(of.system, self.root))
 
     def _mirrors(self, systems: Mapping[str, OperatingSystem]) -> Iterator[tuple[os_updates.Mirrors, OsLock]]:
-        for each in os_updates.folders(self.store.root, systems):
-            yield each, os_locks.read(each.system, self.root)
+        for mirrors in os_updates.folders(self.store.root, systems):
+            yield mirrors, os_locks.read(mirrors.system, self.root)
 
     def work(self) -> tuple[Work, ...]:
         """Return the cells that need work as the locks are, without asking anybody."""
-        found = [(cell, self._made_from(cell)) for cell in self.cells]
-        return tuple(work for cell, inputs in found if not isinstance(inputs, str) and (work := self._work(cell, inputs, None)))
+        made_from = [(cell, self._made_from(cell)) for cell in self.cells]
+        return tuple(work for cell, inputs in made_from if not isinstance(inputs, str) and (work := self._work(cell, inputs, None)))
 
     def _made_from(self, cell: Cell) -> dict[str, str] | str:
         """Return digests of what the images of a cell would be made from, or why they cannot be made."""
@@ -161,18 +162,23 @@ class Look:
 
 def grouped(left_out: Mapping[str, str]) -> dict[str, list[str]]:
     """Return cells by the reason why they are left out."""
-    found: dict[str, list[str]] = {}
+    cells: dict[str, list[str]] = {}
     for cell, why in left_out.items():
-        found.setdefault(why, []).append(cell)
-    return found
+        cells.setdefault(why, []).append(cell)
+    return cells
 
 
 def pending(news: Sequence[News], root: Path) -> tuple[str, ...]:
-    """Return a line for each OS whose lock still has versions that its mirrors have replaced, after it was to be locked anew."""
-    found = [(each, os_locks.read(each.system, root)) for each in news]
-    old = [(each, [move for move in each.moves if move.locked and _all(lock).get(move.package) == move.locked]) for each, lock in found]
-    lines = [f"{each.system.id}: updates are pending that its lock does not have: {os_locks.in_short(moves)}" for each, moves in old if moves]
-    lines += [f"{each.system.id}: its lock still has the old OS image: {each.base}" for each, lock in found if each.base and lock.image == each.base.old]
+    """Return a line for each OS whose lock, though it was to be locked anew, has versions that are replaced."""
+    lines = list[str]()
+    for update in news:
+        name, lock = update.system.id, os_locks.read(update.system, root)
+        installed = _all(lock)
+        old = [move for move in update.moves if move.locked and installed.get(move.package) == move.locked]
+        if old:
+            lines.append(f"{name}: updates are pending that its lock does not have: {os_locks.in_short(old)}")
+        if update.base and lock.image == update.base.old:
+            lines.append(f"{name}: its lock still has the old OS image: {update.base}")
     return tuple(lines)
 
 
@@ -193,13 +199,13 @@ def words(news: News) -> str:
 
 
 def inputs(matrix: Matrix, cell: Cell, store: Store, root: Path) -> dict[str, str]:
-    """Return digests of all that the images of ``cell`` are made from, for all its platforms: OS parts, payload, and what is around them.
+    """Return digests of all that the images of ``cell`` are made from on its platforms: OS parts, payload and settings.
 
     :raises LockError: it is not locked.
     """
     planner = Planner(matrix=matrix, store=store, codec=Codec())
     images = planner.plan(everywhere([cell]), list(matrix.flavours)).images
-    items = {item.identity: item for image in images for item in image.items}
+    items = {item.identity: item for item in chain.from_iterable(image.items for image in images)}
     return {
         "os": _digest([identity for identity, item in items.items() if isinstance(item.source, OsPart)]),
         "payload": _digest([identity for identity, item in items.items() if not isinstance(item.source, OsPart)]),
@@ -220,7 +226,7 @@ def _digest(value: Any) -> str:
 
 
 def _asked(question: Callable[[T], R], about: T) -> R | str:
-    """Return the answer, or in one line why there is none: what only ends in a pull request may wait for tomorrow."""
+    """Return the answer, or in one line why there is none: a question for a pull request may wait until tomorrow."""
     try:
         return question(about)
     except TorchstrataError as error:
@@ -233,7 +239,7 @@ def _one_of_each_torch(cells: Sequence[Cell]) -> tuple[Cell, ...]:
 
 
 def _patch(cell: Cell) -> Patch | None:
-    """Return the newest patch of a cell's torch that is old enough to be locked, if it is not the one that is locked."""
+    """Return the newest patch of a cell's torch that is old enough to be locked; ``None`` if that one is locked."""
     target = resolver.ResolverTarget(python=cell.os.python, platform=PLATFORM, exclude_newer=lock_writer.cut_off(None), undated=())
     (pin,) = resolver.resolve([f"torch=={cell.torch}.*"], (), target, alone=True)
     return Patch(torch=cell.torch, old=cell.version, new=pin.version) if pin.version != cell.version else None

@@ -1,8 +1,8 @@
 """What a distribution's mirrors offer today, without building or installing anything.
 
-apt itself is asked, on this machine, in directories of its own under the content store: its lists stay there, so that a
-mirror that has not changed costs one question for each suite, and what was answered for the same lists is answered again.
-Where the mirrors are, mmdebstrap says, since that is what builds use.
+apt itself is asked, on this machine, in directories of its own under the content store. Its lists stay there: a
+mirror that has not changed costs one question for each suite, and the answer of the last time is taken again where
+the lists are the same. mmdebstrap says where the mirrors are, since builds use it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -117,19 +118,19 @@ class Mirrors:
         :raises NightlyError: apt has no answer.
         :raises OsPartError, CommandError: this machine has no mmdebstrap or no apt.
         """
-        offer = self.offer(tuple(sorted({name for packages in lock.sections.values() for name in packages})))
-        found = os_locks.moves(lock.installed(tuple(section for section in lock.sections if section != os_locks.OS_IMAGE)), offer.packages)
-        return News(system=self.system, moves=found, security=tuple(name for name in offer.security if name in {move.package for move in found}))
+        offer = self.offer(tuple(sorted(set(chain.from_iterable(lock.sections.values())))))
+        moves = os_locks.moves(lock.installed(tuple(section for section in lock.sections if section != os_locks.OS_IMAGE)), offer.packages)
+        return News(system=self.system, moves=moves, security=tuple(name for name in offer.security if name in {move.package for move in moves}))
 
     def offer(self, packages: tuple[str, ...]) -> Offer:
         """Return apt's solution for ``packages``, with all that they need, on an empty system."""
         self._prepare()
         self._apt("update", "-qq")
-        question, kept = self._question(packages), self.folder / "answer.json"
-        if kept.exists() and (known := decoding.decode(kept.read_bytes(), _KnownAnswer)).question == question:
-            return known.offer
+        question, answer = self._question(packages), self.folder / "answer.json"
+        if answer.exists() and (remembered := decoding.decode(answer.read_bytes(), _KnownAnswer)).question == question:
+            return remembered.offer
         offer = parse(self._apt("--simulate", "--no-install-recommends", "install", *packages))
-        kept.write_bytes(msgspec.json.encode(_KnownAnswer(question=question, offer=offer)))
+        answer.write_bytes(msgspec.json.encode(_KnownAnswer(question=question, offer=offer)))
         return offer
 
     def _prepare(self) -> None:
@@ -159,7 +160,7 @@ class Mirrors:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageMirrors:
-    """The mirrors of an OS that comes from a registry: its image knows them, and is asked in a container that BuildKit runs."""
+    """The mirrors of an OS that comes from a registry: its image knows them, and BuildKit asks it in a container."""
 
     system: OperatingSystem
 
@@ -170,12 +171,12 @@ class ImageMirrors:
         :raises OsPartError: apt has no answer.
         """
         image = image_tags.pinned(str(self.system.image))
-        names = {name for section, packages in lock.sections.items() if section != os_locks.OS_IMAGE for name in packages}
+        names = set(chain.from_iterable(packages for section, packages in lock.sections.items() if section != os_locks.OS_IMAGE))
         offer, held = self._offer(image, names)
-        found = os_locks.moves(lock.installed(section for section in lock.sections if section != os_locks.OS_IMAGE), {**held, **offer.packages})
-        security = tuple(name for name in offer.security if name in {move.package for move in found})
+        moves = os_locks.moves(lock.installed(section for section in lock.sections if section != os_locks.OS_IMAGE), {**held, **offer.packages})
+        security = tuple(name for name in offer.security if name in {move.package for move in moves})
         base = Base(system=self.system.id, old=lock.image, new=image) if image != lock.image else None
-        return News(system=self.system, moves=found, security=security, base=base)
+        return News(system=self.system, moves=moves, security=security, base=base)
 
     def _offer(self, image: str, names: Collection[str]) -> tuple[Offer, os_locks.Packages]:
         """Return apt's solution for the packages of a lock on an OS image, and what that holds."""
@@ -188,14 +189,14 @@ class ImageMirrors:
 
 def parse(simulated: str) -> Offer:
     """Return what ``apt-get --simulate install`` says that it would install."""
-    found = list(_installs(simulated))
-    return Offer(packages={name: version for name, version, _ in found}, security=tuple(name for name, _, origins in found if SECURITY in origins))
+    installs = list(_installs(simulated))
+    return Offer(packages={name: version for name, version, _ in installs}, security=tuple(name for name, _, origins in installs if SECURITY in origins))
 
 
 def _installs(simulated: str) -> Iterator[tuple[str, str, str]]:
     for line in simulated.splitlines():
-        if found := INSTALLS.match(line):
-            yield found["name"], found["version"], found["origins"]
+        if match := INSTALLS.match(line):
+            yield match["name"], match["version"], match["origins"]
 
 
 def of_images(systems: Mapping[str, OperatingSystem], root: Path) -> tuple[ImageMirrors, ...]:

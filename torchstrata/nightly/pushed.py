@@ -23,7 +23,6 @@ from torchstrata.errors import EngineError, ReleaseError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.release.moves import Releases
-from torchstrata.verification import evidence
 from torchstrata.verification import suite as verification
 from torchstrata.verification.request import VerifyOptions
 
@@ -42,21 +41,20 @@ def verify(releases: Releases, cell: Cell, flavours: Sequence[str], attest: Call
     """
     client, repository = engines.connect().client, f"{releases.registry.host}/{releases.repository}"
     sweep(client)
-    for platform, digests in releases.pushed_for(cell).items():
+    for platform, digests in releases.images.pushed_for(cell).items():
         for flavour in flavours or tuple(releases.matrix.flavours):
             names = local(releases.matrix, cell.on(platform), flavour)
             lacking = [image for image in names if image not in digests]
             if lacking:
                 raise ReleaseError(f"{', '.join(lacking)} of {cell.id} is not in the registry", fix=f"push it first: inv push {cell.names[0]}")
             with _present(client, repository, {name: digests[image] for image, name in names.items()}, platform):
-                wanted = VerifyOptions(flavour=(flavour,), image=None, hosts=None, gpu="auto", results=evidence.RESULTS, platform=platform, rest=())
-                verification.run(cell.on(platform), Path(sys.executable), wanted)
+                verification.run(cell.on(platform), Path(sys.executable), VerifyOptions(flavour=(flavour,), platform=platform))
             for image in names:
                 attest(f"{repository}@{digests[image]}")
 
 
 def local(matrix: Matrix, cell: Cell, flavour: str) -> Mapping[str, str]:
-    """Return the name in an engine, by image, of all that the tests of a flavour are about: the last one's are the all-in-one's too."""
+    """Return the engine's name of each image that a flavour's tests are about, the all-in-one's with the last."""
     end = platforms.suffix(cell.platform)
     names = {flavour: f"{matrix.name}:{cell.names[0]}-{flavour}{end}"}
     if cell.named and flavour == matrix.all_in_one:
@@ -68,9 +66,9 @@ def sweep(client: DockerClient) -> None:
     """Give names back that verifications which were killed have left to images under test."""
     table = matrix.load()
     for name in engines.names(client):
-        found = re.fullmatch(rf"{KEPT}-(\d+):(.+)", name)
-        if found and process.is_over(f"{socket.gethostname()}:{found[1]}"):
-            client.images.get(name).tag(f"{table.name}:{found[2]}")
+        match = re.fullmatch(rf"{KEPT}-(\d+):(.+)", name)
+        if match and process.is_over(f"{socket.gethostname()}:{match[1]}"):
+            client.images.get(name).tag(f"{table.name}:{match[2]}")
             client.images.remove(name)
 
 

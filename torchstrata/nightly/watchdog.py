@@ -1,5 +1,6 @@
-"""What is wrong with channels: older than they may be, images that they lack, tags that are elsewhere, images that are gone. Pure,
-except that the registry is asked what its tags point to.
+"""What is wrong with channels: they are too old, lack images, have tags elsewhere, or images that are gone.
+
+Pure, except that the registry is asked what its tags point to.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
@@ -37,8 +39,8 @@ Lacking = Callable[[Cell, str], tuple[str, ...]]
 
 def problems(matrix: Matrix, state: State, point: Point, lacking: Lacking, now: dt.datetime) -> tuple[Problem, ...]:
     """Return all that is wrong."""
-    found = [problem for channel in matrix.channels.values() for problem in _about(matrix, channel, state, now)]
-    return (*found, *_lost(state, point), *_halved(matrix, state, point, lacking))
+    of_channels = chain.from_iterable(_about(matrix, channel, state, now) for channel in matrix.channels.values())
+    return (*of_channels, *_lost(state, point), *_halved(matrix, state, point, lacking))
 
 
 def _about(matrix: Matrix, channel: Channel, state: State, now: dt.datetime) -> Iterator[Problem]:
@@ -74,14 +76,16 @@ def _lag(channel: Channel, source: str, state: State, now: dt.datetime) -> Itera
 
 def _lost(state: State, point: Point) -> Iterator[Problem]:
     """Yield the tags that are elsewhere, and the images that are gone."""
-    owners = {tag: entry.channel for entry in state.current.values() for tag in entry.tags}
+    owners = dict[str, str]()
+    for entry in state.current.values():
+        owners |= dict.fromkeys(entry.tags, entry.channel)
     digests = dict.fromkeys(state.tags.values())
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         tagged = dict(zip(state.tags, pool.map(point, state.tags), strict=True))
-        there = dict(zip(digests, pool.map(point, digests), strict=True))
+        present = dict(zip(digests, pool.map(point, digests), strict=True))
     for tag, digest in state.tags.items():
         channel = owners.get(tag, "ledger")
-        if there[digest] is None:
+        if present[digest] is None:
             yield Problem(channel=channel, what=f"{tag}: its image {digest[:19]} is gone")
         elif tagged[tag] != digest:
             yield Problem(channel=channel, what=f"{tag} points to {(tagged[tag] or 'nothing')[:19]}, and the ledger says {digest[:19]}")
@@ -90,10 +94,10 @@ def _lost(state: State, point: Point) -> Iterator[Problem]:
 def _halved(matrix: Matrix, state: State, point: Point, lacking: Lacking) -> Iterator[Problem]:
     """Yield the images of rows of several platforms that are there, but not for all of them."""
     several = {cell.id: cell for cell in matrix.cells if len(cell.platforms) > 1}
-    held = [(channel, cell, entry.images) for (channel, cell), entry in state.current.items() if cell in several]
-    for channel, cell, image, digest in ((channel, cell, image, digest) for channel, cell, images in held for image, digest in images.items()):
-        if point(digest) and (gone := lacking(several[cell], digest)):
-            yield Problem(channel=channel, what=f"{cell} {image} has no image for {', '.join(gone)}")
+    for (channel, cell), entry in state.current.items():
+        for image, digest in entry.images.items() if cell in several else ():
+            if point(digest) and (gone := lacking(several[cell], digest)):
+                yield Problem(channel=channel, what=f"{cell} {image} has no image for {', '.join(gone)}")
 
 
 def _hours(time: dt.timedelta) -> str:

@@ -59,21 +59,21 @@ def _errors(response: requests.Response) -> tuple[_Error, ...]:
 
 def codes(response: requests.Response) -> Iterator[str]:
     """Yield the codes of the errors that an answer tells of."""
-    yield from (each.code for each in _errors(response) if each.code)
+    yield from (error.code for error in _errors(response) if error.code)
 
 
-def said(response: requests.Response) -> list[str]:
+def messages(response: requests.Response) -> list[str]:
     """Return what an answer says is wrong, in the registry's words."""
-    return [printable(each.message or each.code or "") for each in _errors(response)]
+    return [printable(error.message or error.code or "") for error in _errors(response)]
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an exception and all that lie behind it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        inner = next((each for each in (*seen.args, getattr(seen, "reason", None)) if isinstance(each, BaseException)), None)
-        seen = inner or seen.__cause__ or seen.__context__
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        inner = next((wrapped for wrapped in (*current.args, getattr(current, "reason", None)) if isinstance(wrapped, BaseException)), None)
+        current = inner or current.__cause__ or current.__context__
 
 
 def words(error: BaseException) -> str:

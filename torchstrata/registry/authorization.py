@@ -56,12 +56,12 @@ class Challenge:
 
 def challenge(header: str) -> Challenge | None:
     """Return what a ``WWW-Authenticate`` header asks for; Bearer where there is a choice, ``None`` if it is neither."""
-    found: dict[str, Challenge] = {}
+    challenges: dict[str, Challenge] = {}
     for match in CHALLENGE.finditer(header[:HEADER]):
         scheme: Literal["basic", "bearer"] = "bearer" if match[1].lower() == "bearer" else "basic"
         parameters = {name.lower(): re.sub(r"\\(.)", r"\1", quoted) or plain for name, quoted, plain in re.findall(PARAMETER, match[2], re.IGNORECASE)}
-        found[scheme] = Challenge(scheme=scheme, parameters=parameters)
-    return found.get("bearer") or found.get("basic")
+        challenges[scheme] = Challenge(scheme=scheme, parameters=parameters)
+    return challenges.get("bearer") or challenges.get("basic")
 
 
 Secret = Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]*\Z", max_length=65536)]
@@ -87,7 +87,7 @@ class Authorizer:
 
     :param host: the registry, for messages.
     :param credentials: looked up when they are first needed.
-    :param fetch: asks the server of tokens.
+    :param fetch: asks the token server.
     """
 
     def __init__(self, host: str, credentials: Callable[[], Credentials | None], fetch: Fetch) -> None:
@@ -99,7 +99,7 @@ class Authorizer:
     def header(self, scopes: Scopes) -> str | None:
         """Return what to send for ``scopes``, as far as is known by now.
 
-        :raises RegistryAuthError: there are no credentials, or the server of tokens does not accept them.
+        :raises RegistryAuthError: there are no credentials, or the token server does not accept them.
         """
         with self._lock:
             if self._asked is None:
@@ -109,31 +109,31 @@ class Authorizer:
             return f"Bearer {self._token(self._asked, scopes)}"
 
     def learn(self, response: requests.Response, scopes: Scopes, sent: str | None) -> None:
-        """Take in a 401, so that :meth:`header` has something better to send than ``sent``; a second 401 is the caller's to report."""
+        """Take in a 401, so that :meth:`header` has a better answer than ``sent``; the caller reports a second 401."""
         asked = challenge(response.headers.get("WWW-Authenticate", ""))
         with self._lock:
             self._asked = asked or self._asked
-            known = self._tokens.get(scopes)
-            if known and sent == f"Bearer {known.value}":
+            token = self._tokens.get(scopes)
+            if token and sent == f"Bearer {token.value}":
                 del self._tokens[scopes]
 
     def refused(self, what: str) -> RegistryAuthError:
         """Return the error for something that stays forbidden."""
-        known = self._find()
-        who = f"{known.username or 'this identity'} may not" if known else "nobody is logged in there, and without a login one may not"
+        credentials = self._find()
+        who = f"{credentials.username or 'this identity'} may not" if credentials else "nobody is logged in there, and without a login one may not"
         return RegistryAuthError(f"{self._host}: {who} {what}", fix=f"docker login {self._host}, with an account that may")
 
     def _credentials(self) -> Credentials:
-        found = self._find()
-        if found is None:
+        credentials = self._find()
+        if credentials is None:
             raise RegistryAuthError(f"{self._host} wants a login, and there is none", fix=f"docker login {self._host}")
-        return found
+        return credentials
 
     def _token(self, asked: Challenge, scopes: Scopes) -> str:
-        known = self._tokens.get(scopes)
-        if known is None or known.until < time.monotonic():
-            known = self._tokens[scopes] = self._new_token(asked, scopes)
-        return known.value
+        token = self._tokens.get(scopes)
+        if token is None or token.until < time.monotonic():
+            token = self._tokens[scopes] = self._new_token(asked, scopes)
+        return token.value
 
     def _new_token(self, asked: Challenge, scopes: Scopes) -> _Token:
         realm = asked.parameters.get("realm", "")
@@ -144,20 +144,20 @@ class Authorizer:
         if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.netloc)):
             raise RegistryAuthError(
                 f"{self._host} sends clients to {printable(realm) or 'nowhere'} for tokens, where passwords are not safe",
-                fix="let its operator give a realm with https",
+                fix="let its admin give a realm with https",
             )
         response = self._ask(realm, {"service": asked.parameters.get("service", "")}, scopes)
         if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden, requests.codes.bad_request}:
-            raise self.refused("get a token: the server of tokens refuses these credentials")
+            raise self.refused("get a token: the token server refuses these credentials")
         return _read(self._host, response)
 
     def _ask(self, realm: str, service: Mapping[str, str], scopes: Scopes) -> requests.Response:
-        """Ask for a token: by OAuth2 with an identity token, else as the token specification has it, anonymously if need be."""
-        who = self._find()
-        if who and who.identity_token:
-            form = {"grant_type": "refresh_token", "client_id": "torchstrata", "refresh_token": who.identity_token, **service}
+        """Ask for a token: by OAuth2 with an identity token, else by the token specification, perhaps anonymously."""
+        credentials = self._find()
+        if credentials and credentials.identity_token:
+            form = {"grant_type": "refresh_token", "client_id": "torchstrata", "refresh_token": credentials.identity_token, **service}
             return self._fetch("POST", realm, data={**form, "scope": " ".join(sorted(scopes))})
-        headers = {"Authorization": _basic(who)} if who else {}
+        headers = {"Authorization": _basic(credentials)} if credentials else {}
         return self._fetch("GET", realm, params={**service, "scope": sorted(scopes)}, headers=headers)
 
 
@@ -169,10 +169,10 @@ def _read(host: str, response: requests.Response) -> _Token:
         answer = _TokenAnswer()
     value = answer.token or answer.access_token
     if not value:
-        raise RegistryError(f"{host}: its server of tokens answers {response.status_code} without a token", fix="ask its operator")
+        raise RegistryError(f"{host}: its token server answers {response.status_code} without a token", fix="ask its admin")
     lifetime = min(max(answer.expires_in or LIFETIME, 0), LONGEST)
     return _Token(value, time.monotonic() + lifetime * USED)
 
 
-def _basic(who: Credentials) -> str:
-    return f"Basic {base64.b64encode(f'{who.username}:{who.password}'.encode()).decode()}"
+def _basic(credentials: Credentials) -> str:
+    return f"Basic {base64.b64encode(f'{credentials.username}:{credentials.password}'.encode()).decode()}"

@@ -1,10 +1,11 @@
-"""Whose certificates a registry's client believes, and which it shows: the system's, those of ``requests``, and Docker's for the host."""
+"""Certificates that a registry's client trusts and shows: the system's, those of ``requests``, Docker's for a host."""
 
 from __future__ import annotations
 
 import functools
 import os
 import ssl
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +15,12 @@ from torchstrata import tls
 from torchstrata.errors import RegistryError
 from torchstrata.host import home
 
-DIRECTORIES: Final = (Path("/etc/docker/certs.d"), *(each / "certs.d" for each in [home.config("docker")] if each))
-"""Where Docker, with and without root, looks for ``HOST/*.crt`` (authorities) and ``HOST/*.cert`` with ``*.key`` (who we are)."""
+DIRECTORIES: Final = (Path("/etc/docker/certs.d"), *(folder / "certs.d" for folder in [home.config("docker")] if folder))
+"""Where Docker, with and without root, looks for ``HOST/*.crt`` (CAs), ``HOST/*.cert`` and ``*.key`` (the client)."""
 
 
-def authorities(host: str) -> list[Path]:
-    """Return the files of the authorities that Docker has for a host."""
+def cas(host: str) -> list[Path]:
+    """Return the files of the CAs that Docker has for a host."""
     return _files(host, "*.crt")
 
 
@@ -29,7 +30,7 @@ def own(host: str) -> list[tuple[Path, Path]]:
 
 
 def _files(host: str, pattern: str) -> list[Path]:
-    return [path for directory in DIRECTORIES for path in sorted((directory / host).glob(pattern))]
+    return list(chain.from_iterable(sorted((directory / host).glob(pattern)) for directory in DIRECTORIES))
 
 
 def context(host: str) -> ssl.SSLContext:
@@ -37,13 +38,13 @@ def context(host: str) -> ssl.SSLContext:
 
     :raises RegistryError: a certificate cannot be read.
     """
-    known, shown = authorities(host), own(host)
-    if not (known or shown):
+    known_cas, shown = cas(host), own(host)
+    if not (known_cas or shown):
         return _public(*map(os.environ.get, tls.TRUST_VARIABLES))
     new = _new()
     try:
-        for authority in known:
-            new.load_verify_locations(authority)
+        for ca in known_cas:
+            new.load_verify_locations(ca)
         for certificate, key in shown:
             new.load_cert_chain(certificate, key)
     except OSError as error:
@@ -54,12 +55,12 @@ def context(host: str) -> ssl.SSLContext:
 
 @functools.cache
 def _public(*_: str | None) -> ssl.SSLContext:
-    """Return how to verify every host that has nothing of its own, for these values of :data:`tls.TRUST_VARIABLES`."""
+    """Return how to verify hosts without certificates of their own, for these values of :data:`tls.TRUST_VARIABLES`."""
     return tls.sealed(_new())
 
 
 def _new() -> ssl.SSLContext:
-    """Return a context with the authorities of the system and those of ``requests``."""
+    """Return a context with the CAs of the system and those of ``requests``."""
     new = ssl.create_default_context()
     bundle = tls.bundle() or DEFAULT_CA_BUNDLE_PATH
     try:

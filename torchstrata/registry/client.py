@@ -1,8 +1,8 @@
-"""Manifests, blobs and tags of one registry; :class:`torchstrata.registry.registry.Registry` adds what is attached to images.
+"""Manifests, blobs and tags of one registry; :mod:`torchstrata.registry.registry` adds what refers to images.
 
-OCI distribution specification 1.1 (https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md), whose sections
-the methods name. Every digest is checked, whichever way content goes. A try that failed in a way that may pass is repeated;
-what the registry has is not sent again. Methods may be called from any thread.
+OCI distribution specification 1.1 (https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md), whose
+sections the methods name. Every digest is checked, whichever way content goes. A try that failed in a way that may
+pass is repeated; what the registry has is not sent again. Methods may be called from any thread.
 
 What a registry answers is bounded in bytes, pages and seconds, and each document is read as the type that it must be
 (:mod:`torchstrata.image.oci`), or ends in a :class:`torchstrata.errors.RegistryError`.
@@ -54,7 +54,7 @@ LENGTH: Final = re.compile(r"[0-9]{1,15}")
 """A ``Content-Length``."""
 
 UNSEEN: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "DIGEST_INVALID"})
-"""Codes of a manifest's refusal that may pass: Docker's registry does not see a blob, or sees half of its link, while another client pushes it."""
+"""Codes of refusals that may pass: Docker's registry misses a blob, or half of it, while another client pushes it."""
 
 NEXT: Final = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 
@@ -70,12 +70,12 @@ class Manifest(NamedTuple):
         """Return what it says.
 
         :param error: what to raise if it is none.
-        :raises RegistryError: it is none, or calls itself something else than the registry does; unless ``error`` is another.
+        :raises RegistryError: it is none, or has another media type than the registry says (or ``error``).
         """
         return oci.manifest(self.body, f"manifest {self.digest[:19]}", self.media_type, error)
 
 
-class Found(NamedTuple):
+class ManifestHead(NamedTuple):
     """What a registry says of a manifest without sending it."""
 
     media_type: str
@@ -115,10 +115,10 @@ class Client:
         """Return the manifest that a tag or digest names (section "Pulling manifests"), verified.
 
         :raises AbsentError: there is none.
-        :raises IntegrityError: it has another digest than it was asked for by, or than the registry says, try after try.
+        :raises IntegrityError: it has another digest than ``reference``, or than the registry says, try after try.
         """
         _manifest_place(repository, reference)  # what is no reference is not asked for again and again
-        return self._again(functools.partial(self._manifest, repository, reference))
+        return self.patiently(functools.partial(self._manifest, repository, reference))
 
     def image_config(self, repository: str, digest: str) -> oci.ImageConfig:
         """Return what the image that a digest names says of itself.
@@ -126,12 +126,12 @@ class Client:
         :raises AbsentError: there is no such image.
         :raises RegistryError: it is none.
         """
-        found = self.manifest(repository, digest).document()
-        if found.config is None:
+        document = self.manifest(repository, digest).document()
+        if document.config is None:
             raise RegistryError(f"{digest} in {repository} is no image", fix="name one image, not an index of several")
-        return oci.read(self.content(repository, found.config.digest, limit=oci.CONFIG_LIMIT), oci.ImageConfig, f"config of {digest[:19]}")
+        return oci.read(self.content(repository, document.config.digest, limit=oci.CONFIG_LIMIT), oci.ImageConfig, f"config of {digest[:19]}")
 
-    def find(self, repository: str, reference: str) -> Found | None:
+    def find(self, repository: str, reference: str) -> ManifestHead | None:
         """Return what a tag or digest names, or ``None`` (section "Checking if content exists in the registry")."""
         what = f"look for {reference} in {repository}"
         try:
@@ -140,35 +140,35 @@ class Client:
             return None
         digest = answer.headers.get("Docker-Content-Digest", reference)
         if not DIGEST.fullmatch(digest):  # the header may be missing; then only the content tells
-            found = self.manifest(repository, reference)
-            return Found(found.media_type, found.digest, len(found.body))
+            manifest = self.manifest(repository, reference)
+            return ManifestHead(manifest.media_type, manifest.digest, len(manifest.body))
         length = answer.headers.get("Content-Length", "0")
         if not LENGTH.fullmatch(length):
             raise RegistryError(f"{self.host} says that {printable(reference)} has {printable(length)!r} bytes", fix="ask its admin")
-        return Found(_media_type(answer), digest, int(length))
+        return ManifestHead(_media_type(answer), digest, int(length))
 
     def put_manifest(self, repository: str, reference: str, body: bytes, media_type: str, *, immutable: bool = False) -> str:
-        """Push a manifest, unless the tag or digest names it already, and return its digest (section "Pushing Manifests").
+        """Push a manifest unless the reference names it already; return its digest (section "Pushing Manifests").
 
         Registries offer no compare-and-swap: of two pushes of an immutable tag at the same moment, the last one wins.
 
         :param immutable: the tag never moves.
         :raises ImmutableTagError: it is immutable and names something else.
         :raises IntegrityError: the registry gives it another digest, try after try.
-        :raises RefusedError: the registry does not take it; what it says of blobs that are missing counts after the last try.
+        :raises RefusedError: the registry refuses it; a refusal for missing blobs counts after the last try.
         """
         digest = sha256(body)
-        found = self.find(repository, reference)
-        if found and found.digest == digest:
+        present = self.find(repository, reference)
+        if present and present.digest == digest:
             return digest
-        if found and immutable and reference != digest:
+        if present and immutable and reference != digest:
             raise ImmutableTagError(
-                f"{self.host}/{repository}:{reference} never moves, and points to {found.digest}, not to {digest}", fix="push under a new tag"
+                f"{self.host}/{repository}:{reference} never moves, and points to {present.digest}, not to {digest}", fix="push under a new tag"
             )
-        return self._again(functools.partial(self._put, repository, reference, body, media_type))
+        return self.patiently(functools.partial(self._put, repository, reference, body, media_type))
 
     def _put(self, repository: str, reference: str, body: bytes, media_type: str) -> str:
-        """Send a manifest and return its digest, which the registry must give it, too: a byte may be changed on the way."""
+        """Send a manifest and return its digest; the registry must give it the same: bytes may change on the way."""
         what, headers = f"push {reference} to {repository}", {"Content-Type": media_type}
         answer = self._send("PUT", _manifest_place(repository, reference), repository, what, push=True, body=body, expect=(201,), headers=headers)
         if "OCI-Subject" in answer.headers:  # section "Pushing Manifests with Subject"
@@ -198,13 +198,13 @@ class Client:
 
         :raises RegistryError: the list is none, or does not end.
         """
-        found: dict[str, None] = {}
+        tags: dict[str, None] = {}
         try:
             for page in self._pages(f"{repository}/tags/list", repository, f"list the tags of {repository}", oci.TagList):
-                found |= dict.fromkeys(page.tags or ())
+                tags |= dict.fromkeys(page.tags or ())
         except AbsentError:
             return ()
-        return tuple(found)
+        return tuple(tags)
 
     # Blobs
 
@@ -217,7 +217,7 @@ class Client:
         return True
 
     def blob(self, repository: str, digest: str, limit: int, on_bytes: OnBytes = ignore) -> Download:
-        """Return a blob as a stream, whose end verifies it (section "Pulling blobs"); nothing is asked before it is read.
+        """Return a blob as a stream, whose end verifies it (section "Pulling blobs"); the first read asks for it.
 
         :param limit: bytes that it may have: its size, where a document that is believed names that.
         """
@@ -230,10 +230,10 @@ class Client:
         :raises AbsentError: the repository does not have it.
         :raises RegistryError: it is larger.
         """
-        return self._again(functools.partial(self._content, repository, checked(digest), SMALL if limit is None else limit, on_bytes))
+        return self.patiently(functools.partial(self._content, repository, checked(digest), SMALL if limit is None else limit, on_bytes))
 
     def push_blob(self, repository: str, source: Source, *, mount_from: Sequence[str] = (), on_bytes: OnBytes = ignore) -> Sent:
-        """Push a blob unless the repository has it: by mount from one of ``mount_from`` if possible, else in chunks (section "Pushing blobs").
+        """Push a blob that the repository lacks: by mount from ``mount_from`` or in chunks (section "Pushing blobs").
 
         :raises IntegrityError: the source, or what the registry made of it, has another digest.
         """
@@ -255,8 +255,11 @@ class Client:
 
     # Inside
 
-    def _again(self, ask: Callable[[], T]) -> T:
-        """Return what ``ask`` returns; it is tried again after what may pass, until patience ends."""
+    def patiently(self, ask: Callable[[], T]) -> T:
+        """Return what ``ask`` returns; call it again after a failure that may pass, until patience ends.
+
+        :raises IntegrityError, RefusedError: the last failure.
+        """
         for failures in range(1, self.transport.patience.tries + 1):
             try:
                 return ask()
@@ -290,14 +293,14 @@ class Client:
         what = f"pull {reference} from {repository}"
         answer = self._send("GET", _manifest_place(repository, reference), repository, what, headers=_accept(), limit=oci.MANIFEST_LIMIT)
         digest = sha256(answer.content)
-        wanted = reference if DIGEST.fullmatch(reference) else answer.headers.get("Docker-Content-Digest", digest)
-        if digest != wanted:
+        expected = reference if DIGEST.fullmatch(reference) else answer.headers.get("Docker-Content-Digest", digest)
+        if digest != expected:
             raise IntegrityError(
-                f"{self.host} sent a manifest with digest {digest} instead of {printable(wanted)}", fix="run it again; if it stays so, ask its operator"
+                f"{self.host} sent a manifest with digest {digest} instead of {printable(expected)}", fix="run it again; if it stays so, ask its admin"
             )
-        found = Manifest(answer.content, _media_type(answer), digest)
-        found.document()  # what is none is nobody's to use
-        return found
+        manifest = Manifest(answer.content, _media_type(answer), digest)
+        manifest.document()  # what is none is nobody's to use
+        return manifest
 
     def _content(self, repository: str, digest: str, limit: int, on_bytes: OnBytes) -> bytes:
         taken = bytearray()
@@ -334,5 +337,5 @@ def _accept() -> dict[str, str]:
 
 def _media_type(answer: requests.Response) -> str:
     """Return the media type that an answer has, nothing if it is none (RFC 6838, section 4.2)."""
-    found = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-    return found if MEDIA_TYPE.fullmatch(found) else ""
+    media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    return media_type if MEDIA_TYPE.fullmatch(media_type) else ""

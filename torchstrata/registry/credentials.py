@@ -40,10 +40,10 @@ def find(host: str) -> Credentials | None:
     """
     docker_config.check()
     try:
-        found = docker.auth.load_config().resolve_authconfig("docker.io" if host in HUB else host)
+        login = docker.auth.load_config().resolve_authconfig("docker.io" if host in HUB else host)
     except (docker.errors.DockerException, ValueError) as error:
         raise RegistryAuthError(f"Docker's credentials for {host} cannot be read: {error}", fix="check credsStore and auths of Docker's config.json") from error
-    entry = {key.lower(): value for key, value in (found or {}).items()}
+    entry = {key.lower(): value for key, value in (login or {}).items()}
     if token := entry.get("identitytoken"):
         return Credentials(identity_token=token)
     return Credentials(username=entry["username"], password=entry["password"]) if entry.get("username") else None

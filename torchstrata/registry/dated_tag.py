@@ -1,4 +1,4 @@
-"""Tags that never move: ``2.8.0-cu121-debian13-devel-20261124.1`` ends in the day of its push, and in the push's number on that day."""
+"""Tags that never move: ``2.8.0-cu121-debian13-devel-20261124.1`` ends in the push's day and its number on that day."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
+from torchstrata.errors import TorchstrataError
 from torchstrata.matrix.matrix import Cell
 
 PUSH: Final = re.compile(r"([0-9]{8})\.([1-9][0-9]*)")
@@ -34,6 +35,17 @@ class PushNumber:
         """Return what ``20261124.1`` means, or ``None`` if it is no push number."""
         match = PUSH.fullmatch(text)
         return cls(day=match[1], number=int(match[2])) if match else None
+
+    @classmethod
+    def of(cls, text: str, error: type[TorchstrataError]) -> Self:
+        """Return what ``20261124.1`` means.
+
+        :raises error: it is no push number.
+        """
+        push = cls.parse(text)
+        if push is None:
+            raise error(f"{text!r} is no build", fix="write it as in dated tags: 20261124.1")
+        return push
 
     def __str__(self) -> str:
         return f"{self.day}.{self.number}"
@@ -63,8 +75,8 @@ class DatedTag:
 def stem(cell: Cell, image: str, platform: str | None = None) -> str:
     """Return what the dated tags of an image begin with.
 
-    :param platform: of one image of an index: its tags end in ``_arm64``, as no flavour's name can. In a row of one platform there is no
-        index, and the tag is the image's.
+    :param platform: of one image of an index: its tags end in ``_arm64``, as no flavour's name can. In a row of one
+        platform there is no index, and the tag is the image's.
     """
     alone = platform is None or len(cell.platforms) == 1
     return f"{cell.version}-{cell.cuda}-{cell.os.id}-{image}" + ("" if alone else f"{MARK}{str(platform).rpartition('/')[2]}")
@@ -72,8 +84,8 @@ def stem(cell: Cell, image: str, platform: str | None = None) -> str:
 
 def is_of_platform(tag: str) -> bool:
     """Return whether a tag is the dated one of a single platform's image, which an index lists."""
-    found = DatedTag.parse(tag)
-    return found is not None and MARK in found.stem
+    dated = DatedTag.parse(tag)
+    return dated is not None and MARK in dated.stem
 
 
 def is_dated(tag: str) -> bool:
@@ -85,6 +97,15 @@ def pushes(start: str, tags: Iterable[str]) -> list[PushNumber]:
     """Return the pushes of which ``tags`` has one with this stem, oldest first."""
     dated = map(DatedTag.parse, tags)
     return sorted(tag.push for tag in dated if tag and tag.stem == start)
+
+
+def last(start: str, tags: Iterable[str], until: PushNumber | None = None) -> DatedTag | None:
+    """Return the newest of ``tags`` with this stem, ``None`` if there is none.
+
+    :param until: leave out what was pushed after that.
+    """
+    fitting = [push for push in pushes(start, tags) if until is None or push <= until]
+    return DatedTag(stem=start, push=fitting[-1]) if fitting else None
 
 
 def following(earlier: Iterable[PushNumber], today: dt.date) -> PushNumber:

@@ -1,9 +1,12 @@
-"""A directory with images, as an OCI image layout (image specification 1.1, image-layout.md), as origin and as target of copies.
+"""A directory with images, an OCI image layout (image specification 1.1, image-layout.md), to copy from and to.
 
-``index.json`` names every tag, and lists without a name what refers to another manifest, where clients such as oras look for it.
+``index.json`` names every tag, and lists without a name what refers to other manifests, for clients such as oras.
 
-A directory that somebody else has made may hold anything under any name. So only files are read, through no link, no more of them than
-they may have, and each manifest as the type that it must be.
+A directory that somebody else has made may hold anything under any name. So only files are read, through no link, no
+more of them than they may have, and each manifest as the type that it must be.
+
+:mod:`torchstrata.image.layout` writes layouts of images that were just built, whose blobs share disk blocks with the
+store. Here blobs are streams from anywhere, and what earlier copies left stays: one writer for both would do neither.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -67,13 +71,13 @@ class Directory:
     @property
     def tags(self) -> Mapping[str, str]:
         """Digest by tag."""
-        named = ((each.annotation(oci.NAME), each.digest) for each in self.listed)
+        named = ((descriptor.annotation(oci.NAME), descriptor.digest) for descriptor in self.listed)
         return {tag: digest for tag, digest in named if tag and TAG.fullmatch(tag)}
 
     def find(self, reference: str) -> str | None:
         """Return the digest that a tag or digest names."""
-        known = {each.digest for each in self.listed}
-        return reference if reference in known else self.tags.get(reference)
+        digests = {descriptor.digest for descriptor in self.listed}
+        return reference if reference in digests else self.tags.get(reference)
 
     def manifest(self, digest: str) -> Manifest:
         """Return a manifest, verified.
@@ -81,10 +85,10 @@ class Directory:
         :raises AbsentError: it is not there.
         :raises IntegrityError: it has other bytes, or is no manifest.
         """
-        listed = next((each.media_type for each in self.listed if each.digest == digest), "")
+        listed = next((descriptor.media_type for descriptor in self.listed if descriptor.digest == digest), "")
         content = self.content(digest, oci.MANIFEST_LIMIT)
-        said = oci.manifest(content, f"manifest {digest[:19]}", listed, IntegrityError).media_type
-        return Manifest(content, listed or said or MANIFEST, digest)
+        own_type = oci.manifest(content, f"manifest {digest[:19]}", listed, IntegrityError).media_type
+        return Manifest(content, listed or own_type or MANIFEST, digest)
 
     def content(self, digest: str, limit: int = SMALL) -> bytes:
         """Return a small blob, verified.
@@ -93,9 +97,7 @@ class Directory:
         :raises AbsentError: it is not there.
         :raises IntegrityError: it has other bytes, or too many.
         """
-        path = self.path(digest)
-        if not os.path.lexists(path):
-            raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
+        path = self._present(digest)
         content = _read(self.root, path, limit)
         if sha256(content) != digest:
             raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
@@ -107,12 +109,12 @@ class Directory:
 
     @functools.cached_property
     def _referrers(self) -> Mapping[str, tuple[Referrer, ...]]:
-        found: dict[str, tuple[Referrer, ...]] = {}
-        for digest in dict.fromkeys(each.digest for each in self.listed):
+        referrers: dict[str, tuple[Referrer, ...]] = {}
+        for digest in dict.fromkeys(descriptor.digest for descriptor in self.listed):
             manifest = self.manifest(digest)
             if subject := manifest.document(IntegrityError).subject:
-                found[subject.digest] = (*found.get(subject.digest, ()), referrer(manifest))
-        return found
+                referrers[subject.digest] = (*referrers.get(subject.digest, ()), referrer(manifest))
+        return referrers
 
     @contextlib.contextmanager
     def source(self, digest: str, size: int) -> Iterator[Source]:
@@ -121,17 +123,25 @@ class Directory:
         :raises AbsentError: it is not there.
         :raises IntegrityError: it has another size, or other bytes.
         """
-        path = self.path(digest)
-        if not os.path.lexists(path):
-            raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
+        path = self._present(digest)
         if _size(self.root, path) != size or _digest(self.root, path, size) != digest:
             raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
         yield Source(digest=digest, size=size, open=lambda: _opened(self.root, path))
 
+    def _present(self, digest: str) -> Path:
+        """Return where a blob is.
+
+        :raises AbsentError: it is not there.
+        """
+        path = self.path(digest)
+        if not os.path.lexists(path):
+            raise AbsentError(f"{self.root} has no {digest}", fix="copy it again: it goes on where it stopped")
+        return path
+
     # As target
 
     def path(self, digest: str) -> Path:
-        """Return where a blob is."""
+        """Return the path of a blob."""
         return self.root / "blobs" / "sha256" / file_name(digest)
 
     def has(self, digest: str, size: int) -> bool:
@@ -158,9 +168,9 @@ class Directory:
         """Write what else belongs there, and the index last."""
         self.complete(self, copy)
         self.write(self.root / "oci-layout", oci.LAYOUT)
-        kept = [msgspec.to_builtins(each) for each in self.listed if not _replaced(each, copy)]
-        described = [entry for digest, manifest in copy.manifests.items() for entry in _described(manifest, copy.names(digest))]
-        index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [*kept, *described]}
+        unchanged = [msgspec.to_builtins(descriptor) for descriptor in self.listed if not _replaced(descriptor, copy)]
+        described = chain.from_iterable(_described(manifest, copy.names(digest)) for digest, manifest in copy.manifests.items())
+        index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [*unchanged, *described]}
         self.write(self.root / "index.json", canonical(index))
 
     def write(self, path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -245,7 +255,7 @@ def _read(root: Path, path: Path, limit: int) -> bytes:
 
 
 def _replaced(listed: Descriptor, copy: Copy) -> bool:
-    """Return whether an entry of an older index is described anew: the manifest was copied again, or its tag names another."""
+    """Return whether an older index's entry is replaced: its manifest was copied again, or its tag names another."""
     tag = listed.annotation(oci.NAME)
     return tag in copy.tags if tag else listed.digest in copy.manifests
 

@@ -1,5 +1,7 @@
-"""Reading one blob from a registry: verified, within a limit of bytes, and going on where a connection broke (distribution specification,
-"Pulling blobs"). What a server sends beyond the limit is not read; one that brings next to nothing at each try is given up.
+"""Reading one blob from a registry: verified, within a limit of bytes, and going on where a connection broke.
+
+Distribution specification 1.1, "Pulling blobs". What a server sends beyond the limit is not read; a server that sends
+next to nothing at each try is given up.
 """
 
 from __future__ import annotations

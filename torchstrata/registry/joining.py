@@ -1,7 +1,7 @@
 """Indexes in a registry: the images of one name for all platforms of a row, found, checked, and put under one tag.
 
-Each platform's images are pushed by themselves, perhaps by machines of their own, under dated tags of their own. An index is made of
-them only when every platform of the row is there and all were made from the same revision; until then no tag of the name moves.
+Each platform's images are pushed by themselves, perhaps by machines of their own, under their own dated tags. An index
+is made of them only when every platform is there, made from the same revision; until then no tag of the name moves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import ignore
 from torchstrata.registry import dated_tag, push
 from torchstrata.registry.client import Manifest
-from torchstrata.registry.dated_tag import DatedTag, PushNumber
+from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
 from torchstrata.text import printable
 
@@ -32,27 +32,27 @@ AttachIndex = Callable[[Registry, str, ImageIndex], None]
 """Signs an index that is in the registry and attaches its record, before it gets its tags."""
 
 
-def images(registry: Registry, repository: str, found: Manifest, name: str) -> Mapping[str, Manifest]:
+def images(registry: Registry, repository: str, index: Manifest, name: str) -> Mapping[str, Manifest]:
     """Return the manifest of each image of an index by its platform.
 
     :param name: of the index, for messages.
     :raises ImageIndexError: it is no index of this program; or an image of it is gone, or says that it is another one.
     """
-    return {each.platform: _image(registry, repository, each, name) for each in image_index.read(found.body, name).images}
+    return {listed.platform: _image(registry, repository, listed, name) for listed in image_index.read(index.body, name).images}
 
 
 def _image(registry: Registry, repository: str, listed: PlatformImage, name: str) -> Manifest:
     try:
-        found = registry.manifest(repository, listed.digest)
-        if (found.media_type, len(found.body)) != (MANIFEST, listed.size):
-            what = f"{len(found.body)} bytes of {found.media_type}"
+        manifest = registry.manifest(repository, listed.digest)
+        if (manifest.media_type, len(manifest.body)) != (MANIFEST, listed.size):
+            what = f"{len(manifest.body)} bytes of {manifest.media_type}"
             raise ImageIndexError(f"{name} lists {listed.digest} as what it is not: it is {what}", fix=image_index.REMEDY)
         says = image_index.of_config(registry.image_config(repository, listed.digest))
     except AbsentError as error:
         raise ImageIndexError(f"{name} has no image for {listed.platform} any more: {listed.digest} is gone", fix=image_index.REMEDY) from error
     if says != listed.platform:
         raise ImageIndexError(f"{name} lists {listed.digest} for {listed.platform}, and it is for {printable(says or 'none')}", fix=image_index.REMEDY)
-    return found
+    return manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,17 +71,17 @@ class Joiner:
 
         :param revisions: what the image of each platform must be made from, as it says itself.
         :param until: leave out what was pushed after that.
-        :raises ImageIndexError: a platform was not pushed, or is another image, or made from another revision; it is named.
+        :raises ImageIndexError: a platform was not pushed, is another image, or is of another revision; it is named.
         """
         tags, name = self.registry.tags(self.repository), f"{cell.id}-{image}"
-        last = {platform: _last(dated_tag.stem(cell, image, platform), tags, until) for platform in cell.platforms}
+        last = {platform: dated_tag.last(dated_tag.stem(cell, image, platform), tags, until) for platform in cell.platforms}
         if missing := [platform for platform, tag in last.items() if tag is None]:
             raise ImageIndexError(f"{name} was not pushed for {', '.join(missing)}", fix=_push(cell, missing[0]))
-        manifests = {platform: self.registry.manifest(self.repository, tag) for platform, tag in last.items() if tag}
-        configs = {platform: self.registry.image_config(self.repository, found.digest) for platform, found in manifests.items()}
+        manifests = {platform: self.registry.manifest(self.repository, str(tag)) for platform, tag in last.items() if tag}
+        configs = {platform: self.registry.image_config(self.repository, manifest.digest) for platform, manifest in manifests.items()}
         _check_alike(cell, name, configs, revisions)
-        found = tuple(PlatformImage(platform=platform, digest=each.digest, size=len(each.body)) for platform, each in manifests.items())
-        return ImageIndex(name=name, images=found)
+        platform_images = tuple(PlatformImage(platform=platform, digest=manifest.digest, size=len(manifest.body)) for platform, manifest in manifests.items())
+        return ImageIndex(name=name, images=platform_images)
 
     def tag(self, cell: Cell, image: str, index: ImageIndex) -> str:
         """Return the dated tag of an index: of today, or the last one if it has not changed since."""
@@ -101,26 +101,23 @@ class Joiner:
             self.registry.put_manifest(self.repository, tag, index.body, oci.INDEX, immutable=dated_tag.is_dated(tag))
 
 
-def _last(start: str, tags: tuple[str, ...], until: PushNumber | None) -> str | None:
-    fitting = [number for number in dated_tag.pushes(start, tags) if until is None or number <= until]
-    return str(DatedTag(stem=start, push=fitting[-1])) if fitting else None
-
-
 def _check_alike(cell: Cell, name: str, configs: Mapping[str, oci.ImageConfig], revisions: Mapping[str, str]) -> None:
     """Refuse images that are not the same one for several platforms.
 
-    :raises ImageIndexError: one is for another platform than its tag says, or is another image than the first, or older.
+    :raises ImageIndexError: one is for another platform than its tag says, another image than the first, or older.
     """
     first = next(iter(configs.values()))
-    wanted = {"user": first.user, **{label: first.labels.get(label) for label in SAME}, "torchstrata.cell": cell.id}
+    expected = {"user": first.user, **{label: first.labels.get(label) for label in SAME}, "torchstrata.cell": cell.id}
     for platform, config in configs.items():
         says = image_index.of_config(config)
         if says != platform:
             raise ImageIndexError(f"{name} for {platform} is an image for {printable(says or 'none')}", fix=_push(cell, platform))
-        for label, value in wanted.items():
-            found = config.user if label == "user" else config.labels.get(label)
-            if found != value:
-                raise ImageIndexError(f"{name} for {platform} is another image: its {label} is {printable(str(found))}, not {value}", fix=_push(cell, platform))
+        for label, value in expected.items():
+            actual = config.user if label == "user" else config.labels.get(label)
+            if actual != value:
+                raise ImageIndexError(
+                    f"{name} for {platform} is another image: its {label} is {printable(str(actual))}, not {value}", fix=_push(cell, platform)
+                )
         if config.labels.get(REVISION) != revisions[platform]:
             other = printable(str(config.labels.get(REVISION)))[:12]
             raise ImageIndexError(f"{name} for {platform} was made from {other}, and not from {revisions[platform][:12]}", fix=_push(cell, platform))

@@ -1,7 +1,7 @@
-"""How much a server may send in one answer, and how long it may take: from the first byte of its head to the end of its body.
+"""How much a server may send in one answer, and how long it may take: from its head to the end of its body.
 
-Timeouts of sockets begin anew with every byte, and libraries read heads, interim answers, chunk sizes and trailers for as long as
-they come. So what an answer is read from counts all of it: bytes, and seconds that were spent waiting for them.
+Timeouts of sockets begin anew with every byte, and libraries read heads, interim answers, chunk sizes and trailers
+for as long as they come. So the reader of an answer counts all of it: bytes, and seconds spent waiting for them.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ POOLS: Final = {"http": _PlainPool, "https": _SecurePool}
 
 
 class MeteredAdapter(HTTPAdapter):
-    """Sends requests whose answers are metered, through proxies too; each must be sent in a block of :func:`allowing`."""
+    """Sends requests whose answers are metered, through proxies too, each in a block of :func:`allowing`."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Let pools have connections whose answers are metered."""

@@ -1,33 +1,34 @@
 """The registry as content store: parts of images by identity, under one repository (``PATH/parts``).
 
-A part is an artifact whose tag is the identity of what it was made from. Its config says what :class:`torchstrata.store.part.Part`
-says, and its layers are the part's layers, its extras, and the paths in all of them: so an image is composed from JSON alone,
-and gigabytes are fetched only where something has to read them, such as an engine. A tag here never moves.
+A part is an artifact whose tag is the identity of what it was made from. Its config says what
+:class:`torchstrata.store.part.Part` says, and its layers are the part's layers, its extras, and the paths in all of
+them: so an image is composed from JSON alone, and gigabytes are fetched only where something has to read them, such
+as an engine. A tag here never moves.
 
-Whoever may push to the registry may write anything here. So a part is first read as what it must be, then held against ``verify``,
-and only then are its listings fetched and anything of it kept.
+Whoever may push to the registry may write anything here. So a part is first read as what it must be, then held
+against ``verify``, and only then are its listings fetched and anything of it kept.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import zstandard
 
 from torchstrata import decoding
-from torchstrata.errors import AbsentError, IntegrityError, RegistryError, StoreError, UntrustedError
+from torchstrata.errors import AbsentError, RegistryError, StoreError, UntrustedError
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.progress import ignore
-from torchstrata.registry.registry import TITLE, Registry
-from torchstrata.registry.transport import Unanswered
+from torchstrata.registry.registry import Registry, artifact, descriptor
 from torchstrata.registry.upload import OnBytes, Source
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.layer import Entry
@@ -74,12 +75,12 @@ def unchecked(_: Mapping[str, str]) -> None:
     """Believe whoever may push to the registry; only where somebody has asked for that."""
 
 
-def nobody(found: Mapping[str, str]) -> None:
+def nobody(digests: Mapping[str, str]) -> None:
     """Believe nobody.
 
     :raises UntrustedError: there is a part.
     """
-    if found:
+    if digests:
         raise UntrustedError("nothing says whose parts count", fix="set COSIGN_PUBLIC_KEY, or give --trust-unsealed-parts: docs/registry.md")
 
 
@@ -97,7 +98,7 @@ class Shared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
+class PartRepository:
     """The parts in one repository of a registry.
 
     :param store: where listings, and blobs that are fetched, go.
@@ -116,18 +117,17 @@ class Shelf:
     # Finding
 
     def find(self, identities: Iterable[str]) -> dict[str, Part]:
-        """Return those parts that the registry has; their listings are in the store afterwards, their blobs need not be.
+        """Return those parts that the registry has; then the store has their listings, and perhaps not their blobs.
 
         :raises RegistryError: a part is damaged, or ``verify`` refuses it.
         """
-        wanted = tuple(dict.fromkeys(identities))
+        asked = tuple(dict.fromkeys(identities))
         with ThreadPoolExecutor(REQUESTS, "find") as pool:
-            answers = dict(zip(wanted, pool.map(self.shared, wanted), strict=True))
-            found = {identity: shared for identity, shared in answers.items() if shared}
-            self.verify({identity: shared.digest for identity, shared in found.items()})
-            for _ in pool.map(self._keep_listings, found.values()):
-                pass
-        parts = {identity: shared.part for identity, shared in found.items()}
+            answers = dict(zip(asked, pool.map(self.shared, asked), strict=True))
+            present = {identity: shared for identity, shared in answers.items() if shared}
+            self.verify({identity: shared.digest for identity, shared in present.items()})
+            list(pool.map(self._keep_listings, present.values()))
+        parts = {identity: shared.part for identity, shared in present.items()}
         for identity, part in parts.items():
             self.store.note(identity, part)
         return parts
@@ -195,21 +195,13 @@ class Shelf:
             try:
                 return self.store.open_blob(digest, size)
             except StoreError:
-                self._fetch(digest, size)
+                self.registry.patiently(functools.partial(self._fetch, digest, size))
             return self.store.open_blob(digest, size)
 
     def _fetch(self, digest: str, size: int | None) -> None:
-        """Download a blob into the store; one that was damaged on the way, again."""
-        for failures in range(1, self.registry.transport.patience.tries + 1):
-            try:
-                with self.registry.blob(self.repository, digest, SMALL if size is None else size, self.on_bytes) as stream:
-                    self.store.add_blob(stream, digest, size)
-            except IntegrityError as error:
-                if failures == self.registry.transport.patience.tries:
-                    raise
-                self.registry.transport.wait(failures, Unanswered(error.what))
-            else:
-                return
+        """Download a blob into the store."""
+        with self.registry.blob(self.repository, digest, SMALL if size is None else size, self.on_bytes) as stream:
+            self.store.add_blob(stream, digest, size)
 
     def fetch(self, sizes: Mapping[str, int | None]) -> None:
         """Bring blobs into the store, so that other parts can be made from them.
@@ -217,8 +209,7 @@ class Shelf:
         :param sizes: bytes by digest; ``None`` for extras.
         """
         with ThreadPoolExecutor(REQUESTS, "pull") as pool:
-            for _ in pool.map(self.open_blob, sorted(sizes), [sizes[digest] for digest in sorted(sizes)]):
-                pass
+            list(pool.map(self.open_blob, sorted(sizes), [sizes[digest] for digest in sorted(sizes)]))
 
     # Pushing
 
@@ -226,8 +217,8 @@ class Shelf:
         """Return those identities under which the registry has nothing."""
         wanted = tuple(dict.fromkeys(identities))
         with ThreadPoolExecutor(REQUESTS, "look") as pool:
-            found = pool.map(lambda identity: self.registry.find(self.repository, identity), wanted)
-            return tuple(identity for identity, each in zip(wanted, found, strict=True) if each is None)
+            heads = pool.map(lambda identity: self.registry.find(self.repository, identity), wanted)
+            return tuple(identity for identity, head in zip(wanted, heads, strict=True) if head is None)
 
     def sources(self, identity: str, part: Part) -> tuple[Source, ...]:
         """Return the small blobs of a part: extras, listings and config; its layers are the image's business too."""
@@ -235,22 +226,16 @@ class Shelf:
         return (*extras, Source.of(self._listings(part)), Source.of(_config(identity, part)))
 
     def put(self, identity: str, part: Part) -> str:
-        """Push the manifest of a part whose blobs are all there, and return its digest; what somebody else has pushed meanwhile stays."""
-        found = self.registry.find(self.repository, identity)
-        if found:
-            return found.digest
+        """Push the manifest of a part whose blobs are there; return its digest, or that of a part pushed meanwhile."""
+        present = self.registry.find(self.repository, identity)
+        if present:
+            return present.digest
         listings, config = self._listings(part), _config(identity, part)
-        layers = [_descriptor(layer.digest, layer.size, layer.media_type, layer.title) for layer in part.layers]
-        layers += [_descriptor(digest, self.open_blob(digest).stat().st_size, EXTRA, name) for name, digest in sorted(part.extras.items())]
-        layers.append(_descriptor(sha256(listings), len(listings), LISTINGS))
-        document = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "artifactType": PART,
-            "config": _descriptor(sha256(config), len(config), PART_CONFIG),
-            "layers": layers,
-        }
-        return self.registry.put_manifest(self.repository, identity, canonical(document), MANIFEST)
+        layers = [descriptor(layer.media_type, layer.digest, layer.size, layer.title) for layer in part.layers]
+        layers += [descriptor(EXTRA, digest, self.open_blob(digest).stat().st_size, name) for name, digest in sorted(part.extras.items())]
+        layers.append(descriptor(LISTINGS, sha256(listings), len(listings)))
+        document = artifact(PART, layers, descriptor(PART_CONFIG, sha256(config), len(config)))
+        return self.registry.put_manifest(self.repository, identity, document, MANIFEST)
 
     def _listings(self, part: Part) -> bytes:
         listings = {layer.diff_id: self.store.listing(layer.diff_id) for layer in part.layers}
@@ -262,16 +247,16 @@ def read_listings(packed: bytes) -> dict[str, tuple[Entry, ...]]:
 
     :raises msgspec.DecodeError: they are damaged, or have more than :data:`UNPACKED` bytes.
     """
-    found = io.BytesIO()
+    unpacked = io.BytesIO()
     try:
         with zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(packed) as stream:
-            while found.tell() <= UNPACKED and (data := stream.read(CHUNK)):
-                found.write(data)
+            while unpacked.tell() <= UNPACKED and (data := stream.read(CHUNK)):
+                unpacked.write(data)
     except zstandard.ZstdError as error:
         raise msgspec.DecodeError("no zstd") from error
-    if found.tell() > UNPACKED:
+    if unpacked.tell() > UNPACKED:
         raise msgspec.DecodeError("too large")
-    return decoding.decode(found.getvalue(), dict[str, tuple[Entry, ...]])
+    return decoding.decode(unpacked.getvalue(), dict[str, tuple[Entry, ...]])
 
 
 def _has_all(document: oci.ManifestOrIndex, part: Part) -> bool:
@@ -282,7 +267,3 @@ def _has_all(document: oci.ManifestOrIndex, part: Part) -> bool:
 
 def _config(identity: str, part: Part) -> bytes:
     return canonical({"identity": identity, "part": msgspec.to_builtins(part)})
-
-
-def _descriptor(digest: str, size: int, media_type: str, title: str = "") -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": digest, "size": size, **({"annotations": {TITLE: title}} if title else {})}

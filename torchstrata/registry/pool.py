@@ -16,7 +16,7 @@ def outcomes(tasks: Iterable[Callable[[], T]], name: str, stop: Callable[[], obj
     """Run tasks in threads, and return what they return, in their order.
 
     :param name: of the threads.
-    :param stop: called after the first failure, to end what is under way; no other task starts then, and the failure is raised.
+    :param stop: called after the first failure, to end running tasks; no other task starts, and the failure is raised.
     """
     with ThreadPoolExecutor(AT_A_TIME, name) as pool:
         futures = [pool.submit(task) for task in tasks]

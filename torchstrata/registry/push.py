@@ -1,8 +1,8 @@
 """Push images, so that a tag never points to something incomplete, whenever the push ends.
 
-Parts first (their blobs are then mounted into the image's repository), then blobs and configs, the manifests by digest, what is
-attached to them, and the tags last, when everything of all images is there. What the registry has is not sent again, so a
-push that was cut off goes on when it is run again.
+Parts first (their blobs are then mounted into the image's repository), then blobs and configs, the manifests by
+digest, what is attached to them, and the tags last, when everything of all images is there. What the registry has is
+not sent again, so a push that was cut off goes on when it is run again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import datetime as dt
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -19,7 +20,7 @@ from torchstrata.image.compose import MANIFEST, Image
 from torchstrata.progress import ignore
 from torchstrata.registry import dated_tag, pool
 from torchstrata.registry.dated_tag import DatedTag, is_dated
-from torchstrata.registry.parts import Shelf
+from torchstrata.registry.parts import PartRepository
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.upload import OnBytes, Sent, Source
 from torchstrata.store.layer import Layer
@@ -59,7 +60,7 @@ class Pusher:
     """Pushes to one repository.
 
     :param open_blob: returns the file of a blob by digest and size; asked only for what the registry lacks.
-    :param shelf: where parts go; ``None`` to push images only.
+    :param part_repository: where parts go; ``None`` to push images only.
     :param attach: called for each image between its manifest and its tags.
     :param is_immutable: says of a tag whether it never moves.
     :param on_bytes: told of bytes of blobs on their way.
@@ -68,7 +69,7 @@ class Pusher:
     registry: Registry
     repository: str
     open_blob: Callable[[str, int], Path]
-    shelf: Shelf | None = None
+    part_repository: PartRepository | None = None
     attach: Attach = ignore
     is_immutable: Callable[[str], bool] = is_dated
     on_bytes: OnBytes = ignore
@@ -77,47 +78,47 @@ class Pusher:
         """Push images, and the parts that they consist of, by identity.
 
         :raises ImmutableTagError: a tag that never moves points to something else; nothing was sent then.
-        :raises RegistryError: the registry refuses something, or does not answer; no tag has moved then, unless tags were under way.
+        :raises RegistryError: the registry refuses or is silent; no tag has moved then, unless tags were under way.
         """
         self._check_tags(publications)
-        lacking = self.shelf.lacks(parts) if self.shelf and parts else ()
+        lacking = self.part_repository.lacks(parts) if self.part_repository and parts else ()
         sent = self._push_parts({identity: parts[identity] for identity in lacking} if parts else {})
-        images = [each.image for each in publications]
+        images = [publication.image for publication in publications]
         sent += self._outcomes(functools.partial(self._blob, source, self._origins()) for source in self._sources(images))
         self._outcomes(functools.partial(self._manifest, image, image.digest) for image in images)
         for image in images:
             self.attach(self.registry, self.repository, image)
-        for each in publications:
-            for tag in each.tags:
-                self._manifest(each.image, tag)
+        for publication in publications:
+            for tag in publication.tags:
+                self._manifest(publication.image, tag)
         return _report(sent, len(lacking), images)
 
     def _push_parts(self, parts: Mapping[str, Part]) -> list[Sent]:
-        """Push parts: all their blobs, then each manifest; layers that the image's repository has are mounted from there."""
-        shelf = self.shelf
-        if shelf is None or not parts:
+        """Push parts, first their blobs, then the manifests; layers in the images' repository are mounted."""
+        part_repository = self.part_repository
+        if part_repository is None or not parts:
             return []
-        layers = self._layers(layer for part in parts.values() for layer in part.layers)
-        small = {source.digest: source for identity, part in parts.items() for source in shelf.sources(identity, part)}
-        push = functools.partial(self.registry.push_blob, shelf.repository, mount_from=(self.repository,), on_bytes=self.on_bytes)
-        sent = self._outcomes(functools.partial(push, source) for source in (*layers, *small.values()))
-        self._outcomes(functools.partial(shelf.put, identity, part) for identity, part in parts.items())
+        layers = self._layers(parts.values())
+        small = chain.from_iterable(part_repository.sources(identity, part) for identity, part in parts.items())
+        push = functools.partial(self.registry.push_blob, part_repository.repository, mount_from=(self.repository,), on_bytes=self.on_bytes)
+        sent = self._outcomes(functools.partial(push, source) for source in (*layers, *{source.digest: source for source in small}.values()))
+        self._outcomes(functools.partial(part_repository.put, identity, part) for identity, part in parts.items())
         return sent
 
     def _origins(self) -> tuple[str, ...]:
-        return (self.shelf.repository,) if self.shelf else ()
+        return (self.part_repository.repository,) if self.part_repository else ()
 
     def _sources(self, images: Iterable[Image]) -> list[Source]:
         """Return every blob of the images once."""
         images = tuple(images)
         configs = {image.config: Source.of(image.config) for image in images}
-        return [*self._layers(layer for image in images for layer in image.layers), *configs.values()]
+        return [*self._layers(images), *configs.values()]
 
-    def _layers(self, layers: Iterable[Layer]) -> list[Source]:
-        return [
-            Source(digest=layer.digest, size=layer.size, open=functools.partial(self._open, layer))
-            for layer in {layer.digest: layer for layer in layers}.values()
-        ]
+    def _layers(self, owners: Iterable[Image | Part]) -> list[Source]:
+        """Return every layer of images or parts once."""
+        layers = chain.from_iterable(owner.layers for owner in owners)
+        once = {layer.digest: layer for layer in layers}.values()
+        return [Source(digest=layer.digest, size=layer.size, open=functools.partial(self._open, layer)) for layer in once]
 
     def _open(self, layer: Layer) -> IO[bytes]:
         return self.open_blob(layer.digest, layer.size).open("rb")
@@ -132,9 +133,9 @@ class Pusher:
         return pool.outcomes(tasks, "push", self.registry.cancel)
 
     def _check_tags(self, publications: Sequence[Publication]) -> None:
-        for each in publications:
-            for tag in filter(self.is_immutable, each.tags):
-                check_tag(self.registry, self.repository, tag, each.image.digest)
+        for publication in publications:
+            for tag in filter(self.is_immutable, publication.tags):
+                check_tag(self.registry, self.repository, tag, publication.image.digest)
 
 
 def check_tag(registry: Registry, repository: str, tag: str, digest: str) -> None:
@@ -142,10 +143,10 @@ def check_tag(registry: Registry, repository: str, tag: str, digest: str) -> Non
 
     :raises ImmutableTagError: it does.
     """
-    found = registry.find(repository, tag)
-    if found and found.digest != digest:
+    present = registry.find(repository, tag)
+    if present and present.digest != digest:
         name = f"{registry.host}/{repository}:{tag}"
-        raise ImmutableTagError(f"{name} never moves, and points to {found.digest}, not to {digest}", fix="push under a new tag")
+        raise ImmutableTagError(f"{name} never moves, and points to {present.digest}, not to {digest}", fix="push under a new tag")
 
 
 def dated(registry: Registry, repository: str, start: str, digest: str, tags: Iterable[str], today: dt.date) -> str:  # noqa: PLR0913, PLR0917  # of one place
@@ -155,14 +156,13 @@ def dated(registry: Registry, repository: str, start: str, digest: str, tags: It
     :param tags: of the repository.
     """
     pushes = dated_tag.pushes(start, tags)
-    for number in pushes[-1:]:
-        last = str(DatedTag(stem=start, push=number))
-        found = registry.find(repository, last)
-        if found and found.digest == digest:
-            return last
+    last = str(DatedTag(stem=start, push=pushes[-1])) if pushes else ""
+    present = registry.find(repository, last) if last else None
+    if present and present.digest == digest:
+        return last
     return str(DatedTag(stem=start, push=dated_tag.following(pushes, today)))
 
 
 def _report(sent: Sequence[Sent], parts: int, images: Iterable[Image]) -> PushReport:
-    size = {way: sum(each.size for each in sent if each.way == way) for way in ("sent", "mounted", "present")}
+    size = {way: sum(blob.size for blob in sent if blob.way == way) for way in ("sent", "mounted", "present")}
     return PushReport(**size, parts=parts, digests={image.name: image.digest for image in images})

@@ -1,4 +1,4 @@
-"""Names in registries: ``host[:port]/repository[:tag][@digest]``, with the grammar of the OCI distribution specification 1.1."""
+"""Names in registries, ``host[:port]/repository[:tag][@digest]``: the grammar of the distribution specification 1.1."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_host(text: str) -> bool:
-    """Return whether ``text`` is a host with or without a port, by name or address, short enough for a name of a file (RFC 1035, 2.3.4)."""
+    """Return whether ``text`` is a host, by name or address, maybe with a port, and short enough (RFC 1035, 2.3.4)."""
     if len(text) > LONGEST or not HOST.fullmatch(text):
         return False
     if text.startswith("["):

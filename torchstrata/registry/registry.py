@@ -1,7 +1,7 @@
 """The client of a registry, with what is attached to images: signatures, SBOMs, records.
 
-Distribution specification 1.1, "Listing Referrers", with the fallback for registries that lack that API ("Referrers Tag Schema":
-an index under the tag ``sha256-HEX``), which other clients read and write too.
+Distribution specification 1.1, "Listing Referrers", with the fallback for registries that lack that API ("Referrers
+Tag Schema": an index under the tag ``sha256-HEX``), which other clients read and write too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 from torchstrata import decoding
@@ -16,15 +17,38 @@ from torchstrata.errors import AbsentError, RegistryError
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.oci import Descriptor
-from torchstrata.registry.client import Client, Found
+from torchstrata.registry.client import Client
 from torchstrata.registry.upload import Source
 from torchstrata.store.digest import checked
 
-EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
 EMPTY: Final = b"{}"
 """The config of an artifact that has none (image specification, "Guidelines for Artifact Usage")."""
 
 TITLE: Final = "org.opencontainers.image.title"
+
+Json = dict[str, Any]
+
+
+def descriptor(media_type: str, digest: str, size: int, title: str = "") -> Json:
+    """Return the descriptor of a blob.
+
+    :param title: the name of its file, for clients that write it.
+    """
+    annotations = {"annotations": {TITLE: title}} if title else {}
+    return {"mediaType": media_type, "digest": digest, "size": size, **annotations}
+
+
+EMPTY_CONFIG: Final = descriptor("application/vnd.oci.empty.v1+json", sha256(EMPTY), len(EMPTY))
+
+
+def artifact(artifact_type: str, layers: Sequence[Json], config: Json = EMPTY_CONFIG, **more: Json) -> bytes:
+    """Return the manifest of an artifact (image specification, "Guidelines for Artifact Usage").
+
+    :param more: its subject and its annotations; empty ones are left out.
+    """
+    document = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": artifact_type, "config": config, "layers": list(layers) or [EMPTY_CONFIG]}
+    return canonical(document | {name: value for name, value in more.items() if value})
+
 
 WRITES: Final = 5
 """Times that an index is read again, since another client may have written it meanwhile."""
@@ -44,8 +68,7 @@ class Attachment:
     @property
     def descriptor(self) -> dict[str, Any]:
         """Its descriptor."""
-        annotations = {"annotations": {TITLE: self.title}} if self.title else {}
-        return {"mediaType": self.media_type, "digest": sha256(self.content), "size": len(self.content), **annotations}
+        return descriptor(self.media_type, sha256(self.content), len(self.content), self.title)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,27 +93,28 @@ class Registry(Client):
 
     def referrers(self, repository: str, digest: str, artifact_type: str | None = None) -> tuple[Referrer, ...]:
         """Return what refers to the manifest ``digest``; of one artifact type only, if it is given."""
-        found = self._by_api(repository, digest, artifact_type)
-        if found is None:
-            found = [_referrer(each) for each in self._index(repository, digest).manifests or ()]
-        return tuple(each for each in found if artifact_type in {None, each.artifact_type})
+        listed = self._by_api(repository, digest, artifact_type)
+        if listed is None:
+            listed = [_referrer(referrer) for referrer in self._index(repository, digest).manifests or ()]
+        return tuple(referrer for referrer in listed if artifact_type in {None, referrer.artifact_type})
 
     def attach(self, repository: str, subject: str, artifact_type: str, blobs: Sequence[Attachment], annotations: Mapping[str, str] | None = None) -> Referrer:
-        """Attach files to the manifest ``subject``; the same files with the same annotations are the same artifact, pushed once.
+        """Attach files to the manifest ``subject``; the same files and annotations are the same artifact, pushed once.
 
         :raises AbsentError: there is no such subject.
         """
-        found = self.find(repository, subject)
-        if found is None:
+        head = self.find(repository, subject)
+        if head is None:
             raise AbsentError(f"{self.host}/{repository} has no {subject} to attach to", fix="push the image first")
-        for content in dict.fromkeys((EMPTY, *(each.content for each in blobs))):
+        for content in dict.fromkeys((EMPTY, *(blob.content for blob in blobs))):
             self.push_blob(repository, Source.of(content))
-        body = canonical(_artifact(found, artifact_type, blobs, annotations or {}))
-        made = Referrer(digest=sha256(body), size=len(body), artifact_type=artifact_type, annotations=annotations or {})
-        self.put_manifest(repository, made.digest, body, MANIFEST)
+        layers = [blob.descriptor for blob in blobs]
+        body = artifact(artifact_type, layers, subject=descriptor(*head), annotations=dict(annotations or {}))
+        referrer = Referrer(digest=sha256(body), size=len(body), artifact_type=artifact_type, annotations=annotations or {})
+        self.put_manifest(repository, referrer.digest, body, MANIFEST)
         if not self.has_referrers:
-            self.enlist(repository, found.digest, made)
-        return made
+            self.enlist(repository, head.digest, referrer)
+        return referrer
 
     def enlist(self, repository: str, subject: str, referrer: Referrer) -> None:
         """See to it that ``referrer`` is listed: by the registry itself, or in the fallback index."""
@@ -124,7 +148,7 @@ class Registry(Client):
             self.has_referrers = False
             return None
         self.has_referrers = True
-        return [_referrer(each) for page in pages for each in page.manifests or ()]
+        return [_referrer(listed) for listed in chain.from_iterable(page.manifests or () for page in pages)]
 
     def _index(self, repository: str, digest: str) -> oci.Index:
         """Return the fallback index of a manifest, an empty one if there is none."""
@@ -137,16 +161,16 @@ class Registry(Client):
             return canonical({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []})
 
     def _rewrite(self, repository: str, subject: str, *, add: Referrer | None = None, remove: str | None = None) -> None:
-        """Change the fallback index, and look whether the change is there: another client may have written at the same time."""
+        """Change the fallback index, and look whether the change stays: another client may write at the same time."""
         with _writing:
             for _ in range(WRITES):
                 index = _entries(self._raw_index(repository, subject), f"{self.host}/{repository}:{fallback_tag(subject)}")
-                kept = [each for each in index["manifests"] if each["digest"] != remove]
-                if add and add.digest not in {each["digest"] for each in kept}:
-                    kept.append(add.descriptor)
-                if kept == index["manifests"]:
+                entries = [entry for entry in index["manifests"] if entry["digest"] != remove]
+                if add and add.digest not in {entry["digest"] for entry in entries}:
+                    entries.append(add.descriptor)
+                if entries == index["manifests"]:
                     return
-                self.put_manifest(repository, fallback_tag(subject), canonical({**index, "manifests": kept}), oci.INDEX)
+                self.put_manifest(repository, fallback_tag(subject), canonical({**index, "manifests": entries}), oci.INDEX)
         raise RegistryError(f"others keep writing the referrers of {subject} in {repository}", fix="run it again when they are done")
 
 
@@ -155,32 +179,18 @@ def fallback_tag(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def _artifact(subject: Found, artifact_type: str, blobs: Sequence[Attachment], annotations: Mapping[str, str]) -> dict[str, Any]:
-    """Return the manifest of an artifact (image specification, "Guidelines for Artifact Usage")."""
-    empty = {"mediaType": EMPTY_TYPE, "digest": sha256(EMPTY), "size": len(EMPTY)}
-    return {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "artifactType": artifact_type,
-        "config": empty,
-        "layers": [each.descriptor for each in blobs] or [empty],
-        "subject": {"mediaType": subject.media_type, "digest": subject.digest, "size": subject.size},
-        **({"annotations": dict(annotations)} if annotations else {}),
-    }
-
-
 def _entries(body: bytes, name: str) -> dict[str, Any]:
-    """Return an index with all that other clients have written into it, which stays there; its descriptors have been read as such.
+    """Return an index with all that other clients have written into it; its descriptors have been read as such.
 
     :raises RegistryError: it is none.
     """
-    known = oci.read(body, oci.Index, name, limit=oci.MANIFEST_LIMIT)
+    parsed = oci.read(body, oci.Index, name, limit=oci.MANIFEST_LIMIT)
     index = oci.read(body, dict[str, Any], name, limit=oci.MANIFEST_LIMIT)
     try:
         canonical(index)
     except RecursionError:
         raise RegistryError(f"{name} is nested too deeply", fix=decoding.FIX) from None
-    return {**index, "manifests": index["manifests"] if known.manifests else []}
+    return {**index, "manifests": index["manifests"] if parsed.manifests else []}
 
 
 def _referrer(listed: Descriptor) -> Referrer:

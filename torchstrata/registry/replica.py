@@ -1,7 +1,8 @@
-"""Copies of images with everything that refers to them, between registries and directories; every digest stays what it is.
+"""Copies of images with everything that refers to them, between registries and directories; digests stay the same.
 
-What is to be copied is found out first, from manifests alone. Then blobs go over as streams, those that are there already not
-again; then manifests, those that others refer to first; names come last, so that none leads to something incomplete.
+What is to be copied is found out first, from manifests alone. Then blobs go over as streams, those that are there
+already not again; then manifests, those that others refer to first; names come last, so that none leads to something
+incomplete.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, Protocol
 
 from torchstrata.errors import MirrorError
@@ -29,7 +31,7 @@ COSIGN: Final = ("sig", "att", "sbom")
 
 MANY: Final = 20_000
 DEEP: Final = 32
-"""Manifests that belong to the images of a copy, and how far down they may refer to each other; a set of images has hundreds, four deep."""
+"""Manifests that belong to a copy's images, and how deep they may refer; a set of images has hundreds, four deep."""
 
 OWNED: Final = re.compile(rf"sha256-[0-9a-f]{{64}}(?:\.(?:{'|'.join(COSIGN)}))?")
 
@@ -82,8 +84,8 @@ class Copy:
     @functools.cached_property
     def blobs(self) -> Mapping[str, int]:
         """Bytes of each blob that they need."""
-        documents = [manifest.document() for manifest in self.manifests.values()]
-        return {blob.digest: blob.size for document in documents for blob in document.blobs}
+        needed = chain.from_iterable(manifest.document().blobs for manifest in self.manifests.values())
+        return {blob.digest: blob.size for blob in needed}
 
     def names(self, digest: str) -> list[str]:
         """Return the tags of a manifest, dated ones first."""
@@ -95,7 +97,7 @@ class Gatherer:
     """Finds out what belongs to images."""
 
     origin: CopyOrigin
-    found: dict[str, Manifest] = field(default_factory=dict)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
     def add(self, digest: str, depth: int = 0) -> None:
@@ -103,14 +105,14 @@ class Gatherer:
 
         :raises MirrorError: that does not end.
         """
-        if digest in self.found:
+        if digest in self.manifests:
             return
-        if depth > DEEP or len(self.found) >= MANY:
+        if depth > DEEP or len(self.manifests) >= MANY:
             raise MirrorError(f"too much refers to {digest}, or too deeply", fix="find out who has pushed it, and delete it there")
         manifest = self.origin.manifest(digest)
         for child in manifest.document().children:
             self.add(child.digest, depth + 1)
-        self.found[digest] = manifest
+        self.manifests[digest] = manifest
         for referrer in self.origin.referrers(digest):
             self.add(referrer.digest, depth + 1)
         for ending in COSIGN:
@@ -125,14 +127,14 @@ def gather(origin: CopyOrigin, images: Iterable[str], tags: Mapping[str, str]) -
 
     :param tags: digest by tag, of images.
     """
-    gatherer, wanted = Gatherer(origin), tuple(dict.fromkeys(images))
-    for digest in wanted:
+    gatherer, digests = Gatherer(origin), tuple(dict.fromkeys(images))
+    for digest in digests:
         gatherer.add(digest)
-    return Copy(images=wanted, manifests=gatherer.found, tags={**gatherer.tags, **tags})
+    return Copy(images=digests, manifests=gatherer.manifests, tags={**gatherer.tags, **tags})
 
 
 def copy(origin: CopyOrigin, target: CopyTarget, what: Copy, on_bytes: OnBytes) -> tuple[Sent, ...]:
-    """Copy it; return what became of each blob. Run again after a failure, it goes on.
+    """Copy images; return what became of each blob. Run again after a failure, it goes on.
 
     :raises IntegrityError: the origin's bytes are not what their digest says.
     """
@@ -166,8 +168,8 @@ class RegistrySide:
 
     def find(self, reference: str) -> str | None:
         """Return the digest that a tag or digest names."""
-        found = self.registry.find(self.repository, reference)
-        return found.digest if found else None
+        head = self.registry.find(self.repository, reference)
+        return head.digest if head else None
 
     def manifest(self, digest: str) -> Manifest:
         """Return a manifest, verified."""
@@ -213,17 +215,17 @@ class RegistrySide:
 
         :raises MirrorError: each has some that the other has not.
         """
-        there = self.find(tag)
-        if there is None:
+        present = self.find(tag)
+        if present is None:
             return False
-        ours, theirs = _layers(manifest), _layers(self.manifest(there))
+        ours, theirs = _layers(manifest), _layers(self.manifest(present))
         if ours - theirs and theirs - ours:
             raise MirrorError(f"{self}:{tag} has signatures that are not here, and lacks some that are", fix=f"delete {tag} there, and copy again")
         return ours < theirs
 
 
 def _layers(manifest: Manifest) -> set[str]:
-    return {each.digest + each.annotation("dev.cosignproject.cosign/signature") for each in manifest.document().layers or ()}
+    return {layer.digest + layer.annotation("dev.cosignproject.cosign/signature") for layer in manifest.document().layers or ()}
 
 
 def referrer(manifest: Manifest) -> Referrer:
@@ -235,14 +237,14 @@ def referrer(manifest: Manifest) -> Referrer:
 
 
 class Relay:
-    """One stream of a blob that is opened several times, as an upload in pieces does: whoever goes on where it is need not begin anew."""
+    """One stream of a blob, which an upload in pieces opens several times: reading on needs no new download."""
 
     def __init__(self, begin: Callable[[], Download]) -> None:
         self._begin, self.position = begin, 0
         self._stream: Download | None = None
 
     def seek(self, offset: int) -> None:
-        """Go to ``offset``; what lies before is read again if it is behind."""
+        """Go to ``offset``; one that lies before the position starts a new download."""
         if self._stream is None or offset < self.position:
             self.close()
             self._stream = self._begin()

@@ -1,8 +1,11 @@
-"""HTTP to one registry: TLS, authorization, and trying again when a try failed in a way that another may not.
+"""HTTP to one registry: TLS, authorization, and requests repeated after failures that may pass.
 
-A registry may answer anything. So answers are read within limits of bytes and seconds (:mod:`torchstrata.registry.metering`), never
-decoded, and redirects are followed here, under the rules that the first request had: TLS, or this machine itself where the registry
-is on it; the registry's credentials for the registry alone; no cookies.
+A registry may answer anything. So answers are read within limits of bytes and seconds
+(:mod:`torchstrata.registry.metering`), never decoded, and redirects are followed here, under the first request's
+rules: TLS, or plain HTTP to this machine itself; credentials for the registry alone; no cookies.
+
+Wheels come through another HTTP library (:mod:`torchstrata.layers.wheel_fetch`): unearth, which finds them by pip's
+settings, brings httpx2, and Docker's client brings requests. Pauses between tries are the same for both.
 """
 
 from __future__ import annotations
@@ -107,7 +110,7 @@ class _NotTlsError(RegistryError):
 
 
 class _RefusingSession(requests.Session):
-    """Follows no redirect, and reads no body of one: ``requests`` would, without limits, before anybody may look at it."""
+    """Follows no redirect and reads no body of one: ``requests`` would read it without a limit."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002  # of the signature
         """Say that nothing redirects."""
@@ -115,7 +118,7 @@ class _RefusingSession(requests.Session):
 
 
 class _Adapter(MeteredAdapter):
-    """Trusts the authorities of the system and Docker's for the host, beside those of ``requests``; sends in large blocks."""
+    """Trusts the CAs of the system and Docker's for the host, beside those of ``requests``; sends in large blocks."""
 
     def __init__(self, host: str) -> None:
         self._context = certificates.context(host)
@@ -129,7 +132,7 @@ class _Adapter(MeteredAdapter):
         return super().build_connection_pool_key_attributes(request, verify=True)
 
     def cert_verify(self, *_: Any, **__: Any) -> None:
-        """Change nothing: a pool belongs to all threads, and what it is told of files each connection loads into their one context."""
+        """Change nothing: a pool belongs to all threads; each connection would load files into their one context."""
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         return super().proxy_manager_for(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
@@ -219,9 +222,9 @@ class Transport:
             raise CancelledError from problem
 
     def resolve(self, place: str, base: str | None = None) -> str:
-        """Return the URL of a path below ``/v2/``, or of a ``Location``, absolute or not, that an answer from ``base`` gave.
+        """Return the URL of a path below ``/v2/``, or of a ``Location``, absolute or not, in an answer from ``base``.
 
-        :raises RegistryError: it is no URL, or leads to plain HTTP on another machine, or from another machine to this one.
+        :raises RegistryError: it is no URL, or leads to plain HTTP elsewhere, or from another machine to this one.
         """
         try:
             url = urljoin(base or f"{self.base()}/v2/", place)
@@ -232,7 +235,7 @@ class Transport:
         return url
 
     def base(self) -> str:
-        """Return scheme and host of the registry; the first call finds out what it speaks and wants (section "Determining Support").
+        """Return scheme and host of the registry; the first call finds the scheme out (section "Determining Support").
 
         :raises RegistryError: there is no registry, or plain HTTP was asked for elsewhere than on this machine.
         """
@@ -269,7 +272,7 @@ class Transport:
         if scheme != "https" and not is_loopback(host):
             raise RegistryError(
                 f"{host} would be spoken to without TLS, so that anybody on the way could read passwords and change images",
-                fix="give it a certificate (a private authority goes to /etc/docker/certs.d/HOST/ca.crt); plain HTTP is for this machine itself only",
+                fix="give it a certificate (that of a private CA goes to /etc/docker/certs.d/HOST/ca.crt); plain HTTP is for this machine itself only",
             )
         if is_loopback(host) and not is_loopback(self.host):
             raise RegistryError(f"{self.host} leads to {host}, which is this machine itself, where it has no business", fix="ask its admin")
@@ -282,7 +285,7 @@ class Transport:
         return _origin(self.base()) == _origin(url)
 
     def _authorized(self, method: str, url: str, scopes: Scopes, body: Body | None, options: Mapping[str, Any]) -> requests.Response:
-        """Send a request with what the registry wants to see, and once more with something better if it says that this is not enough."""
+        """Send a request with the authorization that is known, and again with a better one if the registry asks."""
         if not self._is_own(url):
             return self._request(method, url, body, **options)  # storage elsewhere: the URL is the right to use it
         response = None
@@ -342,10 +345,10 @@ class Transport:
         """Return an answer that was expected; say in words what another one means."""
         if response.status_code in expect:
             return response
-        said = "; ".join(answers.said(response)[:MESSAGES])
+        messages = "; ".join(answers.messages(response)[:MESSAGES])
         if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
-            raise self._authorizer.refused(what + (f" ({said})" if said else ""))
-        why = said or f"status {response.status_code}"
+            raise self._authorizer.refused(what + (f" ({messages})" if messages else ""))
+        why = messages or f"status {response.status_code}"
         if response.status_code == requests.codes.not_found:
             raise AbsentError(f"{self.host} does not have it: {what} ({why})", fix="check the name, or push it first")
         raise RefusedError(f"{self.host} refuses: {what} ({why})", codes=frozenset(answers.codes(response)), status=response.status_code)
@@ -357,11 +360,11 @@ class Transport:
         """
         if NOT_TLS.search(str(error)):
             raise _NotTlsError(f"{self.host} does not speak TLS", fix="let it: plain HTTP is spoken on this machine itself only") from error
-        cause = next((each for each in answers.causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
+        cause = next((reason for reason in answers.causes(error) if isinstance(reason, ssl.SSLCertVerificationError)), None)
         if cause:
             raise RegistryError(
-                f"{self.host} is not who it says, or its authority is not known here: {cause.verify_message}",
-                fix=f"put the authority's certificate into {certificates.DIRECTORIES[0]}/{self.host}/ca.crt, or name it with REQUESTS_CA_BUNDLE",
+                f"{self.host} is not who it says, or its CA is not known here: {cause.verify_message}",
+                fix=f"put the CA's certificate into {certificates.DIRECTORIES[0]}/{self.host}/ca.crt, or name it with REQUESTS_CA_BUNDLE",
             ) from error
         if isinstance(error, requests.RequestException) and not isinstance(error, requests.ConnectionError | requests.Timeout):
             # of the request itself, whose headers the words of the exception may repeat
@@ -377,7 +380,7 @@ class RefusedError(RegistryError):
     """
 
     def __init__(self, what: str, *, codes: frozenset[str], status: int) -> None:
-        super().__init__(what, fix="see the registry's log for more, or ask its operator")
+        super().__init__(what, fix="see the registry's log for more, or ask its admin")
         self.codes = codes
         self.status = status
 

@@ -1,8 +1,8 @@
 """Pushing one blob: not at all if the registry has it, by mount if another repository has it, else in chunks.
 
-OCI distribution specification 1.1, sections "Pushing blobs", "Pushing a blob in chunks" and "Mounting a blob from another
-repository". An upload goes on where the registry says that it is. (Debian's docker-registry, like its successors, can say so
-only for chunks that arrived whole: an upload whose chunk was cut off starts over there.)
+OCI distribution specification 1.1, sections "Pushing blobs", "Pushing a blob in chunks" and "Mounting a blob from
+another repository". An upload goes on where the registry says that it is. (Debian's docker-registry, like its
+successors, can say so only for chunks that arrived whole: an upload whose chunk was cut off starts over there.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torchstrata.store.digest import digest_of
 from torchstrata.text import printable
 
 PIECE: Final = 64 * CHUNK
-"""Bytes of a chunk; a smaller blob goes up in one request. What a broken connection costs at most, where the registry can resume."""
+"""Bytes of a chunk; a smaller blob goes up in one request. A broken connection costs at most so many."""
 
 OnBytes = Callable[[int], object]
 """Told how many more bytes are on their way; a negative number where some have to go again."""
@@ -147,7 +147,7 @@ class Upload:
         return self._session(answer)
 
     def run(self, session: _UploadSession | None) -> None:
-        """Send the blob, going on with ``session`` if there is one, until the registry has it; what brings it forward is no failure."""
+        """Send the blob, going on with ``session`` if there is one, until it is there; progress is no failure."""
         failures, reached, started = 0, 0, time.monotonic()
         while True:
             try:
@@ -184,10 +184,10 @@ class Upload:
         return _UploadSession(self._location(answer), piece=max(PIECE, int(minimum) if LENGTH.fullmatch(minimum) else 0))
 
     def _location(self, answer: requests.Response, before: str | None = None) -> str:
-        """Return where to go on; the header may be relative, and after the first answer some registries leave it out."""
+        """Return where to go on; the header may be relative, and some registries leave it out in later answers."""
         place = answer.headers.get("Location") or before
         if not place:
-            raise RegistryError(f"{self._transport.host} does not say where to {self.what}", fix="ask its operator: Location is missing")
+            raise RegistryError(f"{self._transport.host} does not say where to {self.what}", fix="ask its admin: Location is missing")
         return self._transport.resolve(place, answer.url)
 
     def _go_on(self, session: _UploadSession) -> None:
@@ -216,7 +216,7 @@ class Upload:
         session.offset = end
 
     def _refused(self, error: RefusedError | AbsentError) -> RegistryError | IntegrityError:
-        """Return what a refusal means: that the upload is gone or elsewhere, or that bytes were changed, on the disk or on the way."""
+        """Return what a refusal means: the upload is gone or elsewhere, or bytes changed, on the disk or on the way."""
         if isinstance(error, AbsentError) or error.codes & LOST or error.status == requests.codes.requested_range_not_satisfiable:
             return _GoneError(error.what)
         if not error.codes & OTHER_BYTES:
@@ -239,8 +239,8 @@ class Upload:
             answer = self._send("GET", session.location, expect=(204,))
         except (AbsentError, RefusedError):
             return None
-        found = RANGE.fullmatch(answer.headers.get("Range", ""))
-        arrived = int(found[1]) + 1 if found and found[1] != "0" else 0
+        received = RANGE.fullmatch(answer.headers.get("Range", ""))
+        arrived = int(received[1]) + 1 if received and received[1] != "0" else 0
         return _UploadSession(self._location(answer, session.location), arrived, session.piece) if arrived < self._source.size else None
 
     def _compare(self, answer: requests.Response) -> None:

@@ -1,18 +1,19 @@
 """The tags of images: those that never move, and those that a channel moves. Pure: words in, words out.
 
-``2.8.0-cu121-debian13-devel-20261124.1`` never moves: torch's patch version, the cell, the image, and the build, which is a
-day and a number. What a channel's tag leaves out is the default: the row's OS, the torch's row, the newest torch, and instead
-of a flavour the all-in-one image.
+``2.8.0-cu121-debian13-devel-20261124.1`` never moves: torch's patch version, the cell, the image, and the push,
+which is a day and a number. What a channel's tag leaves out is the default: the row's OS, the torch's row, the newest
+torch, and instead of a flavour the all-in-one image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 from torchstrata.errors import MatrixError
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
 from torchstrata.registry import dated_tag
-from torchstrata.registry.dated_tag import DatedTag, PushNumber
+from torchstrata.registry.dated_tag import PushNumber
 
 
 def images(matrix: Matrix, cell: Cell) -> tuple[str, ...]:
@@ -20,30 +21,24 @@ def images(matrix: Matrix, cell: Cell) -> tuple[str, ...]:
     return (*matrix.flavours, *([cell.all_in_one] if cell.named else []))
 
 
-def immutable(cell: Cell, image: str, push: PushNumber) -> str:
-    """Return the tag that names ``image`` of ``cell`` as it was pushed then, for ever."""
-    return str(DatedTag(stem=dated_tag.stem(cell, image), push=push))
-
-
 def pushed(matrix: Matrix, cell: Cell, tags: Iterable[str], until: PushNumber | None = None) -> Mapping[str, str]:
-    """Return the last immutable tag by image, of this torch version; an image that did not change has kept an older one.
+    """Return the last dated tag by image, of this torch version; an image that did not change has kept an older one.
 
     :param until: leave out what was pushed after that.
     """
-    known = tuple(tags)
+    every_tag = tuple(tags)
     last: dict[str, str] = {}
     for image in images(matrix, cell):
-        fitting = [push for push in dated_tag.pushes(dated_tag.stem(cell, image), known) if until is None or push <= until]
-        if fitting:
-            last[image] = immutable(cell, image, fitting[-1])
+        if tag := dated_tag.last(dated_tag.stem(cell, image), every_tag, until):
+            last[image] = str(tag)
     return last
 
 
 def moving(matrix: Matrix, channel: Channel, cell: Cell) -> Mapping[str, str]:
     """Return the image by tag, for all tags that ``channel`` gives to the images of ``cell``."""
-    newest = max((each for each in matrix.cells if each.named), key=lambda each: each.release)
+    newest = max((other for other in matrix.cells if other.named), key=lambda other: other.release)
     templates = [template for template in channel.tags if _means(template, cell, is_newest=cell == newest)]
-    return {tag: image for template in templates for tag, image in _expand(template, matrix, cell)}
+    return dict(chain.from_iterable(_expand(template, matrix, cell) for template in templates))
 
 
 def _means(template: str, cell: Cell, *, is_newest: bool) -> bool:

@@ -1,4 +1,4 @@
-"""What differs between two images, from their records: torch and CUDA, packages, sizes, and what a node that has the one must pull. Pure."""
+"""What differs between two images by their records: torch, CUDA, packages, sizes, and bytes to pull. Pure."""
 
 from __future__ import annotations
 
@@ -69,15 +69,15 @@ def of(old: Record, new: Record) -> Difference:
 
 
 def of_platforms(old: Mapping[str, Record], new: Mapping[str, Record]) -> tuple[tuple[Difference, ...], tuple[Change, ...]]:
-    """Return what differs of each platform that both have, and the platforms that only one has, so that none is dropped in silence.
+    """Return what differs for each platform that both have, and the platforms that only one has.
 
     :param old: by platform; one of an image, several of an index.
     """
     if len(old) == len(new) == 1:
         return (of(*old.values(), *new.values()),), ()
     both = sorted(set(old) & set(new))
-    changes = (Change(name=each, old=_digest(old, each), new=_digest(new, each)) for each in sorted(set(old) ^ set(new)))
-    return tuple(of(old[each], new[each]) for each in both), tuple(changes)
+    changes = (Change(name=platform, old=_digest(old, platform), new=_digest(new, platform)) for platform in sorted(set(old) ^ set(new)))
+    return tuple(of(old[platform], new[platform]) for platform in both), tuple(changes)
 
 
 def _digest(records: Mapping[str, Record], platform: str) -> str | None:
@@ -118,9 +118,9 @@ def _os_changes(old: Record, new: Record) -> Iterable[Change]:
         yield Change(name=change.name, old=change.old, new=change.new, is_fix=is_fix)
 
 
-def tables(found: Difference) -> tuple[Table, ...]:
+def tables(difference: Difference) -> tuple[Table, ...]:
     """Return what differs for people: facts, Python packages, OS packages."""
-    sections = (("", found.facts), ("Python package", found.python), ("OS package", found.os))
+    sections = (("", difference.facts), ("Python package", difference.python), ("OS package", difference.os))
     return tuple(_table(title, changes) for title, changes in sections if changes)
 
 
@@ -137,18 +137,18 @@ def _word(change: Change) -> str:
     return "new" if change.old is None else "gone" if change.new is None else ""
 
 
-def summary(found: Difference) -> str:
+def summary(difference: Difference) -> str:
     """Return sizes and counts in one line."""
-    old, new = found.old.size, found.new.size
+    old, new = difference.old.size, difference.new.size
     grown = f"{'+' if new >= old else '-'}{progress.size(abs(new - old))}"
-    counts = f"{len(found.python)} Python packages, {len(found.os)} OS packages differ, fixes in {found.fixes} sources"
-    return f"{progress.size(old)} to {progress.size(new)} ({grown}), of it {progress.size(found.pull)} to pull; {counts}"
+    counts = f"{len(difference.python)} Python packages, {len(difference.os)} OS packages differ, fixes in {difference.fixes} sources"
+    return f"{progress.size(old)} to {progress.size(new)} ({grown}), of it {progress.size(difference.pull)} to pull; {counts}"
 
 
-def markdown(found: Difference) -> str:
+def markdown(difference: Difference) -> str:
     """Return what differs as Markdown, for release notes and pull requests."""
-    sections = (("What", found.facts), ("Python package", found.python), ("OS package", found.os))
-    text = [f"### `{found.old.name}` to `{found.new.name}`", f"`{found.old.digest}` to `{found.new.digest}`. {summary(found)}."]
+    sections = (("What", difference.facts), ("Python package", difference.python), ("OS package", difference.os))
+    text = [f"### `{difference.old.name}` to `{difference.new.name}`", f"`{difference.old.digest}` to `{difference.new.digest}`. {summary(difference)}."]
     for title, changes in sections:
         if changes:
             rows = [f"| {change.name} | {_cell(change.old)} | {_cell(change.new)} | {_word(change)} |" for change in changes]
@@ -158,7 +158,7 @@ def markdown(found: Difference) -> str:
 
 def platform_lines(changes: Iterable[Change]) -> list[str]:
     """Return a line for each platform that only one side has."""
-    return [f"{each.name}: {_word(each)}, {each.new or each.old}" for each in changes]
+    return [f"{change.name}: {_word(change)}, {change.new or change.old}" for change in changes]
 
 
 def _cell(value: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What a release asks of signatures and test results; who makes and checks them is in other modules."""
+"""What a release asks of signatures and test results; other modules make and check them."""
 
 from __future__ import annotations
 
@@ -47,10 +47,7 @@ class Cosign:
     signer: Signer | None = None
 
     def sign(self, registry: Registry, repository: str, digest: str) -> None:
-        """Sign a manifest, unless it is signed by who it must be.
-
-        :raises SigningError: it cannot be signed.
-        """
+        """Sign a manifest, unless it is signed by who it must be."""
         assert self.signer is not None
         with contextlib.suppress(UntrustedError):
             self.authentic(registry, repository, digest)
@@ -58,17 +55,11 @@ class Cosign:
         self.signer.sign_image(_reference(registry, repository, digest))
 
     def authentic(self, registry: Registry, repository: str, digest: str) -> None:
-        """Refuse a manifest that is not signed by who it must be.
-
-        :raises UntrustedError: it is not.
-        """
+        """Refuse a manifest that is not signed by who it must be."""
         self.trust.check_image(_reference(registry, repository, digest))
 
     def verified(self, registry: Registry, repository: str, digest: str) -> None:
-        """Refuse an image about which not all that must be is signed and true.
-
-        :raises UntrustedError: it is not.
-        """
+        """Refuse an image about which not all that must be is signed and true."""
         examination.examine(registry, _reference(registry, repository, digest), self.trust).require()
 
 

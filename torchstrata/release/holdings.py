@@ -1,4 +1,4 @@
-"""Finding out what a repository holds. Registries list tags only: all else is found from these, and from digests known otherwise."""
+"""What a repository holds. Registries list tags only: the rest is found from these and from known digests."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def scan(registry: Registry, repository: str, also: Iterable[str] = ()) -> Holdi
     """
     with ThreadPoolExecutor(REQUESTS, "scan") as pool:
         names = registry.tags(repository)
-        found = zip(names, pool.map(lambda tag: registry.find(repository, tag), names), strict=True)
-        tags = {tag: manifest.digest for tag, manifest in found if manifest}
+        heads = zip(names, pool.map(lambda tag: registry.find(repository, tag), names), strict=True)
+        tags = {tag: head.digest for tag, head in heads if head}
         manifests: dict[str, HeldManifest] = {}
         todo = {*tags.values(), *also, *(owner for tag in tags if (owner := owner_of(tag)))}
         seen = set(todo)
@@ -48,33 +48,33 @@ def scan(registry: Registry, repository: str, also: Iterable[str] = ()) -> Holdi
 def _read(registry: Registry, repository: str, digest: str, tags: Iterable[str]) -> tuple[HeldManifest, tuple[str, ...]] | None:
     """Return a manifest and the digests of what refers to it; ``None`` if there is none."""
     try:
-        found = registry.manifest(repository, digest)
+        manifest = registry.manifest(repository, digest)
     except AbsentError:
         return None
     is_listed = registry.has_referrers is not False or fallback_tag(digest) in tags
-    return parse(found), tuple(each.digest for each in registry.referrers(repository, digest)) if is_listed else ()
+    return parse(manifest), tuple(referrer.digest for referrer in registry.referrers(repository, digest)) if is_listed else ()
 
 
-def parse(found: client.Manifest) -> HeldManifest:
+def parse(manifest: client.Manifest) -> HeldManifest:
     """Return what a manifest needs and belongs to.
 
     :raises RegistryError: it is none.
     """
-    document = found.document()
+    document = manifest.document()
     return HeldManifest(
-        digest=found.digest,
-        size=len(found.body),
-        blobs={each.digest: each.size for each in document.blobs},
+        digest=manifest.digest,
+        size=len(manifest.body),
+        blobs={descriptor.digest: descriptor.size for descriptor in document.blobs},
         artifact_type=document.artifact_type or "",
         subject=document.subject.digest if document.subject else None,
-        children=tuple(each.digest for each in document.children),
+        children=tuple(descriptor.digest for descriptor in document.children),
     )
 
 
 def with_outdated(holdings: Holdings, registry: Registry, repository: str, copy: Ledger | None) -> Holdings:
-    """Return holdings that know which copies of the ledger the present one continues; one that is just being written is none of them."""
-    copies = [each for each in holdings.manifests.values() if each.artifact_type == ledger_copy.ARTIFACT and not holdings.names.get(each.digest)]
-    contents = {each.digest: _lines(registry, repository, each) for each in copies}
+    """Return holdings that know which copies the present ledger continues; a copy being written is none of them."""
+    nameless = (manifest for digest, manifest in holdings.manifests.items() if digest not in holdings.names)
+    contents = {manifest.digest: _lines(registry, repository, manifest) for manifest in nameless if manifest.artifact_type == ledger_copy.ARTIFACT}
     return replace(holdings, outdated=frozenset(digest for digest, ledger in contents.items() if ledger and copy and copy.continues(ledger)))
 
 

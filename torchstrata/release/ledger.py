@@ -1,7 +1,7 @@
-"""The ledger: every move of every channel, one JSON line each, oldest first. Pure; where it is kept is in other modules.
+"""The ledger: every move of every channel, one JSON line each, oldest first. Pure; other modules keep it.
 
-Each line carries the SHA-256 of the line before it, without its line end, so that no line can be changed, removed or slipped
-in unseen. What tags must point to, and what a channel holds, follows from the lines alone.
+Each line carries the SHA-256 of the line before it, without its line end, so that no line can be changed, removed or
+slipped in unseen. What tags must point to, and what a channel holds, follows from the lines alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Annotated, Final, Literal, Self
 
 import msgspec
@@ -25,7 +26,7 @@ ALL: Final = "*"
 """The cell of an entry that is about the whole channel."""
 
 Action = Literal["publish", "promote", "rollback", "check"]
-"""``publish``: new images; ``promote``: from another channel; ``rollback``: what was there before; ``check``: looked after, nothing moved."""
+"""``publish``: new images; ``promote``: of another channel; ``rollback``: of before; ``check``: nothing moved."""
 
 LIMIT: Final = 64_000_000
 """Bytes of a ledger that is read; a line has about 2,000."""
@@ -130,7 +131,7 @@ class State:
 
     def is_withdrawn(self, channel: str, cell: str, images: Mapping[str, str]) -> bool:
         """Return whether these images were rolled back there, and not brought back since."""
-        return dict(images) in [dict(each) for each in self.withdrawn.get((channel, cell), ())]
+        return dict(images) in map(dict, self.withdrawn.get((channel, cell), ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ class Ledger:
     def parse(cls, content: bytes) -> Self:
         """Return the ledger in ``content``.
 
-        :raises LedgerError: a line cannot be understood, or is not what the next one says it was; or there is too much of it.
+        :raises LedgerError: a line cannot be understood, or is not what the next one says; or there are too many.
         """
         if len(content) > LIMIT:
             raise LedgerError(f"{FILE} has {len(content)} bytes, more than {LIMIT}", fix=CHANGED)
@@ -161,14 +162,14 @@ class Ledger:
         return ledger
 
     def _check(self) -> None:
-        previous, known = "", dict[str, str]()
+        previous, tags = "", dict[str, str]()
         for number, (line, entry) in enumerate(zip(self.lines, self.entries, strict=True), 1):
             if entry.sequence != number:
                 raise LedgerError(f"{FILE} line {number} is entry {entry.sequence}: lines were removed or added", fix=CHANGED)
             if entry.previous != previous:
                 raise LedgerError(f"{FILE} line {number - 1} is not what line {number} says it was: it has been changed", fix=CHANGED)
-            _check_tags(entry, known)
-            known |= {tag: new for tag, (_, new) in entry.tags.items()}
+            _check_tags(entry, tags)
+            tags |= {tag: new for tag, (_, new) in entry.tags.items()}
             previous = fingerprint(line)
 
     @functools.cached_property
@@ -178,6 +179,11 @@ class Ledger:
         :raises LedgerError: a line cannot be understood.
         """
         return tuple(_entry(number, line) for number, line in enumerate(self.lines, 1))
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """Digests of all images that a channel ever held."""
+        return frozenset(chain.from_iterable(entry.images.values() for entry in self.entries))
 
     @property
     def content(self) -> bytes:
@@ -205,7 +211,7 @@ class Ledger:
         return ledger
 
     def _line(self, move: Move, author: Author, now: dt.datetime) -> str:
-        known = self.state.tags
+        tags = self.state.tags
         targets = {tag: move.images[image] for tag, image in move.tags.items()}
         entry = LedgerEntry(
             sequence=len(self.lines) + 1,
@@ -214,7 +220,7 @@ class Ledger:
             channel=move.channel,
             cell=move.cell,
             images=dict(move.images),
-            tags={tag: (known.get(tag), digest) for tag, digest in sorted(targets.items()) if known.get(tag) != digest},
+            tags={tag: (tags.get(tag), digest) for tag, digest in sorted(targets.items()) if tags.get(tag) != digest},
             inputs=dict(move.inputs),
             who=printable(str(author)),
             run=printable(author.run),
@@ -274,8 +280,8 @@ def _odd(number: int) -> LedgerEntry:
     raise LedgerError(f"{FILE} line {number} is not as this program writes entries", fix=CHANGED)
 
 
-def _check_tags(entry: LedgerEntry, known: Mapping[str, str]) -> None:
+def _check_tags(entry: LedgerEntry, tags: Mapping[str, str]) -> None:
     """Refuse tags that did not point to what an entry says, or that it moves to images that are not its own."""
     for tag, (old, new) in entry.tags.items():
-        if old != known.get(tag) or new not in entry.images.values():
+        if old != tags.get(tag) or new not in entry.images.values():
             raise LedgerError(f"{FILE} line {entry.sequence} moves {tag} from or to what it cannot: it has been changed", fix=CHANGED)

@@ -1,7 +1,7 @@
 """The ledger on a branch of a git repository. A push that is not a fast-forward loses: that is the compare-and-swap.
 
-Commits are made from objects alone: the checkout's files, index and branches are never touched. The branch may be read and
-checked without this tool; a README on it says how.
+Commits are made from objects alone: the checkout's files, index and branches are never touched. The branch may be
+read and checked without this tool; a README on it says how.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
 """A server over HTTP that sends less than 1,000 bytes a second for a minute is given up (git-config(1))."""
 
 DEADLINE: Final = 600.0
-"""Seconds that one call of git may take: other transports have no limit of their own, and a ledger has 64 MB at most."""
+"""Seconds that one call of git may take: most transports have no limit, and a ledger has 64 MB at most."""
 
 ENVIRONMENT: Final = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": ":".join(ledger_remote.PROTOCOLS)}
 
@@ -148,7 +148,7 @@ class Branch:
         return Snapshot(commit=commit, ledger=ledger)
 
     def _head(self) -> str | None:
-        """Return the commit of the branch; git lists every ref whose name ends like it, such as ``refs/heads/x/refs/heads/ledger``."""
+        """Return the branch's commit; git also lists refs that only end alike: ``refs/heads/x/refs/heads/ledger``."""
         listed = (line.partition("\t") for line in self._git("ls-remote", "--", self.remote, self.ref).splitlines())
         return next((commit for commit, _, name in listed if name == self.ref), None)
 
@@ -158,22 +158,27 @@ class Branch:
         tree = "".join(f"100644 blob {self._git('hash-object', '-w', '--stdin', stdin=content).strip()}\t{name}\n" for name, content in files.items())
         made = self._git("mktree", stdin=tree.encode()).strip()
         parents = ("-p", base.commit) if base.commit else ()
-        identity = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in (("NAME", author.name), ("EMAIL", author.email))}
+        identity = {
+            "GIT_AUTHOR_NAME": author.name,
+            "GIT_AUTHOR_EMAIL": author.email,
+            "GIT_COMMITTER_NAME": author.name,
+            "GIT_COMMITTER_EMAIL": author.email,
+        }
         return self._git("commit-tree", "--no-gpg-sign", *parents, made, stdin=subject.encode(), env=identity).strip()
 
     def _git(self, *words: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None) -> str:
         try:
             return process.run("git", "-C", self.root, *QUIET, *PATIENT, *words, stdin=stdin, env={**ENVIRONMENT, **(env or {})}, seconds=DEADLINE)
         except process.Failed as error:
-            said = [line for line in error.tail.splitlines() if line.startswith(("fatal:", "error:", " !"))] or [error.what]
+            messages = [line for line in error.tail.splitlines() if line.startswith(("fatal:", "error:", " !"))] or [error.what]
             raise LedgerError(
-                f"the ledger {self} cannot be {'written' if words[0] == 'push' else 'read'}: {printable(said[0].strip())}",
+                f"the ledger {self} cannot be {'written' if words[0] == 'push' else 'read'}: {printable(messages[0].strip())}",
                 fix="check the remote and your rights to it, or name another place with --ledger REMOTE#branch",
             ) from error
 
 
 def conflict(branch: Branch) -> LedgerConflictError:
-    """Return what the one hears who came second."""
+    """Return the error of the writer who came second."""
     return LedgerConflictError(
         f"somebody else wrote to the ledger at the same moment: {branch} is not where it was", fix="nothing has moved: look again, then run it again"
     )
@@ -193,10 +198,10 @@ def _given(name: str) -> str:
 
     :raises VariableError: it is not there, or is no text.
     """
-    found = variables.text(name)
-    if found is None:
+    value = variables.text(name)
+    if value is None:
         raise VariableError(f"GITHUB_ACTIONS is true, and {name} is not set", fix=f"unset GITHUB_ACTIONS, or set {name}")
-    return found
+    return value
 
 
 def _setting(root: Path, key: str) -> str:

@@ -1,10 +1,10 @@
 """The signed copy of the ledger in the registry: an artifact under the tag ``ledger``, beside the images.
 
-Any client of registries reads it (``oras pull HOST/REPOSITORY:ledger`` writes ``ledger.jsonl``), and what tags must point to
-follows from it alone.
+Any client of registries reads it (``oras pull HOST/REPOSITORY:ledger`` writes ``ledger.jsonl``), and what tags must
+point to follows from it alone.
 
-The manifest follows from the lines alone, too. So whoever writes to the branch first puts it there, signed, under its digest
-without a tag, and whoever reads the branch computes that digest: no line of it counts that no trusted key has signed.
+The manifest follows from the lines alone, too. A writer of the branch first pushes it, signed, under its digest
+without a tag; a reader of the branch computes that digest. So only lines that a trusted key has signed count.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import msgspec
 
 from torchstrata import decoding
 from torchstrata.errors import AbsentError, LedgerError, UntrustedError
-from torchstrata.image.compose import MANIFEST, canonical, sha256
-from torchstrata.registry.registry import EMPTY, EMPTY_TYPE, Attachment, Registry
+from torchstrata.image.compose import MANIFEST, sha256
+from torchstrata.registry.registry import EMPTY, Attachment, Registry, artifact
 from torchstrata.registry.upload import Source
 from torchstrata.release.guard import Guard
 from torchstrata.release.ledger import CHANGED, FILE, LIMIT, Ledger
@@ -26,7 +26,6 @@ from torchstrata.text import printable
 ARTIFACT: Final = "application/vnd.torchstrata.ledger.v1"
 LINES: Final = "application/jsonl"
 TAG: Final = "ledger"
-
 
 ENTRIES: Final = "vnd.torchstrata.ledger.entries"
 """Annotation with the number of lines: it only grows, and is signed with the rest."""
@@ -82,11 +81,11 @@ def pull(registry: Registry, repository: str, guard: Guard) -> Ledger | None:
     :raises LedgerError: it is no ledger, or somebody has changed it.
     """
     try:
-        found = registry.manifest(repository, TAG)
+        manifest = registry.manifest(repository, TAG)
     except AbsentError:
         return None
-    guard.authentic(registry, repository, found.digest)
-    return _ledger(registry, repository, read(found.body, f"{registry.host}/{repository}:{TAG}"))
+    guard.authentic(registry, repository, manifest.digest)
+    return _ledger(registry, repository, read(manifest.body, f"{registry.host}/{repository}:{TAG}"))
 
 
 def _ledger(registry: Registry, repository: str, copy: _Copy) -> Ledger:
@@ -152,15 +151,4 @@ def compare(ledger: Ledger, copy: Ledger | None) -> None:
 def body(ledger: Ledger) -> bytes:
     """Return the manifest of the copy of a ledger."""
     file = Attachment(content=ledger.content, media_type=LINES, title=FILE)
-    return canonical(_artifact(file, len(ledger.lines)))
-
-
-def _artifact(file: Attachment, entries: int) -> dict[str, object]:
-    return {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "artifactType": ARTIFACT,
-        "config": {"mediaType": EMPTY_TYPE, "digest": sha256(EMPTY), "size": len(EMPTY)},
-        "layers": [file.descriptor],
-        "annotations": {ENTRIES: str(entries)},
-    }
+    return artifact(ARTIFACT, [file.descriptor], annotations={ENTRIES: str(len(ledger.lines))})

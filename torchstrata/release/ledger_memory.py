@@ -1,6 +1,6 @@
-"""How far this user has seen a ledger: who has seen entry 41 believes no ledger that ends before it, or has another one there.
+"""How far this user has seen a ledger: after entry 41, one that ends earlier or has another entry there is refused.
 
-A signature cannot tell an older copy from the present one. Whoever has seen neither, such as a job in a fresh machine, cannot tell.
+A signature cannot tell an older copy from the present one, nor can a user who has seen neither, as on a new machine.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Memory:
 
     @classmethod
     def of(cls, host: str, repository: str) -> Self:
-        """Return the memory of the ledger in a repository, below the user's directory for state (``XDG_STATE_HOME``)."""
+        """Return the memory of the ledger in a repository, below the user's state directory (``XDG_STATE_HOME``)."""
         name, folder = f"{host}/{repository}", home.state("torchstrata")
         file = f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
         return cls(name=name, path=folder / "ledgers" / file if folder else None)

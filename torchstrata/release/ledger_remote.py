@@ -1,4 +1,4 @@
-"""Where a git repository may lie that holds a ledger: what git would take for an option or for a command is no such place."""
+"""Where a git repository with a ledger may lie: not at what git would take for an option or for a command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROTOCOLS: Final = ("file", "git", "http", "https", "ssh")
 
 _SCHEME: Final = re.compile(r"([A-Za-z0-9+.-]*)://")
 _HELPER: Final = re.compile(r"[A-Za-z0-9_+.-]*::")
-"""``ext::COMMAND`` runs a command, and any other word before ``::`` the program ``git-remote-WORD`` (gitremote-helpers(7))."""
+"""``ext::COMMAND`` runs a command, ``WORD::`` the program ``git-remote-WORD`` (gitremote-helpers(7))."""
 
 
 def checked(text: str) -> str:

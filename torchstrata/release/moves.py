@@ -1,6 +1,6 @@
-"""Moves of images between channels: by digest, all images of a cell together or none, nothing unverified, and nothing unsaid.
+"""Moves of images between channels: by digest, all of a cell or none, only verified ones, each move in the ledger.
 
-The ledger is written first and tags follow it, so that after a crash between the two the ledger says what was meant, and
+The ledger is written first and tags follow it. So after a crash between the two the ledger says what was meant, and
 :meth:`Releases.repair` does the rest.
 """
 
@@ -8,127 +8,31 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final, Self
+from itertools import chain
+from typing import Final
 
-import msgspec
-
-from torchstrata import decoding
-from torchstrata.errors import AbsentError, ImageIndexError, LedgerError, ReleaseError, UntrustedError
-from torchstrata.image import image_index, oci, runtime
-from torchstrata.locks import os_locks
+from torchstrata.errors import AbsentError, LedgerError, ReleaseError, UntrustedError
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
-from torchstrata.registry import joining
-from torchstrata.registry.client import Manifest
 from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
 from torchstrata.release import channels, ledger_copy
+from torchstrata.release.cell_images import CellImages
 from torchstrata.release.guard import Guard
 from torchstrata.release.ledger import ALL, Action, Author, Ledger, Move
 from torchstrata.release.ledger_branch import Branch, Snapshot, conflict
 from torchstrata.release.ledger_memory import Memory, Seen
-from torchstrata.store.digest import Digest
-from torchstrata.text import printable
+from torchstrata.release.proposals import Grounds, NotYetError, Origin, Proposal, Refusal
 
 AT_A_TIME: Final = 4
+"""Tags that move."""
 
 
 def utc() -> dt.datetime:
     """Return the time."""
     return dt.datetime.now(dt.UTC)
-
-
-class _Descriptor(msgspec.Struct, frozen=True):
-    digest: Digest
-
-
-class _Manifest(msgspec.Struct, frozen=True):
-    """As much of an image's manifest as is read."""
-
-    config: _Descriptor
-
-
-class _EngineConfig(msgspec.Struct, frozen=True):
-    """As much of what an image tells engines as is read."""
-
-    labels: dict[str, str] = msgspec.field(name="Labels")
-    user: str = msgspec.field(name="User", default="")
-
-
-class _ConfigFile(msgspec.Struct, frozen=True):
-    config: _EngineConfig
-
-
-class _Patience(ReleaseError):
-    """Images may not move yet, or not without a person's word."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Refusal:
-    """Why the images of a cell may not move.
-
-    :param is_patience: since they have not soaked, or were rolled back: time or a person decides.
-    :param kind: the error that a call ends with which is refused for this.
-    """
-
-    cell: str
-    why: str
-    fix: str
-    is_patience: bool = False
-    kind: type[ReleaseError | UntrustedError] = ReleaseError
-
-    @classmethod
-    def of(cls, cell: Cell, error: ReleaseError | UntrustedError) -> Self:
-        """Return the refusal of a cell for an error."""
-        kind = type(error) if isinstance(error, UntrustedError) else ReleaseError
-        return cls(cell=cell.id, why=error.what, fix=error.fix, is_patience=isinstance(error, _Patience), kind=kind)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """What would move.
-
-    :param base: the ledger that it was made for; if it has moved meanwhile, nothing of this will.
-    :param settled: cells that need not move.
-    """
-
-    base: Snapshot
-    moves: tuple[Move, ...]
-    refusals: tuple[Refusal, ...] = ()
-    settled: tuple[str, ...] = ()
-
-    def steps(self) -> Iterator[tuple[Move, str, str | None, str]]:
-        """Yield move, tag, old digest (``None`` if there was none) and new digest, for every tag that moves."""
-        known = self.base.ledger.state.tags
-        for move in self.moves:
-            for tag, image in move.tags.items():
-                if known.get(tag) != move.images[image]:
-                    yield move, tag, known.get(tag), move.images[image]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where images come from.
-
-    :param channel: a channel; or ``None`` for what was pushed.
-    :param build: the last push that counts.
-    """
-
-    channel: Channel | None
-    build: PushNumber | None = None
-
-    def __str__(self) -> str:
-        return self.channel.name if self.channel else str(self.build or "what was pushed last")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grounds:
-    """Why images move, and digests of what they were made from, as the ledger tells it."""
-
-    why: str
-    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +52,11 @@ class Releases:
     now: Callable[[], dt.datetime] = field(default=utc)
     memory: Memory | None = None
 
+    @functools.cached_property
+    def images(self) -> CellImages:
+        """The images in the repository, whose tags are listed once."""
+        return CellImages(matrix=self.matrix, registry=self.registry, repository=self.repository, guard=self.guard)
+
     def read(self) -> Snapshot:
         """Return the branch as it is, once it is sure that a trusted key has signed what it says.
 
@@ -163,7 +72,7 @@ class Releases:
         return snapshot
 
     def _both(self) -> tuple[Ledger | None, Snapshot]:
-        """Return copy and branch; the branch last, since it is written first: it is at least as long as what was seen before."""
+        """Return copy and branch; the branch last, since it is written first: it is at least as long as the copy."""
         return ledger_copy.pull(self.registry, self.repository, self.guard), self.branch.read()
 
     def _remember(self, ledger: Ledger, seen: Seen | None) -> None:
@@ -174,19 +83,19 @@ class Releases:
     # What would move
 
     def origin(self, channel: Channel, asked: str | None) -> Origin:
-        """Return where images of ``channel`` come from: what was asked for, a channel or a build, else what the matrix says.
+        """Return where images of ``channel`` come from: the channel or push asked for, else what the matrix says.
 
         :raises MatrixError: there is no such channel.
         """
-        if asked and (build := PushNumber.parse(asked)):
-            return Origin(channel=None, build=build)
+        if asked and (push := PushNumber.parse(asked)):
+            return Origin(channel=None, push=push)
         name = asked or channel.source
         return Origin(channel=self.matrix.channel(name) if name else None)
 
     def promotion(
         self, cells: Sequence[Cell], channel: Channel, origin: Origin, *, no_soak: str = "", grounds: Mapping[str, Grounds] | None = None
     ) -> Proposal:
-        """Return what would move if the images of ``cells`` were taken into ``channel``; cells without any are left out.
+        """Return what moves if the images of ``cells`` are taken into ``channel``; cells without any are left out.
 
         :param no_soak: a reason not to wait, and to take what was rolled back before.
         :param grounds: for the ledger, by cell.
@@ -204,7 +113,7 @@ class Releases:
         return Proposal(base=base, moves=tuple(moves), refusals=tuple(refusals), settled=tuple(settled))
 
     def rollback(self, cells: Sequence[Cell], channel: Channel, why: str, to: int | None = None) -> Proposal:
-        """Return what would move if ``channel`` went back to what it held of ``cells`` before, or when entry ``to`` was written.
+        """Return what moves if ``channel`` goes back to what it held of ``cells`` before, or at entry ``to``.
 
         :raises ReleaseError: it holds none of the cells.
         """
@@ -213,7 +122,7 @@ class Releases:
         for cell in self._held(base.ledger, cells, Origin(channel=channel)):
             try:
                 images = self._before(base.ledger, cell, channel, to)
-                self._check(cell, images)
+                self.images.check(cell, images)
                 moves.append(self._move("rollback", channel, cell, images, why))
             except (ReleaseError, UntrustedError) as error:
                 refusals.append(Refusal.of(cell, error))
@@ -231,8 +140,8 @@ class Releases:
         if not no_soak:
             self._check_soak(ledger, cell, channel, origin)
             if ledger.state.is_withdrawn(channel.name, cell.id, images):
-                raise _Patience(f"these images were rolled back in {channel.name} before", fix="build others, or give a reason: --no-soak REASON")
-        self._check(cell, images)
+                raise NotYetError(f"these images were rolled back in {channel.name} before", fix="build others, or give a reason: --no-soak REASON")
+        self.images.check(cell, images)
         return move
 
     def _held(self, ledger: Ledger, cells: Sequence[Cell], origin: Origin) -> list[Cell]:
@@ -240,7 +149,7 @@ class Releases:
         if origin.channel:
             held = [cell for cell in cells if ledger.state.images(origin.channel.name, cell.id)]
         else:
-            held = [cell for cell in cells if channels.pushed(self.matrix, cell, self._tags, origin.build)]
+            held = [cell for cell in cells if self.images.pushed_tags(cell, origin.push)]
         if not held:
             names = ", ".join(cell.names[0] for cell in cells)
             raise ReleaseError(f"{origin}: there are no images of {names[:100]}", fix=f"push a cell first: inv push {cells[0].names[0]}")
@@ -248,35 +157,12 @@ class Releases:
 
     def _images(self, ledger: Ledger, cell: Cell, origin: Origin) -> Mapping[str, str]:
         """Return the digest of every image of a cell where it comes from."""
-        images = ledger.state.images(origin.channel.name, cell.id) if origin.channel else self.pushed(cell, origin.build)
+        images = ledger.state.images(origin.channel.name, cell.id) if origin.channel else self.images.pushed(cell, origin.push)
         lacking = [image for image in channels.images(self.matrix, cell) if image not in images]
         if lacking:
             what = "nothing of it is there" if not images else f"{', '.join(lacking)} is not there, and all move together"
             raise ReleaseError(f"{origin}: {what}", fix=f"push the cell first: inv push {cell.names[0]}")
         return images
-
-    def pushed(self, cell: Cell, until: PushNumber | None = None) -> Mapping[str, str]:
-        """Return the digest of each image of a cell as it was pushed last, or up to a build."""
-        tags = channels.pushed(self.matrix, cell, self._tags, until)
-        found = {image: self.registry.find(self.repository, tag) for image, tag in tags.items()}
-        return {image: manifest.digest for image, manifest in found.items() if manifest}
-
-    def pushed_for(self, cell: Cell) -> Mapping[str, Mapping[str, str]]:
-        """Return the digest of each image of a cell as it was pushed last, by platform and image; of an index those of its images.
-
-        :raises ImageIndexError: what was pushed last has not exactly the platforms of the cell.
-        """
-        if len(cell.platforms) == 1:
-            return {cell.platforms[0]: self.pushed(cell)}
-        found: dict[str, dict[str, str]] = {platform: {} for platform in cell.platforms}
-        for image, digest in self.pushed(cell).items():
-            for platform, child in self._children(cell, image, digest).items():
-                found[platform][image] = child.digest
-        return found
-
-    @functools.cached_property
-    def _tags(self) -> tuple[str, ...]:
-        return self.registry.tags(self.repository)
 
     def _check_soak(self, ledger: Ledger, cell: Cell, channel: Channel, origin: Origin) -> None:
         if channel.source is None:
@@ -286,66 +172,7 @@ class Releases:
             raise ReleaseError(f"{channel.name} takes what has soaked in {channel.source}, not {origin}", fix="give a reason: --no-soak REASON")
         ready = arrived + channel.soak
         if self.now() < ready:
-            raise _Patience(f"it soaks in {channel.source} until {ready:%Y-%m-%d %H:%M} UTC", fix="wait, or give a reason: --no-soak REASON")
-
-    def _check(self, cell: Cell, images: Mapping[str, str]) -> None:
-        """Refuse images that are gone, not as locked, or not verified and signed.
-
-        :raises ReleaseError: one is gone, or says that it has drifted from its lock.
-        :raises UntrustedError: one is not as it must be.
-        """
-        for image, digest in images.items():
-            self._check_identity(cell, image, digest)
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            list(pool.map(functools.partial(self.guard.verified, self.registry, self.repository), images.values()))
-
-    def _check_identity(self, cell: Cell, image: str, digest: str) -> None:
-        """Refuse an image, and each one of an index, that is gone, or says itself that it is another one, or that it is not as locked.
-
-        :raises ImageIndexError: the index has not exactly the platforms of the cell.
-        """
-        if len(cell.platforms) == 1:
-            self._check_image(cell, image, digest)
-            return
-        for platform, child in self._children(cell, image, digest).items():
-            self._check_image(cell, image, child.digest, platform)
-
-    def _children(self, cell: Cell, image: str, digest: str) -> Mapping[str, Manifest]:
-        """Return the images of an index by platform.
-
-        :raises ReleaseError: the index is gone.
-        :raises ImageIndexError: it is none, or has not exactly the platforms of the cell.
-        """
-        name = f"{image}, {digest[:19]},"
-        try:
-            found = self.registry.manifest(self.repository, digest)
-        except AbsentError as error:
-            raise ReleaseError(f"{image} is gone: the registry has no {digest}", fix=f"push it again: inv push {cell.names[0]}") from error
-        if found.media_type != oci.INDEX:
-            raise ImageIndexError(f"{name} is one image alone, and {cell.id} has {', '.join(cell.platforms)}", fix=f"join them: inv join {cell.names[0]}")
-        image_index.require(image_index.read(found.body, name).digests, cell.platforms, name)
-        return joining.images(self.registry, self.repository, found, name)
-
-    def _check_image(self, cell: Cell, image: str, digest: str, platform: str = "") -> None:
-        """Refuse an image that is gone, or that says itself that it is another one, or that it is not as locked.
-
-        :param platform: of an index's image, for messages.
-        """
-        name = f"{image} for {platform}" if platform else image
-        try:
-            manifest = decoding.decode(self.registry.manifest(self.repository, digest).body, _Manifest)
-            config = decoding.decode(self.registry.content(self.repository, manifest.config.digest), _ConfigFile).config
-        except AbsentError as error:
-            raise ReleaseError(f"{name} is gone: the registry has no {digest}", fix=f"push it again: inv push {cell.names[0]}") from error
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise UntrustedError(f"{name}, {digest}, is no image: {printable(str(error))}", fix=f"push it again: inv push {cell.names[0]}") from error
-        flavour = image if image in self.matrix.flavours else self.matrix.all_in_one
-        is_so = {"cell": config.labels.get("torchstrata.cell"), "flavour": config.labels.get("torchstrata.flavour"), "user": config.user}
-        expected = {"cell": cell.id, "flavour": flavour, "user": runtime.DEV if image in self.matrix.flavours else runtime.ROOT}
-        if is_so != expected:
-            raise ReleaseError(f"{name} is {digest}, which is another image: {printable(str(is_so))}", fix=f"push the cell again: inv push {cell.names[0]}")
-        if drift := config.labels.get(runtime.DRIFT):
-            raise ReleaseError(f"the OS packages of {name} are not as locked: {os_locks.in_short(os_locks.from_words(drift))}", fix=runtime.REBUILD)
+            raise NotYetError(f"it soaks in {channel.source} until {ready:%Y-%m-%d %H:%M} UTC", fix="wait, or give a reason: --no-soak REASON")
 
     def _move(self, action: Action, channel: Channel, cell: Cell, images: Mapping[str, str], why: str) -> Move:
         tags = {tag: image for tag, image in channels.moving(self.matrix, channel, cell).items() if image in images}
@@ -378,7 +205,7 @@ class Releases:
         ledger = base.ledger.append(proposal.moves, self.author, self.now())
         ledger_copy.prepare(self.registry, self.repository, ledger, self.guard)
         self.branch.push(base, ledger, _subject(proposal.moves), self.author)
-        return self.settle(tag for entry in ledger.since(base.ledger) for tag in entry.tags)
+        return self.settle(chain.from_iterable(entry.tags for entry in ledger.since(base.ledger)))
 
     def note(self, channel: Channel, why: str) -> Ledger:
         """Write into the ledger that somebody has looked after a channel, and nothing had to move."""
@@ -386,16 +213,16 @@ class Releases:
         return self.carry_out(Proposal(base=self.read(), moves=(move,)))
 
     def settle(self, tags: Iterable[str] | None = None) -> Ledger:
-        """Move tags, all of them if ``None``, to what the ledger says, and the registry's copy to the ledger, until both agree.
+        """Move tags (all if ``None``) to what the ledger says, and the registry's copy to the ledger, until both agree.
 
-        Registries have no compare-and-swap: who comes late could undo a newer move, so everybody looks at the ledger again afterwards.
+        Registries have no compare-and-swap: a late writer could undo a newer move, so each looks at the ledger again.
 
         :raises ReleaseError: an image is gone; all other tags have moved.
         """
-        wanted = None if tags is None else frozenset(tags)
+        chosen = None if tags is None else frozenset(tags)
         snapshot = self.read()
         while True:
-            gone = self._point(snapshot.ledger, wanted)
+            gone = self._point(snapshot.ledger, chosen)
             ledger_copy.push(self.registry, self.repository, snapshot.ledger, self.guard)
             after = self.read()
             if after.commit == snapshot.commit:
@@ -414,14 +241,14 @@ class Releases:
         """
         copy = ledger_copy.pull(self.registry, self.repository, self.guard)
         ledger = self.read().ledger if entries is None else self._confirmed(copy, entries)
-        astray = tuple(tag for tag, digest in ledger.state.tags.items() if self.digest(tag) != digest)
+        astray = tuple(tag for tag, digest in ledger.state.tags.items() if self.images.digest(tag) != digest)
         self._check_held({*(ledger.state.tags[tag] for tag in astray), *_news(ledger, copy)})
         if entries is not None:
             ledger_copy.push(self.registry, self.repository, ledger, self.guard)
         return self.settle(), astray
 
     def _confirmed(self, copy: Ledger | None, entries: int) -> Ledger:
-        """Return the branch's ledger, which nobody need have signed, but which goes on from the copy and from what was seen."""
+        """Return the branch's ledger, signed or not; it must continue the copy and what was seen."""
         seen = self.memory.recall() if self.memory else None
         ledger = self.branch.read().ledger
         ledger_copy.compare(ledger, copy)
@@ -435,9 +262,7 @@ class Releases:
 
         :raises UntrustedError: one is not.
         """
-        there = [digest for digest in digests if self.digest(digest)]
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            list(pool.map(functools.partial(self.guard.verified, self.registry, self.repository), there))
+        self.images.check_verified([digest for digest in digests if self.images.digest(digest)])
 
     def copied(self) -> Ledger:
         """Return the registry's copy of the ledger.
@@ -465,44 +290,27 @@ class Releases:
             ledger_copy.compare(self.branch.read().ledger, copy)
             raise conflict(self.branch)
 
-    def digest(self, tag: str) -> str | None:
-        """Return what a tag or digest names in the registry, ``None`` if there is none."""
-        found = self.registry.find(self.repository, tag)
-        return found.digest if found else None
-
-    def lacking(self, cell: Cell, digest: str) -> tuple[str, ...]:
-        """Return the platforms of a cell of which there is no image in the registry under a digest; all of them if that is gone itself."""
-        found = self.registry.find(self.repository, digest)
-        if found is None or len(cell.platforms) == 1:
-            return () if found else cell.platforms
-        if found.media_type == oci.INDEX:
-            children = self.registry.manifest(self.repository, digest).document().children
-            listed = {each.platform.name: each.digest for each in children if each.platform}
-        else:
-            listed = {image_index.of_config(self.registry.image_config(self.repository, digest)): digest}
-        there = {platform for platform, child in listed.items() if self.registry.find(self.repository, child)}
-        return tuple(platform for platform in cell.platforms if platform not in there)
-
-    def _point(self, ledger: Ledger, wanted: frozenset[str] | None) -> list[str]:
+    def _point(self, ledger: Ledger, chosen: frozenset[str] | None) -> list[str]:
         """Move tags to what the ledger says; return those whose image is gone."""
-        todo = [(tag, digest) for tag, digest in ledger.state.tags.items() if wanted is None or tag in wanted]
+        todo = [(tag, digest) for tag, digest in ledger.state.tags.items() if chosen is None or tag in chosen]
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             done = list(pool.map(lambda pair: self._tag(*pair), todo))
         return [tag for (tag, _), moved in zip(todo, done, strict=True) if not moved]
 
     def _tag(self, tag: str, digest: str) -> bool:
         try:
-            found = self.registry.manifest(self.repository, digest)
+            manifest = self.registry.manifest(self.repository, digest)
         except AbsentError:
             return False
-        self.registry.put_manifest(self.repository, tag, found.body, found.media_type)
+        self.registry.put_manifest(self.repository, tag, manifest.body, manifest.media_type)
         return True
 
 
 def _news(ledger: Ledger, copy: Ledger | None) -> set[str]:
     """Return the images that entries after the copy moved to, and that their channels still hold."""
     added = {entry.sequence for entry in ledger.since(copy or Ledger())}
-    return {digest for entry in ledger.state.current.values() if entry.sequence in added for digest in entry.images.values()}
+    held = (entry.images.values() for entry in ledger.state.current.values() if entry.sequence in added)
+    return set(chain.from_iterable(held))
 
 
 def _is_settled(ledger: Ledger, move: Move) -> bool:

@@ -1,7 +1,7 @@
-"""What may go from a registry: by age and count per channel, and never what anything needs. Pure: holdings and a ledger in, a plan out.
+"""What may go from a registry: by age and count per channel, never what anything needs. Pure: it returns a plan.
 
-Deleting a manifest deletes every tag that names it, so a digest goes only if no tag that stays names it. Blobs are not deleted at
-all: those that no manifest needs any more are freed by the registry's own garbage collection.
+Deleting a manifest deletes every tag that names it, so a digest goes only if no tag that stays names it. Blobs are
+not deleted at all: those that no manifest needs any more are freed by the registry's own garbage collection.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import datetime as dt
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 from torchstrata.registry.dated_tag import DatedTag, PushNumber, is_dated
@@ -65,30 +66,33 @@ class Holdings:
         return {digest: tuple(named) for digest, named in tags.items()}
 
     @functools.cached_property
-    def _owned(self) -> Mapping[str, tuple[str, ...]]:
-        """Digests of what belongs to a manifest, by its digest."""
-        pairs = [(each.subject, each.digest) for each in self.manifests.values() if each.subject]
+    def _referrers(self) -> Mapping[str, tuple[str, ...]]:
+        """Digests of what refers to a manifest, as its subject or by a tag, by its digest."""
+        pairs = [(manifest.subject, manifest.digest) for manifest in self.manifests.values() if manifest.subject]
         pairs += [(owner, digest) for tag, digest in sorted(self.tags.items()) if (owner := owner_of(tag)) and digest in self.manifests]
-        belongings: dict[str, dict[str, None]] = {}  # ordered sets
+        referrers: dict[str, dict[str, None]] = {}  # ordered sets
         for owner, digest in pairs:
-            belongings.setdefault(owner, {})[digest] = None
-        return {owner: tuple(owned) for owner, owned in belongings.items()}
+            referrers.setdefault(owner, {})[digest] = None
+        return {owner: tuple(digests) for owner, digests in referrers.items()}
 
-    def belongings(self, digest: str, seen: set[str] | None = None) -> tuple[str, ...]:
-        """Return what belongs to a manifest, and to that, what belongs to something first; without what was ``seen``, which grows."""
-        return _below(digest, lambda each: self._owned.get(each, ()), seen)
+    def referrers(self, digest: str, seen: set[str] | None = None) -> tuple[str, ...]:
+        """Return what refers to a manifest, and what refers to that, referrers before what they refer to.
+
+        :param seen: digests that are left out; those that are returned are added.
+        """
+        return _below(digest, lambda digest: self._referrers.get(digest, ()), seen)
 
     @functools.cached_property
     def images(self) -> tuple[str, ...]:
         """Digests of manifests that stand for themselves."""
-        owned = {each for belongings in self._owned.values() for each in belongings}
-        listed = {each for manifest in self.manifests.values() for each in manifest.children}
-        others = owned | listed | self.outdated
+        referrers = chain.from_iterable(self._referrers.values())
+        listed = chain.from_iterable(manifest.children for manifest in self.manifests.values())
+        others = {*referrers, *listed, *self.outdated}
         return tuple(digest for digest in self.manifests if digest not in others)
 
     def orphans(self) -> tuple[str, ...]:
-        """Return the digests of manifests that are gone, and still own something."""
-        return tuple(owner for owner in self._owned if owner not in self.manifests)
+        """Return the digests of manifests that are gone, and that something still refers to."""
+        return tuple(owner for owner in self._referrers if owner not in self.manifests)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +135,7 @@ class Policy:
 class Removal:
     """Something that may go, with all that belongs to it.
 
-    :param shelf: whether it is in the repository of parts.
+    :param is_part: whether it is in the repository of parts.
     :param manifests: digests, in the order in which they are to be deleted.
     :param freed: bytes that nothing else needs.
     """
@@ -139,7 +143,7 @@ class Removal:
     what: str
     why: str
     manifests: tuple[str, ...]
-    shelf: bool = False
+    is_part: bool = False
     freed: int = 0
 
 
@@ -153,13 +157,13 @@ class Pruning:
     @property
     def freed(self) -> int:
         """Bytes that nothing needs afterwards."""
-        return sum(each.freed for each in self.removals)
+        return sum(removal.freed for removal in self.removals)
 
 
 def owner_of(tag: str) -> str | None:
     """Return the digest of the manifest that a tag belongs to by its name, ``None`` if it stands for itself."""
-    found = OWNED.fullmatch(tag)
-    return f"sha256:{found[1]}" if found else None
+    match = OWNED.fullmatch(tag)
+    return f"sha256:{match[1]}" if match else None
 
 
 def plan(images: Holdings, parts: Holdings, ledger: Ledger, policy: Policy, now: dt.datetime) -> Pruning:
@@ -168,51 +172,51 @@ def plan(images: Holdings, parts: Holdings, ledger: Ledger, policy: Policy, now:
     :param parts: what the repository of parts holds; empty if parts are to stay.
     """
     kept = _kept(images, ledger, policy, now)
-    removals = [*_images(images, kept, policy), *_leftovers(images), *_leftovers(parts, shelf=True)]
-    removals += _parts(parts, {blob for digest in kept for blob in images.manifests[digest].blobs}, policy)
-    needed = frozenset(each for digest in kept for each in (digest, *images.belongings(digest)))
-    safe = [_spared(each, parts if each.shelf else images, removals, frozenset() if each.shelf else needed) for each in removals]
-    return Pruning(removals=tuple(_weighed([each for each in safe if each.manifests], images, parts)), kept=kept)
+    removals = [*_images(images, kept, policy), *_leftovers(images), *_leftovers(parts, is_part=True)]
+    removals += _parts(parts, chain.from_iterable(images.manifests[digest].blobs for digest in kept), policy)
+    needed = frozenset(chain(kept, *map(images.referrers, kept)))
+    safe = [_spared(removal, parts if removal.is_part else images, removals, frozenset() if removal.is_part else needed) for removal in removals]
+    return Pruning(removals=tuple(_weighed([removal for removal in safe if removal.manifests], images, parts)), kept=kept)
 
 
 def _kept(images: Holdings, ledger: Ledger, policy: Policy, now: dt.datetime) -> dict[str, str]:
     """Return why images stay, by digest, with what they list."""
     past = [*_past(ledger, policy, now), *_elsewhere(ledger, policy)]
     reasons = [*_tagged(images, policy), *past, *_dated(images, ledger, policy, now), *_nameless(images, ledger)]
-    found: dict[str, str] = {}
+    kept: dict[str, str] = {}
     for digest, why in reasons:
-        for each in (digest, *_children(images, digest)):
-            if each in images.manifests:
-                found.setdefault(each, why)
-    return found
+        for held in (digest, *_children(images, digest)):
+            if held in images.manifests:
+                kept.setdefault(held, why)
+    return kept
 
 
 def _children(images: Holdings, digest: str) -> tuple[str, ...]:
     """Return what a manifest lists, and what that lists."""
-    return _below(digest, lambda each: images.manifests[each].children if each in images.manifests else ())
+    return _below(digest, lambda digest: images.manifests[digest].children if digest in images.manifests else ())
 
 
 def _below(digest: str, of: Callable[[str], Iterable[str]], seen: set[str] | None = None) -> tuple[str, ...]:
-    """Return all that ``of`` leads to from a digest, each once and after what it leads to itself.
+    """Return all that ``of`` leads to from a digest, each digest once, and after those that it leads to.
 
-    Whoever may push decides how deep that goes and how often one thing leads to another, so this neither recurses nor goes twice.
+    Whoever pushes decides how deep that goes and how often a digest comes. So this neither recurses nor repeats.
 
-    :param seen: what earlier calls have gone through; this one leaves it out, and adds what it finds.
+    :param seen: digests that earlier calls have followed; this call leaves them out, and adds its own.
     """
-    found: dict[str, None] = {}
+    finished: dict[str, None] = {}
     seen = set() if seen is None else seen
     seen.add(digest)
     todo = [(digest, iter(of(digest)))]
     while todo:
         above, rest = todo[-1]
-        following = next((each for each in rest if each not in seen), None)
+        following = next((digest for digest in rest if digest not in seen), None)
         if following is not None:
             seen.add(following)
             todo.append((following, iter(of(following))))
         else:
             todo.pop()
-            found[above] = None
-    return tuple(each for each in found if each != digest)
+            finished[above] = None
+    return tuple(below for below in finished if below != digest)
 
 
 def _tagged(images: Holdings, policy: Policy) -> Iterator[tuple[str, str]]:
@@ -238,7 +242,7 @@ def _past(ledger: Ledger, policy: Policy, now: dt.datetime) -> Iterator[tuple[st
 
 
 def _stays(history: Sequence[LedgerEntry], now: dt.datetime) -> list[tuple[Mapping[str, str], dt.timedelta]]:
-    """Return each set of images that a channel held of a cell, and how long ago it was replaced; the present one first."""
+    """Return each set of images that a channel held of a cell, the present one first, and its age since replaced."""
     ended: dict[tuple[tuple[str, str], ...], dt.datetime] = {}
     ends = [entry.moment for entry in history[1:]] + [now]
     for entry, end in zip(history, ends, strict=True):
@@ -256,12 +260,12 @@ def _elsewhere(ledger: Ledger, policy: Policy) -> Iterator[tuple[str, str]]:
 
 
 def _dated(images: Holdings, ledger: Ledger, policy: Policy, now: dt.datetime) -> Iterator[tuple[str, str]]:
-    """Yield images of the last day, whose numbers must not be used again, and those of no channel that the rule of the first one keeps."""
+    """Yield images of the last day, whose numbers are taken, and those of no channel that the entry's rule keeps."""
     claimed = _claimed(images, ledger)
     rule = policy.rules.get(policy.entry, Rule()) if policy.entry in policy.chosen else Rule()
-    for builds in _builds(images).values():
-        for rank, (build, digest) in enumerate(sorted(builds, reverse=True)):
-            age = now - dt.datetime.strptime(build.day, "%Y%m%d").replace(tzinfo=dt.UTC)
+    for pushes in _pushes(images).values():
+        for rank, (push, digest) in enumerate(sorted(pushes, reverse=True)):
+            age = now - dt.datetime.strptime(push.day, "%Y%m%d").replace(tzinfo=dt.UTC)
             if age < 2 * DAY:
                 yield digest, "it is new"
             elif digest not in claimed and rule.keeps(rank, age):
@@ -270,8 +274,7 @@ def _dated(images: Holdings, ledger: Ledger, policy: Policy, now: dt.datetime) -
 
 def _claimed(images: Holdings, ledger: Ledger) -> frozenset[str]:
     """Return what a channel ever held: images, and of an index those that it lists, which stay and go with it."""
-    named = {digest for entry in ledger.entries for digest in entry.images.values()}
-    return frozenset(each for digest in named for each in (digest, *_children(images, digest)))
+    return frozenset(chain(ledger.digests, *(_children(images, digest) for digest in ledger.digests)))
 
 
 def _nameless(images: Holdings, ledger: Ledger) -> Iterator[tuple[str, str]]:
@@ -280,13 +283,13 @@ def _nameless(images: Holdings, ledger: Ledger) -> Iterator[tuple[str, str]]:
     yield from ((digest, "a push may be under way") for digest in images.images if digest not in claimed and digest not in images.names)
 
 
-def _builds(images: Holdings) -> Mapping[str, list[tuple[PushNumber, str]]]:
-    """Return builds with their digests, by what their tags begin with."""
-    found: dict[str, list[tuple[PushNumber, str]]] = {}
+def _pushes(images: Holdings) -> Mapping[str, list[tuple[PushNumber, str]]]:
+    """Return pushes with their digests, by what their tags begin with."""
+    pushes: dict[str, list[tuple[PushNumber, str]]] = {}
     for tag, digest in images.tags.items():
         if dated := DatedTag.parse(tag):
-            found.setdefault(dated.stem, []).append((dated.push, digest))
-    return found
+            pushes.setdefault(dated.stem, []).append((dated.push, digest))
+    return pushes
 
 
 def _images(images: Holdings, kept: Mapping[str, str], policy: Policy) -> Iterator[Removal]:
@@ -298,21 +301,21 @@ def _images(images: Holdings, kept: Mapping[str, str], policy: Policy) -> Iterat
 
 
 def _whole(holdings: Holdings, digest: str) -> tuple[str, ...]:
-    """Return a manifest with all that belongs to it and to what it lists; itself last, so that a run that breaks off finds the rest again."""
+    """Return a manifest with its referrers, and the same of what it lists; the manifest itself before what it lists."""
     seen: set[str] = set()
-    whole = [*holdings.belongings(digest, seen), digest]
+    whole = [*holdings.referrers(digest, seen), digest]
     for child in reversed(_children(holdings, digest)):
         if child in holdings.manifests and child not in seen:
-            whole += [*holdings.belongings(child, seen), child]
+            whole += [*holdings.referrers(child, seen), child]
     return tuple(whole)
 
 
-def _leftovers(holdings: Holdings, *, shelf: bool = False) -> Iterator[Removal]:
-    """Yield what belongs to manifests that are gone, and copies of the ledger that are outdated."""
+def _leftovers(holdings: Holdings, *, is_part: bool = False) -> Iterator[Removal]:
+    """Yield what refers to manifests that are gone, and copies of the ledger that are outdated."""
     for owner in holdings.orphans():
-        yield Removal(what=f"signatures and referrers of {owner}", why="it is gone", manifests=holdings.belongings(owner), shelf=shelf)
+        yield Removal(what=f"signatures and referrers of {owner}", why="it is gone", manifests=holdings.referrers(owner), is_part=is_part)
     for digest in sorted(holdings.outdated):
-        yield Removal(what=f"copy of the ledger {digest}", why="a newer one continues it", manifests=(*holdings.belongings(digest), digest))
+        yield Removal(what=f"copy of the ledger {digest}", why="a newer one continues it", manifests=(*holdings.referrers(digest), digest))
 
 
 def _parts(parts: Holdings, layers: Iterable[str], policy: Policy) -> Iterator[Removal]:
@@ -323,14 +326,14 @@ def _parts(parts: Holdings, layers: Iterable[str], policy: Policy) -> Iterator[R
         others = len(identities) != len(parts.names.get(digest, ()))
         if identities and not others and not policy.needed.intersection(identities) and not needed.intersection(parts.manifests[digest].blobs):
             why = "no image has a layer of it, no lock needs it"
-            yield Removal(what=f"part {identities[0][:12]}", why=why, manifests=_whole(parts, digest), shelf=True)
+            yield Removal(what=f"part {identities[0][:12]}", why=why, manifests=_whole(parts, digest), is_part=True)
 
 
 def _spared(removal: Removal, holdings: Holdings, removals: Iterable[Removal], needed: frozenset[str]) -> Removal:
     """Return a removal without what is needed, and without the digests that a tag names which stays."""
-    going = {digest for each in removals if each.shelf == removal.shelf for digest in each.manifests} - needed
-    safe = tuple(digest for digest in removal.manifests if digest in going and all(_goes(tag, holdings, going) for tag in holdings.names.get(digest, ())))
-    return Removal(what=removal.what, why=removal.why, manifests=safe, shelf=removal.shelf)
+    going = set(chain.from_iterable(other.manifests for other in removals if other.is_part == removal.is_part)) - needed
+    safe = [digest for digest in removal.manifests if digest in going and all(_goes(tag, holdings, going) for tag in holdings.names.get(digest, ()))]
+    return replace(removal, manifests=tuple(safe))
 
 
 def _goes(tag: str, holdings: Holdings, going: set[str]) -> bool:
@@ -343,12 +346,16 @@ def _goes(tag: str, holdings: Holdings, going: set[str]) -> bool:
 
 def _weighed(removals: Sequence[Removal], images: Holdings, parts: Holdings) -> Iterator[Removal]:
     """Yield removals with the bytes that each frees, each blob counted once."""
-    going = {(each.shelf, digest) for each in removals for digest in each.manifests}
-    sides = ((False, images), (True, parts))
-    needed = {blob for shelf, side in sides for digest, each in side.manifests.items() if (shelf, digest) not in going for blob in each.blobs}
+    needed = {*_staying_blobs(images, removals, is_part=False), *_staying_blobs(parts, removals, is_part=True)}
     for removal in removals:
-        manifests = [(parts if removal.shelf else images).manifests[digest] for digest in removal.manifests]
-        blobs = {blob: size for each in manifests for blob, size in each.blobs.items() if blob not in needed}
+        manifests = [(parts if removal.is_part else images).manifests[digest] for digest in removal.manifests]
+        blobs = dict(chain.from_iterable(manifest.blobs.items() for manifest in manifests))
+        freed = sum(size for blob, size in blobs.items() if blob not in needed) + sum(manifest.size for manifest in manifests)
         needed |= set(blobs)
-        freed = sum(blobs.values()) + sum(each.size for each in manifests)
-        yield Removal(what=removal.what, why=removal.why, manifests=removal.manifests, shelf=removal.shelf, freed=freed)
+        yield replace(removal, freed=freed)
+
+
+def _staying_blobs(holdings: Holdings, removals: Iterable[Removal], *, is_part: bool) -> Iterable[str]:
+    """Return the blobs of those manifests of a repository that stay."""
+    going = set(chain.from_iterable(removal.manifests for removal in removals if removal.is_part == is_part))
+    return chain.from_iterable(manifest.blobs for digest, manifest in holdings.manifests.items() if digest not in going)

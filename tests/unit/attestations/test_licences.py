@@ -65,10 +65,10 @@ def test_debian(names, expression):
 
 def test_references_keep_their_words():
     """Whoever reads a reference finds what the package said."""
-    found = licences.of_debian(["Expat", "public-domain", "x" * 200])
-    assert found.words["LicenseRef-Debian-public-domain"] == "public-domain"
-    assert set(found.words.values()) == {"public-domain", "x" * 200}
-    assert max(map(len, found.words)) < 80
+    licence = licences.of_debian(["Expat", "public-domain", "x" * 200])
+    assert licence.words["LicenseRef-Debian-public-domain"] == "public-domain"
+    assert set(licence.words.values()) == {"public-domain", "x" * 200}
+    assert max(map(len, licence.words)) < 80
 
 
 @pytest.mark.parametrize(

@@ -22,33 +22,35 @@ ACTIONS = {
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def image_record(tmp_path_factory):
     """Return the record of a small image."""
     path = tmp_path_factory.mktemp("image")
     store = Store(path / "store")
     return record_of(compose(store, path / "wheels"), store)
 
 
-def test_the_statement_is_about_the_image(found):
+def test_the_statement_is_about_the_image(image_record):
     """It is an in-toto statement of version 1 with SLSA's predicate."""
-    statement = json.loads(provenance.statement(found, {}))
+    statement = json.loads(provenance.statement(image_record, {}))
     assert (statement["_type"], statement["predicateType"]) == ("https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1")
-    assert statement["subject"] == [{"name": found.name, "digest": {"sha256": found.digest.removeprefix("sha256:")}}]
-    assert statement["predicate"] == provenance.predicate(found, {})
+    assert statement["subject"] == [{"name": image_record.name, "digest": {"sha256": image_record.digest.removeprefix("sha256:")}}]
+    assert statement["predicate"] == provenance.predicate(image_record, {})
 
 
-def test_every_wheel_is_a_dependency_with_its_hash(found):
+def test_every_wheel_is_a_dependency_with_its_hash(image_record):
     """So is every OS package, with its version."""
-    dependencies = provenance.predicate(found, {})["buildDefinition"]["resolvedDependencies"]
-    hashes = {each["uri"]: each["digest"]["sha256"] for each in dependencies if each.get("uri", "").startswith("pkg:pypi/")}
-    assert hashes == {f"pkg:pypi/{wheel.name}@{wheel.version}": wheel.sha256 for wheel in found.wheels}
-    assert {each["name"] for each in dependencies if each.get("uri", "").startswith("pkg:deb/")} == {package.name for package in found.packages}
+    dependencies = provenance.predicate(image_record, {})["buildDefinition"]["resolvedDependencies"]
+    hashes = {dependency["uri"]: dependency["digest"]["sha256"] for dependency in dependencies if dependency.get("uri", "").startswith("pkg:pypi/")}
+    assert hashes == {f"pkg:pypi/{wheel.name}@{wheel.version}": wheel.sha256 for wheel in image_record.wheels}
+    assert {dependency["name"] for dependency in dependencies if dependency.get("uri", "").startswith("pkg:deb/")} == {
+        package.name for package in image_record.packages
+    }
 
 
-def test_the_commit_is_a_dependency(found):
+def test_the_commit_is_a_dependency(image_record):
     """Where it was not clean, that is said."""
-    source = msgspec.structs.replace(found.source, revision="ab" * 20 + "-dirty", repository="https://forge.example/team/images")
-    first = provenance.predicate(msgspec.structs.replace(found, source=source), {})["buildDefinition"]["resolvedDependencies"][0]
+    source = msgspec.structs.replace(image_record.source, revision="ab" * 20 + "-dirty", repository="https://forge.example/team/images")
+    first = provenance.predicate(msgspec.structs.replace(image_record, source=source), {})["buildDefinition"]["resolvedDependencies"][0]
     assert first == {
         "name": "source",
         "uri": "git+https://forge.example/team/images",
@@ -60,22 +62,22 @@ def test_the_commit_is_a_dependency(found):
 @pytest.mark.parametrize(
     ("os_image", "uri"), [("mmdebstrap trixie abc", "urn:torchstrata:os:debian13"), ("registry.example/os@sha256:" + "1" * 64, "docker://registry.example/os")]
 )
-def test_the_os_image_is_a_dependency(found, os_image, uri):
+def test_the_os_image_is_a_dependency(image_record, os_image, uri):
     """By digest if it came from a registry, else by how it was made."""
-    other = msgspec.structs.replace(found, inputs=msgspec.structs.replace(found.inputs, os_image=os_image))
+    other = msgspec.structs.replace(image_record, inputs=msgspec.structs.replace(image_record.inputs, os_image=os_image))
     second = provenance.predicate(other, {})["buildDefinition"]["resolvedDependencies"][1]
     assert (second["uri"], "digest" in second) == (uri, "@" in os_image)
 
 
-def test_in_github_actions_the_builder_is_the_workflow(found):
+def test_in_github_actions_the_builder_is_the_workflow(image_record):
     """The run is told as well."""
-    details = provenance.predicate(found, ACTIONS)["runDetails"]
+    details = provenance.predicate(image_record, ACTIONS)["runDetails"]
     assert details["builder"]["id"] == "https://github.com/team/images/.github/workflows/nightly.yml@refs/heads/main"
     assert details["metadata"] == {"invocationId": "https://github.com/team/images/actions/runs/17/attempts/2"}
 
 
-def test_elsewhere_nobody_vouches_for_the_builder(found):
+def test_elsewhere_nobody_vouches_for_the_builder(image_record):
     """A variable alone does not make a machine one of GitHub's."""
-    details = provenance.predicate(found, {"GITHUB_WORKFLOW_REF": "x", "HOSTNAME": "my-machine"})["runDetails"]
+    details = provenance.predicate(image_record, {"GITHUB_WORKFLOW_REF": "x", "HOSTNAME": "my-machine"})["runDetails"]
     assert details["builder"]["id"] == provenance.BY_HAND
     assert "my-machine" not in json.dumps(details)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 
 import msgspec
 import pytest
@@ -19,7 +20,7 @@ from torchstrata.store.store import Store
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def image_record(tmp_path_factory):
     """Return the record of a small image, which also has a toolchain."""
     path = tmp_path_factory.mktemp("image")
     store = Store(path / "store")
@@ -42,66 +43,67 @@ PURLS = {
 }
 
 
-def test_cyclonedx_is_valid_by_its_schema(found):
+def test_cyclonedx_is_valid_by_its_schema(image_record):
     """The strict schema of 1.6 knows every field."""
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom.cyclonedx(found).decode()) is None
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom.cyclonedx(image_record).decode()) is None
 
 
-def test_spdx_is_valid_by_the_reference_tools(found):
+def test_spdx_is_valid_by_the_reference_tools(image_record):
     """spdx-tools reads it, and checks ids, relationships and licences."""
-    document = JsonLikeDictParser().parse(json.loads(sbom.spdx(found)))
-    assert [each.validation_message for each in validate_full_spdx_document(document)] == []
+    document = JsonLikeDictParser().parse(json.loads(sbom.spdx(image_record)))
+    assert [package.validation_message for package in validate_full_spdx_document(document)] == []
 
 
-def test_both_list_every_package_by_its_url(found):
+def test_both_list_every_package_by_its_url(image_record):
     """Wheels, OS packages and what a toolchain was made from."""
-    cyclonedx, spdx = json.loads(sbom.cyclonedx(found)), json.loads(sbom.spdx(found))
-    assert {each["purl"] for each in cyclonedx["components"] if "purl" in each} == PURLS
-    assert {ref["referenceLocator"] for each in spdx["packages"] for ref in each.get("externalRefs", [])} == PURLS
+    cyclonedx, spdx = json.loads(sbom.cyclonedx(image_record)), json.loads(sbom.spdx(image_record))
+    assert {package["purl"] for package in cyclonedx["components"] if "purl" in package} == PURLS
+    references = chain.from_iterable(package.get("externalRefs", []) for package in spdx["packages"])
+    assert {reference["referenceLocator"] for reference in references} == PURLS
     assert all(PackageURL.from_string(purl) for purl in PURLS)
 
 
-def test_wheels_have_the_hash_that_is_locked(found):
+def test_wheels_have_the_hash_that_is_locked(image_record):
     """A scanner finds the very file."""
-    locked = {wheel.name: wheel.sha256 for wheel in found.wheels}
-    components = {each["name"]: each for each in json.loads(sbom.cyclonedx(found))["components"]}
+    locked = {wheel.name: wheel.sha256 for wheel in image_record.wheels}
+    components = {package["name"]: package for package in json.loads(sbom.cyclonedx(image_record))["components"]}
     assert {name: components[name]["hashes"][0]["content"] for name in locked} == locked
-    packages = {each["name"]: each for each in json.loads(sbom.spdx(found))["packages"]}
+    packages = {package["name"]: package for package in json.loads(sbom.spdx(image_record))["packages"]}
     assert {name: packages[name]["checksums"][0]["checksumValue"] for name in locked} == locked
 
 
-def test_licences_are_expressions_whose_references_are_explained(found):
+def test_licences_are_expressions_whose_references_are_explained(image_record):
     """Each reference that a package uses is in the document, with the package's own words."""
-    spdx = json.loads(sbom.spdx(found))
-    declared = {each["name"]: each["licenseDeclared"] for each in spdx["packages"]}
+    spdx = json.loads(sbom.spdx(image_record))
+    declared = {package["name"]: package["licenseDeclared"] for package in spdx["packages"]}
     assert declared["torch"] == "BSD-3-Clause"
     assert declared["libexample1"] == "(GPL-2.0-or-later OR LicenseRef-Debian-Artistic) AND MIT"
-    explained = {each["licenseId"] for each in spdx["hasExtractedLicensingInfos"]}
-    assert {word.strip("()") for text in declared.values() for word in text.split() if "LicenseRef" in word} <= explained
-    components = {each["name"]: each for each in json.loads(sbom.cyclonedx(found))["components"]}
+    explained = {package["licenseId"] for package in spdx["hasExtractedLicensingInfos"]}
+    assert {word.strip("()") for word in " ".join(declared.values()).split() if "LicenseRef" in word} <= explained
+    components = {package["name"]: package for package in json.loads(sbom.cyclonedx(image_record))["components"]}
     assert components["torch"]["licenses"] == [{"expression": "BSD-3-Clause"}]
 
 
-def test_a_package_that_says_nothing_has_no_licence(found):
+def test_a_package_that_says_nothing_has_no_licence(image_record):
     """Nobody guesses."""
-    silent = msgspec.structs.replace(found, packages=(msgspec.structs.replace(found.packages[0], licence=""),))
-    packages = {each["name"]: each for each in json.loads(sbom.spdx(silent))["packages"]}
-    assert packages[found.packages[0].name]["licenseDeclared"] == "NOASSERTION"
+    silent = msgspec.structs.replace(image_record, packages=(msgspec.structs.replace(image_record.packages[0], licence=""),))
+    packages = {package["name"]: package for package in json.loads(sbom.spdx(silent))["packages"]}
+    assert packages[image_record.packages[0].name]["licenseDeclared"] == "NOASSERTION"
 
 
 @pytest.mark.parametrize("make", [sbom.cyclonedx, sbom.spdx])
-def test_the_same_record_gives_the_same_bytes(found, make):
+def test_the_same_record_gives_the_same_bytes(image_record, make):
     """Serial number and time follow from the image."""
-    assert make(found) == make(record.decode(found.encode()))
+    assert make(image_record) == make(record.decode(image_record.encode()))
 
 
 @pytest.mark.parametrize("make", [sbom.cyclonedx, sbom.spdx])
-def test_a_bill_says_whose_it_is(found, make):
+def test_a_bill_says_whose_it_is(image_record, make):
     """The image's digest is that of the root component."""
-    assert sbom.subject(make(found)) == found.digest
-    other = msgspec.structs.replace(found, digest="sha256:" + "0" * 64)
+    assert sbom.subject(make(image_record)) == image_record.digest
+    other = msgspec.structs.replace(image_record, digest="sha256:" + "0" * 64)
     assert sbom.subject(make(other)) == other.digest
-    assert sbom.serial(other) != sbom.serial(found)
+    assert sbom.serial(other) != sbom.serial(image_record)
 
 
 @pytest.mark.parametrize("content", [b"{}", b'{"bomFormat": "CycloneDX"}', b'{"packages": []}'])

@@ -154,7 +154,7 @@ def test_what_is_no_attestation_is_refused(bundle):
 
 
 @pytest.mark.parametrize(
-    ("tail", "said"),
+    ("tail", "message"),
     [
         ("WARNING: x\nError: no signatures found\nerror during command execution: no signatures found\n", "no signatures found"),
         (
@@ -164,6 +164,6 @@ def test_what_is_no_attestation_is_refused(bundle):
         ("something else\n", "something else"),
     ],
 )
-def test_what_cosign_says_becomes_one_line(tail, said):
+def test_what_cosign_says_becomes_one_line(tail, message):
     """Without its prefixes and warnings."""
-    assert cosign._said(process.Failed(("cosign", "verify"), 1, tail)) == said
+    assert cosign._message(process.Failed(("cosign", "verify"), 1, tail)) == message

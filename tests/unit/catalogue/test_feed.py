@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from xml.etree import ElementTree as ET
 
 from tests import showcase
@@ -14,19 +15,19 @@ NAMES = {"a": feed.ATOM}
 
 def entries(address: str = "", count: int = 60) -> list[ET.Element]:
     """Return the entries of the feed of so many images."""
-    found = showcase.catalogue(count)
-    return ET.fromstring(feed.render(found, Site(found).pages, address, Speaker(language="en"))).findall("a:entry", NAMES)
+    catalogue = showcase.catalogue(count)
+    return ET.fromstring(feed.render(catalogue, Site(catalogue).pages, address, Speaker(language="en"))).findall("a:entry", NAMES)
 
 
 def test_a_feed_has_what_atom_asks_for():
     """An id, a title, a time, an author, and of each entry an id of its own, a title, a time and a link (RFC 4287, 4.1)."""
-    found = showcase.catalogue(60)
-    root = ET.fromstring(feed.render(found, {}, "https://team.example/", Speaker(language="en")))
+    catalogue = showcase.catalogue(60)
+    root = ET.fromstring(feed.render(catalogue, {}, "https://team.example/", Speaker(language="en")))
     assert all(root.find(f"a:{name}", NAMES) is not None for name in ("id", "title", "updated", "author/a:name", "link[@rel='self']"))
     made = root.findall("a:entry", NAMES)
-    assert all(entry.find(f"a:{name}", NAMES) is not None for entry in made for name in ("id", "title", "updated", "content", "link"))
+    assert all(entry.find(f"a:{name}", NAMES) is not None for entry, name in product(made, ("id", "title", "updated", "content", "link")))
     ids = [entry.findtext("a:id", None, NAMES) for entry in made]
-    assert len(ids) == len(set(ids)) == len(found.ledger.entries)
+    assert len(ids) == len(set(ids)) == len(catalogue.ledger.entries)
 
 
 def test_the_newest_comes_first_and_rollbacks_are_told():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 
@@ -36,16 +37,16 @@ def refused(short: str, system: str) -> bool:
 @pytest.mark.parametrize("row", ROWS, ids=lambda cell: cell.short)
 def test_an_os_is_impossible_where_the_matrix_refuses_it(row, system):
     """And only there."""
-    found = grid.obstacle(row, showcase.MATRIX.systems[system])
-    assert (found is not None) == refused(row.short, system)
-    if found:
-        assert system in SAY.reason(found)
+    reason = grid.obstacle(row, showcase.MATRIX.systems[system])
+    assert (reason is not None) == refused(row.short, system)
+    if reason:
+        assert system in SAY.reason(reason)
 
 
 def test_every_cell_with_images_is_in_the_grid():
     """With the newest image of each flavour, the worst verdict and the sizes."""
-    found = showcase.catalogue(2 * sum(len(showcase.images(showcase.cell_named(name))) for name in showcase.CELLS))
-    boxes = {box.name: box for line in grid.by_system(found).lines for box in line.boxes}
+    catalogue = showcase.catalogue(2 * sum(len(showcase.images(showcase.cell_named(name))) for name in showcase.CELLS))
+    boxes = {box.name: box for box in chain.from_iterable(line.boxes for line in grid.by_system(catalogue).lines)}
     assert {name for name, box in boxes.items() if box.state == "images"} == set(showcase.CELLS)
     box = boxes["2.13-cpu-debian12"]
     assert [image.image for image in box.images] == [*showcase.MATRIX.flavours, "v2.13"]
@@ -58,9 +59,9 @@ def test_every_cell_with_images_is_in_the_grid():
 
 def test_images_of_a_cell_that_the_matrix_lost_stay_in_the_grid():
     """A registry keeps what was released of it."""
-    found = showcase.catalogue(5)
-    lost = replace(found.images[0], labels={**found.images[0].labels, "torchstrata.cell": "2.1-cu118-debian11"})
-    lines = {line.name: line for line in grid.by_system(replace(found, images=(lost, *found.images))).lines}
+    catalogue = showcase.catalogue(5)
+    lost = replace(catalogue.images[0], labels={**catalogue.images[0].labels, "torchstrata.cell": "2.1-cu118-debian11"})
+    lines = {line.name: line for line in grid.by_system(replace(catalogue, images=(lost, *catalogue.images))).lines}
     assert [box.state for box in lines["2.1-cu118"].boxes if box.name.endswith("debian11")] == ["images"]
 
 
@@ -80,6 +81,6 @@ def test_a_cuda_is_impossible_where_upstream_has_no_build(line):
 
 def test_a_cell_that_other_wheels_serve_says_so():
     """``2.8-cu121`` has no build of upstream's."""
-    boxes = {box.name: box for line in grid.by_cuda(showcase.MATRIX).lines for box in line.boxes}
+    boxes = {box.name: box for box in chain.from_iterable(line.boxes for line in grid.by_cuda(showcase.MATRIX).lines)}
     assert boxes["2.8-cu121"].state == "offered"
     assert "cu128" in SAY.reason(boxes["2.8-cu121"].reason)

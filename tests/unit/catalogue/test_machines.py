@@ -18,17 +18,17 @@ DRIVERS = ("450.80.02", "525.60.13", "530.30", "550.54.15", "570.26", "575.51.03
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_the_table_says_what_the_doctor_says(name, capability, driver):
     """For every GPU that can be chosen, and drivers of all ages; images without CUDA are for those without a GPU."""
-    cell, found = showcase.cell_named(name), machines.drivers(IMAGES[name], showcase.cell_named(name))
+    cell, oldest = showcase.cell_named(name), machines.drivers(IMAGES[name], showcase.cell_named(name))
     if cell.facts.cuda_version is None:
-        assert found == {}
+        assert oldest == {}
         return
-    fits = capability in found and fitting.at_least(driver, found[capability])
+    fits = capability in oldest and fitting.at_least(driver, oldest[capability])
     assert fits == fitting.judge(cell, Hardware(driver=driver, gpus=(Accelerator(capability=fitting.generation(capability)),))).runs
 
 
 @pytest.mark.parametrize("name", [name for name in IMAGES if "cpu" not in name])
 def test_an_image_of_a_cell_that_is_gone_has_its_own_facts(name):
     """Its labels say which code torch has, and the floor of its driver."""
-    found = machines.drivers(IMAGES[name], None)
-    assert found["9.0"] == IMAGES[name].driver_floor
-    assert set(found) <= {capability for capability, _ in machines.GPUS}
+    oldest = machines.drivers(IMAGES[name], None)
+    assert oldest["9.0"] == IMAGES[name].driver_floor
+    assert set(oldest) <= {capability for capability, _ in machines.GPUS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 
@@ -58,13 +59,13 @@ def test_wheels_of_a_layer_are_those_that_it_names():
 
 def test_curves_stay_in_their_frame():
     """A line for each flavour, a point for each release."""
-    found = showcase.catalogue(72)
-    charts = plots.charts(found)
+    catalogue = showcase.catalogue(72)
+    charts = plots.charts(catalogue)
     assert {chart.name for chart in charts} == set(showcase.CELLS)
     for chart in charts:
-        points = [point for curve in chart.curves for point in curve.points]
+        points = list(chain.from_iterable(curve.points for curve in chart.curves))
         assert all(0 <= x <= plots.CHART[0] and 0 <= y <= plots.CHART[1] for x, y, _ in points)
-        assert len(points) == sum(len(releases) for (cell, _, _), releases in found.series.items() if cell == chart.name)
+        assert len(points) == sum(len(releases) for (cell, _, _), releases in catalogue.series.items() if cell == chart.name)
 
 
 def test_one_release_is_no_curve():
@@ -76,14 +77,15 @@ def test_kept_measurements_are_bars():
     """The files of the repository, as their programs have written them."""
     measurements.check(KEPT)
     groups = measurements.times(KEPT)
-    assert [bar.key for group in groups for bar in group] == [key for keys in measurements.TIMES.values() for key in keys]
-    assert all(0 < bar.width <= 100 for group in groups for bar in group)
+    bars = list(chain.from_iterable(groups))
+    assert [bar.key for bar in bars] == list(chain.from_iterable(measurements.TIMES.values()))
+    assert all(0 < bar.width <= 100 for bar in bars)
     assert measurements.missing(KEPT) == ()
 
 
 def test_what_is_not_measured_is_named():
     """A team that has measured nothing gets a list of what it could."""
-    assert measurements.missing({}) == tuple(key for keys in measurements.TIMES.values() for key in keys)
+    assert measurements.missing({}) == tuple(chain.from_iterable(measurements.TIMES.values()))
 
 
 def test_a_damaged_file_of_measurements_is_refused():

@@ -66,12 +66,13 @@ def test_a_channel_holds_what_its_index_lists(registry):
     registry.put_manifest(REPOSITORY, "2.13-cpu-devel", index.body, oci.INDEX)
     for platform in BOTH:
         joined.push(registry, REPOSITORY, MATRIX, CELL, "devel", platform, "two", 2)
-    found = images(registry)
+    exhibits = images(registry)
     first = {
-        platform: [image.digest for image in ordered(list(found), MATRIX, frozenset({sha256(index.body)})) if image.platform == platform] for platform in BOTH
+        platform: [image.digest for image in ordered(list(exhibits), MATRIX, frozenset({sha256(index.body)})) if image.platform == platform]
+        for platform in BOTH
     }
     assert {platform: digests[0] for platform, digests in first.items()} == {image.platform: image.digest for image in old}
-    newest = {platform: next(image for image in found if image.platform == platform).digest for platform in BOTH}
+    newest = {platform: next(image for image in exhibits if image.platform == platform).digest for platform in BOTH}
     assert all(newest[platform] == first[platform][1] for platform in BOTH)
 
 

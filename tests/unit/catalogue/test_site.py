@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import chain
 from posixpath import normpath
 from typing import Final
 
@@ -41,7 +42,8 @@ class Page(HTMLParser):
 
     def values(self, *names: str) -> list[str]:
         """Return the values of attributes."""
-        return [value for _, attributes in self.elements for name, value in attributes.items() if name in names and value]
+        every = chain.from_iterable(attributes.items() for _, attributes in self.elements)
+        return [value for name, value in every if name in names and value]
 
 
 @functools.cache
@@ -107,7 +109,8 @@ def test_nothing_is_asked_of_another_host(path):
 def test_pages_keep_to_their_own_policy(path):
     """No inline style, handler or script, which the policy would refuse; every id is there once."""
     page = Page(files(12)[path].decode())
-    assert [name for _, attributes in page.elements for name in attributes if name == "style" or name.startswith("on")] == []
+    names = chain.from_iterable(attributes for _, attributes in page.elements)
+    assert [name for name in names if name == "style" or name.startswith("on")] == []
     inline = [attributes for tag, attributes in page.elements if tag == "script" and "src" not in attributes]
     assert all(attributes["type"] == "application/json" for attributes in inline)
     ids = page.values("id")
@@ -147,10 +150,10 @@ def test_the_first_page_is_small(count, language):
 
 def test_every_image_has_a_page_in_every_language():
     """With its digest, its packages with licences, its layers, its tests and its history."""
-    found = showcase.catalogue(12)
+    catalogue = showcase.catalogue(12)
     made = pages(files(12))
     assert len(made) == 2 * (12 + 3)
-    for image in found.images:
+    for image in catalogue.images:
         for folder in ("", "zh/"):
             text = made[f"{folder}images/{site.slug(image)}.html"]
             assert image.digest in text
@@ -161,9 +164,9 @@ def test_every_image_has_a_page_in_every_language():
 
 def test_a_page_says_what_is_not_known():
     """An engine's image without a record: no packages, no signatures, no history, and no line that pulls."""
-    found = showcase.catalogue(4, place="")
-    bare = replace(found.images[0], record=None, evidence=None, attached=(), tags=())
-    made = pages(dict(Site(replace(found, images=(bare,), ledger=type(found.ledger)())).files()))
+    catalogue = showcase.catalogue(4, place="")
+    bare = replace(catalogue.images[0], record=None, evidence=None, attached=(), tags=())
+    made = pages(dict(Site(replace(catalogue, images=(bare,), ledger=type(catalogue.ledger)())).files()))
     text = made[f"images/{site.slug(bare)}.html"]
     for words in ("No result of tests is known", "Nothing is known of the packages", "no ledger here", "Unknown: there is no record", "nothing to pull"):
         assert words in text
@@ -171,9 +174,9 @@ def test_a_page_says_what_is_not_known():
 
 def test_a_page_says_what_changed_and_which_fixes_an_older_one_lacks():
     """The packages that moved since the release before, and those that the newest has fixed."""
-    found = showcase.catalogue(2 * 24)
-    series = next(releases for releases in found.series.values() if len(releases) > 1)
-    made = pages(dict(Site(found).files()))
+    catalogue = showcase.catalogue(2 * 24)
+    series = next(releases for releases in catalogue.series.values() if len(releases) > 1)
+    made = pages(dict(Site(catalogue).files()))
     newer, older = (made[f"images/{site.slug(image)}.html"] for image in series[:2])
     assert '<th scope="row">lib-thing7</th><td>1.7-1+deb13u0</td><td>1.7-1+deb13u1</td>' in newer
     assert "has fixes in 150 source packages" in older
@@ -182,8 +185,8 @@ def test_a_page_says_what_changed_and_which_fixes_an_older_one_lacks():
 
 def test_whether_signatures_were_checked_is_said_on_every_page():
     """A catalogue without a key must not look like one with."""
-    found = showcase.catalogue(3)
-    unchecked, checked = (pages(dict(Site(each).files())) for each in (found, replace(found, who="cosign.pub")))
+    catalogue = showcase.catalogue(3)
+    unchecked, checked = (pages(dict(Site(each).files())) for each in (catalogue, replace(catalogue, who="cosign.pub")))
     for path in (path for path in unchecked if path.startswith(("index", "images/"))):
         assert "Nobody has checked signatures" in unchecked[path]
         assert "Signatures were checked, by cosign.pub" in checked[path]

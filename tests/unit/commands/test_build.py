@@ -96,9 +96,9 @@ def test_drift_of_a_part_in_the_store_is_told(store):
 def test_the_closing_table_counts_what_was_made(tmp_path, store, monkeypatch):
     """Image, layers, reused and made, size, digest and state; parts that were found count as reused."""
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    found = plan(missing(stratum(*wheels(tmp_path, "one").values())), os_part(store, {"etc/x": b"x"}))
-    composed = Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO()))).build(found)
-    head, row = shown(build.closing(found, composed))
+    whole_plan = plan(missing(stratum(*wheels(tmp_path, "one").values())), os_part(store, {"etc/x": b"x"}))
+    composed = Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO()))).build(whole_plan)
+    head, row = shown(build.closing(whole_plan, composed))
     assert head.split() == ["image", "layers", "reused", "made", "size", "digest", "OS", "packages"]
     assert row.split()[:4] == [composed[0].tags[0], "3", "1", "1"]
     assert row.split()[-3:] == [composed[0].image.digest[7:19], "as", "locked"]
@@ -108,9 +108,9 @@ def test_the_closing_table_names_what_has_drifted(store):
     """Also of parts that an earlier build has made, or that came from a registry: what they note is what counts."""
     item = os_part(store, {"etc/x": b"x"})
     drifted = dataclasses.replace(item, part=dataclasses.replace(item.part, notes={"drift": "git 1 -> 2, make 3 -> 4"}))
-    found = plan(drifted)
-    composed = Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO()))).build(found)
-    assert shown(build.closing(found, composed))[1].endswith("drifted: git 1 -> 2 and 1 more")
+    whole_plan = plan(drifted)
+    composed = Builder(matrix=MATRIX, store=store, codec=CODEC, reporter=PlainReporter(Console(file=io.StringIO()))).build(whole_plan)
+    assert shown(build.closing(whole_plan, composed))[1].endswith("drifted: git 1 -> 2 and 1 more")
 
 
 def test_a_plan_as_json_is_json_alone(store, capsys):

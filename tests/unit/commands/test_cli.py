@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def exit_code(error):
 
 def kinds(kind=errors.TorchstrataError):
     """Return every kind of error."""
-    return [kind, *(below for one in kind.__subclasses__() for below in kinds(one))]
+    return [kind, *chain.from_iterable(map(kinds, kind.__subclasses__()))]
 
 
 def test_an_error_is_two_lines_and_a_code(capsys):
@@ -57,24 +58,24 @@ with cli.guarded():
 @pytest.mark.parametrize("prints", ["word", "long" * 10_000], ids=["word", "long"])
 def test_a_full_disk_behind_standard_output_is_an_error(prints):
     """Whether it shows at once or only when all is written out."""
-    found = ended(">/dev/full", prints=prints)
-    assert found.stderr.splitlines()[0] == "error: standard output cannot be written: No space left on device"
-    assert (found.returncode, len(found.stderr.splitlines())) == (errors.OutputError.code, 2)
+    process = ended(">/dev/full", prints=prints)
+    assert process.stderr.splitlines()[0] == "error: standard output cannot be written: No space left on device"
+    assert (process.returncode, len(process.stderr.splitlines())) == (errors.OutputError.code, 2)
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", ">/dev/full", ">&-", ">&- 2>&-", ">/dev/full 2>/dev/full"])
 def test_an_error_keeps_its_code_where_nobody_reads(redirection):
     """A full disk or nothing behind either output."""
-    found = ended(redirection, 'raise errors.MatrixError("it is wrong", fix="mend it")')
-    assert found.returncode == errors.MatrixError.code
-    assert "Traceback" not in found.stderr
-    assert "2>" in redirection or found.stderr == "error: it is wrong\n  -> mend it\n"
+    process = ended(redirection, 'raise errors.MatrixError("it is wrong", fix="mend it")')
+    assert process.returncode == errors.MatrixError.code
+    assert "Traceback" not in process.stderr
+    assert "2>" in redirection or process.stderr == "error: it is wrong\n  -> mend it\n"
 
 
 def test_an_error_of_the_system_that_is_none_of_the_output_keeps_its_traceback():
     """It is not taken for one of standard output."""
-    found = ended("", 'raise OSError(28, "No space left on device")')
-    assert (found.returncode, "Traceback" in found.stderr) == (1, True)
+    process = ended("", 'raise OSError(28, "No space left on device")')
+    assert (process.returncode, "Traceback" in process.stderr) == (1, True)
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback():

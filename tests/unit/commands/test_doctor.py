@@ -30,21 +30,21 @@ def seen(monkeypatch, *observations, hardware=Hardware(), access=None):  # noqa:
 def test_a_machine_by_hand(capsys):
     """Each cell, why not, the one to take and the one without limits; this machine is not looked at."""
     doctor.run(options("--driver 530.30 --gpu sm_70"))
-    said = capsys.readouterr().out
-    rows = dict(line.split(maxsplit=2)[1::-1] for line in said.splitlines() if line.split()[0] in {"runs", "no"})
+    output = capsys.readouterr().out
+    rows = dict(line.split(maxsplit=2)[1::-1] for line in output.splitlines() if line.split()[0] in {"runs", "no"})
     assert (rows["2.15-cu132"], rows["2.8-cu121"]) == ("no", "runs")
-    assert "driver 530.30 is older than 580, which CUDA 13 needs; torch has no code for sm_70" in said
-    assert "take pytorch-cuda:2.10-cu128-ssh: docker run -it --gpus all --shm-size=8g pytorch-cuda:2.10-cu128-ssh" in said
-    assert "without these limits: pytorch-cuda:2.4-cu121-ssh" in said
+    assert "driver 530.30 is older than 580, which CUDA 13 needs; torch has no code for sm_70" in output
+    assert "take pytorch-cuda:2.10-cu128-ssh: docker run -it --gpus all --shm-size=8g pytorch-cuda:2.10-cu128-ssh" in output
+    assert "without these limits: pytorch-cuda:2.4-cu121-ssh" in output
 
 
 def test_a_machine_for_programs(capsys):
     """The same as JSON."""
     doctor.run(options("2.8-cu121 --gpu 9.0 --flavour base --json"))
-    found = json.loads(capsys.readouterr().out)
-    assert [one["tag"] for one in found["cells"]] == ["pytorch-cuda:2.8-cu121-base"]
-    assert found["recommended"]["command"].endswith("pytorch-cuda:2.8-cu121-base")
-    assert (found["driver"], found["gpus"][0]["generation"]) == (None, "sm_90")
+    document = json.loads(capsys.readouterr().out)
+    assert [one["tag"] for one in document["cells"]] == ["pytorch-cuda:2.8-cu121-base"]
+    assert document["recommended"]["command"].endswith("pytorch-cuda:2.8-cu121-base")
+    assert (document["driver"], document["gpus"][0]["generation"]) == (None, "sm_90")
 
 
 def test_a_machine_of_another_platform(capsys):
@@ -117,9 +117,9 @@ def test_what_must_be_mended_decides_the_exit_code(monkeypatch, capsys):
     seen(monkeypatch, warning, Observation(subject="engine", severity="error", what=error.what, fix=error.fix, error=error))
     with pytest.raises(EngineError):
         doctor.run(options(""))
-    said = capsys.readouterr().out
-    assert "-> install it" in said
-    assert "take pytorch-cuda:2.13-cpu-ssh" in said
+    output = capsys.readouterr().out
+    assert "-> install it" in output
+    assert "take pytorch-cuda:2.13-cpu-ssh" in output
 
 
 def test_unknown_flavour():

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_nox_lists_a_session_for_every_cell():
     """Each once, by its short id on the default OS; tags choose among them."""
     sessions = {session["session"]: session for session in json.loads(listed("--json"))}
     verbs_of_cells = [name for name in sessions if name.startswith(("build-", "test-", "push-"))]
-    assert verbs_of_cells == [f"{verb}-{cell.names[0]}" for cell in matrix.load().cells for verb in ("build", "test")]
+    assert verbs_of_cells == [f"{verb}-{cell.names[0]}" for cell, verb in product(matrix.load().cells, ("build", "test"))]
     for cell in matrix.load().cells:
         assert sessions[f"build-{cell.names[0]}"]["tags"] == ["build", f"torch-{cell.torch}", cell.cuda, cell.os.id]
     assert sessions["build-2.8-cu121"]["description"] == "Build the images of 2.8-cu121-debian13."

@@ -103,25 +103,25 @@ def test_the_only_session_of_a_call_keeps_its_exit_code(project, name, status):
 
 def test_a_failed_session_says_its_two_lines_and_nothing_of_where_it_failed(project):
     """The error is for people: no traceback."""
-    _, said = run_nox("-s", "stale", "good", cwd=project)
-    assert "error: the mirror dropped it\n  -> lock it anew\n" in said
-    assert "Traceback" not in said
+    _, output = run_nox("-s", "stale", "good", cwd=project)
+    assert "error: the mirror dropped it\n  -> lock it anew\n" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("words", [("stale", "good", "wrong"), ("every",)])
 def test_a_failed_session_does_not_end_the_call(project, words):
     """The others run, be they asked for or notified by one; the summary has all, and the status is that of nox."""
-    status, said = run_nox("-s", *words, cwd=project)
+    status, output = run_nox("-s", *words, cwd=project)
     assert status == 1
-    assert "good ran" in said
-    assert "Session stale aborted: exit code 20" in said
-    assert [line.split(":")[0].split()[-1] for line in said.splitlines() if "> * " in line][-3:] == ["stale", "good", "wrong"]
+    assert "good ran" in output
+    assert "Session stale aborted: exit code 20" in output
+    assert [line.split(":")[0].split()[-1] for line in output.splitlines() if "> * " in line][-3:] == ["stale", "good", "wrong"]
 
 
 def test_ctrl_c_ends_the_call(project):
     """Who interrupts one session wants none of the others."""
-    status, said = run_nox("-s", "interrupted", "good", cwd=project)
-    assert (status, "good ran" in said) == (128 + signal.SIGINT, False)
+    status, output = run_nox("-s", "interrupted", "good", cwd=project)
+    assert (status, "good ran" in output) == (128 + signal.SIGINT, False)
 
 
 def test_a_program_can_tidy_up_after_ctrl_c(project):
@@ -137,21 +137,21 @@ def test_a_program_can_tidy_up_after_ctrl_c(project):
 
 def test_sessions_share_an_environment(project):
     """It is brought up to date once in a call, and what they run comes from it."""
-    status, said = run_nox("-s", "first", "second", cwd=project)
-    assert status == 0, said
-    assert said.count("install") == 1
-    places = [line for line in said.splitlines() if line.startswith("runs in ")]
+    status, output = run_nox("-s", "first", "second", cwd=project)
+    assert status == 0, output
+    assert output.count("install") == 1
+    places = [line for line in output.splitlines() if line.startswith("runs in ")]
     assert places == [f"runs in {project}/.nox/{sessions.SHARED}"] * 2
 
 
 @pytest.mark.parametrize("words", [("-s", "build-2.9-cu999"), ("--session=test-2.9-cu999",), ("-e", "lint", "build-2.9-cu999", "--", "--locked")])
 def test_a_cell_that_does_not_exist(words):
     """It is answered in two lines, with the nearest cells and the guide to new ones; nothing runs."""
-    status, said = run_nox(*words, cwd=matrix.ROOT)
+    status, output = run_nox(*words, cwd=matrix.ROOT)
     assert status == 10
-    assert len(said.splitlines()) == 2
-    assert said.startswith("error: no cell matches 2.9-cu999: upstream never published torch 2.9 for cu999\n  -> nearest: ")
-    assert "docs/adding.md" in said
+    assert len(output.splitlines()) == 2
+    assert output.startswith("error: no cell matches 2.9-cu999: upstream never published torch 2.9 for cu999\n  -> nearest: ")
+    assert "docs/adding.md" in output
 
 
 @pytest.mark.parametrize("name", ["build-cpu", "test-v2.8", "build-gpu"])
@@ -176,10 +176,10 @@ def test_a_cell_that_does_not_exist_in_the_variable():
 
 def test_the_session_that_pushed():
     """Who knows it from before learns what it has become."""
-    status, said = run_nox("-s", "push-2.8-cu121", cwd=matrix.ROOT)
+    status, output = run_nox("-s", "push-2.8-cu121", cwd=matrix.ROOT)
     assert status == 10
-    assert "nox -s build-2.8-cu121 -- --push" in said
-    assert "inv push 2.8-cu121" in said
+    assert "nox -s build-2.8-cu121 -- --push" in output
+    assert "inv push 2.8-cu121" in output
 
 
 def test_a_verb_that_does_not_exist(capsys):
@@ -192,5 +192,5 @@ def test_a_verb_that_does_not_exist(capsys):
 
 def test_the_full_name_of_a_default_cell_runs():
     """It is not listed, since the short one is."""
-    status, said = run_nox("-s", "build-2.8-cu121-debian13", "--", "--help", cwd=matrix.ROOT)
-    assert (status, "Build the images of 2.8-cu121-debian13." in said) == (0, True)
+    status, output = run_nox("-s", "build-2.8-cu121-debian13", "--", "--help", cwd=matrix.ROOT)
+    assert (status, "Build the images of 2.8-cu121-debian13." in output) == (0, True)

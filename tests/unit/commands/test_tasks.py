@@ -34,7 +34,7 @@ def test_invoke_completes_what_its_users_write():
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "expected"),
     [
         (("--list",), 0, "release.rollback"),
         (("--help", "lock"), 0, "usage: inv lock [-h] [--check | --os"),
@@ -48,10 +48,10 @@ def test_invoke_completes_what_its_users_write():
         (("--complete", "--", "lock --"), 0, "--exclude-newer"),
     ],
 )
-def test_a_verb_is_answered_where_invoke_finds_the_tasks(words, status, said):
+def test_a_verb_is_answered_where_invoke_finds_the_tasks(words, status, expected):
     """Its words are read here, and its status is that of the command."""
     ended = inv(*words)
-    assert (ended.returncode, said in ended.stdout + ended.stderr) == (status, True)
+    assert (ended.returncode, expected in ended.stdout + ended.stderr) == (status, True)
     assert "Traceback" not in ended.stderr
 
 

@@ -9,7 +9,7 @@ from tests.distribution import Distribution
 from tests.joined import BOTH, REVISION
 from torchstrata import platforms
 from torchstrata.commands import up
-from torchstrata.commands.options import UpOptions
+from torchstrata.commands.container_options import UpOptions
 from torchstrata.containers.launchers import LauncherFile
 from torchstrata.errors import ContainerError, LauncherError, MatrixError, PlatformError, RegistryError
 from torchstrata.matrix import matrix

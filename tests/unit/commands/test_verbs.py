@@ -33,9 +33,9 @@ def given(verb):
 
     Those that exclude each other are left out.
     """
-    found = [each for each in arguments.declared(verb.options) if not each.declared.group]
-    options = [[f"--{each.name}", *([] if each.is_switch else [value(each)])] for each in found if not each.declared.positional]
-    return options, [f"word{number}" for number, each in enumerate(found) if each.declared.positional]
+    ungrouped = [argument for argument in arguments.declared(verb.options) if not argument.declared.group]
+    options = [[f"--{argument.name}", *([] if argument.is_switch else [value(argument)])] for argument in ungrouped if not argument.declared.positional]
+    return options, [f"word{number}" for number, argument in enumerate(ungrouped) if argument.declared.positional]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
@@ -43,16 +43,16 @@ def test_words_stand_anywhere_among_options(verb):
     """First, last, and after every option, also one without a value: what is understood is the same."""
     options, words = given(verb)
     places = [[*itertools.chain(*options[:place]), *words, *itertools.chain(*options[place:])] for place in range(len(options) + 1)]
-    found = [verb.parse(line) for line in places]
-    assert all(each == found[0] for each in found)
-    assert all(getattr(found[0], each.field) not in {None, False, ()} for each in arguments.declared(verb.options) if not each.declared.group)
+    parsed = [verb.parse(line) for line in places]
+    assert all(options == parsed[0] for options in parsed)
+    assert all(getattr(parsed[0], argument.field) not in {None, False, ()} for argument in arguments.declared(verb.options) if not argument.declared.group)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_words_are_left_out_where_they_have_a_default(verb, capsys):
     """Elsewhere that is a mistake, which names what is missing."""
     options = [*itertools.chain(*given(verb)[0])]
-    missing = [each for each in arguments.declared(verb.options) if each.required and each.declared.positional]
+    missing = [argument for argument in arguments.declared(verb.options) if argument.required and argument.declared.positional]
     if not missing:
         assert not getattr(verb.parse(options), "cells", ())
         return
@@ -107,15 +107,15 @@ def test_help_reads_well(verb, capsys):
     assert ended.value.code == 0
     assert said.startswith(f"usage: inv {verb.name} [-h]")
     assert verb.sentence in said
-    assert all(each.declared.help in said and (each.is_switch or each.declared.metavar in said) for each in arguments.declared(verb.options))
+    assert all(argument.declared.help in said and (argument.is_switch or argument.declared.metavar in said) for argument in arguments.declared(verb.options))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_option_with_a_value_says_its_default(kind):
     """And its unit, where no list of values says it; what must be given says so."""
-    options = [each for each in arguments.declared(kind) if not each.is_switch and not each.declared.positional]
-    assert all("(default: " in each.declared.help or "(must be given)" in each.declared.help for each in options)
-    assert all(each.declared.metavar or arguments.choices(each.kind) for each in options)
+    options = [argument for argument in arguments.declared(kind) if not argument.is_switch and not argument.declared.positional]
+    assert all("(default: " in argument.declared.help or "(must be given)" in argument.declared.help for argument in options)
+    assert all(argument.declared.metavar or arguments.choices(argument.kind) for argument in options)
 
 
 @pytest.mark.parametrize(

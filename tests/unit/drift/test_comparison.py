@@ -30,14 +30,14 @@ def contents(wheels=WHEELS, packages=PACKAGES, **files):
 
 def lines(here, image=None, brought=None):
     """Return what is said, in words that are easy to compare."""
-    found = comparison.compare(image or contents(), here, brought or {})
-    return [" ".join(one.line().split()) for one in found]
+    drifts = comparison.compare(image or contents(), here, brought or {})
+    return [" ".join(drift.line().split()) for drift in drifts]
 
 
 def test_no_difference():
     """What is the same is not named, whoever owns the package's directory."""
     assert lines(contents()) == []
-    assert lines(contents([one._replace(uid=5000) for one in WHEELS])) == []
+    assert lines(contents([drift._replace(uid=5000) for drift in WHEELS])) == []
 
 
 @pytest.mark.parametrize(

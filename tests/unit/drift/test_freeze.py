@@ -85,10 +85,10 @@ def test_what_was_removed_goes():
         Drift("changed", "package", "tree:amd64", "1", "2"),
         Drift("removed", "file", "/etc/a b"),
     )
-    said = freeze.dockerfile(freeze.plan(drifted(*drifts)))
-    assert "RUN pip uninstall -y pillow\n" in said
-    assert "less:amd64- tree:amd64=2 &&" in said
-    assert "RUN rm -rf -- '/etc/a b'\n" in said
+    text = freeze.dockerfile(freeze.plan(drifted(*drifts)))
+    assert "RUN pip uninstall -y pillow\n" in text
+    assert "less:amd64- tree:amd64=2 &&" in text
+    assert "RUN rm -rf -- '/etc/a b'\n" in text
 
 
 @pytest.mark.parametrize(

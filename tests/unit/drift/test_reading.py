@@ -76,18 +76,18 @@ def test_states(count, files, api, root):
     """Few files are asked for one by one; of many, what holds them all is read once. What is gone meanwhile has none."""
     names = [f"m{number}.py" for number in range(count)]
     paths = [f"/opt/venv/site/{name}" for name in names] + ["/opt/venv/site/link", "/opt/venv/site", "/opt/venv/gone"]
-    found = files.states(paths)
-    assert found["/opt/venv/site/m1.py"] == FileState("file", 0o600, 1000, 0, digest(root / "opt/venv/site/m1.py"))
-    assert found["/opt/venv/site/link"][::4] == ("link", "m0.py")
-    assert found["/opt/venv/site"].kind == "directory"
-    assert set(found) == set(paths) - {"/opt/venv/gone"}
+    states = files.states(paths)
+    assert states["/opt/venv/site/m1.py"] == FileState("file", 0o600, 1000, 0, digest(root / "opt/venv/site/m1.py"))
+    assert states["/opt/venv/site/link"][::4] == ("link", "m0.py")
+    assert states["/opt/venv/site"].kind == "directory"
+    assert set(states) == set(paths) - {"/opt/venv/gone"}
     assert (len(api.asked) == len(paths)) is (count == 2)
 
 
 def test_a_file_with_two_names(files, root):
     """Is a file under both, also where an archive has it only once."""
-    found = files.states([f"/opt/venv/site/m{number}.py" for number in range(40)] + ["/opt/venv/site/second.py"])
-    assert found["/opt/venv/site/second.py"].digest == found["/opt/venv/site/m0.py"].digest == digest(root / "opt/venv/site/m0.py")
+    states = files.states([f"/opt/venv/site/m{number}.py" for number in range(40)] + ["/opt/venv/site/second.py"])
+    assert states["/opt/venv/site/second.py"].digest == states["/opt/venv/site/m0.py"].digest == digest(root / "opt/venv/site/m0.py")
 
 
 def test_contents(files, root):

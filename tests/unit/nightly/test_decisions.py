@@ -115,9 +115,9 @@ def test_the_report_is_the_same_for_people_and_programs():
 
 def test_a_move_of_an_os_is_a_reason_for_its_cells(store):
     """Even if the lock has not moved yet: a plan says what a run would do."""
-    found = look(store, made_from(store))
-    assert found._work(CELL, made_from(store), NEWS).why == ("1 OS packages moved",)
-    assert found._work(CELL, made_from(store), None) is None
+    looked = look(store, made_from(store))
+    assert looked._work(CELL, made_from(store), NEWS).why == ("1 OS packages moved",)
+    assert looked._work(CELL, made_from(store), None) is None
 
 
 def test_an_update_that_the_new_lock_lacks_is_pending(tmp_path):

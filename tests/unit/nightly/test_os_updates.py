@@ -73,12 +73,12 @@ def test_an_os_of_a_registry_that_nobody_has_locked_is_not_asked(tmp_path):
     systems = matrix.load().systems
     assert os_updates.of_images(systems, tmp_path) == ()
     os_locks.write(OsLock(system=UBUNTU.id, date="2026-11-24", sections={"os": {}}), UBUNTU, tmp_path)
-    assert [each.system for each in os_updates.of_images(systems, tmp_path)] == [UBUNTU]
+    assert [mirrors.system for mirrors in os_updates.of_images(systems, tmp_path)] == [UBUNTU]
 
 
 def test_only_systems_from_packages_have_mirrors(tmp_path):
     """Those from a registry are looked at by their digest; each has a directory of its own."""
     table = matrix.load()
-    found = os_updates.folders(tmp_path, table.systems)
-    assert {each.system.id for each in found} == {name for name, system in table.systems.items() if system.bootstrap}
-    assert len({each.folder for each in found}) == len(found)
+    all_mirrors = os_updates.folders(tmp_path, table.systems)
+    assert {mirrors.system.id for mirrors in all_mirrors} == {name for name, system in table.systems.items() if system.bootstrap}
+    assert len({mirrors.folder for mirrors in all_mirrors}) == len(all_mirrors)

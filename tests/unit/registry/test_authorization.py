@@ -27,7 +27,7 @@ def answer(status=200, body=None, **headers):
 
 
 class Server:
-    """A server of tokens that keeps what it was asked."""
+    """A token server that keeps what it was asked."""
 
     def __init__(self, *answers):
         self.answers, self.asked = list(answers), []
@@ -47,9 +47,9 @@ def authorizer(server, who=None, asked=BEARER):
 
 def test_a_challenge_has_parameters():
     """Commas in quotes belong to the value."""
-    found = challenge(BEARER)
-    assert found.scheme == "bearer"
-    assert found.parameters == {"realm": "https://auth.example/token", "service": "registry.example", "scope": "repository:a/b:pull,push"}
+    parsed = challenge(BEARER)
+    assert parsed.scheme == "bearer"
+    assert parsed.parameters == {"realm": "https://auth.example/token", "service": "registry.example", "scope": "repository:a/b:pull,push"}
 
 
 @pytest.mark.parametrize("header", [f'Basic realm="x", {BEARER}', f'{BEARER}, basic Realm="x"'])

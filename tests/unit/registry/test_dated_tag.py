@@ -12,9 +12,9 @@ from torchstrata.registry.dated_tag import DatedTag, PushNumber, following, is_d
 def test_a_dated_tag_is_read_and_written():
     """Its stem is all that is before the date; written it is what it was."""
     tag = "2.8.0-cu121-debian13-devel-20261124.12"
-    found = DatedTag.parse(tag)
-    assert found == DatedTag(stem="2.8.0-cu121-debian13-devel", push=PushNumber(day="20261124", number=12))
-    assert str(found) == tag
+    parsed = DatedTag.parse(tag)
+    assert parsed == DatedTag(stem="2.8.0-cu121-debian13-devel", push=PushNumber(day="20261124", number=12))
+    assert str(parsed) == tag
 
 
 @pytest.mark.parametrize("tag", ["x-20260102", "x-20260102.0", "x-20260102.01", "-20260102.1", "20260102.1", "x-20260102.1-y", "x-2026.1", "latest"])

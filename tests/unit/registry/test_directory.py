@@ -103,9 +103,9 @@ def test_only_files_are_read_and_no_more_than_they_may_have(tmp_path, plant, wha
     path = {"index": directory.root / "index.json", "manifest": directory.path(sha256(image)), "layer": directory.path(sha256(TEN))}[what]
     path.unlink()
     plant(path)
-    said = use(directory)
-    assert said
-    assert is_one_line(said)
+    message = use(directory)
+    assert message
+    assert is_one_line(message)
     assert not (tmp_path / "copy/index.json").exists()
     assert verify.main([str(directory.root)]) == 1
     assert is_one_line(capsys.readouterr().err.rstrip("\n"))
@@ -261,8 +261,8 @@ def test_the_program_beside_images_says_in_one_line_what_is_wrong(tmp_path, shap
     """It has no library to lean on, and ends with a line too."""
     directory = layout(tmp_path / "layout", shape, index=shape)
     assert verify.main([str(directory.root)]) in {0, 1}
-    said = capsys.readouterr()
-    assert is_one_line(said.err.rstrip("\n"))
+    message = capsys.readouterr()
+    assert is_one_line(message.err.rstrip("\n"))
 
 
 @pytest.mark.parametrize("kind", ["x\timage\ty", "x\nimage\t-\tgood.sig\tgood", "", "x y", "\x1b[2J"])

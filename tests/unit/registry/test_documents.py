@@ -61,7 +61,7 @@ READERS = {
     "record": record.decode,
     "statement": signing._statement,
     "token": lambda data: authorization._read("host", _answer(data)),
-    "errors": lambda data: answers.said(_answer(data)),
+    "errors": lambda data: answers.messages(_answer(data)),
 }
 
 
@@ -90,18 +90,18 @@ def test_any_damage_is_a_value_or_an_error(reader, data):
 def test_any_listing_is_a_value_or_an_error(packed):
     """Compressed JSON of any shape, and what is no zstd."""
     try:
-        found = parts.read_listings(packed)
+        parsed = parts.read_listings(packed)
     except msgspec.DecodeError:
         return
-    assert isinstance(found, dict)
+    assert isinstance(parsed, dict)
 
 
 @settings(max_examples=100, deadline=None)
 @given(header=st.text(max_size=300) | st.lists(st.sampled_from(["bearer", "Basic", " ", ",", "=", '"', "realm", "\\", "a"]), max_size=60).map("".join))
 def test_any_challenge_is_read(header):
     """It is one that we speak, or none."""
-    found = authorization.challenge(header)
-    assert found is None or found.scheme in {"basic", "bearer"}
+    parsed = authorization.challenge(header)
+    assert parsed is None or parsed.scheme in {"basic", "bearer"}
 
 
 def _check(read, data):
@@ -135,6 +135,6 @@ def test_a_manifest_is_no_larger_than_registries_take():
 
 def test_what_registries_leave_empty_is_empty():
     """Some write null where a list has nothing."""
-    found = oci.manifest(b'{"layers": null, "manifests": null, "config": null, "subject": null, "annotations": null, "artifactType": null}', "it")
-    assert (found.blobs, found.children, found.subject) == ((), (), None)
+    parsed = oci.manifest(b'{"layers": null, "manifests": null, "config": null, "subject": null, "annotations": null, "artifactType": null}', "it")
+    assert (parsed.blobs, parsed.children, parsed.subject) == ((), (), None)
     assert oci.read(b'{"tags": null}', oci.TagList, "it").tags is None

@@ -72,8 +72,8 @@ def test_an_attack_on_memory_ends_in_one_line(name, tmp_path):
         words = [sys.executable, "-m", "tests.hostile", host, attack.does, str(tmp_path / "client")]
         ended = subprocess.run(words, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False)
     assert ended.returncode == attack.code, ended.stderr
-    said = ended.stderr.rstrip("\n").split("\n")
-    assert (len(said), [is_one_line(line) for line in said]) == (2, [True, True])
+    message = ended.stderr.rstrip("\n").split("\n")
+    assert (len(message), [is_one_line(line) for line in message]) == (2, [True, True])
     assert int(ended.stdout.split()[-2]) < BYTES
     assert kept(tmp_path / "client") == []
 
@@ -83,8 +83,8 @@ def test_an_attack_on_memory_ends_in_one_line(name, tmp_path):
 def test_no_answer_is_a_traceback(what, status, tmp_path):
     """Whatever is asked, and whatever is answered, with a document that is none."""
     with hostile.registry(hostile.says([{"errors": 5, "tags": {}, "manifests": "x"}], status)) as (host, _):
-        said = words(host, what, tmp_path / "client")
-    assert is_one_line(said)
+        message = words(host, what, tmp_path / "client")
+    assert is_one_line(message)
     assert kept(tmp_path / "client") == []
 
 
@@ -105,8 +105,8 @@ SHAPES = [
 def test_a_document_of_any_shape_is_a_value_or_a_line(what, shape, tmp_path):
     """No shape of JSON is a traceback."""
     with hostile.registry(hostile.says(shape, Content_Type="")) as (host, _):
-        said = words(host, what, tmp_path / "client")
-    assert is_one_line(said)
+        message = words(host, what, tmp_path / "client")
+    assert is_one_line(message)
     assert kept(tmp_path / "client") == []
 
 
@@ -286,7 +286,7 @@ def test_an_image_has_only_so_much_attached(monkeypatch):
         registry.attach("team/x", subject, "application/y", [])
         assert len(published.referrers()) == 1
         registry.attach("team/x", subject, "application/z", [])
-        with pytest.raises(UntrustedError, match="2 things attached"):
+        with pytest.raises(UntrustedError, match="2 manifests attached"):
             published.referrers()
 
 
@@ -306,6 +306,6 @@ def test_what_others_write_into_a_list_of_referrers_stays():
         listing = canonical({"schemaVersion": 2, "mediaType": hostile.INDEX, "manifests": [entry], "annotations": {"a": "b"}, "other": 1})
         registry.put_manifest("team/x", subject.replace(":", "-"), listing, hostile.INDEX)
         registry.attach("team/x", subject, "application/y", [])
-        found = json.loads(registry.manifest("team/x", subject.replace(":", "-")).body)
-    assert found["manifests"][0] == entry
-    assert (found["other"], found["annotations"], len(found["manifests"])) == (1, {"a": "b"}, 2)
+        index = json.loads(registry.manifest("team/x", subject.replace(":", "-")).body)
+    assert index["manifests"][0] == entry
+    assert (index["other"], index["annotations"], len(index["manifests"])) == (1, {"a": "b"}, 2)

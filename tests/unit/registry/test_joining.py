@@ -66,13 +66,13 @@ def test_an_index_is_made_when_every_platform_is_there(registry, joiner):
     """Of what was pushed last of each; the tag is the one that the row's image had when it was one."""
     pushed(registry, "linux/amd64", "old")
     bodies = {"amd64": pushed(registry, "linux/amd64", "one", 2), "arm64": pushed(registry, "linux/arm64")}
-    found = joiner.find(CELL, "devel", MADE)
-    assert found == joined.index(f"{CELL.id}-devel", **bodies)
-    tag = joiner.tag(CELL, "devel", found)
-    joiner.put(found, tag, "2.13-cpu-devel")
+    index = joiner.find(CELL, "devel", MADE)
+    assert index == joined.index(f"{CELL.id}-devel", **bodies)
+    tag = joiner.tag(CELL, "devel", index)
+    joiner.put(index, tag, "2.13-cpu-devel")
     assert tag.startswith(f"{STEM}-20")
-    assert registry.manifest(REPOSITORY, tag) == registry.manifest(REPOSITORY, "2.13-cpu-devel") == (found.body, oci.INDEX, found.digest)
-    assert joiner.tag(CELL, "devel", found) == tag
+    assert registry.manifest(REPOSITORY, tag) == registry.manifest(REPOSITORY, "2.13-cpu-devel") == (index.body, oci.INDEX, index.digest)
+    assert joiner.tag(CELL, "devel", index) == tag
 
 
 def test_a_platform_that_was_not_pushed_is_named(registry, joiner):
@@ -86,7 +86,7 @@ def test_a_platform_that_was_not_pushed_is_named(registry, joiner):
 
 def test_what_was_pushed_later_does_not_count_if_that_was_asked_for(registry, joiner):
     """Up to a build, as everywhere."""
-    bodies = {each.rpartition("/")[2]: pushed(registry, each) for each in BOTH}
+    bodies = {platform.rpartition("/")[2]: pushed(registry, platform) for platform in BOTH}
     pushed(registry, "linux/arm64", "two", 2)
     assert joiner.find(CELL, "devel", MADE, until=PushNumber(day="20261124", number=1)) == joined.index(f"{CELL.id}-devel", **bodies)
 
@@ -134,32 +134,32 @@ def test_attachments_come_before_tags(registry):
     def attach(client, repository, index):
         seen.append((client.find(repository, index.digest).digest, client.find(repository, "tag")))
 
-    found = joined.index("x", **{each.rpartition("/")[2]: pushed(registry, each) for each in BOTH})
-    Joiner(registry=registry, repository=REPOSITORY, attach=attach).put(found, "tag")
-    assert seen == [(found.digest, None)]
-    assert registry.find(REPOSITORY, "tag").digest == found.digest
+    index = joined.index("x", **{platform.rpartition("/")[2]: pushed(registry, platform) for platform in BOTH})
+    Joiner(registry=registry, repository=REPOSITORY, attach=attach).put(index, "tag")
+    assert seen == [(index.digest, None)]
+    assert registry.find(REPOSITORY, "tag").digest == index.digest
 
 
 def test_a_dated_tag_never_moves(registry, joiner):
     """Nothing is sent then, neither the index nor another tag."""
     body = pushed(registry, "linux/amd64")
     registry.put_manifest(REPOSITORY, f"{STEM}-20261124.1", body, MANIFEST)
-    found = joined.index("x", amd64=body, arm64=pushed(registry, "linux/arm64"))
+    index = joined.index("x", amd64=body, arm64=pushed(registry, "linux/arm64"))
     with pytest.raises(ImmutableTagError):
-        joiner.put(found, f"{STEM}-20261124.1", "other")
-    assert registry.find(REPOSITORY, found.digest) is registry.find(REPOSITORY, "other") is None
+        joiner.put(index, f"{STEM}-20261124.1", "other")
+    assert registry.find(REPOSITORY, index.digest) is registry.find(REPOSITORY, "other") is None
 
 
 def test_images_of_an_index_are_what_it_says(registry):
     """Each is fetched and compared."""
-    bodies = {each.rpartition("/")[2]: pushed(registry, each) for each in BOTH}
-    found = joining.images(registry, REPOSITORY, at(registry, joined.index("x", **bodies).body), "x")
-    assert found == {f"linux/{name}": Manifest(body, MANIFEST, sha256(body)) for name, body in bodies.items()}
+    bodies = {platform.rpartition("/")[2]: pushed(registry, platform) for platform in BOTH}
+    images = joining.images(registry, REPOSITORY, at(registry, joined.index("x", **bodies).body), "x")
+    assert images == {f"linux/{name}": Manifest(body, MANIFEST, sha256(body)) for name, body in bodies.items()}
 
 
 def test_a_child_that_is_gone_is_a_platform_that_is_gone(registry):
     """The index is still there, and whole to look at."""
-    bodies = {each.rpartition("/")[2]: pushed(registry, each) for each in BOTH}
+    bodies = {platform.rpartition("/")[2]: pushed(registry, platform) for platform in BOTH}
     index = at(registry, joined.index("x", **bodies).body)
     registry.remove(REPOSITORY, sha256(bodies["arm64"]))
     with pytest.raises(ImageIndexError, match=f"x has no image for linux/arm64 any more: {sha256(bodies['arm64'])} is gone"):

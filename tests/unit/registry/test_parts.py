@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import json
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
@@ -24,7 +25,7 @@ from torchstrata.commands.options import BuildOptions
 from torchstrata.errors import ImmutableTagError, IntegrityError, RegistryError, UntrustedError
 from torchstrata.image.compose import canonical
 from torchstrata.progress import PlainReporter
-from torchstrata.registry.parts import Shelf, unchecked
+from torchstrata.registry.parts import PartRepository, unchecked
 from torchstrata.registry.push import Publication, Pusher
 from torchstrata.registry.reference import Place
 from torchstrata.registry.registry import Registry
@@ -86,8 +87,9 @@ def test_an_empty_store_composes_the_same_image(served, full, pushed, tmp_path):
     found = remote(served, store).fill(lacking(full[1]), CODEC)
     assert found == full[1]
     assert builder(store).build(found)[0].image == pushed.image
-    layers = {layer.digest for item in full[1].items() for layer in item.part.layers}
-    assert not any(digest in path for digest in layers for method, path, _ in served.seen if method == "GET" and "/parts/" in path)
+    fetched = "\n".join(path for method, path, _ in served.seen if method == "GET" and "/parts/" in path)
+    layers = chain.from_iterable(item.part.layers for item in full[1].items())
+    assert not any(layer.digest in fetched for layer in layers)
 
 
 def test_an_empty_store_pushes_what_is_there_without_a_layer(served, full, pushed, tmp_path):
@@ -185,11 +187,11 @@ def options(**asked):
 def test_parts_that_nobody_trusted_has_sealed_are_made_here(served, full, tmp_path, monkeypatch):
     """A build that knows nobody to trust uses no part, keeps nothing, and says so in one line."""
     monkeypatch.setattr(remotes.signing, "trusted", lambda: contextlib.nullcontext(None))
-    store, said, planner = Store(tmp_path / "empty"), io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
-    reporter = PlainReporter(Console(file=said, width=300))
+    store, output, planner = Store(tmp_path / "empty"), io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
+    reporter = PlainReporter(Console(file=output, width=300))
     with Remote.opened(Place.parse(f"{served.host}/team"), "images", store) as shared:
         assert build._filled(lacking(full[1]), shared, planner, reporter, options()) == lacking(full[1])
-    (line,) = said.getvalue().splitlines()
+    (line,) = output.getvalue().splitlines()
     assert "nothing says whose count; set COSIGN_PUBLIC_KEY, or give --trust-unsealed-parts" in line
     assert not [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
@@ -198,11 +200,11 @@ def test_parts_that_nobody_trusted_has_sealed_are_made_here(served, full, tmp_pa
 def test_unsealed_parts_are_used_where_that_was_asked_for(served, full, tmp_path, monkeypatch):
     """By name, and one line says what it means."""
     monkeypatch.setattr(remotes.signing, "trusted", lambda: contextlib.nullcontext(None))
-    store, said, planner = Store(tmp_path / "empty"), io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
-    reporter = PlainReporter(Console(file=said, width=300))
+    store, output, planner = Store(tmp_path / "empty"), io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
+    reporter = PlainReporter(Console(file=output, width=300))
     with Remote.opened(Place.parse(f"{served.host}/team"), "images", store, unsealed=True) as shared:
         assert build._filled(lacking(full[1]), shared, planner, reporter, options(trust_unsealed_parts=True)) == full[1]
-    assert [line for line in said.getvalue().splitlines() if "whoever may push" in line and "decides what is in these images" in line]
+    assert [line for line in output.getvalue().splitlines() if "whoever may push" in line and "decides what is in these images" in line]
 
 
 @pytest.mark.usefixtures("pushed")
@@ -211,7 +213,7 @@ def test_a_shelf_believes_nobody_unless_it_is_told(served, full, tmp_path):
     (item,) = full[1].items()
     store = Store(tmp_path / "empty")
     with pytest.raises(UntrustedError, match="nothing says whose parts count"):
-        Shelf(registry=Registry(served.host), repository="team/parts", store=store).find([item.identity])
+        PartRepository(registry=Registry(served.host), repository="team/parts", store=store).find([item.identity])
     assert store.known(item.identity) is None
 
 
@@ -252,7 +254,7 @@ def test_a_part_that_is_none(served, full, pushed, tmp_path, harm):
         document["layers"] = document["layers"][1:]
     served.manifests["team/parts", wanted] = (canonical(document), media_type)
     with pytest.raises(RegistryError, match=r"is not what it must be|is no part of this program|is another part"):
-        remote(served, Store(tmp_path / "empty")).shelf.find([wanted])
+        remote(served, Store(tmp_path / "empty")).part_repository.find([wanted])
 
 
 def test_tags_come_last(served, full):

@@ -23,10 +23,10 @@ DIGEST = "sha256:" + "ab" * 32
 )
 def test_a_reference_is_read_and_written(text, parts):
     """Host, repository, tag and digest; written it is what it was."""
-    found = Reference.parse(text)
-    assert (found.host, found.repository, found.tag, found.digest) == parts
-    assert str(found) == text
-    assert found.name == (parts[3] or parts[2] or "latest")
+    parsed = Reference.parse(text)
+    assert (parsed.host, parsed.repository, parsed.tag, parsed.digest) == parts
+    assert str(parsed) == text
+    assert parsed.name == (parts[3] or parts[2] or "latest")
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ def start():
         return served, Registry(served.host, patience=QUICK)
 
     yield started
-    for each in running:
-        each.__exit__(None, None, None)
+    for server in running:
+        server.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("relative", [False, True])
@@ -65,8 +65,8 @@ def test_a_large_blob_goes_in_pieces_with_their_ranges(start):
     """Each PATCH says where it belongs, and the closing PUT has the rest."""
     served, registry = start()
     registry.push_blob("team/x", Source.of(DATA))
-    assert [each["Content-Range"] for each in served.requests("PATCH")] == ["0-99999", "100000-199999"]
-    assert [each["Content-Range"] for each in served.requests("PUT")] == ["200000-249999"]
+    assert [headers["Content-Range"] for headers in served.requests("PATCH")] == ["0-99999", "100000-199999"]
+    assert [headers["Content-Range"] for headers in served.requests("PUT")] == ["200000-249999"]
 
 
 def test_a_small_blob_goes_in_one_request(start):
@@ -80,7 +80,7 @@ def test_a_registry_may_want_larger_pieces(start):
     """OCI-Chunk-Min-Length is honoured."""
     served, registry = start(minimum=200_000)
     registry.push_blob("team/x", Source.of(DATA))
-    assert [each["Content-Range"] for each in served.requests("PATCH")] == ["0-199999"]
+    assert [headers["Content-Range"] for headers in served.requests("PATCH")] == ["0-199999"]
 
 
 def test_an_upload_goes_on_where_it_broke(start):
@@ -88,7 +88,7 @@ def test_an_upload_goes_on_where_it_broke(start):
     served, registry = start(break_after=[60_000, 30_000, 10_000])
     told = []
     registry.push_blob("team/x", Source.of(DATA), on_bytes=told.append)
-    starts = [int(each["Content-Range"].partition("-")[0]) for each in served.requests("PATCH")]
+    starts = [int(headers["Content-Range"].partition("-")[0]) for headers in served.requests("PATCH")]
     assert starts[:3] == [0, 60_000, 90_000]
     assert registry.content("team/x", sha256(DATA)) == DATA
     assert sum(told) == len(DATA)
@@ -178,11 +178,11 @@ def test_referrers_of_a_registry_that_lists_them(start, filters):
     _, registry = start(api=True, filters=filters, page=1)
     subject = registry.put_manifest("team/x", "v1", IMAGE, MANIFEST)
     made = [registry.attach("team/x", "v1", f"application/vnd.test.{name}", [Attachment(content=name.encode(), media_type="text/plain")]) for name in "ab"]
-    assert {each.digest for each in registry.referrers("team/x", subject)} == {each.digest for each in made}
-    assert [each.digest for each in registry.referrers("team/x", subject, "application/vnd.test.a")] == [made[0].digest]
+    assert {referrer.digest for referrer in registry.referrers("team/x", subject)} == {referrer.digest for referrer in made}
+    assert [referrer.digest for referrer in registry.referrers("team/x", subject, "application/vnd.test.a")] == [made[0].digest]
     assert registry.tags("team/x") == ("v1",)
     assert registry.delete("team/x", made[0].digest)
-    assert [each.digest for each in registry.referrers("team/x", subject)] == [made[1].digest]
+    assert [referrer.digest for referrer in registry.referrers("team/x", subject)] == [made[1].digest]
 
 
 def test_an_index_that_another_client_writes_at_the_same_time(start):

@@ -15,7 +15,7 @@ from torchstrata.attestations import handover
 from torchstrata.attestations.offline import verify
 from torchstrata.attestations.signing import BUNDLE
 from torchstrata.commands import mirror
-from torchstrata.commands.options import MirrorOptions
+from torchstrata.commands.release_options import MirrorOptions
 from torchstrata.errors import AbsentError, IntegrityError, MirrorError
 from torchstrata.image import image_index, oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
@@ -181,7 +181,7 @@ def test_a_directory_has_what_its_origin_had(origin, tmp_path):
     memory, image = origin
     there = copied(origin, tmp_path)
     assert there.tags == memory.tags
-    assert {each.digest for each in there.referrers(image)} == {each.digest for each in memory.referrers(image)}
+    assert {referrer.digest for referrer in there.referrers(image)} == {referrer.digest for referrer in memory.referrers(image)}
     assert there.manifest(image) == memory.manifest(image)
     again = replica.gather(there, [image], {})
     assert set(again.manifests) == set(memory.manifests)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain, product
 
 import pytest
 
+from tests.desks import dated
 from torchstrata.errors import MatrixError
 from torchstrata.matrix import matrix
+from torchstrata.registry import dated_tag
 from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.reference import TAG
 from torchstrata.release import channels
 
 MATRIX = matrix.load()
-FIRST = PushNumber(day="20261124", number=1)
 
 
 def cell(name):
@@ -29,7 +31,7 @@ def stable(name):
 
 def test_an_immutable_tag_says_what_the_image_is_and_when_it_was_built():
     """Torch's patch version, CUDA, OS, flavour, day and number."""
-    assert channels.immutable(cell("2.8-cu121"), "devel", FIRST) == "2.8.0-cu121-debian13-devel-20261124.1"
+    assert dated(cell("2.8-cu121"), "devel") == "2.8.0-cu121-debian13-devel-20261124.1"
 
 
 def test_the_default_row_of_a_torch_has_an_all_in_one():
@@ -73,16 +75,16 @@ def test_nightly_tags_say_so():
 
 def test_no_tag_means_two_images():
     """Every tag of every channel and cell is a valid tag, and is there once."""
-    tags = [tag for channel in MATRIX.channels.values() for one in MATRIX.cells for tag in channels.moving(MATRIX, channel, one)]
+    tags = list(chain.from_iterable(channels.moving(MATRIX, *pair) for pair in product(MATRIX.channels.values(), MATRIX.cells)))
     assert [tag for tag, count in Counter(tags).items() if count > 1] == []
     assert [tag for tag in tags if not TAG.fullmatch(tag)] == []
 
 
 def test_what_was_pushed_last_is_found_image_by_image():
     """Numbers count as numbers; an image that did not change has kept its older tag; other cells and versions do not count."""
-    here, tags = cell("2.8-cu128"), ["latest", channels.immutable(cell("2.8-cu121"), "base", PushNumber(day="20261130", number=1))]
+    here, tags = cell("2.8-cu128"), ["latest", dated(cell("2.8-cu121"), "base", day="20261130")]
     for image, builds in {"base": ["20261124.1", "20261124.9", "20261124.10"], "devel": ["20261124.1"], "ssh": ["20261125.1"]}.items():
-        tags += [channels.immutable(here, image, PushNumber.parse(build)) for build in builds]
+        tags += [f"{dated_tag.stem(here, image)}-{build}" for build in builds]
     last = {image: tag.rpartition("-")[2] for image, tag in channels.pushed(MATRIX, here, tags).items()}
     assert last == {"base": "20261124.10", "devel": "20261124.1", "ssh": "20261125.1"}
     before = {image: tag.rpartition("-")[2] for image, tag in channels.pushed(MATRIX, here, tags, PushNumber.parse("20261124.9")).items()}

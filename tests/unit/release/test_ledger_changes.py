@@ -57,10 +57,10 @@ def test_a_changed_manifest_of_the_copy_moves_nothing(body: bytes, is_signed: bo
 @given(st.one_of(st.binary(max_size=200), mutating.of(CONTENT)))
 def test_any_bytes_are_a_ledger_or_none(content: bytes) -> None:
     """What is understood is written again as it was read, byte by byte; all else is a LedgerError."""
-    found = outcome(lambda: Ledger.parse(content))
-    if isinstance(found, Ledger):
-        assert found.content == content
-        assert len(found.entries) == len(found.lines)
-        assert found.state
+    believed = outcome(lambda: Ledger.parse(content))
+    if isinstance(believed, Ledger):
+        assert believed.content == content
+        assert len(believed.entries) == len(believed.lines)
+        assert believed.state
     else:
-        assert isinstance(found, LedgerError)
+        assert isinstance(believed, LedgerError)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import chain
 
 import pytest
 
 from torchstrata.commands import housekeeping
-from torchstrata.commands.options import PruneOptions
+from torchstrata.commands.release_options import PruneOptions
 from torchstrata.errors import MatrixError, PruneError
 from torchstrata.image.compose import canonical, sha256
 from torchstrata.matrix import matrix
@@ -68,7 +69,7 @@ def policy(rules=None, chosen=ALL, **more):
 def gone(images, book=None, rules=None, parts=None):
     """Return the digests that would go from the images' repository."""
     plan = pruning.plan(images, parts or Holdings(), book or Ledger(), rules or policy(), NOW)
-    return {digest for each in plan.removals if not each.shelf for digest in each.manifests}
+    return set(chain.from_iterable(removal.manifests for removal in plan.removals if not removal.is_part))
 
 
 FOUR = {tag(mark, days): mark for mark, days in (("a", 40), ("b", 30), ("c", 20), ("d", 10))}
@@ -199,8 +200,9 @@ def platform_tag(mark, days):
 def indexes(*nights):
     """Return holdings of nights, each an index's mark, days ago, and the marks of its images, which have dated tags of their own."""
     tags = {tag(mark, days): digest(mark) for mark, days, _ in nights}
-    tags |= {platform_tag(child, days): digest(child) for _, days, children in reversed(nights) for child in children}
-    manifests = {each.digest: each for mark, _, children in nights for each in joined(mark, *children)}
+    for _, days, children in reversed(nights):
+        tags |= {platform_tag(child, days): digest(child) for child in children}
+    manifests = {manifest.digest: manifest for manifest in chain.from_iterable(joined(mark, *children) for mark, _, children in nights)}
     return Holdings(tags=tags, manifests=manifests)
 
 
@@ -214,26 +216,26 @@ def test_images_of_an_index_that_stays_stay_and_those_of_others_go():
 
 def test_with_an_index_go_the_documents_of_its_images():
     """And their signatures; of an image that stays for another index all stays."""
-    found = indexes(*NIGHTS)
+    held = indexes(*NIGHTS)
     more = [attached(f"doc of {mark}", mark) for mark in ("a", "arm1", "arm2", "amd2", "d")]
-    tags = {**found.tags, hexed("arm1", ".sig"): digest("sig of arm1"), hexed("arm2", ".sig"): digest("sig of arm2")}
+    tags = {**held.tags, hexed("arm1", ".sig"): digest("sig of arm1"), hexed("arm2", ".sig"): digest("sig of arm2")}
     more += [image("sig of arm1"), image("sig of arm2")]
-    found = Holdings(tags=tags, manifests={**found.manifests, **{each.digest: each for each in more}})
+    held = Holdings(tags=tags, manifests={**held.manifests, **{each.digest: each for each in more}})
     own = {digest(mark) for mark in ("a", "b", "amd1", "arm1")}
-    assert gone(found, ledger(*HISTORY)) == own | {digest("doc of a"), digest("doc of arm1"), digest("sig of arm1")}
+    assert gone(held, ledger(*HISTORY)) == own | {digest("doc of a"), digest("doc of arm1"), digest("sig of arm1")}
 
 
 def test_an_image_that_waits_for_another_platform_stays():
     """No channel has held it: it goes by the rule of the first one, as whatever was pushed and not taken."""
-    found = indexes(*NIGHTS)
-    waiting = Holdings(tags={**found.tags, platform_tag("arm9", 5): digest("arm9")}, manifests={**found.manifests, digest("arm9"): image("arm9")})
+    held = indexes(*NIGHTS)
+    waiting = Holdings(tags={**held.tags, platform_tag("arm9", 5): digest("arm9")}, manifests={**held.manifests, digest("arm9"): image("arm9")})
     assert digest("arm9") not in gone(waiting, ledger(*HISTORY))
 
 
 def test_an_index_without_a_tag_keeps_its_images():
     """A join may be under way: it gives the index its tags last."""
-    found = indexes(*NIGHTS[:1])
-    untagged = Holdings(tags={name: each for name, each in found.tags.items() if each != digest("a")}, manifests=found.manifests)
+    held = indexes(*NIGHTS[:1])
+    untagged = Holdings(tags={name: each for name, each in held.tags.items() if each != digest("a")}, manifests=held.manifests)
     assert gone(untagged) == set()
 
 
@@ -271,14 +273,14 @@ def test_parts_stay_if_an_image_has_a_layer_of_them_or_a_lock_needs_them():
     """The others go with their seals; what is not called by an identity is not ours."""
     names = {"used": "1" * 64, "locked": "2" * 64, "old": "3" * 64, "odd": "somebodys"}
     blobs = {"used": {"sha256:layer-d": 100}, "locked": {}, "old": {"sha256:old": 50}, "odd": {}}
-    found = [HeldManifest(digest=digest(mark), size=5, blobs=blobs[mark]) for mark in names]
+    held = [HeldManifest(digest=digest(mark), size=5, blobs=blobs[mark]) for mark in names]
     parts = Holdings(
         tags={**{name: digest(mark) for mark, name in names.items()}, hexed("old"): digest("list"), hexed("used"): digest("list of used")},
-        manifests={each.digest: each for each in (*found, attached("seal", "old"), attached("seal of used", "used"), image("list"), image("list of used"))},
+        manifests={each.digest: each for each in (*held, attached("seal", "old"), attached("seal of used", "used"), image("list"), image("list of used"))},
     )
     plan = pruning.plan(repository({tag("d", 10): "d"}), parts, ledger(("nightly", "d", 10)), policy(needed=frozenset({names["locked"]})), NOW)
     (going,) = plan.removals
-    assert (going.shelf, going.manifests[-1]) == (True, digest("old"))
+    assert (going.is_part, going.manifests[-1]) == (True, digest("old"))
     assert set(going.manifests) == {digest("old"), digest("seal"), digest("list")}
 
 
@@ -325,8 +327,8 @@ def test_what_refers_to_itself_over_and_over_is_gone_through_once():
     ladder = {
         str(number): HeldManifest(digest=str(number), size=1, blobs={}, children=(str(number + 1),) * 2, subject=str(number + 1)) for number in range(5000)
     }
-    found = Holdings(manifests=ladder)
-    assert len(pruning._children(found, "0")) == 5000
-    assert len(found.belongings("4999")) == 4999
-    assert pruning._whole(found, "0")[0] == "0"
-    assert sorted(pruning._whole(found, "0")) == sorted(ladder)
+    held = Holdings(manifests=ladder)
+    assert len(pruning._children(held, "0")) == 5000
+    assert len(held.referrers("4999")) == 4999
+    assert pruning._whole(held, "0")[0] == "0"
+    assert sorted(pruning._whole(held, "0")) == sorted(ladder)
