@@ -98,7 +98,7 @@ def read(cell: Cell, flavour: str, root: Path = ROOT) -> Lock:
     """
     where = path_of(cell, flavour)
     if not (root / where).exists():
-        is_upstream = compat.index(cell.torch, cell.wheels) is not None
+        is_upstream = compat.index(cell.torch, cell.wheels) is not None and missing(cell, (TORCH_FLAVOUR,), root)  # torch alone is there
         what = f"{cell.short} is not locked: its wheels are on PyTorch's own index" if is_upstream else f"{where} is missing"
         raise LockError(what, fix=FIX.format(cell=cell.short))
     text = _text(root / where, where)

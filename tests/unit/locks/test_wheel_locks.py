@@ -184,6 +184,13 @@ def test_unlocked_build_says_where_it_can_be_locked(table, tmp_path):
     assert "inv lock 2.8-cu126" in caught.value.fix
 
 
+def test_new_flavour_of_such_a_build_is_what_lacks(table, copy):
+    """Where torch is locked, the file of the flavour is named: not the build, nor an index that has none of its wheels."""
+    with pytest.raises(LockError, match=r"gym\.lock is missing") as caught:
+        wheel_locks.read(matrix.select(table, "2.13-cpu")[0], "gym", copy)
+    assert caught.value.fix == "run: inv lock 2.13-cpu"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "moved"),
     [
