@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 
@@ -103,19 +104,20 @@ def test_help_reads_well(verb, capsys):
     """A sentence, then a line for each option, which has its name, its unit and what it does."""
     with pytest.raises(SystemExit) as ended:
         verbs.run(["--help", verb.name])
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(re.sub(r"-\n\s+", "-", capsys.readouterr().out).split())  # lines are broken after hyphens, too
     assert ended.value.code == 0
     assert said.startswith(f"usage: inv {verb.name} [-h]")
     assert verb.sentence in said
-    assert all(argument.declared.help in said and (argument.is_switch or argument.declared.metavar in said) for argument in arguments.declared(verb.options))
+    shown = [text for each in arguments.declared(verb.options) for text in (each.declared.help, "" if each.is_switch else each.declared.metavar)]
+    assert [text for text in shown if text not in said] == []
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_option_with_a_value_says_its_default(kind):
     """And its unit, where no list of values says it; what must be given says so."""
     options = [argument for argument in arguments.declared(kind) if not argument.is_switch and not argument.declared.positional]
-    assert all("(default: " in argument.declared.help or "(must be given)" in argument.declared.help for argument in options)
-    assert all(argument.declared.metavar or arguments.choices(argument.kind) for argument in options)
+    assert [option.name for option in options if not re.search(r"\(default: |\(must be given\)", option.declared.help)] == []
+    assert [option.name for option in options if not option.declared.metavar and not arguments.choices(option.kind)] == []
 
 
 @pytest.mark.parametrize(

@@ -248,8 +248,8 @@ def test_no_file_is_one_line(tmp_path):
 
 @pytest.mark.parametrize(("file", "shape"), [(schema.SCHEMA, schema.MatrixFile), (schema.FLAVOUR_SCHEMA, schema.FlavourFile)])
 def test_committed_schemas_are_the_generated_ones(file, shape):
-    """The schemas that editors read are generated from the code; regenerate them with `python -m torchstrata.matrix.schema`."""
-    assert file.read_text() == schema.generate(shape)
+    """The schemas that editors read are generated from the code."""
+    assert file.read_text() == schema.generate(shape), "python -m torchstrata.matrix.schema writes them"
 
 
 @pytest.mark.parametrize(("file", "where"), [("matrix.yaml", "./matrix"), *((path, "../../flavour") for path in matrix.ROOT.glob("images/*/flavour.yaml"))])

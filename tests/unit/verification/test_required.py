@@ -96,9 +96,9 @@ def test_edited_file_is_refused(tmp_path, old, new):
 
 
 def test_committed_lists_are_what_the_tests_are(tmp_path):
-    """Who adds or removes a test of images changes the lists in the same commit, with `nox -s required`."""
+    """Who adds or removes a test of images changes the lists in the same commit."""
     command = [sys.executable, "-m", "pytest", "-p", suite.PLUGIN, *required.PLACES, "-q", "-p", "no:cacheprovider", "--list-to", str(tmp_path)]
     subprocess.run(command, cwd=matrix.ROOT, check=True, capture_output=True)
     written = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.toml")}
     lists = [*matrix.ROOT.glob("images/*/tests/required/*.toml"), *matrix.ROOT.glob("tests/images/required/*.toml")]
-    assert written == {path.relative_to(matrix.ROOT): path.read_text() for path in lists}
+    assert written == {path.relative_to(matrix.ROOT): path.read_text() for path in lists}, "nox -s required writes them; look at the difference"
