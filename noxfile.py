@@ -216,7 +216,7 @@ def verified(session: nox.Session) -> None:
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
 def tests(session: nox.Session) -> None:
-    """Prove a change in ten minutes: lint, unit, the images of two cells and the system in short; -- --again, --cells."""
+    """Prove a change: lint, unit, the images of two cells and the system in short; -- --again, --cells."""
     _tier(session, "tests", "quick")
 
 

@@ -105,13 +105,43 @@ def test_paths_lead_somewhere(name):
     assert strangers(text) == []
 
 
-def sessions() -> set[str]:
-    """Return the names of the sessions of noxfile.py, and of those of all cells."""
+def own_sessions() -> set[str]:
+    """Return the names of the sessions of noxfile.py that are of no cell."""
     tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "nox.session" in "".join(map(ast.unparse, node.decorator_list))]
     own = {re.search(r"name='([\w-]+)'", ast.unparse(node.decorator_list[0])) or node.name for node in functions}
-    cells = {f"{verb}-{name}" for cell in matrix.load().cells for name in cell.names for verb in ("build", "test")}
-    return {name if isinstance(name, str) else name[1] for name in own} | cells
+    return {name if isinstance(name, str) else name[1] for name in own}
+
+
+def sessions() -> set[str]:
+    """Return the names of the sessions of noxfile.py, and of those of all cells."""
+    return own_sessions() | {f"{verb}-{name}" for cell in matrix.load().cells for name in cell.names for verb in ("build", "test")}
+
+
+def test_contributing_names_every_session():
+    """But the one that tiers end with."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert {name for name in own_sessions() if not re.search(rf"`(?:nox -s )?{name}[ `]", text)} == {"cpu-time"}
+
+
+def test_fixtures_of_image_tests_are_listed():
+    """Whoever writes a test of images finds each of plugin.py in the guide."""
+    tree, text = ast.parse((ROOT / "tests/images/plugin.py").read_text(encoding="utf-8")), (ROOT / "docs/verifying.md").read_text(encoding="utf-8")
+    fixtures = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and "pytest.fixture" in "".join(map(ast.unparse, node.decorator_list))}
+    assert {name for name in fixtures if f"`{name}`" not in text} == set()
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_members_of_classes_are_there(name):
+    """A method or field that a guide names, such as ``Store.leave``, is one of the class of that name."""
+    members = re.findall(r"`([A-Z]\w*[a-z]\w*\.\w+)`", (ROOT / name).read_text(encoding="utf-8"))
+    ours = [member for member in members if is_class(member.partition(".")[0])]
+    assert [member for member in ours if not any(member in defined(source) for source in SOURCES)] == []
+
+
+def is_class(name: str) -> bool:
+    """Return whether some module of ours defines a name."""
+    return any(name in defined(source) for source in SOURCES)
 
 
 @pytest.mark.parametrize("name", GUIDES)
