@@ -13,10 +13,11 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import tasks
-from torchstrata.matrix import matrix
+from torchstrata.matrix import matrix, schema
 from torchstrata.matrix.matrix import ROOT
 
 GUIDES = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -129,6 +130,13 @@ def test_fixtures_of_image_tests_are_listed():
     tree, text = ast.parse((ROOT / "tests/images/plugin.py").read_text(encoding="utf-8")), (ROOT / "docs/verifying.md").read_text(encoding="utf-8")
     fixtures = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and "pytest.fixture" in "".join(map(ast.unparse, node.decorator_list))}
     assert {name for name in fixtures if f"`{name}`" not in text} == set()
+
+
+@pytest.mark.parametrize("shape", [schema.SystemSettings, schema.FlavourFile, schema.ServiceSettings])
+def test_keys_that_people_write_are_described(shape):
+    """Whoever adds an OS, a flavour or a service finds each key in the guide to it."""
+    text = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
+    assert [field.encode_name for field in msgspec.structs.fields(shape) if not re.search(rf"`{field.encode_name}[`:]", text)] == []
 
 
 @pytest.mark.parametrize("name", GUIDES)
