@@ -125,6 +125,12 @@ def test_contributing_names_every_session():
     assert {name for name in own_sessions() if not re.search(rf"`(?:nox -s )?{name}[ `]", text)} == {"cpu-time"}
 
 
+def test_every_verb_is_in_a_guide():
+    """People learn there what it is for."""
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in GUIDES)
+    assert {name for name in tasks.namespace.task_names if not re.search(rf"\binv {re.escape(name)}\b", text)} == set()
+
+
 def test_fixtures_of_image_tests_are_listed():
     """Whoever writes a test of images finds each of plugin.py in the guide."""
     tree, text = ast.parse((ROOT / "tests/images/plugin.py").read_text(encoding="utf-8")), (ROOT / "docs/verifying.md").read_text(encoding="utf-8")
