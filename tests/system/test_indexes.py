@@ -33,7 +33,7 @@ from torchstrata.registry.registry import Registry
 from torchstrata.release import channels
 
 FEW = {name: each for name, each in signed.MATRIX.flavours.items() if name in {"base", "devel"}}
-MATRIX = dataclasses.replace(joined.several(signed.MATRIX, SINGLE.id), flavours=FEW)
+MATRIX = dataclasses.replace(joined.several(signed.MATRIX, SINGLE.id), flavours=FEW, all_in_one="devel")
 """With fewer images than the committed one, since cosign signs each of them six times."""
 
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")
