@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -175,8 +176,17 @@ class FlavourFile(Raw, frozen=True, kw_only=True):
 
 def generate(shape: type[Raw] = MatrixFile) -> str:
     """Return the JSON schema of ``matrix.yaml``, or of another file, as it is committed."""
-    schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(shape)}
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_described(msgspec.json.schema(shape))}
     return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
+
+
+def _described(part: Any) -> Any:
+    """Return a part of a schema whose descriptions are as Python 3.13 keeps docstrings: others keep their indentation."""
+    if isinstance(part, list):
+        return [_described(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    return {key: inspect.cleandoc(value) if key == "description" and isinstance(value, str) else _described(value) for key, value in part.items()}
 
 
 if __name__ == "__main__":

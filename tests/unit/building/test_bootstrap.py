@@ -16,6 +16,9 @@ from torchstrata.building import bootstrap
 from torchstrata.errors import EngineError, NotRootError
 from torchstrata.host import apt, superuser
 
+SYSTEM = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+"""Ordinary users of Debian do not look where programs of the system lie."""
+
 
 @pytest.fixture(autouse=True)
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +31,12 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> None:
 def as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this user do what root would have to, since it is done in a folder of the test."""
     monkeypatch.setattr(superuser, "_words", lambda _: ())
+
+
+@pytest.fixture
+def system_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this user find programs as root does."""
+    monkeypatch.setenv("PATH", SYSTEM)
 
 
 @pytest.fixture
@@ -138,8 +147,8 @@ def test_borrowed_suite_gives_its_packages_and_nothing_else(files: Path, monkeyp
     assert wanted.startswith("Package: docker.io docker-buildx\n")
 
 
-@pytest.mark.skipif(not shutil.which("start-stop-daemon"), reason="asks Debian's start-stop-daemon")
-@pytest.mark.usefixtures("as_they_are")
+@pytest.mark.skipif(not shutil.which("start-stop-daemon", path=SYSTEM), reason="asks Debian's start-stop-daemon")
+@pytest.mark.usefixtures("as_they_are", "system_programs")
 def test_pid_file_of_a_dead_daemon_is_removed(tmp_path: Path) -> None:
     """A pid that nobody has, or that another program has by now, would keep dockerd from starting."""
     path = tmp_path / "pid"
@@ -153,8 +162,8 @@ def test_pid_file_of_a_dead_daemon_is_removed(tmp_path: Path) -> None:
         assert "gone" in lines[0]
 
 
-@pytest.mark.skipif(not shutil.which("start-stop-daemon"), reason="asks Debian's start-stop-daemon")
-@pytest.mark.usefixtures("as_they_are")
+@pytest.mark.skipif(not shutil.which("start-stop-daemon", path=SYSTEM), reason="asks Debian's start-stop-daemon")
+@pytest.mark.usefixtures("as_they_are", "system_programs")
 def test_pid_file_of_a_live_daemon_stays(tmp_path: Path) -> None:
     """A daemon that runs keeps its pid file, whether it answers yet or not."""
     path = tmp_path / "pid"
