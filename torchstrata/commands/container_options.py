@@ -89,7 +89,7 @@ class DoctorOptions:
 
     cells: tuple[str, ...] = cell_words()
     driver: str | None = option("judge a machine with this NVIDIA driver, such as 530.30 (default: look at this one)", "VERSION")
-    gpu: tuple[str, ...] = option("judge a machine with these GPUs, such as sm_90 or 9.0, with commas between them (default: look at this one)", "GPU", ())
+    gpu: tuple[str, ...] | None = option("judge a machine with these GPUs, such as sm_90 or 9.0, with commas between them (default: look at this one)", "GPU")
     flavour: str | None = option("flavour of the image that is named (default: the last of matrix.yaml)", "FLAVOUR")
     platform: str | None = option("platform of the machine, such as linux/arm64 (default: this one's; linux/amd64 if one is described)", "OS/ARCHITECTURE")
     json: bool = switch("print JSON instead of tables")
