@@ -31,6 +31,8 @@ def _into(description: ContainerDescription) -> str:
 def _lines(description: ContainerDescription) -> Iterator[str]:
     """Yield the options, those that belong together on one line."""
     yield from (shlex.join(words) for words in _options(description) if words)
+    if description.is_for_anybody:
+        yield '--user "$(id -u):0"'
     yield from (shlex.join(("--publish", each)) for each in description.bindings)
     yield from (shlex.join(("--env", f"{name}={value}")) for name, value in description.environment.items())
     if description.has_ssh and not description.authorized_keys:
@@ -46,7 +48,7 @@ def _options(description: ContainerDescription) -> Sequence[tuple[str, ...]]:
         ("--interactive", "--tty") if description.is_interactive else (),
         ("--gpus", str(description.gpus)) if description.gpus else (),
         ("--shm-size", description.memory, *(word for name, value in description.limits.items() for word in ("--ulimit", f"{name}={value}"))),
-        ("--user", description.user),
+        () if description.is_for_anybody else ("--user", description.user),
     )
 
 

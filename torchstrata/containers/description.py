@@ -111,6 +111,7 @@ class ContainerDescription:
     :param platform: that the image is for; files say so where that is not the usual one.
     :param authorized_keys: public keys that SSH lets in; where there are none, files say where to put one.
     :param is_handed_over: root makes the workspace, for the user.
+    :param is_for_anybody: who starts it is not known: a shell says the user, where there is one.
     """
 
     image: str
@@ -125,6 +126,7 @@ class ContainerDescription:
     authorized_keys: tuple[str, ...] = ()
     platform: str = PLATFORM
     is_handed_over: bool = False
+    is_for_anybody: bool = False
 
     @property
     def unusual_platform(self) -> str:

@@ -340,3 +340,10 @@ def test_root_hands_the_workspace_over(launcher):
     (found,) = launchers.files(launcher, replace(LOCAL, workspace="/srv/x", is_handed_over=True))
     assert "mkdir -p /srv/x && chown 1234 /srv/x" in found.text
     assert "chown" not in text(launcher, "local")
+
+
+def test_line_for_anybody_runs_as_who_pastes_it():
+    """The workspace is theirs: another number could not write to it."""
+    (found,) = launchers.files("print", replace(PUBLISHED, is_for_anybody=True))
+    assert '  --user "$(id -u):0" \\\n' in found.text
+    assert "--user 1000" not in found.text
