@@ -160,7 +160,8 @@ def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
         more["nargs"] = ("+" if argument.required else "*") if several else None
         to.add_argument(argument.field, **more)
     else:
-        more |= {"action": "extend", "default": []} if several else {"default": None if argument.required else argument.default}
+        default = None if argument.required else argument.default
+        more |= {"action": "extend", "default": None if default is None else []} if several else {"default": default}
         to.add_argument(f"--{argument.name}", dest=argument.field, required=argument.required, **more)
 
 
@@ -170,7 +171,7 @@ def _value(kind: type[T], namespace: argparse.Namespace) -> T:
 
 
 def _one(argument: Argument, value: Any) -> Any:
-    if get_origin(argument.kind) is not tuple:
+    if get_origin(argument.kind) is not tuple or (value is None and not argument.declared.positional and argument.default is None):
         return value
     return tuple(_flat(value or ()))
 

@@ -36,7 +36,7 @@ def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[Laun
     wanted = of_image(_pinned(catalogue, image), tag=called, title=title, endpoints=image.endpoints, cuda=bool(image.wheels_cuda))
     chosen = [launcher for launcher in RENDERERS if catalogue.place or launcher not in ELSEWHERE]
     platform = image.platform if image.platform in MACHINES else PLATFORM
-    return {launcher: files(launcher, replace(wanted, platform=platform)) for launcher in chosen}
+    return {launcher: files(launcher, replace(wanted, platform=platform, is_for_anybody=True)) for launcher in chosen}
 
 
 def _pinned(catalogue: Catalogue, image: Exhibit) -> str:

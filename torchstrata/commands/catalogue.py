@@ -17,6 +17,7 @@ from torchstrata.catalogue.from_engine import EngineReader
 from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.catalogue.site import Site
 from torchstrata.commands.release_options import CatalogueOptions
+from torchstrata.errors import CatalogueError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry.registry import Registry
@@ -30,10 +31,11 @@ LIMIT: Final = 10_000_000
 def write(options: CatalogueOptions) -> None:
     """Write the site, and say what is in it, and what could not be read.
 
-    :raises CatalogueError: it cannot be written there.
+    :raises CatalogueError: it cannot be written there, or options contradict each other.
     :raises RegistryError, EngineError: what it is about does not answer.
     """
     address = publication.checked_address(options.address)
+    _check(options)
     catalogue = replace(_engine() if options.engine else _registry(options), measurements=_measurements(RESULTS))
     size = publication.write(Site(catalogue, address).files(), options.output)
     console = progress.plain_console()
@@ -44,6 +46,14 @@ def write(options: CatalogueOptions) -> None:
             console.print(f"{image.cell}-{image.image} {image.digest}: {problem}", soft_wrap=True)
     checked = f"signatures checked ({catalogue.who})" if catalogue.who else "no signature was checked"
     console.print(f"{options.output}: {len(catalogue.images)} images from {catalogue.source}, {progress.size(size)}, {checked}", soft_wrap=True)
+
+
+def _check(options: CatalogueOptions) -> None:
+    """Refuse what says nothing about the images of an engine: somebody would believe that a key was used."""
+    given = [name for name in ("key", "identity", "issuer", "registry") if getattr(options, name)]
+    if options.engine and given:
+        what = ", ".join(f"--{name}" for name in given)
+        raise CatalogueError(f"--engine has no use for {what}: nothing in an engine is signed", fix=f"leave out --engine, or {what}")
 
 
 def _registry(options: CatalogueOptions) -> Catalogue:

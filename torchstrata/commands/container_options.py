@@ -29,8 +29,8 @@ class UpOptions:
     port: tuple[str, ...] = option(
         "port of this machine for a service, such as jupyter=8890 (default: the one of the service, 2222 for SSH, or the next free one)", "SERVICE=PORT", ()
     )
-    listen: str = option("address of this machine that the ports are at; 0.0.0.0 is all (default: 127.0.0.1)", "ADDRESS", "127.0.0.1")
-    shm: float = option("size of /dev/shm (default: 8)", "GB", 8.0)
+    listen: str | None = option("address of this machine that the ports are at; 0.0.0.0 is all (default: 127.0.0.1)", "ADDRESS")
+    shm: float | None = option("size of /dev/shm (default: 8)", "GB")
     ssh_key: Path | None = option("public key that SSH lets in (default: those in ~/.ssh)", "FILE")
     ssh_entry: bool = switch("let `ssh NAME` lead to the container: an entry in a file that ~/.ssh/config includes")
     replace: bool = switch("make the container anew; workspace and home stay, what was installed in it goes")
@@ -89,7 +89,7 @@ class DoctorOptions:
 
     cells: tuple[str, ...] = cell_words()
     driver: str | None = option("judge a machine with this NVIDIA driver, such as 530.30 (default: look at this one)", "VERSION")
-    gpu: tuple[str, ...] = option("judge a machine with these GPUs, such as sm_90 or 9.0, with commas between them (default: look at this one)", "GPU", ())
+    gpu: tuple[str, ...] | None = option("judge a machine with these GPUs, such as sm_90 or 9.0, with commas between them (default: look at this one)", "GPU")
     flavour: str | None = option("flavour of the image that is named (default: the all-in-one)", "FLAVOUR")
     platform: str | None = option("platform of the machine, such as linux/arm64 (default: this one's; linux/amd64 if one is described)", "OS/ARCHITECTURE")
     json: bool = switch("print JSON instead of tables")

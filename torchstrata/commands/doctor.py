@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,9 +93,11 @@ def described_by(options: DoctorOptions) -> Hardware | None:
 
     :raises MachineError: they describe none.
     """
-    if options.driver is None and not options.gpu:
+    if options.driver is None and options.gpu is None:
         return None
-    gpus = tuple(Accelerator(capability=fitting.generation(text)) for text in options.gpu)
+    if options.gpu is not None and not options.gpu:
+        raise MachineError("--gpu names no GPU", fix="write its generation, such as --gpu sm_90, or leave --gpu out")
+    gpus = tuple(Accelerator(capability=fitting.generation(text)) for text in options.gpu or ())
     return Hardware(driver=fitting.check_driver(options.driver) if options.driver is not None else "", gpus=gpus)
 
 
@@ -104,9 +106,22 @@ def no_fit(diagnosis: Diagnosis) -> NoFitError | None:
     with_cuda = [fit for fit in diagnosis.fits if fit.cell.facts.cuda_version]
     if not diagnosis.survey.hardware.is_known or not with_cuda or any(fit.runs for fit in with_cuda):
         return None
-    nearest = min(with_cuda, key=lambda fit: len(fit.reasons))
-    without = f"take {diagnosis.tag(diagnosis.best.cell)}, which does without the GPU; or " if diagnosis.best else ""
-    return NoFitError(f"no cell with CUDA runs on {in_words(diagnosis.survey.hardware)}", fix=f"{without}{nearest.cures[0]}")
+    hardware = diagnosis.survey.hardware
+    every = [fitting.judge(cell, hardware) for cell in matrix.select_on(diagnosis.matrix, with_cuda[0].cell.platform)]
+    another = fitting.recommended(every)
+    asked = " that was asked for" if another and another.uses_gpu else ""
+    return NoFitError(f"no cell with CUDA{asked} runs on {in_words(hardware)}", fix="; or ".join(_ways_out(diagnosis, with_cuda, another)))
+
+
+def _ways_out(diagnosis: Diagnosis, with_cuda: Sequence[Fitness], another: Fitness | None) -> Iterator[str]:
+    """Yield what would help: an image that runs, or what would make the nearest cell run, unless nothing would."""
+    if another:
+        yield f"take {diagnosis.tag(another.cell)}" + ("" if another.uses_gpu else ", which does without the GPU")
+    curable = [fit for fit in with_cuda if fitting.NO_CODE not in fit.cures]
+    if curable:
+        yield min(curable, key=lambda fit: len(fit.reasons)).cures[0]
+    elif not another:
+        yield "add a torch that has code for it: inv add-torch"
 
 
 def in_words(hardware: Hardware) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import Any
 
@@ -44,7 +45,7 @@ def _show(drifted: Drifted, made: FrozenPlan | None, options: DriftOptions) -> N
     elif made:
         for why in made.open_:
             console.print(f"not frozen: {why}", soft_wrap=True)
-        console.print(f"written: {options.freeze}; build it with: docker build {options.freeze}", soft_wrap=True)
+        console.print(f"written: {options.freeze}; build it with: docker build {shlex.quote(str(options.freeze))}", soft_wrap=True)
 
 
 def _failure(drifted: Drifted, made: FrozenPlan | None) -> DriftError | None:

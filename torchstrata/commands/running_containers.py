@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import webbrowser
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from docker.models.containers import Container
@@ -12,14 +14,17 @@ from rich.table import Table
 from torchstrata import process, progress
 from torchstrata.building import engine as engines
 from torchstrata.commands.container_options import DownOptions, JupyterOptions, LogsOptions, PsOptions, SshOptions
-from torchstrata.containers import running
-from torchstrata.containers.description import JUPYTER, SSH
+from torchstrata.containers import description, running
+from torchstrata.containers.description import JUPYTER, SSH, bracketed
 from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.running import LABEL, OF_TAG, Binding, Containers
 from torchstrata.errors import ContainerError, NoContainerError
 from torchstrata.image.runtime import WORKSPACE
 
 USER: Final = "dev"
+
+PIPED: Final = 1000
+"""Columns of a table that goes to a program: nothing is folded."""
 
 LACKING: Final = {
     SSH: "make a key, ssh-keygen -t ed25519, then inv up --replace; --flavour ssh has an SSH server",
@@ -74,13 +79,19 @@ def logs(options: LogsOptions) -> None:
 def ps(options: PsOptions) -> None:
     """Show a table of containers."""
     del options
-    view = Table("container", "image", "state", "reach it", "workspace", "user", header_style="bold", box=None, pad_edge=False)
-    containers = connect()
-    for container in containers.own():
-        reach = ", ".join(f"{binding.name} {binding.address}:{binding.published}" for binding in running.bindings(container)) or "docker exec"
+    view = Table(header_style="bold", box=None, pad_edge=False)
+    containers, console = connect(), progress.plain_console()
+    own = containers.own()
+    view.add_column("container", no_wrap=True, min_width=max((len(str(each.name)) for each in own), default=0))
+    for header in ("image", "state", "reach it", "workspace", "user"):
+        view.add_column(header, overflow="fold")
+    for container in own:
+        reach = ", ".join(f"{binding.name} {bracketed(binding.address)}:{binding.published}" for binding in running.bindings(container)) or "docker exec"
         labels = container.labels
         view.add_row(str(container.name), labels[OF_TAG], containers.state(container), reach, running.source(container, WORKSPACE), labels[LABEL])
-    progress.plain_console().print(view)
+    if not console.is_terminal:
+        console.width = PIPED
+    console.print(view)
 
 
 def down(options: DownOptions) -> None:
@@ -95,7 +106,15 @@ def down(options: DownOptions) -> None:
             running.remove(container)
             Keepsakes.of(str(container.name)).forget()
         stays = f"{running.source(container, WORKSPACE)} and the volume {container.name}-home stay"
-        console.print(f"{container.name}: {'removed' if options.remove else 'stopped; inv up goes on with it'}; {stays}", soft_wrap=True)
+        console.print(f"{container.name}: {'removed' if options.remove else f'stopped; {again(container)} goes on with it'}; {stays}", soft_wrap=True)
+
+
+def again(container: Container) -> str:
+    """Return the command that goes on with a container, from this directory."""
+    tag, name, workspace = container.labels[OF_TAG].rpartition(":")[2], str(container.name), running.source(container, WORKSPACE)
+    named = () if name == description.name(tag) else ("--name", name)
+    placed = () if Path(workspace) == Path("workspace").resolve() else ("--workspace", workspace)
+    return shlex.join(("inv", "up", tag, *named, *placed))
 
 
 def welcome(container: Container) -> Iterator[str]:
@@ -106,7 +125,7 @@ def welcome(container: Container) -> Iterator[str]:
         elif binding.name == SSH:
             yield f"SSH         ssh -p {binding.published} {USER}@{binding.reachable}   (or: inv ssh {container.name})"
         else:
-            yield f"{binding.name:11} {binding.scheme and f'{binding.scheme}://'}{binding.reachable}:{binding.published}"
+            yield f"{binding.name:11} {binding.scheme and f'{binding.scheme}://'}{bracketed(binding.reachable)}:{binding.published}"
     if not running.bindings(container):
         yield f"shell       docker exec -it {container.name} bash -l"
 
@@ -119,7 +138,7 @@ def address(container: Container) -> str:
     binding, token = _binding(container, JUPYTER), Keepsakes.of(str(container.name)).read_token()
     if token is None:
         raise ContainerError(f"the token of {container.name} is not yours", fix=f"ask {container.labels[LABEL]}, who has started it")
-    return f"http://{binding.reachable}:{binding.published}/lab?token={token}"
+    return f"http://{bracketed(binding.reachable)}:{binding.published}/lab?token={token}"
 
 
 def _one(words: tuple[str, ...]) -> str | None:
@@ -131,7 +150,7 @@ def _one(words: tuple[str, ...]) -> str | None:
 def _that_runs(name: str | None) -> Container:
     container = connect().choose(name)
     if container.status != "running":
-        raise ContainerError(f"{container.name} does not run", fix="start it: inv up, as it was started before")
+        raise ContainerError(f"{container.name} does not run", fix=f"start it: {again(container)}")
     return container
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import ipaddress
 import os
 import re
 import sys
@@ -24,9 +25,9 @@ from torchstrata.building.engine import Engine
 from torchstrata.commands import build, running_containers
 from torchstrata.commands.container_options import UpOptions
 from torchstrata.commands.options import BuildOptions
-from torchstrata.containers import caller, declared_services, description, graphics, launchers, pulling, reattaching, running
+from torchstrata.containers import caller, declared_services, description, graphics, launchers, loopback, pulling, reattaching, running
 from torchstrata.containers.caller import HostUser
-from torchstrata.containers.description import SSH, ContainerDescription
+from torchstrata.containers.description import LOOPBACK, SHM, SSH, ContainerDescription
 from torchstrata.containers.found_image import FoundImage
 from torchstrata.containers.graphics import Graphics
 from torchstrata.containers.keepsakes import Keepsakes
@@ -81,6 +82,12 @@ class Wanted:
     def build(self) -> str:
         """The command that builds it."""
         return f"nox -s build-{self.cell.names[0] if self.cell else 'CELL'}" + ("" if self.platform == PLATFORM else f" -- --platform {self.platform}")
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Other names in the engine of the same image: a build gives the default OS none with the OS in it."""
+        names = self.cell.names if self.cell and self.tag.endswith(f"-{self.flavour}") else ()
+        return tuple(replace(self, tag=f"{name}-{self.flavour}").local for name in names if self.tag != f"{name}-{self.flavour}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -197,7 +204,7 @@ def obtained(engine: Engine, want: Wanted, reporter: Reporter, options: UpOption
 
 
 def _here(engine: Engine, want: Wanted) -> FoundImage | None:
-    return next(filter(None, (here(engine, name, want.platform) for name in want.names)), None)
+    return next(filter(None, (here(engine, name, want.platform) for name in (*want.names, *want.others))), None)
 
 
 def _built(engine: Engine, want: Wanted, options: UpOptions) -> FoundImage:
@@ -233,8 +240,26 @@ def _described(image: FoundImage, options: UpOptions) -> ContainerDescription:
         raise ContainerError(f"{printable(options.name, 60)!r} is no name of a container", fix="letters, digits and _ . - after the first; at least two")
     keys = caller.public_keys(options.ssh_key)
     more = {"name": options.name} if options.name else {}
-    shm = max(int(options.shm * 1024), 1) << 20
-    return image.describe(address=options.listen, authorized_keys=keys, shm=shm, **more)
+    return image.describe(address=_listens(options) or LOOPBACK, authorized_keys=keys, shm=_shm(options) or SHM, **more)
+
+
+def _listens(options: UpOptions) -> str | None:
+    """Return the address that was asked for.
+
+    :raises ContainerError: engines do not read it.
+    """
+    if options.listen is None:
+        return None
+    try:
+        return str(ipaddress.ip_address({"localhost": LOOPBACK}.get(options.listen, options.listen)))
+    except ValueError as error:
+        fix = "write it in numbers, such as 127.0.0.1, or 0.0.0.0 for all: --listen ADDRESS"
+        raise ContainerError(f"{printable(options.listen, 60)!r} is no address", fix=fix) from error
+
+
+def _shm(options: UpOptions) -> int | None:
+    """Return the bytes of ``/dev/shm`` that were asked for."""
+    return None if options.shm is None else max(int(options.shm * 1024), 1) << 20
 
 
 def ports(options: UpOptions) -> Mapping[str, int]:
@@ -246,7 +271,10 @@ def ports(options: UpOptions) -> Mapping[str, int]:
     for name, _, port in pairs:
         if not port.isdecimal() or not 0 < int(port) <= 65_535:  # noqa: PLR2004  # RFC 9293
             raise ContainerError(f"--port {printable(name, 40)}={printable(port, 40)} is no service and port", fix="write --port jupyter=8890")
-    return {name: int(port) for name, _, port in pairs}
+    found = {name: int(port) for name, _, port in pairs}
+    if len(set(found.values())) < len(pairs):
+        raise ContainerError("--port gives a port to two services, or two ports to one", fix="write each once: --port jupyter=8890,ssh=2200")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -298,7 +326,7 @@ class LocalEngine:
 
 def _start(options: UpOptions) -> None:
     """Start the container and print how to reach it."""
-    asked = ports(options)
+    asked, listens = ports(options), _listens(options)
     if options.gpus is not None:
         graphics.parsed(options.gpus)
     machine = LocalEngine.connect()
@@ -306,8 +334,10 @@ def _start(options: UpOptions) -> None:
     gpus, note = machine.graphics.choose(options.gpus, cuda=image.cuda)
     with machine.user.workspace(options.workspace) as workspace, progress.reporter() as reporter:
         user = machine.user.user(workspace.stat().st_uid)
-        described = replace(_described(image, options), workspace=str(workspace), gpus=gpus, user=user).without_idle_ssh()
-        order = machine.order(image, described, asked)
+        described = replace(_described(image, options), workspace=str(workspace), gpus=gpus, user=user)
+        _check_ssh(described, asked)
+        described = described.without_idle_ssh()
+        order = replace(machine.order(image, described, asked), address=listens, shm=_shm(options))
         with reporter.step("start", described.name) as step:
             container = reattaching.bring_up(Containers(machine.engine.client), order, step, anew=options.replace, seconds=options.wait)
         if options.ssh_entry and described.has_ssh:
@@ -315,6 +345,13 @@ def _start(options: UpOptions) -> None:
         for line in (*filter(None, [note]), *_notes(image, described, container), *running_containers.welcome(container)):
             reporter.say(line)
         reporter.say(f"stop it     inv down {described.name}   (nothing is lost)")
+
+
+def _check_ssh(described: ContainerDescription, asked: Mapping[str, int]) -> None:
+    """Refuse a port for an SSH server that does not start."""
+    if SSH in asked and described.has_ssh and not described.authorized_keys:
+        fix = "ssh-keygen -t ed25519 makes one; or --ssh-key FILE; or leave ssh out of --port"
+        raise ContainerError("SSH is off: there is no public key in ~/.ssh", fix=fix)
 
 
 def _add_entry(name: str, bindings: tuple[running.Binding, ...]) -> None:
@@ -353,13 +390,22 @@ def _write(launcher: Launcher, options: UpOptions) -> None:
     want = wanted(table, options, gpu=gpus is not None or Graphics.of_host({}).is_here)
     image = in_registry(want) or _here_alone(want)
     described = _described(image, options)
+    loopback.check(described.endpoints, asked)
     chosen = gpus if options.gpus is not None else described.gpus
-    uid = os.geteuid() or caller.DEV_UID
+    user = HostUser(uid=os.geteuid()).user(_owner(options.workspace))
     endpoints = tuple(replace(each, published=asked.get(each.name, each.published)) for each in described.endpoints)
     workspace = options.workspace if options.workspace.is_absolute() else f"./{options.workspace}"
-    described = replace(described, gpus=chosen, user=f"{uid}:0", endpoints=endpoints, workspace=str(workspace))
+    described = replace(described, gpus=chosen, user=user, endpoints=endpoints, workspace=str(workspace))
+    described = replace(described, is_handed_over=not (os.geteuid() or options.workspace.exists()))
     _check(launcher, described, want)
     _save(launchers.files(launcher, described), options.output)
+
+
+def _owner(workspace: Path) -> int:
+    """Return who owns a workspace; 0 where it is not there."""
+    with contextlib.suppress(OSError):
+        return workspace.stat().st_uid
+    return 0
 
 
 def _here_alone(want: Wanted) -> FoundImage:

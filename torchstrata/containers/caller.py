@@ -78,7 +78,8 @@ class HostUser:
             for each in lacking:
                 with contextlib.suppress(OSError):
                     each.rmdir()
-            raise WorkspaceError(f"{path} cannot be a workspace: {error.strerror}", fix="give another directory: --workspace DIR") from error
+            why = "it is no directory, or a link to none" if isinstance(error, FileExistsError) else error.strerror
+            raise WorkspaceError(f"{path} cannot be a workspace: {why}", fix="give another directory: --workspace DIR") from error
         return lacking
 
     def _check(self, path: Path) -> None:

@@ -17,15 +17,23 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return a file with the line, which can be pasted into a shell, too."""
     lines = [shlex.join(("docker", "run", "--detach", "--name", description.name)), *_lines(description), description.image]
     workspace = f'"$PWD"/{shlex.quote(description.workspace[2:])}' if _is_relative(description) else shlex.quote(description.workspace)
-    into = f"docker exec -it {shlex.quote(description.name)} bash -l" if description.is_interactive else f"docker logs {shlex.quote(description.name)}"
-    head = f"# {description.title}. {'Into it' if description.is_interactive else 'Its address'}: {into}\nmkdir -p {workspace}\n"
+    head = f"# {description.title}. {_into(description)}\n{description.made(workspace)}\n"
     return {FILE: head + " \\\n  ".join(lines) + "\n"}
+
+
+def _into(description: ContainerDescription) -> str:
+    name = shlex.quote(description.name)
+    if description.is_interactive:
+        return f"Into it: docker exec -it {name} bash -l"
+    return f"Its address{description.moved and f', with port {description.moved}'}: docker logs {name}"
 
 
 def _lines(description: ContainerDescription) -> Iterator[str]:
     """Yield the options, those that belong together on one line."""
     yield from (shlex.join(words) for words in _options(description) if words)
-    yield from (f"--publish {description.address}:{each.published}:{each.port}" for each in description.endpoints)
+    if description.is_for_anybody:
+        yield '--user "$(id -u):0"'
+    yield from (shlex.join(("--publish", each)) for each in description.bindings)
     yield from (shlex.join(("--env", f"{name}={value}")) for name, value in description.environment.items())
     if description.has_ssh and not description.authorized_keys:
         yield "--env SSH_PUBLIC_KEY"  # docker takes it from the shell's environment, where it is there
@@ -40,14 +48,15 @@ def _options(description: ContainerDescription) -> Sequence[tuple[str, ...]]:
         ("--interactive", "--tty") if description.is_interactive else (),
         ("--gpus", str(description.gpus)) if description.gpus else (),
         ("--shm-size", description.memory, *(word for name, value in description.limits.items() for word in ("--ulimit", f"{name}={value}"))),
-        ("--user", description.user),
+        () if description.is_for_anybody else ("--user", description.user),
     )
 
 
 def _workspace(description: ContainerDescription) -> str:
     if not _is_relative(description):
         return shlex.join(("--mount", mount(type="bind", source=description.workspace, target=WORKSPACE)))
-    return f'--mount type=bind,source="$PWD"/{shlex.quote(description.workspace[2:])},target={WORKSPACE}'
+    before, dot, after = mount(type="bind", source=description.workspace, target=WORKSPACE).partition("./")
+    return f'--mount {shlex.quote(before)}"$PWD"{shlex.quote(dot[1:] + after)}'
 
 
 def _is_relative(description: ContainerDescription) -> bool:

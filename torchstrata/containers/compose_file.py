@@ -18,8 +18,9 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return the file."""
     service = {name: value for name, value in _service(description).items() if value}
     document = {"name": description.label, "services": {"torch": service}, "volumes": {"home": {}}}
-    start = f"mkdir -p {shlex.quote(description.workspace)} && docker compose up --detach --wait"
-    into = "Into it: docker compose exec torch bash -l" if description.is_interactive else "Its address, with the token: docker compose logs"
+    start = f"{description.made(shlex.quote(description.workspace))} && docker compose up --detach --wait"
+    address = f"Its address, with the token{description.moved and f' and port {description.moved}'}: docker compose logs"
+    into = "Into it: docker compose exec torch bash -l" if description.is_interactive else address
     head = f"# {description.title}.\n# Start: {start}\n# {into}\n"
     return {FILE: head + yaml.safe_dump(document, sort_keys=False, width=1000)}
 
@@ -35,7 +36,7 @@ def _service(description: ContainerDescription) -> dict[str, Any]:
         "shm_size": description.memory,
         "ulimits": {**description.limits},
         "environment": _environment(description),
-        "ports": [f"{description.address}:{each.published}:{each.port}" for each in description.endpoints],
+        "ports": [*description.bindings],
         "volumes": [
             {"type": "bind", "source": escaped(description.workspace), "target": WORKSPACE, "bind": {"create_host_path": False}},
             {"type": "volume", "source": "home", "target": HOME},

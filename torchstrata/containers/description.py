@@ -60,7 +60,7 @@ class Gpus:
             return cls(count=int(text))
         devices = re.fullmatch(r"device=([\w:/-]+(?:,[\w:/-]+)*)", text)
         if devices is None:
-            raise ValueError(f"{text!r} means no GPUs")
+            raise ValueError(f"{text!r} is no choice of GPUs")
         return cls(count=0, devices=tuple(devices[1].split(",")))
 
     @property
@@ -110,6 +110,8 @@ class ContainerDescription:
     :param address: of the host, on which ports are published.
     :param platform: that the image is for; files say so where that is not the usual one.
     :param authorized_keys: public keys that SSH lets in; where there are none, files say where to put one.
+    :param is_handed_over: root makes the workspace, for the user.
+    :param is_for_anybody: who starts it is not known: a shell says the user, where there is one.
     """
 
     image: str
@@ -123,6 +125,8 @@ class ContainerDescription:
     address: str = LOOPBACK
     authorized_keys: tuple[str, ...] = ()
     platform: str = PLATFORM
+    is_handed_over: bool = False
+    is_for_anybody: bool = False
 
     @property
     def unusual_platform(self) -> str:
@@ -141,6 +145,25 @@ class ContainerDescription:
         rest, _, digest = self.image.partition("@")
         path, slash, last = rest.rpartition("/")
         return f"{path}{slash}{last.partition(':')[0]}@{digest}"
+
+    @property
+    def bindings(self) -> tuple[str, ...]:
+        """The ports as engines read them: ``127.0.0.1:8890:8888``, ``[::1]:8890:8888``."""
+        return tuple(f"{bracketed(self.address)}:{each.published}:{each.port}" for each in self.endpoints)
+
+    @property
+    def moved(self) -> str:
+        """What to read otherwise in the address that the log shows, which knows the container's own ports alone; empty if nothing."""
+        pairs = (f"{each.published} instead of {each.port}" for each in self.endpoints if each.published != each.port and each.scheme)
+        return ", ".join(pairs)
+
+    def made(self, workspace: str) -> str:
+        """Return the command of a shell that makes the workspace.
+
+        :param workspace: quoted.
+        """
+        owner = f" && chown {self.user.partition(':')[0]} {workspace}" if self.is_handed_over else ""
+        return f"mkdir -p {workspace}{owner}"
 
     @property
     def memory(self) -> str:
@@ -212,6 +235,11 @@ def of_image(image: str, *, tag: str, title: str, endpoints: tuple[Endpoint, ...
     """
     gpus = Gpus() if cuda else None
     return ContainerDescription(image=image, name=name(tag), title=plain(title), endpoints=endpoints, gpus=gpus)
+
+
+def bracketed(address: str) -> str:
+    """Return an address as it stands before a port (RFC 3986, 3.2.2)."""
+    return f"[{address}]" if ":" in address else address
 
 
 def plain(title: str) -> str:

@@ -24,10 +24,7 @@ def publish(endpoints: Sequence[Endpoint], address: str, asked: Mapping[str, int
     :param taken: ports that others have, though nothing of this machine need listen there.
     :raises BusyPortError: one that was asked for is taken, or the image has no such service.
     """
-    known = {each.name for each in endpoints}
-    for name in asked:
-        if name not in known:
-            raise BusyPortError(f"the image has no service {name!r}", fix=f"it has {', '.join(sorted(known)) or 'none'}: leave --port out, or another flavour")
+    check(endpoints, asked)
     reserved = set(taken) | set(asked.values())
     found: list[Endpoint] = []
     for each in endpoints:
@@ -37,6 +34,17 @@ def publish(endpoints: Sequence[Endpoint], address: str, asked: Mapping[str, int
         reserved.add(port)
         found.append(replace(each, published=port))
     return tuple(found)
+
+
+def check(endpoints: Sequence[Endpoint], asked: Mapping[str, int]) -> None:
+    """Refuse ports for services that the image has not.
+
+    :raises BusyPortError: there is one.
+    """
+    known = {each.name for each in endpoints}
+    for name in asked:
+        if name not in known:
+            raise BusyPortError(f"the image has no service {name!r}", fix=f"it has {', '.join(sorted(known)) or 'none'}: leave --port out, or another flavour")
 
 
 def _asked(endpoint: Endpoint, address: str, port: int, taken: Collection[int]) -> int:

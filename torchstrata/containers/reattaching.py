@@ -89,12 +89,23 @@ def _check(container: Container, order: Order) -> None:
             f"{name} is of another image than {order.tag} is now; it stays as it is (inv jupyter {name}, inv ssh {name})",
             fix="inv up --replace makes it anew: workspace and home stay, what was installed in it goes",
         )
-    ports = {each.name: each.published for each in running.bindings(container)}
-    differences = [f"port {ports.get(service)} for {service}" for service, port in order.ports.items() if ports.get(service) != port]
+    differences = [*_other_settings(container, order)]
     if (workspace := running.source(container, WORKSPACE)) != wanted.workspace:
         differences.append(f"the workspace {workspace}")
     if differences:
         raise NameTakenError(f"{name} is there with {', '.join(differences)}", fix="ask for that, take another --name, or inv up --replace")
+
+
+def _other_settings(container: Container, order: Order) -> Iterator[str]:
+    """Yield what was asked for, and is another way in a container: it cannot be changed there."""
+    ports = {each.name: each.published for each in running.bindings(container)}
+    yield from (f"port {ports.get(service)} for {service}" for service, port in order.ports.items() if ports.get(service) != port)
+    addresses = {each.address for each in running.bindings(container)}
+    if order.address and addresses - {order.address}:
+        yield f"ports at {', '.join(sorted(addresses))}"
+    shm = container.attrs["HostConfig"].get("ShmSize")
+    if order.shm and shm != order.shm:
+        yield f"{(shm or 0) / (1 << 30):g} GB of /dev/shm"
 
 
 def _anew(containers: Containers, order: Order, step: Step, seconds: float) -> Container:

@@ -76,6 +76,8 @@ class Order:
     :param ports: port of this machine by service, where that was asked for.
     :param run: what tells this process from others.
     :param limits: those of the description that the engine may set.
+    :param address: where the ports are to be, where that was asked for.
+    :param shm: bytes of ``/dev/shm``, where that was asked for.
     """
 
     description: ContainerDescription
@@ -87,6 +89,8 @@ class Order:
     ports: Mapping[str, int]
     run: str
     limits: Mapping[str, int]
+    address: str | None = None
+    shm: int | None = None
 
     @property
     def secret(self) -> bool:
@@ -134,7 +138,8 @@ def _refusal(cause: str, description: ContainerDescription | None) -> Torchstrat
 
 def taken(name: str) -> NameTakenError:
     """Return the error about a name that somebody else's container has."""
-    return NameTakenError(f"the engine has a container {name} that inv up has not made", fix=f"docker rm {name}, or take another name: --name NAME")
+    fix = f"take another name: --name NAME; or docker rm --force {name}, if nobody needs it"
+    return NameTakenError(f"the engine has a container {name} that inv up has not made", fix=fix)
 
 
 class Containers:
@@ -169,7 +174,7 @@ class Containers:
         :raises NoContainerError: there is none, or several.
         """
         if name is not None:
-            found = self.find(name)
+            found = self._ours(name)
             if found is None:
                 known = ", ".join(str(each.name) for each in self.own())
                 raise NoContainerError(f"there is no container {printable(name, 60)}", fix=f"there are: {known}" if known else "start one: inv up")
@@ -182,6 +187,13 @@ class Containers:
                 "there are several containers" if chosen else "there is no container", fix=f"name one: {names}" if chosen else "start one: inv up"
             )
         return chosen[0]
+
+    def _ours(self, name: str) -> Container | None:
+        try:
+            return self.find(name)
+        except NameTakenError as error:
+            fix = f"use docker itself: docker logs, docker exec or docker stop {name}; inv ps shows what inv up has made"
+            raise NameTakenError(error.what, fix=fix) from error
 
     def published(self) -> set[int]:
         """Return the ports of this machine that running containers have, though their engine may hold them by rules of the firewall alone."""

@@ -130,8 +130,8 @@ def inspect(engine: Engine, name: str) -> InspectedContainer:
     """
     try:
         attributes = engine.client.api.inspect_container(name)
-    except docker.errors.NotFound as error:
-        raise NoContainerError(f"the engine has no container {name}", fix="docker ps --all shows those that there are") from error
+    except (docker.errors.NotFound, docker.errors.NullResource) as error:
+        raise NoContainerError(f"the engine has no container {name or repr(name)}", fix="docker ps --all shows those that there are") from error
     identity = _image(engine, attributes["Image"])
     image: dict[str, Any] = engine.client.api.inspect_image(identity)  # type: ignore[no-untyped-call]
     config = image.get("Config") or {}
@@ -158,7 +158,8 @@ def _image(engine: Engine, reference: str) -> str:
     """
     identity = engine.image_id(reference)
     if identity is None:
-        raise NoImageError(f"the engine has no image {reference}, with which to compare", fix="pull it again, by that digest")
+        fix = "pull it again, by that digest" if "sha256:" in reference else "docker images shows those that there are; docker pull gets others"
+        raise NoImageError(f"the engine has no image {reference}, with which to compare", fix=fix)
     return identity
 
 

@@ -27,6 +27,9 @@ EXCLUDED: Final = {(8, 7): ((8, 0), (8, 6)), (7, 2): ((7, 0),)}
 DATA_CENTRE: Final = frozenset({(6, 0), (7, 0), (8, 0), (9, 0), (10, 0), (10, 3)})
 """Generations of which there are data-centre GPUs, and hardly others."""
 
+NO_CODE: Final = "take a cell that has code for it, if there is one"
+"""The cure where torch has no code for a GPU: nothing that a machine could be given."""
+
 DATA_CENTRE_NAME: Final = re.compile(r"(?:NVIDIA )?(?:Tesla|GH|GB|[ABHLPTV]\d+)")
 CONSUMER_NAME: Final = re.compile(r"GeForce|TITAN|Quadro", re.IGNORECASE)
 
@@ -197,7 +200,7 @@ def _against_gpus(cell: Cell, hardware: Hardware) -> Iterable[tuple[str, str]]:
             yield f"driver {hardware.driver} knows no {name}, which came with {first}", f"install driver {first} or newer"
         elif not serves(code, capability) and not _has_ptx(cell, capability):
             known = ", ".join(f"sm_{major}{minor}" for major, minor in code)
-            yield f"torch has no code for {name}, only for {known}", "take a cell that has"
+            yield f"torch has no code for {name}, only for {known}", NO_CODE
         elif not serves(code, capability) and not _is_own(cell, hardware.driver):
             own = _own_driver(cell)
             yield f"{name} has only PTX, which needs driver {own}, that of CUDA {cell.facts.cuda_version}", f"install driver {own} or newer"

@@ -126,3 +126,25 @@ def test_unknown_flavour():
     """Is refused before anything is looked at."""
     with pytest.raises(MatrixError):
         doctor.run(options("--flavour desktop"))
+
+
+@pytest.mark.parametrize("line", ["--gpu ,", "--gpu="])
+def test_a_description_of_nothing(line):
+    """Is no question about this machine: who leaves a variable empty is told."""
+    with pytest.raises(MachineError, match="--gpu names no GPU"):
+        doctor.run(options(line))
+
+
+@pytest.mark.parametrize("line", ["--gpu sm_35", "--driver 450.80 --gpu sm_35", "2.8-cu121 --gpu sm_35"])
+def test_no_driver_helps_where_torch_has_no_code(line):
+    """Nor does another cell, where none has any: only what helps is said."""
+    with pytest.raises(NoFitError) as caught:
+        doctor.run(options(line))
+    assert caught.value.fix == "take pytorch-cuda:2.13-cpu-ssh, which does without the GPU"
+
+
+def test_the_cure_names_a_cell_that_runs():
+    """Though another was asked for."""
+    with pytest.raises(NoFitError, match="no cell with CUDA that was asked for") as caught:
+        doctor.run(options("2.15-cu132 --gpu sm_70"))
+    assert caught.value.fix == "take pytorch-cuda:2.10-cu128-ssh"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from types import SimpleNamespace
 
@@ -9,7 +10,8 @@ import pytest
 
 from torchstrata.building import engine as engines
 from torchstrata.commands import drift, verbs
-from torchstrata.drift import reading
+from torchstrata.commands.container_options import DriftOptions
+from torchstrata.drift import freeze, reading
 from torchstrata.drift.comparison import Drift
 from torchstrata.drift.reading import Drifted, InspectedContainer
 from torchstrata.errors import DriftError
@@ -79,3 +81,12 @@ def test_freeze(drifts, is_all, container, capsys, tmp_path):
             run(f"desk --freeze {tmp_path}/new")
     assert ("not frozen: /opt/conda" in capsys.readouterr().out) is not is_all
     assert "RUN rm -rf -- /etc/profile" in (tmp_path / "new" / "Dockerfile").read_text()
+
+
+def test_line_that_builds_can_be_pasted(container, capsys, tmp_path, monkeypatch):
+    """A directory may have a space in its name."""
+    container(BESIDE)
+    monkeypatch.setattr(freeze, "write", lambda *_: None)
+    with contextlib.suppress(DriftError):
+        drift.run(DriftOptions(container="desk", freeze=tmp_path / "my work"))
+    assert f"docker build '{tmp_path}/my work'" in capsys.readouterr().out

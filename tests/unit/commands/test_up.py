@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests import joined
 from tests.distribution import Distribution
+from tests.endpoints import endpoints
 from tests.joined import BOTH, REVISION
 from torchstrata import platforms
 from torchstrata.commands import up
 from torchstrata.commands.container_options import UpOptions
+from torchstrata.containers.description import ContainerDescription
 from torchstrata.containers.launchers import LauncherFile
 from torchstrata.errors import ContainerError, LauncherError, MatrixError, PlatformError, RegistryError
 from torchstrata.matrix import matrix
@@ -168,3 +172,42 @@ def test_one_file_is_all_that_is_printed(capsys):
     """So that it can be piped."""
     up._save((LauncherFile(path="a", text="text\n"),), None)
     assert capsys.readouterr().out == "text\n"
+
+
+@pytest.mark.parametrize("words", [("jupyter=8888", "ssh=8888"), ("jupyter=1", "jupyter=2")])
+def test_ports_that_are_given_twice(words):
+    """An engine would refuse them, or one would be lost."""
+    with pytest.raises(ContainerError, match="--port"):
+        up.ports(UpOptions(port=words))
+
+
+@pytest.mark.parametrize(("given", "address"), [(None, None), ("localhost", "127.0.0.1"), ("::1", "::1"), ("0.0.0.0", "0.0.0.0")])
+def test_addresses_as_engines_read_them(given, address):
+    """In numbers, whatever was given."""
+    assert up._listens(UpOptions(listen=given)) == address
+
+
+@pytest.mark.parametrize("given", ["nohost", "300.1.1.1", ""])
+def test_address_that_is_none(given):
+    """It is refused before a file has it."""
+    with pytest.raises(ContainerError, match="is no address") as refused:
+        up._listens(UpOptions(listen=given))
+    assert "--listen" in refused.value.fix
+
+
+def test_ssh_without_a_key_has_no_port():
+    """The image has an SSH server, which is off: the cure is a key."""
+    described = ContainerDescription(image="x", name="x", title="x", endpoints=endpoints("ssh"))
+    with pytest.raises(ContainerError, match="SSH is off") as refused:
+        up._check_ssh(described, {"ssh": 2200})
+    assert "ssh-keygen" in refused.value.fix
+    assert up._check_ssh(replace(described, authorized_keys=("ssh-ed25519 AAAA",)), {"ssh": 2200}) is None
+
+
+def test_default_os_may_be_named():
+    """A build gives it no name with the OS in it, but the image is the same."""
+    cell = NAMED[0]
+    full, short = (means(name, flavour="base") for name in (cell.id, cell.short))
+    assert full.others == (short.local,)
+    assert short.others == (full.local,)
+    assert means(cell.all_in_one).others == ()

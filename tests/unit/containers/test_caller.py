@@ -108,3 +108,13 @@ def test_file_that_is_not_there_is_refused(home):
     """Somebody has named it."""
     with pytest.raises(ContainerError, match="cannot be read"):
         caller.public_keys(home / "key")
+
+
+def test_workspace_that_is_a_file_or_a_link_to_nothing(tmp_path):
+    """It is said which, and nothing is made where the link leads."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name in ("file", "link"):
+        with pytest.raises(WorkspaceError, match="no directory, or a link to none"), HostUser(uid=os.geteuid()).workspace(tmp_path / name):
+            pass
+    assert not (tmp_path / "nothing").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import os
 import shlex
@@ -287,7 +288,7 @@ def test_no_gpu_is_a_choice(words):
 @pytest.mark.parametrize("words", ["", "some", "-1", "device=", "device=0;id", "all,1"])
 def test_other_words_for_gpus_mean_nothing(words):
     """They are refused before anything is started."""
-    with pytest.raises(ValueError, match="means no GPUs"):
+    with pytest.raises(ValueError, match="is no choice of GPUs"):
         Gpus.parse(words)
 
 
@@ -304,3 +305,45 @@ def test_names_of_images(image, pullable, pinned):
     """Only what has a host can be pulled; a port is no tag."""
     described = replace(LOCAL, image=image)
     assert (described.is_pullable, described.pinned) == (pullable, pinned)
+
+
+@pytest.mark.parametrize("workspace", ["./a,b", './my work/"x", $HOME', "./workspace"])
+def test_line_of_docker_mounts_a_directory_below_this_one(workspace, tmp_path):
+    """A comma separates the fields of ``--mount``; the shell says where it stands."""
+    line = launchers.files("print", replace(LOCAL, workspace=workspace))[0].text
+    script = 'docker() { for word; do printf "%s\\0" "$word"; done; }\n' + line
+    words = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split("\0")
+    (fields,) = csv.reader([words[words.index("--mount") + 1]])
+    assert fields == ["type=bind", f"source={tmp_path}/{workspace[2:]}", "target=/workspace"]
+    assert (tmp_path / workspace).is_dir()
+
+
+@pytest.mark.parametrize("launcher", ["print", "compose"])
+def test_address_of_the_log_is_corrected(launcher):
+    """The log knows the ports of the container alone."""
+    (jupyter,) = endpoints("jupyter")
+    (found,) = launchers.files(launcher, replace(LOCAL, endpoints=(replace(jupyter, published=8895),)))
+    assert "port 8895 instead of 8888: docker" in found.text
+    assert "instead of" not in text(launcher, "local")
+
+
+@pytest.mark.parametrize("launcher", ["print", "compose"])
+def test_ports_of_an_address_of_ipv6(launcher):
+    """Engines read it in brackets."""
+    (found,) = launchers.files(launcher, replace(LOCAL, address="::1"))
+    assert "[::1]:8888:8888" in found.text
+
+
+@pytest.mark.parametrize("launcher", ["print", "compose"])
+def test_root_hands_the_workspace_over(launcher):
+    """Else the container's user could not write to what root has made."""
+    (found,) = launchers.files(launcher, replace(LOCAL, workspace="/srv/x", is_handed_over=True))
+    assert "mkdir -p /srv/x && chown 1234 /srv/x" in found.text
+    assert "chown" not in text(launcher, "local")
+
+
+def test_line_for_anybody_runs_as_who_pastes_it():
+    """The workspace is theirs: another number could not write to it."""
+    (found,) = launchers.files("print", replace(PUBLISHED, is_for_anybody=True))
+    assert '  --user "$(id -u):0" \\\n' in found.text
+    assert "--user 1000" not in found.text

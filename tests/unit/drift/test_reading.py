@@ -118,6 +118,7 @@ HERE = {"Id": "c" * 64, "Name": "/desk", "Image": "sha256:a", "Config": {"Image"
     ("given", "kind", "says"),
     [
         (engine(), NoContainerError, "has no container desk"),
+        (engine(error=docker.errors.NullResource("Resource ID was not provided")), NoContainerError, "has no container desk"),
         (engine(HERE), NoImageError, "has no image sha256:a"),
         (engine(HERE, {"Config": {}}), ForeignContainerError, "is of debian:13, which is no image of ours"),
         (engine(error=docker.errors.APIError("locked", response=None, explanation="it is locked")), EngineError, "it is locked"),

@@ -1,0 +1,20 @@
+"""What ``inv catalogue`` refuses before it looks at any image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from torchstrata.commands import catalogue
+from torchstrata.commands.release_options import CatalogueOptions
+from torchstrata.errors import CatalogueError
+
+
+@pytest.mark.parametrize("given", [{"key": Path("/nowhere")}, {"identity": "me"}, {"issuer": "https://x"}, {"registry": "registry.example/team"}])
+def test_an_engine_has_no_use_for_what_is_about_a_registry(given, tmp_path):
+    """Nothing there is signed: a key would be left out in silence."""
+    with pytest.raises(CatalogueError, match="--engine has no use for") as refused:
+        catalogue.write(CatalogueOptions(engine=True, output=tmp_path / "site", **given))
+    assert f"--{next(iter(given))}" in refused.value.fix
+    assert not (tmp_path / "site").exists()

@@ -1,0 +1,72 @@
+"""A container that is there already: whether it is what somebody asks for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.endpoints import endpoints
+from torchstrata.containers import reattaching
+from torchstrata.containers.description import LOOPBACK, SHM, ContainerDescription
+from torchstrata.containers.graphics import Graphics
+from torchstrata.containers.running import OF_SERVICES, Containers, Order
+from torchstrata.errors import NameTakenError
+from torchstrata.image.runtime import WORKSPACE
+
+CONTAINER = SimpleNamespace(
+    name="desk",
+    status="running",
+    labels={OF_SERVICES: json.dumps({"8888": ["jupyter", "http"]})},
+    attrs={
+        "Image": "sha256:a",
+        "Mounts": [{"Destination": WORKSPACE, "Source": "/work"}],
+        "HostConfig": {"ShmSize": SHM, "PortBindings": {"8888/tcp": [{"HostIp": LOOPBACK, "HostPort": "8888"}]}},
+    },
+)
+
+
+def order(**asked):
+    """Return what somebody asks for."""
+    wanted = ContainerDescription(image="x", name="desk", title="x", endpoints=endpoints("jupyter"), workspace="/work")
+    given = {"ports": {}} | asked
+    graphics = Graphics(is_here=False, access=None)
+    return Order(description=wanted, tag="x", identity="sha256:a", owner="me", graphics=graphics, token=Path("/t"), run="1", limits={}, **given)
+
+
+@pytest.mark.parametrize(
+    ("asked", "differs"),
+    [
+        ({"address": "0.0.0.0"}, f"ports at {LOOPBACK}"),  # what somebody asks for
+        ({"shm": 4 << 30}, "8 GB of /dev/shm"),
+        ({"ports": {"jupyter": 8890}}, "port 8888 for jupyter"),
+    ],
+)
+def test_what_was_asked_for_is_not_left_out_in_silence(asked, differs):
+    """A container cannot get it any more: somebody would believe to have it."""
+    with pytest.raises(NameTakenError, match=f"desk is there with {differs}") as refused:
+        reattaching._check(CONTAINER, order(**asked))
+    assert "--replace" in refused.value.fix
+
+
+@pytest.mark.parametrize("asked", [{}, {"address": LOOPBACK, "shm": SHM, "ports": {"jupyter": 8888}}])
+def test_what_was_not_asked_for_may_be_as_it_is(asked):
+    """So is what the container has."""
+    assert list(reattaching._other_settings(CONTAINER, order(**asked))) == []
+    reattaching._check(CONTAINER, order(**asked))
+
+
+def test_somebody_elses_container_is_not_to_be_removed():
+    """Who wants to read its log is told how; only who wants its name is told to remove it."""
+    found = SimpleNamespace(name="desk", labels={})
+    containers = Containers(SimpleNamespace(containers=SimpleNamespace(get=lambda name: found)))
+    with pytest.raises(NameTakenError) as of_verbs:
+        containers.choose("desk")
+    with pytest.raises(NameTakenError) as of_up:
+        containers.find("desk")
+    assert "docker logs" in of_verbs.value.fix
+    assert "--name" not in of_verbs.value.fix
+    assert "docker rm" not in of_verbs.value.fix
+    assert "docker rm --force desk" in of_up.value.fix
