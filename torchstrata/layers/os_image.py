@@ -63,6 +63,9 @@ WORK: Final = "work"
 """Directories of a run: what mmdebstrap reads, and where it makes a file system of hundreds of megabytes."""
 
 PINS: Final = "/etc/apt/preferences.d/torchstrata"
+ANOTHER_FAILED: Final = re.compile(r"E: \S+ failed: \d+$")
+"""How mmdebstrap says that a program which it started has failed."""
+
 TOLD: Final = "/etc/apt/apt.conf.d/torchstrata"
 
 ASK_SOURCES: Final = 'cat "$1"/etc/apt/sources.list; exit 1'
@@ -249,10 +252,18 @@ def refusal(system: OperatingSystem, error: process.Failed) -> OsPartError:
     """Return why mmdebstrap failed."""
     if "NO_PUBKEY" in error.tail or "not signed" in error.tail:
         return OsPartError(f"this machine has no keys of {system.suite}", fix="upgrade debian-archive-keyring, then try again")
-    errors = [line for line in error.tail.splitlines() if line.startswith("E: ")] or [error.what]
     return OsPartError(
-        f"{system.name} cannot be bootstrapped: {errors[0]}", fix="check that the distribution's mirror can be reached (apt-get update), then try again"
+        f"{system.name} cannot be bootstrapped: {_reason(error)}", fix="check that the distribution's mirror can be reached (apt-get update), then try again"
     )
+
+
+def _reason(error: process.Failed) -> str:
+    """Return mmdebstrap's first error; where it says of another program only that it failed, with that one's last line before."""
+    lines = error.tail.splitlines()
+    first = next((number for number, line in enumerate(lines) if line.startswith("E: ")), None)
+    if first is None:
+        return error.what
+    return f"{lines[first - 1]} ({lines[first]})" if first and ANOTHER_FAILED.match(lines[first]) else lines[first]
 
 
 def lacks() -> str | None:

@@ -118,6 +118,8 @@ def test_no_way_to_bootstrap_names_the_command_that_cures_it(bare: Callable[...,
     [
         ("W: GPG error: trixie InRelease: NO_PUBKEY 762F67A0B2C39DE4\nE: failed\n", "upgrade debian-archive-keyring"),
         ("E: apt-get update failed: Could not resolve host\nE: mmdebstrap failed to run\n", "Could not resolve host"),
+        ("rm: cannot remove 'x/tmp/y': No such file\nE: rm failed: 256\n", "'x/tmp/y': No such file"),
+        ("E: rm failed: 256\n", "rm failed: 256"),
     ],
 )
 def test_failed_bootstrap_says_why(tail: str, message: str) -> None:
