@@ -14,18 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self, get_args
 
-import docker.errors
 from docker.models.containers import Container
-from rich.prompt import Confirm
 
-from torchstrata import platforms, progress
-from torchstrata.attestations import remote
+from torchstrata import progress
 from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
-from torchstrata.commands import build, running_containers
+from torchstrata.commands import running_containers, wanted_image
 from torchstrata.commands.container_options import UpOptions
-from torchstrata.commands.options import BuildOptions
-from torchstrata.containers import caller, declared_services, description, graphics, launchers, loopback, pulling, reattaching, running
+from torchstrata.commands.wanted_image import WantedImage
+from torchstrata.containers import caller, graphics, launchers, loopback, reattaching, running
 from torchstrata.containers.caller import HostUser
 from torchstrata.containers.description import LOOPBACK, SHM, SSH, ContainerDescription
 from torchstrata.containers.found_image import FoundImage
@@ -33,15 +30,9 @@ from torchstrata.containers.graphics import Graphics
 from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.launchers import ELSEWHERE, Launcher, LauncherFile
 from torchstrata.containers.running import Containers, Order
-from torchstrata.errors import ContainerError, EngineError, LauncherError, MatrixError, NoImageError, PlatformError
+from torchstrata.errors import ContainerError, EngineError, LauncherError, NoImageError
 from torchstrata.host import emulator
-from torchstrata.image import oci
 from torchstrata.matrix import matrix
-from torchstrata.matrix.matrix import Cell, Matrix
-from torchstrata.platforms import PLATFORM
-from torchstrata.progress import Reporter
-from torchstrata.registry.reference import TAG, Place
-from torchstrata.registry.registry import Registry
 from torchstrata.text import printable
 
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,99}")
@@ -49,50 +40,6 @@ NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,99}")
 
 NO_KEY: Final = "no SSH: there is no public key in ~/.ssh (ssh-keygen -t ed25519 makes one; then inv up --replace)"
 UNRAISED: Final = "this engine may not raise limits of locked memory and stack, which NCCL needs for InfiniBand"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """The image that words mean.
-
-    :param repository: of the images.
-    :param tag: its name in a registry, where one stands for all platforms.
-    :param place: the team's registry, if one is known.
-    :param cell: that a build makes it of, with the flavour; ``None`` if none does.
-    """
-
-    repository: str
-    tag: str
-    platform: str
-    place: Place | None
-    cell: Cell | None
-    flavour: str
-
-    @property
-    def local(self) -> str:
-        """Its name in an engine that has built it."""
-        return f"{self.repository}:{self.tag}{platforms.suffix(self.platform)}"
-
-    @property
-    def remote(self) -> str | None:
-        """Its name in the registry."""
-        return f"{self.place.host}/{self.place.repository(self.repository)}:{self.tag}" if self.place else None
-
-    @property
-    def build(self) -> str:
-        """The command that builds it."""
-        return f"nox -s build-{self.cell.names[0] if self.cell else 'CELL'}" + ("" if self.platform == PLATFORM else f" -- --platform {self.platform}")
-
-    @property
-    def others(self) -> tuple[str, ...]:
-        """Other names in the engine of the same image: a build gives the default OS none with the OS in it."""
-        names = self.cell.names if self.cell and self.tag.endswith(f"-{self.flavour}") else ()
-        return tuple(replace(self, tag=f"{name}-{self.flavour}").local for name in names if self.tag != f"{name}-{self.flavour}")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Both, that of the engine first."""
-        return (self.local, *([self.remote] if self.remote else []))
 
 
 def up(options: UpOptions) -> None:
@@ -109,123 +56,6 @@ def up(options: UpOptions) -> None:
         _write(chosen[0], options)
     else:
         _start(options)
-
-
-# Which image
-
-
-def wanted(table: Matrix, options: UpOptions, *, gpu: bool) -> Wanted:
-    """Return the image that words mean: of a cell, or by its tag.
-
-    :param gpu: whether this machine has a GPU, to choose where nothing is said.
-    :raises MatrixError: they mean none.
-    :raises PlatformError: it is not offered on the platform.
-    """
-    if len(options.cells) > 1:
-        raise MatrixError(f"{len(options.cells)} images are named: {' '.join(options.cells)}", fix="name one; each container is one call of inv up")
-    platform = _platform(options)
-    word = options.cells[0].removesuffix(platforms.suffix(platform)) if options.cells else usual(table, platform, gpu=gpu).names[0]
-    flavour = options.flavour or table.all_in_one
-    table.chain(flavour)
-    place = remote.place(options.registry, table.registry)
-    cell = next((each for each in table.cells if word in each.names), None)
-    if cell:
-        return Wanted(repository=table.name, tag=f"{word}-{flavour}", platform=platform, place=place, cell=cell.on(platform), flavour=flavour)
-    found = next(((each, image) for each in table.cells for name in each.names for image in table.flavours if word == f"{name}-{image}"), None)
-    found = found or next(((each, table.all_in_one) for each in table.cells if each.named and each.is_default_os and word == each.all_in_one), None)
-    if options.flavour or not TAG.fullmatch(word) or (found is None and place is None):
-        raise MatrixError(
-            f"{printable(word, 60)} is no cell" + ("" if options.flavour else " and no tag"), fix=f"nearest: {', '.join(matrix.nearest(table, word))}"
-        )
-    cell, flavour = found or (None, "")
-    return Wanted(repository=table.name, tag=word, platform=platform, place=place, cell=cell.on(platform) if cell else None, flavour=flavour)
-
-
-def _platform(options: UpOptions) -> str:
-    asked = options.platform or platforms.here()
-    if asked not in platforms.MACHINES:
-        raise PlatformError(f"{printable(asked, 40)} is no platform of images", fix=f"give one of {', '.join(platforms.MACHINES)}")
-    return asked
-
-
-def usual(table: Matrix, platform: str, *, gpu: bool) -> Cell:
-    """Return the newest cell for a machine with a GPU, or without; of all where there is none."""
-    newest = sorted(matrix.select_on(table, platform), key=lambda cell: (cell.named, cell.is_default_os, cell.release), reverse=True)
-    return next((cell for cell in newest if bool(cell.facts.cuda_version) == gpu), newest[0])
-
-
-def here(engine: Engine, name: str, platform: str) -> FoundImage | None:
-    """Return an image of the engine, ``None`` if it has none of that name for a platform."""
-    with running.refusals():
-        try:
-            found = engine.client.images.get(name).attrs
-        except docker.errors.ImageNotFound:
-            return None
-    if found["Architecture"] not in {"", platforms.architecture(platform)}:
-        return None
-    repository = name.rpartition(":")[0]
-    digest = next((each.rpartition("@")[2] for each in found.get("RepoDigests") or () if each.startswith(f"{repository}@")), None)
-    config, identity = found["Config"], str(found["Id"])
-    ports = oci.tcp_ports(config.get("ExposedPorts") or ())
-    declared = declared_services.in_engine(engine, identity) if ports else {}
-    return FoundImage.of(name, identity, config.get("Labels") or {}, description.endpoints(ports, declared), platform, digest=digest)
-
-
-def in_registry(want: Wanted) -> FoundImage | None:
-    """Return the image as the registry has it; ``None`` if no registry is known, or it has none of that name.
-
-    :raises PlatformError: it has it for other platforms only.
-    """
-    if want.place is None or want.remote is None:
-        return None
-    repository = want.place.repository(want.repository)
-    with Registry(want.place.host, scheme=want.place.scheme) as registry:
-        found = registry.find(repository, want.tag)
-        if found is None:
-            return None
-        children = registry.manifest(repository, found.digest).document().children
-        listed = {each.platform.name: each.digest for each in children if each.platform} or {want.platform: found.digest}
-        digest = listed.get(want.platform, next(iter(listed.values())))
-        config = registry.image_config(repository, digest)
-        if want.platform not in listed or config.architecture not in {"", platforms.architecture(want.platform)}:
-            raise PlatformError(f"{want.remote} is not there for {want.platform}", fix="name another platform, --platform OS/ARCHITECTURE, or another image")
-        declared = declared_services.in_registry(registry, repository, registry.manifest(repository, digest).document().layers or ()) if config.ports else {}
-    return FoundImage.of(want.remote, digest, config.labels, description.endpoints(config.ports, declared), want.platform, digest=digest)
-
-
-def obtained(engine: Engine, want: Wanted, reporter: Reporter, options: UpOptions) -> FoundImage | None:
-    """Return the image, pulled if it is not here; ``None`` where only a build could make it."""
-    found = _here(engine, want)
-    if want.remote and (found is None or options.pull):
-        with reporter.step("pull", want.remote) as step:
-            pulled = pulling.pull(engine.client, want.remote, want.platform, step)
-        return here(engine, want.remote, want.platform) if pulled else found
-    return found
-
-
-def _here(engine: Engine, want: Wanted) -> FoundImage | None:
-    return next(filter(None, (here(engine, name, want.platform) for name in (*want.names, *want.others))), None)
-
-
-def _built(engine: Engine, want: Wanted, options: UpOptions) -> FoundImage:
-    """Build an image, if it can be built and somebody wants that.
-
-    :raises NoImageError: it is nowhere, and is not built.
-    """
-    nowhere = f"{want.local} is not in this engine" + (f", and {want.remote} is not in the registry" if want.remote else ", and no registry is known")
-    if want.cell is None:
-        raise NoImageError(nowhere, fix="name a cell of the matrix: inv plan shows them")
-    if not (options.yes or _agrees(f"{nowhere}. Build it here ({want.build})?")):
-        raise NoImageError(nowhere, fix=f"build it: {want.build}, or inv up --yes; or name a registry that has it: --registry HOST[/PATH]")
-    build.build(want.cell.id, BuildOptions(flavour=(want.flavour,), platform=want.platform, registry=options.registry))
-    found = here(engine, want.local, want.platform)
-    if found is None:
-        raise NoImageError(f"the build has not made {want.local}", fix=f"see what it makes: inv plan {want.cell.names[0]}")
-    return found
-
-
-def _agrees(question: str) -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty() and Confirm.ask(question, default=False)
 
 
 # Which container
@@ -303,11 +133,11 @@ class LocalEngine:
 
         :raises EmulatorError: it is for another platform, whose programs cannot run here.
         """
-        want = wanted(matrix.load(), options, gpu=self.graphics.is_here)
+        want = wanted_image.wanted(matrix.load(), options, gpu=self.graphics.is_here)
         emulator.require(want.platform)
         with progress.reporter() as reporter:
-            found = obtained(self.engine, want, reporter, options)
-        return found or _built(self.engine, want, options)
+            found = wanted_image.obtained(self.engine, want, reporter, options)
+        return found or wanted_image.built(self.engine, want, options)
 
     def order(self, image: FoundImage, described: ContainerDescription, asked: Mapping[str, int]) -> Order:
         """Return what its engine is to make."""
@@ -387,8 +217,8 @@ def _write(launcher: Launcher, options: UpOptions) -> None:
     asked = ports(options)
     table = matrix.load()
     gpus = graphics.parsed(options.gpus) if options.gpus is not None else None
-    want = wanted(table, options, gpu=gpus is not None or Graphics.of_host({}).is_here)
-    image = in_registry(want) or _here_alone(want)
+    want = wanted_image.wanted(table, options, gpu=gpus is not None or Graphics.of_host({}).is_here)
+    image = wanted_image.in_registry(want) or _here_alone(want)
     described = _described(image, options)
     loopback.check(described.endpoints, asked)
     chosen = gpus if options.gpus is not None else described.gpus
@@ -408,20 +238,20 @@ def _owner(workspace: Path) -> int:
     return 0
 
 
-def _here_alone(want: Wanted) -> FoundImage:
+def _here_alone(want: WantedImage) -> FoundImage:
     """Return an image that only this machine's engine has.
 
     :raises NoImageError: it has not.
     """
     engine = engines.connect()
-    found = _here(engine, want)
+    found = wanted_image.present(engine, want)
     if found is None:
         fix = f"build it: {want.build}; or name a registry that has it: --registry HOST[/PATH]" if want.cell else "name another: inv plan"
         raise NoImageError(f"{want.local} is in no registry that is known, and not here", fix=fix)
     return found
 
 
-def _check(launcher: Launcher, described: ContainerDescription, want: Wanted) -> None:
+def _check(launcher: Launcher, described: ContainerDescription, want: WantedImage) -> None:
     if launcher in ELSEWHERE and not described.is_pullable:
         push = f"push it, inv push {want.cell.names[0]}, and " if want.cell else ""
         raise LauncherError(f"other machines cannot pull {want.local}, which only this engine has", fix=f"{push}name the registry: --registry HOST[/PATH]")

@@ -11,7 +11,7 @@ from tests.distribution import Distribution
 from tests.endpoints import endpoints
 from tests.joined import BOTH, REVISION
 from torchstrata import platforms
-from torchstrata.commands import up
+from torchstrata.commands import up, wanted_image
 from torchstrata.commands.container_options import UpOptions
 from torchstrata.containers.description import ContainerDescription
 from torchstrata.containers.launchers import LauncherFile
@@ -32,7 +32,7 @@ ARM = "linux/arm64"
 
 def means(*words, gpu=False, platform=PLATFORM, **more):
     """Return the image that words mean."""
-    return up.wanted(TABLE, UpOptions(cells=words, platform=platform, **more), gpu=gpu)
+    return wanted_image.wanted(TABLE, UpOptions(cells=words, platform=platform, **more), gpu=gpu)
 
 
 @pytest.fixture(autouse=True)
@@ -101,12 +101,12 @@ def test_registry_has_an_image_for_each_platform(monkeypatch, tmp_path):
         index = joiner.find(cell, "devel", dict.fromkeys(BOTH, REVISION))
         joiner.put(index, joiner.tag(cell, "devel", index), "2.15-cu132-devel")
         asked = {"flavour": "devel", "registry": f"{served.host}/team"}
-        found = {platform: up.in_registry(means("2.15-cu132", platform=platform, **asked)) for platform in BOTH}
+        found = {platform: wanted_image.in_registry(means("2.15-cu132", platform=platform, **asked)) for platform in BOTH}
         assert {image.platform: image.identity for image in found.values()} == {each.platform: each.digest for each in index.images}
         assert all(image.reference == f"{served.host}/team/{TABLE.name}:2.15-cu132-devel@{image.identity}" for image in found.values())
         alone = str(DatedTag(stem=dated_tag.stem(cell, "devel", PLATFORM), push=PushNumber(day="20261124", number=1)))
         with pytest.raises(PlatformError, match="is not there for linux/arm64"):
-            up.in_registry(means(alone, platform=ARM, registry=asked["registry"]))
+            wanted_image.in_registry(means(alone, platform=ARM, registry=asked["registry"]))
 
 
 @pytest.mark.parametrize(("word", "platform"), [("2.8-cu121", ARM), ("2.8-cu121-ssh", ARM), ("2.15-cu132", "linux/riscv64"), ("nightly-v2.15", "arm64")])
