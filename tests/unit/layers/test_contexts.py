@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,17 +32,6 @@ def test_who_mounts_the_lists_installs(tmp_path: Path, text: str | None, install
     if text is not None:
         (tmp_path / "images/gym/Dockerfile").write_text(f"FROM base\n{text}")
     assert contexts.installs(tmp_path, "gym") is installs
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """Copy what OS parts are made from, with the modes of another umask."""
-    for name in ("images", "locks/os"):
-        shutil.copytree(matrix.ROOT / name, tmp_path / "checkout" / name, symlinks=True)
-    for path in (tmp_path / "checkout").rglob("*"):
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode & 0o700)
-    return tmp_path / "checkout"
 
 
 def test_contexts_have_fixed_modes_and_times(checkout: Path, tmp_path: Path) -> None:

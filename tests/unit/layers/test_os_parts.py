@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -20,17 +19,6 @@ MATRIX = matrix.load()
 DEBIAN13 = MATRIX.systems["debian13"]
 UBUNTU = MATRIX.systems["ubuntu24.04"]
 FLAVOURS = MATRIX.chain(MATRIX.all_in_one)
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """Copy what OS parts are made from, with the modes of another umask."""
-    for name in ("images", "locks/os"):
-        shutil.copytree(matrix.ROOT / name, tmp_path / "checkout" / name, symlinks=True)
-    for path in (tmp_path / "checkout").rglob("*"):
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode & 0o700)
-    return tmp_path / "checkout"
 
 
 def identities(root: Path) -> list[str]:
