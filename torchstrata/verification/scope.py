@@ -14,12 +14,12 @@ Scope = Literal["quick", "full"]
 
 ALWAYS: Final = frozenset({"test_truth", "test_hygiene"})
 """Modules of what each image is: they depend on every one of its parts."""
-BELOW: Final = frozenset({"test_users"})
-"""Modules that run on flavours whose other tests the all-in-one of a cell without CUDA runs."""
+OF_THE_START: Final = frozenset({"test_users"})
+"""Modules of how a container starts, which depends on its flavour's services and hardly on its packages."""
 ONLY_THERE: Final = frozenset({"cuda", "vision", "audio", "audiofiles"})
 """What a cell without CUDA does not have."""
 COSTLY: Final = "costly"
-"""Marks tests of ten core-seconds or more whose promise a change of a day hardly touches: nights run them."""
+"""Marks tests of five core-seconds or more whose promise a change of a day hardly touches, or a cheaper one holds too: nights run them."""
 
 
 def includes(scope: Scope, key: Key, expected: Expectation) -> bool:
@@ -27,15 +27,17 @@ def includes(scope: Scope, key: Key, expected: Expectation) -> bool:
 
     What an image does hardly depends on its torch, so one runs all but what is costly in a quick scope: the
     all-in-one, which contains most flavours, of a cell without CUDA. That of a cell with CUDA runs what only such a
-    cell has. A flavour beside it runs its own tests by the same rule.
+    cell has. A flavour beside it runs its own tests by the same rule, and with the first flavour those of a start.
     """
     section, module, _ = key
     flavour, *marks = section.split()
     if scope == "full" or module in ALWAYS:
         return True
-    if not expected.is_all_in_one and not (flavour == expected.flavour and expected.is_beside):
-        return module in BELOW
-    return COSTLY not in marks and (expected.facts.cuda_version is None or not ONLY_THERE.isdisjoint(marks))
+    if COSTLY in marks or (expected.facts.cuda_version is not None and ONLY_THERE.isdisjoint(marks)):
+        return False
+    if expected.is_all_in_one or (flavour == expected.flavour and expected.is_beside):
+        return True
+    return module in OF_THE_START and (expected.is_beside or len(expected.chain) == 1)
 
 
 def tiers(subject: Subject) -> tuple[str, ...]:

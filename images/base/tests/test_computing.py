@@ -31,6 +31,7 @@ def found(probes, request):
     return probes({name: words[name] for name in words if name in special | general}, {"compiled": VECTORS_KNOWN | COMPILES_ALONE})
 
 
+@pytest.mark.costly
 def test_mixed_precision(found):
     """Training under autocast computes in bfloat16, keeps float32 parameters, and learns as full precision does."""
     runs = found("training")
@@ -94,6 +95,7 @@ def test_workers(start):
     assert load(box, LARGE) == [{"batches": 6, "sum": 15, "shared": 256 << 20}]
 
 
+@pytest.mark.costly
 def test_workers_with_little_shared_memory(start):
     """With the engine's default of 64 MB, small batches work, larger ones end in an error and not in wrong data, and the
     start has named the cure.

@@ -44,8 +44,15 @@ def test_package_with_manual_pages(building):
     assert (done.status, done.out.splitlines()[-1:]) == (0, ["works"]), done.out + done.err
 
 
-@pytest.mark.parametrize("before", ["pip install", "python -m pip install", "uv pip install"])
-@pytest.mark.parametrize("after", ["pip install", "uv pip install"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("pip install", "uv pip install"),
+        ("uv pip install", "pip install"),
+        *(pytest.param(*pair, marks=pytest.mark.costly) for pair in (("pip install",) * 2, ("uv pip install",) * 2)),
+        *(pytest.param("python -m pip install", after, marks=pytest.mark.costly) for after in ("pip install", "uv pip install")),
+    ],
+)
 def test_user_upgrades_what_root_installed(building, before, after):
     """What root's installer puts into ``/opt/venv`` the user can upgrade, by either installer, and nothing is left over."""
     options = "-q --no-index --find-links /wheels"
@@ -62,6 +69,7 @@ def test_only_installing_shares_with_the_group(building):
     assert building.run("stat", "-c", "%a", "/root/made", user="0:0").out == "644\n"
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("command", ["su - dev -c", "su dev -c", "runuser -l dev -c"])
 def test_shell_of_the_user(building, expected, command):
     """A login shell that root opens for the user finds torch, though it keeps nothing of the environment."""

@@ -64,6 +64,7 @@ def host_extension(probe, expected, request):
     return probe("extension", "module" if expected.flavour == HERE else "operator")
 
 
+@pytest.mark.costly
 def test_host_extension(host_extension):
     """A C++ extension of torch builds, is loaded and computes."""
     assert host_extension["triple"] == [0, 3, 6]

@@ -193,6 +193,7 @@ ELSEWHERE = ("file:///etc/passwd", "http://127.0.0.1:8888/api", "file:///tmp/fif
 MENTIONS = '<img alt="" src="{0}"><a rel="attachment" href="{0}">a</a><link rel="attachment" href="{0}">'
 
 
+@pytest.mark.costly
 def test_pdf_takes_what_lies_beside_the_notebook(box):
     """Pictures below the notebook's directory are shown; no file elsewhere, device, pipe or address is read, and nothing is attached."""
     assert box.run("sh", "-c", "mkfifo /tmp/fifo; mkdir -p /tmp/hostile; ln -s /etc/passwd /tmp/hostile/link.png").status == 0
@@ -222,6 +223,7 @@ def test_layout_has_limits(box, html, seconds, said):
     assert (done.status, len(lines), said in done.err) == (1, 1, True), done.err
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("form", ["pdf", "html"])
 def test_server_answers_meanwhile(box, form):
     """An export that does not end keeps neither users nor the probe of health from the server."""

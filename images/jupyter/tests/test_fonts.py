@@ -38,7 +38,13 @@ def plot(box, styles="", **options):
 
 
 @pytest.mark.parametrize(
-    "styles", ["", "plt.style.use('seaborn-v0_8')", "plt.rcParams['font.family'] = ['serif']", "plt.rcdefaults()"], ids=["plain", "style", "own", "defaults"]
+    "styles",
+    [
+        pytest.param("", id="plain"),
+        pytest.param("plt.style.use('seaborn-v0_8')", id="style", marks=pytest.mark.costly),
+        pytest.param("plt.rcParams['font.family'] = ['serif']", id="own", marks=pytest.mark.costly),
+        pytest.param("plt.rcdefaults()", id="defaults", marks=pytest.mark.costly),
+    ],
 )
 def test_glyphs(start, styles):
     """Characters have glyphs, whatever style is used, in pictures, vector files and formulas."""
@@ -47,6 +53,7 @@ def test_glyphs(start, styles):
     plot(box, styles)
 
 
+@pytest.mark.costly
 def test_settings_of_the_user(start):
     """The user's own file of settings counts, and text has glyphs with it."""
     box = start("sleep", "infinity")

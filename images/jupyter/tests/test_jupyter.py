@@ -157,7 +157,14 @@ print("".join(output.data.get("text/html", "") for output in shown.outputs))
 """
 
 
-@pytest.mark.parametrize("given", [{}, {"JUPYTER_BASE_URL": "/team/anna"}, {"NB_PREFIX": "/notebook/team/anna"}], ids=["plain", "base URL", "Kubeflow"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({}, id="plain", marks=pytest.mark.costly),
+        pytest.param({"JUPYTER_BASE_URL": "/team/anna"}, id="base URL"),
+        pytest.param({"NB_PREFIX": "/notebook/team/anna"}, id="Kubeflow", marks=pytest.mark.costly),
+    ],
+)
 def test_tensorboard_in_a_notebook(start, client, notebook, given):
     """``%tensorboard`` shows a frame that leads through Jupyter's port, below its base URL, to what it has started."""
     box = start(environment={"JUPYTER_TOKEN": TOKEN} | given)
@@ -217,6 +224,7 @@ def test_health_follows_the_service(start):
     box.until(lambda: box.run(*command).status == 0, "health")
 
 
+@pytest.mark.costly
 def test_health_while_hooks_run(start):
     """While a hook of the start runs nothing is healthy: services that will run do not answer yet."""
     box = start("sleep", "infinity")
@@ -231,6 +239,7 @@ def test_health_while_hooks_run(start):
     box.until(lambda: box.run("torchstrata-health").out == "jupyter: up\n", "health")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("init", [False, True])
 def test_health_among_the_processes_of_others(start, init):
     """In a pod whose containers see each other's processes, the first of which is another user's, the probe finds the services of its own."""

@@ -20,8 +20,12 @@ def answering(box, client, url):
 
 @pytest.mark.parametrize(
     "command",
-    [PLAIN, BY_SHELL, ("jupyter", "server", "--ip=0.0.0.0"), ("jupyter", "notebook", "--ip=0.0.0.0")],
-    ids=["plain", "shell", "server", "notebook"],
+    [
+        pytest.param(PLAIN, id="plain"),
+        pytest.param(BY_SHELL, id="shell"),
+        pytest.param(("jupyter", "server", "--ip=0.0.0.0"), id="server", marks=pytest.mark.costly),
+        pytest.param(("jupyter", "notebook", "--ip=0.0.0.0"), id="notebook", marks=pytest.mark.costly),
+    ],
 )
 def test_given_token(start, client, command):
     """The given token is needed, and opens."""
@@ -69,8 +73,12 @@ def test_password(start, client):
 
 @pytest.mark.parametrize(
     "command",
-    [BY_SHELL, (*PLAIN, "--IdentityProvider.token="), (*PLAIN, "--ServerApp.token=", "--ServerApp.password="), (*PLAIN, "--PasswordIdentityProvider.token=")],
-    ids=["unset", "identity", "server", "password"],
+    [
+        pytest.param(BY_SHELL, id="unset"),
+        pytest.param((*PLAIN, "--IdentityProvider.token="), id="identity"),
+        pytest.param((*PLAIN, "--ServerApp.token=", "--ServerApp.password="), id="server", marks=pytest.mark.costly),
+        pytest.param((*PLAIN, "--PasswordIdentityProvider.token="), id="password", marks=pytest.mark.costly),
+    ],
 )
 def test_open_server(start, command):
     """A server that would let everybody in ends, and one line says what cures it."""
@@ -80,6 +88,7 @@ def test_open_server(start, command):
     assert "set JUPYTER_TOKEN" in line
 
 
+@pytest.mark.costly
 def test_open_server_that_is_meant(start, client):
     """Asked for by name it runs."""
     box = start(*PLAIN, "--IdentityProvider.token=", environment={"TORCHSTRATA_JUPYTER_OPEN": "1"})
@@ -87,6 +96,7 @@ def test_open_server_that_is_meant(start, client):
     assert status(client, f"{url}/api/contents") == "200"
 
 
+@pytest.mark.costly
 def test_open_server_for_itself(start, client):
     """On loopback it runs, and no neighbour reaches it."""
     box = start("jupyter", "lab", "--ip=127.0.0.1", "--IdentityProvider.token=")
@@ -94,6 +104,7 @@ def test_open_server_for_itself(start, client):
     assert status(client, f"http://{box.address}:8888/api") == "000"
 
 
+@pytest.mark.costly
 def test_random_token(start, client):
     """With nothing given it has a random token, as Jupyter has everywhere."""
     box = start(*PLAIN)

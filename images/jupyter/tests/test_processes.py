@@ -27,7 +27,14 @@ def busy(box, notebook, code, before=""):
     )
 
 
-@pytest.mark.parametrize("code", ["", "while True: pass", "import time; time.sleep(100000)"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: pass",
+        pytest.param("", marks=pytest.mark.costly),
+        pytest.param("import time; time.sleep(100000)", marks=pytest.mark.costly),
+    ],
+)
 def test_services_stop(start, notebook, code):
     """Services end by themselves, with a kernel that is busy, too, and with status 0."""
     box = start(environment={"JUPYTER_TOKEN": TOKEN})

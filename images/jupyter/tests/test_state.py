@@ -23,7 +23,10 @@ def answers(box):
     return box.run("torchstrata-health").out, box.run("sh", "-c", asked, box.token).out
 
 
-@pytest.mark.parametrize("user", ["1000:0", "2000:0", "3000:3000"])
+@pytest.mark.parametrize(
+    "user",
+    ["2000:0", *(pytest.param(user, marks=pytest.mark.costly) for user in ("1000:0", "3000:3000"))],
+)
 def test_shared_temporary_directory(start, volume, user):
     """Containers of any users that share ``/tmp`` have each their own state."""
     shared = {volume: {"bind": "/tmp"}}
@@ -38,6 +41,7 @@ def test_shared_temporary_directory(start, volume, user):
     assert first.token != second.token
 
 
+@pytest.mark.costly
 def test_shared_memory(start):
     """So have containers that share ``/dev/shm``; what one leaves is gone when it has ended, or swept by the next if it was killed."""
     first = start(environment=JUPYTER, ipc_mode="shareable")

@@ -118,6 +118,7 @@ def test_agent_stays_at_home(client, box):
     assert client.run("sh", "-c", command).out == "agent:\n"
 
 
+@pytest.mark.costly
 def test_connections_of_editors(client, box):
     """Forty connections at once, as some editors and a team behind one address open them, all get in."""
     one = f"ssh {' '.join(ssh_options())} dev@{box.address} echo in"

@@ -70,6 +70,7 @@ def copies(start, committed, public_key):
     return boxes
 
 
+@pytest.mark.costly
 def test_copies_have_their_own_secrets(running, copies, client):
     """Containers of a committed image, as any user, have tokens and host keys of their own."""
     keys = {frozenset(line.split()[2] for line in client.run("ssh-keyscan", box.address).out.splitlines() if line[0] != "#") for box in (running, *copies)}
@@ -112,7 +113,10 @@ def test_log_shows_the_token_once(running):
     assert running.log.count(TOKEN) == 1
 
 
-@pytest.mark.parametrize("user", ["1000:0", "3000:3000", "0:0"])
+@pytest.mark.parametrize(
+    "user",
+    ["1000:0", *(pytest.param(user, marks=pytest.mark.costly) for user in ("3000:3000", "0:0"))],
+)
 def test_no_root_over_ssh(start, public_key, ssh, user):
     """A session of SSH gives nobody more than the container's user has."""
     box = start(environment={"SSH_PUBLIC_KEY": public_key, "TORCHSTRATA_SERVICES": "ssh"}, user=user)

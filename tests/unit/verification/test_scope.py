@@ -40,11 +40,11 @@ def test_a_full_scope_leaves_nothing_out(cell, flavour, tier):
 
 
 def test_the_all_in_one_of_a_cell_without_cuda_runs_all_that_is_not_costly():
-    """It contains all flavours, and what they do does not depend on CUDA. What is costly is three in a hundred at most."""
+    """It contains all flavours, and what they do does not depend on CUDA. What is costly is eight in a hundred at most."""
     everything = scope.lists(subject(CPU, MATRIX.all_in_one), "full")["free"]
     quick = scope.lists(subject(CPU, MATRIX.all_in_one), "quick")["free"]
     assert quick == everything.restrict(lambda key: not costly(key))
-    assert sum(quick.cases.values()) > 0.97 * sum(everything.cases.values()) > 900
+    assert sum(quick.cases.values()) > 0.92 * sum(everything.cases.values()) > 900
 
 
 def costly(key: required.Key) -> bool:
@@ -65,9 +65,10 @@ def test_of_a_cell_with_cuda_what_only_it_has():
 
 @pytest.mark.parametrize("cell", [CPU, CUDA])
 @pytest.mark.parametrize("flavour", [flavour for flavour in MATRIX.chain(MATRIX.all_in_one) if flavour != MATRIX.all_in_one])
-def test_other_flavours_are_what_they_say_and_serve_every_user(cell, flavour):
-    """Their contents are not those of the all-in-one, nor is their start."""
-    assert modules(cell, flavour, "quick") == {"test_truth", "test_hygiene", "test_users"}
+def test_other_flavours_are_what_they_say(cell, flavour):
+    """Their contents are not those of the all-in-one. A start without services is the same in each, and the first one of a cell shows it."""
+    starts = {"test_users"} if (cell, flavour) == (CPU, "base") else set()
+    assert modules(cell, flavour, "quick") == {"test_truth", "test_hygiene"} | starts
 
 
 @pytest.mark.parametrize(
