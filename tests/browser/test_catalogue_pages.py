@@ -250,7 +250,7 @@ def test_five_hundred_images_are_no_burden(visit, large):
     page.goto(f"{large.as_uri()}/index.html")
     assert value(page, "torch") == "2.15"
     data = json.loads(page.locator("#catalogue").text_content())
-    assert len(data["images"]) == len(showcase.catalogue(24).current)
+    assert len(data["images"]) == len(showcase.catalogue(500).current)
 
 
 @pytest.mark.parametrize(("path", "form"), [("index.html", "#picker"), ("images.html", "#filter")])

@@ -183,6 +183,15 @@ def test_container_of_what_was_frozen(container: Container, frozen: Frozen, cpu_
         made.remove(force=True)
 
 
+def test_directories_of_what_was_frozen_stay_the_user_s(container: Container, frozen: Frozen, cpu_base: Built) -> None:
+    """They are not made anew as root's, so that the user can go on installing there."""
+    work(container, CASES["user site"])
+    drift(container.name, "--freeze", str(frozen.files))
+    frozen.build()
+    owners = cpu_base.client.containers.run(frozen.name, ["stat", "-c", "%u", "/home/dev/.local", USER_SITE, f"{USER_SITE}/probe-1.dist-info"], remove=True)
+    assert owners.split() == [b"1000"] * 3
+
+
 def test_a_container_that_has_ended_and_has_no_python(container: Container) -> None:
     """Nothing runs in it: what is broken is named all the same."""
     work(container, Case("mv /usr/bin/python3.11 /usr/bin/python3.11.off", set(), user="0:0"))

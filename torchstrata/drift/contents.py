@@ -218,9 +218,9 @@ def owners(paths: Iterable[str], wheels: Iterable[InstalledWheel]) -> dict[str, 
     for path, owner in _owned(wheels):
         if path in wanted:
             owned[path] = owner
-        for above in _above(path):
-            if above in wanted:
-                owned.setdefault(above, owner)
+        for directory in above(path):
+            if directory in wanted:
+                owned.setdefault(directory, owner)
     return owned
 
 
@@ -233,7 +233,8 @@ def _owned(wheels: Iterable[InstalledWheel]) -> Iterator[tuple[str, str]]:
         yield from ((path, f"package {name}") for path in text(listing).splitlines() if not os.path.isdir(path))  # noqa: PTH112
 
 
-def _above(path: str) -> Iterator[str]:
+def above(path: str) -> Iterator[str]:
+    """Yield the directories that a path lies in, from below, without the root."""
     while (path := path.rpartition("/")[0]) not in {"", "/"}:
         yield path
 

@@ -37,8 +37,9 @@ SECONDS: Final = 600
 """More than a container takes that hashes a whole image on a slow disk."""
 
 CELL: Final = "torchstrata.cell"
+ADDED: Final = 1
 DELETED: Final = 2
-"""Kind of a change in Docker's API; 0 is changed, 1 added."""
+"""Kinds of a change in Docker's API; 0 is changed."""
 
 INFO: Final = re.compile(r"(?P<info>/.+\.dist-info)(?:/METADATA)?")
 FEW: Final = 24
@@ -211,8 +212,14 @@ class _Reader:
         brought: dict[str, str] = {}
         for info, wheel in read.items():
             brought |= dict.fromkeys(contents.recorded(_text(fresh_files[info], "RECORD"), wheel.place), f"wheel {wheel.name}")
+        brought = self._directories(brought) | brought
         unchanged = [wheel for wheel in own.wheels if wheel.info not in gone | fresh]
         return tuple(sorted([*unchanged, *read.values()])), brought
+
+    def _directories(self, brought: Mapping[str, str]) -> dict[str, str]:
+        """Return the directories that came with files, and with whom; those of bytecode come and go."""
+        directories = {above: owner for path, owner in brought.items() for above in contents.above(path)}
+        return {path: owner for path, owner in directories.items() if self._changes.get(path) == ADDED and "__pycache__" not in path}
 
     def _lists(self, before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
         """Return who brought the files of OS packages that are new or others."""
