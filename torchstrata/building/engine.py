@@ -1,7 +1,7 @@
 """The container engine: which one answers, what it has, and how images get into it.
 
-Everything goes through Docker's API; ``DOCKER_HOST`` and docker contexts are honoured. Both image stores are
-supported: the classic one knows an image by the digest of its config, the containerd one by that of its manifest.
+Everything goes through Docker's API, to the engine that the ``docker`` command uses. Both image stores are supported:
+the classic one knows an image by the digest of its config, the containerd one by that of its manifest.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 import docker
 import docker.errors
 import requests
-from docker.context import ContextAPI
+from docker.tls import TLSConfig
 
 from torchstrata import process
 from torchstrata.errors import BuildxError, CommandError, DiskFullError, EngineError
 from torchstrata.host import docker_config
+from torchstrata.host.docker_config import DockerContext
 from torchstrata.image import loadable
 from torchstrata.image.compose import sha256
 from torchstrata.image.loadable import Loadable, chain_ids
@@ -33,7 +34,6 @@ from torchstrata.store.layer import Layer, OpenBlob
 
 ImageStore = Literal["containerd", "classic"]
 
-DEFAULT_SOCKET: Final = "unix:///var/run/docker.sock"
 LEAST_BUILDX: Final = (0, 13)
 """The oldest buildx that this was run with."""
 
@@ -67,9 +67,11 @@ class Refused(EngineError):
 
 
 def address() -> str:
-    """Return where the engine is looked for: ``DOCKER_HOST``, else the current docker context."""
-    context = ContextAPI.kwargs_from_context(environment=os.environ)
-    return os.environ.get("DOCKER_HOST") or context.get("base_url") or DEFAULT_SOCKET
+    """Return where the engine is looked for.
+
+    :raises VariableError: Docker's configuration cannot be read, or has no such context.
+    """
+    return docker_config.address()
 
 
 def names(client: docker.DockerClient) -> list[str]:
@@ -95,15 +97,32 @@ def connect() -> Engine:
     :raises VariableError: Docker's configuration cannot be read.
     """
     docker_config.check()
+    context, where = docker_config.context(), address()
     try:
-        client = docker.from_env(version="auto", timeout=CONNECT_SECONDS, use_ssh_client=True)
+        client = _client(context)
         info = client.info()
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-        check_access(Path(address().removeprefix("unix://")))
+        check_access(Path(where.removeprefix("unix://")))
         fix = "start Docker, or let `nox -s engine` set it up (as root, on Debian or Ubuntu)"
-        raise EngineError(f"no Docker engine answers at {address()}", fix=fix) from error
+        raise EngineError(f"no Docker engine answers at {where}", fix=fix) from error
     client.api.timeout = ANSWER_SECONDS
     return Engine(client, info)
+
+
+def _client(context: DockerContext | None) -> docker.DockerClient:
+    """Return a client of the engine of a context; without one of that which the environment names."""
+    options: dict[str, Any] = {"version": "auto", "timeout": CONNECT_SECONDS, "use_ssh_client": True}
+    if context is None or not context.host:
+        return docker.from_env(use_context=False, **options)
+    return docker.DockerClient(base_url=context.host, tls=_tls(context) or False, **options)
+
+
+def _tls(context: DockerContext) -> TLSConfig | None:
+    """Return how TLS is spoken to the engine of a context; ``None`` where it is not, as the ``docker`` command decides."""
+    if not context.host.startswith("tcp://") or not (context.ca or context.key_pair or not context.is_verified):
+        return None
+    pair = (str(context.key_pair[0]), str(context.key_pair[1])) if context.key_pair else None
+    return TLSConfig(client_cert=pair, ca_cert=str(context.ca) if context.ca else None, verify=context.is_verified)
 
 
 def _translated(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
