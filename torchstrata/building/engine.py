@@ -23,7 +23,7 @@ import docker.errors
 import requests
 from docker.tls import TLSConfig
 
-from torchstrata import process
+from torchstrata import process, progress
 from torchstrata.errors import BuildxError, CommandError, DiskFullError, EngineError
 from torchstrata.host import docker_config
 from torchstrata.host.docker_config import DockerContext
@@ -38,6 +38,8 @@ LEAST_BUILDX: Final = (0, 13)
 """The oldest buildx that this was run with."""
 
 CONNECT_SECONDS: Final = 20
+"""For each of two questions: the version, and how the engine is."""
+
 JOIN: Final = 'run: sudo usermod --append --groups docker "$USER"; it counts from your next login on, or in a shell that `newgrp docker` starts'
 
 ANSWER_SECONDS: Final = 3600
@@ -99,8 +101,9 @@ def connect() -> Engine:
     docker_config.check()
     context, where = docker_config.context(), address()
     try:
-        client = _client(context)
-        info = client.info()
+        with progress.overdue(f"waiting for the engine at {where}, {2 * CONNECT_SECONDS} s at most"):
+            client = _client(context)
+            info = client.info()
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         check_access(Path(where.removeprefix("unix://")))
         fix = "start Docker, or let `nox -s engine` set it up (as root, on Debian or Ubuntu)"

@@ -21,6 +21,7 @@ from torchstrata.errors import CatalogueError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import Patience
 from torchstrata.store.store import Store
 
 RESULTS: Final = ROOT / "bench" / "results"
@@ -59,7 +60,8 @@ def _check(options: CatalogueOptions) -> None:
 def _registry(options: CatalogueOptions) -> Catalogue:
     table = matrix.load()
     where = remote.required(options.registry, table.registry)
-    with signing.trusted(options.key, options.identity, options.issuer) as trust, Registry(where.host, scheme=where.scheme) as registry:
+    registry = Registry(where.host, scheme=where.scheme, patience=Patience.attended())
+    with signing.trusted(options.key, options.identity, options.issuer) as trust, registry:
         reader = RegistryReader(matrix=table, registry=registry, repository=where.repository(table.name), trust=trust, now=_now())
         return reader.catalogue()
 

@@ -24,6 +24,7 @@ from torchstrata.registry import joining
 from torchstrata.registry.client import Manifest
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import Patience
 from torchstrata.release import difference, ledger_branch
 from torchstrata.release import ledger as ledgers
 from torchstrata.release.guard import Cosign
@@ -54,7 +55,7 @@ def opened(options: ReleasePlace, *, signs: bool) -> Iterator[Releases]:
         trust = Trust.find() if says_who or signer is None else stack.enter_context(signer.trust())
         yield Releases(
             matrix=table,
-            registry=stack.enter_context(Registry(where.host, scheme=where.scheme)),
+            registry=stack.enter_context(Registry(where.host, scheme=where.scheme, patience=Patience() if signs else Patience.attended())),
             repository=where.repository(table.name),
             branch=Branch.parse(options.ledger, ROOT),
             author=ledger_branch.author(ROOT),
@@ -183,7 +184,7 @@ def diff(options: DiffOptions) -> None:
 def _by_platform(name: str, options: DiffOptions) -> dict[str, Record]:
     """Return the record of an image, or of each image of an index, by platform."""
     image, scheme = _named(name, options)
-    with Registry(image.host, scheme=scheme) as registry:
+    with Registry(image.host, scheme=scheme, patience=Patience.attended()) as registry:
         manifest = registry.manifest(image.repository, image.name)
         several = manifest.media_type == oci.INDEX
         children = joining.images(registry, image.repository, manifest, str(image)).values() if several else (manifest,)
