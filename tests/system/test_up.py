@@ -26,7 +26,7 @@ from tests.registries import free_port
 from tests.waiting import until
 from torchstrata import errors
 from torchstrata.building import engine
-from torchstrata.commands import wanted_image
+from torchstrata.commands import verbs, wanted_image
 from torchstrata.containers import launchers
 from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.running import LABEL
@@ -387,6 +387,7 @@ def test_interrupt_while_waiting(person, variant, number):
         running.process.send_signal(number)
         ended = running.ended()
     assert ended.status == errors.INTERRUPTED, ended.output
+    assert verbs.STARTED in ended.output
     assert (person.leftovers(), person.workspace.exists()) == ([], False)
 
 
