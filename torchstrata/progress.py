@@ -60,6 +60,7 @@ def overdue(line: str, after: float | None = None, say: Callable[[str], object] 
         yield
     finally:
         timer.cancel()
+        timer.join()  # a thread that wakes up while the interpreter ends can crash it (CPython before 3.14)
 
 
 class SafeConsole(Console):

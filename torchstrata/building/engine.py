@@ -76,6 +76,14 @@ def address() -> str:
     return docker_config.address()
 
 
+def environment() -> dict[str, str]:
+    """Return the variables by which programs that know nothing of Docker's contexts find the same engine.
+
+    :raises VariableError: Docker's configuration cannot be read, or has no such context.
+    """
+    return docker_config.environment()
+
+
 def names(client: docker.DockerClient) -> list[str]:
     """Return every name of an image in the engine, by tag and by digest; in one question, since images come and go."""
     return [*itertools.chain.from_iterable([*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())] for image in client.api.images())]
@@ -106,6 +114,9 @@ def connect() -> Engine:
             info = client.info()
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
         check_access(Path(where.removeprefix("unix://")))
+        if isinstance(error, requests.Timeout) or isinstance(error.__context__, requests.Timeout):
+            fix = "restart it: sudo systemctl restart docker; or name another engine: docker context use NAME"
+            raise EngineError(f"the engine at {where} has not answered for {CONNECT_SECONDS} s", fix=fix) from error
         fix = "start Docker, or let `nox -s engine` set it up (as root, on Debian or Ubuntu)"
         raise EngineError(f"no Docker engine answers at {where}", fix=fix) from error
     client.api.timeout = ANSWER_SECONDS
@@ -121,8 +132,8 @@ def _client(context: DockerContext | None) -> docker.DockerClient:
 
 
 def _tls(context: DockerContext) -> TLSConfig | None:
-    """Return how TLS is spoken to the engine of a context; ``None`` where it is not, as the ``docker`` command decides."""
-    if not context.host.startswith("tcp://") or not (context.ca or context.key_pair or not context.is_verified):
+    """Return how TLS is spoken to the engine of a context; ``None`` where it is not."""
+    if not context.has_tls:
         return None
     pair = (str(context.key_pair[0]), str(context.key_pair[1])) if context.key_pair else None
     return TLSConfig(client_cert=pair, ca_cert=str(context.ca) if context.ca else None, verify=context.is_verified)

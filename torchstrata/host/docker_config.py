@@ -74,6 +74,11 @@ class DockerContext:
     ca: Path | None
     key_pair: tuple[Path, Path] | None
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether TLS is spoken, as the ``docker`` command decides."""
+        return self.host.startswith("tcp://") and bool(self.ca or self.key_pair or not self.is_verified)
+
 
 def check() -> None:
     """Refuse a file that Docker's libraries could not read.
@@ -90,6 +95,23 @@ def address() -> str:
     """
     found = context()
     return os.environ.get(HOST) or (found.host if found else "") or DEFAULT_SOCKET
+
+
+def environment() -> dict[str, str]:
+    """Return the variables by which programs that know nothing of contexts find the engine of the current one.
+
+    There are none that tell of some certificates and not of others.
+
+    :raises VariableError: the configuration cannot be read, or has no such context.
+    """
+    found = context()
+    if found is None or not found.host:
+        return {}
+    if not found.has_tls:
+        return {HOST: found.host}
+    if not (found.ca and found.key_pair):
+        return {}
+    return {HOST: found.host, "DOCKER_CERT_PATH": str(found.ca.parent), "DOCKER_TLS_VERIFY": "1" if found.is_verified else ""}
 
 
 def context() -> DockerContext | None:
@@ -121,10 +143,19 @@ def _there(path: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _config() -> _DockerConfig:
+def file() -> Path | None:
+    """Return the configuration file, if there is one; the ``docker`` command reads no other.
+
+    :raises VariableError: its directory cannot be one.
+    """
     directory = _directory()
     path = directory / "config.json" if directory else None
-    return _decoded(path, _DockerConfig) if path and os.path.lexists(path) else _DockerConfig()
+    return path if path and os.path.lexists(path) else None
+
+
+def _config() -> _DockerConfig:
+    path = file()
+    return _decoded(path, _DockerConfig) if path else _DockerConfig()
 
 
 def _decoded(path: Path, kind: type[T]) -> T:

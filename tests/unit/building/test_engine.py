@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import stat
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from torchstrata import progress
 from torchstrata.building import engine
 from torchstrata.errors import BuildxError, EngineError
 from torchstrata.host.docker_config import DockerContext
@@ -89,6 +91,21 @@ def test_silent_engine_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(EngineError, match=r"no Docker engine answers at unix:.*none\.sock") as caught:
         engine.connect()
     assert "nox -s engine" in caught.value.fix
+
+
+def test_engine_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody is told what is waited for; then the error is another than that none is there: to start one would not help."""
+    where = f"unix://{tmp_path}/engine.sock"
+    monkeypatch.setenv("DOCKER_HOST", where)
+    monkeypatch.setattr(engine, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "QUIET", 0.0)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{tmp_path}/engine.sock")
+        silent.listen()
+        with pytest.raises(EngineError, match="has not answered for") as caught:
+            engine.connect()
+    assert "restart it" in caught.value.fix
+    assert capsys.readouterr().err.startswith(f"waiting for the engine at {where}, ")
 
 
 def test_engine_of_a_context_is_the_one_that_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

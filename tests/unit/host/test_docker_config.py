@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from torchstrata.errors import VariableError
 from torchstrata.host import docker_config
 
 PLACE = "unix:///somewhere.sock"
+TCP = "tcp://192.0.2.1:2376"
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +34,13 @@ def context(place, name="second", host=PLACE, **more):
     written = {"Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False, **more}}}
     (place / "contexts/meta" / identity / "meta.json").write_text(json.dumps(written))
     return place / "contexts/tls" / identity / "docker"
+
+
+@pytest.fixture
+def second(place, monkeypatch):
+    """Return what makes a context, by which the variable asks."""
+    monkeypatch.setenv("DOCKER_CONTEXT", "second")
+    return functools.partial(context, place)
 
 
 def current(place, name):
@@ -114,6 +123,26 @@ def test_certificates_of_a_context_are_its_own(place, monkeypatch, files):
     assert not found.is_verified
     assert found.ca == (directory / "ca.pem" if "ca" in files else None)
     assert found.key_pair == ((directory / "cert.pem", directory / "key.pem") if "key" in files else None)
+
+
+@pytest.mark.parametrize(
+    ("host", "files", "more", "told"),
+    [
+        (PLACE, (), {}, {"DOCKER_HOST": PLACE}),
+        (TCP, (), {}, {"DOCKER_HOST": TCP}),
+        (TCP, ("ca", "cert", "key"), {}, {"DOCKER_HOST": TCP, "DOCKER_TLS_VERIFY": "1"}),
+        (TCP, ("ca", "cert", "key"), {"SkipTLSVerify": True}, {"DOCKER_HOST": TCP, "DOCKER_TLS_VERIFY": ""}),
+        (TCP, ("ca",), {}, {}),
+        ("", (), {}, {}),
+    ],
+)
+def test_programs_that_know_no_contexts_are_told(second, host, files, more, told):
+    """By the variables that Docker's library reads, with certificates where there are all."""
+    directory = second(host=host, **more)
+    directory.mkdir(parents=True)
+    for name in files:
+        (directory / f"{name}.pem").touch()
+    assert docker_config.environment() == told | ({"DOCKER_CERT_PATH": str(directory)} if "DOCKER_TLS_VERIFY" in told else {})
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="compares with the docker command")
