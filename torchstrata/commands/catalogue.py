@@ -63,11 +63,14 @@ def _registry(options: CatalogueOptions) -> Catalogue:
     registry = Registry(where.host, scheme=where.scheme, patience=Patience.attended())
     with signing.trusted(options.key, options.identity, options.issuer) as trust, registry:
         reader = RegistryReader(matrix=table, registry=registry, repository=where.repository(table.name), trust=trust, now=_now())
-        return reader.catalogue()
+        with progress.overdue(f"reading what {where} has, image by image"):
+            return reader.catalogue()
 
 
 def _engine() -> Catalogue:
-    return EngineReader(matrix=matrix.load(), engine=engines.connect(), store=Store.open(), now=_now()).catalogue()
+    reader = EngineReader(matrix=matrix.load(), engine=engines.connect(), store=Store.open(), now=_now())
+    with progress.overdue("reading what the engine has, image by image"):
+        return reader.catalogue()
 
 
 def _now() -> dt.datetime:
