@@ -14,9 +14,11 @@ import contextlib
 import functools
 import http.cookiejar
 import re
+import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
@@ -184,6 +186,7 @@ class Transport:
         self._lock = threading.Lock()
         self._base: str | None = None
         self._remarked: dict[str, float] = {}
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._session = _RefusingSession()
         self._session.cookies.set_policy(NO_COOKIES)
         self._session.headers.update({"User-Agent": "torchstrata", "Accept-Encoding": "identity"})
@@ -262,6 +265,18 @@ class Transport:
         if now - self._remarked.get(kind, -REMARKS) >= REMARKS:
             self._remarked[kind] = now
             progress.aside(line)
+
+    def cancel(self) -> None:
+        """End what is under way in any thread, soon: nobody waits for answers any more, and no request begins."""
+        self.cancelled.set()
+        for each in list(self._sockets):
+            _shut(each)
+
+    def _watch(self, used: socket.socket) -> None:
+        """Remember a socket at which a thread waits, for :meth:`cancel`."""
+        self._sockets.add(used)
+        if self.cancelled.is_set():
+            _shut(used)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -385,7 +400,7 @@ class Transport:
         limit, stream, patience = options.pop("limit", answers.DOCUMENT), options.pop("stream", False), options.pop("patience", self.patience)
         wait = patience.answer if method in READING else patience.read
         options = {"auth": _as_given, "timeout": (patience.connect, wait), "allow_redirects": False, "stream": True, **options}
-        with allowing(Allowance(body=limit, wait=wait)), contextlib.ExitStack() as stack:
+        with allowing(Allowance(body=limit, wait=wait, seen=self._watch)), contextlib.ExitStack() as stack:
             data = stack.enter_context(body()) if callable(body) else body or options.pop("data", None)
             response = self._session.request(method, url, data=data, **options)
         if not stream:
@@ -442,6 +457,12 @@ class RefusedError(RegistryError):
         super().__init__(what, fix="see the registry's log for more, or ask its admin")
         self.codes = codes
         self.status = status
+
+
+def _shut(used: socket.socket) -> None:
+    """Let the thread that reads from a socket read its end."""
+    with contextlib.suppress(OSError):  # it is closed already
+        used.shutdown(socket.SHUT_RDWR)
 
 
 def _as_given(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -107,6 +107,23 @@ def test_registry_that_falls_silent_is_given_up():
     refused = pytest.raises(SilentError, match="does not answer to: list the tags of team/x")
     with falling_silent() as (host, _), Registry(host, patience=Patience(**ENDS, answer=0.05)) as registry, refused:
         registry.tags("team/x")
+
+
+def test_nobody_waits_for_a_silent_registry_after_ctrl_c():
+    """A thread that waits for an answer ends when the work is cancelled, and not when the registry or its patience does."""
+    asked = threading.Event()
+
+    def silent(_):
+        asked.set()
+        return False
+
+    with falling_silent(silent) as (host, released), Registry(host, patience=PATIENT) as registry, ThreadPoolExecutor(1) as pool:
+        tags = pool.submit(registry.tags, "team/x")
+        assert asked.wait(PATIENCE)
+        registry.cancel()
+        with pytest.raises(CancelledError):
+            tags.result(PATIENCE)
+        assert not released.is_set()
 
 
 def test_pause_that_a_registry_asks_for_is_told(capsys, monkeypatch):
