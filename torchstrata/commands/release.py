@@ -41,10 +41,11 @@ DRY: Final = "nothing has moved: this was a dry run, --yes does it"
 
 
 @contextlib.contextmanager
-def opened(options: ReleasePlace, *, signs: bool) -> Iterator[Releases]:
+def opened(options: ReleasePlace, *, signs: bool, patience: Patience | None = None) -> Iterator[Releases]:
     """Yield the releases in the registry that was asked for; an exception in the block ends what is under way.
 
     :param signs: the ledger's copy is to be written, so it must be possible to sign it.
+    :param patience: with the registry; that of what nobody has to wait for if ``None``.
     :raises RegistryError, SigningError, UntrustedError: no registry, key to sign with, or key to trust is known.
     """
     table = matrix.load()
@@ -55,7 +56,7 @@ def opened(options: ReleasePlace, *, signs: bool) -> Iterator[Releases]:
         trust = Trust.find() if says_who or signer is None else stack.enter_context(signer.trust())
         yield Releases(
             matrix=table,
-            registry=stack.enter_context(Registry(where.host, scheme=where.scheme, patience=Patience() if signs else Patience.attended())),
+            registry=stack.enter_context(Registry(where.host, scheme=where.scheme, patience=patience)),
             repository=where.repository(table.name),
             branch=Branch.parse(options.ledger, ROOT),
             author=ledger_branch.author(ROOT),
@@ -143,7 +144,7 @@ def listing(entries: Sequence[LedgerEntry]) -> Table:
 def _reading(options: LogOptions) -> Iterator[tuple[matrix.Matrix, tuple[LedgerEntry, ...]]]:
     """Yield the matrix and the entries; the branch alone needs neither a registry nor keys."""
     if options.from_registry:
-        with opened(options, signs=False) as releases:
+        with opened(options, signs=False, patience=Patience.attended()) as releases:
             yield releases.matrix, releases.copied().entries
     else:
         yield matrix.load(), Branch.parse(options.ledger, ROOT).read().ledger.entries
