@@ -37,7 +37,7 @@ from torchstrata.store.store import Store
 MEMORY: Final = 1_500_000_000
 """Bytes of address space that the client may have; what it needs for itself is a third of that."""
 
-QUICK: Final = {"tries": 3, "first": 0.01, "longest": 0.02, "connect": 5.0, "answer": 1.0, "read": 1.0, "whole": 5.0}
+QUICK: Final = {"tries": 3, "first": 0.01, "longest": 0.02, "connect": 5.0, "answer": 1.0, "read": 1.0, "whole": 5.0, "greeting": 5.0}
 
 IDENTITY: Final = "1" * 64
 OTHER: Final = f"sha256:{'0' * 64}"
@@ -50,7 +50,7 @@ Behaviour = Callable[[Handler], None]
 def patience(*, quick: bool = False) -> Patience:
     """Return one that waits as long as a busy machine needs, or gives up within seconds."""
     known = {each.name for each in dataclasses.fields(Patience)}
-    asked = {**QUICK, **({} if quick else {"connect": PATIENCE, "answer": PATIENCE, "read": PATIENCE, "whole": PATIENCE})}
+    asked = {**QUICK, **({} if quick else {"connect": PATIENCE, "answer": PATIENCE, "read": PATIENCE, "whole": PATIENCE, "greeting": PATIENCE})}
     return Patience(**{name: value for name, value in asked.items() if name in known})
 
 

@@ -132,13 +132,14 @@ def run(
         return output.decode(errors="replace")
 
 
-def follow(*args: str | os.PathLike[str], cwd: Path | None = None, on_line: LineSink) -> int:
+def follow(*args: str | os.PathLike[str], cwd: Path | None = None, env: Mapping[str, str] | None = None, on_line: LineSink) -> int:
     """Run a program to its end and return its status, whatever that is.
 
+    :param env: variables to add to the present environment.
     :param on_line: called with every line of its output and of its errors, from two threads.
     :raises CommandError: the program is not installed.
     """
-    with _started(args, cwd=cwd, stdin=subprocess.DEVNULL) as (process, threads):
+    with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL) as (process, threads):
         for stream in (process.stdout, process.stderr):
             threads.start(_pump, stream, deque[str](maxlen=0), on_line)
         threads.join()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Protocol, Self
 
@@ -18,6 +20,9 @@ from torchstrata.text import printable
 
 PLAIN_INTERVAL: Final = 15.0
 """Seconds between two lines about the same long step where there is no terminal."""
+
+QUIET: Final = 3.0
+"""Seconds that people wait before they are told for what."""
 
 MB: Final = 1_000_000
 
@@ -33,6 +38,29 @@ def size(count: int) -> str:
             value = count / unit
             return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"  # noqa: PLR2004  # two digits are enough to read
     return f"{count} B"
+
+
+def aside(line: str) -> None:
+    """Print a line on standard error: standard output may be a file that somebody wants. A live view stays below it."""
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it: no reason to stop
+        sys.stderr.write(f"{printable(line, len(line))}\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def overdue(line: str, after: float | None = None, say: Callable[[str], object] = aside) -> Iterator[None]:
+    """Say a line if the block takes longer, since somebody may wait and not know for what.
+
+    :param after: seconds; :data:`QUIET` if ``None``.
+    """
+    timer = threading.Timer(QUIET if after is None else after, say, (line,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # a thread that wakes up while the interpreter ends can crash it (CPython before 3.14)
 
 
 class SafeConsole(Console):

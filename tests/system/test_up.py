@@ -25,10 +25,14 @@ from tests.checkout import Checkout
 from tests.registries import free_port
 from tests.waiting import until
 from torchstrata import errors
+from torchstrata.building import engine
+from torchstrata.commands import verbs, wanted_image
+from torchstrata.containers import launchers
 from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.running import LABEL
 from torchstrata.host import apt
 from torchstrata.host.filesystem import CACHE_VARIABLE
+from torchstrata.platforms import PLATFORM
 from torchstrata.store.store import Store
 
 IMAGE = f"{MATRIX.name}:{CPU}-ssh"
@@ -383,6 +387,7 @@ def test_interrupt_while_waiting(person, variant, number):
         running.process.send_signal(number)
         ended = running.ended()
     assert ended.status == errors.INTERRUPTED, ended.output
+    assert verbs.STARTED in ended.output
     assert (person.leftovers(), person.workspace.exists()) == ([], False)
 
 
@@ -436,21 +441,46 @@ def test_line_of_docker(person):
     until(lambda: person.container().attrs["State"]["Health"]["Status"] == "healthy", "the services answer")
 
 
+def compose(person, *words, **env):
+    """Run Debian's Compose in the person's directory, and return what it prints."""
+    program = programs.directory("docker-compose") / "docker-compose"
+    return subprocess.run([program, *words], cwd=person.root, env=os.environ | env, check=True, capture_output=True, text=True).stdout
+
+
 def test_compose_starts_its_file(person):
     """Debian's Compose: the container is healthy, and lets in by the token of its log; nothing is left afterwards."""
-    compose = programs.directory("docker-compose") / "docker-compose"
     words = ("--port", f"jupyter={free_port()},ssh={free_port()}", "--name", person.name)
     assert person.inv("up", CPU, "--compose", "--output", person.root, *words).status == 0
     (person.root / "workspace").mkdir()
     os.chown(person.root / "workspace", os.geteuid() or DEV, -1)
     try:
-        subprocess.run([compose, "up", "--detach", "--wait"], cwd=person.root, check=True, capture_output=True)
-        log = subprocess.run([compose, "logs", "--no-color"], cwd=person.root, check=True, capture_output=True, text=True).stdout
-        found = URL.search(log)
+        compose(person, "up", "--detach", "--wait")
+        found = URL.search(compose(person, "logs", "--no-color"))
         published = yaml_port(person.root / "compose.yaml")
         assert person.read(f"http://127.0.0.1:{published}/lab?token={found[3]}") == 200
     finally:
-        subprocess.run([compose, "down", "--volumes"], cwd=person.root, check=True, capture_output=True)
+        compose(person, "down", "--volumes")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("uid", [1001, 0, None], ids=["another user", "root", "nobody says who"])
+def test_compose_file_for_anybody_lets_its_user_write(person, uid):
+    """The catalogue's: whoever starts it as it says has a workspace that the container can write to; no process there stays root."""
+    owner = DEV if uid is None else uid
+    image = wanted_image.here(engine.connect(), BASE, PLATFORM)
+    for each in launchers.files("compose", image.describe(name=person.name, is_for_anybody=True)):
+        (person.root / each.path).write_text(each.text)
+    (person.root / "workspace").mkdir()
+    os.chown(person.root / "workspace", owner, -1)
+    try:
+        compose(person, "up", "--detach", "--wait", **({} if uid is None else {"HOST_UID": str(uid)}))
+        made = compose(person, "ps", "--quiet", "torch").strip()
+        until(
+            lambda: {int(each[0]) for each in person.client.containers.get(made).top(ps_args="-eo uid,pid")["Processes"]} == {owner or DEV}, "its user runs it"
+        )
+        subprocess.run(["docker", "exec", "--user", f"{owner or DEV}:0", made, "touch", "/workspace/there"], check=True)
+    finally:
+        compose(person, "down", "--volumes")
 
 
 def yaml_port(path):

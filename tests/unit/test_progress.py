@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
+from tests.waiting import PATIENCE
 from torchstrata import progress
 
 
@@ -58,3 +63,33 @@ def test_text_from_outside_is_only_text(text: str, is_cell: bool) -> None:  # no
         console.print(text)
     assert all(line.isprintable() for line in out.getvalue().split("\n"))
     assert "[red]fine[/red]" in out.getvalue() or "[red]" not in text
+
+
+def test_somebody_who_waits_is_told_for_what(capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, while it still takes its time: standard output may be a file that they want."""
+    said = threading.Event()
+
+    def say(line: str) -> None:
+        progress.aside(line)
+        said.set()
+
+    with progress.overdue("waiting for\x1b[2J it", 0.0, say):
+        assert said.wait(PATIENCE)
+    assert capsys.readouterr() == ("", "waiting for?[2J it\n")
+
+
+def test_what_is_quick_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor does it leave a thread behind that would."""
+    before = threading.active_count()
+    with progress.overdue("waiting", PATIENCE):
+        pass
+    assert capsys.readouterr() == ("", "")
+    assert threading.active_count() == before
+
+
+def test_nobody_reads_what_is_waited_for() -> None:
+    """A full disk behind standard error is no reason to stop."""
+    program = "import sys; from torchstrata import progress; progress.aside('waiting'); sys.stdout.write('goes on')"
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, text=True, check=False)
+    assert ended.stdout == "goes on"

@@ -37,7 +37,7 @@ def make_key(prefix: Path) -> Path:
     _write_new(private, pair[private], 0o600)
     try:
         _write_new(public, pair[public], 0o644)
-    except SigningError:
+    except BaseException:  # Ctrl-C, too: half a pair is none
         private.unlink()
         raise
     return public

@@ -1,7 +1,7 @@
 """The container engine: which one answers, what it has, and how images get into it.
 
-Everything goes through Docker's API; ``DOCKER_HOST`` and docker contexts are honoured. Both image stores are
-supported: the classic one knows an image by the digest of its config, the containerd one by that of its manifest.
+Everything goes through Docker's API, to the engine that the ``docker`` command uses. Both image stores are supported:
+the classic one knows an image by the digest of its config, the containerd one by that of its manifest.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 import docker
 import docker.errors
 import requests
-from docker.context import ContextAPI
+from docker.tls import TLSConfig
 
-from torchstrata import process
+from torchstrata import process, progress
 from torchstrata.errors import BuildxError, CommandError, DiskFullError, EngineError
 from torchstrata.host import docker_config
+from torchstrata.host.docker_config import DockerContext
 from torchstrata.image import loadable
 from torchstrata.image.compose import sha256
 from torchstrata.image.loadable import Loadable, chain_ids
@@ -33,11 +34,12 @@ from torchstrata.store.layer import Layer, OpenBlob
 
 ImageStore = Literal["containerd", "classic"]
 
-DEFAULT_SOCKET: Final = "unix:///var/run/docker.sock"
 LEAST_BUILDX: Final = (0, 13)
 """The oldest buildx that this was run with."""
 
 CONNECT_SECONDS: Final = 20
+"""For each of two questions: the version, and how the engine is."""
+
 JOIN: Final = 'run: sudo usermod --append --groups docker "$USER"; it counts from your next login on, or in a shell that `newgrp docker` starts'
 
 ANSWER_SECONDS: Final = 3600
@@ -67,9 +69,19 @@ class Refused(EngineError):
 
 
 def address() -> str:
-    """Return where the engine is looked for: ``DOCKER_HOST``, else the current docker context."""
-    context = ContextAPI.kwargs_from_context(environment=os.environ)
-    return os.environ.get("DOCKER_HOST") or context.get("base_url") or DEFAULT_SOCKET
+    """Return where the engine is looked for.
+
+    :raises VariableError: Docker's configuration cannot be read, or has no such context.
+    """
+    return docker_config.address()
+
+
+def environment() -> dict[str, str]:
+    """Return the variables by which programs that know nothing of Docker's contexts find the same engine.
+
+    :raises VariableError: Docker's configuration cannot be read, or has no such context.
+    """
+    return docker_config.environment()
 
 
 def names(client: docker.DockerClient) -> list[str]:
@@ -95,15 +107,36 @@ def connect() -> Engine:
     :raises VariableError: Docker's configuration cannot be read.
     """
     docker_config.check()
+    context, where = docker_config.context(), address()
     try:
-        client = docker.from_env(version="auto", timeout=CONNECT_SECONDS, use_ssh_client=True)
-        info = client.info()
+        with progress.overdue(f"waiting for the engine at {where}, {2 * CONNECT_SECONDS} s at most"):
+            client = _client(context)
+            info = client.info()
     except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-        check_access(Path(address().removeprefix("unix://")))
+        check_access(Path(where.removeprefix("unix://")))
+        if isinstance(error, requests.Timeout) or isinstance(error.__context__, requests.Timeout):
+            fix = "restart it: sudo systemctl restart docker; or name another engine: docker context use NAME"
+            raise EngineError(f"the engine at {where} has not answered for {CONNECT_SECONDS} s", fix=fix) from error
         fix = "start Docker, or let `nox -s engine` set it up (as root, on Debian or Ubuntu)"
-        raise EngineError(f"no Docker engine answers at {address()}", fix=fix) from error
+        raise EngineError(f"no Docker engine answers at {where}", fix=fix) from error
     client.api.timeout = ANSWER_SECONDS
     return Engine(client, info)
+
+
+def _client(context: DockerContext | None) -> docker.DockerClient:
+    """Return a client of the engine of a context; without one of that which the environment names."""
+    options: dict[str, Any] = {"version": "auto", "timeout": CONNECT_SECONDS, "use_ssh_client": True}
+    if context is None or not context.host:
+        return docker.from_env(use_context=False, **options)
+    return docker.DockerClient(base_url=context.host, tls=_tls(context) or False, **options)
+
+
+def _tls(context: DockerContext) -> TLSConfig | None:
+    """Return how TLS is spoken to the engine of a context; ``None`` where it is not."""
+    if not context.has_tls:
+        return None
+    pair = (str(context.key_pair[0]), str(context.key_pair[1])) if context.key_pair else None
+    return TLSConfig(client_cert=pair, ca_cert=str(context.ca) if context.ca else None, verify=context.is_verified)
 
 
 def _translated(method: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, TypeVar
@@ -25,8 +24,10 @@ from torchstrata.errors import AbsentError, TorchstrataError, UntrustedError
 from torchstrata.image.declarations import DeclaredService
 from torchstrata.image.oci import Descriptor
 from torchstrata.matrix.matrix import Matrix
+from torchstrata.registry import pool
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Referrer, Registry, fallback_tag
+from torchstrata.registry.transport import SilentError
 from torchstrata.release import ledger_copy, pruning
 from torchstrata.release.guard import Cosign, Guard
 from torchstrata.release.ledger import Ledger
@@ -119,9 +120,12 @@ class RegistryReader:
         return {name: manifest.digest for name, manifest, _ in answers if manifest}, {name: why for name, _, why in answers if why}
 
     def _each(self, ask: Callable[[T], R], about: Iterable[T]) -> list[tuple[T, R | None, str]]:
-        """Ask about each at the same time; return the answers, or in a line why there is none."""
-        with ThreadPoolExecutor(AT_A_TIME, "catalogue") as pool:
-            return list(pool.map(lambda item: (item, *_told(ask, item)), about))
+        """Ask about each at the same time; return the answers, or in a line why there is none.
+
+        :raises SilentError: the registry does not answer any more: nothing else is worth asking.
+        """
+        tasks = (functools.partial(lambda item: (item, *_told(ask, item)), item) for item in about)
+        return pool.outcomes(tasks, "catalogue", self.registry.cancel, at_a_time=AT_A_TIME)
 
     def _images(self, tags: Mapping[str, str], signed: frozenset[str], digest: str) -> list[Exhibit]:
         """Return the image of a digest, or those of an index, one for each platform."""
@@ -225,5 +229,7 @@ def named_layers(image: Exhibit) -> tuple[ShownLayer, ...]:
 def _told(ask: Callable[[T], R], about: T) -> tuple[R | None, str]:
     try:
         return ask(about), ""
+    except SilentError:
+        raise
     except TorchstrataError as error:
         return None, printable(error.what)

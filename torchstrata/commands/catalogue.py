@@ -21,6 +21,7 @@ from torchstrata.errors import CatalogueError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import Patience
 from torchstrata.store.store import Store
 
 RESULTS: Final = ROOT / "bench" / "results"
@@ -59,13 +60,17 @@ def _check(options: CatalogueOptions) -> None:
 def _registry(options: CatalogueOptions) -> Catalogue:
     table = matrix.load()
     where = remote.required(options.registry, table.registry)
-    with signing.trusted(options.key, options.identity, options.issuer) as trust, Registry(where.host, scheme=where.scheme) as registry:
+    registry = Registry(where.host, scheme=where.scheme, patience=Patience.attended())
+    with signing.trusted(options.key, options.identity, options.issuer) as trust, registry:
         reader = RegistryReader(matrix=table, registry=registry, repository=where.repository(table.name), trust=trust, now=_now())
-        return reader.catalogue()
+        with progress.overdue(f"reading what {where} has, image by image"):
+            return reader.catalogue()
 
 
 def _engine() -> Catalogue:
-    return EngineReader(matrix=matrix.load(), engine=engines.connect(), store=Store.open(), now=_now()).catalogue()
+    reader = EngineReader(matrix=matrix.load(), engine=engines.connect(), store=Store.open(), now=_now())
+    with progress.overdue("reading what the engine has, image by image"):
+        return reader.catalogue()
 
 
 def _now() -> dt.datetime:

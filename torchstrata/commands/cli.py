@@ -20,17 +20,23 @@ CHATTY: Final = ("urllib3", "py_serializable", "docker", "httpcore2", "httpx2", 
 """Libraries that nox, which shows every log message, would let speak."""
 
 INTERRUPTED: Final = "interrupted; what was complete is kept, and the next run goes on from there"
+"""What is true after Ctrl-C of all that builds, pushes or locks; other verbs say what is true of them."""
+
+BETWEEN: Final = "interrupted"
+"""Before a verb has begun, or after it has ended."""
 
 _guards: list[None] = []
 """One for each :func:`guarded` that is under way."""
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def guarded(interrupted: str = INTERRUPTED) -> Iterator[None]:
     """Print an error in two lines and exit with its code; never a traceback for what a person can mend.
 
     Its code is kept where nobody reads standard error. A full disk or a closed pipe behind standard output is an error,
     too. Where a signal kills the process inside a library in C, every thread's traceback is printed before.
+
+    :param interrupted: what is true after Ctrl-C, in one line.
     """
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)
@@ -46,7 +52,7 @@ def guarded() -> Iterator[None]:
         _tell(f"error: {error}\n")
         raise SystemExit(error.code) from error
     except KeyboardInterrupt:
-        _tell(f"\n{INTERRUPTED}\n")
+        _tell(f"\n{interrupted}\n")
         raise SystemExit(errors.INTERRUPTED) from None
     finally:
         _guards.pop()
@@ -106,7 +112,7 @@ def _interrupt(*_: object) -> None:
     if _guards:
         raise KeyboardInterrupt
     _open_streams()
-    _tell(f"\n{INTERRUPTED}\n")
+    _tell(f"\n{BETWEEN}\n")
     raise SystemExit(errors.INTERRUPTED)
 
 

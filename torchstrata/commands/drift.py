@@ -24,7 +24,8 @@ def run(options: DriftOptions) -> None:
         written.
     """
     engine = engines.connect()
-    drifted = reading.drift(engine, options.container, options.against)
+    with progress.overdue(f"comparing {options.container} with its image, file by file; large ones take a minute"):
+        drifted = reading.drift(engine, options.container, options.against)
     made = freeze.plan(drifted) if options.freeze else None
     if made and options.freeze and drifted.drifts:
         freeze.write(made, ContainerFiles(engine, drifted.container.id), options.freeze)

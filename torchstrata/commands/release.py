@@ -24,6 +24,7 @@ from torchstrata.registry import joining
 from torchstrata.registry.client import Manifest
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import Patience
 from torchstrata.release import difference, ledger_branch
 from torchstrata.release import ledger as ledgers
 from torchstrata.release.guard import Cosign
@@ -40,10 +41,11 @@ DRY: Final = "nothing has moved: this was a dry run, --yes does it"
 
 
 @contextlib.contextmanager
-def opened(options: ReleasePlace, *, signs: bool) -> Iterator[Releases]:
+def opened(options: ReleasePlace, *, signs: bool, patience: Patience | None = None) -> Iterator[Releases]:
     """Yield the releases in the registry that was asked for; an exception in the block ends what is under way.
 
     :param signs: the ledger's copy is to be written, so it must be possible to sign it.
+    :param patience: with the registry; that of what nobody has to wait for if ``None``.
     :raises RegistryError, SigningError, UntrustedError: no registry, key to sign with, or key to trust is known.
     """
     table = matrix.load()
@@ -54,7 +56,7 @@ def opened(options: ReleasePlace, *, signs: bool) -> Iterator[Releases]:
         trust = Trust.find() if says_who or signer is None else stack.enter_context(signer.trust())
         yield Releases(
             matrix=table,
-            registry=stack.enter_context(Registry(where.host, scheme=where.scheme)),
+            registry=stack.enter_context(Registry(where.host, scheme=where.scheme, patience=patience)),
             repository=where.repository(table.name),
             branch=Branch.parse(options.ledger, ROOT),
             author=ledger_branch.author(ROOT),
@@ -142,7 +144,7 @@ def listing(entries: Sequence[LedgerEntry]) -> Table:
 def _reading(options: LogOptions) -> Iterator[tuple[matrix.Matrix, tuple[LedgerEntry, ...]]]:
     """Yield the matrix and the entries; the branch alone needs neither a registry nor keys."""
     if options.from_registry:
-        with opened(options, signs=False) as releases:
+        with opened(options, signs=False, patience=Patience.attended()) as releases:
             yield releases.matrix, releases.copied().entries
     else:
         yield matrix.load(), Branch.parse(options.ledger, ROOT).read().ledger.entries
@@ -183,7 +185,7 @@ def diff(options: DiffOptions) -> None:
 def _by_platform(name: str, options: DiffOptions) -> dict[str, Record]:
     """Return the record of an image, or of each image of an index, by platform."""
     image, scheme = _named(name, options)
-    with Registry(image.host, scheme=scheme) as registry:
+    with Registry(image.host, scheme=scheme, patience=Patience.attended()) as registry:
         manifest = registry.manifest(image.repository, image.name)
         several = manifest.media_type == oci.INDEX
         children = joining.images(registry, image.repository, manifest, str(image)).values() if several else (manifest,)

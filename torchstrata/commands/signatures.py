@@ -31,6 +31,7 @@ from torchstrata.registry.client import Manifest
 from torchstrata.registry.parts import PartRepository
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import Patience
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import OpenBlob
 from torchstrata.store.store import Store
@@ -151,7 +152,7 @@ def verify_release(options: VerifyReleaseOptions) -> None:
     :raises UntrustedError: something is missing or wrong, or nothing says whose signatures count.
     """
     image = Reference.parse(options.image)
-    with signing.trusted(options.key, options.identity, options.issuer) as trust, Registry(image.host) as registry:
+    with signing.trusted(options.key, options.identity, options.issuer) as trust, Registry(image.host, patience=Patience.attended()) as registry:
         examined = examination.examine(registry, image, trust or Trust.find())
     console = progress.plain_console()
     console.print(f"{examined.image}", soft_wrap=True)

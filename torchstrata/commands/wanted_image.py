@@ -24,6 +24,7 @@ from torchstrata.platforms import PLATFORM
 from torchstrata.progress import Reporter
 from torchstrata.registry.reference import TAG, Place
 from torchstrata.registry.registry import Registry
+from torchstrata.registry.transport import Patience
 from torchstrata.text import printable
 
 
@@ -132,11 +133,12 @@ def in_registry(want: WantedImage) -> FoundImage | None:
     """Return the image as the registry has it; ``None`` if no registry is known, or it has none of that name.
 
     :raises PlatformError: it has it for other platforms only.
+    :raises RegistryError: it does not answer.
     """
     if want.place is None or want.remote is None:
         return None
     repository = want.place.repository(want.repository)
-    with Registry(want.place.host, scheme=want.place.scheme) as registry:
+    with Registry(want.place.host, scheme=want.place.scheme, patience=Patience.attended()) as registry:
         found = registry.find(repository, want.tag)
         if found is None:
             return None

@@ -111,7 +111,7 @@ class ContainerDescription:
     :param platform: that the image is for; files say so where that is not the usual one.
     :param authorized_keys: public keys that SSH lets in; where there are none, files say where to put one.
     :param is_handed_over: root makes the workspace, for the user.
-    :param is_for_anybody: who starts it is not known: a shell says the user, where there is one.
+    :param is_for_anybody: who starts it is not known: a shell says the user, or tells Compose.
     """
 
     image: str

@@ -17,7 +17,7 @@ import docker.types
 import requests
 from docker.models.containers import Container
 
-from torchstrata import platforms
+from torchstrata import platforms, progress
 from torchstrata.containers import loopback
 from torchstrata.containers.description import HOME, JUPYTER, LOOPBACK, ContainerDescription
 from torchstrata.containers.graphics import OR_NONE, Graphics
@@ -350,7 +350,8 @@ def last_line(container: Container) -> str:
 
 def stop(container: Container) -> None:
     """Stop a container; it stays, with all that is in it."""
-    with refusals():
+    waits = f"waiting until {container.name} has ended, {STOP_SECONDS} s at most: then it is killed"
+    with refusals(), progress.overdue(waits):
         container.stop(timeout=STOP_SECONDS)
 
 

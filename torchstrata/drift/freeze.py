@@ -11,7 +11,7 @@ import io
 import re
 import shlex
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -175,18 +175,30 @@ def write(made: FrozenPlan, files: ContainerFiles, directory: Path) -> tuple[Pat
     :raises FreezeError: it cannot be written, or something is there.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()):
+        if directory.exists() and any(directory.iterdir()):
             raise FreezeError(f"{directory} is not empty", fix="name a directory that is new: a build takes all that is in it")
         documents = {DOCKERFILE: dockerfile(made).encode(), REQUIREMENTS: "".join(f"{line}\n" for line in made.requirements).encode()}
         if made.taken:
             documents[FILES] = _packed(made.taken, files)
-        written = [directory / name for name in documents]
-        for path, content in zip(written, documents.values(), strict=True):
-            path.write_bytes(content)
+        _put(directory, documents)
     except OSError as error:
         raise FreezeError(f"{directory} cannot be written: {error.strerror}", fix="name another directory") from error
-    return tuple(written)
+    return tuple(directory / name for name in documents)
+
+
+def _put(directory: Path, documents: Mapping[str, bytes]) -> None:
+    """Write files into a directory, which goes again if it was not there and they cannot all be written, or after Ctrl-C."""
+    was_there = directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in documents.items():
+            (directory / name).write_bytes(content)
+    except BaseException:
+        for name in documents:
+            (directory / name).unlink(missing_ok=True)
+        if not was_there and directory.exists():
+            directory.rmdir()
+        raise
 
 
 def _packed(paths: Sequence[str], files: ContainerFiles) -> bytes:

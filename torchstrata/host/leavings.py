@@ -9,7 +9,8 @@ from typing import Final, Literal
 import msgspec
 
 from torchstrata import decoding, process
-from torchstrata.errors import CommandError
+from torchstrata.errors import CommandError, VariableError
+from torchstrata.host import docker_config
 
 LIST: Final = "leavings.jsonl"
 """File of a run's directory, a line for each."""
@@ -17,24 +18,25 @@ LIST: Final = "leavings.jsonl"
 Kind = Literal["container", "image"]
 
 REMOVE: Final[dict[Kind, tuple[str, ...]]] = {"container": ("rm", "--force", "--volumes", "--"), "image": ("image", "rm", "--force", "--")}
-ENGINE: Final = ("DOCKER_HOST", "DOCKER_CONTEXT")
-"""Variables that say which engine is meant."""
 
 
 class Leaving(msgspec.Struct, frozen=True, kw_only=True):
     """A container or an image that goes with the run that has made it.
 
-    :param engine: values of :data:`ENGINE` when it was made.
+    :param engine: where the engine was that it was made in.
     """
 
     kind: Kind
     name: str
-    engine: tuple[str, ...]
+    engine: str
 
     @classmethod
     def of(cls, kind: Kind, name: str) -> Leaving:
-        """Return what is about to be made in the present engine."""
-        return cls(kind=kind, name=name, engine=_engine())
+        """Return what is about to be made in the present engine.
+
+        :raises VariableError: Docker's configuration says of none where it is.
+        """
+        return cls(kind=kind, name=name, engine=docker_config.address())
 
     def listed(self, directory: Path) -> Leaving:
         """Write this to the list of the run that has ``directory``, wait for the disk, and return it."""
@@ -46,13 +48,13 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
 
     def remove(self) -> bool:
         """Remove it, running or not; return whether it is gone. One of another engine than the present one stays."""
-        if self.engine != _engine():
-            return False
         try:
+            if self.engine != docker_config.address():
+                return False
             process.run("docker", *REMOVE[self.kind], self.name)
         except process.Failed as error:
             return "No such" in error.tail
-        except CommandError:  # no docker here, today
+        except (CommandError, VariableError):  # no docker here today, or none that knows its engine
             return False
         return True
 
@@ -72,7 +74,3 @@ def _gone(line: bytes) -> bool:
         return decoding.decode(line, Leaving).remove()
     except msgspec.DecodeError:  # a damaged disk: nobody knows any more what it was
         return True
-
-
-def _engine() -> tuple[str, ...]:
-    return tuple(os.environ.get(name, "") for name in ENGINE)

@@ -107,7 +107,7 @@ class Client:
 
     def cancel(self) -> None:
         """End what is under way in any thread, soon."""
-        self.transport.cancelled.set()
+        self.transport.cancel()
 
     # Manifests
 

@@ -39,8 +39,11 @@ def find(host: str) -> Credentials | None:
     :raises VariableError: the configuration cannot be read.
     """
     docker_config.check()
+    path = docker_config.file()
+    if path is None:  # the library would take another one, of which the docker command knows nothing
+        return None
     try:
-        login = docker.auth.load_config().resolve_authconfig("docker.io" if host in HUB else host)
+        login = docker.auth.load_config(str(path)).resolve_authconfig("docker.io" if host in HUB else host)
     except (docker.errors.DockerException, ValueError) as error:
         raise RegistryAuthError(f"Docker's credentials for {host} cannot be read: {error}", fix="check credsStore and auths of Docker's config.json") from error
     entry = {key.lower(): value for key, value in (login or {}).items()}

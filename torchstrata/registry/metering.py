@@ -11,7 +11,7 @@ import http.client
 import io
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +21,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from torchstrata.errors import RegistryError
+from torchstrata.progress import ignore
 
 SLOWEST: Final = 10_000
 """Bytes for which an answer may take a further second."""
@@ -41,10 +42,12 @@ class Allowance:
 
     :param body: bytes of its body.
     :param wait: seconds of waiting in all, and one more for each :data:`SLOWEST` bytes that came.
+    :param seen: called with the socket that it is waited for at, so that somebody can end that.
     """
 
     body: int
     wait: float
+    seen: Callable[[socket.socket], object] = ignore
 
     @property
     def size(self) -> int:
@@ -107,6 +110,7 @@ class _MeteredAnswer(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
         super().__init__(sock, debuglevel, method, url)
         self.fp.close()
+        _allowance.get().seen(sock)
         self._size = _allowance.get().size
         self._meter = _Meter(sock, _allowance.get())
         self.fp = io.BufferedReader(self._meter)

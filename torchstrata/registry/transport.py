@@ -14,20 +14,23 @@ import contextlib
 import functools
 import http.cookiejar
 import re
+import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
-from typing import IO, Any, Final, Literal
+from dataclasses import dataclass, replace
+from typing import IO, Any, Final, Literal, Self
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3.exceptions
 
-from torchstrata import backoff
+from torchstrata import backoff, progress
 from torchstrata.errors import AbsentError, RegistryError
+from torchstrata.progress import QUIET
 from torchstrata.registry import answers, certificates, credentials
 from torchstrata.registry.authorization import Authorizer, Scopes
 from torchstrata.registry.metering import SLOWEST, Allowance, MeteredAdapter, allowing
@@ -48,6 +51,9 @@ CONNECTIONS: Final = 16
 
 MESSAGES: Final = 3
 """Messages of a registry that one line of ours repeats."""
+
+REMARKS: Final = 15.0
+"""Seconds between two remarks of one kind about a registry: many threads may wait for it."""
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 HOPS: Final = 5
@@ -75,6 +81,9 @@ class Patience:
     :param answer: seconds of waiting for an answer, beyond those that its size takes at the slowest rate.
     :param read: the same where the registry has to store something first.
     :param whole: seconds after which no further try begins; for a blob, beyond those that its size takes.
+    :param greeting: the same, and seconds for a connection and for an answer, of a registry that has not answered yet:
+        its name or port may be wrong, and nothing is lost by saying so soon.
+    :param quiet: seconds until somebody is told what is waited for.
     """
 
     tries: int = 6
@@ -84,6 +93,26 @@ class Patience:
     answer: float = 60.0
     read: float = 300.0
     whole: float = 1200.0
+    greeting: float = 20.0
+    quiet: float = QUIET
+
+    @classmethod
+    def attended(cls) -> Self:
+        """Return that of somebody who waits before a terminal, and has lost nothing if they have to ask again."""
+        return cls(connect=10.0, answer=20.0, whole=20.0)
+
+    @property
+    def of_greeting(self) -> Self:
+        """What is had with a registry that has not answered yet."""
+        return replace(self, connect=self.greeting, answer=self.greeting, whole=self.greeting)
+
+    def longest_wait(self, tries: int, answer: float) -> float:
+        """Return the seconds after which a question is given up, unless the server asks to wait between the tries.
+
+        :param answer: seconds of waiting for an answer.
+        """
+        pauses = sum(min(self.longest, self.first * 2.0**failures) for failures in range(tries - 1))
+        return min(tries * (self.connect + answer) + pauses, self.whole + self.connect + answer)
 
     def pause(self, failures: int, ordered: float = 0.0) -> float:
         """Return the seconds to wait after so many failures."""
@@ -103,6 +132,10 @@ class Unanswered(RegistryError):
     def __init__(self, what: str, *, fix: str = "run it again: it goes on where it stopped", after: float = 0.0) -> None:
         super().__init__(what, fix=fix)
         self.after = after
+
+
+class SilentError(Unanswered):
+    """There was no answer at all to any try of a request."""
 
 
 class _NotTlsError(RegistryError):
@@ -152,6 +185,8 @@ class Transport:
         self._scheme = scheme
         self._lock = threading.Lock()
         self._base: str | None = None
+        self._remarked: dict[str, float] = {}
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._session = _RefusingSession()
         self._session.cookies.set_policy(NO_COOKIES)
         self._session.headers.update({"User-Agent": "torchstrata", "Accept-Encoding": "identity"})
@@ -186,28 +221,62 @@ class Transport:
         :raises RegistryError: the registry refuses it for another reason.
         """
         url = self.resolve(place)
-        response = self._patiently(lambda: self._authorized(method, url, scopes, body, {**options, "limit": limit}), what, expect, tries)
+        ask = functools.partial(self._authorized, method, url, scopes, body, {**options, "limit": limit})
+        quiet = self.patience.quiet if not callable(body) else self.patience.answer  # the bytes of a body are seen to go
+        answer = self.patience.answer if method in READING else self.patience.read
+        with self._awaited(what, self.patience.longest_wait(tries or self.patience.tries, answer), quiet):
+            response = self._patiently(ask, what, expect, tries)
         return self._judged(response, expect, what)
 
-    def _patiently(self, attempt: Callable[[], requests.Response], what: str, expect: Collection[int] = (), tries: int | None = None) -> requests.Response:
+    def _patiently(
+        self, attempt: Callable[[], requests.Response], what: str, expect: Collection[int] = (), tries: int | None = None, patience: Patience | None = None
+    ) -> requests.Response:
         """Repeat ``attempt`` until it brings an answer that will not pass by itself."""
-        tries, started = tries or self.patience.tries, time.monotonic()
+        patience = patience or self.patience
+        tries, started = tries or patience.tries, time.monotonic()
         for failures in range(1, tries + 1):
             try:
                 response = attempt()
                 if response.status_code not in PASSING or response.status_code in expect:
                     return response
                 response.close()
-                problem = Unanswered(
-                    f"{self.host} answers {response.status_code} to: {what}", after=backoff.retry_after(response.headers.get("Retry-After", ""))
-                )
+                problem = self._passing(response, what)
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 problem = self._broken(error, what)
-            if failures < tries and not self.patience.is_over(started):
+            if failures < tries and not patience.is_over(started - problem.after):
                 self.wait(failures, problem)
             else:
                 break
         raise problem
+
+    def _passing(self, response: requests.Response, what: str) -> Unanswered:
+        after = min(backoff.retry_after(response.headers.get("Retry-After", "")), backoff.LONGEST_ORDER)
+        more = {"fix": f"run it again in {after:.0f} s, as {self.host} asks"} if after else {}
+        return Unanswered(f"{self.host} answers {response.status_code} to: {what}", after=after, **more)
+
+    def _awaited(self, what: str, longest: float, quiet: float) -> contextlib.AbstractContextManager[None]:
+        """Say what the block waits for, and for how long, where that takes longer than ``quiet`` seconds."""
+        line = f"waiting for {self.host}, {longest:.0f} s at most: {what}"
+        return progress.overdue(line, quiet, functools.partial(self._remark, "waiting"))
+
+    def _remark(self, kind: str, line: str) -> None:
+        """Say something about the registry, unless something of that kind was said a moment ago."""
+        now = time.monotonic()
+        if now - self._remarked.get(kind, -REMARKS) >= REMARKS:
+            self._remarked[kind] = now
+            progress.aside(line)
+
+    def cancel(self) -> None:
+        """End what is under way in any thread, soon: nobody waits for answers any more, and no request begins."""
+        self.cancelled.set()
+        for each in list(self._sockets):
+            _shut(each)
+
+    def _watch(self, used: socket.socket) -> None:
+        """Remember a socket at which a thread waits, for :meth:`cancel`."""
+        self._sockets.add(used)
+        if self.cancelled.is_set():
+            _shut(used)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -218,7 +287,10 @@ class Transport:
 
         :raises CancelledError: the transport was cancelled meanwhile.
         """
-        if self.cancelled.wait(self.patience.pause(failures, problem.after)):
+        pause = self.patience.pause(failures, problem.after)
+        if pause > self.patience.quiet:
+            self._remark("trying again", f"{problem.what}; trying again in {pause:.0f} s")
+        if self.cancelled.wait(pause):
             raise CancelledError from problem
 
     def resolve(self, place: str, base: str | None = None) -> str:
@@ -255,7 +327,9 @@ class Transport:
         return self._greet(f"{self._scheme or 'https'}://{endpoint}")
 
     def _greet(self, base: str) -> str:
-        answer = self._patiently(lambda: self._request("GET", f"{base}/v2/"), "GET /v2/")
+        patience, what = self.patience.of_greeting, "GET /v2/"
+        with self._awaited(what, patience.longest_wait(patience.tries, patience.answer), patience.quiet):
+            answer = self._patiently(lambda: self._request("GET", f"{base}/v2/", patience=patience), what, patience=patience)
         if answer.status_code == requests.codes.unauthorized:
             self._authorizer.learn(answer, frozenset(), None)
         elif answer.status_code != requests.codes.ok:
@@ -323,10 +397,10 @@ class Transport:
         """Send one request; the body of the answer is read unless ``stream`` is among the options."""
         if self.cancelled.is_set():
             raise CancelledError
-        limit, stream = options.pop("limit", answers.DOCUMENT), options.pop("stream", False)
-        wait = self.patience.answer if method in READING else self.patience.read
-        options = {"auth": _as_given, "timeout": (self.patience.connect, wait), "allow_redirects": False, "stream": True, **options}
-        with allowing(Allowance(body=limit, wait=wait)), contextlib.ExitStack() as stack:
+        limit, stream, patience = options.pop("limit", answers.DOCUMENT), options.pop("stream", False), options.pop("patience", self.patience)
+        wait = patience.answer if method in READING else patience.read
+        options = {"auth": _as_given, "timeout": (patience.connect, wait), "allow_redirects": False, "stream": True, **options}
+        with allowing(Allowance(body=limit, wait=wait, seen=self._watch)), contextlib.ExitStack() as stack:
             data = stack.enter_context(body()) if callable(body) else body or options.pop("data", None)
             response = self._session.request(method, url, data=data, **options)
         if not stream:
@@ -369,7 +443,7 @@ class Transport:
         if isinstance(error, requests.RequestException) and not isinstance(error, requests.ConnectionError | requests.Timeout):
             # of the request itself, whose headers the words of the exception may repeat
             raise RegistryError(f"{self.host} cannot be asked to {what}: {type(error).__name__}", fix="check the name of the registry") from None
-        return Unanswered(f"{self.host} does not answer to: {what} ({answers.words(error)})", fix="check name, port, network and proxy, then run it again")
+        return SilentError(f"{self.host} does not answer to: {what} ({answers.words(error)})", fix="check name, port, network and proxy, then run it again")
 
 
 class RefusedError(RegistryError):
@@ -383,6 +457,12 @@ class RefusedError(RegistryError):
         super().__init__(what, fix="see the registry's log for more, or ask its admin")
         self.codes = codes
         self.status = status
+
+
+def _shut(used: socket.socket) -> None:
+    """Let the thread that reads from a socket read its end."""
+    with contextlib.suppress(OSError):  # it is closed already
+        used.shutdown(socket.SHUT_RDWR)
 
 
 def _as_given(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -163,7 +163,8 @@ def _verify(cell: Cell, target: Target, python: Path, options: VerifyOptions) ->
     folder = evidence.folder(options.results, cell.name, _folder_name(target), options.scope)
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
-    status = process.follow(python, "-m", "pytest", *_arguments(cell, target, folder, options), cwd=ROOT, on_line=_say)
+    arguments = _arguments(cell, target, folder, options)
+    status = process.follow(python, "-m", "pytest", *arguments, cwd=ROOT, env=engines.environment(), on_line=_say)
     return Verdict(target=target, status=status, evidence=_evidence(folder), seconds=time.monotonic() - started)
 
 

@@ -5,16 +5,27 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import stat
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from torchstrata import progress
 from torchstrata.building import engine
 from torchstrata.errors import BuildxError, EngineError
+from torchstrata.host.docker_config import DockerContext
 from torchstrata.image import compose, loadable
 from torchstrata.store.layer import Layer
+
+TLS = [
+    ("tcp://192.0.2.1:2376", True, ("ca", "key"), True),
+    ("tcp://192.0.2.1:2376", True, ("ca",), True),
+    ("tcp://192.0.2.1:2376", False, (), True),
+    ("tcp://192.0.2.1:2375", True, (), False),
+    ("unix:///somewhere.sock", False, ("ca", "key"), False),
+]
 
 
 def blob(folder: Path, name: str, size: int) -> Layer:
@@ -82,20 +93,45 @@ def test_silent_engine_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch, 
     assert "nox -s engine" in caught.value.fix
 
 
-def test_docker_context_is_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without DOCKER_HOST, the context that the docker command would use says where the engine is."""
+def test_engine_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody is told what is waited for; then the error is another than that none is there: to start one would not help."""
+    where = f"unix://{tmp_path}/engine.sock"
+    monkeypatch.setenv("DOCKER_HOST", where)
+    monkeypatch.setattr(engine, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "QUIET", 0.0)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{tmp_path}/engine.sock")
+        silent.listen()
+        with pytest.raises(EngineError, match="has not answered for") as caught:
+            engine.connect()
+    assert "restart it" in caught.value.fix
+    assert capsys.readouterr().err.startswith(f"waiting for the engine at {where}, ")
+
+
+def test_engine_of_a_context_is_the_one_that_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not this machine's usual one, which may well answer; no configuration file has to be there."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert engine.address() == engine.DEFAULT_SOCKET
-    name = "4fc97d8ff0e5a8b8eaddcd1eadcb7d6d8c0d3c0f2f5f8c0b0d0e0a0b0c0d0e0f"
-    from docker.context.config import get_context_id  # noqa: PLC0415  # the folder of a context is named by its own hash
-
-    folder = tmp_path / "contexts" / "meta" / get_context_id(name)
+    monkeypatch.setenv("DOCKER_CONTEXT", "second")
+    folder = tmp_path / "contexts" / "meta" / compose.sha256(b"second").removeprefix("sha256:")
     folder.mkdir(parents=True)
-    endpoint = {"docker": {"Host": "unix:///somewhere.sock", "SkipTLSVerify": False}}
-    (folder / "meta.json").write_text(json.dumps({"Name": name, "Metadata": {}, "Endpoints": endpoint}))
-    (tmp_path / "config.json").write_text(json.dumps({"currentContext": name}))
-    assert engine.address() == "unix:///somewhere.sock"
+    (folder / "meta.json").write_text(json.dumps({"Name": "second", "Endpoints": {"docker": {"Host": f"unix://{tmp_path}/none.sock"}}}))
+    with pytest.raises(EngineError, match=r"no Docker engine answers at unix:.*none\.sock"):
+        engine.connect()
+
+
+@pytest.mark.parametrize(("host", "verified", "files", "spoken"), TLS)
+def test_tls_is_spoken_where_the_docker_command_does(tmp_path: Path, *, host: str, verified: bool, files: tuple[str, ...], spoken: bool) -> None:
+    """Over TCP, where the context has certificates or says that none is looked at."""
+    ca, certificate, key = (tmp_path / f"{name}.pem" for name in ("ca", "cert", "key"))
+    for path in (ca, certificate, key):
+        path.touch()
+    pair = (certificate, key) if "key" in files else None
+    context = DockerContext(host=host, is_verified=verified, ca=ca if "ca" in files else None, key_pair=pair)
+    found = engine._tls(context)
+    assert (found is not None) == spoken
+    if found:
+        assert (found.verify, found.ca_cert, found.cert) == (verified, str(ca) if "ca" in files else None, tuple(map(str, pair)) if pair else None)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ TAGS = ("2.13-cpu-devel", "2.13-cpu-devel-tried")
 def registry(monkeypatch, tmp_path):
     """Run a registry with an image for each platform; nobody is logged in there."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with Distribution(api=True).serve() as served, Registry(served.host, patience=Patience(tries=1, connect=PATIENCE)) as client:
+    with Distribution(api=True).serve() as served, Registry(served.host, patience=Patience(tries=1, connect=PATIENCE, greeting=PATIENCE)) as client:
         for platform in BOTH:
             joined.push(client, REPOSITORY, MATRIX, CELL, "devel", platform, "one")
         yield client

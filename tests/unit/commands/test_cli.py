@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from itertools import chain
@@ -13,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from torchstrata import errors
-from torchstrata.commands import cli
+from torchstrata.commands import cli, verbs
+from torchstrata.commands.verbs import VERBS
 
 ROOT = Path(__file__).parents[3]
+GOING_ON = {"attest", "join", "lock", "mirror", "nightly", "push", "sizes", "try-os"}
+"""Verbs whose next run goes on where the last one stopped."""
 
 
 def exit_code(error):
@@ -40,6 +44,34 @@ def test_ctrl_c_is_status_130(capsys):
     """Shells report it so; the line says that nothing complete is lost."""
     assert exit_code(KeyboardInterrupt()) == 130
     assert "the next run goes on from there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_each_verb_says_what_is_true_after_ctrl_c(verb, monkeypatch, capsys):
+    """Only what builds, pushes or locks goes on from where it was."""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "function", lambda _: interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        verbs.work(verb.work, None, interrupted=verb.interrupted)
+    assert stopped.value.code == errors.INTERRUPTED
+    assert capsys.readouterr().err == f"\n{verb.interrupted}\n"
+    assert (verb.interrupted == cli.INTERRUPTED) == (verb.name in GOING_ON)
+
+
+def test_a_verb_that_waits_for_a_registry_is_interrupted_in_its_own_words(tmp_path):
+    """By a real signal, while it waits."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        words = (sys.executable, "-m", "invoke", "up", "2.13-cpu", "--k8s", "--registry", where)
+        env = {**os.environ, "DOCKER_CONFIG": str(tmp_path)}
+        with subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
+            assert f"waiting for {where}, " in up.stderr.readline()
+            up.send_signal(signal.SIGINT)
+            out, err = up.communicate()
+    assert (up.returncode, out, err) == (errors.INTERRUPTED, "", f"\n{verbs.STARTED}\n")
 
 
 def ended(redirection, raises="", prints="word"):

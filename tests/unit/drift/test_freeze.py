@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -151,6 +152,27 @@ def test_files(tmp_path):
         assert [(one.name, one.mode, one.uid, one.mtime) for one in archive] == [("etc/profile", 0o640, 1000, 0), ("opt/x", 0o640, 1000, 0)]
     with pytest.raises(FreezeError, match="is not empty"):
         freeze.write(made, Taken(), tmp_path / "new")
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_nothing_is_left_of_files_that_were_not_all_written(tmp_path, monkeypatch, was_there):
+    """After Ctrl-C the next call finds the directory as the first one did."""
+    made, new = freeze.plan(drifted(Drift("edited", "file", "/etc/profile"))), tmp_path / "new"
+    if was_there:
+        new.mkdir()
+    written = Path.write_bytes
+
+    def interrupted(path, content):
+        written(path, content)
+        if path.name == "files.tar":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            freeze.write(made, Taken(), new)
+    assert new.exists() == was_there
+    assert freeze.write(made, Taken(), new)
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

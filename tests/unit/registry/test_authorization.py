@@ -150,3 +150,17 @@ def test_a_helper_that_is_not_installed(tmp_path, monkeypatch):
 def test_a_password_is_in_no_representation():
     """Neither logs nor tracebacks show it."""
     assert "secret" not in repr(Credentials(username="u", password="secret", identity_token="secret"))
+
+
+def test_logins_of_another_file_are_nobodys(tmp_path, monkeypatch):
+    """Where the file that is meant is not there, Docker's library takes that of the home directory; the docker command does not."""
+    config, own = tmp_path / "config", tmp_path / "home" / ".docker"
+    for directory in (config, own):
+        directory.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DOCKER_CONFIG", str(config))
+    login = json.dumps({"auths": {"registry.example": {"auth": base64.b64encode(b"a:b").decode()}}})
+    (own / "config.json").write_text(login)
+    assert credentials.find("registry.example") is None
+    (config / "config.json").write_text(login)
+    assert credentials.find("registry.example") == Credentials(username="a", password="b")

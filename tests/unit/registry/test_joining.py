@@ -20,7 +20,7 @@ from torchstrata.registry.registry import Registry
 from torchstrata.registry.transport import Patience
 
 REPOSITORY = "team/x"
-QUICK = Patience(tries=2, first=0.01, longest=0.02, connect=PATIENCE)
+QUICK = Patience(tries=2, first=0.01, longest=0.02, connect=PATIENCE, greeting=PATIENCE)
 MATRIX = joined.several(matrix.load(), "2.13-cpu-debian12")
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")
 MADE = dict.fromkeys(BOTH, REVISION)

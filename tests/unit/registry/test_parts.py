@@ -33,7 +33,7 @@ from torchstrata.registry.transport import Patience
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 
-QUICK = Patience(tries=2, first=0.01, longest=0.01, connect=PATIENCE)
+QUICK = Patience(tries=2, first=0.01, longest=0.01, connect=PATIENCE, greeting=PATIENCE)
 TAG = "x-20260101.1"
 
 

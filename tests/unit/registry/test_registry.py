@@ -20,7 +20,7 @@ from torchstrata.registry.registry import Attachment, Registry
 from torchstrata.registry.transport import Patience, Unanswered
 from torchstrata.registry.upload import Source
 
-QUICK = Patience(tries=3, first=0.01, longest=0.02, connect=PATIENCE)
+QUICK = Patience(tries=3, first=0.01, longest=0.02, connect=PATIENCE, greeting=PATIENCE)
 DATA = random.Random(7).randbytes(250_000)
 IMAGE = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "layers": []})
 
