@@ -82,7 +82,7 @@ class Patience:
     :param read: the same where the registry has to store something first.
     :param whole: seconds after which no further try begins; for a blob, beyond those that its size takes.
     :param greeting: the same, and seconds for a connection and for an answer, of a registry that has not answered yet:
-        its name or port may be wrong, and nothing is lost by saying so soon.
+        its name or port may be wrong, and no work is lost by saying so; a night waits for one that is restarted.
     :param quiet: seconds until somebody is told what is waited for.
     """
 
@@ -93,13 +93,13 @@ class Patience:
     answer: float = 60.0
     read: float = 300.0
     whole: float = 1200.0
-    greeting: float = 20.0
+    greeting: float = 60.0
     quiet: float = QUIET
 
     @classmethod
     def attended(cls) -> Self:
         """Return that of somebody who waits before a terminal, and has lost nothing if they have to ask again."""
-        return cls(connect=10.0, answer=20.0, whole=20.0)
+        return cls(connect=10.0, answer=20.0, whole=20.0, greeting=20.0)
 
     @property
     def of_greeting(self) -> Self:
