@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 import pytest
 
 from tests import trees
+from tests.serving import serving
 from tests.waiting import PATIENCE
 from tests.wheelhouse import wheel
 from torchstrata.checkout import MARK
@@ -83,16 +84,12 @@ class PackageIndex:
     def serve(self) -> Iterator[PackageIndex]:
         """Serve until the block ends."""
         self.folder.mkdir(exist_ok=True)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"index": self}))
-        server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{server.server_port}/simple"
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield self
-        finally:
-            self.released.set()
-            server.shutdown()
-            server.server_close()
+        with serving(type("Handler", (_Handler,), {"index": self})) as port:
+            self.url = f"http://127.0.0.1:{port}/simple"
+            try:
+                yield self
+            finally:
+                self.released.set()
 
     def page(self, project: str) -> tuple[str, bytes] | None:
         """Return type and content of a project's page, if it is known."""
@@ -111,7 +108,6 @@ class PackageIndex:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
     index: PackageIndex
 
     def log_message(self, *_: object) -> None:

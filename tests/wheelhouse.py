@@ -11,9 +11,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+from tests.serving import serving
 from tests.waiting import PATIENCE
 from torchstrata.locks.lockfile import Pin
 
@@ -108,18 +109,9 @@ class Index:
     @contextmanager
     def serve(self) -> Iterator[Index]:
         """Serve until the block ends."""
-        server = _Server(("127.0.0.1", 0), self._handler())
-        server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{server.server_port}/simple"
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
+        with serving(type("Handler", (_Handler,), {"index": self})) as port:
+            self.url = f"http://127.0.0.1:{port}/simple"
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        return type("Handler", (_Handler,), {"index": self})
 
     def page(self, project: str) -> tuple[str, bytes] | None:
         """Return type and content of a project's page, if it is known."""
@@ -132,13 +124,7 @@ class Index:
         return "text/html", "".join(f'<a href="/files/{name}">{name}</a>' for name in names).encode()
 
 
-class _Server(ThreadingHTTPServer):
-    def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that were killed."""
-
-
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
     index: Index
 
     def log_message(self, *_: object) -> None:
