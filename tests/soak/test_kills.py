@@ -13,14 +13,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests import programs, signed
+from tests import signed
 from tests.soak import figures, small
 from tests.soak.site import Site, git
 from torchstrata import errors
@@ -176,13 +176,6 @@ class Promote(Victim):
 
 
 VERBS: Final = ("build", "push", "prune", "promote")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Give a place to run small verbs."""
-    with programs.alone(tmp_path_factory, ""), Site.made(tmp_path_factory.mktemp("site")) as made:
-        yield made
 
 
 @pytest.fixture
