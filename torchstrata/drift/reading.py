@@ -30,6 +30,7 @@ from torchstrata.drift import comparison, contents
 from torchstrata.drift.comparison import Drift
 from torchstrata.drift.contents import Contents, FileState, InstalledWheel
 from torchstrata.errors import EngineError, ForeignContainerError, NoContainerError, NoImageError
+from torchstrata.store.codec import Stream
 
 PROGRAM: Final = resources.files("torchstrata.drift").joinpath("contents.py")
 PYTHON: Final = "/usr/bin/python3"
@@ -329,21 +330,15 @@ def _state(member: tarfile.TarInfo, digest: str) -> FileState:
     return FileState(kind, member.mode & 0o7777, member.uid, member.gid, member.linkname if kind == "link" else digest)
 
 
-class _Chunks(io.RawIOBase):
-    """A stream of chunks as a file."""
+class _Chunks(Stream):
+    """Chunks as a file."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         super().__init__()
         self._chunks, self._rest = iter(chunks), b""
 
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with what comes next."""
-        self._rest = self._rest or next(self._chunks, b"")
-        taken = self._rest[: len(buffer)]
-        self._rest = self._rest[len(buffer) :]
-        buffer[: len(taken)] = taken
-        return len(taken)
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most so many of the bytes that come next."""
+        chunk = self._rest or next(self._chunks, b"")
+        self._rest = chunk[size:]
+        return chunk[:size]
