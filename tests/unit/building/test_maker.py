@@ -6,13 +6,13 @@ import io
 import os
 import subprocess
 import sys
-import tarfile
 import threading
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests import tars
 from tests.parts import CODEC, missing, os_part, plan, stratum, wheels
 from tests.waiting import PATIENCE, until
 from tests.wheelhouse import Index
@@ -22,7 +22,6 @@ from torchstrata.building.workers import Workers
 from torchstrata.errors import IntegrityError
 from torchstrata.layers import strata
 from torchstrata.progress import PlainReporter
-from torchstrata.store.codec import decompressor
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +58,7 @@ def names(store, part):
     """Return the names in the layers of a part."""
     found = []
     for layer in part.layers:
-        with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+        with tars.opened(store, layer) as archive:
             found += archive.getnames()
     return found
 

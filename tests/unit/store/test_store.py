@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from datetime import timedelta
@@ -16,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import tars
 from tests.waiting import PATIENCE
 from torchstrata import errors
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.host.filesystem import disk
 from torchstrata.store import store as stores
-from torchstrata.store.codec import Codec, decompressor
+from torchstrata.store.codec import Codec
 from torchstrata.store.layer import EPOCH
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
@@ -68,7 +68,7 @@ def keep(store, *contents):
 
 def members(store, layer):
     """Return the members of a layer's tar by path."""
-    with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+    with tars.opened(store, layer) as archive:
         return {member.name: member for member in archive}
 
 
