@@ -111,7 +111,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(small_disk, big):
         convert(store, big)
     assert "inv cache --prune" in caught.value.fix
     assert unfinished(store) == []
-    assert store.open_blob(kept, verify=True).exists()
+    assert store.open_blob(kept).exists()
 
 
 def test_a_full_disk_ends_a_download(small_disk, big, monkeypatch):
@@ -136,7 +136,7 @@ def test_a_killed_conversion_is_made_again(store, big, tmp_path):
         assert start(store, big, DIE.format(size=size)).wait(PATIENCE) == -signal.SIGXFSZ
     assert convert(store, big) == expected
     assert unfinished(store) == []
-    assert store.find(stratum(big).identity(CODEC), verify=True) == expected
+    assert store.find(stratum(big).identity(CODEC)) == expected
 
 
 def test_two_builds_at_once_make_a_part_once(store, big):
