@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import time
@@ -24,7 +25,7 @@ from torchstrata.building import plan as plans
 from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.first_use import FirstUse
 from torchstrata.building.plan import ImagePlan, OsPart, Plan, Planner
-from torchstrata.commands.options import BuildOptions, PlanOptions, PushOptions, SizesOptions
+from torchstrata.commands.options import BuildOptions, ImageOptions, PlanOptions, PushOptions, SizesOptions
 from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.image import layout
 from torchstrata.layers import os_parts
@@ -33,7 +34,7 @@ from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import Reporter
-from torchstrata.store.codec import DEFAULT_LEVELS, Codec
+from torchstrata.store.codec import DEFAULT_LEVELS, Codec, Name
 from torchstrata.store.store import Store
 from torchstrata.verification import inspection, size_budget
 from torchstrata.verification import suite as verification
@@ -48,19 +49,9 @@ SHOWN: Final = 1
 
 def push(options: PushOptions) -> None:
     """Push the images of cells, without an engine."""
-    asked = BuildOptions(
-        flavour=options.flavour,
-        platform=options.platform,
-        locked=options.locked,
-        codec="gzip" if options.gzip else "zstd",
-        level=options.level,
-        registry=options.registry,
-        push=True,
-        load=False,
-        names=options.names,
-        trust_unsealed_parts=options.trust_unsealed_parts,
-    )
-    build(",".join(options.cells), asked)
+    shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(ImageOptions)}
+    codec: Name = "gzip" if options.gzip else "zstd"
+    build(",".join(options.cells), BuildOptions(**shared, codec=codec, push=True, load=False))
 
 
 def build(cells: str, options: BuildOptions) -> None:
