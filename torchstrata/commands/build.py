@@ -198,7 +198,7 @@ def drifts(plan: Plan) -> list[str]:
 def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
     """Return the closing table: image, layers reused and made, size, digest, and whether OS packages are as locked."""
     made = {item.identity for item in plan.missing()}
-    view = Table("image", "layers", "reused", "made", "size", "digest", "OS packages", header_style="bold", box=None, pad_edge=False)
+    view = progress.table("image", "layers", "reused", "made", "size", "digest", "OS packages")
     for one in composed:
         new = sum(item.identity in made for item in one.plan.items)
         layers = len(one.image.layers)
@@ -242,7 +242,7 @@ def plan(options: PlanOptions) -> None:
 def weigh(options: SizesOptions) -> None:
     """Print size and budget of every image of cells whose flavours are in the engine; make them budgets if asked."""
     table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
-    view, measured = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False), defaultdict[str, dict[str, int]](dict)
+    view, measured = progress.table("image", "size", "budget"), defaultdict[str, dict[str, int]](dict)
     end = platforms.suffix(options.platform)
     for cell in matrix.select_on(table, options.platform, *options.cells):
         images = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}{end}", client, store) for flavour in table.flavours}
