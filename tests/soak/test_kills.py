@@ -10,12 +10,10 @@ import collections
 import random
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -187,10 +185,7 @@ def victim(request: pytest.FixtureRequest, site: Site) -> Victim:
 
 def _team(site: Site) -> signed.Team:
     """Give a team whose channel has moved twice."""
-    work: Path = site.work
-    subprocess.run(["cosign", "generate-key-pair"], cwd=work, check=True, capture_output=True)
-    subprocess.run(["git", "init", "--quiet", "--bare", work / "ledger"], check=True)
-    team = signed.Team(site.served.host, work / "ledger", work / "cosign.key")
+    team = signed.Team.at(site.served.host, site.work)
     for mark in (1, 2):
         signed.push(team, mark)
         moving = Promote(site, team)

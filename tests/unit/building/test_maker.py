@@ -25,13 +25,10 @@ from torchstrata.progress import PlainReporter
 
 
 @pytest.fixture(autouse=True)
-def pip(tmp_path, monkeypatch):
+def pip(tmp_path, monkeypatch, unconfigured_pip):
     """Let pip look into a directory of this test alone, and return it."""
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
     directory = tmp_path / "wheelhouse"
     directory.mkdir()
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", str(PATIENCE))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(directory))

@@ -62,11 +62,8 @@ def furnish(default, upstream):
 
 
 @pytest.fixture
-def indexes(tmp_path, monkeypatch):
+def indexes(tmp_path, monkeypatch, unconfigured_pip):
     """Serve the index that pip is configured with, and PyTorch's own."""
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_RETRIES", "0")
     with (
         PackageIndex(folder=tmp_path / "default", is_dated=True).serve() as default,

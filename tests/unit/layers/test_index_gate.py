@@ -35,11 +35,8 @@ def made(tmp_path: Path) -> Pin:
 
 
 @pytest.fixture(autouse=True)
-def _pip(monkeypatch: pytest.MonkeyPatch) -> None:
+def _pip(monkeypatch: pytest.MonkeyPatch, unconfigured_pip: None) -> None:
     """Configure pip by the environment alone, without patience."""
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setattr(wheel_fetch, "LONGEST_PAUSE", 0.02)
 
