@@ -19,10 +19,12 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
+
+from tests.serving import serving
 
 SUFFIX: Final = "+newer1"
 """What the version of a dropped package has become."""
@@ -92,16 +94,9 @@ class Archive:
         class Handler(_Handler):
             archive = owner
 
-        server = ThreadingHTTPServer((self.address, self.port), Handler)
-        self.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
+        with serving(Handler, address=(self.address, self.port)) as port:
+            self.port = port
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     @property
     def config(self) -> str:
@@ -239,7 +234,6 @@ def _get(host: str, path: str) -> bytes | None:
 
 class _Handler(BaseHTTPRequestHandler):
     archive: Archive
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         """Answer one question."""

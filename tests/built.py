@@ -21,6 +21,7 @@ from torchstrata.locks.lockfile import Lock
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
 from torchstrata.store.codec import Codec
+from torchstrata.store.digest import digest_of
 from torchstrata.store.store import Store
 
 MATRIX: Final = matrix.load()
@@ -149,8 +150,8 @@ def is_converting(store: Path, before: Collection[Path]) -> bool:
 def damage(root: Path) -> list[str]:
     """Return the names of blobs in a store whose bytes are not what their names say, and of parts that lack something."""
     store = Store.open(root)
-    blobs = [path.name for path in (root / "blobs" / "sha256").glob("*") if not store._intact(f"sha256:{path.name}", None, verify=True)]
-    return blobs + [path.name for path in (root / "parts").glob("*.json") if store.find(path.stem, verify=True) is None]
+    blobs = [path.name for path in (root / "blobs" / "sha256").glob("*") if digest_of(path) != f"sha256:{path.name}"]
+    return blobs + [path.name for path in (root / "parts").glob("*.json") if store.find(path.stem) is None]
 
 
 def index(directory: Path) -> dict[str, list[dict[str, dict[str, str]]]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
-from tests.registries import serving
+from tests.serving import serving
 
 
 def digest_of(data: bytes) -> str:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import zstandard
 
-from tests.registries import serving
+from tests.serving import serving
 from tests.waiting import PATIENCE
 from torchstrata.commands import cli
 from torchstrata.image.compose import MANIFEST, canonical, sha256

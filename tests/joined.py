@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import tarfile
 
 from tests.desks import manifest
+from tests.tars import packed
 from torchstrata.image import runtime
 from torchstrata.image.compose import canonical, sha256
 from torchstrata.image.image_index import ImageIndex, PlatformImage
@@ -43,13 +42,7 @@ def config(table, cell, name, platform, mark, **labels):
 
 def layer(name, platform, mark):
     """Return the one layer of an image: a tar with a file that says which image it is of."""
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive:
-        content = f"{name} {platform} {mark}".encode()
-        entry = tarfile.TarInfo("file")
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-    return data.getvalue()
+    return packed({"file": f"{name} {platform} {mark}".encode()})
 
 
 def push(registry, repository, table, cell, name, platform, mark, number=1, **labels):  # noqa: PLR0913, PLR0917  # what an image is

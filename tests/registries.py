@@ -14,7 +14,6 @@ import json
 import socket
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from tests import programs
+from tests.serving import serving
 from tests.waiting import PATIENCE, until
 
 NAME: Final = "torch-pusher"
@@ -258,24 +258,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """Tell a server to end, and wait for that."""
     process.terminate()
     process.wait(PATIENCE)
-
-
-@contextlib.contextmanager
-def serving(handler: type[http.server.BaseHTTPRequestHandler], context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Serve HTTP/1.1 on a port of loopback, a thread for each connection."""
-    handler.protocol_version = "HTTP/1.1"
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # broken connections are the point of some tests
-    if context:
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def login(directory: Path, *hosts: str) -> None:

@@ -37,6 +37,13 @@ class Team:
     ledger: Path
     key: Path
 
+    @classmethod
+    def at(cls, host, work):
+        """Return a team with keys and a ledger in a directory."""
+        subprocess.run(["cosign", "generate-key-pair"], cwd=work, check=True, capture_output=True)
+        subprocess.run(["git", "init", "--quiet", "--bare", work / "ledger"], check=True)
+        return cls(host, work / "ledger", work / "cosign.key")
+
     def inv(self, *words, keys=True):
         """Run a verb; return what it printed and its status."""
         known = {signing.KEY: str(self.key), signing.PUBLIC_KEY: str(self.key.with_suffix(".pub"))} if keys else {}

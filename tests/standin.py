@@ -6,23 +6,21 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
-from urllib.parse import quote, unquote, urlsplit
+from typing import Final, Self
+from urllib.parse import quote
 
 import pytest
 
 from tests import trees
 from tests.waiting import PATIENCE
-from tests.wheelhouse import wheel
+from tests.wheelhouse import Index, wheel
 from torchstrata.checkout import MARK
 
 ROOT: Final = Path(__file__).parents[1]
@@ -50,28 +48,25 @@ UV: Final = {"UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": str(round(PATIENCE))}
 EARLY: Final = "2026-01-01T00:00:00Z"
 
 
-@dataclass
-class PackageIndex:
+@dataclass(kw_only=True)
+class PackageIndex(Index):
     """An index to which wheels can be added while it serves.
 
     :param is_dated: it tells sizes and times of upload (PEP 691, PEP 700), as the default index does; else it is
         HTML with hashes alone, as PyTorch's own is.
-    :param asked: projects whose page was asked for.
-    :param fetched: files that were asked for, and which part of them; all of it if empty.
-    :param has_ranges: it answers with parts (RFC 9110, section 14).
     :param held: the page of that project comes once ``released`` is set.
     """
 
     folder: Path
     is_dated: bool
-    has_ranges: bool = True
-    url: str = ""
     held: str = ""
     uploads: dict[str, str] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-    fetched: list[tuple[str, str]] = field(default_factory=list)
-    stalled: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def asked(self) -> list[str]:
+        """Projects whose page was asked for."""
+        return [path.rstrip("/").rpartition("/")[2] for path, _ in self.requests if not path.startswith("/files/")]
 
     def add(self, name: str, version: str, *requires: str, uploaded: str = EARLY) -> Path:
         """Publish a wheel."""
@@ -80,26 +75,28 @@ class PackageIndex:
         return made
 
     @contextlib.contextmanager
-    def serve(self) -> Iterator[PackageIndex]:
+    def serve(self) -> Iterator[Self]:
         """Serve until the block ends."""
         self.folder.mkdir(exist_ok=True)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"index": self}))
-        server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{server.server_port}/simple"
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield self
-        finally:
-            self.released.set()
-            server.shutdown()
-            server.server_close()
+        with super().serve():
+            try:
+                yield self
+            finally:
+                self.released.set()
+
+    def content(self, name: str) -> bytes:
+        """Return a file."""
+        return (self.folder / name).read_bytes()
 
     def page(self, project: str) -> tuple[str, bytes] | None:
         """Return type and content of a project's page, if it is known."""
+        if project == self.held:
+            self.stalled.set()
+            self.released.wait(PATIENCE)
         names = [name for name in self.uploads if name.partition("-")[0].replace("_", "-") == project]
         if not names:
             return None
-        files = [(name, quote(f"/files/{name}"), (self.folder / name).read_bytes()) for name in names]
+        files = [(name, quote(f"/files/{name}"), self.content(name)) for name in names]
         hashes = {name: hashlib.sha256(content).hexdigest() for name, _, content in files}
         if self.is_dated:
             listed = [
@@ -108,49 +105,6 @@ class PackageIndex:
             ]
             return "application/vnd.pypi.simple.v1+json", json.dumps({"meta": {"api-version": "1.1"}, "name": project, "files": listed}).encode()
         return "text/html", "".join(f'<a href="{url}#sha256={hashes[name]}">{name}</a><br>' for name, url, _ in files).encode()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    index: PackageIndex
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        """Answer with a page or a file."""
-        path = unquote(urlsplit(self.path).path)
-        if path.startswith("/files/"):
-            self._file(path.removeprefix("/files/"))
-            return
-        project = path.rstrip("/").rpartition("/")[2]
-        self.index.asked.append(project)
-        if project == self.index.held:
-            self.index.stalled.set()
-            self.index.released.wait(PATIENCE)
-        page = self.index.page(project)
-        self._answer(*page) if page else self.send_error(404)
-
-    do_HEAD = do_GET  # noqa: N815  # the names are those of the base class
-
-    def _file(self, name: str) -> None:
-        content, part = (self.index.folder / name).read_bytes(), self.headers.get("Range", "")
-        self.index.fetched.append((name, part))
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", part) if self.index.has_ranges else None
-        start, last = (int(asked[1]), min(int(asked[2]), len(content) - 1)) if asked else (0, len(content) - 1)
-        more = {"Content-Range": f"bytes {start}-{last}/{len(content)}"} if asked else {}
-        self._answer("application/octet-stream", content[start : last + 1], **more)
-
-    def _answer(self, kind: str, content: bytes, **more: str) -> None:
-        self.send_response(206 if more else 200)
-        for name, value in more.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "GET":
-            with contextlib.suppress(ConnectionError):  # a client may have been killed
-                self.wfile.write(content)
 
 
 @dataclass(frozen=True)
@@ -250,7 +204,7 @@ def furnish(default: PackageIndex, upstream: PackageIndex) -> None:
 @contextlib.contextmanager
 def scratch(place: Path) -> Iterator[Scratch]:
     """Yield a checkout in a directory; its indexes serve until the block ends."""
-    with PackageIndex(place / "default", is_dated=True).serve() as default, PackageIndex(place / "upstream", is_dated=False).serve() as upstream:
+    with PackageIndex(folder=place / "default", is_dated=True).serve() as default, PackageIndex(folder=place / "upstream", is_dated=False).serve() as upstream:
         furnish(default, upstream)
         yield Scratch(checkout(place / "checkout", lambda variant: f"{upstream.url}/{variant}"), default, upstream, place / "cache")
 

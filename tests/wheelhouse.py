@@ -6,14 +6,18 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlsplit
 
+from tests.serving import serving
 from tests.waiting import PATIENCE
 from torchstrata.locks.lockfile import Pin
 
@@ -85,13 +89,13 @@ class Index:
 
     :param hangups: number of downloads that break off half-way.
     :param refusals: statuses that downloads are answered with first.
-    :param ranges: whether it knows the Range header.
+    :param ranges: it answers with parts (RFC 9110, section 14).
     :param silent: downloads get headers and half of the body, then nothing until it is set.
     :param as_json: pages as PEP 691 instead of PEP 503.
     :param stalled: is set once a download is silent.
     """
 
-    files: dict[str, bytes]
+    files: dict[str, bytes] = field(default_factory=dict)
     hangups: int = 0
     refusals: list[int] = field(default_factory=list)
     ranges: bool = True
@@ -105,21 +109,16 @@ class Index:
         """Return path and Range header of every request for a file."""
         return [(path, asked) for path, asked in self.requests if path.startswith("/files/")]
 
-    @contextmanager
-    def serve(self) -> Iterator[Index]:
-        """Serve until the block ends."""
-        server = _Server(("127.0.0.1", 0), self._handler())
-        server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{server.server_port}/simple"
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield self
-        finally:
-            server.shutdown()
-            server.server_close()
+    def content(self, name: str) -> bytes:
+        """Return a file."""
+        return self.files[name]
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        return type("Handler", (_Handler,), {"index": self})
+    @contextmanager
+    def serve(self) -> Iterator[Self]:
+        """Serve until the block ends."""
+        with serving(type("Handler", (_Handler,), {"index": self})) as port:
+            self.url = f"http://127.0.0.1:{port}/simple"
+            yield self
 
     def page(self, project: str) -> tuple[str, bytes] | None:
         """Return type and content of a project's page, if it is known."""
@@ -132,27 +131,25 @@ class Index:
         return "text/html", "".join(f'<a href="/files/{name}">{name}</a>' for name in names).encode()
 
 
-class _Server(ThreadingHTTPServer):
-    def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that were killed."""
-
-
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
     index: Index
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
     def do_GET(self) -> None:
-        self.index.requests.append((self.path, self.headers.get("Range")))
-        if self.path.startswith("/files/"):
-            self._file(self.path.removeprefix("/files/"))
-        elif page := self.index.page(self.path.rstrip("/").rpartition("/")[2]):
+        """Answer with a page or a file."""
+        path = unquote(urlsplit(self.path).path)
+        self.index.requests.append((path, self.headers.get("Range")))
+        if path.startswith("/files/"):
+            self._file(path.removeprefix("/files/"))
+        elif page := self.index.page(path.rstrip("/").rpartition("/")[2]):
             self._head(200, {"Content-Type": page[0], "Content-Length": str(len(page[1]))})
-            self.wfile.write(page[1])
+            self._write(page[1])
         else:
             self.send_error(404)
+
+    do_HEAD = do_GET  # noqa: N815  # the names are those of the base class
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -160,20 +157,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
+    def _write(self, data: bytes) -> None:
+        if self.command == "GET":
+            with contextlib.suppress(ConnectionError):  # a client may have seen enough, or been killed
+                self.wfile.write(data)
+
     def _file(self, name: str) -> None:
         if self.index.refusals:
             self.send_error(self.index.refusals.pop(0))
             return
-        data, asked = self.index.files[name], self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.index.ranges else 0
-        ranged = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
-        self._head(206 if start else 200, {"Content-Length": str(len(data) - start), **ranged})
-        self._body(data[start:])
+        data = self.index.content(name)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.index.ranges else None
+        start, last = (int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)) if asked else (0, len(data) - 1)
+        ranged = {"Content-Range": f"bytes {start}-{last}/{len(data)}"} if asked else {}
+        self._head(206 if asked else 200, {"Content-Length": str(last + 1 - start), **ranged})
+        self._body(data[start : last + 1])
 
     def _body(self, data: bytes) -> None:
         if not self.index.hangups and not self.index.silent:
-            with contextlib.suppress(ConnectionError):  # a client may have seen enough
-                self.wfile.write(data)
+            self._write(data)
             return
         self.wfile.write(data[: len(data) // 2])
         self.wfile.flush()

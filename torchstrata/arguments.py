@@ -96,9 +96,9 @@ def words(text: str, metavar: str) -> Any:
 
 
 def declared(kind: type) -> Iterator[Argument]:
-    """Yield what the command line has of a dataclass."""
+    """Yield what the command line has of a dataclass; what several have in common, a base, comes last."""
     hints = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
+    for field in sorted(dataclasses.fields(kind), key=lambda field: field.name not in kind.__annotations__):
         if declaration := field.metadata.get(_DECLARATION):
             missing = field.default is dataclasses.MISSING
             yield Argument(field=field.name, kind=_bare(hints[field.name]), default=field.default, required=missing, declared=declaration)

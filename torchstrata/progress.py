@@ -15,6 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
+from rich.table import Table
 
 from torchstrata.text import printable
 
@@ -200,6 +201,11 @@ class _LiveStep:
 
     def note(self, text: str) -> None:
         self._bars.update(self._task, amount=text[:60])
+
+
+def table(*headers: str, **options: Any) -> Table:
+    """Return a table without rows, in the form that all of ours have."""
+    return Table(*headers, header_style="bold", box=None, pad_edge=False, **options)
 
 
 def plain_console() -> Console:

@@ -1,8 +1,13 @@
-"""Options for how long to soak."""
+"""Options for how long to soak, and the place where verbs do."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests import programs
+from tests.soak.site import Site
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,3 +22,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--changes", type=int, default=750, metavar="N", help="change the ledger's branch and each part of its copy so often (default: 750, 3,000 altogether)"
     )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Give a place to run small verbs."""
+    with programs.alone(tmp_path_factory, ""), Site.made(tmp_path_factory.mktemp("site")) as made:
+        yield made

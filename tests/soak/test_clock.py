@@ -5,25 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests import programs
 from tests.soak.site import Site
 from torchstrata.matrix.matrix import ROOT
 
 YEAR: Final = 365 * 24 * 3600
 SOURCE: Final = Path(__file__).with_name("clock.c")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Give a place to run small verbs."""
-    with programs.alone(tmp_path_factory, ""), Site.made(tmp_path_factory.mktemp("site")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -93,10 +93,8 @@ def stress(request, tmp_path_factory) -> Iterator[Stress]:
         authority = Authority.make(work / "authority") if request.param == "https" else None
         if authority:
             patch.setenv("REQUESTS_CA_BUNDLE", str(authority.certificate))
-        subprocess.run(["cosign", "generate-key-pair"], cwd=work, check=True, capture_output=True)
-        subprocess.run(["git", "init", "--quiet", "--bare", work / "ledger"], check=True)
         with registries.registry(work / "registry", authority=authority) as served:
-            ready = Stress(Team(served.host, work / "ledger", work / "cosign.key"), work / "pushed")
+            ready = Stress(Team.at(served.host, work), work / "pushed")
             for mark in (1, 2):
                 push(ready.team, mark)
                 _well(ready.promote())

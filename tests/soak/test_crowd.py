@@ -6,13 +6,11 @@ import collections
 import random
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests import programs
 from tests.soak import figures, small
 from tests.soak.forked import Forker
 from tests.soak.site import Site
@@ -22,13 +20,6 @@ PEOPLE: Final = 8
 KINDS: Final = ("build", "build", "build", "push", "push", "prune")
 BUSY: Final = "another build is using"
 AGAIN: Final = "build again"
-
-
-@pytest.fixture
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Give a place to run small verbs."""
-    with programs.alone(tmp_path_factory, ""), Site.made(tmp_path_factory.mktemp("site")) as made:
-        yield made
 
 
 def fate(kind: str, status: int, said: str) -> str:

@@ -10,17 +10,15 @@ import collections
 import random
 import shutil
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests import programs, signed
+from tests import signed
 from tests.soak import figures, small
 from tests.soak.site import Site, git
 from torchstrata import errors
@@ -178,13 +176,6 @@ class Promote(Victim):
 VERBS: Final = ("build", "push", "prune", "promote")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Give a place to run small verbs."""
-    with programs.alone(tmp_path_factory, ""), Site.made(tmp_path_factory.mktemp("site")) as made:
-        yield made
-
-
 @pytest.fixture
 def victim(request: pytest.FixtureRequest, site: Site) -> Victim:
     """Give the verb that is killed."""
@@ -194,10 +185,7 @@ def victim(request: pytest.FixtureRequest, site: Site) -> Victim:
 
 def _team(site: Site) -> signed.Team:
     """Give a team whose channel has moved twice."""
-    work: Path = site.work
-    subprocess.run(["cosign", "generate-key-pair"], cwd=work, check=True, capture_output=True)
-    subprocess.run(["git", "init", "--quiet", "--bare", work / "ledger"], check=True)
-    team = signed.Team(site.served.host, work / "ledger", work / "cosign.key")
+    team = signed.Team.at(site.served.host, site.work)
     for mark in (1, 2):
         signed.push(team, mark)
         moving = Promote(site, team)

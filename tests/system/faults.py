@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from tests.registries import Authority, serving
+from tests.registries import Authority
+from tests.serving import serving
 from tests.waiting import until
 
 Fault = Literal["drop", "lose", "cut", "delay", "truncate", "corrupt", "corrupt-answer", "429", "500", "401"]

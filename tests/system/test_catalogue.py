@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -32,17 +31,14 @@ def environment(tmp_path_factory, builds):
 @pytest.fixture(scope="module")
 def team(tmp_path_factory, environment):
     """Give a registry in which a channel took two releases and went back."""
-    keys, ledger = tmp_path_factory.mktemp("keys"), tmp_path_factory.mktemp("ledger")
-    subprocess.run(["cosign", "generate-key-pair"], cwd=keys, check=True, capture_output=True)
-    subprocess.run(["git", "init", "--quiet", "--bare", ledger], check=True)
     with registries.registry(tmp_path_factory.mktemp("registry")) as served:
-        made = Team(served.host, ledger, keys / "cosign.key")
+        made = Team.at(served.host, tmp_path_factory.mktemp("team"))
         for mark in (1, 2):
             push(made, mark)
             for channel, words in (("nightly", ()), ("stable", ("--no-soak", "the test waits for nobody"))):
                 done = made.promote(channel, *words, "--yes")
                 assert done.returncode == 0, done.stderr
-        back = ("release.rollback", "2.13-cpu", "--channel", "stable", "--ledger", f"{ledger}#ledger", "--why", "it is broken", "--yes")
+        back = ("release.rollback", "2.13-cpu", "--channel", "stable", "--ledger", f"{made.ledger}#ledger", "--why", "it is broken", "--yes")
         assert made.inv(*back).returncode == 0
         yield made
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from docker.models.containers import Container
 
-from tests import registries
 from tests.built import MATRIX, Built
 from tests.images.wheel import make_wheel
+from tests.serving import serving
 from torchstrata.errors import DriftError, ForeignContainerError, NoContainerError
 from torchstrata.matrix.matrix import ROOT
 
@@ -96,7 +96,7 @@ def settings(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         def __init__(self, *args: Any) -> None:
             super().__init__(*args, directory=str(wheels))
 
-    with registries.serving(Handler) as port:
+    with serving(Handler) as port:
         file = tmp_path_factory.mktemp("settings") / "pip.conf"
         file.write_text(f"[global]\nno-index = true\nfind-links = http://127.0.0.1:{port}/\n")
         yield file

@@ -16,6 +16,7 @@ import pytest
 import zstandard
 
 from tests.daemons import Daemon, own_daemon
+from tests.tars import packed
 from torchstrata.building import engine, loading
 from torchstrata.errors import DiskFullError, EngineError
 from torchstrata.image import compose
@@ -73,13 +74,7 @@ class Blobs:
 
     def pack(self, title: str, files: dict[str, bytes], level: int) -> Layer:
         """Return a layer with ``files``."""
-        tar = io.BytesIO()
-        with tarfile.open(fileobj=tar, mode="w") as packed:
-            for name, data in files.items():
-                member = tarfile.TarInfo(name)
-                member.size, member.mode = len(data), 0o755
-                packed.addfile(member, io.BytesIO(data))
-        raw = tar.getvalue()
+        raw = packed(files, rights=0o755)
         blob = zstandard.ZstdCompressor(level=level).compress(raw)
         digest = compose.sha256(blob)
         self.path(digest).write_bytes(blob)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import io
 import os
 import subprocess
 import sys
-import tarfile
 
 import docker.errors
 import pytest
 
 from tests import registries
+from tests.tars import packed
 from torchstrata.building import engine as engines
 from torchstrata.errors import EngineError
 from torchstrata.matrix import matrix
@@ -42,12 +41,7 @@ def served(tmp_path_factory):
 
 def image(client, tag, content):
     """Import an image of one file under a local tag."""
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive:
-        entry = tarfile.TarInfo("file")
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-    client.api.import_image_from_data(data.getvalue(), repository=LOCAL, tag=tag)
+    client.api.import_image_from_data(packed({"file": content}), repository=LOCAL, tag=tag)
     return client.images.get(f"{LOCAL}:{tag}")
 
 

@@ -10,7 +10,6 @@ import json
 import re
 import subprocess
 import sys
-import tarfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ import pytest
 from tests import registries
 from tests.checkout import Checkout, Ended
 from tests.registries import Served
+from tests.tars import packed
 from torchstrata.errors import AbsentError, LockError, RegistryError, StaleLockError
 from torchstrata.image import oci
 from torchstrata.image.compose import canonical
@@ -112,14 +112,8 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Public]:
 
 def another_layer(store: Store) -> Layer:
     """Return a layer that no image had before."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        member = tarfile.TarInfo("etc/stand-in")
-        content = uuid.uuid4().bytes
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
-    out.seek(0)
-    return os_layers.take(out, store, Codec(name="gzip", level=1), title="moved", epoch=0).layer
+    tar = io.BytesIO(packed({"etc/stand-in": uuid.uuid4().bytes}))
+    return os_layers.take(tar, store, Codec(name="gzip", level=1), title="moved", epoch=0).layer
 
 
 @pytest.fixture(scope="module")

@@ -27,12 +27,8 @@ def environment(tmp_path_factory):
 @pytest.fixture(scope="module")
 def team(tmp_path_factory, environment):
     """Give a registry, a bare repository and a key pair."""
-    keys = tmp_path_factory.mktemp("keys")
-    subprocess.run(["cosign", "generate-key-pair"], cwd=keys, check=True, capture_output=True)
-    ledger = tmp_path_factory.mktemp("ledger")
-    subprocess.run(["git", "init", "--quiet", "--bare", ledger], check=True)
     with registries.registry(tmp_path_factory.mktemp("registry")) as served:
-        yield Team(served.host, ledger, keys / "cosign.key")
+        yield Team.at(served.host, tmp_path_factory.mktemp("team"))
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 from pathlib import Path
 
 import pytest
 
+from tests import tars
 from tests.waiting import PATIENCE
 from tests.wheelhouse import pin, wheel
 from torchstrata.errors import DiskFullError
@@ -22,7 +22,7 @@ from torchstrata.layers import strata, toolchain, toolchain_lock, wheel_fetch
 from torchstrata.locks.lockfile import Lock
 from torchstrata.matrix.schema import Strata
 from torchstrata.store import tarball
-from torchstrata.store.codec import Codec, decompressor
+from torchstrata.store.codec import Codec
 from torchstrata.store.layer import PLATFORM
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
@@ -111,7 +111,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(small_disk, big):
         convert(store, big)
     assert "inv cache --prune" in caught.value.fix
     assert unfinished(store) == []
-    assert store.open_blob(kept, verify=True).exists()
+    assert store.open_blob(kept).exists()
 
 
 def test_a_full_disk_ends_a_download(small_disk, big, monkeypatch):
@@ -136,7 +136,7 @@ def test_a_killed_conversion_is_made_again(store, big, tmp_path):
         assert start(store, big, DIE.format(size=size)).wait(PATIENCE) == -signal.SIGXFSZ
     assert convert(store, big) == expected
     assert unfinished(store) == []
-    assert store.find(stratum(big).identity(CODEC), verify=True) == expected
+    assert store.find(stratum(big).identity(CODEC)) == expected
 
 
 def test_two_builds_at_once_make_a_part_once(store, big):
@@ -169,7 +169,7 @@ def compiler(tmp_path_factory):
     files = {one.sha256: wheel_fetch.fetch(one, store.downloads, on_bytes=lambda _: None, cancelled=threading.Event()) for one in chain.pins}
     part: Part = toolchain.make(chain, files, store, CODEC, threading.Event())
     layer = part.layers[0]
-    with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+    with tars.opened(store, layer) as archive:
         tarball.unpack(archive, root, "tar")
     return root / "opt" / chain.name
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from torchstrata.store.store import Store
+
+
+@pytest.fixture
+def unconfigured_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing of this machine configure pip: variables that a test sets are all that counts."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import httpx2
 import pytest
 import urllib3
 
-from tests.registries import Authority, serving
+from tests.registries import Authority
+from tests.serving import serving
 from torchstrata import tls
 from torchstrata.errors import RegistryError
 from torchstrata.layers import wheel_fetch

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,8 +19,9 @@ from torchstrata import decoding
 from torchstrata.attestations.signing import BUNDLE, Signer, Trust
 from torchstrata.errors import AbsentError, IntegrityError, UntrustedError
 from torchstrata.image.compose import canonical
+from torchstrata.registry import pool
 from torchstrata.registry.client import SMALL
-from torchstrata.registry.parts import REQUESTS, PartRepository, Verify
+from torchstrata.registry.parts import PartRepository, Verify
 from torchstrata.registry.registry import Attachment, Registry
 from torchstrata.store.digest import Digest
 from torchstrata.store.layer import PLATFORM
@@ -144,8 +144,7 @@ def seal(part_repository: PartRepository, parts: Mapping[str, Part], signer: Sig
     attach = functools.partial(part_repository.registry.attach, part_repository.repository, artifact_type=SEAL, blobs=files)
     first, *others = dict.fromkeys(digests[identity] for identity in new)
     attach(first)  # alone, since it brings the files; registries refuse the same blob from many at once
-    with ThreadPoolExecutor(REQUESTS, "seal") as pool:
-        list(pool.map(attach, others))
+    pool.answers(attach, others)
     return len(new)
 
 

@@ -258,7 +258,7 @@ def _with(items: Iterable[Item], parts: Mapping[str, Part]) -> tuple[Item, ...]:
 
 def table(plan: Plan) -> Table:
     """Return the plan for people: one row for each run of layers of each image's own, with what becomes of it."""
-    view = Table("image", "layers of", "reuse", "make", "to fetch", header_style="bold", box=None, pad_edge=False)
+    view = progress.table("image", "layers of", "reuse", "make", "to fetch")
     for image, item in _own_items(plan):
         reuse = progress.size(sum(layer.size for layer in item.part.layers)) if item.part else ""
         fetch = progress.size(item.fetch) if item.fetch else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import time
@@ -24,7 +25,7 @@ from torchstrata.building import plan as plans
 from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.first_use import FirstUse
 from torchstrata.building.plan import ImagePlan, OsPart, Plan, Planner
-from torchstrata.commands.options import BuildOptions, PlanOptions, PushOptions, SizesOptions
+from torchstrata.commands.options import BuildOptions, ImageOptions, PlanOptions, PushOptions, SizesOptions
 from torchstrata.errors import LockError, RegistryAuthError, RegistryError
 from torchstrata.image import layout
 from torchstrata.layers import os_parts
@@ -33,7 +34,7 @@ from torchstrata.locks.os_locks import PackageMove
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import Reporter
-from torchstrata.store.codec import DEFAULT_LEVELS, Codec
+from torchstrata.store.codec import DEFAULT_LEVELS, Codec, Name
 from torchstrata.store.store import Store
 from torchstrata.verification import inspection, size_budget
 from torchstrata.verification import suite as verification
@@ -48,19 +49,9 @@ SHOWN: Final = 1
 
 def push(options: PushOptions) -> None:
     """Push the images of cells, without an engine."""
-    asked = BuildOptions(
-        flavour=options.flavour,
-        platform=options.platform,
-        locked=options.locked,
-        codec="gzip" if options.gzip else "zstd",
-        level=options.level,
-        registry=options.registry,
-        push=True,
-        load=False,
-        names=options.names,
-        trust_unsealed_parts=options.trust_unsealed_parts,
-    )
-    build(",".join(options.cells), asked)
+    shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(ImageOptions)}
+    codec: Name = "gzip" if options.gzip else "zstd"
+    build(",".join(options.cells), BuildOptions(**shared, codec=codec, push=True, load=False))
 
 
 def build(cells: str, options: BuildOptions) -> None:
@@ -207,7 +198,7 @@ def drifts(plan: Plan) -> list[str]:
 def closing(plan: Plan, composed: Sequence[Composed]) -> Table:
     """Return the closing table: image, layers reused and made, size, digest, and whether OS packages are as locked."""
     made = {item.identity for item in plan.missing()}
-    view = Table("image", "layers", "reused", "made", "size", "digest", "OS packages", header_style="bold", box=None, pad_edge=False)
+    view = progress.table("image", "layers", "reused", "made", "size", "digest", "OS packages")
     for one in composed:
         new = sum(item.identity in made for item in one.plan.items)
         layers = len(one.image.layers)
@@ -251,7 +242,7 @@ def plan(options: PlanOptions) -> None:
 def weigh(options: SizesOptions) -> None:
     """Print size and budget of every image of cells whose flavours are in the engine; make them budgets if asked."""
     table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
-    view, measured = Table("image", "size", "budget", header_style="bold", box=None, pad_edge=False), defaultdict[str, dict[str, int]](dict)
+    view, measured = progress.table("image", "size", "budget"), defaultdict[str, dict[str, int]](dict)
     end = platforms.suffix(options.platform)
     for cell in matrix.select_on(table, options.platform, *options.cells):
         images = {flavour: inspection.inspect(f"{table.name}:{cell.names[0]}-{flavour}{end}", client, store) for flavour in table.flavours}

@@ -46,7 +46,7 @@ def cache(options: CacheOptions) -> None:
         console.print(f"{progress.size(freed)} freed in {store.root}")
         return
     usage = store.usage()
-    view = Table("part", "size", "last used", header_style="bold", box=None, pad_edge=False)
+    view = progress.table("part", "size", "last used")
     for part in usage.parts:
         view.add_row(part.title, progress.size(part.size), f"{part.age / 86400:.1f} days ago")
     console.print(view)
@@ -151,7 +151,7 @@ def _delete(registry: Registry, repository: str, removal: Removal) -> int:
 
 def table(proposal: Pruning) -> Table:
     """Return the plan for people."""
-    view = Table("goes", "why", "manifests", "bytes", header_style="bold", box=None, pad_edge=False)
+    view = progress.table("goes", "why", "manifests", "bytes")
     for removal in proposal.removals:
         view.add_row(removal.what, removal.why, str(len(removal.manifests)), progress.size(removal.freed))
     return view

@@ -6,7 +6,7 @@ Invoke's own parser knows no word that may be left out and no nearest verb; it s
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -37,11 +37,11 @@ class VerbTask(Task[Callable[[Context], None]]):
         return [Argument(argument.name, kind=bool if argument.is_switch else str, help=argument.declared.help) for argument in options]
 
 
-def collection(chosen: Iterable[Verb] = VERBS) -> Collection:
+def collection() -> Collection:
     """Return the verbs for Invoke; those with a dot in a collection of their own."""
     top = Collection()
     below: dict[str, Collection] = {}
-    for verb in chosen:
+    for verb in VERBS:
         group = verb.name.rpartition(".")[0]
         target = below.setdefault(group, Collection(group)) if group else top
         target.add_task(VerbTask(verb))

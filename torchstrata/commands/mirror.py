@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final
 
 from torchstrata import progress
 from torchstrata.attestations import handover, remote, signing
@@ -18,7 +16,7 @@ from torchstrata.host import home
 from torchstrata.image import image_index, oci
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix
-from torchstrata.registry import replica
+from torchstrata.registry import pool, replica
 from torchstrata.registry.dated_tag import PushNumber, is_dated
 from torchstrata.registry.directory import Directory
 from torchstrata.registry.reference import TAG, Place
@@ -29,8 +27,6 @@ from torchstrata.release import channels
 from torchstrata.release.ledger import Ledger
 from torchstrata.release.ledger_branch import Branch
 from torchstrata.store.digest import DIGEST
-
-AT_A_TIME: Final = 8
 
 Side = RegistrySide | Directory
 
@@ -191,6 +187,4 @@ def _dated(origin: RegistrySide, cells: Mapping[Cell, object], digests: Collecti
     """Return the dated tags of images."""
     middles = tuple(f"-{cell.cuda}-{cell.os.id}-" for cell in cells)
     tags = [tag for tag in origin.registry.tags(origin.repository) if is_dated(tag) and any(middle in tag for middle in middles)]
-    with ThreadPoolExecutor(AT_A_TIME, "tags") as pool:
-        pairs = zip(tags, pool.map(origin.find, tags), strict=True)
-        return {tag: digest for tag, digest in pairs if digest and digest in digests}
+    return {tag: digest for tag, digest in pool.answers(origin.find, tags).items() if digest and digest in digests}

@@ -61,40 +61,41 @@ class PlanOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BuildOptions:
-    """Build the images of a cell, and load them into the engine, write them to a directory, or push them.
+class ImageOptions:
+    """Which images are made, and how.
 
-    :param flavour: flavours to build, with their parents; all if empty.
+    :param flavour: flavours to make, with their parents; all if empty.
     :param level: of the codec; its default if ``None``.
-    :param load: load them into the engine.
     """
 
-    flavour: tuple[str, ...] = flavour_option("build only this flavour and its parents")
+    flavour: tuple[str, ...] = flavour_option("only this flavour and its parents")
     platform: str = platform_option()
     locked: bool = switch(LOCKED)
-    to: Path | None = option("write an OCI image layout there (default: load the images into an engine)", "DIRECTORY")
-    codec: Literal["zstd", "gzip"] = option("compression of new layers (default: zstd)", default="zstd")
     level: int | None = option("level of the compression (default: 3 for zstd, 6 for gzip)", "NUMBER")
-    registry: str | None = registry_option()
-    push: bool = switch("push the images to the registry afterwards")
-    load: bool = True
     names: bool = switch(NAMES)
+    registry: str | None = registry_option()
     trust_unsealed_parts: bool = switch(UNSEALED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PushOptions:
+class BuildOptions(ImageOptions):
+    """Build the images of a cell, and load them into the engine, write them to a directory, or push them.
+
+    :param load: load them into the engine.
+    """
+
+    to: Path | None = option("write an OCI image layout there (default: load the images into an engine)", "DIRECTORY")
+    codec: Literal["zstd", "gzip"] = option("compression of new layers (default: zstd)", default="zstd")
+    push: bool = switch("push the images to the registry afterwards")
+    load: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushOptions(ImageOptions):
     """Push the images of a cell, without an engine; what neither the content store nor the registry has is built."""
 
     cells: tuple[str, ...] = required("cell ids or globs, such as 2.8-cu121", "CELL")
-    flavour: tuple[str, ...] = flavour_option("push only this flavour and its parents")
-    platform: str = platform_option()
-    locked: bool = switch(LOCKED)
     gzip: bool = switch("compress new layers with gzip (default: zstd)")
-    level: int | None = option("level of the compression (default: 3 for zstd, 6 for gzip)", "NUMBER")
-    names: bool = switch(NAMES)
-    registry: str | None = registry_option()
-    trust_unsealed_parts: bool = switch(UNSEALED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -112,7 +112,7 @@ def _carry_out(releases: Releases, proposal: Proposal, title: str, *, yes: bool)
 
 def steps(proposal: Proposal, title: str) -> Table:
     """Return the plan for people: every tag that moves, and what it points to before and after."""
-    view = Table("cell", "image", "tag", "from", "to", title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    view = progress.table("cell", "image", "tag", "from", "to", title=title, title_justify="left")
     for move, tag, old, new in proposal.steps():
         view.add_row(move.cell, move.tags[tag], tag, short(old), short(new))
     return view
@@ -133,7 +133,7 @@ def log(options: LogOptions) -> None:
 
 def listing(entries: Sequence[LedgerEntry]) -> Table:
     """Return entries for people."""
-    view = Table("#", "time", "action", "channel", "cell", "images", "tags", "who", "why", header_style="bold", box=None, pad_edge=False)
+    view = progress.table("#", "time", "action", "channel", "cell", "images", "tags", "who", "why")
     for entry in entries:
         images = " ".join(f"{name}={short(digest)}" for name, digest in entry.images.items())
         view.add_row(str(entry.sequence), entry.time, entry.action, entry.channel, entry.cell, images, str(len(entry.tags)), entry.run or entry.who, entry.why)

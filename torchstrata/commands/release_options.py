@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from torchstrata.arguments import option, required, switch, words
 from torchstrata.commands.options import CELLS, NAMES, cell_words, flavour_option, registry_option
@@ -12,10 +12,6 @@ from torchstrata.commands.options import CELLS, NAMES, cell_words, flavour_optio
 IMAGE: Final = "HOST[:PORT]/REPOSITORY:TAG or ...@sha256:..."
 CHANNEL: Final = "channel of matrix.yaml, such as stable (must be given)"
 YES: Final = "do it; without, only what would move is shown"
-
-
-def _ledger() -> Any:
-    return option("branch of the ledger (default: origin#ledger)", "REMOTE#BRANCH")
 
 
 def _identity() -> Any:
@@ -64,20 +60,16 @@ class JoinOptions:
     registry: str | None = registry_option()
 
 
-class ReleasePlace(Protocol):
-    """Where the verbs of a release look: what the options of all of them have."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReleasePlace:
+    """Where the verbs of a release look."""
 
-    @property
-    def registry(self) -> str | None:
-        """``HOST[/PATH]``."""
-
-    @property
-    def ledger(self) -> str | None:
-        """``REMOTE#branch``."""
+    registry: str | None = registry_option()
+    ledger: str | None = option("branch of the ledger (default: origin#ledger)", "REMOTE#BRANCH")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PromoteOptions:
+class PromoteOptions(ReleasePlace):
     """Take images into a channel, by digest, all of a cell together."""
 
     cells: tuple[str, ...] = cell_words()
@@ -85,12 +77,10 @@ class PromoteOptions:
     origin: str | None = option("channel that images come from, or the last push that counts (default: what matrix.yaml says)", "CHANNEL|BUILD", name="from")
     no_soak: str = option("why not to wait for the soak time, or to take what was rolled back before (default: wait)", "REASON", "")
     yes: bool = switch(YES)
-    registry: str | None = registry_option()
-    ledger: str | None = _ledger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RollbackOptions:
+class RollbackOptions(ReleasePlace):
     """Let a channel go back to images that it held before."""
 
     cells: tuple[str, ...] = words(CELLS.replace("default: all", "must be given"), "CELL")
@@ -98,28 +88,22 @@ class RollbackOptions:
     to: int | None = option("ledger entry that says what the channel held then; 0 is none (default: what it held before)", "NUMBER")
     why: str = option("the reason, for the ledger (must be given)", "REASON", "")
     yes: bool = switch(YES)
-    registry: str | None = registry_option()
-    ledger: str | None = _ledger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LogOptions:
+class LogOptions(ReleasePlace):
     """Show what moved when, by whom and why."""
 
     cells: tuple[str, ...] = cell_words()
     channel: str | None = option("only this channel (default: all)", "CHANNEL")
     from_registry: bool = switch("read the registry's signed copy of the ledger instead of the branch")
-    registry: str | None = registry_option()
-    ledger: str | None = _ledger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RepairOptions:
+class RepairOptions(ReleasePlace):
     """Move every tag to what the ledger says."""
 
     entries: int | None = option("have the branch signed as it is, if it has so many entries: you know that it is right (default: do not)", "NUMBER")
-    registry: str | None = registry_option()
-    ledger: str | None = _ledger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +120,7 @@ Step = Literal["all", "locks", "cells", "push", "verify", "publish", "promote"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NightlyOptions:
+class NightlyOptions(ReleasePlace):
     """Ask mirrors, index and registries what is new; build, verify, push and promote what follows, and nothing else."""
 
     cells: tuple[str, ...] = cell_words()
@@ -146,20 +130,15 @@ class NightlyOptions:
     commit: bool = switch("commit the OS locks that move")
     send: bool = switch("push that commit to the branch that it is on")
     flavour: tuple[str, ...] = flavour_option("what the step verify verifies")
-    registry: str | None = registry_option()
-    ledger: str | None = _ledger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WatchdogOptions:
+class WatchdogOptions(ReleasePlace):
     """Fail if a channel is too old, lacks an image, or points to one that is gone."""
 
-    registry: str | None = registry_option()
-    ledger: str | None = _ledger()
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PruneOptions:
+class PruneOptions(ReleasePlace):
     """Delete images that no channel keeps any more, with all that belongs to them.
 
     :param channel: only what this channel held; all if empty.
@@ -171,12 +150,10 @@ class PruneOptions:
     pinned: tuple[str, ...] = option("images that stay, with commas between them (default: pinned: in matrix.yaml, which always stay)", "DIGEST", ())
     parts: bool = switch("parts may go too; not while somebody pushes")
     yes: bool = switch("do it; without, only what would go is shown")
-    registry: str | None = registry_option()
-    ledger: str | None = _ledger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MirrorOptions:
+class MirrorOptions(ReleasePlace):
     """Copy images with signatures, SBOMs and all else that belongs to them to another registry or to a directory, or back."""
 
     images: str = required("cell ids or globs, with commas between them; or a tag; or a digest", "CELLS|TAG|DIGEST")
@@ -185,8 +162,6 @@ class MirrorOptions:
     channel: str = option("channel that holds the images (default: the last one of matrix.yaml)", "CHANNEL", "")
     build: str = option("copy what was pushed up to this build, such as 20261124.1, whatever channels hold (default: what the channel holds)", "BUILD", "")
     key: str | None = option("public key of who has signed the images, which goes into the directory (default: COSIGN_PUBLIC_KEY)", "FILE")
-    registry: str | None = registry_option()
-    ledger: str | None = _ledger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

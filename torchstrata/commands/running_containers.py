@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from docker.models.containers import Container
-from rich.table import Table
 
 from torchstrata import process, progress
 from torchstrata.building import engine as engines
@@ -79,7 +78,7 @@ def logs(options: LogsOptions) -> None:
 def ps(options: PsOptions) -> None:
     """Show a table of containers."""
     del options
-    view = Table(header_style="bold", box=None, pad_edge=False)
+    view = progress.table()
     containers, console = connect(), progress.plain_console()
     own = containers.own()
     view.add_column("container", no_wrap=True, min_width=max((len(str(each.name)) for each in own), default=0))

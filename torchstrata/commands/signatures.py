@@ -163,7 +163,7 @@ def verify_release(options: VerifyReleaseOptions) -> None:
 
 def table(examined: Examination) -> Table:
     """Return the findings for people; those of an index's images begin with the platform."""
-    view = Table("part", "proves", "says", "", header_style="bold", box=None, pad_edge=False)
+    view = progress.table("part", "proves", "says", "")
     for finding in examined.findings:
         view.add_row(str(finding), finding.proves, finding.problem or finding.says, "WRONG" if finding.problem else "holds")
     return view

@@ -1,1 +1,1 @@
-"""Containers for people: what one is to be, files that start it elsewhere, and those that run in this machine's engine."""
+"""Containers for people: what one is to be, files that start it elsewhere, and those in this machine's engine."""

@@ -1,4 +1,4 @@
-"""A container as a batch job of Slurm, by Apptainer or enroot, whichever a node has."""
+"""A container as a batch job of Slurm; Apptainer or enroot runs it, whichever a node has."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ image={image}
 workspace={directory}
 mkdir -p "$workspace"
 {port}if command -v apptainer >/dev/null; then
-    exec apptainer run {nv}--cleanenv --no-home --bind "$workspace:{workspace}" --pwd {workspace}{setting} "docker://$image" "$@"
+    exec apptainer run {apptainer}{setting} "docker://$image" "$@"
 elif command -v enroot >/dev/null; then
     file=${{ENROOT_CACHE_PATH:-$HOME/.cache}}/${{image##*:}}.sqsh
     mkdir -p "${{file%/*}}"
@@ -46,23 +46,19 @@ PORT = "port=$((20000 + SLURM_JOB_ID % 20000)) # a node may have several jobs\n"
 
 def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return the job's script."""
-    web = next((each for each in description.endpoints if each.scheme), None)
+    web = next((endpoint for endpoint in description.endpoints if endpoint.scheme), None)
+    nv = "--nv " if description.gpus else ""
     job = JOB.format(
         label=description.label,
         title=description.title,
         file=FILE,
         image=shlex.quote(description.pinned),
-        directory=_directory(description.workspace),
+        directory=description.workspace_below("SLURM_SUBMIT_DIR"),
         workspace=WORKSPACE,
         gpus=f"#SBATCH --gpus={description.gpus.amount}\n" if description.gpus else "",
-        nv="--nv " if description.gpus else "",
+        apptainer=f'{nv}--cleanenv --no-home --bind "$workspace:{WORKSPACE}" --pwd {WORKSPACE}',
         services=SERVICES.format(name=web.name, published=web.published) if web else "",
         port=PORT if web else "",
         setting=f' --env "{web.variable}=$port"' if web else "",
     )
     return {FILE: job}
-
-
-def _directory(workspace: str) -> str:
-    """Return the workspace as a word of the shell; a relative one lies where the job is submitted."""
-    return f'"$SLURM_SUBMIT_DIR"/{shlex.quote(workspace[2:])}' if workspace.startswith("./") else shlex.quote(workspace)

@@ -1,11 +1,11 @@
-"""Who wants a container: the user that it runs as, the directory that it works in, and the keys that SSH lets in."""
+"""Who wants a container: the user that it runs as, the directory that it mounts, and the keys that SSH lets in."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,20 +19,21 @@ from torchstrata.text import printable
 DEV_UID: Final = int(DEV.split(":")[0])
 
 KEYS: Final = ("id_ed25519.pub", "id_ed25519_sk.pub", "id_ecdsa.pub", "id_ecdsa_sk.pub", "id_rsa.pub")
-"""What ssh offers by itself (ssh(1)), the best first."""
+"""Keys that ssh offers by itself (ssh(1)), the best first."""
 
 KEY_LIMIT: Final = 20_000
-"""Bytes of a public key's file."""
+"""Bytes that the file of a public key may have."""
 
 OTHERS_RIGHTS: Final = (stat.S_IWOTH | stat.S_IXOTH, stat.S_IWGRP | stat.S_IXGRP)
-"""What a directory must allow to others, or to its group, to be written to by them."""
+"""Rights that let others write to a directory, and those that let its group do so."""
+
+OTHER_WORKSPACE: Final = "give another directory: --workspace DIR"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostUser:
-    """The user of the host.
+    """A user of this machine.
 
-    :param uid: on the host.
     :param rootless: the engine's root is this user.
     """
 
@@ -40,7 +41,9 @@ class HostUser:
     rootless: bool = False
 
     def user(self, owner: int) -> str:
-        """Return whom a container runs as, ``uid:gid``: the caller; for root the owner of the workspace, or the image's own user.
+        """Return the user that a container runs as, ``uid:gid``.
+
+        That is the caller; for root it is the owner of the workspace, and where root owns it the image's own user.
 
         :param owner: of the workspace.
         """
@@ -50,64 +53,72 @@ class HostUser:
 
     @contextlib.contextmanager
     def workspace(self, asked: Path) -> Iterator[Path]:
-        """Yield the directory to mount, made if it is not there; one that was made and is still empty goes again where the block fails.
+        """Yield the directory to mount, and make it where it does not exist.
 
-        :raises WorkspaceError: it is none, cannot be made, or the container's user could not write to it.
+        Where the block fails, directories that were made and are still empty are removed.
+
+        :raises WorkspaceError: it is no directory, it cannot be made, or the container's user could not write to it.
         """
         path = home.expanded(asked, WorkspaceError)
         if not str(path).isprintable():
-            raise WorkspaceError(f"{printable(str(path))!r} is no name for a workspace", fix="give one without control characters: --workspace DIR")
+            fix = "give one without control characters: --workspace DIR"
+            raise WorkspaceError(f"{printable(str(path))!r} is no name for a workspace", fix=fix)
         made = self._make(path)
         try:
             self._check(path)
             yield path.resolve()
         except BaseException:
-            for directory in made:
-                with contextlib.suppress(OSError):  # somebody has put something there
-                    directory.rmdir()
+            _remove_empty(made)
             raise
 
     def _make(self, path: Path) -> list[Path]:
         """Make a directory with its parents; return those that were made, the last one first."""
-        lacking = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+        lacking = [directory for directory in (path, *path.parents) if not os.path.lexists(directory)]
         try:
             path.mkdir(parents=True, exist_ok=True)
             if self.uid == 0 and not self.rootless and path in lacking:
                 os.chown(path, DEV_UID, 0)
         except OSError as error:
-            for each in lacking:
-                with contextlib.suppress(OSError):
-                    each.rmdir()
+            _remove_empty(lacking)
             why = "it is no directory, or a link to none" if isinstance(error, FileExistsError) else error.strerror
-            raise WorkspaceError(f"{path} cannot be a workspace: {why}", fix="give another directory: --workspace DIR") from error
+            raise WorkspaceError(f"{path} cannot be a workspace: {why}", fix=OTHER_WORKSPACE) from error
         return lacking
 
     def _check(self, path: Path) -> None:
-        found = path.stat()
-        uid = int(self.user(found.st_uid).split(":")[0])
+        status = path.stat()
+        uid = int(self.user(status.st_uid).split(":")[0])
         if uid == self.uid or self.rootless:
             writable = os.access(path, os.W_OK | os.X_OK)
         else:
-            rights = OTHERS_RIGHTS[found.st_gid == 0]
-            writable = found.st_uid == uid or found.st_mode & rights == rights
+            rights = OTHERS_RIGHTS[status.st_gid == 0]
+            writable = status.st_uid == uid or status.st_mode & rights == rights
         if not writable:
-            raise WorkspaceError(f"{path} cannot be written by user {uid}", fix=f"sudo chown {uid} {path}, or give another directory: --workspace DIR")
+            fix = f"sudo chown {uid} {path}, or {OTHER_WORKSPACE}"
+            raise WorkspaceError(f"{path} cannot be written by user {uid}", fix=fix)
+
+
+def _remove_empty(directories: Iterable[Path]) -> None:
+    """Remove directories, but those into which somebody has put something."""
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
 
 
 def public_keys(asked: Path | None) -> tuple[str, ...]:
-    """Return the caller's public keys: of the file that was asked for, else of those that ssh offers by itself.
+    """Return the caller's public keys.
 
+    :param asked: file of one key; without it all that ssh offers by itself count.
     :raises ContainerError: the file that was asked for cannot be read, or is no public key.
     """
     if asked is not None:
         return (_key(home.expanded(asked, ContainerError)),)
     own = home.directory()
-    found = [own / ".ssh" / name for name in KEYS] if own else []
-    return tuple(filter(None, map(_usable, found)))
+    paths = [own / ".ssh" / name for name in KEYS] if own else []
+    return tuple(filter(None, map(_usable, paths)))
 
 
 def _usable(path: Path) -> str | None:
-    """Return a key that ssh would offer; it passes over files that are none."""
+    """Return the key of a file; ``None`` where it holds none, which ssh passes over as well."""
     try:
         return _key(path) if path.exists() else None
     except ContainerError:

@@ -1,6 +1,6 @@
-"""Where the services that an image declares are read; nothing runs in it.
+"""Reads the services that an image declares, and runs nothing in it.
 
-An engine gives the files of a container that never starts, a registry the small layers on top.
+An engine gives the files of a container that never starts; a registry gives the small layers on top.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from torchstrata.registry.registry import Registry
 from torchstrata.store import codec
 
 SMALL: Final = 1 << 20
-"""Bytes of a layer that is looked into; the one of an image's facts has some tens of kB."""
+"""Bytes of the largest layer that is read; the layer of an image's facts has some tens of kB."""
 
 UNPACKED: Final = 8 << 20
-"""Bytes of it that are read."""
+"""Bytes that are read of a layer, unpacked."""
 
 LOOKED_AT: Final = 8
-"""Layers from the top: the facts are the topmost of an image of ours, and derived images have their own above."""
+"""Layers that are read, from the top: our images have their facts in the topmost; derived images add layers above."""
 
 
 def in_engine(engine: Engine, identity: str) -> Mapping[str, DeclaredService]:
@@ -42,12 +42,11 @@ def in_engine(engine: Engine, identity: str) -> Mapping[str, DeclaredService]:
 
     :raises ContainerError: a file that declares them is not what it must be.
     """
-    with running.refusals(), temporary.directory() as scratch:  # with which the container goes, though this program be killed
+    with running.refusals(), temporary.directory() as scratch:  # the container goes with it, even after a kill
         container = Leaving.of("container", f"torchstrata-{uuid.uuid4().hex}").listed(scratch).name
         engine.client.api.create_container(identity, ["true"], name=container)
-        found = ContainerFiles(engine, container).below(f"/{ETC}")
-    own = {path.lstrip("/"): content for path, (_, content) in found.items()}
-    return declarations.read({path: content for path, content in own.items() if declarations.is_declaration(path)})
+        files = ContainerFiles(engine, container).below(f"/{ETC}")
+    return declarations.read({path.lstrip("/"): content for path, (_, content) in files.items()})
 
 
 def in_registry(registry: Registry, repository: str, layers: Sequence[Descriptor]) -> Mapping[str, DeclaredService]:
@@ -55,15 +54,15 @@ def in_registry(registry: Registry, repository: str, layers: Sequence[Descriptor
 
     :param layers: of its manifest, bottom to top.
     :raises ContainerError: a file that declares them is not what it must be.
-    :raises RegistryError: a layer is not.
+    :raises RegistryError: a layer cannot be read.
     """
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for layer in [layer for layer in reversed(layers[-LOOKED_AT:]) if layer.size <= SMALL]:
         blob = registry.content(repository, layer.digest, limit=layer.size)
-        found = dict(_files(blob, layer)) | found
-        if OWN in found:
+        files = dict(_files(blob, layer)) | files
+        if OWN in files:
             break
-    return declarations.read(found)
+    return declarations.read(files)
 
 
 def _files(blob: bytes, layer: Descriptor) -> Iterator[tuple[str, bytes]]:

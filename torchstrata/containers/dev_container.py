@@ -1,6 +1,6 @@
-"""A container as a ``devcontainer.json`` (Dev Container metadata reference): for editors, which start no services.
+"""A container as a ``devcontainer.json`` (Dev Container metadata reference), for editors; they start no services.
 
-Who the user is stands in a label of the image; editors give it the number of the host's user.
+A label of the image names the user; editors give that user the number of the host's.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ FILE = ".devcontainer/devcontainer.json"
 
 EXTENSIONS: Final = ("ms-python.python", "ms-toolsai.jupyter")
 ROOT: Final = {"remoteUser": "root", "containerUser": "root"}
-"""Where root is the caller on the host (a rootless engine): the project is root's."""
+"""In a rootless engine root is the caller, and owns the project."""
 
 
 def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return the file."""
+    vscode = {"extensions": [*EXTENSIONS], "settings": {"python.defaultInterpreterPath": f"{VENV}/bin/python"}}
     document: dict[str, Any] = {
         "name": description.title,
         "image": description.image,
@@ -28,7 +29,7 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
         "workspaceMount": f"source=${{localWorkspaceFolder}},target={WORKSPACE},type=bind",
         "workspaceFolder": WORKSPACE,
         **(ROOT if description.user.startswith("0:") else {}),
-        "customizations": {"vscode": {"extensions": [*EXTENSIONS], "settings": {"python.defaultInterpreterPath": f"{VENV}/bin/python"}}},
+        "customizations": {"vscode": vscode},
     }
     return {FILE: json.dumps(document, indent=2, ensure_ascii=False) + "\n"}
 
@@ -36,4 +37,5 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
 def _arguments(description: ContainerDescription) -> list[str]:
     gpus = ["--gpus", str(description.gpus)] if description.gpus else []
     platform = [f"--platform={description.platform}"] if description.unusual_platform else []
-    return [*platform, *gpus, f"--shm-size={description.memory}", *(f"--ulimit={name}={value}" for name, value in description.limits.items())]
+    limits = [f"--ulimit={name}={value}" for name, value in description.limits.items()]
+    return [*platform, *gpus, f"--shm-size={description.memory}", *limits]

@@ -1,4 +1,4 @@
-"""An image that containers can be made of: what it says of itself, wherever it lies."""
+"""An image from which containers can be made: what it says of itself, wherever it lies."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from torchstrata.containers.description import ContainerDescription, Endpoint
 class FoundImage:
     """An image.
 
-    :param reference: with its digest; where that is not known its ID.
-    :param identity: its ID in this engine; that of its manifest where it is in a registry.
-    :param name: that it was asked for by, ``[HOST/]REPOSITORY:TAG``.
+    :param reference: with its digest; its ID where the digest is not known.
+    :param identity: its ID in this engine; the digest of its manifest where it lies in a registry.
+    :param name: the name by which it was asked for, ``[HOST/]REPOSITORY:TAG``.
     :param title: what it is, in one line.
     :param endpoints: its services.
     :param cuda: whether its torch can use GPUs.
-    :param platform: that it is for.
     """
 
     reference: str
@@ -33,13 +32,20 @@ class FoundImage:
 
     @classmethod
     def of(  # noqa: PLR0913  # what is known of an image
-        cls, name: str, identity: str, labels: Mapping[str, str], endpoints: tuple[Endpoint, ...], platform: str, *, digest: str | None
+        cls,
+        name: str,
+        identity: str,
+        labels: Mapping[str, str],
+        endpoints: tuple[Endpoint, ...],
+        platform: str,
+        *,
+        digest: str | None,
     ) -> Self:
         """Return what an image says of itself.
 
         :param name: ``[HOST/]REPOSITORY:TAG``.
-        :param labels: of its config, as the next one (image specification, Image Configuration).
-        :param digest: of its manifest; ``None`` where an engine's classic store knows none, and the ID alone names the image.
+        :param labels: of its config (image specification, Image Configuration).
+        :param digest: of its manifest; ``None`` in an engine's classic store, where the ID alone names the image.
         """
         return cls(
             reference=f"{name}@{digest}" if digest else identity,
@@ -52,9 +58,16 @@ class FoundImage:
         )
 
     def describe(self, **more: Any) -> ContainerDescription:
-        """Return the container that one usually wants of it.
+        """Return the usual container of it.
 
-        :param more: fields of the description that are another way.
+        :param more: fields of the description that differ from the usual.
         """
-        usual = descriptions.of_image(self.reference, tag=self.name.rpartition(":")[2], title=self.title, endpoints=self.endpoints, cuda=self.cuda)
+        tag = self.name.rpartition(":")[2]
+        usual = descriptions.of_image(
+            self.reference,
+            tag=tag,
+            title=self.title,
+            endpoints=self.endpoints,
+            cuda=self.cuda,
+        )
         return replace(usual, platform=self.platform, **more)

@@ -1,11 +1,11 @@
-"""A container as JupyterHub starts one for each user, by DockerSpawner; and a Dockerfile for what a hub needs in the image."""
+"""A container that JupyterHub starts for each user, by DockerSpawner; and a Dockerfile for what a hub needs in it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 
-from torchstrata.containers.description import HOME, ContainerDescription
+from torchstrata.containers.description import HOME, ContainerDescription, Gpus
 from torchstrata.image.runtime import DEV, WORKSPACE
 
 FILE = "jupyterhub_config.py"
@@ -48,8 +48,7 @@ RUN pip install --no-cache-dir "jupyterhub==${{JUPYTERHUB}}"
 
 def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return the hub's configuration, and the Dockerfile."""
-    gpus = description.gpus
-    which = f"device_ids={json.dumps(gpus.devices)}" if gpus and gpus.devices else f"count={gpus.count if gpus else 0}"
+    gpus, limits = description.gpus, description.limits.items()
     profile = PROFILE.format(
         title=description.title,
         image=description.image,
@@ -59,13 +58,19 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
         home=HOME,
         user=DEV,
         shm=f'"{description.memory}"',
-        limits=json.dumps([{"Name": limit, "Soft": value, "Hard": value} for limit, value in description.limits.items()]),
+        limits=json.dumps([{"Name": name, "Soft": limit, "Hard": limit} for name, limit in limits]),
         imports="from docker.types import DeviceRequest\n\n" if gpus else "",
-        gpus=f'    "device_requests": [DeviceRequest({which}, capabilities=[["gpu"]])],\n' if gpus else "",
+        gpus=_request(gpus) if gpus else "",
     )
     return {FILE: profile, "Dockerfile.hub": DOCKERFILE.format(image=description.image, parent=_parent(description))}
 
 
+def _request(gpus: Gpus) -> str:
+    """Return the line that asks the engine for GPUs."""
+    which = f"device_ids={json.dumps(gpus.devices)}" if gpus.devices else f"count={gpus.count}"
+    return f'    "device_requests": [DeviceRequest({which}, capabilities=[["gpu"]])],\n'
+
+
 def _parent(description: ContainerDescription) -> str:
-    """Return the image as a build can name it: BuildKit looks for every digest in a registry, also where the engine has the image."""
+    """Return the image as a build can name it: BuildKit asks a registry for digests, even if the engine has them."""
     return description.image if description.is_pullable else description.image.partition("@")[0]

@@ -1,4 +1,4 @@
-"""What this machine remembers of each container: Jupyter's token, SSH's host key, an entry for ssh, none of which a container's environment shows."""
+"""What this machine remembers of each container, and its environment does not show: token, host key, entry for ssh."""
 
 from __future__ import annotations
 
@@ -9,36 +9,46 @@ import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from torchstrata.errors import ContainerError
 from torchstrata.host import home
 
 TOKEN_BYTES: Final = 24
+ENTRY: Final = """\
+Host {name}
+    HostName {address}
+    Port {port}
+    User dev
+    HostKeyAlias {name}
+    UserKnownHostsFile "{known_hosts}"
+"""
 INCLUDED: Final = "torchstrata.config"
 INCLUDE: Final = f"Include {INCLUDED}\n"
-"""It stands before all hosts of the user's own configuration: below one it would count for that one alone (ssh_config(5))."""
+"""It stands before all hosts of the user's own configuration: below one it would apply to it alone (ssh_config(5))."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keepsakes:
-    """The directory of a container.
+    """What is remembered of a container.
 
     :param name: of the container.
+    :param root: directory that holds it.
     """
 
     name: str
     root: Path
 
     @classmethod
-    def of(cls, name: str) -> Keepsakes:
+    def of(cls, name: str) -> Self:
         """Return those of a container.
 
         :raises ContainerError: this user has no home.
         """
         root = home.state("torchstrata")
         if root is None:
-            raise ContainerError("this user has no home, in which the token could be kept", fix="set HOME, or XDG_STATE_HOME")
+            what = "this user has no home, in which the token could be kept"
+            raise ContainerError(what, fix="set HOME, or XDG_STATE_HOME")
         return cls(name=name, root=root / "containers" / name)
 
     @property
@@ -52,9 +62,9 @@ class Keepsakes:
         return self.root / "known_hosts"
 
     def make_token(self, owner: int) -> None:
-        """Write a new token, unless there is one.
+        """Write a token, unless there is one.
 
-        :param owner: uid that may read it, where this user is root.
+        :param owner: uid that may read it; only root can give it away.
         :raises ContainerError: it cannot be written.
         """
         try:
@@ -64,22 +74,26 @@ class Keepsakes:
             if os.geteuid() == 0:
                 os.chown(self.token, owner, -1)
         except OSError as error:
-            raise ContainerError(f"{self.token} cannot be written: {error.strerror}", fix="let this user write there, or set XDG_STATE_HOME") from error
+            fix = "let this user write there, or set XDG_STATE_HOME"
+            raise ContainerError(f"{self.token} cannot be written: {error.strerror}", fix=fix) from error
 
     def read_token(self) -> str | None:
-        """Return the token; ``None`` where it is another user's."""
+        """Return the token; ``None`` if this user may not read it."""
         try:
             return self.token.read_text(encoding="ascii").strip()
         except OSError:
             return None
 
     def know_host(self, key: str) -> None:
-        """Remember the container's host key, a line of a public key's file."""
+        """Remember the container's host key.
+
+        :param key: line of a public key's file.
+        """
         kind, value = key.split()[:2]
         self._write(self.known_hosts, f"{self.name} {kind} {value}\n")
 
     def forget(self) -> None:
-        """Remove all of it."""
+        """Remove everything that is remembered."""
         shutil.rmtree(self.root, ignore_errors=True)
         entry = _entries()
         if entry.is_file():
@@ -91,15 +105,15 @@ class Keepsakes:
         :raises ContainerError: the configuration of ssh cannot be written.
         """
         entry = _entries()
-        lines = [f"HostName {address}", f"Port {port}", "User dev", f"HostKeyAlias {self.name}", f'UserKnownHostsFile "{self.known_hosts}"']
-        block = "".join(f"    {line}\n" for line in lines)
+        block = ENTRY.format(name=self.name, address=address, port=port, known_hosts=self.known_hosts)
         try:
             entry.parent.mkdir(mode=0o700, exist_ok=True)
             before = entry.read_text(encoding="utf-8") if entry.is_file() else ""
-            self._write(entry, f"{_without(before, self.name)}Host {self.name}\n{block}")
+            self._write(entry, _without(before, self.name) + block)
             _include(entry.parent / "config")
         except OSError as error:
-            raise ContainerError(f"{error.filename} cannot be written: {error.strerror}", fix="leave --ssh-entry out, or let this user write there") from error
+            fix = "leave --ssh-entry out, or let this user write there"
+            raise ContainerError(f"{error.filename} cannot be written: {error.strerror}", fix=fix) from error
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
@@ -120,12 +134,12 @@ def _entries() -> Path:
 
 
 def _without(text: str, name: str) -> str:
-    """Return entries without that of a name."""
+    """Return entries of ssh without that of a name."""
     return re.sub(rf"^Host {re.escape(name)}\n(?: +.*\n)*", "", text, flags=re.MULTILINE)
 
 
 def _include(config: Path) -> None:
-    """Let the user's configuration of ssh begin with our file; the rest of it, and its mode, stay as they are."""
+    """Let the user's configuration of ssh include our file first; the rest of it, and its mode, stay."""
     before = config.read_text(encoding="utf-8") if config.is_file() else ""
     if INCLUDE not in before:
         config.touch(mode=0o600)

@@ -1,6 +1,6 @@
-"""Files that start a container without this tool: a pure description in, text out.
+"""Files that start a container without this tool: a description goes in, text comes out.
 
-Each names the image by its digest, so that a file that is kept starts what it was written for.
+Each names the image by its digest, so that an old file still starts the image that it was written for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RENDERERS: Final[Mapping[Launcher, Renderer]] = {
     "jupyterhub": hub_profile.render,
     "slurm": batch_job.render,
 }
-"""What writes the files of each launcher: text by path, the file to begin with first."""
+"""The renderer of each launcher; it returns text by path, the file to begin with first."""
 
 ELSEWHERE: Final[tuple[Launcher, ...]] = ("k8s", "slurm")
 """Launchers that run on other machines, which must be able to pull the image."""
@@ -32,9 +32,9 @@ ELSEWHERE: Final[tuple[Launcher, ...]] = ("k8s", "slurm")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LauncherFile:
-    """A file.
+    """A file that starts a container.
 
-    :param path: below the directory that it is written to.
+    :param path: below the directory in which it is written.
     """
 
     path: str
@@ -43,4 +43,5 @@ class LauncherFile:
 
 def files(launcher: Launcher, description: ContainerDescription) -> tuple[LauncherFile, ...]:
     """Return the files that start a container by a launcher, the one to begin with first."""
-    return tuple(LauncherFile(path=path, text=text) for path, text in RENDERERS[launcher](description).items())
+    rendered = RENDERERS[launcher](description)
+    return tuple(LauncherFile(path=path, text=text) for path, text in rendered.items())

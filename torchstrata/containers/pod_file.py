@@ -1,8 +1,8 @@
-"""A container as a pod of Kubernetes, with claims for what is to stay; the restricted Pod Security Standard admits it."""
+"""A container as a pod of Kubernetes, with claims for what stays; the restricted Pod Security Standard admits it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import yaml
@@ -13,7 +13,7 @@ from torchstrata.platforms import architecture
 
 FILE = "pod.yaml"
 SIZE: Final = "20Gi"
-"""What a claim asks for; a cluster's default class of storage serves it."""
+"""What a claim asks a cluster's default storage class for."""
 
 PORT_NAME: Final = 15
 """Characters of a port's name (RFC 6335, section 5.1)."""
@@ -26,13 +26,23 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return the file: two claims and the pod."""
     name = description.label
     documents = [_claim(f"{name}-workspace"), _claim(f"{name}-home"), _pod(description)]
-    ports = " ".join(f"{each.published}:{each.port}" for each in description.endpoints)
-    into = f"# Into it: kubectl exec -it {name} -- bash -l\n" if description.is_interactive else ""
-    head = f"# {description.title}.\n# Start: kubectl apply -f {FILE}\n{into}"
-    reach = f"# Reach it: kubectl port-forward pod/{name} {ports}; its address, with the token: kubectl logs {name}\n" if ports else ""
-    secret = f"# SSH lets in who is in this secret: kubectl create secret generic {name} --from-file={KEY}=$HOME/.ssh/id_ed25519.pub\n"
-    asks = secret if description.has_ssh and not description.authorized_keys else ""
-    return {FILE: head + reach + asks + yaml.safe_dump_all(documents, sort_keys=False, width=1000)}
+    head = "".join(f"# {line}\n" for line in _head(description))
+    return {FILE: head + yaml.safe_dump_all(documents, sort_keys=False, width=1000)}
+
+
+def _head(description: ContainerDescription) -> Iterator[str]:
+    """Yield what to do with the file, a line each."""
+    name = description.label
+    yield f"{description.title}."
+    yield f"Start: kubectl apply -f {FILE}"
+    if description.is_interactive:
+        yield f"Into it: kubectl exec -it {name} -- bash -l"
+    if ports := " ".join(f"{endpoint.published}:{endpoint.port}" for endpoint in description.endpoints):
+        address = f"its address, with the token: kubectl logs {name}"
+        yield f"Reach it: kubectl port-forward pod/{name} {ports}; {address}"
+    if description.lacks_ssh_key:
+        secret = f"kubectl create secret generic {name} --from-file={KEY}=$HOME/.ssh/id_ed25519.pub"
+        yield f"SSH lets in who is in this secret: {secret}"
 
 
 def _claim(name: str) -> dict[str, Any]:
@@ -54,7 +64,7 @@ def _pod(description: ContainerDescription) -> dict[str, Any]:
         "metadata": {"name": name, "labels": {"app.kubernetes.io/name": name}},
         "spec": {
             "restartPolicy": "Never",
-            **({"nodeSelector": {"kubernetes.io/arch": architecture(description.platform)}} if description.unusual_platform else {}),
+            **_nodes(description),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "securityContext": {
@@ -74,8 +84,15 @@ def _pod(description: ContainerDescription) -> dict[str, Any]:
     }
 
 
+def _nodes(description: ContainerDescription) -> dict[str, Any]:
+    """Return which nodes can run the pod; nothing where any can."""
+    wanted = architecture(description.platform)
+    return {"nodeSelector": {"kubernetes.io/arch": wanted}} if description.unusual_platform else {}
+
+
 def _container(description: ContainerDescription) -> dict[str, Any]:
     gpus = description.gpus
+    ports = [(endpoint.name[:PORT_NAME].rstrip("-"), endpoint.port) for endpoint in description.endpoints]
     return {
         "name": "torch",
         "image": description.image,
@@ -84,7 +101,7 @@ def _container(description: ContainerDescription) -> dict[str, Any]:
         "tty": description.is_interactive,
         "stdin": description.is_interactive,
         "env": _environment(description),
-        "ports": [{"name": each.name[:PORT_NAME].rstrip("-"), "containerPort": each.port} for each in description.endpoints],
+        "ports": [{"name": name, "containerPort": port} for name, port in ports],
         "resources": {"limits": {"nvidia.com/gpu": gpus.amount}} if gpus else {},
         "startupProbe": _probe(2, 150),
         "readinessProbe": _probe(10, 3),
@@ -103,8 +120,10 @@ def _probe(seconds: int, failures: int) -> dict[str, Any]:
 
 
 def _environment(description: ContainerDescription) -> list[dict[str, Any]]:
-    """Return the variables; without a key of SSH that of a secret counts, if there is one."""
-    given: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in description.environment.items()]
-    secret = {"secretKeyRef": {"name": description.label, "key": KEY, "optional": True}}
-    asks = description.has_ssh and not description.authorized_keys
-    return [*given, *([{"name": "SSH_PUBLIC_KEY", "valueFrom": secret}] if asks else [])]
+    """Return the variables; where no SSH key is known, a secret may hold one."""
+    given = description.environment.items()
+    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in given]
+    if description.lacks_ssh_key:
+        secret = {"secretKeyRef": {"name": description.label, "key": KEY, "optional": True}}
+        variables.append({"name": "SSH_PUBLIC_KEY", "valueFrom": secret})
+    return variables

@@ -1,4 +1,4 @@
-"""Pulling an image by the engine, with its progress."""
+"""Lets the engine pull an image, and shows its progress."""
 
 from __future__ import annotations
 
@@ -98,11 +98,14 @@ def _tell(event: dict[str, object], seen: dict[str, tuple[int, int]], step: Step
 
 
 def _failed(name: str, cause: str) -> bool:
+    """Return that the registry has no such image; raise an error for any other cause."""
     said = printable(cause, 300)
     if any(word in cause for word in ABSENT):
         return False
     if running.NO_SPACE in cause:
-        raise DiskFullError(f"the engine's disk is full: {said}", fix="free space (docker system prune), and try again: what was pulled is kept")
+        fix = "free space (docker system prune), and try again: what was pulled is kept"
+        raise DiskFullError(f"the engine's disk is full: {said}", fix=fix)
     if any(word in cause for word in REFUSED):
         raise RegistryAuthError(f"{name}: {said}", fix=f"docker login {name.partition('/')[0]}, and try again")
-    raise RegistryError(f"{name} cannot be pulled: {said}", fix="look at the network and at the registry, and try again")
+    fix = "look at the network and at the registry, and try again"
+    raise RegistryError(f"{name} cannot be pulled: {said}", fix=fix)

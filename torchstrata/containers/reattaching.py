@@ -1,4 +1,7 @@
-"""A container that somebody wants: the one of that name if it is what they mean, else a new one; nothing is left of one that did not come up."""
+"""Brings up the container that somebody wants: the one of that name, or a new one.
+
+Nothing is left of a new one that did not come up.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from typing import Final
 from docker.models.containers import Container
 
 from torchstrata.containers import loopback, running
-from torchstrata.containers.description import SSH
 from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.running import HALF_MADE, Containers, LimitsRefused, Order
 from torchstrata.errors import BusyPortError, NameTakenError, OutdatedContainerError, TorchstrataError
@@ -18,40 +20,43 @@ from torchstrata.image.runtime import WORKSPACE
 from torchstrata.progress import Step
 
 TRIES: Final = 3
-"""Times that a container is made, with other ports where somebody else was quicker, or without limits."""
+"""How often a container is made: with other ports where somebody was quicker, or without limits."""
 
-HOST_KEYS: Final = ("/home/dev/.config/torchstrata/ssh/ssh_host_ed25519_key.pub", "/workspace/.torchstrata/ssh/ssh_host_ed25519_key.pub")
+HOST_KEYS: Final = (
+    "/home/dev/.config/torchstrata/ssh/ssh_host_ed25519_key.pub",
+    "/workspace/.torchstrata/ssh/ssh_host_ed25519_key.pub",
+)
 """Where a container keeps the key by which its clients know it."""
 
 
 def bring_up(containers: Containers, order: Order, step: Step, *, anew: bool, seconds: float) -> Container:
     """Return the container, running and healthy.
 
-    :param anew: one that is there goes first; its workspace and home stay.
+    :param anew: replace the container of that name; its workspace and home stay.
     :param seconds: to wait for its services.
-    :raises NameTakenError: the one of that name is not ours, or not what was asked for.
-    :raises OutdatedContainerError: it is of another image than the one that its tag names now.
+    :raises NameTakenError: the container of that name is not ours, or not what was asked for.
+    :raises OutdatedContainerError: its tag names another image now.
     :raises BusyPortError: a port is taken.
     :raises ContainerError: it cannot be started, or does not become ready.
     """
-    found = containers.find(order.description.name)
-    if found is not None and found.status == HALF_MADE:
-        running.remove(found)
-        found = None
-    if found is None:
+    existing = containers.find(order.description.name)
+    if existing is not None and existing.status == HALF_MADE:
+        running.remove(existing)
+        existing = None
+    if existing is None:
         container = _anew(containers, order, step, seconds)
     elif anew:
-        with _aside(found):
+        with _aside(existing):
             container = _anew(containers, order, step, seconds)
     else:
-        container = _again(found, order, step, seconds)
+        container = _again(existing, order, step, seconds)
     _know(container, order)
     return container
 
 
 @contextlib.contextmanager
 def _aside(container: Container) -> Iterator[None]:
-    """Put a container aside, stopped, while another takes its place, and remove it then; it comes back if that fails."""
+    """Stop a container and rename it while another takes its place; then remove it, or restore it if that fails."""
     ran, own_name = container.status == "running", str(container.name)
     running.stop(container)
     running.rename(container, f"{own_name}-{container.short_id.removeprefix('sha256:')}")
@@ -66,7 +71,7 @@ def _aside(container: Container) -> Iterator[None]:
 
 
 def _again(container: Container, order: Order, step: Step, seconds: float) -> Container:
-    """Go on with a container; one that did not run before does not run afterwards if it does not come up."""
+    """Go on with a container; stop it again if it does not come up."""
     _check(container, order)
     if container.status == "running":
         running.wait(container, seconds, step)
@@ -82,25 +87,30 @@ def _again(container: Container, order: Order, step: Step, seconds: float) -> Co
 
 
 def _check(container: Container, order: Order) -> None:
-    """Refuse a container that is not what was asked for; it stays as it is."""
+    """Refuse a container that is not what was asked for; leave it as it is."""
     name, wanted = container.name, order.description
     if container.attrs["Image"] != order.identity:
+        stays = f"it stays as it is (inv jupyter {name}, inv ssh {name})"
         raise OutdatedContainerError(
-            f"{name} is of another image than {order.tag} is now; it stays as it is (inv jupyter {name}, inv ssh {name})",
+            f"{name} is of another image than {order.tag} is now; {stays}",
             fix="inv up --replace makes it anew: workspace and home stay, what was installed in it goes",
         )
     differences = [*_other_settings(container, order)]
     if (workspace := running.source(container, WORKSPACE)) != wanted.workspace:
         differences.append(f"the workspace {workspace}")
     if differences:
-        raise NameTakenError(f"{name} is there with {', '.join(differences)}", fix="ask for that, take another --name, or inv up --replace")
+        fix = "ask for that, take another --name, or inv up --replace"
+        raise NameTakenError(f"{name} is there with {', '.join(differences)}", fix=fix)
 
 
 def _other_settings(container: Container, order: Order) -> Iterator[str]:
-    """Yield what was asked for, and is another way in a container: it cannot be changed there."""
-    ports = {each.name: each.published for each in running.bindings(container)}
-    yield from (f"port {ports.get(service)} for {service}" for service, port in order.ports.items() if ports.get(service) != port)
-    addresses = {each.address for each in running.bindings(container)}
+    """Yield settings of a container that differ from what was asked for; nobody can change them there."""
+    bindings = running.bindings(container)
+    ports = {binding.name: binding.published for binding in bindings}
+    for service, port in order.ports.items():
+        if ports.get(service) != port:
+            yield f"port {ports.get(service)} for {service}"
+    addresses = {binding.address for binding in bindings}
     if order.address and addresses - {order.address}:
         yield f"ports at {', '.join(sorted(addresses))}"
     shm = container.attrs["HostConfig"].get("ShmSize")
@@ -116,7 +126,11 @@ def _anew(containers: Containers, order: Order, step: Step, seconds: float) -> C
 
 
 def _started(containers: Containers, order: Order) -> Container:
-    """Make and start a container: at other ports where somebody was quicker, unless they were asked for; without limits that may not be."""
+    """Make a container and start it.
+
+    Where somebody was quicker it takes other ports, unless these were asked for. It does without limits that the
+    engine may not set.
+    """
     wanted, taken = order.description, containers.published()
     for tries_left in reversed(range(TRIES)):
         endpoints = loopback.publish(wanted.endpoints, wanted.address, order.ports, taken)
@@ -126,7 +140,7 @@ def _started(containers: Containers, order: Order) -> Container:
         except BusyPortError:
             if order.ports or not tries_left:
                 raise
-            taken |= {each.published for each in endpoints}
+            taken |= {endpoint.published for endpoint in endpoints}
         except LimitsRefused:
             if not order.limits:
                 raise
@@ -139,7 +153,7 @@ def _started(containers: Containers, order: Order) -> Container:
 
 @contextlib.contextmanager
 def _undone(containers: Containers, order: Order) -> Iterator[None]:
-    """Remove what this process has made, if the block fails or is interrupted, and nothing that was there before."""
+    """Where the block fails or is interrupted, remove what this process has made, and nothing else."""
     keepsakes, volume = Keepsakes.of(order.description.name), order.description.volume
     had_volume, had_token = containers.has_volume(volume), keepsakes.token.is_file()
     keepsakes.make_token(int(order.description.user.split(":")[0]))
@@ -157,8 +171,8 @@ def _undone(containers: Containers, order: Order) -> Iterator[None]:
 
 
 def _know(container: Container, order: Order) -> None:
-    """Remember the host key of a container that is ready, so that nobody is asked whether it is the right one."""
-    if any(each.name == SSH for each in order.description.endpoints):
+    """Remember the host key of a container that is ready, so that ssh need not ask whether it is the right one."""
+    if order.description.has_ssh:
         keys = (running.text_of(container, path) for path in HOST_KEYS)
         if key := next(filter(None, keys), None):
             Keepsakes.of(order.description.name).know_host(key)

@@ -1,12 +1,13 @@
-"""Containers in this machine's engine that are ours: found by a label, made, started, awaited, stopped."""
+"""Our containers in this machine's engine: finds them by a label, makes, starts, awaits and stops them."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,13 +39,13 @@ from torchstrata.progress import Step
 from torchstrata.text import printable
 
 LABEL: Final = "torchstrata.up"
-"""Label of our containers; its value is the user of the host who wanted one."""
+"""Label of our containers; its value is the host's user who wanted one."""
 
 OF_RUN: Final = "torchstrata.up.run"
-"""Label with the process that has made a container: what it undoes is its own."""
+"""Label that tells which process has made a container: a process undoes only its own work."""
 
 OF_TAG: Final = "torchstrata.up.image"
-"""Label with the name that the image was asked for by."""
+"""Label with the name by which the image was asked for."""
 
 OF_SERVICES: Final = "torchstrata.up.services"
 """Label with name and scheme of each service by its port in the container, as JSON."""
@@ -52,15 +53,24 @@ OF_SERVICES: Final = "torchstrata.up.services"
 TOKEN: Final = "/run/secrets/jupyter-token"  # noqa: S105  # its file
 STOP_SECONDS: Final = 15
 PAUSE: Final = 0.2
-"""Seconds between two questions how a container is."""
+"""Seconds between two looks at a container's state."""
 
 HALF_MADE: Final = "created"
-"""State of a container that was never started: a run was killed before."""
+"""State of a container that was never started, since its run was killed before."""
+
+OF_ALL: Final[Mapping[str, str]] = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104  # these bind nothing
+"""The loopback address among all addresses of a family."""
 
 NO_SPACE: Final = "no space left on device"
 
+START_ONE: Final = "start one: inv up"
 BY_HAND: Final = "to see all that it says, start it by hand: inv up --print gives the line"
-OTHER_PORT: Final = "end what listens there, or take another: --port SERVICE=PORT"
+OTHER_PORT: Final = loopback.OTHER_PORT.format(service="SERVICE")
+NO_GPUS: Final = "the engine cannot hand GPUs to containers"
+PORT_TAKEN: Final = "a port is taken"
+
+FREE_SPACE: Final = "free space (docker system prune, inv cache --prune), and try again"
+OTHER_DIRECTORY: Final = "make it again, or inv up --replace with another"
 
 LAST_LINES: Final = 20
 
@@ -69,15 +79,15 @@ LAST_LINES: Final = 20
 class Order:
     """A container that somebody wants.
 
-    :param tag: the name that the image was asked for by.
+    :param tag: the name by which the image was asked for.
     :param identity: the image's ID in the engine.
     :param owner: user of the host.
     :param token: file with Jupyter's token.
-    :param ports: port of this machine by service, where that was asked for.
-    :param run: what tells this process from others.
-    :param limits: those of the description that the engine may set.
-    :param address: where the ports are to be, where that was asked for.
-    :param shm: bytes of ``/dev/shm``, where that was asked for.
+    :param ports: port of this machine by service, as far as these were asked for.
+    :param run: tells this process from others.
+    :param limits: limits of the description that the engine may set.
+    :param address: address of the ports, if one was asked for.
+    :param shm: bytes of ``/dev/shm``, if these were asked for.
     """
 
     description: ContainerDescription
@@ -95,16 +105,16 @@ class Order:
     @property
     def secret(self) -> bool:
         """Whether the container has a service that wants a token."""
-        return any(each.name == JUPYTER for each in self.description.endpoints)
+        return any(endpoint.name == JUPYTER for endpoint in self.description.endpoints)
 
 
 class LimitsRefused(ContainerError):
-    """The engine may not give a container the limits that it was asked for: it runs in a container itself, or without root."""
+    """The engine may not set a container's limits, since it runs in a container itself, or without root."""
 
 
 @contextlib.contextmanager
 def refusals(description: ContainerDescription | None = None) -> Iterator[None]:
-    """Let what the engine refuses be an error of ours, by what is the matter."""
+    """Turn what the engine refuses into an error of ours, which says what is wrong."""
     try:
         yield
     except docker.errors.APIError as error:
@@ -114,16 +124,16 @@ def refusals(description: ContainerDescription | None = None) -> Iterator[None]:
 
 
 REFUSALS: Final[tuple[tuple[str, type[TorchstrataError], str, str], ...]] = (
-    (NO_SPACE, DiskFullError, "the engine's disk is full", "free space (docker system prune, inv cache --prune), and try again"),
-    ("port is already allocated", BusyPortError, "a port is taken", OTHER_PORT),
-    ("address already in use", BusyPortError, "a port is taken", OTHER_PORT),
-    ("select device driver", NoGpuError, "the engine cannot hand GPUs to containers", CURE + OR_NONE),
-    ("CDI", NoGpuError, "the engine cannot hand GPUs to containers", CURE + OR_NONE),
-    ("nvidia-container", NoGpuError, "the engine cannot hand GPUs to containers", CURE + OR_NONE),
+    (NO_SPACE, DiskFullError, "the engine's disk is full", FREE_SPACE),
+    ("port is already allocated", BusyPortError, PORT_TAKEN, OTHER_PORT),
+    ("address already in use", BusyPortError, PORT_TAKEN, OTHER_PORT),
+    ("select device driver", NoGpuError, NO_GPUS, CURE + OR_NONE),
+    ("CDI", NoGpuError, NO_GPUS, CURE + OR_NONE),
+    ("nvidia-container", NoGpuError, NO_GPUS, CURE + OR_NONE),
     ("setting rlimit", LimitsRefused, "the engine may not set limits", "let the engine run with CAP_SYS_RESOURCE"),
-    ("bind source path does not exist", WorkspaceError, "a directory of the container is gone", "make it again, or inv up --replace with another"),
+    ("bind source path does not exist", WorkspaceError, "a directory of the container is gone", OTHER_DIRECTORY),
 )
-"""Words in what an engine says, the error that they are, what is wrong, and the cure."""
+"""Words in what an engine says, the error that they mean, what is wrong, and the cure."""
 
 
 def _refusal(cause: str, description: ContainerDescription | None) -> TorchstrataError:
@@ -133,11 +143,12 @@ def _refusal(cause: str, description: ContainerDescription | None) -> Torchstrat
     for words, kind, what, fix in REFUSALS:
         if words in cause:
             return kind(f"{what}: {said}", fix=fix)
-    return ContainerError(f"the engine refused a container: {said}", fix="read the line; `docker info` shows whether the engine is well")
+    fix = "read the line; `docker info` shows whether the engine is well"
+    return ContainerError(f"the engine refused a container: {said}", fix=fix)
 
 
 def taken(name: str) -> NameTakenError:
-    """Return the error about a name that somebody else's container has."""
+    """Return the error about a name that a container of somebody else has."""
     fix = f"take another name: --name NAME; or docker rm --force {name}, if nobody needs it"
     return NameTakenError(f"the engine has a container {name} that inv up has not made", fix=fix)
 
@@ -149,10 +160,16 @@ class Containers:
         self.client = client
 
     def own(self) -> tuple[Container, ...]:
-        """Return them, by name."""
+        """Return our containers, sorted by name."""
+        return tuple(sorted(self._labelled(LABEL), key=lambda container: str(container.name)))
+
+    def made_by(self, run: str) -> tuple[Container, ...]:
+        """Return the containers that a process has made."""
+        return tuple(self._labelled(f"{OF_RUN}={run}"))
+
+    def _labelled(self, label: str) -> list[Container]:
         with refusals():
-            found = self.client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
-        return tuple(sorted(found, key=lambda each: str(each.name)))
+            return self.client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
 
     def find(self, name: str) -> Container | None:
         """Return the container of a name.
@@ -161,67 +178,67 @@ class Containers:
         """
         with refusals():
             try:
-                found = self.client.containers.get(name)
+                container = self.client.containers.get(name)
             except docker.errors.NotFound:
                 return None
-        if LABEL not in found.labels or found.name != name:
+        if LABEL not in container.labels or container.name != name:
             raise taken(name)
-        return found
+        return container
 
     def choose(self, name: str | None) -> Container:
-        """Return the container of a name; without one the only one that runs, or that there is.
+        """Return the container of a name; without a name the only one that runs, or the only one at all.
 
         :raises NoContainerError: there is none, or several.
         """
         if name is not None:
-            found = self._ours(name)
-            if found is None:
-                known = ", ".join(str(each.name) for each in self.own())
-                raise NoContainerError(f"there is no container {printable(name, 60)}", fix=f"there are: {known}" if known else "start one: inv up")
-            return found
+            return self._named(name)
         own = self.own()
-        chosen = [each for each in own if each.status == "running"] or list(own)
-        if len(chosen) != 1:
-            names = ", ".join(str(each.name) for each in chosen)
-            raise NoContainerError(
-                "there are several containers" if chosen else "there is no container", fix=f"name one: {names}" if chosen else "start one: inv up"
-            )
+        chosen = [container for container in own if container.status == "running"] or own
+        if not chosen:
+            raise NoContainerError("there is no container", fix=START_ONE)
+        if len(chosen) > 1:
+            raise NoContainerError("there are several containers", fix=f"name one: {_names(chosen)}")
         return chosen[0]
 
-    def _ours(self, name: str) -> Container | None:
+    def _named(self, name: str) -> Container:
         try:
-            return self.find(name)
+            container = self.find(name)
         except NameTakenError as error:
-            fix = f"use docker itself: docker logs, docker exec or docker stop {name}; inv ps shows what inv up has made"
-            raise NameTakenError(error.what, fix=fix) from error
+            use = f"use docker itself: docker logs, docker exec or docker stop {name}"
+            raise NameTakenError(error.what, fix=f"{use}; inv ps shows what inv up has made") from error
+        if container is None:
+            own = self.own()
+            fix = f"there are: {_names(own)}" if own else START_ONE
+            raise NoContainerError(f"there is no container {printable(name, 60)}", fix=fix)
+        return container
 
     def published(self) -> set[int]:
-        """Return the ports of this machine that running containers have, though their engine may hold them by rules of the firewall alone."""
+        """Return the ports of this machine that running containers have.
+
+        An engine may hold them by rules of the firewall alone, so that nothing listens there.
+        """
         with refusals():
             listed = self.client.api.containers()
-        return {int(port["PublicPort"]) for each in listed for port in each.get("Ports") or () if "PublicPort" in port}
+        ports = itertools.chain.from_iterable(container.get("Ports") or () for container in listed)
+        return {int(port["PublicPort"]) for port in ports if "PublicPort" in port}
 
     def create(self, order: Order) -> Container:
-        """Make a container, not started yet."""
+        """Make a container, and do not start it yet."""
         with refusals(order.description):
             return self.client.containers.create(**_request(order))
 
     def state(self, container: Container) -> str:
-        """Return how a container is, and whether the name of its image means another one now."""
+        """Return a container's state in words, and whether the name of its image means another one now."""
         health = (container.attrs["State"].get("Health") or {}).get("Status")
-        state = f"{container.status}, {health}" if container.status == "running" and health else container.status
+        state = container.status
+        if state == "running" and health:
+            state = f"{state}, {health}"
         with refusals():
             try:
                 now = self.client.images.get(container.labels[OF_TAG]).id
             except docker.errors.ImageNotFound:
                 return state
         return state if now == container.attrs["Image"] else f"{state}, of an older image"
-
-    def made_by(self, run: str) -> tuple[Container, ...]:
-        """Return what a process has made."""
-        with refusals():
-            found = self.client.containers.list(all=True, filters={"label": f"{OF_RUN}={run}"}, ignore_removed=True)
-        return tuple(found)
 
     def has_volume(self, name: str) -> bool:
         """Return whether there is a volume."""
@@ -233,41 +250,50 @@ class Containers:
         return True
 
     def discard_volume(self, name: str) -> None:
-        """Remove a volume that was made a moment ago, and that nobody uses."""
+        """Remove a volume that was made a moment ago and that nobody uses."""
         with refusals(), contextlib.suppress(docker.errors.NotFound):
             self.client.volumes.get(name).remove()
 
 
 def _request(order: Order) -> dict[str, Any]:
-    """Return what the engine's interface is asked for."""
+    """Return the arguments of ``containers.create``."""
     wanted = order.description
     gpus = order.graphics.request(wanted.gpus) if wanted.gpus else {}
+    secret = {"JUPYTER_TOKEN_FILE": TOKEN} if order.secret else {}
+    limits = order.limits.items()
     return gpus | {
         "image": wanted.image,
         "platform": platforms.foreign(wanted.platform),
         "name": wanted.name,
         "user": wanted.user,
-        "environment": gpus.get("environment", {}) | wanted.environment | ({"JUPYTER_TOKEN_FILE": TOKEN} if order.secret else {}),
+        "environment": gpus.get("environment", {}) | wanted.environment | secret,
         "labels": {LABEL: order.owner, OF_TAG: order.tag, OF_RUN: order.run, OF_SERVICES: _services(wanted)},
-        "ports": {f"{each.port}/tcp": (wanted.address, each.published) for each in wanted.endpoints},
-        "mounts": [
-            docker.types.Mount(WORKSPACE, wanted.workspace, type="bind"),
-            docker.types.Mount(HOME, wanted.volume, type="volume"),
-            *([docker.types.Mount(TOKEN, str(order.token), type="bind", read_only=True)] if order.secret else []),
-        ],
+        "ports": {f"{endpoint.port}/tcp": (wanted.address, endpoint.published) for endpoint in wanted.endpoints},
+        "mounts": [*_mounts(order)],
         "shm_size": wanted.shm,
-        "ulimits": [docker.types.Ulimit(name=name, soft=value, hard=value) for name, value in order.limits.items()],
+        "ulimits": [docker.types.Ulimit(name=name, soft=value, hard=value) for name, value in limits],
         "tty": wanted.is_interactive,
         "stdin_open": wanted.is_interactive,
     }
 
 
+def _mounts(order: Order) -> Iterator[docker.types.Mount]:
+    yield docker.types.Mount(WORKSPACE, order.description.workspace, type="bind")
+    yield docker.types.Mount(HOME, order.description.volume, type="volume")
+    if order.secret:
+        yield docker.types.Mount(TOKEN, str(order.token), type="bind", read_only=True)
+
+
 def _services(wanted: ContainerDescription) -> str:
-    return json.dumps({each.port: [each.name, each.scheme] for each in wanted.endpoints})
+    return json.dumps({endpoint.port: [endpoint.name, endpoint.scheme] for endpoint in wanted.endpoints})
+
+
+def _names(containers: Iterable[Container]) -> str:
+    return ", ".join(str(container.name) for container in containers)
 
 
 def start(container: Container) -> None:
-    """Start a container, or let one that is paused go on.
+    """Start a container, or let a paused one go on.
 
     :raises BusyPortError: one of its ports is taken.
     """
@@ -275,15 +301,18 @@ def start(container: Container) -> None:
         with refusals():
             (container.unpause if container.status == "paused" else container.start)()
     except BusyPortError as error:
-        for each in bindings(container):
-            if re.search(rf":{each.published}\b", error.what):
-                raise loopback.busy(each.address, each.published, each.name) from error
+        for binding in bindings(container):
+            if re.search(rf":{binding.published}\b", error.what):
+                raise loopback.busy(binding.address, binding.published, binding.name) from error
         raise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Binding:
-    """A port of this machine that leads to a service of a container; ``scheme`` is that of its URL."""
+    """A port of this machine that leads to a service of a container.
+
+    :param scheme: of the service's URL; empty if it has none.
+    """
 
     name: str
     address: str
@@ -292,26 +321,30 @@ class Binding:
 
     @property
     def reachable(self) -> str:
-        """The address by which this machine itself reaches it."""
-        return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.address, self.address)  # noqa: S104  # all addresses, loopback among them
+        """The address at which this machine itself reaches the service."""
+        return OF_ALL.get(self.address, self.address)
 
 
 def bindings(container: Container) -> tuple[Binding, ...]:
-    """Return the ports of this machine that a container has, or would have if it ran."""
-    found = container.attrs["HostConfig"].get("PortBindings") or {}
-    names = json.loads(container.labels.get(OF_SERVICES, "{}"))
-    pairs = ((names.get(port.removesuffix("/tcp"), [port, ""]), each) for port, bound in found.items() for each in bound)
-    made = (Binding(name=name, address=each["HostIp"], published=int(each["HostPort"]), scheme=scheme) for (name, scheme), each in pairs)
-    return tuple(sorted(made, key=lambda each: each.name))
+    """Return the ports of this machine that a container has, or would have if it ran, sorted by service."""
+    services = json.loads(container.labels.get(OF_SERVICES, "{}"))
+    found: list[Binding] = []
+    for port, addresses in (container.attrs["HostConfig"].get("PortBindings") or {}).items():
+        name, scheme = services.get(port.removesuffix("/tcp"), [port, ""])
+        for bound in addresses:
+            published = int(bound["HostPort"])
+            found.append(Binding(name=name, address=bound["HostIp"], published=published, scheme=scheme))
+    return tuple(sorted(found, key=lambda binding: binding.name))
 
 
 def source(container: Container, target: str) -> str:
-    """Return the directory or file of the host that is mounted somewhere in a container; empty if none is."""
-    return next((str(mount["Source"]) for mount in container.attrs["Mounts"] if mount["Destination"] == target), "")
+    """Return the path of the host that is mounted at a path of a container; empty if none is."""
+    sources = (str(mount["Source"]) for mount in container.attrs["Mounts"] if mount["Destination"] == target)
+    return next(sources, "")
 
 
 def text_of(container: Container, path: str) -> str | None:
-    """Return the text of a file in a container that runs; ``None`` if it cannot be read."""
+    """Return the text of a file in a running container; ``None`` if nobody can read it."""
     with refusals():
         status, output = container.exec_run(["cat", path], user=str(container.attrs["Config"]["User"]))
     assert isinstance(output, bytes)  # no stream was asked for
@@ -321,20 +354,21 @@ def text_of(container: Container, path: str) -> str | None:
 def wait(container: Container, seconds: float, step: Step) -> None:
     """Wait until the services of a container answer.
 
-    :raises ContainerError: it ended before, or takes longer.
+    :raises ContainerError: the container ended before, or takes longer.
     """
     deadline = time.monotonic() + seconds
     while (state := _state(container)) != "healthy":
         if container.status not in {"running", "created"}:
             raise ContainerError(f"{container.name} ended before it was ready: {last_line(container)}", fix=BY_HAND)
         if time.monotonic() > deadline:
-            raise ContainerError(f"{container.name} is not ready after {seconds:g} s: {last_line(container)}", fix="give it more time: --wait SECONDS")
+            what = f"{container.name} is not ready after {seconds:g} s: {last_line(container)}"
+            raise ContainerError(what, fix="give it more time: --wait SECONDS")
         step.note(state)
         time.sleep(PAUSE)
 
 
 def _state(container: Container) -> str:
-    """Return how a container is: ``healthy``, or what else it is."""
+    """Return a container's state: ``healthy`` once it is ready."""
     with refusals():
         container.reload()
     health = container.attrs["State"].get("Health")
@@ -344,8 +378,9 @@ def _state(container: Container) -> str:
 def last_line(container: Container) -> str:
     """Return the last line that a container has printed."""
     with refusals():
-        lines = b"".join(container.logs(tail=LAST_LINES, stream=True, follow=False)).decode(errors="replace").split("\n")
-    return printable(next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing"), 300)
+        log = b"".join(container.logs(tail=LAST_LINES, stream=True, follow=False)).decode(errors="replace")
+    lines = filter(None, (line.strip() for line in reversed(log.split("\n"))))
+    return printable(next(lines, "it said nothing"), 300)
 
 
 def stop(container: Container) -> None:

@@ -9,17 +9,17 @@ and time, so a change that keeps both is not seen (``same-image`` reads every by
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import io
 import json
 import os.path
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import product
-from typing import IO, Any, Concatenate, Final, ParamSpec, TypeVar, cast
+from typing import IO, Any, Final, cast
 
 import docker.errors
 import requests
@@ -30,6 +30,7 @@ from torchstrata.drift import comparison, contents
 from torchstrata.drift.comparison import Drift
 from torchstrata.drift.contents import Contents, FileState, InstalledWheel
 from torchstrata.errors import EngineError, ForeignContainerError, NoContainerError, NoImageError
+from torchstrata.store.codec import Stream
 
 PROGRAM: Final = resources.files("torchstrata.drift").joinpath("contents.py")
 PYTHON: Final = "/usr/bin/python3"
@@ -44,9 +45,6 @@ DELETED: Final = 2
 INFO: Final = re.compile(r"(?P<info>/.+\.dist-info)(?:/METADATA)?")
 FEW: Final = 24
 """Files that are asked for one by one; of more, the directory that holds them all is read to its end."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,22 +82,18 @@ class Drifted:
     records: Mapping[str, str]
 
 
-def _told(work: Callable[Concatenate[Engine, P], T]) -> Callable[Concatenate[Engine, P], T]:
-    """Let what the engine refuses be an error of ours."""
-
-    @functools.wraps(work)
-    def asking(engine: Engine, /, *args: P.args, **options: P.kwargs) -> T:
-        try:
-            return work(engine, *args, **options)
-        except docker.errors.APIError as error:
-            raise EngineError(f"the engine refused to look at a container: {error.explanation}", fix="see its log, and try again") from error
-        except (requests.RequestException, docker.errors.DockerException) as error:
-            raise EngineError("the engine does not answer any more", fix="start it and try again: nothing was changed") from error
-
-    return asking
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what the engine refuses into an error of ours."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise EngineError(f"the engine refused to look at a container: {error.explanation}", fix="see its log, and try again") from error
+    except (requests.RequestException, docker.errors.DockerException) as error:
+        raise EngineError("the engine does not answer any more", fix="start it and try again: nothing was changed") from error
 
 
-@_told
+@_refusals()
 def drift(engine: Engine, name: str, against: str | None = None) -> Drifted:
     """Return how a container differs from its image, or from another one.
 
@@ -336,21 +330,15 @@ def _state(member: tarfile.TarInfo, digest: str) -> FileState:
     return FileState(kind, member.mode & 0o7777, member.uid, member.gid, member.linkname if kind == "link" else digest)
 
 
-class _Chunks(io.RawIOBase):
-    """A stream of chunks as a file."""
+class _Chunks(Stream):
+    """Chunks as a file."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         super().__init__()
         self._chunks, self._rest = iter(chunks), b""
 
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with what comes next."""
-        self._rest = self._rest or next(self._chunks, b"")
-        taken = self._rest[: len(buffer)]
-        self._rest = self._rest[len(buffer) :]
-        buffer[: len(taken)] = taken
-        return len(taken)
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most so many of the bytes that come next."""
+        chunk = self._rest or next(self._chunks, b"")
+        self._rest = chunk[size:]
+        return chunk[:size]

@@ -62,7 +62,7 @@ def is_declaration(path: str) -> bool:
 def read(files: Mapping[str, bytes]) -> Mapping[str, DeclaredService]:
     """Return services by name; one that a derived image declares takes the place of the image's own.
 
-    :param files: content by path, of those that :func:`is_declaration` tells.
+    :param files: content by path; those that :func:`is_declaration` does not tell are passed over.
     :raises ContainerError: one is not what it must be: the container would not start, or without the service.
     """
     own = decoding.read(files[OWN], ServicesFile, OWN, limit=LIMIT, error=ContainerError).services if OWN in files else {}

@@ -211,10 +211,10 @@ def allowed(client: PyPIClient, target: str, source: str, trusted: Iterable[str]
     if parts.scheme in {"https", "file"}:
         return parts.scheme == "https" or scheme == "file"
     named = not {parts.hostname, parts.netloc}.isdisjoint(trusted)
-    return parts.scheme == "http" and (named or (scheme in {"http", "file"} and is_secure_origin(_fetcher(client), Link(target))))
+    return parts.scheme == "http" and (named or (scheme in {"http", "file"} and is_secure_origin(fetcher(client), Link(target))))
 
 
-def _fetcher(client: PyPIClient) -> Fetcher:
+def fetcher(client: PyPIClient) -> Fetcher:
     """Return the client as its own library's protocol has it."""
     fetcher: Fetcher = client  # type: ignore[assignment]  # it differs in the names of arguments
     return fetcher

@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 
 import httpx2
 from filelock import Timeout
 from unearth import Link, PackageFinder
 from unearth.auth import MultiDomainBasicAuth
 from unearth.collector import is_secure_origin
-from unearth.fetchers import Fetcher, PyPIClient
+from unearth.fetchers import PyPIClient
 
 from torchstrata import backoff, tls
 from torchstrata.errors import FetchError, IntegrityError
@@ -63,11 +63,6 @@ class Caller:
     def client(self) -> PyPIClient:
         """The client of this process."""
         return _client(self.config)
-
-    @property
-    def fetcher(self) -> Fetcher:
-        """The client as its own library's protocol has it."""
-        return cast("Fetcher", self.client)
 
     def retry(self, attempt: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:
         """Repeat ``attempt`` as often as pip would; what brings ``done`` forward does not count as a failure."""
@@ -207,7 +202,7 @@ def reached(caller: Caller, named: str, collect: Callable[[Link], T]) -> T:
     """
     place = _link(named)
     shown = printable(place.redacted)
-    if not is_secure_origin(caller.fetcher, place):
+    if not is_secure_origin(index_page.fetcher(caller.client), place):
         raise FetchError(f"{shown} is not https", fix="use https, or set pip's trusted-host")
     try:
         return caller.retry(lambda: collect(place))

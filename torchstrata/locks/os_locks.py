@@ -299,12 +299,12 @@ def installed(status: str) -> Packages:
     return {package.name: package.version for package in dpkg_status.installed(status)}
 
 
-def python_version(system: OperatingSystem, root: Path = ROOT, flavours: Sequence[str] = ("base",)) -> str:
+def python_version(system: OperatingSystem, root: Path = ROOT) -> str:
     """Return the full version of the OS's Python as locked, such as ``3.13.5``.
 
     :raises LockError: there is no lock, or it names no such Python.
     """
-    return python_in(read(system, root).installed(flavours), system)
+    return python_in(read(system, root).installed(("base",)), system)
 
 
 def python_in(packages: Packages, system: OperatingSystem) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from rich.table import Table
 
+from torchstrata import progress
 from torchstrata.building.plan import ImagePlan, OsPart, Planner
 from torchstrata.errors import LockError, TorchstrataError
 from torchstrata.image import runtime, source
@@ -247,7 +248,7 @@ def _patch(cell: Cell) -> Patch | None:
 
 def table(report: Report) -> Table:
     """Return what was found for people."""
-    view = Table("what", "found", "so", header_style="bold", box=None, pad_edge=False)
+    view = progress.table("what", "found", "so")
     for news in report.news:
         view.add_row(news.system.id, words(news), "its lock moves, its OS parts are built")
     for patch in report.patches:

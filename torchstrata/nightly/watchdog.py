@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final
 
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
+from torchstrata.registry import pool
 from torchstrata.release import channels
 from torchstrata.release.ledger import State
-
-AT_A_TIME: Final = 8
 
 Point = Callable[[str], str | None]
 """Returns the digest that a tag or digest names in the registry, ``None`` if there is none."""
@@ -79,10 +76,7 @@ def _lost(state: State, point: Point) -> Iterator[Problem]:
     owners = dict[str, str]()
     for entry in state.current.values():
         owners |= dict.fromkeys(entry.tags, entry.channel)
-    digests = dict.fromkeys(state.tags.values())
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        tagged = dict(zip(state.tags, pool.map(point, state.tags), strict=True))
-        present = dict(zip(digests, pool.map(point, digests), strict=True))
+    tagged, present = pool.answers(point, state.tags), pool.answers(point, state.tags.values())
     for tag, digest in state.tags.items():
         channel = owners.get(tag, "ledger")
         if present[digest] is None:

@@ -15,7 +15,6 @@ import functools
 import io
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,6 +27,7 @@ from torchstrata.errors import AbsentError, RegistryError, StoreError, Untrusted
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.progress import ignore
+from torchstrata.registry import pool
 from torchstrata.registry.registry import Registry, artifact, descriptor
 from torchstrata.registry.upload import OnBytes, Source
 from torchstrata.store.codec import CHUNK
@@ -45,9 +45,6 @@ LISTINGS: Final = "application/vnd.torchstrata.part.listings.v1+json+zstd"
 
 LEVEL: Final = 12
 """Of the compression of listings: it halves what level 3 leaves, in tenths of a second for the largest part."""
-
-REQUESTS: Final = 8
-"""At a time."""
 
 SMALL: Final = 64_000_000
 """Bytes of an extra, whose size only the manifest of its part names."""
@@ -121,12 +118,10 @@ class PartRepository:
 
         :raises RegistryError: a part is damaged, or ``verify`` refuses it.
         """
-        asked = tuple(dict.fromkeys(identities))
-        with ThreadPoolExecutor(REQUESTS, "find") as pool:
-            answers = dict(zip(asked, pool.map(self.shared, asked), strict=True))
-            present = {identity: shared for identity, shared in answers.items() if shared}
-            self.verify({identity: shared.digest for identity, shared in present.items()})
-            list(pool.map(self._keep_listings, present.values()))
+        answers = pool.answers(self.shared, identities)
+        present = {identity: shared for identity, shared in answers.items() if shared}
+        self.verify({identity: shared.digest for identity, shared in present.items()})
+        pool.answers(lambda identity: self._keep_listings(present[identity]), present)
         parts = {identity: shared.part for identity, shared in present.items()}
         for identity, part in parts.items():
             self.store.note(identity, part)
@@ -208,17 +203,14 @@ class PartRepository:
 
         :param sizes: bytes by digest; ``None`` for extras.
         """
-        with ThreadPoolExecutor(REQUESTS, "pull") as pool:
-            list(pool.map(self.open_blob, sorted(sizes), [sizes[digest] for digest in sorted(sizes)]))
+        pool.answers(lambda digest: self.open_blob(digest, sizes[digest]), sorted(sizes))
 
     # Pushing
 
     def lacks(self, identities: Iterable[str]) -> tuple[str, ...]:
         """Return those identities under which the registry has nothing."""
-        wanted = tuple(dict.fromkeys(identities))
-        with ThreadPoolExecutor(REQUESTS, "look") as pool:
-            heads = pool.map(lambda identity: self.registry.find(self.repository, identity), wanted)
-            return tuple(identity for identity, head in zip(wanted, heads, strict=True) if head is None)
+        heads = pool.answers(lambda identity: self.registry.find(self.repository, identity), identities)
+        return tuple(identity for identity, head in heads.items() if head is None)
 
     def sources(self, identity: str, part: Part) -> tuple[Source, ...]:
         """Return the small blobs of a part: extras, listings and config; its layers are the image's business too."""

@@ -125,7 +125,7 @@ def tables(difference: Difference) -> tuple[Table, ...]:
 
 
 def _table(title: str, changes: Iterable[Change]) -> Table:
-    view = Table(title, "from", "to", "", header_style="bold", box=None, pad_edge=False)
+    view = progress.table(title, "from", "to", "")
     for change in changes:
         view.add_row(change.name, change.old or NONE, change.new or NONE, _word(change))
     return view

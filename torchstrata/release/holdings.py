@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
 from torchstrata.errors import AbsentError, PruneError
-from torchstrata.registry import client
+from torchstrata.registry import client, pool
 from torchstrata.registry.registry import Registry, fallback_tag
 from torchstrata.release import ledger_copy
 from torchstrata.release.ledger import Ledger
 from torchstrata.release.pruning import HeldManifest, Holdings, owner_of
-
-REQUESTS: Final = 8
-"""At a time."""
 
 MANY: Final = 200_000
 """Manifests of one repository."""
@@ -26,22 +22,21 @@ def scan(registry: Registry, repository: str, also: Iterable[str] = ()) -> Holdi
 
     :param also: digests that no tag may name any more.
     """
-    with ThreadPoolExecutor(REQUESTS, "scan") as pool:
-        names = registry.tags(repository)
-        heads = zip(names, pool.map(lambda tag: registry.find(repository, tag), names), strict=True)
-        tags = {tag: head.digest for tag, head in heads if head}
-        manifests: dict[str, HeldManifest] = {}
-        todo = {*tags.values(), *also, *(owner for tag in tags if (owner := owner_of(tag)))}
-        seen = set(todo)
-        while todo:
-            answers = pool.map(lambda digest: _read(registry, repository, digest, tags), todo)
-            todo = set()
-            for manifest, referrers in (answer for answer in answers if answer):
-                manifests[manifest.digest] = manifest
-                todo |= {*manifest.children, *referrers} - seen
-            seen |= todo
-            if len(seen) > MANY:
-                raise PruneError(f"{registry.host}/{repository} has more than {MANY} manifests, or no end of them", fix="ask its admin")
+    heads = pool.answers(lambda tag: registry.find(repository, tag), registry.tags(repository))
+    tags = {tag: head.digest for tag, head in heads.items() if head}
+    manifests: dict[str, HeldManifest] = {}
+    todo = {*tags.values(), *also, *(owner for tag in tags if (owner := owner_of(tag)))}
+    seen = set(todo)
+    while todo:
+        answers = pool.answers(lambda digest: _read(registry, repository, digest, tags), todo)
+        todo = set()
+        for manifest, referrers in filter(None, answers.values()):
+            manifests[manifest.digest] = manifest
+            todo |= {*manifest.children, *referrers} - seen
+        seen |= todo
+        if len(seen) > MANY:
+            what = f"{registry.host}/{repository} has more than {MANY} manifests, or no end of them"
+            raise PruneError(what, fix="ask its admin")
     return Holdings(tags=tags, manifests=manifests)
 
 

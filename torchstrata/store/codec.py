@@ -68,6 +68,11 @@ class Stream(io.RawIOBase):
         view[: len(data)] = data
         return len(data)
 
+    def drain(self) -> None:
+        """Read to the end, where what was read is checked."""
+        while self.read(CHUNK):
+            pass
+
 
 class Compressor(Protocol):
     """A compression under way. Both methods give the chunks that are ready; consume them before the next call."""

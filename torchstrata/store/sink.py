@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torchstrata.host.filesystem import disk
 from torchstrata.progress import ignore
-from torchstrata.store.codec import CHUNK, Readable, Stream
+from torchstrata.store.codec import Readable, Stream
 
 
 class Sink:
@@ -65,8 +65,3 @@ class HashingReader(Stream):
         self.size += len(data)
         self._copy(data)
         return data
-
-    def drain(self) -> None:
-        """Read to the end."""
-        while self.read(CHUNK):
-            pass

@@ -43,7 +43,7 @@ from torchstrata.host import filesystem, home
 from torchstrata.host.filesystem import CACHE_VARIABLE, disk
 from torchstrata.host.leavings import Kind, Leaving
 from torchstrata.store.codec import CHUNK, Codec, Readable
-from torchstrata.store.digest import digest_of, file_name
+from torchstrata.store.digest import file_name
 from torchstrata.store.layer import PLATFORM, Entry, Layer
 from torchstrata.store.part import Part, part_title
 from torchstrata.store.scratch import Scratch
@@ -114,17 +114,14 @@ class Store:
 
     # Parts
 
-    def find(self, identity: str, *, verify: bool = False) -> Part | None:
-        """Return the part, or None if it was never made or something of it is gone or damaged: then make it again.
-
-        :param verify: read the blobs and compare digests, not sizes alone.
-        """
+    def find(self, identity: str) -> Part | None:
+        """Return the part, or None if it was never made or something of it is gone or cut off: then make it again."""
         part = self.known(identity)
-        return part if part and self._complete(part, verify=verify) else None
+        return part if part and self._complete(part) else None
 
     def remember(self, identity: str, part: Part) -> None:
         """Record that the inputs of ``identity`` make ``part``."""
-        if not self._complete(part, verify=False):
+        if not self._complete(part):
             raise StoreError(f"part {part_title(part)} lacks blobs", fix=f"something removes files below {self.root} while builds run: end it, and build again")
         self.note(identity, part)
 
@@ -167,22 +164,22 @@ class Store:
     def layers(self) -> Mapping[str, Layer]:
         """Return every layer whose blob is here, by diff ID."""
         layers = itertools.chain.from_iterable(part.layers for part in self._parts())
-        return {layer.diff_id: layer for layer in layers if self._intact(layer.digest, layer.size, verify=False)}
+        return {layer.diff_id: layer for layer in layers if self._intact(layer.digest, layer.size)}
 
-    def _complete(self, part: Part, *, verify: bool) -> bool:
+    def _complete(self, part: Part) -> bool:
         sizes = {layer.digest: layer.size for layer in part.layers}
         listed = all(self.has_listing(layer.diff_id) for layer in part.layers)
-        return listed and all(self._intact(digest, sizes.get(digest), verify=verify) for digest in part.digests)
+        return listed and all(self._intact(digest, sizes.get(digest)) for digest in part.digests)
 
-    def _intact(self, digest: str, size: int | None, *, verify: bool) -> bool:
+    def _intact(self, digest: str, size: int | None) -> bool:
+        """Return whether a blob is there in its size; to read gigabytes would cost seconds."""
         path = self._blob(digest)
         with disk(path):
             try:
                 status = path.stat()
             except FileNotFoundError:
                 return False
-            whole = stat.S_ISREG(status.st_mode) and (size is None or status.st_size == size)
-            return whole and (not verify or digest_of(path) == digest)
+        return stat.S_ISREG(status.st_mode) and (size is None or status.st_size == size)
 
     # Blobs and layers
 
@@ -222,12 +219,12 @@ class Store:
             sink.discard()
             raise
 
-    def open_blob(self, digest: str, size: int | None = None, *, verify: bool = False) -> Path:
+    def open_blob(self, digest: str, size: int | None = None) -> Path:
         """Return the file of a blob.
 
-        :raises StoreError: it is missing, or does not have ``size`` bytes or, if ``verify``, its digest.
+        :raises StoreError: it is missing, or does not have ``size`` bytes.
         """
-        if not self._intact(digest, size, verify=verify):
+        if not self._intact(digest, size):
             raise StoreError(f"blob {digest} is missing or damaged in {self.root}", fix="build again: what it belongs to is made anew")
         return self._blob(digest)
 
@@ -328,10 +325,9 @@ class Store:
         except msgspec.DecodeError:
             return Part(layers=(), notes={"title": "damaged"})
 
-    def prune(self, keep: Collection[str] = (), *, older_than: timedelta | None = None, max_bytes: int | None = None) -> int:
+    def prune(self, *, older_than: timedelta | None = None, max_bytes: int | None = None) -> int:
         """Remove parts, longest unused first, then blobs that no part needs, and downloads; return bytes freed.
 
-        :param keep: identities that stay whatever their age.
         :param older_than: remove what was not used for so long, downloads too; without it all downloads go, and without
             ``max_bytes`` as well all parts.
         :param max_bytes: remove until no more than this many bytes of parts remain.
@@ -341,7 +337,7 @@ class Store:
         with self.lock("tmp"), disk(self.root):
             if self._scratch.sweep():
                 raise StoreError(f"another build is using {self.root}", fix="wait for it to end, then prune")
-            chosen = self._choose(frozenset(keep), older_than, max_bytes)
+            chosen = self._choose(older_than, max_bytes)
             for doomed in chosen:
                 filesystem.remove(self._part(doomed))
             self._collect()
@@ -350,7 +346,7 @@ class Store:
                 path.unlink()
         return before - filesystem.size_of(self.root)
 
-    def _choose(self, keep: frozenset[str], older_than: timedelta | None, max_bytes: int | None) -> list[str]:
+    def _choose(self, older_than: timedelta | None, max_bytes: int | None) -> list[str]:
         """Return the identities to remove; parts used last count first against ``max_bytes``."""
         total, chosen, counted = 0, [], set[str]()
         for part in self.usage().parts:
@@ -358,7 +354,7 @@ class Store:
             size = sum(self._blob(digest).stat().st_size for digest in fresh if self._blob(digest).exists())
             aged = older_than is not None and part.age > older_than.total_seconds()
             everything = older_than is None and max_bytes is None
-            if part.identity not in keep and (aged or everything or (max_bytes is not None and total + size > max_bytes)):
+            if aged or everything or (max_bytes is not None and total + size > max_bytes):
                 chosen.append(part.identity)
             else:
                 total, counted = total + size, counted | fresh

@@ -201,7 +201,7 @@ def _evidence(folder: Path) -> Evidence | None:
 
 def table(verdicts: Sequence[Verdict]) -> Table:
     """Return the closing table."""
-    view = Table("image", "digest", "tests", "failed", "missing", "seconds", "", "OS packages", header_style="bold", box=None, pad_edge=False)
+    view = progress.table("image", "digest", "tests", "failed", "missing", "seconds", "", "OS packages")
     for verdict in verdicts:
         record = verdict.evidence
         counts = (record.counts.passed + record.counts.failed, record.counts.failed, record.counts.missing) if record else ("", "", "")

@@ -6,11 +6,11 @@ import dataclasses
 import io
 import itertools
 import json
-import tarfile
 
 import pytest
 from rich.console import Console
 
+from tests import tars
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
 from torchstrata.building.assembly import Builder
 from torchstrata.building.plan import Plan
@@ -18,7 +18,6 @@ from torchstrata.errors import ComposeError
 from torchstrata.image import runtime
 from torchstrata.matrix import matrix
 from torchstrata.progress import PlainReporter
-from torchstrata.store.codec import decompressor
 from torchstrata.store.store import Store
 
 FLAVOURS = MATRIX.chain(MATRIX.all_in_one)
@@ -86,7 +85,7 @@ def test_facts_are_the_top_layer_and_the_only_one_of_an_image_alone(composed):
 def test_facts_layer_holds_what_the_runtime_tells(builder, composed):
     """The files are those of the runtime's description, owned by root, readable for all."""
     layer = composed[0].image.layers[-1]
-    with builder.store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+    with tars.opened(builder.store, layer) as archive:
         files = {member.name: (member.uid, member.mode, json.load(archive.extractfile(member))) for member in archive if member.name.endswith(".json")}
     others = runtime.alternatives(builder.matrix, composed[0].plan.cell)
     told = {"labels": config(composed[0])["config"]["Labels"], "packages": {}, "alternatives": others}
@@ -97,7 +96,7 @@ def test_directories_of_the_library_path_are_root_s(builder):
     """With CUDA the facts layer gives them to root, with all above them, and leaves what is in them."""
     of_root = runtime.directories(matrix.select(MATRIX, "2.8-cu121")[0])
     layer = builder._facts({f"{runtime.ETC}/image.json": "{}"}, of_root).layers[0]
-    with builder.store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+    with tars.opened(builder.store, layer) as archive:
         found = [(member.name, member.uid, member.gid, member.mode) for member in archive if member.name.startswith("opt")]
     assert found == [("opt", 0, 0, 0o755), ("opt/cuda", 0, 0, 0o755), ("opt/cuda/lib", 0, 0, 0o755)]
     assert runtime.directories(matrix.select(MATRIX, "2.13-cpu")[0]) == ()

@@ -6,13 +6,13 @@ import io
 import os
 import subprocess
 import sys
-import tarfile
 import threading
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests import tars
 from tests.parts import CODEC, missing, os_part, plan, stratum, wheels
 from tests.waiting import PATIENCE, until
 from tests.wheelhouse import Index
@@ -22,17 +22,13 @@ from torchstrata.building.workers import Workers
 from torchstrata.errors import IntegrityError
 from torchstrata.layers import strata
 from torchstrata.progress import PlainReporter
-from torchstrata.store.codec import decompressor
 
 
 @pytest.fixture(autouse=True)
-def pip(tmp_path, monkeypatch):
+def pip(tmp_path, monkeypatch, unconfigured_pip):
     """Let pip look into a directory of this test alone, and return it."""
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
     directory = tmp_path / "wheelhouse"
     directory.mkdir()
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", str(PATIENCE))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(directory))
@@ -59,7 +55,7 @@ def names(store, part):
     """Return the names in the layers of a part."""
     found = []
     for layer in part.layers:
-        with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+        with tars.opened(store, layer) as archive:
             found += archive.getnames()
     return found
 

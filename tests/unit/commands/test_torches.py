@@ -62,13 +62,13 @@ def furnish(default, upstream):
 
 
 @pytest.fixture
-def indexes(tmp_path, monkeypatch):
+def indexes(tmp_path, monkeypatch, unconfigured_pip):
     """Serve the index that pip is configured with, and PyTorch's own."""
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_RETRIES", "0")
-    with PackageIndex(tmp_path / "default", is_dated=True).serve() as default, PackageIndex(tmp_path / "upstream", is_dated=False).serve() as upstream:
+    with (
+        PackageIndex(folder=tmp_path / "default", is_dated=True).serve() as default,
+        PackageIndex(folder=tmp_path / "upstream", is_dated=False).serve() as upstream,
+    ):
         monkeypatch.setenv("PIP_INDEX_URL", default.url)
         yield default, upstream
 
@@ -151,7 +151,7 @@ def test_no_wheel_is_downloaded(root, indexes, monkeypatch):
     furnish(*indexes)
     monkeypatch.setattr(published, "PIECE", 1 << 12)
     add(root)
-    parts = [part.removeprefix("bytes=").split("-") for name, part in indexes[0].fetched if name.startswith("torch-")]
+    parts = [part.removeprefix("bytes=").split("-") for path, part in indexes[0].downloads() if path.startswith("/files/torch-")]
     assert parts
     assert sum(int(last) - int(first) + 1 for first, last in parts) < 1 << 17
 
@@ -161,7 +161,7 @@ def test_a_second_call_changes_nothing_and_says_so(root, indexes, capsys):
     furnish(*indexes)
     add(root)
     made = content(root)
-    indexes[0].asked.clear()
+    indexes[0].requests.clear()
     add(root)
     assert (content(root), indexes[0].asked) == (made, [])
     assert "2.16-cu128 is there already: nothing to do" in capsys.readouterr().out
@@ -375,7 +375,7 @@ def test_an_index_that_does_not_answer(root, indexes, monkeypatch, wrong):
     """At all, or not with the part that was asked for: what would be the whole wheel is not taken."""
     furnish(*indexes)
     monkeypatch.setenv("PIP_INDEX_URL", NOBODY if wrong == "silent" else indexes[0].url)
-    indexes[0].has_ranges = False
+    indexes[0].ranges = False
     before = content(root)
     with pytest.raises(FetchError, match="does not answer"):
         add(root)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import tarfile
 
 import pytest
 
 from tests.desks import manifest
 from tests.distribution import Distribution
+from tests.tars import packed
 from torchstrata.containers import declared_services
 from torchstrata.errors import ContainerError, RegistryError
 from torchstrata.image.declarations import ADDED, OWN
@@ -19,20 +18,9 @@ from torchstrata.registry.registry import Registry
 REPOSITORY = "team/x"
 
 
-def layer(files):
-    """Return a layer with files."""
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive:
-        for path, content in files.items():
-            entry = tarfile.TarInfo(path)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return data.getvalue()
-
-
 def facts(port):
     """Return the layer of an image that has a service at a port."""
-    return layer({"etc/torchstrata/image.json": b"{}", OWN: json.dumps({"services": {"gym": {"port": port}}}).encode()})
+    return packed({"etc/torchstrata/image.json": b"{}", OWN: json.dumps({"services": {"gym": {"port": port}}}).encode()})
 
 
 @pytest.fixture
@@ -57,13 +45,13 @@ def test_the_layer_of_facts_has_them(declared):
 
 def test_derived_image_has_them_below(declared):
     """With what it adds itself, and what is large in between is not fetched."""
-    added = layer({f"{ADDED}/pool.json": b'{"port": 9000}'})
+    added = packed({f"{ADDED}/pool.json": b'{"port": 9000}'})
     assert declared(facts(8000), b"\0" * (declared_services.SMALL + 1), added) == {"gym": 8000, "pool": 9000}
 
 
 def test_image_that_declares_none(declared):
     """Of before there were any, or of somebody else."""
-    assert declared(layer({"file": b""})) == {}
+    assert declared(packed({"file": b""})) == {}
 
 
 @pytest.mark.parametrize("wrong", [b"no archive", gzip.compress(facts(1), mtime=0)[:40], facts(1)[:600]], ids=["other bytes", "short gzip", "short tar"])
@@ -76,4 +64,4 @@ def test_layer_that_is_none(declared, wrong):
 def test_file_that_is_none(declared):
     """So is what a layer says."""
     with pytest.raises(ContainerError):
-        declared(layer({OWN: b"{}"}))
+        declared(packed({OWN: b"{}"}))

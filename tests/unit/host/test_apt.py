@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import http.server
 import shutil
@@ -14,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.serving import serving
 from tests.waiting import PATIENCE
 from torchstrata.errors import AptError, AptLockedError, AptUnreachableError, NotRootError, TorchstrataError
 from torchstrata.host import apt, superuser
@@ -108,25 +109,21 @@ def mirror(tree: Tree) -> Iterator[None]:
     listed = f"{CONTROL}Filename: ./tiny.deb\nSize: {len(content)}\nSHA256: {hashlib.sha256(content).hexdigest()}\n\n".encode()
     (site / "Packages").write_bytes(listed)
     (site / "Release").write_text(f"Codename: tiny\nSHA256:\n {hashlib.sha256(listed).hexdigest()} {len(listed)} Packages\n")
-    with _serving(site, tree.asked) as port:
-        tree.sources(f"deb [trusted=yes] http://127.0.0.1:{port}/ ./\n")
-        yield
 
-
-@contextmanager
-def _serving(site: Path, asked: list[str]) -> Iterator[int]:
     class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(site))
+
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             del code, size
-            asked.append(self.path.replace("/./", "/"))
+            tree.asked.append(self.path.replace("/./", "/"))
 
         def log_error(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(site))) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    with serving(Handler) as port:
+        tree.sources(f"deb [trusted=yes] http://127.0.0.1:{port}/ ./\n")
+        yield
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import tarfile
 from pathlib import Path
 
 from tests.parts import CODEC
+from tests.tars import packed
 from torchstrata.layers import bytecode
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import EPOCH
@@ -23,17 +24,11 @@ SITE = "opt/venv/lib/python3.13/site-packages"
 
 def compiled(sources, *, cores=None, **environment):
     """Feed sources to the program, on some cores; return names and contents of what it gives back, in order."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name, content in sources.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mtime = len(content), EPOCH
-            archive.addfile(member, io.BytesIO(content))
     command = [sys.executable, "-I", "-c", bytecode.PROGRAM.read_text(encoding="utf-8")]
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores or before)
     try:
-        out = subprocess.run(command, input=buffer.getvalue(), capture_output=True, check=True, env={**os.environ, **environment}).stdout
+        out = subprocess.run(command, input=packed(sources, mtime=EPOCH), capture_output=True, check=True, env={**os.environ, **environment}).stdout
     finally:
         os.sched_setaffinity(0, before)
     with tarfile.open(fileobj=io.BytesIO(out)) as archive:

@@ -10,11 +10,12 @@ import os
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
+from tests.serving import serving
 from tests.wheelhouse import wheel
 from torchstrata.errors import FetchError, IntegrityError, LockError, TorchstrataError
 from torchstrata.layers import index_page, wheel_fetch
@@ -34,17 +35,14 @@ def made(tmp_path: Path) -> Pin:
 
 
 @pytest.fixture(autouse=True)
-def _pip(monkeypatch: pytest.MonkeyPatch) -> None:
+def _pip(monkeypatch: pytest.MonkeyPatch, unconfigured_pip: None) -> None:
     """Configure pip by the environment alone, without patience."""
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setattr(wheel_fetch, "LONGEST_PAUSE", 0.02)
 
 
 @contextlib.contextmanager
-def serving(answer: Answer) -> Iterator[str]:
+def index(answer: Answer) -> Iterator[str]:
     """Serve an index on this machine that answers every request in that way; yield its address."""
 
     def handle(self: BaseHTTPRequestHandler) -> None:
@@ -52,14 +50,8 @@ def serving(answer: Answer) -> Iterator[str]:
             answer(self)
 
     handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": handle, "do_HEAD": handle, "log_message": lambda *_: None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(handler, protocol="HTTP/1.0") as port:  # a body ends with its connection
+        yield f"http://127.0.0.1:{port}"
 
 
 def answering(status: int = 200, body: bytes = b"", **headers: str) -> Answer:
@@ -82,7 +74,7 @@ def fetch(pin: Pin, directory: Path) -> Path:
 
 def refuse(pin: Pin, directory: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> TorchstrataError:
     """See that an index that answers so ends in one printable line, in memory that does not follow what it sends."""
-    with serving(answer) as address:
+    with index(answer) as address:
         monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
         tracemalloc.start()
         try:
@@ -227,7 +219,7 @@ def endless(handler: BaseHTTPRequestHandler, piece: bytes) -> None:
 def test_interim_answers_without_end_are_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sender: str) -> None:
     """What stands before a page is bounded in bytes, also where a proxy answers."""
     answer = functools.partial(endless, piece=b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 100)
-    with serving(answer) as address:
+    with index(answer) as address:
         if sender == "proxy":
             monkeypatch.setenv("http_proxy", address)
             monkeypatch.setenv("PIP_TRUSTED_HOST", "index.example")  # also another client than that of other tests
@@ -299,7 +291,7 @@ def test_a_page_of_many_others_is_read(kind: str) -> None:
 @pytest.mark.parametrize("size", ["x", "-1", "1e9", ""])
 def test_a_size_that_is_none_is_not_locked(size: str) -> None:
     """What an index says of a file's size goes into a lock, so it must be a number."""
-    with serving(answering(Content_Length=size)) as address, pytest.raises(LockError, match="cannot be found") as caught:
+    with index(answering(Content_Length=size)) as address, pytest.raises(LockError, match="cannot be found") as caught:
         resolver._size(f"{address}/{NAME}")
     assert caught.value.what.isprintable()
 

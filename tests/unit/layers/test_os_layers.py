@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import tars
 from torchstrata.errors import StoreError
 from torchstrata.layers import os_layers
-from torchstrata.store.codec import Codec, decompressor
+from torchstrata.store.codec import Codec
 from torchstrata.store.store import Store
 
 EPOCH = 1_795_478_400
@@ -93,7 +94,7 @@ def test_no_file_of_a_layer_lends_rights(tmp_path: Path, kind: bytes, mode: int,
         archive.addfile(member)
     out.seek(0)
     layer = os_layers.take(out, store, Codec(), title="x", epoch=EPOCH).layer
-    with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+    with tars.opened(store, layer) as archive:
         found = next(iter(archive))
     assert (found.mode, found.pax_headers) == (kept, {"SCHILY.xattr.user.kept": "y"})
 

@@ -9,7 +9,6 @@ import os
 import random
 import subprocess
 import sys
-import tarfile
 import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -17,13 +16,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests import tars
 from tests.wheelhouse import wheel
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.layers import strata
 from torchstrata.locks.lockfile import Lock, Pin
 from torchstrata.matrix.schema import Group, Strata
 from torchstrata.store import inventory, tarball
-from torchstrata.store.codec import Codec, decompressor
+from torchstrata.store.codec import Codec
 from torchstrata.store.layer import PLATFORM
 from torchstrata.store.part import Part
 
@@ -153,7 +153,7 @@ def content(store, part):
     """Return what a layer holds: a link's target, a file's bytes and executable bit, nothing for directories."""
     found = {}
     layer = part.layers[0]
-    with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+    with tars.opened(store, layer) as archive:
         for member in archive:
             if member.issym():
                 found[member.name] = member.linkname
@@ -165,7 +165,7 @@ def content(store, part):
 def extract(store, part, root):
     """Unpack a layer below a directory."""
     layer = part.layers[0]
-    with store.open_blob(layer.digest).open("rb") as blob, tarfile.open(fileobj=decompressor(blob, layer.media_type), mode="r|") as archive:
+    with tars.opened(store, layer) as archive:
         tarball.unpack(archive, root, "tar")
 
 

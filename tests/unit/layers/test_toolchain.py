@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import tars
 from tests.wheelhouse import wheel
 from torchstrata.errors import IntegrityError
 from torchstrata.layers import toolchain
 from torchstrata.layers.toolchain_lock import PLACES, DebianPackage, Toolchain
-from torchstrata.store.codec import Codec, decompressor
+from torchstrata.store.codec import Codec
 from torchstrata.store.digest import digest_of
 from torchstrata.store.store import Store
 
@@ -62,11 +63,8 @@ def made(tmp_path):
         pin, path = wheel(tmp_path, wheel_name, "12.4", files)
         chain = Toolchain(name=name, requires=(), packages=locked, pins=(pin,))
         part = toolchain.make(chain, {pin.sha256: path}, store, Codec(), threading.Event())
-        with (
-            store.open_blob(part.layers[0].digest).open("rb") as blob,
-            tarfile.open(fileobj=decompressor(blob, Codec().media_type), mode="r|") as tar,
-        ):
-            return {one.name: one.linkname or one.mode for one in tar}
+        with tars.opened(store, part.layers[0]) as archive:
+            return {one.name: one.linkname or one.mode for one in archive}
 
     return make
 

@@ -27,11 +27,8 @@ def made(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def pip(monkeypatch):
+def pip(monkeypatch, unconfigured_pip):
     """Configure pip by the environment alone: no index, and short pauses between tries."""
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", str(PATIENCE))
     monkeypatch.setenv("PIP_RETRIES", "2")
     monkeypatch.setattr(wheel_fetch, "LONGEST_PAUSE", 0.02)

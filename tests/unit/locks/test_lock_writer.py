@@ -62,6 +62,35 @@ def test_a_short_id_means_all_oses_of_its_row(made, globs, folders):
     assert {name.rpartition("/")[0] for name in made.locks()} == folders
 
 
+def test_each_lock_contains_its_parents(made):
+    """What a flavour needs itself is all that its lock has more."""
+    outcome = write(made, "2.8-cu128-new", exclude_newer=DAY)
+    assert outcome.changed == tuple(f"locks/2.8.0-cu128/cp313/{flavour}.lock" for flavour in ("base", "devel", "lab"))
+    table = matrix.load(made.root / "matrix.yaml")
+    base, lab = (wheel_locks.read(table.cells[0], flavour, made.root) for flavour in ("base", "lab"))
+    assert [pin.name for pin in base.pins] == ["numpy", "nvidia-x", "soundfile", "torch", "torchaudio", "torchvision"]
+    assert [pin.name for pin in wheel_locks.own(lab, base)] == ["notebook"]
+
+
+def test_same_date_gives_the_same_bytes_which_name_no_place(made):
+    """Neither an address nor a path of the machine that made a lock is in it."""
+    write(made, exclude_newer=DAY)
+    before = made.locks()
+    outcome = write(made, exclude_newer=DAY)
+    assert (outcome.changed, outcome.unchanged) == ((), 6)
+    assert made.locks() == before
+    assert not [name for name, content in before.items() if b"://" in content or str(made.root).encode() in content]
+
+
+def test_conflict_with_the_parent_is_reported(made):
+    """A flavour that needs another version than its parent locked cannot be locked; nothing of the chain is written."""
+    made.default.add("notebook", "2.0", "numpy<2")
+    (made.root / "images/lab/requirements.in").write_text("notebook>=2\n")
+    with pytest.raises(LockError, match="uv finds no solution"):
+        write(made, exclude_newer=DAY)
+    assert made.locks() == {}
+
+
 def test_what_is_right_keeps_every_byte(made):
     """Also when there are newer versions."""
     write(made, exclude_newer=DAY)
@@ -314,12 +343,15 @@ def test_a_place_that_takes_no_lock_is_named(made):
 
 
 def test_no_index_forbids_upstreams_too(made, monkeypatch):
-    """The error says so, and where else the wheels may lie; there they are found."""
+    """The error says so, and where else the wheels may lie; there they are found. Other rows are locked all the same."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(made.default.folder))
-    with pytest.raises(LockError, match="pip's no-index forbids to look there") as refused:
-        write(made, "2.8-cu126")
-    assert "find-links" in refused.value.fix
+    table = matrix.load(made.root / "matrix.yaml")
+    outcome = lock_writer.write(table, table.cells, root=made.root)
+    (refused,) = outcome.failed.values()
+    assert "2.8-cu126 comes from PyTorch's own index, and pip's no-index forbids to look there" in refused.what
+    assert "find-links" in refused.fix
+    assert len(outcome.changed) == 6
     assert made.upstream.asked == []
     monkeypatch.setenv("PIP_FIND_LINKS", f"{made.default.folder} {made.upstream.folder}")
     assert len(write(made, "2.8-cu126").changed) == 3

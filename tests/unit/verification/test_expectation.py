@@ -37,6 +37,6 @@ def test_the_python_is_the_one_that_is_there(flavour: str) -> None:
     """Of the lock, or of the drift."""
     package = f"python{CELL.os.python}"
     locked = Expectation(cell=CELL, flavour=flavour)
-    assert locked.os_python == os_locks.python_version(CELL.os, flavours=locked.chain)
+    assert locked.os_python == os_locks.python_version(CELL.os)
     moved = PackageMove(package=package, locked=locked.os_packages[package], found="3.11.99-1")
     assert Expectation(cell=CELL, flavour=flavour, drift=(moved,)).os_python == "3.11.99"

@@ -13,6 +13,7 @@ import tarfile
 import pytest
 import zstandard
 
+from tests.tars import packed
 from torchstrata.errors import IntegrityError
 from torchstrata.matrix import matrix, plain_yaml
 from torchstrata.verification import hygiene, inspection, size_budget
@@ -114,20 +115,9 @@ def test_config():
     assert list(inspection.configured({"Env": ["JUPYTER_TOKEN=", "PASSWORD_FILE=$HOME/x"]}, [])) == []
 
 
-def archive(**files):
-    """Return a tar."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 def test_layers_of_any_compression():
     """The same findings and diff ID come from gzip, zstd and plain tars."""
-    tar = archive(a=b"fine", b=KEY)
+    tar = packed({"a": b"fine", "b": KEY})
     seen = [inspection.look(io.BufferedReader(io.BytesIO(blob)), None) for blob in (tar, gzip.compress(tar), zstandard.compress(tar))]
     assert {(one.diff_id, next(finding.path for finding in one.findings)) for one in seen} == {(seen[0].diff_id, "b")}
     assert 0 < seen[0].size < len(tar)
@@ -137,7 +127,7 @@ def test_layers_of_any_compression():
 def test_layer_of_another_digest():
     """A blob that does not have the digest of its name is refused."""
     with pytest.raises(IntegrityError, match="instead of sha256:0"):
-        inspection.look(io.BufferedReader(io.BytesIO(archive(a=b""))), "sha256:0")
+        inspection.look(io.BufferedReader(io.BytesIO(packed({"a": b""}))), "sha256:0")
 
 
 @pytest.fixture
