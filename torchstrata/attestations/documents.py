@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +19,7 @@ from torchstrata.attestations.record import Record
 from torchstrata.attestations.signing import BUNDLE, Signer, Statement, Trust
 from torchstrata.errors import UntrustedError
 from torchstrata.image.compose import canonical, sha256
+from torchstrata.registry import pool
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Attachment, Referrer, Registry
 from torchstrata.text import printable
@@ -201,11 +201,11 @@ def attach(image: Published, documents: Sequence[Document], signer: Signer) -> i
     """
     with signer.trust() as trust:
         present = image.referrers()
-        with ThreadPoolExecutor(AT_A_TIME, "sign") as pool:
-            signed = pool.submit(_sign, image.reference, signer, trust)
-            attested = pool.map(lambda document: _is_attested(image, document, present, trust), documents)
+        with pool.threads(AT_A_TIME, "sign") as threads:
+            signed = threads.submit(_sign, image.reference, signer, trust)
+            attested = threads.map(lambda document: _is_attested(image, document, present, trust), documents)
             todo = [document for document, is_attested in zip(documents, attested, strict=True) if not is_attested]
-            bundles = pool.map(lambda document: signer.attest(image.name, image.manifest, document.kind.predicate, document.predicate), todo)
+            bundles = threads.map(lambda document: signer.attest(image.name, image.manifest, document.kind.predicate, document.predicate), todo)
             for document, bundle in zip(todo, bundles, strict=True):
                 image.put(document, bundle)
             return len(todo) + signed.result()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +18,7 @@ from torchstrata.errors import PruneError
 from torchstrata.locks import os_locks, wheel_locks
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix
+from torchstrata.registry import pool
 from torchstrata.registry.parts import REPOSITORY
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.transport import RefusedError
@@ -136,8 +136,8 @@ def delete(registry: Registry, repositories: Mapping[bool, str], proposal: Pruni
     :param repositories: of the images, and of the parts.
     :raises PruneError: the registry does not delete.
     """
-    with ThreadPoolExecutor(AT_A_TIME, "prune") as pool:
-        return sum(pool.map(lambda removal: _delete(registry, repositories[removal.is_part], removal), proposal.removals))
+    with pool.threads(AT_A_TIME, "prune") as threads:
+        return sum(threads.map(lambda removal: _delete(registry, repositories[removal.is_part], removal), proposal.removals))
 
 
 def _delete(registry: Registry, repository: str, removal: Removal) -> int:

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -27,6 +26,7 @@ from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import Cell, Matrix, OperatingSystem, everywhere
 from torchstrata.nightly import os_updates
 from torchstrata.nightly.os_updates import News
+from torchstrata.registry import pool
 from torchstrata.release import channels
 from torchstrata.release.ledger import State
 from torchstrata.store.codec import Codec
@@ -110,11 +110,11 @@ class Look:
         """
         resolver.program()
         systems = {cell.os.id: cell.os for cell in self.cells}
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            news = [pool.submit(mirrors.news, lock) for mirrors, lock in self._mirrors(systems)]
-            patches = [pool.submit(_asked, _patch, cell) for cell in _one_of_each_torch(self.cells)]
-            images = [pool.submit(_asked, self._image_news, mirrors) for mirrors in os_updates.of_images(systems, self.root)]
-            made = list(pool.map(self._made_from, self.cells))
+        with pool.threads(AT_A_TIME, "ask") as threads:
+            news = [threads.submit(mirrors.news, lock) for mirrors, lock in self._mirrors(systems)]
+            patches = [threads.submit(_asked, _patch, cell) for cell in _one_of_each_torch(self.cells)]
+            images = [threads.submit(_asked, self._image_news, mirrors) for mirrors in os_updates.of_images(systems, self.root)]
+            made = list(threads.map(self._made_from, self.cells))
             heard = [future.result() for future in patches]
             answers: list[News | str] = [*(future.result() for future in news), *(future.result() for future in images)]
         moved = {answer.system.id: answer for answer in answers if not isinstance(answer, str) and answer}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Final, TypeVar
+
+from torchstrata.registry import transport
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -16,10 +19,24 @@ QUESTIONS: Final = 8
 """Questions at a time; nearly all of their time is spent waiting."""
 
 
+@contextlib.contextmanager
+def threads(at_a_time: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Give threads that end soon at Ctrl-C, though a registry is silent: nobody wants its answers any more."""
+    with ThreadPoolExecutor(at_a_time, name) as pool:
+        try:
+            yield pool
+        except Exception:
+            raise
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            transport.cancel_all()
+            raise
+
+
 def answers(ask: Callable[[T], R], about: Iterable[T]) -> dict[T, R]:
     """Ask about each thing, several at a time, and return the answers by thing."""
     things = tuple(dict.fromkeys(about))
-    with ThreadPoolExecutor(QUESTIONS, "ask") as pool:
+    with threads(QUESTIONS, "ask") as pool:
         return dict(zip(things, pool.map(ask, things), strict=True))
 
 
@@ -29,7 +46,7 @@ def outcomes(tasks: Iterable[Callable[[], T]], name: str, stop: Callable[[], obj
     :param name: of the threads.
     :param stop: called after the first failure, to end running tasks; no other task starts, and the failure is raised.
     """
-    with ThreadPoolExecutor(at_a_time, name) as pool:
+    with threads(at_a_time, name) as pool:
         futures = [pool.submit(task) for task in tasks]
         try:
             for done in as_completed(futures):

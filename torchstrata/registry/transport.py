@@ -171,6 +171,19 @@ class _Adapter(MeteredAdapter):
         return super().proxy_manager_for(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
 
 
+_TRANSPORTS: Final[weakref.WeakSet[Transport]] = weakref.WeakSet()
+_LOCK: Final = threading.Lock()
+"""Guards the transports of this process."""
+
+
+def cancel_all() -> None:
+    """End soon what is under way with any registry, in any thread: somebody has ended the program."""
+    with _LOCK:
+        transports = list(_TRANSPORTS)
+    for transport in transports:
+        transport.cancel()
+
+
 class Transport:
     """Sends requests to one registry; its methods may be called from any thread.
 
@@ -187,6 +200,8 @@ class Transport:
         self._base: str | None = None
         self._remarked: dict[str, float] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        with _LOCK:
+            _TRANSPORTS.add(self)
         self._session = _RefusingSession()
         self._session.cookies.set_policy(NO_COOKIES)
         self._session.headers.update({"User-Agent": "torchstrata", "Accept-Encoding": "identity"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +11,7 @@ from torchstrata.errors import AbsentError, ImageIndexError, ReleaseError, Untru
 from torchstrata.image import image_index, oci, runtime
 from torchstrata.locks import os_locks
 from torchstrata.matrix.matrix import Cell, Matrix
-from torchstrata.registry import joining
+from torchstrata.registry import joining, pool
 from torchstrata.registry.client import Manifest
 from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
@@ -92,8 +91,8 @@ class CellImages:
 
         :raises UntrustedError: one is not.
         """
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            list(pool.map(functools.partial(self.guard.verified, self.registry, self.repository), digests))
+        with pool.threads(AT_A_TIME, "verify") as threads:
+            list(threads.map(functools.partial(self.guard.verified, self.registry, self.repository), digests))
 
     def _check_identity(self, cell: Cell, image: str, digest: str) -> None:
         """Refuse an image, or any image of an index, that is gone, another one by its labels, or not as locked.

@@ -9,13 +9,13 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
 
 from torchstrata.errors import AbsentError, LedgerError, ReleaseError, UntrustedError
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
+from torchstrata.registry import pool
 from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
 from torchstrata.release import channels, ledger_copy
@@ -293,8 +293,8 @@ class Releases:
     def _point(self, ledger: Ledger, chosen: frozenset[str] | None) -> list[str]:
         """Move tags to what the ledger says; return those whose image is gone."""
         todo = [(tag, digest) for tag, digest in ledger.state.tags.items() if chosen is None or tag in chosen]
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            done = list(pool.map(lambda pair: self._tag(*pair), todo))
+        with pool.threads(AT_A_TIME, "tag") as threads:
+            done = list(threads.map(lambda pair: self._tag(*pair), todo))
         return [tag for (tag, _), moved in zip(todo, done, strict=True) if not moved]
 
     def _tag(self, tag: str, digest: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import datetime as dt
+import signal
 import socket
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -17,6 +19,7 @@ from tests.waiting import PATIENCE, until
 from torchstrata import progress
 from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.matrix import matrix
+from torchstrata.registry.pool import answers
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.transport import Patience, SilentError, Unanswered
 
@@ -124,6 +127,28 @@ def test_nobody_waits_for_a_silent_registry_after_ctrl_c():
         with pytest.raises(CancelledError):
             tags.result(PATIENCE)
         assert not released.is_set()
+
+
+def test_nobody_waits_for_threads_after_ctrl_c():
+    """Neither does the program, whichever registry its threads wait for; others of them begin nothing."""
+    asked = []
+
+    def silent(_):
+        asked.append(1)
+        if len(asked) == 1:
+            _thread.interrupt_main()
+        return False
+
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with falling_silent(silent) as (host, released), Registry(host, patience=PATIENT) as registry:
+            registry.transport.base()
+            with pytest.raises(KeyboardInterrupt):
+                answers(registry.tags, [f"team/{number}" for number in range(100)])
+            assert not released.is_set()
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert len(asked) < 100
 
 
 def test_pause_that_a_registry_asks_for_is_told(capsys, monkeypatch):
