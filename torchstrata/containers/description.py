@@ -25,6 +25,7 @@ HOME: Final = runtime.PERSON["HOME"]
 
 JUPYTER: Final = "jupyter"
 SSH: Final = "ssh"
+KEYS_VARIABLE: Final = "SSH_PUBLIC_KEY"
 
 PRIVILEGED: Final = range(1, 1024)
 """Ports that not every user may bind everywhere; services take others instead."""
@@ -204,7 +205,7 @@ class ContainerDescription:
     def environment(self) -> dict[str, str]:
         """Variables by name; the key of SSH only where there is one."""
         moved = {each.variable: str(each.port) for each in self.endpoints if each.is_moved}
-        return moved | ({"SSH_PUBLIC_KEY": "\n".join(self.authorized_keys)} if self.has_ssh and self.authorized_keys else {})
+        return moved | ({KEYS_VARIABLE: "\n".join(self.authorized_keys)} if self.has_ssh and self.authorized_keys else {})
 
 
 def endpoints(exposed: Iterable[int], declared: Mapping[str, DeclaredService]) -> tuple[Endpoint, ...]:

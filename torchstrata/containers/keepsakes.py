@@ -85,13 +85,15 @@ class Keepsakes:
         if entry.is_file():
             entry.write_text(_without(entry.read_text(encoding="utf-8"), self.name), encoding="utf-8")
 
-    def add_entry(self, address: str, port: int) -> None:
+    def add_entry(self, address: str, port: int, identity: str = "") -> None:
         """Let ``ssh NAME`` lead to the container.
 
+        :param identity: file of the key to offer; empty where ssh looks by itself.
         :raises ContainerError: the configuration of ssh cannot be written.
         """
         entry = _entries()
         lines = [f"HostName {address}", f"Port {port}", "User dev", f"HostKeyAlias {self.name}", f'UserKnownHostsFile "{self.known_hosts}"']
+        lines += [f'IdentityFile "{identity}"'] if identity else []
         block = "".join(f"    {line}\n" for line in lines)
         try:
             entry.parent.mkdir(mode=0o700, exist_ok=True)

@@ -99,7 +99,12 @@ def _check(container: Container, order: Order) -> None:
 def _other_settings(container: Container, order: Order) -> Iterator[str]:
     """Yield what was asked for, and is another way in a container: it cannot be changed there."""
     ports = {each.name: each.published for each in running.bindings(container)}
-    yield from (f"port {ports.get(service)} for {service}" for service, port in order.ports.items() if ports.get(service) != port)
+    other = [service for service, port in order.ports.items() if ports.get(service) != port]
+    yield from (f"port {ports[service]} for {service}" if service in ports else f"no {service}" for service in other)
+    if order.needs_ssh and SSH not in {*ports, *other}:
+        yield "no ssh"
+    elif order.identity_file and not set(order.description.authorized_keys) <= set(running.authorized(container)):
+        yield "another key for ssh"
     addresses = {each.address for each in running.bindings(container)}
     if order.address and addresses - {order.address}:
         yield f"ports at {', '.join(sorted(addresses))}"
