@@ -44,10 +44,10 @@ def _no_registry(monkeypatch):
 @pytest.mark.parametrize("cell", TABLE.cells, ids=lambda cell: cell.id)
 @pytest.mark.parametrize("flavour", TABLE.flavours)
 def test_a_cell_and_its_tag_are_the_same_image(cell, flavour):
-    """By each name that the cell has."""
+    """By each name that the cell has, and as ``inv doctor`` and ``docker images`` write it."""
     for name in cell.names:
         by_cell, by_tag = means(name, flavour=flavour), means(f"{name}-{flavour}")
-        assert by_cell == by_tag
+        assert by_cell == by_tag == means(f"{TABLE.name}:{name}-{flavour}")
         assert (by_cell.local, by_cell.cell, by_cell.flavour) == (f"{TABLE.name}:{name}-{flavour}", cell, flavour)
 
 
