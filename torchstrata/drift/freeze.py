@@ -201,11 +201,16 @@ def _put(directory: Path, documents: Mapping[str, bytes]) -> None:
         raise
 
 
+XATTR: Final = "SCHILY.xattr."
+"""What only a header's records say. Names and times there are those of the engine's archive, and would beat the head's own."""
+
+
 def _packed(paths: Sequence[str], files: ContainerFiles) -> bytes:
     """Return an archive of files and links of a container, with owner and rights, without a time."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for path, member, content in sorted(files.members(paths), key=lambda item: item[0]):
             member.name, member.mtime = path.lstrip("/"), 0
+            member.pax_headers = {name: value for name, value in member.pax_headers.items() if name.startswith(XATTR)}
             archive.addfile(member, io.BytesIO(content) if member.isreg() else None)
     return packed.getvalue()

@@ -154,6 +154,23 @@ def test_files(tmp_path):
         freeze.write(made, Taken(), tmp_path / "new")
 
 
+@pytest.mark.parametrize("path", ["/etc/ünï", f"/opt/venv/{'deep/' * 30}mine.py"])
+def test_files_whose_names_an_archive_writes_in_records(path, tmp_path):
+    """Engines name what they pack from the directory above it: letters beyond ASCII and long names as records, which beat the head (pax)."""
+
+    class Recorded(Taken):
+        def members(self, paths):
+            for each, member, content in super().members(paths):
+                member.pax_headers = {"path": member.name, "mtime": "9.5", "SCHILY.xattr.security.capability": "x"}
+                yield each, member, content
+
+    freeze.write(freeze.plan(drifted(Drift("added", "file", path))), Recorded(), tmp_path / "new")
+    with tarfile.open(tmp_path / "new" / "files.tar") as archive:
+        (member,) = archive
+    assert (member.name, member.mtime) == (path[1:], 0)
+    assert member.pax_headers["SCHILY.xattr.security.capability"] == "x"
+
+
 @pytest.mark.parametrize("was_there", [True, False])
 def test_nothing_is_left_of_files_that_were_not_all_written(tmp_path, monkeypatch, was_there):
     """After Ctrl-C the next call finds the directory as the first one did."""
