@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from torchstrata.drift import contents
 from torchstrata.drift.comparison import TORCH, Drift
 from torchstrata.drift.contents import VENV, InstalledWheel
 from torchstrata.drift.reading import ContainerFiles, Drifted
@@ -68,7 +69,9 @@ def plan(drifted: Drifted) -> FrozenPlan:
     copied = [wheel for wheel in fresh if _is_copied(wheel)]
     staying = {(wheel.place, wheel.name) for wheel in drifted.wheels if wheel not in copied}
     files = [drift for drift in drifted.drifts if drift.kind == "file"]
-    taken = {drift.name for drift in files if drift.change != "removed"}.union(*(_files_of(wheel, drifted) for wheel in copied))
+    written = {drift.name for drift in files if drift.change != "removed"}
+    directories = {path for name in written for path in contents.above(name)} & drifted.made
+    taken = written.union(directories, *(_files_of(wheel, drifted) for wheel in copied))
     return FrozenPlan(
         base=base_of(drifted),
         requirements=tuple(sorted(_requirement(wheel) for wheel in fresh if wheel not in copied)),

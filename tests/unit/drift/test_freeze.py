@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,13 @@ def test_what_cannot_be_frozen_is_named():
     assert [why.partition(":")[0] for why in made.open_] == ["mine", "/opt/conda"]
     assert (made.requirements, made.taken) == ((), ())
     assert "# Not here: mine: its code is at file:///workspace/mine" in freeze.dockerfile(made)
+
+
+def test_new_directories_of_files_are_copied():
+    """With their owner: a build would make them for root. Those of the image stay, as do new ones with nothing to copy."""
+    named = drifted(Drift("added", "file", "/opt/mine/deep/a"), Drift("removed", "file", "/opt/x/b"))
+    made = frozenset({"/opt/mine", "/opt/mine/deep", "/opt/else"})
+    assert freeze.plan(replace(named, made=made)).taken == ("/opt/mine", "/opt/mine/deep", "/opt/mine/deep/a")
 
 
 def test_what_was_removed_goes():
