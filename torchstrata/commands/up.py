@@ -261,7 +261,7 @@ def _check(launcher: Launcher, described: ContainerDescription, want: WantedImag
     if launcher in ELSEWHERE and not described.is_pullable:
         push = f"push it, inv push {want.cell.names[0]}, and " if want.cell else ""
         raise LauncherError(f"other machines cannot pull {want.local}, which only this engine has", fix=f"{push}name the registry: --registry HOST[/PATH]")
-    if launcher == "jupyterhub" and not any(each.name == "jupyter" for each in described.endpoints):
+    if not launchers.has_its_service(launcher, described):
         raise LauncherError(f"{want.local} has no JupyterLab, which JupyterHub would start", fix="take a flavour that has it: --flavour jupyter")
 
 
