@@ -30,7 +30,8 @@ elif command -v enroot >/dev/null; then
     file=${{ENROOT_CACHE_PATH:-$HOME/.cache}}/${{image##*:}}.sqsh
     mkdir -p "${{file%/*}}"
     uri=${{image/\\//#}}
-    [ -e "$file" ] || enroot import --output "$file" "docker://${{uri/@/:}}" # enroot 3 has no @ before a digest
+    # enroot 3 has no @ before a digest, and unpacks layers as gzip, which they are not, unless it is told another program
+    [ -e "$file" ] || ENROOT_GZIP_PROGRAM=zstd enroot import --output "$file" "docker://${{uri/@/:}}"
     enroot create --force --name "{label}-$SLURM_JOB_ID" "$file"
     trap 'enroot remove --force "{label}-$SLURM_JOB_ID"' EXIT
     enroot start --rw --mount "$workspace:{workspace}"{setting}{visible} "{label}-$SLURM_JOB_ID" "$@"

@@ -170,7 +170,9 @@ def node(tmp_path):
     """Return a function that runs a job where a program writes down its words, and returns those of each call."""
 
     def run(case, program, *words, **job):
-        (tmp_path / program).write_text('#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done >>"$CALLS"; printf "\\n" >>"$CALLS"\nenv >"$CALLS.env"\n')
+        (tmp_path / program).write_text(
+            '#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done >>"$CALLS"; printf "\\n" >>"$CALLS"\nenv >"$CALLS.env"; cat "$CALLS.env" >>"$CALLS.every"\n'
+        )
         (tmp_path / program).chmod(0o755)
         (tmp_path / "job").write_text(text("slurm", case))
         for tool in ("bash", "sh", "mkdir", "cat", "env"):
@@ -199,6 +201,7 @@ def test_batch_job_by_enroot(node, tmp_path):
     fetched, made, started, removed = node("published", "enroot", "python", "train.py", "a b")
     assert fetched[-1] == f"docker://{PUBLISHED.pinned.replace('/', '#', 1).replace('@', ':')}"
     assert ENROOT_3.fullmatch(fetched[-1])
+    assert (tmp_path / "calls.every").read_text().splitlines().count("ENROOT_GZIP_PROGRAM=zstd") == 1  # layers of ours are zstd's
     assert made[-1] == fetched[2] == f"{tmp_path}/.cache/{DIGEST.removeprefix('sha256:')}.sqsh"
     own = f"{PUBLISHED.label}-7"
     assert started[-4:] == [own, "python", "train.py", "a b"]
