@@ -9,11 +9,24 @@ import platform
 from collections.abc import Mapping
 from typing import Final
 
+from torchstrata.errors import PlatformError
+from torchstrata.text import printable
+
 PLATFORM: Final = "linux/amd64"
 """The default platform. Identities include it; those of payload leave it out: wheels tell what they are for."""
 
 MACHINES: Final[Mapping[str, str]] = {PLATFORM: "x86_64", "linux/arm64": "aarch64"}
 """The known platforms, the default one first, with the machine as ``uname -m`` and the tags of wheels have it."""
+
+
+def check(name: str) -> str:
+    """Return the name of a platform that is known.
+
+    :raises PlatformError: none is called so.
+    """
+    if name not in MACHINES:
+        raise PlatformError(f"{printable(name, 40)!r} is no platform of images", fix=f"give one of {', '.join(MACHINES)}")
+    return name
 
 
 def architecture(name: str) -> str:

@@ -71,6 +71,10 @@ CASES = {
             ("removed", "file", f"{SITE}/numpy/matlib.py", ""),
         },
     ),
+    "names": Case(
+        f"d={SITE}/$(printf 'deep/%.0s' $(seq 20)); mkdir -p $d && echo > $d/mine.py; echo > {SITE}/größe.py; echo > '{SITE}/a b.py'",
+        {("added", "file", f"{SITE}/{path}", "") for path in (f"{'deep/' * 20}mine.py", "größe.py", "a b.py")},
+    ),
     "apt": Case(
         "apt-get update -qq && apt-get install -y -qq tree && apt-get purge -y -qq less && echo '# mine' >> /etc/profile",
         {("added", "package", "tree:amd64", "*"), ("removed", "package", "less:amd64", ""), ("edited", "file", "/etc/profile", "")},

@@ -19,7 +19,7 @@ from torchstrata.catalogue.exhibits import Catalogue, Exhibit, ShownLayer, order
 from torchstrata.containers import declared_services, description
 from torchstrata.errors import NoImageError, TorchstrataError
 from torchstrata.image import oci, source
-from torchstrata.image.compose import sha256
+from torchstrata.image.compose import CREATED_BY, sha256
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.progress import PlainReporter
@@ -48,7 +48,7 @@ class EngineReader:
         """
         attributes = {image["Id"]: image for image in self._attributes()}
         records, unread = self._records({(_labels(image).get(LABEL, ""), _platform(image)) for image in attributes.values()})
-        images = [self._exhibit(image, records.get(identity)) for identity, image in attributes.items()]
+        images = [self._exhibit(image, records.get(identity)) for identity, image in attributes.items() if self._is_composed(identity)]
         shown = [image for image in images if image.is_ours and image.tags]
         if not shown:
             raise NoImageError("the engine has no image of this program", fix="build one: nox -s build-2.13-cpu; or name a registry: --registry HOST[/PATH]")
@@ -67,6 +67,11 @@ class EngineReader:
                 yield self.engine.client.api.inspect_image(listed["Id"])  # type: ignore[no-untyped-call]
             except docker.errors.ImageNotFound:
                 continue  # somebody removed it just now
+
+    def _is_composed(self, identity: str) -> bool:
+        """Return whether an image ends with a layer of ours: one that was derived has our labels, and others' layers on top."""
+        newest = next(iter(self.engine.client.api.history(identity)), None)  # type: ignore[no-untyped-call]
+        return newest is not None and str(newest["CreatedBy"]).startswith(CREATED_BY)
 
     def _records(self, cells: set[tuple[str, str]]) -> tuple[dict[str, Record], dict[str, str]]:
         """Return the records of what would be built of these cells today, by both digests; and why a cell has none.

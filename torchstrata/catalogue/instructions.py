@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torchstrata.catalogue.exhibits import AttachedDocument, Catalogue, Exhibit
 from torchstrata.containers.description import of_image
-from torchstrata.containers.launchers import ELSEWHERE, RENDERERS, Launcher, LauncherFile, files
+from torchstrata.containers.launchers import ELSEWHERE, RENDERERS, Launcher, LauncherFile, files, has_its_service
 from torchstrata.platforms import MACHINES, PLATFORM
 from torchstrata.store.digest import DIGEST
 
@@ -30,11 +30,15 @@ def pull(catalogue: Catalogue, image: Exhibit) -> str:
 
 
 def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[LauncherFile, ...]]:
-    """Return the files that start a container of an image, by launcher; other machines' only where they can pull it."""
+    """Return the files that start a container of an image, by launcher; other machines' only where they can pull it.
+
+    A launcher of a service that the image lacks has none.
+    """
     called = image.tag.rpartition(":")[2] or f"{image.cell}-{image.image}"
     title = image.labels.get("org.opencontainers.image.description", called)
     wanted = of_image(_pinned(catalogue, image), tag=called, title=title, endpoints=image.endpoints, cuda=bool(image.wheels_cuda))
-    chosen = [launcher for launcher in RENDERERS if catalogue.place or launcher not in ELSEWHERE]
+    fitting = (launcher for launcher in RENDERERS if has_its_service(launcher, wanted))
+    chosen = [launcher for launcher in fitting if catalogue.place or launcher not in ELSEWHERE]
     platform = image.platform if image.platform in MACHINES else PLATFORM
     return {launcher: files(launcher, replace(wanted, platform=platform, is_for_anybody=True)) for launcher in chosen}
 

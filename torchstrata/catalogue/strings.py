@@ -214,7 +214,7 @@ TABLE: Final[Mapping[str, tuple[str, str]]] = {
     "layers.size": ("Size", "大小"),
     "layers.shared": ("Shared with", "共享于"),
     "layers.nobody": ("no other image here", "这里没有其他镜像"),
-    "layers.images": ("{count} images", "{count} 个镜像"),
+    "layers.images": ("Images: {count}", "{count} 个镜像"),
     "layers.more": ("and {count} more", "以及另外 {count} 个"),
     "layers.unnamed": ("layer {number}", "第 {number} 层"),
     "layers.unknown_size": ("unknown", "未知"),

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from torchstrata import platforms, progress
 from torchstrata.commands.container_options import DoctorOptions
+from torchstrata.containers.description import LOOPBACK
 from torchstrata.errors import MachineError, NoFitError, TorchstrataError
 from torchstrata.machine import fitting, survey
 from torchstrata.machine.fitting import Accelerator, Fitness, Hardware
@@ -31,12 +32,14 @@ class Diagnosis:
     """A machine and the cells that were asked for.
 
     :param survey: what the machine has; nothing but its hardware where it is only described.
+    :param is_described: it is not this machine.
     """
 
     matrix: Matrix
     survey: Survey
     fits: tuple[Fitness, ...]
     flavour: str
+    is_described: bool
 
     @property
     def best(self) -> Fitness | None:
@@ -48,17 +51,24 @@ class Diagnosis:
         return f"{self.matrix.name}:{cell.names[0]}-{self.flavour}{platforms.suffix(cell.platform)}"
 
     def command(self, fit: Fitness) -> str:
-        """Return the line that starts an image here."""
+        """Return the line that starts an image here, with what it shows to a browser on this machine's own ports."""
         access = self.survey.access.words if self.survey.access else ("--gpus", "all")
-        words = ("docker", "run", "-it", *(access if fit.uses_gpu else ()), SHARED_MEMORY, self.tag(fit.cell))
+        pages = (service.port for service in self.matrix.services(self.flavour) if service.health.http or service.health.https)
+        published = (f"-p {LOOPBACK}:{port}:{port}" for port in pages)
+        words = ("docker", "run", "-it", *(access if fit.uses_gpu else ()), SHARED_MEMORY, *published, self.tag(fit.cell))
         return " ".join(words)
+
+    def verb(self, fit: Fitness) -> str:
+        """Return the verb that does it with a workspace and free ports."""
+        flavour = () if self.flavour == self.matrix.all_in_one else ("--flavour", self.flavour)
+        return " ".join(("inv", "up", fit.cell.names[0], *flavour))
 
 
 def run(options: DoctorOptions) -> None:
     """Look, judge and say; fail where something must be mended first.
 
     :raises MachineError: what is described is no machine.
-    :raises PlatformError: a cell that was asked for is not offered on its platform.
+    :raises PlatformError: no platform is called so; or a cell that was asked for is not offered on its platform.
     :raises NoFitError: no cell with CUDA that was asked for runs on the GPUs.
     :raises EngineError, GpuAccessError: there is no engine; or GPUs that containers cannot use.
     """
@@ -79,13 +89,14 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     table = matrix.load()
     flavour = table.chain(options.flavour or table.all_in_one)[-1]
     described = described_by(options)
-    platform = options.platform or (PLATFORM if described else platforms.here())
+    platform = platforms.check(options.platform or (PLATFORM if described else platforms.here()))
     if not described and platform != platforms.here():
         raise MachineError(f"this machine is no {platform}", fix="describe the one that is: --driver VERSION, --gpu GPU")
     chosen = matrix.select_on(table, platform, *options.cells)
     cells = chosen if options.cells else tuple(cell for cell in chosen if cell.is_default_os)
     surveyed = Survey(observations=(), hardware=described, access=None) if described else survey.look()
-    return Diagnosis(matrix=table, survey=surveyed, fits=tuple(fitting.judge(cell, surveyed.hardware) for cell in cells), flavour=flavour)
+    fits = tuple(fitting.judge(cell, surveyed.hardware) for cell in cells)
+    return Diagnosis(matrix=table, survey=surveyed, fits=fits, flavour=flavour, is_described=described is not None)
 
 
 def described_by(options: DoctorOptions) -> Hardware | None:
@@ -173,6 +184,8 @@ def advice(diagnosis: Diagnosis) -> list[str]:
         return [f"nothing that was asked for runs with {in_words(diagnosis.survey.hardware)}"]
     free = fitting.unlimited(diagnosis.fits)
     lines = [f"take {diagnosis.tag(best.cell)}: {diagnosis.command(best)}"]
+    if not diagnosis.is_described:
+        lines.append(f"or, with a workspace that stays: {diagnosis.verb(best)}")
     if free and best.limits and free != best:
         lines.append(f"without these limits: {diagnosis.tag(free.cell)}")
     return lines

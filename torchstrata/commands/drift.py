@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from typing import Any
+from typing import Any, Final
 
 from torchstrata import progress
 from torchstrata.building import engine as engines
@@ -14,6 +14,10 @@ from torchstrata.drift import freeze, reading
 from torchstrata.drift.freeze import FrozenPlan
 from torchstrata.drift.reading import ContainerFiles, Drifted
 from torchstrata.errors import DriftError
+from torchstrata.text import printable
+
+LONGEST: Final = 4096
+"""Characters of a line: a path may have as many (Linux, ``PATH_MAX``)."""
 
 
 def run(options: DriftOptions) -> None:
@@ -40,7 +44,7 @@ def run(options: DriftOptions) -> None:
 def _show(drifted: Drifted, made: FrozenPlan | None, options: DriftOptions) -> None:
     console = progress.plain_console()
     for drift in drifted.drifts:
-        console.print(drift.line(), soft_wrap=True)
+        console.print(printable(drift.line(), LONGEST), soft_wrap=True)
     if not drifted.drifts:
         console.print(f"{drifted.container.name} is what {options.against or drifted.container.named} is", soft_wrap=True)
     elif made:

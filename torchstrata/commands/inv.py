@@ -64,11 +64,14 @@ def answer(program: Program) -> None:
 
 
 def _words(program: Program) -> list[str]:
-    """Return what was typed, without options of Invoke's own, and with what follows ``--``, as nox's users write it."""
+    """Return what was typed, without options of Invoke's own, and with what follows ``--``, which Invoke takes away.
+
+    After a verb it means to the verb what it means to every program: what follows are words, be they a command's options.
+    """
     if isinstance(program.args.help.value, str):
         return ["--help", program.args.help.value]
     given = list(program.argv[1:])
     if len(given) == 1 and given[0] in verbs.LIST:
         return given
-    dropped = given[given.index("--") + 1 :] if "--" in given else []
-    return [*program.core.unparsed, *dropped]
+    dropped = given[given.index("--") :] if "--" in given else []
+    return [*program.core.unparsed, *dropped] if program.core.unparsed else dropped[1:]

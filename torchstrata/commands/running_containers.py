@@ -50,7 +50,7 @@ def ssh(options: SshOptions) -> None:
     container = _that_runs(name)
     binding, known_hosts = _binding(container, SSH), Keepsakes.of(str(container.name)).known_hosts
     host_keys = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known_hosts}"'] if known_hosts.is_file() else []
-    process.become("ssh", *host_keys, "-p", str(binding.published), "--", f"{USER}@{binding.reachable}", *command)
+    process.become("ssh", *host_keys, *_identity(container), "-p", str(binding.published), "--", f"{USER}@{binding.reachable}", *command)
 
 
 def jupyter(options: JupyterOptions) -> None:
@@ -122,7 +122,8 @@ def welcome(container: Container) -> Iterator[str]:
         if binding.name == JUPYTER:
             yield f"JupyterLab  {address(container)}"
         elif binding.name == SSH:
-            yield f"SSH         ssh -p {binding.published} {USER}@{binding.reachable}   (or: inv ssh {container.name})"
+            line = shlex.join(("ssh", *_identity(container), "-p", str(binding.published), f"{USER}@{binding.reachable}"))
+            yield f"SSH         {line}   (or: inv ssh {container.name})"
         else:
             yield f"{binding.name:11} {binding.scheme and f'{binding.scheme}://'}{bracketed(binding.reachable)}:{binding.published}"
     if not running.bindings(container):
@@ -138,6 +139,12 @@ def address(container: Container) -> str:
     if token is None:
         raise ContainerError(f"the token of {container.name} is not yours", fix=f"ask {container.labels[LABEL]}, who has started it")
     return f"http://{bracketed(binding.reachable)}:{binding.published}/lab?token={token}"
+
+
+def _identity(container: Container) -> tuple[str, ...]:
+    """Return the option by which ssh finds the key that a container was made with."""
+    file = running.identity_file(container)
+    return ("-i", file) if file else ()
 
 
 def _one(words: tuple[str, ...]) -> str | None:

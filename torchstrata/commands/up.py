@@ -39,6 +39,7 @@ NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,99}")
 """Names of containers, as engines take them."""
 
 NO_KEY: Final = "no SSH: there is no public key in ~/.ssh (ssh-keygen -t ed25519 makes one; then inv up --replace)"
+LATE_KEY: Final = "no SSH: it was made before there was a public key in ~/.ssh (inv up --replace lets that in)"
 UNRAISED: Final = "this engine may not raise limits of locked memory and stack, which NCCL needs for InfiniBand"
 
 
@@ -64,13 +65,17 @@ def up(options: UpOptions) -> None:
 def _described(image: FoundImage, options: UpOptions) -> ContainerDescription:
     """Return the container, but for user, GPUs and free ports, which are this machine's matter.
 
-    :raises ContainerError: its name or the size of ``/dev/shm`` is none.
+    :raises ContainerError: its name or the size of ``/dev/shm`` is none, or SSH is asked of an image that has none.
     """
     if options.name is not None and not NAME.fullmatch(options.name):
         raise ContainerError(f"{printable(options.name, 60)!r} is no name of a container", fix="letters, digits and _ . - after the first; at least two")
     keys = caller.public_keys(options.ssh_key)
     more = {"name": options.name} if options.name else {}
-    return image.describe(address=_listens(options) or LOOPBACK, authorized_keys=keys, shm=_shm(options) or SHM, **more)
+    described = image.describe(address=_listens(options) or LOOPBACK, authorized_keys=keys, shm=_shm(options) or SHM, **more)
+    if not described.has_ssh and (options.ssh_key or options.ssh_entry):
+        fix = "take a flavour that has one, --flavour ssh, or leave --ssh-key and --ssh-entry out"
+        raise ContainerError(f"{image.name} has no SSH server", fix=fix)
+    return described
 
 
 def _listens(options: UpOptions) -> str | None:
@@ -165,28 +170,29 @@ def _start(options: UpOptions) -> None:
     with machine.user.workspace(options.workspace) as workspace, progress.reporter() as reporter:
         user = machine.user.user(workspace.stat().st_uid)
         described = replace(_described(image, options), workspace=str(workspace), gpus=gpus, user=user)
-        _check_ssh(described, asked)
+        _check_ssh(described, is_asked=SSH in asked or options.ssh_entry)
         described = described.without_idle_ssh()
-        order = replace(machine.order(image, described, asked), address=listens, shm=_shm(options))
+        identity, needs_ssh = caller.identity(options.ssh_key), bool(options.ssh_key or options.ssh_entry)
+        order = replace(machine.order(image, described, asked), address=listens, shm=_shm(options), identity_file=identity, needs_ssh=needs_ssh)
         with reporter.step("start", described.name) as step:
             container = reattaching.bring_up(Containers(machine.engine.client), order, step, anew=options.replace, seconds=options.wait)
-        if options.ssh_entry and described.has_ssh:
-            _add_entry(described.name, running.bindings(container))
+        if options.ssh_entry:
+            _add_entry(container)
         for line in (*filter(None, [note]), *_notes(image, described, container), *running_containers.welcome(container)):
             reporter.say(line)
         reporter.say(f"stop it     inv down {described.name}   (nothing is lost)")
 
 
-def _check_ssh(described: ContainerDescription, asked: Mapping[str, int]) -> None:
-    """Refuse a port for an SSH server that does not start."""
-    if SSH in asked and described.has_ssh and not described.authorized_keys:
-        fix = "ssh-keygen -t ed25519 makes one; or --ssh-key FILE; or leave ssh out of --port"
+def _check_ssh(described: ContainerDescription, *, is_asked: bool) -> None:
+    """Refuse a port of, or an entry for, an SSH server that does not start."""
+    if is_asked and described.has_ssh and not described.authorized_keys:
+        fix = "ssh-keygen -t ed25519 makes one; or --ssh-key FILE; or leave ssh out of --port, and --ssh-entry out"
         raise ContainerError("SSH is off: there is no public key in ~/.ssh", fix=fix)
 
 
-def _add_entry(name: str, bindings: tuple[running.Binding, ...]) -> None:
-    ssh = next(each for each in bindings if each.name == SSH)
-    Keepsakes.of(name).add_entry(ssh.reachable, ssh.published)
+def _add_entry(container: Container) -> None:
+    ssh = next(each for each in running.bindings(container) if each.name == SSH)
+    Keepsakes.of(str(container.name)).add_entry(ssh.reachable, ssh.published, running.identity_file(container))
 
 
 def _notes(image: FoundImage, described: ContainerDescription, container: Container) -> Iterator[str]:
@@ -194,8 +200,8 @@ def _notes(image: FoundImage, described: ContainerDescription, container: Contai
     if described.limits and not container.attrs["HostConfig"].get("Ulimits"):
         yield UNRAISED
     yield f"{described.name}: {described.title}; /workspace is {described.workspace}"
-    if image.describe().has_ssh and not described.has_ssh:
-        yield NO_KEY
+    if image.describe().has_ssh and not any(each.name == SSH for each in running.bindings(container)):
+        yield LATE_KEY if described.has_ssh else NO_KEY
 
 
 def _login() -> str:
@@ -255,7 +261,7 @@ def _check(launcher: Launcher, described: ContainerDescription, want: WantedImag
     if launcher in ELSEWHERE and not described.is_pullable:
         push = f"push it, inv push {want.cell.names[0]}, and " if want.cell else ""
         raise LauncherError(f"other machines cannot pull {want.local}, which only this engine has", fix=f"{push}name the registry: --registry HOST[/PATH]")
-    if launcher == "jupyterhub" and not any(each.name == "jupyter" for each in described.endpoints):
+    if not launchers.has_its_service(launcher, described):
         raise LauncherError(f"{want.local} has no JupyterLab, which JupyterHub would start", fix="take a flavour that has it: --flavour jupyter")
 
 

@@ -81,8 +81,9 @@ def wanted(table: Matrix, options: UpOptions, *, gpu: bool) -> WantedImage:
     """
     if len(options.cells) > 1:
         raise MatrixError(f"{len(options.cells)} images are named: {' '.join(options.cells)}", fix="name one; each container is one call of inv up")
-    platform = _platform(options)
-    word = options.cells[0].removesuffix(platforms.suffix(platform)) if options.cells else usual(table, platform, gpu=gpu).names[0]
+    platform = platforms.check(options.platform or platforms.here())
+    given = options.cells[0] if options.cells else usual(table, platform, gpu=gpu).names[0]
+    word = given.removeprefix(f"{table.name}:").removesuffix(platforms.suffix(platform))
     flavour = options.flavour or table.all_in_one
     table.chain(flavour)
     place = remote.place(options.registry, table.registry)
@@ -97,13 +98,6 @@ def wanted(table: Matrix, options: UpOptions, *, gpu: bool) -> WantedImage:
         )
     cell, flavour = found or (None, "")
     return WantedImage(repository=table.name, tag=word, platform=platform, place=place, cell=cell.on(platform) if cell else None, flavour=flavour)
-
-
-def _platform(options: UpOptions) -> str:
-    asked = options.platform or platforms.here()
-    if asked not in platforms.MACHINES:
-        raise PlatformError(f"{printable(asked, 40)} is no platform of images", fix=f"give one of {', '.join(platforms.MACHINES)}")
-    return asked
 
 
 def usual(table: Matrix, platform: str, *, gpu: bool) -> Cell:

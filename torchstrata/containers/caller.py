@@ -117,6 +117,20 @@ def public_keys(asked: Path | None) -> tuple[str, ...]:
     return tuple(filter(None, map(_usable, paths)))
 
 
+def identity(asked: Path | None) -> str:
+    """Return the file by which ssh finds the private key of a public one that was asked for; empty where it looks by itself.
+
+    That is the private key beside it; else the public one, whose private key an agent has (ssh(1), ``-i``).
+
+    :raises ContainerError: this user has no home, and ``~`` was written.
+    """
+    if asked is None:
+        return ""
+    path = home.expanded(asked, ContainerError).absolute()
+    private = path.with_suffix("") if path.suffix == ".pub" else path
+    return str(private if private.is_file() else path)
+
+
 def _usable(path: Path) -> str | None:
     """Return the key of a file; ``None`` where it holds none, which ssh passes over as well."""
     try:

@@ -27,6 +27,7 @@ HOME: Final = runtime.PERSON["HOME"]
 
 JUPYTER: Final = "jupyter"
 SSH: Final = "ssh"
+KEYS_VARIABLE: Final = "SSH_PUBLIC_KEY"
 
 PRIVILEGED: Final = range(1, 1024)
 """Ports that some engines let only root bind; services listen at others instead."""
@@ -228,7 +229,7 @@ class ContainerDescription:
         moved = {endpoint.variable: str(endpoint.port) for endpoint in self.endpoints if endpoint.is_moved}
         if not self.has_ssh or self.lacks_ssh_key:
             return moved
-        return moved | {"SSH_PUBLIC_KEY": "\n".join(self.authorized_keys)}
+        return moved | {KEYS_VARIABLE: "\n".join(self.authorized_keys)}
 
 
 def endpoints(exposed: Iterable[int], declared: Mapping[str, DeclaredService]) -> tuple[Endpoint, ...]:

@@ -23,6 +23,7 @@ Host {name}
     HostKeyAlias {name}
     UserKnownHostsFile "{known_hosts}"
 """
+IDENTITY: Final = '    IdentityFile "{identity}"\n'
 INCLUDED: Final = "torchstrata.config"
 INCLUDE: Final = f"Include {INCLUDED}\n"
 """It stands before all hosts of the user's own configuration: below one it would apply to it alone (ssh_config(5))."""
@@ -99,13 +100,15 @@ class Keepsakes:
         if entry.is_file():
             entry.write_text(_without(entry.read_text(encoding="utf-8"), self.name), encoding="utf-8")
 
-    def add_entry(self, address: str, port: int) -> None:
+    def add_entry(self, address: str, port: int, identity: str = "") -> None:
         """Let ``ssh NAME`` lead to the container.
 
+        :param identity: file of the key to offer; empty where ssh looks by itself.
         :raises ContainerError: the configuration of ssh cannot be written.
         """
         entry = _entries()
         block = ENTRY.format(name=self.name, address=address, port=port, known_hosts=self.known_hosts)
+        block += IDENTITY.format(identity=identity) if identity else ""
         try:
             entry.parent.mkdir(mode=0o700, exist_ok=True)
             before = entry.read_text(encoding="utf-8") if entry.is_file() else ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from torchstrata.containers import batch_job, command_line, compose_file, dev_container, hub_profile, pod_file
-from torchstrata.containers.description import ContainerDescription
+from torchstrata.containers.description import JUPYTER, ContainerDescription
 
 Launcher = Literal["print", "compose", "devcontainer", "k8s", "jupyterhub", "slurm"]
 
@@ -39,6 +39,11 @@ class LauncherFile:
 
     path: str
     text: str
+
+
+def has_its_service(launcher: Launcher, description: ContainerDescription) -> bool:
+    """Return whether an image has what a launcher starts in it: JupyterHub starts JupyterLab."""
+    return launcher != "jupyterhub" or any(each.name == JUPYTER for each in description.endpoints)
 
 
 def files(launcher: Launcher, description: ContainerDescription) -> tuple[LauncherFile, ...]:

@@ -13,6 +13,7 @@ from typing import Final
 from docker.models.containers import Container
 
 from torchstrata.containers import loopback, running
+from torchstrata.containers.description import SSH
 from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.running import HALF_MADE, Containers, LimitsRefused, Order
 from torchstrata.errors import BusyPortError, NameTakenError, OutdatedContainerError, TorchstrataError
@@ -104,12 +105,15 @@ def _check(container: Container, order: Order) -> None:
 
 
 def _other_settings(container: Container, order: Order) -> Iterator[str]:
-    """Yield settings of a container that differ from what was asked for; nobody can change them there."""
+    """Yield what was asked for, and is another way in a container: nobody can change it there."""
     bindings = running.bindings(container)
     ports = {binding.name: binding.published for binding in bindings}
-    for service, port in order.ports.items():
-        if ports.get(service) != port:
-            yield f"port {ports.get(service)} for {service}"
+    other = [service for service, port in order.ports.items() if ports.get(service) != port]
+    yield from (f"port {ports[service]} for {service}" if service in ports else f"no {service}" for service in other)
+    if order.needs_ssh and SSH not in {*ports, *other}:
+        yield "no ssh"
+    elif order.identity_file and not set(order.description.authorized_keys) <= set(running.authorized(container)):
+        yield "another key for ssh"
     addresses = {binding.address for binding in bindings}
     if order.address and addresses - {order.address}:
         yield f"ports at {', '.join(sorted(addresses))}"

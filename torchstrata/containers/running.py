@@ -20,7 +20,7 @@ from docker.models.containers import Container
 
 from torchstrata import platforms, progress
 from torchstrata.containers import loopback
-from torchstrata.containers.description import HOME, JUPYTER, LOOPBACK, ContainerDescription
+from torchstrata.containers.description import HOME, JUPYTER, KEYS_VARIABLE, LOOPBACK, ContainerDescription
 from torchstrata.containers.graphics import OR_NONE, Graphics
 from torchstrata.errors import (
     BusyPortError,
@@ -49,6 +49,9 @@ OF_TAG: Final = "torchstrata.up.image"
 
 OF_SERVICES: Final = "torchstrata.up.services"
 """Label with name and scheme of each service by its port in the container, as JSON."""
+
+OF_IDENTITY: Final = "torchstrata.up.identity"
+"""Label with the file by which ssh finds the private key of the public one that was asked for; empty where it looks by itself."""
 
 TOKEN: Final = "/run/secrets/jupyter-token"  # noqa: S105  # its file
 STOP_SECONDS: Final = 15
@@ -88,6 +91,8 @@ class Order:
     :param limits: limits of the description that the engine may set.
     :param address: address of the ports, if one was asked for.
     :param shm: bytes of ``/dev/shm``, if these were asked for.
+    :param identity_file: by which ssh finds the private key, if a key was asked for.
+    :param needs_ssh: somebody has asked for what only a container with SSH has.
     """
 
     description: ContainerDescription
@@ -101,6 +106,8 @@ class Order:
     limits: Mapping[str, int]
     address: str | None = None
     shm: int | None = None
+    identity_file: str = ""
+    needs_ssh: bool = False
 
     @property
     def secret(self) -> bool:
@@ -267,7 +274,7 @@ def _request(order: Order) -> dict[str, Any]:
         "name": wanted.name,
         "user": wanted.user,
         "environment": gpus.get("environment", {}) | wanted.environment | secret,
-        "labels": {LABEL: order.owner, OF_TAG: order.tag, OF_RUN: order.run, OF_SERVICES: _services(wanted)},
+        "labels": {LABEL: order.owner, OF_TAG: order.tag, OF_RUN: order.run, OF_SERVICES: _services(wanted), OF_IDENTITY: order.identity_file},
         "ports": {f"{endpoint.port}/tcp": (wanted.address, endpoint.published) for endpoint in wanted.endpoints},
         "mounts": [*_mounts(order)],
         "shm_size": wanted.shm,
@@ -341,6 +348,17 @@ def source(container: Container, target: str) -> str:
     """Return the path of the host that is mounted at a path of a container; empty if none is."""
     sources = (str(mount["Source"]) for mount in container.attrs["Mounts"] if mount["Destination"] == target)
     return next(sources, "")
+
+
+def authorized(container: Container) -> tuple[str, ...]:
+    """Return the public keys that a container was made with."""
+    variables = dict(variable.partition("=")[::2] for variable in container.attrs["Config"].get("Env") or ())
+    return tuple(variables.get(KEYS_VARIABLE, "").splitlines())
+
+
+def identity_file(container: Container) -> str:
+    """Return the file by which ssh finds the key that a container was made with; empty where ssh looks by itself."""
+    return container.labels.get(OF_IDENTITY, "")
 
 
 def text_of(container: Container, path: str) -> str | None:

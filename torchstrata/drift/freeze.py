@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from torchstrata.drift import contents
 from torchstrata.drift.comparison import TORCH, Drift
 from torchstrata.drift.contents import VENV, InstalledWheel
 from torchstrata.drift.reading import ContainerFiles, Drifted
@@ -68,7 +69,9 @@ def plan(drifted: Drifted) -> FrozenPlan:
     copied = [wheel for wheel in fresh if _is_copied(wheel)]
     staying = {(wheel.place, wheel.name) for wheel in drifted.wheels if wheel not in copied}
     files = [drift for drift in drifted.drifts if drift.kind == "file"]
-    taken = {drift.name for drift in files if drift.change != "removed"}.union(*(_files_of(wheel, drifted) for wheel in copied))
+    written = {drift.name for drift in files if drift.change != "removed"}
+    directories = {path for name in written for path in contents.above(name)} & drifted.made
+    taken = written.union(directories, *(_files_of(wheel, drifted) for wheel in copied))
     return FrozenPlan(
         base=base_of(drifted),
         requirements=tuple(sorted(_requirement(wheel) for wheel in fresh if wheel not in copied)),
@@ -201,11 +204,16 @@ def _put(directory: Path, documents: Mapping[str, bytes]) -> None:
         raise
 
 
+XATTR: Final = "SCHILY.xattr."
+"""What only a header's records say. Names and times there are those of the engine's archive, and would beat the head's own."""
+
+
 def _packed(paths: Sequence[str], files: ContainerFiles) -> bytes:
     """Return an archive of files and links of a container, with owner and rights, without a time."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for path, member, content in sorted(files.members(paths), key=lambda item: item[0]):
             member.name, member.mtime = path.lstrip("/"), 0
+            member.pax_headers = {name: value for name, value in member.pax_headers.items() if name.startswith(XATTR)}
             archive.addfile(member, io.BytesIO(content) if member.isreg() else None)
     return packed.getvalue()

@@ -73,6 +73,7 @@ class Drifted:
     :param against: the image that it was compared with.
     :param wheels: the container's.
     :param records: files of packages that are in the container alone, by path, with the package.
+    :param made: paths that are in the container alone, directories among them.
     """
 
     container: InspectedContainer
@@ -80,6 +81,7 @@ class Drifted:
     drifts: tuple[Drift, ...]
     wheels: tuple[InstalledWheel, ...]
     records: Mapping[str, str]
+    made: frozenset[str] = frozenset()
 
 
 @contextlib.contextmanager
@@ -115,6 +117,7 @@ def drift(engine: Engine, name: str, against: str | None = None) -> Drifted:
         drifts=tuple(comparison.compare(other, here, brought)),
         wheels=here.wheels,
         records=brought,
+        made=frozenset(path for path, kind in changes.items() if kind == ADDED),
     )
 
 

@@ -25,6 +25,9 @@ CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 LAYER_LIMIT: Final = 48
 """moby's classic store stops at 125 layers; images that people derive need room."""
 
+CREATED_BY: Final = "torchstrata "
+"""What the history of each layer of ours begins with (OCI image configuration, ``created_by``)."""
+
 SECOND: Final = 1_000_000_000
 HEALTH: Final = {"Interval": 30 * SECOND, "Timeout": 5 * SECOND, "StartPeriod": 30 * SECOND, "StartInterval": SECOND, "Retries": 3}
 """When Docker runs the health check, in nanoseconds; an addition of Docker's to the OCI config."""
@@ -140,7 +143,7 @@ def _config(sections: Sequence[Section], layers: Sequence[Layer], runtime: Runti
 
 def _history(section: Section, created: str) -> Iterator[dict[str, str]]:
     for layer in section.layers:
-        yield {"created": created, "created_by": f"torchstrata {section.label}", "comment": layer.title}
+        yield {"created": created, "created_by": f"{CREATED_BY}{section.label}", "comment": layer.title}
 
 
 def manifest(layers: Sequence[Layer], config: bytes) -> bytes:

@@ -302,8 +302,9 @@ def select_on(matrix: Matrix, platform: str, *globs: str) -> tuple[Cell, ...]:
     """Return the cells that match on a platform; without globs, those that are offered on it.
 
     :raises MatrixError: one of the globs matches nothing.
-    :raises PlatformError: one that was asked for is not offered on it, or none is.
+    :raises PlatformError: no platform is called so; one that was asked for is not offered on it, or none is.
     """
+    platforms.check(platform)
     chosen = select(matrix, *globs)
     offered = [cell for cell in chosen if platform in cell.platforms]
     return tuple(cell.on(platform) for cell in (chosen if globs or not offered else offered))

@@ -34,7 +34,8 @@ def test_a_machine_by_hand(capsys):
     rows = dict(line.split(maxsplit=2)[1::-1] for line in output.splitlines() if line.split()[0] in {"runs", "no"})
     assert (rows["2.15-cu132"], rows["2.8-cu121"]) == ("no", "runs")
     assert "driver 530.30 is older than 580, which CUDA 13 needs; torch has no code for sm_70" in output
-    assert "take pytorch-cuda:2.10-cu128-ssh: docker run -it --gpus all --shm-size=8g pytorch-cuda:2.10-cu128-ssh" in output
+    assert "take pytorch-cuda:2.10-cu128-ssh: docker run -it --gpus all --shm-size=8g -p 127.0.0.1:8888:8888 pytorch-cuda:2.10-cu128-ssh" in output
+    assert "inv up" not in output
     assert "without these limits: pytorch-cuda:2.4-cu121-ssh" in output
 
 
@@ -62,6 +63,22 @@ def test_platform_without_the_cell(line):
     """Nothing is judged by the wheels of another one."""
     with pytest.raises(PlatformError):
         doctor.run(options(line))
+
+
+@pytest.mark.parametrize("line", ["--platform foo", "--platform foo --driver 580", "--platform arm64 2.8-cu121"])
+def test_platform_that_is_none(line):
+    """The names that there are, not what this machine is, nor what an index has."""
+    with pytest.raises(PlatformError, match="is no platform of images") as refused:
+        doctor.run(options(line))
+    assert "linux/arm64" in refused.value.fix
+
+
+@pytest.mark.parametrize(("flavour", "verb"), [("", "inv up 2.13-cpu"), ("--flavour jupyter", "inv up 2.13-cpu --flavour jupyter")])
+def test_this_machines_image_is_started_by_a_verb(flavour, verb, monkeypatch, capsys):
+    """Without ports and a workspace a line of docker shows nobody a notebook, and keeps no work."""
+    seen(monkeypatch)
+    doctor.run(options(f"2.13-cpu {flavour}"))
+    assert f"or, with a workspace that stays: {verb}\n" in capsys.readouterr().out
 
 
 def test_this_machine_is_not_judged_by_the_wheels_of_another_platform():
@@ -107,7 +124,7 @@ def test_this_machine(monkeypatch, capsys):
         access=GpuAccess(way="device", how="CDI"),
     )
     doctor.run(options(""))
-    assert "docker run -it --device nvidia.com/gpu=all --shm-size=8g pytorch-cuda:2.15-cu132-ssh" in capsys.readouterr().out
+    assert "docker run -it --device nvidia.com/gpu=all --shm-size=8g -p 127.0.0.1:8888:8888 pytorch-cuda:2.15-cu132-ssh" in capsys.readouterr().out
 
 
 def test_what_must_be_mended_decides_the_exit_code(monkeypatch, capsys):

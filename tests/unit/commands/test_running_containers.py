@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from types import SimpleNamespace
 
 import pytest
 
-from torchstrata.commands import running_containers
+from torchstrata.commands import running_containers, verbs
 from torchstrata.commands.container_options import PsOptions
-from torchstrata.containers.running import LABEL, OF_SERVICES, OF_TAG
+from torchstrata.containers.running import LABEL, OF_IDENTITY, OF_SERVICES, OF_TAG
 from torchstrata.image.runtime import WORKSPACE
 
 NAME = "torchstrata-2.13-cpu-jupyter-of-somebody-with-a-long-name"
@@ -44,6 +45,21 @@ def test_command_that_goes_on_with_a_container(name, workspace, command, tmp_pat
 def test_address_of_ipv6_can_be_opened():
     """A URL has it in brackets (RFC 3986)."""
     assert list(running_containers.welcome(container())) == ["port-8888   http://[::1]:8890"]
+
+
+@pytest.mark.parametrize(("file", "line"), [("", "ssh -p 2222 dev@127.0.0.1"), ("/my keys/id", "ssh -i '/my keys/id' -p 2222 dev@127.0.0.1")])
+def test_line_of_ssh_has_the_key_that_was_asked_for(file, line, monkeypatch, tmp_path):
+    """Where ssh does not look by itself; `inv ssh` gives it the same, and a command's own options are the command's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    ports = {"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "2222"}]}
+    labels = {OF_SERVICES: json.dumps({"22": ["ssh", ""]}), OF_IDENTITY: file}
+    found = SimpleNamespace(name="desk", status="running", labels=labels, attrs={"HostConfig": {"PortBindings": ports}})
+    assert list(running_containers.welcome(found)) == [f"SSH         {line}   (or: inv ssh desk)"]
+    became = []
+    monkeypatch.setattr(running_containers, "connect", lambda: SimpleNamespace(choose=lambda name: found))
+    monkeypatch.setattr(running_containers.process, "become", lambda *words: became.extend(words))
+    running_containers.ssh(verbs.find("ssh").parse(["desk", "--", "ls", "-l"]))
+    assert became == [*shlex.split(line)[:-1], "--", "dev@127.0.0.1", "ls", "-l"]
 
 
 def test_table_for_programs_is_whole(capsys, monkeypatch):

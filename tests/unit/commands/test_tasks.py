@@ -45,6 +45,7 @@ def test_invoke_completes_what_its_users_write():
         (("lock", "--check", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
         (("plan", "--", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
         (("--", "plan", "9.9-cu999"), 10, "error: no cell matches 9.9-cu999"),
+        (("plan", "2.13-cpu", "--", "--json"), 10, "error: no cell matches --json"),
         (("--complete", "--", "lock --"), 0, "--exclude-newer"),
     ],
 )

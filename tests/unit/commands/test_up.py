@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,10 +44,10 @@ def _no_registry(monkeypatch):
 @pytest.mark.parametrize("cell", TABLE.cells, ids=lambda cell: cell.id)
 @pytest.mark.parametrize("flavour", TABLE.flavours)
 def test_a_cell_and_its_tag_are_the_same_image(cell, flavour):
-    """By each name that the cell has."""
+    """By each name that the cell has, and as ``inv doctor`` and ``docker images`` write it."""
     for name in cell.names:
         by_cell, by_tag = means(name, flavour=flavour), means(f"{name}-{flavour}")
-        assert by_cell == by_tag
+        assert by_cell == by_tag == means(f"{TABLE.name}:{name}-{flavour}")
         assert (by_cell.local, by_cell.cell, by_cell.flavour) == (f"{TABLE.name}:{name}-{flavour}", cell, flavour)
 
 
@@ -195,13 +196,26 @@ def test_address_that_is_none(given):
     assert "--listen" in refused.value.fix
 
 
-def test_ssh_without_a_key_has_no_port():
+def test_ssh_without_a_key_has_no_port_and_no_entry():
     """The image has an SSH server, which is off: the cure is a key."""
     described = ContainerDescription(image="x", name="x", title="x", endpoints=endpoints("ssh"))
     with pytest.raises(ContainerError, match="SSH is off") as refused:
-        up._check_ssh(described, {"ssh": 2200})
+        up._check_ssh(described, is_asked=True)
     assert "ssh-keygen" in refused.value.fix
-    assert up._check_ssh(replace(described, authorized_keys=("ssh-ed25519 AAAA",)), {"ssh": 2200}) is None
+    assert up._check_ssh(described, is_asked=False) is None
+    assert up._check_ssh(replace(described, authorized_keys=("ssh-ed25519 AAAA",)), is_asked=True) is None
+
+
+@pytest.mark.parametrize("asked", [{"ssh_key": True}, {"ssh_entry": True}])
+def test_ssh_is_not_asked_of_an_image_without_it(asked, tmp_path):
+    """A key that lets nobody in, and an entry that leads nowhere, would be left out in silence."""
+    key = tmp_path / "key.pub"
+    key.write_text("ssh-ed25519 AAAA ada\n")
+    options = UpOptions(**({"ssh_key": key} if "ssh_key" in asked else asked))
+    image = SimpleNamespace(name="pytorch-cuda:2.13-cpu-base", describe=lambda **_: ContainerDescription(image="x", name="x", title="x"))
+    with pytest.raises(ContainerError, match="cpu-base has no SSH server") as refused:
+        up._described(image, options)
+    assert "--flavour ssh" in refused.value.fix
 
 
 def test_default_os_may_be_named():

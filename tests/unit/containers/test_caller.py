@@ -118,3 +118,13 @@ def test_workspace_that_is_a_file_or_a_link_to_nothing(tmp_path):
         with pytest.raises(WorkspaceError, match="no directory, or a link to none"), HostUser(uid=os.geteuid()).workspace(tmp_path / name):
             pass
     assert not (tmp_path / "nothing").exists()
+
+
+def test_private_key_of_a_public_one(home):
+    """It lies beside it, or an agent has it; of those that ssh finds by itself nothing is said."""
+    folder = home / "keys"
+    folder.mkdir()
+    for name in ("mine", "mine.pub", "agent.pub"):
+        (folder / name).touch()
+    found = [caller.identity(asked) for asked in (None, folder / "mine.pub", folder / "agent.pub")]
+    assert found == ["", str(folder / "mine"), str(folder / "agent.pub")]

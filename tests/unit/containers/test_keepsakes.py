@@ -45,6 +45,12 @@ def test_entry_stands_before_the_users_own(ssh):
     assert (ssh / "torchstrata.config").read_text().startswith("Host one\n    HostName 127.0.0.1\n    Port 2222\n    User dev\n    HostKeyAlias one\n")
 
 
+def test_entry_has_the_key_that_was_asked_for(ssh):
+    """Where ssh would not look by itself."""
+    Keepsakes.of("one").add_entry("127.0.0.1", 2222, "/my keys/id")
+    assert (ssh / "torchstrata.config").read_text().endswith('    IdentityFile "/my keys/id"\n')
+
+
 def test_entry_is_made_once(ssh):
     """A second time it is corrected; those of others, whose names begin alike, stay."""
     for name, port in [("one", 1), ("one.b", 2), ("one", 3)]:

@@ -6,6 +6,7 @@ import ast
 import csv
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -131,6 +132,9 @@ def test_platform_is_said_where_it_is_not_the_usual_one(launcher, words):
     assert words not in text(launcher, "published")
 
 
+ENROOT_3 = re.compile(r"docker://([^#]+#)?[a-z\d/._-]+(:[a-zA-Z\d._:-]+)?")
+"""What enroot 3 takes for an image (its ``docker.sh``): a digest stands where a tag does."""
+
 CRITIC = ("shellcheck", "--exclude=SC2016")
 """It takes what is quoted so that the shell leaves it alone for a mistake."""
 
@@ -165,13 +169,17 @@ def test_line_of_docker_is_one_command(case, tmp_path):
 def node(tmp_path):
     """Return a function that runs a job where a program writes down its words, and returns those of each call."""
 
-    def run(case, program, *words):
-        (tmp_path / program).write_text('#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done >>"$CALLS"; printf "\\n" >>"$CALLS"\n')
+    def run(case, program, *words, **job):
+        (tmp_path / program).write_text(
+            '#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done >>"$CALLS"; printf "\\n" >>"$CALLS"\nenv >"$CALLS.env"; cat "$CALLS.env" >>"$CALLS.every"\n'
+        )
         (tmp_path / program).chmod(0o755)
         (tmp_path / "job").write_text(text("slurm", case))
-        for tool in ("bash", "sh", "mkdir", "cat"):
-            (tmp_path / tool).symlink_to(shutil.which(tool))
+        for tool in ("bash", "sh", "mkdir", "cat", "env"):
+            if not (tmp_path / tool).exists():
+                (tmp_path / tool).symlink_to(shutil.which(tool))
         given = {"PATH": tmp_path, "CALLS": tmp_path / "calls", "SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": tmp_path / "submitted", "HOME": tmp_path}
+        given |= job
         subprocess.run([tmp_path / "bash", tmp_path / "job", *words], env={name: str(value) for name, value in given.items()}, check=True, capture_output=True)
         return [line.split("\0")[:-1] for line in (tmp_path / "calls").read_text().splitlines()]
 
@@ -191,11 +199,24 @@ def test_batch_job_by_apptainer(node, tmp_path):
 def test_batch_job_by_enroot(node, tmp_path):
     """It fetches the image once, by digest, runs in a root file system of the job's own, and removes that."""
     fetched, made, started, removed = node("published", "enroot", "python", "train.py", "a b")
-    assert fetched[-1] == f"docker://{PUBLISHED.pinned.replace('/', '#', 1)}"
+    assert fetched[-1] == f"docker://{PUBLISHED.pinned.replace('/', '#', 1).replace('@', ':')}"
+    assert ENROOT_3.fullmatch(fetched[-1])
+    assert (tmp_path / "calls.every").read_text().splitlines().count("ENROOT_GZIP_PROGRAM=zstd") == 1  # layers of ours are zstd's
     assert made[-1] == fetched[2] == f"{tmp_path}/.cache/{DIGEST.removeprefix('sha256:')}.sqsh"
     own = f"{PUBLISHED.label}-7"
     assert started[-4:] == [own, "python", "train.py", "a b"]
     assert removed == ["remove", "--force", own]
+
+
+def test_batch_job_keeps_to_its_gpus(node, tmp_path):
+    """A node without limits of devices shows a container those of other jobs, too; nothing is said where Slurm says nothing."""
+    node("published", "apptainer", CUDA_VISIBLE_DEVICES="2,3")
+    assert "APPTAINERENV_CUDA_VISIBLE_DEVICES=2,3" in (tmp_path / "calls.env").read_text().splitlines()
+    node("published", "apptainer")
+    assert "CUDA_VISIBLE_DEVICES" not in (tmp_path / "calls.env").read_text()
+    (tmp_path / "apptainer").unlink()
+    *_, started, _ = node("published", "enroot", CUDA_VISIBLE_DEVICES="2,3")
+    assert started[-3:] == ["--env", "CUDA_VISIBLE_DEVICES=2,3", f"{PUBLISHED.label}-7"]
 
 
 def test_compose_takes_values_as_they_are():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ CONTAINER = SimpleNamespace(
     labels={OF_SERVICES: json.dumps({"8888": ["jupyter", "http"]})},
     attrs={
         "Image": "sha256:a",
+        "Config": {"Env": ["PATH=/bin"]},
         "Mounts": [{"Destination": WORKSPACE, "Source": "/work"}],
         "HostConfig": {"ShmSize": SHM, "PortBindings": {"8888/tcp": [{"HostIp": LOOPBACK, "HostPort": "8888"}]}},
     },
@@ -42,6 +44,9 @@ def order(**asked):
         ({"address": "0.0.0.0"}, f"ports at {LOOPBACK}"),  # what somebody asks for
         ({"shm": 4 << 30}, "8 GB of /dev/shm"),
         ({"ports": {"jupyter": 8890}}, "port 8888 for jupyter"),
+        ({"ports": {"ssh": 2200}}, "no ssh\n"),
+        ({"ports": {"ssh": 2200}, "needs_ssh": True}, "no ssh\n"),
+        ({"needs_ssh": True}, "no ssh\n"),
     ],
 )
 def test_what_was_asked_for_is_not_left_out_in_silence(asked, differs):
@@ -49,6 +54,17 @@ def test_what_was_asked_for_is_not_left_out_in_silence(asked, differs):
     with pytest.raises(NameTakenError, match=f"desk is there with {differs}") as refused:
         reattaching._check(CONTAINER, order(**asked))
     assert "--replace" in refused.value.fix
+
+
+@pytest.mark.parametrize(("asked", "differs"), [("ssh-ed25519 A ada", []), ("ssh-ed25519 B bob", ["another key for ssh"])])
+def test_key_that_was_asked_for(asked, differs):
+    """A container with SSH lets in whom it was made for, and nobody else."""
+    ports = {"22/tcp": [{"HostIp": LOOPBACK, "HostPort": "2222"}]}
+    attrs = {"Config": {"Env": ["SSH_PUBLIC_KEY=ssh-ed25519 A ada\nssh-rsa C ada"]}, "HostConfig": {"ShmSize": SHM, "PortBindings": ports}}
+    found = SimpleNamespace(labels={OF_SERVICES: json.dumps({"22": ["ssh", ""]})}, attrs=attrs)
+    asked_for = order(identity_file="/k", needs_ssh=True)
+    wanted = replace(asked_for, description=replace(asked_for.description, authorized_keys=(asked,)))
+    assert list(reattaching._other_settings(found, wanted)) == differs
 
 
 @pytest.mark.parametrize("asked", [{}, {"address": LOOPBACK, "shm": SHM, "ports": {"jupyter": 8888}}])

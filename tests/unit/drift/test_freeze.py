@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,13 @@ def test_what_cannot_be_frozen_is_named():
     assert [why.partition(":")[0] for why in made.open_] == ["mine", "/opt/conda"]
     assert (made.requirements, made.taken) == ((), ())
     assert "# Not here: mine: its code is at file:///workspace/mine" in freeze.dockerfile(made)
+
+
+def test_new_directories_of_files_are_copied():
+    """With their owner: a build would make them for root. Those of the image stay, as do new ones with nothing to copy."""
+    named = drifted(Drift("added", "file", "/opt/mine/deep/a"), Drift("removed", "file", "/opt/x/b"))
+    made = frozenset({"/opt/mine", "/opt/mine/deep", "/opt/else"})
+    assert freeze.plan(replace(named, made=made)).taken == ("/opt/mine", "/opt/mine/deep", "/opt/mine/deep/a")
 
 
 def test_what_was_removed_goes():
@@ -152,6 +160,23 @@ def test_files(tmp_path):
         assert [(one.name, one.mode, one.uid, one.mtime) for one in archive] == [("etc/profile", 0o640, 1000, 0), ("opt/x", 0o640, 1000, 0)]
     with pytest.raises(FreezeError, match="is not empty"):
         freeze.write(made, Taken(), tmp_path / "new")
+
+
+@pytest.mark.parametrize("path", ["/etc/ünï", f"/opt/venv/{'deep/' * 30}mine.py"])
+def test_files_whose_names_an_archive_writes_in_records(path, tmp_path):
+    """Engines name what they pack from the directory above it: letters beyond ASCII and long names as records, which beat the head (pax)."""
+
+    class Recorded(Taken):
+        def members(self, paths):
+            for each, member, content in super().members(paths):
+                member.pax_headers = {"path": member.name, "mtime": "9.5", "SCHILY.xattr.security.capability": "x"}
+                yield each, member, content
+
+    freeze.write(freeze.plan(drifted(Drift("added", "file", path))), Recorded(), tmp_path / "new")
+    with tarfile.open(tmp_path / "new" / "files.tar") as archive:
+        (member,) = archive
+    assert (member.name, member.mtime) == (path[1:], 0)
+    assert member.pax_headers["SCHILY.xattr.security.capability"] == "x"
 
 
 @pytest.mark.parametrize("was_there", [True, False])
