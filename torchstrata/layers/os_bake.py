@@ -92,9 +92,10 @@ class Bake:
         :param chains: of each flavour that was made, parents first.
         """
         before, os_image = self.locks[system], self.images.image(system)
-        installed = {flavour: self.images.packages(made[system.name, flavour]) for flavour in chains}
+        installed = {}
         if not before.sections:
             installed[OS_IMAGE] = self.images.packages(os_image) if os_image else self.images.held(system)
+        installed |= {flavour: self.images.packages(made[system.name, flavour]) for flavour in chains}
         due = before.opened if before.sections else chains.keys()
         parents = {flavour: (OS_IMAGE, *chain)[-2] for flavour, chain in chains.items() if flavour in due}
         lock = os_locks.solved(before, installed, parents)

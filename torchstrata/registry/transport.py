@@ -93,7 +93,7 @@ class Patience:
     answer: float = 60.0
     read: float = 300.0
     whole: float = 1200.0
-    greeting: float = 60.0
+    greeting: float | None = None
     quiet: float = QUIET
 
     @classmethod
@@ -104,7 +104,7 @@ class Patience:
     @property
     def of_greeting(self) -> Self:
         """What is had with a registry that has not answered yet."""
-        return replace(self, connect=self.greeting, answer=self.greeting, whole=self.greeting)
+        return replace(self, connect=self.greeting, answer=self.greeting, whole=self.greeting) if self.greeting else self
 
     def longest_wait(self, tries: int, answer: float) -> float:
         """Return the seconds after which a question is given up, unless the server asks to wait between the tries.
