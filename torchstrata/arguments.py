@@ -195,7 +195,14 @@ def _commas(text: str) -> list[str]:
 
 
 def _readers() -> dict[Any, Callable[[str], Any]]:
-    return {int: _whole, float: _number, Path: Path}
+    return {int: _whole, float: _number, Path: _path}
+
+
+def _path(text: str) -> Path:
+    """Return a path; an empty word, as a variable that is not set leaves it, would be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty word names no file or directory")
+    return Path(text)
 
 
 def _whole(text: str) -> int:

@@ -73,7 +73,7 @@ def test_the_picker_has_the_files_of_launchers(visit, small):
         (("580.95.05", "9.0", "base"), "2.15-cu132-debian13-base fits."),
         (("530.30", "7.0", "base"), "2.8-cu121-debian13-base fits."),
         (("530.30", "9.0", "devel"), "2.8-cu121-debian13-devel fits."),
-        (("450.80", "8.0", "base"), "No image here fits."),
+        (("450.80", "8.0", "base"), "No image here uses this GPU; 2.13-cpu-debian12-base runs without it."),
         (("", "5.2", "base"), "2.4-cu121-debian12-base fits."),
         (("", "", "ssh"), "2.13-cpu-debian12-ssh fits."),
         (("new", "9.0", "base"), "This is no version of a driver: write digits and dots, such as 550.54.15"),
@@ -88,7 +88,7 @@ def test_the_picker_knows_what_a_machine_runs(visit, small, asked, answer):
     page.select_option("[name=gpu]", gpu)
     page.select_option("[name=flavour]", flavour)
     assert page.locator("#answer").inner_text() == answer
-    assert page.locator("#result").is_visible() == (answer.count(" ") == 1)
+    assert page.locator("#result").is_visible() == ("debian" in answer)
 
 
 def test_the_picker_says_why_others_do_not_fit(visit, small):

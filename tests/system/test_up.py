@@ -182,6 +182,7 @@ def test_nothing_is_lost(person):
     address = person.inv("jupyter", person.name).output
     assert person.inv("down", person.name).status == 0
     assert person.container().status == "exited"
+    assert f"{person.name}: did not run; " in person.inv("down", person.name).output
     again = person.started()
     assert again.id == first.id
     assert again.exec_run(["ls", "/opt/venv/installed"]).exit_code == 0

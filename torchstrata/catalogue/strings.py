@@ -65,6 +65,7 @@ TABLE: Final[Mapping[str, tuple[str, str]]] = {
     "js.copy": ("Copy", "复制"),
     "js.copy_of": ("Copy: {what}", "复制：{what}"),
     "js.none_fits": ("No image here fits.", "这里没有合适的镜像。"),
+    "js.without_gpu": ("No image here uses this GPU; {name} runs without it.", "这里没有可用此 GPU 的镜像；{name} 不需要 GPU。"),
     "js.best": ("{name} fits.", "{name} 适用。"),
     "js.driver_old": ("needs driver {floor} or newer", "需要驱动 {floor} 或更新"),
     "js.no_code": ("torch has no code for {gpu}", "其中的 torch 没有面向 {gpu} 的代码"),

@@ -22,6 +22,9 @@ from torchstrata.image.runtime import WORKSPACE
 
 USER: Final = "dev"
 
+ENDED: Final = frozenset({"created", "exited", "dead"})
+"""States, as the engine names them, of a container of which nothing runs."""
+
 PIPED: Final = 1000
 """Columns of a table that goes to a program: nothing is folded."""
 
@@ -100,12 +103,13 @@ def down(options: DownOptions) -> None:
     """
     containers, console = connect(), progress.plain_console()
     for container in [containers.choose(name) for name in options.words or (None,)]:
+        done = "did not run" if container.status in ENDED else "stopped"
         running.stop(container)
         if options.remove:
             running.remove(container)
             Keepsakes.of(str(container.name)).forget()
         stays = f"{running.source(container, WORKSPACE)} and the volume {container.name}-home stay"
-        console.print(f"{container.name}: {'removed' if options.remove else f'stopped; {again(container)} goes on with it'}; {stays}", soft_wrap=True)
+        console.print(f"{container.name}: {'removed' if options.remove else f'{done}; {again(container)} goes on with it'}; {stays}", soft_wrap=True)
 
 
 def again(container: Container) -> str:

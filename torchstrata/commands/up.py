@@ -93,8 +93,15 @@ def _listens(options: UpOptions) -> str | None:
 
 
 def _shm(options: UpOptions) -> int | None:
-    """Return the bytes of ``/dev/shm`` that were asked for."""
-    return None if options.shm is None else max(int(options.shm * 1024), 1) << 20
+    """Return the bytes of ``/dev/shm`` that were asked for.
+
+    :raises ContainerError: these are none.
+    """
+    if options.shm is None:
+        return None
+    if not options.shm:
+        raise ContainerError("--shm 0 leaves no shared memory, which torch's workers need", fix="write gigabytes: --shm 8, which is the default")
+    return max(int(options.shm * 1024), 1) << 20
 
 
 def ports(options: UpOptions) -> Mapping[str, int]:

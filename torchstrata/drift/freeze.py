@@ -26,6 +26,9 @@ from torchstrata.text import printable
 WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!~:-]*")
 """Names and versions of packages that are one word to pip and apt, and no option."""
 
+SECRET: Final = re.compile(r"/etc/(?:g?shadow|ssh/ssh_host_\w+_key)")
+"""Files of passwords and private keys: everybody who has an image can read them."""
+
 REQUIREMENTS: Final = "requirements.txt"
 DOCKERFILE: Final = "Dockerfile"
 FILES: Final = "files.tar"
@@ -69,7 +72,7 @@ def plan(drifted: Drifted) -> FrozenPlan:
     copied = [wheel for wheel in fresh if _is_copied(wheel)]
     staying = {(wheel.place, wheel.name) for wheel in drifted.wheels if wheel not in copied}
     files = [drift for drift in drifted.drifts if drift.kind == "file"]
-    written = {drift.name for drift in files if drift.change != "removed"}
+    written = {drift.name for drift in files if drift.change != "removed" and not SECRET.fullmatch(drift.name)}
     directories = {path for name in written for path in contents.above(name)} & drifted.made
     taken = written.union(directories, *(_files_of(wheel, drifted) for wheel in copied))
     return FrozenPlan(
@@ -129,6 +132,8 @@ def _why_not(drift: Drift, wheels: Sequence[InstalledWheel]) -> str:
     wheel = next((wheel for wheel in wheels if (wheel.place, wheel.name) == (drift.place, drift.name)), None)
     if wheel and wheel.editable:
         return f"{drift.name}: its code is at {wheel.source}; install it without --editable, or publish it"
+    if drift.kind == "file" and drift.change != "removed" and SECRET.fullmatch(drift.name):
+        return f"{drift.name}: it has passwords or a private key, which belong in no image; write it when a container starts"
     if drift.kind == "environment":
         return f"{drift.name}: export it with its own tool (conda env export), and make it in a Dockerfile"
     return ""

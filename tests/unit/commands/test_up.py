@@ -196,6 +196,18 @@ def test_address_that_is_none(given):
     assert "--listen" in refused.value.fix
 
 
+@pytest.mark.parametrize(("asked", "size"), [(None, None), (8.0, 8 << 30), (0.5, 512 << 20), (0.0001, 1 << 20)])
+def test_size_of_shared_memory(asked, size):
+    """In gigabytes; a megabyte is the least."""
+    assert up._shm(UpOptions(shm=asked)) == size
+
+
+def test_no_shared_memory_is_refused():
+    """It would be one megabyte, in which nothing of torch works."""
+    with pytest.raises(ContainerError, match="--shm 0 leaves no shared memory"):
+        up._shm(UpOptions(shm=0.0))
+
+
 def test_ssh_without_a_key_has_no_port_and_no_entry():
     """The image has an SSH server, which is off: the cure is a key."""
     described = ContainerDescription(image="x", name="x", title="x", endpoints=endpoints("ssh"))

@@ -70,6 +70,14 @@ def test_packages_on_no_index_are_copied(one):
     assert "ADD files.tar /" in freeze.dockerfile(made)
 
 
+@pytest.mark.parametrize("path", ["/etc/shadow", "/etc/gshadow", "/etc/ssh/ssh_host_ed25519_key"])
+def test_secrets_are_not_frozen(path):
+    """Passwords and private keys are named, and stay in the container."""
+    made = freeze.plan(drifted(Drift("edited", "file", path), Drift("edited", "file", "/etc/profile")))
+    assert made.taken == ("/etc/profile",)
+    assert [why.partition(":")[0] for why in made.open_] == [path]
+
+
 def test_what_cannot_be_frozen_is_named():
     """Code of an editable installation, and environments, with what to do."""
     one = wheel("mine", "1", source="file:///workspace/mine", editable=True)

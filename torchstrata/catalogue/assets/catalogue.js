@@ -149,8 +149,10 @@
       }
       const verdicts = images.map((image) => [image, refusal(image, driver, fields.gpu.value)]);
       const fits = verdicts.filter(([, why]) => !why).map(([image]) => image);
-      show(fits[0]);
-      answer(fits[0] ? say("best", { name: fits[0].name }) : say("none_fits"), !fits[0]);
+      const anywhere = images.find((image) => !image.floor); // as inv doctor advises
+      show(fits[0] || anywhere);
+      if (fits[0]) answer(say("best", { name: fits[0].name }));
+      else answer(anywhere ? say("without_gpu", { name: anywhere.name }) : say("none_fits"), true);
       list("fitting", fits.slice(1), "others_fit", () => "");
       const refused = new Map(verdicts.filter(([, why]) => why));
       list("refused", [...refused.keys()], "others_not", (image) => `: ${refused.get(image)}`);
