@@ -214,7 +214,7 @@ def test_a_cell_on_another_platform(committed):
     ("platform", "what", "fix"),
     [
         ("linux/arm64", "2.13-cpu cannot be offered on linux/arm64: the facts know no wheels of torch 2.13 cpu for it", "choose a row"),
-        ("linux/riscv64", "2.13-cpu cannot be offered on linux/riscv64", "choose a row"),
+        ("linux/riscv64", "'linux/riscv64' is no platform of images", "give one of linux/amd64, linux/arm64"),
     ],
 )
 def test_a_platform_that_a_row_does_not_offer(committed, platform, what, fix):
