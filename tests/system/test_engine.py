@@ -18,6 +18,7 @@ import zstandard
 from tests.daemons import Daemon, own_daemon
 from tests.tars import packed
 from torchstrata.building import engine, loading
+from torchstrata.building.engine import OnBytes
 from torchstrata.errors import DiskFullError, EngineError
 from torchstrata.image import compose
 from torchstrata.image.loadable import Loadable
@@ -254,7 +255,7 @@ def test_callback_can_end_a_load(target: engine.Engine, blobs: Blobs) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        loading.load(target, [image("stopped", blobs.layer("a", 9 * MB))], blobs.path, interrupt)
+        _load_counted(target, image("stopped", blobs.layer("a", 9 * MB)), blobs, interrupt)
     assert loading.load(target, [image("stopped", blobs.layer("a", 9 * MB))], blobs.path).way == "lean"
 
 
@@ -292,13 +293,20 @@ def test_full_disk_of_the_engine_is_told(root: Path, blobs: Blobs, store: str) -
 def test_engine_that_dies_during_a_load_is_told(root: Path, blobs: Blobs, store: str) -> None:
     """A daemon killed mid-load is an error that says so; started again, it takes the same images."""
     with own_daemon(root, store) as made:
-        wanted = [image("whole", *(blobs.layer(f"k{number}", 20 * MB) for number in range(3)))]
+        wanted = image("whole", *(blobs.layer(f"k{number}", 20 * MB) for number in range(3)))
         with pytest.raises(EngineError, match="died"):
-            loading.load(engine.connect(), wanted, blobs.path, _after(30 * MB, lambda: made.stop(signal.SIGKILL)))
+            _load_counted(engine.connect(), wanted, blobs, _after(30 * MB, lambda: made.stop(signal.SIGKILL)))
         made.start()
         target = engine.connect()
-        loading.load(target, wanted, blobs.path)
-        assert is_current(target, wanted)
+        loading.load(target, [wanted], blobs.path)
+        assert is_current(target, [wanted])
+
+
+def _load_counted(target: engine.Engine, one: Loadable, blobs: Blobs, on_bytes: OnBytes) -> None:
+    """Load an image as a build does, which is told of the bytes that have gone."""
+    with loading.Loading(target, blobs.path, on_bytes) as started:
+        started.add(*one.layers)
+        started.finish([one])
 
 
 def _after(count: int, action: Callable[[], None]) -> Callable[[int], None]:
