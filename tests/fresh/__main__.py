@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from rich.markup import escape
 from rich.table import Column, Table
 
 from tests.fresh import cases, machine, options, visiting
@@ -86,7 +85,7 @@ def _show(visits: Sequence[Visit]) -> None:
     result = Column("result", overflow="fold")
     view = Table("machine", "step", *numbers, result, header_style="bold", box=None, pad_edge=False)
     for row in itertools.chain.from_iterable(visit.rows for visit in visits):
-        view.add_row(row.machine, escape(row.step), f"{row.seconds:.1f}", f"{row.cpu:.1f}", row.result)
+        view.add_row(row.machine, row.step, f"{row.seconds:.1f}", f"{row.cpu:.1f}", row.result)
     for visit in visits:
         view.add_row(visit.name, "in all", f"{visit.seconds:.1f}", f"{visit.cpu:.1f}", f"log: {visit.log}")
     progress.plain_console().print(view)
