@@ -19,7 +19,7 @@ from torchstrata.attestations import signing
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.commands import housekeeping
 from torchstrata.commands.release_options import PruneOptions
-from torchstrata.errors import LedgerError, PruneError
+from torchstrata.errors import LedgerError, PruneError, RegistryError
 from torchstrata.image.compose import sha256
 from torchstrata.matrix import matrix
 from torchstrata.registry.registry import Attachment, Registry, fallback_tag
@@ -170,12 +170,12 @@ def test_a_prune_that_broke_off_is_gone_on_with(past, monkeypatch):
     def dies(registry, repository, digest):
         left[0] -= 1
         if left[0] < 0:
-            raise KeyboardInterrupt
+            raise RegistryError("the network is gone", fix="run it again")
         return remove(registry, repository, digest)
 
     with monkeypatch.context() as patch:
         patch.setattr(Registry, "remove", dies)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(RegistryError, match="the network is gone"):
             housekeeping.delete(past.releases.registry, {False: REPOSITORY, True: SHELF}, found)
     past.prune()
     assert {each for each in past.blobs("one") if past.served.blob(each).exists()} == set()
