@@ -12,6 +12,7 @@ from tests.checkout import Checkout
 from tests.system.sockets import Relay
 from torchstrata import errors
 from torchstrata.building import engine
+from torchstrata.host import docker_config
 
 
 @pytest.fixture
@@ -53,3 +54,18 @@ def test_container_verbs_ask_it_too(second):
         ended = person.run("invoke", *words)
         assert ended.status == errors.EngineError.code
         assert relay.address in ended.output
+
+
+@pytest.mark.parametrize("chosen", ["variable", "current", "neither"])
+def test_docker_command_means_the_same(second, monkeypatch, chosen):
+    """It has made the context, and says where it would ask."""
+    _, settings = second
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    if chosen == "variable":
+        monkeypatch.setenv("DOCKER_CONTEXT", "second")
+    elif chosen == "current":
+        subprocess.run(["docker", "context", "use", "second"], check=True, capture_output=True)
+    words = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    assert docker_config.address() == said

@@ -5,9 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-import shutil
-import subprocess
 
 import pytest
 
@@ -143,17 +140,3 @@ def test_programs_that_know_no_contexts_are_told(second, host, files, more, told
     for name in files:
         (directory / f"{name}.pem").touch()
     assert docker_config.environment() == told | ({"DOCKER_CERT_PATH": str(directory)} if "DOCKER_TLS_VERIFY" in told else {})
-
-
-@pytest.mark.skipif(shutil.which("docker") is None, reason="compares with the docker command")
-@pytest.mark.parametrize("chosen", ["variable", "current", "neither"])
-def test_docker_command_means_the_same(place, monkeypatch, chosen):
-    """It has made the context, and says where it would ask."""
-    subprocess.run(["docker", "context", "create", "second", "--docker", f"host={PLACE}"], check=True, capture_output=True)
-    if chosen == "variable":
-        monkeypatch.setenv("DOCKER_CONTEXT", "second")
-    elif chosen == "current":
-        subprocess.run(["docker", "context", "use", "second"], check=True, capture_output=True)
-    words = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
-    said = subprocess.run(words, check=True, capture_output=True, text=True, env={**os.environ}).stdout.strip()
-    assert docker_config.address() == said
