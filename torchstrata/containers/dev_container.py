@@ -21,15 +21,16 @@ ROOT: Final = {"remoteUser": "root", "containerUser": "root"}
 
 def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return the file."""
+    tag, _, digest = description.image.partition("@")
     vscode = {"extensions": [*EXTENSIONS], "settings": {"python.defaultInterpreterPath": f"{VENV}/bin/python"}}
     document: dict[str, Any] = {
         "name": description.title,
-        "image": description.image,
+        "image": description.image if description.is_pullable else tag,  # BuildKit asks a registry for any digest in FROM
         "runArgs": _arguments(description),
         "workspaceMount": f"source=${{localWorkspaceFolder}},target={WORKSPACE},type=bind",
         "workspaceFolder": WORKSPACE,
         **(ROOT if description.user.startswith("0:") else {}),
-        "customizations": {"vscode": vscode},
+        "customizations": {"vscode": vscode, **({} if description.is_pullable else {"torchstrata": {"digest": digest}})},
     }
     return {FILE: json.dumps(document, indent=2, ensure_ascii=False) + "\n"}
 
