@@ -20,7 +20,7 @@ from torchstrata import arguments, errors
 from torchstrata.commands import cputime, verbs
 from torchstrata.commands.cli import guarded
 from torchstrata.commands.cputime import Meter, SessionCost
-from torchstrata.commands.options import BuildOptions, TierOptions, WheelLockOptions
+from torchstrata.commands.options import BuildOptions, RecordOptions, TierOptions, WheelLockOptions
 from torchstrata.errors import INTERRUPTED
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
@@ -35,6 +35,8 @@ SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push|
 """A word of nox's command line that names a session of a cell; one with a torch and a CUDA can be nothing else."""
 
 VERBS: Final = ("build", "test")
+
+HELP: Final = frozenset({"-h", "--help"})
 
 OTHER_CHOICES: Final = ("-k", "--keywords", "-t", "--tags", "-f", "--noxfile", "-db", "--default-venv-backend")
 """Options of nox's whose words are no names of sessions."""
@@ -69,13 +71,34 @@ def part(work: Work) -> Work:
     return run
 
 
+def wordless(work: Work) -> Work:
+    """Return ``work`` as that of a session without options: asked for help it does nothing else, and alone it takes no word.
+
+    Beside others it leaves the words to them: ``nox -s engine build-2.8-cu121 -- --locked``.
+    """
+
+    @functools.wraps(work)
+    def run(session: nox.Session) -> None:
+        if _is_alone(session) or not HELP.isdisjoint(session.posargs):
+            parser = arguments.Parser(prog=f"nox -s {session.name} --", description=work.__doc__, allow_abbrev=False)
+            parser.parse_args(["--help"] if not HELP.isdisjoint(session.posargs) else session.posargs)
+        work(session)
+
+    return run
+
+
+def _is_alone(session: nox.Session) -> bool:
+    """Return whether a call of nox has this session only."""
+    return len(session._runner.manifest) == 1  # noqa: SLF001  # nothing public tells how many sessions a call has
+
+
 def _fail(session: nox.Session, ended: SystemExit) -> None:
     """Fail a session that has left the program; a call's only session ends it with its own code, not nox's 1."""
     if ended.code == INTERRUPTED:
         raise KeyboardInterrupt from ended  # ends the call, with this code
     if not ended.code:
         return
-    if len(session._runner.manifest) == 1:  # noqa: SLF001  # nothing public tells how many sessions a call has
+    if _is_alone(session):
         raise ended
     session.error(f"exit code {ended.code}")
 
@@ -181,6 +204,11 @@ def tier_options(name: str, words: Sequence[str], cells: Sequence[str]) -> TierO
     if unknown := sorted(set(options.cells) - set(cells)):
         parser.error(f"argument --cells: {', '.join(unknown)}: choose from {', '.join(cells)}")
     return dataclasses.replace(options, cells=options.cells or tuple(cells))
+
+
+def is_recorded(name: str, words: Sequence[str]) -> bool:
+    """Return whether the CPU times of a session are to be kept; ``words`` are the options that ``nox -s NAME -- --help`` lists."""
+    return arguments.parse(arguments.parser(f"nox -s {name} --", RecordOptions), RecordOptions, words).record
 
 
 def cpu_time(parts: Sequence[SessionCost], words: Sequence[str]) -> None:

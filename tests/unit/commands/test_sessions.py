@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -59,6 +60,12 @@ def tidying(session):
 
 @nox.session(venv_backend="none")
 @sessions.part
+@sessions.wordless
+def wordless(session):
+    print("worked")
+
+@nox.session(venv_backend="none")
+@sessions.part
 def every(session):
     for name in ("stale", "good", "wrong"):
         session.notify(name)
@@ -99,6 +106,31 @@ def project(tmp_path):
 def test_the_only_session_of_a_call_keeps_its_exit_code(project, name, status):
     """What a script sees is the code of the error, 130 after Ctrl-C or a request to end, and 0 where leaving was no failure."""
     assert run_nox("-s", name, cwd=project)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said", "works"),
+    [
+        (("wordless",), 0, "", True),
+        (("wordless", "--", "--help"), 0, "usage: nox -s wordless -- [-h]", False),
+        (("wordless", "--", "-h"), 0, "usage: nox -s wordless -- [-h]", False),
+        (("wordless", "good", "--", "--help"), 0, "usage: nox -s wordless -- [-h]", False),
+        (("wordless", "--", "--nope"), 2, "error: unrecognized arguments: --nope\n  -> nox -s wordless -- --help", False),
+        (("wordless", "good", "--", "--locked"), 0, "good ran", True),
+    ],
+)
+def test_a_session_without_options_does_not_work_where_help_was_asked_for(project, words, status, said, works):
+    """Who looks what a session takes wants no engine set up; beside others it leaves their options to them."""
+    ended, output = run_nox("-s", *words, cwd=project)
+    assert (ended, said in output, "worked" in output) == (status, True, works)
+
+
+def test_every_session_reads_its_words_or_takes_none():
+    """None does its work where only its help was asked for. Its text tells, since trying it could set up an engine."""
+    tree = ast.parse((matrix.ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    texts = {node.name: ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "@sessions.part" in ast.unparse(node)}
+    assert {"engine", "soak", "house"} <= set(texts)
+    assert [name for name, text in texts.items() if not any(word in text for word in ("posargs", "_tier(", "@sessions.wordless"))] == []
 
 
 def test_a_failed_session_says_its_two_lines_and_nothing_of_where_it_failed(project):
