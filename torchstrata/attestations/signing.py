@@ -36,6 +36,8 @@ AMBIENT: Final = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
 
 ISSUER: Final = "https://token.actions.githubusercontent.com"
 
+TRUST_FIX: Final = f"set {PUBLIC_KEY}=FILE, the .pub that inv key made; inv verify-release and inv catalogue also take --key FILE and --identity REGEX"
+
 NO_ROOT: Final = b'{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
 """Trusted root without CAs: all that a key pair needs, and no reason for cosign to ask the internet."""
 
@@ -89,7 +91,7 @@ class Trust:
         server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
         wanted = identity or (f"^{re.escape(f'{server}/{repository}/')}\\.github/workflows/" if repository else "")
         if not wanted:
-            raise UntrustedError("nothing says whose signatures count", fix=f"give --key FILE, or {PUBLIC_KEY}, or --identity REGEXP for keyless ones")
+            raise UntrustedError("nothing says whose signatures count", fix=TRUST_FIX)
         return cls(identity=wanted, issuer=issuer or ISSUER)
 
     def check_image(self, image: Reference) -> None:
@@ -152,7 +154,7 @@ class Signer:
         if not private_key and not any(os.environ.get(name) for name in AMBIENT):
             raise SigningError(
                 "there is no key to sign with",
-                fix=f"make one (inv key) and name it with --key or {KEY}; in GitHub Actions, give the job `id-token: write`",
+                fix=f"make one (inv key) and set {KEY}=FILE; inv attest also takes --key FILE; in GitHub Actions, give the job `id-token: write`",
             )
         return cls(key=private_key or None)
 
@@ -223,7 +225,7 @@ def trusted(key: str | None = None, identity: str | None = None, issuer: str | N
 
     There a public key counts first, then the one of a private key, then GitHub Actions.
 
-    :raises SigningError: the private key cannot be used.
+    :raises SigningError: the private key cannot be used, or there is no such public key.
     """
     if os.environ.get(KEY) and not (key or identity or os.environ.get(PUBLIC_KEY)):
         with Signer.find().trust() as own:
@@ -233,6 +235,8 @@ def trusted(key: str | None = None, identity: str | None = None, issuer: str | N
         trust = Trust.find(key, identity, issuer)
     except UntrustedError:
         trust = None
+    if trust and trust.key and "://" not in trust.key and not home.expanded(trust.key, SigningError).is_file():
+        raise SigningError(f"there is no public key {printable(trust.key)}", fix=f"let {PUBLIC_KEY} or --key name the .pub of the pair that inv key made")
     yield trust
 
 

@@ -66,6 +66,17 @@ def test_without_a_word_nobody_is_trusted():
         assert trust is None
 
 
+@pytest.mark.parametrize("asked", [None, "nowhere.pub"])
+def test_a_public_key_that_is_not_there_is_named_before_anything_is_asked(asked, tmp_path, monkeypatch):
+    """As an option and as a variable; a URI is cosign's matter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(signing.PUBLIC_KEY, "absent.pub")
+    with pytest.raises(SigningError, match=f"no public key {asked or 'absent.pub'}"), signing.trusted(asked):
+        pass
+    with signing.trusted("env://TEAM") as trust:
+        assert trust == Trust(key="env://TEAM")
+
+
 def test_in_github_actions_the_repositorys_workflows_are_trusted(monkeypatch):
     """Of this repository only: its name is not a pattern."""
     monkeypatch.setenv("GITHUB_REPOSITORY", "team/py.torch")
