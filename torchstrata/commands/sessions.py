@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import nox
 from nox.virtualenv import ProcessEnv, get_virtualenv
@@ -38,7 +38,8 @@ VERBS: Final = ("build", "test")
 
 HELP: Final = frozenset({"-h", "--help"})
 
-OTHER_CHOICES: Final = ("-k", "--keywords", "-t", "--tags", "-f", "--noxfile", "-db", "--default-venv-backend")
+KEYWORDS: Final = ("-k", "--keywords")
+OTHER_CHOICES: Final = (*KEYWORDS, "-t", "--tags", "-f", "--noxfile", "-db", "--default-venv-backend")
 """Options of nox's whose words are no names of sessions."""
 
 SHARED: Final = "develop"
@@ -135,19 +136,30 @@ def check_sessions(words: Sequence[str], more: str) -> None:
     :param words: of nox's command line.
     :param more: what the variable ``NOXSESSION`` holds: names with commas between them.
     """
-    asked = [*_named(itertools.takewhile(lambda word: word != "--", words)), *more.split(",")]
+    own = list(_with_options(itertools.takewhile(lambda word: word != "--", words)))
+    asked = [*(word for option, word in own if option not in OTHER_CHOICES), *more.split(",")]
     with guarded():
+        for word in (word for option, word in own if option in KEYWORDS and SESSION.fullmatch(word)):
+            _refuse_keyword(word)
         for session in filter(None, map(SESSION.fullmatch, asked)):
             _check_session(session["verb"], session["cell"])
 
 
-def _named(words: Iterable[str]) -> Iterator[str]:
-    """Yield the words that may name sessions."""
+def _with_options(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield words, each with the option that stands before it."""
     option = ""
     for word in words:
         option = word if word.startswith("-") else option
-        if option not in OTHER_CHOICES:
-            yield word
+        yield option, word
+
+
+def _refuse_keyword(word: str) -> NoReturn:
+    """Refuse the name of a session where nox reads an expression of Python's.
+
+    :raises MatrixError: always.
+    """
+    fix = f"nox -s {word}; an expression is 'build and cu121'"
+    raise errors.MatrixError(f"-k {word} is a subtraction to nox, by which it would run every session, or none", fix=fix)
 
 
 def _check_session(verb: str, cell: str) -> None:

@@ -195,10 +195,20 @@ def test_a_name_without_a_version_is_a_cell_too(name, capsys):
     assert f"nearest: {name.partition('-')[0]}-2." in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [("-k", "build-2.9"), ("-t", "cu121", "build-9"), ("--keywords", "build-cpu", "-s", "lint"), ("-s", "lint", "--", "build-x")])
+@pytest.mark.parametrize("words", [("-k", "build and cu9"), ("-t", "cu121", "build-9"), ("--keywords", "cpu", "-s", "lint"), ("-s", "lint", "--", "build-x")])
 def test_words_that_name_no_session_are_left_to_nox(words):
     """Keywords, tags, and what a session gets."""
     sessions.check_sessions(words, "")
+
+
+@pytest.mark.parametrize("option", ["-k", "--keywords"])
+@pytest.mark.parametrize("name", ["build-2.99", "build-cpu", "test-2.8-cu121"])
+def test_a_session_is_no_keyword(option, name, capsys):
+    """Nox would subtract, and run every session where the difference is not 0, the one that sets up an engine too."""
+    with pytest.raises(SystemExit) as ended:
+        sessions.check_sessions([option, name], "")
+    assert ended.value.code == 10
+    assert f"-> nox -s {name};" in capsys.readouterr().err
 
 
 def test_a_cell_that_does_not_exist_in_the_variable():
