@@ -82,10 +82,12 @@ class Trust:
     def find(cls, key: str | None = None, identity: str | None = None, issuer: str | None = None) -> Self:
         """Return what was asked for, else ``$COSIGN_PUBLIC_KEY``, else in GitHub Actions the repository's workflows.
 
+        :raises SigningError: there is no such public key.
         :raises UntrustedError: nothing says whose signatures count.
         """
         public_key = key or (None if identity else os.environ.get(PUBLIC_KEY))
         if public_key:
+            _check_file(public_key)
             return cls(key=public_key)
         repository = os.environ.get("GITHUB_REPOSITORY")
         server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
@@ -235,8 +237,6 @@ def trusted(key: str | None = None, identity: str | None = None, issuer: str | N
         trust = Trust.find(key, identity, issuer)
     except UntrustedError:
         trust = None
-    if trust and trust.key and "://" not in trust.key and not home.expanded(trust.key, SigningError).is_file():
-        raise SigningError(f"there is no public key {printable(trust.key)}", fix=f"let {PUBLIC_KEY} or --key name the .pub of the pair that inv key made")
     yield trust
 
 
@@ -249,6 +249,15 @@ def _statement(bundle: bytes) -> Statement:
         return decoding.decode(decoding.decode(bundle, _Bundle).dsse_envelope.payload, Statement)
     except msgspec.DecodeError:
         raise UntrustedError("this is no bundle with an attestation", fix="attach it again with this program or with cosign") from None
+
+
+def _check_file(key: str) -> None:
+    """Refuse a public key that is not there, before a registry is asked for minutes; a URI is cosign's matter.
+
+    :raises SigningError: there is no such file.
+    """
+    if "://" not in key and not home.expanded(key, SigningError).is_file():
+        raise SigningError(f"there is no public key {printable(key)}", fix=f"let {PUBLIC_KEY} or --key name the .pub of the pair that inv key made")
 
 
 def _absolute(key: str) -> str:

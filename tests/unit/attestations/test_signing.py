@@ -73,6 +73,8 @@ def test_a_public_key_that_is_not_there_is_named_before_anything_is_asked(asked,
     monkeypatch.setenv(signing.PUBLIC_KEY, "absent.pub")
     with pytest.raises(SigningError, match=f"no public key {asked or 'absent.pub'}"), signing.trusted(asked):
         pass
+    with pytest.raises(SigningError, match="no public key"):
+        Trust.find(asked)
     with signing.trusted("env://TEAM") as trust:
         assert trust == Trust(key="env://TEAM")
 
@@ -84,8 +86,11 @@ def test_in_github_actions_the_repositorys_workflows_are_trusted(monkeypatch):
     assert trust == Trust(identity=r"^https://github\.com/team/py\.torch/\.github/workflows/", issuer=signing.ISSUER)
 
 
-def test_a_public_key_counts_more_than_github_actions(monkeypatch):
+def test_a_public_key_counts_more_than_github_actions(tmp_path, monkeypatch):
     """And what is asked for counts most."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("team.pub", "other.pub"):
+        (tmp_path / name).touch()
     monkeypatch.setenv("GITHUB_REPOSITORY", "team/images")
     monkeypatch.setenv(signing.PUBLIC_KEY, "team.pub")
     assert Trust.find() == Trust(key="team.pub")
