@@ -165,6 +165,17 @@ def test_files_name_no_registry_and_no_machine():
     assert found == []
 
 
+def test_no_advice_takes_what_people_have():
+    """Containers that `inv down` has stopped keep what was installed in them; who is short of space must not lose it by our advice."""
+    losing = re.compile(r"docker (?:system|container|volume) prune")
+    assert [name for name in tracked() if name.startswith(("torchstrata/", "images/", "docs/")) and losing.search(read_loosely(name))] == []
+
+
+def read_loosely(name: str) -> str:
+    """Return what is text in a file, be it a picture."""
+    return (ROOT / name).read_text(encoding="utf-8", errors="replace")
+
+
 WAITS = {"communicate", "ended", "join", "result", "run", "settimeout", "until", "wait", "wait_for"}
 """Functions and methods that may be told how long to wait."""
 

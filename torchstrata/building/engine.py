@@ -346,7 +346,8 @@ class Engine:
     def _refusal(self, cause: str) -> EngineError | DiskFullError:
         if NO_SPACE in cause:
             return DiskFullError(
-                f"the engine's disk is full: {cause}", fix="free space with `docker system prune` and build again: nothing that was made is lost"
+                f"the engine's disk is full: {cause}",
+                fix="free space with `docker image prune` and `docker buildx prune`, and build again: nothing that was made is lost",
             )
         return Refused(f"the engine refused an image: {cause}", fix="build again; if that does not help, restart the engine")
 
