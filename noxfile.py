@@ -75,6 +75,7 @@ for _cell in sessions.cells():
 
 @nox.session(venv_backend="none", default=UNASKED)
 @sessions.part
+@sessions.wordless
 def engine(_: nox.Session) -> None:
     """Make a Docker engine with buildx available where there is none."""
     sessions.engine()
@@ -89,6 +90,7 @@ def lock(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 @sessions.part
+@sessions.wordless
 def lint(session: nox.Session) -> None:
     """Check style, types, Dockerfiles, shell scripts, workflows and locks."""
     _develop(session)
@@ -175,6 +177,7 @@ def fresh(session: nox.Session) -> None:
 
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
+@sessions.wordless
 def required(session: nox.Session) -> None:
     """Write the lists of the image tests that must run, for review, after adding or removing some."""
     _develop(session)
@@ -191,6 +194,7 @@ def docs_check(session: nox.Session) -> None:
 
 @nox.session(default=UNASKED, venv_backend="none")
 @sessions.part
+@sessions.wordless
 def house(session: nox.Session) -> None:
     """Draw which rooms of the package import from which, for CONTRIBUTING.md."""
     _develop(session)
@@ -231,13 +235,14 @@ def tests_full(session: nox.Session) -> None:
 @sessions.part
 def soak(session: nox.Session) -> None:
     """Find what takes long to find: planted faults, every disturbed request, fresh machines, fuzzing, stress; -- --record."""
+    recorded = sessions.is_recorded("soak", session.posargs)
     session.notify("mutants", [])
     session.notify("system", ["-k", "test_registry", "--every", "1"])
     session.notify("fresh", ["--as", "root,user,runner", "--on", "debian12,debian13"])
     session.notify("browser", [])
     session.notify("fuzz", [])
     session.notify("stress", [])
-    session.notify("cpu-time", ["soak", *session.posargs])
+    session.notify("cpu-time", ["soak", *(["--record"] if recorded else [])])
 
 
 @nox.session(default=UNASKED, venv_backend="none")

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from torchstrata import arguments
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Matrix
 from torchstrata.verification import evidence
@@ -86,7 +87,11 @@ def with_table(guide: str, rows: str) -> str:
 
 def main(words: list[str]) -> int:
     """Take in the evidence below a directory, ``results/`` by default, and write facts and table; return 0."""
-    results = Path(words[0]) if words else evidence.RESULTS
+    parser = arguments.Parser(prog="nox -s verified --", description="Take evidence into docs/verified.md.", allow_abbrev=False)
+    parser.add_argument("results", nargs="?", type=Path, default=evidence.RESULTS, metavar="DIRECTORY", help="where evidence lies (default: results)")
+    results = parser.parse_args(words).results
+    if not results.is_dir():
+        parser.error(f"{results} is no directory")
     facts = taken_in(read(), map(evidence.read, sorted(results.glob(f"*/*/{evidence.NAME}"))))
     FACTS.write_bytes(msgspec.json.format(msgspec.json.encode(dict(sorted(facts.items()))), indent=2) + b"\n")
     GUIDE.write_text(with_table(GUIDE.read_text(encoding="utf-8"), table(facts, matrix.load())), encoding="utf-8")

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
+import re
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import Any, Final, Literal, NoReturn, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 T = TypeVar("T")
 
 LARGEST: Final = 1_000_000
 """The largest number of days or gigabytes that is taken: more than anybody has. Python has no time of 10^9 days."""
+
+WRONG_WORDS: Final = 2
+"""Status of a command that was given words which mean nothing, as parsers have it."""
 
 _DECLARATION: Final = "declaration"
 """Key of a field's metadata."""
@@ -104,13 +109,29 @@ def declared(kind: type) -> Iterator[Argument]:
             yield Argument(field=field.name, kind=_bare(hints[field.name]), default=field.default, required=missing, declared=declaration)
 
 
-def parser(program: str, kind: type, *, description: str = "", epilog: str = "") -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that says in two lines what is wrong and what helps; argparse prints all options first, which hides it."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with :data:`WRONG_WORDS`."""
+        said = " ".join(message.split())
+        self.exit(WRONG_WORDS, f"error: {said}\n  -> {self._nearest(said)}{self.prog} --help lists what it takes\n")
+
+    def _nearest(self, message: str) -> str:
+        """Return the options nearest to those that a message names; nothing where it names none that is like one."""
+        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized arguments: ") else []
+        near = dict.fromkeys(name for word in unknown for name in difflib.get_close_matches(word, options, n=1))
+        return f"nearest: {', '.join(near)}; " if near else ""
+
+
+def parser(program: str, kind: type, *, description: str = "", epilog: str = "") -> Parser:
     """Return the parser of what a dataclass declares.
 
     :param description: a sentence on what it is for; the first line of the docstring if empty.
     """
     sentence = description or (kind.__doc__ or "").partition("\n")[0]
-    made = argparse.ArgumentParser(prog=program, description=sentence, epilog=epilog, allow_abbrev=False)
+    made = Parser(prog=program, description=sentence, epilog=epilog, allow_abbrev=False)
     groups: dict[str, argparse._ActionsContainer] = {"": made}
     for argument in declared(kind):
         group = argument.declared.group

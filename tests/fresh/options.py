@@ -12,6 +12,7 @@ from tests.fresh.cases import CASES, Wishes
 from tests.fresh.circumstances import Circumstances
 from tests.fresh.given import by_this_host
 from tests.fresh.rootfs import SUITES
+from torchstrata import arguments
 from torchstrata.commands import sessions
 from torchstrata.matrix.matrix import ROOT
 
@@ -26,7 +27,7 @@ FAKES_TIME: Final = "debian13"
 
 def parse(words: list[str]) -> argparse.Namespace:
     """Return what ``words`` ask for; end the program with its usage if they cannot be understood."""
-    parser = argparse.ArgumentParser(prog="nox -s fresh --", description="Run README's commands on machines that nobody prepared.")
+    parser = arguments.Parser(prog="nox -s fresh --", description="Run README's commands on machines that nobody prepared.")
     _add_machines(parser.add_argument_group("machines"))
     _add_lines(parser.add_argument_group("what is typed"))
     _add_circumstances(parser.add_argument_group("what they meet"))

@@ -1,6 +1,6 @@
 """Plant faults in good images and see that the test named for each fails for the right reason, and passes without the fault.
 
-``python -m tests.mutants [WORD ...]`` tries the faults whose description, image or test contains one of the words, all by default;
+``nox -s mutants -- [WORD ...]`` tries the faults whose description, image or test contains one of the words, all by default;
 ``python -m tests.mutants --write`` writes the table in ``docs/faults.md``.
 """
 
@@ -21,9 +21,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from tests.mutants.faults import DOCUMENT, FAULTS, Fault, document
-from torchstrata import progress
+from torchstrata import arguments, progress
+from torchstrata.building import engine as engines
 from torchstrata.commands import cli
-from torchstrata.errors import SurvivorError
+from torchstrata.errors import NoImageError, SurvivorError
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.verification import suite
 
@@ -122,6 +123,17 @@ def chosen(words: Sequence[str]) -> list[Fault]:
     return found
 
 
+def require(images: Collection[str]) -> None:
+    """Refuse to plant faults in images that are not there.
+
+    :raises NoImageError: the engine lacks one.
+    """
+    engine = engines.connect()
+    if lacking := sorted(image for image in images if engine.image_id(f"pytorch-cuda:{image}") is None):
+        builds = sorted({f"build-{image.rpartition('-')[0]}" for image in lacking})
+        raise NoImageError(f"the engine has no pytorch-cuda:{lacking[0]}", fix=f"nox -s {' '.join(builds)}")
+
+
 def table(verdicts: Sequence[Verdict]) -> Table:
     """Return the closing table."""
     view = Table("fault", "image", Column("test", overflow="fold"), "caught", "seconds", header_style="bold", box=None, pad_edge=False)
@@ -134,8 +146,10 @@ def run(words: Sequence[str]) -> None:
     """Try the faults and print the table.
 
     :raises SurvivorError: one was not caught, or there is none to try.
+    :raises NoImageError: the engine lacks a good image.
     """
     faults, console = chosen(words), Console(soft_wrap=True, highlight=False)
+    require({fault.image for fault in faults})
     before: dict[tuple[str, str], str] = {}
     for image in sorted({fault.image for fault in faults}):
         own = [fault for fault in faults if fault.image == image]
@@ -154,8 +168,12 @@ def run(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--write"]:
+    parser = arguments.Parser(prog="nox -s mutants --", description="Plant faults in images and see that the tests find them.", allow_abbrev=False)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only faults whose description, image or test contains one (default: all)")
+    parser.add_argument("--write", action="store_true", help=f"try nothing: write the table in {DOCUMENT.relative_to(ROOT)}")
+    options = parser.parse_args()
+    if options.write:
         DOCUMENT.write_text(document(), encoding="utf-8")
     else:
         with cli.guarded():
-            run(sys.argv[1:])
+            run(options.words)

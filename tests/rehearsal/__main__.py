@@ -24,7 +24,7 @@ from tests import programs, registries
 from tests.rehearsal.expressions import Refused
 from tests.rehearsal.runner import Runner
 from tests.rehearsal.workflow import Workflow
-from torchstrata import progress
+from torchstrata import arguments, progress
 from torchstrata.building import engine as engines
 from torchstrata.commands import cli
 from torchstrata.errors import INTERRUPTED
@@ -85,7 +85,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     :raises MatrixError: there is no such cell.
     """
     known = sorted(path.name for path in WORKFLOWS.glob("*.yml"))
-    parser = argparse.ArgumentParser(prog="nox -s rehearse --", description="Run GitHub's workflows on this machine.")
+    parser = arguments.Parser(prog="nox -s rehearse --", description="Run GitHub's workflows on this machine.")
     parser.add_argument("--workflow", action="append", choices=known, help="only this one, and those that it needs; more than once for more (default: all)")
     parser.add_argument("--cells", default="2.13-cpu", help="cell ids or globs of the night, with commas between them (default: 2.13-cpu)")
     parser.add_argument("--large", action="store_true", help="ci.yml as on the main branch with a large runner, instead of a pull request")

@@ -6,12 +6,13 @@ import re
 import shlex
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
 from tests.mutants import __main__ as mutants
 from tests.mutants.faults import DOCUMENT, FAULTS, document
-from torchstrata.errors import SurvivorError
+from torchstrata.errors import NoImageError, SurvivorError
 from torchstrata.matrix.matrix import ROOT
 
 EDIT = re.compile(r"sed -i (?P<how>'[^']*'|\S+) (?P<file>/usr/local\S+)")
@@ -26,6 +27,14 @@ def test_a_fault_changes_the_file_that_it_edits(fault, edit, tmp_path):
     shutil.copy(source, edited)
     subprocess.run(["sed", "-i", *shlex.split(edit["how"]), edited], check=True)
     assert edited.read_bytes() != source.read_bytes()
+
+
+def test_an_engine_without_the_images_is_told_so(monkeypatch):
+    """Before any fault is planted, with the session that makes them."""
+    monkeypatch.setattr(mutants.engines, "connect", lambda: SimpleNamespace(image_id=lambda name: None if "2.8" in name else "sha256:1"))
+    with pytest.raises(NoImageError) as caught:
+        mutants.run([])
+    assert (caught.value.what, caught.value.fix) == ("the engine has no pytorch-cuda:2.8-cu121-base", "nox -s build-2.8-cu121")
 
 
 def test_document_is_written():

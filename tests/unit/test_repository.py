@@ -89,6 +89,21 @@ def test_rows_of_tables_fit_their_headings(name):
     assert [row for table in tables for row in table.splitlines() if cells[row] != cells[table.splitlines()[0]]] == []
 
 
+@pytest.mark.parametrize("name", GUIDES)
+def test_no_row_stands_twice_in_a_table(name):
+    """As a merge of two changes of it leaves them: with the same beginning, and an end that contradicts."""
+    tables = re.findall(r"(?:^\|.*\n)+", FENCE.sub("", read(name)), re.MULTILINE)
+    beginnings = [Counter(tuple(re.split(r"\s*(?<!\\)\|\s*", row)[1:3]) for row in table.splitlines()) for table in tables]
+    assert [beginning for table in beginnings for beginning, count in table.items() if count > 1] == []
+
+
+def test_the_start_leads_to_every_guide():
+    """README for who reads it on a forge, and the menu for who reads the site."""
+    guides = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert {target.removeprefix("docs/") for target in links("README.md") if "#" not in target} >= guides
+    assert {page for section in yaml.safe_load(read("mkdocs.yml"))["nav"] for pages in section.values() for page in pages} >= guides
+
+
 def test_error_codes_are_unique():
     """An exit code tells which error it was."""
     named = [(each.code, each.__name__) for each in error_classes()]
@@ -148,6 +163,17 @@ def test_files_name_no_registry_and_no_machine():
             lines = content.decode("utf-8").replace(UPSTREAM if name == FACTS else "\0", "").splitlines()
             found += [f"{name}:{number}: {hit[0]}" for number, line in enumerate(lines, 1) if (hit := NOWHERE.search(line))]
     assert found == []
+
+
+def test_no_advice_takes_what_people_have():
+    """Containers that `inv down` has stopped keep what was installed in them; who is short of space must not lose it by our advice."""
+    losing = re.compile(r"docker (?:system|container|volume) prune")
+    assert [name for name in tracked() if name.startswith(("torchstrata/", "images/", "docs/")) and losing.search(read_loosely(name))] == []
+
+
+def read_loosely(name: str) -> str:
+    """Return what is text in a file, be it a picture."""
+    return (ROOT / name).read_text(encoding="utf-8", errors="replace")
 
 
 WAITS = {"communicate", "ended", "join", "result", "run", "settimeout", "until", "wait", "wait_for"}

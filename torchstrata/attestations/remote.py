@@ -136,6 +136,13 @@ class Remote:
         self.part_repository.fetch(dict(_needed(filled, codec)))
         return filled
 
+    def greet(self) -> None:
+        """Ask for the tags of the images, before somebody builds for minutes what cannot be pushed.
+
+        :raises RegistryError: the registry does not answer, or wants a login.
+        """
+        self.registry.tags(self.repository)
+
     def open_blob(self, digest: str, size: int | None = None) -> Path:
         """Return the file of a blob; fetch it if the store lacks it."""
         return self.part_repository.open_blob(digest, size)

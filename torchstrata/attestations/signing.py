@@ -36,6 +36,8 @@ AMBIENT: Final = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
 
 ISSUER: Final = "https://token.actions.githubusercontent.com"
 
+TRUST_FIX: Final = f"set {PUBLIC_KEY}=FILE, the .pub that inv key made; inv verify-release and inv catalogue also take --key FILE and --identity REGEX"
+
 NO_ROOT: Final = b'{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
 """Trusted root without CAs: all that a key pair needs, and no reason for cosign to ask the internet."""
 
@@ -80,16 +82,18 @@ class Trust:
     def find(cls, key: str | None = None, identity: str | None = None, issuer: str | None = None) -> Self:
         """Return what was asked for, else ``$COSIGN_PUBLIC_KEY``, else in GitHub Actions the repository's workflows.
 
+        :raises SigningError: there is no such public key.
         :raises UntrustedError: nothing says whose signatures count.
         """
         public_key = key or (None if identity else os.environ.get(PUBLIC_KEY))
         if public_key:
+            _check_file(public_key)
             return cls(key=public_key)
         repository = os.environ.get("GITHUB_REPOSITORY")
         server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
         wanted = identity or (f"^{re.escape(f'{server}/{repository}/')}\\.github/workflows/" if repository else "")
         if not wanted:
-            raise UntrustedError("nothing says whose signatures count", fix=f"give --key FILE, or {PUBLIC_KEY}, or --identity REGEXP for keyless ones")
+            raise UntrustedError("nothing says whose signatures count", fix=TRUST_FIX)
         return cls(identity=wanted, issuer=issuer or ISSUER)
 
     def check_image(self, image: Reference) -> None:
@@ -152,7 +156,7 @@ class Signer:
         if not private_key and not any(os.environ.get(name) for name in AMBIENT):
             raise SigningError(
                 "there is no key to sign with",
-                fix=f"make one (inv key) and name it with --key or {KEY}; in GitHub Actions, give the job `id-token: write`",
+                fix=f"make one (inv key) and set {KEY}=FILE; inv attest also takes --key FILE; in GitHub Actions, give the job `id-token: write`",
             )
         return cls(key=private_key or None)
 
@@ -223,7 +227,7 @@ def trusted(key: str | None = None, identity: str | None = None, issuer: str | N
 
     There a public key counts first, then the one of a private key, then GitHub Actions.
 
-    :raises SigningError: the private key cannot be used.
+    :raises SigningError: the private key cannot be used, or there is no such public key.
     """
     if os.environ.get(KEY) and not (key or identity or os.environ.get(PUBLIC_KEY)):
         with Signer.find().trust() as own:
@@ -245,6 +249,15 @@ def _statement(bundle: bytes) -> Statement:
         return decoding.decode(decoding.decode(bundle, _Bundle).dsse_envelope.payload, Statement)
     except msgspec.DecodeError:
         raise UntrustedError("this is no bundle with an attestation", fix="attach it again with this program or with cosign") from None
+
+
+def _check_file(key: str) -> None:
+    """Refuse a public key that is not there, before a registry is asked for minutes; a URI is cosign's matter.
+
+    :raises SigningError: there is no such file.
+    """
+    if "://" not in key and not home.expanded(key, SigningError).is_file():
+        raise SigningError(f"there is no public key {printable(key)}", fix=f"let {PUBLIC_KEY} or --key name the .pub of the pair that inv key made")
 
 
 def _absolute(key: str) -> str:

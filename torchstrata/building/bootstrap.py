@@ -127,8 +127,9 @@ def _complete(answering: engine.Engine, report: process.LineSink) -> Outcome:
 
 def _only_here() -> None:
     """Refuse to set up an engine on this machine when another address was asked for."""
-    if engine.address() not in {"unix:///var/run/docker.sock", "unix:///run/docker.sock"}:
-        raise EngineError(f"no Docker engine answers at {engine.address()}", fix="start that engine, or unset DOCKER_HOST or the docker context")
+    where = engine.address()
+    if where not in engine.USUAL:
+        raise EngineError(f"no Docker engine answers at {where}", fix=engine.how_to_start(where))
 
 
 def _supply() -> Supply:

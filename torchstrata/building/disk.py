@@ -43,7 +43,7 @@ def check(plan: Plan, store: Store, engine: Engine | None) -> str:
     if in_store + in_engine > free or (free_in_engine is not None and in_engine > free_in_engine):
         raise DiskFullError(
             f"the build needs {progress.size(in_store)} in {store.root} and {progress.size(in_engine)} in the engine, and {progress.size(free)} are free",
-            fix="free some (inv cache --prune, docker system prune), or build fewer flavours: -- --flavour base",
+            fix="free some (inv cache --prune, docker image prune, docker buildx prune), or build fewer flavours: -- --flavour base",
         )
     need = f"needs {progress.size(in_store)} in the store, {progress.size(in_engine)} in the engine"
     return f"to fetch {progress.size(fetched + packages)}; {need}; {progress.size(free)} free"

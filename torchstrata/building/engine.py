@@ -37,6 +37,9 @@ ImageStore = Literal["containerd", "classic"]
 LEAST_BUILDX: Final = (0, 13)
 """The oldest buildx that this was run with."""
 
+USUAL: Final = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
+"""Where this machine's own engine is, and where `nox -s engine` sets one up."""
+
 CONNECT_SECONDS: Final = 20
 """For each of two questions: the version, and how the engine is."""
 
@@ -100,6 +103,13 @@ def check_access(socket: Path) -> None:
         raise EngineError(f"an engine runs at {socket}, and you may not use it", fix=JOIN)
 
 
+def how_to_start(where: str) -> str:
+    """Return what helps where no engine answers at an address: one can be set up at the usual one alone."""
+    if where in USUAL:
+        return "start Docker, or let `nox -s engine` set it up (as root, on Debian or Ubuntu)"
+    return "start that engine; for this machine's usual one unset DOCKER_HOST and DOCKER_CONTEXT, or docker context use default"
+
+
 def connect() -> Engine:
     """Return the engine that the ``docker`` command would use.
 
@@ -117,8 +127,7 @@ def connect() -> Engine:
         if isinstance(error, requests.Timeout) or isinstance(error.__context__, requests.Timeout):
             fix = "restart it: sudo systemctl restart docker; or name another engine: docker context use NAME"
             raise EngineError(f"the engine at {where} has not answered for {CONNECT_SECONDS} s", fix=fix) from error
-        fix = "start Docker, or let `nox -s engine` set it up (as root, on Debian or Ubuntu)"
-        raise EngineError(f"no Docker engine answers at {where}", fix=fix) from error
+        raise EngineError(f"no Docker engine answers at {where}", fix=how_to_start(where)) from error
     client.api.timeout = ANSWER_SECONDS
     return Engine(client, info)
 
@@ -337,7 +346,8 @@ class Engine:
     def _refusal(self, cause: str) -> EngineError | DiskFullError:
         if NO_SPACE in cause:
             return DiskFullError(
-                f"the engine's disk is full: {cause}", fix="free space with `docker system prune` and build again: nothing that was made is lost"
+                f"the engine's disk is full: {cause}",
+                fix="free space with `docker image prune` and `docker buildx prune`, and build again: nothing that was made is lost",
             )
         return Refused(f"the engine refused an image: {cause}", fix="build again; if that does not help, restart the engine")
 

@@ -36,7 +36,7 @@ def write(files: Iterable[tuple[str, bytes]], output: Path) -> int:
     :raises DiskFullError, StoreError: it cannot be written.
     """
     output = output.absolute()
-    _check(output)
+    check(output)
     partial, old = (output.with_name(f".{output.name}.{kind}") for kind in ("partial", "old"))
     with disk(output, OTHER_DIRECTORY):
         for left in (partial, old):
@@ -54,7 +54,11 @@ def write(files: Iterable[tuple[str, bytes]], output: Path) -> int:
     return size
 
 
-def _check(output: Path) -> None:
+def check(output: Path) -> None:
+    """Refuse a place where something else than a catalogue is.
+
+    :raises CatalogueError: there is.
+    """
     if not os.path.lexists(output):
         return
     if output.is_symlink() or not output.is_dir():

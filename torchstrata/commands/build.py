@@ -104,6 +104,8 @@ def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Repor
     if shared is None or not plan.missing():
         return plan
     if not shared.is_trusted:
+        if options.push:
+            shared.greet()
         reporter.say(UNTRUSTED.format(where=f"{shared.registry.host}/{shared.part_repository.repository}"))
         return plan
     if options.trust_unsealed_parts:

@@ -37,6 +37,7 @@ def write(options: CatalogueOptions) -> None:
     """
     address = publication.checked_address(options.address)
     _check(options)
+    publication.check(options.output.absolute())
     catalogue = replace(_engine() if options.engine else _registry(options), measurements=_measurements(RESULTS))
     size = publication.write(Site(catalogue, address).files(), options.output)
     console = progress.plain_console()

@@ -53,12 +53,12 @@ def collection() -> Collection:
 def answer(program: Program) -> None:
     """Run the verb that the words of Invoke's program name, or list all, and end; return for Invoke's own options.
 
-    :raises SystemExit: always where there is a verb, or a plain ``--list``.
+    :raises SystemExit: always where there is a verb, or a plain ``--list``, or nothing.
     """
     if not program.argv or program.args.complete.value:  # without words Invoke is not running: something else has imported the tasks
         return
     words = _words(program)
-    if words:
+    if words or len(program.argv) == 1:
         verbs.run(words)
         sys.exit(0)
 

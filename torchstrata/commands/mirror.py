@@ -51,6 +51,7 @@ def mirror(options: MirrorOptions) -> None:
     with contextlib.ExitStack() as stack:
         reporter = stack.enter_context(progress.reporter())
         trust = stack.enter_context(signing.trusted(options.key))
+        _check_origin(options.origin)
         origin = stack.enter_context(opened(options.origin or str(remote.required(options.registry, table.registry)), table.name, None))
         target = stack.enter_context(opened(options.to, table.name, _key(trust.key if trust else None)))
         choice = choose(table, origin, options.images, options)
@@ -88,6 +89,15 @@ def opened(text: str, name: str, key: bytes | None) -> Iterator[Side]:
     place = Place.parse(text)
     with Registry(place.host, scheme=place.scheme) as registry:
         yield RegistrySide(registry=registry, repository=place.repository(name))
+
+
+def _check_origin(origin: str | None) -> None:
+    """Refuse to copy from a directory that is not there; it would be one without images.
+
+    :raises MirrorError: it is not.
+    """
+    if origin and is_directory(origin) and not home.expanded(origin, MirrorError).is_dir():
+        raise MirrorError(f"there is no directory {origin}", fix="let --from name one that inv mirror --to has written, or a registry: HOST[:PORT]/PATH")
 
 
 def _key(key: str | None) -> bytes | None:

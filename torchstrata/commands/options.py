@@ -175,11 +175,22 @@ class CacheOptions:
     days: float | None = option("remove only what was not used for so many days (default: everything)", "DAYS")
     max_gb: float | None = option("remove only until the store is this small (default: everything)", "GB")
 
+    def contradiction(self) -> str:
+        """Return what limits a removal that was not asked for."""
+        limits = [name for name, value in (("--days", self.days), ("--max-gb", self.max_gb)) if value is not None]
+        return f"{' and '.join(limits)}: only with --prune" if limits and not self.prune else ""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TierOptions:
+class RecordOptions:
+    """Run a tier of tests: see CONTRIBUTING.md."""
+
+    record: bool = switch("keep the CPU times in bench/results/tests.json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TierOptions(RecordOptions):
     """Run a tier of tests: see CONTRIBUTING.md."""
 
     cells: tuple[str, ...] = option("only these cells, with commas between them, for a small disk (default: all)", "CELL", ())
     again: bool = switch("test images though they have passed the same tests before")
-    record: bool = switch("keep the CPU times in bench/results/tests.json")

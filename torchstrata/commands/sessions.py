@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import nox
 from nox.virtualenv import ProcessEnv, get_virtualenv
@@ -20,7 +20,7 @@ from torchstrata import arguments, errors
 from torchstrata.commands import cputime, verbs
 from torchstrata.commands.cli import guarded
 from torchstrata.commands.cputime import Meter, SessionCost
-from torchstrata.commands.options import BuildOptions, TierOptions, WheelLockOptions
+from torchstrata.commands.options import BuildOptions, RecordOptions, TierOptions, WheelLockOptions
 from torchstrata.errors import INTERRUPTED
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
@@ -36,7 +36,10 @@ SESSION: Final = re.compile(r"(?:--sessions?=|-[se]=?)?(?P<verb>build|test|push|
 
 VERBS: Final = ("build", "test")
 
-OTHER_CHOICES: Final = ("-k", "--keywords", "-t", "--tags", "-f", "--noxfile", "-db", "--default-venv-backend")
+HELP: Final = frozenset({"-h", "--help"})
+
+KEYWORDS: Final = ("-k", "--keywords")
+OTHER_CHOICES: Final = (*KEYWORDS, "-t", "--tags", "-f", "--noxfile", "-db", "--default-venv-backend")
 """Options of nox's whose words are no names of sessions."""
 
 SHARED: Final = "develop"
@@ -69,13 +72,34 @@ def part(work: Work) -> Work:
     return run
 
 
+def wordless(work: Work) -> Work:
+    """Return ``work`` as that of a session without options: asked for help it does nothing else, and alone it takes no word.
+
+    Beside others it leaves the words to them: ``nox -s engine build-2.8-cu121 -- --locked``.
+    """
+
+    @functools.wraps(work)
+    def run(session: nox.Session) -> None:
+        if _is_alone(session) or not HELP.isdisjoint(session.posargs):
+            parser = arguments.Parser(prog=f"nox -s {session.name} --", description=work.__doc__, allow_abbrev=False)
+            parser.parse_args(["--help"] if not HELP.isdisjoint(session.posargs) else session.posargs)
+        work(session)
+
+    return run
+
+
+def _is_alone(session: nox.Session) -> bool:
+    """Return whether a call of nox has this session only."""
+    return len(session._runner.manifest) == 1  # noqa: SLF001  # nothing public tells how many sessions a call has
+
+
 def _fail(session: nox.Session, ended: SystemExit) -> None:
     """Fail a session that has left the program; a call's only session ends it with its own code, not nox's 1."""
     if ended.code == INTERRUPTED:
         raise KeyboardInterrupt from ended  # ends the call, with this code
     if not ended.code:
         return
-    if len(session._runner.manifest) == 1:  # noqa: SLF001  # nothing public tells how many sessions a call has
+    if _is_alone(session):
         raise ended
     session.error(f"exit code {ended.code}")
 
@@ -112,19 +136,30 @@ def check_sessions(words: Sequence[str], more: str) -> None:
     :param words: of nox's command line.
     :param more: what the variable ``NOXSESSION`` holds: names with commas between them.
     """
-    asked = [*_named(itertools.takewhile(lambda word: word != "--", words)), *more.split(",")]
+    own = list(_with_options(itertools.takewhile(lambda word: word != "--", words)))
+    asked = [*(word for option, word in own if option not in OTHER_CHOICES), *more.split(",")]
     with guarded():
+        for word in (word for option, word in own if option in KEYWORDS and SESSION.fullmatch(word)):
+            _refuse_keyword(word)
         for session in filter(None, map(SESSION.fullmatch, asked)):
             _check_session(session["verb"], session["cell"])
 
 
-def _named(words: Iterable[str]) -> Iterator[str]:
-    """Yield the words that may name sessions."""
+def _with_options(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield words, each with the option that stands before it."""
     option = ""
     for word in words:
         option = word if word.startswith("-") else option
-        if option not in OTHER_CHOICES:
-            yield word
+        yield option, word
+
+
+def _refuse_keyword(word: str) -> NoReturn:
+    """Refuse the name of a session where nox reads an expression of Python's.
+
+    :raises MatrixError: always.
+    """
+    fix = f"nox -s {word}; an expression is 'build and cu121'"
+    raise errors.MatrixError(f"-k {word} is a subtraction to nox, by which it would run every session, or none", fix=fix)
 
 
 def _check_session(verb: str, cell: str) -> None:
@@ -181,6 +216,11 @@ def tier_options(name: str, words: Sequence[str], cells: Sequence[str]) -> TierO
     if unknown := sorted(set(options.cells) - set(cells)):
         parser.error(f"argument --cells: {', '.join(unknown)}: choose from {', '.join(cells)}")
     return dataclasses.replace(options, cells=options.cells or tuple(cells))
+
+
+def is_recorded(name: str, words: Sequence[str]) -> bool:
+    """Return whether the CPU times of a session are to be kept; ``words`` are the options that ``nox -s NAME -- --help`` lists."""
+    return arguments.parse(arguments.parser(f"nox -s {name} --", RecordOptions), RecordOptions, words).record
 
 
 def cpu_time(parts: Sequence[SessionCost], words: Sequence[str]) -> None:

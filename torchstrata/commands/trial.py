@@ -28,9 +28,10 @@ def run(options: TryOsOptions) -> None:
     :raises TorchstrataError: the first that failed; all are printed.
     """
     table, console, failed = matrix.load(), progress.plain_console(), list[TorchstrataError]()
-    for system in matrix.select_systems(table, *options.cells):
-        if system.verified:
-            continue
+    chosen = matrix.select_systems(table, *options.cells)
+    if all(system.verified for system in chosen):
+        console.print(f"nothing to try: {', '.join(system.id for system in chosen)} {'is' if len(chosen) == 1 else 'are'} verified")
+    for system in (system for system in chosen if not system.verified):
         try:
             _try(table, system, only_lock=options.only_lock)
         except TorchstrataError as error:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from torchstrata import arguments, checkout
+from torchstrata.arguments import WRONG_WORDS
 from torchstrata.commands import cli, container_options, options, release_options
-
-WRONG_WORDS: Final = 2
-"""Status of a command that was given words which mean nothing, as parsers have it."""
 
 UNCHANGED: Final = "interrupted; nothing was changed"
 ALL_OR_NOTHING: Final = "interrupted; all of it is written, or nothing"
@@ -23,7 +21,7 @@ STOPPED: Final = "interrupted; nothing in containers is lost, and inv ps shows w
 STARTED: Final = "interrupted; nothing half-started is left, what ran before runs on, and what was built is kept"
 """What is true after Ctrl-C."""
 
-HELP: Final = ("-h", "--help")
+HELP: Final = ("-h", "--help", "help")
 LIST: Final = ("-l", "--list")
 
 
@@ -63,8 +61,8 @@ VERBS: Final = (
     Verb(name="cache", work="housekeeping.cache", options=options.CacheOptions, anywhere=True, interrupted=DELETED),
     Verb(name="catalogue", work="catalogue.write", options=release_options.CatalogueOptions, interrupted=ALL_OR_NOTHING),
     Verb(name="doctor", work="doctor.run", options=container_options.DoctorOptions, interrupted=UNCHANGED),
-    Verb(name="drift", work="drift.run", options=container_options.DriftOptions, anywhere=True, interrupted=UNCHANGED),
     Verb(name="down", work="running_containers.down", options=container_options.DownOptions, anywhere=True, interrupted=STOPPED),
+    Verb(name="drift", work="drift.run", options=container_options.DriftOptions, anywhere=True, interrupted=UNCHANGED),
     Verb(name="drop-torch", work="torches.drop", options=options.DropTorchOptions, interrupted=ALL_OR_NOTHING),
     Verb(name="join", work="join.join", options=release_options.JoinOptions),
     Verb(name="jupyter", work="running_containers.jupyter", options=container_options.JupyterOptions, anywhere=True, interrupted=UNCHANGED),
@@ -97,11 +95,11 @@ def run(words: Sequence[str]) -> None:
 
     :raises SystemExit: there is no such verb, the words mean nothing, the work failed; or help was asked for.
     """
-    if not words or words[0] in LIST or tuple(words) in {HELP[:1], HELP[1:]}:
+    if not words or words[0] in LIST or (len(words) == 1 and words[0] in HELP):
         with cli.guarded(cli.BETWEEN):
             sys.stdout.write(listing())
         return
-    first, *rest = (words[1], words[0], *words[2:]) if words[0] in HELP else words
+    first, *rest = (words[1], "--help", *words[2:]) if words[0] in HELP else words
     verb = find(first)
     asked = verb.parse(rest)
     with cli.guarded(cli.BETWEEN):
@@ -117,8 +115,8 @@ def find(name: str) -> Verb:
     """
     verbs = {verb.name: verb for verb in VERBS}
     if name not in verbs:
-        near = difflib.get_close_matches(name, verbs, cutoff=0.4) or verbs
-        sys.stderr.write(f"inv: there is no verb {name!r}\n  -> nearest: {', '.join(near)}; inv --list shows all\n")
+        near = ", ".join(difflib.get_close_matches(name, verbs, cutoff=0.4))
+        sys.stderr.write(f"inv: there is no verb {name!r}\n  -> {near and f'nearest: {near}; '}inv --list shows all\n")
         raise SystemExit(WRONG_WORDS)
     return verbs[name]
 

@@ -103,7 +103,7 @@ def _failed(name: str, cause: str) -> bool:
     if any(word in cause for word in ABSENT):
         return False
     if running.NO_SPACE in cause:
-        fix = "free space (docker system prune), and try again: what was pulled is kept"
+        fix = "free space (docker image prune, docker buildx prune), and try again: what was pulled is kept"
         raise DiskFullError(f"the engine's disk is full: {said}", fix=fix)
     if any(word in cause for word in REFUSED):
         raise RegistryAuthError(f"{name}: {said}", fix=f"docker login {name.partition('/')[0]}, and try again")

@@ -72,7 +72,7 @@ OTHER_PORT: Final = loopback.OTHER_PORT.format(service="SERVICE")
 NO_GPUS: Final = "the engine cannot hand GPUs to containers"
 PORT_TAKEN: Final = "a port is taken"
 
-FREE_SPACE: Final = "free space (docker system prune, inv cache --prune), and try again"
+FREE_SPACE: Final = "free space (docker image prune, docker buildx prune, inv cache --prune), and try again"
 OTHER_DIRECTORY: Final = "make it again, or inv up --replace with another"
 
 LAST_LINES: Final = 20

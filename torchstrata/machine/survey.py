@@ -124,7 +124,8 @@ def _space(engine: Engine | None) -> Iterator[Observation]:
     if free is None:
         yield Observation(subject="disk", severity="ok", what="not to be known: the engine runs elsewhere")
         return
-    fix = "free some (docker system prune, inv cache --prune): a cell with CUDA takes 25 GB to build, 15 GB to run" if free < LITTLE_SPACE else ""
+    advice = "free some (docker image prune, docker buildx prune, inv cache --prune): a cell with CUDA takes 25 GB to build, 15 GB to run"
+    fix = advice if free < LITTLE_SPACE else ""
     yield Observation(subject="disk", severity="warning" if fix else "ok", what=f"{size(free)} free", fix=fix)
 
 

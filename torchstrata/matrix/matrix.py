@@ -343,12 +343,12 @@ def select_rows(matrix: Matrix, *globs: str) -> tuple[Cell, ...]:
 
 
 def nearest(matrix: Matrix, name: str) -> tuple[str, ...]:
-    """Return the ids nearest to ``name``: of the same torch first, then by spelling."""
+    """Return the ids nearest to ``name``: the cell of an image of that name first, then those of the same torch, then by spelling."""
     ids = list(dict.fromkeys(itertools.chain.from_iterable(cell.names for cell in matrix.cells)))
     torch = name.partition("-")[0]
     same = [cell.short for cell in matrix.cells if cell.torch == torch and cell.is_default_os]
     close = difflib.get_close_matches(name, ids, n=3, cutoff=0.0)
-    return tuple(dict.fromkeys([*same, *close]))[:4]
+    return tuple(filter(None, dict.fromkeys([_image(matrix, name)[0], *same, *close])))[:4]
 
 
 def _matches(cell: Cell, glob: str) -> bool:
@@ -357,6 +357,9 @@ def _matches(cell: Cell, glob: str) -> bool:
 
 def why_none(matrix: Matrix, glob: str) -> str:
     """Return one line that says why ``glob`` matches nothing."""
+    cell, flavour = _image(matrix, glob)
+    if cell:
+        return f"{glob} names an image, not a cell: cell {cell}, flavour {flavour}"
     asked = re.fullmatch(r"(\d+\.\d+)-(cu\d{3}|cpu)(?:-(.+))?", glob)
     if asked is None:
         return f"no cell matches {glob}"
@@ -366,6 +369,14 @@ def why_none(matrix: Matrix, glob: str) -> str:
     if torch in compat.facts().torch and variant not in compat.torch(torch).builds:
         return f"no cell matches {glob}: {compat.why_not(torch, variant)}"
     return f"no cell matches {glob}: matrix.yaml has no such row"
+
+
+def _image(matrix: Matrix, name: str) -> tuple[str, str]:
+    """Return cell and flavour of the image that is called ``name`` in an engine; empty texts where none is."""
+    cell, _, flavour = name.rpartition("-")
+    if flavour in matrix.flavours and any(cell in known.names for known in matrix.cells):
+        return cell, flavour
+    return next(((known.short, matrix.all_in_one) for known in matrix.cells if known.named and name == f"v{known.torch}"), ("", ""))
 
 
 def _convert(data: object, name: str) -> schema.MatrixFile:

@@ -81,7 +81,9 @@ class Claim:
         """
         cell, flavour = self.cell or labels.get("torchstrata.cell"), self.flavour or labels.get("torchstrata.flavour")
         if not cell or not flavour:
-            raise MatrixError(f"{what} does not say which cell and flavour it is", fix="say it with --cell and --flavour")
+            raise MatrixError(
+                f"{what} does not say which cell and flavour it is", fix="say it: --flavour FLAVOUR; where no session names the cell, --cell CELL too"
+            )
         table = matrix.load()
         table.chain(flavour)
         return matrix.select(table, cell)[0].id, flavour

@@ -6,7 +6,6 @@ reads it again is printed. Each target runs in a process of its own.
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import random
 import re
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.soak.fuzzing.targets import TARGETS
+from torchstrata import arguments
 
 FOUND: Final = Path("results/fuzzing")
 """Where inputs are kept that a reader stumbled over; git ignores it."""
@@ -82,7 +82,7 @@ def again(name: str, path: Path) -> None:
 
 def main(words: Sequence[str]) -> int:
     """Fuzz; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak.fuzzing", description="Feed readers of what comes from outside.")
+    parser = arguments.Parser(prog="nox -s fuzz --", description="Feed readers of what comes from outside.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets (default: all): {', '.join(TARGETS)}")
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default: 60)")
     parser.add_argument("--seed", type=int, default=random.randrange(1, 1 << 31), help="a number from 1 on (default: any)")

@@ -66,6 +66,19 @@ def test_without_a_word_nobody_is_trusted():
         assert trust is None
 
 
+@pytest.mark.parametrize("asked", [None, "nowhere.pub"])
+def test_a_public_key_that_is_not_there_is_named_before_anything_is_asked(asked, tmp_path, monkeypatch):
+    """As an option and as a variable; a URI is cosign's matter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(signing.PUBLIC_KEY, "absent.pub")
+    with pytest.raises(SigningError, match=f"no public key {asked or 'absent.pub'}"), signing.trusted(asked):
+        pass
+    with pytest.raises(SigningError, match="no public key"):
+        Trust.find(asked)
+    with signing.trusted("env://TEAM") as trust:
+        assert trust == Trust(key="env://TEAM")
+
+
 def test_in_github_actions_the_repositorys_workflows_are_trusted(monkeypatch):
     """Of this repository only: its name is not a pattern."""
     monkeypatch.setenv("GITHUB_REPOSITORY", "team/py.torch")
@@ -73,8 +86,11 @@ def test_in_github_actions_the_repositorys_workflows_are_trusted(monkeypatch):
     assert trust == Trust(identity=r"^https://github\.com/team/py\.torch/\.github/workflows/", issuer=signing.ISSUER)
 
 
-def test_a_public_key_counts_more_than_github_actions(monkeypatch):
+def test_a_public_key_counts_more_than_github_actions(tmp_path, monkeypatch):
     """And what is asked for counts most."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("team.pub", "other.pub"):
+        (tmp_path / name).touch()
     monkeypatch.setenv("GITHUB_REPOSITORY", "team/images")
     monkeypatch.setenv(signing.PUBLIC_KEY, "team.pub")
     assert Trust.find() == Trust(key="team.pub")

@@ -86,11 +86,13 @@ def test_an_engine_that_this_user_may_not_use_is_told_from_none(tmp_path: Path, 
 
 
 def test_silent_engine_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where nothing answers, the error names the address and the cure."""
+    """Where nothing answers, the error names the address and the cure: none is set up at an address that somebody has named."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(EngineError, match=r"no Docker engine answers at unix:.*none\.sock") as caught:
         engine.connect()
-    assert "nox -s engine" in caught.value.fix
+    assert "unset DOCKER_HOST" in caught.value.fix
+    assert "nox -s engine" not in caught.value.fix
+    assert ["nox -s engine" in engine.how_to_start(where) for where in engine.USUAL] == [True, True]
 
 
 def test_engine_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,3 +18,12 @@ def test_an_engine_has_no_use_for_what_is_about_a_registry(given, tmp_path):
         catalogue.write(CatalogueOptions(engine=True, output=tmp_path / "site", **given))
     assert f"--{next(iter(given))}" in refused.value.fix
     assert not (tmp_path / "site").exists()
+
+
+def test_a_place_where_something_else_lies_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    """A registry is read for minutes; one that nobody reaches would be the first to complain."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").touch()
+    with pytest.raises(CatalogueError, match="site has other files than those of a catalogue"):
+        catalogue.write(CatalogueOptions(output=Path("site"), registry="127.0.0.1:1/team"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -59,6 +60,12 @@ def tidying(session):
 
 @nox.session(venv_backend="none")
 @sessions.part
+@sessions.wordless
+def wordless(session):
+    print("worked")
+
+@nox.session(venv_backend="none")
+@sessions.part
 def every(session):
     for name in ("stale", "good", "wrong"):
         session.notify(name)
@@ -99,6 +106,31 @@ def project(tmp_path):
 def test_the_only_session_of_a_call_keeps_its_exit_code(project, name, status):
     """What a script sees is the code of the error, 130 after Ctrl-C or a request to end, and 0 where leaving was no failure."""
     assert run_nox("-s", name, cwd=project)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said", "works"),
+    [
+        (("wordless",), 0, "", True),
+        (("wordless", "--", "--help"), 0, "usage: nox -s wordless -- [-h]", False),
+        (("wordless", "--", "-h"), 0, "usage: nox -s wordless -- [-h]", False),
+        (("wordless", "good", "--", "--help"), 0, "usage: nox -s wordless -- [-h]", False),
+        (("wordless", "--", "--nope"), 2, "error: unrecognized arguments: --nope\n  -> nox -s wordless -- --help", False),
+        (("wordless", "good", "--", "--locked"), 0, "good ran", True),
+    ],
+)
+def test_a_session_without_options_does_not_work_where_help_was_asked_for(project, words, status, said, works):
+    """Who looks what a session takes wants no engine set up; beside others it leaves their options to them."""
+    ended, output = run_nox("-s", *words, cwd=project)
+    assert (ended, said in output, "worked" in output) == (status, True, works)
+
+
+def test_every_session_reads_its_words_or_takes_none():
+    """None does its work where only its help was asked for. Its text tells, since trying it could set up an engine."""
+    tree = ast.parse((matrix.ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    texts = {node.name: ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and "@sessions.part" in ast.unparse(node)}
+    assert {"engine", "soak", "house"} <= set(texts)
+    assert [name for name, text in texts.items() if not any(word in text for word in ("posargs", "_tier(", "@sessions.wordless"))] == []
 
 
 def test_a_failed_session_says_its_two_lines_and_nothing_of_where_it_failed(project):
@@ -163,10 +195,20 @@ def test_a_name_without_a_version_is_a_cell_too(name, capsys):
     assert f"nearest: {name.partition('-')[0]}-2." in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [("-k", "build-2.9"), ("-t", "cu121", "build-9"), ("--keywords", "build-cpu", "-s", "lint"), ("-s", "lint", "--", "build-x")])
+@pytest.mark.parametrize("words", [("-k", "build and cu9"), ("-t", "cu121", "build-9"), ("--keywords", "cpu", "-s", "lint"), ("-s", "lint", "--", "build-x")])
 def test_words_that_name_no_session_are_left_to_nox(words):
     """Keywords, tags, and what a session gets."""
     sessions.check_sessions(words, "")
+
+
+@pytest.mark.parametrize("option", ["-k", "--keywords"])
+@pytest.mark.parametrize("name", ["build-2.99", "build-cpu", "test-2.8-cu121"])
+def test_a_session_is_no_keyword(option, name, capsys):
+    """Nox would subtract, and run every session where the difference is not 0, the one that sets up an engine too."""
+    with pytest.raises(SystemExit) as ended:
+        sessions.check_sessions([option, name], "")
+    assert ended.value.code == 10
+    assert f"-> nox -s {name};" in capsys.readouterr().err
 
 
 def test_a_cell_that_does_not_exist_in_the_variable():

@@ -37,6 +37,8 @@ def test_invoke_completes_what_its_users_write():
     ("words", "status", "expected"),
     [
         (("--list",), 0, "release.rollback"),
+        ((), 0, "usage: inv VERB [options]"),
+        (("help", "lock"), 0, "usage: inv lock [-h] [--check | --os"),
         (("--help", "lock"), 0, "usage: inv lock [-h] [--check | --os"),
         (("lock", "--help"), 0, "usage: inv lock [-h] [--check | --os"),
         (("plna", "2.13-cpu"), 2, "inv: there is no verb 'plna'\n  -> nearest: plan; inv --list shows all\n"),

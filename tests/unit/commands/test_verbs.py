@@ -99,11 +99,11 @@ def test_several_cells_have_commas_or_spaces_between_them(words):
     assert verbs.find("plan").parse([""]).cells == ()
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
-def test_help_reads_well(verb, capsys):
+@pytest.mark.parametrize(("verb", "asked"), [(verb, "--help") for verb in VERBS] + [(VERBS[0], "help")], ids=lambda value: getattr(value, "name", value))
+def test_help_reads_well(verb, asked, capsys):
     """A sentence, then a line for each option, which has its name, its unit and what it does."""
     with pytest.raises(SystemExit) as ended:
-        verbs.run(["--help", verb.name])
+        verbs.run([asked, verb.name])
     said = " ".join(re.sub(r"-\n\s+", "-", capsys.readouterr().out).split())  # lines are broken after hyphens, too
     assert ended.value.code == 0
     assert said.startswith(f"usage: inv {verb.name} [-h]")
@@ -137,6 +137,8 @@ def test_every_option_with_a_value_says_its_default(kind):
         ("nightly --step dance", "argument --step: invalid choice: 'dance'"),
         ("plan --jso", "unrecognized arguments: --jso"),
         ("key stray", "unrecognized arguments: stray"),
+        ("cache --days 3", "--days: only with --prune"),
+        ("cache --max-gb 3 --days 0", "--days and --max-gb: only with --prune"),
     ],
 )
 def test_words_that_mean_nothing_are_refused(text, said, capsys):
@@ -145,6 +147,24 @@ def test_words_that_mean_nothing_are_refused(text, said, capsys):
         parse(text)
     assert ended.value.code == verbs.WRONG_WORDS
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("plan --jsn 2.13-cpu", "nearest: --json; inv plan --help lists what it takes"),
+        ("up --workspac x", "nearest: --workspace; inv up --help lists what it takes"),
+        ("push", "inv push --help lists what it takes"),
+        ("up --print --compose", "inv up --help lists what it takes"),
+        ("nightly --step dance", "inv nightly --help lists what it takes"),
+    ],
+)
+def test_wrong_words_are_answered_in_two_lines(text, cure, capsys):
+    """What is wrong, and the nearest option; a screen of options would hide it."""
+    with pytest.raises(SystemExit):
+        parse(text)
+    first, second = capsys.readouterr().err.splitlines()
+    assert (first.startswith("error: "), second) == (True, f"  -> {cure}")
 
 
 @pytest.mark.parametrize(("name", "near"), [("plna", "plan"), ("release.premote", "release.promote"), ("watchdgo", "watchdog"), ("prune", "registry.prune")])
@@ -158,7 +178,14 @@ def test_an_unknown_verb_names_the_nearest(name, near, capsys):
         assert near in second.partition(";")[0]
 
 
-@pytest.mark.parametrize("words", [[], ["--list"], ["--help"]])
+def test_an_option_that_stands_where_a_verb_must_names_no_verb(capsys):
+    """None is like it, and all of them are no help."""
+    with pytest.raises(SystemExit) as ended:
+        verbs.run(["--hlep"])
+    assert (ended.value.code, capsys.readouterr().err.splitlines()[1]) == (verbs.WRONG_WORDS, "  -> inv --list shows all")
+
+
+@pytest.mark.parametrize("words", [[], ["--list"], ["--help"], ["help"]])
 def test_without_a_verb_all_are_listed(words, capsys):
     """Each with its sentence."""
     verbs.run(words)

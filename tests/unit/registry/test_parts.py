@@ -196,6 +196,15 @@ def test_parts_that_nobody_trusted_has_sealed_are_made_here(served, full, tmp_pa
     assert not [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+def test_a_push_finds_out_before_it_builds_that_nothing_answers(full, tmp_path):
+    """Also where it looks for no parts, since nobody's count: else minutes pass before it says so."""
+    shared = Remote.open(Place.parse("127.0.0.1:1/team"), "images", Store(tmp_path / "empty"), patience=QUICK)
+    output, planner = io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
+    with pytest.raises(RegistryError, match=r"127\.0\.0\.1:1 does not answer"):
+        build._filled(lacking(full[1]), shared, planner, PlainReporter(Console(file=output)), options(push=True))
+    assert build._filled(lacking(full[1]), shared, planner, PlainReporter(Console(file=output)), options()) == lacking(full[1])
+
+
 @pytest.mark.usefixtures("pushed")
 def test_unsealed_parts_are_used_where_that_was_asked_for(served, full, tmp_path, monkeypatch):
     """By name, and one line says what it means."""
