@@ -32,6 +32,7 @@ class Declaration:
     :param name: without dashes; that of the field if empty.
     :param positional: it is a word, not an option.
     :param group: options of the same group exclude each other.
+    :param verbatim: each of several words stays as it is; else it is a list with commas in it.
     """
 
     help: str
@@ -39,6 +40,7 @@ class Declaration:
     name: str = ""
     positional: bool = False
     group: str = ""
+    verbatim: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,9 +92,9 @@ def switch(text: str, *, group: str = "") -> Any:
     return dataclasses.field(default=False, metadata={_DECLARATION: Declaration(help=text, group=group)})
 
 
-def words(text: str, metavar: str) -> Any:
+def words(text: str, metavar: str, *, verbatim: bool = False) -> Any:
     """Return a field that is any number of words."""
-    return dataclasses.field(default=(), metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=True)})
+    return dataclasses.field(default=(), metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=True, verbatim=verbatim)})
 
 
 def declared(kind: type) -> Iterator[Argument]:
@@ -155,7 +157,8 @@ def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
     if allowed := choices(kind):
         more["choices"] = allowed
     else:
-        more |= {"metavar": shown.metavar, "type": _commas if several else _readers().get(kind, kind)}
+        read = str if shown.verbatim else _commas if several else _readers().get(kind, kind)
+        more |= {"metavar": shown.metavar, "type": read}
     if shown.positional:
         more["nargs"] = ("+" if argument.required else "*") if several else None
         to.add_argument(argument.field, **more)

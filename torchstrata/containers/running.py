@@ -208,6 +208,8 @@ class Containers:
         return chosen[0]
 
     def _named(self, name: str) -> Container:
+        if not name:
+            raise NoContainerError("an empty word names no container", fix="leave it out for the only one, or name one: inv ps")
         try:
             container = self.find(name)
         except NameTakenError as error:

@@ -99,6 +99,18 @@ def test_several_cells_have_commas_or_spaces_between_them(words):
     assert verbs.find("plan").parse([""]).cells == ()
 
 
+def test_a_command_for_a_container_stays_as_it_was_typed():
+    """Its words are no lists: commas and empty words belong to it."""
+    command = ("desk", "awk", "-F,", "{print $1,$2}", "")
+    assert verbs.find("ssh").parse([command[0], "--", *command[1:]]).words == command
+
+
+@pytest.mark.parametrize("name", ["ssh", "jupyter", "logs", "down"])
+def test_an_empty_word_is_not_the_only_container(name):
+    """A variable that is not set would stop, or remove, what somebody else's word was for."""
+    assert verbs.find(name).parse([""]).words == ("",)
+
+
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_help_reads_well(verb, capsys):
     """A sentence, then a line for each option, which has its name, its unit and what it does."""
