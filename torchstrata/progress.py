@@ -208,10 +208,12 @@ def table(*headers: str, **options: Any) -> Table:
     return Table(*headers, header_style="bold", box=None, pad_edge=False, **options)
 
 
-def plain_console() -> Console:
-    """Return a console for standard output that does not fold tables at 80 columns where there is no terminal."""
-    console = SafeConsole()
-    return console if console.is_terminal else SafeConsole(width=max(console.width, 120))
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console for standard output, or error, that folds no line, nor tables at 80 columns where there is no terminal."""
+    console = SafeConsole(stderr=stderr, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    return console
 
 
 @contextmanager
@@ -219,7 +221,7 @@ def reporter() -> Iterator[Reporter]:
     """Yield a live reporter on a terminal and a plain one elsewhere (a pipe, or CI by its ``CI`` variable)."""
     console = plain_console()
     if console.is_terminal and not os.environ.get("CI"):
-        with LiveReporter(console) as live:
+        with LiveReporter(SafeConsole()) as live:
             yield live
     else:
         yield PlainReporter(console)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 
 from torchstrata import memory, platforms, progress
@@ -219,7 +219,7 @@ def plan(options: PlanOptions) -> None:
     :raises LockError: none of them is locked.
     """
     planner = _planner(Codec())
-    console, complaints = progress.plain_console(), Console(stderr=True, soft_wrap=True, highlight=False)
+    console, complaints = progress.plain_console(), progress.plain_console(stderr=True)
     images: list[ImagePlan] = []
     unlocked: list[LockError] = []
     for cell in matrix.select_on(planner.matrix, options.platform, *options.cells):
@@ -233,10 +233,10 @@ def plan(options: PlanOptions) -> None:
         complaints.print(line)
     whole = Plan(images=tuple(images))
     if options.json:
-        console.print_json(json.dumps(plans.document(whole)))
+        sys.stdout.write(json.dumps(plans.document(whole), indent=2) + "\n")
         return
     console.print(plans.table(whole))
-    console.print(disk.check(whole, planner.store, None), highlight=False)
+    console.print(disk.check(whole, planner.store, None))
 
 
 def weigh(options: SizesOptions) -> None:
@@ -260,7 +260,7 @@ def weigh(options: SizesOptions) -> None:
 
 def engine() -> None:
     """Make an engine available."""
-    bootstrap.ensure(Console(soft_wrap=True, highlight=False).print)
+    bootstrap.ensure(progress.plain_console().print)
 
 
 def _planner(codec: Codec, *, locked: bool = False) -> Planner:

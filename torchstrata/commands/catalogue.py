@@ -41,12 +41,12 @@ def write(options: CatalogueOptions) -> None:
     size = publication.write(Site(catalogue, address).files(), options.output)
     console = progress.plain_console()
     for what, why in catalogue.unread.items():
-        console.print(f"{what}: not shown: {why}", soft_wrap=True)
+        console.print(f"{what}: not shown: {why}")
     for image in catalogue.images:
         for problem in image.problems:
-            console.print(f"{image.cell}-{image.image} {image.digest}: {problem}", soft_wrap=True)
+            console.print(f"{image.cell}-{image.image} {image.digest}: {problem}")
     checked = f"signatures checked ({catalogue.who})" if catalogue.who else "no signature was checked"
-    console.print(f"{options.output}: {len(catalogue.images)} images from {catalogue.source}, {progress.size(size)}, {checked}", soft_wrap=True)
+    console.print(f"{options.output}: {len(catalogue.images)} images from {catalogue.source}, {progress.size(size)}, {checked}")
 
 
 def _check(options: CatalogueOptions) -> None:

@@ -148,12 +148,12 @@ def show(diagnosis: Diagnosis) -> None:
     rows: list[tuple[str, str, str, str]] = [(seen.severity, seen.subject, seen.what, seen.fix) for seen in diagnosis.survey.observations]
     rows += [("runs" if fit.runs else "no", fit.cell.names[0], *about(fit)) for fit in diagnosis.fits]
     if console.is_terminal and not os.environ.get("CI"):
-        console.print(table(rows), soft_wrap=False)
+        console.print(table(rows))
     else:
         for line in lines(rows):
-            console.print(line, soft_wrap=True)
+            console.print(line)
     for line in advice(diagnosis):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def about(fit: Fitness) -> tuple[str, str]:

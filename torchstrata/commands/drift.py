@@ -44,13 +44,13 @@ def run(options: DriftOptions) -> None:
 def _show(drifted: Drifted, made: FrozenPlan | None, options: DriftOptions) -> None:
     console = progress.plain_console()
     for drift in drifted.drifts:
-        console.print(printable(drift.line(), LONGEST), soft_wrap=True)
+        console.print(printable(drift.line(), LONGEST))
     if not drifted.drifts:
-        console.print(f"{drifted.container.name} is what {options.against or drifted.container.named} is", soft_wrap=True)
+        console.print(f"{drifted.container.name} is what {options.against or drifted.container.named} is")
     elif made:
         for why in made.open_:
-            console.print(f"not frozen: {why}", soft_wrap=True)
-        console.print(f"written: {options.freeze}; build it with: docker build {shlex.quote(str(options.freeze))}", soft_wrap=True)
+            console.print(f"not frozen: {why}")
+        console.print(f"written: {options.freeze}; build it with: docker build {shlex.quote(str(options.freeze))}")
 
 
 def _failure(drifted: Drifted, made: FrozenPlan | None) -> DriftError | None:

@@ -39,7 +39,7 @@ COLLECT: Final = "disk space is freed by the registry's own garbage collection: 
 
 def cache(options: CacheOptions) -> None:
     """Show the content store, or prune it."""
-    store, console = Store.open(), progress.SafeConsole()
+    store, console = Store.open(), progress.plain_console()
     if options.prune:
         age = dt.timedelta(days=options.days) if options.days is not None else None
         freed = store.prune(older_than=age, max_bytes=int(options.max_gb * 1e9) if options.max_gb is not None else None)
@@ -73,7 +73,7 @@ def prune(options: PruneOptions) -> None:
         if releases.branch.read().commit != base.commit:
             raise PruneError("the ledger has moved meanwhile; nothing was deleted", fix="run it again, and look at what it shows")
         count = delete(releases.registry, {False: releases.repository, True: part_repository}, proposal)
-        console.print(f"{count} manifests deleted; {COLLECT}", soft_wrap=True)
+        console.print(f"{count} manifests deleted; {COLLECT}")
 
 
 def policy(table: Matrix, options: PruneOptions) -> Policy:

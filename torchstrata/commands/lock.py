@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 import msgspec.structs
-from rich.console import Console
 
 from torchstrata import progress
 from torchstrata.commands.options import LockOptions, WheelLockOptions
@@ -55,7 +54,7 @@ def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool, plat
     :raises LockError: a cell that was asked for, or of the default index, cannot be resolved; others are written.
     """
     table = matrix.load()
-    console = Console(soft_wrap=True, highlight=False)
+    console = progress.plain_console()
     cells = [cell for cell in matrix.everywhere(matrix.select_rows(table, *globs)) if platform in {None, cell.platform}]
     if platform and not cells:
         matrix.select_on(table, platform, *globs)
@@ -119,7 +118,7 @@ def lock_tool(exclude_newer: str | None) -> None:
     """
     changed = requirements.write(lock_writer.cut_off(exclude_newer))
     for name in requirements.LOCKS:
-        Console(highlight=False).print(f"{name} {'written' if name in changed else 'unchanged'}")
+        progress.plain_console().print(f"{name} {'written' if name in changed else 'unchanged'}")
 
 
 def check_locks(globs: Sequence[str] = ()) -> None:
@@ -133,10 +132,10 @@ def check_locks(globs: Sequence[str] = ()) -> None:
     matrix.select_rows(table, *globs)
     problems = [*wheel_locks.check(table), *requirements.check()]
     for problem in problems:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(problem.what)
+        progress.plain_console(stderr=True).print(problem.what)
     if problems:
         raise LockError(f"{len(problems)} locks do not match their inputs", fix=_cures(problems))
-    Console().print("all locks match their inputs")
+    progress.plain_console().print("all locks match their inputs")
 
 
 def _cures(problems: Sequence[LockError]) -> str:

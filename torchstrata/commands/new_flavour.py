@@ -127,4 +127,4 @@ def _say(options: NewFlavourOptions, table: Matrix) -> None:
         f"it builds and passes as it is: nox -s build-{cell} test-{cell} -- --flavour {options.name}",
         "the first build locks it; commit locks/ with it. How to go on: docs/adding.md",
     ):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line)

@@ -75,9 +75,9 @@ def _show(report: Report, *, as_json: bool) -> None:
     if report.news or report.patches or report.work:
         console.print(decisions.table(report))
     for line in (*report.silent, *report.failed):
-        console.print(f"could not be asked: {line}", soft_wrap=True)
+        console.print(f"could not be asked: {line}")
     for why, cells in decisions.grouped(report.left_out).items():
-        console.print(f"left out: {', '.join(cells)}: {why}", soft_wrap=True)
+        console.print(f"left out: {', '.join(cells)}: {why}")
     console.print("nothing has changed" if not report.work else f"{len(report.work)} cells to make")
 
 
@@ -145,7 +145,7 @@ class Night:
         """Name the updates that the locks should have by now, and do not."""
         pending = list(decisions.pending(report.news, ROOT))
         for line in pending:
-            progress.plain_console().print(f"failed: {line}", soft_wrap=True)
+            progress.plain_console().print(f"failed: {line}")
         return pending
 
     def _tell(self, report: Report) -> None:
@@ -199,7 +199,7 @@ class Night:
                 continue
             proposal = releases.promotion(held, channel, releases.origin(channel, None))
             for refusal in proposal.refusals:
-                console.print(f"{channel.name}: {refusal.cell} stays: {refusal.why}", soft_wrap=True)
+                console.print(f"{channel.name}: {refusal.cell} stays: {refusal.why}")
                 failures += [] if refusal.is_patience else [f"{refusal.cell}: {refusal.why}"]
             if proposal.moves:
                 releases.carry_out(proposal)
@@ -215,7 +215,7 @@ def _tried(todo: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
             do()
         except TorchstrataError as error:
             failures.append(f"{cell}: {error.what}")
-            console.print(f"failed: {failures[-1]}", soft_wrap=True)
+            console.print(f"failed: {failures[-1]}")
     return failures
 
 
@@ -277,7 +277,7 @@ def watch(options: WatchdogOptions) -> None:
         problems = watchdog.problems(releases.matrix, ledger.state, releases.images.digest, releases.images.lacking, utc())
     console = progress.plain_console()
     for problem in problems:
-        console.print(str(problem), soft_wrap=True)
+        console.print(str(problem))
     if problems:
         raise WatchdogError(f"{len(problems)} things are wrong: {problems[0]}", fix="see docs/releasing.md, When the watchdog barks")
     console.print(f"all is well: {len(ledger.state.tags)} tags, {len(ledger.entries)} entries")

@@ -97,7 +97,7 @@ def _carry_out(releases: Releases, proposal: Proposal, title: str, *, yes: bool)
     for cell in proposal.settled:
         console.print(f"{cell}: already there")
     for refusal in proposal.refusals:
-        console.print(f"{refusal.cell}: refused: {refusal.why}", soft_wrap=True)
+        console.print(f"{refusal.cell}: refused: {refusal.why}")
     if proposal.refusals:
         first = proposal.refusals[0]
         raise first.kind(f"nothing has moved: {first.cell}: {first.why}", fix=first.fix)
@@ -177,9 +177,9 @@ def diff(options: DiffOptions) -> None:
             console.print(f"{platform_difference.new.platform}:")
         for view in difference.tables(platform_difference):
             console.print(view)
-        console.print(difference.summary(platform_difference), soft_wrap=True)
+        console.print(difference.summary(platform_difference))
     for line in only:
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def _by_platform(name: str, options: DiffOptions) -> dict[str, Record]:

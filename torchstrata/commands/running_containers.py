@@ -64,7 +64,7 @@ def jupyter(options: JupyterOptions) -> None:
     """
     container = _that_runs(_one(options.words))
     url = address(container)
-    progress.plain_console().print(url, soft_wrap=True)
+    progress.plain_console().print(url)
     if options.open:
         webbrowser.open(url)
 
@@ -75,7 +75,7 @@ def logs(options: LogsOptions) -> None:
     with running.refusals():
         chunks = container.logs(stream=True, follow=options.follow)
         for chunk in chunks:
-            console.print(chunk.decode(errors="replace"), end="", soft_wrap=True)
+            console.print(chunk.decode(errors="replace"), end="")
 
 
 def ps(options: PsOptions) -> None:
@@ -109,7 +109,7 @@ def down(options: DownOptions) -> None:
             running.remove(container)
             Keepsakes.of(str(container.name)).forget()
         stays = f"{running.source(container, WORKSPACE)} and the volume {container.name}-home stay"
-        console.print(f"{container.name}: {'removed' if options.remove else f'{done}; {again(container)} goes on with it'}; {stays}", soft_wrap=True)
+        console.print(f"{container.name}: {'removed' if options.remove else f'{done}; {again(container)} goes on with it'}; {stays}")
 
 
 def again(container: Container) -> str:

@@ -120,9 +120,9 @@ def make_key(options: KeyOptions) -> None:
     """
     public = key_pair.make_key(options.to)
     console = progress.plain_console()
-    console.print(f"{public.with_suffix('.key')}: keep it and its password secret; who signs sets {signing.KEY} to it", soft_wrap=True)
-    console.print("everybody who builds from the registry:", soft_wrap=True)
-    console.print(f"export {signing.PUBLIC_KEY}={shlex.quote(str(public))}", soft_wrap=True)
+    console.print(f"{public.with_suffix('.key')}: keep it and its password secret; who signs sets {signing.KEY} to it")
+    console.print("everybody who builds from the registry:")
+    console.print(f"export {signing.PUBLIC_KEY}={shlex.quote(str(public))}")
 
 
 def attest(options: AttestOptions, results: Path = RESULTS) -> None:
@@ -155,7 +155,7 @@ def verify_release(options: VerifyReleaseOptions) -> None:
     with signing.trusted(options.key, options.identity, options.issuer) as trust, Registry(image.host, patience=Patience.attended()) as registry:
         examined = examination.examine(registry, image, trust or Trust.find())
     console = progress.plain_console()
-    console.print(f"{examined.image}", soft_wrap=True)
+    console.print(f"{examined.image}")
     console.print(table(examined))
     examined.require()
     console.print("everything holds")

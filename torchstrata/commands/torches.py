@@ -235,4 +235,4 @@ def _remove(folder: Path) -> None:
 def _say(*lines: str) -> None:
     console = progress.plain_console()
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(line)

@@ -34,7 +34,7 @@ def run(options: TryOsOptions) -> None:
         try:
             _try(table, system, only_lock=options.only_lock)
         except TorchstrataError as error:
-            console.print(f"failed: {system.id}: {error.what}", soft_wrap=True)
+            console.print(f"failed: {system.id}: {error.what}")
             failed.append(error)
     if failed:
         raise failed[0]

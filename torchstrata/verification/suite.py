@@ -91,7 +91,7 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
         verdicts = []
         for target in _targets(cell, options, engine):
             known = _known(target, options)
-            console.print(f"== {target.name}{_by_whom(known)}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"== {target.name}{_by_whom(known)}")
             verdicts.append(known or _verify(cell, target, python, options))
             if verdicts[-1].status == EngineLostError.code:
                 raise EngineLostError(
