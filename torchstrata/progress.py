@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.segment import Segment
 from rich.table import Table
 
-from torchstrata.text import printable
+from torchstrata.text import printable, printable_lines
 
 PLAIN_INTERVAL: Final = 15.0
 """Seconds between two lines about the same long step where there is no terminal."""
@@ -73,8 +73,7 @@ class SafeConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render something, with the characters that cannot be shown replaced."""
         for segment in super().render(renderable, options):
-            text = "\n".join(printable(line, len(line)) for line in segment.text.split("\n"))
-            yield segment if segment.control else segment._replace(text=text)
+            yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
 
 
 class Step(Protocol):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
 import shlex
+import sys
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +23,7 @@ from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.running import LABEL, OF_TAG, Binding, Containers
 from torchstrata.errors import ContainerError, NoContainerError
 from torchstrata.image.runtime import WORKSPACE
+from torchstrata.text import printable_lines
 
 USER: Final = "dev"
 
@@ -52,7 +57,8 @@ def ssh(options: SshOptions) -> None:
     name, *command = options.words or (None,)
     container = _that_runs(name)
     binding, known_hosts = _binding(container, SSH), Keepsakes.of(str(container.name)).known_hosts
-    host_keys = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known_hosts}"'] if known_hosts.is_file() else []
+    is_known = os.access(known_hosts, os.R_OK)
+    host_keys = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known_hosts}"'] if is_known else []
     process.become("ssh", *host_keys, *_identity(container), "-p", str(binding.published), "--", f"{USER}@{binding.reachable}", *command)
 
 
@@ -71,11 +77,12 @@ def jupyter(options: JupyterOptions) -> None:
 
 def logs(options: LogsOptions) -> None:
     """Print the log of a container."""
-    container, console = connect().choose(_one(options.words)), progress.plain_console()
+    container = connect().choose(_one(options.words))
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(errors="replace"), translate=True)
     with running.refusals():
-        chunks = container.logs(stream=True, follow=options.follow)
-        for chunk in chunks:
-            console.print(chunk.decode(errors="replace"), end="")
+        for chunk in container.logs(stream=True, follow=options.follow):  # what was said on a terminal comes byte by byte
+            sys.stdout.write(printable_lines(decoder.decode(chunk)))
+            sys.stdout.flush()
 
 
 def ps(options: PsOptions) -> None:

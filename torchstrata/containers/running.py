@@ -411,10 +411,12 @@ def stop(container: Container) -> None:
 
 
 def rename(container: Container, name: str) -> None:
-    """Give a container another name."""
+    """Give a container another name, unless it has that one."""
     with refusals():
-        container.rename(name)
         container.reload()
+        if container.name != name:
+            container.rename(name)
+            container.reload()
 
 
 def remove(container: Container) -> None:

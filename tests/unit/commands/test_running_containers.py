@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from torchstrata.commands import running_containers, verbs
-from torchstrata.commands.container_options import PsOptions
+from torchstrata.commands.container_options import LogsOptions, PsOptions
 from torchstrata.containers.running import LABEL, OF_IDENTITY, OF_SERVICES, OF_TAG
 from torchstrata.image.runtime import WORKSPACE
 
@@ -60,6 +60,17 @@ def test_line_of_ssh_has_the_key_that_was_asked_for(file, line, monkeypatch, tmp
     monkeypatch.setattr(running_containers.process, "become", lambda *words: became.extend(words))
     running_containers.ssh(verbs.find("ssh").parse(["desk", "--", "ls", "-l"]))
     assert became == [*shlex.split(line)[:-1], "--", "dev@127.0.0.1", "ls", "-l"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_log_is_text_whatever_pieces_it_comes_in(size, capsys, monkeypatch):
+    """An engine gives that of a terminal byte by byte, which splits letters and line ends; no terminal obeys it."""
+    said = "Grüße, 中文\r\n\x1b[31mred\nend".encode()
+    pieces = [said[place : place + size] for place in range(0, len(said), size)]
+    found = SimpleNamespace(logs=lambda **_: iter(pieces))
+    monkeypatch.setattr(running_containers, "connect", lambda: SimpleNamespace(choose=lambda name: found))
+    running_containers.logs(LogsOptions())
+    assert capsys.readouterr().out == "Grüße, 中文\n?[31mred\nend"
 
 
 def test_table_for_programs_is_whole(capsys, monkeypatch):
