@@ -80,8 +80,11 @@ def _now() -> dt.datetime:
 def _measurements(directory: Path) -> Mapping[str, bytes]:
     """Return the files of measurements that there are.
 
-    :raises CatalogueError: one is not as its program writes it.
+    :raises CatalogueError: one cannot be read, or is not as its program writes it.
     """
-    contents = {name: files.read(directory / name, LIMIT) for name in measurements.TIMES if (directory / name).exists()}
+    try:
+        contents = {name: files.read(directory / name, LIMIT) for name in measurements.TIMES if (directory / name).exists()}
+    except files.UnreadableError as error:
+        raise CatalogueError(f"measurements: {error.what}", fix="measure again, or remove it") from error
     measurements.check(contents)
     return contents

@@ -179,4 +179,9 @@ def built(engine: Engine, want: WantedImage, options: UpOptions) -> FoundImage:
 
 
 def _agrees(question: str) -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty() and Confirm.ask(question, default=False)
+    """Return whether a person at a terminal says yes; the end of input is a no."""
+    try:
+        return sys.stdin.isatty() and sys.stdout.isatty() and Confirm.ask(question, default=False)
+    except EOFError:
+        sys.stdout.write("\n")
+        return False

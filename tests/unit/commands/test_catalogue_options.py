@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from torchstrata.catalogue import measurements
 from torchstrata.commands import catalogue
 from torchstrata.commands.release_options import CatalogueOptions
 from torchstrata.errors import CatalogueError
@@ -18,3 +19,10 @@ def test_an_engine_has_no_use_for_what_is_about_a_registry(given, tmp_path):
         catalogue.write(CatalogueOptions(engine=True, output=tmp_path / "site", **given))
     assert f"--{next(iter(given))}" in refused.value.fix
     assert not (tmp_path / "site").exists()
+
+
+def test_measurements_that_cannot_be_read_are_told(tmp_path):
+    """As a catalogue's, with what to do."""
+    (tmp_path / next(iter(measurements.TIMES))).mkdir()
+    with pytest.raises(CatalogueError, match="measurements: "):
+        catalogue._measurements(tmp_path)
