@@ -28,7 +28,7 @@ from torchstrata.containers.description import LOOPBACK, SHM, SSH, ContainerDesc
 from torchstrata.containers.found_image import FoundImage
 from torchstrata.containers.graphics import Graphics
 from torchstrata.containers.keepsakes import Keepsakes
-from torchstrata.containers.launchers import ELSEWHERE, Launcher, LauncherFile
+from torchstrata.containers.launchers import ELSEWHERE, Launcher
 from torchstrata.containers.running import Containers, Order
 from torchstrata.errors import ContainerError, EngineError, LauncherError, NoImageError
 from torchstrata.host import emulator
@@ -111,7 +111,7 @@ def ports(options: UpOptions) -> Mapping[str, int]:
     """
     pairs = [word.partition("=") for word in options.port]
     for name, _, port in pairs:
-        if not port.isdecimal() or not 0 < int(port) <= 65_535:  # noqa: PLR2004  # RFC 9293
+        if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= 65_535:  # noqa: PLR2004  # RFC 9293
             raise ContainerError(f"--port {printable(name, 40)}={printable(port, 40)} is no service and port", fix="write --port jupyter=8890")
     found = {name: int(port) for name, _, port in pairs}
     if len(set(found.values())) < len(pairs):
@@ -226,8 +226,9 @@ def _write(launcher: Launcher, options: UpOptions) -> None:
 
     :raises NoImageError: nobody has the image.
     :raises LauncherError: the files would not work, or others of these names are there.
+    :raises WorkspaceError: the workspace is called what no file can say.
     """
-    asked = ports(options)
+    asked, place = ports(options), caller.place(options.workspace)
     table = matrix.load()
     gpus = graphics.parsed(options.gpus) if options.gpus is not None else None
     want = wanted_image.wanted(table, options, gpu=gpus is not None or Graphics.of_host({}).is_here)
@@ -235,20 +236,21 @@ def _write(launcher: Launcher, options: UpOptions) -> None:
     described = _described(image, options)
     loopback.check(described.endpoints, asked)
     chosen = gpus if options.gpus is not None else described.gpus
-    user = HostUser(uid=os.geteuid()).user(_owner(options.workspace))
+    owner = _owner(place)
+    user = HostUser(uid=os.geteuid()).user(owner or 0)
     endpoints = tuple(replace(each, published=asked.get(each.name, each.published)) for each in described.endpoints)
-    workspace = options.workspace if options.workspace.is_absolute() else f"./{options.workspace}"
-    described = replace(described, gpus=chosen, user=user, endpoints=endpoints, workspace=str(workspace))
-    described = replace(described, is_handed_over=not (os.geteuid() or options.workspace.exists()))
+    workspace = str(place) if place.is_absolute() else f"./{place}"
+    is_handed_over = os.geteuid() == 0 and owner is None
+    described = replace(described, gpus=chosen, user=user, endpoints=endpoints, workspace=workspace, is_handed_over=is_handed_over)
     _check(launcher, described, want)
-    _save(launchers.files(launcher, described), options.output)
+    _save(launchers.RENDERERS[launcher](described), options.output)
 
 
-def _owner(workspace: Path) -> int:
-    """Return who owns a workspace; 0 where it is not there."""
+def _owner(workspace: Path) -> int | None:
+    """Return who owns a workspace; ``None`` where it is not there."""
     with contextlib.suppress(OSError):
         return workspace.stat().st_uid
-    return 0
+    return None
 
 
 def _here_alone(want: WantedImage) -> FoundImage:
@@ -272,23 +274,23 @@ def _check(launcher: Launcher, described: ContainerDescription, want: WantedImag
         raise LauncherError(f"{want.local} has no JupyterLab, which JupyterHub would start", fix="take a flavour that has it: --flavour jupyter")
 
 
-def _save(files: tuple[LauncherFile, ...], directory: Path | None) -> None:
+def _save(files: Mapping[str, str], directory: Path | None) -> None:
     """Print files, or write them, and never over others.
 
+    :param files: text by path.
     :raises LauncherError: another file is there.
     """
     if directory is None:
-        sys.stdout.write("".join(each.text if number == 0 else f"\n# {each.path}\n{each.text}" for number, each in enumerate(files)))
+        sys.stdout.write("".join(text if number == 0 else f"\n# {path}\n{text}" for number, (path, text) in enumerate(files.items())))
         return
-    for each in files:
-        path = directory / each.path
-        if path.exists() and (not path.is_file() or path.read_bytes() != each.text.encode()):
-            raise LauncherError(f"{path} is there already, and is another", fix="move it away, or name another directory: --output DIRECTORY")
-    for each in files:
-        path = directory / each.path
-        try:
+    texts = {directory / path: text for path, text in files.items()}
+    try:
+        for path, text in texts.items():
+            if path.exists() and (not path.is_file() or path.read_bytes() != text.encode()):
+                raise LauncherError(f"{path} is there already, and is another", fix="move it away, or name another directory: --output DIRECTORY")
+        for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(each.text, encoding="utf-8")
-        except OSError as error:
-            raise LauncherError(f"{path} cannot be written: {error.strerror}", fix="name another directory: --output DIRECTORY") from error
-        sys.stdout.write(f"{path}\n")
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LauncherError(f"{error.filename} cannot be written: {error.strerror}", fix="name another directory: --output DIRECTORY") from error
+    sys.stdout.write("".join(f"{path}\n" for path in texts))

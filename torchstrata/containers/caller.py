@@ -59,10 +59,7 @@ class HostUser:
 
         :raises WorkspaceError: it is no directory, it cannot be made, or the container's user could not write to it.
         """
-        path = home.expanded(asked, WorkspaceError)
-        if not str(path).isprintable():
-            fix = "give one without control characters: --workspace DIR"
-            raise WorkspaceError(f"{printable(str(path))!r} is no name for a workspace", fix=fix)
+        path = place(asked).absolute()
         made = self._make(path)
         try:
             self._check(path)
@@ -95,6 +92,18 @@ class HostUser:
         if not writable:
             fix = f"sudo chown {uid} {path}, or {OTHER_WORKSPACE}"
             raise WorkspaceError(f"{path} cannot be written by user {uid}", fix=fix)
+
+
+def place(asked: Path) -> Path:
+    """Return the workspace that a person means, with ``~`` for a home; a relative one stays so.
+
+    :raises WorkspaceError: there is no such home, or no file nor terminal could show its name.
+    """
+    path = home.expanded(asked, WorkspaceError) if str(asked).startswith("~") else asked
+    if not str(path).isprintable():
+        fix = "give one without control characters: --workspace DIR"
+        raise WorkspaceError(f"{printable(str(path))!r} is no name for a workspace", fix=fix)
+    return path
 
 
 def _remove_empty(directories: Iterable[Path]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +17,6 @@ from torchstrata import platforms
 from torchstrata.commands import up, wanted_image
 from torchstrata.commands.container_options import UpOptions
 from torchstrata.containers.description import ContainerDescription
-from torchstrata.containers.launchers import LauncherFile
 from torchstrata.errors import ContainerError, LauncherError, MatrixError, PlatformError, RegistryError
 from torchstrata.matrix import matrix
 from torchstrata.platforms import PLATFORM
@@ -145,7 +146,7 @@ def test_ports_by_service():
     assert up.ports(UpOptions(port=("jupyter=8890", "ssh=65535"))) == {"jupyter": 8890, "ssh": 65535}
 
 
-@pytest.mark.parametrize("word", ["jupyter", "jupyter=", "jupyter=0", "jupyter=65536", "jupyter=-1", "=8890x", "8890"])
+@pytest.mark.parametrize("word", ["jupyter", "jupyter=", "jupyter=0", "jupyter=65536", "jupyter=-1", "=8890x", "8890", f"jupyter={'9' * 5000}"])
 def test_words_that_are_no_port(word):
     """A cure shows how."""
     with pytest.raises(ContainerError) as refused:
@@ -157,21 +158,32 @@ def test_files_are_written_all_or_none(tmp_path):
     """Nothing of a set is there where one of its names is somebody's."""
     (tmp_path / "b").write_text("mine")
     with pytest.raises(LauncherError, match="is there already"):
-        up._save((LauncherFile(path="a", text="a"), LauncherFile(path="b", text="b")), tmp_path)
+        up._save({"a": "a", "b": "b"}, tmp_path)
     assert not (tmp_path / "a").exists()
 
 
-def test_directory_that_cannot_be_written(tmp_path):
+@pytest.mark.parametrize("name", ["file", "long" * 100])
+def test_directory_that_cannot_be_written(name, tmp_path):
     """It is said, with another way."""
     (tmp_path / "file").touch()
     with pytest.raises(LauncherError, match="cannot be written") as refused:
-        up._save((LauncherFile(path="a", text="a"),), tmp_path / "file")
+        up._save({"a": "a"}, tmp_path / name)
     assert "--output" in refused.value.fix
+
+
+@pytest.mark.parametrize("answer", ["", "n\n", "\n"])
+def test_image_is_not_built_where_nobody_agrees(answer, monkeypatch):
+    """Nor where input ends, as by Ctrl-D at the question."""
+    asked = io.StringIO(answer)
+    monkeypatch.setattr(asked, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", asked)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert wanted_image._agrees("Build it here?") is False
 
 
 def test_one_file_is_all_that_is_printed(capsys):
     """So that it can be piped."""
-    up._save((LauncherFile(path="a", text="text\n"),), None)
+    up._save({"a": "text\n"}, None)
     assert capsys.readouterr().out == "text\n"
 
 

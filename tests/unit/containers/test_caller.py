@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,19 @@ def test_what_was_there_stays(tmp_path):
     with pytest.raises(KeyboardInterrupt), HostUser(uid=os.geteuid()).workspace(tmp_path / "a") as path:
         work(path)
     assert (tmp_path / "a" / "work").exists()
+
+
+@pytest.mark.parametrize(("asked", "means"), [("~/data", "{home}/data"), ("/srv/x y", "/srv/x y"), ("work/deep", "work/deep"), ("ünï", "ünï")])
+def test_what_a_workspace_means(home, asked, means):
+    """Shells leave ``--workspace=~/data`` as it is; a file that starts a container elsewhere needs a relative one as it is."""
+    assert str(caller.place(Path(asked))) == means.format(home=home)
+
+
+@pytest.mark.parametrize("asked", ["a\nb", "~nobody-here/x"])
+def test_what_no_file_can_name_is_no_workspace(asked):
+    """A line end would begin a line of the file."""
+    with pytest.raises(WorkspaceError):
+        caller.place(Path(asked))
 
 
 @pytest.mark.parametrize("place", ["/proc/nothing/here", "/dev/null", "/etc/passwd/below"])
