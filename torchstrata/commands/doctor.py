@@ -165,7 +165,7 @@ def about(fit: Fitness) -> tuple[str, str]:
 
 def table(rows: Sequence[tuple[str, str, str, str]]) -> Table:
     """Return rows for people."""
-    view = Table("", "", "", header_style="bold", box=None, pad_edge=False, show_header=False)
+    view = progress.table("", "", "", show_header=False)
     for severity, subject, what, fix in rows:
         view.add_row(severity, subject, f"{what}\n-> {fix}" if fix else what, style=COLOURS[severity])
     return view
