@@ -173,7 +173,7 @@ def _start(options: UpOptions) -> None:
         graphics.parsed(options.gpus)
     machine = LocalEngine.connect()
     image = machine.image(options)
-    gpus, note = machine.graphics.choose(options.gpus, cuda=image.cuda)
+    gpus, note = machine.graphics.choose(options.gpus, cuda=image.usual.gpus is not None)
     with machine.user.workspace(options.workspace) as workspace, progress.reporter() as reporter:
         user = machine.user.user(workspace.stat().st_uid)
         described = replace(_described(image, options), workspace=str(workspace), gpus=gpus, user=user)

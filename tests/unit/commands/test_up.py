@@ -104,8 +104,8 @@ def test_registry_has_an_image_for_each_platform(monkeypatch, tmp_path):
         joiner.put(index, joiner.tag(cell, "devel", index), "2.15-cu132-devel")
         asked = {"flavour": "devel", "registry": f"{served.host}/team"}
         found = {platform: wanted_image.in_registry(means("2.15-cu132", platform=platform, **asked)) for platform in BOTH}
-        assert {image.platform: image.identity for image in found.values()} == {each.platform: each.digest for each in index.images}
-        assert all(image.reference == f"{served.host}/team/{TABLE.name}:2.15-cu132-devel@{image.identity}" for image in found.values())
+        assert {image.usual.platform: image.identity for image in found.values()} == {each.platform: each.digest for each in index.images}
+        assert all(image.usual.image == f"{served.host}/team/{TABLE.name}:2.15-cu132-devel@{image.identity}" for image in found.values())
         alone = str(DatedTag(stem=dated_tag.stem(cell, "devel", PLATFORM), push=PushNumber(day="20261124", number=1)))
         with pytest.raises(PlatformError, match="is not there for linux/arm64"):
             wanted_image.in_registry(means(alone, platform=ARM, registry=asked["registry"]))
