@@ -198,6 +198,12 @@ def plain_console(*, stderr: bool = False) -> Console:
     return console
 
 
+def say(*what: RenderableType) -> None:
+    """Print lines, each whole, and tables on standard output."""
+    if what:
+        plain_console().print(*what, sep="\n")
+
+
 @contextmanager
 def reporter() -> Iterator[Reporter]:
     """Yield a live reporter on a terminal and a plain one elsewhere (a pipe, or CI by its ``CI`` variable)."""

@@ -16,7 +16,7 @@ from typing import Final
 from rich.table import Table
 
 from torchstrata import memory, platforms, progress
-from torchstrata.attestations import remote, signing
+from torchstrata.attestations import remote, seals, signing
 from torchstrata.attestations.remote import Remote
 from torchstrata.attestations.signing import Signer
 from torchstrata.building import bootstrap, disk
@@ -139,7 +139,7 @@ def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Pla
         report = shared.push(plan, publications, attach=attach, on_bytes=step.advance)
     if signer:
         with reporter.step("sign", f"parts in {shared.registry.host}"):
-            signatures.seal(shared.part_repository, plan, signer)
+            seals.seal(shared.part_repository, remote.parts_of(plan, planner.store), signer)
     else:
         reporter.say(f"not signed, so that nothing can be promoted: {signing.KEY} names no key, and no job in GitHub Actions may sign")
     if drifted := [one.tags[0] for one in composed if one.drift]:
@@ -219,7 +219,6 @@ def plan(options: PlanOptions) -> None:
     :raises LockError: none of them is locked.
     """
     planner = _planner(Codec())
-    console, complaints = progress.plain_console(), progress.plain_console(stderr=True)
     images: list[ImagePlan] = []
     unlocked: list[LockError] = []
     for cell in matrix.select_on(planner.matrix, options.platform, *options.cells):
@@ -230,18 +229,17 @@ def plan(options: PlanOptions) -> None:
     if not images:
         raise unlocked[0]
     for line in dict.fromkeys(error.what for error in unlocked):
-        complaints.print(line)
+        progress.plain_console(stderr=True).print(line)
     whole = Plan(images=tuple(images))
     if options.json:
         sys.stdout.write(json.dumps(plans.document(whole), indent=2) + "\n")
         return
-    console.print(plans.table(whole))
-    console.print(disk.check(whole, planner.store, None))
+    progress.say(plans.table(whole), disk.check(whole, planner.store, None))
 
 
 def weigh(options: SizesOptions) -> None:
     """Print size and budget of every image of cells whose flavours are in the engine; make them budgets if asked."""
-    table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
+    table, store, client = matrix.load(), Store.open(), engines.connect().client
     view, measured = progress.table("image", "size", "budget"), defaultdict[str, dict[str, int]](dict)
     end = platforms.suffix(options.platform)
     for cell in matrix.select_on(table, options.platform, *options.cells):
@@ -255,12 +253,12 @@ def weigh(options: SizesOptions) -> None:
             size_budget.record(cell, size_budget.of_all(weighed))
     if options.write:
         size_budget.write(table, measured)
-    console.print(view)
+    progress.say(view)
 
 
 def engine() -> None:
     """Make an engine available."""
-    bootstrap.ensure(progress.plain_console().print)
+    bootstrap.ensure(progress.say)
 
 
 def _planner(codec: Codec, *, locked: bool = False) -> Planner:

@@ -39,14 +39,11 @@ def write(options: CatalogueOptions) -> None:
     _check(options)
     catalogue = replace(_engine() if options.engine else _registry(options), measurements=_measurements(RESULTS))
     size = publication.write(Site(catalogue, address).files(), options.output)
-    console = progress.plain_console()
-    for what, why in catalogue.unread.items():
-        console.print(f"{what}: not shown: {why}")
+    progress.say(*(f"{what}: not shown: {why}" for what, why in catalogue.unread.items()))
     for image in catalogue.images:
-        for problem in image.problems:
-            console.print(f"{image.cell}-{image.image} {image.digest}: {problem}")
+        progress.say(*(f"{image.cell}-{image.image} {image.digest}: {problem}" for problem in image.problems))
     checked = f"signatures checked ({catalogue.who})" if catalogue.who else "no signature was checked"
-    console.print(f"{options.output}: {len(catalogue.images)} images from {catalogue.source}, {progress.size(size)}, {checked}")
+    progress.say(f"{options.output}: {len(catalogue.images)} images from {catalogue.source}, {progress.size(size)}, {checked}")
 
 
 def _check(options: CatalogueOptions) -> None:

@@ -42,15 +42,12 @@ def run(options: DriftOptions) -> None:
 
 
 def _show(drifted: Drifted, made: FrozenPlan | None, options: DriftOptions) -> None:
-    console = progress.plain_console()
-    for drift in drifted.drifts:
-        console.print(printable(drift.line(), LONGEST))
+    progress.say(*(printable(drift.line(), LONGEST) for drift in drifted.drifts))
     if not drifted.drifts:
-        console.print(f"{drifted.container.name} is what {options.against or drifted.container.named} is")
+        progress.say(f"{drifted.container.name} is what {options.against or drifted.container.named} is")
     elif made:
-        for why in made.open_:
-            console.print(f"not frozen: {why}")
-        console.print(f"written: {options.freeze}; build it with: docker build {shlex.quote(str(options.freeze))}")
+        progress.say(*(f"not frozen: {why}" for why in made.open_))
+        progress.say(f"written: {options.freeze}; build it with: docker build {shlex.quote(str(options.freeze))}")
 
 
 def _failure(drifted: Drifted, made: FrozenPlan | None) -> DriftError | None:

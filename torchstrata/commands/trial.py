@@ -27,14 +27,14 @@ def run(options: TryOsOptions) -> None:
 
     :raises TorchstrataError: the first that failed; all are printed.
     """
-    table, console, failed = matrix.load(), progress.plain_console(), list[TorchstrataError]()
+    table, failed = matrix.load(), list[TorchstrataError]()
     for system in matrix.select_systems(table, *options.cells):
         if system.verified:
             continue
         try:
             _try(table, system, only_lock=options.only_lock)
         except TorchstrataError as error:
-            console.print(f"failed: {system.id}: {error.what}")
+            progress.say(f"failed: {system.id}: {error.what}")
             failed.append(error)
     if failed:
         raise failed[0]
@@ -48,7 +48,7 @@ def _try(table: Matrix, system: OperatingSystem, *, only_lock: bool) -> None:
     build.build(cell.id, BUILD)
     verification.run(cell, Path(sys.executable), VERIFY)
     mark(system, matrix.MATRIX)
-    progress.plain_console().print(f"{system.id}: verified with {cell.id}; commit matrix.yaml and locks/os/{system.id}.lock")
+    progress.say(f"{system.id}: verified with {cell.id}; commit matrix.yaml and locks/os/{system.id}.lock")
 
 
 def smallest(table: Matrix, system: OperatingSystem) -> Cell:
