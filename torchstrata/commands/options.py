@@ -44,14 +44,6 @@ def flavour_option(text: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WheelLockOptions:
-    """Lock the wheels of cells."""
-
-    cells: tuple[str, ...] = cell_words()
-    upgrade: bool = switch(UPGRADE)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PlanOptions:
     """Show what a build would reuse and make; needs no engine, writes nothing."""
 
