@@ -92,6 +92,11 @@ def switch(text: str, *, group: str = "") -> Any:
     return dataclasses.field(default=False, metadata={_DECLARATION: Declaration(help=text, group=group)})
 
 
+def word(text: str, metavar: str) -> Any:
+    """Return a field that is a word which may be left out."""
+    return dataclasses.field(default=None, metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=True)})
+
+
 def words(text: str, metavar: str, *, verbatim: bool = False) -> Any:
     """Return a field that is any number of words."""
     return dataclasses.field(default=(), metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=True, verbatim=verbatim)})
@@ -160,7 +165,7 @@ def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
         read = str if shown.verbatim else _commas if several else _readers().get(kind, kind)
         more |= {"metavar": shown.metavar, "type": read}
     if shown.positional:
-        more["nargs"] = ("+" if argument.required else "*") if several else None
+        more["nargs"] = ("+" if argument.required else "*") if several else None if argument.required else "?"
         to.add_argument(argument.field, **more)
     else:
         default = None if argument.required else argument.default

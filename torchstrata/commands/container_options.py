@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from torchstrata.arguments import option, required, switch, words
+from torchstrata.arguments import option, required, switch, word, words
 from torchstrata.commands.options import cell_words, registry_option
 
 CONTAINER: Final = "name of the container (default: the only one)"
@@ -58,7 +58,7 @@ class SshOptions:
 class JupyterOptions:
     """Print the address of a container's JupyterLab, with its token."""
 
-    words: tuple[str, ...] = words(CONTAINER, "NAME", verbatim=True)
+    name: str | None = word(CONTAINER, "NAME")
     open: bool = switch("open it in a browser, too")
 
 
@@ -66,7 +66,7 @@ class JupyterOptions:
 class LogsOptions:
     """Print what a container has said."""
 
-    words: tuple[str, ...] = words(CONTAINER, "NAME", verbatim=True)
+    name: str | None = word(CONTAINER, "NAME")
     follow: bool = switch("go on until it ends, or Ctrl-C")
 
 

@@ -21,7 +21,7 @@ from torchstrata.containers import description, running
 from torchstrata.containers.description import JUPYTER, SSH, bracketed
 from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.running import LABEL, OF_TAG, Binding, Containers
-from torchstrata.errors import ContainerError, NoContainerError
+from torchstrata.errors import ContainerError
 from torchstrata.image.runtime import WORKSPACE
 from torchstrata.text import printable_lines
 
@@ -68,16 +68,16 @@ def jupyter(options: JupyterOptions) -> None:
     :raises NoContainerError: there is no such container.
     :raises ContainerError: it does not run, or has no JupyterLab, or its token is another user's.
     """
-    container = _that_runs(_one(options.words))
+    container = _that_runs(options.name)
     url = address(container)
-    progress.plain_console().print(url)
+    progress.say(url)
     if options.open:
         webbrowser.open(url)
 
 
 def logs(options: LogsOptions) -> None:
     """Print the log of a container."""
-    container = connect().choose(_one(options.words))
+    container = connect().choose(options.name)
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(errors="replace"), translate=True)
     with running.refusals():
         for chunk in container.logs(stream=True, follow=options.follow):  # what was said on a terminal comes byte by byte
@@ -108,7 +108,7 @@ def down(options: DownOptions) -> None:
 
     :raises NoContainerError: there is no such container; then none is stopped.
     """
-    containers, console = connect(), progress.plain_console()
+    containers = connect()
     for container in [containers.choose(name) for name in options.words or (None,)]:
         done = "did not run" if container.status in ENDED else "stopped"
         running.stop(container)
@@ -116,7 +116,7 @@ def down(options: DownOptions) -> None:
             running.remove(container)
             Keepsakes.of(str(container.name)).forget()
         stays = f"{running.source(container, WORKSPACE)} and the volume {container.name}-home stay"
-        console.print(f"{container.name}: {'removed' if options.remove else f'{done}; {again(container)} goes on with it'}; {stays}")
+        progress.say(f"{container.name}: {'removed' if options.remove else f'{done}; {again(container)} goes on with it'}; {stays}")
 
 
 def again(container: Container) -> str:
@@ -156,12 +156,6 @@ def _identity(container: Container) -> tuple[str, ...]:
     """Return the option by which ssh finds the key that a container was made with."""
     file = running.identity_file(container)
     return ("-i", file) if file else ()
-
-
-def _one(words: tuple[str, ...]) -> str | None:
-    if len(words) > 1:
-        raise NoContainerError(f"{len(words)} names are given", fix="give one")
-    return words[0] if words else None
 
 
 def _that_runs(name: str | None) -> Container:

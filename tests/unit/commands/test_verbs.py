@@ -108,7 +108,7 @@ def test_a_command_for_a_container_stays_as_it_was_typed():
 @pytest.mark.parametrize("name", ["ssh", "jupyter", "logs", "down"])
 def test_an_empty_word_is_not_the_only_container(name):
     """A variable that is not set would stop, or remove, what somebody else's word was for."""
-    assert verbs.find(name).parse([""]).words == ("",)
+    assert verbs.find(name).parse([""]) != verbs.find(name).parse([])
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
