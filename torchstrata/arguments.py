@@ -77,9 +77,10 @@ class CheckedOptions(Protocol):
         """Return one line on those that were given and contradict each other; empty where none do."""
 
 
-def option(text: str, metavar: str = "", default: Any = None, *, name: str = "", group: str = "") -> Any:
+def option(text: str, metavar: str = "", default: Any = None, *, name: str = "", group: str = "", verbatim: bool = False) -> Any:  # noqa: PLR0913  # of one option
     """Return a field that is an option with a value."""
-    return dataclasses.field(default=default, metadata={_DECLARATION: Declaration(help=text, metavar=metavar, name=name, group=group)})
+    shown = Declaration(help=text, metavar=metavar, name=name, group=group, verbatim=verbatim)
+    return dataclasses.field(default=default, metadata={_DECLARATION: shown})
 
 
 def required(text: str, metavar: str, *, positional: bool = True, name: str = "") -> Any:
@@ -168,8 +169,7 @@ def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
         more["nargs"] = ("+" if argument.required else "*") if several else None if argument.required else "?"
         to.add_argument(argument.field, **more)
     else:
-        default = None if argument.required else argument.default
-        more |= {"action": "extend", "default": None if default is None else []} if several else {"default": default}
+        more |= {"action": "append" if shown.verbatim else "extend"} if several else {"default": None if argument.required else argument.default}
         to.add_argument(f"--{argument.name}", dest=argument.field, required=argument.required, **more)
 
 
@@ -179,9 +179,9 @@ def _value(kind: type[T], namespace: argparse.Namespace) -> T:
 
 
 def _one(argument: Argument, value: Any) -> Any:
-    if get_origin(argument.kind) is not tuple or (value is None and not argument.declared.positional and argument.default is None):
+    if get_origin(argument.kind) is not tuple:
         return value
-    return tuple(_flat(value or ()))
+    return argument.default if value is None and not argument.declared.positional else tuple(_flat(value or ()))
 
 
 def _flat(values: Sequence[str | list[str]]) -> Iterator[str]:
