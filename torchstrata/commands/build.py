@@ -60,7 +60,7 @@ def build(cells: str, options: BuildOptions) -> None:
     :param cells: ids or globs, with commas between them.
     """
     memory.bound()
-    planner = _planner(Codec(name=options.codec, level=options.level or DEFAULT_LEVELS[options.codec]), locked=options.locked)
+    planner = _planner(Codec(name=options.codec, level=DEFAULT_LEVELS[options.codec]), locked=options.locked)
     chosen = matrix.select_on(planner.matrix, options.platform, *cells.split(","))
     flavours = options.flavour or tuple(planner.matrix.flavours)
     if not options.locked:

@@ -14,7 +14,7 @@ from rich.table import Table
 from torchstrata import platforms, progress
 from torchstrata.commands.container_options import DoctorOptions
 from torchstrata.containers.description import LOOPBACK
-from torchstrata.errors import MachineError, NoFitError, TorchstrataError
+from torchstrata.errors import MachineError, NoFitError
 from torchstrata.machine import fitting, survey
 from torchstrata.machine.fitting import Accelerator, Fitness, Hardware
 from torchstrata.machine.survey import Survey
@@ -200,7 +200,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "gpus": [{"generation": gpu.generation, "name": gpu.name or None, "memory": gpu.memory or None} for gpu in hardware.gpus],
         "gpu_access": {"words": access.words, "how": access.how, "cure": access.cure or None} if access else None,
         "observations": [
-            {"subject": seen.subject, "severity": seen.severity, "what": seen.what, "fix": seen.fix or None, "code": _code(seen.error)}
+            {"subject": seen.subject, "severity": seen.severity, "what": seen.what, "fix": seen.fix or None, "code": seen.error.code if seen.error else None}
             for seen in diagnosis.survey.observations
         ],
         "cells": [_cell(diagnosis, fit) for fit in diagnosis.fits],
@@ -220,7 +220,3 @@ def _cell(diagnosis: Diagnosis, fit: Fitness) -> dict[str, Any]:
         "cures": fit.cures,
         "limits": fit.limits,
     }
-
-
-def _code(error: TorchstrataError | None) -> int | None:
-    return error.code if error else None

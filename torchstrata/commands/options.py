@@ -57,13 +57,11 @@ class ImageOptions:
     """Which images are made, and how.
 
     :param flavour: flavours to make, with their parents; all if empty.
-    :param level: of the codec; its default if ``None``.
     """
 
     flavour: tuple[str, ...] = flavour_option("only this flavour and its parents")
     platform: str = platform_option()
     locked: bool = switch(LOCKED)
-    level: int | None = option("level of the compression (default: 3 for zstd, 6 for gzip)", "NUMBER")
     names: bool = switch(NAMES)
     registry: str | None = registry_option()
     trust_unsealed_parts: bool = switch(UNSEALED)

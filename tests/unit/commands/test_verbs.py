@@ -142,7 +142,6 @@ def test_every_option_with_a_value_says_its_default(kind):
         ("cache --max-gb inf --prune", "argument --max-gb: inf: more than 1000000"),
         ("registry.prune --older-than 1e999", "argument --older-than: 1e999: more than 1000000"),
         ("up v2.13 --workspace=", "argument --workspace: an empty word names no file or directory"),
-        ("push 2.13-cpu --level high", "argument --level: high: not a whole number"),
         ("release.rollback --to yesterday", "argument --to: yesterday: not a whole number"),
         ("registry.prune --keep 1.5", "argument --keep: 1.5: not a whole number"),
         ("registry.prune --older-than week", "argument --older-than: week: not a number"),
