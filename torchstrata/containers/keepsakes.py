@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from filelock import FileLock
+
 from torchstrata.errors import ContainerError
 from torchstrata.host import home
-from torchstrata.host.filesystem import whole
+from torchstrata.host.filesystem import lock, whole
 
 TOKEN_BYTES: Final = 24
 ENTRY: Final = """\
@@ -102,8 +104,9 @@ class Keepsakes:
         shutil.rmtree(self.root, ignore_errors=True)
         entry = _entries()
         try:
-            if entry and self.name in (before := _read(entry)):
-                _write(entry, _without(before, self.name))
+            with self._turn():
+                if entry and self.name in (before := _read(entry)):
+                    _write(entry, _without(before, self.name))
         except OSError as error:
             raise ContainerError(f"{entry} cannot be written: {error.strerror}", fix=f"remove the entry {self.name} there by hand") from error
 
@@ -120,11 +123,17 @@ class Keepsakes:
         block += IDENTITY.format(identity=identity) if identity else ""
         try:
             entry.parent.mkdir(mode=0o700, exist_ok=True)
-            _write(entry, _without(_read(entry), self.name) + block)
-            _include(entry.parent / "config")
+            with self._turn():
+                _write(entry, _without(_read(entry), self.name) + block)
+                _include(entry.parent / "config")
         except OSError as error:
             fix = "leave --ssh-entry out, or let this user write there"
             raise ContainerError(f"{error.filename} cannot be written: {error.strerror}", fix=fix) from error
+
+    def _turn(self) -> FileLock:
+        """Return what lets one process at a time change the entries for ssh, which all containers share."""
+        self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return lock(self.root.parent / ".lock")
 
 
 def _read(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -76,6 +77,17 @@ def test_nothing_is_left_of_a_container(ssh):
     assert "Host one\n" not in (ssh / "torchstrata.config").read_text()
     assert "Host two\n" in (ssh / "torchstrata.config").read_text()
     assert Keepsakes.of("two").known_hosts.read_text() == "two ssh-ed25519 AAAA\n"
+
+
+def test_entries_that_are_made_at_once_are_all_there(ssh):
+    """None is lost to another that was read before it was written."""
+    names = [f"desk-{number}" for number in range(12)]
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(lambda name: Keepsakes.of(name).add_entry("127.0.0.1", 2222), names))
+    assert sorted(line for line in (ssh / "torchstrata.config").read_text().splitlines() if line.startswith("Host ")) == sorted(
+        f"Host {name}" for name in names
+    )
+    assert (ssh / "config").read_text() == "Include torchstrata.config\n"
 
 
 def test_configuration_of_ssh_stays_as_it_was_but_for_our_line(ssh):
