@@ -109,7 +109,7 @@ def down(options: DownOptions) -> None:
     :raises NoContainerError: there is no such container; then none is stopped.
     """
     containers = connect()
-    for container in [containers.choose(name) for name in options.words or (None,)]:
+    for container in [containers.choose(name) for name in dict.fromkeys(options.words) or (None,)]:
         done = "did not run" if container.status in ENDED else "stopped"
         running.stop(container)
         if options.remove:

@@ -125,6 +125,13 @@ def test_without_words_the_platform_is_this_machines(monkeypatch):
     assert means("2.15-cu132", platform=None).local.endswith("-arm64")
 
 
+def test_platform_is_that_of_an_image_by_its_name_here(monkeypatch):
+    """So that the command that a container's verbs name goes on with it, whatever this machine is."""
+    monkeypatch.setattr(platforms.platform, "machine", lambda: "x86_64")
+    found = means("2.15-cu132-ssh-arm64", platform=None)
+    assert (found.platform, found.local, found.cell.platform) == (ARM, f"{TABLE.name}:2.15-cu132-ssh-arm64", ARM)
+
+
 @pytest.mark.parametrize(
     ("words", "more"),
     [(("a", "b"), {}), (("no/tag",), {"registry": "registry.example"}), ((), {"flavour": "none"}), (("v2.8",), {"flavour": "ssh", "registry": "r.example"})],
