@@ -97,9 +97,9 @@ def test_nobody_can_be_asked_without_standard_input():
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_what_an_encoding_lacks_is_escaped(encoding):
     """A path, or the dots of a table that is cut, on a machine whose locale is no UTF-8."""
-    script = "from torchstrata.commands import cli\nfrom torchstrata import progress\nwith cli.guarded(): progress.plain_console().print('/work/中…')"
+    script = "from torchstrata.commands import cli\nfrom torchstrata import progress\nwith cli.guarded(): progress.plain_console().print('/data/中…')"
     env = os.environ | {"PYTHONIOENCODING": encoding}
-    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout == "/work/\\u4e2d\\u2026\n"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout == "/data/\\u4e2d\\u2026\n"
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", ">/dev/full", ">&-", ">&- 2>&-", ">/dev/full 2>/dev/full"])
