@@ -22,9 +22,9 @@ from torchstrata.building.engine import Engine
 from torchstrata.commands import running_containers, wanted_image
 from torchstrata.commands.container_options import UpOptions
 from torchstrata.commands.wanted_image import WantedImage
-from torchstrata.containers import caller, graphics, launchers, loopback, reattaching, running
+from torchstrata.containers import caller, launchers, loopback, reattaching, running
 from torchstrata.containers.caller import HostUser
-from torchstrata.containers.description import LOOPBACK, SHM, SSH, ContainerDescription
+from torchstrata.containers.description import LOOPBACK, SHM, SSH, ContainerDescription, Gpus
 from torchstrata.containers.found_image import FoundImage
 from torchstrata.containers.graphics import Graphics
 from torchstrata.containers.keepsakes import Keepsakes
@@ -170,7 +170,7 @@ def _start(options: UpOptions) -> None:
     """Start the container and print how to reach it."""
     asked, listens = ports(options), _listens(options)
     if options.gpus is not None:
-        graphics.parsed(options.gpus)
+        Gpus.parse(options.gpus)
     machine = LocalEngine.connect()
     image = machine.image(options)
     gpus, note = machine.graphics.choose(options.gpus, cuda=image.usual.gpus is not None)
@@ -230,7 +230,7 @@ def _write(launcher: Launcher, options: UpOptions) -> None:
     """
     asked, place = ports(options), caller.place(options.workspace)
     table = matrix.load()
-    gpus = graphics.parsed(options.gpus) if options.gpus is not None else None
+    gpus = Gpus.parse(options.gpus) if options.gpus is not None else None
     want = wanted_image.wanted(table, options, gpu=gpus is not None or Graphics.of_host({}).is_here)
     image = wanted_image.in_registry(want) or _here_alone(want)
     described = _described(image, options)

@@ -23,6 +23,7 @@ from tests.endpoints import endpoints
 from torchstrata.containers import launchers
 from torchstrata.containers.description import ContainerDescription, Gpus, of_image
 from torchstrata.containers.launchers import Launcher
+from torchstrata.errors import NoGpuError
 
 GOLDEN = Path(__file__).parent / "golden"
 """``TORCHSTRATA_UPDATE_GOLDEN=1 pytest tests/unit/containers/test_launchers.py`` writes what is rendered now; look at the difference."""
@@ -312,10 +313,10 @@ def test_no_gpu_is_a_choice(words):
     assert Gpus.parse(words) is None
 
 
-@pytest.mark.parametrize("words", ["", "some", "-1", "device=", "device=0;id", "all,1"])
+@pytest.mark.parametrize("words", ["", "some", "-1", "00", "9" * 5000, "device=", "device=0;id", "all,1"])
 def test_other_words_for_gpus_mean_nothing(words):
     """They are refused before anything is started."""
-    with pytest.raises(ValueError, match="is no choice of GPUs"):
+    with pytest.raises(NoGpuError, match="is no choice of GPUs"):
         Gpus.parse(words)
 
 
