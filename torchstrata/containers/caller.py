@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class HostUser:
             rights = OTHERS_RIGHTS[status.st_gid == 0]
             writable = status.st_uid == uid or status.st_mode & rights == rights
         if not writable:
-            fix = f"sudo chown {uid} {path}, or {OTHER_WORKSPACE}"
+            fix = f"sudo chown {uid} {shlex.quote(str(path))}; or {OTHER_WORKSPACE}"
             raise WorkspaceError(f"{path} cannot be written by user {uid}", fix=fix)
 
 

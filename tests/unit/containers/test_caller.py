@@ -97,6 +97,16 @@ def test_root_asks_for_somebody_else(directory, fits, tmp_path, monkeypatch):
         assert person._check(tmp_path) is None
 
 
+def test_cure_of_a_workspace_can_be_pasted(tmp_path, monkeypatch):
+    """Whatever its path has in it."""
+    place = tmp_path / "my work"
+    place.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(WorkspaceError) as refused:
+        HostUser(uid=1234)._check(place)
+    assert f"sudo chown 1234 '{place}'; or" in refused.value.fix
+
+
 def test_keys_are_those_that_ssh_offers(home):
     """The best first; files that hold none are passed over, as ssh does."""
     (home / ".ssh" / "id_rsa.pub").write_text("ssh-rsa AAAA me\n")
