@@ -34,7 +34,7 @@ PIPED: Final = 1000
 """Columns of a table that goes to a program: nothing is folded."""
 
 LACKING: Final = {
-    SSH: "make a key, ssh-keygen -t ed25519, then inv up --replace; --flavour ssh has an SSH server",
+    SSH: "make a key, ssh-keygen -t ed25519, then: {again} --replace; or take a flavour that has an SSH server: --flavour ssh",
     JUPYTER: "take a flavour that has it: inv up CELL --flavour jupyter",
 }
 """What to do where a container lacks a service."""
@@ -169,4 +169,4 @@ def _binding(container: Container, service: str) -> Binding:
     for binding in running.bindings(container):
         if binding.name == service:
             return binding
-    raise ContainerError(f"{container.name} has no {service}", fix=LACKING.get(service, "take a flavour that has it"))
+    raise ContainerError(f"{container.name} has no {service}", fix=LACKING[service].format(again=again(container)))

@@ -38,8 +38,8 @@ from torchstrata.text import printable
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,99}")
 """Names of containers, as engines take them."""
 
-NO_KEY: Final = "no SSH: there is no public key in ~/.ssh (ssh-keygen -t ed25519 makes one; then inv up --replace)"
-LATE_KEY: Final = "no SSH: it was made before there was a public key in ~/.ssh (inv up --replace lets that in)"
+NO_KEY: Final = "no SSH: there is no public key in ~/.ssh (ssh-keygen -t ed25519 makes one; then: {again} --replace)"
+LATE_KEY: Final = "no SSH: it was made before there was a public key in ~/.ssh ({again} --replace lets that in)"
 UNRAISED: Final = "this engine may not raise limits of locked memory and stack, which NCCL needs for InfiniBand"
 
 
@@ -208,7 +208,7 @@ def _notes(image: FoundImage, described: ContainerDescription, container: Contai
         yield UNRAISED
     yield f"{described.name}: {described.title}; /workspace is {described.workspace}"
     if image.describe().has_ssh and not any(each.name == SSH for each in running.bindings(container)):
-        yield LATE_KEY if described.has_ssh else NO_KEY
+        yield (LATE_KEY if described.has_ssh else NO_KEY).format(again=running_containers.again(container))
 
 
 def _login() -> str:

@@ -11,6 +11,7 @@ import pytest
 from torchstrata.commands import running_containers, verbs
 from torchstrata.commands.container_options import LogsOptions, PsOptions
 from torchstrata.containers.running import LABEL, OF_IDENTITY, OF_SERVICES, OF_TAG
+from torchstrata.errors import ContainerError
 from torchstrata.image.runtime import WORKSPACE
 
 NAME = "torchstrata-2.13-cpu-jupyter-of-somebody-with-a-long-name"
@@ -40,6 +41,18 @@ def test_command_that_goes_on_with_a_container(name, workspace, command, tmp_pat
     """Of its own image, name and workspace: without them inv up would make another."""
     monkeypatch.chdir(tmp_path)
     assert running_containers.again(container(name, tmp_path / workspace)) == command.format(tmp_path)
+
+
+@pytest.mark.parametrize(("verb", "cure"), [("ssh", "then: inv up 2.13-cpu-jupyter --name desk --workspace /work --replace"), ("jupyter", "--flavour jupyter")])
+def test_what_a_container_lacks_is_cured_by_a_command_for_it(verb, cure, monkeypatch, tmp_path):
+    """``inv up --replace`` alone would make another one."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    found = container("desk")
+    found.status = "running"
+    monkeypatch.setattr(running_containers, "connect", lambda: SimpleNamespace(choose=lambda name: found))
+    with pytest.raises(ContainerError, match=f"desk has no {verb}") as refused:
+        getattr(running_containers, verb)(verbs.find(verb).parse(["desk"]))
+    assert cure in refused.value.fix
 
 
 def test_address_of_ipv6_can_be_opened():

@@ -17,7 +17,9 @@ from torchstrata import platforms
 from torchstrata.commands import up, wanted_image
 from torchstrata.commands.container_options import UpOptions
 from torchstrata.containers.description import ContainerDescription
+from torchstrata.containers.running import OF_TAG
 from torchstrata.errors import ContainerError, LauncherError, MatrixError, PlatformError, RegistryError
+from torchstrata.image.runtime import WORKSPACE
 from torchstrata.matrix import matrix
 from torchstrata.platforms import PLATFORM
 from torchstrata.registry import dated_tag
@@ -235,6 +237,18 @@ def test_ssh_without_a_key_has_no_port_and_no_entry():
     assert "ssh-keygen" in refused.value.fix
     assert up._check_ssh(described, is_asked=False) is None
     assert up._check_ssh(replace(described, authorized_keys=("ssh-ed25519 AAAA",)), is_asked=True) is None
+
+
+@pytest.mark.parametrize("keys", [(), ("ssh-ed25519 AAAA",)])
+def test_who_has_no_key_is_told_the_command_that_lets_one_in(keys):
+    """For this container: without its words inv up would make another."""
+    described = ContainerDescription(image="x", name="desk", title="x", endpoints=endpoints("ssh"), authorized_keys=keys)
+    image = SimpleNamespace(describe=lambda: described)
+    mounts = [{"Destination": WORKSPACE, "Source": "/data"}]
+    container = SimpleNamespace(name="desk", labels={OF_TAG: "pytorch-cuda:v2.8"}, attrs={"Mounts": mounts, "HostConfig": {}})
+    (*_, told) = up._notes(image, described, container)
+    assert told.startswith("no SSH: ")
+    assert "inv up v2.8 --name desk --workspace /data --replace" in told
 
 
 @pytest.mark.parametrize("asked", [{"ssh_key": True}, {"ssh_entry": True}])
