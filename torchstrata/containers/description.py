@@ -141,8 +141,7 @@ class ContainerDescription:
     @property
     def is_pullable(self) -> bool:
         """Whether the image lies in a registry; otherwise only this machine's engine has it."""
-        host, slash, _ = self.image.partition("/")
-        return bool(slash) and (host == "localhost" or "." in host or ":" in host)
+        return names_a_host(self.image)
 
     @property
     def pinned(self) -> str:
@@ -271,6 +270,12 @@ def of_image(
     """
     gpus = Gpus() if cuda else None
     return ContainerDescription(image=image, name=name(tag), title=plain(title), endpoints=endpoints, gpus=gpus)
+
+
+def names_a_host(image: str) -> bool:
+    """Return whether a reference names the host of a registry."""
+    host, slash, _ = image.partition("/")
+    return bool(slash) and (host == "localhost" or "." in host or ":" in host)
 
 
 def bracketed(address: str) -> str:
