@@ -37,6 +37,7 @@ class Declaration:
     :param name: without dashes; that of the field if empty.
     :param positional: it is a word, not an option.
     :param group: options of the same group exclude each other.
+    :param verbatim: each of several words stays as it is; else it is a list with commas in it.
     """
 
     help: str
@@ -44,6 +45,7 @@ class Declaration:
     name: str = ""
     positional: bool = False
     group: str = ""
+    verbatim: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,9 +82,10 @@ class CheckedOptions(Protocol):
         """Return one line on those that were given and contradict each other; empty where none do."""
 
 
-def option(text: str, metavar: str = "", default: Any = None, *, name: str = "", group: str = "") -> Any:
+def option(text: str, metavar: str = "", default: Any = None, *, name: str = "", group: str = "", verbatim: bool = False) -> Any:  # noqa: PLR0913  # of one option
     """Return a field that is an option with a value."""
-    return dataclasses.field(default=default, metadata={_DECLARATION: Declaration(help=text, metavar=metavar, name=name, group=group)})
+    shown = Declaration(help=text, metavar=metavar, name=name, group=group, verbatim=verbatim)
+    return dataclasses.field(default=default, metadata={_DECLARATION: shown})
 
 
 def required(text: str, metavar: str, *, positional: bool = True, name: str = "") -> Any:
@@ -95,9 +98,14 @@ def switch(text: str, *, group: str = "") -> Any:
     return dataclasses.field(default=False, metadata={_DECLARATION: Declaration(help=text, group=group)})
 
 
-def words(text: str, metavar: str) -> Any:
+def word(text: str, metavar: str) -> Any:
+    """Return a field that is a word which may be left out."""
+    return dataclasses.field(default=None, metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=True)})
+
+
+def words(text: str, metavar: str, *, verbatim: bool = False) -> Any:
     """Return a field that is any number of words."""
-    return dataclasses.field(default=(), metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=True)})
+    return dataclasses.field(default=(), metadata={_DECLARATION: Declaration(help=text, metavar=metavar, positional=True, verbatim=verbatim)})
 
 
 def declared(kind: type) -> Iterator[Argument]:
@@ -176,13 +184,13 @@ def _add(to: argparse._ActionsContainer, argument: Argument) -> None:
     if allowed := choices(kind):
         more["choices"] = allowed
     else:
-        more |= {"metavar": shown.metavar, "type": _commas if several else _readers().get(kind, kind)}
+        read = str if shown.verbatim else _commas if several else _readers().get(kind, kind)
+        more |= {"metavar": shown.metavar, "type": read}
     if shown.positional:
-        more["nargs"] = ("+" if argument.required else "*") if several else None
+        more["nargs"] = ("+" if argument.required else "*") if several else None if argument.required else "?"
         to.add_argument(argument.field, **more)
     else:
-        default = None if argument.required else argument.default
-        more |= {"action": "extend", "default": None if default is None else []} if several else {"default": default}
+        more |= {"action": "append" if shown.verbatim else "extend"} if several else {"default": None if argument.required else argument.default}
         to.add_argument(f"--{argument.name}", dest=argument.field, required=argument.required, **more)
 
 
@@ -192,9 +200,9 @@ def _value(kind: type[T], namespace: argparse.Namespace) -> T:
 
 
 def _one(argument: Argument, value: Any) -> Any:
-    if get_origin(argument.kind) is not tuple or (value is None and not argument.declared.positional and argument.default is None):
+    if get_origin(argument.kind) is not tuple:
         return value
-    return tuple(_flat(value or ()))
+    return argument.default if value is None and not argument.declared.positional else tuple(_flat(value or ()))
 
 
 def _flat(values: Sequence[str | list[str]]) -> Iterator[str]:

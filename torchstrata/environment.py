@@ -58,11 +58,7 @@ def read(lock: Path) -> Iterator[LockedPackage]:
 
     :raises LockError: it cannot be read, or a line of it is no requirement, such as one that a merge has left.
     """
-    try:
-        content = files.text(lock, LIMIT)
-    except files.UnreadableError as error:
-        raise LockError(error.what, fix=f"run: git checkout HEAD -- {lock.name}") from error
-    text = "\n".join(line for line in content.split("\n") if not line.lstrip().startswith("#"))
+    text = "\n".join(line for line in _text(lock).split("\n") if not line.lstrip().startswith("#"))
     for line in filter(str.strip, text.replace("\\\n", " ").split("\n")):
         requirement, *hashes = line.split(" --hash=")
         try:
@@ -73,15 +69,22 @@ def read(lock: Path) -> Iterator[LockedPackage]:
             ) from error
 
 
+def _text(lock: Path) -> str:
+    try:
+        return files.text(lock, LIMIT)
+    except files.UnreadableError as error:
+        raise LockError(error.what, fix=f"run: git checkout HEAD -- {lock.name}") from error
+
+
 def enter(words: Sequence[str]) -> None:
     """Return if this Python has the locked packages; else become the nox of an environment that has them.
 
     :param words: nox's words, without its name.
     :raises SystemExit: the lock cannot be read, the packages cannot be installed, or a person interrupted it.
     """
-    environment = ENVIRONMENTS / name()
-    python = environment / "bin/python"
     try:
+        environment = ENVIRONMENTS / name()
+        python = environment / "bin/python"
         if Path(sys.prefix) == environment or not missing():
             return
         _make(environment, python)
@@ -100,8 +103,11 @@ def enter(words: Sequence[str]) -> None:
 
 
 def name() -> str:
-    """Return what the environment of this lock and this Python is called."""
-    return hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    """Return what the environment of this lock and this Python is called.
+
+    :raises LockError: the lock cannot be read.
+    """
+    return hashlib.sha256((_text(LOCK) + sys.version).encode()).hexdigest()[:12]
 
 
 def missing(lock: Path = LOCK) -> list[str]:

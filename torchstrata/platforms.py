@@ -39,6 +39,11 @@ def suffix(name: str) -> str:
     return "" if name == PLATFORM else f"-{architecture(name)}"
 
 
+def named(*names: str) -> str | None:
+    """Return the platform that names on this machine end with, but for the default one, which has no ending."""
+    return next((platform for platform in MACHINES if platform != PLATFORM and any(name.endswith(suffix(platform)) for name in names)), None)
+
+
 def here() -> str:
     """Return this machine's platform; the default one where it is none of those that are known."""
     return next(filter(is_native, MACHINES), PLATFORM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
@@ -78,14 +79,14 @@ def name() -> str:
 def is_over(named: str) -> bool:
     """Return whether the process of that :func:`name` was of this host and has ended."""
     host, _, number = named.rpartition(":")
-    if host != socket.gethostname() or not number.isdigit():
+    if host != socket.gethostname() or not re.fullmatch("[1-9][0-9]{0,8}", number):
         return False
     try:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
+        pass
     return False
 
 
@@ -149,12 +150,22 @@ def follow(*args: str | os.PathLike[str], cwd: Path | None = None, env: Mapping[
 def become(*args: str | os.PathLike[str]) -> NoReturn:
     """Become a program that has the terminal, such as ``ssh``; nothing of this one goes on.
 
-    :raises CommandError: the program is not installed.
+    :raises CommandError: the program is not installed, or cannot be started.
     """
-    path = find(str(args[0]))
+    argv = [find(str(args[0])), *map(str, args[1:])]
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(path, [path, *map(str, args[1:])])  # noqa: S606  # no shell
+    with _starting(argv):
+        os.execv(argv[0], argv)  # noqa: S606  # no shell
+
+
+@contextlib.contextmanager
+def _starting(argv: Sequence[str]) -> Iterator[None]:
+    """Say what the system refuses: a script whose interpreter is not there, too many words."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{argv[0]} cannot be started: {error.strerror}", fix=f"run it by hand to see more: {shlex.join(argv)[:200]}") from error
 
 
 @contextlib.contextmanager
@@ -238,9 +249,10 @@ def _started(
     Its threads end with it: an interpreter that ends while a daemon thread wakes up can crash (CPython before 3.14).
     """
     argv = [find(str(args[0])), *map(str, args[1:])]
-    process = subprocess.Popen(
-        argv, cwd=cwd, env={**os.environ, **(env or {})}, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+    with _starting(argv):
+        process = subprocess.Popen(
+            argv, cwd=cwd, env={**os.environ, **(env or {})}, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
     _running.add(process)
     threads = _StreamThreads()
     try:

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, Protocol, Self
@@ -17,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.segment import Segment
 from rich.table import Table
 
-from torchstrata.text import printable
+from torchstrata.text import printable, printable_lines
 
 PLAIN_INTERVAL: Final = 15.0
 """Seconds between two lines about the same long step where there is no terminal."""
@@ -73,8 +74,7 @@ class SafeConsole(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render something, with the characters that cannot be shown replaced."""
         for segment in super().render(renderable, options):
-            text = "\n".join(printable(line, len(line)) for line in segment.text.split("\n"))
-            yield segment if segment.control else segment._replace(text=text)
+            yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
 
 
 class Step(Protocol):
@@ -87,37 +87,27 @@ class Step(Protocol):
         """Show a few words about what is going on inside the step."""
 
 
-class Reporter(Protocol):
-    """Where progress goes; safe to use from many threads."""
+class Reporter(ABC):
+    """Where progress goes; safe to use from many threads, as consoles of rich are."""
 
-    console: Console
+    def __init__(self, console: Console) -> None:
+        self.console = console
 
     def say(self, line: str) -> None:
-        """Print one line that stays."""
+        """Print one line that stays; a live view goes on below it."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, what: RenderableType) -> None:
         """Print a table or other rich value that stays."""
+        self.console.print(what)
 
+    @abstractmethod
     def step(self, verb: str, name: str, total: int | None = None) -> AbstractContextManager[Step]:
         """Open a step: ``verb`` is ``fetch``, ``convert``, ``os``, ``bytecode`` or ``load``; ``total`` is in bytes."""
 
 
-class PlainReporter:
+class PlainReporter(Reporter):
     """Lines for logs: one when a step starts to take long, one when it has ended."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self._lock = threading.Lock()
-
-    def say(self, line: str) -> None:
-        """Print one line."""
-        with self._lock:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def show(self, what: RenderableType) -> None:
-        """Print a rich value."""
-        with self._lock:
-            self.console.print(what)
 
     @contextmanager
     def step(self, verb: str, name: str, total: int | None = None) -> Iterator[Step]:
@@ -149,11 +139,11 @@ class _PlainStep:
         return due
 
 
-class LiveReporter:
+class LiveReporter(Reporter):
     """A live view with a bar for each step that is under way; a step leaves one line when it has ended."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        super().__init__(console)
         self._bars = Progress(
             TextColumn("[cyan]{task.fields[verb]:9}"),
             TextColumn("{task.description}"),
@@ -171,14 +161,6 @@ class LiveReporter:
     def __exit__(self, *exc: object) -> None:
         self._bars.stop()
 
-    def say(self, line: str) -> None:
-        """Print one line above the bars."""
-        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def show(self, what: RenderableType) -> None:
-        """Print a rich value above the bars."""
-        self._bars.console.print(what)
-
     @contextmanager
     def step(self, verb: str, name: str, total: int | None = None) -> Iterator[Step]:
         """Show a bar while the step runs."""
@@ -189,7 +171,7 @@ class LiveReporter:
         finally:
             self._bars.remove_task(task)
         of = f"  {size(total)}" if total else ""
-        self._bars.console.print(f"[green]{verb:9}[/] {escape(name)}[dim]{of}  {time.monotonic() - started:.1f} s[/]", markup=True)
+        self.console.print(f"[green]{verb:9}[/] {escape(name)}[dim]{of}  {time.monotonic() - started:.1f} s[/]", markup=True)
 
 
 class _LiveStep:
@@ -208,10 +190,18 @@ def table(*headers: str, **options: Any) -> Table:
     return Table(*headers, header_style="bold", box=None, pad_edge=False, **options)
 
 
-def plain_console() -> Console:
-    """Return a console for standard output that does not fold tables at 80 columns where there is no terminal."""
-    console = SafeConsole()
-    return console if console.is_terminal else SafeConsole(width=max(console.width, 120))
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console for standard output, or error, that folds no line, nor tables at 80 columns where there is no terminal."""
+    console = SafeConsole(stderr=stderr, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    return console
+
+
+def say(*what: RenderableType) -> None:
+    """Print lines, each whole, and tables on standard output."""
+    if what:
+        plain_console().print(*what, sep="\n")
 
 
 @contextmanager
@@ -219,7 +209,7 @@ def reporter() -> Iterator[Reporter]:
     """Yield a live reporter on a terminal and a plain one elsewhere (a pipe, or CI by its ``CI`` variable)."""
     console = plain_console()
     if console.is_terminal and not os.environ.get("CI"):
-        with LiveReporter(console) as live:
+        with LiveReporter(SafeConsole()) as live:
             yield live
     else:
         yield PlainReporter(console)

@@ -17,3 +17,8 @@ def printable(text: str, limit: int = 200) -> str:
     """
     shown = "".join(character if character.isprintable() else "?" for character in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: max(0, limit - len(ELLIPSIS))] + ELLIPSIS[:limit]
+
+
+def printable_lines(text: str) -> str:
+    """Return lines that only show themselves, each whole."""
+    return "\n".join(printable(line, len(line)) for line in text.split("\n"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import shutil
 import sys
@@ -15,6 +14,7 @@ from rich.table import Column, Table
 
 from tests.fresh import cases, machine, options, visiting
 from tests.fresh.cases import CASES
+from tests.fresh.options import FreshOptions
 from tests.fresh.readme import Commands
 from tests.fresh.visiting import Visit
 from torchstrata import progress
@@ -43,7 +43,7 @@ def main(words: list[str]) -> int:
     try:
         if why:
             print(f"no machine of its own can be made: {why}; README's commands run on this one", flush=True)
-            visits.append(visiting.here(commands, options.wishes(asked), verbose=asked.verbose))
+            visits.append(visiting.here(commands, asked, verbose=asked.verbose))
         else:
             visiting.check_clonable()
             bring()
@@ -53,14 +53,13 @@ def main(words: list[str]) -> int:
     return next((row.status for visit in visits for row in visit.rows if row.status), 0)
 
 
-def _visit_all(visits: list[Visit], commands: Commands, asked: argparse.Namespace) -> None:
+def _visit_all(visits: list[Visit], commands: Commands, asked: FreshOptions) -> None:
     """Go to machine after machine, whatever happened at the last one."""
-    met = options.circumstances(asked)
     for number, system, name in itertools.product(range(asked.repeat), asked.on, asked.as_):
         title = f"{system} {name}" + (f" {number + 1}" if asked.repeat > 1 else "")
         visits.append(visit := Visit.begin(title, verbose=asked.verbose))
-        steps = list(cases.steps(CASES[name], commands, options.wishes(asked)))
-        visiting.go(visit, system, CASES[name], steps, met)
+        steps = list(cases.steps(CASES[name], commands, asked))
+        visiting.go(visit, system, CASES[name], steps, asked)
 
 
 def _lack() -> str | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from tests.fresh.readme import Commands
+from torchstrata.arguments import option, switch
 from torchstrata.layers import os_image
 from torchstrata.matrix import matrix
 
@@ -53,24 +55,19 @@ class Case:
     workflow: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Wishes:
     """What else than README's commands as they stand is to be typed.
 
-    :param cells: that the first command builds, instead of what README builds.
-    :param only_first: whether the second command is left out.
-    :param seeded: whether the content store is filled with the layers that the machine is offered.
-    :param workflow: whose steps any machine runs.
-    :param readme: whether README's commands are typed where a workflow would run.
-    :param then: lines that follow.
+    :param store: a content store whose layers machines are offered, to begin with.
     """
 
-    cells: tuple[str, ...] = ()
-    only_first: bool = False
-    seeded: bool = False
-    workflow: str | None = None
-    readme: bool = False
-    then: tuple[str, ...] = ()
+    cells: tuple[str, ...] = option("cells that the first command builds (default: README's)", "CELL", ())
+    first: bool = switch("leave README's second command out")
+    workflow: str | None = option("the steps of a workflow, as a runner does by itself (default: README's commands)", "NAME")
+    readme: bool = switch("README's commands, as a runner too")
+    then: tuple[str, ...] = option("one more line; more than once for more (default: none)", "LINE", (), verbatim=True)
+    store: Path | None = option("a content store whose layers of wheels they have (default: none)", "DIR")
 
 
 ENGINE: Final = (
@@ -111,7 +108,7 @@ def steps(case: Case, commands: Commands, wishes: Wishes) -> Iterator[Step]:
         typed = line.replace("{install}", commands.install).replace("{bootstrap}", str(matrix.load().bootstrap_image))
         name = "an image for mmdebstrap" if line == BOOTSTRAP else typed.rpartition("&& ")[2]
         yield Step(user="root", line=typed, name=f"administrator: {name}")
-    if wishes.seeded:
+    if wishes.store:
         yield Step(user=case.user, line=SEED, name="layers of wheels")
     yield Step(user=case.user, line=CLONE, name="git clone")
     yield Step(user=case.user, line=VENV, name=VENV)
@@ -124,4 +121,4 @@ def _asked(case: Case, commands: Commands, wishes: Wishes) -> tuple[str, ...]:
     """Return what the machine is for: the steps of a workflow, or README's commands."""
     if workflow := wishes.workflow or (not wishes.readme and case.workflow):
         return (f"nox -s rehearse -- --workflow {workflow}",)
-    return commands.asked(wishes.cells, only_first=wishes.only_first)
+    return commands.asked(wishes.cells, only_first=wishes.first)

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from tests.fresh.cases import STORE, Case
-from tests.fresh.given import Given
+from tests.fresh.cases import STORE, Case, Wishes
+from tests.fresh.given import Given, by_this_host
 from tests.fresh.machine import ADDRESS, Machine
+from torchstrata.arguments import option, switch
 from torchstrata.errors import CommandError
 from torchstrata.matrix.matrix import ROOT
 
@@ -44,27 +45,21 @@ YEAR: Final = {
 """Variables that set the clock of all programs that ask libc for the time, of a login and of what it starts."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Circumstances:
-    """What is the same at all machines of a call.
+PLACE: Final = Path(os.environ.get("TMPDIR", "/var/tmp"))
+"""Where machines' files lie by default: the system's other temporary directory is often in memory."""
 
-    :param directory: where their files lie.
-    :param cold: whether root file systems are bootstrapped anew.
-    :param store: a content store that they start with a part of.
-    :param apt_locked: seconds for which something else at the machine holds apt's locks when the first command starts.
-    :param dropped: packages of which the mirror has only newer versions.
-    :param snapshots: whether a snapshot archive still has the older ones.
-    :param year_ahead: whether clocks are a year ahead.
-    """
 
-    given: Given
-    directory: Path
-    cold: bool = False
-    store: Path | None = None
-    apt_locked: int = 0
-    dropped: tuple[str, ...] = ()
-    snapshots: bool = False
-    year_ahead: bool = False
+@dataclass(frozen=True, kw_only=True)
+class Circumstances(Wishes):
+    """What is the same at all machines of a call."""
+
+    given: Given = field(default_factory=by_this_host)
+    directory: Path = option("where their files lie (default: TMPDIR, or /var/tmp)", "DIR", PLACE, name="in")
+    cold: bool = switch("bootstrap root file systems though one of today is kept")
+    apt_locked: int = option("others hold apt's locks so long when the first command starts (default: 0)", "SECONDS", 0)
+    dropped: tuple[str, ...] = option("the mirror has only newer versions of these (default: none)", "PACKAGES", (), name="drop")
+    snapshots: bool = switch("a snapshot archive has the older ones")
+    year_ahead: bool = switch("clocks of programs are a year ahead")
 
     @property
     def shown(self) -> Mapping[Path, Path]:

@@ -142,7 +142,7 @@ def here(commands: Commands, wishes: Wishes, *, verbose: bool) -> Visit:
     with tempfile.TemporaryDirectory(prefix="torchstrata-here-") as work:
         inside = f"cd '{ROOT}' && . '{work}/venv/bin/activate'"
         lines = [f"python3 -m venv '{work}/venv'"]
-        lines += [f"{inside} && {line}" for line in (commands.install, *commands.asked(wishes.cells, only_first=wishes.only_first))]
+        lines += [f"{inside} && {line}" for line in (commands.install, *commands.asked(wishes.cells, only_first=wishes.first))]
         all(visit.step(line.rpartition("&& ")[2], _children, partial(_typed, line, visit.say)) for line in lines)
     return visit
 

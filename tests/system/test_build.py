@@ -208,7 +208,6 @@ BAD = {
     "unknown flavour": Bad(build_of(CPU, "--flavour", "nope"), errors.MatrixError.code, "unknown flavour nope"),
     "unknown cell": Bad(("invoke", "plan", "9.9-cu999"), errors.MatrixError.code, "no cell matches 9.9-cu999"),
     "CUDA that upstream never built": Bad(("invoke", "plan", "2.8-cu118"), errors.MatrixError.code, "no cell matches 2.8-cu118"),
-    "level of no codec": Bad(build_of(CPU, "--level", "99", "--to", "nowhere"), errors.StoreError.code, "99"),
 }
 
 

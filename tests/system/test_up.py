@@ -469,8 +469,8 @@ def test_compose_file_for_anybody_lets_its_user_write(person, uid):
     """The catalogue's: whoever starts it as it says has a workspace that the container can write to; no process there stays root."""
     owner = DEV if uid is None else uid
     image = wanted_image.here(engine.connect(), BASE, PLATFORM)
-    for each in launchers.files("compose", image.describe(name=person.name, is_for_anybody=True)):
-        (person.root / each.path).write_text(each.text)
+    for path, text in launchers.RENDERERS["compose"](image.describe(name=person.name, is_for_anybody=True)).items():
+        (person.root / path).write_text(text)
     (person.root / "workspace").mkdir()
     os.chown(person.root / "workspace", owner, -1)
     try:

@@ -96,7 +96,7 @@ def test_only_a_machine_with_an_engine_is_prepared(name, engine):
 def test_the_second_command_can_be_left_out():
     """Twenty runs of the first one would else take a night."""
     commands = Commands.here()
-    assert commands.second not in str(typed("root", commands, only_first=True))
+    assert commands.second not in str(typed("root", commands, first=True))
 
 
 def test_a_machine_knows_no_variable_that_is_not_named(monkeypatch, tmp_path):
@@ -160,6 +160,12 @@ def test_what_does_not_exist_is_refused_with_what_does(words):
     assert done.returncode == 2
     assert words[0] in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_lines_are_typed_as_they_are_and_what_is_left_out_has_a_default():
+    """A comma in a line separates nothing."""
+    asked = options.parse(["--then", "echo a,b", "--then", "true", "--as", "root,user"])
+    assert (asked.then, asked.as_, asked.on) == (("echo a,b", "true"), ("root", "user"), ("debian12",))
 
 
 def test_a_cell_that_does_not_exist_is_refused_before_a_machine_is_made(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from typing import IO
@@ -46,6 +47,22 @@ def test_missing_program_is_named() -> None:
     """What is not installed is named, with the cure."""
     with pytest.raises(CommandError, match="no-such-program is not installed"):
         process.run("no-such-program")
+
+
+@pytest.mark.parametrize("start", [process.run, process.become])
+def test_a_program_that_cannot_be_started_is_named(start, tmp_path):
+    """As a script whose interpreter is not there."""
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    with pytest.raises(CommandError, match=f"{script} cannot be started: No such file"):
+        start(script, "word")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "9" * 30, "²", "", "1 "])
+def test_what_is_no_process_is_not_over(number):
+    """Labels of an engine may say anything."""
+    assert not process.is_over(f"{socket.gethostname()}:{number}")
 
 
 def test_piped_streams_and_checks_the_status() -> None:

@@ -49,6 +49,14 @@ def test_reporter_is_plain_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == "a [line] with brackets\n"
 
 
+def test_a_line_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """On either output: programs read them, brackets are no markup, and nothing is folded."""
+    line = f"lock of uvicorn[standard] [/x]: {'word ' * 60}end"
+    progress.plain_console().print(line)
+    progress.plain_console(stderr=True).print(line)
+    assert capsys.readouterr() == (f"{line}\n", f"{line}\n")
+
+
 @pytest.mark.parametrize("text", ["\x1b[2J\x1b[H5 images in 2.0 s", "a\rb", "\u202edone", "[/x] [red]fine[/red] [link=file:///etc]x[/link]", "\x9b2J", "\x07"])
 @pytest.mark.parametrize("is_cell", [True, False])
 def test_text_from_outside_is_only_text(text: str, is_cell: bool) -> None:  # noqa: FBT001  # a parameter of the test

@@ -224,10 +224,7 @@ class Catalogue:
     @functools.cached_property
     def current(self) -> tuple[Exhibit, ...]:
         """The newest image of each cell, platform and flavour: what people should take."""
-        newest: dict[tuple[str, str, str], Exhibit] = {}
-        for image in self.images:
-            newest.setdefault((image.cell, image.platform, image.image), image)
-        return tuple(newest.values())
+        return tuple(releases[0] for releases in self.series.values())
 
     @functools.cached_property
     def holders(self) -> Mapping[str, tuple[Exhibit, ...]]:
@@ -240,7 +237,7 @@ class Catalogue:
 
     def releases(self, image: Exhibit) -> tuple[Exhibit, ...]:
         """Return all releases of the same cell, platform and flavour, newest first."""
-        return tuple(other for other in self.series[image.cell, image.platform, image.image])
+        return self.series[image.cell, image.platform, image.image]
 
     @functools.cached_property
     def series(self) -> Mapping[tuple[str, str, str], tuple[Exhibit, ...]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torchstrata.catalogue.exhibits import AttachedDocument, Catalogue, Exhibit
 from torchstrata.containers.description import of_image
-from torchstrata.containers.launchers import ELSEWHERE, RENDERERS, Launcher, LauncherFile, files, has_its_service
+from torchstrata.containers.launchers import ELSEWHERE, RENDERERS, Launcher, has_its_service
 from torchstrata.platforms import MACHINES, PLATFORM
 from torchstrata.store.digest import DIGEST
 
@@ -29,8 +30,8 @@ def pull(catalogue: Catalogue, image: Exhibit) -> str:
     return shlex.join(("docker", "pull", reference(catalogue, image))) if catalogue.place else ""
 
 
-def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[LauncherFile, ...]]:
-    """Return the files that start a container of an image, by launcher; other machines' only where they can pull it.
+def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, Mapping[str, str]]:
+    """Return the files that start a container of an image, text by path, by launcher; other machines' only where they can pull it.
 
     A launcher of a service that the image lacks has none.
     """
@@ -40,7 +41,7 @@ def launchers(catalogue: Catalogue, image: Exhibit) -> dict[Launcher, tuple[Laun
     fitting = (launcher for launcher in RENDERERS if has_its_service(launcher, wanted))
     chosen = [launcher for launcher in fitting if catalogue.place or launcher not in ELSEWHERE]
     platform = image.platform if image.platform in MACHINES else PLATFORM
-    return {launcher: files(launcher, replace(wanted, platform=platform, is_for_anybody=True)) for launcher in chosen}
+    return {launcher: RENDERERS[launcher](replace(wanted, platform=platform, is_for_anybody=True)) for launcher in chosen}
 
 
 def _pinned(catalogue: Catalogue, image: Exhibit) -> str:

@@ -118,13 +118,13 @@ def _choice(catalogue: Catalogue, image: Exhibit, pages: dict[str, str], slugs: 
 def data(catalogue: Catalogue, image: Exhibit) -> dict[str, Any]:
     """Return what pages load of an image when somebody asks for it: files of launchers, and what it is compared by."""
     started = instructions.launchers(catalogue, image)
-    named = chain.from_iterable(product([LAUNCHERS[launcher]], files) for launcher, files in started.items() if launcher in LAUNCHERS)
+    named = chain.from_iterable(product([LAUNCHERS[launcher]], files.items()) for launcher, files in started.items() if launcher in LAUNCHERS)
     image_record = image.record
     return {
         "name": f"{image.cell}-{image.image} {image.day}".strip(),
         "size": progress.size(image.size),
-        "run": started["print"][0].text,
-        "files": [{"title": title, "name": file.path, "text": file.text} for title, file in named],
+        "run": next(iter(started["print"].values())),
+        "files": [{"title": title, "name": path, "text": text} for title, (path, text) in named],
         "facts": {name: value for name, value in image.labels.items() if name.startswith(("torchstrata.", "org.opencontainers.image."))},
         "python": {wheel.name: wheel.version for wheel in image_record.wheels} if image_record else {},
         "os": {package.name: package.version for package in image_record.packages} if image_record else {},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -24,42 +26,27 @@ class Bar:
     about: str
 
 
-class _ColdBuild(msgspec.Struct, frozen=True):
-    cell: str
-    composed_s: float
-    plain_s: float
-    date: str
-
-
-class _Pulled(msgspec.Struct, frozen=True):
-    pull_s: float
-
-
-class _Pulls(msgspec.Struct, frozen=True):
-    images: dict[str, _Pulled]
-
-
-class _SecurityNight(msgspec.Struct, frozen=True):
-    cell: str
-    composed: _Pulls
-    plain: _Pulls
-    date: str
-    machine: str
-
-
-class _Start(msgspec.Struct, frozen=True):
-    image: str
-    seconds: dict[str, float]
-    date: str
-    machine: str
-
-
-TIMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "cold_build.json": ("trends.build", "trends.build_plain"),
-    "security_night.json": ("trends.pull", "trends.pull_all", "trends.pull_plain"),
-    "start.json": ("trends.start_command", "trends.start_ssh", "trends.start_jupyter"),
+TIMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "cold_build.json": {"trends.build": "composed_s", "trends.build_plain": "plain_s"},
+    "security_night.json": {
+        "trends.pull": "composed.images.base.pull_s",
+        "trends.pull_all": "composed.images.all_in_one.pull_s",
+        "trends.pull_plain": "plain.images.base.pull_s",
+    },
+    "start.json": {
+        "trends.start_command": "seconds.command",
+        "trends.start_ssh": "seconds.ssh_banner",
+        "trends.start_jupyter": "seconds.jupyter_200",
+    },
 }
-"""Files of measurements, and keys of the titles of what they tell."""
+"""Files of measurements: keys of the titles of what they tell, and where in the document it stands."""
+
+ABOUT: Final[Mapping[str, tuple[str, ...]]] = {
+    "cold_build.json": ("cell", "date"),
+    "security_night.json": ("cell", "date", "machine"),
+    "start.json": ("image", "date", "machine"),
+}
+"""What they say about it."""
 
 
 def times(measurements: Mapping[str, bytes]) -> tuple[tuple[Bar, ...], ...]:
@@ -79,17 +66,10 @@ def _bars(group: Sequence[tuple[str, float, str]]) -> Iterator[Bar]:
 
 def _measured(name: str, content: bytes) -> Iterator[tuple[str, float, str]]:
     """Yield key, seconds, and what was measured when."""
-    if name == "cold_build.json":
-        build = decoding.decode(content, _ColdBuild)
-        yield from zip(TIMES[name], (build.composed_s, build.plain_s), [f"{build.cell}, {build.date}"] * 2, strict=True)
-    elif name == "security_night.json":
-        night = decoding.decode(content, _SecurityNight)
-        pulls = (night.composed.images["base"], night.composed.images["all_in_one"], night.plain.images["base"])
-        yield from zip(TIMES[name], (pulled.pull_s for pulled in pulls), [f"{night.cell}, {night.date}, {night.machine}"] * 3, strict=True)
-    else:
-        start = decoding.decode(content, _Start)
-        seconds = (start.seconds["command"], start.seconds["ssh_banner"], start.seconds["jupyter_200"])
-        yield from zip(TIMES[name], seconds, [f"{start.image}, {start.date}, {start.machine}"] * 3, strict=True)
+    document = decoding.decode(content, dict[str, Any])
+    about = ", ".join(str(document[word]) for word in ABOUT[name])
+    for key, path in TIMES[name].items():
+        yield key, decoding.convert(functools.reduce(operator.getitem, path.split("."), document), float), about
 
 
 def missing(measurements: Mapping[str, bytes]) -> tuple[str, ...]:
@@ -105,5 +85,5 @@ def check(measurements: Mapping[str, bytes]) -> None:
     for name, content in measurements.items():
         try:
             tuple(_measured(name, content))
-        except (msgspec.MsgspecError, LookupError) as error:
+        except (msgspec.MsgspecError, LookupError, TypeError) as error:
             raise CatalogueError(f"bench/results/{name} is not as its program writes it: {printable(str(error))}", fix="measure again, or remove it") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -110,38 +110,25 @@ def _chart(cell: str, series: Mapping[str, Sequence[Exhibit]]) -> Chart:
     shown = list(chain.from_iterable(series.values()))
     days = sorted({_ordinal(image.day) for image in shown})
     low, high = min(image.size for image in shown), max(image.size for image in shown)
-    across, up = _Scale.over(days[0], days[-1], MARGINS[0], CHART[0] - MARGINS[1]), _Scale.over(low, high, CHART[1] - MARGINS[3], MARGINS[2])
+    across, up = _scale(days[0], days[-1], MARGINS[0], CHART[0] - MARGINS[1]), _scale(low, high, CHART[1] - MARGINS[3], MARGINS[2])
     curves = [
-        Curve(name=name, points=tuple((across.at(_ordinal(image.day)), up.at(image.size), image.day) for image in releases))
-        for name, releases in series.items()
+        Curve(name=name, points=tuple((across(_ordinal(image.day)), up(image.size), image.day) for image in releases)) for name, releases in series.items()
     ]
     ends = (days[0], days[-1]) if len(days) > 1 else (days[0],)
     return Chart(
         name=cell,
         curves=tuple(curves),
-        ticks=tuple((up.at(size), size) for size in dict.fromkeys((low, (low + high) // 2, high))),
-        days=tuple((across.at(day), dt.date.fromordinal(day).isoformat()) for day in ends),
+        ticks=tuple((up(size), size) for size in dict.fromkeys((low, (low + high) // 2, high))),
+        days=tuple((across(day), dt.date.fromordinal(day).isoformat()) for day in ends),
         low=low,
         high=high,
         count=max(len(releases) for releases in series.values()),
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Scale:
-    """From values to places."""
-
-    low: float
-    span: float
-    start: float
-    length: float
-
-    @classmethod
-    def over(cls, low: float, high: float, start: float, end: float) -> _Scale:
-        return cls(low=low, span=(high - low) or 1, start=start, length=end - start)
-
-    def at(self, value: float) -> float:
-        return self.start + self.length * (value - self.low) / self.span
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Return what leads from values to places."""
+    return lambda value: start + (end - start) * (value - low) / ((high - low) or 1)
 
 
 def _ordinal(day: str) -> int:

@@ -36,9 +36,9 @@ def write(files: Iterable[tuple[str, bytes]], output: Path) -> int:
     :raises DiskFullError, StoreError: it cannot be written.
     """
     output = output.absolute()
-    check(output)
-    partial, old = (output.with_name(f".{output.name}.{kind}") for kind in ("partial", "old"))
     with disk(output, OTHER_DIRECTORY):
+        check(output)
+        partial, old = (output.with_name(f".{output.name}.{kind}") for kind in ("partial", "old"))
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
         try:

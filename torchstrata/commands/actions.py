@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from torchstrata import files
 from torchstrata.errors import VariableError
 from torchstrata.host import variables
 
@@ -35,8 +36,9 @@ def tonight(cells: Sequence[str], jobs_each: int) -> tuple[str, ...]:
 
 def _append(variable: str, text: str) -> None:
     path = variables.text(variable)
-    if path and Path(path).exists() and not Path(path).is_file():
-        raise VariableError(f"{variable} names {path}, which is no file", fix=f"unset {variable}: GitHub's runner sets it")
+    kind = files.kind(Path(path)) if path else None  # a pipe would be waited for
+    if kind:
+        raise VariableError(f"{variable} names {kind}, not a file", fix=f"unset {variable}: GitHub's runner sets it")
     try:
         if path:
             with Path(path).open("a", encoding="utf-8") as file:

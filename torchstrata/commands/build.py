@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,11 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 
 from torchstrata import memory, platforms, progress
-from torchstrata.attestations import remote, signing
+from torchstrata.attestations import remote, seals, signing
 from torchstrata.attestations.remote import Remote
 from torchstrata.attestations.signing import Signer
 from torchstrata.building import bootstrap, disk
@@ -60,7 +60,7 @@ def build(cells: str, options: BuildOptions) -> None:
     :param cells: ids or globs, with commas between them.
     """
     memory.bound()
-    planner = _planner(Codec(name=options.codec, level=options.level or DEFAULT_LEVELS[options.codec]), locked=options.locked)
+    planner = _planner(Codec(name=options.codec, level=DEFAULT_LEVELS[options.codec]), locked=options.locked)
     chosen = matrix.select_on(planner.matrix, options.platform, *cells.split(","))
     flavours = options.flavour or tuple(planner.matrix.flavours)
     if not options.locked:
@@ -141,7 +141,7 @@ def _push(shared: Remote, plan: Plan, composed: Sequence[Composed], planner: Pla
         report = shared.push(plan, publications, attach=attach, on_bytes=step.advance)
     if signer:
         with reporter.step("sign", f"parts in {shared.registry.host}"):
-            signatures.seal(shared.part_repository, plan, signer)
+            seals.seal(shared.part_repository, remote.parts_of(plan, planner.store), signer)
     else:
         reporter.say(f"not signed, so that nothing can be promoted: {signing.KEY} names no key, and no job in GitHub Actions may sign")
     if drifted := [one.tags[0] for one in composed if one.drift]:
@@ -221,7 +221,6 @@ def plan(options: PlanOptions) -> None:
     :raises LockError: none of them is locked.
     """
     planner = _planner(Codec())
-    console, complaints = progress.plain_console(), Console(stderr=True, soft_wrap=True, highlight=False)
     images: list[ImagePlan] = []
     unlocked: list[LockError] = []
     for cell in matrix.select_on(planner.matrix, options.platform, *options.cells):
@@ -232,18 +231,17 @@ def plan(options: PlanOptions) -> None:
     if not images:
         raise unlocked[0]
     for line in dict.fromkeys(error.what for error in unlocked):
-        complaints.print(line)
+        progress.plain_console(stderr=True).print(line)
     whole = Plan(images=tuple(images))
     if options.json:
-        console.print_json(json.dumps(plans.document(whole)))
+        sys.stdout.write(json.dumps(plans.document(whole), indent=2) + "\n")
         return
-    console.print(plans.table(whole))
-    console.print(disk.check(whole, planner.store, None), highlight=False)
+    progress.say(plans.table(whole), disk.check(whole, planner.store, None))
 
 
 def weigh(options: SizesOptions) -> None:
     """Print size and budget of every image of cells whose flavours are in the engine; make them budgets if asked."""
-    table, store, client, console = matrix.load(), Store.open(), engines.connect().client, progress.plain_console()
+    table, store, client = matrix.load(), Store.open(), engines.connect().client
     view, measured = progress.table("image", "size", "budget"), defaultdict[str, dict[str, int]](dict)
     end = platforms.suffix(options.platform)
     for cell in matrix.select_on(table, options.platform, *options.cells):
@@ -257,12 +255,12 @@ def weigh(options: SizesOptions) -> None:
             size_budget.record(cell, size_budget.of_all(weighed))
     if options.write:
         size_budget.write(table, measured)
-    console.print(view)
+    progress.say(view)
 
 
 def engine() -> None:
     """Make an engine available."""
-    bootstrap.ensure(Console(soft_wrap=True, highlight=False).print)
+    bootstrap.ensure(progress.say)
 
 
 def _planner(codec: Codec, *, locked: bool = False) -> Planner:

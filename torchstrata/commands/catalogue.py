@@ -40,14 +40,11 @@ def write(options: CatalogueOptions) -> None:
     publication.check(options.output.absolute())
     catalogue = replace(_engine() if options.engine else _registry(options), measurements=_measurements(RESULTS))
     size = publication.write(Site(catalogue, address).files(), options.output)
-    console = progress.plain_console()
-    for what, why in catalogue.unread.items():
-        console.print(f"{what}: not shown: {why}", soft_wrap=True)
+    progress.say(*(f"{what}: not shown: {why}" for what, why in catalogue.unread.items()))
     for image in catalogue.images:
-        for problem in image.problems:
-            console.print(f"{image.cell}-{image.image} {image.digest}: {problem}", soft_wrap=True)
+        progress.say(*(f"{image.cell}-{image.image} {image.digest}: {problem}" for problem in image.problems))
     checked = f"signatures checked ({catalogue.who})" if catalogue.who else "no signature was checked"
-    console.print(f"{options.output}: {len(catalogue.images)} images from {catalogue.source}, {progress.size(size)}, {checked}", soft_wrap=True)
+    progress.say(f"{options.output}: {len(catalogue.images)} images from {catalogue.source}, {progress.size(size)}, {checked}")
 
 
 def _check(options: CatalogueOptions) -> None:
@@ -81,8 +78,11 @@ def _now() -> dt.datetime:
 def _measurements(directory: Path) -> Mapping[str, bytes]:
     """Return the files of measurements that there are.
 
-    :raises CatalogueError: one is not as its program writes it.
+    :raises CatalogueError: one cannot be read, or is not as its program writes it.
     """
-    contents = {name: files.read(directory / name, LIMIT) for name in measurements.TIMES if (directory / name).exists()}
+    try:
+        contents = {name: files.read(directory / name, LIMIT) for name in measurements.TIMES if (directory / name).exists()}
+    except files.UnreadableError as error:
+        raise CatalogueError(f"measurements: {error.what}", fix="measure again, or remove it") from error
     measurements.check(contents)
     return contents

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import logging
 import os
 import signal
@@ -59,10 +60,15 @@ def guarded(interrupted: str = INTERRUPTED) -> Iterator[None]:
 
 
 def _open_streams() -> None:
-    """Give a process without standard output or standard error the null device; Python has ``None`` there."""
-    for name in ("stdout", "stderr"):
+    """Give a process without a standard stream the null device, where Python has ``None``.
+
+    What the encoding of standard output lacks is escaped, as Python itself does on standard error.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from torchstrata.arguments import option, required, switch, words
+from torchstrata.arguments import option, required, switch, word, words
 from torchstrata.commands.options import cell_words, registry_option
 
 CONTAINER: Final = "name of the container (default: the only one)"
@@ -51,14 +51,14 @@ class UpOptions:
 class SshOptions:
     """Log in to a container by SSH, or run a command there; nobody is asked whether its host key is right."""
 
-    words: tuple[str, ...] = words(f"{CONTAINER}, then a command", "NAME")
+    words: tuple[str, ...] = words(f"{CONTAINER}, then a command", "NAME", verbatim=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JupyterOptions:
     """Print the address of a container's JupyterLab, with its token."""
 
-    words: tuple[str, ...] = words(CONTAINER, "NAME")
+    name: str | None = word(CONTAINER, "NAME")
     open: bool = switch("open it in a browser, too")
 
 
@@ -66,7 +66,7 @@ class JupyterOptions:
 class LogsOptions:
     """Print what a container has said."""
 
-    words: tuple[str, ...] = words(CONTAINER, "NAME")
+    name: str | None = word(CONTAINER, "NAME")
     follow: bool = switch("go on until it ends, or Ctrl-C")
 
 
@@ -79,7 +79,7 @@ class PsOptions:
 class DownOptions:
     """Stop containers; what is in them stays, and `inv up` goes on with it."""
 
-    words: tuple[str, ...] = words("names of containers (default: the only one)", "NAME")
+    words: tuple[str, ...] = words("names of containers (default: the only one)", "NAME", verbatim=True)
     remove: bool = switch("remove them, too: what was installed in them goes, workspace and home stay")
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from torchstrata import platforms, progress
 from torchstrata.commands.container_options import DoctorOptions
 from torchstrata.containers.description import LOOPBACK
-from torchstrata.errors import MachineError, NoFitError, TorchstrataError
+from torchstrata.errors import MachineError, NoFitError
 from torchstrata.machine import fitting, survey
 from torchstrata.machine.fitting import Accelerator, Fitness, Hardware
 from torchstrata.machine.survey import Survey
@@ -148,12 +148,12 @@ def show(diagnosis: Diagnosis) -> None:
     rows: list[tuple[str, str, str, str]] = [(seen.severity, seen.subject, seen.what, seen.fix) for seen in diagnosis.survey.observations]
     rows += [("runs" if fit.runs else "no", fit.cell.names[0], *about(fit)) for fit in diagnosis.fits]
     if console.is_terminal and not os.environ.get("CI"):
-        console.print(table(rows), soft_wrap=False)
+        console.print(table(rows))
     else:
         for line in lines(rows):
-            console.print(line, soft_wrap=True)
+            console.print(line)
     for line in advice(diagnosis):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def about(fit: Fitness) -> tuple[str, str]:
@@ -165,7 +165,7 @@ def about(fit: Fitness) -> tuple[str, str]:
 
 def table(rows: Sequence[tuple[str, str, str, str]]) -> Table:
     """Return rows for people."""
-    view = Table("", "", "", header_style="bold", box=None, pad_edge=False, show_header=False)
+    view = progress.table("", "", "", show_header=False)
     for severity, subject, what, fix in rows:
         view.add_row(severity, subject, f"{what}\n-> {fix}" if fix else what, style=COLOURS[severity])
     return view
@@ -200,7 +200,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "gpus": [{"generation": gpu.generation, "name": gpu.name or None, "memory": gpu.memory or None} for gpu in hardware.gpus],
         "gpu_access": {"words": access.words, "how": access.how, "cure": access.cure or None} if access else None,
         "observations": [
-            {"subject": seen.subject, "severity": seen.severity, "what": seen.what, "fix": seen.fix or None, "code": _code(seen.error)}
+            {"subject": seen.subject, "severity": seen.severity, "what": seen.what, "fix": seen.fix or None, "code": seen.error.code if seen.error else None}
             for seen in diagnosis.survey.observations
         ],
         "cells": [_cell(diagnosis, fit) for fit in diagnosis.fits],
@@ -220,7 +220,3 @@ def _cell(diagnosis: Diagnosis, fit: Fitness) -> dict[str, Any]:
         "cures": fit.cures,
         "limits": fit.limits,
     }
-
-
-def _code(error: TorchstrataError | None) -> int | None:
-    return error.code if error else None

@@ -10,6 +10,7 @@ from typing import Any, Final
 from torchstrata import progress
 from torchstrata.building import engine as engines
 from torchstrata.commands.container_options import DriftOptions
+from torchstrata.containers.description import names_a_host
 from torchstrata.drift import freeze, reading
 from torchstrata.drift.freeze import FrozenPlan
 from torchstrata.drift.reading import ContainerFiles, Drifted
@@ -42,15 +43,18 @@ def run(options: DriftOptions) -> None:
 
 
 def _show(drifted: Drifted, made: FrozenPlan | None, options: DriftOptions) -> None:
-    console = progress.plain_console()
-    for drift in drifted.drifts:
-        console.print(printable(drift.line(), LONGEST), soft_wrap=True)
+    progress.say(*(printable(drift.line(), LONGEST) for drift in drifted.drifts))
     if not drifted.drifts:
-        console.print(f"{drifted.container.name} is what {options.against or drifted.container.named} is", soft_wrap=True)
+        progress.say(f"{drifted.container.name} is what {options.against or drifted.container.named} is")
     elif made:
-        for why in made.open_:
-            console.print(f"not frozen: {why}", soft_wrap=True)
-        console.print(f"written: {options.freeze}; build it with: docker build {shlex.quote(str(options.freeze))}", soft_wrap=True)
+        progress.say(*(f"not frozen: {why}" for why in made.open_))
+        progress.say(f"written: {options.freeze}; build it with: {_build(drifted, made, str(options.freeze))}")
+
+
+def _build(drifted: Drifted, made: FrozenPlan, directory: str) -> str:
+    """Return the command that builds what was written; of an image that no registry has, BuildKit knows the name alone."""
+    base = () if names_a_host(made.base) else ("--build-arg", f"BASE={drifted.container.named.partition('@')[0]}")
+    return shlex.join(("docker", "build", *base, directory))
 
 
 def _failure(drifted: Drifted, made: FrozenPlan | None) -> DriftError | None:

@@ -39,18 +39,17 @@ COLLECT: Final = "disk space is freed by the registry's own garbage collection: 
 
 def cache(options: CacheOptions) -> None:
     """Show the content store, or prune it."""
-    store, console = Store.open(), progress.SafeConsole()
+    store = Store.open()
     if options.prune:
         age = dt.timedelta(days=options.days) if options.days is not None else None
         freed = store.prune(older_than=age, max_bytes=int(options.max_gb * 1e9) if options.max_gb is not None else None)
-        console.print(f"{progress.size(freed)} freed in {store.root}")
+        progress.say(f"{progress.size(freed)} freed in {store.root}")
         return
     usage = store.usage()
     view = progress.table("part", "size", "last used")
     for part in usage.parts:
         view.add_row(part.title, progress.size(part.size), f"{part.age / 86400:.1f} days ago")
-    console.print(view)
-    console.print(f"{progress.size(usage.size)} in {store.root}, of it downloads {progress.size(usage.downloads)}")
+    progress.say(view, f"{progress.size(usage.size)} in {store.root}, of it downloads {progress.size(usage.downloads)}")
 
 
 def prune(options: PruneOptions) -> None:
@@ -64,16 +63,15 @@ def prune(options: PruneOptions) -> None:
         base = releases.read()
         part_repository = _part_repository(releases)
         proposal = plan(releases, base.ledger, part_repository if options.parts else None, rules)
-        console = progress.plain_console()
-        console.print(table(proposal) if proposal.removals else "nothing may go")
-        console.print(f"{len(proposal.kept)} images stay; {len(proposal.removals)} removals, {progress.size(proposal.freed)} that nothing else there needs")
+        progress.say(table(proposal) if proposal.removals else "nothing may go")
+        progress.say(f"{len(proposal.kept)} images stay; {len(proposal.removals)} removals, {progress.size(proposal.freed)} that nothing else there needs")
         if not (proposal.removals and options.yes):
-            console.print(DRY if proposal.removals else "")
+            progress.say(DRY if proposal.removals else "")
             return
         if releases.branch.read().commit != base.commit:
             raise PruneError("the ledger has moved meanwhile; nothing was deleted", fix="run it again, and look at what it shows")
         count = delete(releases.registry, {False: releases.repository, True: part_repository}, proposal)
-        console.print(f"{count} manifests deleted; {COLLECT}", soft_wrap=True)
+        progress.say(f"{count} manifests deleted; {COLLECT}")
 
 
 def policy(table: Matrix, options: PruneOptions) -> Policy:

@@ -27,14 +27,14 @@ def join(options: JoinOptions) -> None:
     table, until = matrix.load(), PushNumber.of(options.build, RegistryError) if options.build else None
     where = remote.required(options.registry, table.registry)
     with Registry(where.host, scheme=where.scheme) as registry:
-        joiner, say = joiner_of(registry, where.repository(table.name)), progress.plain_console().print
+        joiner = joiner_of(registry, where.repository(table.name))
         for cell in matrix.select(table, *options.cells):
             if len(cell.platforms) == 1:
-                say(f"{cell.id}: one platform, {cell.platforms[0]}, whose images need no index")
+                progress.say(f"{cell.id}: one platform, {cell.platforms[0]}, whose images need no index")
                 continue
             indexes = {image: joiner.find(cell, image, _revisions(table, cell, image), until) for image in channels.images(table, cell)}
             for image, index in indexes.items():
-                put(joiner, cell, image, index, names=options.names, say=say)
+                put(joiner, cell, image, index, names=options.names, say=progress.say)
 
 
 def _revisions(table: Matrix, cell: Cell, image: str) -> dict[str, str]:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import msgspec
 import msgspec.structs
-from rich.console import Console
 
 from torchstrata import progress
-from torchstrata.commands.options import LockOptions, WheelLockOptions
+from torchstrata.commands.options import LockOptions
 from torchstrata.errors import LockError, OsPartError, RegistryError, TorchstrataError
 from torchstrata.layers import os_part_builder, toolchain_lock
 from torchstrata.layers.os_part_builder import OsPartBuilder
@@ -39,14 +38,6 @@ def run(options: LockOptions) -> None:
         lock(options.cells, options.exclude_newer, upgrade=options.upgrade, platform=options.platform)
 
 
-def wheels(options: WheelLockOptions) -> None:
-    """Lock the wheels of cells.
-
-    :raises LockError: a cell could not be resolved.
-    """
-    lock(options.cells, None, upgrade=options.upgrade)
-
-
 def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool, platform: str | None = None) -> None:
     """Resolve and write the locks that are missing or stale; a short id means all OSes of its row.
 
@@ -55,16 +46,15 @@ def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool, plat
     :raises LockError: a cell that was asked for, or of the default index, cannot be resolved; others are written.
     """
     table = matrix.load()
-    console = Console(soft_wrap=True, highlight=False)
     cells = [cell for cell in matrix.everywhere(matrix.select_rows(table, *globs)) if platform in {None, cell.platform}]
     if platform and not cells:
         matrix.select_on(table, platform, *globs)
-    outcome = lock_writer.write(table, cells, upgrade=upgrade, exclude_newer=exclude_newer, on_line=console.print)
+    outcome = lock_writer.write(table, cells, upgrade=upgrade, exclude_newer=exclude_newer, on_line=progress.say)
     apart = [] if globs else [name for name in outcome.failed if _is_elsewhere(table, name)]
     failed = [error for name, error in outcome.failed.items() if name not in apart]
-    console.print(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(failed)} builds failed")
+    progress.say(f"{len(outcome.changed)} locks written, {outcome.unchanged} unchanged, {len(failed)} builds failed")
     for name in apart:
-        console.print(f"{name} is left out: its wheels are only on PyTorch's own index, which does not answer here; `inv lock {name}` asks again")
+        progress.say(f"{name} is left out: its wheels are only on PyTorch's own index, which does not answer here; `inv lock {name}` asks again")
     if failed:
         raise failed[0]
 
@@ -118,8 +108,7 @@ def lock_tool(exclude_newer: str | None) -> None:
     :raises LockError: there is no set of wheels with everything that pyproject.toml names.
     """
     changed = requirements.write(lock_writer.cut_off(exclude_newer))
-    for name in requirements.LOCKS:
-        Console(highlight=False).print(f"{name} {'written' if name in changed else 'unchanged'}")
+    progress.say(*(f"{name} {'written' if name in changed else 'unchanged'}" for name in requirements.LOCKS))
 
 
 def check_locks(globs: Sequence[str] = ()) -> None:
@@ -133,10 +122,10 @@ def check_locks(globs: Sequence[str] = ()) -> None:
     matrix.select_rows(table, *globs)
     problems = [*wheel_locks.check(table), *requirements.check()]
     for problem in problems:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(problem.what)
+        progress.plain_console(stderr=True).print(problem.what)
     if problems:
         raise LockError(f"{len(problems)} locks do not match their inputs", fix=_cures(problems))
-    Console().print("all locks match their inputs")
+    progress.say("all locks match their inputs")
 
 
 def _cures(problems: Sequence[LockError]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os.path
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
+from typing import Final
 
-from torchstrata import progress
+from torchstrata import files, progress
 from torchstrata.attestations import handover, remote, signing
 from torchstrata.commands.release_options import MirrorOptions
 from torchstrata.errors import IntegrityError, MatrixError, MirrorError
@@ -29,6 +30,9 @@ from torchstrata.release.ledger_branch import Branch
 from torchstrata.store.digest import DIGEST
 
 Side = RegistrySide | Directory
+
+KEY_LIMIT: Final = 20_000
+"""Bytes of a public key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,8 @@ def is_directory(text: str) -> bool:
     first = text.rpartition("://")[2].partition("/")[0]
     if "://" in text:
         return False
-    return text.startswith((".", "/", "~")) or Path(text).is_dir() or not (first == "localhost" or "." in first or ":" in first)
+    is_there = os.path.isdir(text)  # noqa: PTH112  # unlike Path's it is false also where a name is too long
+    return text.startswith((".", "/", "~")) or is_there or not (first == "localhost" or "." in first or ":" in first)
 
 
 @contextlib.contextmanager
@@ -101,8 +106,14 @@ def _check_origin(origin: str | None) -> None:
 
 
 def _key(key: str | None) -> bytes | None:
-    """Return a public key that is a file; those elsewhere people must get from there."""
-    return home.expanded(key, MirrorError).read_bytes() if key and "://" not in key else None
+    """Return a public key that is a file; those elsewhere people must get from there.
+
+    :raises MirrorError: there is no such file.
+    """
+    try:
+        return files.read(home.expanded(key, MirrorError), KEY_LIMIT) if key and "://" not in key else None
+    except files.UnreadableError as error:
+        raise MirrorError(f"no public key: {error.what}", fix="name the file of one: --key cosign.pub") from error
 
 
 # Which images

@@ -121,10 +121,8 @@ def _say(options: NewFlavourOptions, table: Matrix) -> None:
     """Tell what was made, and what to do with it, on the cell that weighs least."""
     weights = {cell.short: table.budget(options.parent, cell.short) for cell in table.cells if cell.is_default_os and cell.os.verified}
     cell = min(weights, key=lambda short: weights[short] or float("inf"))
-    console = progress.plain_console()
-    for line in (
+    progress.say(
         f"{flavours.FOLDER}/{options.name}/ is made: {', '.join(contents(options.name, options.parent))}; {README} has its line",
         f"it builds and passes as it is: nox -s build-{cell} test-{cell} -- --flavour {options.name}",
         "the first build locks it; commit locks/ with it. How to go on: docs/adding.md",
-    ):
-        console.print(line, soft_wrap=True, highlight=False)
+    )

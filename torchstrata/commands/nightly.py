@@ -68,17 +68,14 @@ def _look(globs: Sequence[str], ledger: Ledger) -> Look:
 
 
 def _show(report: Report, *, as_json: bool) -> None:
-    console = progress.plain_console()
     if as_json:
         sys.stdout.write(json.dumps(decisions.document(report), indent=2) + "\n")
         return
     if report.news or report.patches or report.work:
-        console.print(decisions.table(report))
-    for line in (*report.silent, *report.failed):
-        console.print(f"could not be asked: {line}", soft_wrap=True)
-    for why, cells in decisions.grouped(report.left_out).items():
-        console.print(f"left out: {', '.join(cells)}: {why}", soft_wrap=True)
-    console.print("nothing has changed" if not report.work else f"{len(report.work)} cells to make")
+        progress.say(decisions.table(report))
+    progress.say(*(f"could not be asked: {line}" for line in (*report.silent, *report.failed)))
+    progress.say(*(f"left out: {', '.join(cells)}: {why}" for why, cells in decisions.grouped(report.left_out).items()))
+    progress.say("nothing has changed" if not report.work else f"{len(report.work)} cells to make")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +98,7 @@ class Night:
 
         :raises NightlyError: something could not be done; all else is.
         """
-        started, console, failures = time.monotonic(), progress.plain_console(), list[str]()
+        started, failures = time.monotonic(), list[str]()
         if step in {"all", "locks"}:
             report = self._look_around()
             failures += [*report.failed, *self._move_locks(report), *self._pending(report)]
@@ -117,7 +114,7 @@ class Night:
             failures += _tried((work.cell.id, functools.partial(self._publish, work)) for work in self._work())
         if step in {"all", "promote"}:
             failures += self.promote()
-        console.print(f"done in {time.monotonic() - started:.1f} s")
+        progress.say(f"done in {time.monotonic() - started:.1f} s")
         if failures:
             raise NightlyError(f"{len(failures)} things could not be done: {failures[0]}", fix="see above; what was done stays, and the next run does the rest")
 
@@ -144,8 +141,7 @@ class Night:
     def _pending(report: Report) -> list[str]:
         """Name the updates that the locks should have by now, and do not."""
         pending = list(decisions.pending(report.news, ROOT))
-        for line in pending:
-            progress.plain_console().print(f"failed: {line}", soft_wrap=True)
+        progress.say(*(f"failed: {line}" for line in pending))
         return pending
 
     def _tell(self, report: Report) -> None:
@@ -191,7 +187,7 @@ class Night:
 
     def promote(self) -> list[str]:
         """Let images that have soaked move on; return what was refused for another reason than time."""
-        console, releases = progress.plain_console(), self.releases
+        releases = self.releases
         cells, failures = matrix.select(releases.matrix, *self.globs), list[str]()
         for channel in releases.matrix.channels.values():
             held = [cell for cell in cells if channel.source and self._ledger().state.images(channel.source, cell.id)]
@@ -199,23 +195,23 @@ class Night:
                 continue
             proposal = releases.promotion(held, channel, releases.origin(channel, None))
             for refusal in proposal.refusals:
-                console.print(f"{channel.name}: {refusal.cell} stays: {refusal.why}", soft_wrap=True)
+                progress.say(f"{channel.name}: {refusal.cell} stays: {refusal.why}")
                 failures += [] if refusal.is_patience else [f"{refusal.cell}: {refusal.why}"]
             if proposal.moves:
                 releases.carry_out(proposal)
-                console.print(f"{channel.name}: {', '.join(move.cell for move in proposal.moves)} moved")
+                progress.say(f"{channel.name}: {', '.join(move.cell for move in proposal.moves)} moved")
         return failures
 
 
 def _tried(todo: Iterable[tuple[str, Callable[[], None]]]) -> list[str]:
     """Do tasks, each about a cell, one after the other; return what failed. A failure stops none of the others."""
-    console, failures = progress.plain_console(), list[str]()
+    failures = list[str]()
     for cell, do in todo:
         try:
             do()
         except TorchstrataError as error:
             failures.append(f"{cell}: {error.what}")
-            console.print(f"failed: {failures[-1]}", soft_wrap=True)
+            progress.say(f"failed: {failures[-1]}")
     return failures
 
 
@@ -247,14 +243,10 @@ def move_locks(news: Sequence[News], *, commit: bool, author: Author, on_failure
     return written
 
 
-def _as_locked(options: NightlyOptions) -> BuildOptions:
-    return BuildOptions(locked=True, registry=options.registry)
-
-
 def push(cell: Cell, options: NightlyOptions) -> None:
     """Push the images of a cell for each platform, without an engine where all parts exist; join those of several."""
     for platform in cell.platforms:
-        build.build(cell.id, dataclasses.replace(_as_locked(options), platform=platform, push=True, load=False))
+        build.build(cell.id, BuildOptions(locked=True, registry=options.registry, platform=platform, push=True, load=False))
     if len(cell.platforms) > 1:
         join.join(JoinOptions(cells=(cell.id,), registry=options.registry))
 
@@ -262,7 +254,7 @@ def push(cell: Cell, options: NightlyOptions) -> None:
 def make(cell: Cell, options: NightlyOptions) -> None:
     """Build the images of a cell for each platform, verify them in an engine, and push them with the results."""
     for platform in cell.platforms:
-        build.build(cell.id, dataclasses.replace(_as_locked(options), platform=platform))
+        build.build(cell.id, BuildOptions(locked=True, registry=options.registry, platform=platform))
         verification.run(cell.on(platform), Path(sys.executable), VerifyOptions(platform=platform))
     push(cell, options)
 
@@ -275,9 +267,7 @@ def watch(options: WatchdogOptions) -> None:
     with opened(options, signs=False) as releases:
         ledger = releases.read().ledger
         problems = watchdog.problems(releases.matrix, ledger.state, releases.images.digest, releases.images.lacking, utc())
-    console = progress.plain_console()
-    for problem in problems:
-        console.print(str(problem), soft_wrap=True)
+    progress.say(*map(str, problems))
     if problems:
         raise WatchdogError(f"{len(problems)} things are wrong: {problems[0]}", fix="see docs/releasing.md, When the watchdog barks")
-    console.print(f"all is well: {len(ledger.state.tags)} tags, {len(ledger.entries)} entries")
+    progress.say(f"all is well: {len(ledger.state.tags)} tags, {len(ledger.entries)} entries")

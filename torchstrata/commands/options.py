@@ -17,9 +17,6 @@ from torchstrata.store.layer import PLATFORM
 
 CELLS: Final = "cell ids or globs, with spaces or commas between them, such as 2.8-cu121 or '2.8-*' (default: all)"
 NAMES: Final = "push also under the names that the images have in an engine, which moves these tags"
-LOCKED: Final = "refuse OS packages that are not to be had at their locked version"
-UNSEALED: Final = "use parts that nobody whom the build trusts has sealed: whoever may push to the registry then decides what is in the images"
-UPGRADE: Final = "take newer wheels, also where locks are right; without, only locks that are missing or stale are written"
 WRITE: Final = "do it; without, only what would change is shown"
 
 
@@ -44,14 +41,6 @@ def flavour_option(text: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WheelLockOptions:
-    """Lock the wheels of cells."""
-
-    cells: tuple[str, ...] = cell_words()
-    upgrade: bool = switch(UPGRADE)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PlanOptions:
     """Show what a build would reuse and make; needs no engine, writes nothing."""
 
@@ -65,16 +54,16 @@ class ImageOptions:
     """Which images are made, and how.
 
     :param flavour: flavours to make, with their parents; all if empty.
-    :param level: of the codec; its default if ``None``.
     """
 
     flavour: tuple[str, ...] = flavour_option("only this flavour and its parents")
     platform: str = platform_option()
-    locked: bool = switch(LOCKED)
-    level: int | None = option("level of the compression (default: 3 for zstd, 6 for gzip)", "NUMBER")
+    locked: bool = switch("refuse OS packages that are not to be had at their locked version")
     names: bool = switch(NAMES)
     registry: str | None = registry_option()
-    trust_unsealed_parts: bool = switch(UNSEALED)
+    trust_unsealed_parts: bool = switch(
+        "use parts that nobody whom the build trusts has sealed: whoever may push to the registry then decides what is in the images"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +97,7 @@ class LockOptions:
     toolchain: bool = switch("lock the CUDA 12 compiler instead of the wheels", group="what")
     tool: bool = switch("lock what torchstrata itself needs instead of the wheels", group="what")
     platform: str | None = option("only for this platform (default: for all on which a row is offered; with --os: linux/amd64)", "OS/ARCHITECTURE")
-    upgrade: bool = switch(UPGRADE)
+    upgrade: bool = switch("take newer wheels, also where locks are right; without, only locks that are missing or stale are written")
     exclude_newer: str | None = option("upgrade to what there was on a day (default: a week ago)", "YYYY-MM-DD")
 
     def contradiction(self) -> str:

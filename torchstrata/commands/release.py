@@ -91,23 +91,20 @@ def rollback(options: RollbackOptions) -> None:
 
 
 def _carry_out(releases: Releases, proposal: Proposal, title: str, *, yes: bool) -> None:
-    console = progress.plain_console()
     if proposal.moves:
-        console.print(steps(proposal, title))
-    for cell in proposal.settled:
-        console.print(f"{cell}: already there")
-    for refusal in proposal.refusals:
-        console.print(f"{refusal.cell}: refused: {refusal.why}", soft_wrap=True)
+        progress.say(steps(proposal, title))
+    progress.say(*(f"{cell}: already there" for cell in proposal.settled))
+    progress.say(*(f"{refusal.cell}: refused: {refusal.why}" for refusal in proposal.refusals))
     if proposal.refusals:
         first = proposal.refusals[0]
         raise first.kind(f"nothing has moved: {first.cell}: {first.why}", fix=first.fix)
     if not proposal.moves:
-        console.print("nothing to move")
+        progress.say("nothing to move")
     elif not yes:
-        console.print(DRY)
+        progress.say(DRY)
     else:
         ledger = releases.carry_out(proposal)
-        console.print(f"moved; entries {len(proposal.base.ledger.lines) + 1} to {len(ledger.lines)} of the ledger")
+        progress.say(f"moved; entries {len(proposal.base.ledger.lines) + 1} to {len(ledger.lines)} of the ledger")
 
 
 def steps(proposal: Proposal, title: str) -> Table:
@@ -128,7 +125,7 @@ def log(options: LogOptions) -> None:
     with _reading(options) as (table, entries):
         cells = {cell.id for cell in matrix.select(table, *options.cells)} if options.cells else None
         chosen = [entry for entry in entries if options.channel in {None, entry.channel} and (cells is None or entry.cell in {ledgers.ALL, *cells})]
-        progress.plain_console().print(listing(chosen))
+        progress.say(listing(chosen))
 
 
 def listing(entries: Sequence[LedgerEntry]) -> Table:
@@ -153,11 +150,9 @@ def _reading(options: LogOptions) -> Iterator[tuple[matrix.Matrix, tuple[LedgerE
 def repair(options: RepairOptions) -> None:
     """Move every tag to what the ledger says, and say which were elsewhere."""
     with opened(options, signs=True) as releases:
-        console = progress.plain_console()
         ledger, astray = releases.repair(options.entries)
-        for tag in astray:
-            console.print(f"{tag}: moved to {short(ledger.state.tags[tag])}")
-        console.print(f"{len(astray)} of {len(ledger.state.tags)} tags were not where the ledger says; the registry's copy has {len(ledger.lines)} entries")
+        progress.say(*(f"{tag}: moved to {short(ledger.state.tags[tag])}" for tag in astray))
+        progress.say(f"{len(astray)} of {len(ledger.state.tags)} tags were not where the ledger says; the registry's copy has {len(ledger.lines)} entries")
 
 
 def diff(options: DiffOptions) -> None:
@@ -168,18 +163,15 @@ def diff(options: DiffOptions) -> None:
     :raises AbsentError: there is no such image, or it has no record.
     """
     differences, others = difference.of_platforms(*(_by_platform(name, options) for name in (options.old, options.new)))
-    console, only = progress.plain_console(), difference.platform_lines(others)
+    only = difference.platform_lines(others)
     if options.markdown:
         sys.stdout.write("\n".join([*map(difference.markdown, differences), *(f"- {line}\n" for line in only)]))
         return
     for platform_difference in differences:
         if len(differences) > 1 or only:
-            console.print(f"{platform_difference.new.platform}:")
-        for view in difference.tables(platform_difference):
-            console.print(view)
-        console.print(difference.summary(platform_difference), soft_wrap=True)
-    for line in only:
-        console.print(line, soft_wrap=True)
+            progress.say(f"{platform_difference.new.platform}:")
+        progress.say(*difference.tables(platform_difference), difference.summary(platform_difference))
+    progress.say(*only)
 
 
 def _by_platform(name: str, options: DiffOptions) -> dict[str, Record]:

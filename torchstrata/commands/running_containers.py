@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
 import shlex
+import sys
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +21,9 @@ from torchstrata.containers import description, running
 from torchstrata.containers.description import JUPYTER, SSH, bracketed
 from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.running import LABEL, OF_TAG, Binding, Containers
-from torchstrata.errors import ContainerError, NoContainerError
+from torchstrata.errors import ContainerError
 from torchstrata.image.runtime import WORKSPACE
+from torchstrata.text import printable_lines
 
 USER: Final = "dev"
 
@@ -29,7 +34,7 @@ PIPED: Final = 1000
 """Columns of a table that goes to a program: nothing is folded."""
 
 LACKING: Final = {
-    SSH: "make a key, ssh-keygen -t ed25519, then inv up --replace; --flavour ssh has an SSH server",
+    SSH: "make a key, ssh-keygen -t ed25519, then: {again} --replace; or take a flavour that has an SSH server: --flavour ssh",
     JUPYTER: "take a flavour that has it: inv up CELL --flavour jupyter",
 }
 """What to do where a container lacks a service."""
@@ -52,7 +57,8 @@ def ssh(options: SshOptions) -> None:
     name, *command = options.words or (None,)
     container = _that_runs(name)
     binding, known_hosts = _binding(container, SSH), Keepsakes.of(str(container.name)).known_hosts
-    host_keys = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known_hosts}"'] if known_hosts.is_file() else []
+    is_known = os.access(known_hosts, os.R_OK)
+    host_keys = ["-o", f"HostKeyAlias={container.name}", "-o", f'UserKnownHostsFile="{known_hosts}"'] if is_known else []
     process.become("ssh", *host_keys, *_identity(container), "-p", str(binding.published), "--", f"{USER}@{binding.reachable}", *command)
 
 
@@ -62,20 +68,21 @@ def jupyter(options: JupyterOptions) -> None:
     :raises NoContainerError: there is no such container.
     :raises ContainerError: it does not run, or has no JupyterLab, or its token is another user's.
     """
-    container = _that_runs(_one(options.words))
+    container = _that_runs(options.name)
     url = address(container)
-    progress.plain_console().print(url, soft_wrap=True)
+    progress.say(url)
     if options.open:
         webbrowser.open(url)
 
 
 def logs(options: LogsOptions) -> None:
     """Print the log of a container."""
-    container, console = connect().choose(_one(options.words)), progress.plain_console()
+    container = connect().choose(options.name)
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(errors="replace"), translate=True)
     with running.refusals():
-        chunks = container.logs(stream=True, follow=options.follow)
-        for chunk in chunks:
-            console.print(chunk.decode(errors="replace"), end="", soft_wrap=True)
+        for chunk in container.logs(stream=True, follow=options.follow):  # what was said on a terminal comes byte by byte
+            sys.stdout.write(printable_lines(decoder.decode(chunk)))
+            sys.stdout.flush()
 
 
 def ps(options: PsOptions) -> None:
@@ -101,15 +108,15 @@ def down(options: DownOptions) -> None:
 
     :raises NoContainerError: there is no such container; then none is stopped.
     """
-    containers, console = connect(), progress.plain_console()
-    for container in [containers.choose(name) for name in options.words or (None,)]:
+    containers = connect()
+    for container in [containers.choose(name) for name in dict.fromkeys(options.words) or (None,)]:
         done = "did not run" if container.status in ENDED else "stopped"
         running.stop(container)
         if options.remove:
             running.remove(container)
             Keepsakes.of(str(container.name)).forget()
         stays = f"{running.source(container, WORKSPACE)} and the volume {container.name}-home stay"
-        console.print(f"{container.name}: {'removed' if options.remove else f'{done}; {again(container)} goes on with it'}; {stays}", soft_wrap=True)
+        progress.say(f"{container.name}: {'removed' if options.remove else f'{done}; {again(container)} goes on with it'}; {stays}")
 
 
 def again(container: Container) -> str:
@@ -151,12 +158,6 @@ def _identity(container: Container) -> tuple[str, ...]:
     return ("-i", file) if file else ()
 
 
-def _one(words: tuple[str, ...]) -> str | None:
-    if len(words) > 1:
-        raise NoContainerError(f"{len(words)} names are given", fix="give one")
-    return words[0] if words else None
-
-
 def _that_runs(name: str | None) -> Container:
     container = connect().choose(name)
     if container.status != "running":
@@ -168,4 +169,4 @@ def _binding(container: Container, service: str) -> Binding:
     for binding in running.bindings(container):
         if binding.name == service:
             return binding
-    raise ContainerError(f"{container.name} has no {service}", fix=LACKING.get(service, "take a flavour that has it"))
+    raise ContainerError(f"{container.name} has no {service}", fix=LACKING[service].format(again=again(container)))

@@ -20,7 +20,7 @@ from torchstrata import arguments, errors
 from torchstrata.commands import cputime, verbs
 from torchstrata.commands.cli import guarded
 from torchstrata.commands.cputime import Meter, SessionCost
-from torchstrata.commands.options import BuildOptions, RecordOptions, TierOptions, WheelLockOptions
+from torchstrata.commands.options import BuildOptions, LockOptions, RecordOptions, TierOptions
 from torchstrata.errors import INTERRUPTED
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
@@ -196,9 +196,8 @@ def verify(cell: str, words: Sequence[str], prepare: Callable[[], Path]) -> None
 
 
 def lock(words: Sequence[str]) -> None:
-    """Lock the wheels of cells; ``words`` are what ``nox -s lock -- --help`` lists."""
-    parser = arguments.parser("nox -s lock --", WheelLockOptions, epilog="All other locks: inv lock --help.")
-    verbs.work("lock.wheels", arguments.parse(parser, WheelLockOptions, words))
+    """Do what ``inv lock`` does with these words."""
+    verbs.work("lock.run", arguments.parse(arguments.parser("nox -s lock --", LockOptions), LockOptions, words))
 
 
 def engine() -> None:

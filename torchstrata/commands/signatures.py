@@ -13,13 +13,12 @@ import msgspec
 from rich.table import Table
 
 from torchstrata import progress
-from torchstrata.attestations import documents, examination, index_record, key_pair, materials, remote, seals, signing
+from torchstrata.attestations import documents, examination, index_record, key_pair, materials, signing
 from torchstrata.attestations.documents import Document, Published
 from torchstrata.attestations.examination import Examination
 from torchstrata.attestations.made import record_of
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.building.assembly import Composed
-from torchstrata.building.plan import Plan
 from torchstrata.commands.release_options import AttestOptions, KeyOptions, VerifyReleaseOptions
 from torchstrata.errors import EvidenceError
 from torchstrata.image import oci
@@ -28,7 +27,6 @@ from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry import joining
 from torchstrata.registry.client import Manifest
-from torchstrata.registry.parts import PartRepository
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.transport import Patience
@@ -98,11 +96,6 @@ class DocumentMaker:
         return documents.of(record_of(made), os.environ, _result(self.results, one.image.digest, sha256(one.image.config)))
 
 
-def seal(part_repository: PartRepository, plan: Plan, signer: Signer) -> int:
-    """Seal the parts of a plan that was pushed; return how many were not sealed before."""
-    return seals.seal(part_repository, remote.parts_of(plan, part_repository.store), signer)
-
-
 def _result(results: Path, *digests: str) -> bytes | None:
     """Return the result of tests that an image passed, whichever of its digests the engine knew."""
     for digest in digests:
@@ -119,10 +112,11 @@ def make_key(options: KeyOptions) -> None:
     :raises SigningError: there is such a pair, or no cosign, or no password.
     """
     public = key_pair.make_key(options.to)
-    console = progress.plain_console()
-    console.print(f"{public.with_suffix('.key')}: keep it and its password secret; who signs sets {signing.KEY} to it", soft_wrap=True)
-    console.print("everybody who builds from the registry:", soft_wrap=True)
-    console.print(f"export {signing.PUBLIC_KEY}={shlex.quote(str(public))}", soft_wrap=True)
+    progress.say(
+        f"{public.with_suffix('.key')}: keep it and its password secret; who signs sets {signing.KEY} to it",
+        "everybody who builds from the registry:",
+        f"export {signing.PUBLIC_KEY}={shlex.quote(str(public))}",
+    )
 
 
 def attest(options: AttestOptions, results: Path = RESULTS) -> None:
@@ -143,7 +137,7 @@ def _attest(registry: Registry, image: Reference, manifest: Manifest, key: str |
     tested = _result(results, manifest.digest, *([config.digest] if config else [])) or msgspec.json.encode(evidence.find(manifest.digest, results))
     published = Published(registry=registry, repository=image.repository, name=str(image), manifest=manifest.body)
     made = documents.attach(published, (documents.result(tested),), Signer.find(key))
-    progress.plain_console().print(f"{published.reference}: {made} signatures made")
+    progress.say(f"{published.reference}: {made} signatures made")
 
 
 def verify_release(options: VerifyReleaseOptions) -> None:
@@ -154,11 +148,9 @@ def verify_release(options: VerifyReleaseOptions) -> None:
     image = Reference.parse(options.image)
     with signing.trusted(options.key, options.identity, options.issuer) as trust, Registry(image.host, patience=Patience.attended()) as registry:
         examined = examination.examine(registry, image, trust or Trust.find())
-    console = progress.plain_console()
-    console.print(f"{examined.image}", soft_wrap=True)
-    console.print(table(examined))
+    progress.say(str(examined.image), table(examined))
     examined.require()
-    console.print("everything holds")
+    progress.say("everything holds")
 
 
 def table(examined: Examination) -> Table:

@@ -56,9 +56,9 @@ def add(options: AddTorchOptions, root: Path = matrix.ROOT) -> None:
         after = {**after, README: entries.with_table(after[README], matrix.of(after[ROWS], root))}
     short = f"{options.torch}-{variant}"
     if after == before:
-        _say(f"{short} is there already: nothing to do")
+        progress.say(f"{short} is there already: nothing to do")
     elif _done(root, before, after, (), yes=options.yes):
-        _say(f"{short} is added. `inv lock {short}`, or the first `nox -s build-{short}`, locks its wheels; then try it: docs/adding.md")
+        progress.say(f"{short} is added. `inv lock {short}`, or the first `nox -s build-{short}`, locks its wheels; then try it: docs/adding.md")
 
 
 def drop(options: DropTorchOptions, root: Path = matrix.ROOT) -> None:
@@ -85,7 +85,7 @@ def drop(options: DropTorchOptions, root: Path = matrix.ROOT) -> None:
         matrix.of(after[ROWS], root)
     folders = [folder for build in sorted(builds) if (folder := root / wheel_locks.FOLDER / build).is_dir()]
     if _done(root, before, after, folders, yes=options.yes):
-        _say(f"torch {options.torch} is dropped{'' if is_read else '; its facts stay, since people have established them'}")
+        progress.say(f"torch {options.torch} is dropped{'' if is_read else '; its facts stay, since people have established them'}")
 
 
 def _told(options: AddTorchOptions) -> Told:
@@ -157,7 +157,7 @@ def _compare(known: TorchRelease, read: TorchRelease) -> None:
     pairs += [(f"{default} {name}", getattr(known.builds.get(default), name, None), getattr(read.builds[default], name)) for name in COMPARED_OF_BUILD]
     for name, ours, theirs in pairs:
         if ours != theirs:
-            _say(f"facts of torch {known.version}: {name} is {_shown(ours)}, and indexes say {_shown(theirs)}; what the facts say stays")
+            progress.say(f"facts of torch {known.version}: {name} is {_shown(ours)}, and indexes say {_shown(theirs)}; what the facts say stays")
 
 
 def _shown(value: object) -> str:
@@ -193,12 +193,12 @@ def _done(root: Path, before: Texts, after: Texts, folders: Sequence[Path], *, y
     """Show what changes, and if ``yes`` write it, all or nothing; return whether it was written."""
     for path, text in after.items():
         lines = difflib.unified_diff(before[path].splitlines(), text.splitlines(), f"a/{path}", f"b/{path}", lineterm="")
-        _say(*lines)
-    _say(*(f"{folder.relative_to(root)}/ goes" for folder in folders))
+        progress.say(*lines)
+    progress.say(*(f"{folder.relative_to(root)}/ goes" for folder in folders))
     if not yes:
-        _say("nothing is written without --yes")
+        progress.say("nothing is written without --yes")
         return False
-    with lockfile.writing(root / wheel_locks.FOLDER, _say):
+    with lockfile.writing(root / wheel_locks.FOLDER, progress.say):
         if _texts(root) != before:
             raise MatrixError("somebody has changed the matrix, the facts or README meanwhile", fix="run it again")
         _write(root, before, after, folders)
@@ -230,9 +230,3 @@ def _write(root: Path, before: Texts, after: Texts, folders: Sequence[Path]) -> 
 def _remove(folder: Path) -> None:
     with disk(folder, lockfile.OTHER_CHECKOUT):
         shutil.rmtree(folder)
-
-
-def _say(*lines: str) -> None:
-    console = progress.plain_console()
-    for line in lines:
-        console.print(line, soft_wrap=True)

@@ -27,15 +27,15 @@ def run(options: TryOsOptions) -> None:
 
     :raises TorchstrataError: the first that failed; all are printed.
     """
-    table, console, failed = matrix.load(), progress.plain_console(), list[TorchstrataError]()
+    table, failed = matrix.load(), list[TorchstrataError]()
     chosen = matrix.select_systems(table, *options.cells)
     if all(system.verified for system in chosen):
-        console.print(f"nothing to try: {', '.join(system.id for system in chosen)} {'is' if len(chosen) == 1 else 'are'} verified")
+        progress.say(f"nothing to try: {', '.join(system.id for system in chosen)} {'is' if len(chosen) == 1 else 'are'} verified")
     for system in (system for system in chosen if not system.verified):
         try:
             _try(table, system, only_lock=options.only_lock)
         except TorchstrataError as error:
-            console.print(f"failed: {system.id}: {error.what}", soft_wrap=True)
+            progress.say(f"failed: {system.id}: {error.what}")
             failed.append(error)
     if failed:
         raise failed[0]
@@ -49,7 +49,7 @@ def _try(table: Matrix, system: OperatingSystem, *, only_lock: bool) -> None:
     build.build(cell.id, BUILD)
     verification.run(cell, Path(sys.executable), VERIFY)
     mark(system, matrix.MATRIX)
-    progress.plain_console().print(f"{system.id}: verified with {cell.id}; commit matrix.yaml and locks/os/{system.id}.lock")
+    progress.say(f"{system.id}: verified with {cell.id}; commit matrix.yaml and locks/os/{system.id}.lock")
 
 
 def smallest(table: Matrix, system: OperatingSystem) -> Cell:

@@ -22,13 +22,13 @@ from torchstrata.building.engine import Engine
 from torchstrata.commands import running_containers, wanted_image
 from torchstrata.commands.container_options import UpOptions
 from torchstrata.commands.wanted_image import WantedImage
-from torchstrata.containers import caller, graphics, launchers, loopback, reattaching, running
+from torchstrata.containers import caller, launchers, loopback, reattaching, running
 from torchstrata.containers.caller import HostUser
-from torchstrata.containers.description import LOOPBACK, SHM, SSH, ContainerDescription
+from torchstrata.containers.description import LOOPBACK, SHM, SSH, ContainerDescription, Gpus
 from torchstrata.containers.found_image import FoundImage
 from torchstrata.containers.graphics import Graphics
 from torchstrata.containers.keepsakes import Keepsakes
-from torchstrata.containers.launchers import ELSEWHERE, Launcher, LauncherFile
+from torchstrata.containers.launchers import ELSEWHERE, Launcher
 from torchstrata.containers.running import Containers, Order
 from torchstrata.errors import ContainerError, EngineError, LauncherError, NoImageError
 from torchstrata.host import emulator
@@ -38,8 +38,8 @@ from torchstrata.text import printable
 NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,99}")
 """Names of containers, as engines take them."""
 
-NO_KEY: Final = "no SSH: there is no public key in ~/.ssh (ssh-keygen -t ed25519 makes one; then inv up --replace)"
-LATE_KEY: Final = "no SSH: it was made before there was a public key in ~/.ssh (inv up --replace lets that in)"
+NO_KEY: Final = "no SSH: there is no public key in ~/.ssh (ssh-keygen -t ed25519 makes one; then: {again} --replace)"
+LATE_KEY: Final = "no SSH: it was made before there was a public key in ~/.ssh ({again} --replace lets that in)"
 UNRAISED: Final = "this engine may not raise limits of locked memory and stack, which NCCL needs for InfiniBand"
 
 
@@ -111,7 +111,7 @@ def ports(options: UpOptions) -> Mapping[str, int]:
     """
     pairs = [word.partition("=") for word in options.port]
     for name, _, port in pairs:
-        if not port.isdecimal() or not 0 < int(port) <= 65_535:  # noqa: PLR2004  # RFC 9293
+        if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= 65_535:  # noqa: PLR2004  # RFC 9293
             raise ContainerError(f"--port {printable(name, 40)}={printable(port, 40)} is no service and port", fix="write --port jupyter=8890")
     found = {name: int(port) for name, _, port in pairs}
     if len(set(found.values())) < len(pairs):
@@ -170,10 +170,10 @@ def _start(options: UpOptions) -> None:
     """Start the container and print how to reach it."""
     asked, listens = ports(options), _listens(options)
     if options.gpus is not None:
-        graphics.parsed(options.gpus)
+        Gpus.parse(options.gpus)
     machine = LocalEngine.connect()
     image = machine.image(options)
-    gpus, note = machine.graphics.choose(options.gpus, cuda=image.cuda)
+    gpus, note = machine.graphics.choose(options.gpus, cuda=image.usual.gpus is not None)
     with machine.user.workspace(options.workspace) as workspace, progress.reporter() as reporter:
         user = machine.user.user(workspace.stat().st_uid)
         described = replace(_described(image, options), workspace=str(workspace), gpus=gpus, user=user)
@@ -208,7 +208,7 @@ def _notes(image: FoundImage, described: ContainerDescription, container: Contai
         yield UNRAISED
     yield f"{described.name}: {described.title}; /workspace is {described.workspace}"
     if image.describe().has_ssh and not any(each.name == SSH for each in running.bindings(container)):
-        yield LATE_KEY if described.has_ssh else NO_KEY
+        yield (LATE_KEY if described.has_ssh else NO_KEY).format(again=running_containers.again(container))
 
 
 def _login() -> str:
@@ -226,29 +226,31 @@ def _write(launcher: Launcher, options: UpOptions) -> None:
 
     :raises NoImageError: nobody has the image.
     :raises LauncherError: the files would not work, or others of these names are there.
+    :raises WorkspaceError: the workspace is called what no file can say.
     """
-    asked = ports(options)
+    asked, place = ports(options), caller.place(options.workspace)
     table = matrix.load()
-    gpus = graphics.parsed(options.gpus) if options.gpus is not None else None
+    gpus = Gpus.parse(options.gpus) if options.gpus is not None else None
     want = wanted_image.wanted(table, options, gpu=gpus is not None or Graphics.of_host({}).is_here)
     image = wanted_image.in_registry(want) or _here_alone(want)
     described = _described(image, options)
     loopback.check(described.endpoints, asked)
     chosen = gpus if options.gpus is not None else described.gpus
-    user = HostUser(uid=os.geteuid()).user(_owner(options.workspace))
+    owner = _owner(place)
+    user = HostUser(uid=os.geteuid()).user(owner or 0)
     endpoints = tuple(replace(each, published=asked.get(each.name, each.published)) for each in described.endpoints)
-    workspace = options.workspace if options.workspace.is_absolute() else f"./{options.workspace}"
-    described = replace(described, gpus=chosen, user=user, endpoints=endpoints, workspace=str(workspace))
-    described = replace(described, is_handed_over=not (os.geteuid() or options.workspace.exists()))
+    workspace = str(place) if place.is_absolute() else f"./{place}"
+    is_handed_over = os.geteuid() == 0 and owner is None
+    described = replace(described, gpus=chosen, user=user, endpoints=endpoints, workspace=workspace, is_handed_over=is_handed_over)
     _check(launcher, described, want)
-    _save(launchers.files(launcher, described), options.output)
+    _save(launchers.RENDERERS[launcher](described), options.output)
 
 
-def _owner(workspace: Path) -> int:
-    """Return who owns a workspace; 0 where it is not there."""
+def _owner(workspace: Path) -> int | None:
+    """Return who owns a workspace; ``None`` where it is not there."""
     with contextlib.suppress(OSError):
         return workspace.stat().st_uid
-    return 0
+    return None
 
 
 def _here_alone(want: WantedImage) -> FoundImage:
@@ -272,23 +274,23 @@ def _check(launcher: Launcher, described: ContainerDescription, want: WantedImag
         raise LauncherError(f"{want.local} has no JupyterLab, which JupyterHub would start", fix="take a flavour that has it: --flavour jupyter")
 
 
-def _save(files: tuple[LauncherFile, ...], directory: Path | None) -> None:
+def _save(files: Mapping[str, str], directory: Path | None) -> None:
     """Print files, or write them, and never over others.
 
+    :param files: text by path.
     :raises LauncherError: another file is there.
     """
     if directory is None:
-        sys.stdout.write("".join(each.text if number == 0 else f"\n# {each.path}\n{each.text}" for number, each in enumerate(files)))
+        sys.stdout.write("".join(text if number == 0 else f"\n# {path}\n{text}" for number, (path, text) in enumerate(files.items())))
         return
-    for each in files:
-        path = directory / each.path
-        if path.exists() and (not path.is_file() or path.read_bytes() != each.text.encode()):
-            raise LauncherError(f"{path} is there already, and is another", fix="move it away, or name another directory: --output DIRECTORY")
-    for each in files:
-        path = directory / each.path
-        try:
+    texts = {directory / path: text for path, text in files.items()}
+    try:
+        for path, text in texts.items():
+            if path.exists() and (not path.is_file() or path.read_bytes() != text.encode()):
+                raise LauncherError(f"{path} is there already, and is another", fix="move it away, or name another directory: --output DIRECTORY")
+        for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(each.text, encoding="utf-8")
-        except OSError as error:
-            raise LauncherError(f"{path} cannot be written: {error.strerror}", fix="name another directory: --output DIRECTORY") from error
-        sys.stdout.write(f"{path}\n")
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LauncherError(f"{error.filename} cannot be written: {error.strerror}", fix="name another directory: --output DIRECTORY") from error
+    sys.stdout.write("".join(f"{path}\n" for path in texts))

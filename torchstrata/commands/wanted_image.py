@@ -81,7 +81,7 @@ def wanted(table: Matrix, options: UpOptions, *, gpu: bool) -> WantedImage:
     """
     if len(options.cells) > 1:
         raise MatrixError(f"{len(options.cells)} images are named: {' '.join(options.cells)}", fix="name one; each container is one call of inv up")
-    platform = platforms.check(options.platform or platforms.here())
+    platform = platforms.check(options.platform or platforms.named(*options.cells) or platforms.here())
     given = options.cells[0] if options.cells else usual(table, platform, gpu=gpu).names[0]
     word = given.removeprefix(f"{table.name}:").removesuffix(platforms.suffix(platform))
     flavour = options.flavour or table.all_in_one
@@ -179,4 +179,9 @@ def built(engine: Engine, want: WantedImage, options: UpOptions) -> FoundImage:
 
 
 def _agrees(question: str) -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty() and Confirm.ask(question, default=False)
+    """Return whether a person at a terminal says yes; the end of input is a no."""
+    try:
+        return sys.stdin.isatty() and sys.stdout.isatty() and Confirm.ask(question, default=False)
+    except EOFError:
+        sys.stdout.write("\n")
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -59,10 +60,7 @@ class HostUser:
 
         :raises WorkspaceError: it is no directory, it cannot be made, or the container's user could not write to it.
         """
-        path = home.expanded(asked, WorkspaceError)
-        if not str(path).isprintable():
-            fix = "give one without control characters: --workspace DIR"
-            raise WorkspaceError(f"{printable(str(path))!r} is no name for a workspace", fix=fix)
+        path = place(asked).absolute()
         made = self._make(path)
         try:
             self._check(path)
@@ -93,8 +91,20 @@ class HostUser:
             rights = OTHERS_RIGHTS[status.st_gid == 0]
             writable = status.st_uid == uid or status.st_mode & rights == rights
         if not writable:
-            fix = f"sudo chown {uid} {path}, or {OTHER_WORKSPACE}"
+            fix = f"sudo chown {uid} {shlex.quote(str(path))}; or {OTHER_WORKSPACE}"
             raise WorkspaceError(f"{path} cannot be written by user {uid}", fix=fix)
+
+
+def place(asked: Path) -> Path:
+    """Return the workspace that a person means, with ``~`` for a home; a relative one stays so.
+
+    :raises WorkspaceError: there is no such home, or no file nor terminal could show its name.
+    """
+    path = home.expanded(asked, WorkspaceError) if str(asked).startswith("~") else asked
+    if not str(path).isprintable():
+        fix = "give one without control characters: --workspace DIR"
+        raise WorkspaceError(f"{printable(str(path))!r} is no name for a workspace", fix=fix)
+    return path
 
 
 def _remove_empty(directories: Iterable[Path]) -> None:

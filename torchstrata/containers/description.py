@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from torchstrata.errors import NoGpuError
 from torchstrata.image import runtime
 from torchstrata.image.declarations import DeclaredService
 from torchstrata.matrix.flavours import usual_variable
 from torchstrata.platforms import PLATFORM
+from torchstrata.text import printable
 
 SHM: Final = 8 << 30
 """Bytes of ``/dev/shm``. Engines give 64 MB, which DataLoader workers and NCCL fill at once."""
@@ -53,17 +55,17 @@ class Gpus:
     def parse(cls, text: str) -> Self | None:
         """Read ``all``, a number, or ``device=0,2``, as in ``docker run --gpus``; return ``None`` for ``none``.
 
-        :raises ValueError: the text is none of these.
+        :raises NoGpuError: the text is none of these.
         """
         if text in {"none", "0"}:
             return None
         if text == "all":
             return cls()
-        if text.isdecimal():
+        if re.fullmatch("[1-9][0-9]{0,3}", text):
             return cls(count=int(text))
         devices = re.fullmatch(r"device=([\w:/-]+(?:,[\w:/-]+)*)", text)
         if devices is None:
-            raise ValueError(f"{text!r} is no choice of GPUs")
+            raise NoGpuError(f"--gpus: {printable(text, 60)!r} is no choice of GPUs", fix="write all, none, a number, or device=0,2")
         return cls(count=0, devices=tuple(devices[1].split(",")))
 
     @property
@@ -139,8 +141,7 @@ class ContainerDescription:
     @property
     def is_pullable(self) -> bool:
         """Whether the image lies in a registry; otherwise only this machine's engine has it."""
-        host, slash, _ = self.image.partition("/")
-        return bool(slash) and (host == "localhost" or "." in host or ":" in host)
+        return names_a_host(self.image)
 
     @property
     def pinned(self) -> str:
@@ -269,6 +270,12 @@ def of_image(
     """
     gpus = Gpus() if cuda else None
     return ContainerDescription(image=image, name=name(tag), title=plain(title), endpoints=endpoints, gpus=gpus)
+
+
+def names_a_host(image: str) -> bool:
+    """Return whether a reference names the host of a registry."""
+    host, slash, _ = image.partition("/")
+    return bool(slash) and (host == "localhost" or "." in host or ":" in host)
 
 
 def bracketed(address: str) -> str:

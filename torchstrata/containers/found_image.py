@@ -6,29 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from torchstrata.containers import description as descriptions
-from torchstrata.containers.description import ContainerDescription, Endpoint
+from torchstrata.containers.description import ContainerDescription, Endpoint, of_image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundImage:
     """An image.
 
-    :param reference: with its digest; its ID where the digest is not known.
     :param identity: its ID in this engine; the digest of its manifest where it lies in a registry.
     :param name: the name by which it was asked for, ``[HOST/]REPOSITORY:TAG``.
-    :param title: what it is, in one line.
-    :param endpoints: its services.
-    :param cuda: whether its torch can use GPUs.
+    :param usual: the usual container of it.
     """
 
-    reference: str
     identity: str
     name: str
-    title: str
-    endpoints: tuple[Endpoint, ...]
-    cuda: bool
-    platform: str
+    usual: ContainerDescription
 
     @classmethod
     def of(  # noqa: PLR0913  # what is known of an image
@@ -45,29 +37,17 @@ class FoundImage:
 
         :param name: ``[HOST/]REPOSITORY:TAG``.
         :param labels: of its config (image specification, Image Configuration).
+        :param endpoints: its services.
         :param digest: of its manifest; ``None`` in an engine's classic store, where the ID alone names the image.
         """
-        return cls(
-            reference=f"{name}@{digest}" if digest else identity,
-            identity=identity,
-            name=name,
-            title=descriptions.plain(labels.get("org.opencontainers.image.description") or name),
-            endpoints=endpoints,
-            cuda="torchstrata.cuda" in labels,
-            platform=platform,
-        )
+        reference, tag = f"{name}@{digest}" if digest else identity, name.rpartition(":")[2]
+        title = labels.get("org.opencontainers.image.description") or name
+        usual = of_image(reference, tag=tag, title=title, endpoints=endpoints, cuda="torchstrata.cuda" in labels)
+        return cls(identity=identity, name=name, usual=replace(usual, platform=platform))
 
     def describe(self, **more: Any) -> ContainerDescription:
-        """Return the usual container of it.
+        """Return a container of it.
 
         :param more: fields of the description that differ from the usual.
         """
-        tag = self.name.rpartition(":")[2]
-        usual = descriptions.of_image(
-            self.reference,
-            tag=tag,
-            title=self.title,
-            endpoints=self.endpoints,
-            cuda=self.cuda,
-        )
-        return replace(usual, platform=self.platform, **more)
+        return replace(self.usual, **more)

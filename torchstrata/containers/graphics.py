@@ -60,7 +60,7 @@ class Graphics:
         return Gpus(), ""
 
     def _asked(self, asked: str, *, cuda: bool) -> Gpus | None:
-        gpus = parsed(asked)
+        gpus = Gpus.parse(asked)
         if gpus is None:
             return None
         if not cuda:
@@ -83,14 +83,3 @@ class Graphics:
             return {"device_requests": [docker.types.DeviceRequest(driver="cdi", device_ids=devices)]}
         which = {"device_ids": [*gpus.devices]} if gpus.devices else {"count": gpus.count}
         return {"device_requests": [docker.types.DeviceRequest(**which, capabilities=[["gpu"]])]}
-
-
-def parsed(asked: str) -> Gpus | None:
-    """Return the GPUs that the value of ``--gpus`` means.
-
-    :raises NoGpuError: it means none.
-    """
-    try:
-        return Gpus.parse(asked)
-    except ValueError as error:
-        raise NoGpuError(f"--gpus: {error}", fix="write all, none, a number, or device=0,2") from error

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from filelock import FileLock
+
 from torchstrata.errors import ContainerError
 from torchstrata.host import home
+from torchstrata.host.filesystem import lock, whole
 
 TOKEN_BYTES: Final = 24
 ENTRY: Final = """\
@@ -71,7 +74,7 @@ class Keepsakes:
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self.token.is_file():
-                self._write(self.token, secrets.token_hex(TOKEN_BYTES))
+                _write(self.token, secrets.token_hex(TOKEN_BYTES))
             if os.geteuid() == 0:
                 os.chown(self.token, owner, -1)
         except OSError as error:
@@ -91,14 +94,21 @@ class Keepsakes:
         :param key: line of a public key's file.
         """
         kind, value = key.split()[:2]
-        self._write(self.known_hosts, f"{self.name} {kind} {value}\n")
+        _write(self.known_hosts, f"{self.name} {kind} {value}\n")
 
     def forget(self) -> None:
-        """Remove everything that is remembered."""
+        """Remove everything that is remembered.
+
+        :raises ContainerError: the entry for ssh cannot be taken out.
+        """
         shutil.rmtree(self.root, ignore_errors=True)
         entry = _entries()
-        if entry.is_file():
-            entry.write_text(_without(entry.read_text(encoding="utf-8"), self.name), encoding="utf-8")
+        try:
+            with self._turn():
+                if entry and self.name in (before := _read(entry)):
+                    _write(entry, _without(before, self.name))
+        except OSError as error:
+            raise ContainerError(f"{entry} cannot be written: {error.strerror}", fix=f"remove the entry {self.name} there by hand") from error
 
     def add_entry(self, address: str, port: int, identity: str = "") -> None:
         """Let ``ssh NAME`` lead to the container.
@@ -107,33 +117,43 @@ class Keepsakes:
         :raises ContainerError: the configuration of ssh cannot be written.
         """
         entry = _entries()
+        if entry is None:
+            raise ContainerError("this user has no home, in which ssh would look for an entry", fix="set HOME")
         block = ENTRY.format(name=self.name, address=address, port=port, known_hosts=self.known_hosts)
         block += IDENTITY.format(identity=identity) if identity else ""
         try:
             entry.parent.mkdir(mode=0o700, exist_ok=True)
-            before = entry.read_text(encoding="utf-8") if entry.is_file() else ""
-            self._write(entry, _without(before, self.name) + block)
-            _include(entry.parent / "config")
+            with self._turn():
+                _write(entry, _without(_read(entry), self.name) + block)
+                _include(entry.parent / "config")
         except OSError as error:
             fix = "leave --ssh-entry out, or let this user write there"
             raise ContainerError(f"{error.filename} cannot be written: {error.strerror}", fix=fix) from error
 
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        """Write a private file, whole or not at all."""
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        with contextlib.suppress(FileNotFoundError):
-            fresh.unlink()
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        fresh.replace(path)
+    def _turn(self) -> FileLock:
+        """Return what lets one process at a time change the entries for ssh, which all containers share."""
+        self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return lock(self.root.parent / ".lock")
 
 
-def _entries() -> Path:
+def _read(path: Path) -> str:
+    """Return the text of a file, whatever its encoding is; empty if there is none."""
+    return path.read_bytes().decode(errors="surrogateescape") if path.is_file() else ""
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; a new one is private, another keeps owner, mode and the link that leads to it."""
+    path = path.resolve()
+    before = path.stat() if path.is_file() else None
+    with whole(path, stat.S_IMODE(before.st_mode) if before else 0o600) as file:
+        file.write(text.encode(errors="surrogateescape"))
+        if before and os.geteuid() == 0:  # it may be in the home of who has called sudo
+            os.fchown(file.fileno(), before.st_uid, before.st_gid)
+
+
+def _entries() -> Path | None:
     own = home.directory()
-    if own is None:
-        raise ContainerError("this user has no home, in which ssh would look for an entry", fix="set HOME")
-    return own / ".ssh" / INCLUDED
+    return own / ".ssh" / INCLUDED if own else None
 
 
 def _without(text: str, name: str) -> str:
@@ -143,7 +163,6 @@ def _without(text: str, name: str) -> str:
 
 def _include(config: Path) -> None:
     """Let the user's configuration of ssh include our file first; the rest of it, and its mode, stay."""
-    before = config.read_text(encoding="utf-8") if config.is_file() else ""
+    before = _read(config)
     if INCLUDE not in before:
-        config.touch(mode=0o600)
-        config.write_text(INCLUDE + before, encoding="utf-8")
+        _write(config, INCLUDE + before)

@@ -6,7 +6,6 @@ Each names the image by its digest, so that an old file still starts the image t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from torchstrata.containers import batch_job, command_line, compose_file, dev_container, hub_profile, pod_file
@@ -24,29 +23,12 @@ RENDERERS: Final[Mapping[Launcher, Renderer]] = {
     "jupyterhub": hub_profile.render,
     "slurm": batch_job.render,
 }
-"""The renderer of each launcher; it returns text by path, the file to begin with first."""
+"""The renderer of each launcher; it returns the text of files by their path, the one to begin with first."""
 
 ELSEWHERE: Final[tuple[Launcher, ...]] = ("k8s", "slurm")
 """Launchers that run on other machines, which must be able to pull the image."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LauncherFile:
-    """A file that starts a container.
-
-    :param path: below the directory in which it is written.
-    """
-
-    path: str
-    text: str
-
-
 def has_its_service(launcher: Launcher, description: ContainerDescription) -> bool:
     """Return whether an image has what a launcher starts in it: JupyterHub starts JupyterLab."""
     return launcher != "jupyterhub" or any(each.name == JUPYTER for each in description.endpoints)
-
-
-def files(launcher: Launcher, description: ContainerDescription) -> tuple[LauncherFile, ...]:
-    """Return the files that start a container by a launcher, the one to begin with first."""
-    rendered = RENDERERS[launcher](description)
-    return tuple(LauncherFile(path=path, text=text) for path, text in rendered.items())

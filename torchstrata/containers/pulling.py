@@ -14,6 +14,7 @@ from torchstrata import platforms, progress
 from torchstrata.containers import running
 from torchstrata.errors import DiskFullError, RegistryAuthError, RegistryError
 from torchstrata.progress import Step
+from torchstrata.registry import credentials
 from torchstrata.text import printable
 
 ABSENT = ("not found", "manifest unknown", "name unknown")
@@ -50,10 +51,11 @@ def _events(client: docker.DockerClient, name: str, platform: str, step: Step, s
     """Yield what the engine says of a pull; a thread that waits for it in vain is left behind, and ends with the program, as the pull does."""
     said: queue.SimpleQueue[dict[str, Any] | Exception | None] = queue.SimpleQueue()
     repository, _, tag = name.rpartition(":")
+    login = _login(name.partition("/")[0])
 
     def ask() -> None:
         try:
-            for event in client.api.pull(repository, tag=tag, platform=platforms.foreign(platform), stream=True, decode=True):
+            for event in client.api.pull(repository, tag=tag, platform=platforms.foreign(platform), auth_config=login, stream=True, decode=True):
                 said.put(event)
             said.put(None)
         except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
@@ -66,6 +68,15 @@ def _events(client: docker.DockerClient, name: str, platform: str, step: Step, s
             raise event
         yield event
         event = _next(said, step)
+
+
+def _login(host: str) -> dict[str, str] | None:
+    """Return who we are to a registry, as engines are told; docker-py takes a helper that does not work for the engine.
+
+    :raises RegistryAuthError: it does not.
+    """
+    login = credentials.find(host)
+    return {"username": login.username, "password": login.password, "identitytoken": login.identity_token} if login else None
 
 
 def _first(said: queue.SimpleQueue[Any], name: str, seconds: float) -> Any:

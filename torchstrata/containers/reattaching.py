@@ -59,11 +59,12 @@ def bring_up(containers: Containers, order: Order, step: Step, *, anew: bool, se
 def _aside(container: Container) -> Iterator[None]:
     """Stop a container and rename it while another takes its place; then remove it, or restore it if that fails."""
     ran, own_name = container.status == "running", str(container.name)
-    running.stop(container)
-    running.rename(container, f"{own_name}-{container.short_id.removeprefix('sha256:')}")
     try:
+        running.stop(container)
+        running.rename(container, f"{own_name}-{container.short_id.removeprefix('sha256:')}")
         yield
     except BaseException:
+        running.stop(container)  # the engine goes on with a stop whose caller has gone
         running.rename(container, own_name)
         if ran:
             running.start(container)
@@ -159,7 +160,7 @@ def _started(containers: Containers, order: Order) -> Container:
 def _undone(containers: Containers, order: Order) -> Iterator[None]:
     """Where the block fails or is interrupted, remove what this process has made, and nothing else."""
     keepsakes, volume = Keepsakes.of(order.description.name), order.description.volume
-    had_volume, had_token = containers.has_volume(volume), keepsakes.token.is_file()
+    had_volume, had_token = containers.has_volume(volume), keepsakes.read_token() is not None
     keepsakes.make_token(int(order.description.user.split(":")[0]))
     try:
         yield
@@ -169,8 +170,9 @@ def _undone(containers: Containers, order: Order) -> Iterator[None]:
                 running.remove(container)
             if not had_volume:
                 containers.discard_volume(volume)
-        if not had_token:
-            keepsakes.forget()
+        with contextlib.suppress(TorchstrataError):
+            if not had_token:
+                keepsakes.forget()
         raise
 
 

@@ -174,9 +174,9 @@ class Containers:
         """Return the containers that a process has made."""
         return tuple(self._labelled(f"{OF_RUN}={run}"))
 
+    @refusals()
     def _labelled(self, label: str) -> list[Container]:
-        with refusals():
-            return self.client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        return self.client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
 
     def find(self, name: str) -> Container | None:
         """Return the container of a name.
@@ -208,6 +208,8 @@ class Containers:
         return chosen[0]
 
     def _named(self, name: str) -> Container:
+        if not name:
+            raise NoContainerError("an empty word names no container", fix="leave it out for the only one, or name one: inv ps")
         try:
             container = self.find(name)
         except NameTakenError as error:
@@ -219,14 +221,13 @@ class Containers:
             raise NoContainerError(f"there is no container {printable(name, 60)}", fix=fix)
         return container
 
+    @refusals()
     def published(self) -> set[int]:
         """Return the ports of this machine that running containers have.
 
         An engine may hold them by rules of the firewall alone, so that nothing listens there.
         """
-        with refusals():
-            listed = self.client.api.containers()
-        ports = itertools.chain.from_iterable(container.get("Ports") or () for container in listed)
+        ports = itertools.chain.from_iterable(container.get("Ports") or () for container in self.client.api.containers())
         return {int(port["PublicPort"]) for port in ports if "PublicPort" in port}
 
     def create(self, order: Order) -> Container:
@@ -247,18 +248,17 @@ class Containers:
                 return state
         return state if now == container.attrs["Image"] else f"{state}, of an older image"
 
+    @refusals()
     def has_volume(self, name: str) -> bool:
         """Return whether there is a volume."""
-        with refusals():
-            try:
-                self.client.volumes.get(name)
-            except docker.errors.NotFound:
-                return False
-        return True
+        with contextlib.suppress(docker.errors.NotFound):
+            return bool(self.client.volumes.get(name))
+        return False
 
+    @refusals()
     def discard_volume(self, name: str) -> None:
         """Remove a volume that was made a moment ago and that nobody uses."""
-        with refusals(), contextlib.suppress(docker.errors.NotFound):
+        with contextlib.suppress(docker.errors.NotFound):
             self.client.volumes.get(name).remove()
 
 
@@ -361,10 +361,10 @@ def identity_file(container: Container) -> str:
     return container.labels.get(OF_IDENTITY, "")
 
 
+@refusals()
 def text_of(container: Container, path: str) -> str | None:
     """Return the text of a file in a running container; ``None`` if nobody can read it."""
-    with refusals():
-        status, output = container.exec_run(["cat", path], user=str(container.attrs["Config"]["User"]))
+    status, output = container.exec_run(["cat", path], user=str(container.attrs["Config"]["User"]))
     assert isinstance(output, bytes)  # no stream was asked for
     return output.decode(errors="replace") if status == 0 else None
 
@@ -385,37 +385,40 @@ def wait(container: Container, seconds: float, step: Step) -> None:
         time.sleep(PAUSE)
 
 
+@refusals()
 def _state(container: Container) -> str:
     """Return a container's state: ``healthy`` once it is ready."""
-    with refusals():
-        container.reload()
+    container.reload()
     health = container.attrs["State"].get("Health")
     return str(health["Status"]) if health else {"running": "healthy"}.get(container.status, container.status)
 
 
+@refusals()
 def last_line(container: Container) -> str:
     """Return the last line that a container has printed."""
-    with refusals():
-        log = b"".join(container.logs(tail=LAST_LINES, stream=True, follow=False)).decode(errors="replace")
+    log = b"".join(container.logs(tail=LAST_LINES, stream=True, follow=False)).decode(errors="replace")
     lines = filter(None, (line.strip() for line in reversed(log.split("\n"))))
     return printable(next(lines, "it said nothing"), 300)
 
 
+@refusals()
 def stop(container: Container) -> None:
     """Stop a container; it stays, with all that is in it."""
-    waits = f"waiting until {container.name} has ended, {STOP_SECONDS} s at most: then it is killed"
-    with refusals(), progress.overdue(waits):
+    with progress.overdue(f"waiting until {container.name} has ended, {STOP_SECONDS} s at most: then it is killed"):
         container.stop(timeout=STOP_SECONDS)
 
 
+@refusals()
 def rename(container: Container, name: str) -> None:
-    """Give a container another name."""
-    with refusals():
+    """Give a container another name, unless it has that one."""
+    container.reload()
+    if container.name != name:
         container.rename(name)
         container.reload()
 
 
+@refusals()
 def remove(container: Container) -> None:
     """Remove a container, running or not; its workspace and volumes stay."""
-    with refusals(), contextlib.suppress(docker.errors.NotFound):
+    with contextlib.suppress(docker.errors.NotFound):
         container.remove(force=True, v=False)

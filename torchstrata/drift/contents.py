@@ -95,23 +95,30 @@ def wheel(info: str, metadata: str, direct_url: str | None, uid: int) -> Install
     :param direct_url: content of its ``direct_url.json``, if it has one.
     """
     fields = HeaderParser().parsestr(metadata)
-    source, editable = _source(json.loads(direct_url)) if direct_url else ("", False)
+    source, editable = _source(direct_url) if direct_url else ("", False)
     return InstalledWheel(normal(str(fields["Name"])), str(fields["Version"]), info, source, editable, uid)
 
 
-def _source(direct: Mapping[str, Any]) -> tuple[str, bool]:
-    """Return where a package came from, as a requirement names it, and whether its code is still there."""
-    url, subdirectory = str(direct["url"]), direct.get("subdirectory")
-    if "vcs_info" in direct:
-        url = f"{direct['vcs_info']['vcs']}+{url}@{direct['vcs_info']['commit_id']}"
-    tail = f"#subdirectory={subdirectory}" if subdirectory else ""
-    return url + tail, bool(direct.get("dir_info", {}).get("editable"))
+def _source(document: str) -> tuple[str, bool]:
+    """Return where a package came from, as a requirement names it, and whether its code is still there.
+
+    A damaged document, as a full disk leaves it, says nothing; pip takes it so, too.
+    """
+    try:
+        direct: Mapping[str, Any] = json.loads(document)
+        url, subdirectory = str(direct["url"]), direct.get("subdirectory")
+        if "vcs_info" in direct:
+            url = f"{direct['vcs_info']['vcs']}+{url}@{direct['vcs_info']['commit_id']}"
+        tail = f"#subdirectory={subdirectory}" if subdirectory else ""
+        return url + tail, bool(direct.get("dir_info", {}).get("editable"))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "", False
 
 
 def recorded(text: str, place: str) -> dict[str, str]:
     """Return the hash of each file in a RECORD (binary distribution format) by absolute path; empty if it has none."""
     rows = (row for row in csv.reader(io.StringIO(text)) if row)
-    return {_real(f"{place}/{row[0]}", place): row[1] for row in rows}
+    return {_real(f"{place}/{row[0]}", place): row[1] if len(row) > 1 else "" for row in rows}
 
 
 def _real(path: str, place: str) -> str:

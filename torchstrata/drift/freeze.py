@@ -29,6 +29,9 @@ WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!~:-]*")
 SECRET: Final = re.compile(r"/etc/(?:g?shadow|ssh/ssh_host_\w+_key)")
 """Files of passwords and private keys: everybody who has an image can read them."""
 
+STRANGE: Final = "it is called what no line of a Dockerfile may hold; give it another name, or remove it"
+"""Why what has such a name or version is not frozen."""
+
 REQUIREMENTS: Final = "requirements.txt"
 DOCKERFILE: Final = "Dockerfile"
 FILES: Final = "files.tar"
@@ -75,14 +78,15 @@ def plan(drifted: Drifted) -> FrozenPlan:
     written = {drift.name for drift in files if drift.change != "removed" and not SECRET.fullmatch(drift.name)}
     directories = {path for name in written for path in contents.above(name)} & drifted.made
     taken = written.union(directories, *(_files_of(wheel, drifted) for wheel in copied))
+    why_not = [*(f"{drift.name}: {STRANGE}" for drift in strange), *(_why_not(drift, drifted.wheels) for drift in drifted.drifts)]
     return FrozenPlan(
         base=base_of(drifted),
         requirements=tuple(sorted(_requirement(wheel) for wheel in fresh if wheel not in copied)),
         uninstalled=tuple(drift.name for key, drift in differing.items() if drift.was and key not in staying and _is_of_venv(drift.place)),
-        packages=tuple(_package(drift) for drift in drifted.drifts if drift.kind == "package"),
+        packages=tuple(f"{drift.name}={drift.now}" if drift.now else f"{drift.name}-" for drift in drifted.drifts if drift.kind == "package"),
         taken=tuple(sorted(taken)),
         deleted=tuple(drift.name for drift in files if drift.change == "removed"),
-        open_=tuple(printable(why) for why in (*map(_stranger, strange), *(_why_not(drift, drifted.wheels) for drift in drifted.drifts)) if why),
+        open_=tuple(printable(why) for why in why_not if why),
         user=drifted.container.user or "0:0",
     )
 
@@ -92,10 +96,6 @@ def _is_writable(drift: Drift, wheels: Sequence[InstalledWheel]) -> bool:
     sources = [wheel.source for wheel in wheels if (wheel.place, wheel.name) == (drift.place, drift.name)]
     is_plain = all(word.isprintable() for word in (drift.name, drift.now, *sources))
     return is_plain and (drift.kind in {"file", "environment"} or bool(WORD.fullmatch(drift.name) and WORD.fullmatch(drift.now or drift.was)))
-
-
-def _stranger(drift: Drift) -> str:
-    return f"{drift.name}: it is called what no line of a Dockerfile may hold; give it another name, or remove it"
 
 
 def _is_copied(wheel: InstalledWheel) -> bool:
@@ -123,10 +123,6 @@ def _files_of(wheel: InstalledWheel, drifted: Drifted) -> Iterable[str]:
     return (path for path, owner in drifted.records.items() if owner == f"wheel {wheel.name}" and not path.endswith(".pyc"))
 
 
-def _package(drift: Drift) -> str:
-    return f"{drift.name}={drift.now}" if drift.now else f"{drift.name}-"
-
-
 def _why_not(drift: Drift, wheels: Sequence[InstalledWheel]) -> str:
     """Return why a difference cannot be frozen, empty if it can."""
     wheel = next((wheel for wheel in wheels if (wheel.place, wheel.name) == (drift.place, drift.name)), None)
@@ -150,7 +146,7 @@ def dockerfile(made: FrozenPlan) -> str:
         "FROM ${BASE}",
         *_apt(made.packages),
         f"USER {OWNER}",
-        *([_uninstall(made.uninstalled)] if made.uninstalled else []),
+        *([f"RUN pip uninstall -y {shlex.join(made.uninstalled)}"] if made.uninstalled else []),
         *([_install(made.requirements)] if made.requirements else []),
         "USER 0:0",
         *([f"ADD {FILES} /"] if made.taken else []),
@@ -171,10 +167,6 @@ def _install(requirements: Sequence[str]) -> str:
     """Return the step that installs; it drops the constraint that holds torch where torch itself differs."""
     free = "env -u PIP_CONSTRAINT " if any(TORCH.fullmatch(re.split(r"[ =]", requirement)[0]) for requirement in requirements) else ""
     return f"{SETTINGS} \\\n    {free}pip install --no-cache-dir --no-deps -r /tmp/requirements.txt"
-
-
-def _uninstall(names: Sequence[str]) -> str:
-    return f"RUN pip uninstall -y {shlex.join(names)}"
 
 
 def write(made: FrozenPlan, files: ContainerFiles, directory: Path) -> tuple[Path, ...]:

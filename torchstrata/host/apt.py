@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from torchstrata import process
 from torchstrata.errors import AptError, AptLockedError, AptUnreachableError, NotRootError
-from torchstrata.host import superuser
+from torchstrata.host import superuser, temporary
 
 PROGRAM: Final = "apt-get"
 
@@ -130,6 +129,7 @@ def turn(what: str, report: process.LineSink) -> Iterator[None]:
 
     :param what: ``apt``, or what is changed with apt's help; one that has its turn at ``apt`` may not ask for another.
     :raises AptLockedError: the other one took twice :data:`PATIENCE`.
+    :raises StoreError: this user has no place for a lock.
     """
     place = _own() / f"torchstrata-{what}.lock"
     lock = FileLock(place, mode=0o600)
@@ -149,14 +149,7 @@ def turn(what: str, report: process.LineSink) -> Iterator[None]:
 
 def _own() -> Path:
     """Return a directory where nobody else can put a lock: root's is ``/run``, a user's lies in the temporary one."""
-    user = os.geteuid()
-    if user == 0:
-        return Path("/run")
-    place = Path(tempfile.gettempdir()) / f"torchstrata-{user}"
-    place.mkdir(mode=0o700, exist_ok=True)
-    if place.is_symlink() or place.stat().st_uid != user:
-        raise AptError(f"{place} belongs to another user", fix="remove it, or set TMPDIR to a directory of your own")
-    return place
+    return temporary.own() if os.geteuid() else Path("/run")
 
 
 def _patiently(

@@ -23,7 +23,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from torchstrata import process
-from torchstrata.errors import CommandError, StoreError
+from torchstrata.errors import CommandError, DiskFullError, StoreError
 from torchstrata.host import leavings, superuser
 from torchstrata.host.filesystem import OTHER_TEMPORARY, disk, lock
 
@@ -38,10 +38,16 @@ REMOVE: Final = ("rm", "--recursive", "--force", "--one-file-system", "--")
 def own() -> Path:
     """Return this user's place in the temporary directory; others may pass through, as users of a namespace must.
 
+    :raises DiskFullError: there is no space for it.
     :raises StoreError: somebody else has made it, or it cannot be made.
     """
     user = os.geteuid()
-    place = Path(tempfile.gettempdir()) / f"torchstrata-{user}"
+    try:
+        place = Path(tempfile.gettempdir()) / f"torchstrata-{user}"
+    except FileNotFoundError as error:  # tempfile has tried to write to each
+        raise DiskFullError(
+            "no directory for temporary files takes one: /tmp, /var/tmp and others are full", fix=f"free some space, or {OTHER_TEMPORARY}"
+        ) from error
     with disk(place, OTHER_TEMPORARY):
         with contextlib.suppress(FileExistsError):
             place.mkdir(mode=0o700)

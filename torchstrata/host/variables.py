@@ -85,8 +85,10 @@ def _check_file(name: str) -> None:
 def _check_key_log() -> None:
     """Refuse a place for keys of TLS that OpenSSL cannot write to: every context would end in a traceback."""
     path = Path(text("SSLKEYLOGFILE") or os.devnull)
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise VariableError(f"SSLKEYLOGFILE names {printable(str(path), 60)!r}, which cannot be written", fix="unset SSLKEYLOGFILE")
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise VariableError(f"SSLKEYLOGFILE names {printable(str(path), 60)!r}, which cannot be written", fix="unset SSLKEYLOGFILE") from error
 
 
 def _check_netrc(path: Path) -> None:

@@ -39,10 +39,14 @@ class Observation:
     """
 
     subject: str
-    severity: Severity
     what: str
     fix: str = ""
     error: TorchstrataError | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is."""
+        return "error" if self.error else "warning" if self.fix else "ok"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,29 +73,29 @@ def look() -> Survey:
 def _survey(observations: list[Observation], engine: Engine | None) -> Survey:
     hardware, of_driver = _driver()
     access = gpu_access.access(engine.info, is_local=engine.is_local) if engine and hardware.gpus else None
-    observations += [*of_driver, *(_access(access) if access else ()), *_space(engine), _shared_memory(), _locked_memory()]
+    observations += [*of_driver, *([_access(access)] if access else []), _space(engine), _shared_memory(), _locked_memory()]
     return Survey(observations=tuple(observations), hardware=hardware, access=access)
 
 
 def _engine(engine: Engine) -> Iterator[Observation]:
     too_old = gpu_access.version(engine.version) < OLDEST
     what, fix = f"Docker {engine.version} at {engines.address()}", "update it: threads do not start in images of newer systems" if too_old else ""
-    yield _refused("engine", EngineError(what, fix=fix)) if too_old else Observation(subject="engine", severity="ok", what=what)
-    yield Observation(subject="image store", severity="ok", what=engine.store)
+    yield _refused("engine", EngineError(what, fix=fix)) if too_old else Observation(subject="engine", what=what)
+    yield Observation(subject="image store", what=engine.store)
     yield _cgroup(engine.info)
 
 
 def _cgroup(info: Mapping[str, Any]) -> Observation:
     version = str(info.get("CgroupVersion") or "unknown")
     rootless = ", rootless" if any("rootless" in option for option in info.get("SecurityOptions") or ()) else ""
-    return Observation(subject="cgroup", severity="ok", what=f"version {version}, driver {info.get('CgroupDriver') or 'unknown'}{rootless}")
+    return Observation(subject="cgroup", what=f"version {version}, driver {info.get('CgroupDriver') or 'unknown'}{rootless}")
 
 
 def _buildx(engine: Engine) -> Observation:
     try:
-        return Observation(subject="buildx", severity="ok", what=engine.buildx())
+        return Observation(subject="buildx", what=engine.buildx())
     except BuildxError as error:
-        return Observation(subject="buildx", severity="warning", what=f"{error.what}: images can be run, and not built", fix=error.fix)
+        return Observation(subject="buildx", what=f"{error.what}: images can be run, and not built", fix=error.fix)
 
 
 def _driver() -> tuple[Hardware, list[Observation]]:
@@ -100,33 +104,27 @@ def _driver() -> tuple[Hardware, list[Observation]]:
     except GpuAccessError as error:
         return Hardware(), [_refused("driver", error)]
     if not hardware.driver:
-        return hardware, [Observation(subject="driver", severity="ok", what="no NVIDIA driver and no NVIDIA GPU: torch uses the CPU")]
-    observations = [Observation(subject="driver", severity="ok", what=f"NVIDIA {hardware.driver}")]
-    observations += [Observation(subject="gpu", severity="ok", what=f"{gpu.name}, {gpu.generation}, {size(gpu.memory)}") for gpu in hardware.gpus]
-    return hardware, observations if hardware.gpus else [*observations, _no_gpu()]
+        return hardware, [Observation(subject="driver", what="no NVIDIA driver and no NVIDIA GPU: torch uses the CPU")]
+    observations = [Observation(subject="driver", what=f"NVIDIA {hardware.driver}")]
+    observations += [Observation(subject="gpu", what=f"{gpu.name}, {gpu.generation}, {size(gpu.memory)}") for gpu in hardware.gpus]
+    if not hardware.gpus:
+        observations.append(_refused("gpu", GpuAccessError("a driver is here, and no GPU answers", fix="see what nvidia-smi and dmesg say")))
+    return hardware, observations
 
 
-def _no_gpu() -> Observation:
-    error = GpuAccessError("a driver is here, and no GPU answers", fix="see what nvidia-smi and dmesg say")
-    return _refused("gpu", error)
-
-
-def _access(access: GpuAccess) -> Iterator[Observation]:
+def _access(access: GpuAccess) -> Observation:
     if access.words:
-        severity: Severity = "warning" if access.cure else "ok"
-        yield Observation(subject="GPUs in containers", severity=severity, what=f"{access.how}: {' '.join(access.words)}", fix=access.cure)
-    else:
-        yield _refused("GPUs in containers", GpuAccessError(access.how, fix=access.cure))
+        return Observation(subject="GPUs in containers", what=f"{access.how}: {' '.join(access.words)}", fix=access.cure)
+    return _refused("GPUs in containers", GpuAccessError(access.how, fix=access.cure))
 
 
-def _space(engine: Engine | None) -> Iterator[Observation]:
+def _space(engine: Engine | None) -> Observation:
     free = engine.free_space() if engine else shutil.disk_usage("/").free
     if free is None:
-        yield Observation(subject="disk", severity="ok", what="not to be known: the engine runs elsewhere")
-        return
+        return Observation(subject="disk", what="not to be known: the engine runs elsewhere")
     advice = "free some (docker image prune, docker buildx prune, inv cache --prune): a cell with CUDA takes 25 GB to build, 15 GB to run"
     fix = advice if free < LITTLE_SPACE else ""
-    yield Observation(subject="disk", severity="warning" if fix else "ok", what=f"{size(free)} free", fix=fix)
+    return Observation(subject="disk", what=f"{size(free)} free", fix=fix)
 
 
 def _shared_memory() -> Observation:
@@ -134,18 +132,17 @@ def _shared_memory() -> Observation:
     total = shutil.disk_usage(SHM).total if SHM.is_dir() else 0
     what = f"the host has {size(total)}; containers have 64 MB unless they ask"
     if total < LITTLE_SHM:
-        return Observation(subject="shared memory", severity="warning", what=what, fix="mount a larger /dev/shm, or start with --shm-size, not --ipc=host")
-    return Observation(subject="shared memory", severity="ok", what=f"{what}: --shm-size=8g, or --ipc=host")
+        return Observation(subject="shared memory", what=what, fix="mount a larger /dev/shm, or start with --shm-size, not --ipc=host")
+    return Observation(subject="shared memory", what=f"{what}: --shm-size=8g, or --ipc=host")
 
 
 def _locked_memory() -> Observation:
     """Say what the engine's containers may lock, who inherit it from containerd or the engine."""
     limit = engine_memlock()
-    if limit is None:
-        return Observation(subject="locked memory", severity="ok", what="not to be known; for InfiniBand start with --ulimit memlock=-1")
     if limit == resource.RLIM_INFINITY:
-        return Observation(subject="locked memory", severity="ok", what="containers may lock all")
-    return Observation(subject="locked memory", severity="ok", what=f"containers may lock {size(limit)}; for InfiniBand start with --ulimit memlock=-1")
+        return Observation(subject="locked memory", what="containers may lock all")
+    known = "not to be known" if limit is None else f"containers may lock {size(limit)}"
+    return Observation(subject="locked memory", what=f"{known}; for InfiniBand start with --ulimit memlock=-1")
 
 
 def engine_memlock(processes: Path = PROCESSES) -> int | None:
@@ -160,4 +157,4 @@ def engine_memlock(processes: Path = PROCESSES) -> int | None:
 
 
 def _refused(subject: str, error: TorchstrataError) -> Observation:
-    return Observation(subject=subject, severity="error", what=error.what, fix=error.fix, error=error)
+    return Observation(subject=subject, what=error.what, fix=error.fix, error=error)

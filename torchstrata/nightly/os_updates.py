@@ -21,6 +21,7 @@ import msgspec
 from torchstrata import decoding
 from torchstrata.errors import AptError, NightlyError
 from torchstrata.host import apt, temporary
+from torchstrata.host.filesystem import whole
 from torchstrata.layers import archives, bakefile, image_tags, os_image
 from torchstrata.layers.apt_settings import AptSettings
 from torchstrata.locks import os_locks
@@ -32,6 +33,8 @@ INSTALLS: Final = re.compile(r"^Inst (?P<name>[^ :]+)(?::\S+)? (?:\[[^]]*\] )?\(
 """What ``apt-get --simulate`` says of a package: ``Inst zlib1g (1:1.3 Debian:13.8/stable, Debian-Security:13/stable-security [amd64])``."""
 
 SECURITY: Final = "-security"
+ANSWER: Final = "answer.json"
+"""File of a system's directory."""
 
 SETTINGS: Final = """\
 Dir "{root}";
@@ -81,7 +84,7 @@ class Base:
 class News:
     """What moved on an OS since it was locked.
 
-    :param security: names of the packages whose new version is in the suite for security.
+    :param security: names of the packages whose version on the mirrors is in the suite for security.
     :param base: its OS image, if the tag has moved.
     """
 
@@ -120,18 +123,26 @@ class Mirrors:
         """
         offer = self.offer(tuple(sorted(set(chain.from_iterable(lock.sections.values())))))
         moves = os_locks.moves(lock.installed(tuple(section for section in lock.sections if section != os_locks.OS_IMAGE)), offer.packages)
-        return News(system=self.system, moves=moves, security=tuple(name for name in offer.security if name in {move.package for move in moves}))
+        return News(system=self.system, moves=moves, security=offer.security)
 
     def offer(self, packages: tuple[str, ...]) -> Offer:
         """Return apt's solution for ``packages``, with all that they need, on an empty system."""
         self._prepare()
         self._apt("update", "-qq")
-        question, answer = self._question(packages), self.folder / "answer.json"
-        if answer.exists() and (remembered := decoding.decode(answer.read_bytes(), _KnownAnswer)).question == question:
-            return remembered.offer
+        question, known = self._question(packages), self._known()
+        if known and known.question == question:
+            return known.offer
         offer = parse(self._apt("--simulate", "--no-install-recommends", "install", *packages))
-        answer.write_bytes(msgspec.json.encode(_KnownAnswer(question=question, offer=offer)))
+        with whole(self.folder / ANSWER) as file:
+            file.write(msgspec.json.encode(_KnownAnswer(question=question, offer=offer)))
         return offer
+
+    def _known(self) -> _KnownAnswer | None:
+        """Return the last answer, if there is one; what a full disk or a kill has left is asked again."""
+        try:
+            return decoding.decode((self.folder / ANSWER).read_bytes(), _KnownAnswer)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
 
     def _prepare(self) -> None:
         for name in ("etc/apt/apt.conf.d", "etc/apt/preferences.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg"):
@@ -140,7 +151,8 @@ class Mirrors:
         listed = self.folder / "etc/apt/sources.list"
         program = shutil.which(os_image.PROGRAM)
         if not listed.exists() or (program and listed.stat().st_mtime < Path(program).stat().st_mtime):
-            listed.write_text(os_image.sources(self.system), encoding="utf-8")
+            with whole(listed) as file:
+                file.write(os_image.sources(self.system).encode())
         settings = SETTINGS.format(root=self.folder, architecture=PLATFORM.rpartition("/")[2]) + AptSettings.of_host().config
         (self.folder / "apt.conf").write_text(settings, encoding="utf-8")
 
@@ -174,9 +186,8 @@ class ImageMirrors:
         names = set(chain.from_iterable(packages for section, packages in lock.sections.items() if section != os_locks.OS_IMAGE))
         offer, held = self._offer(image, names)
         moves = os_locks.moves(lock.installed(section for section in lock.sections if section != os_locks.OS_IMAGE), {**held, **offer.packages})
-        security = tuple(name for name in offer.security if name in {move.package for move in moves})
         base = Base(system=self.system.id, old=lock.image, new=image) if image != lock.image else None
-        return News(system=self.system, moves=moves, security=security, base=base)
+        return News(system=self.system, moves=moves, security=offer.security, base=base)
 
     def _offer(self, image: str, names: Collection[str]) -> tuple[Offer, os_locks.Packages]:
         """Return apt's solution for the packages of a lock on an OS image, and what that holds."""

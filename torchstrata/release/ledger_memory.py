@@ -6,6 +6,7 @@ A signature cannot tell an older copy from the present one, nor can a user who h
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -63,7 +64,9 @@ class Memory:
         try:
             return decoding.decode(files.read(self.path, LIMIT), Seen)
         except (msgspec.MsgspecError, files.UnreadableError) as error:
-            raise LedgerError(f"what was remembered of the ledger cannot be read: {self.path}", fix=f"remove it, if you know why: rm {self.path}") from error
+            raise LedgerError(
+                f"what was remembered of the ledger cannot be read: {self.path}", fix=f"remove it, if you know why: rm {shlex.quote(str(self.path))}"
+            ) from error
 
     def check(self, ledger: Ledger, seen: Seen | None) -> None:
         """Refuse a ledger that is not the one that was seen, with entries added.
@@ -75,7 +78,7 @@ class Memory:
         what = f"entry {seen.entries} is another one now" if len(ledger.lines) >= seen.entries else f"it has {len(ledger.lines)} now"
         raise LedgerError(
             f"the ledger of {self.name} had {seen.entries} entries when you saw it last, and {what}: it was put back or rewritten",
-            fix=f"find out by whom; if that was right, forget what you saw: rm {self.path}",
+            fix=f"find out by whom; if that was right, forget what you saw: rm {shlex.quote(str(self.path))}",
         )
 
     def keep(self, ledger: Ledger) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -42,13 +42,9 @@ def _labelled(client: docker.DockerClient) -> Iterator[tuple[Any, str]]:
     for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
         yield container, container.labels[LABEL]
     for volume in client.volumes.list(filters={"label": LABEL}):
-        yield volume, _volume_labels(volume.attrs)[LABEL]
+        yield volume, volume.attrs["Labels"][LABEL]
     for attributes in client.api.images(filters={"label": LABEL}):
         yield client.images.prepare_model(attributes), attributes["Labels"][LABEL]
-
-
-def _volume_labels(attributes: Mapping[str, Any]) -> Mapping[str, str]:
-    return attributes.get("Labels") or {}
 
 
 def _removed(leftover: Any) -> int:

@@ -146,7 +146,7 @@ def _paths(tier: str, root: Path) -> Iterator[Path]:
 def _read(path: Path, tier: str) -> Required:
     fix, where = "write it anew with `nox -s required`", "/".join(path.parts[-4:])
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise VerificationError(f"{where} cannot be understood: {error}", fix=fix) from error
     totals = content.pop(TOTAL, {})
@@ -190,7 +190,7 @@ def write(required: Required, root: Path = ROOT) -> None:
         path.unlink()
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def _path(owner: str, tier: str, root: Path) -> Path:

@@ -60,11 +60,8 @@ def _kind(title: str, system: str) -> str:
 def grown(now: Weights, before: Weights) -> list[str]:
     """Return a line for each of the layers that grew most, the worst first."""
     more = Counter({name: size - before.get(name, 0) for name, size in now.items()})
-    return [_growth(name, now[name], before.get(name)) for name, difference in more.most_common(NAMED) if difference > 0]
-
-
-def _growth(name: str, now: int, before: int | None) -> str:
-    return f"{name}: {progress.size(now)}, " + ("new" if before is None else f"was {progress.size(before)}")
+    was = {name: f"was {progress.size(size)}" for name, size in before.items()}
+    return [f"{name}: {progress.size(now[name])}, {was.get(name, 'new')}" for name, difference in more.most_common(NAMED) if difference > 0]
 
 
 def recorded(cell: Cell, root: Path = ROOT) -> Weights:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -86,18 +85,17 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
     :raises EngineLostError: the engine died meanwhile.
     :raises VerificationError: something failed, was left out or was missing.
     """
-    console = progress.plain_console()
     with _engine(options) as engine:
         verdicts = []
         for target in _targets(cell, options, engine):
             known = _known(target, options)
-            console.print(f"== {target.name}{_by_whom(known)}", highlight=False, markup=False, soft_wrap=True)
+            progress.say(f"== {target.name}{_by_whom(known)}")
             verdicts.append(known or _verify(cell, target, python, options))
             if verdicts[-1].status == EngineLostError.code:
                 raise EngineLostError(
                     f"the engine died while {target.name} was tested", fix="start it and verify again: that removes containers that were left"
                 )
-    console.print(table(verdicts))
+    progress.say(table(verdicts))
     failed = [verdict for verdict in verdicts if verdict.status != PASSED]
     if failed:
         names = ", ".join(verdict.target.name for verdict in failed)
@@ -164,7 +162,7 @@ def _verify(cell: Cell, target: Target, python: Path, options: VerifyOptions) ->
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
     arguments = _arguments(cell, target, folder, options)
-    status = process.follow(python, "-m", "pytest", *arguments, cwd=ROOT, env=engines.environment(), on_line=_say)
+    status = process.follow(python, "-m", "pytest", *arguments, cwd=ROOT, env=engines.environment(), on_line=progress.say)
     return Verdict(target=target, status=status, evidence=_evidence(folder), seconds=time.monotonic() - started)
 
 
@@ -185,11 +183,6 @@ def _count(target: Target, options: VerifyOptions) -> float:
     if target.subject is None:
         return math.inf
     return sum(sum(wanted.cases.values()) for wanted in scope.lists(target.subject, options.scope).values())
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def _evidence(folder: Path) -> Evidence | None:

@@ -88,7 +88,8 @@ def test_what_is_not_measured_is_named():
     assert measurements.missing({}) == tuple(chain.from_iterable(measurements.TIMES.values()))
 
 
-def test_a_damaged_file_of_measurements_is_refused():
+@pytest.mark.parametrize("seconds", ["1", '{"command": "fast"}', '{"command": 1, "ssh_banner": {}}', '"x"', "[]"])
+def test_a_damaged_file_of_measurements_is_refused(seconds):
     """In words, with its name."""
     with pytest.raises(CatalogueError, match=r"start\.json"):
-        measurements.check({"start.json": b'{"image": 1}'})
+        measurements.check({"start.json": f'{{"image": "x", "date": "x", "machine": "x", "seconds": {seconds}}}'.encode()})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from torchstrata.catalogue import publication
-from torchstrata.errors import CatalogueError
+from torchstrata.errors import CatalogueError, StoreError
 
 FILES = {"catalogue.json": b"{}", "images/x.html": b"x"}
 
@@ -34,6 +36,21 @@ def test_what_is_no_catalogue_stays(tmp_path):
     with pytest.raises(CatalogueError, match="other files"):
         publication.write(FILES.items(), tmp_path)
     assert everything(tmp_path) == {"thesis.tex": b"precious"}
+
+
+def test_a_directory_that_this_user_may_not_read_is_told(tmp_path):
+    """As another user's, of which nobody can say whether it is a catalogue."""
+    place = tmp_path / "x"
+    place.mkdir()
+    place.chmod(0)
+    tmp_path.chmod(0o755)
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        with pytest.raises(StoreError, match="Permission denied"):
+            publication.write(FILES.items(), place)
+    finally:
+        os.seteuid(user)
 
 
 @pytest.mark.parametrize("make", [lambda path: path.write_text("x"), lambda path: path.symlink_to("/")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from torchstrata.commands import actions
+from torchstrata.errors import VariableError
 from torchstrata.matrix import matrix
 from torchstrata.nightly import decisions, pushed
 from torchstrata.nightly.decisions import Patch, Report
@@ -27,6 +28,14 @@ def test_elsewhere_nothing_is_written(monkeypatch):
     monkeypatch.delenv(actions.SUMMARY, raising=False)
     actions.output(cells=())
     actions.summary("x")
+
+
+@pytest.mark.parametrize("name", ["", "long" * 100, "none/output"])
+def test_what_is_no_file_is_told(name, tmp_path, monkeypatch):
+    """A directory, a name that is too long, a file in no directory."""
+    monkeypatch.setenv(actions.OUTPUT, str(tmp_path / name))
+    with pytest.raises(VariableError, match=f"{actions.OUTPUT} names"):
+        actions.output(cells=())
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(0, 0), (28, 28), (64, 64), (65, 64), (300, 64)])

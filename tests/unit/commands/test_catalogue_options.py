@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from torchstrata.catalogue import measurements
 from torchstrata.commands import catalogue
 from torchstrata.commands.release_options import CatalogueOptions
 from torchstrata.errors import CatalogueError
@@ -27,3 +28,10 @@ def test_a_place_where_something_else_lies_is_refused_before_anything_is_read(tm
     (tmp_path / "site" / "index.html").touch()
     with pytest.raises(CatalogueError, match="site has other files than those of a catalogue"):
         catalogue.write(CatalogueOptions(output=Path("site"), registry="127.0.0.1:1/team"))
+
+
+def test_measurements_that_cannot_be_read_are_told(tmp_path):
+    """As a catalogue's, with what to do."""
+    (tmp_path / next(iter(measurements.TIMES))).mkdir()
+    with pytest.raises(CatalogueError, match="measurements: "):
+        catalogue._measurements(tmp_path)

@@ -89,6 +89,19 @@ def test_a_full_disk_behind_standard_output_is_an_error(prints):
     assert (process.returncode, len(process.stderr.splitlines())) == (errors.OutputError.code, 2)
 
 
+def test_nobody_can_be_asked_without_standard_input():
+    """Python has none then, which cannot say that it is no terminal."""
+    assert ended("<&-", "import sys; sys.exit(int(sys.stdin.isatty()))").returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_an_encoding_lacks_is_escaped(encoding):
+    """A path, or the dots of a table that is cut, on a machine whose locale is no UTF-8."""
+    script = "from torchstrata.commands import cli\nfrom torchstrata import progress\nwith cli.guarded(): progress.plain_console().print('/data/中…')"
+    env = os.environ | {"PYTHONIOENCODING": encoding}
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout == "/data/\\u4e2d\\u2026\n"
+
+
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", ">/dev/full", ">&-", ">&- 2>&-", ">/dev/full 2>/dev/full"])
 def test_an_error_keeps_its_code_where_nobody_reads(redirection):
     """A full disk or nothing behind either output."""

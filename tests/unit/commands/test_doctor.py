@@ -119,7 +119,7 @@ def test_this_machine(monkeypatch, capsys):
     """The words that give a container its GPUs are those that the engine understands."""
     seen(
         monkeypatch,
-        Observation(subject="engine", severity="ok", what="Docker"),
+        Observation(subject="engine", what="Docker"),
         hardware=Hardware(driver="595.58.03", gpus=(GPU,)),
         access=GpuAccess(way="device", how="CDI"),
     )
@@ -130,8 +130,8 @@ def test_this_machine(monkeypatch, capsys):
 def test_what_must_be_mended_decides_the_exit_code(monkeypatch, capsys):
     """After all was shown; warnings do not."""
     error = EngineError("no Docker engine answers", fix="start Docker")
-    warning = Observation(subject="buildx", severity="warning", what="none", fix="install it")
-    seen(monkeypatch, warning, Observation(subject="engine", severity="error", what=error.what, fix=error.fix, error=error))
+    warning = Observation(subject="buildx", what="none", fix="install it")
+    seen(monkeypatch, warning, Observation(subject="engine", what=error.what, fix=error.fix, error=error))
     with pytest.raises(EngineError):
         doctor.run(options(""))
     output = capsys.readouterr().out

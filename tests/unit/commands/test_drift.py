@@ -13,9 +13,12 @@ from torchstrata.commands import drift, verbs
 from torchstrata.commands.container_options import DriftOptions
 from torchstrata.drift import freeze, reading
 from torchstrata.drift.comparison import Drift
+from torchstrata.drift.freeze import FrozenPlan
 from torchstrata.drift.reading import Drifted, InspectedContainer
 from torchstrata.errors import DriftError
 
+DIGEST = f"sha256:{'a' * 64}"
+PUSHED = f"registry.example/team/pytorch-cuda@{DIGEST}"
 EDITED = Drift("removed", "file", "/etc/profile")
 BESIDE = Drift("added", "environment", "/opt/conda", note="a Python beside the image's")
 
@@ -89,4 +92,14 @@ def test_line_that_builds_can_be_pasted(container, capsys, tmp_path, monkeypatch
     monkeypatch.setattr(freeze, "write", lambda *_: None)
     with contextlib.suppress(DriftError):
         drift.run(DriftOptions(container="desk", freeze=tmp_path / "my work"))
-    assert f"docker build '{tmp_path}/my work'" in capsys.readouterr().out
+    assert f"docker build --build-arg BASE=pytorch-cuda:v2.13 '{tmp_path}/my work'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("base", "option"),
+    [("pytorch-cuda:v2.13", "--build-arg BASE=pytorch-cuda:v2.13 "), (f"pytorch-cuda@{DIGEST}", "--build-arg BASE=pytorch-cuda:v2.13 "), (PUSHED, "")],
+)
+def test_line_that_builds_names_an_image_that_no_registry_has(base, option):
+    """BuildKit would ask one for the digest."""
+    found = SimpleNamespace(container=SimpleNamespace(named=f"pytorch-cuda:v2.13@{DIGEST}"))
+    assert drift._build(found, FrozenPlan(base=base), "frozen") == f"docker build {option}frozen"

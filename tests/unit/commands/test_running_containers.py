@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from torchstrata.commands import running_containers, verbs
-from torchstrata.commands.container_options import PsOptions
+from torchstrata.commands.container_options import LogsOptions, PsOptions
 from torchstrata.containers.running import LABEL, OF_IDENTITY, OF_SERVICES, OF_TAG
+from torchstrata.errors import ContainerError
 from torchstrata.image.runtime import WORKSPACE
 
 NAME = "torchstrata-2.13-cpu-jupyter-of-somebody-with-a-long-name"
@@ -42,6 +43,18 @@ def test_command_that_goes_on_with_a_container(name, workspace, command, tmp_pat
     assert running_containers.again(container(name, tmp_path / workspace)) == command.format(tmp_path)
 
 
+@pytest.mark.parametrize(("verb", "cure"), [("ssh", "then: inv up 2.13-cpu-jupyter --name desk --workspace /work --replace"), ("jupyter", "--flavour jupyter")])
+def test_what_a_container_lacks_is_cured_by_a_command_for_it(verb, cure, monkeypatch, tmp_path):
+    """``inv up --replace`` alone would make another one."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    found = container("desk")
+    found.status = "running"
+    monkeypatch.setattr(running_containers, "connect", lambda: SimpleNamespace(choose=lambda name: found))
+    with pytest.raises(ContainerError, match=f"desk has no {verb}") as refused:
+        getattr(running_containers, verb)(verbs.find(verb).parse(["desk"]))
+    assert cure in refused.value.fix
+
+
 def test_address_of_ipv6_can_be_opened():
     """A URL has it in brackets (RFC 3986)."""
     assert list(running_containers.welcome(container())) == ["port-8888   http://[::1]:8890"]
@@ -60,6 +73,17 @@ def test_line_of_ssh_has_the_key_that_was_asked_for(file, line, monkeypatch, tmp
     monkeypatch.setattr(running_containers.process, "become", lambda *words: became.extend(words))
     running_containers.ssh(verbs.find("ssh").parse(["desk", "--", "ls", "-l"]))
     assert became == [*shlex.split(line)[:-1], "--", "dev@127.0.0.1", "ls", "-l"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_log_is_text_whatever_pieces_it_comes_in(size, capsys, monkeypatch):
+    """An engine gives that of a terminal byte by byte, which splits letters and line ends; no terminal obeys it."""
+    said = "Grüße, 中文\r\n\x1b[31mred\nend".encode()
+    pieces = [said[place : place + size] for place in range(0, len(said), size)]
+    found = SimpleNamespace(logs=lambda **_: iter(pieces))
+    monkeypatch.setattr(running_containers, "connect", lambda: SimpleNamespace(choose=lambda name: found))
+    running_containers.logs(LogsOptions())
+    assert capsys.readouterr().out == "Grüße, 中文\n?[31mred\nend"
 
 
 def test_table_for_programs_is_whole(capsys, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,8 +17,9 @@ from torchstrata import platforms
 from torchstrata.commands import up, wanted_image
 from torchstrata.commands.container_options import UpOptions
 from torchstrata.containers.description import ContainerDescription
-from torchstrata.containers.launchers import LauncherFile
+from torchstrata.containers.running import OF_TAG
 from torchstrata.errors import ContainerError, LauncherError, MatrixError, PlatformError, RegistryError
+from torchstrata.image.runtime import WORKSPACE
 from torchstrata.matrix import matrix
 from torchstrata.platforms import PLATFORM
 from torchstrata.registry import dated_tag
@@ -103,8 +106,8 @@ def test_registry_has_an_image_for_each_platform(monkeypatch, tmp_path):
         joiner.put(index, joiner.tag(cell, "devel", index), "2.15-cu132-devel")
         asked = {"flavour": "devel", "registry": f"{served.host}/team"}
         found = {platform: wanted_image.in_registry(means("2.15-cu132", platform=platform, **asked)) for platform in BOTH}
-        assert {image.platform: image.identity for image in found.values()} == {each.platform: each.digest for each in index.images}
-        assert all(image.reference == f"{served.host}/team/{TABLE.name}:2.15-cu132-devel@{image.identity}" for image in found.values())
+        assert {image.usual.platform: image.identity for image in found.values()} == {each.platform: each.digest for each in index.images}
+        assert all(image.usual.image == f"{served.host}/team/{TABLE.name}:2.15-cu132-devel@{image.identity}" for image in found.values())
         alone = str(DatedTag(stem=dated_tag.stem(cell, "devel", PLATFORM), push=PushNumber(day="20261124", number=1)))
         with pytest.raises(PlatformError, match="is not there for linux/arm64"):
             wanted_image.in_registry(means(alone, platform=ARM, registry=asked["registry"]))
@@ -122,6 +125,13 @@ def test_without_words_the_platform_is_this_machines(monkeypatch):
     """As an engine there would choose."""
     monkeypatch.setattr(platforms.platform, "machine", lambda: "aarch64")
     assert means("2.15-cu132", platform=None).local.endswith("-arm64")
+
+
+def test_platform_is_that_of_an_image_by_its_name_here(monkeypatch):
+    """So that the command that a container's verbs name goes on with it, whatever this machine is."""
+    monkeypatch.setattr(platforms.platform, "machine", lambda: "x86_64")
+    found = means("2.15-cu132-ssh-arm64", platform=None)
+    assert (found.platform, found.local, found.cell.platform) == (ARM, f"{TABLE.name}:2.15-cu132-ssh-arm64", ARM)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +155,7 @@ def test_ports_by_service():
     assert up.ports(UpOptions(port=("jupyter=8890", "ssh=65535"))) == {"jupyter": 8890, "ssh": 65535}
 
 
-@pytest.mark.parametrize("word", ["jupyter", "jupyter=", "jupyter=0", "jupyter=65536", "jupyter=-1", "=8890x", "8890"])
+@pytest.mark.parametrize("word", ["jupyter", "jupyter=", "jupyter=0", "jupyter=65536", "jupyter=-1", "=8890x", "8890", f"jupyter={'9' * 5000}"])
 def test_words_that_are_no_port(word):
     """A cure shows how."""
     with pytest.raises(ContainerError) as refused:
@@ -157,21 +167,32 @@ def test_files_are_written_all_or_none(tmp_path):
     """Nothing of a set is there where one of its names is somebody's."""
     (tmp_path / "b").write_text("mine")
     with pytest.raises(LauncherError, match="is there already"):
-        up._save((LauncherFile(path="a", text="a"), LauncherFile(path="b", text="b")), tmp_path)
+        up._save({"a": "a", "b": "b"}, tmp_path)
     assert not (tmp_path / "a").exists()
 
 
-def test_directory_that_cannot_be_written(tmp_path):
+@pytest.mark.parametrize("name", ["file", "long" * 100])
+def test_directory_that_cannot_be_written(name, tmp_path):
     """It is said, with another way."""
     (tmp_path / "file").touch()
     with pytest.raises(LauncherError, match="cannot be written") as refused:
-        up._save((LauncherFile(path="a", text="a"),), tmp_path / "file")
+        up._save({"a": "a"}, tmp_path / name)
     assert "--output" in refused.value.fix
+
+
+@pytest.mark.parametrize("answer", ["", "n\n", "\n"])
+def test_image_is_not_built_where_nobody_agrees(answer, monkeypatch):
+    """Nor where input ends, as by Ctrl-D at the question."""
+    asked = io.StringIO(answer)
+    monkeypatch.setattr(asked, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", asked)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert wanted_image._agrees("Build it here?") is False
 
 
 def test_one_file_is_all_that_is_printed(capsys):
     """So that it can be piped."""
-    up._save((LauncherFile(path="a", text="text\n"),), None)
+    up._save({"a": "text\n"}, None)
     assert capsys.readouterr().out == "text\n"
 
 
@@ -216,6 +237,18 @@ def test_ssh_without_a_key_has_no_port_and_no_entry():
     assert "ssh-keygen" in refused.value.fix
     assert up._check_ssh(described, is_asked=False) is None
     assert up._check_ssh(replace(described, authorized_keys=("ssh-ed25519 AAAA",)), is_asked=True) is None
+
+
+@pytest.mark.parametrize("keys", [(), ("ssh-ed25519 AAAA",)])
+def test_who_has_no_key_is_told_the_command_that_lets_one_in(keys):
+    """For this container: without its words inv up would make another."""
+    described = ContainerDescription(image="x", name="desk", title="x", endpoints=endpoints("ssh"), authorized_keys=keys)
+    image = SimpleNamespace(describe=lambda: described)
+    mounts = [{"Destination": WORKSPACE, "Source": "/data"}]
+    container = SimpleNamespace(name="desk", labels={OF_TAG: "pytorch-cuda:v2.8"}, attrs={"Mounts": mounts, "HostConfig": {}})
+    (*_, told) = up._notes(image, described, container)
+    assert told.startswith("no SSH: ")
+    assert "inv up v2.8 --name desk --workspace /data --replace" in told
 
 
 @pytest.mark.parametrize("asked", [{"ssh_key": True}, {"ssh_entry": True}])

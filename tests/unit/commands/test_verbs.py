@@ -99,6 +99,18 @@ def test_several_cells_have_commas_or_spaces_between_them(words):
     assert verbs.find("plan").parse([""]).cells == ()
 
 
+def test_a_command_for_a_container_stays_as_it_was_typed():
+    """Its words are no lists: commas and empty words belong to it."""
+    command = ("desk", "awk", "-F,", "{print $1,$2}", "")
+    assert verbs.find("ssh").parse([command[0], "--", *command[1:]]).words == command
+
+
+@pytest.mark.parametrize("name", ["ssh", "jupyter", "logs", "down"])
+def test_an_empty_word_is_not_the_only_container(name):
+    """A variable that is not set would stop, or remove, what somebody else's word was for."""
+    assert verbs.find(name).parse([""]) != verbs.find(name).parse([])
+
+
 @pytest.mark.parametrize(("verb", "asked"), [(verb, "--help") for verb in VERBS] + [(VERBS[0], "help")], ids=lambda value: getattr(value, "name", value))
 def test_help_reads_well(verb, asked, capsys):
     """A sentence, then a line for each option, which has its name, its unit and what it does."""
@@ -130,7 +142,6 @@ def test_every_option_with_a_value_says_its_default(kind):
         ("cache --max-gb inf --prune", "argument --max-gb: inf: more than 1000000"),
         ("registry.prune --older-than 1e999", "argument --older-than: 1e999: more than 1000000"),
         ("up v2.13 --workspace=", "argument --workspace: an empty word names no file or directory"),
-        ("push 2.13-cpu --level high", "argument --level: high: not a whole number"),
         ("release.rollback --to yesterday", "argument --to: yesterday: not a whole number"),
         ("registry.prune --keep 1.5", "argument --keep: 1.5: not a whole number"),
         ("registry.prune --older-than week", "argument --older-than: week: not a number"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,19 @@ def test_what_was_there_stays(tmp_path):
     assert (tmp_path / "a" / "work").exists()
 
 
+@pytest.mark.parametrize(("asked", "means"), [("~/data", "{home}/data"), ("/srv/x y", "/srv/x y"), ("work/deep", "work/deep"), ("ünï", "ünï")])
+def test_what_a_workspace_means(home, asked, means):
+    """Shells leave ``--workspace=~/data`` as it is; a file that starts a container elsewhere needs a relative one as it is."""
+    assert str(caller.place(Path(asked))) == means.format(home=home)
+
+
+@pytest.mark.parametrize("asked", ["a\nb", "~nobody-here/x"])
+def test_what_no_file_can_name_is_no_workspace(asked):
+    """A line end would begin a line of the file."""
+    with pytest.raises(WorkspaceError):
+        caller.place(Path(asked))
+
+
 @pytest.mark.parametrize("place", ["/proc/nothing/here", "/dev/null", "/etc/passwd/below"])
 def test_what_cannot_be_a_workspace(place, tmp_path):
     """It is refused in a line, with another way."""
@@ -81,6 +95,16 @@ def test_root_asks_for_somebody_else(directory, fits, tmp_path, monkeypatch):
             person._check(tmp_path)
     else:
         assert person._check(tmp_path) is None
+
+
+def test_cure_of_a_workspace_can_be_pasted(tmp_path, monkeypatch):
+    """Whatever its path has in it."""
+    place = tmp_path / "my work"
+    place.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(WorkspaceError) as refused:
+        HostUser(uid=1234)._check(place)
+    assert f"sudo chown 1234 '{place}'; or" in refused.value.fix
 
 
 def test_keys_are_those_that_ssh_offers(home):

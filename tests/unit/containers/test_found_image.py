@@ -22,13 +22,13 @@ def found(labels=None, endpoints=(), digest=DIGEST):
 
 def test_image_is_named_with_its_digest():
     """By which a registry, and an engine's newer store, know it; the tag is for people."""
-    assert found().reference == f"registry.example/team/images:v2.8@{DIGEST}"
+    assert found().usual.image == f"registry.example/team/images:v2.8@{DIGEST}"
     assert found().describe().name == "torchstrata-v2.8"
 
 
 def test_classic_store_knows_an_image_by_its_id_alone():
     """What was built there has no digest."""
-    assert found(digest=None).reference == ID
+    assert found(digest=None).usual.image == ID
 
 
 DECLARED = {
@@ -69,4 +69,4 @@ def test_what_differs_is_said():
 
 def test_title_is_one_line_of_plain_words():
     """It stands in comments of scripts."""
-    assert set(found({TITLE: "a\n$(id) `id`\x1b"}).title) <= set("a id()")
+    assert set(found({TITLE: "a\n$(id) `id`\x1b"}).usual.title) <= set("a id()")

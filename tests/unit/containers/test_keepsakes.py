@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from torchstrata.containers.keepsakes import Keepsakes
+from torchstrata.errors import ContainerError
 
 
 @pytest.fixture
@@ -74,3 +77,51 @@ def test_nothing_is_left_of_a_container(ssh):
     assert "Host one\n" not in (ssh / "torchstrata.config").read_text()
     assert "Host two\n" in (ssh / "torchstrata.config").read_text()
     assert Keepsakes.of("two").known_hosts.read_text() == "two ssh-ed25519 AAAA\n"
+
+
+def test_entries_that_are_made_at_once_are_all_there(ssh):
+    """None is lost to another that was read before it was written."""
+    names = [f"desk-{number}" for number in range(12)]
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(lambda name: Keepsakes.of(name).add_entry("127.0.0.1", 2222), names))
+    assert sorted(line for line in (ssh / "torchstrata.config").read_text().splitlines() if line.startswith("Host ")) == sorted(
+        f"Host {name}" for name in names
+    )
+    assert (ssh / "config").read_text() == "Include torchstrata.config\n"
+
+
+def test_configuration_of_ssh_stays_as_it_was_but_for_our_line(ssh):
+    """Its encoding, its mode, and the link that leads to where somebody keeps it."""
+    ssh.mkdir()
+    own = "# B\u00fcro\nHost *.example\n".encode("latin-1")
+    (ssh.parent / "dotfiles").write_bytes(own)
+    (ssh.parent / "dotfiles").chmod(0o640)
+    (ssh / "config").symlink_to(ssh.parent / "dotfiles")
+    Keepsakes.of("one").add_entry("127.0.0.1", 2222)
+    assert (ssh / "config").is_symlink()
+    assert (ssh.parent / "dotfiles").read_bytes() == b"Include torchstrata.config\n" + own
+    assert stat.S_IMODE((ssh / "config").stat().st_mode) == 0o640
+
+
+def test_configuration_of_ssh_survives_a_full_disk(ssh):
+    """It is written beside the old one, which goes only then."""
+    ssh.mkdir()
+    own = "Host *.example\n    User ada\n" * 400
+    (ssh / "config").write_text(own)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(ContainerError, match="cannot be written"):
+            Keepsakes.of("one").add_entry("127.0.0.1", 2222)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (ssh / "config").read_text() == own
+
+
+def test_who_has_no_home_can_forget(ssh, monkeypatch):
+    """There is no entry for ssh then."""
+    kept = Keepsakes.of("one")
+    kept.make_token(1000)
+    monkeypatch.setattr("torchstrata.host.home.directory", lambda: None)
+    kept.forget()
+    assert not kept.root.exists()

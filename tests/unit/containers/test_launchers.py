@@ -23,6 +23,7 @@ from tests.endpoints import endpoints
 from torchstrata.containers import launchers
 from torchstrata.containers.description import ContainerDescription, Gpus, of_image
 from torchstrata.containers.launchers import Launcher
+from torchstrata.errors import NoGpuError
 
 GOLDEN = Path(__file__).parent / "golden"
 """``TORCHSTRATA_UPDATE_GOLDEN=1 pytest tests/unit/containers/test_launchers.py`` writes what is rendered now; look at the difference."""
@@ -62,12 +63,17 @@ HOSTILE = replace(
 
 def rendered(launcher, case):
     """Return text by path of the files of a launcher."""
-    return {each.path: each.text for each in launchers.files(launcher, CASES.get(case, HOSTILE))}
+    return launchers.RENDERERS[launcher](CASES.get(case, HOSTILE))
+
+
+def written(launcher, description):
+    """Return the text of the file to begin with."""
+    return next(iter(launchers.RENDERERS[launcher](description).values()))
 
 
 def text(launcher, case):
-    """Return the file to begin with."""
-    return next(iter(rendered(launcher, case).values()))
+    """Return the file to begin with of a case."""
+    return written(launcher, CASES.get(case, HOSTILE))
 
 
 def service(case):
@@ -111,9 +117,9 @@ def test_what_cannot_be_pulled_is_looked_for_here_only(launcher):
 
 def test_job_gives_each_service_a_port_of_its_own():
     """A node may have several jobs, and containers there share its network."""
-    (job,) = launchers.files("slurm", replace(PUBLISHED, endpoints=endpoints("serve")))
-    assert '--env "SERVE_PORT=$port"' in job.text
-    assert "Without a command serve starts" in job.text
+    job = written("slurm", replace(PUBLISHED, endpoints=endpoints("serve")))
+    assert '--env "SERVE_PORT=$port"' in job
+    assert "Without a command serve starts" in job
 
 
 @pytest.mark.parametrize(
@@ -127,8 +133,7 @@ def test_job_gives_each_service_a_port_of_its_own():
 )
 def test_platform_is_said_where_it_is_not_the_usual_one(launcher, words):
     """Engines and clusters would take their own; jobs and hubs get it by the digest."""
-    (first, *_) = launchers.files(launcher, replace(PUBLISHED, platform="linux/arm64"))
-    assert words in first.text
+    assert words in written(launcher, replace(PUBLISHED, platform="linux/arm64"))
     assert words not in text(launcher, "published")
 
 
@@ -283,7 +288,8 @@ def test_what_an_image_says_of_itself_is_only_text():
     said = of_image(PUBLISHED.image, tag="x", title='a"""\n`id` $(id)\\ {b}', endpoints=(), cuda=False)
     assert shlex.split(said.title)
     assert not set('"\n`$\\{}') & set(said.title)
-    assert not [line for each in chain(*(launchers.files(one, said) for one in get_args(Launcher))) for line in each.text.splitlines() if line.startswith("`")]
+    texts = chain(*(render(said).values() for render in launchers.RENDERERS.values()))
+    assert not [line for each in texts for line in each.splitlines() if line.startswith("`")]
 
 
 @pytest.mark.parametrize(
@@ -307,10 +313,10 @@ def test_no_gpu_is_a_choice(words):
     assert Gpus.parse(words) is None
 
 
-@pytest.mark.parametrize("words", ["", "some", "-1", "device=", "device=0;id", "all,1"])
+@pytest.mark.parametrize("words", ["", "some", "-1", "00", "9" * 5000, "device=", "device=0;id", "all,1"])
 def test_other_words_for_gpus_mean_nothing(words):
     """They are refused before anything is started."""
-    with pytest.raises(ValueError, match="is no choice of GPUs"):
+    with pytest.raises(NoGpuError, match="is no choice of GPUs"):
         Gpus.parse(words)
 
 
@@ -332,7 +338,7 @@ def test_names_of_images(image, pullable, pinned):
 @pytest.mark.parametrize("workspace", ["./a,b", './my work/"x", $HOME', "./workspace"])
 def test_line_of_docker_mounts_a_directory_below_this_one(workspace, tmp_path):
     """A comma separates the fields of ``--mount``; the shell says where it stands."""
-    line = launchers.files("print", replace(LOCAL, workspace=workspace))[0].text
+    line = written("print", replace(LOCAL, workspace=workspace))
     script = 'docker() { for word; do printf "%s\\0" "$word"; done; }\n' + line
     words = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split("\0")
     (fields,) = csv.reader([words[words.index("--mount") + 1]])
@@ -344,23 +350,20 @@ def test_line_of_docker_mounts_a_directory_below_this_one(workspace, tmp_path):
 def test_address_of_the_log_is_corrected(launcher):
     """The log knows the ports of the container alone."""
     (jupyter,) = endpoints("jupyter")
-    (found,) = launchers.files(launcher, replace(LOCAL, endpoints=(replace(jupyter, published=8895),)))
-    assert "port 8895 instead of 8888: docker" in found.text
+    assert "port 8895 instead of 8888: docker" in written(launcher, replace(LOCAL, endpoints=(replace(jupyter, published=8895),)))
     assert "instead of" not in text(launcher, "local")
 
 
 @pytest.mark.parametrize("launcher", ["print", "compose"])
 def test_ports_of_an_address_of_ipv6(launcher):
     """Engines read it in brackets."""
-    (found,) = launchers.files(launcher, replace(LOCAL, address="::1"))
-    assert "[::1]:8888:8888" in found.text
+    assert "[::1]:8888:8888" in written(launcher, replace(LOCAL, address="::1"))
 
 
 @pytest.mark.parametrize("launcher", ["print", "compose"])
 def test_root_hands_the_workspace_over(launcher):
     """Else the container's user could not write to what root has made."""
-    (found,) = launchers.files(launcher, replace(LOCAL, workspace="/srv/x", is_handed_over=True))
-    assert "mkdir -p /srv/x && chown 1234 /srv/x" in found.text
+    assert "mkdir -p /srv/x && chown 1234 /srv/x" in written(launcher, replace(LOCAL, workspace="/srv/x", is_handed_over=True))
     assert "chown" not in text(launcher, "local")
 
 

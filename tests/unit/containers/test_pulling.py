@@ -117,3 +117,12 @@ def test_image_that_the_registry_has_not(tmp_path):
     """It is no error: it may be built."""
     with engine(tmp_path / "socket", {"error": "manifest unknown"}) as client:
         assert not pulling.pull(client, NAME, PLATFORM, Notes())
+
+
+def test_helper_of_credentials_that_is_not_there_is_named(tmp_path, monkeypatch):
+    """As in a configuration that Docker Desktop has left: the engine is well."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text('{"credsStore": "nowhere"}')
+    with engine(tmp_path / "socket") as client, pytest.raises(RegistryAuthError, match=r"credentials for registry\.example cannot be read") as caught:
+        pulling.pull(client, NAME, PLATFORM, Notes())
+    assert "credsStore" in caught.value.fix

@@ -86,3 +86,30 @@ def test_somebody_elses_container_is_not_to_be_removed():
     assert "--name" not in of_verbs.value.fix
     assert "docker rm" not in of_verbs.value.fix
     assert "docker rm --force desk" in of_up.value.fix
+
+
+@pytest.mark.parametrize("at", ["stop", "rename", "work"])
+def test_interrupted_replacement_leaves_the_old_container_as_it_was(at):
+    """Running, under its own name: also where Ctrl-C comes while it is stopped, which its engine ends all the same."""
+    old = SimpleNamespace(name="desk", short_id="sha256:abc", status="running", interrupts=[at])
+
+    def interrupted(step):
+        if step in old.interrupts:
+            old.interrupts.clear()
+            raise KeyboardInterrupt
+
+    def stop(**_):
+        old.status = "exited"
+        interrupted("stop")
+
+    def rename(name):
+        old.name = name
+        interrupted("rename")
+
+    def start():
+        old.status = "running"
+
+    old.stop, old.rename, old.start, old.reload = stop, rename, start, lambda: None
+    with pytest.raises(KeyboardInterrupt), reattaching._aside(old):
+        interrupted("work")
+    assert (old.name, old.status) == ("desk", "running")

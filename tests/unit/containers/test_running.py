@@ -11,7 +11,8 @@ from tests.endpoints import endpoints
 from torchstrata.containers import running
 from torchstrata.containers.description import ContainerDescription, Gpus
 from torchstrata.containers.graphics import Graphics
-from torchstrata.containers.running import OF_SERVICES, TOKEN, Order
+from torchstrata.containers.running import OF_SERVICES, TOKEN, Containers, Order
+from torchstrata.errors import NoContainerError
 from torchstrata.machine.gpu_access import GpuAccess
 
 
@@ -45,3 +46,9 @@ def test_container_knows_its_services(flavour):
     assert {(each.name, each.scheme) for each in running.bindings(made)} == {(each.name, each.scheme) for each in endpoints(flavour)}
     assert {each.name for each in running.bindings(foreign)} == {*bound}
     assert OF_SERVICES in labels
+
+
+def test_an_empty_word_names_no_container():
+    """It is not taken for the only one, nor for an engine that does not answer."""
+    with pytest.raises(NoContainerError, match="an empty word names no container"):
+        Containers(None).choose("")

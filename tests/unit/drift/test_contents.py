@@ -99,6 +99,13 @@ def test_records_lead_through_the_link_of_cuda():
     assert found == {"/opt/cuda/nvidia/nccl/lib/libnccl.so.2": "sha256=a", "/opt/venv/bin/tool": ""}
 
 
+@pytest.mark.parametrize("document", ['{"url": "file', "[]", "{}", '{"url": "x", "vcs_info": {}}', '{"url": "x", "dir_info": 1}'])
+def test_damaged_files_of_a_package_say_nothing(document):
+    """As a full disk leaves them: the package is compared all the same."""
+    assert contents.wheel("/x.dist-info", "Name: x\nVersion: 1\n", document, 0).source == ""
+    assert contents.recorded("x/a.py,sha256=a,1\nx/b", "/site") == {"/site/x/a.py": "sha256=a", "/site/x/b": ""}
+
+
 def test_states(tmp_path):
     """Of files by content, of links by where they lead, of what is not there."""
     (tmp_path / "file").write_text("")

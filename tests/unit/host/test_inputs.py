@@ -303,6 +303,7 @@ def test_changed_evidence_is_some_or_an_error(content) -> None:
         ("HTTP_PROXY", "[::1"),
         ("SSLKEYLOGFILE", "/"),
         ("SSLKEYLOGFILE", "/nowhere/keys"),
+        ("SSLKEYLOGFILE", "long" * 100),
         ("COSIGN_PUBLIC_KEY", "x" * 70_000),
     ],
 )

@@ -110,6 +110,15 @@ def test_a_full_disk_is_told(place):
     assert "TMPDIR" in told.value.fix
 
 
+def test_full_disks_everywhere_are_told(monkeypatch, tmp_path):
+    """Python looks for a directory that takes a file, and finds none."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(DiskFullError, match="no directory for temporary files") as told:
+        temporary.own()
+    assert "TMPDIR" in told.value.fix
+
+
 def test_what_is_in_an_engine_goes_before_the_directory(place, tmp_path, monkeypatch):
     """While the engine does not answer the directory stays, and with it the list."""
     docker = tmp_path / "docker"

@@ -107,6 +107,15 @@ def test_where_a_package_cannot_be_had_nox_says_so(checkout):
     assert not list((checkout / ".nox/locked").glob("*/complete"))
 
 
+def test_a_lock_that_is_not_there_is_told(monkeypatch, tmp_path, capsys):
+    """With the command that brings it back."""
+    monkeypatch.setattr(environment, "LOCK", tmp_path / "requirements.txt")
+    with pytest.raises(SystemExit) as ended:
+        environment.enter(["-l"])
+    assert ended.value.code == LockError.code
+    assert capsys.readouterr().err.endswith("  -> run: git checkout HEAD -- requirements.txt\n")
+
+
 def test_what_another_user_has_made_serves(monkeypatch, tmp_path):
     """As after ``sudo nox -s engine``: the lock may belong to root, which is no matter once the environment is complete."""
     entered = []

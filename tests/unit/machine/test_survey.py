@@ -57,7 +57,7 @@ def test_a_driver_that_fails_is_an_observation(engineless, monkeypatch):
 )
 def test_gpus_that_containers_do_not_get(access, severity, fails):
     """Are an error of their own; another way than ``--gpus`` is a warning."""
-    (seen,) = survey._access(access)
+    seen = survey._access(access)
     assert (seen.severity, isinstance(seen.error, GpuAccessError)) == (severity, fails)
 
 

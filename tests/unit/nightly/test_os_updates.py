@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from torchstrata.layers import archives, image_tags
 from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import OsLock, PackageMove
@@ -47,6 +49,24 @@ def test_fixes_are_named_first():
     assert decisions.words(news) == "8 OS packages, 2 of them for security: c 1 -> 2, h 1 -> 2, a 1 -> 2, b 1 -> 2, d 1 -> 2, e 1 -> 2 and 2 more"
 
 
+@pytest.mark.parametrize("left", [None, b"", b'{"question":"', b"[]"])
+def test_mirrors_are_asked_again_where_no_answer_is_left(tmp_path, monkeypatch, left):
+    """As after a full disk or a kill; where there is one, apt need not solve it again."""
+    solved = []
+
+    def asked(config, *words):
+        solved.extend(word for word in words if word == "install")
+        return SAID
+
+    monkeypatch.setattr(os_updates.apt, "ask", asked)
+    monkeypatch.setattr(os_updates.os_image, "sources", lambda system: "deb http://mirror.example/debian trixie main\n")
+    mirrors = os_updates.Mirrors(system=SYSTEM, folder=tmp_path)
+    if left is not None:
+        (tmp_path / os_updates.ANSWER).write_bytes(left)
+    assert mirrors.offer(("bash",)) == mirrors.offer(("bash",)) == parse(SAID)
+    assert solved == ["install"]
+
+
 def test_an_os_image_is_asked_for_what_it_would_get(tmp_path, monkeypatch):
     """What flavours install is solved anew on what its tag names now; what the image itself brings is as it is."""
     old, new = (f"{UBUNTU.image}@sha256:{digit * 64}" for digit in "12")
@@ -65,7 +85,7 @@ def test_an_os_image_is_asked_for_what_it_would_get(tmp_path, monkeypatch):
     assert asked == [(f"docker-image://{new}", "libssl3t64\nzlib1g")]
     assert str(news.base) == f"{UBUNTU.image} sha256:{'1' * 12} -> sha256:{'2' * 12}"
     assert {move.package for move in news.moves} == {"bash", "zlib1g", "python3-minimal"}
-    assert news.security == ("zlib1g",)
+    assert [fix.package for fix in news.fixes] == ["zlib1g"]
 
 
 def test_an_os_of_a_registry_that_nobody_has_locked_is_not_asked(tmp_path):
