@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ time.sleep(float(sys.argv[1]))
 """
 """A program that holds apt's locks as apt does."""
 
-ARCHIVE: Final = ROOT / "tests/archive.py"
+MIRROR: Final = Path("/srv/mirror.pyz")
 FOLDER: Final = "/srv/archive"
 
 YEAR: Final = {
@@ -77,21 +78,12 @@ class Circumstances(Wishes):
         return (*case.packages, *(["libfaketime"] if self.year_ahead else []))
 
     @contextlib.contextmanager
-    def around(self, at: Machine) -> Iterator[None]:
-        """Let the machine have the mirror that these circumstances speak of."""
-        if not self.dropped:
-            yield
-            return
-        (at.root / "srv/archive.py").write_bytes(ARCHIVE.read_bytes())
+    def mirror(self, at: Machine) -> Iterator[None]:
+        """Let the machine have a mirror that has only newer versions of some packages."""
+        bring_mirror(at.root / MIRROR.relative_to("/"))
         drops = [word for name in self.dropped for word in ("--drop", name)]
-        words = [
-            "/srv/archive.py",
-            f"--address={ADDRESS}",
-            f"--folder={FOLDER}",
-            *drops,
-            *([] if self.snapshots else ["--no-archive"]),
-        ]
-        with _background(at, "python3", *words):
+        archive = [] if self.snapshots else ["--no-archive"]
+        with _background(at, "python3", f"{MIRROR}", f"--address={ADDRESS}", f"--folder={FOLDER}", *drops, *archive):
             yield
 
     @contextlib.contextmanager
@@ -99,6 +91,15 @@ class Circumstances(Wishes):
         """Let the first command meet what these circumstances say."""
         with apt_held(at, self.apt_locked) if self.apt_locked else contextlib.nullcontext():
             yield
+
+
+def bring_mirror(archive: Path) -> None:
+    """Write the stand-in for a mirror to a file that Python runs (PEP 441), with all that it imports of the tests."""
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name in ("archive.py", "serving.py"):
+            packed.write(ROOT / "tests" / name, f"tests/{name}")
+        packed.writestr("tests/__init__.py", "")
+        packed.writestr("__main__.py", "from tests.archive import main\nmain()\n")
 
 
 @contextlib.contextmanager

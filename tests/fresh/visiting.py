@@ -132,7 +132,8 @@ def go(visit: Visit, system: str, case: Case, steps: Sequence[Step], circumstanc
         visit.step("root file system, namespaces, network", _children, make)
         up.callback(_deaf)
         if _equipped(visit, at[0], circumstances.packages(case)):
-            up.enter_context(circumstances.around(at[0]))
+            if circumstances.dropped:
+                _mirrored(visit, at[0], circumstances, up)
             _type(visit, at[0], steps, circumstances)
 
 
@@ -157,6 +158,16 @@ def _equipped(visit: Visit, at: Machine, packages: Sequence[str]) -> bool:
         at.groups.cpu_seconds,
         partial(process.follow, *words, on_line=visit.say),
     )
+
+
+def _mirrored(visit: Visit, at: Machine, circumstances: Circumstances, up: contextlib.ExitStack) -> None:
+    """Give a machine a mirror that has other versions than the locks, for as long as it is up."""
+
+    def start() -> int:
+        up.enter_context(circumstances.mirror(at))
+        return 0
+
+    visit.step(f"a mirror with newer {', '.join(circumstances.dropped)}", at.groups.cpu_seconds, start)
 
 
 def _typed(line: str, say: process.LineSink) -> int:

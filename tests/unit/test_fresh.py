@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.fresh import cases, given, options, visiting
+from tests.fresh import cases, circumstances, given, options, visiting
 from tests.fresh.cases import CASES, Wishes
 from tests.fresh.given import Given
 from tests.fresh.readme import Commands
@@ -219,6 +219,13 @@ def test_what_cannot_be_cloned_is_refused_before_a_machine_is_made(tmp_path):
     visiting.check_clonable(tmp_path / "full")
     with pytest.raises(CommandError, match="shallow"):
         visiting.check_clonable(tmp_path / "part")
+
+
+def test_the_stand_in_for_a_mirror_needs_no_checkout(tmp_path):
+    """A machine has one file of it, and Python."""
+    circumstances.bring_mirror(tmp_path / "mirror.pyz")
+    helped = subprocess.run([sys.executable, "-E", "-S", "mirror.pyz", "--help"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "--drop" in helped.stdout
 
 
 def test_only_payload_is_offered(tmp_path):

@@ -59,9 +59,7 @@ def test_words_that_mean_nothing_are_refused(words, capsys):
     assert "nox -s build-2.13-cpu-debian12 --" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("words", "status", "said"), [(("--help",), 0, "usage: nox -s lock -- [-h] "), (("--nope",), 2, "nox -s lock -- --help")]
-)
+@pytest.mark.parametrize(("words", "status", "said"), [(("--help",), 0, "usage: nox -s lock -- [-h] "), (("--nope",), 2, "nox -s lock -- --help")])
 def test_an_option_of_the_session_that_locks_is_no_cell(words, status, said, capsys):
     """Its help says what it takes, as that of other sessions does."""
     with pytest.raises(SystemExit) as ended:
