@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import threading
 
 import msgspec
 import pytest
@@ -381,6 +382,22 @@ def test_whoever_ends_locking_leaves_nothing_half_written(made, number, status):
     )
     made.default.released.set()
     assert len(write(made).changed) == 6
+
+
+def test_locking_that_is_interrupted_waits_for_nothing_that_has_not_begun(made, monkeypatch):
+    """Of many builds and Pythons a few are under way at a time, and the others never end."""
+    monkeypatch.setattr(lock_writer, "WORKERS", 1)
+    main, stalled = threading.get_ident(), made.default.stalled
+    interrupter = threading.Thread(target=lambda: stalled.wait(PATIENCE) and signal.pthread_kill(main, signal.SIGINT), daemon=True)
+    made.default.held = "notebook"
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            write(made, "*")
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert not made.default.released.is_set()
 
 
 def test_two_at_once_wait_for_each_other(made):
