@@ -173,7 +173,7 @@ class _Adapter(MeteredAdapter):
 
 _TRANSPORTS: Final[weakref.WeakSet[Transport]] = weakref.WeakSet()
 _LOCK: Final = threading.Lock()
-"""Guards the transports of this process."""
+"""Guards the transports of this process and their sockets: a set must not grow while it is listed."""
 
 
 def cancel_all() -> None:
@@ -284,12 +284,15 @@ class Transport:
     def cancel(self) -> None:
         """End what is under way in any thread, soon: nobody waits for answers any more, and no request begins."""
         self.cancelled.set()
-        for each in list(self._sockets):
-            _shut(each)
+        with _LOCK:
+            sockets = list(self._sockets)
+        for used in sockets:
+            _shut(used)
 
     def _watch(self, used: socket.socket) -> None:
         """Remember a socket at which a thread waits, for :meth:`cancel`."""
-        self._sockets.add(used)
+        with _LOCK:
+            self._sockets.add(used)
         if self.cancelled.is_set():
             _shut(used)
 

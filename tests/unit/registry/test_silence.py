@@ -8,6 +8,7 @@ import datetime as dt
 import signal
 import socket
 import threading
+import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -127,6 +128,27 @@ def test_nobody_waits_for_a_silent_registry_after_ctrl_c():
         with pytest.raises(CancelledError):
             tags.result(PATIENCE)
         assert not released.is_set()
+
+
+def test_work_is_cancelled_while_a_thread_begins_to_wait():
+    """To Python it is an error if a set grows while somebody lists it."""
+    transport, used = Registry("localhost:1").transport, [socket.socket() for _ in range(3)]
+
+    class Listed(weakref.WeakSet):
+        def __iter__(self):
+            for each in super().__iter__():
+                if thread.ident is None:
+                    thread.start()
+                    thread.join(0.1)
+                yield each
+
+    thread = threading.Thread(target=transport._watch, args=used[2:], daemon=True)
+    transport._sockets = Listed(used[:2])
+    transport.cancel()
+    thread.join(PATIENCE)
+    assert set(transport._sockets) == set(used)
+    for each in used:
+        each.close()
 
 
 def test_nobody_waits_for_threads_after_ctrl_c():
