@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Final
@@ -138,18 +138,29 @@ def rename(path: Path, final: Path) -> None:
 
 def size_of(directory: Path) -> int:
     """Return the bytes of all files below a directory."""
-    return sum(status.st_size for _, status in _files(directory))
+    return size_of_files(_files(directory))
+
+
+def size_of_files(paths: Iterable[Path]) -> int:
+    """Return the bytes of files; one that is gone has none."""
+    return sum(status.st_size for _, status in _looked_at(paths))
 
 
 def older(directory: Path, age: timedelta | None) -> list[Path]:
     """Return the files below a directory that nobody has written to for so long; all without an age."""
     latest = time.time() - (age.total_seconds() if age else 0)
-    return [path for path, status in _files(directory) if status.st_mtime <= latest]
+    return [path for path, status in _looked_at(_files(directory)) if status.st_mtime <= latest]
 
 
-def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Walk files below a directory; one that goes away meanwhile is skipped."""
-    for path in directory.rglob("*"):
+def _files(directory: Path) -> Iterator[Path]:
+    """Walk files below a directory; a directory that goes away meanwhile is skipped."""
+    for place, _, names in os.walk(directory):
+        yield from (Path(place, name) for name in names)
+
+
+def _looked_at(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield regular files with their state; one that goes away meanwhile is skipped."""
+    for path in paths:
         with contextlib.suppress(FileNotFoundError):
             status = path.lstat()
             if stat.S_ISREG(status.st_mode):

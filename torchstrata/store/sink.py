@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from torchstrata.host.filesystem import disk
 from torchstrata.progress import ignore
@@ -14,7 +15,10 @@ from torchstrata.store.codec import Readable, Stream
 
 
 class Sink:
-    """A file under a temporary name, which counts and hashes what is written to it."""
+    """A file under a temporary name, which counts and hashes what is written to it; a context manager.
+
+    Nothing is left of a block that ends in an exception.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / uuid.uuid4().hex
@@ -38,10 +42,13 @@ class Sink:
             os.fsync(self._file.fileno())
         return f"sha256:{self._hash.hexdigest()}"
 
-    def discard(self) -> None:
-        """Close and remove the file, whatever its state."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._file.close()
+            self.path.unlink(missing_ok=True)
 
 
 class HashingReader(Stream):
