@@ -34,7 +34,7 @@ class PushNumber:
     def parse(cls, text: str) -> Self | None:
         """Return what ``20261124.1`` means, or ``None`` if it is no push number."""
         match = PUSH.fullmatch(text)
-        return cls(day=match[1], number=int(match[2])) if match else None
+        return cls(day=match[1], number=int(match[2])) if match and _is_day(match[1]) else None
 
     @classmethod
     def of(cls, text: str, error: type[TorchstrataError]) -> Self:
@@ -70,6 +70,14 @@ class DatedTag:
 
     def __str__(self) -> str:
         return f"{self.stem}-{self.push}"
+
+
+def _is_day(text: str) -> bool:
+    """Return whether eight digits are a day: whoever may push to a registry may call tags as they like."""
+    try:
+        return bool(dt.date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def stem(cell: Cell, image: str, platform: str | None = None) -> str:
