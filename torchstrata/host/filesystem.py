@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import shutil
 import stat
@@ -122,6 +123,13 @@ def remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def write_all(file: io.FileIO, data: bytes) -> None:
+    """Write bytes to an unbuffered file; a disk that becomes full takes some of them, and says nothing until the next try."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def rename(path: Path, final: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from torchstrata.host.filesystem import disk
+from torchstrata.host.filesystem import disk, write_all
 from torchstrata.progress import ignore
 from torchstrata.store.codec import Readable, Stream
 
@@ -30,9 +30,7 @@ class Sink:
     def write(self, data: bytes) -> None:
         """Append; the bytes are on their way to the disk afterwards."""
         with disk(self.path):
-            left = memoryview(data)
-            while left:
-                left = left[self._file.write(left) :]
+            write_all(self._file, data)
         self._hash.update(data)
         self.size += len(data)
 
