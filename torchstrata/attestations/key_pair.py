@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
 import os
@@ -44,12 +45,15 @@ def make_key(prefix: Path) -> Path:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that is not there yet.
+    """Write a file that is not there yet, all of it or nothing.
 
     :raises SigningError: it is, or cannot be written.
     """
     try:
-        with open(path, "xb", opener=functools.partial(os.open, mode=mode)) as file:  # Path's has no opener
+        with open(path, "xb", opener=functools.partial(os.open, mode=mode)) as file, contextlib.ExitStack() as half:  # Path's has no opener
+            half.callback(path.unlink)
             file.write(content)
+            file.flush()
+            half.pop_all()
     except OSError as error:
         raise SigningError(f"{path} cannot be written: {error.strerror}", fix="name another place: inv key --to PATH") from error

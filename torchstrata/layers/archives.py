@@ -88,10 +88,10 @@ class Answer:
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Return the answer to :data:`QUESTION` that was written to ``directory``."""
-        heads = {path.name: path.read_text(encoding="utf-8") for path in directory.glob("*Release")}
-        listed, paragraphs = ((directory / name).read_text(encoding="utf-8") for name in (SOURCES, PARAGRAPHS))
-        sources = (*snapshots.sources(listed), *snapshots.paragraphs(paragraphs))
-        settings = snapshots.settings((directory / SETTINGS).read_text(encoding="utf-8"))
+        texts = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in directory.iterdir()}
+        heads = {name: text for name, text in texts.items() if name.endswith("Release")}
+        sources = (*snapshots.sources(texts[SOURCES]), *snapshots.paragraphs(texts[PARAGRAPHS]))
+        settings = snapshots.settings(texts[SETTINGS])
         return cls(mirrors=tuple((source, release(source, heads)) for source in sources), settings=settings)
 
 
