@@ -200,12 +200,19 @@ class Engine:
             raise BuildxError(f"buildx {' '.join(words[1:])} is older than {LEAST_BUILDX[0]}.{LEAST_BUILDX[1]}", fix=fix)
         return words[1]
 
+    def _places(self) -> list[Path]:
+        """Return where the engine keeps images; nothing where that cannot be known from here."""
+        root = Path(self._info["DockerRootDir"])
+        return [path for path in (root, CONTAINERD_ROOT) if path.is_dir()] if self.is_local and root.is_dir() else []
+
     def free_space(self) -> int | None:
         """Return the free bytes where the engine keeps images; ``None`` where that cannot be known from here."""
-        root = Path(self._info["DockerRootDir"])
-        if not self.is_local or not root.is_dir():
-            return None
-        return min(shutil.disk_usage(path).free for path in (root, CONTAINERD_ROOT) if path.is_dir())
+        return min((shutil.disk_usage(path).free for path in self._places()), default=None)
+
+    def shares_disk(self, directory: Path) -> bool:
+        """Return whether the engine may keep images on the disk of a directory: file systems of one size may be one."""
+        own, places = shutil.disk_usage(directory).total, self._places()
+        return not places or any(shutil.disk_usage(path).total == own for path in places)
 
     @staticmethod
     def space_for(layers: Iterable[Layer]) -> int:
@@ -230,8 +237,12 @@ class Engine:
         if self.store == "classic" or self._api_version() < LISTS_MANIFESTS:
             return frozenset(image["Id"] for image in self._images())
         url = f"{self.client.api.base_url}/v{self.client.api.api_version}/images/json"
-        listed = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS).json()
-        return frozenset(image["Id"] for image in listed if _is_whole(image))
+        answer = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS)
+        try:
+            answer.raise_for_status()
+        except requests.HTTPError as error:  # what the library makes of a refusal where it asks itself
+            docker.errors.create_api_error_from_http_exception(error)
+        return frozenset(image["Id"] for image in answer.json() if _is_whole(image))
 
     @_translated
     def held(self) -> frozenset[str]:
