@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Final
@@ -39,6 +40,13 @@ CURES: Final = {
 """What to do about an error, first of all."""
 
 
+PARTIAL: Final = ".*.partial"
+"""Names of files that :func:`whole` has not finished."""
+
+UNLOCKABLE: Final = frozenset({errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+"""How file systems say that their directories cannot be locked, such as NFS."""
+
+
 @contextlib.contextmanager
 def disk(path: Path, other: str = OTHER_STORE) -> Iterator[None]:
     """Turn errors of the operating system about ``path`` into errors of ours.
@@ -58,24 +66,56 @@ def disk(path: Path, other: str = OTHER_STORE) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+def whole(path: Path, mode: int | None = 0o644) -> Iterator[IO[bytes]]:
     """Yield a file that gets the name ``path`` once it is complete and on disk; if the block fails, nothing stays.
 
     One writer at a time. What a killed run has left is written over.
 
+    :param mode: ``None`` leaves it to the umask.
     :raises OSError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(PARTIAL.replace("*", path.name))
     partial.unlink(missing_ok=True)  # it may lead elsewhere
     try:
         with partial.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.chmod(mode)
+        if mode is not None:
+            partial.chmod(mode)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def turn(folder: Path, on_wait: Callable[[], object]) -> Iterator[None]:
+    """Let one process at a time write below a folder.
+
+    The folder itself is locked (flock(2)), so that nothing else lies in it, and as long as its process lives. Where that
+    cannot be, everybody may write at any time.
+
+    :param on_wait: called if another process must be waited for.
+    :raises OSError: the folder may not be made or read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _acquire(handle, on_wait)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _acquire(handle: int, on_wait: Callable[[], object]) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        on_wait()
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in UNLOCKABLE:
+            raise
 
 
 def refuse_links(root: Path, path: Path) -> None:

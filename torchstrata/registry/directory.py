@@ -24,8 +24,9 @@ from typing import IO, Any, Final
 
 import msgspec
 
+from torchstrata import progress
 from torchstrata.errors import AbsentError, IntegrityError
-from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, whole
+from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, turn, whole
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.oci import Descriptor
@@ -159,6 +160,17 @@ class Directory:
         with source.open() as stream:
             self._write(self.path(source.digest), stream, source.digest, on_bytes)
         return Sent(way="sent", size=source.size)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let one process at a time write there: each takes over what the index says, and adds to it.
+
+        :raises StoreError: there can be no such directory.
+        """
+        with contextlib.ExitStack() as held:
+            with disk(self.root, OTHER_DIRECTORY):
+                held.enter_context(turn(self.root, lambda: progress.aside(f"another process is writing to {self.root}; waiting for it")))
+            yield
 
     def put(self, manifest: Manifest) -> None:
         """Take a manifest."""

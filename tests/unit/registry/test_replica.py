@@ -7,10 +7,12 @@ import contextlib
 import io
 import json
 import subprocess
+import threading
 
 import pytest
 
 from tests.unit.registry.test_directory import recorded
+from tests.waiting import PATIENCE
 from torchstrata.attestations import handover
 from torchstrata.attestations.offline import verify
 from torchstrata.attestations.signing import BUNDLE
@@ -204,6 +206,31 @@ def test_the_index_comes_last(origin, tmp_path):
     assert not (tmp_path / "index.json").exists()
     assert not Directory(root=tmp_path).path(sha256(b"layer")).exists()
     assert Directory(root=tmp_path).find(image) is None
+
+
+def test_of_two_copies_to_one_directory_none_loses_its_names(origin, tmp_path):
+    """The second waits for the first, since it takes over what the index says."""
+    memory, image = origin
+    other = memory.add(memory.blob(b"another layer"))
+    ended, order = threading.Event(), []
+
+    def complete(directory, copy):
+        order.append(copy.images)
+        if len(order) == 1:
+            assert directory.tags == {}
+            second.start()
+            ended.wait(0.3)
+
+    def copy(digest, tag):
+        directory = Directory(root=tmp_path, complete=complete)
+        replica.copy(memory, directory, replica.gather(memory, [digest], {tag: digest}), lambda _: None)
+        ended.set()
+
+    second = threading.Thread(target=copy, args=(other, "other"))
+    copy(image, "one")
+    second.join(PATIENCE)
+    assert order == [(image,), (other,)]
+    assert {"one": image, "other": other}.items() <= Directory(root=tmp_path).tags.items()
 
 
 def test_files_beside_images_have_the_names_that_they_were_attached_under(origin, tmp_path):
