@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from tests.unit.registry.test_directory import recorded
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, until
 from torchstrata.attestations import handover
 from torchstrata.attestations.offline import verify
 from torchstrata.attestations.signing import BUNDLE
@@ -208,23 +208,26 @@ def test_the_index_comes_last(origin, tmp_path):
     assert Directory(root=tmp_path).find(image) is None
 
 
-def test_of_two_copies_to_one_directory_none_loses_its_names(origin, tmp_path):
+def test_of_two_copies_to_one_directory_none_loses_its_names(origin, tmp_path, capsys):
     """The second waits for the first, since it takes over what the index says."""
     memory, image = origin
     other = memory.add(memory.blob(b"another layer"))
-    ended, order = threading.Event(), []
+    order, told = [], []
+
+    def is_told():
+        told.append(capsys.readouterr().err)
+        return "waiting for it" in "".join(told)
 
     def complete(directory, copy):
         order.append(copy.images)
         if len(order) == 1:
             assert directory.tags == {}
             second.start()
-            ended.wait(0.3)
+            until(is_told, "the second waits", alive=second.is_alive)
 
     def copy(digest, tag):
         directory = Directory(root=tmp_path, complete=complete)
         replica.copy(memory, directory, replica.gather(memory, [digest], {tag: digest}), lambda _: None)
-        ended.set()
 
     second = threading.Thread(target=copy, args=(other, "other"))
     copy(image, "one")

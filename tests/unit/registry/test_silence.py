@@ -20,6 +20,7 @@ from tests.waiting import PATIENCE, until
 from torchstrata import progress
 from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.matrix import matrix
+from torchstrata.registry import transport as transports
 from torchstrata.registry.pool import answers
 from torchstrata.registry.registry import Registry
 from torchstrata.registry.transport import Patience, SilentError, Unanswered
@@ -139,7 +140,7 @@ def test_work_is_cancelled_while_a_thread_begins_to_wait():
             for each in super().__iter__():
                 if thread.ident is None:
                     thread.start()
-                    thread.join(0.1)
+                    until(lambda: transports._LOCK.locked() or not thread.is_alive(), "the thread has to wait, or does not")
                 yield each
 
     thread = threading.Thread(target=transport._watch, args=used[2:], daemon=True)
