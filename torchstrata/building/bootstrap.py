@@ -25,7 +25,7 @@ from typing import Final, Literal
 from torchstrata import process
 from torchstrata.building import engine
 from torchstrata.errors import BuildxError, EngineError
-from torchstrata.host import apt, superuser
+from torchstrata.host import apt, docker_config, superuser
 
 Outcome = Literal["nothing", "buildx", "started", "installed"]
 
@@ -82,7 +82,7 @@ def ensure(report: process.LineSink) -> Outcome:
     """
     answering = _answering()
     if answering is not None:
-        report(f"Docker {answering.version} answers at {engine.address()}, with the {answering.store} image store: left as it is")
+        report(f"Docker {answering.version} answers at {docker_config.address()}, with the {answering.store} image store: left as it is")
         return _complete(answering, report)
     _only_here()
     engine.check_access(SOCKET)
@@ -96,7 +96,7 @@ def ensure(report: process.LineSink) -> Outcome:
             _install(supply, packages, report, unless=_has_daemon)
         _start(report)
     answering = engine.connect()
-    report(f"Docker {answering.version} answers at {engine.address()}, with the {answering.store} image store")
+    report(f"Docker {answering.version} answers at {docker_config.address()}, with the {answering.store} image store")
     _complete(answering, report)
     return "installed" if missing else "started"
 
@@ -127,8 +127,8 @@ def _complete(answering: engine.Engine, report: process.LineSink) -> Outcome:
 
 def _only_here() -> None:
     """Refuse to set up an engine on this machine when another address was asked for."""
-    if engine.address() not in {"unix:///var/run/docker.sock", "unix:///run/docker.sock"}:
-        raise EngineError(f"no Docker engine answers at {engine.address()}", fix="start that engine, or unset DOCKER_HOST or the docker context")
+    if docker_config.address() not in {"unix:///var/run/docker.sock", "unix:///run/docker.sock"}:
+        raise EngineError(f"no Docker engine answers at {docker_config.address()}", fix="start that engine, or unset DOCKER_HOST or the docker context")
 
 
 def _supply() -> Supply:

@@ -68,22 +68,6 @@ class Refused(EngineError):
     """The engine took an archive and could not use it."""
 
 
-def address() -> str:
-    """Return where the engine is looked for.
-
-    :raises VariableError: Docker's configuration cannot be read, or has no such context.
-    """
-    return docker_config.address()
-
-
-def environment() -> dict[str, str]:
-    """Return the variables by which programs that know nothing of Docker's contexts find the same engine.
-
-    :raises VariableError: Docker's configuration cannot be read, or has no such context.
-    """
-    return docker_config.environment()
-
-
 def names(client: docker.DockerClient) -> list[str]:
     """Return every name of an image in the engine, by tag and by digest; in one question, since images come and go."""
     return [*itertools.chain.from_iterable([*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())] for image in client.api.images())]
@@ -107,7 +91,7 @@ def connect() -> Engine:
     :raises VariableError: Docker's configuration cannot be read.
     """
     docker_config.check()
-    context, where = docker_config.context(), address()
+    context, where = docker_config.context(), docker_config.address()
     try:
         with progress.overdue(f"waiting for the engine at {where}, {2 * CONNECT_SECONDS} s at most"):
             client = _client(context)
@@ -176,7 +160,7 @@ class Engine:
     @property
     def is_local(self) -> bool:
         """Whether its files are this machine's."""
-        return address().startswith("unix://") and self._info.get("OperatingSystem") != "Docker Desktop"
+        return docker_config.address().startswith("unix://") and self._info.get("OperatingSystem") != "Docker Desktop"
 
     def is_alive(self) -> bool:
         """Return whether it still answers."""

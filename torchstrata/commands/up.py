@@ -30,7 +30,7 @@ from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.launchers import ELSEWHERE, Launcher, LauncherFile
 from torchstrata.containers.running import Containers, Order
 from torchstrata.errors import ContainerError, EngineError, LauncherError, NoImageError
-from torchstrata.host import emulator, home
+from torchstrata.host import docker_config, emulator, home
 from torchstrata.matrix import matrix
 from torchstrata.text import printable
 
@@ -132,7 +132,7 @@ class LocalEngine:
 
         :raises EngineError: none answers, or it is another machine's.
         """
-        engine, address = engines.connect(), engines.address()
+        engine, address = engines.connect(), docker_config.address()
         if not address.startswith("unix://"):
             raise EngineError(f"the engine at {address} is on another machine, which has no workspace of this one", fix="run inv up there")
         info = engine.client.info()

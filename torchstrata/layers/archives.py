@@ -120,7 +120,7 @@ class Asked:
         for name, content in (files or {}).items():
             (context / name).write_text(content, encoding="utf-8")
         job = Job(system=self.system, flavours=("asked",), parent=OS_IMAGE, below=self.below, known=1, epoch=EPOCH)
-        buildkit.bake(bakefile.question(job, question, context, answer, buildkit.proxies()), self.on_line)
+        buildkit.bake(bakefile.question(job, question, context, answer, apt.own_proxies()), self.on_line)
         return answer
 
 

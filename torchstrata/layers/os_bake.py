@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torchstrata.errors import LockError, OsPartError
-from torchstrata.host import emulator
+from torchstrata.host import apt, emulator
 from torchstrata.host.filesystem import disk
 from torchstrata.layers import bakefile, buildkit, contexts, os_image_source, os_layers, os_parts
 from torchstrata.layers.apt_settings import AptSettings
@@ -216,7 +216,7 @@ class Bake:
         contexts.stage(self.settings.root, self.flavours, pins, work, told)
         for job in jobs if workspace.exporter == "image" else ():
             self.settings.store.leave("image", bakefile.image_name(job))
-        buildkit.bake(bakefile.definition(jobs, work, work, workspace.exporter, buildkit.proxies()), self.settings.on_line)
+        buildkit.bake(bakefile.definition(jobs, work, work, workspace.exporter, apt.own_proxies()), self.settings.on_line)
         return {job.system: self._kept(job, self._exported(job, work, workspace.exporter), workspace.in_parallel) for job in jobs}
 
     def _job(self, system: OperatingSystem, work: Path, exporter: Exporter) -> Job:

@@ -25,7 +25,7 @@ from torchstrata.registry.authorization import Scopes
 from torchstrata.registry.download import Download
 from torchstrata.registry.reference import TAG
 from torchstrata.registry.transport import Patience, RefusedError, Transport, Unanswered
-from torchstrata.registry.upload import OnBytes, Sent, Source, Upload
+from torchstrata.registry.upload import LENGTH, OnBytes, Sent, Source, Upload
 from torchstrata.store.digest import DIGEST, checked
 from torchstrata.text import printable
 
@@ -49,9 +49,6 @@ LINK: Final = 8192
 """Characters of a ``Link`` header that are looked at."""
 
 MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
-
-LENGTH: Final = re.compile(r"[0-9]{1,15}")
-"""A ``Content-Length``."""
 
 UNSEEN: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "DIGEST_INVALID"})
 """Codes of refusals that may pass: Docker's registry misses a blob, or half of it, while another client pushes it."""

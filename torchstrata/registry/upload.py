@@ -40,6 +40,7 @@ OTHER_BYTES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 
 RANGE: Final = re.compile(r"(?:bytes=)?0-([0-9]{1,15})")
 LENGTH: Final = re.compile(r"[0-9]{1,15}")
+"""A number of bytes in a header."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
