@@ -25,10 +25,10 @@ from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import ignore
 from torchstrata.registry import dated_tag, push
 from torchstrata.registry.parts import REPOSITORY, PartRepository, Verify, nobody, unchecked
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.push import Attach, Publication, Pusher, PushReport
 from torchstrata.registry.reference import Place
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 from torchstrata.registry.upload import OnBytes
 from torchstrata.store.codec import Codec
 from torchstrata.store.part import Part

@@ -23,8 +23,9 @@ from torchstrata.image.compose import MANIFEST, sha256
 from torchstrata.progress import ignore
 from torchstrata.registry.authorization import Scopes
 from torchstrata.registry.download import Download
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.reference import TAG
-from torchstrata.registry.transport import Patience, RefusedError, Transport, Unanswered
+from torchstrata.registry.transport import RefusedError, Transport, Unanswered
 from torchstrata.registry.upload import LENGTH, OnBytes, Sent, Source, Upload
 from torchstrata.store.digest import DIGEST, checked
 from torchstrata.text import printable

@@ -52,7 +52,7 @@ class Sink:
 class HashingReader(Stream):
     """A stream that hashes and counts what is read from another, and hands it on."""
 
-    def __init__(self, stream: Readable, copy: Callable[[bytes], None] = ignore) -> None:
+    def __init__(self, stream: Readable, copy: Callable[[bytes], object] = ignore) -> None:
         super().__init__()
         self.size = 0
         self._stream, self._copy = stream, copy

@@ -20,10 +20,11 @@ from tests.waiting import PATIENCE, until
 from torchstrata import progress
 from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.matrix import matrix
-from torchstrata.registry import transport as transports
+from torchstrata.registry import session
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.pool import answers
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience, SilentError, Unanswered
+from torchstrata.registry.transport import SilentError, Unanswered
 
 PATIENT = Patience(connect=PATIENCE, answer=PATIENCE, greeting=PATIENCE, quiet=PATIENCE)
 """It tells nobody anything, and gives up nothing."""
@@ -140,7 +141,7 @@ def test_work_is_cancelled_while_a_thread_begins_to_wait():
             for each in super().__iter__():
                 if thread.ident is None:
                     thread.start()
-                    until(lambda: transports._LOCK.locked() or not thread.is_alive(), "the thread has to wait, or does not")
+                    until(lambda: session._LOCK.locked() or not thread.is_alive(), "the thread has to wait, or does not")
                 yield each
 
     thread = threading.Thread(target=transport._watch, args=used[2:], daemon=True)
