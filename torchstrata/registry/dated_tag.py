@@ -117,6 +117,10 @@ def last(start: str, tags: Iterable[str], until: PushNumber | None = None) -> Da
 
 
 def following(earlier: Iterable[PushNumber], today: dt.date) -> PushNumber:
-    """Return the next push: number 1 of a new day, else one more than the last."""
-    day = f"{today:%Y%m%d}"
-    return PushNumber(day=day, number=max((push.number for push in earlier if push.day == day), default=0) + 1)
+    """Return the next push: number 1 of a new day, else one more than the last.
+
+    It is later than all others, also where a clock was ahead: what was pushed last is known by that alone.
+    """
+    pushes = tuple(earlier)
+    day = max((f"{today:%Y%m%d}", *(push.day for push in pushes)))
+    return PushNumber(day=day, number=max((push.number for push in pushes if push.day == day), default=0) + 1)

@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -81,7 +81,7 @@ class Transport(Session):
         super().__init__(host, patience)
         self._scheme = scheme
         self._lock = threading.Lock()
-        self._base: str | None = None
+        self._greeting: Future[str] | None = None
         self._remarked: dict[str, float] = {}
         self._authorizer = Authorizer(host, functools.cache(lambda: credentials.find(host)), self._fetch_token)
 
@@ -184,12 +184,20 @@ class Transport(Session):
     def base(self) -> str:
         """Return scheme and host of the registry; the first call finds the scheme out (section "Determining Support").
 
+        Threads that come meanwhile wait for its answer, whatever that is: else each would wait for a silent registry anew.
+
         :raises RegistryError: there is no registry, or plain HTTP was asked for elsewhere than on this machine.
         """
         with self._lock:
-            if self._base is None:
-                self._base = self._hello()
-            return self._base
+            is_first, greeting = self._greeting is None, self._greeting or Future[str]()
+            self._greeting = greeting
+        if is_first:
+            try:
+                greeting.set_result(self._hello())
+            except BaseException as error:  # noqa: BLE001  # raised below, here and in the other threads
+                self._greeting = None  # who comes later asks again
+                greeting.set_exception(error)
+        return greeting.result()
 
     def _hello(self) -> str:
         endpoint = HUB_ENDPOINT.get(self.host, self.host)

@@ -38,3 +38,9 @@ def test_pushes_are_counted():
     assert list(map(str, known)) == ["20260101.11", "20260102.9", "20260102.10"]
     assert str(following(known, dt.date(2026, 1, 2))) == "20260102.11"
     assert str(following(known, dt.date(2026, 1, 3))) == "20260103.1"
+
+
+def test_a_push_is_the_last_one_whatever_a_clock_says():
+    """Where one was ahead, or this one is behind."""
+    assert str(following([PushNumber(day="20260102", number=10)], dt.date(2026, 1, 1))) == "20260102.11"
+    assert str(following([], dt.date(2026, 1, 1))) == "20260101.1"

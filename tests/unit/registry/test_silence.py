@@ -108,6 +108,30 @@ def test_many_threads_that_wait_are_one_line(capsys):
     assert capsys.readouterr().err == "line 0\nanother kind\n"
 
 
+def test_threads_wait_together_for_a_registry_that_says_nothing():
+    """Else each would wait as long, one after the other."""
+    asked, greeted, threads = [], [], 8
+
+    def hang_up():
+        with contextlib.suppress(OSError):  # the end of the test
+            while connection := server.accept()[0]:
+                greeted.append(1)
+                until(lambda: len(asked) == threads, "all threads ask")
+                connection.close()
+
+    def ask(name):
+        asked.append(name)
+        return registry.tags(name)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        threading.Thread(target=hang_up, daemon=True).start()
+        registry = Registry(f"127.0.0.1:{server.getsockname()[1]}", patience=replace(PATIENT, tries=1))
+        with pytest.raises(SilentError):
+            answers(ask, [f"team/{number}" for number in range(threads)])
+        server.shutdown(socket.SHUT_RDWR)
+    assert len(greeted) < threads
+
+
 def test_registry_that_falls_silent_is_given_up():
     """In one line, after its patience."""
     refused = pytest.raises(SilentError, match="does not answer to: list the tags of team/x")
