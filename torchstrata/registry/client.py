@@ -136,11 +136,10 @@ class Client:
             answer = self._send("HEAD", _manifest_place(repository, reference), repository, what, headers=_accept())
         except AbsentError:
             return None
-        digest = answer.headers.get("Docker-Content-Digest", reference)
-        if not DIGEST.fullmatch(digest):  # the header may be missing; then only the content tells
+        digest, length = answer.headers.get("Docker-Content-Digest", reference), answer.headers.get("Content-Length", "")
+        if not (DIGEST.fullmatch(digest) and length):  # the headers may be missing; then only the content tells
             manifest = self.manifest(repository, reference)
             return ManifestHead(manifest.media_type, manifest.digest, len(manifest.body))
-        length = answer.headers.get("Content-Length", "0")
         if not LENGTH.fullmatch(length):
             raise RegistryError(f"{self.host} says that {printable(reference)} has {printable(length)!r} bytes", fix="ask its admin")
         return ManifestHead(_media_type(answer), digest, int(length))

@@ -37,7 +37,7 @@ from typing import Final, Self
 import msgspec
 from filelock import FileLock, Timeout
 
-from torchstrata import decoding
+from torchstrata import decoding, progress
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.host import filesystem, home
 from torchstrata.host.filesystem import CACHE_VARIABLE, disk
@@ -90,6 +90,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._has_told = threading.Event()
         self._scratch = Scratch(root / "tmp", lambda: self.lock("tmp"))
 
     @classmethod
@@ -153,13 +154,27 @@ class Store:
         guard = self._lock(identity)
         with disk(Path(guard.lock_file)):
             try:
-                guard.acquire(poll_interval=0.1, cancel_check=cancelled.is_set if cancelled else None)
-            except Timeout as late:
-                raise CancelledError from late
+                guard.acquire(blocking=False)
+            except Timeout:
+                self._wait(guard, cancelled)
         try:
             yield
         finally:
             guard.release()
+
+    def _wait(self, guard: FileLock, cancelled: threading.Event | None) -> None:
+        """Wait for another maker; where that takes long, somebody is told, once whatever else is waited for."""
+        line = f"another process is making in {self.root} what is needed here, too; waiting for it"
+        with progress.overdue(line, say=self._tell):
+            try:
+                guard.acquire(poll_interval=0.1, cancel_check=cancelled.is_set if cancelled else None)
+            except Timeout as late:
+                raise CancelledError from late
+
+    def _tell(self, line: str) -> None:
+        if not self._has_told.is_set():
+            self._has_told.set()
+            progress.aside(line)
 
     def layers(self) -> Mapping[str, Layer]:
         """Return every layer whose blob is here, by diff ID."""

@@ -18,8 +18,8 @@ import pytest
 
 from tests import tars
 from tests.limits import files_of_at_most
-from tests.waiting import PATIENCE
-from torchstrata import errors
+from tests.waiting import PATIENCE, until
+from torchstrata import errors, progress
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.host import filesystem
 from torchstrata.host.filesystem import disk
@@ -228,6 +228,29 @@ def test_one_maker_works_and_the_others_find_it(store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(maker, range(8)))
     assert made == [1]
+
+
+def test_somebody_who_waits_for_another_maker_is_told_once(store, monkeypatch, capsys):
+    """Of several threads that wait, too; who need not wait reads nothing."""
+    monkeypatch.setattr(progress, "QUIET", 0.0)
+    other, told = Store(store.root), []
+
+    def is_told():
+        told.append(capsys.readouterr().err)
+        return "waiting for it" in "".join(told)
+
+    def make(identity):
+        with other.lock(identity):
+            return identity
+
+    with ThreadPoolExecutor(2) as pool, store.lock("a" * 64), store.lock("b" * 64):
+        assert make("c" * 64)
+        assert capsys.readouterr().err == ""
+        waiting = [pool.submit(make, identity) for identity in ("a" * 64, "b" * 64)]
+        until(is_told, "the line")
+    assert [each.result() for each in waiting] == ["a" * 64, "b" * 64]
+    told.append(capsys.readouterr().err)
+    assert "".join(told).count("\n") == 1
 
 
 def test_waiting_for_another_maker_can_be_cancelled(store, monkeypatch):
