@@ -34,7 +34,7 @@ from torchstrata.matrix.matrix import OperatingSystem
 from torchstrata.store.part import Part
 
 SEPARATORS: Final = "@:,"
-"""What ends a path in buildx's names of layouts and of places to export to; homes such as ``/home/ada@corp`` have one."""
+"""What ends a path in buildx's names of layouts and of places to export to; the home of ``ada@corp`` has one."""
 
 Baked = Mapping[OperatingSystem, dict[str, Part]]
 """Parts that were missing, by system and flavour."""

@@ -65,12 +65,12 @@ def test_what_changes_no_os_part(checkout: Path, tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(("home", "mark"), [("ada@corp", "@"), ("c:", ":"), ("one,two", ",")])
 def test_a_place_that_buildx_would_take_apart_is_told(home: str, mark: str) -> None:
     """Before anything is made there; with the classic store of images only directories are named, which are taken whole."""
-    work = Path("/home", home, "a b", "\u00fc")
+    work = Path("/srv", home, "a b", "\u00fc")
     with pytest.raises(StoreError, match=f"takes apart at {mark}") as caught:
         os_bake._Workspace(work=work, exporter="layout", in_parallel=map).check()
     assert "TORCHSTRATA_CACHE" in caught.value.fix
     os_bake._Workspace(work=work, exporter="image", in_parallel=map).check()
-    os_bake._Workspace(work=Path("/home/ada/a b/\u00fc"), exporter="layout", in_parallel=map).check()
+    os_bake._Workspace(work=Path("/srv/ada/a b/\u00fc"), exporter="layout", in_parallel=map).check()
 
 
 def test_image_of_parts_that_are_not_there(tmp_path: Path) -> None:
