@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
-from torchstrata import progress
+from torchstrata import files, progress
 from torchstrata.attestations import handover, remote, signing
 from torchstrata.commands.release_options import MirrorOptions
 from torchstrata.errors import IntegrityError, MatrixError, MirrorError
@@ -27,6 +28,9 @@ from torchstrata.release import channels
 from torchstrata.release.ledger import Ledger
 from torchstrata.release.ledger_branch import Branch
 from torchstrata.store.digest import DIGEST
+
+KEY: Final = 1 << 20
+"""Bytes of a public key at most."""
 
 Side = RegistrySide | Directory
 
@@ -91,8 +95,14 @@ def opened(text: str, name: str, key: bytes | None) -> Iterator[Side]:
 
 
 def _key(key: str | None) -> bytes | None:
-    """Return a public key that is a file; those elsewhere people must get from there."""
-    return home.expanded(key, MirrorError).read_bytes() if key and "://" not in key else None
+    """Return a public key that is a file; those elsewhere people must get from there.
+
+    :raises MirrorError: it cannot be read.
+    """
+    try:
+        return files.read(home.expanded(key, MirrorError), KEY) if key and "://" not in key else None
+    except files.UnreadableError as error:
+        raise MirrorError(f"the public key that goes with the images: {error.what}", fix="name it with --key, or correct COSIGN_PUBLIC_KEY") from error
 
 
 # Which images
