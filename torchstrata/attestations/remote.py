@@ -223,12 +223,9 @@ def _needed(plan: Plan, codec: Codec) -> Iterable[tuple[str, int | None]]:
                 part = parts.get(need.identity(codec))
                 yield from ((digest, None) for digest in part.extras.values()) if part else ()
         for identity in _whole(item, plan, codec):
-            yield from _sizes(parts[identity]).items() if identity in parts else ()
-
-
-def _sizes(part: Part) -> dict[str, int | None]:
-    """Return the size of each blob of a part by digest, ``None`` for extras."""
-    return {**dict.fromkeys(part.extras.values()), **{layer.digest: layer.size for layer in part.layers}}
+            if part := parts.get(identity):
+                yield from ((digest, None) for digest in part.extras.values())
+                yield from ((layer.digest, layer.size) for layer in part.layers)
 
 
 def _whole(item: Item, plan: Plan, codec: Codec) -> list[str]:

@@ -218,7 +218,7 @@ class Engine:
     @_translated
     def whole(self) -> frozenset[str]:
         """Return the IDs of the images that lack none of their blobs."""
-        if self.store == "classic" or self._api_version() < LISTS_MANIFESTS:
+        if self.store == "classic" or tuple(map(int, self.client.api.api_version.split("."))) < LISTS_MANIFESTS:
             return frozenset(image["Id"] for image in self._images())
         url = f"{self.client.api.base_url}/v{self.client.api.api_version}/images/json"
         answer = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS)
@@ -325,9 +325,6 @@ class Engine:
     def _inspect(self, reference: str) -> dict[str, Any]:
         attributes: dict[str, Any] = self.client.api.inspect_image(reference)  # type: ignore[no-untyped-call]
         return attributes
-
-    def _api_version(self) -> tuple[int, ...]:
-        return tuple(map(int, self.client.api.api_version.split(".")))
 
     def _refusal(self, cause: str) -> EngineError | DiskFullError:
         if NO_SPACE in cause:
