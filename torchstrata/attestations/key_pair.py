@@ -28,10 +28,7 @@ def make_key(prefix: Path) -> Path:
     private, public = (Path(f"{home.expanded(prefix, SigningError)}{ending}") for ending in (".key", ".pub"))
     if existing := next((path for path in (private, public) if path.exists() or path.is_symlink()), None):
         raise SigningError(f"{existing} is there already", fix="use it, or name another place: inv key --to PATH")
-    password = os.environ.get(PASSWORD)
-    if password is None and not sys.stdin.isatty():
-        raise SigningError("nobody can be asked for a password", fix=f"set {PASSWORD} (empty, if the key is to have none)")
-    secret = {PASSWORD: password if password is not None else getpass.getpass("password of the new key: ")}
+    secret = {PASSWORD: _password()}
     with cosign.work() as work, cosign.signing("a pair of keys"):
         process.run(process.find("cosign", fix=cosign.INSTALL), "generate-key-pair", cwd=work, env=secret)
         pair = {path: (work / f"cosign{path.suffix}").read_bytes() for path in (private, public)}
@@ -42,6 +39,19 @@ def make_key(prefix: Path) -> Path:
         private.unlink()
         raise
     return public
+
+
+def _password() -> str:
+    """Return ``$COSIGN_PASSWORD``, or what is typed.
+
+    :raises SigningError: nobody types anything.
+    """
+    if (password := os.environ.get(PASSWORD)) is not None:
+        return password
+    with contextlib.suppress(EOFError):  # Ctrl-D
+        if sys.stdin.isatty():
+            return getpass.getpass("password of the new key: ")
+    raise SigningError("nobody has typed a password", fix=f"type one, or set {PASSWORD} (empty, if the key is to have none)")
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:

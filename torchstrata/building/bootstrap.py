@@ -135,7 +135,10 @@ def _supply() -> Supply:
     """Return where this machine gets an engine; refuse where that is not known."""
     if platform.system() != "Linux":
         raise EngineError("no Docker engine answers", fix="install and start Docker Desktop, OrbStack or Colima, then try again")
-    release = platform.freedesktop_os_release()
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:  # it has no such file
+        release = {"PRETTY_NAME": "this system"}
     supply = SUPPLIES.get(release.get("VERSION_CODENAME", ""))
     if supply is None:
         raise EngineError("no Docker engine answers", fix=f"install Docker Engine with buildx for {release['PRETTY_NAME']} and start it")

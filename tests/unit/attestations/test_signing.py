@@ -147,6 +147,20 @@ def test_a_certificate_that_is_gone_is_one_line(tmp_path, monkeypatch):
     assert "SSL_CERT_FILE" in caught.value.fix
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_key_needs_a_password(monkeypatch, tmp_path, is_asked):
+    """At a terminal Ctrl-D is none; elsewhere nobody is asked."""
+
+    def end(_):
+        raise EOFError
+
+    monkeypatch.delenv(key_pair.PASSWORD, raising=False)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: is_asked, raising=False)
+    monkeypatch.setattr("getpass.getpass", end)
+    with pytest.raises(SigningError, match="nobody has typed a password"):
+        key_pair.make_key(tmp_path / "team")
+
+
 def test_half_a_key_does_not_stay(tmp_path):
     """The next try would say that there is one already."""
     path = tmp_path / "team.key"
