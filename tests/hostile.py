@@ -29,8 +29,8 @@ from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.oci import INDEX
 from torchstrata.registry import replica
 from torchstrata.registry.parts import LISTINGS, PART_CONFIG, PartRepository, unchecked
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 from torchstrata.registry.upload import Source
 from torchstrata.store.store import Store
 

@@ -21,9 +21,9 @@ from tests.built import BUILDS, CPU, CUDA, MATRIX, Built, cell_of, index
 from tests.checkout import Checkout, Ended
 from tests.wheelhouse import wheel
 from torchstrata import errors
-from torchstrata.building import engine
 from torchstrata.building.maker import Maker
 from torchstrata.building.plan import Plan
+from torchstrata.host import docker_config
 from torchstrata.image import compose
 from torchstrata.layers.strata import Stratum
 from torchstrata.progress import PlainReporter
@@ -249,7 +249,7 @@ def test_missing_buildx_is_told(checkout: Checkout, tmp_path: Path) -> None:
     plugin.parent.mkdir(parents=True)
     plugin.write_text("#!/bin/sh\nexit 1\n")
     plugin.chmod(0o755)
-    env = {"DOCKER_CONFIG": str(tmp_path / "docker"), "DOCKER_HOST": engine.address(), "TORCHSTRATA_CACHE": str(tmp_path / "store")}
+    env = {"DOCKER_CONFIG": str(tmp_path / "docker"), "DOCKER_HOST": docker_config.address(), "TORCHSTRATA_CACHE": str(tmp_path / "store")}
     ended = dataclasses.replace(checkout, env=env).build(CPU, *BASE, "--to", str(tmp_path / "images"))
     assert ended.status == errors.BuildxError.code, ended.output
     assert "Traceback" not in ended.output

@@ -11,14 +11,13 @@ import pytest
 from tests.checkout import Checkout
 from tests.system.sockets import Relay
 from torchstrata import errors
-from torchstrata.building import engine
 from torchstrata.host import docker_config
 
 
 @pytest.fixture
 def second(tmp_path):
     """Give a socket that leads to the engine, and the configuration of Docker in which a context has it."""
-    relay = Relay(tmp_path / "second.sock", engine.address().removeprefix("unix://"))
+    relay = Relay(tmp_path / "second.sock", docker_config.address().removeprefix("unix://"))
     settings = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": ""}
     words = ["docker", "context", "create", "second", "--docker", f"host={relay.address}"]
     subprocess.run(words, check=True, capture_output=True, env={**os.environ, **settings})

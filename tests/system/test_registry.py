@@ -28,10 +28,10 @@ from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.progress import PlainReporter
 from torchstrata.registry import upload
 from torchstrata.registry.parts import unchecked
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.push import Publication
 from torchstrata.registry.reference import Place
 from torchstrata.registry.registry import Attachment, Registry
-from torchstrata.registry.transport import Patience
 from torchstrata.registry.upload import Source
 from torchstrata.store.store import Store
 

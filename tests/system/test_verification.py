@@ -18,7 +18,7 @@ from tests.built import CPU, Built
 from tests.checkout import Checkout, Ended, Running
 from tests.system.sockets import Relay
 from torchstrata import errors
-from torchstrata.building import engine
+from torchstrata.host import docker_config
 from torchstrata.verification import evidence, leftovers
 
 pytestmark = pytest.mark.usefixtures("own_turn")
@@ -78,7 +78,7 @@ def broken(client: docker.DockerClient, cpu_base: Built) -> Iterator[str]:
 @pytest.fixture
 def relay(tmp_path: Path) -> Iterator[Relay]:
     """Give a socket that leads to the engine until it is cut."""
-    made = Relay(tmp_path / "engine.sock", engine.address().removeprefix("unix://"))
+    made = Relay(tmp_path / "engine.sock", docker_config.address().removeprefix("unix://"))
     yield made
     made.cut()
 

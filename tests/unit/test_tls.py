@@ -20,8 +20,8 @@ from torchstrata.errors import RegistryError
 from torchstrata.layers import wheel_fetch
 from torchstrata.locks.pip_config import PipConfig
 from torchstrata.registry import certificates
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 from torchstrata.tls import BUNDLE_VARIABLES, TRUST_VARIABLES
 
 THREADS, TIMES = 8, 3

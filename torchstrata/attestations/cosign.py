@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from torchstrata import process, tls
-from torchstrata.errors import CommandError, SigningError, UntrustedError
+from torchstrata.errors import CommandError, RegistryError, SigningError, UntrustedError
 from torchstrata.host import temporary
 from torchstrata.registry import certificates
 
@@ -45,12 +45,18 @@ def registry_options(host: str, directory: Path) -> list[str]:
     """Return what cosign must be told of a registry: the CAs and certificates that Docker has for it.
 
     Credentials it takes from Docker's configuration itself.
+
+    :raises RegistryError: a certificate cannot be read.
     """
     bundle = tls.bundle() or os.environ.get("SSL_CERT_FILE")
-    files = [*certificates.cas(host), *(tls.files(bundle) if bundle else [])]
+    try:
+        authorities = [path.read_bytes() for path in (*certificates.cas(host), *(tls.files(bundle) if bundle else ()))]
+    except OSError as error:
+        fix = f"mend or remove it, or correct {' or '.join(tls.TRUST_VARIABLES)}"
+        raise RegistryError(f"the certificate {error.filename} cannot be read: {error.strerror}", fix=fix) from error
     options = []
-    if files:
-        (directory / "authorities").write_bytes(b"\n".join(path.read_bytes() for path in files))
+    if authorities:
+        (directory / "authorities").write_bytes(b"\n".join(authorities))
         options.append(f"--registry-cacert={directory / 'authorities'}")
     for certificate, key in certificates.own(host)[:1]:
         options += [f"--registry-client-cert={certificate}", f"--registry-client-key={key}"]

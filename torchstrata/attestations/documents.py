@@ -31,9 +31,6 @@ RESULT: Final = "application/vnd.torchstrata.verification.v1+json"
 PREDICATE: Final = "dev.sigstore.bundle.predicateType"
 """Annotation by which cosign 3 tells bundles apart."""
 
-AT_A_TIME: Final = 4
-"""Signatures; each takes 0.2 s of a core, most of it to decrypt the key."""
-
 ATTACHED: Final = 1000
 """Manifests that refer to one image; a push attaches ten, each verification two."""
 
@@ -201,7 +198,7 @@ def attach(image: Published, documents: Sequence[Document], signer: Signer) -> i
     """
     with signer.trust() as trust:
         present = image.referrers()
-        with pool.threads(AT_A_TIME, "sign") as threads:
+        with pool.threads("sign") as threads:
             signed = threads.submit(_sign, image.reference, signer, trust)
             attested = threads.map(lambda document: _is_attested(image, document, present, trust), documents)
             todo = [document for document, is_attested in zip(documents, attested, strict=True) if not is_attested]

@@ -137,15 +137,11 @@ def _index_findings(subject: ExaminedImage, index: client.Manifest) -> Iterator[
         yield Finding(part=PLATFORMS, proves=WHOLE, problem=error.what)
         return
     yield _finding(subject, documents.INDEX)
-    examined = {platform: _subject(registry, _at(subject, image), image, subject.trust) for platform, image in images.items()}
+    examined = {platform: _subject(registry, replace(subject.image.reference, digest=image.digest), image, subject.trust) for platform, image in images.items()}
     inner = {platform: [_signature(image), *(_finding(image, kind) for kind in KINDS)] for platform, image in examined.items()}
     yield _together(subject, examined)
     for platform, findings in inner.items():
         yield from (replace(finding, platform=platform) for finding in findings)
-
-
-def _at(subject: ExaminedImage, manifest: client.Manifest) -> Reference:
-    return replace(subject.image.reference, digest=manifest.digest)
 
 
 def _together(subject: ExaminedImage, images: Mapping[str, ExaminedImage]) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
 import os
@@ -27,10 +28,7 @@ def make_key(prefix: Path) -> Path:
     private, public = (Path(f"{home.expanded(prefix, SigningError)}{ending}") for ending in (".key", ".pub"))
     if existing := next((path for path in (private, public) if path.exists() or path.is_symlink()), None):
         raise SigningError(f"{existing} is there already", fix="use it, or name another place: inv key --to PATH")
-    password = os.environ.get(PASSWORD)
-    if password is None and not sys.stdin.isatty():
-        raise SigningError("nobody can be asked for a password", fix=f"set {PASSWORD} (empty, if the key is to have none)")
-    secret = {PASSWORD: password if password is not None else getpass.getpass("password of the new key: ")}
+    secret = {PASSWORD: _password()}
     with cosign.work() as work, cosign.signing("a pair of keys"):
         process.run(process.find("cosign", fix=cosign.INSTALL), "generate-key-pair", cwd=work, env=secret)
         pair = {path: (work / f"cosign{path.suffix}").read_bytes() for path in (private, public)}
@@ -43,13 +41,29 @@ def make_key(prefix: Path) -> Path:
     return public
 
 
+def _password() -> str:
+    """Return ``$COSIGN_PASSWORD``, or what is typed.
+
+    :raises SigningError: nobody types anything.
+    """
+    if (password := os.environ.get(PASSWORD)) is not None:
+        return password
+    with contextlib.suppress(EOFError):  # Ctrl-D
+        if sys.stdin.isatty():
+            return getpass.getpass("password of the new key: ")
+    raise SigningError("nobody has typed a password", fix=f"type one, or set {PASSWORD} (empty, if the key is to have none)")
+
+
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that is not there yet.
+    """Write a file that is not there yet, all of it or nothing.
 
     :raises SigningError: it is, or cannot be written.
     """
     try:
-        with open(path, "xb", opener=functools.partial(os.open, mode=mode)) as file:  # Path's has no opener
+        with open(path, "xb", opener=functools.partial(os.open, mode=mode)) as file, contextlib.ExitStack() as half:  # Path's has no opener
+            half.callback(path.unlink)
             file.write(content)
+            file.flush()
+            half.pop_all()
     except OSError as error:
         raise SigningError(f"{path} cannot be written: {error.strerror}", fix="name another place: inv key --to PATH") from error

@@ -73,11 +73,14 @@ def repository(root: Path) -> str:
 
 
 def web_address(remote: str) -> str:
-    """Return a git remote as a URL that names no user: ``git@host:team/x.git`` is ``https://host/team/x``."""
+    """Return a git remote as a URL that names no user: ``git@host:team/x.git`` is ``https://host/team/x``; nothing for others."""
     if scp := re.fullmatch(r"(?:[^@/:]+@)?([^/:]+):(?!/)(.+)", remote):
         remote = f"ssh://{scp[1]}/{scp[2]}"
-    parts = urlsplit(remote)
+    try:
+        parts = urlsplit(remote)
+        port = f":{parts.port}" if parts.port and parts.scheme.startswith("http") else ""
+    except ValueError:
+        return ""
     if parts.scheme not in {"https", "http", "ssh", "git"} or not parts.hostname:
         return ""
-    port = f":{parts.port}" if parts.port and parts.scheme.startswith("http") else ""
     return f"https://{parts.hostname}{port}{parts.path.removesuffix('/').removesuffix('.git')}"

@@ -196,7 +196,7 @@ def decode(data: bytes) -> Record:
         decoded = decoding.decode(data, Record)
     except msgspec.DecodeError as error:
         raise UntrustedError(f"this is no record: {error}", fix="read it with the version of this program that wrote it") from error
-    if not all(map(_is_shown, _texts(msgspec.to_builtins(decoded)))):
+    if any(map(UNSHOWN.search, _texts(msgspec.to_builtins(decoded)))):
         raise UntrustedError("this is no record: it has characters that cannot be shown", fix="find out who has attached it, and remove it")
     if decoded.schema != SCHEMA:
         raise UntrustedError(f"this is a record of schema {decoded.schema}, not {SCHEMA}", fix="read it with the version of this program that wrote it")
@@ -214,7 +214,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _texts(item)
-
-
-def _is_shown(text: str) -> bool:
-    return UNSHOWN.search(text) is None

@@ -25,10 +25,10 @@ from torchstrata.matrix.matrix import Cell
 from torchstrata.progress import ignore
 from torchstrata.registry import dated_tag, push
 from torchstrata.registry.parts import REPOSITORY, PartRepository, Verify, nobody, unchecked
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.push import Attach, Publication, Pusher, PushReport
 from torchstrata.registry.reference import Place
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 from torchstrata.registry.upload import OnBytes
 from torchstrata.store.codec import Codec
 from torchstrata.store.part import Part
@@ -230,12 +230,9 @@ def _needed(plan: Plan, codec: Codec) -> Iterable[tuple[str, int | None]]:
                 part = parts.get(need.identity(codec))
                 yield from ((digest, None) for digest in part.extras.values()) if part else ()
         for identity in _whole(item, plan, codec):
-            yield from _sizes(parts[identity]).items() if identity in parts else ()
-
-
-def _sizes(part: Part) -> dict[str, int | None]:
-    """Return the size of each blob of a part by digest, ``None`` for extras."""
-    return {**dict.fromkeys(part.extras.values()), **{layer.digest: layer.size for layer in part.layers}}
+            if part := parts.get(identity):
+                yield from ((digest, None) for digest in part.extras.values())
+                yield from ((layer.digest, layer.size) for layer in part.layers)
 
 
 def _whole(item: Item, plan: Plan, codec: Codec) -> list[str]:

@@ -21,7 +21,7 @@ from torchstrata.errors import AbsentError, IntegrityError, UntrustedError
 from torchstrata.image.compose import canonical
 from torchstrata.registry import pool
 from torchstrata.registry.client import SMALL
-from torchstrata.registry.parts import PartRepository, Verify
+from torchstrata.registry.parts import PartRepository, Shared, Verify
 from torchstrata.registry.registry import Attachment, Registry
 from torchstrata.store.digest import Digest
 from torchstrata.store.layer import PLATFORM
@@ -131,11 +131,13 @@ def seal(part_repository: PartRepository, parts: Mapping[str, Part], signer: Sig
     :raises SigningError: the key cannot be used.
     """
     with signer.trust() as trust:
-        digests = _digests(part_repository, parts)
+        held = _held(part_repository, parts)
+        digests = {identity: shared.digest for identity, shared in held.items()}
         new = Checker(registry=part_repository.registry, repository=part_repository.repository, trust=trust).unsealed(digests)
     if not new:
         return 0
-    _check_listings(part_repository, parts, {identity: digests[identity] for identity in new})
+    for identity in new:
+        _check_listings(part_repository, identity, parts[identity], held[identity])
     content = listed({identity: digests[identity] for identity in new})
     files = [
         Attachment(content=content, media_type=LIST, title="parts.json"),
@@ -148,31 +150,27 @@ def seal(part_repository: PartRepository, parts: Mapping[str, Part], signer: Sig
     return len(new)
 
 
-def _digests(part_repository: PartRepository, parts: Mapping[str, Part]) -> dict[str, str]:
-    """Return the digests of the parts' manifests."""
-    digests = {}
+def _held(part_repository: PartRepository, parts: Mapping[str, Part]) -> dict[str, Shared]:
+    """Return the parts as the registry has them."""
+    held = {}
     for identity, part in parts.items():
-        held = part_repository.shared(identity)
-        if held is None:
+        shared = part_repository.shared(identity)
+        if shared is None:
             raise AbsentError(f"{part_repository.registry.host}/{part_repository.repository} has no part {identity[:12]}", fix="push it first")
-        if _layers(held.part) != _layers(part) or not held.part.extras.items() <= part.extras.items() or held.part.notes != part.notes:
+        if _layers(shared.part) != _layers(part) or not shared.part.extras.items() <= part.extras.items() or shared.part.notes != part.notes:
             raise _foreign(part_repository, identity)
-        digests[identity] = held.digest
-    return digests
+        held[identity] = shared
+    return held
 
 
-def _check_listings(part_repository: PartRepository, parts: Mapping[str, Part], digests: Mapping[str, str]) -> None:
-    """Check that parts about to be sealed list the paths that their layers have: somebody else may have pushed them.
+def _check_listings(part_repository: PartRepository, identity: str, part: Part, shared: Shared) -> None:
+    """Check that a part about to be sealed lists the paths that its layers have: somebody else may have pushed it.
 
-    :raises UntrustedError: one lists others.
+    :raises UntrustedError: it lists others.
     """
-    for identity, digest in digests.items():
-        held = part_repository.shared(identity)
-        if held is None or held.digest != digest:
-            raise _foreign(part_repository, identity)
-        listings = part_repository.listings(held)
-        if any(listings[layer.diff_id] != part_repository.store.listing(layer.diff_id) for layer in parts[identity].layers):
-            raise _foreign(part_repository, identity)
+    listings = part_repository.listings(shared)
+    if any(listings[layer.diff_id] != part_repository.store.listing(layer.diff_id) for layer in part.layers):
+        raise _foreign(part_repository, identity)
 
 
 def _foreign(part_repository: PartRepository, identity: str) -> UntrustedError:

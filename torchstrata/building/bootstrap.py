@@ -25,7 +25,7 @@ from typing import Final, Literal
 from torchstrata import process
 from torchstrata.building import engine
 from torchstrata.errors import BuildxError, EngineError
-from torchstrata.host import apt, superuser
+from torchstrata.host import apt, docker_config, superuser
 
 Outcome = Literal["nothing", "buildx", "started", "installed"]
 
@@ -82,7 +82,7 @@ def ensure(report: process.LineSink) -> Outcome:
     """
     answering = _answering()
     if answering is not None:
-        report(f"Docker {answering.version} answers at {engine.address()}, with the {answering.store} image store: left as it is")
+        report(f"Docker {answering.version} answers at {docker_config.address()}, with the {answering.store} image store: left as it is")
         return _complete(answering, report)
     _only_here()
     engine.check_access(SOCKET)
@@ -96,7 +96,7 @@ def ensure(report: process.LineSink) -> Outcome:
             _install(supply, packages, report, unless=_has_daemon)
         _start(report)
     answering = engine.connect()
-    report(f"Docker {answering.version} answers at {engine.address()}, with the {answering.store} image store")
+    report(f"Docker {answering.version} answers at {docker_config.address()}, with the {answering.store} image store")
     _complete(answering, report)
     return "installed" if missing else "started"
 
@@ -127,7 +127,7 @@ def _complete(answering: engine.Engine, report: process.LineSink) -> Outcome:
 
 def _only_here() -> None:
     """Refuse to set up an engine on this machine when another address was asked for."""
-    where = engine.address()
+    where = docker_config.address()
     if where not in engine.USUAL:
         raise EngineError(f"no Docker engine answers at {where}", fix=engine.how_to_start(where))
 
@@ -136,7 +136,10 @@ def _supply() -> Supply:
     """Return where this machine gets an engine; refuse where that is not known."""
     if platform.system() != "Linux":
         raise EngineError("no Docker engine answers", fix="install and start Docker Desktop, OrbStack or Colima, then try again")
-    release = platform.freedesktop_os_release()
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:  # it has no such file
+        release = {"PRETTY_NAME": "this system"}
     supply = SUPPLIES.get(release.get("VERSION_CODENAME", ""))
     if supply is None:
         raise EngineError("no Docker engine answers", fix=f"install Docker Engine with buildx for {release['PRETTY_NAME']} and start it")

@@ -30,7 +30,7 @@ OS_UNPACKED: Final = 2
 
 
 def check(plan: Plan, store: Store, engine: Engine | None) -> str:
-    """Return one line that says what the build needs; the store and the engine may share a disk.
+    """Return one line that says what the build needs; the store and the engine may share a disk, or have one each.
 
     :raises DiskFullError: it is not there.
     """
@@ -38,11 +38,14 @@ def check(plan: Plan, store: Store, engine: Engine | None) -> str:
     packages = sum(item.packages for item in plan.missing())
     in_store = fetched + packages + sum(_os_part(item) for item in plan.missing()) + min(fetched, IN_FLIGHT)
     in_engine = 0 if engine is None else _loaded(plan, engine)
-    free = shutil.disk_usage(_existing(store.root)).free
-    free_in_engine = engine.free_space() if engine else None
-    if in_store + in_engine > free or (free_in_engine is not None and in_engine > free_in_engine):
+    place = _existing(store.root)
+    free, free_in_engine = shutil.disk_usage(place).free, engine.free_space() if engine else None
+    on_place = in_store + (in_engine if engine and engine.shares_disk(place) else 0)
+    if on_place > free or (free_in_engine is not None and in_engine > free_in_engine):
+        needs = f"{progress.size(in_store)} in {store.root} and {progress.size(in_engine)} in the engine"
+        there = "" if free_in_engine is None else f" there, and {progress.size(free_in_engine)} in the engine"
         raise DiskFullError(
-            f"the build needs {progress.size(in_store)} in {store.root} and {progress.size(in_engine)} in the engine, and {progress.size(free)} are free",
+            f"the build needs {needs}, and {progress.size(free)} are free{there}",
             fix="free some (inv cache --prune, docker image prune, docker buildx prune), or build fewer flavours: -- --flavour base",
         )
     need = f"needs {progress.size(in_store)} in the store, {progress.size(in_engine)} in the engine"

@@ -71,22 +71,6 @@ class Refused(EngineError):
     """The engine took an archive and could not use it."""
 
 
-def address() -> str:
-    """Return where the engine is looked for.
-
-    :raises VariableError: Docker's configuration cannot be read, or has no such context.
-    """
-    return docker_config.address()
-
-
-def environment() -> dict[str, str]:
-    """Return the variables by which programs that know nothing of Docker's contexts find the same engine.
-
-    :raises VariableError: Docker's configuration cannot be read, or has no such context.
-    """
-    return docker_config.environment()
-
-
 def names(client: docker.DockerClient) -> list[str]:
     """Return every name of an image in the engine, by tag and by digest; in one question, since images come and go."""
     return [*itertools.chain.from_iterable([*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())] for image in client.api.images())]
@@ -117,7 +101,7 @@ def connect() -> Engine:
     :raises VariableError: Docker's configuration cannot be read.
     """
     docker_config.check()
-    context, where = docker_config.context(), address()
+    context, where = docker_config.context(), docker_config.address()
     try:
         with progress.overdue(f"waiting for the engine at {where}, {2 * CONNECT_SECONDS} s at most"):
             client = _client(context)
@@ -185,7 +169,7 @@ class Engine:
     @property
     def is_local(self) -> bool:
         """Whether its files are this machine's."""
-        return address().startswith("unix://") and self._info.get("OperatingSystem") != "Docker Desktop"
+        return docker_config.address().startswith("unix://") and self._info.get("OperatingSystem") != "Docker Desktop"
 
     def is_alive(self) -> bool:
         """Return whether it still answers."""
@@ -209,12 +193,19 @@ class Engine:
             raise BuildxError(f"buildx {' '.join(words[1:])} is older than {LEAST_BUILDX[0]}.{LEAST_BUILDX[1]}", fix=fix)
         return words[1]
 
+    def _places(self) -> list[Path]:
+        """Return where the engine keeps images; nothing where that cannot be known from here."""
+        root = Path(self._info["DockerRootDir"])
+        return [path for path in (root, CONTAINERD_ROOT) if path.is_dir()] if self.is_local and root.is_dir() else []
+
     def free_space(self) -> int | None:
         """Return the free bytes where the engine keeps images; ``None`` where that cannot be known from here."""
-        root = Path(self._info["DockerRootDir"])
-        if not self.is_local or not root.is_dir():
-            return None
-        return min(shutil.disk_usage(path).free for path in (root, CONTAINERD_ROOT) if path.is_dir())
+        return min((shutil.disk_usage(path).free for path in self._places()), default=None)
+
+    def shares_disk(self, directory: Path) -> bool:
+        """Return whether the engine may keep images on the disk of a directory: file systems of one size may be one."""
+        own, places = shutil.disk_usage(directory).total, self._places()
+        return not places or any(shutil.disk_usage(path).total == own for path in places)
 
     @staticmethod
     def space_for(layers: Iterable[Layer]) -> int:
@@ -236,11 +227,15 @@ class Engine:
     @_translated
     def whole(self) -> frozenset[str]:
         """Return the IDs of the images that lack none of their blobs."""
-        if self.store == "classic" or self._api_version() < LISTS_MANIFESTS:
+        if self.store == "classic" or tuple(map(int, self.client.api.api_version.split("."))) < LISTS_MANIFESTS:
             return frozenset(image["Id"] for image in self._images())
         url = f"{self.client.api.base_url}/v{self.client.api.api_version}/images/json"
-        listed = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS).json()
-        return frozenset(image["Id"] for image in listed if _is_whole(image))
+        answer = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS)
+        try:
+            answer.raise_for_status()
+        except requests.HTTPError as error:  # what the library makes of a refusal where it asks itself
+            docker.errors.create_api_error_from_http_exception(error)
+        return frozenset(image["Id"] for image in answer.json() if _is_whole(image))
 
     @_translated
     def held(self) -> frozenset[str]:
@@ -339,9 +334,6 @@ class Engine:
     def _inspect(self, reference: str) -> dict[str, Any]:
         attributes: dict[str, Any] = self.client.api.inspect_image(reference)  # type: ignore[no-untyped-call]
         return attributes
-
-    def _api_version(self) -> tuple[int, ...]:
-        return tuple(map(int, self.client.api.api_version.split(".")))
 
     def _refusal(self, cause: str) -> EngineError | DiskFullError:
         if NO_SPACE in cause:

@@ -38,9 +38,6 @@ from torchstrata.verification.evidence import Evidence
 T = TypeVar("T")
 R = TypeVar("R")
 
-AT_A_TIME: Final = 8
-"""Questions to the registry."""
-
 UNKNOWN_PLATFORM: Final = "linux/amd64"
 """Of configs that do not say it: all images were for it when they did not."""
 
@@ -125,7 +122,7 @@ class RegistryReader:
         :raises SilentError: the registry does not answer any more: nothing else is worth asking.
         """
         tasks = (functools.partial(lambda item: (item, *_told(ask, item)), item) for item in about)
-        return pool.outcomes(tasks, "catalogue", self.registry.cancel, at_a_time=AT_A_TIME)
+        return pool.outcomes(tasks, "catalogue", self.registry.cancel, at_a_time=pool.QUESTIONS)
 
     def _images(self, tags: Mapping[str, str], signed: frozenset[str], digest: str) -> list[Exhibit]:
         """Return the image of a digest, or those of an index, one for each platform."""

@@ -20,8 +20,8 @@ from torchstrata.commands.release_options import CatalogueOptions
 from torchstrata.errors import CatalogueError
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 from torchstrata.store.store import Store
 
 RESULTS: Final = ROOT / "bench" / "results"

@@ -29,9 +29,6 @@ from torchstrata.release.pruning import Holdings, Policy, Pruning, Removal, Rule
 from torchstrata.store.codec import DEFAULT_LEVELS, Codec
 from torchstrata.store.store import Store
 
-AT_A_TIME: Final = 4
-"""Images that are deleted; all that belongs to one goes in order."""
-
 NOT_ALLOWED: Final = 405
 DRY: Final = "nothing was deleted: this was a dry run, --yes does it"
 COLLECT: Final = "disk space is freed by the registry's own garbage collection: docs/registry.md, Keeping it small, and copying it"
@@ -134,7 +131,7 @@ def delete(registry: Registry, repositories: Mapping[bool, str], proposal: Pruni
     :param repositories: of the images, and of the parts.
     :raises PruneError: the registry does not delete.
     """
-    with pool.threads(AT_A_TIME, "prune") as threads:
+    with pool.threads("prune") as threads:
         return sum(threads.map(lambda removal: _delete(registry, repositories[removal.is_part], removal), proposal.removals))
 
 

@@ -22,9 +22,9 @@ from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry import joining
 from torchstrata.registry.client import Manifest
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 from torchstrata.release import difference, ledger_branch
 from torchstrata.release import ledger as ledgers
 from torchstrata.release.guard import Cosign

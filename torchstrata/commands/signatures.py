@@ -27,9 +27,9 @@ from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry import joining
 from torchstrata.registry.client import Manifest
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 from torchstrata.store.codec import Codec
 from torchstrata.store.layer import OpenBlob
 from torchstrata.store.store import Store

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import ipaddress
 import os
 import re
@@ -31,7 +30,7 @@ from torchstrata.containers.keepsakes import Keepsakes
 from torchstrata.containers.launchers import ELSEWHERE, Launcher
 from torchstrata.containers.running import Containers, Order
 from torchstrata.errors import ContainerError, EngineError, LauncherError, NoImageError
-from torchstrata.host import emulator
+from torchstrata.host import docker_config, emulator, home
 from torchstrata.matrix import matrix
 from torchstrata.text import printable
 
@@ -133,7 +132,7 @@ class LocalEngine:
 
         :raises EngineError: none answers, or it is another machine's.
         """
-        engine, address = engines.connect(), engines.address()
+        engine, address = engines.connect(), docker_config.address()
         if not address.startswith("unix://"):
             raise EngineError(f"the engine at {address} is on another machine, which has no workspace of this one", fix="run inv up there")
         info = engine.client.info()
@@ -157,7 +156,7 @@ class LocalEngine:
             description=described,
             tag=image.name,
             identity=image.identity,
-            owner=_login(),
+            owner=home.login(),
             graphics=self.graphics,
             token=Keepsakes.of(described.name).token,
             ports=asked,
@@ -209,13 +208,6 @@ def _notes(image: FoundImage, described: ContainerDescription, container: Contai
     yield f"{described.name}: {described.title}; /workspace is {described.workspace}"
     if image.describe().has_ssh and not any(each.name == SSH for each in running.bindings(container)):
         yield (LATE_KEY if described.has_ssh else NO_KEY).format(again=running_containers.again(container))
-
-
-def _login() -> str:
-    """Return the user's name; a user without an entry in passwd has a number."""
-    with contextlib.suppress(KeyError, OSError):
-        return getpass.getuser()
-    return str(os.geteuid())
 
 
 # Files for elsewhere

@@ -22,9 +22,9 @@ from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell, Matrix
 from torchstrata.platforms import PLATFORM
 from torchstrata.progress import Reporter
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.reference import TAG, Place
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 from torchstrata.text import printable
 
 

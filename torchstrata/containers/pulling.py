@@ -11,6 +11,7 @@ import docker
 import docker.errors
 
 from torchstrata import platforms, progress
+from torchstrata.building.engine import NO_SPACE
 from torchstrata.containers import running
 from torchstrata.errors import DiskFullError, RegistryAuthError, RegistryError
 from torchstrata.progress import Step
@@ -113,7 +114,7 @@ def _failed(name: str, cause: str) -> bool:
     said = printable(cause, 300)
     if any(word in cause for word in ABSENT):
         return False
-    if running.NO_SPACE in cause:
+    if NO_SPACE in cause:
         fix = "free space (docker image prune, docker buildx prune), and try again: what was pulled is kept"
         raise DiskFullError(f"the engine's disk is full: {said}", fix=fix)
     if any(word in cause for word in REFUSED):

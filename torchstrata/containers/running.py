@@ -19,6 +19,7 @@ import requests
 from docker.models.containers import Container
 
 from torchstrata import platforms, progress
+from torchstrata.building.engine import NO_SPACE
 from torchstrata.containers import loopback
 from torchstrata.containers.description import HOME, JUPYTER, KEYS_VARIABLE, LOOPBACK, ContainerDescription
 from torchstrata.containers.graphics import OR_NONE, Graphics
@@ -63,8 +64,6 @@ HALF_MADE: Final = "created"
 
 OF_ALL: Final[Mapping[str, str]] = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104  # these bind nothing
 """The loopback address among all addresses of a family."""
-
-NO_SPACE: Final = "no space left on device"
 
 START_ONE: Final = "start one: inv up"
 BY_HAND: Final = "to see all that it says, start it by hand: inv up --print gives the line"

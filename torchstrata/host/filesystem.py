@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import io
 import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Final
@@ -38,6 +40,13 @@ CURES: Final = {
 """What to do about an error, first of all."""
 
 
+PARTIAL: Final = ".*.partial"
+"""Names of files that :func:`whole` has not finished."""
+
+UNLOCKABLE: Final = frozenset({errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+"""How file systems say that their directories cannot be locked, such as NFS."""
+
+
 @contextlib.contextmanager
 def disk(path: Path, other: str = OTHER_STORE) -> Iterator[None]:
     """Turn errors of the operating system about ``path`` into errors of ours.
@@ -57,24 +66,56 @@ def disk(path: Path, other: str = OTHER_STORE) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+def whole(path: Path, mode: int | None = 0o644) -> Iterator[IO[bytes]]:
     """Yield a file that gets the name ``path`` once it is complete and on disk; if the block fails, nothing stays.
 
     One writer at a time. What a killed run has left is written over.
 
+    :param mode: ``None`` leaves it to the umask.
     :raises OSError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(PARTIAL.replace("*", path.name))
     partial.unlink(missing_ok=True)  # it may lead elsewhere
     try:
         with partial.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.chmod(mode)
+        if mode is not None:
+            partial.chmod(mode)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def turn(folder: Path, on_wait: Callable[[], object]) -> Iterator[None]:
+    """Let one process at a time write below a folder.
+
+    The folder itself is locked (flock(2)), so that nothing else lies in it, and as long as its process lives. Where that
+    cannot be, everybody may write at any time.
+
+    :param on_wait: called if another process must be waited for.
+    :raises OSError: the folder may not be made or read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _acquire(handle, on_wait)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _acquire(handle: int, on_wait: Callable[[], object]) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        on_wait()
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in UNLOCKABLE:
+            raise
 
 
 def refuse_links(root: Path, path: Path) -> None:
@@ -124,6 +165,13 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def write_all(file: io.FileIO, data: bytes) -> None:
+    """Write bytes to an unbuffered file; a disk that becomes full takes some of them, and says nothing until the next try."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
 def rename(path: Path, final: Path) -> None:
     """Give a finished file its name, and make the name last."""
     with disk(final):
@@ -138,18 +186,29 @@ def rename(path: Path, final: Path) -> None:
 
 def size_of(directory: Path) -> int:
     """Return the bytes of all files below a directory."""
-    return sum(status.st_size for _, status in _files(directory))
+    return size_of_files(_files(directory))
+
+
+def size_of_files(paths: Iterable[Path]) -> int:
+    """Return the bytes of files; one that is gone has none."""
+    return sum(status.st_size for _, status in _looked_at(paths))
 
 
 def older(directory: Path, age: timedelta | None) -> list[Path]:
     """Return the files below a directory that nobody has written to for so long; all without an age."""
     latest = time.time() - (age.total_seconds() if age else 0)
-    return [path for path, status in _files(directory) if status.st_mtime <= latest]
+    return [path for path, status in _looked_at(_files(directory)) if status.st_mtime <= latest]
 
 
-def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Walk files below a directory; one that goes away meanwhile is skipped."""
-    for path in directory.rglob("*"):
+def _files(directory: Path) -> Iterator[Path]:
+    """Walk files below a directory; a directory that goes away meanwhile is skipped."""
+    for place, _, names in os.walk(directory):
+        yield from (Path(place, name) for name in names)
+
+
+def _looked_at(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield regular files with their state; one that goes away meanwhile is skipped."""
+    for path in paths:
         with contextlib.suppress(FileNotFoundError):
             status = path.lstat()
             if stat.S_ISREG(status.st_mode):

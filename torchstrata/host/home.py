@@ -1,7 +1,10 @@
-"""Directories of the user who runs the program. A user without a passwd entry and without HOME has none."""
+"""The user who runs the program, and their directories. A user without a passwd entry and without HOME has none."""
 
 from __future__ import annotations
 
+import contextlib
+import getpass
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +12,13 @@ import platformdirs
 
 from torchstrata.errors import TorchstrataError
 from torchstrata.text import printable
+
+
+def login() -> str:
+    """Return the user's name; a user without an entry in passwd has a number."""
+    with contextlib.suppress(KeyError, OSError):
+        return getpass.getuser()
+    return str(os.geteuid())
 
 
 def directory() -> Path | None:

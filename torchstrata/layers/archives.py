@@ -88,10 +88,10 @@ class Answer:
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Return the answer to :data:`QUESTION` that was written to ``directory``."""
-        heads = {path.name: path.read_text(encoding="utf-8") for path in directory.glob("*Release")}
-        listed, paragraphs = ((directory / name).read_text(encoding="utf-8") for name in (SOURCES, PARAGRAPHS))
-        sources = (*snapshots.sources(listed), *snapshots.paragraphs(paragraphs))
-        settings = snapshots.settings((directory / SETTINGS).read_text(encoding="utf-8"))
+        texts = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in directory.iterdir()}
+        heads = {name: text for name, text in texts.items() if name.endswith("Release")}
+        sources = (*snapshots.sources(texts[SOURCES]), *snapshots.paragraphs(texts[PARAGRAPHS]))
+        settings = snapshots.settings(texts[SETTINGS])
         return cls(mirrors=tuple((source, release(source, heads)) for source in sources), settings=settings)
 
 
@@ -120,7 +120,7 @@ class Asked:
         for name, content in (files or {}).items():
             (context / name).write_text(content, encoding="utf-8")
         job = Job(system=self.system, flavours=("asked",), parent=OS_IMAGE, below=self.below, known=1, epoch=EPOCH)
-        buildkit.bake(bakefile.question(job, question, context, answer, buildkit.proxies()), self.on_line)
+        buildkit.bake(bakefile.question(job, question, context, answer, apt.own_proxies()), self.on_line)
         return answer
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 
 from torchstrata import process
 from torchstrata.errors import BuildxError, CommandError, EngineError, OsPartError, RegistryError
-from torchstrata.host import apt, temporary
+from torchstrata.host import temporary
 from torchstrata.layers import image_tags
 from torchstrata.layers.bakefile import Exporter
 from torchstrata.layers.contexts import LABEL
@@ -71,11 +71,6 @@ def exporter() -> Exporter:
         raise EngineError(f"the builder does not answer: {error.what}", fix="start Docker, or let `nox -s engine` set one up") from error
     classic = driver is not None and driver[1] == "docker" and "io.containerd.snapshotter" not in status
     return "image" if classic else "layout"
-
-
-def proxies() -> dict[str, str]:
-    """Return the build arguments for the network: this program's own proxies."""
-    return apt.own_proxies()
 
 
 def bake(definition: Mapping[str, Any], on_line: process.LineSink) -> None:

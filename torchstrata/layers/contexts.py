@@ -62,14 +62,17 @@ LITTER: Final = frozenset({"__pycache__", ".DS_Store"})
 def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
     """Yield relative path and file (or symbolic link) of all that counts in ``images/<name>``, sorted.
 
-    :raises OsPartError: there is no such directory, or more directories in each other than :data:`DEEPEST`.
+    :raises OsPartError: there is no such directory, one may not be read, or they lie deeper in each other than :data:`DEEPEST`.
     """
     try:
         with os.scandir(root / "images" / name) as entries:
             used = [entry for entry in entries if entry.name in USED]
+        found = sorted(_files(used), key=lambda file: file[0])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OsPartError(f"there is no images/{name}", fix=f"make images/{name}/flavour.yaml (docs/adding.md), or take its name out") from error
-    for relative, path in sorted(_files(used), key=lambda file: file[0]):
+    except OSError as error:
+        raise OsPartError(f"{error.filename} cannot be read: {error.strerror}", fix="let its owner give you the right to read it, or remove it") from error
+    for relative, path in found:
         check(f"images/{name}/{'/'.join(relative)}", Path(path), may_be_link=len(relative) > 1)
         yield "/".join(relative), Path(path)
 
@@ -136,7 +139,7 @@ def _files(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[tuple[str, ...
         if len(place) > DEEPEST:
             shown = printable("/".join(place), 80)
             raise OsPartError(f"directories below images/ lie more than {DEEPEST} deep in each other: {shown}", fix="remove them: git clean -nd -- images")
-        with os.scandir(entry) as inside:
+        with os.scandir(entry.path) as inside:
             waiting += [((*place, below.name), below) for below in inside]
 
 
@@ -164,8 +167,11 @@ def mode(path: Path) -> int:
 
 
 def apt_config(root: Path) -> bytes:
-    """Return dpkg's configuration for the OS image."""
-    return (root / "images" / APT / "dpkg.cfg").read_bytes()
+    """Return dpkg's configuration for the OS image.
+
+    :raises OsPartError: it cannot be read.
+    """
+    return _content(root / "images" / APT / "dpkg.cfg")
 
 
 def stage(

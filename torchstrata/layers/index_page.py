@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 import msgspec
@@ -61,25 +61,25 @@ class Page:
 
 
 class _IndexFile(msgspec.Struct, frozen=True, gc=False):
-    """A file of a page in JSON; further fields do not matter here, since the lock names all that is wanted."""
+    """A file of a page; what nothing but a new lock asks for may be anything."""
 
     url: str = ""
     hashes: Mapping[str, str] | None = None
+    upload_time: Any = msgspec.field(default=None, name="upload-time")
+    yanked: Any = False
+
+    @property
+    def uploaded(self) -> str | None:
+        """When it was uploaded, in RFC 3339, if the index tells (PEP 700)."""
+        return decoding.convert(self.upload_time, str | None)  # type: ignore[arg-type]  # a union is a type to msgspec
 
 
 class _Listing(msgspec.Struct, frozen=True):
     files: tuple[_IndexFile, ...] = ()
 
 
-class _DatedFile(_IndexFile, frozen=True, gc=False):
-    """A file, and what else matters about one that nobody has locked yet."""
-
-    upload_time: str | None = msgspec.field(default=None, name="upload-time")
-    yanked: bool | str = False
-
-
-class _DatedListing(msgspec.Struct, frozen=True):
-    files: tuple[_DatedFile, ...] = ()
+_Wanted = Callable[[str, bool], bool]
+"""Says of a file's name, and of whether it was withdrawn (PEP 592), whether it is wanted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,15 +96,16 @@ class Listed:
 class _Anchors(IndexHTMLParser):
     """Keeps the links that are wanted alone, so that a page of millions of others takes no memory."""
 
-    def __init__(self, wanted: Callable[[str, Mapping[str, str | None]], bool]) -> None:
+    def __init__(self, wanted: _Wanted) -> None:
         super().__init__()
         self.found: list[str] = []
         self._wanted = wanted
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Take note of a link, or of the base of links."""
-        href = dict(attrs).get("href")
-        if tag == "a" and href and self._wanted(_name(href), dict(attrs)):
+        marks = dict(attrs)
+        href = marks.get("href")
+        if tag == "a" and href and self._wanted(_name(href), "data-yanked" in marks):
             self.found.append(href)
         elif tag == "base":
             super().handle_starttag(tag, attrs)
@@ -238,10 +239,7 @@ def links(page: Page, filename: str) -> list[Link]:
     :raises FetchError: the page is not what its type says.
     """
     with _readable(page):
-        base, references = _json(page, filename) if page.kind.startswith(JSON_TYPE) else _html(page, filename)
-    base_url = joined(page.url, base) or page.url
-    addresses = ((joined(base_url, href), hashes) for href, hashes in references)
-    return [Link(url, page.url, hashes=dict(hashes) if hashes else None) for url, hashes in addresses if url]
+        return [link for link, _ in _files(page, lambda name, _: name == filename)]
 
 
 def wheels(page: Page) -> list[Listed]:
@@ -250,10 +248,15 @@ def wheels(page: Page) -> list[Listed]:
     :raises FetchError: the page is not what its type says.
     """
     with _readable(page):
-        base, references = _dated(page) if page.kind.startswith(JSON_TYPE) else _html_wheels(page)
+        files = _files(page, lambda name, is_yanked: name.endswith(".whl") and not is_yanked)
+        return [Listed(link=link, uploaded=file.uploaded) for link, file in files]
+
+
+def _files(page: Page, wanted: _Wanted) -> list[tuple[Link, _IndexFile]]:
+    base, files = _json(page, wanted) if page.kind.startswith(JSON_TYPE) else _html(page, wanted)
     base_url = joined(page.url, base) or page.url
-    addresses = ((joined(base_url, href), uploaded) for href, uploaded in references)
-    return [Listed(link=Link(url, page.url), uploaded=uploaded) for url, uploaded in addresses if url]
+    addresses = ((joined(base_url, file.url), file) for file in files)
+    return [(Link(url, page.url, hashes=dict(file.hashes or {}) or None), file) for url, file in addresses if url]
 
 
 @contextmanager
@@ -265,38 +268,19 @@ def _readable(page: Page) -> Iterator[None]:
         raise FetchError(f"{_shown(page.url)} is no index page: {printable(str(error))}", fix=FIX) from error
 
 
-def _dated(page: Page) -> tuple[str, list[tuple[str, str | None]]]:
-    files = decoding.decode(page.content, _DatedListing).files
-    return "", [(file.url, file.upload_time) for file in files if _is_wheel(_name(file.url)) and file.yanked is False]
-
-
-def _html_wheels(page: Page) -> tuple[str, list[tuple[str, None]]]:
-    parser = _parsed(page, _Anchors(lambda name, marks: _is_wheel(name) and "data-yanked" not in marks))
-    return parser.base_url or "", [(href, None) for href in parser.found]
-
-
-def _is_wheel(name: str) -> bool:
-    return name.endswith(".whl")
-
-
-def _json(page: Page, filename: str) -> tuple[str, list[tuple[str, Mapping[str, str] | None]]]:
+def _json(page: Page, wanted: _Wanted) -> tuple[str, list[_IndexFile]]:
     files = decoding.decode(page.content, _Listing).files
-    return "", [(file.url, file.hashes) for file in files if _name(file.url) == filename]
+    return "", [file for file in files if wanted(_name(file.url), bool(file.yanked))]
 
 
-def _html(page: Page, filename: str) -> tuple[str, list[tuple[str, None]]]:
-    parser = _parsed(page, _Anchors(lambda name, _: name == filename))
-    return parser.base_url or "", [(href, None) for href in parser.found]
-
-
-def _parsed(page: Page, parser: _Anchors) -> _Anchors:
-    text = page.content.decode(errors="replace")
+def _html(page: Page, wanted: _Wanted) -> tuple[str, list[_IndexFile]]:
+    text, parser = page.content.decode(errors="replace"), _Anchors(wanted)
     latest = time.thread_time() + READING_SECONDS
     for start in range(0, len(text), PIECE):
         parser.feed(text[start : start + PIECE])
         if time.thread_time() > latest:
             raise ValueError("reading it takes too long")
-    return parser
+    return parser.base_url or "", [_IndexFile(url=href) for href in parser.found]
 
 
 def _name(reference: str) -> str:

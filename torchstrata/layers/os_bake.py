@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
-from torchstrata.errors import LockError, OsPartError
-from torchstrata.host import emulator
-from torchstrata.host.filesystem import disk
+from torchstrata.errors import LockError, OsPartError, StoreError
+from torchstrata.host import apt, emulator
+from torchstrata.host.filesystem import CACHE_VARIABLE, disk
 from torchstrata.layers import bakefile, buildkit, contexts, os_image_source, os_layers, os_parts
 from torchstrata.layers.apt_settings import AptSettings
 from torchstrata.layers.archives import is_of_apt
@@ -31,6 +32,9 @@ from torchstrata.locks import os_locks
 from torchstrata.locks.os_locks import OS_IMAGE, OsLock
 from torchstrata.matrix.matrix import OperatingSystem
 from torchstrata.store.part import Part
+
+SEPARATORS: Final = "@:,"
+"""What ends a path in buildx's names of layouts and of places to export to; the home of ``ada@corp`` has one."""
 
 Baked = Mapping[OperatingSystem, dict[str, Part]]
 """Parts that were missing, by system and flavour."""
@@ -55,6 +59,16 @@ class _Workspace:
     work: Path
     exporter: Exporter
     in_parallel: Callable[..., Iterable[StoredLayer]]
+
+    def check(self) -> None:
+        """Refuse a directory that buildx would take for another one.
+
+        :raises StoreError: it would.
+        """
+        marks = [mark for mark in SEPARATORS if mark in str(self.work)]
+        if self.exporter == "layout" and marks:
+            fix = f"set {CACHE_VARIABLE} to a directory whose path has none of {' '.join(SEPARATORS)}"
+            raise StoreError(f"{self.work} is in a place whose name buildx takes apart at {' and '.join(marks)}", fix=fix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +169,9 @@ class Bake:
         for platform in {system.platform for system in systems}:
             emulator.ensure(platform, self.settings.tell)
         with ThreadPoolExecutor(os.cpu_count()) as pool, tempfile.TemporaryDirectory(dir=self.settings.store.scratch()) as directory:
-            list(pool.map(self.images.image, systems))
             workspace = _Workspace(work=Path(directory), exporter=buildkit.exporter(), in_parallel=pool.map)
+            workspace.check()
+            list(pool.map(self.images.image, systems))
             baked = self._baked_well(systems, workspace)
             self.check_files()
             for system, parts in baked.items():
@@ -216,7 +231,7 @@ class Bake:
         contexts.stage(self.settings.root, self.flavours, pins, work, told)
         for job in jobs if workspace.exporter == "image" else ():
             self.settings.store.leave("image", bakefile.image_name(job))
-        buildkit.bake(bakefile.definition(jobs, work, work, workspace.exporter, buildkit.proxies()), self.settings.on_line)
+        buildkit.bake(bakefile.definition(jobs, work, work, workspace.exporter, apt.own_proxies()), self.settings.on_line)
         return {job.system: self._kept(job, self._exported(job, work, workspace.exporter), workspace.in_parallel) for job in jobs}
 
     def _job(self, system: OperatingSystem, work: Path, exporter: Exporter) -> Job:

@@ -283,7 +283,7 @@ def _no_namespaces() -> str | None:
     try:
         process.run(PROGRAM, "--unshare-helper", "true")
     except process.Failed as error:
-        return [line.removeprefix("E: ") for line in error.tail.strip().splitlines()][-1:][0]
+        return error.tail.strip().rpartition("\n")[2].removeprefix("E: ") or error.what
     return None
 
 

@@ -151,8 +151,20 @@ def read(name: str, root: Path = ROOT, platform: str = PLATFORM) -> Toolchain:
 
 
 def _requires(name: str, root: Path) -> tuple[str, ...]:
-    lines = (root / FOLDER / f"{name}.in").read_text().splitlines()
-    return tuple(line for line in lines if line and not line.startswith("#"))
+    """Return what a toolchain is made from.
+
+    :raises LockError: its ``.in`` file cannot be read, or names a Debian package in another form.
+    """
+    where = f"{FOLDER}/{name}.in"
+    try:
+        lines = files.text(root / where, lockfile.LIMIT).splitlines()
+    except files.UnreadableError as error:
+        raise LockError(error.what, fix=f"run: git checkout HEAD -- {where}") from error
+    requires = tuple(line for line in lines if line and not line.startswith("#"))
+    for line in requires:
+        if line.startswith(DEBIAN) and len(line.split()) != 4:  # noqa: PLR2004  # the word, and what it is followed by
+            raise LockError(f"{where} names no Debian package: {printable(line, 60)}", fix=f"write: {DEBIAN}SUITE COMPONENT NAME")
+    return requires
 
 
 def write(name: str, exclude_newer: str, *, platform: str = PLATFORM, root: Path = ROOT, on_line: process.LineSink = ignore) -> bool:
@@ -188,6 +200,3 @@ def _newest(asked: Sequence[str], on_line: process.LineSink) -> DebianPackage:
         sha256=file_name(package.digest),
         size=package.size,
     )
-
-
-# The Debian package

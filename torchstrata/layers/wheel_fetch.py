@@ -28,7 +28,7 @@ from unearth.fetchers import PyPIClient
 
 from torchstrata import backoff, tls
 from torchstrata.errors import FetchError, IntegrityError
-from torchstrata.host.filesystem import disk, lock
+from torchstrata.host.filesystem import disk, lock, write_all
 from torchstrata.layers import answer_time, index_page
 from torchstrata.layers.index_page import Page, Unready
 from torchstrata.locks import pip_config
@@ -352,7 +352,7 @@ def _receive(job: _Job, link: Link, part: _Partial) -> None:
                 if job.cancelled.is_set():
                     raise CancelledError
                 with disk(part.path):
-                    file.write(chunk)
+                    write_all(file, chunk)
                 part.count(chunk)
                 if part.size > job.pin.size:
                     break

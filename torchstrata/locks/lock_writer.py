@@ -106,8 +106,8 @@ def _in_parallel(making: _Making, cells: Sequence[Cell]) -> list[list[str] | Loc
             return [outcome.result() for outcome in outcomes]
         except BaseException:
             making.stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            while wait(outcomes, WATCH).not_done:
+            under_way = [outcome for outcome in outcomes if not outcome.cancel()]  # for `wait` a cancelled one never ends
+            while wait(under_way, WATCH).not_done:
                 process.stop_all()
             raise
 

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import Annotated, Final
 import msgspec
 
 from torchstrata.errors import LockError
-from torchstrata.host.filesystem import disk
+from torchstrata.host.filesystem import PARTIAL, disk, turn, whole
 from torchstrata.text import printable
 
 FORMAT: Final = 1
@@ -39,9 +36,6 @@ FILENAME: Final = r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,250}\.whl"
 """Of a wheel: a name, and no path."""
 
 HASH: Final = r"[0-9a-f]{64}"
-
-UNFINISHED: Final = ".unfinished-"
-"""Beginning of the name of a lock that is being written."""
 
 OTHER_CHECKOUT: Final = "use a clone of your own"
 WAITING: Final = "another process is writing locks; waiting for it"
@@ -173,30 +167,15 @@ def _sha256(value: Sequence[object]) -> str:
 def writing(folder: Path, on_line: Callable[[str], None]) -> Iterator[None]:
     """Let one process at a time write below a folder of locks; what one that was killed has left unfinished goes.
 
-    The folder itself is what is locked (flock(2)), so that nothing else lies in it; the lock ends with its process.
-
     :param on_line: told if another process must be waited for.
     :raises StoreError: it may not be made or read.
     """
-    with disk(folder, OTHER_CHECKOUT):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as held:
         with disk(folder, OTHER_CHECKOUT):
-            _acquire(handle, on_line)
-            for path in folder.rglob(f"{UNFINISHED}*"):
+            held.enter_context(turn(folder, lambda: on_line(WAITING)))
+            for path in folder.rglob(PARTIAL):
                 path.unlink()
         yield
-    finally:
-        os.close(handle)
-
-
-def _acquire(handle: int, on_line: Callable[[str], None]) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        on_line(WAITING)
-        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def replaced(path: Path, text: str) -> bool:
@@ -210,21 +189,6 @@ def replaced(path: Path, text: str) -> bool:
         if path.is_file() and path.read_bytes() == content:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                os.fchmod(handle, 0o666 & ~_umask())
-                file.write(content)
-                file.flush()
-                os.fsync(handle)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with whole(path, mode=None) as file:
+            file.write(content)
         return True
-
-
-def _umask() -> int:
-    """Return what this process takes from the modes of new files; Linux tells it without setting it."""
-    umask = re.search(r"^Umask:\s*([0-7]+)$", Path("/proc/self/status").read_text("ascii"), re.MULTILINE)
-    return int(umask[1], 8) if umask else 0o022

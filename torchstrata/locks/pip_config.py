@@ -35,6 +35,10 @@ RETRIES: Final = 1000.0
 
 HOST: Final = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|[\w.*-]+)(:[0-9]{1,4}|:[1-5][0-9]{4})?")
 
+TRUE: Final = ("y", "yes", "t", "true", "on", "1")
+FALSE: Final = ("n", "no", "f", "false", "off", "0")
+"""What pip takes for yes and for no (``strtobool`` in its ``utils/misc.py``), in any case of letters."""
+
 SECTIONS: Final = ("global", "install", "download")
 """Sections of the files that apply to downloads, weakest first."""
 
@@ -72,7 +76,7 @@ def read(environment: Mapping[str, str] = os.environ) -> PipConfig:
         index_url=options.get("index-url"),
         extra_index_urls=_many(options, "extra-index-url"),
         find_links=_many(options, "find-links"),
-        no_index=options.get("no-index", "").lower() in {"1", "true", "yes", "on"},
+        no_index=_truth("no-index", options.get("no-index") or "no"),
         cert=options.get("cert"),
         client_cert=options.get("client-cert"),
         trusted_hosts=_hosts(_many(options, "trusted-host")),
@@ -158,9 +162,24 @@ def _number(name: str, value: str, most: float) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number <= most:
-        fix = f"correct {name} in pip's configuration, or PIP_{name.upper()}"
+        fix = f"correct {name} in pip's configuration, or {_variable(name)}"
         raise FetchError(f"pip's {name} is {printable(value, 40)}, no number from 0 to {most:g}", fix=fix)
     return number
+
+
+def _truth(name: str, value: str) -> bool:
+    """Return the truth value that an option is set to, in any of pip's words.
+
+    :raises FetchError: it is none.
+    """
+    if value.lower() not in {*TRUE, *FALSE}:
+        fix = f"correct {name} in pip's configuration, or {_variable(name)}"
+        raise FetchError(f"pip's {name} is {printable(value, 40)}, which is neither yes nor no", fix=fix)
+    return value.lower() in TRUE
+
+
+def _variable(name: str) -> str:
+    return f"PIP_{name.upper().replace('-', '_')}"
 
 
 def _name(key: str) -> str:

@@ -240,9 +240,9 @@ def _size(url: str) -> int:
         if not size.isdecimal() or not size.isascii():
             raise ValueError(f"the index says {size}")
         return int(size)
-    except (requests.RequestException, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:  # those of requests are OSErrors, as is a missing file of certificates
         what = printable(f"the size of {_filename({'url': url})} cannot be found: {error}", 400)
-        raise LockError(what, fix="try again; the index must answer HEAD requests") from error
+        raise LockError(what, fix="check the network, and pip's cert and proxy, then try again; the index must answer HEAD requests") from error
 
 
 def reason(tail: str) -> str:

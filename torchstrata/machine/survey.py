@@ -13,6 +13,7 @@ from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
 from torchstrata.errors import BuildxError, EngineError, GpuAccessError, TorchstrataError, VariableError
 from torchstrata.files import text_or_empty
+from torchstrata.host import docker_config
 from torchstrata.machine import gpu_access, nvml
 from torchstrata.machine.fitting import Hardware
 from torchstrata.machine.gpu_access import GpuAccess
@@ -79,7 +80,7 @@ def _survey(observations: list[Observation], engine: Engine | None) -> Survey:
 
 def _engine(engine: Engine) -> Iterator[Observation]:
     too_old = gpu_access.version(engine.version) < OLDEST
-    what, fix = f"Docker {engine.version} at {engines.address()}", "update it: threads do not start in images of newer systems" if too_old else ""
+    what, fix = f"Docker {engine.version} at {docker_config.address()}", "update it: threads do not start in images of newer systems" if too_old else ""
     yield _refused("engine", EngineError(what, fix=fix)) if too_old else Observation(subject="engine", what=what)
     yield Observation(subject="image store", what=engine.store)
     yield _cgroup(engine.info)

@@ -178,9 +178,12 @@ def _recorded() -> Compat:
 def of(content: bytes) -> Compat:
     """Return the facts in a file.
 
-    :raises msgspec.DecodeError: it has none.
+    :raises MatrixError: it has none, since somebody has edited it into something else.
     """
-    return decoding.decode(content, Compat)
+    try:
+        return decoding.decode(content, Compat)
+    except msgspec.DecodeError as error:
+        raise MatrixError(f"{FACTS.name} is not what it must be: {error}", fix="correct it there; docs/adding.md has an example") from error
 
 
 @contextlib.contextmanager

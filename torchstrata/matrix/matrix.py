@@ -192,15 +192,10 @@ class Matrix:
     bootstrap_image: str | None = None
 
     @property
-    def leaves(self) -> tuple[str, ...]:
-        """The flavours that no other one contains."""
-        parents = {flavour.parent for flavour in self.flavours.values()}
-        return tuple(name for name in self.flavours if name not in parents)
-
-    @property
     def lines(self) -> tuple[tuple[str, ...], ...]:
-        """The chain of each leaf: together they have every flavour."""
-        return tuple(map(self.chain, self.leaves))
+        """The chain of each flavour that no other one contains: together they have all."""
+        parents = {flavour.parent for flavour in self.flavours.values()}
+        return tuple(self.chain(name) for name in self.flavours if name not in parents)
 
     def chain(self, flavour: str) -> tuple[str, ...]:
         """Return ``flavour`` and all it contains, parents first.

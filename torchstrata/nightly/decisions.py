@@ -36,9 +36,6 @@ from torchstrata.store.store import Store
 T = TypeVar("T")
 R = TypeVar("R")
 
-AT_A_TIME: Final = 8
-"""Questions; nearly all of their time is spent waiting."""
-
 NAMED: Final = 6
 """Packages that one line names."""
 
@@ -110,7 +107,7 @@ class Look:
         """
         resolver.program()
         systems = {cell.os.id: cell.os for cell in self.cells}
-        with pool.threads(AT_A_TIME, "ask") as threads:
+        with pool.threads("ask", pool.QUESTIONS) as threads:
             news = [threads.submit(mirrors.news, lock) for mirrors, lock in self._mirrors(systems)]
             patches = [threads.submit(_asked, _patch, cell) for cell in _one_of_each_torch(self.cells)]
             images = [threads.submit(_asked, self._image_news, mirrors) for mirrors in os_updates.of_images(systems, self.root)]

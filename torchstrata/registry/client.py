@@ -23,9 +23,10 @@ from torchstrata.image.compose import MANIFEST, sha256
 from torchstrata.progress import ignore
 from torchstrata.registry.authorization import Scopes
 from torchstrata.registry.download import Download
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.reference import TAG
-from torchstrata.registry.transport import Patience, RefusedError, Transport, Unanswered
-from torchstrata.registry.upload import OnBytes, Sent, Source, Upload
+from torchstrata.registry.transport import RefusedError, Transport, Unanswered
+from torchstrata.registry.upload import LENGTH, OnBytes, Sent, Source, Upload
 from torchstrata.store.digest import DIGEST, checked
 from torchstrata.text import printable
 
@@ -49,9 +50,6 @@ LINK: Final = 8192
 """Characters of a ``Link`` header that are looked at."""
 
 MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
-
-LENGTH: Final = re.compile(r"[0-9]{1,15}")
-"""A ``Content-Length``."""
 
 UNSEEN: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "DIGEST_INVALID"})
 """Codes of refusals that may pass: Docker's registry misses a blob, or half of it, while another client pushes it."""
@@ -138,11 +136,10 @@ class Client:
             answer = self._send("HEAD", _manifest_place(repository, reference), repository, what, headers=_accept())
         except AbsentError:
             return None
-        digest = answer.headers.get("Docker-Content-Digest", reference)
-        if not DIGEST.fullmatch(digest):  # the header may be missing; then only the content tells
+        digest, length = answer.headers.get("Docker-Content-Digest", reference), answer.headers.get("Content-Length", "")
+        if not (DIGEST.fullmatch(digest) and length):  # the headers may be missing; then only the content tells
             manifest = self.manifest(repository, reference)
             return ManifestHead(manifest.media_type, manifest.digest, len(manifest.body))
-        length = answer.headers.get("Content-Length", "0")
         if not LENGTH.fullmatch(length):
             raise RegistryError(f"{self.host} says that {printable(reference)} has {printable(length)!r} bytes", fix="ask its admin")
         return ManifestHead(_media_type(answer), digest, int(length))

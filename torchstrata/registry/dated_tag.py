@@ -34,7 +34,7 @@ class PushNumber:
     def parse(cls, text: str) -> Self | None:
         """Return what ``20261124.1`` means, or ``None`` if it is no push number."""
         match = PUSH.fullmatch(text)
-        return cls(day=match[1], number=int(match[2])) if match else None
+        return cls(day=match[1], number=int(match[2])) if match and _is_day(match[1]) else None
 
     @classmethod
     def of(cls, text: str, error: type[TorchstrataError]) -> Self:
@@ -70,6 +70,14 @@ class DatedTag:
 
     def __str__(self) -> str:
         return f"{self.stem}-{self.push}"
+
+
+def _is_day(text: str) -> bool:
+    """Return whether eight digits are a day: whoever may push to a registry may call tags as they like."""
+    try:
+        return bool(dt.date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def stem(cell: Cell, image: str, platform: str | None = None) -> str:
@@ -109,6 +117,10 @@ def last(start: str, tags: Iterable[str], until: PushNumber | None = None) -> Da
 
 
 def following(earlier: Iterable[PushNumber], today: dt.date) -> PushNumber:
-    """Return the next push: number 1 of a new day, else one more than the last."""
-    day = f"{today:%Y%m%d}"
-    return PushNumber(day=day, number=max((push.number for push in earlier if push.day == day), default=0) + 1)
+    """Return the next push: number 1 of a new day, else one more than the last.
+
+    It is later than all others, also where a clock was ahead: what was pushed last is known by that alone.
+    """
+    pushes = tuple(earlier)
+    day = max((f"{today:%Y%m%d}", *(push.day for push in pushes)))
+    return PushNumber(day=day, number=max((push.number for push in pushes if push.day == day), default=0) + 1)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,8 +24,9 @@ from typing import IO, Any, Final
 
 import msgspec
 
+from torchstrata import progress
 from torchstrata.errors import AbsentError, IntegrityError
-from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, whole
+from torchstrata.host.filesystem import OTHER_DIRECTORY, disk, refuse_links, turn, whole
 from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.image.oci import Descriptor
@@ -37,6 +38,7 @@ from torchstrata.registry.replica import Copy, referrer
 from torchstrata.registry.upload import OnBytes, Sent, Source
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.digest import file_name
+from torchstrata.store.sink import HashingReader
 
 DAMAGED: Final = "copy it again: remove the file first, or the whole directory"
 
@@ -124,9 +126,11 @@ class Directory:
         :raises IntegrityError: it has another size, or other bytes.
         """
         path = self._present(digest)
-        if _size(self.root, path) != size or _digest(self.root, path, size) != digest:
-            raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
-        yield Source(digest=digest, size=size, open=lambda: _opened(self.root, path))
+        source = Source(digest=digest, size=size, open=lambda: _opened(self.root, path))
+        with disk(path, OTHER_DIRECTORY):
+            if _size(self.root, path) != size or not source.is_intact():
+                raise IntegrityError(f"{path} has other bytes than its name says", fix=DAMAGED)
+        yield source
 
     def _present(self, digest: str) -> Path:
         """Return where a blob is.
@@ -156,9 +160,23 @@ class Directory:
         :raises DiskFullError: there is no space left.
         :raises StoreError: it cannot be written, or a link leads elsewhere.
         """
-        with source.open() as stream:
-            self._write(self.path(source.digest), stream, source.digest, on_bytes)
+        with source.open() as stream, self._whole(self.path(source.digest)) as file:
+            read = HashingReader(stream, lambda data: on_bytes(len(data)))
+            shutil.copyfileobj(read, file, CHUNK)
+            if read.digest != source.digest:
+                raise IntegrityError(f"what should be {source.digest} has other bytes", fix="copy it again; if it stays so, the origin is damaged")
         return Sent(way="sent", size=source.size)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let one process at a time write there: each takes over what the index says, and adds to it.
+
+        :raises StoreError: there can be no such directory.
+        """
+        with contextlib.ExitStack() as held:
+            with disk(self.root, OTHER_DIRECTORY):
+                held.enter_context(turn(self.root, lambda: progress.aside(f"another process is writing to {self.root}; waiting for it")))
+            yield
 
     def put(self, manifest: Manifest) -> None:
         """Take a manifest."""
@@ -180,16 +198,6 @@ class Directory:
         """
         with self._whole(path, mode) as file:
             file.write(content)
-
-    def _write(self, path: Path, stream: IO[bytes], digest: str, on_bytes: OnBytes) -> None:
-        seen = hashlib.sha256()
-        with self._whole(path) as file:
-            while data := stream.read(CHUNK):
-                seen.update(data)
-                file.write(data)
-                on_bytes(len(data))
-            if f"sha256:{seen.hexdigest()}" != digest:
-                raise IntegrityError(f"what should be {digest} has other bytes", fix="copy it again; if it stays so, the origin is damaged")
 
     @contextlib.contextmanager
     def _whole(self, path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
@@ -229,28 +237,15 @@ def _opened(root: Path, path: Path) -> IO[bytes]:
     return file
 
 
-def _digest(root: Path, path: Path, size: int) -> str:
-    """Return the digest of the first ``size`` bytes of a file, and one more if it has more than it says."""
-    seen, left = hashlib.sha256(), size + 1
-    with _opened(root, path) as file, disk(path, OTHER_DIRECTORY):
-        while data := file.read(min(left, CHUNK)):
-            seen.update(data)
-            left -= len(data)
-    return f"sha256:{seen.hexdigest()}"
-
-
 def _read(root: Path, path: Path, limit: int) -> bytes:
     """Return the content of a file.
 
-    :raises IntegrityError: it is none, or has more bytes than ``limit``, or than it says.
+    :raises IntegrityError: it is none, or has more bytes than ``limit``.
     """
-    size = _size(root, path)
-    if size > limit:
-        raise IntegrityError(f"{path} has more than the {limit} bytes that it may have", fix=DAMAGED)
     with _opened(root, path) as file, disk(path, OTHER_DIRECTORY):
-        content = file.read(size + 1)
-    if len(content) > size:
-        raise IntegrityError(f"{path} has more bytes than its size says", fix=DAMAGED)
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise IntegrityError(f"{path} has more than the {limit} bytes that it may have", fix=DAMAGED)
     return content
 
 

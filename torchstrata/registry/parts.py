@@ -28,6 +28,7 @@ from torchstrata.image import oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.progress import ignore
 from torchstrata.registry import pool
+from torchstrata.registry.client import SMALL
 from torchstrata.registry.registry import Registry, artifact, descriptor
 from torchstrata.registry.upload import OnBytes, Source
 from torchstrata.store.codec import CHUNK
@@ -45,9 +46,6 @@ LISTINGS: Final = "application/vnd.torchstrata.part.listings.v1+json+zstd"
 
 LEVEL: Final = 12
 """Of the compression of listings: it halves what level 3 leaves, in tenths of a second for the largest part."""
-
-SMALL: Final = 64_000_000
-"""Bytes of an extra, whose size only the manifest of its part names."""
 
 PACKED: Final = 8 << 20
 UNPACKED: Final = 32 << 20

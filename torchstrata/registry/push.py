@@ -84,7 +84,7 @@ class Pusher:
         lacking = self.part_repository.lacks(parts) if self.part_repository and parts else ()
         sent = self._push_parts({identity: parts[identity] for identity in lacking} if parts else {})
         images = [publication.image for publication in publications]
-        sent += self._outcomes(functools.partial(self._blob, source, self._origins()) for source in self._sources(images))
+        sent += self._outcomes(functools.partial(self._blob, source) for source in self._sources(images))
         self._outcomes(functools.partial(self._manifest, image, image.digest) for image in images)
         for image in images:
             self.attach(self.registry, self.repository, image)
@@ -105,9 +105,6 @@ class Pusher:
         self._outcomes(functools.partial(part_repository.put, identity, part) for identity, part in parts.items())
         return sent
 
-    def _origins(self) -> tuple[str, ...]:
-        return (self.part_repository.repository,) if self.part_repository else ()
-
     def _sources(self, images: Iterable[Image]) -> list[Source]:
         """Return every blob of the images once."""
         images = tuple(images)
@@ -123,7 +120,8 @@ class Pusher:
     def _open(self, layer: Layer) -> IO[bytes]:
         return self.open_blob(layer.digest, layer.size).open("rb")
 
-    def _blob(self, source: Source, origins: Sequence[str]) -> Sent:
+    def _blob(self, source: Source) -> Sent:
+        origins = (self.part_repository.repository,) if self.part_repository else ()
         return self.registry.push_blob(self.repository, source, mount_from=origins, on_bytes=self.on_bytes)
 
     def _manifest(self, image: Image, reference: str) -> str:

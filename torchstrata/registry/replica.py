@@ -55,6 +55,9 @@ class CopyOrigin(Protocol):
 class CopyTarget(Protocol):
     """Where images are copied to."""
 
+    def turn(self) -> AbstractContextManager[None]:
+        """Give a block that copies its turn, where only one process at a time may write."""
+
     def take(self, source: Source, on_bytes: OnBytes) -> Sent:
         """Take a blob, unless it is there."""
 
@@ -138,11 +141,12 @@ def copy(origin: CopyOrigin, target: CopyTarget, what: Copy, on_bytes: OnBytes) 
 
     :raises IntegrityError: the origin's bytes are not what their digest says.
     """
-    blobs = (functools.partial(_blob, origin, target, digest, size, on_bytes) for digest, size in what.blobs.items())
-    sent = pool.outcomes(blobs, "copy")
-    for manifest in what.manifests.values():
-        target.put(manifest)
-    target.finish(what)
+    with target.turn():
+        blobs = (functools.partial(_blob, origin, target, digest, size, on_bytes) for digest, size in what.blobs.items())
+        sent = pool.outcomes(blobs, "copy")
+        for manifest in what.manifests.values():
+            target.put(manifest)
+        target.finish(what)
     return tuple(sent)
 
 
@@ -184,6 +188,10 @@ class RegistrySide:
         """Yield a blob as a stream, which is read once if all goes well."""
         with contextlib.closing(Relay(lambda: self.registry.blob(self.repository, digest, size))) as relay:
             yield Source(digest=digest, size=size, open=lambda: _Turn(relay))  # type: ignore[arg-type, return-value]
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Wait for nobody: a registry takes pushes of many."""
+        return contextlib.nullcontext()
 
     def has(self, digest: str, size: int) -> bool:  # noqa: ARG002  # a directory wants to know it
         """Return whether a blob is there."""

@@ -1,8 +1,7 @@
-"""HTTP to one registry: TLS, authorization, and requests repeated after failures that may pass.
+"""HTTP to one registry: authorization, redirects, and requests repeated after failures that may pass.
 
-A registry may answer anything. So answers are read within limits of bytes and seconds
-(:mod:`torchstrata.registry.metering`), never decoded, and redirects are followed here, under the first request's
-rules: TLS, or plain HTTP to this machine itself; credentials for the registry alone; no cookies.
+A registry may answer anything. So redirects are followed here, under the first request's rules: TLS, or plain HTTP to this
+machine itself; credentials for the registry alone. :mod:`torchstrata.registry.session` bounds each single answer.
 
 Wheels come through another HTTP library (:mod:`torchstrata.layers.wheel_fetch`): unearth, which finds them by pip's
 settings, brings httpx2, and Docker's client brings requests. Pauses between tries are the same for both.
@@ -12,17 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.cookiejar
 import re
-import socket
 import ssl
 import threading
 import time
-import weakref
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import CancelledError
-from dataclasses import dataclass, replace
-from typing import IO, Any, Final, Literal, Self
+from concurrent.futures import CancelledError, Future
+from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -30,12 +25,11 @@ import urllib3.exceptions
 
 from torchstrata import backoff, progress
 from torchstrata.errors import AbsentError, RegistryError
-from torchstrata.progress import QUIET
 from torchstrata.registry import answers, certificates, credentials
 from torchstrata.registry.authorization import Authorizer, Scopes
-from torchstrata.registry.metering import SLOWEST, Allowance, MeteredAdapter, allowing
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.reference import HOST, is_loopback
-from torchstrata.store.codec import CHUNK
+from torchstrata.registry.session import READING, Body, Method, Session
 from torchstrata.text import printable
 
 HUB_ENDPOINT: Final = {"docker.io": "registry-1.docker.io"}
@@ -46,9 +40,6 @@ NOT_TLS: Final = re.compile(r"wrong.version.number|record.layer.failure|http.req
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed."""
 
-CONNECTIONS: Final = 16
-"""Kept open at a time."""
-
 MESSAGES: Final = 3
 """Messages of a registry that one line of ours repeats."""
 
@@ -58,69 +49,6 @@ REMARKS: Final = 15.0
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 HOPS: Final = 5
 """Redirects that one request follows."""
-
-READING: Final = frozenset({"GET", "HEAD"})
-"""Methods whose redirects may lead to other hosts, where registries keep blobs."""
-
-NO_COOKIES: Final = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])
-
-Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-
-Body = bytes | Callable[[], IO[bytes]]
-"""Bytes, or a function that opens them anew for each try."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
-    """How long and how often to try.
-
-    :param tries: of one request.
-    :param first: seconds before the second try, doubled for each further one, and blurred.
-    :param longest: seconds between two tries at most, where the server does not say.
-    :param connect: seconds for a connection.
-    :param answer: seconds of waiting for an answer, beyond those that its size takes at the slowest rate.
-    :param read: the same where the registry has to store something first.
-    :param whole: seconds after which no further try begins; for a blob, beyond those that its size takes.
-    :param greeting: the same, and seconds for a connection and for an answer, of a registry that has not answered yet:
-        its name or port may be wrong, and no work is lost by saying so; a night waits for one that is restarted.
-    :param quiet: seconds until somebody is told what is waited for.
-    """
-
-    tries: int = 6
-    first: float = 0.5
-    longest: float = 30.0
-    connect: float = 20.0
-    answer: float = 60.0
-    read: float = 300.0
-    whole: float = 1200.0
-    greeting: float | None = None
-    quiet: float = QUIET
-
-    @classmethod
-    def attended(cls) -> Self:
-        """Return that of somebody who waits before a terminal, and has lost nothing if they have to ask again."""
-        return cls(connect=10.0, answer=20.0, whole=20.0, greeting=20.0)
-
-    @property
-    def of_greeting(self) -> Self:
-        """What is had with a registry that has not answered yet."""
-        return replace(self, connect=self.greeting, answer=self.greeting, whole=self.greeting) if self.greeting else self
-
-    def longest_wait(self, tries: int, answer: float) -> float:
-        """Return the seconds after which a question is given up, unless the server asks to wait between the tries.
-
-        :param answer: seconds of waiting for an answer.
-        """
-        pauses = sum(min(self.longest, self.first * 2.0**failures) for failures in range(tries - 1))
-        return min(tries * (self.connect + answer) + pauses, self.whole + self.connect + answer)
-
-    def pause(self, failures: int, ordered: float = 0.0) -> float:
-        """Return the seconds to wait after so many failures."""
-        return backoff.pause(failures, first=self.first, longest=self.longest, ordered=ordered)
-
-    def is_over(self, started: float, size: int = 0) -> bool:
-        """Return whether what began at ``started`` (monotonic) and has brought ``size`` bytes takes too long."""
-        return time.monotonic() - started > self.whole + size / SLOWEST
 
 
 class Unanswered(RegistryError):
@@ -142,71 +70,19 @@ class _NotTlsError(RegistryError):
     """The other side speaks plain HTTP."""
 
 
-class _RefusingSession(requests.Session):
-    """Follows no redirect and reads no body of one: ``requests`` would read it without a limit."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002  # of the signature
-        """Say that nothing redirects."""
-        return
-
-
-class _Adapter(MeteredAdapter):
-    """Trusts the CAs of the system and Docker's for the host, beside those of ``requests``; sends in large blocks."""
-
-    def __init__(self, host: str) -> None:
-        self._context = certificates.context(host)
-        super().__init__(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
-
-    def build_connection_pool_key_attributes(self, request: requests.PreparedRequest, verify: object, cert: object = None) -> Any:  # noqa: ARG002  # of the signature
-        """Name no files to pools of connections: the context has what is in them."""
-        return super().build_connection_pool_key_attributes(request, verify=True)
-
-    def cert_verify(self, *_: Any, **__: Any) -> None:
-        """Change nothing: a pool belongs to all threads; each connection would load files into their one context."""
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(*args, ssl_context=self._context, blocksize=CHUNK, **kwargs)
-
-
-_TRANSPORTS: Final[weakref.WeakSet[Transport]] = weakref.WeakSet()
-_LOCK: Final = threading.Lock()
-"""Guards the transports of this process."""
-
-
-def cancel_all() -> None:
-    """End soon what is under way with any registry, in any thread: somebody has ended the program."""
-    with _LOCK:
-        transports = list(_TRANSPORTS)
-    for transport in transports:
-        transport.cancel()
-
-
-class Transport:
-    """Sends requests to one registry; its methods may be called from any thread.
+class Transport(Session):
+    """Sends requests to one registry until they are answered; its methods may be called from any thread.
 
     :param host: with its port.
     :param scheme: found out if ``None``: TLS, or on this machine itself plain HTTP where nothing else is spoken.
     """
 
     def __init__(self, host: str, *, scheme: str | None = None, patience: Patience | None = None) -> None:
-        self.host = host
-        self.patience = patience or Patience()
-        self.cancelled = threading.Event()
+        super().__init__(host, patience)
         self._scheme = scheme
         self._lock = threading.Lock()
-        self._base: str | None = None
+        self._greeting: Future[str] | None = None
         self._remarked: dict[str, float] = {}
-        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-        with _LOCK:
-            _TRANSPORTS.add(self)
-        self._session = _RefusingSession()
-        self._session.cookies.set_policy(NO_COOKIES)
-        self._session.headers.update({"User-Agent": "torchstrata", "Accept-Encoding": "identity"})
-        self._session.mount("https://", _Adapter(host))
-        self._session.mount("http://", MeteredAdapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS))
         self._authorizer = Authorizer(host, functools.cache(lambda: credentials.find(host)), self._fetch_token)
 
     def send(  # noqa: PLR0913  # what a request consists of
@@ -281,22 +157,6 @@ class Transport:
             self._remarked[kind] = now
             progress.aside(line)
 
-    def cancel(self) -> None:
-        """End what is under way in any thread, soon: nobody waits for answers any more, and no request begins."""
-        self.cancelled.set()
-        for each in list(self._sockets):
-            _shut(each)
-
-    def _watch(self, used: socket.socket) -> None:
-        """Remember a socket at which a thread waits, for :meth:`cancel`."""
-        self._sockets.add(used)
-        if self.cancelled.is_set():
-            _shut(used)
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._session.close()
-
     def wait(self, failures: int, problem: Unanswered) -> None:
         """Wait until the next try.
 
@@ -324,12 +184,20 @@ class Transport:
     def base(self) -> str:
         """Return scheme and host of the registry; the first call finds the scheme out (section "Determining Support").
 
+        Threads that come meanwhile wait for its answer, whatever that is: else each would wait for a silent registry anew.
+
         :raises RegistryError: there is no registry, or plain HTTP was asked for elsewhere than on this machine.
         """
         with self._lock:
-            if self._base is None:
-                self._base = self._hello()
-            return self._base
+            is_first, greeting = self._greeting is None, self._greeting or Future[str]()
+            self._greeting = greeting
+        if is_first:
+            try:
+                greeting.set_result(self._hello())
+            except BaseException as error:  # noqa: BLE001  # raised below, here and in the other threads
+                self._greeting = None  # who comes later asks again
+                greeting.set_exception(error)
+        return greeting.result()
 
     def _hello(self) -> str:
         endpoint = HUB_ENDPOINT.get(self.host, self.host)
@@ -395,7 +263,7 @@ class Transport:
         :raises RegistryError: one leads where none may, or they do not end.
         """
         for _ in range(HOPS + 1):
-            response = self._once(method, url, body, dict(options))
+            response = self.once(method, url, body, **options)
             place = response.headers.get("Location", "")
             if response.status_code not in REDIRECTS or not place:
                 return response
@@ -407,20 +275,6 @@ class Transport:
                 options["headers"] = {name: value for name, value in options.get("headers", {}).items() if name != "Authorization"}
             options.pop("params", None)  # the location has them
         raise RegistryError(f"{self.host} redirects again and again, at last to {url}", fix="ask its admin")
-
-    def _once(self, method: str, url: str, body: Body | None, options: dict[str, Any]) -> requests.Response:
-        """Send one request; the body of the answer is read unless ``stream`` is among the options."""
-        if self.cancelled.is_set():
-            raise CancelledError
-        limit, stream, patience = options.pop("limit", answers.DOCUMENT), options.pop("stream", False), options.pop("patience", self.patience)
-        wait = patience.answer if method in READING else patience.read
-        options = {"auth": _as_given, "timeout": (patience.connect, wait), "allow_redirects": False, "stream": True, **options}
-        with allowing(Allowance(body=limit, wait=wait, seen=self._watch)), contextlib.ExitStack() as stack:
-            data = stack.enter_context(body()) if callable(body) else body or options.pop("data", None)
-            response = self._session.request(method, url, data=data, **options)
-        if not stream:
-            answers.take(response, limit)
-        return response
 
     def _fetch_token(self, method: str, url: str, **options: Any) -> requests.Response:
         """Ask the token server, with the same patience.
@@ -472,17 +326,6 @@ class RefusedError(RegistryError):
         super().__init__(what, fix="see the registry's log for more, or ask its admin")
         self.codes = codes
         self.status = status
-
-
-def _shut(used: socket.socket) -> None:
-    """Let the thread that reads from a socket read its end."""
-    with contextlib.suppress(OSError):  # it is closed already
-        used.shutdown(socket.SHUT_RDWR)
-
-
-def _as_given(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Leave the headers as they are: ``requests`` would else replace them from netrc."""
-    return request
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -23,7 +23,8 @@ import requests
 from torchstrata.errors import AbsentError, IntegrityError, RegistryError
 from torchstrata.image.compose import sha256
 from torchstrata.registry.authorization import Scopes
-from torchstrata.registry.transport import Body, Method, RefusedError, Transport, Unanswered
+from torchstrata.registry.session import Body, Method
+from torchstrata.registry.transport import RefusedError, Transport, Unanswered
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.digest import digest_of
 from torchstrata.text import printable
@@ -40,6 +41,7 @@ OTHER_BYTES: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 
 RANGE: Final = re.compile(r"(?:bytes=)?0-([0-9]{1,15})")
 LENGTH: Final = re.compile(r"[0-9]{1,15}")
+"""A number of bytes in a header."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from torchstrata.errors import AbsentError, ImageIndexError, ReleaseError, UntrustedError
 from torchstrata.image import image_index, oci, runtime
@@ -18,9 +17,6 @@ from torchstrata.registry.registry import Registry
 from torchstrata.release import channels
 from torchstrata.release.guard import Guard
 from torchstrata.text import printable
-
-AT_A_TIME: Final = 4
-"""Images that are verified; most of that time is spent waiting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +87,7 @@ class CellImages:
 
         :raises UntrustedError: one is not.
         """
-        with pool.threads(AT_A_TIME, "verify") as threads:
+        with pool.threads("verify") as threads:
             list(threads.map(functools.partial(self.guard.verified, self.registry, self.repository), digests))
 
     def _check_identity(self, cell: Cell, image: str, digest: str) -> None:

@@ -266,18 +266,17 @@ def _entry(number: int, line: str) -> LedgerEntry:
     """Return what a line says; there is one line for each entry, so that nobody reads it in another way."""
     try:
         entry = decoding.decode(line[: LINE + 1], LedgerEntry)
-        return entry if entry.moment.tzinfo and msgspec.json.encode(entry).decode() == line and _is_printable(entry) else _odd(number)
+        is_ours = entry.moment.tzinfo and msgspec.json.encode(entry).decode() == line and _is_printable(entry)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise LedgerError(f"{FILE} line {number} is no entry: {printable(str(error))}", fix=CHANGED) from error
+    if not is_ours:
+        raise LedgerError(f"{FILE} line {number} is not as this program writes entries", fix=CHANGED)
+    return entry
 
 
 def _is_printable(entry: LedgerEntry) -> bool:
     """Return whether what people wrote obeys no terminal."""
     return "".join((entry.who, entry.run, entry.why, *entry.inputs, *entry.inputs.values())).isprintable()
-
-
-def _odd(number: int) -> LedgerEntry:
-    raise LedgerError(f"{FILE} line {number} is not as this program writes entries", fix=CHANGED)
 
 
 def _check_tags(entry: LedgerEntry, tags: Mapping[str, str]) -> None:

@@ -6,7 +6,6 @@ read and checked without this tool; a README on it says how.
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Final, Self
 
 from torchstrata import process
 from torchstrata.errors import CommandError, LedgerConflictError, LedgerError, VariableError
-from torchstrata.host import variables
+from torchstrata.host import home, variables
 from torchstrata.release import ledger_remote
 from torchstrata.release.ledger import FILE, LIMIT, Author, Ledger
 from torchstrata.text import printable
@@ -190,7 +189,7 @@ def author(root: Path) -> Author:
         actor, server, repository, run = map(_given, ("GITHUB_ACTOR", "GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"))
         return Author(name=actor, email=f"{actor}@users.noreply.github.com", run=f"{server}/{repository}/actions/runs/{run}")
     name, email = _setting(root, "user.name"), _setting(root, "user.email")
-    return Author(name=name or getpass.getuser(), email=email)
+    return Author(name=name or home.login(), email=email)
 
 
 def _given(name: str) -> str:

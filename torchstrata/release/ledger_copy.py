@@ -66,14 +66,6 @@ def push(registry: Registry, repository: str, ledger: Ledger, guard: Guard) -> N
     registry.put_manifest(repository, TAG, body(ledger), MANIFEST)
 
 
-def check_signed(registry: Registry, repository: str, ledger: Ledger, guard: Guard) -> None:
-    """Refuse a ledger that nobody has prepared.
-
-    :raises UntrustedError: it is not signed by who it must be.
-    """
-    guard.authentic(registry, repository, sha256(body(ledger)))
-
-
 def pull(registry: Registry, repository: str, guard: Guard) -> Ledger | None:
     """Return the copy, or ``None`` if there is none yet.
 
@@ -125,7 +117,7 @@ def check(registry: Registry, repository: str, ledger: Ledger, copy: Ledger | No
             fix=f"find out who has deleted it; if the branch is right, say how long it is: inv release.repair --entries {len(ledger.lines)}",
         )
     try:
-        check_signed(registry, repository, ledger, guard)
+        guard.authentic(registry, repository, sha256(body(ledger)))  # what nobody has prepared is not there
     except UntrustedError as error:
         begin = len(copy.lines) + 1 if copy else 1
         raise LedgerError(

@@ -6,6 +6,7 @@ A signature cannot tell an older copy from the present one, nor can a user who h
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class Memory:
 
         :raises LedgerError: the file is damaged.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None or not os.path.lexists(self.path):  # of one that may not be looked at, `keep` says why
             return None
         try:
             return decoding.decode(files.read(self.path, LIMIT), Seen)

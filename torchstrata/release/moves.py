@@ -11,7 +11,6 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Final
 
 from torchstrata.errors import AbsentError, LedgerError, ReleaseError, UntrustedError
 from torchstrata.matrix.matrix import Cell, Channel, Matrix
@@ -25,9 +24,6 @@ from torchstrata.release.ledger import ALL, Action, Author, Ledger, Move
 from torchstrata.release.ledger_branch import Branch, Snapshot, conflict
 from torchstrata.release.ledger_memory import Memory, Seen
 from torchstrata.release.proposals import Grounds, NotYetError, Origin, Proposal, Refusal
-
-AT_A_TIME: Final = 4
-"""Tags that move."""
 
 
 def utc() -> dt.datetime:
@@ -293,7 +289,7 @@ class Releases:
     def _point(self, ledger: Ledger, chosen: frozenset[str] | None) -> list[str]:
         """Move tags to what the ledger says; return those whose image is gone."""
         todo = [(tag, digest) for tag, digest in ledger.state.tags.items() if chosen is None or tag in chosen]
-        with pool.threads(AT_A_TIME, "tag") as threads:
+        with pool.threads("tag") as threads:
             done = list(threads.map(lambda pair: self._tag(*pair), todo))
         return [tag for (tag, _), moved in zip(todo, done, strict=True) if not moved]
 

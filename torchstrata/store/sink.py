@@ -7,14 +7,18 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
-from torchstrata.host.filesystem import disk
+from torchstrata.host.filesystem import disk, write_all
 from torchstrata.progress import ignore
 from torchstrata.store.codec import Readable, Stream
 
 
 class Sink:
-    """A file under a temporary name, which counts and hashes what is written to it."""
+    """A file under a temporary name, which counts and hashes what is written to it; a context manager.
+
+    Nothing is left of a block that ends in an exception.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / uuid.uuid4().hex
@@ -26,9 +30,7 @@ class Sink:
     def write(self, data: bytes) -> None:
         """Append; the bytes are on their way to the disk afterwards."""
         with disk(self.path):
-            left = memoryview(data)
-            while left:
-                left = left[self._file.write(left) :]
+            write_all(self._file, data)
         self._hash.update(data)
         self.size += len(data)
 
@@ -38,16 +40,19 @@ class Sink:
             os.fsync(self._file.fileno())
         return f"sha256:{self._hash.hexdigest()}"
 
-    def discard(self) -> None:
-        """Close and remove the file, whatever its state."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._file.close()
+            self.path.unlink(missing_ok=True)
 
 
 class HashingReader(Stream):
     """A stream that hashes and counts what is read from another, and hands it on."""
 
-    def __init__(self, stream: Readable, copy: Callable[[bytes], None] = ignore) -> None:
+    def __init__(self, stream: Readable, copy: Callable[[bytes], object] = ignore) -> None:
         super().__init__()
         self.size = 0
         self._stream, self._copy = stream, copy

@@ -27,7 +27,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,7 +37,7 @@ from typing import Final, Self
 import msgspec
 from filelock import FileLock, Timeout
 
-from torchstrata import decoding
+from torchstrata import decoding, progress
 from torchstrata.errors import IntegrityError, StoreError
 from torchstrata.host import filesystem, home
 from torchstrata.host.filesystem import CACHE_VARIABLE, disk
@@ -90,6 +90,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._has_told = threading.Event()
         self._scratch = Scratch(root / "tmp", lambda: self.lock("tmp"))
 
     @classmethod
@@ -153,13 +154,27 @@ class Store:
         guard = self._lock(identity)
         with disk(Path(guard.lock_file)):
             try:
-                guard.acquire(poll_interval=0.1, cancel_check=cancelled.is_set if cancelled else None)
-            except Timeout as late:
-                raise CancelledError from late
+                guard.acquire(blocking=False)
+            except Timeout:
+                self._wait(guard, cancelled)
         try:
             yield
         finally:
             guard.release()
+
+    def _wait(self, guard: FileLock, cancelled: threading.Event | None) -> None:
+        """Wait for another maker; where that takes long, somebody is told, once whatever else is waited for."""
+        line = f"another process is making in {self.root} what is needed here, too; waiting for it"
+        with progress.overdue(line, say=self._tell):
+            try:
+                guard.acquire(poll_interval=0.1, cancel_check=cancelled.is_set if cancelled else None)
+            except Timeout as late:
+                raise CancelledError from late
+
+    def _tell(self, line: str) -> None:
+        if not self._has_told.is_set():
+            self._has_told.set()
+            progress.aside(line)
 
     def layers(self) -> Mapping[str, Layer]:
         """Return every layer whose blob is here, by diff ID."""
@@ -189,16 +204,15 @@ class Store:
 
         Afterwards ``writer.layer`` is the layer. Nothing is left of a block that ends in an exception.
         """
-        sink = Sink(self.scratch())
-        writer = LayerWriter(sink.write, codec)
-        try:
-            yield writer
-            diff_id, unpacked = writer.finish()
+        with Sink(self.scratch()) as sink:
+            writer = LayerWriter(sink.write, codec)
+            try:
+                yield writer
+                diff_id, unpacked = writer.finish()
+            except BaseException:
+                writer.abort()
+                raise
             digest = self._commit(sink)
-        except BaseException:
-            writer.abort()
-            sink.discard()
-            raise
         self.keep_listing(diff_id, writer.entries)
         writer.layer = Layer(digest=digest, diff_id=diff_id, size=sink.size, unpacked=unpacked, media_type=codec.media_type, title=title)
 
@@ -209,15 +223,11 @@ class Store:
         :param size: bytes that it must have.
         :raises IntegrityError: it is another.
         """
-        sink = Sink(self.scratch())
-        try:
+        with Sink(self.scratch()) as sink:
             with _opened(source) as stream:
                 while chunk := stream.read(CHUNK):
                     sink.write(chunk)
             return self._commit(sink, digest, size)
-        except BaseException:
-            sink.discard()
-            raise
 
     def open_blob(self, digest: str, size: int | None = None) -> Path:
         """Return the file of a blob.
@@ -267,10 +277,10 @@ class Store:
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a small file so that it is there whole or not at all."""
-        sink = Sink(self.scratch())
-        sink.write(content)
-        sink.close()
-        filesystem.rename(sink.path, path)
+        with Sink(self.scratch()) as sink:
+            sink.write(content)
+            sink.close()
+            filesystem.rename(sink.path, path)
 
     # Paths
 
@@ -305,16 +315,20 @@ class Store:
 
     def usage(self) -> Usage:
         """Return what the store holds; nothing is written."""
-        now = time.time()
-        parts = [self._weighed(path, now) for path in (self.root / "parts").glob("*.json")]
-        downloads = filesystem.size_of(self.downloads)
-        by_age = tuple(sorted(parts, key=lambda part: (part.age, part.identity)))
-        return Usage(size=filesystem.size_of(self.root), downloads=downloads, parts=by_age)
+        return Usage(size=filesystem.size_of(self.root), downloads=filesystem.size_of(self.downloads), parts=self._by_age())
 
-    def _weighed(self, path: Path, now: float) -> StoredPart:
-        part = self._read(path)
-        size = sum(self._blob(digest).stat().st_size for digest in part.digests if self._blob(digest).exists())
-        return StoredPart(identity=path.stem, title=part_title(part), size=size, age=max(0.0, now - path.lstat().st_mtime))
+    def _by_age(self) -> tuple[StoredPart, ...]:
+        """Return the parts, those used last first; one that goes away meanwhile is left out."""
+        now, stored = time.time(), list[StoredPart]()
+        for path in self.root.glob("parts/*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                part, age = self._read(path), max(0.0, now - path.lstat().st_mtime)
+                stored.append(StoredPart(identity=path.stem, title=part_title(part), size=self._size(part.digests), age=age))
+        return tuple(sorted(stored, key=lambda part: (part.age, part.identity)))
+
+    def _size(self, digests: Iterable[str]) -> int:
+        """Return the bytes of blobs; those that are not here have none."""
+        return filesystem.size_of_files(map(self._blob, digests))
 
     def _parts(self) -> Iterator[Part]:
         return map(self._read, self.root.glob("parts/*.json"))
@@ -349,9 +363,9 @@ class Store:
     def _choose(self, older_than: timedelta | None, max_bytes: int | None) -> list[str]:
         """Return the identities to remove; parts used last count first against ``max_bytes``."""
         total, chosen, counted = 0, [], set[str]()
-        for part in self.usage().parts:
+        for part in self._by_age():
             fresh = self._read(self._part(part.identity)).digests - counted
-            size = sum(self._blob(digest).stat().st_size for digest in fresh if self._blob(digest).exists())
+            size = self._size(fresh)
             aged = older_than is not None and part.age > older_than.total_seconds()
             everything = older_than is None and max_bytes is None
             if aged or everything or (max_bytes is not None and total + size > max_bytes):

@@ -19,6 +19,7 @@ from torchstrata import platforms, process, progress
 from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
 from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
+from torchstrata.host import docker_config
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell
 from torchstrata.verification import evidence, leftovers, required, reuse, scope, subject
@@ -162,7 +163,7 @@ def _verify(cell: Cell, target: Target, python: Path, options: VerifyOptions) ->
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
     arguments = _arguments(cell, target, folder, options)
-    status = process.follow(python, "-m", "pytest", *arguments, cwd=ROOT, env=engines.environment(), on_line=progress.say)
+    status = process.follow(python, "-m", "pytest", *arguments, cwd=ROOT, env=docker_config.environment(), on_line=progress.say)
     return Verdict(target=target, status=status, evidence=_evidence(folder), seconds=time.monotonic() - started)
 
 

@@ -122,6 +122,8 @@ def test_a_record_of_the_future_is_refused(image_record):
         ("/srv/git/images.git", ""),
         ("file:///srv/git/images.git", ""),
         ("../images", ""),
+        ("https://forge.example:port/team/images", ""),
+        ("ssh://[forge/team", ""),
     ],
 )
 def test_a_remote_is_named_without_users_and_machines(remote, address):

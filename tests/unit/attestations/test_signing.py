@@ -7,10 +7,11 @@ import json
 
 import pytest
 
+from tests.limits import files_of_at_most
 from torchstrata import process
-from torchstrata.attestations import cosign, signing
+from torchstrata.attestations import cosign, key_pair, signing
 from torchstrata.attestations.signing import Signer, Trust
-from torchstrata.errors import SigningError, StoreError, UntrustedError
+from torchstrata.errors import RegistryError, SigningError, StoreError, UntrustedError
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +152,41 @@ def test_cosign_is_told_of_the_authorities_that_docker_knows(tmp_path, monkeypat
     ]
     assert (tmp_path / "authorities").read_text().split() == ["one", "two"]
     assert cosign.registry_options("other.example", tmp_path)[1:] == []
+
+
+def test_a_certificate_that_is_gone_is_one_line(tmp_path, monkeypatch):
+    """OpenSSL passes such a variable over, so that nobody else tells."""
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(RegistryError, match=r"none\.pem cannot be read: No such file") as caught:
+        cosign.registry_options("registry.example", tmp_path)
+    assert "SSL_CERT_FILE" in caught.value.fix
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_key_needs_a_password(monkeypatch, tmp_path, is_asked):
+    """At a terminal Ctrl-D is none; elsewhere nobody is asked."""
+
+    def end(_):
+        raise EOFError
+
+    monkeypatch.delenv(key_pair.PASSWORD, raising=False)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: is_asked, raising=False)
+    monkeypatch.setattr("getpass.getpass", end)
+    with pytest.raises(SigningError, match="nobody has typed a password"):
+        key_pair.make_key(tmp_path / "team")
+
+
+def test_half_a_key_does_not_stay(tmp_path):
+    """The next try would say that there is one already."""
+    path = tmp_path / "team.key"
+    with files_of_at_most(3), pytest.raises(SigningError, match="cannot be written: File too large"):
+        key_pair._write_new(path, b"a long key", 0o600)
+    key_pair._write_new(path, b"a long key", 0o600)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"a long key", 0o600)
+    with pytest.raises(SigningError, match="File exists"):
+        key_pair._write_new(path, b"another", 0o600)
+    assert path.read_bytes() == b"a long key"
 
 
 @pytest.mark.parametrize(

@@ -172,3 +172,15 @@ def test_pid_file_of_a_live_daemon_stays(tmp_path: Path) -> None:
         bootstrap._forget_dead("sleep", path, refuse)
         daemon.kill()
     assert path.exists()
+
+
+def test_a_system_that_does_not_say_what_it_is_gets_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the smallest ones, which have no ``os-release``."""
+
+    def none() -> dict[str, str]:
+        raise OSError
+
+    monkeypatch.setattr(platform, "freedesktop_os_release", none)
+    with pytest.raises(EngineError, match="no Docker engine answers") as caught:
+        bootstrap._supply()
+    assert "install Docker Engine with buildx for this system" in caught.value.fix

@@ -39,9 +39,14 @@ def free(monkeypatch):
     return set_
 
 
-def roomy(free_space):
+def roomy(free_space, *, shares=True):
     """Return an engine of which only its disk and what it lacks are asked."""
-    return SimpleNamespace(free_space=lambda: free_space, lacks=lambda stacks: tuple(itertools.chain.from_iterable(stacks)), space_for=engine.Engine.space_for)
+    return SimpleNamespace(
+        free_space=lambda: free_space,
+        shares_disk=lambda _: shares,
+        lacks=lambda stacks: tuple(itertools.chain.from_iterable(stacks)),
+        space_for=engine.Engine.space_for,
+    )
 
 
 def test_what_is_needed_is_said(store, free):
@@ -90,9 +95,15 @@ def test_an_engine_on_the_same_disk_counts(store, free):
 
 
 def test_an_engine_on_a_small_disk_of_its_own_is_seen(store, free):
-    """The disk of the engine is checked as well, where it can be."""
+    """The disk of the engine is checked as well, where it can be; the error says which of the two is small."""
     found = plan(wheel_of(3 * GB))
     free(100 * GB)
     disk.check(found, store, roomy(None))
-    with pytest.raises(DiskFullError):
-        disk.check(found, store, roomy(5 * GB))
+    with pytest.raises(DiskFullError, match=r"100 GB are free there, and 5\.0 GB in the engine"):
+        disk.check(found, store, roomy(5 * GB, shares=False))
+
+
+def test_an_engine_on_a_large_disk_of_its_own_takes_nothing_from_the_store(store, free):
+    """What it unpacks need not fit where the store is."""
+    free(5 * GB)
+    disk.check(plan(wheel_of(3 * GB)), store, roomy(10 * GB, shares=False))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import io
 import json
 import os
 import socket
 import stat
 import tarfile
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
+import docker
 import pytest
 
 from torchstrata import progress
 from torchstrata.building import engine
-from torchstrata.errors import BuildxError, EngineError
+from torchstrata.errors import BuildxError, DiskFullError, EngineError
 from torchstrata.host.docker_config import DockerContext
 from torchstrata.image import compose, loadable
 from torchstrata.store.layer import Layer
@@ -177,6 +183,46 @@ def test_free_space_of_a_remote_engine_is_not_guessed(monkeypatch: pytest.Monkey
     """The disk of another machine cannot be seen from here."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2376")
     assert _engine().free_space() is None
+
+
+@pytest.mark.parametrize(("sizes", "shared"), [({"/": 9, "/store": 9}, True), ({"/": 9, "/store": 5}, False)])
+def test_disks_are_told_apart_by_their_size(monkeypatch: pytest.MonkeyPatch, sizes: Mapping[str, int], shared: bool) -> None:  # noqa: FBT001  # a column of the table
+    """Two of one size count as one; subvolumes of one file system have several numbers, and one size."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///var/run/docker.sock")
+    monkeypatch.setattr(engine, "CONTAINERD_ROOT", Path("/none"))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(total=sizes[str(path)]))
+    assert _engine().shares_disk(Path("/store")) is shared
+
+
+def test_a_disk_that_cannot_be_seen_may_be_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that of a virtual machine, whose disk is a file on this one."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2376")
+    assert _engine().shares_disk(Path("/"))
+
+
+def test_an_engine_that_refuses_to_list_images_is_an_error() -> None:
+    """Its refusal is no list."""
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"message": "it is full: no space left on device"}'
+            self.send_response(500)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = docker.DockerClient(base_url=f"tcp://127.0.0.1:{server.server_port}", version="1.47")
+        snapshotter = [["driver-type", "io.containerd.snapshotter.v1"]]
+        asked = engine.Engine(client, {"ServerVersion": "27.0", "DriverStatus": snapshotter, "DockerRootDir": "/"})
+        with contextlib.closing(client), pytest.raises(DiskFullError, match="it is full"):
+            asked.whole()
+        server.shutdown()
 
 
 def _engine() -> engine.Engine:

@@ -18,8 +18,8 @@ from torchstrata.image import oci
 from torchstrata.image.compose import sha256
 from torchstrata.matrix import matrix
 from torchstrata.registry.joining import Joiner
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 
 REPOSITORY = "team/x"
 MATRIX = joined.several(matrix.load(), "2.13-cpu-debian12")

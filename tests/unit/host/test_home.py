@@ -11,6 +11,7 @@ import pytest
 from torchstrata.errors import StoreError
 from torchstrata.host import home
 from torchstrata.locks import pip_config
+from torchstrata.release import ledger_branch
 from torchstrata.store.store import CACHE_VARIABLE, Store
 
 
@@ -24,6 +25,17 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", CACHE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_who_has_no_name_has_a_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As who moves a channel, too, where git knows nobody."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    assert home.login() == str(os.geteuid())
+    assert str(ledger_branch.author(tmp_path)) == str(os.geteuid())
 
 
 def test_directories_follow_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

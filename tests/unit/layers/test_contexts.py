@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -82,6 +83,26 @@ def test_a_flavour_without_a_directory_says_what_to_make(checkout: Path) -> None
     with pytest.raises(OsPartError, match="there is no images/rstudio") as caught:
         contexts.tree(checkout, "rstudio")
     assert "images/rstudio/flavour.yaml" in caught.value.fix
+
+
+def test_a_directory_of_somebody_else_is_one_line(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as root has left in a checkout."""
+    closed, scandir = checkout / "images/base/rootfs/usr", os.scandir
+
+    def refusing(path: Path | str) -> object:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(OsPartError, match="images/base/rootfs/usr cannot be read: Permission denied"):
+        contexts.tree(checkout, "base")
+
+
+def test_a_configuration_of_dpkg_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    """It is part of the identity of each OS image."""
+    with pytest.raises(OsPartError, match=r"dpkg\.cfg cannot be read: No such file"):
+        contexts.apt_config(tmp_path)
 
 
 @pytest.mark.parametrize("flavour", [name for name in FLAVOURS if (matrix.ROOT / "images" / name / "Dockerfile").exists()])

@@ -314,7 +314,7 @@ def test_what_was_withdrawn_is_not_listed(kind, content):
 
 
 @pytest.mark.parametrize(
-    ("kind", "content"), [(JSON_TYPE, b'{"files": [{"url": 1}]}'), (JSON_TYPE, b"{"), (JSON_TYPE, b'{"files": [{"url": "/a", "upload-time": 7}]}')]
+    ("kind", "content"), [(JSON_TYPE, b'{"files": [{"url": 1}]}'), (JSON_TYPE, b"{"), (JSON_TYPE, b'{"files": [{"url": "/a.whl", "upload-time": 7}]}')]
 )
 def test_a_listing_that_is_none(kind, content):
     """It ends in one line of ours."""

@@ -102,6 +102,7 @@ def test_pinned_image_is_pulled_where_nothing_else_is_left(bare: Callable[..., N
         ({"mmdebstrap": f"{VERSION}; echo E: cannot find newuidmap >&2; exit 1", "apt-get": ""}, "cannot find newuidmap", "uidmap"),
         ({"mmdebstrap": f"{VERSION}; echo E: failed to parse /etc/subuid and /etc/subgid >&2; exit 1"}, "/etc/subuid", "usermod --add-subuids"),
         ({"mmdebstrap": f"{VERSION}; echo E: unshare syscall failed: no >&2; exit 1", "apt-get": ""}, "unshare syscall failed", "nox -s engine"),
+        ({"mmdebstrap": f"{VERSION}; exit 1", "apt-get": ""}, "mmdebstrap failed with status 1", "uidmap"),
     ],
 )
 def test_no_way_to_bootstrap_names_the_command_that_cures_it(bare: Callable[..., None], programs: Mapping[str, str], what: str, fix: str) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from torchstrata.errors import StoreError
-from torchstrata.layers import contexts, os_parts
+from torchstrata.layers import contexts, os_bake, os_parts
 from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix import matrix
 from torchstrata.store.codec import Codec
@@ -60,6 +60,17 @@ def test_what_changes_no_os_part(checkout: Path, tmp_path: Path, name: str) -> N
     contexts.stage(checkout, ["base"], {}, tmp_path)
     assert identities(checkout) == before
     assert not (tmp_path / "base" / name).exists()
+
+
+@pytest.mark.parametrize(("home", "mark"), [("ada@corp", "@"), ("c:", ":"), ("one,two", ",")])
+def test_a_place_that_buildx_would_take_apart_is_told(home: str, mark: str) -> None:
+    """Before anything is made there; with the classic store of images only directories are named, which are taken whole."""
+    work = Path("/srv", home, "a b", "\u00fc")
+    with pytest.raises(StoreError, match=f"takes apart at {mark}") as caught:
+        os_bake._Workspace(work=work, exporter="layout", in_parallel=map).check()
+    assert "TORCHSTRATA_CACHE" in caught.value.fix
+    os_bake._Workspace(work=work, exporter="image", in_parallel=map).check()
+    os_bake._Workspace(work=Path("/srv/ada/a b/\u00fc"), exporter="layout", in_parallel=map).check()
 
 
 def test_image_of_parts_that_are_not_there(tmp_path: Path) -> None:

@@ -131,11 +131,11 @@ def test_archived_sources_are_plain_lines() -> None:
 
 
 def test_an_answer_is_read(tmp_path: Path) -> None:
-    """Each source with the head of its mirror, which apt has kept by its name; one that has gone has none."""
+    """Each source with the head of its mirror, which apt has kept by its name; one that has gone has none. Mirrors may write what they like."""
     (tmp_path / "sources").write_text(LIST)
     (tmp_path / "paragraphs").write_text(DEB822)
     (tmp_path / "settings").write_text(DUMP)
-    (tmp_path / "mirror.example_debian_dists_trixie_InRelease").write_text("Origin: Debian\nLabel: Debian\n")
+    (tmp_path / "mirror.example_debian_dists_trixie_InRelease").write_bytes(b"Description: \xe4\nOrigin: Debian\nLabel: Debian\n")
     others = tuple((source, Release()) for source in snapshots.paragraphs(DEB822))
     assert Answer.read(tmp_path) == Answer(mirrors=((MAIN, DEBIAN), (SECURITY, Release()), *others), settings=snapshots.settings(DUMP))
 

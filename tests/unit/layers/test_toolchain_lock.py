@@ -37,6 +37,16 @@ def test_a_missing_lock_says_how_to_make_it(copy):
     assert "inv lock --toolchain" in caught.value.fix
 
 
+@pytest.mark.parametrize(("text", "says"), [(None, "cannot be read: No such file"), ("deb nvidia-cuda-toolkit\n", "names no Debian package: deb nvidia")])
+def test_an_input_that_is_none_is_one_line(copy, text, says):
+    """Whether it is read or locked anew; the error says how to get it back, or what to write."""
+    path = copy / toolchain_lock.FOLDER / f"{NAME}.in"
+    path.unlink() if text is None else path.write_text(text)
+    for work in (lambda: toolchain_lock.read(NAME, copy), lambda: toolchain_lock.write(NAME, "2026-11-17T00:00:00Z", root=copy)):
+        with pytest.raises(LockError, match=says):
+            work()
+
+
 def test_a_lock_that_no_longer_fits_is_refused(copy):
     """A change of the inputs asks for a new lock."""
     path = copy / toolchain_lock.FOLDER / f"{NAME}.in"

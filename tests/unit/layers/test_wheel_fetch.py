@@ -10,9 +10,10 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import msgspec
 import pytest
 
+from tests.limits import files_of_at_most
 from tests.waiting import PATIENCE
 from tests.wheelhouse import Index, wheel
-from torchstrata.errors import FetchError, IntegrityError
+from torchstrata.errors import FetchError, IntegrityError, StoreError
 from torchstrata.layers import wheel_fetch
 from torchstrata.matrix import compat
 
@@ -96,6 +97,15 @@ def test_a_download_that_hangs_up_goes_on_where_it_was(made, index, downloads):
     assert len(starts) == 5
     assert starts == sorted(set(starts))
     assert sum(seen) == made[0].size
+
+
+def test_a_disk_that_takes_a_part_of_the_last_bytes_is_full(made, index, downloads):
+    """They are hashed as they come, and what was hashed is not what is there; with space, the next try goes on."""
+    pin, path = made
+    with files_of_at_most(pin.size - 1), pytest.raises(StoreError, match="File too large"):
+        fetch(pin, downloads)
+    assert fetch(pin, downloads).read_bytes() == path.read_bytes()
+    assert index.downloads()[-1][1] == f"bytes={pin.size - 1}-"
 
 
 def test_a_server_without_ranges_starts_over(made, index, downloads):

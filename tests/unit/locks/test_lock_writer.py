@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import os
 import shutil
 import signal
 import subprocess
+import threading
 
 import msgspec
 import pytest
@@ -13,7 +18,7 @@ from tests import trees
 from tests.standin import Scratch, scratch
 from tests.waiting import PATIENCE, until
 from torchstrata.errors import LockError, StoreError
-from torchstrata.locks import lock_writer, requirements, wheel_locks
+from torchstrata.locks import lock_writer, lockfile, requirements, wheel_locks
 from torchstrata.locks.lockfile import WAITING
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.compat import Upstream
@@ -168,7 +173,7 @@ def test_after_a_kill_between_two_files_the_next_run_goes_on(made):
     new = made.locks()
     for name in ("devel", "lab"):
         (made.root / f"locks/2.8.0-cu128/cp313/{name}.lock").write_bytes(old[f"2.8.0-cu128/cp313/{name}.lock"])
-    (made.root / "locks/2.8.0-cu128/cp313/.unfinished-x").write_text("# Made by")
+    (made.root / "locks/2.8.0-cu128/cp313/.lab.lock.partial").write_text("# Made by")
     table = matrix.load(made.root / "matrix.yaml")
     assert "devel.lock does not contain numpy 3.0 of its parent" in wheel_locks.check(table, made.root)[0].what
     write(made)
@@ -381,6 +386,35 @@ def test_whoever_ends_locking_leaves_nothing_half_written(made, number, status):
     )
     made.default.released.set()
     assert len(write(made).changed) == 6
+
+
+def test_locking_that_is_interrupted_waits_for_nothing_that_has_not_begun(made, monkeypatch):
+    """Of many builds and Pythons a few are under way at a time, and the others never end."""
+    monkeypatch.setattr(lock_writer, "WORKERS", 1)
+    main, stalled = threading.get_ident(), made.default.stalled
+    interrupter = threading.Thread(target=lambda: stalled.wait(PATIENCE) and signal.pthread_kill(main, signal.SIGINT), daemon=True)
+    made.default.held = "notebook"
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            write(made, "*")
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert not made.default.released.is_set()
+
+
+@pytest.mark.parametrize(("number", "is_passed_over"), [(errno.EBADF, True), (errno.ENOLCK, True), (errno.EIO, False)])
+def test_a_directory_that_cannot_be_locked_is_written_to(tmp_path, monkeypatch, number, is_passed_over):
+    """As one on NFS, where only files can be."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with contextlib.nullcontext() if is_passed_over else pytest.raises(StoreError, match="error"), lockfile.writing(tmp_path, print):
+        lockfile.replaced(tmp_path / "a.lock", "x\n")
+    assert (tmp_path / "a.lock").exists() is is_passed_over
 
 
 def test_two_at_once_wait_for_each_other(made):

@@ -35,6 +35,12 @@ def test_variables_win(config):
     assert (found.find_links, found.retries) == (("/b", "/c"), 2)
 
 
+@pytest.mark.parametrize(("word", "is_set"), [("t", True), ("Y", True), ("on", True), ("1", True), ("f", False), ("No", False), ("0", False), ("", False)])
+def test_no_index_is_what_pip_takes_for_it(config, word, is_set):
+    """Who forbids to ask indexes must not see one asked."""
+    assert config(f"[global]\nno-index = {word}\n").no_index is is_set
+
+
 def test_a_trusted_host_may_be_an_address(config):
     """Of either kind, with or without a port."""
     assert config("[global]\ntrusted-host = [::1]:8080 [fe80::1] 10.0.0.1:80\n").trusted_hosts == ("[::1]:8080", "[fe80::1]", "10.0.0.1:80")
@@ -67,6 +73,7 @@ def test_damaged_file_is_named(config):
         ("[global]\nretries =\n", "retries is "),
         ("[global]\nretries = 1e9\n", "retries is 1e9"),
         ("[global]\nretries = \x1b[2J\n", r"retries is \?\[2J"),
+        ("[global]\nno-index = maybe\n", "no-index is maybe, which is neither yes nor no"),
         ("[global]\ntrusted-host = a/b\n", "trusted-host a/b"),
         ("[global]\ntrusted-host = a:x\n", "trusted-host a:x"),
         ("[global]\ntrusted-host = [:::]:1\n", r"trusted-host \[:::\]:1"),

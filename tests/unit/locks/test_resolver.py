@@ -55,6 +55,14 @@ def test_no_solution_quotes_the_resolver(shelf):
     assert "\n" not in caught.value.what
 
 
+def test_certificates_that_are_not_there_are_one_line(shelf, monkeypatch, tmp_path):
+    """The resolver has its own; the size of a file is asked for with pip's."""
+    monkeypatch.setenv("PIP_CERT", str(tmp_path / "none.pem"))
+    with pytest.raises(LockError, match=r"size of a-1\.0-py3-none-any\.whl cannot be found: .*none\.pem") as caught:
+        resolver._size("https://127.0.0.1:1/a-1.0-py3-none-any.whl")
+    assert "cert" in caught.value.fix
+
+
 def test_wheels_of_other_platforms_do_not_count(shelf):
     """A package that has wheels for another Python only is no solution."""
     shelf("a", "1.0", tag="cp310-cp310-manylinux_2_17_x86_64")

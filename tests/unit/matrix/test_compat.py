@@ -15,6 +15,14 @@ def test_facts_have_a_date_and_sources():
     assert {"builds_published", "wheels", "drivers", "gcc"} <= set(facts.sources)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"asof": 1}', compat.FACTS.read_bytes().replace(b'"glibc"', b'"glibk"', 1)])
+def test_facts_that_were_edited_into_something_else_are_one_line(content):
+    """People add to them by hand."""
+    with pytest.raises(MatrixError, match=r"compat\.json is not what it must be") as caught:
+        compat.of(content)
+    assert caught.value.what.isprintable()
+
+
 def test_facts_name_the_index_of_every_build_that_the_default_index_lacks():
     """Each has one of PyTorch's own, over TLS; no other address is in the facts."""
     facts = compat.facts()

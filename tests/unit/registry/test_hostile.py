@@ -16,7 +16,7 @@ from tests.hostile import ATTACKS, OTHER, TEN, answer, ask, kept
 from tests.registries import NAME, PASSWORD, login
 from torchstrata.attestations import documents
 from torchstrata.errors import RegistryAuthError, RegistryError, TorchstrataError, UntrustedError
-from torchstrata.image.compose import canonical, sha256
+from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.registry import transport
 from torchstrata.registry.registry import Registry
@@ -275,6 +275,19 @@ def test_blobs_elsewhere_are_found():
         behave = hostile.says(status=307, Location=f"http://{store}/{sha256(TEN)}")
         with hostile.registry(behave) as (host, _), Registry(host, patience=hostile.patience()) as registry:
             assert registry.content("team/x", sha256(TEN)) == TEN
+
+
+def test_a_registry_that_tells_no_size_is_asked_for_the_manifest():
+    """The specification asks for no such header; what is attached names the size of what it is attached to."""
+    body = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "layers": []})
+    head = f"HTTP/1.1 200 OK\r\nDocker-Content-Digest: {sha256(body)}\r\nContent-Type: {MANIFEST}\r\n"
+
+    def behave(handler):
+        length = "" if handler.command == "HEAD" else f"Content-Length: {len(body)}\r\n"
+        hostile.raw(f"{head}{length}\r\n".encode(), b"" if handler.command == "HEAD" else body)(handler)
+
+    with hostile.registry(behave) as (host, _), Registry(host, patience=hostile.patience()) as registry:
+        assert registry.find("team/x", "v1") == (MANIFEST, sha256(body), len(body))
 
 
 def test_an_image_has_only_so_much_attached(monkeypatch):

@@ -16,8 +16,8 @@ from torchstrata.registry import dated_tag, joining
 from torchstrata.registry.client import Manifest
 from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.joining import Joiner
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 
 REPOSITORY = "team/x"
 QUICK = Patience(tries=2, first=0.01, longest=0.02, connect=PATIENCE, greeting=PATIENCE)

@@ -26,10 +26,10 @@ from torchstrata.errors import ImmutableTagError, IntegrityError, RegistryError,
 from torchstrata.image.compose import canonical
 from torchstrata.progress import PlainReporter
 from torchstrata.registry.parts import PartRepository, unchecked
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.push import Publication, Pusher
 from torchstrata.registry.reference import Place
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience
 from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 

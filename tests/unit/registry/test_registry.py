@@ -16,8 +16,9 @@ from torchstrata import backoff
 from torchstrata.errors import AbsentError, IntegrityError, RegistryAuthError, RegistryError
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.registry import transport, upload
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.registry import Attachment, Registry
-from torchstrata.registry.transport import Patience, Unanswered
+from torchstrata.registry.transport import Unanswered
 from torchstrata.registry.upload import Source
 
 QUICK = Patience(tries=3, first=0.01, longest=0.02, connect=PATIENCE, greeting=PATIENCE)

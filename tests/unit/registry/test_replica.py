@@ -7,10 +7,12 @@ import contextlib
 import io
 import json
 import subprocess
+import threading
 
 import pytest
 
 from tests.unit.registry.test_directory import recorded
+from tests.waiting import PATIENCE, until
 from torchstrata.attestations import handover
 from torchstrata.attestations.offline import verify
 from torchstrata.attestations.signing import BUNDLE
@@ -204,6 +206,34 @@ def test_the_index_comes_last(origin, tmp_path):
     assert not (tmp_path / "index.json").exists()
     assert not Directory(root=tmp_path).path(sha256(b"layer")).exists()
     assert Directory(root=tmp_path).find(image) is None
+
+
+def test_of_two_copies_to_one_directory_none_loses_its_names(origin, tmp_path, capsys):
+    """The second waits for the first, since it takes over what the index says."""
+    memory, image = origin
+    other = memory.add(memory.blob(b"another layer"))
+    order, told = [], []
+
+    def is_told():
+        told.append(capsys.readouterr().err)
+        return "waiting for it" in "".join(told)
+
+    def complete(directory, copy):
+        order.append(copy.images)
+        if len(order) == 1:
+            assert directory.tags == {}
+            second.start()
+            until(is_told, "the second waits", alive=second.is_alive)
+
+    def copy(digest, tag):
+        directory = Directory(root=tmp_path, complete=complete)
+        replica.copy(memory, directory, replica.gather(memory, [digest], {tag: digest}), lambda _: None)
+
+    second = threading.Thread(target=copy, args=(other, "other"))
+    copy(image, "one")
+    second.join(PATIENCE)
+    assert order == [(image,), (other,)]
+    assert {"one": image, "other": other}.items() <= Directory(root=tmp_path).tags.items()
 
 
 def test_files_beside_images_have_the_names_that_they_were_attached_under(origin, tmp_path):
@@ -421,6 +451,15 @@ def test_a_tag_that_moved_names_the_new_image_only(origin, tmp_path):
 def test_directories_are_told_from_registries(text, is_directory):
     """A host has a dot or a port, or is this machine."""
     assert mirror.is_directory(text) is is_directory
+
+
+def test_a_public_key_that_is_gone_is_one_line(tmp_path):
+    """It goes beside the images; one that a service has, people get there."""
+    (tmp_path / "team.pub").write_bytes(b"key")
+    assert mirror._key(str(tmp_path / "team.pub")) == b"key"
+    assert mirror._key("awskms://team") is None
+    with pytest.raises(MirrorError, match=r"public key .*none\.pub cannot be read: No such file"):
+        mirror._key(str(tmp_path / "none.pub"))
 
 
 def test_a_directory_that_is_there_is_one(tmp_path, monkeypatch):

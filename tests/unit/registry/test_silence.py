@@ -8,6 +8,7 @@ import datetime as dt
 import signal
 import socket
 import threading
+import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -19,9 +20,11 @@ from tests.waiting import PATIENCE, until
 from torchstrata import progress
 from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.matrix import matrix
+from torchstrata.registry import session
+from torchstrata.registry.patience import Patience
 from torchstrata.registry.pool import answers
 from torchstrata.registry.registry import Registry
-from torchstrata.registry.transport import Patience, SilentError, Unanswered
+from torchstrata.registry.transport import SilentError, Unanswered
 
 PATIENT = Patience(connect=PATIENCE, answer=PATIENCE, greeting=PATIENCE, quiet=PATIENCE)
 """It tells nobody anything, and gives up nothing."""
@@ -105,6 +108,30 @@ def test_many_threads_that_wait_are_one_line(capsys):
     assert capsys.readouterr().err == "line 0\nanother kind\n"
 
 
+def test_threads_wait_together_for_a_registry_that_says_nothing():
+    """Else each would wait as long, one after the other."""
+    asked, greeted, threads = [], [], 8
+
+    def hang_up():
+        with contextlib.suppress(OSError):  # the end of the test
+            while connection := server.accept()[0]:
+                greeted.append(1)
+                until(lambda: len(asked) == threads, "all threads ask")
+                connection.close()
+
+    def ask(name):
+        asked.append(name)
+        return registry.tags(name)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        threading.Thread(target=hang_up, daemon=True).start()
+        registry = Registry(f"127.0.0.1:{server.getsockname()[1]}", patience=replace(PATIENT, tries=1))
+        with pytest.raises(SilentError):
+            answers(ask, [f"team/{number}" for number in range(threads)])
+        server.shutdown(socket.SHUT_RDWR)
+    assert len(greeted) < threads
+
+
 def test_registry_that_falls_silent_is_given_up():
     """In one line, after its patience."""
     refused = pytest.raises(SilentError, match="does not answer to: list the tags of team/x")
@@ -127,6 +154,27 @@ def test_nobody_waits_for_a_silent_registry_after_ctrl_c():
         with pytest.raises(CancelledError):
             tags.result(PATIENCE)
         assert not released.is_set()
+
+
+def test_work_is_cancelled_while_a_thread_begins_to_wait():
+    """To Python it is an error if a set grows while somebody lists it."""
+    transport, used = Registry("localhost:1").transport, [socket.socket() for _ in range(3)]
+
+    class Listed(weakref.WeakSet):
+        def __iter__(self):
+            for each in super().__iter__():
+                if thread.ident is None:
+                    thread.start()
+                    until(lambda: session._LOCK.locked() or not thread.is_alive(), "the thread has to wait, or does not")
+                yield each
+
+    thread = threading.Thread(target=transport._watch, args=used[2:], daemon=True)
+    transport._sockets = Listed(used[:2])
+    transport.cancel()
+    thread.join(PATIENCE)
+    assert set(transport._sockets) == set(used)
+    for each in used:
+        each.close()
 
 
 def test_nobody_waits_for_threads_after_ctrl_c():

@@ -14,6 +14,7 @@ from torchstrata.errors import LedgerConflictError, LedgerError
 from torchstrata.release import ledger_branch
 from torchstrata.release.ledger import FILE, Author, Ledger, Move
 from torchstrata.release.ledger_branch import Branch
+from torchstrata.release.ledger_memory import Memory
 
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 WHO = Author(name="Ada", email="ada@team.example")
@@ -258,6 +259,16 @@ def test_the_place_can_be_named(checkout, tmp_path):
     assert list(names.values()) == ["origin#ledger", "upstream#ledger", "origin#moves", f"{tmp_path}/x.git#moves"]
     with pytest.raises(LedgerError, match="is no name of a branch"):
         Branch.parse("origin#two words", checkout)
+
+
+def test_a_place_to_remember_that_cannot_be_is_named(monkeypatch, tmp_path):
+    """Nothing was remembered there, and nothing can be."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ("x" * 300)))
+    memory = Memory.of("registry.example", "team/x")
+    assert memory.recall() is None
+    with pytest.raises(LedgerError, match="File name too long") as caught:
+        memory.keep(ledger(move("a")))
+    assert "XDG_STATE_HOME" in caught.value.fix
 
 
 def test_a_machine_names_its_run(checkout, monkeypatch):

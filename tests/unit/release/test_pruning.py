@@ -76,6 +76,12 @@ FOUR = {tag(mark, days): mark for mark, days in (("a", 40), ("b", 30), ("c", 20)
 HISTORY = [("nightly", "a", 40), ("nightly", "b", 30), ("nightly", "c", 20), ("nightly", "d", 10)]
 
 
+def test_a_tag_that_only_looks_dated_stays():
+    """Whoever may push to a registry may call tags as they like; one of no day in particular is not this program's."""
+    tags = {"2.8.0-cu121-debian13-base-20261399.1": "odd", tag("a", 40): "a", tag("b", 30): "b"}
+    assert digest("odd") not in gone(repository(tags))
+
+
 def test_present_state_and_what_a_rollback_goes_to_stay():
     """However strict the rule is."""
     assert gone(repository(FOUR), ledger(*HISTORY)) == {digest("a"), digest("b")}

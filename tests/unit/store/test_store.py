@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from tests import tars
-from tests.waiting import PATIENCE
-from torchstrata import errors
+from tests.limits import files_of_at_most
+from tests.waiting import PATIENCE, until
+from torchstrata import errors, progress
 from torchstrata.errors import IntegrityError, StoreError
+from torchstrata.host import filesystem
 from torchstrata.host.filesystem import disk
 from torchstrata.store import store as stores
 from torchstrata.store.codec import Codec
@@ -145,6 +148,23 @@ def test_an_exception_leaves_nothing(store):
     assert all(thread.name != "layer" for thread in threading.enumerate())
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda store: store.note("a" * 64, Part(layers=(), notes={"title": "x" * 1000})),
+        lambda store: store.add_blob(bytes(1000)),
+        lambda store: write(store, os.urandom(1000)),
+    ],
+    ids=["note", "blob", "layer"],
+)
+def test_what_a_full_disk_does_not_take_leaves_nothing(store, write):
+    """Its bytes are wanted elsewhere, the more so now."""
+    store.scratch()
+    with files_of_at_most(100), pytest.raises(StoreError, match="File too large"):
+        write(store)
+    assert files(store.root) == []
+
+
 def test_setting_the_event_ends_a_layer(store):
     """Whoever cancels does not wait for the rest of a large file."""
     with store.layer("cancelled", CODEC) as writer:
@@ -208,6 +228,29 @@ def test_one_maker_works_and_the_others_find_it(store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(maker, range(8)))
     assert made == [1]
+
+
+def test_somebody_who_waits_for_another_maker_is_told_once(store, monkeypatch, capsys):
+    """Of several threads that wait, too; who need not wait reads nothing."""
+    monkeypatch.setattr(progress, "QUIET", 0.0)
+    other, told = Store(store.root), []
+
+    def is_told():
+        told.append(capsys.readouterr().err)
+        return "waiting for it" in "".join(told)
+
+    def make(identity):
+        with other.lock(identity):
+            return identity
+
+    with ThreadPoolExecutor(2) as pool, store.lock("a" * 64), store.lock("b" * 64):
+        assert make("c" * 64)
+        assert capsys.readouterr().err == ""
+        waiting = [pool.submit(make, identity) for identity in ("a" * 64, "b" * 64)]
+        until(is_told, "the line")
+    assert [each.result() for each in waiting] == ["a" * 64, "b" * 64]
+    told.append(capsys.readouterr().err)
+    assert "".join(told).count("\n") == 1
 
 
 def test_waiting_for_another_maker_can_be_cancelled(store, monkeypatch):
@@ -417,6 +460,25 @@ def test_pruning_waits_for_no_one(store, holder):
     """While another build is at work, pruning is refused: it may be about to use what looks unneeded."""
     with pytest.raises(StoreError, match="another build is using"):
         store.prune()
+
+
+def test_what_goes_while_somebody_looks_does_not_count(store):
+    """Another process prunes: a part is gone after it was read, and a directory after it was listed."""
+    keep(store, b"one")
+
+    class Pruned(Store):
+        def _read(self, path):
+            part = super()._read(path)
+            shutil.rmtree(self.root)
+            return part
+
+    assert Pruned(store.root).usage().parts == ()
+    (store.root / "wheels" / "one").mkdir(parents=True)
+    (store.root / "file").touch()
+    walk = filesystem._files(store.root)
+    next(walk)
+    shutil.rmtree(store.root / "wheels")
+    assert list(walk) == []
 
 
 def test_looking_writes_nothing(tmp_path):
