@@ -17,6 +17,7 @@ from tests.signed import REPOSITORY
 from tests.system import test_release_verbs as days
 from torchstrata.attestations import documents, index_record, signing
 from torchstrata.attestations.documents import Published
+from torchstrata.attestations.record import SourceRepository
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.commands import housekeeping, join, mirror, release, signatures
@@ -75,7 +76,7 @@ def push(team, platform, mark, untested=()):
                 "platform": platform,
                 "platforms": BOTH,
                 "flavour": name if name in FEW else MATRIX.all_in_one,
-                "source": signed.SourceRepository(revision=revision(name, platform)),
+                "source": SourceRepository(revision=revision(name, platform)),
             }
             record = signed.record_of(name, body, config, layer, mark, **more)
             tested = None if name in untested else released.result(sha256(body), flavour=record.flavour)
@@ -259,7 +260,7 @@ def test_a_platform_that_was_not_tested_is_no_release(known, story, forged):
         labels = {"org__opencontainers__image__revision": revision("devel", "linux/arm64")}
         body = joined.push(registry, REPOSITORY, MATRIX, CELL, "devel", "linux/arm64", 3, 1000, **labels)
         config, layer = joined.config(MATRIX, CELL, "devel", "linux/arm64", 3, **labels), joined.layer("devel", "linux/arm64", 3)
-        more = {"platform": "linux/arm64", "platforms": BOTH, "source": signed.SourceRepository(revision=revision("devel", "linux/arm64"))}
+        more = {"platform": "linux/arm64", "platforms": BOTH, "source": SourceRepository(revision=revision("devel", "linux/arm64"))}
         record = signed.record_of("devel", body, config, layer, 3, **more)
         published = Published(registry=registry, repository=REPOSITORY, name="x", manifest=body)
         documents.attach(published, documents.of(record, {}), Signer.find(str(known.key)))

@@ -5,32 +5,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from tests import records
 from torchstrata import errors
 from torchstrata.verification import evidence
-from torchstrata.verification.evidence import Case, Counts, EngineImage, Evidence, Host
+from torchstrata.verification.evidence import Counts, EngineImage
 
 MANIFEST = "sha256:" + "a" * 64
 CONFIG = "sha256:" + "b" * 64
 
-GOOD = Evidence(
-    format=evidence.FORMAT,
-    image=EngineImage(reference="pytorch-cuda:2.13-cpu-base", digest=MANIFEST, manifest=MANIFEST, config=CONFIG),
-    cell="2.13-cpu-debian12",
-    flavour="base",
-    tiers=("free",),
-    passed=True,
-    complete=True,
-    counts=Counts(required=1, passed=1, failed=0, missing=0),
-    required={"free": CONFIG},
-    problems=(),
-    not_run=(),
-    revision="unknown",
-    host=Host(kernel="6.1", engine="26.1", cpus=2),
-    gpu=None,
-    started="2026-11-24T00:00:00+00:00",
-    finished="2026-11-24T00:01:00+00:00",
-    tests=(Case(id="images/base/tests/test_users.py::test_no_sudo", tier="free", section="base", outcome="passed", seconds=0.5),),
-)
+
+IMAGE = EngineImage(reference="pytorch-cuda:2.13-cpu-base", digest=MANIFEST, manifest=MANIFEST, config=CONFIG)
+GOOD = records.result(MANIFEST, image=IMAGE, counts=Counts(required=1, passed=1, failed=0, missing=0))
 
 
 def put(results, found, flavour="base"):
