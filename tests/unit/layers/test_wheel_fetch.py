@@ -164,10 +164,19 @@ def test_a_project_that_no_source_knows(made, index, downloads):
     assert "find-links" in caught.value.fix
 
 
-def test_an_index_that_does_not_answer(made, downloads, pip):
-    """A closed port is an error in one line that names the index."""
-    pip(index_url="http://127.0.0.1:1/simple")
-    with pytest.raises(FetchError, match=r"127\.0\.0\.1:1/simple/big-thing/ does not answer"):
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"index_url": "http://127.0.0.1:1/simple"}, r"127\.0\.0\.1:1/simple/big-thing/ does not answer"),
+        ({"index_url": "http://index.example/simple"}, "is not https"),
+        ({"index_url": "https://127.0.0.1:1/simple", "cert": "/nowhere/none.pem"}, "certificates cannot be read"),
+    ],
+    ids=["closed port", "no TLS", "no certificates"],
+)
+def test_an_index_that_cannot_be_asked_is_named(made, downloads, pip, options, what):
+    """In one line; other hosts need https or pip's trusted-host, as with pip."""
+    pip(**options)
+    with pytest.raises(FetchError, match=what):
         fetch(made[0], downloads)
 
 
@@ -175,13 +184,6 @@ def test_the_next_index_helps_out(made, index, downloads, pip):
     """A dead index does not matter if another has the file: the hash says that it is the right one."""
     pip(index_url="http://127.0.0.1:1/simple", extra_index_url=index.url)
     assert fetch(made[0], downloads).stat().st_size == made[0].size
-
-
-def test_an_index_without_tls_is_refused(made, downloads, pip):
-    """Other hosts need https or pip's trusted-host, as with pip."""
-    pip(index_url="http://index.example/simple")
-    with pytest.raises(FetchError, match="is not https"):
-        fetch(made[0], downloads)
 
 
 def test_files_of_find_links_are_used_where_they_are(made, downloads, pip):
@@ -243,13 +245,6 @@ def test_many_callers_download_once(made, index, downloads):
     assert len(index.downloads()) == 1
 
 
-def test_certificates_that_cannot_be_read(made, downloads, pip, tmp_path):
-    """A wrong path in pip's settings is named."""
-    pip(index_url="https://127.0.0.1:1/simple", cert=tmp_path / "none.pem")
-    with pytest.raises(FetchError, match=r"certificates cannot be read"):
-        fetch(made[0], downloads)
-
-
 @pytest.fixture
 def upstream_at(monkeypatch):
     """Return a function that lets the facts name another index for CUDA 12.6."""
@@ -272,23 +267,18 @@ def test_pytorchs_own_index_is_asked_last(tmp_path, downloads, pip, upstream_at)
         assert [place for place, _ in known.requests] == ["/simple/torch/"]
 
 
-@pytest.mark.parametrize(("name", "version"), [("numpy", "2.8.0+cu126"), ("torch", "2.8.0")], ids=["another package", "torch of the default index"])
-def test_pytorchs_own_index_is_asked_for_its_builds_alone(tmp_path, downloads, pip, upstream_at, name, version):  # noqa: PLR0913, PLR0917  # fixtures
-    """Whatever else it has is not looked at."""
+@pytest.mark.parametrize(
+    ("name", "version", "options"),
+    [("numpy", "2.8.0+cu126", {}), ("torch", "2.8.0", {}), ("torch", "2.8.0+cu126", {"no_index": 1})],
+    ids=["another package", "torch of the default index", "no index"],
+)
+def test_pytorchs_own_index_is_asked_for_its_builds_alone(  # noqa: PLR0913, PLR0917  # fixtures
+    tmp_path, downloads, pip, upstream_at, name, version, options
+):
+    """Whatever else it has is not looked at; and who forbids indexes means all of them."""
     pin, path = wheel(tmp_path, name, version, {f"{name}/x.py": b""})
     with Index(files={}).serve() as known, Index(files={pin.filename: path.read_bytes()}).serve() as upstream:
-        pip(index_url=known.url)
-        upstream_at(upstream.url)
-        with pytest.raises(FetchError, match="no configured source has"):
-            fetch(pin, downloads)
-        assert upstream.requests == []
-
-
-def test_no_index_leaves_pytorchs_own_alone(tmp_path, downloads, pip, upstream_at):
-    """Who forbids indexes means all of them."""
-    pin, path = wheel(tmp_path, "torch", "2.8.0+cu126", {"torch/x.py": b""})
-    with Index(files={pin.filename: path.read_bytes()}).serve() as upstream:
-        pip(no_index=1)
+        pip(index_url=known.url, **options)
         upstream_at(upstream.url)
         with pytest.raises(FetchError, match="no configured source has"):
             fetch(pin, downloads)

@@ -52,16 +52,14 @@ def test_what_is_no_place(text):
         Place.parse(text)
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:5000", "127.0.0.1", "127.3.2.1:80", "[::1]:5000", "[::1]"])
-def test_this_machine(host):
-    """All of 127.0.0.0/8, as Docker has it."""
-    assert is_loopback(host)
+HERE = ("localhost", "localhost:5000", "127.0.0.1", "127.3.2.1:80", "[::1]:5000", "[::1]")
+ELSEWHERE = ("registry.example", "10.0.0.1:5000", "localhost.example", "127.0.0.1.example:80", "[fe80::1]:5000")
 
 
-@pytest.mark.parametrize("host", ["registry.example", "10.0.0.1:5000", "localhost.example", "127.0.0.1.example:80", "[fe80::1]:5000"])
-def test_other_machines(host):
-    """A name that only looks like it is not this machine."""
-    assert not is_loopback(host)
+@pytest.mark.parametrize("host", HERE + ELSEWHERE)
+def test_which_hosts_are_this_machine(host):
+    """All of 127.0.0.0/8, as Docker has it; a name that only looks like it is not."""
+    assert is_loopback(host) == (host in HERE)
 
 
 def test_who_says_which_registry(monkeypatch):
