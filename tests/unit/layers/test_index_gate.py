@@ -51,7 +51,7 @@ def index(answer: Answer) -> Iterator[str]:
         with contextlib.suppress(ConnectionError):  # a client may have seen enough
             answer(self)
 
-    handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": handle, "do_HEAD": handle, "log_message": lambda *_: None})
+    handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": handle, "do_HEAD": handle})
     with serving(handler, protocol="HTTP/1.0") as port:  # a body ends with its connection
         yield f"http://127.0.0.1:{port}"
 
