@@ -14,7 +14,6 @@ from tests import desks, joined, registries, released, signed
 from tests.joined import BOTH
 from tests.signed import CELL as SINGLE
 from tests.signed import REPOSITORY
-from tests.system import test_release_verbs as days
 from torchstrata.attestations import documents, index_record, signing
 from torchstrata.attestations.documents import Published
 from torchstrata.attestations.record import SourceRepository
@@ -40,9 +39,6 @@ MATRIX = dataclasses.replace(joined.several(signed.MATRIX, SINGLE.id), flavours=
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")
 IMAGES = channels.images(MATRIX, CELL)
 STEM = f"{CELL.version}-cpu-{CELL.os.id}"
-
-environment = days.environment  # programs and settings of these tests alone
-team = days.team  # a registry, a ledger and a key pair
 
 
 @pytest.fixture(scope="module", autouse=True)

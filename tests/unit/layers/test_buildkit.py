@@ -41,15 +41,19 @@ def test_refusal_names_the_reason() -> None:
     assert "| Reading package lists..." in error.fix
 
 
-def test_refusal_reads_the_summary_where_the_step_is_out_of_sight() -> None:
-    """Buildx says again at its end what the step said last; with many targets that is all that is left of it."""
-    summary = " > [stage 2/3] RUN apt-get update:\n0.538 Err:1 a mirror\n0.539 E: Failed to fetch a list\n------\nERROR: failed to solve: exit code: 100\n"
-    assert buildkit.refusal(summary).what == "an OS part cannot be built: E: Failed to fetch a list"
+SUMMARY = """\
+ > [stage 2/3] RUN apt-get update:
+0.538 Err:1 a mirror
+0.539 E: Failed to fetch a list
+------
+ERROR: failed to solve: exit code: 100
+"""
 
 
-def test_refusal_without_a_step_quotes_buildx() -> None:
-    """Where no step failed, what buildx says last is the reason."""
-    assert buildkit.refusal("ERROR: no builder found\n").what == "an OS part cannot be built: no builder found"
+@pytest.mark.parametrize(("said", "why"), [(SUMMARY, "E: Failed to fetch a list"), ("ERROR: no builder found\n", "no builder found")])
+def test_refusal_reads_what_is_left_where_the_step_is_out_of_sight(said: str, why: str) -> None:
+    """Buildx says again at its end what a step said last; where no step failed, its own last words are the reason."""
+    assert buildkit.refusal(said).what == f"an OS part cannot be built: {why}"
 
 
 def test_labels_tell_whose_layer_is_whose() -> None:

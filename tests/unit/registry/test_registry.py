@@ -118,18 +118,18 @@ def test_a_mount_that_becomes_an_upload(start):
     assert served.uploads == {}
 
 
+def test_a_repository_that_one_may_not_read_cannot_be_mounted_from(start):
+    """The push goes on without it."""
+    _, registry = start(denied=frozenset({"secret/x"}))
+    assert registry.push_blob("team/b", Source.of(DATA), mount_from=["secret/x"]).way == "sent"
+
+
 def test_uploads_of_mounts_that_failed_are_ended(start):
     """Asking several repositories leaves nothing behind."""
     served, registry = start()
     registry.push_blob("team/c", Source.of(DATA))
     assert registry.push_blob("team/b", Source.of(DATA), mount_from=["team/a", "team/c"]).way == "mounted"
     assert served.uploads == {}
-
-
-def test_a_repository_that_one_may_not_read_cannot_be_mounted_from(start):
-    """The push goes on without it."""
-    _, registry = start(denied=frozenset({"secret/x"}))
-    assert registry.push_blob("team/b", Source.of(DATA), mount_from=["secret/x"]).way == "sent"
 
 
 def test_forbidden_is_not_absent(start):
