@@ -59,12 +59,20 @@ def test_an_image_without_an_index_is_named_itself(buildx: Buildx) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "offered"), [(index(("linux", "arm64"), ("linux", "s390x")), "linux/arm64, linux/s390x"), (MANIFEST, "linux/riscv64"), (index(), "nothing")]
+    ("answer", "what"),
+    [
+        (index(("linux", "arm64"), ("linux", "s390x")), "for linux/amd64, but for linux/arm64, linux/s390x"),
+        (MANIFEST, "has no image for linux/amd64, but for linux/riscv64"),
+        (index(), "has no image for linux/amd64, but for nothing"),
+        ("<html>", ""),
+        ("[]", ""),
+        ('{"manifests": [{"digest": "sha256:x", "size": 1}]}', ""),
+    ],
 )
-def test_a_tag_without_the_platform_is_refused(buildx: Buildx, answer: str, offered: str) -> None:
-    """The error says what it is for."""
+def test_a_tag_without_the_platform_is_refused(buildx: Buildx, answer: str, what: str) -> None:
+    """The error says what it is for; so is whatever else a registry sends."""
     buildx({TAG: answer}, config='{"os": "linux", "architecture": "riscv64"}')
-    with pytest.raises(RegistryError, match=f"has no image for linux/amd64, but for {offered}"):
+    with pytest.raises(RegistryError, match=what or None):
         image_tags.pinned(TAG)
 
 
@@ -85,14 +93,6 @@ def test_each_reason_has_its_error_and_cure(buildx: Buildx, said: str, error: ty
     assert type(caught.value) is error
     assert TAG in caught.value.what
     assert cure in caught.value.fix
-
-
-@pytest.mark.parametrize("answer", ["<html>", "[]", '{"manifests": [{"digest": "sha256:x", "size": 1}]}'])
-def test_an_answer_that_is_no_image_is_refused(buildx: Buildx, answer: str) -> None:
-    """Whatever a registry sends."""
-    buildx({TAG: answer})
-    with pytest.raises(RegistryError):
-        image_tags.pinned(TAG)
 
 
 def test_the_engines_mirrors_are_asked_first(buildx: Buildx, tmp_path: Path) -> None:

@@ -173,45 +173,38 @@ def test_what_a_server_says_cannot_steer_a_terminal(refuse: Refuse) -> None:
     assert "text/plain?[2j?done" in error.what
 
 
-def test_the_body_of_a_redirect_is_not_read(refuse: Refuse) -> None:
-    """Nobody wants it, so it may be endless."""
+def without_end(piece: bytes, status: int = 200, **headers: str) -> Answer:
+    """Return what gives an answer whose body never ends."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        answering(302, Location=f"{handler.path}x")(handler)
+        answering(status, **headers)(handler)
         while True:
-            handler.wfile.write(bytes(1 << 20))
+            handler.wfile.write(piece)
 
-    refuse(answer)
+    return answer
+
+
+def test_the_body_of_a_redirect_is_not_read(refuse: Refuse) -> None:
+    """Nobody wants it, so it may be endless."""
+    refuse(without_end(bytes(1 << 20), 302, Location="/simple/big-thing/x"))
 
 
 @pytest.mark.parametrize("kind", [HTML, JSON_TYPE])
 def test_an_endless_page_is_given_up(refuse: Refuse, kind: str) -> None:
     """A page has a largest size, whatever its headers say."""
+    assert "more than" in refuse(without_end(b'{"url": "x"},' * 10_000, Content_Type=kind)).what
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        answering(body=b'{"files": [', Content_Type=kind)(handler)
-        while True:
-            handler.wfile.write(b'{"url": "x"},' * 10_000)
 
-    assert "more than" in refuse(answer).what
+def test_a_slow_page_is_given_up(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then keeps every time-out of a connection from ending; the page as a whole has one, too."""
+    monkeypatch.setattr(index_page, "PAGE_SECONDS", 0.0)
+    assert "takes longer" in refuse(without_end(b"<a>")).what
 
 
 def test_a_page_that_inflates_is_given_up(refuse: Refuse) -> None:
     """A few kilobytes of gzip that stand for a gigabyte are not inflated to their end."""
     body = gzip.compress(bytes(1 << 27), 9) * 8
     assert "more than" in refuse(answering(body=body, Content_Encoding="gzip")).what
-
-
-def test_a_slow_page_is_given_up(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte now and then keeps every time-out of a connection from ending; the page as a whole has one, too."""
-    monkeypatch.setattr(index_page, "PAGE_SECONDS", 0.0)
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        answering(body=b"<a>")(handler)
-        while True:
-            handler.wfile.write(b"<a>")
-
-    assert "takes longer" in refuse(answer).what
 
 
 def endless(handler: BaseHTTPRequestHandler, piece: bytes) -> None:

@@ -29,13 +29,36 @@ def test_a_reference_is_read_and_written(text, parts):
     assert parsed.name == (parts[3] or parts[2] or "latest")
 
 
-@pytest.mark.parametrize(
-    "text", ["x", "team/x:v1", "registry.example", "registry.example/X", "registry.example/x:", "registry.example/x:a b", "registry.example/x@sha256:12", ""]
+NO_REFERENCE = (
+    "x",
+    "team/x:v1",
+    "registry.example",
+    "registry.example/X",
+    "registry.example/x:",
+    "registry.example/x:a b",
+    "registry.example/x@sha256:12",
+    "",
 )
-def test_what_is_no_reference(text):
-    """Nothing is guessed: neither a host nor a tag."""
-    with pytest.raises(RegistryError, match="names no image"):
-        Reference.parse(text)
+NO_PLACE = (
+    "",
+    "ftp://registry.example",
+    "registry.example/Team",
+    "registry example",
+    "registry.example/team:v1",
+)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "what"),
+    [
+        *((Reference.parse, text, "names no image") for text in NO_REFERENCE),
+        *((Place.parse, text, "is no registry") for text in NO_PLACE),
+    ],
+)
+def test_what_is_no_reference_and_no_place(parse, text, what):
+    """It is refused in words, and nothing is guessed: neither a host nor a tag."""
+    with pytest.raises(RegistryError, match=what):
+        parse(text)
 
 
 def test_a_place_has_repositories():
@@ -43,13 +66,6 @@ def test_a_place_has_repositories():
     assert Place.parse("registry.example:5000/team/a/").repository("x") == "team/a/x"
     assert Place.parse("http://localhost:5000").repository("x") == "x"
     assert Place.parse("http://localhost:5000").scheme == "http"
-
-
-@pytest.mark.parametrize("text", ["", "ftp://registry.example", "registry.example/Team", "registry example", "registry.example/team:v1"])
-def test_what_is_no_place(text):
-    """It is refused in words."""
-    with pytest.raises(RegistryError, match="is no registry"):
-        Place.parse(text)
 
 
 HERE = ("localhost", "localhost:5000", "127.0.0.1", "127.3.2.1:80", "[::1]:5000", "[::1]")
