@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tests import desks, parts, registries
 from tests.registries import Authority, Tokens
+from tests.scripts import script
 from tests.system.faults import FAULTS, Proxy
 from tests.waiting import PATIENCE
 from torchstrata.attestations.remote import Remote
@@ -272,10 +273,8 @@ def test_tokens_are_kept_and_renewed(tmp_path, authority, docker_config, monkeyp
 def test_a_credential_helper_is_asked(secured, authority, docker_config, tmp_path, monkeypatch):
     """Docker's helpers keep passwords out of files; they work as for Docker."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.certificate))
-    helper = tmp_path / "docker-credential-test"
     answer = json.dumps({"ServerURL": secured.host, "Username": registries.NAME, "Secret": registries.PASSWORD})
-    helper.write_text(f"#!/bin/sh\necho '{answer}'\n")
-    helper.chmod(0o755)
+    script(tmp_path / "docker-credential-test", f"echo '{answer}'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (docker_config / "config.json").write_text(json.dumps({"credHelpers": {secured.host: "test"}}))
     assert Registry(secured.host).tags("team/x") == ()

@@ -6,12 +6,12 @@ import io
 import json
 import os
 import socket
-import stat
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from tests.scripts import script
 from torchstrata import progress
 from torchstrata.building import engine
 from torchstrata.errors import BuildxError, EngineError
@@ -135,16 +135,21 @@ def test_tls_is_spoken_where_the_docker_command_does(tmp_path: Path, *, host: st
 
 
 @pytest.mark.parametrize(
-    ("script", "message"),
+    ("said", "message"),
     [
         ("echo 'docker: buildx is not a docker command' >&2; exit 1", "has no buildx"),
         ("echo 'github.com/docker/buildx v0.9.1 ed00243'", "older than 0.13"),
         ("echo 'github.com/docker/buildx unknown'", "older than 0.13"),
     ],
 )
-def test_missing_or_old_buildx_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, message: str) -> None:
+def test_missing_or_old_buildx_is_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    said: str,
+    message: str,
+) -> None:
     """A docker command without a usable buildx is told apart from an engine that is not there."""
-    _docker_command(tmp_path, script)
+    script(tmp_path / "docker", said)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(BuildxError, match=message) as caught:
         _engine().buildx()
@@ -154,7 +159,7 @@ def test_missing_or_old_buildx_is_an_error_of_its_own(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("version", ["0.13.1+ds1", "v0.29.1", "v1.0.0"])
 def test_usable_buildx_says_its_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str) -> None:
     """Versions are read as distributions and Docker write them."""
-    _docker_command(tmp_path, f"echo 'github.com/docker/buildx {version} abc'")
+    script(tmp_path / "docker", f"echo 'github.com/docker/buildx {version} abc'")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert _engine().buildx() == version
 
@@ -179,9 +184,3 @@ def test_free_space_of_a_remote_engine_is_not_guessed(monkeypatch: pytest.Monkey
 
 def _engine() -> engine.Engine:
     return engine.Engine(None, {"ServerVersion": "26.1.5", "DockerRootDir": "/"})  # type: ignore[arg-type]  # it is not asked anything
-
-
-def _docker_command(folder: Path, script: str) -> None:
-    program = folder / "docker"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.scripts import script
 from tests.serving import serving
 from tests.waiting import PATIENCE
 from torchstrata.errors import AptError, AptLockedError, AptUnreachableError, NotRootError, TorchstrataError
@@ -261,8 +262,7 @@ def _sudo(folder: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> Path:
     """Put a ``sudo`` on the path that answers with ``status``, and runs what it is given if that is 0; be an ordinary user."""
     log = folder / "log"
     words = 'while [ "${1#-}" != "$1" ]; do shift; done'
-    (folder / "sudo").write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {log}\n{words}\n[ {status} = 0 ] || exit {status}\nexec "$@"\n')
-    (folder / "sudo").chmod(0o755)
+    script(folder / "sudo", f'printf "%s\\n" "$*" >> {log}\n{words}\n[ {status} = 0 ] || exit {status}\nexec "$@"')
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     superuser._words.cache_clear()

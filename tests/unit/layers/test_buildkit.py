@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.parts import LOCKED
 from torchstrata.errors import AbsentError, OsPartError, RegistryAuthError, RegistryError
 from torchstrata.layers import buildkit
-from torchstrata.locks.os_locks import OsLock
-from torchstrata.matrix import matrix
 
-MATRIX = matrix.load()
-UBUNTU = MATRIX.systems["ubuntu24.04"]
 TAIL = """\
 #19 [debian13-devel stage-0 1/2] RUN --mount=from=apt,source=/apt,target=/mnt     /mnt/install no-such-package
 #19 1.234 Reading package lists...
@@ -79,9 +76,6 @@ def test_history_reads_like_the_dockerfile() -> None:
     """Shell, build arguments and BuildKit's mark are left out of a layer's title."""
     assert buildkit.instruction("RUN |2 A=1 B=g++-14 g++-13 /bin/sh -c /mnt/install   cmake # buildkit") == "RUN /mnt/install cmake"
     assert buildkit.instruction("COPY rootfs / # buildkit") == "COPY rootfs /"
-
-
-LOCKED = OsLock(system=UBUNTU.id, date="2026-11-24", sections={"os": {"bash": "5"}, "base": {"git": "2"}}, image=f"{UBUNTU.image}@sha256:{'1' * 64}")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import script
 from torchstrata.errors import AbsentError, RegistryAuthError, RegistryError
 from torchstrata.layers import image_tags
 
@@ -36,12 +37,12 @@ def buildx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Buildx:
     def write(answers: dict[str, str], config: str = "", refusal: str = "not found", mirrors: tuple[str, ...] = ()) -> None:
         cases = "".join(f"*' {image}') cat <<'END'\n{answer}\nEND\n;;\n" for image, answer in answers.items())
         told = json.dumps({"Mirrors": mirrors or None})
-        script = (
-            f"#!/bin/sh\necho \"$@\" >>{tmp_path}/asked\ncase \"$*\" in info*) echo '{told}' ;; *--format*) echo '{config}' ;;\n"
-            f"{cases}*) echo 'ERROR: {refusal}' >&2; exit 1 ;; esac | head -c -1\n"
+        text = (
+            f'set -o pipefail\necho "$@" >>{tmp_path}/asked\n'
+            f"case \"$*\" in info*) echo '{told}' ;; *--format*) echo '{config}' ;;\n"
+            f"{cases}*) echo 'ERROR: {refusal}' >&2; exit 1 ;; esac | head -c -1"
         )
-        (tmp_path / "docker").write_text(script.replace("#!/bin/sh\n", "#!/bin/bash\nset -o pipefail\n", 1))
-        (tmp_path / "docker").chmod(0o755)
+        script(tmp_path / "docker", text, "/bin/bash")
 
     return write
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import tars
+from tests.scripts import script
 from tests.waiting import PATIENCE
 from torchstrata import errors
 from torchstrata.errors import IntegrityError, StoreError
@@ -234,13 +235,12 @@ def test_only_dead_processes_lose_their_unfinished_files(store, holder):
 
 def test_what_a_killed_process_has_in_an_engine_goes_with_its_files(store, tmp_path, monkeypatch):
     """The next process removes containers and images that are on the list, once the engine answers; until then the list stays."""
-    docker = tmp_path / "docker"
-    docker.write_text(f'#!/bin/sh\n[ -e "{tmp_path}/answers" ] || {{ echo cannot connect >&2; exit 1; }}\necho "$@" >> "{tmp_path}/asked"\n')
-    docker.chmod(0o755)
+    answers = f'[ -e "{tmp_path}/answers" ] || {{ echo cannot connect >&2; exit 1; }}'
+    script(tmp_path / "docker", f'{answers}\necho "$@" >> "{tmp_path}/asked"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    script = "import os, sys; from pathlib import Path; from torchstrata.store.store import Store; store = Store(Path(sys.argv[1])); "
-    script += "store.leave('container', 'one'); store.leave('image', 'two:2'); os.kill(os.getpid(), 9)"
-    assert subprocess.run([sys.executable, "-c", script, store.root], check=False).returncode == -signal.SIGKILL
+    code = "import os, sys; from pathlib import Path; from torchstrata.store.store import Store; store = Store(Path(sys.argv[1])); "
+    code += "store.leave('container', 'one'); store.leave('image', 'two:2'); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, store.root], check=False).returncode == -signal.SIGKILL
     write(Store(store.root))
     assert len(list(store.root.glob("tmp/*/leavings.jsonl"))) == 1
     (tmp_path / "answers").touch()
