@@ -268,18 +268,36 @@ def test_a_platform_that_was_not_tested_is_no_release(known, story, forged):
 # Moving
 
 
-def test_channels_move_indexes(known, story):
+@pytest.fixture(scope="module")
+def moved(known, story):
+    """Take the second night into both channels, and nightly back; return what their tags named, step by step."""
+
+    def tags():
+        return known.tag("nightly-2.13-cpu-devel"), known.tag("v2.13")
+
+    told = [tags()]
+    for move in (
+        lambda: promote(known, "nightly"),
+        lambda: promote(known, "stable", no_soak="it is a test"),
+        lambda: release.rollback(RollbackOptions(**BACK, **place(known))),
+    ):
+        move()
+        told.append(tags())
+    return told
+
+
+BACK = {"cells": ("2.13-cpu",), "channel": "nightly", "why": "it is broken", "yes": True}
+
+
+def test_channels_move_indexes(story, moved):
     """Tags and ledger have the index; a rollback brings the old one back, with both platforms."""
-    first, second, _ = story
-    assert known.tag("nightly-2.13-cpu-devel") == index_of(first, "devel").digest
-    promote(known, "nightly")
-    assert known.tag("nightly-2.13-cpu-devel") == index_of(second, "devel").digest
-    promote(known, "stable", no_soak="it is a test")
-    assert known.tag("v2.13") == index_of(second, "v2.13").digest
-    release.rollback(RollbackOptions(cells=("2.13-cpu",), channel="nightly", why="it is broken", yes=True, **place(known)))
-    assert known.tag("nightly-2.13-cpu-devel") == index_of(first, "devel").digest
+    first, second = (index_of(night, "devel").digest for night in story[:2])
+    named = index_of(story[1], "v2.13").digest
+    assert [nightly for nightly, _ in moved] == [first, second, second, first]
+    assert [stable for _, stable in moved] == [None, None, named, named]
 
 
+@pytest.mark.usefixtures("moved")
 def test_the_watchdog_sees_a_platform_that_is_gone(known, story):
     """The index is there, and its tag is right; nodes of that platform have nothing to run."""
     with release.opened(PromoteOptions(**place(known)), signs=False) as releases:
@@ -315,6 +333,7 @@ def test_what_differs_is_told_of_each_platform(known, story, capsys):
 # Copies
 
 
+@pytest.mark.usefixtures("moved")
 def test_a_copy_in_another_registry_holds(known, story, tmp_path, capsys):
     """Index, images of both platforms, their signatures and documents, and the dated tags of all."""
     with registries.registry(tmp_path) as other:
@@ -326,6 +345,7 @@ def test_a_copy_in_another_registry_holds(known, story, tmp_path, capsys):
     assert "everything holds" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("moved")
 def test_a_directory_has_the_files_of_each_platform(known, story, tmp_path):
     """Its own script checks them, signatures included, without a network; one that has lost a platform's documents is damaged."""
     mirror.mirror(MirrorOptions(images="2.13-cpu", to=str(tmp_path / "cell"), key=str(known.key.with_suffix(".pub")), **place(known)))
