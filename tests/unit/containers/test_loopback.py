@@ -28,10 +28,15 @@ def ports(found):
     return {each.name: each.published for each in found}
 
 
-def test_services_have_the_ports_that_people_know(monkeypatch):
-    """Where they are free; SSH listens where any user may."""
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [({}, {"jupyter": 8888, "ssh": 2222}), ({"ssh": 8888}, {"jupyter": 8889, "ssh": 8888})],
+    ids=["usual", "that of another"],
+)
+def test_services_have_the_ports_that_people_know(monkeypatch, asked, found):
+    """Where they are free, and no other service was asked to have one; SSH listens where any user may."""
     monkeypatch.setattr(loopback, "is_free", lambda *_: True)
-    assert ports(loopback.publish(BOTH, LOOPBACK, {}, ())) == {"jupyter": 8888, "ssh": 2222}
+    assert ports(loopback.publish(BOTH, LOOPBACK, asked, ())) == found
     assert {each.name: each.port for each in BOTH} == {"jupyter": 8888, "ssh": 2222}
 
 
@@ -57,12 +62,6 @@ def test_port_that_was_asked_for_is_not_replaced(busy, asked, taken, what, fix):
     with pytest.raises(BusyPortError, match=what.format(busy=busy)) as refused:
         loopback.publish(BOTH, LOOPBACK, asked, taken)
     assert fix in refused.value.fix
-
-
-def test_services_leave_each_other_their_ports(monkeypatch):
-    """One asks for the usual port of another."""
-    monkeypatch.setattr(loopback, "is_free", lambda *_: True)
-    assert ports(loopback.publish(BOTH, LOOPBACK, {"ssh": 8888}, ())) == {"jupyter": 8889, "ssh": 8888}
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "nowhere.invalid"])

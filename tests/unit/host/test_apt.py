@@ -119,9 +119,6 @@ def mirror(tree: Tree) -> Iterator[None]:
             del code, size
             tree.asked.append(self.path.replace("/./", "/"))
 
-        def log_error(self, *_: object) -> None:
-            pass
-
     with serving(Handler) as port:
         tree.sources(f"deb [trusted=yes] http://127.0.0.1:{port}/ ./\n")
         yield

@@ -121,22 +121,14 @@ def test_a_busy_server_is_asked_again(made, index, downloads, status):
     assert fetch(made[0], downloads).stat().st_size == made[0].size
 
 
-def test_a_server_that_stays_busy_is_an_error(made, index, downloads):
-    """After pip's number of retries the fetch fails in one line, and what is there is kept."""
-    index.refusals = [503] * 9
-    with pytest.raises(FetchError, match="HTTP status 503") as caught:
+@pytest.mark.parametrize(("status", "tries"), [(503, 3), (401, 1), (404, 1)])
+def test_a_server_that_stays_busy_is_an_error(made, index, downloads, status, tries):
+    """After pip's number of retries, and what is there is kept; statuses that do not pass are not retried."""
+    index.refusals = [status] * 9
+    with pytest.raises(FetchError, match=f"HTTP status {status}") as caught:
         fetch(made[0], downloads)
-    assert "goes on where it stopped" in caught.value.fix
-    assert len(index.downloads()) == 3
-
-
-@pytest.mark.parametrize("status", [401, 404])
-def test_a_refusal_is_final(made, index, downloads, status):
-    """Statuses that do not pass are not retried."""
-    index.refusals = [status]
-    with pytest.raises(FetchError, match=f"HTTP status {status}"):
-        fetch(made[0], downloads)
-    assert len(index.downloads()) == 1
+    assert len(index.downloads()) == tries
+    assert ("goes on where it stopped" in caught.value.fix) == (status == 503)
 
 
 def test_tampered_bytes_are_refused(made, index, downloads):
