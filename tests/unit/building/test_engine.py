@@ -77,7 +77,8 @@ def test_prefix_images_are_the_same_in_every_run(tmp_path: Path) -> None:
 def test_an_engine_that_this_user_may_not_use_is_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds and tests name the command that lets the user in, as ``nox -s engine`` does: to start Docker would not help."""
     socket = tmp_path / "docker.sock"
-    socket.touch(0o660)
+    socket.touch()
+    socket.chmod(0o660)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(EngineError, match="and you may not use it") as caught:

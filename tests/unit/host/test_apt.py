@@ -104,6 +104,7 @@ def mirror(tree: Tree) -> Iterator[None]:
     """Serve a repository of one tiny package to the tree."""
     site = tree.root / "site"
     (site / "build/DEBIAN").mkdir(parents=True)
+    (site / "build/DEBIAN").chmod(0o755)
     (site / "build/DEBIAN/control").write_text(CONTROL)
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", site / "build", site / "tiny.deb"], check=True, capture_output=True)
     content = (site / "tiny.deb").read_bytes()
@@ -259,7 +260,7 @@ def _sudo(folder: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> Path:
     """Put a ``sudo`` on the path that answers with ``status``, and runs what it is given if that is 0; be an ordinary user."""
     log = folder / "log"
     words = 'while [ "${1#-}" != "$1" ]; do shift; done'
-    script(folder / "sudo", f'printf "%s\\n" "$*" >> {log}\n{words}\n[ {status} = 0 ] || exit {status}\nexec "$@"')
+    script(folder / "sudo", f'printf "%s\\n" "$*" >> "{log}"\n{words}\n[ {status} = 0 ] || exit {status}\nexec "$@"')
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     superuser._words.cache_clear()

@@ -93,6 +93,8 @@ def test_damaged_context_is_an_error(place, monkeypatch, content):
     """Docker's library would end in a traceback."""
     context(place)
     next(place.glob("contexts/meta/*/meta.json")).write_text(content)
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("DOCKER_CONFIG", ".")  # a long path would leave no room for the reason
     monkeypatch.setenv("DOCKER_CONTEXT", "second")
     with pytest.raises(VariableError, match="is not as Docker writes it"):
         docker_config.context()

@@ -38,7 +38,7 @@ def buildx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Buildx:
         cases = "".join(f"*' {image}') cat <<'END'\n{answer}\nEND\n;;\n" for image, answer in answers.items())
         told = json.dumps({"Mirrors": mirrors or None})
         text = (
-            f'set -o pipefail\necho "$@" >>{tmp_path}/asked\n'
+            f'set -o pipefail\necho "$@" >>"{tmp_path}/asked"\n'
             f"case \"$*\" in info*) echo '{told}' ;; *--format*) echo '{config}' ;;\n"
             f"{cases}*) echo 'ERROR: {refusal}' >&2; exit 1 ;; esac | head -c -1"
         )

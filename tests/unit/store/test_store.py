@@ -361,7 +361,8 @@ def test_nobody_else_can_hold_a_lock(store):
 
 def test_a_store_that_is_there_keeps_its_mode(store):
     """Whoever has made it may have had reasons."""
-    store.root.mkdir(mode=0o755)
+    store.root.mkdir()
+    store.root.chmod(0o755)
     store.scratch()
     assert store.root.stat().st_mode & 0o777 == 0o755
 
