@@ -1,4 +1,4 @@
-"""Records of images and results of their tests that are complete and honest; who asks for one names the fields that matter."""
+"""Complete and honest records of images and results of their tests; who asks for one names the fields that matter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ RECORD = Record(
     size=3_000_000_000,
     unpacked=6_000_000_000,
     source=SourceRepository(revision="2" * 40),
-    inputs=Inputs(lock="1" * 64, lock_seen="2026-11-17T00:00:00Z", os_lock="3", os_lock_date="2026-11-24", os_image="x", codec="x"),
+    inputs=Inputs(
+        lock="1" * 64,
+        lock_seen="2026-11-17T00:00:00Z",
+        os_lock="3",
+        os_lock_date="2026-11-24",
+        os_image="x",
+        codec="x",
+    ),
     torch=Torch(version="2.8.0", wheels="cu128", git="x", cuda="12.8"),
     layers=(),
     wheels=(),
@@ -52,7 +59,7 @@ EVIDENCE = Evidence(
     gpu=None,
     started="2026-11-24T00:00:00Z",
     finished="2026-11-24T00:01:00Z",
-    tests=(Case(id="images/base/tests/test_users.py::test_no_sudo", tier="free", section="base", outcome="passed", seconds=0.5),),
+    tests=(Case(id="base/test_users.py::test_no_sudo", tier="free", section="base", outcome="passed", seconds=0.5),),
 )
 
 
@@ -69,8 +76,8 @@ def wheel(name: str, version: str, size: int = 1) -> LockedWheel:
 
 def package(name: str, version: str, source: str | None = None) -> Package:
     """Return an OS package, of the source of its own name unless told."""
-    source = source or name
-    return Package(name=name, version=version, architecture="amd64", source=source, source_version=version, licence="GPL-2.0-or-later")
+    of = {"source": source or name, "source_version": version}
+    return Package(name=name, version=version, architecture="amd64", licence="GPL-2.0-or-later", **of)
 
 
 def result(digest: str, *, passed: bool = True, **fields: object) -> Evidence:

@@ -45,7 +45,8 @@ def layers(cell: Cell, images: int, release: int) -> tuple[RecordedLayer, ...]:
     kept = [(title, "payload", digest(cell.build, title), 40_000_000 * (number + 1)) for number, title in enumerate(SHARED)]
     own = [(f"{cell.os.id} part {number}: RUN install things", "os", digest(cell.os.id, number, release), 30_000_000) for number in range(images)]
     facts = [("facts", "facts", digest(cell.id, images, release), 2_000)]
-    return tuple(records.layer(name, size, title=title, origin=origin, unpacked=2 * size) for title, origin, name, size in (*kept, *own, *facts))
+    every = (*kept, *own, *facts)
+    return tuple(records.layer(name, size, title=title, origin=origin, unpacked=2 * size) for title, origin, name, size in every)
 
 
 def record(cell: Cell, image: str, number: int, release: int) -> Record:

@@ -60,7 +60,10 @@ def test_what_is_there_needs_nothing(store, free):
 
 @pytest.mark.parametrize(
     ("chain", "needed"),
-    [(("base",), "250 MB in the store, 750 MB in the engine"), (("base", "devel"), "100 MB in the store, 300 MB in the engine")],
+    [
+        (("base",), "250 MB in the store, 750 MB in the engine"),
+        (("base", "devel"), "100 MB in the store, 300 MB in the engine"),
+    ],
 )
 def test_an_os_part_that_is_missing_needs_space_too(store, free, chain, needed):
     """Its size is estimated: only the first has the OS; counting it for every flavour refused builds that fit a disk."""

@@ -47,7 +47,10 @@ ERROR: failed to solve: exit code: 100
 """
 
 
-@pytest.mark.parametrize(("said", "why"), [(SUMMARY, "E: Failed to fetch a list"), ("ERROR: no builder found\n", "no builder found")])
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [(SUMMARY, "E: Failed to fetch a list"), ("ERROR: no builder found\n", "no builder found")],
+)
 def test_refusal_reads_what_is_left_where_the_step_is_out_of_sight(said: str, why: str) -> None:
     """Buildx says again at its end what a step said last; where no step failed, its own last words are the reason."""
     assert buildkit.refusal(said).what == f"an OS part cannot be built: {why}"

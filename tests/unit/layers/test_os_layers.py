@@ -50,7 +50,7 @@ STAYS = (
 
 @pytest.mark.parametrize("path", LEFT_OUT + STAYS)
 def test_what_tells_builds_apart_is_left_out(path: str) -> None:
-    """Logs, caches, lists, backups, keys and identities; what packages install stays, and directories of logs and sockets."""
+    """Logs, caches, lists, backups, keys, identities; what packages install stays, and directories of logs and sockets."""
     assert os_layers.left_out(path.rstrip("/"), is_directory=path.endswith("/")) == (path in LEFT_OUT)
 
 

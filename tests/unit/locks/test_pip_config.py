@@ -27,7 +27,7 @@ def config(tmp_path):
     [
         ("[global]\nindex-url = https://a\n[install]\nindex_url = https://b\n", "index_url", "https://b"),
         ("[global]\ntrusted-host = a b\n", "trusted_hosts", ("a", "b")),
-        ("[global]\ntrusted-host = [::1]:8080 [fe80::1] 1.2.3.4\n", "trusted_hosts", ("[::1]:8080", "[fe80::1]", "1.2.3.4")),
+        ("[global]\ntrusted-host = [::1]:80 [fe80::1] 1.2.3.4\n", "trusted_hosts", ("[::1]:80", "[fe80::1]", "1.2.3.4")),
         ("[global]\nextra-index-url =\n  https://a\n  https://b\n", "extra_index_urls", ("https://a", "https://b")),
     ],
 )

@@ -116,7 +116,10 @@ def test_passwords_go_to_no_place_without_tls(realm):
 
 @pytest.mark.parametrize(
     ("said", "error", "what"),
-    [(answer(401), RegistryAuthError, "u may not get a token"), (answer(body={"other": 1}), RegistryError, "without a token")],
+    [
+        (answer(401), RegistryAuthError, "u may not get a token"),
+        (answer(body={"other": 1}), RegistryError, "without a token"),
+    ],
 )
 def test_a_server_that_gives_no_token(said, error, what):
     """The error names who asked, and not the password."""
