@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from tests.serving import serving
+from tests.serving import answer, serving
 
 SUFFIX: Final = "+newer1"
 """What the version of a dropped package has become."""
@@ -239,13 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer one question."""
         content = self.archive.answer(self.path)
         with contextlib.suppress(ConnectionError):  # apt ends and leaves answers unread
-            self.send_response(404 if content is None else 200)
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.end_headers()
-            self.wfile.write(content or b"")
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+            answer(self, content or b"", 404 if content is None else 200)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
-from tests.serving import serving
+from tests.serving import answer, serving
 
 
 def digest_of(data: bytes) -> str:
@@ -206,15 +206,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self.answer(404, {"errors": [{"code": code, "message": code.lower().replace("_", " ")}]})
 
     def answer(self, status: int, content: object = b"", headers: dict[str, str] | None = None) -> None:
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response_only(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        if status != 204:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD" and status != 204:
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        answer(self, content if isinstance(content, bytes) else json.dumps(content).encode(), status, headers or {})

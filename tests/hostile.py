@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import zstandard
 
-from tests.serving import serving
+from tests import serving
 from tests.waiting import PATIENCE
 from torchstrata.commands import cli
 from torchstrata.image.compose import MANIFEST, canonical, sha256
@@ -67,10 +67,7 @@ def registry(behave: Behaviour) -> Iterator[tuple[str, list[tuple[str, str, dict
 
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with serving(Hostile) as port:
+    with serving.serving(Hostile) as port:
         yield f"127.0.0.1:{port}", asked
 
 
@@ -80,12 +77,7 @@ def registry(behave: Behaviour) -> Iterator[tuple[str, list[tuple[str, str, dict
 def answer(handler: Handler, body: object = b"", status: int = 200, **headers: str) -> None:
     """Answer as one does."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    handler.send_response_only(status)
-    for name, value in {"Content-Length": str(len(content)), **{name.replace("_", "-"): value for name, value in headers.items()}}.items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    if handler.command != "HEAD":
-        handler.wfile.write(content)
+    serving.answer(handler, content, status, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def says(body: object = b"", status: int = 200, **headers: str) -> Behaviour:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,16 +80,15 @@ class Overlaid:
 
 
 @contextmanager
-def overlaid(folder: Path) -> Iterator[Overlaid]:
-    """Make the view, as root or by sudo, and take it away.
-
-    :param folder: an empty directory that everybody can reach.
-    """
-    command = superuser.command("unshare", "--mount", "sh", "-c", SETUP, "sh", folder)
-    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as keeper:
-        pid = _keeping(keeper)
-        yield Overlaid(superuser.command("nsenter", f"--target={pid}", "--mount"), folder / "tmp")
-        keeper.communicate()
+def overlaid() -> Iterator[Overlaid]:
+    """Make the view, as root or by sudo, and take it away."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        command = superuser.command("unshare", "--mount", "sh", "-c", SETUP, "sh", folder)
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as keeper:
+            pid = _keeping(keeper)
+            yield Overlaid(superuser.command("nsenter", f"--target={pid}", "--mount"), Path(folder, "tmp"))
+            keeper.communicate()
 
 
 def _keeping(keeper: subprocess.Popen[str]) -> int:

@@ -10,6 +10,7 @@ from tests.wheelhouse import wheel
 from torchstrata.building.plan import ImagePlan, Item, OsPart, Plan
 from torchstrata.layers.strata import Stratum
 from torchstrata.locks.lockfile import Lock, Pin
+from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix import matrix
 from torchstrata.store import store
 from torchstrata.store.codec import Codec
@@ -20,6 +21,14 @@ from torchstrata.store.store import Store
 CODEC = Codec()
 MATRIX = matrix.load()
 CELL = matrix.select(MATRIX, "2.8-cu121")[0]
+DEBIAN13, UBUNTU = (MATRIX.systems[name] for name in ("debian13", "ubuntu24.04"))
+LOCKED = OsLock(
+    system=UBUNTU.id,
+    date="2026-11-24",
+    sections={"os": {"bash": "5"}, "base": {"git": "2"}},
+    image=f"{UBUNTU.image}@sha256:{'1' * 64}",
+)
+"""The lock of an OS whose image is a registry's."""
 
 
 def wheels(directory: Path, *names: str) -> dict[str, Pin]:

@@ -22,7 +22,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from tests import programs
-from tests.serving import serving
+from tests.serving import answer, serving
 from tests.waiting import PATIENCE, until
 
 NAME: Final = "torch-pusher"
@@ -109,13 +109,7 @@ class Tokens:
                 query = parse_qs(urlsplit(self.path).query)
                 tokens.asked.append(query)
                 body = json.dumps({"token": tokens.sign(query.get("scope", [])), "expires_in": tokens.lifetime}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
+                answer(self, body)
 
         with serving(Handler, self.authority.context()) as port:
             self.url = f"https://127.0.0.1:{port}/token"

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from tests import records
 from tests.parts import CELL, CODEC, MATRIX, os_part, plan
 from tests.wheelhouse import wheel
 from torchstrata.attestations import made, materials
@@ -20,7 +21,6 @@ from torchstrata.layers.strata import Stratum
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.progress import PlainReporter
 from torchstrata.store.store import Store
-from torchstrata.verification.evidence import Counts, EngineImage, Evidence, Host
 
 STATUS = """\
 Package: libexample1
@@ -93,26 +93,6 @@ def record_of(composed: Composed, store: Store) -> Record:
     return made.record_of(materials.gather(composed, store, CODEC, ROOT))
 
 
-def result(digest: str, *, passed: bool = True, flavour: str = "base", drift: tuple[str, ...] = ()) -> bytes:
+def result(digest: str, **fields: object) -> bytes:
     """Return what a verification of the image with ``digest`` would have written."""
-    evidence = Evidence(
-        format=1,
-        image=EngineImage(reference="x", digest=digest, manifest=digest, config=None),
-        cell=CELL.id,
-        flavour=flavour,
-        tiers=("free",),
-        passed=passed,
-        complete=True,
-        counts=Counts(required=2, passed=2 if passed else 1, failed=0 if passed else 1, missing=0),
-        required={"free": "0" * 64},
-        problems=() if passed else ("base/test_x.py::test_y failed",),
-        not_run=(),
-        revision="0" * 40,
-        host=Host(kernel="6.1", engine="26.1.5", cpus=2),
-        gpu=None,
-        started="2026-11-24T00:00:00Z",
-        finished="2026-11-24T00:01:00Z",
-        tests=(),
-        drift=drift,
-    )
-    return msgspec.json.encode(evidence)
+    return msgspec.json.encode(records.result(digest, **fields))

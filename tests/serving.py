@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http
 import http.server
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 
 @contextlib.contextmanager
@@ -19,6 +21,7 @@ def serving(
 ) -> Iterator[int]:
     """Serve HTTP, a thread for each connection; yield the port, which is a free one unless the address names it."""
     handler.protocol_version = protocol
+    handler.log_message = lambda *_: None  # type: ignore[method-assign]  # what it would print is nobody's concern
     server = http.server.ThreadingHTTPServer(address, handler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # broken connections are the point of some tests
     if context:
@@ -31,3 +34,19 @@ def serving(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def answer(
+    handler: http.server.BaseHTTPRequestHandler,
+    content: bytes = b"",
+    status: int = 200,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Answer a request with some bytes, whose length is told, and with headers of its own."""
+    has_body = status != http.HTTPStatus.NO_CONTENT
+    handler.send_response_only(status)
+    for name, value in {**({"Content-Length": str(len(content))} if has_body else {}), **headers}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    if has_body and handler.command != "HEAD":
+        handler.wfile.write(content)

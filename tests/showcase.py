@@ -8,14 +8,19 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import msgspec
+
+from tests import records
 from tests.endpoints import endpoints
+from tests.records import package, wheel
 from torchstrata.attestations import documents
-from torchstrata.attestations.record import Inputs, LockedWheel, Package, Record, RecordedLayer, SourceRepository, System, Torch
+from torchstrata.attestations.made import torch
+from torchstrata.attestations.record import Record, RecordedLayer, SourceRepository, System
 from torchstrata.catalogue.exhibits import AttachedDocument, Catalogue, Exhibit, ShownLayer, ordered
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import Cell
 from torchstrata.release.ledger import Author, Ledger, Move
-from torchstrata.verification.evidence import Case, Counts, EngineImage, Evidence, Host
+from torchstrata.verification.evidence import Evidence
 
 MATRIX = matrix.load()
 CELLS = ("2.15-cu132-debian13", "2.13-cpu-debian12", "2.8-cu121-debian13", "2.8-cu121-debian12", "2.4-cu121-debian12")
@@ -40,70 +45,36 @@ def layers(cell: Cell, images: int, release: int) -> tuple[RecordedLayer, ...]:
     kept = [(title, "payload", digest(cell.build, title), 40_000_000 * (number + 1)) for number, title in enumerate(SHARED)]
     own = [(f"{cell.os.id} part {number}: RUN install things", "os", digest(cell.os.id, number, release), 30_000_000) for number in range(images)]
     facts = [("facts", "facts", digest(cell.id, images, release), 2_000)]
-    return tuple(
-        RecordedLayer(title=title, origin=origin, digest=name, diff_id=name, media_type="x", size=size, unpacked=2 * size)
-        for title, origin, name, size in (*kept, *own, *facts)
-    )
+    every = (*kept, *own, *facts)
+    return tuple(records.layer(name, size, title=title, origin=origin, unpacked=2 * size) for title, origin, name, size in every)
 
 
 def record(cell: Cell, image: str, number: int, release: int) -> Record:
     """Return the record of an image."""
     found = layers(cell, number + 1, release)
-    return Record(
-        schema=1,
-        tool="0",
+    return msgspec.structs.replace(
+        records.RECORD,
         name=f"{cell.id}-{image}",
         cell=cell.id,
         flavour=MATRIX.all_in_one if image == cell.all_in_one else image,
         user="0:0" if image == cell.all_in_one else "1000:0",
-        platform="linux/amd64",
         os=System(id=cell.os.id, distribution="debian", release=cell.os.release, suite=cell.os.suite, python=cell.os.python),
-        created="2026-06-01T00:00:00Z",
         digest=digest(cell.id, image, release),
         config=digest("config", cell.id, image, release),
         size=sum(layer.size for layer in found),
         unpacked=2 * sum(layer.size for layer in found),
         source=SourceRepository(revision="1" * 40),
-        inputs=Inputs(lock="1", lock_seen="2026-06-01T00:00:00Z", os_lock="1", os_lock_date="2026-06-01", os_image="x", codec="zstd"),
-        torch=Torch(version=cell.version, wheels=cell.wheels, git="x", cuda=cell.facts.cuda_version, driver_floor=cell.facts.driver_floor),
+        torch=torch(cell),
         layers=found,
         wheels=(*(wheel(f"package-{one}", f"1.{one}", 1_000_000 * (one % 7)) for one in range(60)), wheel("numpy", "2.4.6", 16_000_000)),
         packages=tuple(package(f"lib-thing{one}", f"1.{one}-1+deb13u{release}") for one in range(150)),
-        licences={},
     )
-
-
-def wheel(name: str, version: str, size: int) -> LockedWheel:
-    """Return a Python package."""
-    return LockedWheel(name=name, version=version, filename="x.whl", sha256="0", size=size, licence="BSD-3-Clause")
-
-
-def package(name: str, version: str) -> Package:
-    """Return an OS package."""
-    return Package(name=name, version=version, architecture="amd64", source=name, source_version=version, licence="GPL-2.0-or-later")
 
 
 def evidence(found: Record, *, passed: bool = True) -> Evidence:
     """Return the result of an image's tests."""
-    return Evidence(
-        format=1,
-        image=EngineImage(reference="x", digest=found.digest, manifest=found.digest, config=None),
-        cell=found.cell,
-        flavour=found.flavour,
-        tiers=("free",),
-        passed=passed,
-        complete=True,
-        counts=Counts(required=165, passed=165 if passed else 164, failed=0 if passed else 1, missing=0),
-        required={"free": "0" * 64},
-        problems=() if passed else ("base/test_users.py::test_any_uid failed",),
-        not_run=("gpu/test_nccl.py::test_two needs two GPUs",),
-        revision="2" * 40,
-        host=Host(kernel="6.18", engine="26.1.5", cpus=2),
-        gpu=None,
-        started="2026-11-24T00:00:00Z",
-        finished="2026-11-24T00:01:00Z",
-        tests=(Case(id="a", tier="free", section="base", outcome="passed", seconds=0.1),),
-    )
+    unmet = ("gpu/test_nccl.py::test_two needs two GPUs",)
+    return records.result(found.digest, passed=passed, cell=found.cell, flavour=found.flavour, not_run=unmet)
 
 
 def exhibit(cell: Cell, image: str, number: int, release: int) -> Exhibit:

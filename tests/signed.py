@@ -10,12 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from tests import released
-from tests.desks import LAYER, dated, manifest
-from torchstrata.attestations import documents, record, signing
+from tests import records, released
+from tests.desks import dated, manifest
+from torchstrata.attestations import documents, signing
 from torchstrata.attestations.documents import Published
 from torchstrata.attestations.made import torch
-from torchstrata.attestations.record import Inputs, Package, Record, RecordedLayer, SourceRepository, System
+from torchstrata.attestations.record import System
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.attestations.signing import Signer
 from torchstrata.image import runtime
@@ -81,31 +81,21 @@ def image(registry, name, mark):
 def record_of(name, body, config, layer, mark, **more):  # what an image is
     """Return an honest record of an image of one layer; ``more`` are other fields of it."""
     flavour, user = (name, runtime.DEV) if name in MATRIX.flavours else (MATRIX.all_in_one, runtime.ROOT)
-    recorded = RecordedLayer(title="x", origin="os", digest=sha256(layer), diff_id=sha256(layer), media_type=LAYER, size=len(layer), unpacked=len(layer))
-    openssl = Package(name="openssl", version=f"3.0.17-1~deb12u{mark}", architecture="amd64", source="openssl", source_version="x", licence="Apache-2.0")
-    found = Record(
-        schema=record.SCHEMA,
-        tool="0",
-        name=f"{CELL.id}-{flavour}",
-        cell=CELL.id,
-        flavour=flavour,
-        user=user,
-        platform="linux/amd64",
-        os=System(id=CELL.os.id, distribution="debian", release="12", suite="bookworm", python="3.11"),
-        created="2026-11-24T00:00:00Z",
-        digest=sha256(body),
-        config=sha256(config),
-        size=len(layer),
-        unpacked=len(layer),
-        source=SourceRepository(revision="2" * 40),
-        inputs=Inputs(lock="1" * 64, lock_seen="2026-11-17T00:00:00Z", os_lock="3", os_lock_date="2026-11-24", os_image="mmdebstrap bookworm", codec="x"),
-        torch=torch(CELL),
-        layers=(recorded,),
-        wheels=(),
-        packages=(openssl,),
-        licences={},
-    )
-    return msgspec.structs.replace(found, **more)
+    fields = {
+        "name": f"{CELL.id}-{flavour}",
+        "cell": CELL.id,
+        "flavour": flavour,
+        "user": user,
+        "os": System(id=CELL.os.id, distribution="debian", release="12", suite="bookworm", python="3.11"),
+        "digest": sha256(body),
+        "config": sha256(config),
+        "size": len(layer),
+        "unpacked": len(layer),
+        "torch": torch(CELL),
+        "layers": (records.layer(sha256(layer), len(layer)),),
+        "packages": (records.package("openssl", f"3.0.17-1~deb12u{mark}"),),
+    }
+    return msgspec.structs.replace(records.RECORD, **fields | more)
 
 
 def push(team, mark, untested=()):

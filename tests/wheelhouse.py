@@ -134,9 +134,6 @@ class Index:
 class _Handler(BaseHTTPRequestHandler):
     index: Index
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
     def do_GET(self) -> None:
         """Answer with a page or a file."""
         path = unquote(urlsplit(self.path).path)

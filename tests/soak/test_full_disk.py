@@ -17,7 +17,6 @@ from tests.soak import figures
 from tests.soak.site import Site
 from torchstrata import errors
 
-ENOUGH = "64m"
 PLACES = {"store": "store", "layout": "out", "temporary": "tmp"}
 
 

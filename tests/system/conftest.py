@@ -14,9 +14,10 @@ import msgspec
 import pytest
 from filelock import FileLock
 
-from tests import desks
+from tests import desks, programs, registries
 from tests.built import BUILDS, CPU, CUDA, DISK, Built, Disk, cell_of
 from tests.checkout import Checkout, Ended
+from tests.signed import Team
 
 FIRST = ("test_disturbed", "test_fresh_node", "test_build", "test_verification", "test_driver")
 """Files that begin first: the longest, then those that need the images for themselves, so that no two of these wait for each other."""
@@ -71,6 +72,20 @@ def _desk(tmp_path: Path) -> Iterator[desks.Desk]:
     """Give a person with a checkout, and a registry and a git remote of their own."""
     with desks.desk(tmp_path) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
+    """Let programs find cosign, and this process's settings be those of a file of tests alone."""
+    with programs.alone(tmp_path_factory, "") as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory, environment: pytest.MonkeyPatch) -> Iterator[Team]:
+    """Give a registry, a bare repository and a key pair."""
+    with registries.registry(tmp_path_factory.mktemp("registry")) as served:
+        yield Team.at(served.host, tmp_path_factory.mktemp("team"))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from tests.registries import Authority
-from tests.serving import serving
+from tests.serving import answer, serving
 from tests.waiting import until
 
 Fault = Literal["drop", "lose", "cut", "delay", "truncate", "corrupt", "corrupt-answer", "429", "500", "401"]
@@ -189,13 +189,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         connection.close()
 
     def _refuse(self, fault: str) -> None:
-        self.send_response_only(int(fault))
-        if fault == "429":
-            self.send_header("Retry-After", str(self.owner.retry_after))
-        if fault == "401":
-            self.send_header("WWW-Authenticate", 'Basic realm="tests"')
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        told = {"429": {"Retry-After": str(self.owner.retry_after)}, "401": {"WWW-Authenticate": 'Basic realm="tests"'}}
+        answer(self, b"", int(fault), told.get(fault, {}))
 
     def _break(self) -> None:
         """Reset the connection."""
@@ -203,6 +198,3 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
         self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass

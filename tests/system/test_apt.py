@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -34,10 +32,8 @@ with open(sys.argv[1], "w") as file:
 @pytest.fixture
 def machine() -> Iterator[Overlaid]:
     """Give a view of this machine that this test may change."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with overlaid(Path(folder)) as view:
-            yield view
+    with overlaid() as view:
+        yield view
 
 
 @pytest.mark.parametrize("lock", ["/var/lib/dpkg/lock-frontend", "/var/lib/apt/lists/lock"])

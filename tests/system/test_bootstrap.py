@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +20,8 @@ REBOOTED = "for each in /run /var/log /var/lib/docker /var/lib/containerd; do mk
 @pytest.fixture
 def view() -> Iterator[Overlaid]:
     """Give a view of this machine that this test may change."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with overlaid(Path(folder)) as made:
-            yield made
+    with overlaid() as made:
+        yield made
 
 
 @pytest.fixture

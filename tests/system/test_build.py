@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tests.built import BUILDS, CPU, CUDA, MATRIX, Built, cell_of, index
 from tests.checkout import Checkout, Ended
+from tests.scripts import script
 from tests.wheelhouse import wheel
 from torchstrata import errors
 from torchstrata.building.maker import Maker
@@ -247,8 +248,7 @@ def test_missing_buildx_is_told(checkout: Checkout, tmp_path: Path) -> None:
     """A docker command whose buildx does not work is an error of its own: docker ignores a plugin that cannot describe itself."""
     plugin = tmp_path / "docker" / "cli-plugins" / "docker-buildx"
     plugin.parent.mkdir(parents=True)
-    plugin.write_text("#!/bin/sh\nexit 1\n")
-    plugin.chmod(0o755)
+    script(plugin, "exit 1")
     env = {"DOCKER_CONFIG": str(tmp_path / "docker"), "DOCKER_HOST": docker_config.address(), "TORCHSTRATA_CACHE": str(tmp_path / "store")}
     ended = dataclasses.replace(checkout, env=env).build(CPU, *BASE, "--to", str(tmp_path / "images"))
     assert ended.status == errors.BuildxError.code, ended.output

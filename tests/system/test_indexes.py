@@ -14,9 +14,9 @@ from tests import desks, joined, registries, released, signed
 from tests.joined import BOTH
 from tests.signed import CELL as SINGLE
 from tests.signed import REPOSITORY
-from tests.system import test_release_verbs as days
 from torchstrata.attestations import documents, index_record, signing
 from torchstrata.attestations.documents import Published
+from torchstrata.attestations.record import SourceRepository
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.attestations.signing import Signer, Trust
 from torchstrata.commands import housekeeping, join, mirror, release, signatures
@@ -39,9 +39,6 @@ MATRIX = dataclasses.replace(joined.several(signed.MATRIX, SINGLE.id), flavours=
 (CELL,) = matrix.select(MATRIX, "2.13-cpu")
 IMAGES = channels.images(MATRIX, CELL)
 STEM = f"{CELL.version}-cpu-{CELL.os.id}"
-
-environment = days.environment  # programs and settings of these tests alone
-team = days.team  # a registry, a ledger and a key pair
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,7 +72,7 @@ def push(team, platform, mark, untested=()):
                 "platform": platform,
                 "platforms": BOTH,
                 "flavour": name if name in FEW else MATRIX.all_in_one,
-                "source": signed.SourceRepository(revision=revision(name, platform)),
+                "source": SourceRepository(revision=revision(name, platform)),
             }
             record = signed.record_of(name, body, config, layer, mark, **more)
             tested = None if name in untested else released.result(sha256(body), flavour=record.flavour)
@@ -259,7 +256,7 @@ def test_a_platform_that_was_not_tested_is_no_release(known, story, forged):
         labels = {"org__opencontainers__image__revision": revision("devel", "linux/arm64")}
         body = joined.push(registry, REPOSITORY, MATRIX, CELL, "devel", "linux/arm64", 3, 1000, **labels)
         config, layer = joined.config(MATRIX, CELL, "devel", "linux/arm64", 3, **labels), joined.layer("devel", "linux/arm64", 3)
-        more = {"platform": "linux/arm64", "platforms": BOTH, "source": signed.SourceRepository(revision=revision("devel", "linux/arm64"))}
+        more = {"platform": "linux/arm64", "platforms": BOTH, "source": SourceRepository(revision=revision("devel", "linux/arm64"))}
         record = signed.record_of("devel", body, config, layer, 3, **more)
         published = Published(registry=registry, repository=REPOSITORY, name="x", manifest=body)
         documents.attach(published, documents.of(record, {}), Signer.find(str(known.key)))
@@ -271,18 +268,36 @@ def test_a_platform_that_was_not_tested_is_no_release(known, story, forged):
 # Moving
 
 
-def test_channels_move_indexes(known, story):
+@pytest.fixture(scope="module")
+def moved(known, story):
+    """Take the second night into both channels, and nightly back; return what their tags named, step by step."""
+
+    def tags():
+        return known.tag("nightly-2.13-cpu-devel"), known.tag("v2.13")
+
+    told = [tags()]
+    for move in (
+        lambda: promote(known, "nightly"),
+        lambda: promote(known, "stable", no_soak="it is a test"),
+        lambda: release.rollback(RollbackOptions(**BACK, **place(known))),
+    ):
+        move()
+        told.append(tags())
+    return told
+
+
+BACK = {"cells": ("2.13-cpu",), "channel": "nightly", "why": "it is broken", "yes": True}
+
+
+def test_channels_move_indexes(story, moved):
     """Tags and ledger have the index; a rollback brings the old one back, with both platforms."""
-    first, second, _ = story
-    assert known.tag("nightly-2.13-cpu-devel") == index_of(first, "devel").digest
-    promote(known, "nightly")
-    assert known.tag("nightly-2.13-cpu-devel") == index_of(second, "devel").digest
-    promote(known, "stable", no_soak="it is a test")
-    assert known.tag("v2.13") == index_of(second, "v2.13").digest
-    release.rollback(RollbackOptions(cells=("2.13-cpu",), channel="nightly", why="it is broken", yes=True, **place(known)))
-    assert known.tag("nightly-2.13-cpu-devel") == index_of(first, "devel").digest
+    first, second = (index_of(night, "devel").digest for night in story[:2])
+    named = index_of(story[1], "v2.13").digest
+    assert [nightly for nightly, _ in moved] == [first, second, second, first]
+    assert [stable for _, stable in moved] == [None, None, named, named]
 
 
+@pytest.mark.usefixtures("moved")
 def test_the_watchdog_sees_a_platform_that_is_gone(known, story):
     """The index is there, and its tag is right; nodes of that platform have nothing to run."""
     with release.opened(PromoteOptions(**place(known)), signs=False) as releases:
@@ -318,6 +333,7 @@ def test_what_differs_is_told_of_each_platform(known, story, capsys):
 # Copies
 
 
+@pytest.mark.usefixtures("moved")
 def test_a_copy_in_another_registry_holds(known, story, tmp_path, capsys):
     """Index, images of both platforms, their signatures and documents, and the dated tags of all."""
     with registries.registry(tmp_path) as other:
@@ -329,6 +345,7 @@ def test_a_copy_in_another_registry_holds(known, story, tmp_path, capsys):
     assert "everything holds" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("moved")
 def test_a_directory_has_the_files_of_each_platform(known, story, tmp_path):
     """Its own script checks them, signatures included, without a network; one that has lost a platform's documents is damaged."""
     mirror.mirror(MirrorOptions(images="2.13-cpu", to=str(tmp_path / "cell"), key=str(known.key.with_suffix(".pub")), **place(known)))

@@ -293,12 +293,8 @@ def test_repair_moves_no_tag_to_an_image_that_does_not_hold(desk, forger):
 def test_an_image_of_any_shape_is_refused_in_one_line(desk, config, says):
     """A pushed image whose config is not what configs are."""
     content = canonical(config)
-    desk.registry.push_blob(REPOSITORY, Source.of(content))
-    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": sha256(content), "size": len(content)}
-    described = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(content), "size": len(content)}
-    body = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": [layer]})
     for image in ("base", "devel", "v2.8"):
-        desk.registry.put_manifest(REPOSITORY, f"2.8.0-cu121-debian13-{image}-20261124.9", body, MANIFEST)
+        desks.manifest(desk.registry, REPOSITORY, f"2.8.0-cu121-debian13-{image}-20261124.9", [content], content)
     (refusal,) = desk.propose(channel="nightly").refusals
     assert says in refusal.why
     assert refusal.why.isprintable()

@@ -11,24 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests import registries, signed
-from tests.system import test_release_verbs as days
+from tests.desks import manifest
 from torchstrata.attestations import cosign
 from torchstrata.attestations.documents import KINDS
 from torchstrata.errors import ImmutableTagError, IntegrityError, MirrorError
-from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.compose import sha256
 from torchstrata.matrix import matrix
 from torchstrata.registry import replica, upload
 from torchstrata.registry.directory import Directory
 from torchstrata.registry.registry import Attachment, Registry
 from torchstrata.registry.replica import RegistrySide
-from torchstrata.registry.upload import Source
 from torchstrata.release import channels
 
 REPOSITORY, CELL = signed.REPOSITORY, signed.CELL
 IMAGES = channels.images(signed.MATRIX, CELL)
-
-environment = days.environment  # programs and settings of these tests alone
-team = days.team  # a registry, a ledger and a key pair
 
 
 def run(*words, **options):
@@ -166,10 +162,7 @@ def test_signatures_that_the_copy_has_more_of_stay(team, pushed, other, tmp_path
 def test_a_dated_tag_of_another_image_is_not_overwritten(team, pushed, other):
     """It never moves there either; exit code 32."""
     with Registry(other.host) as registry:
-        registry.push_blob(REPOSITORY, Source.of(b"{}"))
-        config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(b"{}"), "size": 2}
-        body = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []})
-        registry.put_manifest(REPOSITORY, f"{CELL.version}-cpu-{CELL.os.id}-devel-20261124.1", body, MANIFEST)
+        manifest(registry, REPOSITORY, f"{CELL.version}-cpu-{CELL.os.id}-devel-20261124.1", [])
     ended = team.inv("mirror", "2.13-cpu", "--to", f"{other.host}/team", "--ledger", f"{team.ledger}#ledger")
     assert ended.returncode == ImmutableTagError.code
     assert "v2.13" not in other.tags(REPOSITORY)
@@ -194,11 +187,7 @@ BIG = bytes(range(256)) * 20_000
 
 def big(registry, data=BIG):
     """Push an image with a layer of 5 MB and a document; return its digest."""
-    for content in (data, b"{}"):
-        registry.push_blob("x", Source.of(content))
-    parts = [{"mediaType": kind, "digest": sha256(blob), "size": len(blob)} for kind, blob in (("application/x", b"{}"), ("application/y", data))]
-    body = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": parts[0], "layers": parts[1:]})
-    digest = registry.put_manifest("x", "v1", body, MANIFEST)
+    digest = sha256(manifest(registry, "x", "v1", [data]))
     registry.attach("x", digest, "application/z", [Attachment(content=b"document", media_type="text/plain", title="document.txt")])
     return digest
 
@@ -263,11 +252,7 @@ def test_signatures_that_both_sides_lack_are_nobodys_to_choose(pair):
     origin, target, _, _ = pair
     digest = big(origin.registry)
     for side, mark in ((origin, b"ours"), (target, b"theirs")):
-        for content in (mark, b"{}"):
-            side.registry.push_blob(side.repository, Source.of(content))
-        parts = [{"mediaType": "application/x", "digest": sha256(blob), "size": len(blob)} for blob in (b"{}", mark)]
-        body = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": parts[0], "layers": parts[1:]})
-        side.registry.put_manifest(side.repository, f"sha256-{digest[7:]}.sig", body, MANIFEST)
+        manifest(side.registry, side.repository, f"sha256-{digest[7:]}.sig", [mark])
     with pytest.raises(MirrorError, match="has signatures that are not here"):
         replica.copy(origin, target, replica.gather(origin, [digest], {"v1": digest}), nothing)
     assert target.find("v1") is None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import zstandard
@@ -51,15 +49,13 @@ RUN rm -f /etc/apt/preferences.d/torchstrata
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Overlaid]:
     """Give a view of this machine that has mmdebstrap and what ordinary users need for it, such a user, and one who has sudo instead."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with overlaid(Path(folder)) as view:
-            wanted = (*os_image.PACKAGES, *os_image.HELPERS, "sudo")
-            view.run(f"from torchstrata.host import apt; apt.install({wanted}, print, unless=lambda: False)")
-            view.add_user()
-            view.root("useradd", "--create-home", "--home-dir", view.scratch / "helper", "helper")
-            view.root("sh", "-c", "sed -i /helper/d /etc/subuid /etc/subgid && echo 'helper ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/helper")
-            yield view
+    with overlaid() as view:
+        wanted = (*os_image.PACKAGES, *os_image.HELPERS, "sudo")
+        view.run(f"from torchstrata.host import apt; apt.install({wanted}, print, unless=lambda: False)")
+        view.add_user()
+        view.root("useradd", "--create-home", "--home-dir", view.scratch / "helper", "helper")
+        view.root("sh", "-c", "sed -i /helper/d /etc/subuid /etc/subgid && echo 'helper ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/helper")
+        yield view
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import subprocess
@@ -27,7 +26,6 @@ from torchstrata.release import holdings
 from torchstrata.release.ledger import Ledger
 
 SHELF = "team/parts"
-LATER = dt.timedelta(days=10)
 
 
 def sign(registry, digest, mark):

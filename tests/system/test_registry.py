@@ -17,14 +17,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests import parts, registries
+from tests import desks, parts, registries
 from tests.registries import Authority, Tokens
+from tests.scripts import script
 from tests.system.faults import FAULTS, Proxy
 from tests.waiting import PATIENCE
 from torchstrata.attestations.remote import Remote
 from torchstrata.building.assembly import Builder
 from torchstrata.errors import AbsentError, ImmutableTagError, IntegrityError, RegistryAuthError, RegistryError
-from torchstrata.image.compose import MANIFEST, canonical, sha256
+from torchstrata.image.compose import MANIFEST, sha256
 from torchstrata.progress import PlainReporter
 from torchstrata.registry import upload
 from torchstrata.registry.parts import unchecked
@@ -111,12 +112,7 @@ def plain(tmp_path):
 
 def image(registry, repository, tag, data=DATA):
     """Push an image of one layer, and return the digest of its manifest."""
-    for content in (data, b"{}"):
-        registry.push_blob(repository, Source.of(content))
-    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd", "digest": sha256(data), "size": len(data)}
-    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(b"{}"), "size": 2}
-    manifest = canonical({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]})
-    return registry.put_manifest(repository, tag, manifest, MANIFEST)
+    return sha256(desks.manifest(registry, repository, tag, [data]))
 
 
 # What the client does
@@ -277,10 +273,8 @@ def test_tokens_are_kept_and_renewed(tmp_path, authority, docker_config, monkeyp
 def test_a_credential_helper_is_asked(secured, authority, docker_config, tmp_path, monkeypatch):
     """Docker's helpers keep passwords out of files; they work as for Docker."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.certificate))
-    helper = tmp_path / "docker-credential-test"
     answer = json.dumps({"ServerURL": secured.host, "Username": registries.NAME, "Secret": registries.PASSWORD})
-    helper.write_text(f"#!/bin/sh\necho '{answer}'\n")
-    helper.chmod(0o755)
+    script(tmp_path / "docker-credential-test", f"echo '{answer}'")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (docker_config / "config.json").write_text(json.dumps({"credHelpers": {secured.host: "test"}}))
     assert Registry(secured.host).tags("team/x") == ()

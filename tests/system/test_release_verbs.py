@@ -8,27 +8,13 @@ import subprocess
 
 import pytest
 
-from tests import programs, registries, released
-from tests.signed import REPOSITORY, Team, push
+from tests import released
+from tests.signed import REPOSITORY, push
 from torchstrata.attestations import documents
 from torchstrata.attestations.documents import Published
 from torchstrata.attestations.signing import Signer
 from torchstrata.registry.registry import Registry
 from torchstrata.release.ledger import FILE, Ledger
-
-
-@pytest.fixture(scope="module", autouse=True)
-def environment(tmp_path_factory):
-    """Let programs find cosign, and this process's settings be those of the test alone."""
-    with programs.alone(tmp_path_factory, "") as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
-def team(tmp_path_factory, environment):
-    """Give a registry, a bare repository and a key pair."""
-    with registries.registry(tmp_path_factory.mktemp("registry")) as served:
-        yield Team.at(served.host, tmp_path_factory.mktemp("team"))
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from torchstrata.store.store import Store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _width() -> Iterator[None]:
+    """Let lines be as long in every terminal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        yield
 
 
 @pytest.fixture

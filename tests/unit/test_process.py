@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -28,19 +29,24 @@ def test_run_feeds_standard_input_and_environment() -> None:
     assert process.run(sys.executable, "-c", script, stdin=b"in ", env={"ADDED": "added"}) == "in added\n"
 
 
-def test_failed_program_reports_its_last_line() -> None:
-    """The error quotes what the program said last and carries its status."""
-    with pytest.raises(process.Failed, match="status 3: broken") as caught:
-        process.run(sys.executable, "-c", "import sys; print('broken', file=sys.stderr); sys.exit(3)")
-    assert caught.value.status == 3
+BROKEN = "import sys; print('broken', file=sys.stderr); sys.exit(3)"
+DYING = "import os, signal, sys; print('broken', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.{})"
 
 
-@pytest.mark.parametrize("number", ["SIGSEGV", "SIGKILL"])
-def test_a_program_that_a_signal_ended_says_so(number: str) -> None:
-    """A crash and a kill have names; a number with a minus means nothing to most people."""
-    with pytest.raises(process.Failed, match=f"died of {number}: said before") as caught:
-        process.run(sys.executable, "-c", f"import os, signal, sys; print('said before', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.{number})")
-    assert caught.value.status < 0
+@pytest.mark.parametrize(
+    ("script", "what", "status"),
+    [
+        (BROKEN, "status 3: broken", 3),
+        (DYING.format("SIGSEGV"), "died of SIGSEGV: broken", -signal.SIGSEGV),
+        (DYING.format("SIGKILL"), "died of SIGKILL: broken", -signal.SIGKILL),
+    ],
+    ids=["status", "crash", "kill"],
+)
+def test_failed_program_reports_its_last_line(script: str, what: str, status: int) -> None:
+    """The error quotes what the program said last and carries its status; a crash and a kill have names."""
+    with pytest.raises(process.Failed, match=what) as caught:
+        process.run(sys.executable, "-c", script)
+    assert caught.value.status == status
 
 
 def test_missing_program_is_named() -> None:

@@ -241,11 +241,27 @@ def test_an_action_of_ours_refuses_other_inputs(runner, tmp_path, given):
         results(runner, tmp_path, f"{{steps: [{CHECKOUT}, {{uses: ./action, with: {given}}}]}}")
 
 
-@pytest.mark.parametrize(("permissions", "result"), [("{id-token: write}", "ok"), ("{contents: write}", "FAILED"), ("{}", "FAILED")])
-def test_only_a_job_that_may_can_sign(runner, tmp_path, permissions, result):
-    """It alone has the variables of who signs."""
-    step = """{run: 'test "$SIGNER" = one'}"""
-    assert results(runner, tmp_path, f"{{permissions: {permissions}, steps: [{step}]}}") == [result]
+SIGNING = """steps: [{run: 'test "$SIGNER" = one'}]"""
+DEEP = "{{uses: actions/checkout@0, with: {{fetch-depth: '{}'}}}}, {{run: 'test $(git rev-list --count HEAD) = {}'}}"
+PYTHON = "{run: 'test $(command -v python) = $HOME/python/bin/python; ! python -c \"import nox\"'}"
+
+
+@pytest.mark.parametrize(
+    ("job", "ran"),
+    [
+        (f"permissions: {{id-token: write}}, {SIGNING}", ["ok"]),
+        (f"permissions: {{contents: write}}, {SIGNING}", ["FAILED"]),
+        (f"permissions: {{}}, {SIGNING}", ["FAILED"]),
+        (f"steps: [{DEEP.format(1, 1)}]", ["ok", "ok"]),
+        (f"steps: [{DEEP.format(0, 2)}]", ["ok", "ok"]),
+        ("steps: [{run: 'test -z \"$(ls -A $HOME)\"; touch $HOME/x'}]", ["ok"]),
+        (f"steps: [{{uses: actions/setup-python@0}}, {PYTHON}]", ["ok", "ok"]),
+    ],
+    ids=["signs", "may not sign", "may nothing", "shallow", "with its history", "home", "python"],
+)
+def test_a_job_has_what_it_asks_for(runner, tmp_path, job, ran):
+    """Who signs, with the permission alone; history if it says so; an empty home; Python without packages."""
+    assert results(runner, tmp_path, f"{{{job}}}") == ran
 
 
 @pytest.mark.parametrize(
@@ -258,24 +274,6 @@ def test_only_a_job_that_may_can_push(runner, tmp_path, contents, kept, result):
     checkout = f"{{uses: actions/checkout@0, with: {{persist-credentials: '{kept}'}}}}"
     steps = f"[{checkout}, {{run: 'git push --quiet origin HEAD:refs/heads/new'}}]"
     assert results(runner, tmp_path, f"{{permissions: {{contents: {contents}}}, steps: {steps}}}")[-1] == result
-
-
-@pytest.mark.parametrize(("depth", "commits"), [("1", 1), ("0", 2)])
-def test_a_checkout_is_as_deep_as_asked(runner, tmp_path, depth, commits):
-    """So a job that needs the history must say so."""
-    checkout = f"{{uses: actions/checkout@0, with: {{fetch-depth: '{depth}'}}}}"
-    assert results(runner, tmp_path, f"{{steps: [{checkout}, {{run: 'test $(git rev-list --count HEAD) = {commits}'}}]}}") == ["ok", "ok"]
-
-
-def test_a_job_has_a_home_of_its_own(runner, tmp_path):
-    """An empty one, so that nobody's settings are in it."""
-    assert results(runner, tmp_path, "{steps: [{run: 'test -z \"$(ls -A $HOME)\"; touch $HOME/x'}]}") == ["ok"]
-
-
-def test_python_is_set_up_without_packages(runner, tmp_path):
-    """The programs that later steps find are those that the job has installed."""
-    steps = "[{uses: actions/setup-python@0}, {run: 'test $(command -v python) = $HOME/python/bin/python; ! python -c \"import nox\"'}]"
-    assert results(runner, tmp_path, f"{{steps: {steps}}}") == ["ok", "ok"]
 
 
 @pytest.mark.parametrize(("change", "content"), [("echo new > file", "new\n"), ("true", None)])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import script
 from torchstrata.drift import comparison, contents
 from torchstrata.matrix.matrix import ROOT
 
@@ -138,10 +139,8 @@ def test_the_record_of_an_index_leads_to_that_of_an_image(monkeypatch, tmp_path,
     ):
         kind = "index" if image == DIGEST else "record"
         (tmp_path / f"urn:torchstrata:{kind}:v1 {name}@{image}".replace("/", "_")).write_text(line)
-    (tmp_path / "cosign").write_text(
-        '#!/bin/sh\nfor word; do case $word in --type=*) kind=${word#--type=};; esac; done\nexec cat "$(dirname "$0")/$kind $(echo "$word" | tr / _)"\n'
-    )
-    (tmp_path / "cosign").chmod(0o755)
+    kind_of = "for word; do case $word in --type=*) kind=${word#--type=};; esac; done\n"
+    script(tmp_path / "cosign", kind_of + 'exec cat "$(dirname "$0")/$kind $(echo "$word" | tr / _)"')
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(same_image.platform, "machine", lambda: machine)
     assert same_image.record(IMAGE, "key.pub", "", "")["digest"] == images[same_image.PLATFORMS[machine]]

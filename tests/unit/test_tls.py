@@ -14,7 +14,7 @@ import pytest
 import urllib3
 
 from tests.registries import Authority
-from tests.serving import serving
+from tests.serving import answer, serving
 from torchstrata import tls
 from torchstrata.errors import RegistryError
 from torchstrata.layers import wheel_fetch
@@ -57,15 +57,7 @@ class Hello(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         """Answer."""
-        said = KNOWN if self.connection.getpeercert() else UNKNOWN
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(said)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(said)
-
-    def log_message(self, *_):
-        """Be silent."""
+        answer(self, KNOWN if self.connection.getpeercert() else UNKNOWN, headers={"Connection": "close"})
 
 
 @pytest.fixture

@@ -85,7 +85,8 @@ def test_without_root_it_says_who_can_help(monkeypatch: pytest.MonkeyPatch, file
 
 def test_engine_of_others_is_not_answered_with_another_one(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where an engine runs that this user may not use, the error names the one command that lets them in."""
-    (files / "SOCKET").touch(0o660)
+    (files / "SOCKET").touch()
+    (files / "SOCKET").chmod(0o660)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(EngineError, match="you may not use it") as caught:
         bootstrap.ensure(refuse)

@@ -63,18 +63,18 @@ def test_what_is_there_needs_nothing(store, free):
     assert disk.check(plan(item), store, None).startswith("to fetch 0 B; needs 0 B in the store")
 
 
-def test_an_os_part_that_is_missing_needs_space_too(store, free):
-    """Its size is not known beforehand, but how large one gets is."""
+@pytest.mark.parametrize(
+    ("chain", "needed"),
+    [
+        (("base",), "250 MB in the store, 750 MB in the engine"),
+        (("base", "devel"), "100 MB in the store, 300 MB in the engine"),
+    ],
+)
+def test_an_os_part_that_is_missing_needs_space_too(store, free, chain, needed):
+    """Its size is estimated: only the first has the OS; counting it for every flavour refused builds that fit a disk."""
     free(50 * GB)
-    item = dataclasses.replace(os_part(store, {"etc/x": b"x"}), part=None)
-    assert "needs 250 MB in the store" in disk.check(plan(item), store, None)
-
-
-def test_an_os_part_that_lies_on_another_needs_less(store, free):
-    """Only the first one has the operating system; counting it for every flavour refused builds that fit a runner's disk."""
-    free(50 * GB)
-    item = dataclasses.replace(os_part(store, {"etc/x": b"x"}, chain=("base", "devel")), part=None)
-    assert disk.check(plan(item), store, roomy(None)) == "to fetch 0 B; needs 100 MB in the store, 300 MB in the engine; 50 GB free"
+    item = dataclasses.replace(os_part(store, {"etc/x": b"x"}, chain=chain), part=None)
+    assert disk.check(plan(item), store, roomy(None)) == f"to fetch 0 B; needs {needed}; 50 GB free"
 
 
 def test_a_build_that_cannot_end_is_not_begun(store, free):
@@ -85,22 +85,15 @@ def test_a_build_that_cannot_end_is_not_begun(store, free):
     assert "--flavour base" in caught.value.fix
 
 
-def test_an_engine_on_the_same_disk_counts(store, free):
-    """The engine unpacks: what fits the store alone may not fit both."""
+@pytest.mark.parametrize(("here", "there"), [(10, 10), (100, 5)], ids=["the same disk", "a small disk of its own"])
+def test_the_disk_of_an_engine_counts(store, free, here, there):
+    """The engine unpacks: what fits the store alone may not fit both, nor the engine where its disk is another one."""
     found = plan(wheel_of(3 * GB))
-    free(10 * GB)
+    free(here * GB)
     disk.check(found, store, None)
+    disk.check(found, store, roomy(None) if here > there else None)
     with pytest.raises(DiskFullError, match=r"9\.3 GB in the engine"):
-        disk.check(found, store, roomy(10 * GB))
-
-
-def test_an_engine_on_a_small_disk_of_its_own_is_seen(store, free):
-    """The disk of the engine is checked as well, where it can be; the error says which of the two is small."""
-    found = plan(wheel_of(3 * GB))
-    free(100 * GB)
-    disk.check(found, store, roomy(None))
-    with pytest.raises(DiskFullError, match=r"100 GB are free there, and 5\.0 GB in the engine"):
-        disk.check(found, store, roomy(5 * GB, shares=False))
+        disk.check(found, store, roomy(there * GB))
 
 
 def test_an_engine_on_a_large_disk_of_its_own_takes_nothing_from_the_store(store, free):

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import socket
-import stat
 import tarfile
 import threading
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from types import SimpleNamespace
 import docker
 import pytest
 
+from tests.scripts import script
 from torchstrata import progress
 from torchstrata.building import engine
 from torchstrata.errors import BuildxError, DiskFullError, EngineError
@@ -83,7 +83,8 @@ def test_prefix_images_are_the_same_in_every_run(tmp_path: Path) -> None:
 def test_an_engine_that_this_user_may_not_use_is_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds and tests name the command that lets the user in, as ``nox -s engine`` does: to start Docker would not help."""
     socket = tmp_path / "docker.sock"
-    socket.touch(0o660)
+    socket.touch()
+    socket.chmod(0o660)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(EngineError, match="and you may not use it") as caught:
@@ -143,16 +144,21 @@ def test_tls_is_spoken_where_the_docker_command_does(tmp_path: Path, *, host: st
 
 
 @pytest.mark.parametrize(
-    ("script", "message"),
+    ("said", "message"),
     [
         ("echo 'docker: buildx is not a docker command' >&2; exit 1", "has no buildx"),
         ("echo 'github.com/docker/buildx v0.9.1 ed00243'", "older than 0.13"),
         ("echo 'github.com/docker/buildx unknown'", "older than 0.13"),
     ],
 )
-def test_missing_or_old_buildx_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, message: str) -> None:
+def test_missing_or_old_buildx_is_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    said: str,
+    message: str,
+) -> None:
     """A docker command without a usable buildx is told apart from an engine that is not there."""
-    _docker_command(tmp_path, script)
+    script(tmp_path / "docker", said)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(BuildxError, match=message) as caught:
         _engine().buildx()
@@ -162,7 +168,7 @@ def test_missing_or_old_buildx_is_an_error_of_its_own(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("version", ["0.13.1+ds1", "v0.29.1", "v1.0.0"])
 def test_usable_buildx_says_its_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str) -> None:
     """Versions are read as distributions and Docker write them."""
-    _docker_command(tmp_path, f"echo 'github.com/docker/buildx {version} abc'")
+    script(tmp_path / "docker", f"echo 'github.com/docker/buildx {version} abc'")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert _engine().buildx() == version
 
@@ -227,9 +233,3 @@ def test_an_engine_that_refuses_to_list_images_is_an_error() -> None:
 
 def _engine() -> engine.Engine:
     return engine.Engine(None, {"ServerVersion": "26.1.5", "DockerRootDir": "/"})  # type: ignore[arg-type]  # it is not asked anything
-
-
-def _docker_command(folder: Path, script: str) -> None:
-    program = folder / "docker"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)

@@ -22,12 +22,14 @@ def test_outputs_are_words_or_json(tmp_path, monkeypatch):
     assert file.read_text() == 'before=1\ncells=["a","b"]\ncommit=0123\n'
 
 
-def test_elsewhere_nothing_is_written(monkeypatch):
+def test_elsewhere_nothing_is_written(monkeypatch, tmp_path, capsys):
     """On a machine that is no runner there is nowhere to write to."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(actions.OUTPUT, raising=False)
     monkeypatch.delenv(actions.SUMMARY, raising=False)
     actions.output(cells=())
     actions.summary("x")
+    assert [*tmp_path.iterdir(), *capsys.readouterr()] == ["", ""]
 
 
 @pytest.mark.parametrize("name", ["", "long" * 100, "none/output"])

@@ -51,14 +51,13 @@ def test_who_asks_for_a_cuda_without_wheels_is_told_what_serves_it():
     assert "525.60.13" in line
 
 
-def test_architectures_that_nvcc_lacks_are_told():
-    """CUDA 12.4 ends before Blackwell."""
-    assert notes("2.8-cu128") == ["2.8-cu128: nvcc 12.4 cannot compile for compute capability 10.0, 12.0, for which torch has kernels"]
+LACKING = "2.8-cu128: nvcc 12.4 cannot compile for compute capability 10.0, 12.0, for which torch has kernels"
 
 
-def test_nothing_is_said_where_there_is_nothing_to_say():
-    """A plain cell prints no note."""
-    assert notes("2.13-cpu") == []
+@pytest.mark.parametrize(("name", "said"), [("2.8-cu128", [LACKING]), ("2.13-cpu", [])])
+def test_architectures_that_nvcc_lacks_are_told(name, said):
+    """CUDA 12.4 ends before Blackwell; a plain cell prints no note."""
+    assert notes(name) == said
 
 
 def test_an_unverified_system_is_told():

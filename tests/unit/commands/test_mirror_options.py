@@ -34,6 +34,8 @@ def test_public_key_that_is_none(make, tmp_path):
     assert "--key" in refused.value.fix
 
 
-def test_public_key():
+def test_public_key(tmp_path):
     """A file is read; what is kept elsewhere people get from there."""
+    (tmp_path / "team.pub").write_bytes(b"key")
+    assert mirror._key(str(tmp_path / "team.pub")) == b"key"
     assert mirror._key("awskms://alias/images") is None

@@ -28,15 +28,14 @@ def build_options(monkeypatch, *words):
     return options
 
 
-def test_words_become_options(monkeypatch):
-    """Flavours can be given more than once; paths and numbers have their types."""
-    words = ("--flavour", "base", "--flavour", "jupyter", "--locked", "--to", "out", "--codec", "gzip")
-    assert build_options(monkeypatch, *words) == BuildOptions(flavour=("base", "jupyter"), locked=True, to=Path("out"), codec="gzip")
+WORDS = ("--flavour", "base", "--flavour", "jupyter", "--locked", "--to", "out", "--codec", "gzip")
+OPTIONS = BuildOptions(flavour=("base", "jupyter"), locked=True, to=Path("out"), codec="gzip")
 
 
-def test_without_words_everything_is_built(monkeypatch):
-    """The defaults: all flavours, into the engine, zstd."""
-    assert build_options(monkeypatch) == BuildOptions()
+@pytest.mark.parametrize(("words", "options"), [(WORDS, OPTIONS), ((), BuildOptions())], ids=["words", "none"])
+def test_words_become_options(monkeypatch, words, options):
+    """Flavours can be given more than once; paths and numbers have their types; without words everything is built."""
+    assert build_options(monkeypatch, *words) == options
 
 
 def test_pushing_is_building_without_an_engine(monkeypatch):

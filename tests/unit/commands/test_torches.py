@@ -96,6 +96,14 @@ def add(root, torch="2.16", **options):
     torches.add(AddTorchOptions(torch=torch, yes=True, **options), root)
 
 
+def refused(root, error, says, torch="2.16", **options):
+    """See that adding a torch ends in an error that says why, and that nothing is written."""
+    before = content(root)
+    with pytest.raises(error, match=says):
+        add(root, torch, **options)
+    assert content(root) == before
+
+
 def read(root, torch="2.16"):
     """Return the facts of a torch in a checkout."""
     return compat.of((root / torches.FACTS).read_bytes()).torch[torch]
@@ -271,11 +279,7 @@ def test_facts_of_people_stay(root, indexes, capsys):
 def test_what_cannot_be_added(root, indexes, torch, options, says):
     """One line says why, and nothing is written."""
     furnish(*indexes)
-    before = content(root)
-    with pytest.raises(MatrixError) as refused:
-        add(root, torch, **options)
-    assert says in refused.value.what
-    assert content(root) == before
+    refused(root, MatrixError, says, torch, **options)
 
 
 def test_a_torch_that_no_row_has_cannot_be_dropped(root):
@@ -296,10 +300,7 @@ def test_what_is_not_in_wheels_is_asked_for(root, indexes, cuda, requires, says)
     """A CUDA of which nothing is known is none that could be guessed."""
     publish_torch(indexes[0], "2.16.0", *requires, cuda=cuda)
     publish(indexes[0], "torchvision", "0.31.0", "torch==2.16.0")
-    before = content(root)
-    with pytest.raises(MatrixError, match=says):
-        add(root)
-    assert content(root) == before
+    refused(root, MatrixError, says)
 
 
 @pytest.mark.parametrize("flags", [b"none", b"\0sm_75 sm_80\0sm_90 sm_120\0"])
@@ -333,41 +334,28 @@ def test_a_companion_that_is_not_there_yet(root, indexes):
         add(root)
 
 
-def lying_name(path):
-    """Let METADATA be that of another package."""
-    forged(path, {"torch-2.16.1.dist-info/METADATA": b"Metadata-Version: 2.1\nName: torchx\nVersion: 2.16.1\n", **torch_files("2.16.1")})
+def said(text):
+    """Return the files of a wheel of torch 2.16.1 whose METADATA has ``text``."""
+    return {"torch-2.16.1.dist-info/METADATA": f"Metadata-Version: 2.1\n{text}\n".encode(), **torch_files("2.16.1")}
 
 
-def lying_version(path):
-    """Let METADATA be that of another version."""
-    forged(path, {"torch-2.16.1.dist-info/METADATA": b"Metadata-Version: 2.1\nName: torch\nVersion: 2.8.0\n", **torch_files("2.16.1")})
+LIES = {
+    "another package": said("Name: torchx\nVersion: 2.16.1"),
+    "another version": said("Name: torch\nVersion: 2.8.0"),
+    "no requirement": said("Name: torch\nVersion: 2.16.1\nRequires-Dist: =="),
+    "another torch within": torch_files("2.8.0"),
+    "a half of it": None,
+}
 
 
-def lying_build(path):
-    """Let the wheel be that of another torch within."""
-    forged(path, torch_files("2.8.0"))
-
-
-def lying_requirement(path):
-    """Let a requirement be none."""
-    forged(path, {"torch-2.16.1.dist-info/METADATA": b"Metadata-Version: 2.1\nName: torch\nVersion: 2.16.1\nRequires-Dist: ==\n", **torch_files("2.16.1")})
-
-
-def cut_off(path):
-    """Let half of the wheel be missing."""
-    path.write_bytes(path.read_bytes()[:2000])
-
-
-@pytest.mark.parametrize("lie", [lying_name, lying_version, lying_build, lying_requirement, cut_off])
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_an_index_that_lies(root, indexes, lie):
     """What a wheel says of itself must be what its name says, before anything of it counts."""
     furnish(*indexes)
     for python in ("cp311", "cp313"):
-        lie(indexes[0].folder / f"torch-2.16.1-{python}-{python}-manylinux_2_28_x86_64.whl")
-    before = content(root)
-    with pytest.raises(IntegrityError, match=r"torch-2\.16\.1.* is not what its name says"):
-        add(root)
-    assert content(root) == before
+        path = indexes[0].folder / f"torch-2.16.1-{python}-{python}-manylinux_2_28_x86_64.whl"
+        forged(path, lie) if lie else path.write_bytes(path.read_bytes()[:2000])
+    refused(root, IntegrityError, r"torch-2\.16\.1.* is not what its name says")
 
 
 @pytest.mark.parametrize("wrong", ["silent", "whole"])
@@ -376,10 +364,7 @@ def test_an_index_that_does_not_answer(root, indexes, monkeypatch, wrong):
     furnish(*indexes)
     monkeypatch.setenv("PIP_INDEX_URL", NOBODY if wrong == "silent" else indexes[0].url)
     indexes[0].ranges = False
-    before = content(root)
-    with pytest.raises(FetchError, match="does not answer"):
-        add(root)
-    assert content(root) == before
+    refused(root, FetchError, "does not answer")
 
 
 def test_no_index_forbids_to_look(root, monkeypatch):

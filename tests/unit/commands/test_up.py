@@ -155,12 +155,19 @@ def test_ports_by_service():
     assert up.ports(UpOptions(port=("jupyter=8890", "ssh=65535"))) == {"jupyter": 8890, "ssh": 65535}
 
 
-@pytest.mark.parametrize("word", ["jupyter", "jupyter=", "jupyter=0", "jupyter=65536", "jupyter=-1", "=8890x", "8890", f"jupyter={'9' * 5000}"])
-def test_words_that_are_no_port(word):
-    """A cure shows how."""
+@pytest.mark.parametrize(
+    "words",
+    [
+        *((word,) for word in ("jupyter", "jupyter=", "jupyter=0", "jupyter=65536", "jupyter=-1", "=8890x", "8890", f"jupyter={'9' * 5000}")),
+        ("jupyter=8888", "ssh=8888"),
+        ("jupyter=1", "jupyter=2"),
+    ],
+)
+def test_words_that_are_no_ports(words):
+    """A cure shows how. Of ports that are given twice an engine would refuse one, or one would be lost."""
     with pytest.raises(ContainerError) as refused:
-        up.ports(UpOptions(port=(word,)))
-    assert "--port jupyter=8890" in refused.value.fix
+        up.ports(UpOptions(port=words))
+    assert "--port" in refused.value.fix
 
 
 def test_files_are_written_all_or_none(tmp_path):
@@ -196,37 +203,30 @@ def test_one_file_is_all_that_is_printed(capsys):
     assert capsys.readouterr().out == "text\n"
 
 
-@pytest.mark.parametrize("words", [("jupyter=8888", "ssh=8888"), ("jupyter=1", "jupyter=2")])
-def test_ports_that_are_given_twice(words):
-    """An engine would refuse them, or one would be lost."""
-    with pytest.raises(ContainerError, match="--port"):
-        up.ports(UpOptions(port=words))
-
-
 @pytest.mark.parametrize(("given", "address"), [(None, None), ("localhost", "127.0.0.1"), ("::1", "::1"), ("0.0.0.0", "0.0.0.0")])
 def test_addresses_as_engines_read_them(given, address):
     """In numbers, whatever was given."""
     assert up._listens(UpOptions(listen=given)) == address
 
 
-@pytest.mark.parametrize("given", ["nohost", "300.1.1.1", ""])
-def test_address_that_is_none(given):
-    """It is refused before a file has it."""
-    with pytest.raises(ContainerError, match="is no address") as refused:
-        up._listens(UpOptions(listen=given))
-    assert "--listen" in refused.value.fix
+@pytest.mark.parametrize(
+    ("read", "given", "what"),
+    [
+        *((up._listens, {"listen": address}, "is no address") for address in ("nohost", "300.1.1.1", "")),
+        (up._shm, {"shm": 0.0}, "--shm 0 leaves no shared memory"),
+    ],
+)
+def test_what_no_container_could_have_is_refused(read, given, what):
+    """Before a file has it: an address that is none, or one megabyte of shared memory, in which torch does not work."""
+    with pytest.raises(ContainerError, match=what) as refused:
+        read(UpOptions(**given))
+    assert f"--{next(iter(given))}" in refused.value.fix
 
 
 @pytest.mark.parametrize(("asked", "size"), [(None, None), (8.0, 8 << 30), (0.5, 512 << 20), (0.0001, 1 << 20)])
 def test_size_of_shared_memory(asked, size):
     """In gigabytes; a megabyte is the least."""
     assert up._shm(UpOptions(shm=asked)) == size
-
-
-def test_no_shared_memory_is_refused():
-    """It would be one megabyte, in which nothing of torch works."""
-    with pytest.raises(ContainerError, match="--shm 0 leaves no shared memory"):
-        up._shm(UpOptions(shm=0.0))
 
 
 def test_ssh_without_a_key_has_no_port_and_no_entry():

@@ -63,33 +63,18 @@ def test_words_are_left_out_where_they_have_a_default(verb, capsys):
     assert missing[0].declared.metavar in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["plan --json 2.8-cu121", "plan 2.8-cu121 --json"])
-def test_a_switch_does_not_swallow_the_word_after_it(text):
-    """It is the cell."""
-    assert parse(text) == PlanOptions(cells=("2.8-cu121",), json=True)
-
-
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("text", "options"),
     [
-        ("--check --os", "argument --os: not allowed with argument --check"),
-        ("--os --upgrade", "--os takes no --upgrade"),
-        ("--check --exclude-newer 2026-11-01", "--check takes no --exclude-newer"),
-        ("--tool --upgrade 2.8-cu121", "--tool takes no --upgrade and no cells"),
+        ("plan --json 2.8-cu121", PlanOptions(cells=("2.8-cu121",), json=True)),
+        ("plan 2.8-cu121 --json", PlanOptions(cells=("2.8-cu121",), json=True)),
+        ("lock --os 2.8-cu121", LockOptions(cells=("2.8-cu121",), os=True)),
+        ("lock --check 2.8-cu121", LockOptions(cells=("2.8-cu121",), check=True)),
     ],
 )
-def test_options_that_mean_nothing_together(words, why, capsys):
-    """None of them is left aside in silence."""
-    with pytest.raises(SystemExit) as ended:
-        parse(f"lock {words}")
-    assert ended.value.code == verbs.WRONG_WORDS
-    assert why in capsys.readouterr().err
-
-
-def test_kinds_of_locks_take_cells():
-    """Wherever they stand."""
-    assert parse("lock --os 2.8-cu121") == LockOptions(cells=("2.8-cu121",), os=True)
-    assert parse("lock --check 2.8-cu121") == LockOptions(cells=("2.8-cu121",), check=True)
+def test_a_switch_does_not_swallow_the_word_after_it(text, options):
+    """It is the cell."""
+    assert parse(text) == options
 
 
 @pytest.mark.parametrize("words", [("2.8-*,2.13-cpu",), ("2.8-*", "2.13-cpu"), ("2.8-*", "--json", "2.13-cpu")])
@@ -150,10 +135,14 @@ def test_every_option_with_a_value_says_its_default(kind):
         ("key stray", "unrecognized arguments: stray"),
         ("cache --days 3", "--days: only with --prune"),
         ("cache --max-gb 3 --days 0", "--days and --max-gb: only with --prune"),
+        ("lock --check --os", "argument --os: not allowed with argument --check"),
+        ("lock --os --upgrade", "--os takes no --upgrade"),
+        ("lock --check --exclude-newer 2026-11-01", "--check takes no --exclude-newer"),
+        ("lock --tool --upgrade 2.8-cu121", "--tool takes no --upgrade and no cells"),
     ],
 )
 def test_words_that_mean_nothing_are_refused(text, said, capsys):
-    """With the code of wrong words, and the option that they were given to."""
+    """With the code of wrong words, and the option that they were given to; none is left aside in silence."""
     with pytest.raises(SystemExit) as ended:
         parse(text)
     assert ended.value.code == verbs.WRONG_WORDS

@@ -233,10 +233,17 @@ def test_module_that_fails(image, broken, capsys, text, said):
     assert planning.environment(declarations.read().services) == {}
 
 
-def test_module_that_is_not_there(image, capsys):
-    """So is one whose module nobody has copied."""
-    image(GYM | {"module": "nowhere"})
-    assert "No module named 'services.nowhere'" in planned()["gym"].refused
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"module": "nowhere"}, "No module named 'services.nowhere'"),
+        ({"command": ["/opt/gym/serve"]}, "/opt/gym/serve is no program of this image"),
+    ],
+)
+def test_module_or_program_that_is_not_there(image, capsys, fields, said):
+    """What nobody has copied is named, instead of tried again and again."""
+    image(GYM | fields)
+    assert said in planned()["gym"].refused
     assert capsys.readouterr().err.splitlines()[-1].startswith("torchstrata: no service can run: the container ends here")
 
 
@@ -255,12 +262,6 @@ def test_module_has_the_last_word(image, broken):
         extension.check([one], {"GYM_MODE": "x"})
     assert planning.environment([one]) == {"GYM_HOME": "/gym"}
     assert extension.of(one, plain.command)(one, services.asked(one, {}))[3:] == ("8000", str(state.directory() / "gym"), "--more")
-
-
-def test_program_that_is_missing(image, capsys):
-    """A command that the image does not have is named, instead of tried again and again."""
-    image(GYM | {"command": ["/opt/gym/serve"]})
-    assert planned()["gym"].refused == "/opt/gym/serve is no program of this image"
 
 
 def test_port_that_is_taken(image, capsys):

@@ -24,28 +24,27 @@ def membership(tmp_path, text="0::/"):
     return tmp_path / "membership"
 
 
-@pytest.mark.parametrize(("text", "expected"), [("200000 100000", 2.0), ("50000 100000", 0.5), ("max 100000", None), ("150000", 1.5)])
-def test_cpus_of_v2(tmp_path, text, expected):
-    """cpu.max is quota and period."""
-    assert limits.cpus(write(tmp_path, {"cpu.max": text}), membership(tmp_path)) == expected
+def of_v1(quota):
+    """Return the files in which version 1 has a quota."""
+    return {"cpu/cpu.cfs_quota_us": quota, "cpu/cpu.cfs_period_us": "100000"}
 
 
-@pytest.mark.parametrize(("quota", "expected"), [("300000", 3.0), ("-1", None)])
-def test_cpus_of_v1(tmp_path, quota, expected):
-    """Version 1 has quota and period in two files; -1 is no limit."""
-    assert limits.cpus(write(tmp_path, {"cpu/cpu.cfs_quota_us": quota, "cpu/cpu.cfs_period_us": "100000"}), membership(tmp_path, "4:cpu:/")) == expected
-
-
-def test_cgroup_of_the_host(tmp_path):
-    """Without a cgroup namespace, the limits are those of our own directory below the host's root."""
-    write(tmp_path, {"docker/a/cpu.max": "100000 100000", "docker/a/cgroup.procs": "1"})
-    assert limits.cpus(tmp_path, membership(tmp_path, "0::/docker/a")) == 1.0
-
-
-def test_no_cgroups(tmp_path):
-    """Where nothing is mounted there is no limit and nothing was killed."""
-    assert limits.cpus(tmp_path, membership(tmp_path)) is None
-    assert limits.memory(tmp_path, membership(tmp_path)) == limits.Memory(None, None, 0)
+@pytest.mark.parametrize(
+    ("files", "own", "expected"),
+    [
+        ({"cpu.max": "200000 100000"}, "0::/", 2.0),
+        ({"cpu.max": "50000 100000"}, "0::/", 0.5),
+        ({"cpu.max": "max 100000"}, "0::/", None),
+        ({"cpu.max": "150000"}, "0::/", 1.5),
+        (of_v1("300000"), "4:cpu:/", 3.0),
+        (of_v1("-1"), "4:cpu:/", None),
+        ({"docker/a/cpu.max": "100000 100000", "docker/a/cgroup.procs": "1"}, "0::/docker/a", 1.0),
+        ({}, "0::/", None),
+    ],
+)
+def test_cpus(tmp_path, files, own, expected):
+    """Quota and period are in one file or, of version 1, in two; without a namespace they are below the host's root."""
+    assert limits.cpus(write(tmp_path, files), membership(tmp_path, own)) == expected
 
 
 def test_usable_cpus(tmp_path):
@@ -63,20 +62,22 @@ def test_threads(tmp_path):
     assert limits.thread_environment({}, write(tmp_path, {"cpu.max": "max 100000"}), own) == {}
 
 
-def test_memory_of_v2(tmp_path):
-    """Version 2 counts kills in memory.events."""
-    files = {"memory.max": str(2 * GIB), "memory.peak": str(GIB), "memory.events": "low 0\noom 4\noom_kill 3\noom_group_kill 0"}
-    assert limits.memory(write(tmp_path, files), membership(tmp_path)) == limits.Memory(2 * GIB, GIB, 3)
+OF_V2 = {"memory.max": str(2 * GIB), "memory.peak": str(GIB), "memory.events": "oom 4\noom_kill 3\noom_group_kill 0"}
+OF_V1 = {
+    "memory/memory.limit_in_bytes": "9223372036854771712",
+    "memory/memory.max_usage_in_bytes": "5",
+    "memory/memory.oom_control": "under_oom 0\noom_kill 2",
+}
 
 
-def test_memory_of_v1(tmp_path):
-    """Version 1 counts kills in memory.oom_control, and writes no limit as a huge number."""
-    files = {
-        "memory/memory.limit_in_bytes": "9223372036854771712",
-        "memory/memory.max_usage_in_bytes": "5",
-        "memory/memory.oom_control": "under_oom 0\noom_kill 2",
-    }
-    assert limits.memory(write(tmp_path, files), membership(tmp_path)) == limits.Memory(None, 5, 2)
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [(OF_V2, limits.Memory(2 * GIB, GIB, 3)), (OF_V1, limits.Memory(None, 5, 2)), ({}, limits.Memory(None, None, 0))],
+    ids=["v2", "v1", "none"],
+)
+def test_memory(tmp_path, files, found):
+    """Version 1 writes no limit as a huge number; where nothing is mounted there is none, and nothing was killed."""
+    assert limits.memory(write(tmp_path, files), membership(tmp_path)) == found
 
 
 @pytest.mark.parametrize(("size", "words"), [(None, "an unknown size"), (512 << 20, "512 MiB"), (3 * GIB // 2, "1.5 GiB")])

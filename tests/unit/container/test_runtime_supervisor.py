@@ -57,18 +57,12 @@ def test_who_ends_is_not_killed(stop):
     assert machine.now == pytest.approx(0.9, abs=0.05)
 
 
-def test_a_kernel_that_hears_nothing_is_killed(stop):
-    """It costs little more than a second: with the engine's own work a stop stays under 2 s."""
-    machine = stop(server=NEVER, kernel=NEVER)
-    assert sorted(machine.killed) == [SERVER, KERNEL]
-    assert machine.now < 1.1
-
-
-def test_a_server_alone_is_not_waited_for(stop):
-    """Once all kernels have ended, what a server still does is of no use."""
-    machine = stop(server=NEVER, kernel=0.2)
-    assert machine.killed == [SERVER]
-    assert machine.now < 0.6
+@pytest.mark.parametrize(("kernel", "killed", "seconds"), [(NEVER, [SERVER, KERNEL], 1.1), (0.2, [SERVER], 0.6)])
+def test_a_kernel_that_hears_nothing_is_killed(stop, kernel, killed, seconds):
+    """It costs little more than a second; once all kernels have ended, what a server still does is of no use."""
+    machine = stop(server=NEVER, kernel=kernel)
+    assert sorted(machine.killed) == killed
+    assert machine.now < seconds
 
 
 @pytest.mark.parametrize("seconds", [0, 30])

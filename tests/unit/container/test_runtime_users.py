@@ -106,17 +106,14 @@ def mounted(*paths):
         ("/a/b", ["/a", "/a/b"]),
         ("/home/dev/.cache/x", ["/home/dev", "/home/dev/.cache", "/home/dev/.cache/x"]),
         ("/mnt/disk", ["/mnt/disk"]),
+        ("/database", ["/database"]),  # which is not in ``/data``
+        ("/etcetera", ["/etcetera"]),
         *((path, []) for path in ("/", "/etc/hosts", "/usr/local/bin", "/root/.cache", "/opt/cuda/lib", "/opt/cuda-12.4", "/tmp", "/var/lib/x", "/proc/acpi")),
     ],
 )
 def test_what_an_engine_makes(path, chain):
     """A mount point and its parents, but for what is the system's, where root finds programs, and what every image has."""
     assert list(belongings._chain(mounted(path))) == chain
-
-
-def test_names_that_only_begin_like_the_system_s():
-    """``/database`` is not in ``/data``, nor ``/etcetera`` in ``/etc``."""
-    assert list(belongings._chain(mounted("/etcetera", "/database"))) == ["/database", "/etcetera"]
 
 
 def test_what_is_not_root_s_is_not_looked_through(tmp_path, monkeypatch):

@@ -72,12 +72,16 @@ def test_what_no_file_can_name_is_no_workspace(asked):
         caller.place(Path(asked))
 
 
-@pytest.mark.parametrize("place", ["/proc/nothing/here", "/dev/null", "/etc/passwd/below"])
+@pytest.mark.parametrize("place", ["/proc/nothing/here", "/dev/null", "/etc/passwd/below", "file", "link"])
 def test_what_cannot_be_a_workspace(place, tmp_path):
-    """It is refused in a line, with another way."""
-    with pytest.raises(WorkspaceError) as refused, HostUser(uid=os.geteuid()).workspace(tmp_path.__class__(place)):
+    """It is refused in a line, with another way; nothing is made where a link leads."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    what = "no directory, or a link to none" if place in {"file", "link"} else None
+    with pytest.raises(WorkspaceError, match=what) as refused, HostUser(uid=os.geteuid()).workspace(tmp_path / place):
         pass
     assert "--workspace" in refused.value.fix
+    assert not (tmp_path / "nothing").exists()
 
 
 @pytest.mark.parametrize(
@@ -120,28 +124,13 @@ def test_no_key_is_no_mistake(home):
     assert caller.public_keys(None) == ()
 
 
-@pytest.mark.parametrize("content", ["-----BEGIN OPENSSH PRIVATE KEY-----\n", "word\n", "", "ssh-rsa \x1b[31m\n"])
+@pytest.mark.parametrize("content", ["-----BEGIN OPENSSH PRIVATE KEY-----\n", "word\n", "", "ssh-rsa \x1b[31m\n", None])
 def test_file_without_a_public_key_is_refused(content, home):
-    """Above all a private one, which goes nowhere."""
-    (home / "key").write_text(content)
-    with pytest.raises(ContainerError, match="holds no public key"):
+    """Above all a private one, which goes nowhere; and one that is not there, which somebody has named."""
+    if content is not None:
+        (home / "key").write_text(content)
+    with pytest.raises(ContainerError, match="cannot be read" if content is None else "holds no public key"):
         caller.public_keys(home / "key")
-
-
-def test_file_that_is_not_there_is_refused(home):
-    """Somebody has named it."""
-    with pytest.raises(ContainerError, match="cannot be read"):
-        caller.public_keys(home / "key")
-
-
-def test_workspace_that_is_a_file_or_a_link_to_nothing(tmp_path):
-    """It is said which, and nothing is made where the link leads."""
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to(tmp_path / "nothing")
-    for name in ("file", "link"):
-        with pytest.raises(WorkspaceError, match="no directory, or a link to none"), HostUser(uid=os.geteuid()).workspace(tmp_path / name):
-            pass
-    assert not (tmp_path / "nothing").exists()
 
 
 def test_private_key_of_a_public_one(home):

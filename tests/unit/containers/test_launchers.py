@@ -20,6 +20,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from tests.endpoints import endpoints
+from tests.scripts import script
 from torchstrata.containers import launchers
 from torchstrata.containers.description import ContainerDescription, Gpus, of_image
 from torchstrata.containers.launchers import Launcher
@@ -148,18 +149,16 @@ CRITIC = ("shellcheck", "--exclude=SC2016")
 @pytest.mark.parametrize("case", [*CASES, "hostile"])
 def test_scripts_are_sound(name, words, case, tmp_path):
     """The shell reads them, and its critic has nothing to say."""
-    script = tmp_path / "script"
-    script.write_text(text(name, case))
-    assert subprocess.run([*words, script], capture_output=True, text=True, check=False).stdout == ""
+    path = tmp_path / "script"
+    path.write_text(text(name, case))
+    assert subprocess.run([*words, path], capture_output=True, text=True, check=False).stdout == ""
 
 
 @pytest.mark.parametrize("case", [*CASES, "hostile"])
 def test_line_of_docker_is_one_command(case, tmp_path):
     """The shell hands docker the words that were meant, whatever is in them, and runs nothing else."""
-    (tmp_path / "docker").write_text('#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done\n')
-    (tmp_path / "mkdir").write_text("#!/bin/sh\n")
-    for program in tmp_path.iterdir():
-        program.chmod(0o755)
+    script(tmp_path / "docker", 'for word; do printf "%s\\0" "$word"; done')
+    script(tmp_path / "mkdir", "")
     ended = subprocess.run(["/bin/sh", "-c", text("print", case)], env={"PATH": str(tmp_path), "PWD": "/here"}, cwd="/", capture_output=True, check=True)
     words, wanted = ended.stdout.decode().split("\0")[:-1], CASES.get(case, HOSTILE)
     source = wanted.workspace.replace("./", "//", 1) if wanted.workspace.startswith("./") else wanted.workspace
@@ -170,15 +169,19 @@ def test_line_of_docker_is_one_command(case, tmp_path):
     assert all(f"SSH_PUBLIC_KEY={key}" in words for key in wanted.authorized_keys)
 
 
+NOTING = """\
+for word; do printf "%s\\0" "$word"; done >>"$CALLS"; printf "\\n" >>"$CALLS"
+env >"$CALLS.env"; cat "$CALLS.env" >>"$CALLS.every"
+"""
+"""A program that writes down its words and its variables."""
+
+
 @pytest.fixture
 def node(tmp_path):
     """Return a function that runs a job where a program writes down its words, and returns those of each call."""
 
     def run(case, program, *words, **job):
-        (tmp_path / program).write_text(
-            '#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done >>"$CALLS"; printf "\\n" >>"$CALLS"\nenv >"$CALLS.env"; cat "$CALLS.env" >>"$CALLS.every"\n'
-        )
-        (tmp_path / program).chmod(0o755)
+        script(tmp_path / program, NOTING)
         (tmp_path / "job").write_text(text("slurm", case))
         for tool in ("bash", "sh", "mkdir", "cat", "env"):
             if not (tmp_path / tool).exists():
@@ -299,10 +302,12 @@ def test_what_an_image_says_of_itself_is_only_text():
         ("2", Gpus(count=2), "2"),
         ("device=0", Gpus(count=0, devices=("0",)), "device=0"),
         ("device=0,GPU-1-2", Gpus(count=0, devices=("0", "GPU-1-2")), '"device=0,GPU-1-2"'),
+        ("none", None, "None"),
+        ("0", None, "None"),
     ],
 )
 def test_gpus_are_asked_for_as_docker_has_it(words, gpus, option):
-    """By the same words."""
+    """By the same words; none is a choice, and no mistake."""
     assert Gpus.parse(words) == gpus
     assert str(gpus) == option
 
@@ -339,8 +344,8 @@ def test_names_of_images(image, pullable, pinned):
 def test_line_of_docker_mounts_a_directory_below_this_one(workspace, tmp_path):
     """A comma separates the fields of ``--mount``; the shell says where it stands."""
     line = written("print", replace(LOCAL, workspace=workspace))
-    script = 'docker() { for word; do printf "%s\\0" "$word"; done; }\n' + line
-    words = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split("\0")
+    code = 'docker() { for word; do printf "%s\\0" "$word"; done; }\n' + line
+    words = subprocess.run(["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split("\0")
     (fields,) = csv.reader([words[words.index("--mount") + 1]])
     assert fields == ["type=bind", f"source={tmp_path}/{workspace[2:]}", "target=/workspace"]
     assert (tmp_path / workspace).is_dir()

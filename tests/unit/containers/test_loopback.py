@@ -28,10 +28,15 @@ def ports(found):
     return {each.name: each.published for each in found}
 
 
-def test_services_have_the_ports_that_people_know(monkeypatch):
-    """Where they are free; SSH listens where any user may."""
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [({}, {"jupyter": 8888, "ssh": 2222}), ({"ssh": 8888}, {"jupyter": 8889, "ssh": 8888})],
+    ids=["usual", "that of another"],
+)
+def test_services_have_the_ports_that_people_know(monkeypatch, asked, found):
+    """Where they are free, and no other service was asked to have one; SSH listens where any user may."""
     monkeypatch.setattr(loopback, "is_free", lambda *_: True)
-    assert ports(loopback.publish(BOTH, LOOPBACK, {}, ())) == {"jupyter": 8888, "ssh": 2222}
+    assert ports(loopback.publish(BOTH, LOOPBACK, asked, ())) == found
     assert {each.name: each.port for each in BOTH} == {"jupyter": 8888, "ssh": 2222}
 
 
@@ -42,30 +47,21 @@ def test_the_next_free_port_is_taken(busy):
     assert busy + 1 < found["a"] < found["b"]
 
 
-def test_port_that_was_asked_for_is_not_replaced(busy):
-    """People have it in their bookmarks; the cure names the option."""
-    with pytest.raises(BusyPortError, match=f"port {busy} ") as refused:
-        loopback.publish(BOTH, LOOPBACK, {"jupyter": busy}, ())
-    assert "--port jupyter=" in refused.value.fix
-
-
-def test_port_that_only_the_engine_knows_of_is_taken():
-    """It may hold one by rules of a firewall, where nothing listens."""
-    with pytest.raises(BusyPortError):
-        loopback.publish(BOTH, LOOPBACK, {"jupyter": 54321}, {54321})
-
-
-def test_services_leave_each_other_their_ports(monkeypatch):
-    """One asks for the usual port of another."""
-    monkeypatch.setattr(loopback, "is_free", lambda *_: True)
-    assert ports(loopback.publish(BOTH, LOOPBACK, {"ssh": 8888}, ())) == {"jupyter": 8889, "ssh": 8888}
-
-
-def test_service_that_is_not_there():
-    """The ones that are there are named."""
-    with pytest.raises(BusyPortError, match="no service 'web'") as refused:
-        loopback.publish(BOTH, LOOPBACK, {"web": 80}, ())
-    assert "jupyter, ssh" in refused.value.fix
+@pytest.mark.parametrize(
+    ("asked", "taken", "what", "fix"),
+    [
+        ({"jupyter": "busy"}, (), "port {busy} ", "--port jupyter="),
+        ({"jupyter": 54321}, {54321}, "port 54321 ", "--port jupyter="),
+        ({"web": 80}, (), "no service 'web'", "jupyter, ssh"),
+    ],
+    ids=["busy", "of the engine", "no service"],
+)
+def test_port_that_was_asked_for_is_not_replaced(busy, asked, taken, what, fix):
+    """People have it in their bookmarks. An engine may hold one by rules of a firewall, where nothing listens."""
+    asked = {name: busy if port == "busy" else port for name, port in asked.items()}
+    with pytest.raises(BusyPortError, match=what.format(busy=busy)) as refused:
+        loopback.publish(BOTH, LOOPBACK, asked, taken)
+    assert fix in refused.value.fix
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "nowhere.invalid"])

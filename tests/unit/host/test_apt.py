@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.scripts import script
 from tests.serving import serving
 from tests.waiting import PATIENCE
 from torchstrata.errors import AptError, AptLockedError, AptUnreachableError, NotRootError, TorchstrataError
@@ -103,6 +104,7 @@ def mirror(tree: Tree) -> Iterator[None]:
     """Serve a repository of one tiny package to the tree."""
     site = tree.root / "site"
     (site / "build/DEBIAN").mkdir(parents=True)
+    (site / "build/DEBIAN").chmod(0o755)
     (site / "build/DEBIAN/control").write_text(CONTROL)
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", site / "build", site / "tiny.deb"], check=True, capture_output=True)
     content = (site / "tiny.deb").read_bytes()
@@ -117,9 +119,6 @@ def mirror(tree: Tree) -> Iterator[None]:
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             del code, size
             tree.asked.append(self.path.replace("/./", "/"))
-
-        def log_error(self, *_: object) -> None:
-            pass
 
     with serving(Handler) as port:
         tree.sources(f"deb [trusted=yes] http://127.0.0.1:{port}/ ./\n")
@@ -261,8 +260,7 @@ def _sudo(folder: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> Path:
     """Put a ``sudo`` on the path that answers with ``status``, and runs what it is given if that is 0; be an ordinary user."""
     log = folder / "log"
     words = 'while [ "${1#-}" != "$1" ]; do shift; done'
-    (folder / "sudo").write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {log}\n{words}\n[ {status} = 0 ] || exit {status}\nexec "$@"\n')
-    (folder / "sudo").chmod(0o755)
+    script(folder / "sudo", f'printf "%s\\n" "$*" >> "{log}"\n{words}\n[ {status} = 0 ] || exit {status}\nexec "$@"')
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     superuser._words.cache_clear()

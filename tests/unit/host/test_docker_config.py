@@ -51,39 +51,29 @@ def test_without_configuration_it_is_this_machines_usual_one():
     assert docker_config.address() == docker_config.DEFAULT_SOCKET
 
 
-def test_current_context_counts(place):
-    """``docker context use`` has chosen it."""
+FIRST, THIRD = "unix:///first.sock", "unix:///third.sock"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "variables", "address"),
+    [
+        ("second", {}, PLACE),
+        ("", {"DOCKER_CONTEXT": "second"}, PLACE),
+        ("second", {"DOCKER_CONTEXT": "third"}, THIRD),
+        ("second", {"DOCKER_CONTEXT": "default"}, docker_config.DEFAULT_SOCKET),
+        ("gone", {"DOCKER_CONTEXT": "gone, too", "DOCKER_HOST": FIRST}, FIRST),
+    ],
+)
+def test_an_address_beats_a_context_and_a_variable_the_current_one(place, monkeypatch, chosen, variables, address):
+    """The current one is in the configuration file, which ``docker context create`` alone does not write."""
     context(place)
-    current(place, "second")
-    assert docker_config.address() == PLACE
-
-
-def test_variable_counts_without_a_configuration_file(place, monkeypatch):
-    """``docker context create`` writes none."""
-    context(place)
-    monkeypatch.setenv("DOCKER_CONTEXT", "second")
-    assert not (place / "config.json").exists()
-    assert docker_config.address() == PLACE
-
-
-def test_variable_beats_the_current_context(place, monkeypatch):
-    """It is one command's; ``default`` leads back to this machine's usual engine."""
-    context(place)
-    context(place, "third", "unix:///third.sock")
-    current(place, "second")
-    monkeypatch.setenv("DOCKER_CONTEXT", "third")
-    assert docker_config.address() == "unix:///third.sock"
-    monkeypatch.setenv("DOCKER_CONTEXT", "default")
-    assert docker_config.address() == docker_config.DEFAULT_SOCKET
-
-
-def test_address_beats_every_context(place, monkeypatch):
-    """Also one that is not there."""
-    current(place, "gone")
-    monkeypatch.setenv("DOCKER_HOST", "unix:///first.sock")
-    monkeypatch.setenv("DOCKER_CONTEXT", "gone, too")
-    assert docker_config.context() is None
-    assert docker_config.address() == "unix:///first.sock"
+    context(place, "third", THIRD)
+    if chosen:
+        current(place, chosen)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert docker_config.address() == address
+    assert (docker_config.context() is None) == (address not in {PLACE, THIRD})
 
 
 @pytest.mark.parametrize("by_variable", [True, False])
@@ -103,6 +93,8 @@ def test_damaged_context_is_an_error(place, monkeypatch, content):
     """Docker's library would end in a traceback."""
     context(place)
     next(place.glob("contexts/meta/*/meta.json")).write_text(content)
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("DOCKER_CONFIG", ".")  # a long path would leave no room for the reason
     monkeypatch.setenv("DOCKER_CONTEXT", "second")
     with pytest.raises(VariableError, match="is not as Docker writes it"):
         docker_config.context()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import script
 from tests.waiting import PATIENCE
 from torchstrata.errors import DiskFullError, StoreError
 from torchstrata.host import leavings, temporary
@@ -121,9 +122,7 @@ def test_full_disks_everywhere_are_told(monkeypatch, tmp_path):
 
 def test_what_is_in_an_engine_goes_before_the_directory(place, tmp_path, monkeypatch):
     """While the engine does not answer the directory stays, and with it the list."""
-    docker = tmp_path / "docker"
-    docker.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/asked"\n[ ! -e "{tmp_path}/silent" ]\n')
-    docker.chmod(0o755)
+    script(tmp_path / "docker", f'echo "$@" >> "{tmp_path}/asked"\n[ ! -e "{tmp_path}/silent" ]')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     (tmp_path / "silent").touch()
     with temporary.directory() as directory:

@@ -110,19 +110,20 @@ def test_too_many_layers_are_refused() -> None:
         compose("cell-base", (many,), RUNTIME)
 
 
-@pytest.mark.parametrize("path", ["opt/venv", "opt/venv/bin/pip", "opt/cuda", "opt/cuda/lib/libfoo.so", "opt/cuda-12.4/bin/nvcc"])
-@pytest.mark.parametrize("kind", ["dir", "file", "link", "whiteout", "opaque"])
-def test_os_layer_in_the_payload_is_refused(path: str, kind: str) -> None:
-    """An OS layer lies above the payload, so anything of it there would hide or erase files."""
-    with pytest.raises(ComposeError, match="belongs to the payload"):
-        check("cell-base", [("os", layer("rootfs"), entries(path, kind=kind))])
+OF_PAYLOAD = ("opt/venv", "opt/venv/bin/pip", "opt/cuda", "opt/cuda/lib/libfoo.so", "opt/cuda-12.4/bin/nvcc")
+HIDING = ("file", "link", "whiteout", "opaque")
 
 
-@pytest.mark.parametrize("path", ["", "opt"])
-@pytest.mark.parametrize("kind", ["file", "link", "whiteout", "opaque"])
-def test_os_layer_that_erases_a_parent_of_the_payload_is_refused(path: str, kind: str) -> None:
-    """A whiteout, opaque marker or non-directory on a parent erases everything below it."""
-    with pytest.raises(ComposeError, match="erase the payload"):
+@pytest.mark.parametrize(
+    ("path", "kind", "why"),
+    [
+        *((path, kind, "belongs to the payload") for path in OF_PAYLOAD for kind in ("dir", *HIDING)),
+        *((path, kind, "erase the payload") for path in ("", "opt") for kind in HIDING),
+    ],
+)
+def test_os_layer_in_the_payload_is_refused(path: str, kind: str, why: str) -> None:
+    """An OS layer lies above it: anything of it there, and all but a directory on a parent, would erase files."""
+    with pytest.raises(ComposeError, match=why):
         check("cell-base", [("os", layer("rootfs"), entries(path, kind=kind))])
 
 
@@ -131,15 +132,15 @@ def test_os_layer_may_have_the_opt_directory() -> None:
     check("cell-base", [("payload", layer("torch"), entries("opt", "opt/venv")), ("os", layer("rootfs"), entries("opt", "opt/other"))])
 
 
-def test_directory_over_link_is_refused() -> None:
-    """A real ``site-packages/nvidia`` above the link to ``/opt/cuda/nvidia`` would hide CUDA."""
-    link = entries("opt/venv/lib/python3.13/site-packages/nvidia", kind="link")
-    directory = entries("opt/venv/lib/python3.13/site-packages/nvidia")
-    with pytest.raises(ComposeError, match="not a directory in layer 'skeleton' and a directory in layer 'plugin'"):
-        check("cell-base", [("payload", layer("skeleton"), link), ("payload", layer("plugin"), directory)])
-
-
-def test_file_over_directory_is_refused() -> None:
-    """The other way round it would erase a whole tree."""
-    with pytest.raises(ComposeError, match="a directory in layer 'a' and not a directory in layer 'b'"):
-        check("cell-base", [("payload", layer("a"), entries("opt/venv/x")), ("payload", layer("b"), entries("opt/venv/x", kind="file"))])
+@pytest.mark.parametrize(
+    ("path", "below", "above", "why"),
+    [
+        ("opt/venv/lib/python3.13/site-packages/nvidia", "link", "dir", "not a directory in layer 'a' and a directory"),
+        ("opt/venv/x", "dir", "file", "a directory in layer 'a' and not a directory in layer 'b'"),
+    ],
+)
+def test_directory_over_link_is_refused(path: str, below: str, above: str, why: str) -> None:
+    """Above the link to ``/opt/cuda/nvidia`` it would hide CUDA; a file over a directory would erase a whole tree."""
+    layers = [("payload", layer(name), entries(path, kind=kind)) for name, kind in (("a", below), ("b", above))]
+    with pytest.raises(ComposeError, match=why):
+        check("cell-base", layers)  # type: ignore[arg-type]

@@ -41,6 +41,7 @@ def test_the_asked_cuda_and_torchs_own_are_both_told():
     assert labels["torchstrata.driver.floor"] == facts.driver_floor == "525.60.13"
     assert labels["torchstrata.architectures"].split()[:1] + labels["torchstrata.architectures"].split()[-1:] == ["sm_70", "sm_120"]
     assert "CUDA 12.8 (for hosts of CUDA 12.1)" in labels["org.opencontainers.image.description"]
+    assert describe("2.8-cu121", "devel").labels["torchstrata.architectures.nvcc-lacks"] == "sm_100 sm_120"
 
 
 @pytest.mark.parametrize(("user", "named"), [(runtime.DEV, dict(runtime.PERSON)), (runtime.ROOT, {})])
@@ -123,9 +124,12 @@ def test_children_keep_the_environment_of_their_parent():
     assert images["base"].items() - images["devel"].items() == {("PATH", images["base"]["PATH"])}
 
 
-def test_architectures_that_nvcc_lacks_are_told():
-    """CUDA 12.4 cannot compile for Blackwell, for which torch 2.8 has kernels."""
-    assert describe("2.8-cu121", "devel").labels["torchstrata.architectures.nvcc-lacks"] == "sm_100 sm_120"
+def test_the_lock_and_the_revision_are_told():
+    """Labels lead back to what an image was made from. The clock is no input: two builds of a commit are equal."""
+    found, lock = describe("2.13-cpu"), wheel_locks.read(cell_of("2.13-cpu"), "base")
+    assert found.labels["torchstrata.lock"] == lock.digest
+    assert found.labels["org.opencontainers.image.revision"] == REVISION
+    assert found.created == found.labels["org.opencontainers.image.created"] == lock.exclude_newer
 
 
 def test_ports_are_those_of_the_services():
@@ -139,20 +143,6 @@ def test_users_and_start():
     found = describe("2.13-cpu")
     assert (found.user, found.workdir, found.command) == ("1000:0", "/workspace", ("bash",))
     assert describe("2.13-cpu", user=runtime.ROOT).user == "0:0"
-
-
-def test_times_come_from_the_lock():
-    """The clock is no input, so that two builds of a commit are equal."""
-    lock = wheel_locks.read(cell_of("2.13-cpu"), "base")
-    found = describe("2.13-cpu")
-    assert found.created == found.labels["org.opencontainers.image.created"] == lock.exclude_newer
-
-
-def test_the_lock_and_the_revision_are_told():
-    """Labels lead from an image back to what it was made from."""
-    labels = describe("2.13-cpu").labels
-    assert labels["torchstrata.lock"] == wheel_locks.read(cell_of("2.13-cpu"), "base").digest
-    assert labels["org.opencontainers.image.revision"] == REVISION
 
 
 def test_constraints_name_torch_and_its_libraries_alone():

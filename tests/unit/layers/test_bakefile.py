@@ -6,13 +6,11 @@ from pathlib import Path
 
 from msgspec import structs
 
+from tests.parts import DEBIAN13, UBUNTU
 from torchstrata.layers import bakefile
 from torchstrata.layers.bakefile import Job
 from torchstrata.matrix import matrix
 
-MATRIX = matrix.load()
-DEBIAN13 = MATRIX.systems["debian13"]
-UBUNTU = MATRIX.systems["ubuntu24.04"]
 EPOCH = 1_795_478_400
 ARM = structs.replace(DEBIAN13, platform="linux/arm64")
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.parts import LOCKED
 from torchstrata.errors import AbsentError, OsPartError, RegistryAuthError, RegistryError
 from torchstrata.layers import buildkit
-from torchstrata.locks.os_locks import OsLock
-from torchstrata.matrix import matrix
 
-MATRIX = matrix.load()
-UBUNTU = MATRIX.systems["ubuntu24.04"]
 TAIL = """\
 #19 [debian13-devel stage-0 1/2] RUN --mount=from=apt,source=/apt,target=/mnt     /mnt/install no-such-package
 #19 1.234 Reading package lists...
@@ -41,15 +38,22 @@ def test_refusal_names_the_reason() -> None:
     assert "| Reading package lists..." in error.fix
 
 
-def test_refusal_reads_the_summary_where_the_step_is_out_of_sight() -> None:
-    """Buildx says again at its end what the step said last; with many targets that is all that is left of it."""
-    summary = " > [stage 2/3] RUN apt-get update:\n0.538 Err:1 a mirror\n0.539 E: Failed to fetch a list\n------\nERROR: failed to solve: exit code: 100\n"
-    assert buildkit.refusal(summary).what == "an OS part cannot be built: E: Failed to fetch a list"
+SUMMARY = """\
+ > [stage 2/3] RUN apt-get update:
+0.538 Err:1 a mirror
+0.539 E: Failed to fetch a list
+------
+ERROR: failed to solve: exit code: 100
+"""
 
 
-def test_refusal_without_a_step_quotes_buildx() -> None:
-    """Where no step failed, what buildx says last is the reason."""
-    assert buildkit.refusal("ERROR: no builder found\n").what == "an OS part cannot be built: no builder found"
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [(SUMMARY, "E: Failed to fetch a list"), ("ERROR: no builder found\n", "no builder found")],
+)
+def test_refusal_reads_what_is_left_where_the_step_is_out_of_sight(said: str, why: str) -> None:
+    """Buildx says again at its end what a step said last; where no step failed, its own last words are the reason."""
+    assert buildkit.refusal(said).what == f"an OS part cannot be built: {why}"
 
 
 def test_labels_tell_whose_layer_is_whose() -> None:
@@ -75,9 +79,6 @@ def test_history_reads_like_the_dockerfile() -> None:
     """Shell, build arguments and BuildKit's mark are left out of a layer's title."""
     assert buildkit.instruction("RUN |2 A=1 B=g++-14 g++-13 /bin/sh -c /mnt/install   cmake # buildkit") == "RUN /mnt/install cmake"
     assert buildkit.instruction("COPY rootfs / # buildkit") == "COPY rootfs /"
-
-
-LOCKED = OsLock(system=UBUNTU.id, date="2026-11-24", sections={"os": {"bash": "5"}, "base": {"git": "2"}}, image=f"{UBUNTU.image}@sha256:{'1' * 64}")
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.parts import DEBIAN13, LOCKED, UBUNTU
 from torchstrata.errors import FlavourError, OsPartError
 from torchstrata.layers import contexts
-from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix import matrix
 from torchstrata.store import layer
 
 MATRIX = matrix.load()
-DEBIAN13 = MATRIX.systems["debian13"]
-UBUNTU = MATRIX.systems["ubuntu24.04"]
 FLAVOURS = MATRIX.chain(MATRIX.all_in_one)
 
 
@@ -156,9 +154,6 @@ def test_flavours_share_directories(tmp_path: Path) -> None:
     grown(tmp_path, {"base": ["etc/motd"], "gym": ["etc/gym"], "vision": ["etc/gym"]})
     contexts.check_shadows(tmp_path, ["base", "gym"])
     contexts.check_shadows(tmp_path, ["base", "vision"])
-
-
-LOCKED = OsLock(system=UBUNTU.id, date="2026-11-24", sections={"os": {"bash": "5"}, "base": {"git": "2"}}, image=f"{UBUNTU.image}@sha256:{'1' * 64}")
 
 
 def test_packages_that_an_os_lacks_are_not_asked_for(tmp_path: Path) -> None:

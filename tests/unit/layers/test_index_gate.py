@@ -8,13 +8,14 @@ import gzip
 import json
 import os
 import threading
-import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.allocation import less_than
 from tests.serving import serving
 from tests.wheelhouse import wheel
 from torchstrata.errors import FetchError, IntegrityError, LockError, TorchstrataError
@@ -26,6 +27,7 @@ from torchstrata.locks.lockfile import Pin
 NAME = "big_thing-1.0-py3-none-any.whl"
 HTML = "text/html"
 Answer = Callable[[BaseHTTPRequestHandler], None]
+Refuse = Callable[[Answer], TorchstrataError]
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def index(answer: Answer) -> Iterator[str]:
         with contextlib.suppress(ConnectionError):  # a client may have seen enough
             answer(self)
 
-    handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": handle, "do_HEAD": handle, "log_message": lambda *_: None})
+    handler = type("Handler", (BaseHTTPRequestHandler,), {"do_GET": handle, "do_HEAD": handle})
     with serving(handler, protocol="HTTP/1.0") as port:  # a body ends with its connection
         yield f"http://127.0.0.1:{port}"
 
@@ -72,20 +74,20 @@ def fetch(pin: Pin, directory: Path) -> Path:
     return wheel_fetch.fetch(pin, directory, on_bytes=lambda _: None, cancelled=threading.Event())
 
 
-def refuse(pin: Pin, directory: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> TorchstrataError:
-    """See that an index that answers so ends in one printable line, in memory that does not follow what it sends."""
-    with index(answer) as address:
-        monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
-        tracemalloc.start()
-        try:
-            with pytest.raises((FetchError, IntegrityError)) as caught:
-                fetch(pin, directory / "downloads")
-            assert tracemalloc.get_traced_memory()[1] < 200_000_000
-        finally:
-            tracemalloc.stop()
-    assert caught.value.what.isprintable()
-    assert caught.value.fix.isprintable()
-    return caught.value
+@pytest.fixture
+def refuse(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """Return what sees an index that answers so end in one printable line, in little memory whatever it sends."""
+
+    def refused(answer: Answer) -> TorchstrataError:
+        with index(answer) as address:
+            monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
+            with less_than(200_000_000), pytest.raises((FetchError, IntegrityError)) as caught:
+                fetch(made, tmp_path / "downloads")
+        assert caught.value.what.isprintable()
+        assert caught.value.fix.isprintable()
+        return caught.value
+
+    return refused
 
 
 def anchor(href: str) -> bytes:
@@ -93,119 +95,116 @@ def anchor(href: str) -> bytes:
     return f'<a href="{href}">{NAME}</a>'.encode()
 
 
-@pytest.mark.parametrize(
-    ("body", "kind"),
-    [
-        (b"", HTML),
-        (b"<![", HTML),
-        (b"<![CDATA[" + b"<!" * 1000, HTML),
-        (b"\xff\xfe\x00", HTML),
-        (b"<a href=''>" * 1000, HTML),
-        (b"<base href='http://[::'>" + anchor(NAME), HTML),
-        (anchor(f"http://[::1/{NAME}"), HTML),
-        (anchor(f"http://127.0.0.1:99999/{NAME}"), HTML),
-        (anchor(f"http://\u202e/{NAME}"), HTML),
-        (anchor(f"http://127.0.0.1:1/\x1b[2J/{NAME}"), HTML),
-        (b"<a href='x'>", "text/html; charset=zlib"),
-        (b"<a href='x'>", "text/html; charset=idna"),
-        (b"", JSON_TYPE),
-        (b"[]", JSON_TYPE),
-        (b"null", JSON_TYPE),
-        (b'{"files": 1}', JSON_TYPE),
-        (b'{"files": [1]}', JSON_TYPE),
-        (b'{"files": [{"url": 1}]}', JSON_TYPE),
-        (b'{"files": [{"url": null}]}', JSON_TYPE),
-        (b'{"files": [{"url": "' + NAME.encode() + b'", "hashes": {"sha256": 1}}]}', JSON_TYPE),
-        (b'{"files": [{"url": "' + NAME.encode() + b'", "hashes": {"sha256": "\\u001b[2J"}}]}', JSON_TYPE),
-        (b'{"files": [{"url": "' + NAME.encode() + b'", "upload-time": "never"}]}', JSON_TYPE),
-        (b"[" * 100_000, JSON_TYPE),
-        (b'{"files":\xff}', JSON_TYPE),
-        (b"PK\x03\x04", "application/zip"),
-        (b"", "\x9b2J"),
-        (b"", ""),
-    ],
+PAGES = [
+    (b"", HTML),
+    (b"<![", HTML),
+    (b"<![CDATA[" + b"<!" * 1000, HTML),
+    (b"\xff\xfe\x00", HTML),
+    (b"<a href=''>" * 1000, HTML),
+    (b"<base href='http://[::'>" + anchor(NAME), HTML),
+    (anchor(f"http://[::1/{NAME}"), HTML),
+    (anchor(f"http://127.0.0.1:99999/{NAME}"), HTML),
+    (anchor(f"http://\u202e/{NAME}"), HTML),
+    (anchor(f"http://127.0.0.1:1/\x1b[2J/{NAME}"), HTML),
+    (b"<a href='x'>", "text/html; charset=zlib"),
+    (b"<a href='x'>", "text/html; charset=idna"),
+    (b"", JSON_TYPE),
+    (b"[]", JSON_TYPE),
+    (b"null", JSON_TYPE),
+    (b'{"files": 1}', JSON_TYPE),
+    (b'{"files": [1]}', JSON_TYPE),
+    (b'{"files": [{"url": 1}]}', JSON_TYPE),
+    (b'{"files": [{"url": null}]}', JSON_TYPE),
+    (b'{"files": [{"url": "' + NAME.encode() + b'", "hashes": {"sha256": 1}}]}', JSON_TYPE),
+    (b'{"files": [{"url": "' + NAME.encode() + b'", "hashes": {"sha256": "\\u001b[2J"}}]}', JSON_TYPE),
+    (b'{"files": [{"url": "' + NAME.encode() + b'", "upload-time": "never"}]}', JSON_TYPE),
+    (b"[" * 100_000, JSON_TYPE),
+    (b'{"files":\xff}', JSON_TYPE),
+    (b"PK\x03\x04", "application/zip"),
+    (b"", "\x9b2J"),
+    (b"", ""),
+]
+"""Bad syntax, other types, odd character sets and links that are no addresses."""
+STATUSES = (300, 304, 400, 401, 407, 418, 451, 500, 599)
+"""No status of an answer is taken for a page."""
+LOCATIONS = [
+    "http://other.example/simple/",
+    "http://169.254.169.254/latest/",
+    "file:///etc/passwd",
+    "ftp://127.0.0.1/",
+    "//[",
+    "http://127.0.0.1:0/",
+    "",
+    "/simple/big-thing/",
+    "http://\x1b[2J/",
+]
+"""A redirect to a host without TLS, to a file, to no address or round and round is not followed."""
+ENCODINGS = ("zstd", "br", "deflate", "gzip, gzip", "x\x1b")
+"""Only gzip's pieces inflate to a size that is known before."""
+LINKS = (
+    "file:///etc/{}",
+    "http://other.example/{}",
+    "ftp://127.0.0.1/{}",
+    "javascript:{}",
+    "http://user@other.example/{}#sha256=x",
 )
-def test_pages_that_are_none_end_in_one_line(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes, kind: str) -> None:
-    """Bad syntax, other types, odd character sets and links that are no addresses."""
-    refuse(made, tmp_path, answering(body=body, Content_Type=kind), monkeypatch)
+"""A page from the network does not make us read a file, nor fetch without TLS."""
 
 
-@pytest.mark.parametrize("status", [300, 304, 400, 401, 407, 418, 451, 500, 599])
-def test_statuses_end_in_one_line(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    """No status of an answer is taken for a page."""
-    refuse(made, tmp_path, answering(status, anchor(NAME), Retry_After="999999999"), monkeypatch)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *({"body": body, "Content_Type": kind} for body, kind in PAGES),
+        *({"status": status, "body": anchor(NAME), "Retry_After": "999999999"} for status in STATUSES),
+        *({"status": 307, "Location": location} for location in LOCATIONS),
+        *({"body": anchor(NAME), "Content_Encoding": encoding} for encoding in ENCODINGS),
+        *({"body": anchor(where.format(NAME))} for where in LINKS),
+    ],
+    ids=lambda answer: repr(answer)[:80],
+)
+def test_answers_that_are_no_page_end_in_one_line(refuse: Refuse, answer: dict[str, Any]) -> None:
+    """Whatever they are."""
+    refuse(answering(**answer))
 
 
-def test_what_a_server_says_cannot_steer_a_terminal(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_server_says_cannot_steer_a_terminal(refuse: Refuse) -> None:
     """Control characters in what is quoted of an answer become question marks."""
-    error = refuse(made, tmp_path, answering(Content_Type="text/plain\x1b[2J\x9bdone"), monkeypatch)
+    error = refuse(answering(Content_Type="text/plain\x1b[2J\x9bdone"))
     assert "text/plain?[2j?done" in error.what
 
 
-@pytest.mark.parametrize(
-    "location",
-    [
-        "http://other.example/simple/",
-        "http://169.254.169.254/latest/",
-        "file:///etc/passwd",
-        "ftp://127.0.0.1/",
-        "//[",
-        "http://127.0.0.1:0/",
-        "",
-        "/simple/big-thing/",
-        "http://\x1b[2J/",
-    ],
-)
-def test_redirects_lead_nowhere_else(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str) -> None:
-    """A redirect to a host without TLS, to a file, to no address or round and round is not followed."""
-    refuse(made, tmp_path, answering(307, b"", Location=location), monkeypatch)
-
-
-def test_the_body_of_a_redirect_is_not_read(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody wants it, so it may be endless."""
+def without_end(piece: bytes, status: int = 200, **headers: str) -> Answer:
+    """Return what gives an answer whose body never ends."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        answering(302, Location=f"{handler.path}x")(handler)
+        answering(status, **headers)(handler)
         while True:
-            handler.wfile.write(bytes(1 << 20))
+            handler.wfile.write(piece)
 
-    refuse(made, tmp_path, answer, monkeypatch)
+    return answer
+
+
+def test_the_body_of_a_redirect_is_not_read(refuse: Refuse) -> None:
+    """Nobody wants it, so it may be endless."""
+    refuse(without_end(bytes(1 << 20), 302, Location="/simple/big-thing/x"))
 
 
 @pytest.mark.parametrize("kind", [HTML, JSON_TYPE])
-def test_an_endless_page_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_an_endless_page_is_given_up(refuse: Refuse, kind: str) -> None:
     """A page has a largest size, whatever its headers say."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        answering(body=b'{"files": [', Content_Type=kind)(handler)
-        while True:
-            handler.wfile.write(b'{"url": "x"},' * 10_000)
-
-    assert "more than" in refuse(made, tmp_path, answer, monkeypatch).what
+    assert "more than" in refuse(without_end(b'{"url": "x"},' * 10_000, Content_Type=kind)).what
 
 
-def test_a_page_that_inflates_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few kilobytes of gzip that stand for a gigabyte are not inflated to their end."""
-    body = gzip.compress(bytes(1 << 27), 9) * 8
-    assert "more than" in refuse(made, tmp_path, answering(body=body, Content_Encoding="gzip"), monkeypatch).what
-
-
-@pytest.mark.parametrize("encoding", ["zstd", "br", "deflate", "gzip, gzip", "x\x1b"])
-def test_compressions_that_nobody_asked_for_are_refused(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
-    """Only gzip's pieces inflate to a size that is known before."""
-    refuse(made, tmp_path, answering(body=anchor(NAME), Content_Encoding=encoding), monkeypatch)
-
-
-def test_a_slow_page_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_page_is_given_up(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then keeps every time-out of a connection from ending; the page as a whole has one, too."""
     monkeypatch.setattr(index_page, "PAGE_SECONDS", 0.0)
+    assert "takes longer" in refuse(without_end(b"<a>")).what
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        answering(body=b"<a>")(handler)
-        while True:
-            handler.wfile.write(b"<a>")
 
-    assert "takes longer" in refuse(made, tmp_path, answer, monkeypatch).what
+def test_a_page_that_inflates_is_given_up(refuse: Refuse) -> None:
+    """A few kilobytes of gzip that stand for a gigabyte are not inflated to their end."""
+    body = gzip.compress(bytes(1 << 27), 9) * 8
+    assert "more than" in refuse(answering(body=body, Content_Encoding="gzip")).what
 
 
 def endless(handler: BaseHTTPRequestHandler, piece: bytes) -> None:
@@ -229,7 +228,7 @@ def test_interim_answers_without_end_are_given_up(made: Pin, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("piece", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 200 OK\r\nX"], ids=["an interim answer", "half a head"])
-def test_a_slow_head_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: bytes) -> None:
+def test_a_slow_head_is_given_up(refuse: Refuse, monkeypatch: pytest.MonkeyPatch, piece: bytes) -> None:
     """The seconds that a page has end the wait for it, not only the time-out of the connection, which begins anew with each byte."""
     monkeypatch.setattr(index_page, "PAGE_SECONDS", 0.3)
     done = threading.Event()
@@ -239,15 +238,9 @@ def test_a_slow_head_is_given_up(made: Pin, tmp_path: Path, monkeypatch: pytest.
         done.wait()
 
     try:
-        assert "takes longer" in refuse(made, tmp_path, answer, monkeypatch).what
+        assert "takes longer" in refuse(answer).what
     finally:
         done.set()
-
-
-@pytest.mark.parametrize("where", ["file:///etc/{}", "http://other.example/{}", "ftp://127.0.0.1/{}", "javascript:{}", "http://user@other.example/{}#sha256=x"])
-def test_links_lead_nowhere_else(made: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    """A page from the network does not make us read a file, nor fetch without TLS."""
-    refuse(made, tmp_path, answering(body=anchor(where.format(NAME))), monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,13 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from tests.parts import DEBIAN13, LOCKED, UBUNTU
+from tests.scripts import script
 from torchstrata.errors import LockError, OsPartError
 from torchstrata.host import superuser
 from torchstrata.layers import os_image
-from torchstrata.locks.os_locks import OsLock
-from torchstrata.matrix import matrix
 from torchstrata.process import Failed
 
-MATRIX = matrix.load()
-DEBIAN13 = MATRIX.systems["debian13"]
-UBUNTU = MATRIX.systems["ubuntu24.04"]
 EPOCH = 1_795_478_400
 VERSION = "[ $1 = --version ] && echo mmdebstrap 1.5.7 && exit 0"
 
@@ -31,9 +28,6 @@ def test_bootstrap_of_another_platform_differs_in_one_option() -> None:
     here, there = (os_image.arguments(system, "/in", EPOCH) for system in (DEBIAN13, ARM))
     assert [word for word in there if word not in here] == ["--architectures=arm64"]
     assert not [word for word in here if "architectures" in word]
-
-
-LOCKED = OsLock(system=UBUNTU.id, date="2026-11-24", sections={"os": {"bash": "5"}, "base": {"git": "2"}}, image=f"{UBUNTU.image}@sha256:{'1' * 64}")
 
 
 def test_an_os_from_a_registry_is_what_its_lock_pins() -> None:
@@ -59,12 +53,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     monkeypatch.setattr(superuser, "_words", lambda _: None)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr(os_image, "KEYRING", tmp_path)
-
-    def write(name: str, script: str) -> None:
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-
-    return write
+    return lambda name, text: script(tmp_path / name, text)
 
 
 def test_a_named_image_is_used_for_bootstrapping(bare: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -107,8 +96,8 @@ def test_pinned_image_is_pulled_where_nothing_else_is_left(bare: Callable[..., N
 )
 def test_no_way_to_bootstrap_names_the_command_that_cures_it(bare: Callable[..., None], programs: Mapping[str, str], what: str, fix: str) -> None:
     """Without root, sudo and an engine, the error says what is missing and the one command that helps."""
-    for name, script in programs.items():
-        bare(name, script)
+    for name, text in programs.items():
+        bare(name, text)
     with pytest.raises(OsPartError, match=re.escape(what)) as caught:
         os_image.Command.find(print)
     assert fix in caught.value.fix

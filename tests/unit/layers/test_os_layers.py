@@ -17,44 +17,41 @@ from torchstrata.store.store import Store
 EPOCH = 1_795_478_400
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "dev/null",
-        "run/lock",
-        "tmp/x",
-        "etc/machine-id",
-        "etc/hostname",
-        "etc/resolv.conf",
-        "etc/passwd-",
-        "etc/ssh/ssh_host_ed25519_key",
-        "var/log/dpkg.log",
-        "var/log/apt/.wh.history.log",
-        "var/lib/apt/lists/lock",
-        "var/lib/dpkg/status-old",
-        "var/cache/ldconfig/aux-cache",
-        "var/cache/debconf/config.dat-old",
-        "var/cache/apt/archives/git.deb",
-    ],
+LEFT_OUT = (
+    "dev/null",
+    "run/lock",
+    "tmp/x",
+    "etc/machine-id",
+    "etc/hostname",
+    "etc/resolv.conf",
+    "etc/passwd-",
+    "etc/ssh/ssh_host_ed25519_key",
+    "var/log/dpkg.log",
+    "var/log/apt/.wh.history.log",
+    "var/lib/apt/lists/lock",
+    "var/lib/dpkg/status-old",
+    "var/cache/ldconfig/aux-cache",
+    "var/cache/debconf/config.dat-old",
+    "var/cache/apt/archives/git.deb",
+    "dev/pts/",
 )
+STAYS = (
+    "etc/passwd",
+    "usr/bin/git",
+    "var/lib/dpkg/status",
+    "var/cache/debconf/config.dat",
+    "etc/ssh/sshd_config",
+    "devel",
+    "var/.wh.spool",
+    "var/log/apt/",
+    "run/sshd/",
+)
+
+
+@pytest.mark.parametrize("path", LEFT_OUT + STAYS)
 def test_what_tells_builds_apart_is_left_out(path: str) -> None:
-    """Logs, caches, lists, backups, keys and identities are in no layer."""
-    assert os_layers.left_out(path, is_directory=False)
-
-
-@pytest.mark.parametrize(
-    "path", ["etc/passwd", "usr/bin/git", "var/lib/dpkg/status", "var/cache/debconf/config.dat", "etc/ssh/sshd_config", "devel", "var/.wh.spool"]
-)
-def test_everything_else_stays(path: str) -> None:
-    """What packages install is in the layer."""
-    assert not os_layers.left_out(path, is_directory=False)
-
-
-def test_directories_stay() -> None:
-    """Programs find the directories of their logs and sockets; device directories come from the engine."""
-    assert not os_layers.left_out("var/log/apt", is_directory=True)
-    assert not os_layers.left_out("run/sshd", is_directory=True)
-    assert os_layers.left_out("dev/pts", is_directory=True)
+    """Logs, caches, lists, backups, keys, identities; what packages install stays, and directories of logs and sockets."""
+    assert os_layers.left_out(path.rstrip("/"), is_directory=path.endswith("/")) == (path in LEFT_OUT)
 
 
 def packed(prefix: str, mtime: float) -> io.BytesIO:

@@ -8,16 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.parts import DEBIAN13, LOCKED, UBUNTU
 from torchstrata.errors import StoreError
 from torchstrata.layers import contexts, os_bake, os_parts
-from torchstrata.locks.os_locks import OsLock
 from torchstrata.matrix import matrix
 from torchstrata.store.codec import Codec
 from torchstrata.store.store import Store
 
 MATRIX = matrix.load()
-DEBIAN13 = MATRIX.systems["debian13"]
-UBUNTU = MATRIX.systems["ubuntu24.04"]
 FLAVOURS = MATRIX.chain(MATRIX.all_in_one)
 
 
@@ -77,9 +75,6 @@ def test_image_of_parts_that_are_not_there(tmp_path: Path) -> None:
     """An image cannot be had before its parts are baked."""
     with pytest.raises(StoreError, match="not in the store"):
         os_parts.image(DEBIAN13, ("base",), Store(tmp_path), Codec())
-
-
-LOCKED = OsLock(system=UBUNTU.id, date="2026-11-24", sections={"os": {"bash": "5"}, "base": {"git": "2"}}, image=f"{UBUNTU.image}@sha256:{'1' * 64}")
 
 
 def test_the_digest_of_an_os_image_is_part_of_identities(tmp_path: Path) -> None:

@@ -47,27 +47,21 @@ def test_an_input_that_is_none_is_one_line(copy, text, says):
             work()
 
 
-def test_a_lock_that_no_longer_fits_is_refused(copy):
-    """A change of the inputs asks for a new lock."""
-    path = copy / toolchain_lock.FOLDER / f"{NAME}.in"
-    path.write_text(path.read_text().replace("12.4.131", "12.4.99"))
-    with pytest.raises(LockError, match=r"no longer matches cuda-12\.4\.in"):
-        toolchain_lock.read(NAME, copy)
-
-
-def test_a_package_that_nobody_knows_is_refused(copy):
-    """What is taken of a package is said in one place; one that is not there is no input."""
-    for path in (copy / toolchain_lock.FOLDER / f"{NAME}.in", copy / toolchain_lock.FOLDER / f"{NAME}.lock"):
-        path.write_text(path.read_text().replace("nvidia-cuda-dev", "nvidia-cuda-other"))
-    with pytest.raises(LockError, match="has nvidia-cuda-other, of which nothing is taken"):
-        toolchain_lock.read(NAME, copy)
-
-
-def test_a_damaged_lock_is_refused(copy):
-    """A lock that was edited into something else says so."""
-    path = copy / toolchain_lock.FOLDER / f"{NAME}.lock"
-    path.write_text(path.read_text().replace('"sha256"', '"sha"', 1))
-    with pytest.raises(LockError, match="is damaged"):
+@pytest.mark.parametrize(
+    ("files", "old", "new", "what"),
+    [
+        ((".in",), "12.4.131", "12.4.99", r"no longer matches cuda-12\.4\.in"),
+        ((".in", ".lock"), "nvidia-cuda-dev", "nvidia-cuda-other", "has nvidia-cuda-other, of which nothing is taken"),
+        ((".lock",), '"sha256"', '"sha"', "is damaged"),
+    ],
+    ids=["no longer fits", "unknown package", "damaged"],
+)
+def test_a_lock_that_is_not_what_its_inputs_ask_for_is_refused(copy, files, old, new, what):
+    """A change of the inputs asks for a new lock; what is taken of a package is said in one place."""
+    for name in files:
+        path = copy / toolchain_lock.FOLDER / f"{NAME}{name}"
+        path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(LockError, match=what):
         toolchain_lock.read(NAME, copy)
 
 

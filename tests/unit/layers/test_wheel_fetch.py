@@ -131,22 +131,14 @@ def test_a_busy_server_is_asked_again(made, index, downloads, status):
     assert fetch(made[0], downloads).stat().st_size == made[0].size
 
 
-def test_a_server_that_stays_busy_is_an_error(made, index, downloads):
-    """After pip's number of retries the fetch fails in one line, and what is there is kept."""
-    index.refusals = [503] * 9
-    with pytest.raises(FetchError, match="HTTP status 503") as caught:
+@pytest.mark.parametrize(("status", "tries"), [(503, 3), (401, 1), (404, 1)])
+def test_a_server_that_stays_busy_is_an_error(made, index, downloads, status, tries):
+    """After pip's number of retries, and what is there is kept; statuses that do not pass are not retried."""
+    index.refusals = [status] * 9
+    with pytest.raises(FetchError, match=f"HTTP status {status}") as caught:
         fetch(made[0], downloads)
-    assert "goes on where it stopped" in caught.value.fix
-    assert len(index.downloads()) == 3
-
-
-@pytest.mark.parametrize("status", [401, 404])
-def test_a_refusal_is_final(made, index, downloads, status):
-    """Statuses that do not pass are not retried."""
-    index.refusals = [status]
-    with pytest.raises(FetchError, match=f"HTTP status {status}"):
-        fetch(made[0], downloads)
-    assert len(index.downloads()) == 1
+    assert len(index.downloads()) == tries
+    assert ("goes on where it stopped" in caught.value.fix) == (status == 503)
 
 
 def test_tampered_bytes_are_refused(made, index, downloads):
@@ -174,10 +166,19 @@ def test_a_project_that_no_source_knows(made, index, downloads):
     assert "find-links" in caught.value.fix
 
 
-def test_an_index_that_does_not_answer(made, downloads, pip):
-    """A closed port is an error in one line that names the index."""
-    pip(index_url="http://127.0.0.1:1/simple")
-    with pytest.raises(FetchError, match=r"127\.0\.0\.1:1/simple/big-thing/ does not answer"):
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"index_url": "http://127.0.0.1:1/simple"}, r"127\.0\.0\.1:1/simple/big-thing/ does not answer"),
+        ({"index_url": "http://index.example/simple"}, "is not https"),
+        ({"index_url": "https://127.0.0.1:1/simple", "cert": "/nowhere/none.pem"}, "certificates cannot be read"),
+    ],
+    ids=["closed port", "no TLS", "no certificates"],
+)
+def test_an_index_that_cannot_be_asked_is_named(made, downloads, pip, options, what):
+    """In one line; other hosts need https or pip's trusted-host, as with pip."""
+    pip(**options)
+    with pytest.raises(FetchError, match=what):
         fetch(made[0], downloads)
 
 
@@ -185,13 +186,6 @@ def test_the_next_index_helps_out(made, index, downloads, pip):
     """A dead index does not matter if another has the file: the hash says that it is the right one."""
     pip(index_url="http://127.0.0.1:1/simple", extra_index_url=index.url)
     assert fetch(made[0], downloads).stat().st_size == made[0].size
-
-
-def test_an_index_without_tls_is_refused(made, downloads, pip):
-    """Other hosts need https or pip's trusted-host, as with pip."""
-    pip(index_url="http://index.example/simple")
-    with pytest.raises(FetchError, match="is not https"):
-        fetch(made[0], downloads)
 
 
 def test_files_of_find_links_are_used_where_they_are(made, downloads, pip):
@@ -253,13 +247,6 @@ def test_many_callers_download_once(made, index, downloads):
     assert len(index.downloads()) == 1
 
 
-def test_certificates_that_cannot_be_read(made, downloads, pip, tmp_path):
-    """A wrong path in pip's settings is named."""
-    pip(index_url="https://127.0.0.1:1/simple", cert=tmp_path / "none.pem")
-    with pytest.raises(FetchError, match=r"certificates cannot be read"):
-        fetch(made[0], downloads)
-
-
 @pytest.fixture
 def upstream_at(monkeypatch):
     """Return a function that lets the facts name another index for CUDA 12.6."""
@@ -282,23 +269,18 @@ def test_pytorchs_own_index_is_asked_last(tmp_path, downloads, pip, upstream_at)
         assert [place for place, _ in known.requests] == ["/simple/torch/"]
 
 
-@pytest.mark.parametrize(("name", "version"), [("numpy", "2.8.0+cu126"), ("torch", "2.8.0")], ids=["another package", "torch of the default index"])
-def test_pytorchs_own_index_is_asked_for_its_builds_alone(tmp_path, downloads, pip, upstream_at, name, version):  # noqa: PLR0913, PLR0917  # fixtures
-    """Whatever else it has is not looked at."""
+@pytest.mark.parametrize(
+    ("name", "version", "options"),
+    [("numpy", "2.8.0+cu126", {}), ("torch", "2.8.0", {}), ("torch", "2.8.0+cu126", {"no_index": 1})],
+    ids=["another package", "torch of the default index", "no index"],
+)
+def test_pytorchs_own_index_is_asked_for_its_builds_alone(  # noqa: PLR0913, PLR0917  # fixtures
+    tmp_path, downloads, pip, upstream_at, name, version, options
+):
+    """Whatever else it has is not looked at; and who forbids indexes means all of them."""
     pin, path = wheel(tmp_path, name, version, {f"{name}/x.py": b""})
     with Index(files={}).serve() as known, Index(files={pin.filename: path.read_bytes()}).serve() as upstream:
-        pip(index_url=known.url)
-        upstream_at(upstream.url)
-        with pytest.raises(FetchError, match="no configured source has"):
-            fetch(pin, downloads)
-        assert upstream.requests == []
-
-
-def test_no_index_leaves_pytorchs_own_alone(tmp_path, downloads, pip, upstream_at):
-    """Who forbids indexes means all of them."""
-    pin, path = wheel(tmp_path, "torch", "2.8.0+cu126", {"torch/x.py": b""})
-    with Index(files={pin.filename: path.read_bytes()}).serve() as upstream:
-        pip(no_index=1)
+        pip(index_url=known.url, **options)
         upstream_at(upstream.url)
         with pytest.raises(FetchError, match="no configured source has"):
             fetch(pin, downloads)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import struct
 import threading
-import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.allocation import less_than
 from tests.wheelhouse import forged, pin
 from torchstrata.errors import ComposeError, IntegrityError
 from torchstrata.image import compose
@@ -58,89 +58,99 @@ def refuse(store: Store, directory: Path, evil: Pin, match: str | None = None) -
     return caught.value
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        ".wh.torch",
-        "evil/.wh..wh..opq",
-        ".wh.x/y.py",
-        f"{DATA}/scripts/.wh.python",
-        f"{DATA}/data/.wh.lib",
-        ".",
-        "..",
-        "./evil.py",
-        "evil/..",
-        "evil/./x.py",
-        "evil//x.py",
-        "/etc/passwd",
-        "../evil.py",
-        f"{DATA}/data/.",
-        f"{DATA}/data/../../../etc/cron.d/x",
-        "evil\\x.py",
-        "evil/\x1b[2J.py",
-        "evil/\u202egpj.py",
-        "evil/a\nb.py",
-        "evil/\x00.py",
-        f"evil/{'a' * 256}",
-        f"evil/{'b/' * 600}x",
-        "",
-    ],
-)
-def test_names_that_are_not_plain_are_refused(store: Store, tmp_path: Path, name: str) -> None:
-    """A name that leads elsewhere, erases files of other layers, or hides what it is does not reach a layer."""
-    refuse(store, tmp_path, forged(tmp_path / WHEEL, {name: b"x"}))
-
-
-@pytest.mark.parametrize("name", [DATA, f"{DATA}/scripts", f"{DATA}/data", f"{DATA}/unknown/x"])
-def test_files_in_the_place_of_data_directories_are_refused_at_once(store: Store, tmp_path: Path, name: str) -> None:
-    """The library that installs does not end on a file that is named as ``.data`` itself."""
-    refuse(store, tmp_path, forged(tmp_path / WHEEL, {name: b"x"}))
+NAMES = [
+    ".wh.torch",
+    "evil/.wh..wh..opq",
+    ".wh.x/y.py",
+    f"{DATA}/scripts/.wh.python",
+    f"{DATA}/data/.wh.lib",
+    ".",
+    "..",
+    "./evil.py",
+    "evil/..",
+    "evil/./x.py",
+    "evil//x.py",
+    "/etc/passwd",
+    "../evil.py",
+    f"{DATA}/data/.",
+    f"{DATA}/data/../../../etc/cron.d/x",
+    "evil\\x.py",
+    "evil/\x1b[2J.py",
+    "evil/\u202egpj.py",
+    "evil/a\nb.py",
+    "evil/\x00.py",
+    f"evil/{'a' * 256}",
+    f"evil/{'b/' * 600}x",
+    "",
+]
+"""Names that lead elsewhere, erase files of other layers, or hide what they are."""
+IN_THE_WAY = [DATA, f"{DATA}/scripts", f"{DATA}/data", f"{DATA}/unknown/x"]
+"""Files that are named as ``.data`` itself, or as a directory of it: the library that installs does not end on them."""
+THEFT = [
+    ({f"{DATA}/scripts/python": b"x"}, "belongs to the environment"),
+    ({f"{DATA}/scripts/python3.13": b"x"}, "belongs to the environment"),
+    ({f"{DATA}/data/pyvenv.cfg": b"x"}, "belongs to the environment"),
+    ({f"{DATA}/data/bin/python3": b"x"}, "belongs to the environment"),
+    ({f"{DATA}/data/lib64/python3.13/site-packages/torch/__init__.py": b"x"}, "belongs to the environment"),
+    ({POINTS: b"[console_scripts]\npython = evil:main\n"}, "belongs to the environment"),
+    ({POINTS: b"[gui_scripts]\npython3 = evil:main\n"}, "belongs to the environment"),
+    ({f"{DATA}/data/lib/python3.13/site-packages/torch/__init__.py": b"x"}, "as if it were data"),
+    ({f"{DATA}/data/lib/python3.13": b"x"}, "as if it were data"),
+    ({f"{DATA}/purelib/torch-2.8.0.dist-info/METADATA": b"Name: torch\n"}, "describes another package"),
+    ({"torch-9.9.DIST-INFO/METADATA": b"Name: torch\n"}, "describes another package"),
+    ({"torch-9.9.egg-info/PKG-INFO": b"Name: torch\n"}, "describes another package"),
+    ({"torch.egg-link": b"/tmp\n"}, "describes another package"),
+]
+"""What takes the place of the interpreter, of the environment's files or of another package, and what is said of it."""
+SCRIPTS = [
+    b"no section\n",
+    b"[console_scripts]\na = evil:main\na = evil:main\n",
+    b"[console_scripts]\na\n",
+    b"[console_scripts]\na = \n",
+    b"[console_scripts]\na = evil\n",
+    b"[console_scripts]\na = os;system('id'):main\n",
+    b"[console_scripts]\n../../lib/x = evil:main\n",
+    b"[console_scripts]\nsub/x = evil:main\n",
+    b"[console_scripts]\n.wh.pip = evil:main\n",
+    b"[console_scripts]\n\xff = evil:main\n",
+    b"[console_scripts]\na = %(b)s\nb = evil:main\n",
+    b"[console_scripts]\n" + b"".join(b"%c = " % (97 + level) + b"%%(%c)s" % (98 + level) * 9 + b"\n" for level in range(20)),
+    b"[console_scripts]\na = evil:main" + b"x" * (1 << 20),
+]
+"""Entry points of bad syntax, to no module, with names that are no file name, and references that grow without end."""
+METADATA = [
+    b"Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n",
+    b"Metadata-Version: 2.1\nName: evil\nVersion: 2.0\n",
+    b"Metadata-Version: 2.1\nName: evil\nVersion: none\n",
+    b"Metadata-Version: 2.1\n",
+    b"Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n\n\xff\xfe",
+    b"\x00",
+    b"",
+    b"Name: evil\nVersion: 1.0\nX: " + b"y" * (4 << 20),
+    b"Name: evil\nVersion: 1.0\n" + b"".join(b"X%d: y\n" % number for number in range(20_000)),
+    b"Name: evil\nVersion: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\n",
+]
+"""Those of another package or version than the lock asks for, and what is none."""
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ({f"{DATA}/scripts/python": b"x"}, "belongs to the environment"),
-        ({f"{DATA}/scripts/python3.13": b"x"}, "belongs to the environment"),
-        ({f"{DATA}/data/pyvenv.cfg": b"x"}, "belongs to the environment"),
-        ({f"{DATA}/data/bin/python3": b"x"}, "belongs to the environment"),
-        ({f"{DATA}/data/lib64/python3.13/site-packages/torch/__init__.py": b"x"}, "belongs to the environment"),
-        ({POINTS: b"[console_scripts]\npython = evil:main\n"}, "belongs to the environment"),
-        ({POINTS: b"[gui_scripts]\npython3 = evil:main\n"}, "belongs to the environment"),
-        ({f"{DATA}/data/lib/python3.13/site-packages/torch/__init__.py": b"x"}, "as if it were data"),
-        ({f"{DATA}/data/lib/python3.13": b"x"}, "as if it were data"),
-        ({f"{DATA}/purelib/torch-2.8.0.dist-info/METADATA": b"Name: torch\n"}, "describes another package"),
-        ({"torch-9.9.DIST-INFO/METADATA": b"Name: torch\n"}, "describes another package"),
-        ({"torch-9.9.egg-info/PKG-INFO": b"Name: torch\n"}, "describes another package"),
-        ({"torch.egg-link": b"/tmp\n"}, "describes another package"),
+        *(({name: b"x"}, None) for name in (*NAMES, *IN_THE_WAY)),
+        *THEFT,
+        *(({POINTS: points}, None) for points in SCRIPTS),
+        *(({f"{INFO}/METADATA": metadata}, None) for metadata in METADATA),
     ],
+    ids=lambda value: repr(value)[:60],
 )
-def test_no_wheel_takes_the_place_of_another(store: Store, tmp_path: Path, content: dict[str, bytes], match: str) -> None:
-    """The interpreter, the environment's own files and other packages' dist-info belong to nobody else, by whatever way."""
+def test_files_that_no_wheel_may_have_are_refused(
+    store: Store,
+    tmp_path: Path,
+    content: dict[str, bytes],
+    match: str | None,
+) -> None:
+    """None of it reaches a layer."""
     refuse(store, tmp_path, forged(tmp_path / WHEEL, content), match)
-
-
-@pytest.mark.parametrize(
-    "points",
-    [
-        b"no section\n",
-        b"[console_scripts]\na = evil:main\na = evil:main\n",
-        b"[console_scripts]\na\n",
-        b"[console_scripts]\na = \n",
-        b"[console_scripts]\na = evil\n",
-        b"[console_scripts]\na = os;system('id'):main\n",
-        b"[console_scripts]\n../../lib/x = evil:main\n",
-        b"[console_scripts]\nsub/x = evil:main\n",
-        b"[console_scripts]\n.wh.pip = evil:main\n",
-        b"[console_scripts]\n\xff = evil:main\n",
-        b"[console_scripts]\na = %(b)s\nb = evil:main\n",
-        b"[console_scripts]\n" + b"".join(b"%c = " % (97 + level) + b"%%(%c)s" % (98 + level) * 9 + b"\n" for level in range(20)),
-        b"[console_scripts]\na = evil:main" + b"x" * (1 << 20),
-    ],
-)
-def test_entry_points_that_cannot_be_scripts_are_refused(store: Store, tmp_path: Path, points: bytes) -> None:
-    """Bad syntax, places that are no module, names that are no file name, and references that grow without end."""
-    refuse(store, tmp_path, forged(tmp_path / WHEEL, {POINTS: points}))
 
 
 ROW = f"{INFO}/METADATA,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n"
@@ -172,11 +182,17 @@ def test_what_record_says_is_checked(store: Store, tmp_path: Path, record: str) 
     refuse(store, tmp_path, forged(tmp_path / WHEEL, {"evil.py": b"x"}, record=record))
 
 
+def record_of(path: Path) -> str:
+    """Return the RECORD of a wheel."""
+    name, version, *_ = path.name.split("-")
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(f"{name}-{version}.dist-info/RECORD").decode()
+
+
 def test_what_record_lists_is_there(store: Store, tmp_path: Path) -> None:
     """A file that RECORD lists and the archive lacks was lost on the way, such as by a flipped length in the archive's directory."""
     forged(tmp_path / WHEEL, {"evil.py": b"x", "gone.py": b"x"})
-    with zipfile.ZipFile(tmp_path / WHEEL) as archive:
-        record = archive.read(f"{INFO}/RECORD").decode()
+    record = record_of(tmp_path / WHEEL)
     refuse(store, tmp_path, forged(tmp_path / WHEEL, {"evil.py": b"x"}, record=record), "RECORD lists gone.py")
 
 
@@ -184,46 +200,21 @@ def test_what_record_lists_is_there(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("found", [b"", b"y", b"xx"], ids=["empty", "other", "longer"])
 def test_every_file_has_the_hash_that_record_says(store: Store, tmp_path: Path, name: str, found: bytes) -> None:
     """Whatever becomes of a file, its bytes are those that RECORD lists."""
-    honest = forged(tmp_path / WHEEL, {name: b"x"})
-    with zipfile.ZipFile(tmp_path / honest.filename) as archive:
-        record = archive.read(f"{INFO}/RECORD").decode()
-    refuse(store, tmp_path, forged(tmp_path / WHEEL, {name: found}, record=record))
+    forged(tmp_path / WHEEL, {name: b"x"})
+    refuse(store, tmp_path, forged(tmp_path / WHEEL, {name: found}, record=record_of(tmp_path / WHEEL)))
 
 
 def test_the_same_file_again_is_checked_too(store: Store, tmp_path: Path) -> None:
     """A second wheel that only says that it brings the same file is found out, though its file is not written."""
     honest = forged(tmp_path / "nvidia_a-1.0-py3-none-any.whl", {"nvidia/__init__.py": b"honest"})
-    with zipfile.ZipFile(tmp_path / honest.filename) as archive:
-        row = archive.read("nvidia_a-1.0.dist-info/RECORD").decode().splitlines()[2]
     name = "nvidia_b-1.0-py3-none-any.whl"
     forged(tmp_path / name, {"nvidia/__init__.py": b"honest"})
-    with zipfile.ZipFile(tmp_path / name) as archive:
-        rows = archive.read("nvidia_b-1.0.dist-info/RECORD").decode()
+    rows = record_of(tmp_path / name)
+    assert record_of(tmp_path / honest.filename).splitlines()[2] in rows
     liar = forged(tmp_path / name, {"nvidia/__init__.py": b"liar!!"}, record=rows)
-    assert row in rows
     renamed = [Pin(name=each.name.replace("_", "-"), version="1.0", filename=each.filename, sha256=each.sha256, size=each.size) for each in (honest, liar)]
     with pytest.raises(IntegrityError, match="another hash than RECORD says"):
         make(store, tmp_path, *renamed, groups=(Group(title="CUDA", wheels=("nvidia-*",)),))
-
-
-@pytest.mark.parametrize(
-    "metadata",
-    [
-        b"Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n",
-        b"Metadata-Version: 2.1\nName: evil\nVersion: 2.0\n",
-        b"Metadata-Version: 2.1\nName: evil\nVersion: none\n",
-        b"Metadata-Version: 2.1\n",
-        b"Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n\n\xff\xfe",
-        b"\x00",
-        b"",
-        b"Name: evil\nVersion: 1.0\nX: " + b"y" * (4 << 20),
-        b"Name: evil\nVersion: 1.0\n" + b"".join(b"X%d: y\n" % number for number in range(20_000)),
-        b"Name: evil\nVersion: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n--x\n",
-    ],
-)
-def test_metadata_is_that_of_the_pin(store: Store, tmp_path: Path, metadata: bytes) -> None:
-    """A wheel that describes another package or version, or none, is not what the lock asks for."""
-    refuse(store, tmp_path, forged(tmp_path / WHEEL, {f"{INFO}/METADATA": metadata}))
 
 
 @pytest.mark.parametrize(
@@ -291,12 +282,8 @@ def test_what_is_read_as_a_whole_has_a_limit(store: Store, tmp_path: Path, name:
     """A file that must be read into memory, since it is text or has to be changed, is refused by its size before it is read."""
     record = f"{INFO}/RECORD,,\n" if name.endswith((".jws", ".bin")) else None
     evil = forged(tmp_path / WHEEL, {name: b"#!python\n" + bytes(40_000_000)}, record=record)
-    tracemalloc.start()
-    try:
+    with less_than(20_000_000):
         refuse(store, tmp_path, evil)
-        assert tracemalloc.get_traced_memory()[1] < 20_000_000
-    finally:
-        tracemalloc.stop()
 
 
 def test_text_that_inflates_to_more_than_it_says_is_given_up(store: Store, tmp_path: Path) -> None:
@@ -307,12 +294,8 @@ def test_text_that_inflates_to_more_than_it_says_is_given_up(store: Store, tmp_p
             info.file_size = 100
 
     evil = forged(tmp_path / WHEEL, {f"{INFO}/METADATA": bytes(100_000_000)}, change=change, record=f"{INFO}/METADATA,sha256=A,100\n")
-    tracemalloc.start()
-    try:
+    with less_than(20_000_000):
         refuse(store, tmp_path, evil, "checksum")
-        assert tracemalloc.get_traced_memory()[1] < 20_000_000
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("size", [17 << 20, 64 << 20])
@@ -323,13 +306,9 @@ def test_a_directory_that_fills_the_memory_is_not_read(store: Store, tmp_path: P
         file.seek(0, 2)
         file.write(b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65535, 65535, size, 0, 0))
     evil = Pin(name="evil", version="1.0", filename=WHEEL, sha256="0" * 64, size=size + 22)
-    tracemalloc.start()
-    try:
-        with pytest.raises(IntegrityError, match="its directory has more than"), wheel_file.pinned(evil, tmp_path / WHEEL):
-            pass
-        assert tracemalloc.get_traced_memory()[1] < 60_000_000
-    finally:
-        tracemalloc.stop()
+    refused = pytest.raises(IntegrityError, match="its directory has more than")
+    with less_than(60_000_000), refused, wheel_file.pinned(evil, tmp_path / WHEEL):
+        pass
 
 
 def test_more_entries_than_any_wheel_has_are_refused(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,12 +320,8 @@ def test_more_entries_than_any_wheel_has_are_refused(store: Store, tmp_path: Pat
 def test_a_large_program_among_the_scripts_is_streamed(store: Store, tmp_path: Path) -> None:
     """Uv's wheel has a program of 38 MB; one that is not for Python goes through as it is, in pieces."""
     tool = forged(tmp_path / WHEEL, {f"{DATA}/scripts/tool": b"\x7fELF" + bytes(40_000_000)})
-    tracemalloc.start()
-    try:
+    with less_than(20_000_000):
         make(store, tmp_path, tool)
-        assert tracemalloc.get_traced_memory()[1] < 20_000_000
-    finally:
-        tracemalloc.stop()
 
 
 def test_cuda_wheels_set_little_aside(store: Store, tmp_path: Path) -> None:

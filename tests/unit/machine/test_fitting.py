@@ -237,18 +237,20 @@ def test_ways_to_write_a_generation(text):
     assert fitting.generation(text) == (9, 0)
 
 
-@pytest.mark.parametrize("text", ["", "sm_", "hopper", "9", "9.0.1", "-9.0", "sm_9000"])
-def test_what_is_no_generation(text):
-    """Is refused with the way to write one."""
-    with pytest.raises(MachineError, match="is no GPU generation"):
-        fitting.generation(text)
+NO_GENERATION, NO_DRIVER = "is no GPU generation", "is no version of NVIDIA's driver"
 
 
-@pytest.mark.parametrize("text", ["", "53", "530.30.02.1", "530.x", "newest", "cuda 12"])
-def test_what_is_no_driver(text):
+@pytest.mark.parametrize(
+    ("read", "text", "what"),
+    [
+        *((fitting.generation, text, NO_GENERATION) for text in ("", "sm_", "hopper", "9", "9.0.1", "-9.0", "sm_9000")),
+        *((fitting.check_driver, text, NO_DRIVER) for text in ("", "53", "530.30.02.1", "530.x", "newest", "cuda 12")),
+    ],
+)
+def test_what_is_no_generation_or_driver(read, text, what):
     """Is refused with the way to write one."""
-    with pytest.raises(MachineError, match="is no version of NVIDIA's driver"):
-        fitting.check_driver(text)
+    with pytest.raises(MachineError, match=what):
+        read(text)
 
 
 @pytest.mark.parametrize(("version", "floor", "enough"), [("530.30", "530.30.02", True), ("580", "580.65.06", True), ("530.29", "530.30.02", False)])

@@ -49,11 +49,13 @@ def test_services_come_parents_first(root):
     trees.grow(root, {"jupyter": "devel", "ssh": "jupyter", "vision": "jupyter"}, jupyter=SERVICES + LAB)
     trees.grow(root, {"vision": "jupyter"}, vision="services: {track-it: {command: [/x], port: 22, port_variable: TRACK, health: {tcp: true}}}\n")
     trees.grow(root, {"ssh": "jupyter"}, ssh="services: {ssh: {module: ssh, port: 22, health: {banner: SSH-2.0-}, starts: asked}}\n")
+    trees.grow(root, {"serve": "base"}, serve="services: {web: {command: [/x], port: 80, health: {https: /}}}\n")
     found = {name: flavour.own_services for name, flavour in flavours.read(root).items()}
     assert [(service.name, service.flavour, service.port, service.variable) for line in found.values() for service in line] == [
         ("lab", "jupyter", 8888, "LAB_PORT"),
         ("ssh", "ssh", 22, "SSH_PORT"),
         ("track-it", "vision", 22, "TRACK"),
+        ("web", "serve", 80, "WEB_PORT"),
     ]
 
 
@@ -82,6 +84,18 @@ WRONG = {
         {"serve": "services: {web: {command: [/x], port: 80, health: {}}}\n"},
         "service web has not one way to tell its health",
         "{tcp: true}",
+    ),
+    "health that is none": (
+        {"serve": "base"},
+        {"serve": "services: {web: {command: [/x], port: 80, health: {tcp: false}}}\n"},
+        "service web has not one way to tell its health",
+        "{tcp: true}",
+    ),
+    "relative command": (
+        {"serve": "base"},
+        {"serve": "services: {web: {command: [x], port: 80, health: {tcp: true}}}\n"},
+        "images/serve/flavour.yaml: service web begins its command with 'x'",
+        "/",
     ),
     "port of 0": ({"serve": "base"}, {"serve": "services: {web: {command: [/x], port: 0, health: {tcp: true}}}\n"}, "port", "flavour.schema.json"),
     "no command": ({"serve": "base"}, {"serve": "services: {web: {port: 80, health: {tcp: true}}}\n"}, "service web has no command", "module"),

@@ -98,13 +98,6 @@ def test_host_compiler_fits_the_toolchain(committed):
     assert compilers["2.8-cu121-debian12"] == "g++-12"
 
 
-def test_chain_has_parents_first(committed):
-    """A flavour's chain ends with it and begins with the one that has no parent."""
-    assert committed.chain("jupyter") == ("base", "devel", "jupyter")
-    with pytest.raises(MatrixError, match=r"unknown flavour all.*base, devel, jupyter, ssh".replace(".*", r"[\s\S]*")):
-        committed.chain("all")
-
-
 @pytest.mark.parametrize(
     ("globs", "ids"),
     [

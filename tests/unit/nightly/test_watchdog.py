@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 
+import pytest
+
 from torchstrata.matrix import matrix
 from torchstrata.nightly import watchdog
 from torchstrata.release import channels
@@ -44,39 +46,43 @@ def barks(made, hours, *, gone=(), elsewhere=(), table=MATRIX, lacking=lambda *_
 BOTH = ledger((0, move("nightly", "a")), (24, move("stable", "a", "promote")))
 
 
-def test_all_is_well():
-    """As long as nightly is looked after."""
-    assert barks(BOTH, 36) == []
+CHECK = Move(action="check", channel="nightly", cell="*", images={}, tags={}, why="x")
+SEEN = BOTH.append([CHECK], WHO, NOW + dt.timedelta(hours=30))
+AHEAD = ledger(
+    (0, move("nightly", "a")),
+    (24, move("stable", "a", "promote")),
+    (30, move("nightly", "b")),
+    (120, move("nightly", "b")),
+)
+BACK = ledger(
+    (0, move("nightly", "a")),
+    (24, move("stable", "a")),
+    (30, move("nightly", "b")),
+    (54, move("stable", "b")),
+    (60, move("stable", "a", "rollback")),
+    (150, move("nightly", "b")),
+)
+FEW = ledger((0, move("nightly", "a", images=("base",))))
+LACKING = ", ".join([*list(MATRIX.flavours)[1:], "v2.13"])
 
 
-def test_a_channel_that_nobody_looks_after():
-    """A nightly run that finds nothing to do says so in the ledger; if it does not, it does not run."""
-    assert barks(BOTH, 37) == ["nightly: nobody has looked after it for 37 h, more than 36 h"]
-    seen = BOTH.append([Move(action="check", channel="nightly", cell="*", images={}, tags={}, why="x")], WHO, NOW + dt.timedelta(hours=30))
-    assert barks(seen, 66) == []
-
-
-def test_a_channel_without_anything():
-    """Nothing was ever published."""
-    assert barks(Ledger(), 0) == ["nightly: there has never been anything in it"]
-
-
-def test_a_channel_that_lags_behind():
-    """Stable may wait for as long as matrix.yaml says, counted from when nightly got what it lacks."""
-    fresh = ledger((0, move("nightly", "a")), (24, move("stable", "a", "promote")), (30, move("nightly", "b")), (120, move("nightly", "b")))
-    assert barks(fresh, 30 + 96) == []
-    assert barks(fresh, 30 + 97) == [f"stable: {CELL.id} lags behind nightly by 97 h, more than 96 h"]
-
-
-def test_what_was_rolled_back_does_not_lag():
-    """A person has decided that stable must not have it."""
-    moves = [(0, move("nightly", "a")), (24, move("stable", "a")), (30, move("nightly", "b")), (54, move("stable", "b")), (60, move("stable", "a", "rollback"))]
-    assert barks(ledger(*moves, (150, move("nightly", "b"))), 151) == []
-
-
-def test_an_image_that_a_channel_lacks():
-    """A flavour that was added to the matrix, or lost."""
-    assert barks(ledger((0, move("nightly", "a", images=("base",)))), 1) == [f"nightly: {CELL.id} lacks {', '.join([*list(MATRIX.flavours)[1:], 'v2.13'])}"]
+@pytest.mark.parametrize(
+    ("made", "hours", "said"),
+    [
+        (BOTH, 36, []),
+        (BOTH, 37, ["nightly: nobody has looked after it for 37 h, more than 36 h"]),
+        (SEEN, 66, []),
+        (Ledger(), 0, ["nightly: there has never been anything in it"]),
+        (AHEAD, 30 + 96, []),
+        (AHEAD, 30 + 97, [f"stable: {CELL.id} lags behind nightly by 97 h, more than 96 h"]),
+        (BACK, 151, []),
+        (FEW, 1, [f"nightly: {CELL.id} lacks {LACKING}"]),
+    ],
+    ids=["well", "left alone", "nothing to do", "empty", "in time", "late", "rolled back", "incomplete"],
+)
+def test_what_is_said_of_channels(made, hours, said):
+    """A night that finds nothing to do says so; stable may lag as long as matrix.yaml says, or after a rollback."""
+    assert barks(made, hours) == said
 
 
 def test_an_image_that_is_gone():

@@ -11,7 +11,7 @@ import sys
 import msgspec
 import pytest
 
-from tests import hostile
+from tests import hostile, records
 from tests.hostile import IMAGE, INDEX, MANIFEST, TEN, described
 from tests.unit.registry.test_hostile import SHAPES, is_one_line
 from torchstrata.attestations import handover, record
@@ -61,32 +61,15 @@ def test_documents_of_any_shape_are_a_value_or_a_line(tmp_path, shape, place):
     assert is_one_line(use(layout(tmp_path / "layout", *blobs, index=index)))
 
 
-def _fifo(path):
-    os.mkfifo(path)
-
-
-def _device(path):
-    path.symlink_to("/dev/zero")
-
-
-def _endless(path):
-    path.symlink_to("/proc/self/pagemap")  # a regular file of no bytes, from which terabytes can be read
-
-
-def _waiting(path):
-    path.symlink_to("/proc/kmsg")  # one that keeps its reader waiting
-
-
-def _file(path):
-    path.symlink_to("/etc/passwd")
-
-
-def _directory(path):
-    path.mkdir()
-
-
-def _loop(path):
-    path.symlink_to(path)
+ENDLESS = "/proc/self/pagemap"
+"""A regular file of no bytes, from which terabytes can be read."""
+LINKS = {
+    "device": "/dev/zero",
+    "endless": ENDLESS,
+    "waiting": "/proc/kmsg",  # one that keeps its reader waiting
+    "file": "/etc/passwd",
+    "loop": "",  # to itself
+}
 
 
 def _large(path):
@@ -94,7 +77,15 @@ def _large(path):
         file.truncate(1 << 40)
 
 
-@pytest.mark.parametrize("plant", [_fifo, _device, _endless, _waiting, _file, _loop, _directory, _large])
+PLANTS = {
+    "fifo": os.mkfifo,
+    "directory": os.mkdir,
+    "large": _large,
+    **{name: lambda path, to=to: path.symlink_to(to or path) for name, to in LINKS.items()},
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
 @pytest.mark.parametrize("what", ["index", "manifest", "layer"])
 def test_only_files_are_read_and_no_more_than_they_may_have(tmp_path, plant, what, capsys):
     """A pipe, a device, a directory, a terabyte, and whatever a link leads to: refused before the first byte, by both programs."""
@@ -116,7 +107,7 @@ def test_a_blob_ends_where_its_descriptor_says(tmp_path, size):
     """A link to an endless file that says no bytes, and a terabyte where nothing says so: refused at once."""
     directory = layout(tmp_path / "layout", index=canonical({"manifests": []}))
     path = directory.path(sha256(TEN))
-    path.symlink_to("/proc/self/pagemap") if not size else _large(path)
+    path.symlink_to(ENDLESS) if not size else _large(path)
     with pytest.raises(IntegrityError), directory.source(sha256(TEN), 0):
         pass
 
@@ -216,39 +207,33 @@ def test_a_target_may_be_a_link_itself(tmp_path):
     assert (tmp_path / "disk/locks/a.lock").read_bytes() == b"x"
 
 
-@pytest.mark.parametrize("place", ["name", "wheel", "package", "licence"])
-@pytest.mark.parametrize("text", ["x\n--index-url https://other.example/", "\x1b[2J", "x\u202ey", "x\u2028y"])
-def test_a_record_has_no_lines_and_no_marks(place, text):
-    """Locks for pip and apt are written from it, and people are shown it."""
-    with pytest.raises(UntrustedError, match="this is no record"):
-        record.decode(msgspec.json.encode(recorded(**{place: text})))
+MARKED = ("x\n--index-url https://other.example/", "\x1b[2J", "x\u202ey", "x\u2028y")
+NO_WORDS = ("x --hash=sha256:0", "x @ https://other.example/x.whl", "-r other", "x;y", "")
 
 
-@pytest.mark.parametrize("place", ["wheel", "package"])
-@pytest.mark.parametrize("text", ["x --hash=sha256:0", "x @ https://other.example/x.whl", "-r other", "x;y", ""])
-def test_names_and_versions_are_words(place, text):
-    """White space would begin an option of pip's or apt's."""
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        *((place, text) for place in ("name", "wheel", "package", "licence") for text in MARKED),
+        *((place, text) for place in ("wheel", "package") for text in NO_WORDS),
+    ],
+)
+def test_a_record_has_no_lines_and_no_marks_and_names_are_words(place, text):
+    """Locks for pip and apt are written from it, where white space would begin an option; and people are shown it."""
     with pytest.raises(UntrustedError, match="this is no record"):
         record.decode(msgspec.json.encode(recorded(**{place: text})))
 
 
 def recorded(name="x", wheel="torch", package="libc6", licence="MIT"):
     """Return a record as JSON has it."""
-    return {
-        **dict.fromkeys(("tool", "cell", "flavour", "user", "platform", "created", "digest", "config"), "x"),
-        "schema": record.SCHEMA,
-        "name": name,
-        "os": dict.fromkeys(("id", "distribution", "release", "suite", "python"), "x"),
-        "size": 1,
-        "unpacked": 1,
-        "source": {"revision": "x"},
-        "layers": [],
-        "inputs": dict.fromkeys(("lock", "lock_seen", "os_lock", "os_lock_date", "os_image", "codec"), "x"),
-        "torch": dict.fromkeys(("version", "wheels", "git"), "x"),
-        "wheels": [{"name": wheel, "version": "1", "filename": "x.whl", "sha256": "0", "size": 1, "licence": licence}],
-        "packages": [{**dict.fromkeys(("version", "architecture", "source", "source_version"), "1"), "name": package, "licence": licence}],
-        "licences": {"MIT": licence},
-    }
+    honest = msgspec.structs.replace(
+        records.RECORD,
+        name=name,
+        wheels=(msgspec.structs.replace(records.wheel(wheel, "1"), licence=licence),),
+        packages=(msgspec.structs.replace(records.package(package, "1", "x"), licence=licence),),
+        licences={"MIT": licence},
+    )
+    return msgspec.to_builtins(honest)
 
 
 def test_an_honest_record_is_read():

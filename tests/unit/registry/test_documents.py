@@ -66,7 +66,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-@settings(max_examples=50, deadline=None)
+@settings(derandomize=True, max_examples=50, deadline=None)
 @given(document=VALUES)
 def test_any_json_is_a_value_or_an_error(reader, document):
     """Nothing else is raised, and the error is a line."""
@@ -74,7 +74,7 @@ def test_any_json_is_a_value_or_an_error(reader, document):
 
 
 @pytest.mark.parametrize("reader", READERS)
-@settings(max_examples=50, deadline=None)
+@settings(derandomize=True, max_examples=50, deadline=None)
 @given(data=st.data())
 def test_any_damage_is_a_value_or_an_error(reader, data):
     """Honest documents, a few of whose bytes are others, or that are cut off."""
@@ -85,7 +85,7 @@ def test_any_damage_is_a_value_or_an_error(reader, data):
     _check(READERS[reader], bytes(honest[: data.draw(st.integers(0, len(honest)))]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(packed=st.binary(max_size=200) | VALUES.map(lambda value: zstandard.compress(json.dumps(value).encode("utf-8", "surrogatepass"))))
 def test_any_listing_is_a_value_or_an_error(packed):
     """Compressed JSON of any shape, and what is no zstd."""
@@ -96,7 +96,7 @@ def test_any_listing_is_a_value_or_an_error(packed):
     assert isinstance(parsed, dict)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(derandomize=True, max_examples=100, deadline=None)
 @given(header=st.text(max_size=300) | st.lists(st.sampled_from(["bearer", "Basic", " ", ",", "=", '"', "realm", "\\", "a"]), max_size=60).map("".join))
 def test_any_challenge_is_read(header):
     """It is one that we speak, or none."""

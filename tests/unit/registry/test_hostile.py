@@ -171,17 +171,17 @@ def test_an_upload_elsewhere_gets_no_password(elsewhere, tmp_path):
     assert [headers for _, _, headers in asked if "Authorization" in headers] == []
 
 
-@pytest.mark.parametrize("place", ["http://127.0.0.1:80/x", "https://localhost/x", "http://[::1]:80/x", "https://127.1.2.3:5000/x"])
-def test_another_machine_leads_nobody_to_this_one(place):
-    """What listens on loopback is not for registries to speak to."""
-    with pytest.raises(RegistryError, match="this machine itself"):
-        transport.Transport("registry.example").resolve(place, "https://registry.example/v2/")
+HERE = ("http://127.0.0.1:80/x", "https://localhost/x", "http://[::1]:80/x", "https://127.1.2.3:5000/x")
+NO_ADDRESS = ("https://a@registry.example/x", "https://registry.example\\@other/x", "gopher://registry.example/x", "//:x@y/z")
 
 
-@pytest.mark.parametrize("place", ["https://a@registry.example/x", "https://registry.example\\@other/x", "gopher://registry.example/x", "//:x@y/z"])
-def test_an_address_is_a_host_and_a_path(place):
-    """Whatever libraries would make of it."""
-    with pytest.raises(RegistryError, match="no address of a registry"):
+@pytest.mark.parametrize(
+    ("place", "what"),
+    [*((place, "this machine itself") for place in HERE), *((place, "no address of a registry") for place in NO_ADDRESS)],
+)
+def test_another_machine_leads_nobody_to_this_one(place, what):
+    """What listens on loopback is not for registries; an address is a host and a path, whatever libraries think."""
+    with pytest.raises(RegistryError, match=what):
         transport.Transport("registry.example").resolve(place, "https://registry.example/v2/")
 
 

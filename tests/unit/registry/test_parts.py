@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import json
+import re
 from itertools import chain
 from types import SimpleNamespace
 
@@ -178,22 +179,32 @@ def test_who_verifies_decides(served, full, pushed, tmp_path):
     assert store.known(item.identity) is None
 
 
-def options(**asked):
-    """Return what is asked of a build."""
-    return BuildOptions(**asked)
+UNTRUSTED = "nothing says whose count; set COSIGN_PUBLIC_KEY, or give --trust-unsealed-parts"
+UNSEALED = "whoever may push .* decides what is in these images"
 
 
+@pytest.mark.parametrize(("unsealed", "said"), [(False, UNTRUSTED), (True, UNSEALED)], ids=["refused", "asked for"])
 @pytest.mark.usefixtures("pushed")
-def test_parts_that_nobody_trusted_has_sealed_are_made_here(served, full, tmp_path, monkeypatch):
-    """A build that knows nobody to trust uses no part, keeps nothing, and says so in one line."""
+def test_parts_that_nobody_trusted_has_sealed_are_made_here(  # noqa: PLR0913, PLR0917  # fixtures
+    served,
+    full,
+    tmp_path,
+    monkeypatch,
+    unsealed,
+    said,
+):
+    """Whoever knows nobody to trust uses none and keeps nothing, but where that was asked for; one line says so."""
     monkeypatch.setattr(remotes.signing, "trusted", lambda: contextlib.nullcontext(None))
     store, output, planner = Store(tmp_path / "empty"), io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
-    reporter = PlainReporter(Console(file=output, width=300))
-    with Remote.opened(Place.parse(f"{served.host}/team"), "images", store) as shared:
-        assert build._filled(lacking(full[1]), shared, planner, reporter, options()) == lacking(full[1])
-    (line,) = output.getvalue().splitlines()
-    assert "nothing says whose count; set COSIGN_PUBLIC_KEY, or give --trust-unsealed-parts" in line
-    assert not [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    reporter, options = PlainReporter(Console(file=output, width=300)), BuildOptions(trust_unsealed_parts=unsealed)
+    with Remote.opened(Place.parse(f"{served.host}/team"), "images", store, unsealed=unsealed) as shared:
+        filled = build._filled(lacking(full[1]), shared, planner, reporter, options)
+    assert filled == (full[1] if unsealed else lacking(full[1]))
+    lines = output.getvalue().splitlines()
+    assert len([line for line in lines if re.search(said, line)]) == 1
+    assert unsealed or len(lines) == 1
+    kept = [path for path in store.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert bool(kept) == unsealed
 
 
 def test_a_push_finds_out_before_it_builds_that_nothing_answers(full, tmp_path):
@@ -201,19 +212,8 @@ def test_a_push_finds_out_before_it_builds_that_nothing_answers(full, tmp_path):
     shared = Remote.open(Place.parse("127.0.0.1:1/team"), "images", Store(tmp_path / "empty"), patience=QUICK)
     output, planner = io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
     with pytest.raises(RegistryError, match=r"127\.0\.0\.1:1 does not answer"):
-        build._filled(lacking(full[1]), shared, planner, PlainReporter(Console(file=output)), options(push=True))
-    assert build._filled(lacking(full[1]), shared, planner, PlainReporter(Console(file=output)), options()) == lacking(full[1])
-
-
-@pytest.mark.usefixtures("pushed")
-def test_unsealed_parts_are_used_where_that_was_asked_for(served, full, tmp_path, monkeypatch):
-    """By name, and one line says what it means."""
-    monkeypatch.setattr(remotes.signing, "trusted", lambda: contextlib.nullcontext(None))
-    store, output, planner = Store(tmp_path / "empty"), io.StringIO(), SimpleNamespace(codec=CODEC, locked=False)
-    reporter = PlainReporter(Console(file=output, width=300))
-    with Remote.opened(Place.parse(f"{served.host}/team"), "images", store, unsealed=True) as shared:
-        assert build._filled(lacking(full[1]), shared, planner, reporter, options(trust_unsealed_parts=True)) == full[1]
-    assert [line for line in output.getvalue().splitlines() if "whoever may push" in line and "decides what is in these images" in line]
+        build._filled(lacking(full[1]), shared, planner, PlainReporter(Console(file=output)), BuildOptions(push=True))
+    assert build._filled(lacking(full[1]), shared, planner, PlainReporter(Console(file=output)), BuildOptions()) == lacking(full[1])
 
 
 @pytest.mark.usefixtures("pushed")

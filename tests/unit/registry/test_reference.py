@@ -29,13 +29,36 @@ def test_a_reference_is_read_and_written(text, parts):
     assert parsed.name == (parts[3] or parts[2] or "latest")
 
 
-@pytest.mark.parametrize(
-    "text", ["x", "team/x:v1", "registry.example", "registry.example/X", "registry.example/x:", "registry.example/x:a b", "registry.example/x@sha256:12", ""]
+NO_REFERENCE = (
+    "x",
+    "team/x:v1",
+    "registry.example",
+    "registry.example/X",
+    "registry.example/x:",
+    "registry.example/x:a b",
+    "registry.example/x@sha256:12",
+    "",
 )
-def test_what_is_no_reference(text):
-    """Nothing is guessed: neither a host nor a tag."""
-    with pytest.raises(RegistryError, match="names no image"):
-        Reference.parse(text)
+NO_PLACE = (
+    "",
+    "ftp://registry.example",
+    "registry.example/Team",
+    "registry example",
+    "registry.example/team:v1",
+)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "what"),
+    [
+        *((Reference.parse, text, "names no image") for text in NO_REFERENCE),
+        *((Place.parse, text, "is no registry") for text in NO_PLACE),
+    ],
+)
+def test_what_is_no_reference_and_no_place(parse, text, what):
+    """It is refused in words, and nothing is guessed: neither a host nor a tag."""
+    with pytest.raises(RegistryError, match=what):
+        parse(text)
 
 
 def test_a_place_has_repositories():
@@ -45,23 +68,14 @@ def test_a_place_has_repositories():
     assert Place.parse("http://localhost:5000").scheme == "http"
 
 
-@pytest.mark.parametrize("text", ["", "ftp://registry.example", "registry.example/Team", "registry example", "registry.example/team:v1"])
-def test_what_is_no_place(text):
-    """It is refused in words."""
-    with pytest.raises(RegistryError, match="is no registry"):
-        Place.parse(text)
+HERE = ("localhost", "localhost:5000", "127.0.0.1", "127.3.2.1:80", "[::1]:5000", "[::1]")
+ELSEWHERE = ("registry.example", "10.0.0.1:5000", "localhost.example", "127.0.0.1.example:80", "[fe80::1]:5000")
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:5000", "127.0.0.1", "127.3.2.1:80", "[::1]:5000", "[::1]"])
-def test_this_machine(host):
-    """All of 127.0.0.0/8, as Docker has it."""
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize("host", ["registry.example", "10.0.0.1:5000", "localhost.example", "127.0.0.1.example:80", "[fe80::1]:5000"])
-def test_other_machines(host):
-    """A name that only looks like it is not this machine."""
-    assert not is_loopback(host)
+@pytest.mark.parametrize("host", HERE + ELSEWHERE)
+def test_which_hosts_are_this_machine(host):
+    """All of 127.0.0.0/8, as Docker has it; a name that only looks like it is not."""
+    assert is_loopback(host) == (host in HERE)
 
 
 def test_who_says_which_registry(monkeypatch):

@@ -453,15 +453,6 @@ def test_directories_are_told_from_registries(text, is_directory):
     assert mirror.is_directory(text) is is_directory
 
 
-def test_a_public_key_that_is_gone_is_one_line(tmp_path):
-    """It goes beside the images; one that a service has, people get there."""
-    (tmp_path / "team.pub").write_bytes(b"key")
-    assert mirror._key(str(tmp_path / "team.pub")) == b"key"
-    assert mirror._key("awskms://team") is None
-    with pytest.raises(MirrorError, match=r"public key .*none\.pub cannot be read: No such file"):
-        mirror._key(str(tmp_path / "none.pub"))
-
-
 def test_a_directory_that_is_there_is_one(tmp_path, monkeypatch):
     """Even if it is called like a host."""
     monkeypatch.chdir(tmp_path)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from torchstrata.attestations.record import Inputs, LockedWheel, Package, Record, RecordedLayer, SourceRepository, System, Torch
+from tests import records
+from tests.records import layer, package, wheel
+from torchstrata.attestations.record import SourceRepository
 from torchstrata.release import difference
 
 
@@ -14,50 +16,24 @@ def digest(mark):
     return f"sha256:{mark * 64}"
 
 
-def layer(mark, size):
-    """Return a layer."""
-    return RecordedLayer(title=mark, origin="os", digest=digest(mark), diff_id=digest(mark), media_type="x", size=size, unpacked=size)
-
-
-def package(name, version, source=None):
-    """Return an OS package."""
-    return Package(name=name, version=version, architecture="amd64", source=source or name, source_version=version, licence="")
-
-
-def wheel(name, version):
-    """Return a Python package."""
-    return LockedWheel(name=name, version=version, filename="x.whl", sha256="0", size=1, licence="")
-
-
-OLD = Record(
-    schema=1,
-    tool="0",
-    name="2.8-cu121-debian13-base",
-    cell="2.8-cu121-debian13",
-    flavour="base",
-    user="1000:0",
-    platform="linux/amd64",
-    os=System(id="debian13", distribution="debian", release="13", suite="trixie", python="3.13"),
-    created="2026-11-01T00:00:00Z",
+OLD = msgspec.structs.replace(
+    records.RECORD,
     digest=digest("a"),
-    config=digest("b"),
-    size=3_000_000_000,
-    unpacked=6_000_000_000,
+    inputs=msgspec.structs.replace(records.RECORD.inputs, os_lock_date="2026-11-01"),
     source=SourceRepository(revision="1" * 40),
-    inputs=Inputs(lock="1", lock_seen="x", os_lock="1", os_lock_date="2026-11-01", os_image="x", codec="x"),
-    torch=Torch(version="2.8.0", wheels="cu128", git="x", cuda="12.8"),
-    layers=(layer("1", 2_900_000_000), layer("2", 100_000_000)),
+    layers=(layer(digest("1"), 2_900_000_000), layer(digest("2"), 100_000_000)),
     wheels=(wheel("numpy", "2.1.0"), wheel("pillow", "11.0"), wheel("torch", "2.8.0")),
     packages=(package("bash", "5.2"), package("libssl3t64", "3.5.1-1+deb13u1", "openssl"), package("openssl", "3.5.1-1+deb13u1")),
-    licences={},
 )
+
+
 NEW = msgspec.structs.replace(
     OLD,
     digest=digest("c"),
     size=3_012_000_000,
     source=SourceRepository(revision="2" * 40),
     inputs=msgspec.structs.replace(OLD.inputs, os_lock_date="2026-11-24"),
-    layers=(layer("1", 2_900_000_000), layer("3", 112_000_000)),
+    layers=(layer(digest("1"), 2_900_000_000), layer(digest("3"), 112_000_000)),
     wheels=(wheel("numpy", "2.2.0"), wheel("torch", "2.8.0"), wheel("uv", "0.9")),
     packages=(package("curl", "8.14"), package("libssl3t64", "3.5.1-1+deb13u2", "openssl"), package("openssl", "3.5.1-1+deb13u2")),
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.desks import git
+from tests.scripts import script
 from torchstrata.errors import LedgerConflictError, LedgerError
 from torchstrata.release import ledger_branch
 from torchstrata.release.ledger import FILE, Author, Ledger, Move
@@ -65,11 +66,6 @@ def checkout(tmp_path, remote):
     git("-C", made, "add", "file")
     (made / "file").write_text("three\n")
     return made
-
-
-def git(*words):
-    """Run git."""
-    return subprocess.run(["git", *map(str, words)], check=True, capture_output=True, text=True).stdout
 
 
 # Lines
@@ -162,9 +158,7 @@ def test_the_first_entry_makes_the_branch(remote, checkout):
 
 def test_the_checkout_is_not_touched(checkout):
     """Neither its files nor its index nor its branches change, whatever is half done in it; no hook of it runs."""
-    hook = checkout / ".git/hooks/pre-push"
-    hook.write_text("#!/bin/sh\nexit 1\n")
-    hook.chmod(0o755)
+    script(checkout / ".git/hooks/pre-push", "exit 1")
     before = git("-C", checkout, "status", "--porcelain=v2", "--branch"), git("-C", checkout, "branch", "--list"), git("-C", checkout, "ls-files", "--stage")
     branch = Branch(root=checkout)
     for mark in "ab":
@@ -197,18 +191,14 @@ def test_of_two_writers_one_wins_and_the_other_says_so(tmp_path, remote, checkou
 def test_a_lost_answer_is_no_failure(remote, checkout):
     """If the branch is where it should be after a push that failed, it has not failed."""
     branch = Branch(root=checkout)
-    hook = remote / "hooks/post-receive"
-    hook.write_text("#!/bin/sh\nkill -9 $PPID\n")
-    hook.chmod(0o755)
+    script(remote / "hooks/post-receive", "kill -9 $PPID")
     made = branch.push(branch.read(), ledger(move("a")), "publish", WHO)
     assert branch.read() == made
 
 
 def test_a_remote_that_refuses_is_told_from_a_race(remote, checkout):
     """A server's hook says no: no conflict, and its words are shown."""
-    hook = remote / "hooks/pre-receive"
-    hook.write_text("#!/bin/sh\necho no writing today >&2\nexit 1\n")
-    hook.chmod(0o755)
+    script(remote / "hooks/pre-receive", "echo no writing today >&2; exit 1")
     branch = Branch(root=checkout)
     with pytest.raises(LedgerError, match=r"cannot be written: .*pre-receive hook declined") as caught:
         branch.push(branch.read(), ledger(move("a")), "publish", WHO)

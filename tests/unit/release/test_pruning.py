@@ -82,15 +82,18 @@ def test_a_tag_that_only_looks_dated_stays():
     assert digest("odd") not in gone(repository(tags))
 
 
-def test_present_state_and_what_a_rollback_goes_to_stay():
+@pytest.mark.parametrize(
+    ("later", "going"),
+    [
+        ([], {"a", "b"}),
+        ([("nightly", "b", 5, "rollback")], {"a", "d"}),
+        ([("stable", "a", 9, "promote")], {"b"}),
+    ],
+    ids=["present and previous", "what was rolled back may go", "another channel still holds it"],
+)
+def test_present_state_and_what_a_rollback_goes_to_stay(later, going):
     """However strict the rule is."""
-    assert gone(repository(FOUR), ledger(*HISTORY)) == {digest("a"), digest("b")}
-
-
-def test_a_rollback_skips_what_was_rolled_back():
-    """So what lies before that stays, and what was rolled back may go."""
-    book = ledger(*HISTORY, ("nightly", "b", 5, "rollback"))
-    assert gone(repository(FOUR), book) == {digest("a"), digest("d")}
+    assert gone(repository(FOUR), ledger(*HISTORY, *later)) == {digest(mark) for mark in going}
 
 
 @pytest.mark.parametrize(
@@ -107,11 +110,6 @@ def test_a_rollback_skips_what_was_rolled_back():
 def test_only_what_breaks_both_limits_goes(rule, going):
     """Counted are sets of images, newest first; age counts from the moment at which a set was replaced; without limits all stays."""
     assert gone(repository(FOUR), ledger(*HISTORY), policy({"nightly": rule})) == {digest(mark) for mark in going}
-
-
-def test_what_another_channel_needs_stays():
-    """The stable channel still holds what the nightly one has long forgotten."""
-    assert gone(repository(FOUR), ledger(*HISTORY, ("stable", "a", 9, "promote"))) == {digest("b")}
 
 
 def test_with_one_channel_chosen_nothing_goes_that_another_ever_held():

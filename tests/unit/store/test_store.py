@@ -18,6 +18,7 @@ import pytest
 
 from tests import tars
 from tests.limits import files_of_at_most
+from tests.scripts import script
 from tests.waiting import PATIENCE, until
 from torchstrata import errors, progress
 from torchstrata.errors import IntegrityError, StoreError
@@ -277,13 +278,12 @@ def test_only_dead_processes_lose_their_unfinished_files(store, holder):
 
 def test_what_a_killed_process_has_in_an_engine_goes_with_its_files(store, tmp_path, monkeypatch):
     """The next process removes containers and images that are on the list, once the engine answers; until then the list stays."""
-    docker = tmp_path / "docker"
-    docker.write_text(f'#!/bin/sh\n[ -e "{tmp_path}/answers" ] || {{ echo cannot connect >&2; exit 1; }}\necho "$@" >> "{tmp_path}/asked"\n')
-    docker.chmod(0o755)
+    answers = f'[ -e "{tmp_path}/answers" ] || {{ echo cannot connect >&2; exit 1; }}'
+    script(tmp_path / "docker", f'{answers}\necho "$@" >> "{tmp_path}/asked"')
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    script = "import os, sys; from pathlib import Path; from torchstrata.store.store import Store; store = Store(Path(sys.argv[1])); "
-    script += "store.leave('container', 'one'); store.leave('image', 'two:2'); os.kill(os.getpid(), 9)"
-    assert subprocess.run([sys.executable, "-c", script, store.root], check=False).returncode == -signal.SIGKILL
+    code = "import os, sys; from pathlib import Path; from torchstrata.store.store import Store; store = Store(Path(sys.argv[1])); "
+    code += "store.leave('container', 'one'); store.leave('image', 'two:2'); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, store.root], check=False).returncode == -signal.SIGKILL
     write(Store(store.root))
     assert len(list(store.root.glob("tmp/*/leavings.jsonl"))) == 1
     (tmp_path / "answers").touch()
@@ -404,7 +404,8 @@ def test_nobody_else_can_hold_a_lock(store):
 
 def test_a_store_that_is_there_keeps_its_mode(store):
     """Whoever has made it may have had reasons."""
-    store.root.mkdir(mode=0o755)
+    store.root.mkdir()
+    store.root.chmod(0o755)
     store.scratch()
     assert store.root.stat().st_mode & 0o777 == 0o755
 

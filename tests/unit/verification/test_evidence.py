@@ -5,32 +5,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from tests import records
 from torchstrata import errors
 from torchstrata.verification import evidence
-from torchstrata.verification.evidence import Case, Counts, EngineImage, Evidence, Host
+from torchstrata.verification.evidence import Counts, EngineImage
 
 MANIFEST = "sha256:" + "a" * 64
 CONFIG = "sha256:" + "b" * 64
 
-GOOD = Evidence(
-    format=evidence.FORMAT,
-    image=EngineImage(reference="pytorch-cuda:2.13-cpu-base", digest=MANIFEST, manifest=MANIFEST, config=CONFIG),
-    cell="2.13-cpu-debian12",
-    flavour="base",
-    tiers=("free",),
-    passed=True,
-    complete=True,
-    counts=Counts(required=1, passed=1, failed=0, missing=0),
-    required={"free": CONFIG},
-    problems=(),
-    not_run=(),
-    revision="unknown",
-    host=Host(kernel="6.1", engine="26.1", cpus=2),
-    gpu=None,
-    started="2026-11-24T00:00:00+00:00",
-    finished="2026-11-24T00:01:00+00:00",
-    tests=(Case(id="images/base/tests/test_users.py::test_no_sudo", tier="free", section="base", outcome="passed", seconds=0.5),),
-)
+
+IMAGE = EngineImage(reference="pytorch-cuda:2.13-cpu-base", digest=MANIFEST, manifest=MANIFEST, config=CONFIG)
+GOOD = records.result(MANIFEST, image=IMAGE, counts=Counts(required=1, passed=1, failed=0, missing=0))
 
 
 def put(results, found, flavour="base"):
@@ -69,27 +54,23 @@ def test_nothing_else_stays_beside_it(tmp_path):
     assert [each.name for each in path.parent.iterdir()] == ["verify.json"]
 
 
-def test_missing(tmp_path):
-    """Without evidence there is an error that names the digest."""
-    put(tmp_path, GOOD)
-    with pytest.raises(errors.EvidenceError, match="sha256:cccc was not verified"):
-        evidence.find("sha256:cccc", tmp_path)
-
-
-def test_no_results_at_all(tmp_path):
-    """A directory that is not there is as good as an empty one."""
-    with pytest.raises(errors.EvidenceError, match="was not verified"):
-        evidence.find(MANIFEST, tmp_path / "none")
-
-
 @pytest.mark.parametrize(
-    ("problems", "why"), [((), "it was not complete"), (("failed: images/base/tests/test_users.py::test_no_sudo",), "failed: images/base/tests/test_users.py")]
+    ("changes", "why"),
+    [
+        ({"passed": False}, "it was not complete"),
+        ({"passed": False, "problems": ("failed: base/test_users.py::test_x",)}, "failed: base/test_users.py"),
+        ({"image": None}, f"{MANIFEST} was not verified"),
+        ({"image": msgspec.structs.replace(IMAGE, digest=CONFIG, manifest=CONFIG)}, f"{MANIFEST} was not verified"),
+        (None, f"{MANIFEST} was not verified"),
+    ],
+    ids=["incomplete", "failed", "machine", "another image", "no results"],
 )
-def test_not_passed(tmp_path, problems, why):
-    """Evidence that says otherwise is refused, with the first reason."""
-    put(tmp_path, msgspec.structs.replace(GOOD, passed=False, problems=problems))
+def test_what_proves_nothing_of_an_image_is_refused(tmp_path, changes, why):
+    """With the first reason that it gives; that of a machine, of another image and none at all name the digest."""
+    if changes is not None:
+        put(tmp_path, msgspec.structs.replace(GOOD, **changes))
     with pytest.raises(errors.EvidenceError, match=why):
-        evidence.find(MANIFEST, tmp_path)
+        evidence.find(MANIFEST, tmp_path / "none" if changes is None else tmp_path)
 
 
 def test_a_quick_verification_is_not_enough(tmp_path):
@@ -110,13 +91,6 @@ def test_evidence_of_before_there_were_scopes(tmp_path):
     path.write_bytes(path.read_bytes().replace(b',\n  "scope": "full",\n  "tests_digest": ""', b""))
     assert b"scope" not in path.read_bytes()
     assert evidence.read(path) == GOOD
-
-
-def test_a_machine_is_no_image(tmp_path):
-    """The evidence for a machine that is not a container is evidence for no digest."""
-    put(tmp_path, msgspec.structs.replace(GOOD, image=None))
-    with pytest.raises(errors.EvidenceError, match="was not verified"):
-        evidence.find(MANIFEST, tmp_path)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"no json"])

@@ -48,13 +48,6 @@ def test_the_same_image_and_tests_need_no_second_run(tmp_path, ran, wanted):
     assert reuse.find(SUBJECT, wanted, tmp_path) == found
 
 
-@pytest.mark.usefixtures("known_tests")
-def test_a_quick_run_is_not_a_full_one(tmp_path):
-    """The tests that it left out have to run."""
-    made(tmp_path, "quick")
-    assert reuse.find(SUBJECT, "full", tmp_path) is None
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -64,6 +57,7 @@ def test_a_quick_run_is_not_a_full_one(tmp_path):
         {"also": (image(OTHER),)},
         {"problems": ("failed: a",)},
         {"scope": "chosen"},
+        {"wanted": "quick"},
         {"tests": ()},
         {"tests_digest": ""},
     ],
@@ -71,23 +65,17 @@ def test_a_quick_run_is_not_a_full_one(tmp_path):
 )
 @pytest.mark.usefixtures("known_tests")
 def test_whatever_has_changed_lets_the_tests_run(tmp_path, changes):
-    """Other tests, lists, images, or a run that did not pass: none of it serves."""
+    """Other tests, lists, images, a run that left tests out, or one that did not pass: none of it serves."""
     made(tmp_path, **changes)
     assert reuse.find(SUBJECT, "full", tmp_path) is None
 
 
+@pytest.mark.parametrize("changes", [{"gpu": Gpu(name="g", driver="1", count=1)}, {"image": None}], ids=["gpu", "machine"])
 @pytest.mark.usefixtures("known_tests")
-def test_tests_that_need_a_gpu_run_where_there_is_one(tmp_path):
-    """Evidence from a machine without one does not have that tier."""
+def test_another_subject_lets_the_tests_run(tmp_path, changes):
+    """Evidence from a machine without a GPU does not have that tier; and a machine that is no container has no digest."""
     made(tmp_path)
-    assert reuse.find(msgspec.structs.replace(SUBJECT, gpu=Gpu(name="g", driver="1", count=1)), "full", tmp_path) is None
-
-
-@pytest.mark.usefixtures("known_tests")
-def test_a_machine_is_looked_at_each_time(tmp_path):
-    """It has no digest."""
-    made(tmp_path)
-    assert reuse.find(msgspec.structs.replace(SUBJECT, image=None), "full", tmp_path) is None
+    assert reuse.find(msgspec.structs.replace(SUBJECT, **changes), "full", tmp_path) is None
 
 
 @pytest.mark.usefixtures("known_tests")

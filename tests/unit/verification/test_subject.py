@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from torchstrata import errors
@@ -48,18 +50,14 @@ def test_claims_that_lead_nowhere(cell, flavour):
         ("2.8-cu121", GPU, "none", None),
         ("2.8-cu121", None, "auto", None),
         ("2.13-cpu", GPU, "auto", None),
+        ("2.8-cu121", None, "required", errors.NoGpuError),
+        ("2.13-cpu", GPU, "required", errors.NoGpuError),
     ],
 )
 def test_gpu(cell, there, wish, found):
-    """A GPU is used if there is one, the cell has CUDA, and nobody says no."""
-    assert subject.settle_gpu(expected(cell), lambda: there, wish) == found
-
-
-@pytest.mark.parametrize(("cell", "there"), [("2.8-cu121", None), ("2.13-cpu", GPU)])
-def test_required_gpu(cell, there):
-    """A GPU that is required and cannot be used is an error, never a skip."""
-    with pytest.raises(errors.NoGpuError):
-        subject.settle_gpu(expected(cell), lambda: there, "required")
+    """It is used if there is one, the cell has CUDA, and nobody says no; without one that is required there is an error."""
+    with pytest.raises(found) if found is errors.NoGpuError else contextlib.nullcontext():
+        assert subject.settle_gpu(expected(cell), lambda: there, wish) == found
 
 
 @pytest.mark.parametrize(

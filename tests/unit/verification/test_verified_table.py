@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
-from tests import verified
+from tests import records, verified
 from tests.verified import VerifiedImage
 from torchstrata.matrix import matrix
-from torchstrata.verification.evidence import Counts, EngineImage, Evidence, Host
-
-HOST = Host(kernel="6.1", engine="26.1", cpus=2)
+from torchstrata.verification.evidence import Counts
 
 
 def proof(digest="a" * 64, **changes):
     """Return evidence of an image that passed its 7 tests in a minute and a half."""
-    image = EngineImage(reference="x", digest=f"sha256:{digest}", manifest=f"sha256:{digest}", config=None)
-    given = {
-        "image": image,
-        "passed": True,
-        "problems": (),
-        "scope": "full",
-        "counts": Counts(required=7, passed=7, failed=0, missing=0),
-        "started": "2026-11-29T23:59:00Z",
-        "finished": "2026-11-30T00:00:30Z",
-    }
-    case = {"id": "t", "tier": "free", "section": "base", "outcome": "passed", "seconds": 1.0}
-    rest = {"format": 1, "cell": "2.13-cpu-debian12", "flavour": "base", "tiers": ("free",), "complete": True, "required": {}, "not_run": (), "gpu": None}
-    return msgspec.convert(msgspec.to_builtins(given | rest | {"revision": "r", "host": HOST, "tests": [case]} | changes), Evidence)
+    counts = Counts(required=7, passed=7, failed=0, missing=0)
+    times = {"started": "2026-11-29T23:59:00Z", "finished": "2026-11-30T00:00:30Z"}
+    return records.result(f"sha256:{digest}", **{"counts": counts, "scope": "full", **times, **changes})
 
 
 KNOWN = {"2.13-cpu-debian12-base": VerifiedImage(digest="a" * 64, scope="full", tests=7, seconds=90, on="2026-11-30")}
