@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 
@@ -83,14 +84,28 @@ def test_nothing_of_root_s_terminal():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
 
 
+PRINTING = """
+import os, sys
+from container import privilege
+privilege.part()
+print("x" * 200_000)  # more than a pipe holds: it is being passed on
+os.write(int(sys.argv[1]), b"!")
+while True:
+    print("line")
+"""
+
+
 def test_an_interrupt_ends_what_goes_on_as_the_user():
-    """Who ends root's program ends the user's part, though that has a session of its own."""
-    script = "import signal; from container import privilege; privilege.part(); print('ready', flush=True); signal.pause()"
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env={"PYTHONPATH": os.pathsep.join(sys.path)}) as running:
-        assert running.stdout
-        assert running.stdout.readline() == b"ready\n"
-        running.send_signal(2)
-        assert running.wait(PATIENCE) == 137
+    """Who ends root's program ends the user's part, though that has a session of its own; also while it prints."""
+    for _ in range(5):
+        reader, writer = os.pipe()
+        words = [sys.executable, "-c", PRINTING, str(writer)]
+        running = subprocess.Popen(words, stdout=subprocess.DEVNULL, pass_fds=(writer,), env={"PYTHONPATH": os.pathsep.join(sys.path)})
+        os.close(writer)
+        with running, os.fdopen(reader, "rb") as file:
+            assert file.read(1) == b"!"
+            running.send_signal(signal.SIGINT)
+            assert running.wait(PATIENCE) == 137
 
 
 def test_no_thread_for_what_goes_on_as_the_user():

@@ -65,6 +65,7 @@ def _outlived(child: int, passed: tuple[tuple[int, TextIO], ...]) -> int:
                 thread.join(0.1)  # one without an end may sleep over an interrupt
     except KeyboardInterrupt:
         os.killpg(child, signal.SIGKILL)
+        os._exit(128 + signal.SIGKILL)  # Python's own end aborts where a thread still prints
     except RuntimeError:
         os.kill(child, signal.SIGKILL)
         notices.warn(*notices.NO_THREAD)
