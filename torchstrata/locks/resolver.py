@@ -30,6 +30,9 @@ GLIBC: Final = 28
 
 UNSOLVABLE: Final = "uv finds no solution"
 
+ONE_LINE: Final = {"COLUMNS": "10000"}
+"""A terminal so wide that uv breaks no line: what it says is searched for addresses."""
+
 UNFETCHED: Final = re.compile(r"Failed to fetch: `?(?P<url>[^\s`]+)")
 """How uv names a place that it could not ask."""
 
@@ -123,7 +126,7 @@ def _project(requirements: Sequence[str], target: ResolverTarget, upstream: Name
 def _uv(*options: str, folder: Path) -> str:
     """Return what uv makes of a project's requirements: a ``pylock.toml`` (PEP 751)."""
     try:
-        return process.run(program(), "pip", "compile", *options, cwd=folder)
+        return process.run(program(), "pip", "compile", *options, cwd=folder, env=ONE_LINE)
     except process.Failed as error:
         raise failure(error.tail, fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
 
