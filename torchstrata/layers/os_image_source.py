@@ -63,6 +63,7 @@ class BakeSettings:
     :param locked: refuse what differs from the locks.
     :param root: the repository.
     :param cancelled: set it to stop waiting for another build that makes the same parts.
+    :param drifts: what people were told, by system: parts of several flavours have the same packages.
     """
 
     store: Store
@@ -72,6 +73,7 @@ class BakeSettings:
     locked: bool = False
     root: Path = ROOT
     cancelled: threading.Event | None = None
+    drifts: dict[str, set[PackageMove]] = field(default_factory=dict)
 
     @property
     def tell(self) -> process.LineSink:
@@ -250,7 +252,7 @@ class OsImageSource:
         return self.packages(lower) if lower else self.held(system)
 
     def compare(self, system: OperatingSystem, top: Part) -> None:
-        """Say in one line what neither mirrors nor the archive have, or refuse it.
+        """Say in one line what neither mirrors nor the archive have, or refuse it; what was said once is not said again.
 
         :raises StaleLockError: something differs, and only what is locked may be used.
         """
@@ -258,8 +260,10 @@ class OsImageSource:
         if not moved:
             return
         why = f" ({self.no_archive[system]})" if system in self.no_archive else ""
-        named = os_locks.in_short(moved)
         if self.settings.locked:
-            what = f"{system.name}: mirrors no longer offer what is locked: {named}{why}"
+            what = f"{system.name}: mirrors no longer offer what is locked: {os_locks.in_short(moved)}{why}"
             raise StaleLockError(what, fix=f"lock today's packages with `inv lock --os {system.asked}`, or {ARCHIVE_FIX}")
-        self.settings.tell(f"{system.name}: not as locked on {self.locks[system].date}: {named}{why}")
+        told = self.settings.drifts.setdefault(system.name, set())
+        if news := tuple(move for move in moved if move not in told):
+            told.update(news)
+            self.settings.tell(f"{system.name}: not as locked on {self.locks[system].date}: {os_locks.in_short(news)}{why}")

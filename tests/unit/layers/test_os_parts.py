@@ -11,8 +11,10 @@ import pytest
 from tests.parts import DEBIAN13, LOCKED, UBUNTU
 from torchstrata.errors import StoreError
 from torchstrata.layers import contexts, os_bake, os_parts
+from torchstrata.layers.os_image_source import BakeSettings, OsImageSource
 from torchstrata.matrix import matrix
 from torchstrata.store.codec import Codec
+from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 
 MATRIX = matrix.load()
@@ -84,3 +86,14 @@ def test_the_digest_of_an_os_image_is_part_of_identities(tmp_path: Path) -> None
     for of, lock in ((UBUNTU, LOCKED), (UBUNTU, dataclasses.replace(LOCKED, image=f"{UBUNTU.image}@sha256:{'2' * 64}")), (system, LOCKED)):
         found.add(os_parts.identity_by(of, ("base",), lock, Codec(), matrix.ROOT))
     assert len(found) == 3
+
+
+def test_what_is_not_as_locked_is_said_once(store: Store) -> None:
+    """Three flavours without children have the packages of `base` in common."""
+    said: list[str] = []
+    settings = BakeSettings(store=store, codec=Codec(), on_line=said.append)
+    base, whole = "less 1 -> 2", "less 1 -> 2, make 3 -> 4"
+    for drift in (base, whole, base, whole):
+        part = Part(layers=(), extras={}, notes={"title": "a part", os_parts.DRIFT: drift})
+        OsImageSource(settings=settings, locks={DEBIAN13: LOCKED}).compare(DEBIAN13, part)
+    assert [line.partition(f"{LOCKED.date}: ")[2] for line in said] == [base, "make 3 -> 4"]
