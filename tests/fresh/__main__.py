@@ -30,12 +30,15 @@ NEEDED: Final = {
 }
 """What the host must have to make machines, and the packages that bring it."""
 
+COMPILER: Final = {"/usr/bin/cc": "gcc", "/usr/include/time.h": "libc6-dev"}
+"""The same for machines with another time of day."""
+
 
 def main(words: list[str]) -> int:
     """Run what ``words`` ask for; return 0 if every command succeeded, else the status of the first that did not."""
     asked = options.parse(words)
     commands = Commands.here()
-    why = machine.trouble() or _lack()
+    why = machine.trouble() or _lack(asked)
     if why and not asked.or_here:
         fix = "run it as root of a Linux that may make namespaces; or add --or-here"
         raise CommandError(f"no machine can be made here: {why}", fix=fix)
@@ -46,7 +49,7 @@ def main(words: list[str]) -> int:
             visits.append(visiting.here(commands, asked, verbose=asked.verbose))
         else:
             visiting.check_clonable()
-            bring()
+            bring(asked)
             _visit_all(visits, commands, asked)
     finally:
         _show(visits)
@@ -62,20 +65,21 @@ def _visit_all(visits: list[Visit], commands: Commands, asked: FreshOptions) -> 
         visiting.go(visit, system, CASES[name], steps, asked)
 
 
-def _lack() -> str | None:
+def _lack(asked: FreshOptions) -> str | None:
     """Return what is missing on this host and cannot be brought; None if there is no such thing."""
-    missing = _missing()
+    missing = _missing(asked)
     return f"{', '.join(missing)} is missing, and so is apt" if missing and not apt.is_here() else None
 
 
-def _missing() -> list[str]:
-    return [package for file, package in NEEDED.items() if not (Path(file).exists() or shutil.which(Path(file).name))]
+def _missing(asked: FreshOptions) -> list[str]:
+    needed = {**NEEDED, **(COMPILER if asked.year_ahead else {})}
+    return [package for file, package in needed.items() if not (Path(file).exists() or shutil.which(Path(file).name))]
 
 
-def bring() -> None:
+def bring(asked: FreshOptions) -> None:
     """Install what makes machines, where it is missing."""
-    if missing := _missing():
-        apt.install(missing, partial(print, flush=True), unless=lambda: not _missing())
+    if missing := _missing(asked):
+        apt.install(missing, partial(print, flush=True), unless=lambda: not _missing(asked))
 
 
 def _show(visits: Sequence[Visit]) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from tests.fresh.cases import STORE, Case, Wishes
+from tests import clock
+from tests.fresh.cases import STORE, Wishes
 from tests.fresh.given import Given, by_this_host
 from tests.fresh.machine import ADDRESS, Machine
 from torchstrata.arguments import option, switch
@@ -37,14 +38,8 @@ time.sleep(float(sys.argv[1]))
 MIRROR: Final = Path("/srv/mirror.pyz")
 FOLDER: Final = "/srv/archive"
 
-YEAR: Final = {
-    "LD_PRELOAD": "/usr/$LIB/faketime/libfaketimeMT.so.1",
-    "FAKETIME": "+365d",
-    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    "NO_FAKE_STAT": "1",
-}
-"""Variables that set the clock of all programs that ask libc for the time, of a login and of what it starts."""
-
+CLOCK: Final = Path("/srv/clock.so")
+"""The library that moves the clocks of what a login starts."""
 
 PLACE: Final = Path(os.environ.get("TMPDIR", "/var/tmp"))
 """Where machines' files lie by default: the system's other temporary directory is often in memory."""
@@ -71,11 +66,12 @@ class Circumstances(Wishes):
     def told(self) -> Given:
         """What a machine is given, with what these circumstances add to the variables of logins."""
         mirror = {"APT_CONFIG": f"{FOLDER}/apt.conf"} if self.dropped else {}
-        return replace(self.given, variables={**self.given.variables, **mirror, **(YEAR if self.year_ahead else {})})
+        return replace(self.given, variables={**self.given.variables, **mirror, **(clock.moved(CLOCK, clock.YEAR) if self.year_ahead else {})})
 
-    def packages(self, case: Case) -> tuple[str, ...]:
-        """Return what a machine of a case has besides what README needs."""
-        return (*case.packages, *(["libfaketime"] if self.year_ahead else []))
+    def furnish(self, root: Path) -> None:
+        """Put into a machine's files what moves its clocks."""
+        if self.year_ahead:
+            clock.build(root / CLOCK.relative_to("/"))
 
     @contextlib.contextmanager
     def mirror(self, at: Machine) -> Iterator[None]:

@@ -16,9 +16,6 @@ from torchstrata.matrix.matrix import ROOT
 
 WORKFLOWS: Final = sorted(path.name for path in (ROOT / ".github/workflows").glob("*.yml"))
 
-FAKES_TIME: Final = "debian13"
-"""In libfaketime 0.9.10 of Debian 12, a sleep until a moment of the monotonic clock is refused or has no end."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FreshOptions(Circumstances):
@@ -45,8 +42,6 @@ class FreshOptions(Circumstances):
                 return f"argument {name}: {directory}: no such directory"
         if not self.repeat:
             return "argument --repeat: a number from 1 on"
-        if self.year_ahead and set(self.on) != {FAKES_TIME}:
-            return f"--year-ahead: only with --on {FAKES_TIME}; under the libfaketime of others Python cannot sleep"
         return ""
 
 

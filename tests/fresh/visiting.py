@@ -131,7 +131,7 @@ def go(visit: Visit, system: str, case: Case, steps: Sequence[Step], circumstanc
 
         visit.step("root file system, namespaces, network", _children, make)
         up.callback(_deaf)
-        if _equipped(visit, at[0], circumstances.packages(case)):
+        if _equipped(visit, at[0], case.packages):
             if circumstances.dropped:
                 _mirrored(visit, at[0], circumstances, up)
             _type(visit, at[0], steps, circumstances)
@@ -216,6 +216,7 @@ def _furnish(root: Path, system: str, case: Case, circumstances: Circumstances) 
     """Put into ``root`` what the machine has before it is used: the system, and the commit to clone."""
     tar = rootfs.bootstrap(system, circumstances.given, cold=circumstances.cold)
     rootfs.unpack(tar, root, circumstances.told)
+    circumstances.furnish(root)
     _bundle(root / BUNDLE)
     if circumstances.store:
         (root / PARTS).write_text("".join(f"{path}\n" for path in payload(circumstances.store)))

@@ -5,30 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 import pytest
 
+from tests import clock
+from tests.clock import YEAR
 from tests.soak.site import Site
 from torchstrata.matrix.matrix import ROOT
-
-YEAR: Final = 365 * 24 * 3600
-SOURCE: Final = Path(__file__).with_name("clock.c")
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the library that moves the clock."""
     made = tmp_path_factory.mktemp("clock") / "clock.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", made, SOURCE, "-ldl"], check=True)
+    clock.build(made)
     return made
 
 
 def at(site: Site, library: Path, shift: int, *words: str) -> str:
     """Run a verb in a process of its own, whose clock is moved from its start; return what it prints."""
-    moved: Mapping[str, str] = {"LD_PRELOAD": str(library), "SHIFT": str(shift)} if shift else {}
+    moved = clock.moved(library, shift) if shift else {}
     command = [sys.executable, "-m", "tests.soak.small", *words[1:]] if words[0] == "small" else [str(Path(sys.executable).parent / "inv"), *words[1:]]
     done = subprocess.run(command, cwd=ROOT, env={**site.environment, **moved}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{words}, {shift}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
@@ -40,7 +37,7 @@ def test_the_clock_moves(library: Path) -> None:
     code = "import time; print(int(time.time())); time.sleep(0.01)"
     now, later = (
         int(subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=True).stdout)
-        for env in ({}, {"LD_PRELOAD": str(library), "SHIFT": str(YEAR)})
+        for env in ({}, clock.moved(library, YEAR))
     )
     assert YEAR <= later - now < YEAR + 3600
 

@@ -12,6 +12,7 @@ import pytest
 from tests.fresh import circumstances, machine, rootfs, visiting
 from tests.fresh.__main__ import bring
 from tests.fresh.cases import Wishes
+from tests.fresh.options import FreshOptions
 from tests.fresh.readme import Commands
 from tests.waiting import until
 from torchstrata.matrix.matrix import ROOT
@@ -38,7 +39,7 @@ def able():
     """These tests need what makes machines."""
     if why := machine.trouble():
         pytest.skip(why)
-    bring()
+    bring(FreshOptions())
 
 
 def furnish(root):

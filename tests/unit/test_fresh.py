@@ -148,7 +148,6 @@ def test_sources_have_updates_and_security():
         ["--on", "debian1"],
         ["--repeat", "many"],
         ["--repeat", "0"],
-        ["--year-ahead"],
         ["--store", "/nowhere"],
         ["--in", "/nowhere"],
         ["--workflow", "none.yml"],

@@ -78,11 +78,11 @@ def whole(path: Path, mode: int | None = 0o644) -> Iterator[IO[bytes]]:
     partial.unlink(missing_ok=True)  # it may lead elsewhere
     try:
         with partial.open("x+b") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)  # before there is anything to read
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if mode is not None:
-            partial.chmod(mode)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

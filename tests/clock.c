@@ -1,4 +1,5 @@
-/* Moves the clock of programs that ask libc for the time by SHIFT seconds; nothing else: libfaketime 0.9.10, which Debian 12 has, also breaks sleeping in Python. */
+/* Moves the clock of programs that ask libc for the time by SHIFT seconds, and nothing else: libfaketime also changes how threads wait,
+ * and Python then cannot sleep (0.9.10 of Debian 12) or dies of it (0.9.10+ of Debian 13). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
