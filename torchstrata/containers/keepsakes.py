@@ -104,9 +104,9 @@ class Keepsakes:
         shutil.rmtree(self.root, ignore_errors=True)
         entry = _entries()
         try:
-            with self._turn():
-                if entry and self.name in (before := _read(entry)):
-                    _write(entry, _without(before, self.name))
+            if entry and self.name in _read(entry):
+                with self._turn():
+                    _write(entry, _without(_read(entry), self.name))
         except OSError as error:
             raise ContainerError(f"{entry} cannot be written: {error.strerror}", fix=f"remove the entry {self.name} there by hand") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -118,10 +119,11 @@ def test_configuration_of_ssh_survives_a_full_disk(ssh):
     assert (ssh / "config").read_text() == own
 
 
-def test_who_has_no_home_can_forget(ssh, monkeypatch):
-    """There is no entry for ssh then."""
+@pytest.mark.parametrize("home", [None, Path("/nowhere")])
+def test_who_has_no_entry_can_forget(home, ssh, monkeypatch):
+    """No other process is waited for then, nor is anything written."""
     kept = Keepsakes.of("one")
     kept.make_token(1000)
-    monkeypatch.setattr("torchstrata.host.home.directory", lambda: None)
+    monkeypatch.setattr("torchstrata.host.home.directory", lambda: home)
     kept.forget()
-    assert not kept.root.exists()
+    assert list(kept.root.parent.iterdir()) == []
