@@ -76,6 +76,10 @@ class SafeConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
 
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled; rich would end the program with 1 and without a word."""
+        raise  # noqa: PLE0704  # rich calls this where it has caught it
+
 
 class Step(Protocol):
     """One piece of work in progress."""
