@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -156,8 +157,12 @@ with cli.guarded():
 
 
 def test_libraries_stay_quiet():
-    """Nox shows every message that a library logs; ours do not log what people should not read."""
-    cli.hush()
+    """Nox shows every message that a library logs; ours do not log what people should not read, nor warn before an error of ours."""
+    with warnings.catch_warnings(record=True) as said:
+        cli.hush()
+        warnings.warn_explicit("docker-credential-x not installed", UserWarning, "store.py", 21, module="docker.credentials.store")
+        warnings.warn_explicit("told", UserWarning, "x.py", 1, module="torchstrata.x")
+    assert [str(warning.message) for warning in said] == ["told"]
     assert all(not logging.getLogger(name).isEnabledFor(logging.INFO) for name in cli.CHATTY)
 
 
