@@ -143,7 +143,7 @@ def _read(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Write a file, whole or not at all; a new one is private, another keeps owner, mode and the link that leads to it."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # pathlib raises RuntimeError where a link leads to itself (before Python 3.13)
     before = path.stat() if path.is_file() else None
     with whole(path, stat.S_IMODE(before.st_mode) if before else 0o600) as file:
         file.write(text.encode(errors="surrogateescape"))

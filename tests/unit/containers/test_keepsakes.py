@@ -104,6 +104,14 @@ def test_configuration_of_ssh_stays_as_it_was_but_for_our_line(ssh):
     assert stat.S_IMODE((ssh / "config").stat().st_mode) == 0o640
 
 
+def test_link_that_leads_to_itself_is_no_configuration_of_ssh(ssh):
+    """Nothing is lost with it; the container runs by then, and its entry is not to end in a traceback."""
+    ssh.mkdir()
+    (ssh / "config").symlink_to("config")
+    Keepsakes.of("one").add_entry("127.0.0.1", 2222)
+    assert (ssh / "config").read_text() == "Include torchstrata.config\n"
+
+
 def test_configuration_of_ssh_survives_a_full_disk(ssh):
     """It is written beside the old one, which goes only then."""
     ssh.mkdir()
