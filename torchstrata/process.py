@@ -112,7 +112,7 @@ def run(
     :param stdin: bytes to feed to it.
     :param on_line: called with every line of standard error while it runs; the last lines are kept for the error.
     :param seconds: after which it is ended, with all that it has started.
-    :raises CommandError: the program is not installed.
+    :raises CommandError: the program is not installed, or cannot be started.
     :raises Overdue: it took longer than ``seconds``.
     :raises Failed: it ended with a status other than 0.
     """
@@ -124,7 +124,7 @@ def run(
         assert process.stdout is not None
         with _ended_after(process, seconds) as is_overdue:
             output = process.stdout.read()
-            threads.join()
+            threads.finish()
             process.wait()
         if is_overdue.is_set():
             raise Overdue(tuple(map(str, args)), process.returncode, seconds)
@@ -138,12 +138,12 @@ def follow(*args: str | os.PathLike[str], cwd: Path | None = None, env: Mapping[
 
     :param env: variables to add to the present environment.
     :param on_line: called with every line of its output and of its errors, from two threads.
-    :raises CommandError: the program is not installed.
+    :raises CommandError: the program is not installed, or cannot be started.
     """
     with _started(args, cwd=cwd, env=env, stdin=subprocess.DEVNULL) as (process, threads):
         for stream in (process.stdout, process.stderr):
             threads.start(_pump, stream, deque[str](maxlen=0), on_line)
-        threads.join()
+        threads.finish()
         return process.wait()
 
 
@@ -223,11 +223,24 @@ class _StreamThreads:
 
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
+        self._errors: list[Exception] = []
 
     def start(self, work: Callable[..., None], *args: object) -> None:
         """Start ``work`` in a thread."""
-        self._threads.append(threading.Thread(target=work, args=args, daemon=True))
+        self._threads.append(threading.Thread(target=self._try, args=(work, *args), daemon=True))
         self._threads[-1].start()
+
+    def _try(self, work: Callable[..., None], *args: object) -> None:
+        try:
+            work(*args)
+        except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
+            self._errors.append(error)
+
+    def finish(self) -> None:
+        """Wait until the streams have ended; raise what kept a line from being passed on."""
+        self.join()
+        if self._errors:
+            raise self._errors[0]
 
     def join(self, seconds: float | None = None) -> None:
         """Wait until the streams have ended; not longer than that for each."""
@@ -294,12 +307,14 @@ def _kill(group: int, number: signal.Signals) -> None:
 
 
 def _pump(stream: IO[bytes] | None, tail: deque[str], on_line: LineSink | None) -> None:
-    """Keep the last lines of ``stream`` and pass each on."""
-    for raw in stream or ():
-        line = raw.decode(errors="replace")
-        tail.append(line)
-        if on_line is not None:
-            on_line(line.rstrip("\n"))
+    """Keep the last lines of ``stream`` and pass each on; close it, so that its writer does not wait for a reader that fails."""
+    assert stream is not None
+    with stream:
+        for raw in stream:
+            line = raw.decode(errors="replace")
+            tail.append(line)
+            if on_line is not None:
+                on_line(line.rstrip("\n"))
 
 
 def _feed(stream: IO[bytes] | None, data: bytes | None) -> None:

@@ -66,15 +66,19 @@ def overdue(line: str, after: float | None = None, say: Callable[[str], object] 
 
 
 class SafeConsole(Console):
-    """A console on which text from outside is only text: neither does a terminal obey it, nor is it markup of rich."""
+    """A console on which text from outside is only text: neither does a terminal obey it, nor is it markup of rich, nor a name of a picture (``:key:``)."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, highlight=False, **options)
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render something, with the characters that cannot be shown replaced."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled; rich would end the program with 1 and without a word."""
+        raise  # noqa: PLE0704  # rich calls this where it has caught it
 
 
 class Step(Protocol):

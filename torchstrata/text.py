@@ -20,5 +20,5 @@ def printable(text: str, limit: int = 200) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return lines that only show themselves, each whole."""
-    return "\n".join(printable(line, len(line)) for line in text.split("\n"))
+    """Return lines that only show themselves, each whole; a tab stays."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)

@@ -128,3 +128,14 @@ def test_becoming_a_program_that_is_not_there_is_told() -> None:
     """As running one is."""
     with pytest.raises(CommandError, match="not installed"):
         process.become("no-such-program")
+
+
+@pytest.mark.parametrize("work", [process.run, process.follow])
+def test_a_line_that_nobody_takes_ends_the_program(work):
+    """Its caller is told; the program would wait for ever for a reader of the others."""
+
+    def refuse(line):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        work("sh", "-c", "while echo word >&2; do :; done", on_line=refuse)

@@ -51,7 +51,7 @@ def test_reporter_is_plain_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_line_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """On either output: programs read them, brackets are no markup, and nothing is folded."""
-    line = f"lock of uvicorn[standard] [/x]: {'word ' * 60}end"
+    line = f"lock of uvicorn[standard] [/x] /data:lock:ro: {'word ' * 60}end"
     progress.plain_console().print(line)
     progress.plain_console(stderr=True).print(line)
     assert capsys.readouterr() == (f"{line}\n", f"{line}\n")

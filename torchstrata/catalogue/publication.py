@@ -36,9 +36,9 @@ def write(files: Iterable[tuple[str, bytes]], output: Path) -> int:
     :raises DiskFullError, StoreError: it cannot be written.
     """
     output = output.absolute()
+    check(output)
+    partial, old = (output.with_name(f".{output.name}.{kind}") for kind in ("partial", "old"))
     with disk(output, OTHER_DIRECTORY):
-        check(output)
-        partial, old = (output.with_name(f".{output.name}.{kind}") for kind in ("partial", "old"))
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
         try:
@@ -58,12 +58,15 @@ def check(output: Path) -> None:
     """Refuse a place where something else than a catalogue is.
 
     :raises CatalogueError: there is.
+    :raises StoreError: this user may not look.
     """
     if not os.path.lexists(output):
         return
     if output.is_symlink() or not output.is_dir():
         raise CatalogueError(f"{output} is no directory", fix="name a new directory: --output DIRECTORY")
-    if any(output.iterdir()) and not (output / MARK).is_file():
+    with disk(output, OTHER_DIRECTORY):
+        is_other = any(output.iterdir()) and not (output / MARK).is_file()
+    if is_other:
         raise CatalogueError(f"{output} has other files than those of a catalogue", fix="name a new directory, or remove what is there: --output DIRECTORY")
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,3 +127,4 @@ def hush() -> None:
     """Silence libraries, some of which already speak when they are imported."""
     for library in CHATTY:
         logging.getLogger(library).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"docker\.")  # of a helper of credentials, before the error that says it

@@ -104,9 +104,9 @@ class Keepsakes:
         shutil.rmtree(self.root, ignore_errors=True)
         entry = _entries()
         try:
-            with self._turn():
-                if entry and self.name in (before := _read(entry)):
-                    _write(entry, _without(before, self.name))
+            if entry and self.name in _read(entry):
+                with self._turn():
+                    _write(entry, _without(_read(entry), self.name))
         except OSError as error:
             raise ContainerError(f"{entry} cannot be written: {error.strerror}", fix=f"remove the entry {self.name} there by hand") from error
 
@@ -143,7 +143,7 @@ def _read(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Write a file, whole or not at all; a new one is private, another keeps owner, mode and the link that leads to it."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # pathlib raises RuntimeError where a link leads to itself (before Python 3.13)
     before = path.stat() if path.is_file() else None
     with whole(path, stat.S_IMODE(before.st_mode) if before else 0o600) as file:
         file.write(text.encode(errors="surrogateescape"))

@@ -95,13 +95,13 @@ def _check(container: Container, order: Order) -> None:
         stays = f"it stays as it is (inv jupyter {name}, inv ssh {name})"
         raise OutdatedContainerError(
             f"{name} is of another image than {order.tag} is now; {stays}",
-            fix="inv up --replace makes it anew: workspace and home stay, what was installed in it goes",
+            fix="the same command with --replace makes it anew: workspace and home stay, what was installed in it goes",
         )
     differences = [*_other_settings(container, order)]
     if (workspace := running.source(container, WORKSPACE)) != wanted.workspace:
         differences.append(f"the workspace {workspace}")
     if differences:
-        fix = "ask for that, take another --name, or inv up --replace"
+        fix = "ask for that, take another --name, or add --replace: that makes it anew"
         raise NameTakenError(f"{name} is there with {', '.join(differences)}", fix=fix)
 
 

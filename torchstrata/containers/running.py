@@ -72,7 +72,7 @@ NO_GPUS: Final = "the engine cannot hand GPUs to containers"
 PORT_TAKEN: Final = "a port is taken"
 
 FREE_SPACE: Final = "free space (docker image prune, docker buildx prune, inv cache --prune), and try again"
-OTHER_DIRECTORY: Final = "make it again, or inv up --replace with another"
+OTHER_DIRECTORY: Final = "make it again, or give the same command another: --replace --workspace DIR"
 
 LAST_LINES: Final = 20
 

@@ -46,7 +46,7 @@ def own() -> Path:
         place = Path(tempfile.gettempdir()) / f"torchstrata-{user}"
     except FileNotFoundError as error:  # tempfile has tried to write to each
         raise DiskFullError(
-            "no directory for temporary files takes one: /tmp, /var/tmp and others are full", fix=f"free some space, or {OTHER_TEMPORARY}"
+            "no directory for temporary files takes one: /tmp, /var/tmp and others are full or read-only", fix=f"free some space, or {OTHER_TEMPORARY}"
         ) from error
     with disk(place, OTHER_TEMPORARY):
         with contextlib.suppress(FileExistsError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -38,19 +40,20 @@ def test_what_is_no_catalogue_stays(tmp_path):
     assert everything(tmp_path) == {"thesis.tex": b"precious"}
 
 
-def test_a_directory_that_this_user_may_not_read_is_told(tmp_path):
-    """As another user's, of which nobody can say whether it is a catalogue."""
-    place = tmp_path / "x"
-    place.mkdir()
-    place.chmod(0)
-    tmp_path.chmod(0o755)
+@pytest.mark.parametrize("look", [publication.check, lambda place: publication.write(FILES.items(), place)])
+def test_a_directory_that_this_user_may_not_read_is_told(look):
+    """As another user's, of which nobody can say whether it is a catalogue; also by the look before a registry is read."""
     user = os.geteuid()
-    os.seteuid(user or 65534)
-    try:
-        with pytest.raises(StoreError, match="Permission denied"):
-            publication.write(FILES.items(), place)
-    finally:
-        os.seteuid(user)
+    with tempfile.TemporaryDirectory() as name:  # pytest's own directories let no other user pass
+        Path(name).chmod(0o755)
+        place = Path(name) / "x"
+        place.mkdir(mode=0)
+        os.seteuid(user or 65534)
+        try:
+            with pytest.raises(StoreError, match=f"{place}: Permission denied"):
+                look(place)
+        finally:
+            os.seteuid(user)
 
 
 @pytest.mark.parametrize("make", [lambda path: path.write_text("x"), lambda path: path.symlink_to("/")])

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,18 @@ def test_a_full_disk_behind_standard_output_is_an_error(prints):
     assert (process.returncode, len(process.stderr.splitlines())) == (errors.OutputError.code, 2)
 
 
+@pytest.mark.parametrize("prints", ["print('word', flush=True)", "progress.say('word')"])
+def test_a_pipe_that_nobody_reads_any_more_is_an_error(prints):
+    """Whoever prints: rich by itself ends a program with 1, and without a word."""
+    script = f"from torchstrata.commands import cli\nfrom torchstrata import progress\nwith cli.guarded(): {prints}"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:
+        process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert process.stderr.splitlines()[0] == "error: standard output cannot be written: Broken pipe"
+    assert (process.returncode, len(process.stderr.splitlines())) == (errors.OutputError.code, 2)
+
+
 def test_nobody_can_be_asked_without_standard_input():
     """Python has none then, which cannot say that it is no terminal."""
     assert ended("<&-", "import sys; sys.exit(int(sys.stdin.isatty()))").returncode == 0
@@ -144,8 +157,12 @@ with cli.guarded():
 
 
 def test_libraries_stay_quiet():
-    """Nox shows every message that a library logs; ours do not log what people should not read."""
-    cli.hush()
+    """Nox shows every message that a library logs; ours do not log what people should not read, nor warn before an error of ours."""
+    with warnings.catch_warnings(record=True) as said:
+        cli.hush()
+        warnings.warn_explicit("docker-credential-x not installed", UserWarning, "store.py", 21, module="docker.credentials.store")
+        warnings.warn_explicit("told", UserWarning, "x.py", 1, module="torchstrata.x")
+    assert [str(warning.message) for warning in said] == ["told"]
     assert all(not logging.getLogger(name).isEnabledFor(logging.INFO) for name in cli.CHATTY)
 
 

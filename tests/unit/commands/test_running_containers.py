@@ -77,13 +77,13 @@ def test_line_of_ssh_has_the_key_that_was_asked_for(file, line, monkeypatch, tmp
 
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_log_is_text_whatever_pieces_it_comes_in(size, capsys, monkeypatch):
-    """An engine gives that of a terminal byte by byte, which splits letters and line ends; no terminal obeys it."""
-    said = "Grüße, 中文\r\n\x1b[31mred\nend".encode()
+    """An engine gives that of a terminal byte by byte, which splits letters and line ends; no terminal obeys it. Tabs stay."""
+    said = "Grüße, 中文\r\n\x1b[31mred\n\tend".encode()
     pieces = [said[place : place + size] for place in range(0, len(said), size)]
     found = SimpleNamespace(logs=lambda **_: iter(pieces))
     monkeypatch.setattr(running_containers, "connect", lambda: SimpleNamespace(choose=lambda name: found))
     running_containers.logs(LogsOptions())
-    assert capsys.readouterr().out == "Grüße, 中文\n?[31mred\nend"
+    assert capsys.readouterr().out == "Grüße, 中文\n?[31mred\n\tend"
 
 
 def test_table_for_programs_is_whole(capsys, monkeypatch):

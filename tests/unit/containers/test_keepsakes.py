@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,14 @@ def test_configuration_of_ssh_stays_as_it_was_but_for_our_line(ssh):
     assert stat.S_IMODE((ssh / "config").stat().st_mode) == 0o640
 
 
+def test_link_that_leads_to_itself_is_no_configuration_of_ssh(ssh):
+    """Nothing is lost with it; the container runs by then, and its entry is not to end in a traceback."""
+    ssh.mkdir()
+    (ssh / "config").symlink_to("config")
+    Keepsakes.of("one").add_entry("127.0.0.1", 2222)
+    assert (ssh / "config").read_text() == "Include torchstrata.config\n"
+
+
 def test_configuration_of_ssh_survives_a_full_disk(ssh):
     """It is written beside the old one, which goes only then."""
     ssh.mkdir()
@@ -118,10 +127,11 @@ def test_configuration_of_ssh_survives_a_full_disk(ssh):
     assert (ssh / "config").read_text() == own
 
 
-def test_who_has_no_home_can_forget(ssh, monkeypatch):
-    """There is no entry for ssh then."""
+@pytest.mark.parametrize("home", [None, Path("/nowhere")])
+def test_who_has_no_entry_can_forget(home, ssh, monkeypatch):
+    """No other process is waited for then, nor is anything written."""
     kept = Keepsakes.of("one")
     kept.make_token(1000)
-    monkeypatch.setattr("torchstrata.host.home.directory", lambda: None)
+    monkeypatch.setattr("torchstrata.host.home.directory", lambda: home)
     kept.forget()
-    assert not kept.root.exists()
+    assert list(kept.root.parent.iterdir()) == []

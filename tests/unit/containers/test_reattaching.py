@@ -14,7 +14,7 @@ from torchstrata.containers import reattaching
 from torchstrata.containers.description import LOOPBACK, SHM, ContainerDescription
 from torchstrata.containers.graphics import Graphics
 from torchstrata.containers.running import OF_SERVICES, Containers, Order
-from torchstrata.errors import NameTakenError
+from torchstrata.errors import NameTakenError, OutdatedContainerError
 from torchstrata.image.runtime import WORKSPACE
 
 CONTAINER = SimpleNamespace(
@@ -54,6 +54,14 @@ def test_what_was_asked_for_is_not_left_out_in_silence(asked, differs):
     with pytest.raises(NameTakenError, match=f"desk is there with {differs}") as refused:
         reattaching._check(CONTAINER, order(**asked))
     assert "--replace" in refused.value.fix
+    assert "inv up" not in refused.value.fix  # without the words that were given it means another container
+
+
+def test_container_of_an_older_image_is_made_anew_by_the_same_words():
+    """Without them `inv up --replace` would make another one, of the usual image."""
+    with pytest.raises(OutdatedContainerError, match="desk is of another image") as refused:
+        reattaching._check(CONTAINER, replace(order(), identity="sha256:b"))
+    assert refused.value.fix.startswith("the same command with --replace makes it anew")
 
 
 @pytest.mark.parametrize(("asked", "differs"), [("ssh-ed25519 A ada", []), ("ssh-ed25519 B bob", ["another key for ssh"])])
