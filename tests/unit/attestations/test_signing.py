@@ -67,12 +67,12 @@ def test_without_a_word_nobody_is_trusted():
         assert trust is None
 
 
-@pytest.mark.parametrize("asked", [None, "nowhere.pub"])
+@pytest.mark.parametrize("asked", [None, "nowhere.pub", "x" * 300, "."])
 def test_a_public_key_that_is_not_there_is_named_before_anything_is_asked(asked, tmp_path, monkeypatch):
-    """As an option and as a variable; a URI is cosign's matter."""
+    """As an option and as a variable, also where somebody gives the key itself or a directory; a URI is cosign's matter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(signing.PUBLIC_KEY, "absent.pub")
-    with pytest.raises(SigningError, match=f"no public key {asked or 'absent.pub'}"), signing.trusted(asked):
+    with pytest.raises(SigningError, match=f"no public key: .*/{'absent.pub' if asked is None else asked.strip('.x')}"), signing.trusted(asked):
         pass
     with pytest.raises(SigningError, match="no public key"):
         Trust.find(asked)
