@@ -97,7 +97,7 @@ def _check_origin(origin: str | None) -> None:
 
     :raises MirrorError: it is not.
     """
-    if origin and is_directory(origin) and not home.expanded(origin, MirrorError).is_dir():
+    if origin and is_directory(origin) and not os.path.isdir(home.expanded(origin, MirrorError)):  # noqa: PTH112  # as above
         raise MirrorError(f"there is no directory {origin}", fix="let --from name one that inv mirror --to has written, or a registry: HOST[:PORT]/PATH")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 
 import pytest
 
 from tests.limits import files_of_at_most
+from tests.scripts import script
 from torchstrata import process
 from torchstrata.attestations import cosign, key_pair, signing
 from torchstrata.attestations.signing import Signer, Trust
@@ -175,6 +177,16 @@ def test_a_key_needs_a_password(monkeypatch, tmp_path, is_asked):
     monkeypatch.setattr("getpass.getpass", end)
     with pytest.raises(SigningError, match="nobody has typed a password"):
         key_pair.make_key(tmp_path / "team")
+
+
+def test_a_place_for_keys_that_cannot_be_is_named(tmp_path, monkeypatch):
+    """Its name is too long for the disk."""
+    script(tmp_path / "cosign", "echo private >cosign.key; echo public >cosign.pub")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv(key_pair.PASSWORD, "")
+    with pytest.raises(SigningError, match="cannot be written: File name too long"):
+        key_pair.make_key(tmp_path / ("x" * 300))
+    assert key_pair.make_key(tmp_path / "team").read_text() == "public\n"
 
 
 def test_half_a_key_does_not_stay(tmp_path):
