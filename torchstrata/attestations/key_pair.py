@@ -26,7 +26,7 @@ def make_key(prefix: Path) -> Path:
     :raises SigningError: there is one, or cosign cannot make them, or there is no password.
     """
     private, public = (Path(f"{home.expanded(prefix, SigningError)}{ending}") for ending in (".key", ".pub"))
-    if existing := next((path for path in (private, public) if path.exists() or path.is_symlink()), None):
+    if existing := next(filter(os.path.lexists, (private, public)), None):
         raise SigningError(f"{existing} is there already", fix="use it, or name another place: inv key --to PATH")
     secret = {PASSWORD: _password()}
     with cosign.work() as work, cosign.signing("a pair of keys"):

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Self
 
 import msgspec
 
-from torchstrata import decoding
+from torchstrata import decoding, files
 from torchstrata.attestations import cosign
 from torchstrata.errors import SigningError, UntrustedError
 from torchstrata.host import home
@@ -37,6 +37,9 @@ AMBIENT: Final = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
 ISSUER: Final = "https://token.actions.githubusercontent.com"
 
 TRUST_FIX: Final = f"set {PUBLIC_KEY}=FILE, the .pub that inv key made; inv verify-release and inv catalogue also take --key FILE and --identity REGEX"
+
+KEY_LIMIT: Final = 20_000
+"""Bytes of a public key."""
 
 NO_ROOT: Final = b'{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
 """Trusted root without CAs: all that a key pair needs, and no reason for cosign to ask the internet."""
@@ -82,7 +85,7 @@ class Trust:
     def find(cls, key: str | None = None, identity: str | None = None, issuer: str | None = None) -> Self:
         """Return what was asked for, else ``$COSIGN_PUBLIC_KEY``, else in GitHub Actions the repository's workflows.
 
-        :raises SigningError: there is no such public key.
+        :raises SigningError: there is no such public key, or it cannot be read.
         :raises UntrustedError: nothing says whose signatures count.
         """
         public_key = key or (None if identity else os.environ.get(PUBLIC_KEY))
@@ -252,12 +255,15 @@ def _statement(bundle: bytes) -> Statement:
 
 
 def _check_file(key: str) -> None:
-    """Refuse a public key that is not there, before a registry is asked for minutes; a URI is cosign's matter.
+    """Refuse a public key that cannot be read, before a registry is asked for minutes; a URI is cosign's matter.
 
-    :raises SigningError: there is no such file.
+    :raises SigningError: it cannot.
     """
-    if "://" not in key and not home.expanded(key, SigningError).is_file():
-        raise SigningError(f"there is no public key {printable(key)}", fix=f"let {PUBLIC_KEY} or --key name the .pub of the pair that inv key made")
+    try:
+        if "://" not in key:
+            files.read(home.expanded(key, SigningError), KEY_LIMIT)
+    except files.UnreadableError as error:
+        raise SigningError(f"no public key: {error.what}", fix=f"let {PUBLIC_KEY} or --key name the .pub of the pair that inv key made") from error
 
 
 def _absolute(key: str) -> str:

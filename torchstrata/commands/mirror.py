@@ -7,7 +7,6 @@ import os.path
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final
 
 from torchstrata import files, progress
 from torchstrata.attestations import handover, remote, signing
@@ -30,9 +29,6 @@ from torchstrata.release.ledger_branch import Branch
 from torchstrata.store.digest import DIGEST
 
 Side = RegistrySide | Directory
-
-KEY_LIMIT: Final = 20_000
-"""Bytes of a public key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +97,7 @@ def _check_origin(origin: str | None) -> None:
 
     :raises MirrorError: it is not.
     """
-    if origin and is_directory(origin) and not home.expanded(origin, MirrorError).is_dir():
+    if origin and is_directory(origin) and not os.path.isdir(home.expanded(origin, MirrorError)):  # noqa: PTH112  # as above
         raise MirrorError(f"there is no directory {origin}", fix="let --from name one that inv mirror --to has written, or a registry: HOST[:PORT]/PATH")
 
 
@@ -111,7 +107,7 @@ def _key(key: str | None) -> bytes | None:
     :raises MirrorError: there is no such file.
     """
     try:
-        return files.read(home.expanded(key, MirrorError), KEY_LIMIT) if key and "://" not in key else None
+        return files.read(home.expanded(key, MirrorError), signing.KEY_LIMIT) if key and "://" not in key else None
     except files.UnreadableError as error:
         raise MirrorError(f"no public key: {error.what}", fix="name the file of one: --key cosign.pub") from error
 

@@ -15,6 +15,9 @@ from torchstrata.host import docker_config
 LIST: Final = "leavings.jsonl"
 """File of a run's directory, a line for each."""
 
+SECONDS: Final = 30
+"""For one removal, which others may wait for; an engine goes on with one that it has begun."""
+
 Kind = Literal["container", "image"]
 
 REMOVE: Final[dict[Kind, tuple[str, ...]]] = {"container": ("rm", "--force", "--volumes", "--"), "image": ("image", "rm", "--force", "--")}
@@ -47,11 +50,14 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
         return self
 
     def remove(self) -> bool:
-        """Remove it, running or not; return whether it is gone. One of another engine than the present one stays."""
+        """Remove it, running or not; return whether it is gone.
+
+        One of another engine than the present one stays, and so does one of an engine that is silent.
+        """
         try:
             if self.engine != docker_config.address():
                 return False
-            process.run("docker", *REMOVE[self.kind], self.name)
+            process.run("docker", *REMOVE[self.kind], self.name, seconds=SECONDS)
         except process.Failed as error:
             return "No such" in error.tail
         except (CommandError, VariableError):  # no docker here today, or none that knows its engine

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 from torchstrata import process
 from torchstrata.errors import OsPartError
@@ -126,8 +125,7 @@ class Asked:
 
 def release(source: AptSource, heads: Mapping[str, str]) -> Release:
     """Return what a mirror says of a source, from the files that apt has kept by their names."""
-    place = urlsplit(source.uri)
-    words = (f"{place.netloc}{place.path}".rstrip("/"), "dists", source.suite)
+    words = (f"{source.place.netloc}{source.place.path}".rstrip("/"), "dists", source.suite)
     stem = "_".join(QUOTED.sub(lambda head: f"%{ord(head[0]):02x}", word).replace("/", "_") for word in words)
     head = [heads[name] for name in (f"{stem}_InRelease", f"{stem}_Release") if name in heads]
     return Release.parse(head[0]) if head else Release()

@@ -6,6 +6,7 @@ builder's own configuration, and the mirrors of the public registry that the eng
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -58,7 +59,10 @@ def refusal(image: str, words: str) -> RegistryError:
 
 
 def _at_mirrors(image: str) -> Iterator[str]:
-    """Yield the names of an image of the public registry at the engine's mirrors; none if it does not answer."""
+    """Yield the names of an image of the public registry at the engine's mirrors; none if it does not answer.
+
+    A mirror whose address is none is passed over, as one that is gone.
+    """
     if not image.startswith(PUBLIC):
         return
     try:
@@ -66,8 +70,9 @@ def _at_mirrors(image: str) -> Iterator[str]:
     except (CommandError, ValueError):
         return
     for mirror in (told or {}).get("Mirrors") or ():
-        place = urlsplit(mirror)
-        yield f"{place.netloc}{place.path.rstrip('/')}/{image.removeprefix(PUBLIC)}"
+        with contextlib.suppress(ValueError):
+            place = urlsplit(mirror)
+            yield f"{place.netloc}{place.path.rstrip('/')}/{image.removeprefix(PUBLIC)}"
 
 
 def _digest(image: str, platform: str) -> str:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from torchstrata.locks.os_locks import OsLock
 
@@ -52,6 +52,14 @@ class AptSource:
     suite: str
     components: str
     options: str = ""
+
+    @property
+    def place(self) -> SplitResult:
+        """The parts of its address; empty ones where that is none: apt finds nothing there either, and says so."""
+        try:
+            return urlsplit(self.uri)
+        except ValueError:
+            return urlsplit("")
 
     def __str__(self) -> str:
         options = f"[{self.options}] " if self.options else ""
@@ -125,7 +133,7 @@ def _of_release(release: Release, templates: Settings) -> Iterator[str | None]:
 
 def _of_host(source: AptSource, templates: Settings) -> Iterator[str | None]:
     """Yield what is set for ``a.b.c``, for ``.b.c`` and for ``.c``."""
-    host = urlsplit(source.uri).hostname or ""
+    host = source.place.hostname or ""
     while host:
         yield templates.get(f"host::{host}")
         dot = host.find(".", 1)
@@ -148,7 +156,7 @@ def moments(lock: OsLock) -> tuple[str, ...]:
 
 def archived(source: AptSource, template: str, moment: str) -> AptSource:
     """Return a source as it was at a moment; what was signed then is no longer valid by its date."""
-    uri = template.replace("@SNAPSHOTID@", moment).replace("@PATH@", urlsplit(source.uri).path.strip("/"))
+    uri = template.replace("@SNAPSHOTID@", moment).replace("@PATH@", source.place.path.strip("/"))
     options = f"{source.options} check-valid-until=no".strip()
     return AptSource(uri=uri, suite=source.suite, components=source.components, options=options)
 

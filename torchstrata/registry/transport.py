@@ -195,7 +195,8 @@ class Transport(Session):
             try:
                 greeting.set_result(self._hello())
             except BaseException as error:  # noqa: BLE001  # raised below, here and in the other threads
-                self._greeting = None  # who comes later asks again
+                with self._lock:
+                    self._greeting = None  # who comes later asks again
                 greeting.set_exception(error)
         return greeting.result()
 

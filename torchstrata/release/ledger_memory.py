@@ -6,7 +6,6 @@ A signature cannot tell an older copy from the present one, nor can a user who h
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from torchstrata.release.ledger import Ledger, fingerprint
 
 LIMIT: Final = 10_000
 """Bytes of the file."""
+
+ELSEWHERE: Final = "set XDG_STATE_HOME to a directory that you may write"
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +59,9 @@ class Memory:
     def recall(self) -> Seen | None:
         """Return the longest ledger that was believed.
 
-        :raises LedgerError: the file is damaged.
+        :raises LedgerError: the file is damaged, or this user may not look for it.
         """
-        if self.path is None or not os.path.lexists(self.path):  # of one that may not be looked at, `keep` says why
+        if self.path is None or not _is_there(self.path):
             return None
         try:
             return decoding.decode(files.read(self.path, LIMIT), Seen)
@@ -96,12 +97,24 @@ class Memory:
                 if before is None or before.entries < len(ledger.lines):
                     self._write(self.path, ledger)
         except OSError as error:
-            raise LedgerError(
-                f"{error.filename or self.path} cannot be written: {error.strerror}", fix="set XDG_STATE_HOME to a directory that you may write"
-            ) from error
+            raise LedgerError(f"{error.filename or self.path} cannot be written: {error.strerror}", fix=ELSEWHERE) from error
 
     def _write(self, path: Path, ledger: Ledger) -> None:
         """Write the file whole or not at all."""
         seen = Seen(ledger=self.name, entries=len(ledger.lines), line=fingerprint(ledger.lines[-1]))
         with whole(path) as file:
             file.write(msgspec.json.encode(seen) + b"\n")
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether there is anything, be it a link to nothing.
+
+    :raises LedgerError: that may not be known: a ledger that was put back would be believed.
+    """
+    try:
+        path.lstat()
+    except PermissionError as error:
+        raise LedgerError(f"{path} cannot be read: {error.strerror}", fix=ELSEWHERE) from error
+    except OSError:
+        return False
+    return True

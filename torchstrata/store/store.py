@@ -90,7 +90,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._has_told = threading.Event()
+        self._untold = threading.Lock()
         self._scratch = Scratch(root / "tmp", lambda: self.lock("tmp"))
 
     @classmethod
@@ -172,8 +172,7 @@ class Store:
                 raise CancelledError from late
 
     def _tell(self, line: str) -> None:
-        if not self._has_told.is_set():
-            self._has_told.set()
+        if self._untold.acquire(blocking=False):  # nobody releases it
             progress.aside(line)
 
     def layers(self) -> Mapping[str, Layer]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 
 import pytest
 
 from tests.limits import files_of_at_most
+from tests.scripts import script
 from torchstrata import process
 from torchstrata.attestations import cosign, key_pair, signing
 from torchstrata.attestations.signing import Signer, Trust
@@ -67,12 +69,12 @@ def test_without_a_word_nobody_is_trusted():
         assert trust is None
 
 
-@pytest.mark.parametrize("asked", [None, "nowhere.pub"])
+@pytest.mark.parametrize("asked", [None, "nowhere.pub", "x" * 300, "."])
 def test_a_public_key_that_is_not_there_is_named_before_anything_is_asked(asked, tmp_path, monkeypatch):
-    """As an option and as a variable; a URI is cosign's matter."""
+    """As an option and as a variable, also where somebody gives the key itself or a directory; a URI is cosign's matter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(signing.PUBLIC_KEY, "absent.pub")
-    with pytest.raises(SigningError, match=f"no public key {asked or 'absent.pub'}"), signing.trusted(asked):
+    with pytest.raises(SigningError, match=f"no public key: .*/{'absent.pub' if asked is None else asked.strip('.x')}"), signing.trusted(asked):
         pass
     with pytest.raises(SigningError, match="no public key"):
         Trust.find(asked)
@@ -175,6 +177,16 @@ def test_a_key_needs_a_password(monkeypatch, tmp_path, is_asked):
     monkeypatch.setattr("getpass.getpass", end)
     with pytest.raises(SigningError, match="nobody has typed a password"):
         key_pair.make_key(tmp_path / "team")
+
+
+def test_a_place_for_keys_that_cannot_be_is_named(tmp_path, monkeypatch):
+    """Its name is too long for the disk."""
+    script(tmp_path / "cosign", "echo private >cosign.key; echo public >cosign.pub")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv(key_pair.PASSWORD, "")
+    with pytest.raises(SigningError, match="cannot be written: File name too long"):
+        key_pair.make_key(tmp_path / ("x" * 300))
+    assert key_pair.make_key(tmp_path / "team").read_text() == "public\n"
 
 
 def test_half_a_key_does_not_stay(tmp_path):

@@ -25,6 +25,13 @@ def test_words_that_mean_a_directory(word, is_directory):
     assert mirror.is_directory(word) is is_directory
 
 
+@pytest.mark.parametrize("origin", ["./nowhere", "./" + "long" * 100])
+def test_an_origin_that_is_not_there_is_named(origin):
+    """It would be taken for a directory without images."""
+    with pytest.raises(MirrorError, match="there is no directory"):
+        mirror._check_origin(origin)
+
+
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_bytes(bytes(100_000))])
 def test_public_key_that_is_none(make, tmp_path):
     """It would go into the directory, for people to trust."""

@@ -135,6 +135,15 @@ def test_what_is_in_an_engine_goes_before_the_directory(place, tmp_path, monkeyp
     assert (tmp_path / "asked").read_text() == "rm --force --volumes -- one\n" * 2
 
 
+def test_an_engine_that_is_silent_is_not_waited_for(tmp_path, monkeypatch):
+    """Whoever cleans up may hold what other runs need; the list stays for a later one."""
+    monkeypatch.setattr(leavings, "SECONDS", 0.1)
+    script(tmp_path / "docker", "exec sleep 1000")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    Leaving.of("container", "one").listed(tmp_path)
+    assert not leavings.removed(tmp_path)
+
+
 def test_what_is_in_another_engine_stays(place, tmp_path, monkeypatch):
     """Only a run that uses the same engine can remove it."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///somewhere")

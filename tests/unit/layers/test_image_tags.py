@@ -97,9 +97,9 @@ def test_each_reason_has_its_error_and_cure(buildx: Buildx, said: str, error: ty
 
 
 def test_the_engines_mirrors_are_asked_first(buildx: Buildx, tmp_path: Path) -> None:
-    """One that lacks the image is passed over; the lock names the public registry, where others find it too."""
+    """One that lacks the image is passed over, and one whose address is none; the lock names the public registry, where others find it too."""
     found = "mirror.example:5000/hub/library/ubuntu:24.04"
-    buildx({found: index(("linux", "amd64"))}, mirrors=("https://first.example/", "https://mirror.example:5000/hub/"))
+    buildx({found: index(("linux", "amd64"))}, mirrors=("https://first.example/", "https://[none/", "https://mirror.example:5000/hub/"))
     assert image_tags.pinned(TAG) == f"{TAG}@sha256:{'0' * 64}"
     asked = [line.split()[-1] for line in (tmp_path / "asked").read_text().splitlines()[1:]]
     assert asked == ["first.example/library/ubuntu:24.04", found]

@@ -127,6 +127,16 @@ def test_archived_sources_are_plain_lines() -> None:
     assert str(both) == "deb [signed-by=/k.gpg check-valid-until=no] https://archive.example/security/20261124T000000Z/ trixie-security main contrib"
 
 
+def test_an_address_that_is_none_has_no_archive(tmp_path: Path) -> None:
+    """Somebody has mistyped it in the image; apt says so, where packages must come from there."""
+    (tmp_path / "sources").write_text(f"deb http://[fd00::1/debian trixie main\n{LIST}")
+    (tmp_path / "paragraphs").write_text("")
+    (tmp_path / "settings").write_text(DUMP)
+    answer = Answer.read(tmp_path)
+    assert [release for _, release in answer.mirrors] == [Release()] * 3
+    assert snapshots.archive(answer.mirrors[:1], LOCK, ALL) == ()
+
+
 # What an OS image answers
 
 

@@ -177,6 +177,32 @@ def test_work_is_cancelled_while_a_thread_begins_to_wait():
         each.close()
 
 
+def test_a_greeting_that_failed_goes_while_nobody_looks_at_it():
+    """Who saw it half there would wait for one that never comes."""
+    lock, wanted = threading.Lock(), []
+
+    class Counted:
+        def __enter__(self):
+            wanted.append(1)
+            lock.acquire()
+
+        def __exit__(self, *_):
+            lock.release()
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        server.settimeout(PATIENCE)
+        with Registry(f"127.0.0.1:{server.getsockname()[1]}", patience=replace(PATIENT, tries=1)) as registry:
+            registry.transport._lock = Counted()
+            asked = pool.submit(registry.transport.base)
+            greeted, _ = server.accept()
+            with lock:
+                greeted.close()
+                until(lambda: len(wanted) > 1 or asked.done(), "the thread has to wait, or does not")
+                assert not asked.done()
+            with pytest.raises(SilentError):
+                asked.result(PATIENCE)
+
+
 def test_nobody_waits_for_threads_after_ctrl_c():
     """Neither does the program, whichever registry its threads wait for; others of them begin nothing."""
     asked = []

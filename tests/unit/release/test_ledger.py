@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -259,6 +260,23 @@ def test_a_place_to_remember_that_cannot_be_is_named(monkeypatch, tmp_path):
     with pytest.raises(LedgerError, match="File name too long") as caught:
         memory.keep(ledger(move("a")))
     assert "XDG_STATE_HOME" in caught.value.fix
+
+
+def test_what_may_not_be_looked_at_is_not_taken_for_nothing(tmp_path):
+    """A ledger that was put back would be believed by who reads and keeps nothing, as `inv release.log --from-registry` does."""
+    memory = Memory(name="the ledger", path=tmp_path / "closed" / "seen.json")
+    memory.keep(ledger(move("a")))
+    memory.path.parent.chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        with pytest.raises(LedgerError, match="Permission denied") as caught:
+            memory.recall()
+    finally:
+        os.seteuid(user)
+        memory.path.parent.chmod(0o700)
+    assert "XDG_STATE_HOME" in caught.value.fix
+    assert memory.recall().entries == 1
 
 
 def test_a_machine_names_its_run(checkout, monkeypatch):
