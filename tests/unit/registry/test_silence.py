@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import datetime as dt
 import signal
@@ -210,7 +209,7 @@ def test_nobody_waits_for_threads_after_ctrl_c():
     def silent(_):
         asked.append(1)
         if len(asked) == 1:
-            _thread.interrupt_main()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # what Ctrl-C does; _thread.interrupt_main wakes nobody
         return False
 
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
