@@ -11,10 +11,10 @@ import hashlib
 import http.client
 import http.server
 import json
+import os
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,10 @@ def program() -> Path:
     return programs.directory("docker-registry") / "docker-registry"
 
 
+DAYS: Final = "1000"
+"""How long certificates hold: also for programs whose clock is a year ahead."""
+
+
 @dataclass(frozen=True)
 class Authority:
     """A certificate authority of a test, and a certificate by it for this machine itself."""
@@ -48,11 +52,11 @@ class Authority:
         made = cls(root)
         key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-        _openssl("req", "-x509", *key, *usage, "-days", "2", "-subj", "/CN=A team's authority", "-keyout", root / "ca.key", "-out", made.certificate)
+        _openssl("req", "-x509", *key, *usage, "-days", DAYS, "-subj", "/CN=A team's authority", "-keyout", root / "ca.key", "-out", made.certificate)
         _openssl("req", *key, "-subj", "/CN=localhost", "-keyout", made.server_key, "-out", root / "server.csr")
         (root / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\nbasicConstraints=CA:FALSE\n")
         by = ["-CA", made.certificate, "-CAkey", root / "ca.key", "-CAcreateserial", "-extfile", root / "names"]
-        _openssl("x509", "-req", "-in", root / "server.csr", *by, "-days", "2", "-out", made.server)
+        _openssl("x509", "-req", "-in", root / "server.csr", *by, "-days", DAYS, "-out", made.server)
         return made
 
     @property
@@ -78,7 +82,9 @@ class Authority:
 
 
 def _openssl(*words: str | Path) -> None:
-    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+    """Run openssl by the kernel's clock, as registries do, whatever this program's says."""
+    unmoved = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True, env=unmoved)
 
 
 @dataclass
@@ -119,12 +125,18 @@ class Tokens:
         """Return a token (JWT, ES256, with the certificate in it)."""
         certificate = "".join(self.authority.server.read_text().splitlines()[1:-1])
         access = [{"type": kind, "name": name, "actions": sorted(set(actions.split(",")) & self.may)} for kind, name, actions in (s.split(":") for s in scopes)]
-        now = int(time.time())
+        now = self._time()
         claims = {"iss": "tests", "sub": NAME, "aud": "registry", "exp": now + self.lifetime, "nbf": now - 60, "iat": now, "jti": str(now), "access": access}
         signed = f"{_coded({'typ': 'JWT', 'alg': 'ES256', 'x5c': [certificate]})}.{_coded(claims)}"
         command = ["openssl", "dgst", "-sha256", "-sign", str(self.authority.server_key)]
         der = subprocess.run(command, input=signed.encode(), check=True, capture_output=True).stdout
         return f"{signed}.{_base64(_raw_signature(der))}"
+
+    def _time(self) -> int:
+        """Return the kernel's time, by which registries judge tokens: this program's clock may have been moved."""
+        stamp = self.authority.server.with_name("now")
+        stamp.touch()
+        return int(stamp.stat().st_mtime)
 
 
 def _coded(value: Any) -> str:
