@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from container import doctor, health, notices, services, state
+from container import doctor, health, notices, services, state, workspace
 
 from tests.waiting import PATIENCE
 
@@ -140,3 +142,34 @@ def test_temporary_files(monkeypatch, tmp_path, flags, writable, said):
     (found,) = doctor.temporary()
     severity = doctor.GOOD if writable and not flags else doctor.WARNING
     assert (found.severity, said in found.what, str(tmp_path) in found.what, "exec" in found.fix) == (severity, True, True, severity != doctor.GOOD)
+
+
+@pytest.mark.parametrize(
+    ("script", "severity", "what"), [("print('all is well')", doctor.GOOD, "all is well"), ("assert False, 'wrong'", doctor.ERROR, "wrong")]
+)
+def test_a_test_of_torch_that_fails_is_an_error(monkeypatch, tmp_path, script, severity, what):
+    """What Python ends with where an assertion fails is no warning: torch does not work."""
+    monkeypatch.setattr(doctor, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(doctor, "PROBES", tmp_path)
+    (tmp_path / "smoke.py").write_text(script)
+    (finding,) = doctor.torch()
+    assert (finding.severity, finding.what.removeprefix("AssertionError: ")) == (severity, what)
+
+
+@pytest.fixture
+def full_disk():
+    """No file of this process grows beyond a megabyte."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_workspace_without_room(monkeypatch, tmp_path):
+    """A workspace that takes no more is a finding, with what cures it; nothing of the attempt is left."""
+    monkeypatch.setattr(workspace, "WORKSPACE", tmp_path)
+    found = list(doctor.disk())[-1]
+    assert (found.subject, found.severity, "32 MiB cannot be written: File too large" in found.what) == ("disk", doctor.ERROR, True)
+    assert "make room" in found.fix
+    assert list(tmp_path.iterdir()) == []

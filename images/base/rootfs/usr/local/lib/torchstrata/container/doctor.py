@@ -48,6 +48,8 @@ PATIENCE: Final = 300
 
 SLOW_KINDS: Final = ("nfs", "nfs4", "cifs", "9p", "fuse", "fuse.sshfs", "virtiofs", "fakeowner")
 LITTLE_SPACE: Final = 5 << 30
+SAMPLE: Final = 32 << 20
+"""Bytes that are written to see how fast a disk is."""
 
 
 class Finding(NamedTuple):
@@ -160,10 +162,19 @@ def disk() -> Iterator[Finding]:
     kind = holder.kind if holder else "unknown"
     if kind in SLOW_KINDS:
         yield Finding("disk", WARNING, f"{path} is on {kind}, slow for many small files", "copy the data set to a local disk or /dev/shm before training")
+    yield _room(path, kind)
+
+
+def _room(path: Path, kind: str) -> Finding:
+    """Look at how much a directory still takes, and how fast."""
     free = shutil.disk_usage(path).free
-    speed = _write_speed(path)
+    what = f"{path} ({kind}): {limits.in_words(free)} free"
+    try:
+        speed = _write_speed(path)
+    except OSError as error:  # a full disk, or a quota that is used up
+        return Finding("disk", ERROR, f"{what}, and {limits.in_words(SAMPLE)} cannot be written: {error.strerror}", "make room, or raise the quota")
     severity = WARNING if free < LITTLE_SPACE else GOOD
-    yield Finding("disk", severity, f"{path} ({kind}): {limits.in_words(free)} free, writes {speed:.0f} MB/s", "make room" if severity else "")
+    return Finding("disk", severity, f"{what}, writes {speed:.0f} MB/s", "make room" if severity else "")
 
 
 def temporary() -> Iterator[Finding]:
@@ -275,7 +286,7 @@ THOROUGH: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (torch, nccl)
 
 
 def _probed(subject: str, script: str) -> Finding:
-    """Run a test in torch's own Python; its last line is the result, its exit status the severity."""
+    """Run a test in torch's own Python; its last line is the result. One that fails ends with 1, as Python does where an assertion fails."""
     if not PYTHON.exists():
         return Finding(subject, WARNING, f"{PYTHON} is missing", "pull the image again")
     try:
@@ -283,21 +294,23 @@ def _probed(subject: str, script: str) -> Finding:
     except subprocess.TimeoutExpired:
         return Finding(subject, ERROR, f"no result in {PATIENCE} s", "look for other load on the GPUs; NCCL_DEBUG=INFO says more")
     last = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"])[-1]
-    severity = done.returncode if done.returncode in {GOOD, WARNING} else ERROR
-    return Finding(subject, severity, last, f"run {PYTHON} {PROBES / script} to see all" if severity else "")
+    return Finding(subject, ERROR, last, f"run {PYTHON} {PROBES / script} to see all") if done.returncode else Finding(subject, GOOD, last)
 
 
-def _write_speed(path: Path, size: int = 32 << 20) -> float:
-    """Return MB per second of writing and syncing one file."""
+def _write_speed(path: Path) -> float:
+    """Return MB per second of writing and syncing one file.
+
+    :raises OSError: there is no room for it.
+    """
     scratch = path / f".torchstrata-doctor-{os.getpid()}"
     start = time.monotonic()
     try:
         with scratch.open("wb") as file:
-            file.write(bytes(size))
+            file.write(bytes(SAMPLE))
             os.fsync(file.fileno())
     finally:
         scratch.unlink(missing_ok=True)
-    return size / 1e6 / (time.monotonic() - start)
+    return SAMPLE / 1e6 / (time.monotonic() - start)
 
 
 def _judged(subject: str, problem: Problem | None, well: str, severity: int) -> Finding:

@@ -21,7 +21,10 @@ def member(rank: int, size: int, meeting: str) -> None:
 
 
 def main() -> int:
-    """Print one line; return 0 if all is well or there is no GPU."""
+    """Print one line and return 0, also where there is no GPU.
+
+    :raises ProcessRaisedException: a process has failed, or got a wrong sum.
+    """
     size = torch.cuda.device_count()
     if not size:
         print("left out: no GPU")
