@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from container import authorities, declarations, environment, health, planning, services, session, settings, state, supervisor
@@ -376,7 +377,26 @@ def test_our_own_key_comes_first(quiet, tmp_path):
     assert planned.refused == "none of the given keys is valid"
 
 
-@pytest.mark.parametrize(("terminal", "becomes"), [("xterm", "xterm"), ("of-tomorrow", "xterm-256color"), ("../x", "../x"), ("", "")])
+@pytest.fixture
+def closed(tmp_path, monkeypatch):
+    """A directory that this process may not look into, in the one that it works in."""
+    (tmp_path / "closed").mkdir(mode=0)
+    tmp_path.chmod(0o777)
+    monkeypatch.chdir(tmp_path)
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    yield tmp_path / "closed"
+    os.seteuid(user)
+    (tmp_path / "closed").chmod(0o700)
+
+
+def test_host_keys_of_another_user(closed):
+    """Where a volume has another user's private keys, as a shared workspace has, new ones are made: SSH starts all the same."""
+    ssh._fetch(closed / "ssh_host_ed25519_key", Path("ssh_host_ed25519_key"))
+    assert not Path("ssh_host_ed25519_key").exists()
+
+
+@pytest.mark.parametrize(("terminal", "becomes"), [("xterm", "xterm"), ("of-tomorrow", "xterm-256color"), ("x" * 300, "xterm-256color"), ("../x", "../x"), ("", "")])
 def test_terminal_of_a_session(tmp_path, monkeypatch, terminal, becomes):
     """A terminal without a description is taken for one that all understand."""
     (tmp_path / "x").mkdir()

@@ -49,6 +49,12 @@ def test_home(tmp_path, asked, chosen):
     assert users.choose_home(wanted, 1000, tmp_path / "usual", tmp_path / "spare") == tmp_path / chosen
 
 
+def test_home_that_cannot_be_one(tmp_path):
+    """A path that the kernel refuses to look up, as one with a name of 300 letters or below what only another user may enter, ends no start."""
+    (tmp_path / "usual").mkdir()
+    assert users.choose_home(f"/{300 * 'a'}", 1000, tmp_path / "usual", tmp_path / "spare") == tmp_path / "usual"
+
+
 def test_spare_home(tmp_path):
     """Where no home is there, a private one is made."""
     assert users.choose_home("", 1000, tmp_path / "usual", tmp_path / "spare") == tmp_path / "spare"

@@ -50,7 +50,7 @@ def choose_home(asked: str, uid: int, usual: Path = HOME, spare: Path = SPARE_HO
     usable = [Path(asked)] if asked not in {"", "/", "/root"} or (asked == "/root" and uid == 0) else []
     lived = None
     for home in [*usable, usual]:
-        if home.is_dir() and os.access(home, os.R_OK | os.W_OK | os.X_OK) and not (lived := _private_of_another(home, uid)):
+        if os.access(home, os.R_OK | os.W_OK | os.X_OK) and home.is_dir() and not (lived := _private_of_another(home, uid)):
             return home
     if lived:
         notices.warn(
