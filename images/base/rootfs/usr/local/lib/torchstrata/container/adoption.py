@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from container import belongings, endings, mounts, notices, users
+from container.workspace import WORKSPACE
 
-WORKSPACE: Final = Path("/workspace")
 ENTRYPOINT: Final = "/usr/local/bin/torchstrata-entrypoint"
 SETPRIV: Final = "/usr/bin/setpriv"
 UID_MAP: Final = Path("/proc/self/uid_map")
@@ -33,9 +33,9 @@ class Owner(NamedTuple):
 
 
 def adopt(arguments: list[str]) -> int:
-    """Drop root and start anew; return only where root is right (a user namespace) or cannot be dropped.
+    """Drop root and start anew, with the same arguments.
 
-    :return: 0 to go on as the present user, else the exit status.
+    :return: only where that is not done: 0 where root is right (a user namespace), the exit status where root cannot be dropped.
     """
     owner = choose(_owner(WORKSPACE), in_namespace=in_user_namespace(UID_MAP.read_text(encoding="ascii")))
     if owner.uid == 0:
@@ -55,7 +55,7 @@ def choose(owner: Owner | None, *, in_namespace: bool) -> Owner:
     """Return whom to become.
 
     :param owner: of the mounted workspace; None where nothing is mounted.
-    :param in_namespace: root here is an ordinary user of the host, and what it owns is shown as root's.
+    :param in_namespace: whether root here is an ordinary user of the host, whose files are shown as root's.
     """
     if owner is None or owner.uid == NOBODY:
         return Owner(*users.DEV)
@@ -76,10 +76,11 @@ def capabilities(status: str) -> set[int]:
 
 
 def _owner(workspace: Path) -> Owner | None:
+    """Return who owns the mounted workspace; None where nothing is mounted."""
     if mounts.at(str(workspace), mounts.read()) is None:
         return None
-    found = workspace.stat()
-    return Owner(found.st_uid, found.st_gid)
+    status = workspace.stat()
+    return Owner(status.st_uid, status.st_gid)
 
 
 def _give_terminals(owner: Owner) -> None:

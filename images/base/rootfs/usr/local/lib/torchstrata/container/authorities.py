@@ -36,8 +36,8 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     except OSError as error:
         notices.warn(f"TORCHSTRATA_CA_FILE={named}: the authorities cannot be written ({error.strerror})", "add --tmpfs /tmp:exec")
         return {}
-    found = dict.fromkeys(VARIABLES, str(bundle)) | {"APT_CONFIG": str(apt)}
-    return {name: value for name, value in found.items() if given.get(name, str(LASTING)) == str(LASTING)}
+    variables = dict.fromkeys(VARIABLES, str(bundle)) | {"APT_CONFIG": str(apt)}
+    return {name: value for name, value in variables.items() if given.get(name, str(LASTING)) == str(LASTING)}
 
 
 def _write(content: str) -> Path:
@@ -67,6 +67,7 @@ def _replace(content: str | None) -> bool:
 
 
 def _read(named: str) -> str | None:
+    """Return the certificates of a file; None where it has none, with a line that says why."""
     try:
         text = settings.read_file(Path(named), settings.CERTIFICATES_FILE)
     except (OSError, ValueError) as error:

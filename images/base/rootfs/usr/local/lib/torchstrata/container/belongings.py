@@ -1,7 +1,7 @@
-"""What people mount beside the workspace: volumes below home, data, models; and the parents that an engine makes for them; and where they work.
+"""What an engine makes as root for people: mount points beside the workspace, their parents, empty volumes, a working directory.
 
-An engine makes a mount point, its parents, an empty volume and a working directory as root. A start as root hands them to the user; where nobody is root,
-the image has the usual ones already, and the doctor names the rest; as root it hands them over, too.
+A start as root hands them to the user. Where nobody is root, the image has the usual ones already, and the doctor names the rest; as root it
+hands them over, too.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ PUBLIC: Final = stat.S_IROTH | stat.S_IXOTH
 
 
 def hand_over(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None) -> list[str]:
-    """Give the user, and return, what an engine has made for root: mounts that hold nothing, and on the container's own layer parents that
-    hold mounts alone, and a working directory (``docker run -w``) that holds nothing.
+    """Give the user what an engine has made as root, and return it: mounts that hold nothing; on the container's own layer parents that hold
+    mounts alone, and a working directory (``docker run -w``) that holds nothing.
 
     What has content of its own, cannot be changed (read-only, NFS) or may be written by everybody stays as it is.
     """
@@ -51,24 +51,29 @@ def hand_over(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = Non
 
 
 def problems(uid: int, gid: int, mounted: tuple[mounts.Mount, ...] | None = None, *, home_only: bool = False) -> list[Problem]:
-    """Return what this user cannot write although it was mounted to be, or only because an engine has made it, and what lies in root's home.
+    """Return what lies in root's home, what is mounted and cannot be written by this user, and what an engine has made and left closed to it.
 
     :param home_only: leave out what is not below home: it may be there for reading.
     """
-    found = mounted if mounted is not None else mounts.read()
-    of_root = [mount.path for mount in found if mount.path.startswith(f"{OF_ROOT}/")]
-    unread = [Problem(f"{path} is mounted in root's home, which nobody uses here", f"mount it at {users.HOME}{path.removeprefix(OF_ROOT)}") for path in of_root]
-    closed = [path for path in _wanted(found, home_only=home_only) if _is_closed(path)]
-    chain = _chain(found)
+    table = mounted if mounted is not None else mounts.read()
+    chain = _chain(table)
+    closed = [path for path in _wanted(table, home_only=home_only) if _is_closed(path)]
     working = [path for path in _working() if path not in closed and _is_closed(path) and _is_given(path, {})]
-    ours = [path for path in closed if _is_given(path, chain)] + working
-    others = [path for path in closed if path not in ours]
-    theirs = f"docker run --rm -u 0 --entrypoint /bin/chown -v SOURCE:/x IMAGE {uid}:{gid} /x, SOURCE being what is mounted there"
-    said = [Problem(f"{' '.join(paths)} cannot be written by {uid}:{gid}", fix) for paths, fix in ((ours, CURE), (others, theirs)) if paths]
-    return unread + said
+    to_give = [path for path in closed if _is_given(path, chain)] + working
+    to_chown = [path for path in closed if path not in to_give]
+    chown = f"docker run --rm -u 0 --entrypoint /bin/chown -v SOURCE:/x IMAGE {uid}:{gid} /x, SOURCE being what is mounted there"
+    cures = [(paths, fix) for paths, fix in ((to_give, CURE), (to_chown, chown)) if paths]
+    return _unused(table) + [Problem(f"{' '.join(paths)} cannot be written by {uid}:{gid}", fix) for paths, fix in cures]
+
+
+def _unused(mounted: tuple[mounts.Mount, ...]) -> list[Problem]:
+    """Return what was mounted for a home that only root has."""
+    paths = [mount.path for mount in mounted if mount.path.startswith(f"{OF_ROOT}/")]
+    return [Problem(f"{path} is mounted in root's home, which nobody uses here", f"mount it at {users.HOME}{path.removeprefix(OF_ROOT)}") for path in paths]
 
 
 def _is_closed(path: str) -> bool:
+    """Return whether this user cannot write to a directory, though it is not read-only."""
     return os.path.isdir(path) and not os.access(path, os.W_OK | os.X_OK) and not _read_only(path)  # noqa: PTH112  # Path's raises where only root may look
 
 
@@ -100,19 +105,19 @@ def _is_of_system(path: str) -> bool:
 
 
 def _is_given(path: str, chain: dict[str, None], give: Callable[[int], None] = lambda _: None) -> bool:
-    """Return whether a directory is to be handed over, and could be: one that is gone, none, read-only or not permitted is not."""
+    """Return whether a directory is to be handed over, and let ``give`` do it; not what is gone, is no directory, or refuses it."""
     try:
         descriptor = _opened(path)
     except OSError:
         return False
     try:
-        if found := _is_of_engine(descriptor, path, chain):
+        if is_given := _is_of_engine(descriptor, path, chain):
             give(descriptor)
     except OSError:
         return False
     finally:
         os.close(descriptor)
-    return found
+    return is_given
 
 
 def _is_of_engine(descriptor: int, path: str, chain: dict[str, None]) -> bool:
@@ -121,12 +126,12 @@ def _is_of_engine(descriptor: int, path: str, chain: dict[str, None]) -> bool:
     A mount hides what is below it. So one inside a mount is content, as is what only root may look at: users choose where a volume's directories
     lie, and what links lead a mount to.
     """
-    found = os.fstat(descriptor)
-    if found.st_uid != 0 or found.st_mode & stat.S_IWOTH:
+    status = os.fstat(descriptor)
+    if status.st_uid != 0 or status.st_mode & stat.S_IWOTH:
         return False
     if _mount(descriptor) == _mount_of("/"):
-        inner = {PurePosixPath(each).name for each in chain if str(PurePosixPath(each).parent) == path}
-        return found.st_mode & PUBLIC == PUBLIC and _holds_only(descriptor, inner)
+        inner = {PurePosixPath(point).name for point in chain if str(PurePosixPath(point).parent) == path}
+        return status.st_mode & PUBLIC == PUBLIC and _holds_only(descriptor, inner)
     return _mount(descriptor) != _mount_of("..", descriptor) and _holds_only(descriptor, {LOST})
 
 
@@ -135,8 +140,9 @@ def _holds_only(descriptor: int, names: set[str]) -> bool:
         return all(entry.name in names for entry in entries)
 
 
-def _mount_of(path: str, beside: int | None = None) -> tuple[str, int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=beside)
+def _mount_of(path: str, directory: int | None = None) -> tuple[str, int]:
+    """Return the mount that ``path`` lies on, as seen from an open directory if one is given."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=directory)
     try:
         return _mount(descriptor)
     finally:
@@ -152,7 +158,7 @@ def _mount(descriptor: int) -> tuple[str, int]:
 def _opened(path: str) -> int:
     """Open a directory through no link: whoever is in the container may have put one in the way.
 
-    :raises OSError: it is none, or a part of its path is a link.
+    :raises OSError: it is no directory, or a part of its path is a link.
     """
     descriptor = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
     for name in PurePosixPath(path).parts[1:]:

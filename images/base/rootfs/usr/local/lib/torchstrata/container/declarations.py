@@ -33,17 +33,18 @@ CURE: Final = "correct it; docs/adding.md says what a service has"
 
 
 class Declaration(NamedTuple):
-    """A service that there is.
+    """A service that the image has.
 
     :param command: words; ``{port}`` and ``{state}``, a private directory, are filled in.
-    :param variable: what gives another port.
+    :param variable: sets another port.
     :param scheme: how the probe asks: ``http``, ``https``, ``banner`` or ``tcp``.
     :param expected: the path that it asks for, or what the banner begins with.
-    :param asked: it starts only where somebody asks for it.
+    :param asked: whether it starts only where somebody asks for it.
     :param ready: what to say when it first answers; ``{port}`` and ``{url}`` are filled in.
     :param secrets: variables that no process of the container and no log may show.
     :param variables: those for which its module has a check.
-    :param quiet: lines of its output with these words help nobody.
+    :param quiet: lines of its output with these words help nobody, and stay out of the log.
+    :param module: ``services/MODULE.py`` says what data cannot; empty where it has none.
     :param trouble: why it cannot run; empty where it can.
     """
 
@@ -79,39 +80,42 @@ class Field(NamedTuple):
 def read(image: Path | None = None, added: Path | None = None) -> Catalog:
     """Return what there is; a service whose fields are wrong has :attr:`Declaration.trouble`.
 
-    :raises SettingError: the image's own file is none, so that nobody knows what it has.
+    :raises SettingError: the image's own file cannot be read, so that nobody knows what it has.
     """
     own = image or IMAGE
     document = _document(own) if own.exists() else {"services": {}}
     if isinstance(document, str) or not isinstance(rows := document.get("services"), dict):
         why = document if isinstance(document, str) else f"{own} has no services"
         raise settings.SettingError(why, "pull the image again, or correct what was derived from it")
-    found = {name: _declaration(name, row, own) for name, row in rows.items()}
-    found |= {path.stem: _declaration(path.stem, _document(path), path) for path in _listed(added or ADDED)}
-    return Catalog(tuple(found.values()), _words(document.get("command")) or Catalog().command)
+    declared = {name: _declaration(name, row, own) for name, row in rows.items()}
+    declared |= {path.stem: _declaration(path.stem, _document(path), path) for path in _listed(added or ADDED)}
+    return Catalog(tuple(declared.values()), _words(document.get("command")) or Catalog().command)
 
 
 def wanted(catalog: Catalog, given: Mapping[str, str]) -> tuple[Declaration, ...] | None:
     """Return the services that are to run; None where nobody asks for any and none starts by itself.
 
-    :raises SettingError: one is asked for that there is not.
+    :raises SettingError: somebody asks for one that the image lacks.
     """
     if ASKED in given and catalog.services:
         names = _names(catalog.services, ASKED, given[ASKED])
-        return tuple(one for one in catalog.services if one.name in names)
-    return tuple(one for one in catalog.services if not one.asked) or None
+        return tuple(declared for declared in catalog.services if declared.name in names)
+    return tuple(declared for declared in catalog.services if not declared.asked) or None
 
 
 def secrets(declared: Iterable[Declaration]) -> tuple[str, ...]:
     """Return the variables that hold secrets of services, those of a service that cannot run among them."""
-    return tuple(name for one in declared for name in one.secrets)
+    names: list[str] = []
+    for declaration in declared:
+        names += declaration.secrets
+    return tuple(names)
 
 
 def gates(declared: tuple[Declaration, ...]) -> tuple[settings.Gate, ...]:
     """Return how the variables of services are checked, but for those that a module checks."""
-    ports = (settings.Gate(one.variable, settings.port) for one in declared if one.variable)
+    ports = (settings.Gate(declaration.variable, settings.port) for declaration in declared if declaration.variable)
     hidden = (settings.Gate(name, settings.token) for name in secrets(declared))
-    files = (settings.Gate(f"{name}_FILE", settings.path) for name in secrets(one for one in declared if not one.module))
+    files = (settings.Gate(f"{name}_FILE", settings.path) for name in secrets(declaration for declaration in declared if not declaration.module))
     return (*ports, *hidden, *files, settings.Gate(ASKED, functools.partial(_names, declared)))
 
 
@@ -120,9 +124,9 @@ def _names(declared: tuple[Declaration, ...], name: str, value: str) -> tuple[st
 
     :raises SettingError: there is no such service.
     """
-    known = [one.name for one in declared]
+    known = [declaration.name for declaration in declared]
     names = tuple(value.replace(",", " ").split())
-    unknown = [one for one in names if one not in known]
+    unknown = [name for name in names if name not in known]
     if unknown:
         fix = f"give some of: {' '.join(known)}" if known else "leave it out: this image has none"
         raise settings.SettingError(f"{name} names {settings.shown(unknown[0])}, which is no service", fix)
@@ -137,7 +141,7 @@ def _listed(directory: Path) -> list[Path]:
 
 
 def _document(path: Path) -> dict[str, Any] | str:
-    """Return what a file holds, or why it is none."""
+    """Return the JSON object of a file, or a text: why it has none."""
     try:
         document = json.loads(settings.read_file(path, LIMIT))
     except OSError as error:
@@ -148,6 +152,11 @@ def _document(path: Path) -> dict[str, Any] | str:
 
 
 def _declaration(name: str, row: Any, path: Path) -> Declaration:
+    """Return a service as its fields have it.
+
+    :param row: the fields; a text where they cannot be read: why.
+    :param path: the file that has them, for messages.
+    """
     trouble = row if isinstance(row, str) else _trouble(name, row)
     if trouble:
         hidden = row.get("secrets") if isinstance(row, dict) else ()
@@ -177,14 +186,17 @@ def _trouble(name: str, row: Any) -> str:
         return "has no fields"
     required = REQUIRED if row.get("module") else ("command", *REQUIRED)
     missing = next((field for field in required if not row.get(field)), None)
+    if missing:
+        return f"has no {missing}"
     unknown = next((field for field in row if field not in FIELDS), None)
+    if unknown:
+        return f"has {settings.shown(unknown)}, which is no field of a service"
     wrong = next((field for field, value in row.items() if field in FIELDS and value is not None and not FIELDS[field].fits(value)), None)
-    if missing or unknown:
-        return f"has no {missing}" if missing else f"has {settings.shown(str(unknown))}, which is no field of a service"
     return f"has a {wrong} that is not {FIELDS[wrong].words}" if wrong else ""
 
 
 def _words(value: Any) -> tuple[str, ...]:
+    """Return a list of words as it is; nothing in the place of any other value."""
     return tuple(value) if _is_list(value) else ()
 
 

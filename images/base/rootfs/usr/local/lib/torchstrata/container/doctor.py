@@ -46,10 +46,14 @@ PROBES: Final = Path("/usr/local/lib/torchstrata/probes")
 PATIENCE: Final = 300
 """Seconds for one test of torch; its compiler is slow on few CPUs."""
 
-SLOW_KINDS: Final = ("nfs", "nfs4", "cifs", "9p", "fuse", "fuse.sshfs", "virtiofs", "fakeowner")
 LITTLE_SPACE: Final = 5 << 30
+"""Bytes below which the doctor warns."""
+
 SAMPLE: Final = 32 << 20
 """Bytes that are written to see how fast a disk is."""
+
+SLOW_KINDS: Final = ("nfs", "nfs4", "cifs", "9p", "fuse", "fuse.sshfs", "virtiofs", "fakeowner")
+"""File systems over a network, or of a virtual machine's host."""
 
 
 class Finding(NamedTuple):
@@ -64,10 +68,10 @@ class Finding(NamedTuple):
 def main(arguments: list[str]) -> int:
     """Run all checks and print them; return the worst severity: 0 all well, 1 warnings, 2 errors."""
     options = _options(arguments)
-    given = list(handed_over()) if options.hand_over else []
+    findings = list(handed_over()) if options.hand_over else []
     privilege.drop()
-    checks = (belonging,) if options.hand_over else QUICK if options.quick else QUICK + THOROUGH
-    findings = given + [finding for check in checks for finding in check()]
+    for check in (belonging,) if options.hand_over else QUICK if options.quick else QUICK + THOROUGH:
+        findings += check()
     if options.json:
         sys.stdout.write(json.dumps([_plain(finding) for finding in findings], indent=2) + "\n")
     else:
@@ -77,33 +81,32 @@ def main(arguments: list[str]) -> int:
 
 def image() -> Iterator[Finding]:
     """Say what this image is, and whether its torch is still the one that it was tested with."""
-    found = facts.read()
-    if found is None:
+    known = facts.read()
+    if known is None:
         yield Finding("image", WARNING, f"{facts.IMAGE} is missing or damaged", "pull the image again")
         return
-    cuda = f"CUDA {_dotted(found.cuda)}" if found.cuda else "no CUDA"
-    yield Finding("image", GOOD, f"{found.cell}: torch {found.torch}, {cuda}")
+    cuda = f"CUDA {_dotted(known.cuda)}" if known.cuda else "no CUDA"
+    yield Finding("image", GOOD, f"{known.cell}: torch {known.torch}, {cuda}")
     installed = sorted(path.name.split("-")[1].removesuffix(".dist") for path in Path("/opt/venv/lib").glob("python3*/site-packages/torch-*.dist-info"))
-    if installed and [name.partition("+")[0] for name in installed] != [found.torch]:
-        yield Finding(
-            "torch", WARNING, f"torch {' and '.join(installed)} is installed, this image was tested with {found.torch}", f"pip install torch=={found.torch}"
-        )
+    if installed and [version.partition("+")[0] for version in installed] != [known.torch]:
+        what = f"torch {' and '.join(installed)} is installed, this image was tested with {known.torch}"
+        yield Finding("torch", WARNING, what, f"pip install torch=={known.torch}")
 
 
 def driver() -> Iterator[Finding]:
-    """Compare the driver with the image's need, and the GPUs with torch's code."""
-    found = facts.read()
-    if found is None or not found.cuda:
+    """Compare the driver with what the image needs, and the GPUs with those that its torch has code for."""
+    known = facts.read()
+    if known is None or not known.cuda:
         yield Finding("gpu", GOOD, "not needed by this image")
     elif not gpu.present():
         yield Finding("gpu", WARNING, "no GPU is visible: torch uses the CPU", "start with --gpus all, on a host with an NVIDIA driver and container toolkit")
     elif gpu.lost():
         yield Finding("gpu", ERROR, "the GPU may not be opened (NVML lost, as after systemctl daemon-reload on the host)", "start the container anew")
     else:
-        yield from _driver(found)
+        yield from _driver(known)
 
 
-def _driver(found: facts.Facts) -> Iterator[Finding]:
+def _driver(known: facts.Facts) -> Iterator[Finding]:
     try:
         supported, devices = gpu.driver(), gpu.capabilities()
     except gpu.CudaError as error:
@@ -113,9 +116,9 @@ def _driver(found: facts.Facts) -> Iterator[Finding]:
         yield Finding("driver", ERROR, "no driver library in the container", "set NVIDIA_DRIVER_CAPABILITIES=compute,utility and use the NVIDIA toolkit")
         return
     kernel = gpu.kernel_module()
-    yield _judged("driver", gpu.judge_driver(supported, found, devices), f"supports CUDA {_dotted(supported)}{f', version {kernel}' if kernel else ''}", ERROR)
+    yield _judged("driver", gpu.judge_driver(supported, known, devices), f"supports CUDA {_dotted(supported)}{f', version {kernel}' if kernel else ''}", ERROR)
     generations = ", ".join(_dotted(device) for device in devices)
-    yield _judged("gpu", gpu.judge_generations(devices, found, supported), f"{len(devices)}, compute capability {generations}", ERROR if devices else WARNING)
+    yield _judged("gpu", gpu.judge_generations(devices, known, supported), f"{len(devices)}, compute capability {generations}", ERROR if devices else WARNING)
 
 
 def memory() -> Iterator[Finding]:
@@ -127,12 +130,12 @@ def memory() -> Iterator[Finding]:
     needed = gpu.present() or preflight.INFINIBAND.exists()
     in_words = "unlimited" if locked == resource.RLIM_INFINITY else limits.in_words(locked)
     yield _judged("locked memory", preflight.pinned_memory() if needed else None, in_words, WARNING)
-    found = limits.memory()
-    if found.kills:
-        what = f"{found.kills} processes were killed at the limit of {limits.in_words(found.limit)}"
+    used = limits.memory()
+    if used.kills:
+        what = f"{used.kills} processes were killed at the limit of {limits.in_words(used.limit)}"
         yield Finding("memory", WARNING, what, "use smaller batches, or raise --memory")
     else:
-        yield Finding("memory", GOOD, f"limit {limits.in_words(found.limit) if found.limit else 'none'}, nothing killed")
+        yield Finding("memory", GOOD, f"limit {limits.in_words(used.limit) if used.limit else 'none'}, nothing killed")
 
 
 def libraries() -> Iterator[Finding]:
@@ -191,27 +194,28 @@ def temporary() -> Iterator[Finding]:
 
 
 def handed_over() -> Iterator[Finding]:
-    """As root, give the container's user what an engine has made for root."""
+    """As root, give the container's user what an engine has made as root."""
     uid, gid = state.user()
     yield from (Finding("mounts", GOOD, f"{path} is {uid}:{gid}'s now") for path in belongings.hand_over(uid, gid))
 
 
 def belonging() -> Iterator[Finding]:
-    """Look for what people mount beside the workspace, and cannot write."""
-    found = belongings.problems(os.getuid(), os.getgid())
-    yield from (Finding("mounts", WARNING, problem.what, problem.fix) for problem in found)
-    if not found:
+    """Look for mounts beside the workspace that this user cannot write."""
+    problems = belongings.problems(os.getuid(), os.getgid())
+    yield from (Finding("mounts", WARNING, problem.what, problem.fix) for problem in problems)
+    if not problems:
         yield Finding("mounts", GOOD, "what is mounted can be written, or is read-only")
 
 
 def running() -> Iterator[Finding]:
     """Look at what the image says of its services, ask those that were started, and let their modules tell more."""
     try:
-        declared = {one.name: one for one in declarations.read().services}
+        declared = {declaration.name: declaration for declaration in declarations.read().services}
     except settings.SettingError as error:
         yield Finding("services", ERROR, error.what, error.fix)
         return
-    yield from (Finding(one.name, ERROR, one.trouble, declarations.CURE) for one in declared.values() if one.trouble)
+    broken = (declaration for declaration in declared.values() if declaration.trouble)
+    yield from (Finding(declaration.name, ERROR, declaration.trouble, declarations.CURE) for declaration in broken)
     for service in services.recall():
         trouble = health.trouble(service)
         yield Finding(service.name, ERROR if trouble else GOOD, trouble or f"answers on port {service.port}")
@@ -220,7 +224,7 @@ def running() -> Iterator[Finding]:
 
 
 def _told(declared: declarations.Declaration, service: services.Service) -> Iterator[Finding]:
-    """Return what a service's module says of it."""
+    """Yield what the module of a service says of it, or that it fails."""
     try:
         yield from [Finding(service.name, GOOD, line) for line in extension.of(declared, plain.findings)(service)]
     except extension.ModuleError as error:
@@ -314,6 +318,10 @@ def _write_speed(path: Path) -> float:
 
 
 def _judged(subject: str, problem: Problem | None, well: str, severity: int) -> Finding:
+    """Return a problem as a finding, or ``well`` where there is none.
+
+    :param severity: of the problem.
+    """
     return Finding(subject, severity, problem.what, problem.fix) if problem else Finding(subject, GOOD, well)
 
 

@@ -18,14 +18,14 @@ UNBLOCK: Final = ("/usr/bin/env", "--default-signal=TERM,INT", "--")
 
 
 def heed() -> None:
-    """End with 128 + number, as shells count, on these signals, those that waited included."""
+    """From now on end on these signals with 128 + number, as shells do; those that wait already count."""
     for number in ENDING:
         signal.signal(number, _end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def defer() -> None:
-    """Let these signals wait for whoever comes next; end now where one has come before."""
+    """Let these signals wait for the program that this process becomes; end now where one has come already."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     for number in ENDING:
         if number in signal.sigpending():

@@ -24,7 +24,7 @@ def public(environment: Mapping[str, str], secrets: Iterable[str]) -> dict[str, 
 
 
 def secret(environment: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]:
-    """Return the secrets of ``environment``: never in that of services, of what they start, and of hooks.
+    """Return the secrets of ``environment``: services, what they start, and hooks never get them.
 
     A command that somebody has given gets them: it is what they were given for.
 

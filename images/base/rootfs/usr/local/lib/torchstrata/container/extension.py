@@ -81,16 +81,16 @@ def check(declared: Iterable[Declaration], given: Mapping[str, str]) -> None:
 
     :raises SettingError: one has a value that it cannot have.
     """
-    for one in declared:
-        if any(name in given for name in one.variables):
+    for declaration in declared:
+        if any(name in given for name in declaration.variables):
             with contextlib.suppress(ModuleError):  # the plan says it, where the service is to run
-                of(one, plain.check)(given)
+                of(declaration, plain.check)(given)
 
 
 def _fitting(function: str, value: R) -> R:
-    """Return what a function of a module has returned, if it is what that must be.
+    """Return a value that a function of a module has returned.
 
-    :raises TypeError: it is not.
+    :raises TypeError: it is none that this function may return.
     """
     kind = KINDS.get(function, KINDS["lines"])
     if function != "check" and not kind.fits(value):
@@ -112,5 +112,6 @@ KINDS: Final[Mapping[str, Field]] = {
 
 
 def _words(declared: Declaration, function: str, error: Exception) -> str:
+    """Return in one line which module fails, where, and why."""
     what = f"its module {declared.module}.py" if declared.module else "it"
     return f"{what} fails in {function}: {type(error).__name__}: {error}"

@@ -12,11 +12,11 @@ def main(arguments: list[str]) -> int:
     if image is None or not image.architectures:
         return 0
     try:
-        found, supported = gpu.capabilities(), gpu.driver()
+        devices, supported = gpu.capabilities(), gpu.driver()
     except gpu.CudaError as error:
         notices.warn(f"the GPU does not answer: {error}", "torchstrata-doctor says more")
         return 1
-    problem = gpu.judge_generations(found, image, supported)
+    problem = gpu.judge_generations(devices, image, supported)
     if problem:
         notices.warn(problem.what, problem.fix)
     return 1 if problem else 0

@@ -30,9 +30,8 @@ MISMATCHES: Final = {803: "the driver's library does not belong to the driver in
 EXCLUDED: Final = {(8, 7): ((8, 0), (8, 6)), (7, 2): ((7, 0),)}
 """Devices that code for a smaller minor version does not serve (torch/cuda/__init__.py)."""
 
-
 JETSON: Final = {(5, 3), (6, 2), (7, 2), (8, 7)}
-"""GPUs that are only in Jetson modules before Thor, whose drivers are no others' (JetPack); wheels for arm64 servers have no code for them."""
+"""GPUs of Jetson modules before Thor alone, whose drivers are JetPack's; wheels for arm64 servers have no code for them."""
 
 
 class CudaError(Exception):
@@ -53,9 +52,9 @@ def driver(name: str = LIBRARY) -> tuple[int, int] | None:
     library = _load(name)
     if library is None:
         return None
-    found = ctypes.c_int(0)
-    _checked(library, "cuDriverGetVersion", ctypes.byref(found))
-    return found.value // 1000, found.value % 1000 // 10
+    version = ctypes.c_int(0)
+    _checked(library, "cuDriverGetVersion", ctypes.byref(version))
+    return version.value // 1000, version.value % 1000 // 10
 
 
 def capabilities(name: str = LIBRARY) -> tuple[tuple[int, int], ...]:
@@ -80,10 +79,10 @@ def capabilities(name: str = LIBRARY) -> tuple[tuple[int, int], ...]:
 def kernel_module(path: Path = KERNEL_MODULE) -> str:
     """Return the version of the driver in the kernel, or an empty string."""
     try:
-        found = re.search(r"Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)", path.read_text(encoding="ascii", errors="replace"))
+        match = re.search(r"Module\s+(?:for \S+\s+)?(\d+(?:\.\d+)+)", path.read_text(encoding="ascii", errors="replace"))
     except OSError:
         return ""
-    return found[1] if found else ""
+    return match[1] if match else ""
 
 
 def lost(path: Path = CONTROL) -> bool:
@@ -111,17 +110,17 @@ def judge_driver(supported: tuple[int, int], facts: Facts, devices: Collection[t
     )
 
 
-def judge_generations(found: Collection[tuple[int, int]], facts: Facts, supported: tuple[int, int] | None = None) -> Problem | None:
+def judge_generations(devices: Collection[tuple[int, int]], facts: Facts, supported: tuple[int, int] | None = None) -> Problem | None:
     """Return which GPUs the image's torch has no code for, or that no GPU was found; None if all fit.
 
     :param supported: newest CUDA of the driver, on which an image that is named instead must run, too; None if it is not known.
     """
-    if not found:
+    if not devices:
         return Problem("a driver is here but no GPU is visible", "start with --gpus all, and look at CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES")
-    foreign = sorted({device for device in found if facts.architectures and not served(device, facts.architectures)})
+    foreign = sorted({device for device in devices if facts.architectures and not served(device, facts.architectures)})
     if not foreign:
         return None
-    fitting = [other for other in facts.others if _runs(other, supported, found)]
+    fitting = [other for other in facts.others if _runs(other, supported, devices)]
     names = ", ".join(f"{_dotted(device)} (sm_{device[0]}{device[1]})" for device in foreign)
     return Problem(
         f"torch of {facts.cell} has no code for GPUs of compute capability {names}: its kernels will not start",
@@ -142,7 +141,7 @@ def _runs(other: Facts, supported: tuple[int, int] | None, devices: Iterable[tup
 
 
 def _of_jetson(foreign: Collection[tuple[int, int]]) -> str:
-    """Return where images for a Jetson come from, if that is what lacks code."""
+    """Return where images for a Jetson come from, if all that lack code are in one; else an empty string."""
     return "this is a Jetson: use NVIDIA's own images for its JetPack" if JETSON.issuperset(foreign) else ""
 
 
@@ -151,7 +150,7 @@ def _listed(facts: Facts) -> str:
 
 
 def _instead(fitting: list[Facts], facts: Facts) -> str:
-    """Name the images that fit, those of the same torch first, then the newest."""
+    """Return the advice to use one of the two best images that fit: those of the same torch first, then the newest. Empty where none does."""
     best = sorted(fitting, key=lambda other: (other.torch != facts.torch, tuple(-part for part in _version(other))))
     suffix = f"-{facts.flavour}" if facts.flavour else ""
     return f"use {' or '.join(f'pytorch-cuda:{other.cell}{suffix}' for other in best[:2])}" if best else ""
@@ -179,6 +178,10 @@ def _attribute(library: ctypes.CDLL, device: int, attribute: int) -> int:
 
 
 def _checked(library: ctypes.CDLL, call: str, *arguments: object) -> None:
+    """Call a function of the driver API.
+
+    :raises CudaError: it returns an error.
+    """
     code = int(getattr(library, call)(*arguments))
     if code:
         raise CudaError(call, code)

@@ -30,9 +30,9 @@ def trouble(service: services.Service) -> str:
     if service.refused:
         return service.refused
     try:
-        with socket.create_connection((services.LOCAL, service.port), PATIENCE) as plain:
-            plain.settimeout(PATIENCE)
-            return ASK.get(service.scheme, _status)(plain, service)
+        with socket.create_connection((services.LOCAL, service.port), PATIENCE) as connection:
+            connection.settimeout(PATIENCE)
+            return ASK.get(service.scheme, _status)(connection, service)
     except OSError as error:
         return f"port {service.port}: {error.strerror or error}"
 
@@ -58,6 +58,7 @@ def _status(connection: socket.socket, service: services.Service) -> str:
 
 
 def _secured(connection: socket.socket) -> socket.socket:
+    """Return a connection with TLS on top."""
     import ssl  # noqa: PLC0415  # 20 ms, and few servers need it
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

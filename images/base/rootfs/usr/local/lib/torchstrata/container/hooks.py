@@ -19,7 +19,7 @@ PATIENCE: Final = 30.0
 
 
 def run(environment: Mapping[str, str], system: Path = SYSTEM) -> None:
-    """Run all hooks, the image's first, each in the order of names; report failures and go on."""
+    """Run all hooks in the order of their names, the image's before the user's; say which fail, and go on."""
     patience = settings.hook_timeout("TORCHSTRATA_HOOK_TIMEOUT", environment.get("TORCHSTRATA_HOOK_TIMEOUT", "")) or PATIENCE
     for directory in (system, Path(environment["HOME"]) / OF_USER):
         for hook in _listed(directory):
@@ -29,6 +29,7 @@ def run(environment: Mapping[str, str], system: Path = SYSTEM) -> None:
 
 
 def _listed(directory: Path) -> list[Path]:
+    """Return the hooks of a directory; none where there is no such directory."""
     try:
         return sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError:

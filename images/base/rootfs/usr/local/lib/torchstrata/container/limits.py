@@ -56,8 +56,9 @@ def memory(root: Path = CGROUP, membership: Path = MEMBERSHIP) -> Memory:
     unified = _unified(root, membership)
     if (unified / "memory.events").exists():
         return Memory(_limit(unified / "memory.max"), _number(unified / "memory.peak"), _field(unified / "memory.events", "oom_kill"))
-    old = root / "memory"
-    return Memory(_limit(old / "memory.limit_in_bytes"), _number(old / "memory.max_usage_in_bytes"), _field(old / "memory.oom_control", "oom_kill"))
+    version_1 = root / "memory"
+    kills = _field(version_1 / "memory.oom_control", "oom_kill")
+    return Memory(_limit(version_1 / "memory.limit_in_bytes"), _number(version_1 / "memory.max_usage_in_bytes"), kills)
 
 
 def in_words(size: int | None) -> str:
@@ -75,13 +76,15 @@ def _unified(root: Path, membership: Path) -> Path:
 
 
 def _limit(path: Path) -> int | None:
+    """Return a limit in bytes; None where there is none."""
     limit = _number(path)
     return None if limit is None or limit >= UNLIMITED else limit
 
 
 def _field(path: Path, name: str) -> int:
-    pairs = (line.split() for line in _text(path).splitlines())
-    return next((int(pair[1]) for pair in pairs if len(pair) == 2 and pair[0] == name and pair[1].isdigit()), 0)  # noqa: PLR2004
+    """Return the number behind a name in a file of lines ``NAME NUMBER``; 0 where it is not there."""
+    lines = (line.split() for line in _text(path).splitlines())
+    return next((int(words[1]) for words in lines if len(words) == 2 and words[0] == name and words[1].isdigit()), 0)  # noqa: PLR2004
 
 
 def _number(path: Path) -> int | None:

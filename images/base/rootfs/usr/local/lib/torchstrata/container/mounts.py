@@ -27,7 +27,7 @@ def read(source: Path = MOUNTINFO) -> tuple[Mount, ...]:
 
 
 def at(path: str, mounts: tuple[Mount, ...]) -> Mount | None:
-    """Return the mount whose top is ``path`` itself: the last one made hides the others."""
+    """Return the mount at ``path`` itself: the last one made, which hides the others."""
     return next((mount for mount in reversed(mounts) if mount.path == path), None)
 
 
@@ -50,5 +50,5 @@ def _parse(line: str) -> Mount:
 
 
 def _unescape(text: str) -> str:
-    """Undo the kernel's octal escapes of spaces and the like."""
+    """Undo the kernel's octal escapes, as of spaces."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -16,9 +16,9 @@ OTHERS: Final = f"or name other services: {declarations.ASKED}"
 
 
 def claim(wanted: Sequence[Declaration]) -> str:
-    """Take the place of what services remember, and say there that they will run: nobody is to take a start with hooks for a command.
+    """Make the directory of what services remember, and say there that they will run: no probe takes a start, whose hooks may be slow, for a command.
 
-    :return: why there is no such place; empty where there is.
+    :return: why there is no such directory; empty where there is.
     """
     trouble = state.claim()
     if not trouble:
@@ -29,9 +29,9 @@ def claim(wanted: Sequence[Declaration]) -> str:
 def environment(declared: Iterable[Declaration]) -> dict[str, str]:
     """Return the variables that services give to all processes."""
     variables: dict[str, str] = {}
-    for one in declared:
+    for declaration in declared:
         with contextlib.suppress(extension.ModuleError):  # the plan says it, where the service is to run
-            variables |= extension.of(one, plain.environment)()
+            variables |= extension.of(declaration, plain.environment)()
     return variables
 
 
@@ -40,7 +40,7 @@ def plan(wanted: Sequence[Declaration], given: Mapping[str, str], home: Path) ->
 
     :raises SettingError: a variable has a value that it cannot have, or two services want one port.
     """
-    planned = [service for one in wanted if (service := _planned(one, given, home))]
+    planned = [service for declared in wanted if (service := _planned(declared, given, home))]
     services.keep_apart(planned)
     services.remember(planned)
     if all(service.refused for service in planned):

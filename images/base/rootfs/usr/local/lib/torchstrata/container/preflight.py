@@ -30,9 +30,9 @@ def run(environment: Mapping[str, str]) -> bool:
     """Print what will not work; return False only where ``TORCHSTRATA_REQUIRE_GPU=1`` and there is no GPU that fits."""
     required = settings.flag("TORCHSTRATA_REQUIRE_GPU", environment.get("TORCHSTRATA_REQUIRE_GPU", ""))
     with_gpu, fits = _gpu(environment, required=required)
-    found = [shared_memory(), pinned_memory() if with_gpu or INFINIBAND.exists() else None]
-    found += shadowed(environment.get("LD_LIBRARY_PATH", ""))
-    for problem in filter(None, found):
+    problems = [shared_memory(), pinned_memory() if with_gpu or INFINIBAND.exists() else None]
+    problems += shadowed(environment.get("LD_LIBRARY_PATH", ""))
+    for problem in filter(None, problems):
         notices.warn(problem.what, problem.fix)
     if required and not fits:
         notices.warn("TORCHSTRATA_REQUIRE_GPU=1 and no GPU that fits this image: the container ends here")
@@ -42,10 +42,10 @@ def run(environment: Mapping[str, str]) -> bool:
 def shared_memory(path: Path = SHM) -> Problem | None:
     """Complain about a ``/dev/shm`` that breaks DataLoader workers and NCCL with a bus error."""
     try:
-        found = os.statvfs(path)
+        status = os.statvfs(path)
     except OSError:
         return Problem("there is no /dev/shm: DataLoader workers and NCCL will fail", "add --shm-size=8g or --ipc=host")
-    size = found.f_frsize * found.f_blocks
+    size = status.f_frsize * status.f_blocks
     if size > SMALL_SHM:
         return None
     return Problem(f"{SHM} has {size >> 20} MB: DataLoader workers and NCCL may die with a bus error", "add --shm-size=8g or --ipc=host")
@@ -71,6 +71,7 @@ def shadowed(library_path: str, own: tuple[str, ...] = OWN_LIBRARIES) -> list[Pr
 
 
 def _libraries(directory: Path) -> list[str]:
+    """Return the first of a directory's libraries that would be loaded instead of torch's: enough for a line."""
     try:
         return sorted(entry.name for entry in directory.iterdir() if entry.name.startswith(SHADOWING) and ".so" in entry.name)[:3]
     except OSError:
@@ -93,6 +94,7 @@ def _gpu(environment: Mapping[str, str], *, required: bool) -> tuple[bool, bool]
 
 
 def _driver_fits(image: facts.Facts) -> bool:
+    """Return whether the driver is new enough; print why it is not."""
     from container import gpu  # noqa: PLC0415  # see _gpu
 
     try:
@@ -110,7 +112,7 @@ def _driver_fits(image: facts.Facts) -> bool:
 
 
 def _generation_fits(environment: Mapping[str, str], *, required: bool) -> bool:
-    """Start the check of the GPUs and wait a moment for it, or to the end where a GPU is required."""
+    """Start the check of the GPUs and return whether they fit as far as is known after a moment, or at its end where a GPU is required."""
     command = [sys.executable, "-I", "-S", str(Path(__file__).parents[1]), "generation"]
     checking = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=2)
     try:

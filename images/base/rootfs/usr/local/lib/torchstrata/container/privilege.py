@@ -15,10 +15,11 @@ REFUSED: Final = 77
 """Exit status, EX_NOPERM of sysexits.h."""
 
 LONGEST_PIECE: Final = 16 << 10
+"""Characters that are kept of a line without an end."""
 
 
 def drop() -> None:
-    """Where this is root and the container another user's, go on as that user, as the probe of an image does that starts as root.
+    """Go on as the container's user where root looks at it: by ``docker exec -u 0``, or as the probe of an image that starts as root.
 
     :raises SystemExit: root may not become another user here; and in the process that stays root, when the user's has ended.
     """
@@ -48,19 +49,22 @@ def part() -> None:
     if child:
         os.close(to_out)
         os.close(to_err)
-        sys.exit(_outlived(child, ((out, sys.stdout), (err, sys.stderr))))
+        sys.exit(_relayed(child, ((out, sys.stdout), (err, sys.stderr))))
     os.setsid()
     for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), to_out, to_err)):
         os.dup2(descriptor, number)
 
 
-def _outlived(child: int, passed: tuple[tuple[int, TextIO], ...]) -> int:
-    """Pass on what a child prints, and return its exit status as a shell would; an interrupt ends the child and what it runs."""
-    copying = [threading.Thread(target=_copy, args=pair, daemon=True) for pair in passed]
+def _relayed(child: int, streams: tuple[tuple[int, TextIO], ...]) -> int:
+    """Pass on what a child prints, and return its exit status as a shell would; an interrupt ends the child and what it runs.
+
+    :param streams: for each of the child's outputs the end of its pipe to read from, and where that goes.
+    """
+    threads = [threading.Thread(target=_copy, args=stream, daemon=True) for stream in streams]
     try:
-        for thread in copying:
+        for thread in threads:
             thread.start()
-        for thread in copying:
+        for thread in threads:
             while thread.is_alive():
                 thread.join(0.1)  # one without an end may sleep over an interrupt
     except KeyboardInterrupt:
@@ -74,6 +78,7 @@ def _outlived(child: int, passed: tuple[tuple[int, TextIO], ...]) -> int:
 
 
 def _copy(source: int, target: TextIO) -> None:
+    """Pass on lines, printable, as they come; a long one in pieces."""
     with os.fdopen(source, encoding="utf-8", errors="replace", newline="\n") as file:
         for line in iter(lambda: file.readline(LONGEST_PIECE), ""):
             target.write(notices.printable(line.removesuffix("\n")) + "\n" * line.endswith("\n"))

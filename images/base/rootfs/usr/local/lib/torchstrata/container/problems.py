@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """Two halves of one line: what does not work, and what to do."""
+    """One line: what does not work, and what to do."""
 
     what: str
     fix: str

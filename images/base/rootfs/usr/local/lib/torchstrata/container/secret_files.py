@@ -9,14 +9,14 @@ from container import settings
 
 
 class SecretFileError(Exception):
-    """The file of a secret cannot be used: going on without it, or with another one, would lock out whoever knows it."""
+    """The file of a secret cannot be used. Without it, or with another secret, whoever knows it would be locked out."""
 
 
 def value(name: str, given: Mapping[str, str]) -> str:
     """Return the secret of the variable ``name``, or of the file that ``NAME_FILE`` names; empty where neither is given.
 
-    :raises SettingError: it cannot be one.
-    :raises SecretFileError: the file cannot be read, is empty, or holds none.
+    :raises SettingError: what the variable has cannot be a secret.
+    :raises SecretFileError: the file cannot be read, is empty, or holds what cannot be a secret.
     """
     file = f"{name}_FILE"
     return settings.token(name, given.get(name, "")) or _of_file(file, settings.path(file, given.get(file, "")))
@@ -26,12 +26,12 @@ def _of_file(name: str, path: str) -> str:
     if not path:
         return ""
     try:
-        found = settings.token(path, settings.read_file(Path(path), settings.SMALL_FILE))
+        secret = settings.token(path, settings.read_file(Path(path), settings.SMALL_FILE))
     except settings.SettingError as error:
         raise SecretFileError(error.what) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SecretFileError(f"{name}={path} cannot be read: {reason}") from error
-    if not found:
+    if not secret:
         raise SecretFileError(f"{name}={path} is empty")
-    return found
+    return secret

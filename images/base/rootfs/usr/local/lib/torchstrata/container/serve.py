@@ -18,9 +18,11 @@ def main(arguments: list[str]) -> int:
     """Run until the container is stopped; return the exit status."""
     del arguments
     try:
-        declared = {one.name: one for one in declarations.read().services}
+        declared = {declaration.name: declaration for declaration in declarations.read().services}
         pairs = [(declared[service.name], service) for service in services.recall() if service.name in declared and not service.refused]
-        secrets = [secret for one, _ in pairs for secret in extension.of(one, plain.secrets)(one)]
+        secrets: list[str] = []
+        for declaration, _ in pairs:
+            secrets += extension.of(declaration, plain.secrets)(declaration)
         return supervisor.run([_supervised(*pair) for pair in pairs], os.environ, supervisor.Log(secrets=secrets))
     except settings.SettingError as error:
         notices.warn(error.what, error.fix)
@@ -33,6 +35,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _supervised(declared: Declaration, service: Service) -> supervisor.Supervised:
+    """Return a service for the supervisor, which asks its module, or the declaration, each time anew."""
     command = partial(extension.of(declared, plain.command), declared, service)
     welcome = partial(extension.of(declared, plain.welcome), declared, service)
     return supervisor.Supervised(service.name, command, partial(_answers, service), welcome, quiet=declared.quiet)

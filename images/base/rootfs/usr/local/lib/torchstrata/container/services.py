@@ -13,7 +13,7 @@ LOCAL: Final = "127.0.0.1"
 
 
 class Service(NamedTuple):
-    """A service that was asked for.
+    """A service that is to run.
 
     :param name: prefix of its lines in the log.
     :param port: where it listens.
@@ -21,7 +21,7 @@ class Service(NamedTuple):
     :param path: what the probe asks for, over HTTP.
     :param refused: why it cannot run; empty where it can.
     :param banners: what it may begin to say, where that is what the probe waits for; the first is its own.
-    :param variable: what gives it another port.
+    :param variable: sets another port.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Service(NamedTuple):
 def asked(declared: Declaration, given: Mapping[str, str]) -> Service:
     """Return a service as its declaration has it, on the port that was given, if one was.
 
-    :raises SettingError: that is none.
+    :raises SettingError: what was given is no port.
     """
     port = settings.port(declared.variable, given.get(declared.variable, "")) or declared.port
     path, banners = ("", (declared.expected,)) if declared.scheme == "banner" else (declared.expected, ())
@@ -81,6 +81,6 @@ def unless_taken(service: Service) -> Service:
 
 
 def refuse(service: Service, why: str, fix: str) -> Service:
-    """Say once why a service does not start, and return it with that."""
+    """Say why a service does not start, and return it with that reason."""
     notices.warn(f"{service.name} does not start: {why}", fix)
     return service._replace(refused=why)

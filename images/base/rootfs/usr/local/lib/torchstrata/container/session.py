@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _enriched(session: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the environment of a session with the container's; with a shell alone where that cannot be read."""
     try:
         container = environment.of_container()
     except (OSError, ValueError) as error:

@@ -57,25 +57,25 @@ class Gate(NamedTuple):
 
 
 def check_command(arguments: Sequence[str]) -> None:
-    """Refuse what cannot be a command, and which env(1), which starts it, would take for its own option or variable.
+    """Refuse a first word that is no command: env(1), which starts it, would take it for its own option or variable.
 
-    :raises SettingError: the first word begins with a dash or has an equals sign.
+    :raises SettingError: it begins with a dash or has an equals sign.
     """
     if arguments and (arguments[0].startswith("-") or "=" in arguments[0]):
         raise SettingError(f"{arguments[0][:80]!r} is no command", "options of docker run stand before the name of the image, variables behind -e")
 
 
 def check(given: Mapping[str, str], of_services: Sequence[Gate] = ()) -> None:
-    """Refuse the first variable whose value it cannot have.
+    """Refuse a variable whose value can never be right, and one named as ours, known or not, that is too long.
 
     :param of_services: the gates of what services read.
     :raises SettingError: there is one.
     """
     gates = (*GATES, *of_services)
     apply(given, gates)
-    ours = tuple({f"{gate.name.partition('_')[0]}_" for gate in gates if "_" in gate.name})
+    prefixes = tuple({f"{gate.name.partition('_')[0]}_" for gate in gates if "_" in gate.name})
     for name, value in given.items():
-        if name.startswith(ours) and len(os.fsencode(value)) > LONGEST_LIST:
+        if name.startswith(prefixes) and len(os.fsencode(value)) > LONGEST_LIST:
             raise SettingError(f"{name} has more than {LONGEST_LIST >> 10} kB", "give less, or a file")
 
 
@@ -107,11 +107,11 @@ def port(name: str, value: str) -> int:
 
 
 def seconds(longest: float) -> Callable[[str, str], float | None]:
-    """Return what reads a number of seconds up to ``longest``: None where none is given."""
+    """Return a check that returns a number of seconds up to ``longest``; None where none is given."""
 
     def read(name: str, value: str) -> float | None:
-        plain = re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value, re.ASCII)
-        if value and not (plain and float(value) <= longest):
+        is_number = re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value, re.ASCII)
+        if value and not (is_number and float(value) <= longest):
             raise SettingError(f"{name}={shown(value)} is not a number of seconds", f"give one from 0 to {longest:.0f}")
         return float(value) if value else None
 
@@ -135,15 +135,18 @@ def flag(name: str, value: str) -> bool:
 def token(name: str, value: str) -> str:
     """Return a token without the spaces around it.
 
-    :raises SettingError: it has control characters, or more than 1024; the message does not quote it.
+    :raises SettingError: it has control characters, or more than 1024 characters; the message does not quote it.
     """
-    return _secret(name, value.strip(), lambda text: text.isprintable())
+    stripped = value.strip()
+    if len(stripped) > LONGEST or not stripped.isprintable():
+        raise SettingError(f"{name} has control characters, or more than {LONGEST} characters", "give a token of printable characters")
+    return stripped
 
 
 def path(name: str, value: str) -> str:
     """Return the absolute path of a file; empty where none is given.
 
-    :raises SettingError: it is relative, or has control characters, or more than 1024.
+    :raises SettingError: it is relative, or has control characters, or more than 1024 characters.
     """
     if value and not (value.startswith("/") and value.isprintable() and len(value) <= LONGEST):
         raise SettingError(f"{name}={shown(value)} is not an absolute path", "give one that begins with / and has printable characters only")
@@ -193,19 +196,13 @@ def read_file(path: Path, limit: int) -> str:
     :raises OSError: it cannot be read, is not a regular file, or is larger.
     :raises ValueError: it is not UTF-8.
     """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:  # no opener there
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:  # Path.open takes no opener
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
         content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it has more than {limit >> 10} kB")
     return content.decode()
-
-
-def _secret(name: str, value: str, is_right: Callable[[str], bool]) -> str:
-    if len(value) > LONGEST or not is_right(value):
-        raise SettingError(f"{name} has control characters, or more than {LONGEST} characters", "give a token of printable characters")
-    return value
 
 
 GATES: Final = (

@@ -1,4 +1,4 @@
-"""The start of a container, as PID 1: from whoever it was started as and whatever is mounted to a command under an init."""
+"""The start of a container, as PID 1: as whatever user, with whatever is mounted, to a command under an init."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _start(arguments: list[str], catalog: Catalog, given: dict[str, str]) -> int:
+    """Prepare the container as its user; return only where nothing can run: the exit status."""
     for name in settings.links(given, declarations.gates(catalog.services)):
         notices.inform(f"{name} is a service link of Kubernetes and is left aside (enableServiceLinks: false keeps it away)")
     wanted = None if arguments else declarations.wanted(catalog, given)
@@ -84,14 +85,14 @@ def _check_by_modules(catalog: Catalog) -> None:
 
     :raises SettingError: one has a value that it cannot have.
     """
-    if any(name in os.environ for declared in catalog.services for name in declared.variables):
+    if any(not os.environ.keys().isdisjoint(declared.variables) for declared in catalog.services):
         from container import extension  # noqa: PLC0415  # not needed for most commands
 
         extension.check(catalog.services, os.environ)
 
 
 def _claim(wanted: Sequence[Declaration] | None) -> str:
-    """Take the place of what services remember, if any are to run; return why there is none."""
+    """Make the directory of what services remember, if any are to run; return why there is none."""
     if wanted is None:
         return ""
     from container import planning  # noqa: PLC0415  # not needed for a command
@@ -124,9 +125,8 @@ def _advise_on_home() -> None:
 
 
 def _advise_on_installing(packages: Path = Path("/opt/venv")) -> None:
-    if packages.exists() and not os.access(packages, os.W_OK):
-        if os.statvfs(packages).f_flag & os.ST_RDONLY:
-            return
+    """Say what lets pip install, where it cannot; who has asked for ``--read-only`` knows."""
+    if packages.exists() and not os.access(packages, os.W_OK) and not os.statvfs(packages).f_flag & os.ST_RDONLY:
         notices.inform(f"pip cannot install as {os.getuid()}:{os.getgid()}: use --user {os.getuid()}:0 or --group-add 0")
 
 
@@ -134,7 +134,7 @@ def _become(command: list[str], variables: dict[str, str], *, serving: bool) -> 
     """Become the init, whose environment is the container's, and let it start the command."""
     if serving:
         state.write(state.INIT, str(os.getpid()), mode=0o644)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, which the command would inherit
         signal.signal(number, signal.SIG_DFL)
     endings.defer()
     reaping = [] if os.getpid() == 1 else ["-s"]  # PID 1 gets orphans anyhow, and QEMU 7.2 cannot ask for them (PR_SET_CHILD_SUBREAPER)

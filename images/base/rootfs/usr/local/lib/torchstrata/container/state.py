@@ -1,7 +1,7 @@
 """What running services remember: a directory of this container's own, in memory where it can be.
 
-Its name has the container's mount namespace (namespaces(7)), which all its processes share, ``docker exec`` included, and no other
-container does, and the user. So a ``/tmp`` or ``/dev/shm`` that is shared (volumes, ``--ipc=host``, pods, Apptainer) holds one for each.
+Its name holds the user, and the container's mount namespace (namespaces(7)), which all its processes share, ``docker exec`` included, and
+no other container does. So a ``/tmp`` or ``/dev/shm`` that is shared (volumes, ``--ipc=host``, pods, Apptainer) holds one for each.
 ``/dev/shm`` comes first, since ``docker commit`` does not take it. Whoever uses the directory holds a lock on it (flock(2)), which
 the kernel frees with the process: what nobody holds is a leftover.
 """
@@ -36,7 +36,7 @@ INIT: Final = "init.pid"
 
 
 def directory(uid: int | None = None) -> Path:
-    """Return the directory of a user of this container, by default of the caller: where it is, else where it would be made."""
+    """Return the directory of a user of this container, by default the caller's: where it lies, else where it would be made."""
     owner = os.geteuid() if uid is None else uid
     places = [root / _name(owner) for root in ROOTS]
     usable = [place for place in places if os.access(place.parent, os.W_OK | os.X_OK)]
@@ -44,7 +44,7 @@ def directory(uid: int | None = None) -> Path:
 
 
 def of_container() -> Path | None:
-    """Return the directory of the container's user, for a probe that may be another one: 0711, as is what probes may read.
+    """Return the directory of the container's user, for a probe that may run as another; None where there is none.
 
     Nobody else's counts, and no link: whoever is in a container may put things beside it.
     """
@@ -55,8 +55,8 @@ def of_container() -> Path | None:
 def user() -> tuple[int, int]:
     """Return uid and gid of the container's user, by what the kernel says, which no user can change.
 
-    It is whose the container's first process is; where that is an init of root's (``docker run --init``), whose its oldest child is.
-    Where that tells nothing, it is whoever has a directory of this container.
+    The container's first process has them; where that is an init of root's (``docker run --init``), its oldest child. Where both are
+    root's, it is whoever has a directory of this container, and root where nobody has.
     """
     first = _first()
     for process in (first, *_oldest_child(first)):
@@ -76,7 +76,6 @@ def claim() -> str:
         place = root / _name(os.geteuid())
         try:
             descriptor = _opened(place)
-            os.set_inheritable(descriptor, True)  # noqa: FBT003  # the function takes no name
             if _lock(descriptor, fcntl.LOCK_EX):
                 _empty(place)
             elif (place / SERVICES).exists():
@@ -96,14 +95,12 @@ def join() -> Path:
     :raises OSError: it cannot be made.
     """
     place = directory()
-    descriptor = _opened(place)
-    os.set_inheritable(descriptor, True)  # noqa: FBT003  # the function takes no name
-    _lock(descriptor, fcntl.LOCK_SH)
+    _lock(_opened(place), fcntl.LOCK_SH)
     return place
 
 
 def remove() -> None:
-    """Remove the directory: nobody who shares its place should find it. What cannot be removed now, the next start's sweep removes."""
+    """Remove the directory, which others may share the file system of. What cannot be removed now is left to the next start."""
     shutil.rmtree(directory(), ignore_errors=True)
 
 
@@ -119,9 +116,9 @@ def write(name: str, content: str, *, mode: int = 0o600, state: Path | None = No
 
 
 def content(path: Path) -> bytes:
-    """Return what a small file holds; a probe waits for nothing that is no file.
+    """Return what a small file of the directory holds, without waiting for a writer of a FIFO.
 
-    :raises OSError: there is none.
+    :raises OSError: there is no such file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
@@ -149,14 +146,14 @@ def _name(uid: int) -> str:
 
 def _is_of(place: Path, uid: int) -> bool:
     try:
-        found = place.lstat()
+        status = place.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == uid
 
 
 def _opened(place: Path) -> int:
-    """Open the directory, made where it lacks.
+    """Open the directory, made where it lacks, for this process and the programs that it becomes.
 
     :raises OSError: it cannot be made, or is another user's, who may have put things there.
     """
@@ -168,6 +165,7 @@ def _opened(place: Path) -> int:
         os.close(descriptor)
         raise OSError(errno.EPERM, f"it belongs to user {owner}", str(place))
     os.fchmod(descriptor, 0o711)
+    os.set_inheritable(descriptor, True)  # noqa: FBT003  # the function takes no name
     return descriptor
 
 
@@ -189,9 +187,9 @@ def _empty(place: Path) -> None:
 
 
 def _sweep() -> None:
-    """Remove what killed containers of the same user have left in a place that they shared with this one."""
+    """Remove what killed containers of the same user have left in a file system that they shared with this one."""
     own = _name(os.geteuid())
-    for place in (root / name for root in ROOTS for name in _listed(root)):
+    for place in _places():
         if place.name != own and place.name.endswith(f"-{os.geteuid()}") and _is_of(place, os.geteuid()):
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -205,33 +203,35 @@ def _first() -> Path:
     """Return the first process of this container: process 1, but where that is another's (pods, ``--pid``) the one that began first here."""
     if _is_here(FIRST_PROCESS):
         return FIRST_PROCESS
-    return min((entry for entry in FIRST_PROCESS.parent.iterdir() if entry.name.isdecimal() and _is_here(entry)), key=_age, default=FIRST_PROCESS)
+    processes = (entry for entry in FIRST_PROCESS.parent.iterdir() if entry.name.isdecimal())
+    return min(filter(_is_here, processes), key=_age, default=FIRST_PROCESS)
 
 
 def _is_here(process: Path) -> bool:
-    """Return whether a process is of this container: by its mount namespace; that of another user's is not shown, so then by its cgroup."""
+    """Return whether a process is of this container: by its mount namespace, or by its cgroup where it is another user's, who does not show that."""
     try:
         return (process / "ns/mnt").samefile(NAMESPACE)
     except OSError:
-        return _content(process / "cgroup") == _content(OWN_CGROUP)
+        return _of_kernel(process / "cgroup") == _of_kernel(OWN_CGROUP)
 
 
 def _age(process: Path) -> tuple[float, int]:
-    """Return what orders processes by when they began: time since boot (field 22 of proc_pid_stat(5)), then number."""
-    fields = _content(process / "stat").rpartition(b")")[2].split()
+    """Return when a process began, since boot (field 22 of proc_pid_stat(5)), and its number, for two that began at once."""
+    fields = _of_kernel(process / "stat").rpartition(b")")[2].split()
     return float(fields[19]) if fields else math.inf, int(process.name)
 
 
-def _content(path: Path) -> bytes:
+def _of_kernel(path: Path) -> bytes:
+    """Return what a file of ``/proc`` says; nothing where its process has ended, or is another user's who does not show it."""
     try:
         return path.read_bytes()
-    except OSError:  # it has ended, or is not shown
+    except OSError:
         return b""
 
 
 def _oldest_child(parent: Path) -> list[Path]:
     """Return the first process that a process has started: it has the lowest number, since the kernel gives low ones once only."""
-    numbers = _content(parent / "task" / parent.name / "children").split()
+    numbers = _of_kernel(parent / "task" / parent.name / "children").split()
     return [parent.parent / str(min(map(int, numbers)))] if numbers else []
 
 
@@ -241,19 +241,23 @@ def _ids(process: Path) -> tuple[int, int]:
         lines = (process / "status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return 0, 0
-    found = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("Uid:", "Gid:"))}
-    return int(found["Uid"]), int(found["Gid"])
+    ids = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("Uid:", "Gid:"))}
+    return ids["Uid"], ids["Gid"]
 
 
 def _users() -> Iterator[int]:
     """Yield the users, but for root, that have a directory of this container."""
     beginning = _name(0).removesuffix("0")
-    names = ((root, name.removeprefix(beginning)) for root in ROOTS for name in sorted(_listed(root)) if name.startswith(beginning))
-    yield from (int(uid) for root, uid in names if uid.isdecimal() and uid != "0" and _is_of(root / f"{beginning}{uid}", int(uid)))
+    for place in _places():
+        uid = place.name.removeprefix(beginning) if place.name.startswith(beginning) else ""
+        if uid.isdecimal() and uid != "0" and _is_of(place, int(uid)):
+            yield int(uid)
 
 
-def _listed(root: Path) -> list[str]:
-    try:
-        return [path.name for path in root.iterdir() if path.name.startswith(f"{PREFIX}-")]
-    except OSError:
-        return []
+def _places() -> Iterator[Path]:
+    """Yield the directories of all users and containers that share a file system with this one."""
+    for root in ROOTS:
+        try:
+            yield from sorted(entry for entry in root.iterdir() if entry.name.startswith(f"{PREFIX}-"))
+        except OSError:
+            continue

@@ -15,6 +15,8 @@ from typing import IO, Final
 from container import extension, limits, notices, processes, settings
 
 INTERVAL: Final = 0.1
+"""Seconds between two looks at the services."""
+
 LONGEST_PAUSE: Final = 60.0
 GOOD_RUN: Final = 60.0
 """Seconds after which a service counts as healthy, so that its next failure starts the pauses anew."""
@@ -23,6 +25,8 @@ GRACE: Final = 1.0
 """Seconds between SIGTERM and SIGKILL; with the engine's own work a stop stays under 2 s."""
 
 LAST_WORD: Final = 0.3
+"""Seconds that servers have once nothing else runs, and that each thread has to pass on its last lines."""
+
 LONGEST_LINE: Final = 16 << 10
 """Bytes of one line of a service; a longer one is written in pieces, so that no service can fill the memory of its log."""
 
@@ -39,13 +43,13 @@ class Log:
         self._lock = threading.Lock()
 
     def say(self, line: str, source: str = "torchstrata") -> None:
-        """Write one line of ``source``."""
+        """Write one line of ``source`` without secrets."""
         for secret in self._secrets:
             line = line.replace(secret, "***")
         self.announce(line, source)
 
     def announce(self, line: str, source: str = "torchstrata") -> None:
-        """Write one line of ``source``, secrets included; what a stranger has sent can neither move the cursor nor begin a line."""
+        """Write one line of ``source`` as it is, secrets included, but printable: what a stranger has sent neither moves the cursor nor begins a line."""
         line = notices.printable(line)
         with self._lock, contextlib.suppress(BrokenPipeError):
             self._stream.write(f"{source}: {line}\n" if source == "torchstrata" else f"{source} | {line}\n")
@@ -55,6 +59,9 @@ class Log:
 class Supervised:
     """One service: its process, when it may start again, whether it has answered yet.
 
+    :param command: returns how it is started, each time that it is.
+    :param answers: returns whether it is up.
+    :param welcome: returns what the log says when it first answers, secrets included.
     :param quiet: lines of its output with these words help nobody.
     """
 
@@ -148,7 +155,7 @@ def _let_last_lines_through() -> None:
 def end(init: int, grace: float, own: Sequence[int] = ()) -> None:
     """Send SIGTERM to everything that runs under ``init``, kernels included, and after ``grace`` seconds SIGKILL.
 
-    :param own: servers, which get no more than :data:`LAST_WORD` once nothing else runs: Jupyter mourns its kernels for long.
+    :param own: servers, which get no more than :data:`LAST_WORD` once nothing else runs: Jupyter waits long for kernels that have ended.
     """
     deadline = time.monotonic() + grace
     _signal(processes.below(init), signal.SIGTERM)
@@ -169,6 +176,7 @@ def explanation(memory: limits.Memory) -> str:
 
 
 def _explain(known: int, log: Log) -> int:
+    """Say where the kernel has killed since ``known`` kills; return how many there are by now."""
     memory = limits.memory()
     if memory.kills > known:
         log.say(explanation(memory))

@@ -47,19 +47,18 @@ def environment(identity: Identity, given: Mapping[str, str]) -> dict[str, str]:
 
 def choose_home(asked: str, uid: int, usual: Path = HOME, spare: Path = SPARE_HOME) -> Path:
     """Return the first home that can be written: the one asked for, the image's, one on ``/tmp``."""
-    usable = [Path(asked)] if asked not in {"", "/", "/root"} or (asked == "/root" and uid == 0) else []
-    lived = None
-    for home in [*usable, usual]:
-        if os.access(home, os.R_OK | os.W_OK | os.X_OK) and home.is_dir() and not (lived := _private_of_another(home, uid)):
+    own = [Path(asked)] if asked not in {"", "/", "/root"} or (asked == "/root" and uid == 0) else []
+    private = None
+    for home in [*own, usual]:
+        if os.access(home, os.R_OK | os.W_OK | os.X_OK) and home.is_dir() and not (private := _private_of_another(home, uid)):
             return home
-    if lived:
-        notices.warn(
-            f"{lived} is private to another user than {uid}: HOME is {spare}, lost with the container", f"start as its owner: --user {lived.stat().st_uid}:0"
-        )
+    if private:
+        what = f"{private} is private to another user than {uid}: HOME is {spare}, lost with the container"
+        notices.warn(what, f"start as its owner: --user {private.stat().st_uid}:0")
     elif mounts.at(str(usual), mounts.read()):
         notices.warn(f"{usual} is mounted but user {uid} cannot write to it: HOME is {spare}, lost with the container", f"chown -R {uid} its source")
     try:
-        return _private(spare)
+        return _spare(spare)
     except OSError as error:
         notices.warn(f"{spare.parent} cannot be written: user {uid} has no home ({error.strerror})", f"add --tmpfs {spare.parent}:exec")
         return usual
@@ -68,22 +67,21 @@ def choose_home(asked: str, uid: int, usual: Path = HOME, spare: Path = SPARE_HO
 def _private_of_another(home: Path, uid: int) -> Path | None:
     """Return a directory that another user has made for itself in a home, as in an image made by ``docker commit``: Jupyter ends on it.
 
-    Mounts and what is root's are somebody's intention.
+    Mounts and what is root's are meant to be as they are.
     """
     mounted = mounts.read()
-    found = (path for path in sorted(home.iterdir()) if path.name.startswith(".") and not path.is_symlink() and path.is_dir())
-    hidden = (path for path in found if not mounts.at(str(path), mounted))
-    closed = (path for path in hidden if not os.access(path, os.R_OK | os.W_OK | os.X_OK))
+    hidden = (path for path in sorted(home.iterdir()) if path.name.startswith(".") and not path.is_symlink() and path.is_dir())
+    closed = (path for path in hidden if not mounts.at(str(path), mounted) and not os.access(path, os.R_OK | os.W_OK | os.X_OK))
     return next((path for path in closed if path.stat().st_uid not in {0, uid}), None)
 
 
-def _private(spare: Path) -> Path:
-    """Return ``spare``, or one beside it where somebody else has made what is there: a shared ``/tmp`` may hold anybody's."""
+def _spare(spare: Path) -> Path:
+    """Return ``spare``, made for this user alone, or one beside it where another user may write to what is there: ``/tmp`` may be shared."""
     try:
         spare.mkdir(mode=0o700)
     except FileExistsError:
-        found = spare.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        status = spare.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             import tempfile  # noqa: PLC0415  # rarely needed, and slow to load
 
             return Path(tempfile.mkdtemp(prefix=f"{spare.name}-", dir=spare.parent))

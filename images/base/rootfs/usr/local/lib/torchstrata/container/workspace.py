@@ -13,7 +13,7 @@ DIRECTORIES: Final = ("checkpoints", "logs", "plots", "data")
 
 
 def prepare(workspace: Path = WORKSPACE) -> bool:
-    """Make the usual directories and say what would lose work; return whether the workspace can be written."""
+    """Make the usual directories and say what would lose work; return whether they are there."""
     mount = mounts.at(str(workspace), mounts.read())
     if mount is None:
         notices.inform(f"nothing is mounted at {workspace}: work will be lost with the container (-v ./workspace:{workspace})")
@@ -33,6 +33,7 @@ def complaint(workspace: Path, mount: mounts.Mount | None, uid: int, gid: int) -
 
 
 def _make(workspace: Path) -> bool:
+    """Make the usual directories; return whether that went well, and say what did not."""
     try:
         for name in DIRECTORIES:
             (workspace / name).mkdir(exist_ok=True)
