@@ -41,7 +41,7 @@ import sys
 sys.path.insert(0, "/usr/local/lib/torchstrata")
 import importlib.util, torch
 from serving import model, settings
-network = model.found(settings.OF_TORCHVISION if importlib.util.find_spec("torchvision") else settings.OWN)()
+network = model.imported(settings.OF_TORCHVISION if importlib.util.find_spec("torchvision") else settings.OWN)()
 torch.nn.init.constant_(network.fc.bias, -100)
 network.fc.bias.data[283] = 100
 torch.save(network.state_dict(), "/workspace/resnet50.pth")

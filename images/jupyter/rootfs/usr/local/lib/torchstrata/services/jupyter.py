@@ -21,14 +21,13 @@ PRIVATE: Final = "jupyter.json"
 
 PROGRAM_OF_HUB: Final = Path("/opt/venv/bin/jupyterhub-singleuser")
 BASE_URLS: Final = ("JUPYTER_BASE_URL", "NB_PREFIX")
-"""Where the base URL is looked for, the first that is given counts: ours, then Kubeflow's."""
+"""Variables with the base URL, of which the first that is given counts: ours, then Kubeflow's."""
 
 OF_RUNPOD: Final = "JUPYTER_PASSWORD"
 """What RunPod calls the token, taken where nothing of ours is given."""
 
 OF_HUB: Final = "JUPYTERHUB_SERVICE_URL"
-"""Where JupyterHub expects the server that it has started the container for; who may enter is then its decision."""
-
+"""Where JupyterHub expects the server that it has started the container for; it then decides who may enter."""
 
 URL_PATH: Final = re.compile(r"[A-Za-z0-9_~/@%-]*")
 """Jupyter takes its base URL for a regular expression, so no character may mean something to one: no dot, no plus."""
@@ -48,7 +47,7 @@ def check(given: Mapping[str, str]) -> None:
 
 
 def environment() -> Mapping[str, str]:
-    """Return where all Jupyter programs keep sockets, keys and cookies."""
+    """Return the variable by which all Jupyter programs keep sockets, keys and cookies in the private directory."""
     return {"JUPYTER_RUNTIME_DIR": str(plain.directory("jupyter"))}
 
 
@@ -74,7 +73,7 @@ def plan(declared: Declaration, given: Mapping[str, str], home: Path) -> service
 
 
 def remember(given: Mapping[str, str]) -> None:
-    """Write what the configuration of our server needs: what was given, with a random token where nothing protects it."""
+    """Write what the configuration of our server needs: what was given, and a random token where neither token nor password was."""
     document = asked(given)
     if not document["token"] and not document["password"]:
         document["token"] = os.urandom(24).hex()
@@ -101,7 +100,7 @@ def asked(given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def command(declared: Declaration, service: services.Service) -> Sequence[str]:
-    """Return how Jupyter is started; the rest is in its configuration, or in JupyterHub's variables."""
+    """Return how Jupyter is started. All else is said by its configuration, or by JupyterHub's variables."""
     if os.environ.get(OF_HUB):
         return (str(PROGRAM_OF_HUB),)
     return (*plain.command(declared, service), f"--ServerApp.base_url={service.path.removesuffix('api')}")
@@ -110,16 +109,16 @@ def command(declared: Declaration, service: services.Service) -> Sequence[str]:
 def base_url(given: Mapping[str, str]) -> str:
     """Return the path below which Jupyter answers, with a slash at both ends.
 
-    :raises SettingError: it is none.
+    :raises SettingError: what was given is no path.
     """
-    name = next((one for one in BASE_URLS if given.get(one)), BASE_URLS[0])
+    name = next((variable for variable in BASE_URLS if given.get(variable)), BASE_URLS[0])
     return url_path(name, given.get(name, ""))
 
 
 def token(given: Mapping[str, str]) -> str:
     """Return the token that was given, by value or file; empty where none was.
 
-    :raises SettingError: it is none.
+    :raises SettingError: what was given cannot be a token.
     :raises SecretFileError: its file cannot be read, is empty, or holds no token.
     """
     own = secret_files.value("JUPYTER_TOKEN", given)
@@ -133,7 +132,7 @@ def certificates(given: Mapping[str, str]) -> tuple[str, str]:
 
 
 def welcome(declared: Declaration, service: services.Service) -> Sequence[str]:
-    """Return the line for when Jupyter answers: the only one with the token."""
+    """Return the line for when Jupyter first answers, the only one with the token."""
     from urllib.parse import quote  # noqa: PLC0415  # only here, and it is slow to load
 
     written: dict[str, Any] = state.read(PRIVATE) or {}
@@ -164,7 +163,7 @@ def url_path(name: str, value: str) -> str:
 def password_hash(name: str, value: str) -> str:
     """Return the hash of a password.
 
-    :raises SettingError: it is not one, but perhaps the password itself: the message does not quote it.
+    :raises SettingError: it is none, but perhaps the password itself: the message does not quote it.
     """
     if value and not HASH.fullmatch(value):
         raise settings.SettingError(f"{name} is not a hash", "make one: python -c 'from jupyter_server.auth import passwd; print(passwd())'")

@@ -14,7 +14,7 @@ from serving import settings
 
 
 def check(given: Mapping[str, str]) -> None:
-    """Refuse what no server could be started with.
+    """Refuse variables that no server could be started with.
 
     :raises SettingError: a variable has a value that it cannot have.
     """
@@ -39,7 +39,7 @@ def plan(declared: Declaration, given: Mapping[str, str], home: Path) -> Service
 
 
 def findings(service: Service) -> tuple[str, ...]:
-    """Return what it serves, for ``torchstrata-doctor``."""
+    """Return which network it serves, and with which weights."""
     del service
     wanted = settings.read(os.environ)
     return (f"{wanted.worker or wanted.model or 'ResNet-50'}, weights: {wanted.weights or 'none given'}",)

@@ -1,1 +1,1 @@
-"""The inference server: pictures in, classes out, with Mosec; what runs is said by variables (docs/flavours.md)."""
+"""The inference server: pictures in, classes out, with Mosec; variables say what runs (docs/flavours.md)."""

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
-sys.path.append(str(Path.cwd()))  # modules that SERVE_MODEL and SERVE_WORKER name
+sys.path.append(str(Path.cwd()))  # where SERVE_MODEL and SERVE_WORKER may name modules
 
 from serving import settings  # noqa: E402  # found by the lines above
 
 ROUTE = "/predict"
 DEFAULTS = {"MOSEC_TIMEOUT": "30000", "MOSEC_LOG_LEVEL": "warning"}
-"""Milliseconds for an answer: without a GPU a queue of batches takes longer than Mosec's three seconds. Its log says each event."""
+"""Milliseconds for an answer: without a GPU a queue of batches takes longer than Mosec's three seconds. Its log would have a line for each event."""
 
 
 def main() -> int:
@@ -33,9 +33,9 @@ def main() -> int:
 
     server = Server()
     if wanted.worker:
-        from serving.model import found  # noqa: PLC0415  # it loads torch
+        from serving.model import imported  # noqa: PLC0415  # it loads torch
 
-        server.append_worker(found(wanted.worker), num=wanted.workers, max_batch_size=wanted.batch, max_wait_time=wanted.wait, route=ROUTE)
+        server.append_worker(imported(wanted.worker), num=wanted.workers, max_batch_size=wanted.batch, max_wait_time=wanted.wait, route=ROUTE)
     else:
         from serving.stages import Classifier, Reader  # noqa: PLC0415
 

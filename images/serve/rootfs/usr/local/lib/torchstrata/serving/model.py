@@ -19,7 +19,8 @@ NO_WEIGHTS = "answers are random: {why}; mount a file of weights and set SERVE_W
 class Model(NamedTuple):
     """What answers.
 
-    :param notice: what whoever runs it must know; empty if nothing.
+    :param labels: names of its classes, in their order; those of the last ones may be missing.
+    :param notice: what the person who runs it must know; empty if nothing.
     """
 
     network: nn.Module
@@ -28,7 +29,7 @@ class Model(NamedTuple):
 
 
 def load(wanted: Wanted) -> Model:
-    """Return the network, ready to be asked.
+    """Return the network in evaluation mode, with its weights and labels.
 
     Weights come from the file that was given, else from torchvision for a network of its own, where they can be downloaded or lie in torch.hub's cache.
 
@@ -38,15 +39,19 @@ def load(wanted: Wanted) -> Model:
     :raises OSError: a file cannot be read.
     """
     name = wanted.model or (settings.OF_TORCHVISION if importlib.util.find_spec("torchvision") else settings.OWN)
-    network: nn.Module = found(name)()
+    network: nn.Module = imported(name)()
     published = _published(name)
     notice = _fill(network, wanted, published)
     labels = Path(wanted.labels).read_text(encoding="utf-8").splitlines() if wanted.labels else published.meta["categories"] if published else ()
     return Model(network.eval(), tuple(labels), notice)
 
 
-def found(name: str) -> Any:
-    """Return the object that ``module:name`` names."""
+def imported(name: str) -> Any:
+    """Return the object that ``module:name`` names.
+
+    :raises ImportError: its module cannot be loaded.
+    :raises AttributeError: that has no such name.
+    """
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

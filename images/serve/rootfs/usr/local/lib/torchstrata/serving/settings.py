@@ -1,4 +1,4 @@
-"""What the variables ``SERVE_...`` ask of the server; Python's library alone, so that the start of a container can check them."""
+"""What the variables ``SERVE_...`` ask of the server; with Python's library alone, since the start of a container checks them, too."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def read(given: Mapping[str, str]) -> Wanted:
 
 
 def check_files(wanted: Wanted) -> None:
-    """Look whether the files are there.
+    """Open the files of weights and labels that were given.
 
-    :raises WantedError: one is not, or cannot be read.
+    :raises WantedError: one cannot be read.
     """
     for name, place in (("SERVE_WEIGHTS", wanted.weights), ("SERVE_LABELS", wanted.labels)):
         try:

@@ -1,6 +1,6 @@
 """The two stages of an answer, each in processes of its own: reading pictures, and the network.
 
-Mosec answers a whole batch alike. So pictures are read one by one before a batch is made, where one that is none harms no other.
+An error in a batch is Mosec's answer to all of it. So pictures are read one by one, before a batch is made: one that is none harms no other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 """What strangers may send: Pillow reads more, and hands some of it to other programs."""
 
 MARGIN = 8
-"""How many pixels more than the network sees the shorter side is scaled to, as torchvision does for its newer weights."""
+"""Pixels that the shorter side is scaled to beyond what the network sees, as torchvision does for its newer weights."""
 
 
 class Reader(Worker):
@@ -42,7 +42,7 @@ class Reader(Worker):
     def forward(self, data: Any) -> Any:
         """Return the middle of a picture, scaled.
 
-        :raises DecodingError: it is none, which the client gets as status 400.
+        :raises DecodingError: the body is no picture; the client gets status 400.
         """
         from PIL import Image  # noqa: PLC0415  # the network's process has no use for it
 
@@ -78,7 +78,7 @@ class Classifier(Worker):
         self._scores([np.zeros((self.wanted.size, self.wanted.size, 3), np.uint8)])
 
     def forward(self, data: Any) -> Any:
-        """Return an answer for each picture."""
+        """Return an answer for each picture; one picture comes, and one answer goes, where Mosec makes no batches."""
         pictures = data if self.max_batch_size > 1 else [data]
         answers = [self._answer(*row) for row in self._scores(pictures)]
         return answers if self.max_batch_size > 1 else answers[0]
@@ -92,7 +92,7 @@ class Classifier(Worker):
         torch = self.torch
         with torch.inference_mode(), torch.autocast(self.device, enabled=self.device == "cuda"):
             values = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2).float() / 255
-            mean, std = (torch.tensor(each, device=self.device).view(3, 1, 1) for each in (MEAN, STD))
+            mean, std = (torch.tensor(channels, device=self.device).view(3, 1, 1) for channels in (MEAN, STD))
             scores = self.network((values - mean) / std).float().softmax(1)
         best = scores.topk(min(self.wanted.top, scores.shape[1]))
         return list(zip(best.values.tolist(), best.indices.tolist(), strict=True))

@@ -29,18 +29,18 @@ CONFIG: Final = "ssh/sshd_config"
 BANNER: Final = "banner"
 
 BUSY: Final = ("Exceeded MaxStartups", "Not allowed at this time")
-"""What sshd says instead of its banner where too many strangers wait to log in: that it lives, and who may enter is its decision."""
+"""What sshd says instead of its banner where too many strangers wait to log in: it lives, which is all that the probe asks."""
 
 FOREIGN_KEYS: Final = ("PUBLIC_KEY",)
-"""Variables of other images and of those who rent machines (RunPod), taken where ``SSH_PUBLIC_KEY`` is not given. The name is anybody's, so
-that a value without a key is nobody's mistake."""
+"""Variables of other images and of those who rent out machines (RunPod), taken where ``SSH_PUBLIC_KEY`` is not given. Anything may have such a
+name, so that a value without a key is no mistake."""
 
 LONGEST_LINE: Final = 16 << 10
 """Characters of a line with a key; one of RSA with 16384 bits has 2,800."""
 
 WEAK_KEX: Final = ("ecdh-sha2-*", "diffie-hellman-*")
 CLASSICAL_KEX: Final = ("curve25519-*",)
-"""Of what OpenSSH offers, left after these: hybrids with a post-quantum part, and Curve25519 for clients that know none (OpenSSH before 8.9)."""
+"""For clients that know no hybrid with a post-quantum part (OpenSSH before 8.9). Without these and :data:`WEAK_KEX` OpenSSH offers hybrids alone."""
 
 WEAK_MACS: Final = ("hmac-sha1*", "umac-64*", "umac-128@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 """SHA-1, tags of 64 bits, and those that authenticate before they encrypt; the ``-etm`` ones stay."""
@@ -57,6 +57,7 @@ MAX_SESSIONS: Final = 100
 KEY_TYPES: Final = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 HOST_KEYS: Final = ("ed25519", "rsa")
 """Kinds of host keys that are used if they are there."""
+
 MADE: Final = "ed25519"
 """The kind that is made. Clients know it since 2014, and making an RSA key as well took up to two seconds of each first start."""
 
@@ -70,7 +71,7 @@ def check(given: Mapping[str, str]) -> None:
 
 
 def plan(declared: Declaration, given: Mapping[str, str], home: Path) -> services.Service | None:
-    """Return the service if somebody's key was given, and write those of the environment; None where SSH is off."""
+    """Return the service if anybody may enter, and write the keys of the environment; None where no key was given, and SSH is off."""
     accepted, refused = authorized(given["SSH_PUBLIC_KEY"]) if given.get("SSH_PUBLIC_KEY") else (_foreign(given), [])
     for why in refused:
         notices.warn(f"SSH_PUBLIC_KEY: {why}", "give lines such as 'ssh-ed25519 AAAA... name', as in ~/.ssh/id_ed25519.pub")
@@ -91,11 +92,12 @@ def plan(declared: Declaration, given: Mapping[str, str], home: Path) -> service
 
 def _foreign(given: Mapping[str, str]) -> list[str]:
     """Return the keys of the first variable of :data:`FOREIGN_KEYS` that has any."""
-    found = ((name, authorized(given.get(name, ""))[0]) for name in FOREIGN_KEYS)
-    name, keys = next(((name, keys) for name, keys in found if keys), ("", []))
-    if name:
-        notices.inform(f"SSH takes the keys of {name}, since SSH_PUBLIC_KEY is not given")
-    return keys
+    for name in FOREIGN_KEYS:
+        keys, _ = authorized(given.get(name, ""))
+        if keys:
+            notices.inform(f"SSH takes the keys of {name}, since SSH_PUBLIC_KEY is not given")
+            return keys
+    return []
 
 
 def authorized(text: str) -> tuple[list[str], list[str]]:
@@ -121,7 +123,7 @@ def authorized(text: str) -> tuple[list[str], list[str]]:
 def choose_port(service: services.Service, *, usual: bool) -> services.Service:
     """Return the service on the port to listen on: the spare one where its own may not be bound.
 
-    :param usual: nobody has asked for its port, so that the spare one does where it is taken, too.
+    :param usual: whether nobody has asked for its port; then the spare one does also where it is taken.
     """
     obstacle = ports.obstacle(service.port)
     if obstacle == "not permitted" or (obstacle and usual):
@@ -141,9 +143,9 @@ def command(declared: Declaration, service: services.Service) -> Sequence[str]:
 
 
 def keeper(home: Path, mounted: tuple[mounts.Mount, ...]) -> Path | None:
-    """Return where host keys outlive the container: the home if it is a volume, else the workspace if it is one.
+    """Return where host keys outlive the container: the home if it is a volume, else the workspace if it is one; else None.
 
-    None where neither is: on the container's own layer ``docker commit`` would give all its copies the same private keys.
+    On the container's own layer ``docker commit`` would give all its copies the same private keys.
     """
     of_home, of_workspace = home / ".config/torchstrata/ssh", WORKSPACE / ".torchstrata/ssh"
     if mounts.is_volume(str(of_home), mounted):
@@ -152,9 +154,10 @@ def keeper(home: Path, mounted: tuple[mounts.Mount, ...]) -> Path | None:
 
 
 def host_keys(directory: Path | None, working: Path) -> tuple[Path, ...]:
-    """Return the host keys, private copies of those in ``directory``; make one where it has none.
+    """Return the host keys, private copies of those in ``directory``; make one where it has none, and keep it there.
 
-    :param directory: where they are kept; None where no place outlives the container.
+    :param directory: where they outlive the container; None where nothing does.
+    :param working: the private directory that sshd reads.
     """
     working.mkdir(mode=0o700, exist_ok=True)
     for name in map(_name, HOST_KEYS):
@@ -186,8 +189,8 @@ def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: b
     """Return the configuration of sshd (sshd_config(5)).
 
     :param penalties: whether this sshd knows penalties: they would lock out everybody behind one address.
-    :param root: the user is root of a user namespace.
-    :param post_quantum_only: leave out the exchange of keys that a recorded session could be decrypted by, once quantum computers exist.
+    :param root: whether the user is root of a user namespace.
+    :param post_quantum_only: whether to refuse exchanges of keys that quantum computers could break in a session recorded today.
     """
     lines = [
         f"Port {port}",
@@ -223,8 +226,11 @@ def configuration(port: int, keys: tuple[Path, ...], *, penalties: bool, root: b
         "LogLevel INFO",
         "Subsystem sftp /usr/lib/openssh/sftp-server",
     ]
-    others = [] if root else [f"Match User !{users.NAME},*", f"Banner {state.directory() / BANNER}"]
-    return "".join(f"{line}\n" for line in [*lines, *(["PerSourcePenalties no"] if penalties else []), *others])
+    if penalties:
+        lines.append("PerSourcePenalties no")
+    if not root:
+        lines += [f"Match User !{users.NAME},*", f"Banner {state.directory() / BANNER}"]  # last: a match holds for all lines after it
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _lines(text: str) -> list[str]:
@@ -268,6 +274,7 @@ def _is_blob(text: str, kind: bytes) -> bool:
 
 
 def _has_keys(path: Path) -> bool:
+    """Return whether a file has a line that may be a key; say why where it cannot be read."""
     try:
         lines = _lines(settings.read_file(path, settings.LONGEST_LIST))
     except FileNotFoundError:
@@ -289,15 +296,15 @@ def _make(path: Path) -> bool:
     return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def _fetch(kept: Path, working: Path) -> None:
-    """Copy a kept host key, with the mode that sshd wants, which volumes cannot always hold."""
-    if working.exists() or not os.path.exists(kept):  # noqa: PTH110  # Path's raises where only another user may look
+def _fetch(stored: Path, working: Path) -> None:
+    """Copy a stored host key, with the mode that sshd wants, which volumes cannot always hold."""
+    if working.exists() or not os.path.exists(stored):  # noqa: PTH110  # Path's raises where only another user may look
         return
     try:
-        state.write(f"ssh/{working.name}", kept.read_text(encoding="ascii"))
+        state.write(f"ssh/{working.name}", stored.read_text(encoding="ascii"))
         public = subprocess.run(["/usr/bin/ssh-keygen", "-y", "-P", "", "-f", working], capture_output=True, check=True, stdin=subprocess.DEVNULL)
     except (OSError, ValueError, subprocess.CalledProcessError):
-        notices.warn(f"host key {kept} cannot be used and is made anew", "clients will ask to accept the new one")
+        notices.warn(f"host key {stored} cannot be used and is made anew", "clients will ask to accept the new one")
         working.unlink(missing_ok=True)
         return
     state.write(f"ssh/{working.name}.pub", public.stdout.decode("ascii"), mode=0o644)
@@ -313,7 +320,8 @@ def _keep(directory: Path, working: Path) -> None:
             target.chmod(0o644 if name.endswith(".pub") else 0o600)
             target.write_bytes((working / name).read_bytes())
     except OSError as error:
-        notices.warn(f"SSH host keys cannot be kept in {directory}: {error.strerror}", "clients will see new ones at the next start")
+        fix = f"let user {os.getuid()} write there: clients see new ones at each start otherwise"
+        notices.warn(f"SSH host keys cannot be kept in {directory}: {error.strerror}", fix)
 
 
 GATES: Final = (settings.Gate("SSH_POST_QUANTUM_ONLY", settings.flag),)
