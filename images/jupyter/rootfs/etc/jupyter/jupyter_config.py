@@ -1,6 +1,6 @@
 """Read by every Jupyter program, before its own configuration: where this image's additions lie, and what works here.
 
-Sockets, keys and cookies of servers lie in the container's state (container/state.py): no file of an image made by ``docker commit``.
+Sockets, keys and cookies of servers lie in the container's state (container/state.py), which ``docker commit`` does not take.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""Jupyter in a container. The lowest in rank: what people have in ``~/.jupyter`` and on the command line wins.
+"""Jupyter in a container. What people have in ``~/.jupyter`` and on the command line wins over this.
 
-Who may enter is said by the container's start or by the environment: see ``torchstrata_jupyter.access``.
+The container's start or the environment says who may enter: see ``torchstrata_jupyter.access``.
 """
 
 import os

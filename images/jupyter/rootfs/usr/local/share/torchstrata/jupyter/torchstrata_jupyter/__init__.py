@@ -1,4 +1,4 @@
-"""Additions to Jupyter: examples beside the workspace, PDF without TeX, no server without protection by accident."""
+"""Additions to Jupyter: examples beside the workspace, PDF without TeX, no server that lets everybody in by accident."""
 
 import os
 from typing import Any
@@ -36,7 +36,7 @@ def _shorten_log(settings: Any) -> None:
 
 
 def _limit_exports() -> None:
-    """Let the server convert notebooks, which come from others, in children with limits."""
+    """Let the server convert notebooks in children with limits: notebooks come from others."""
     from jupyter_server.nbconvert import handlers  # noqa: PLC0415  # servers alone have it loaded
 
     get_exporter = handlers.get_exporter

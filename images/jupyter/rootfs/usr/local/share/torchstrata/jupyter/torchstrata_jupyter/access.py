@@ -10,7 +10,7 @@ RUNTIME: Final = "/usr/local/lib/torchstrata"
 WRONG_SETTING: Final = 78
 """Exit status, EX_CONFIG of sysexits.h."""
 
-sys.path.insert(0, RUNTIME)  # no package of the virtual environment, whatever is called the same there
+sys.path.insert(0, RUNTIME)  # first: packages of the virtual environment may have the same names
 from container import declarations, environment, secret_files, state  # noqa: E402
 from container import settings as gate  # noqa: E402
 from services import jupyter  # noqa: E402
@@ -20,27 +20,32 @@ sys.path.remove(RUNTIME)
 
 @functools.cache
 def settings() -> dict[str, Any]:
-    """Return what the start has written down for its server; for one that a person starts, what the environment asks for.
+    """Return what the start has written for its server; for one that a person starts, what the environment asks for.
 
-    Secrets are then taken out of this process's environment, so that no kernel or terminal inherits them. A wrong setting ends the
-    process with one line and status 78.
+    In the second case secrets leave this process's environment, so that no kernel or terminal inherits them.
+
+    :return: as :func:`services.jupyter.asked` does.
+    :raises SystemExit: with status 78 and one line: a setting is wrong.
     """
     written = state.read(jupyter.PRIVATE)
     if written:
         return written
     try:
-        found = jupyter.asked(os.environ)
+        asked = jupyter.asked(os.environ)
         secrets = environment.secret(os.environ, declarations.secrets(declarations.read().services))
     except (gate.SettingError, secret_files.SecretFileError) as error:
         sys.stderr.write(f"torchstrata: {error}\n")
         raise SystemExit(WRONG_SETTING) from error
     for name in secrets:
         del os.environ[name]
-    return found
+    return asked
 
 
 def refuse_open_server(app: Any) -> None:
-    """End a server that would let in everybody who can reach it, unless ``TORCHSTRATA_JUPYTER_OPEN`` asks for that."""
+    """End a server that would let in everybody who can reach it, unless ``TORCHSTRATA_JUPYTER_OPEN`` asks for that.
+
+    :raises SystemExit: with status 78 and one line: nothing protects it.
+    """
     if app.identity_provider.auth_enabled or app.sock or is_loopback(app.ip):
         return
     if gate.flag("TORCHSTRATA_JUPYTER_OPEN", os.environ.get("TORCHSTRATA_JUPYTER_OPEN", "")):

@@ -15,16 +15,19 @@ class WorkspaceManager(AsyncLargeFileManager):  # type: ignore[misc]  # Jupyter 
     """Serves ``examples/`` from the image where the workspace has no directory of that name; nothing is copied into it."""
 
     @cached_property
-    def _shelf(self) -> AsyncLargeFileManager:
+    def _examples(self) -> AsyncLargeFileManager:
         return AsyncLargeFileManager(parent=self.parent, root_dir=str(SHARE))
+
+    def _manager(self, path: str) -> Any:
+        """Return what reads ``path``: this class's parent, or what serves examples."""
+        return self._examples if self._is_example(path) else super()
 
     def _is_example(self, path: str) -> bool:
         return path.strip("/").split("/")[0] == EXAMPLES and not (Path(self.root_dir) / EXAMPLES).exists()
 
     async def get(self, path: str, *arguments: Any, **options: Any) -> Any:
         """Return the model of a file or directory."""
-        keeper = self._shelf if self._is_example(path) else super()
-        return await keeper.get(path, *arguments, **options)
+        return await self._manager(path).get(path, *arguments, **options)
 
     async def save(self, model: Any, path: str = "") -> Any:
         """Save a file of the workspace; examples are to be saved under another name."""
@@ -34,15 +37,15 @@ class WorkspaceManager(AsyncLargeFileManager):  # type: ignore[misc]  # Jupyter 
 
     async def file_exists(self, path: str) -> bool:
         """Return whether ``path`` is a file."""
-        return bool(await (self._shelf if self._is_example(path) else super()).file_exists(path))
+        return bool(await self._manager(path).file_exists(path))
 
     async def dir_exists(self, path: str) -> bool:
         """Return whether ``path`` is a directory."""
-        return bool(await (self._shelf if self._is_example(path) else super()).dir_exists(path))
+        return bool(await self._manager(path).dir_exists(path))
 
     async def is_hidden(self, path: str) -> bool:
         """Return whether ``path`` is not to be shown."""
-        return bool(await (self._shelf if self._is_example(path) else super()).is_hidden(path))
+        return bool(await self._manager(path).is_hidden(path))
 
     async def list_checkpoints(self, path: str) -> Any:
         """Return the saved states of a file; examples have none."""

@@ -23,7 +23,7 @@ class PDFExporter(HTMLExporter):  # type: ignore[misc]  # nbconvert has no types
         return True
 
     def from_notebook_node(self, nb: Any, resources: Any = None, **keywords: Any) -> tuple[bytes, Any]:
-        """Return the PDF of a notebook; only what runs before the layout, such as its cells, runs in this process."""
+        """Return the PDF of a notebook. Preprocessors, such as one that runs its cells, work in this process, the layout in a child."""
         from torchstrata_jupyter import rendering  # noqa: PLC0415  # which the child imports without this module's caller
 
         nb, resources = super(TemplateExporter, self).from_notebook_node(nb, resources, **keywords)
@@ -34,14 +34,14 @@ class PDFExporter(HTMLExporter):  # type: ignore[misc]  # nbconvert has no types
             return rendering.lay_out((self._sections(), nb, plain), self.timeout, self.log.warning), resources
         except ConversionException as error:
             if Application.initialized() and Application.instance().name == "jupyter-nbconvert":
-                raise SystemExit(f"torchstrata: {error}") from None  # which would print a traceback
+                raise SystemExit(f"torchstrata: {error}") from None  # instead of nbconvert's traceback
             raise
 
     def html(self, nb: Any, resources: Any) -> str:
-        """Return the page of a notebook that was prepared."""
+        """Return the HTML page of a notebook whose preprocessors have run."""
         return str(super().from_notebook_node(nb, resources=resources)[0])
 
     def _sections(self) -> Config:
-        """Return what is configured of the layout: other sections have secrets, and functions that cannot be handed over."""
-        names = {one.__name__ for one in type(self).__mro__} | {"Highlight2HTML"}
+        """Return what is configured of the layout: other sections have secrets, and functions that cannot be pickled."""
+        names = {parent.__name__ for parent in type(self).__mro__} | {"Highlight2HTML"}
         return Config({name: section for name, section in self.config.items() if name in names})

@@ -18,19 +18,20 @@ FIRST: Final = 0x2E80
 def extend(module: Any) -> None:
     """Let a module of matplotlib find glyphs in :data:`FONT`; one that is laid out otherwise stays as it is."""
     if manager := getattr(module, "FontManager", None):
-        _wrap(manager, "_find_fonts_by_props", _found)
+        _wrap(manager, "_find_fonts_by_props", _with_ours)
     if fonts := getattr(module, "UnicodeFonts", None):
         _wrap(fonts, "_get_glyph", functools.partial(_glyph, module.get_font))
 
 
 def _wrap(owner: Any, name: str, instead: Any) -> None:
+    """Replace a method by ``instead``, which gets the original before its arguments; do nothing where there is no such method."""
     original = getattr(owner, name, None)
     if original:
         setattr(owner, name, lambda *given, **named: instead(original, *given, **named))
 
 
-def _found(original: Any, *given: Any, **named: Any) -> list[Any]:
-    """Return the fonts of a text, and the font behind them."""
+def _with_ours(original: Any, *given: Any, **named: Any) -> list[Any]:
+    """Return the fonts of a text, and :data:`FONT` behind them."""
     return [*original(*given, **named), FONT]
 
 

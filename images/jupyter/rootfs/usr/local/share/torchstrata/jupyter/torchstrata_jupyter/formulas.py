@@ -37,12 +37,16 @@ DELIMITED: Final = re.compile(
       | \$(?P<dollar>(?:\\.|[^$\\]){1,5000})\$""",
     re.DOTALL | re.VERBOSE,
 )
-"""Bounded, since the end of each beginning is looked for."""
+"""Bounded: a beginning without an end would be looked for to the end of the text, each time."""
 
 NESTED: Final = re.compile(r"\\(?:(?P<open>left|begin)|(?P<close>right|end))(?![a-zA-Z])|\\.|(?P<braces>[{}])", re.DOTALL)
 DEPTH: Final = 20
 MOST: Final = 1000
+"""Formulas of a page that are drawn."""
+
 SECONDS: Final = 5
+"""For one formula."""
+
 REWRITTEN: Final = (
     (re.compile(r"\\(?:label|notag|nonumber)\b(?:\{[^}]*\})?"), ""),
     (re.compile(r"\\tag\*?\{([^}]*)\}"), r"\\qquad \\text{(\1)}"),
@@ -52,12 +56,11 @@ REWRITTEN: Final = (
     (re.compile(r"\{(?:gather|multline)\*?\}"), r"{gather*}"),
     (re.compile(r"\\mathop\b"), ""),
 )
-"""What latex2mathml reads wrongly; numbers, which it would begin anew with each formula, are those of ``\\tag`` alone."""
+"""What latex2mathml reads wrongly. It would begin numbers anew with each formula, so that only those of ``\\tag`` are left."""
 
 OVER_AND_UNDER: Final = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
 LARGE: Final = frozenset("∑∏∐⋃⋂⋁⋀⨁⨂⨀⨄⨆")  # noqa: RUF001  # operators, not letters
 """Operators whose limits TeX sets above and below in displayed formulas. ziamath makes brackets around them endless otherwise."""
-
 
 SQUARES: Final = range(0x25A0, 0x2600)
 WIDTHS: Final = range(800, 1001)
@@ -125,9 +128,10 @@ def draw(tex: str, *, displayed: bool) -> Picture:
 
 
 def depth(tex: str) -> int:
-    """Return how deep the braces, brackets and environments of a formula are in each other."""
-    found = [1 if one["open"] or one["braces"] == "{" else -1 for one in NESTED.finditer(tex) if one["open"] or one["close"] or one["braces"]]
-    return max(itertools.accumulate(found), default=0)
+    """Return how deep the braces, brackets and environments of a formula are nested."""
+    brackets = (match for match in NESTED.finditer(tex) if match["open"] or match["close"] or match["braces"])
+    steps = (1 if bracket["open"] or bracket["braces"] == "{" else -1 for bracket in brackets)
+    return max(itertools.accumulate(steps), default=0)
 
 
 def _stop(*_: Any) -> None:
@@ -150,7 +154,10 @@ def _is_skipped(node: Any) -> bool:
 
 
 def _replace(soup: Any, node: Any, complain: Callable[[str], None], left: Iterator[int]) -> None:
-    """Put the parts of a text in its place: text, and pictures of formulas."""
+    """Put text and pictures of formulas in the place of a text.
+
+    :param left: yields once for each formula that may still be drawn.
+    """
     text, end, parts = str(node), 0, []
     for match in DELIMITED.finditer(text):
         parts += [text[end : match.start()], _part(soup, match, complain, left)]
@@ -178,6 +185,7 @@ def _part(soup: Any, match: re.Match[str], complain: Callable[[str], None], left
 
 
 def _set_limits(root: ET.Element) -> None:
+    """Set limits of large operators above and below them, as displayed formulas have them."""
     for element in root.iter():
         if element.tag.rpartition("}")[2] in OVER_AND_UNDER and (element[0].text or "") in LARGE:
             namespace, _, name = element.tag.rpartition("}")
@@ -191,8 +199,9 @@ def _put_stand_ins(root: ET.Element, font: Any) -> dict[str, str]:
     :raises ValueError: there are more of them than squares.
     """
     characters = dict.fromkeys("".join(root.itertext()))
-    lacking = [one for one in characters if not one.isspace() and font.glyphindex(one) == 0]
-    squares = [one for one in map(chr, SQUARES) if one not in characters and font.glyphindex(one) and font.glyph(one).advance() in WIDTHS]
+    lacking = [character for character in characters if not character.isspace() and font.glyphindex(character) == 0]
+    free = (square for square in map(chr, SQUARES) if square not in characters and font.glyphindex(square))
+    squares = [square for square in free if font.glyph(square).advance() in WIDTHS]
     if len(lacking) > len(squares):
         raise ValueError(f"it has {len(lacking)} different characters without a glyph")
     table = dict(zip(lacking, squares, strict=False))
@@ -216,6 +225,6 @@ def _text(use: ET.Element, character: str) -> ET.Element:
     size = float(use.get("height", "0")) / BOX
     baseline = float(use.get("y", "0")) + size * ASCENT
     place = {"x": use.get("x", "0"), "y": f"{baseline:.3f}", "font-size": f"{size:.3f}", "fill": use.get("fill", "black")}
-    made = ET.Element("text", {**place, "font-family": "WenQuanYi Micro Hei, sans-serif"})
-    made.text = character
-    return made
+    text = ET.Element("text", {**place, "font-family": "WenQuanYi Micro Hei, sans-serif"})
+    text.text = character
+    return text

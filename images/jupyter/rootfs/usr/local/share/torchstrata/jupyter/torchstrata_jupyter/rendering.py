@@ -1,4 +1,4 @@
-"""Converts a notebook in a process of its own, with limits: whatever a notebook does to that, the server answers meanwhile.
+"""Converts a notebook in a process of its own, with limits: whatever a notebook does to it, the server goes on answering.
 
 Notebooks come from others. Their HTML and formulas may take for ever, or all memory, and may name files that are not the author's.
 """
@@ -30,12 +30,14 @@ PICTURE: Final = 64 << 20
 """Bytes of a file that a notebook shows."""
 
 LINES: Final = 50
+"""Of a child's log that the parent passes on; :data:`WIDTH` is what it passes on of one."""
+
 WIDTH: Final = 200
 SECONDS: Final = 180
-"""Of a clock, for a conversion without a layout."""
+"""For a conversion to anything but PDF."""
 
 CONFIGURED: Final = ("Exporter", "Preprocessor", "NbConvertBase", "2HTML", "2Latex")
-"""How the names end of sections of a configuration that conversions read; others have secrets."""
+"""Endings of the names of those sections of a configuration that conversions read; others have secrets."""
 
 
 def limited(exporter: Any) -> Any:
@@ -48,6 +50,7 @@ def limited(exporter: Any) -> Any:
 
 
 def _converted(exporter: Any, nb: Any, resources: Any) -> tuple[Any, Any]:
+    """Return what an exporter makes of a notebook in a child, and its resources."""
     config = type(exporter.config)({name: section for name, section in exporter.config.items() if name.endswith(CONFIGURED)})
     settings = {name: getattr(exporter, name) for name in ("sanitize_html",) if hasattr(exporter, name)}
     try:
@@ -71,9 +74,9 @@ def lay_out(job: tuple[Any, Any, Any], seconds: int, complain: Callable[[str], N
     """Return the PDF of a notebook.
 
     :param job: configuration, notebook and resources.
-    :param seconds: of a clock, that it may take.
+    :param seconds: that it may take.
     :param complain: is given a line for each thing that the PDF lacks.
-    :raises ConversionException: there is none, said in one line.
+    :raises ConversionException: with one line: why there is none.
     """
     return in_child(pickle.dumps((_lay_out, *job)), "PDF", seconds, complain)
 
@@ -83,9 +86,9 @@ def in_child(job: bytes, name: str, seconds: int, complain: Callable[[str], None
 
     :param job: the function and its arguments, pickled.
     :param name: what it makes, in messages.
-    :param seconds: of a clock, that it may take.
+    :param seconds: that it may take.
     :param complain: is given a line for each thing that is left out.
-    :raises ConversionException: there is none, said in one line.
+    :raises ConversionException: with one line: why there is no result.
     """
     command = [sys.executable, "-I", "-c", START, str(Path(__file__).parents[1]), str(seconds), name]
     late = f"the {name} took more than {seconds} s - export parts of the notebook"
@@ -95,39 +98,41 @@ def in_child(job: bytes, name: str, seconds: int, complain: Callable[[str], None
         done = subprocess.run(command, input=job, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         raise ConversionException(late) from None
-    said = done.stderr.decode(errors="replace").splitlines()
+    lines = done.stderr.decode(errors="replace").splitlines()
     if done.returncode:
-        raise ConversionException(said[-1] if done.returncode == 1 and said else late)
-    for line in said:
+        raise ConversionException(lines[-1] if done.returncode == 1 and lines else late)
+    for line in lines:
         complain(line)
     return done.stdout
 
 
 def main() -> None:
-    """Do the job that comes on standard input, and write what it makes to standard output."""
+    """Do the job that comes on standard input, and write its result to standard output; in the child."""
     _limit(int(sys.argv[2]))
-    answer = os.dup(1)
-    os.dup2(2, 1)  # what a library prints is no part of it
+    output = os.dup(1)
+    os.dup2(2, 1)  # what a library prints is no part of the result
     try:
         work, *arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # of the parent
-        made = work(*arguments)
+        result = work(*arguments)
     except Exception as error:  # noqa: BLE001  # whatever a library comes upon
         sys.exit(_reason(error, sys.argv[3])[:WIDTH])
-    with os.fdopen(answer, "wb") as file:
-        file.write(made)
+    with os.fdopen(output, "wb") as file:
+        file.write(result)
 
 
 def _limit(seconds: int) -> None:
+    """Bound CPU time and memory of this process, and let the kernel end it first."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for kind, limit in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, MEMORY)):
         hard = resource.getrlimit(kind)[1]
         if hard in {resource.RLIM_INFINITY, -1} or hard > limit:
             resource.setrlimit(kind, (limit, limit))
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, this goes and not the server
+        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory is short, it goes and not the server
 
 
 def _reason(error: Exception, name: str) -> str:
+    """Return in one line why there is no result, with a cure for what a person can change."""
     if isinstance(error, RecursionError):
         return f"no {name}: the notebook's HTML has too many elements in each other - clear that output"
     if isinstance(error, MemoryError):
@@ -136,6 +141,7 @@ def _reason(error: Exception, name: str) -> str:
 
 
 def _lay_out(config: Any, nb: Any, resources: Any) -> bytes:
+    """Return the PDF of a notebook; in the child."""
     import bs4  # noqa: PLC0415  # the parent needs none of these
     import weasyprint  # noqa: PLC0415
     from pygments.formatters import HtmlFormatter  # noqa: PLC0415
@@ -186,7 +192,8 @@ def _fetcher(base: Path, complain: Callable[[str], None]) -> Any:
 def read(url: str, base: Path) -> bytes:
     """Return a file that a notebook names.
 
-    :raises ValueError: it is elsewhere, none, or too large.
+    :raises ValueError: it is not below ``base``, no file, or too large.
+    :raises OSError: it cannot be read.
     """
     parts = urlsplit(url)
     if parts.scheme != "file" or parts.netloc:
