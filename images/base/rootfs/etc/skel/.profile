@@ -1,4 +1,4 @@
-# ~/.profile of login shells. PATH is the container's: ~/bin and ~/.local/bin are not put before it.
+# Login shells. Debian's file puts ~/bin and ~/.local/bin first; PATH is the container's here, and stays.
 if [ -n "$BASH_VERSION" ] && [ -f "$HOME/.bashrc" ]; then
     # shellcheck source=/dev/null
     . "$HOME/.bashrc"

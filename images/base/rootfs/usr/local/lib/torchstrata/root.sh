@@ -1,7 +1,7 @@
-# Root in a container of somebody's, as `docker exec -u 0` makes one, in login shells and interactive ones: the system's programs
-# and root's home. What /opt/venv and the user's home hold is the user's. Where the first process of this container is root's, what an
-# init of root's runs (`docker run --init`) too, and this shell comes from it (builds, --entrypoint bash), everything stays.
-# The kernel says whose they are: status, since a process may hide its owner by who owns its directory in /proc.
+# Root in a user's container, as by `docker exec -u 0`, in login shells and interactive ones: root gets the system's programs and its own
+# home, since what /opt/venv and the user's home hold is the user's. Everything stays where the first process of this container is root's,
+# with what it runs as an init (`docker run --init`), and this shell comes from it (builds, --entrypoint bash).
+# The kernel says in status whose a process is; its directory in /proc may be root's all the same (PR_SET_DUMPABLE of prctl(2)).
 read -r child _ 2>/dev/null </proc/1/task/1/children || :
 user=$(/usr/bin/sed -n 's/^Uid:[^0-9]*\([1-9][0-9]*\).*/\1/p' /proc/1/status "/proc/${child:-1}/status" 2>/dev/null)
 user=${user%%[!0-9]*}

@@ -1,7 +1,7 @@
 /* libnss_torchstrata.so.2: a name for the user that a container runs as, whatever its uid (glibc manual, "NSS Modules Interface").
 
-   A process is told who it is itself, and nothing else: `dev`, with the uid and gid that the kernel knows. No file is read but
-   /etc/passwd. Root is told nothing, nor is a program that a setuid bit has raised, so whatever privileged programs believe is root's. */
+   A process is told its own name and nothing else: `dev`, with the uid and gid that the kernel knows. No file is read but /etc/passwd.
+   Root is told nothing, nor is a program that a setuid bit has raised, so that privileged programs believe root's files alone. */
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -20,12 +20,12 @@
 #define SSHD "/usr/sbin/sshd"
 #define SESSION "/usr/local/bin/torchstrata-session" /* gives a session of sshd the container's environment */
 
-/* Whether this process may be told who it is: no part of it is root's or borrowed. */
+/* Whether this process may be told its name: it is not root, and has no rights that a file lends. */
 static int is_ordinary(void) {
     return getuid() != 0 && getuid() == geteuid() && getgid() == getegid() && !getauxval(AT_SECURE);
 }
 
-/* Whether /etc/passwd has another name for a uid, which then stays. */
+/* Whether /etc/passwd has a name of its own for a uid, which then counts. */
 static int has_other_name(uid_t uid) {
     char buffer[4096];
     struct passwd entry, *found;
@@ -40,7 +40,7 @@ static int has_other_name(uid_t uid) {
     return other;
 }
 
-/* The home of this process, which only it is told: its own HOME, but for root's. */
+/* The home of this process: its HOME, unless that is no path or root's. */
 static const char *home(void) {
     const char *own = secure_getenv("HOME");
     return own == NULL || own[0] != '/' || own[1] == '\0' || strcmp(own, "/root") == 0 ? HOME : own;
@@ -82,7 +82,7 @@ enum nss_status _nss_torchstrata_getpwuid_r(uid_t uid, struct passwd *entry, cha
 }
 
 static enum nss_status my_group(struct group *entry, char *buffer, size_t left, int *error) {
-    size_t gap = -(size_t)buffer % sizeof(char *);
+    size_t gap = -(size_t)buffer % sizeof(char *); /* gr_mem, an empty list of members, must be aligned */
     if (left < gap + sizeof(char *)) return too_small(error);
     entry->gr_mem = (char **)(buffer + gap);
     entry->gr_mem[0] = NULL;

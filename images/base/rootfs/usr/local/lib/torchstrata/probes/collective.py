@@ -10,7 +10,10 @@ import torch.multiprocessing
 
 
 def member(rank: int, size: int, meeting: str) -> None:
-    """Add up the ranks of all processes and check the sum."""
+    """Add up the ranks of all processes on the GPUs and check the sum, as process ``rank`` of ``size``.
+
+    :param meeting: path of a file by which the processes find each other; it does not exist yet.
+    """
     torch.cuda.set_device(rank)
     torch.distributed.init_process_group("nccl", init_method=f"file://{meeting}", rank=rank, world_size=size)
     total = torch.tensor([float(rank)], device="cuda")

@@ -36,8 +36,8 @@ def compiler(device: str) -> None:
         return torch.sin(values).square() + 2 * torch.cos(values)
 
     values = torch.linspace(0, 1, 4096, device=device)
-    off = (torch.compile(plain)(values).double() - plain(values.double())).abs().max().item()
-    assert off <= TOLERANCE, f"torch.compile gives other results: they differ by up to {off:.2g}"
+    difference = (torch.compile(plain)(values).double() - plain(values.double())).abs().max().item()
+    assert difference <= TOLERANCE, f"torch.compile gives other results: they differ by up to {difference:.2g}"
 
 
 def main() -> int:

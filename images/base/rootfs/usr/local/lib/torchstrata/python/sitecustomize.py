@@ -1,5 +1,5 @@
 # ruff: noqa: D100, PTH119
-# What root's pip puts into /opt/venv is for group 0 to upgrade, as what the user puts there is: images are derived with USER root.
+# Group 0, which the container's user has, may upgrade what root's pip puts into /opt/venv: images are derived with USER root.
 import os
 import sys
 

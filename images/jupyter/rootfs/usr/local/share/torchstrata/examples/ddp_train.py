@@ -3,7 +3,7 @@
     python ddp_train.py [--epochs 5] [--processes N] [--recompute] [--fresh]
 
 Each epoch is saved to ``checkpoints/ddp.pt``; a second start goes on where the first one stopped. The task is made up: tell noisy waves of four
-frequencies apart. DDP also pays on one machine: ``DataParallel`` copies the model to every GPU at every step, DDP once.
+frequencies apart. DDP is faster on one machine, too: ``DataParallel`` copies the model to every GPU at every step, DDP once.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def resume(model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.dev
 
 
 def save(model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> None:
-    """Save so that a crash in the middle leaves the last good file."""
+    """Save model and optimizer; a crash in the middle leaves the last good file."""
     CHECKPOINT.parent.mkdir(parents=True, exist_ok=True)
     unfinished = CHECKPOINT.with_suffix(".tmp")
     torch.save({"model": model.module.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epochs}, unfinished)
@@ -69,7 +69,10 @@ def save(model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int) -> Non
 
 
 def train_epoch(model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, total: torch.Tensor) -> None:
-    """Train one epoch in mixed precision where there is a GPU; ``total`` becomes loss, right answers and samples, added up over all processes."""
+    """Train one epoch, in mixed precision where there is a GPU.
+
+    :param total: becomes the sums of loss, right answers and samples over all processes.
+    """
     total.zero_()
     for batch in loader:
         inputs, labels = (part.to(total.device, non_blocking=True) for part in batch)
@@ -107,7 +110,10 @@ def train(rank: int, options: argparse.Namespace, total: torch.Tensor) -> None:
 
 
 def worker(rank: int, options: argparse.Namespace, meeting: str) -> None:
-    """Be one process of the group: join it, train, leave it."""
+    """Join the group as process ``rank``, train, and leave it.
+
+    :param meeting: path of a file by which the processes find each other.
+    """
     with_gpu = torch.cuda.is_available()
     if with_gpu:
         torch.cuda.set_device(rank)

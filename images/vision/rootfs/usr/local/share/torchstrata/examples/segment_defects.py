@@ -37,7 +37,10 @@ SURE = 0.5
 
 
 def draw(rng: np.random.Generator, size: int, start: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return a picture of brushed metal with a scratch, and the scratch's mask."""
+    """Return a picture of brushed metal with a scratch, and the scratch's mask.
+
+    :param start: where the scratch begins, in pixels; anywhere in the middle where none is given.
+    """
     rows = rng.normal(150, 12, (size, 1, 1)).repeat(size, axis=1) + rng.normal(0, 6, (size, size, 1))
     picture = np.clip(rows, 0, 255).astype(np.uint8).repeat(3, axis=2)
     mask = np.zeros((size, size), np.uint8)
@@ -67,7 +70,7 @@ class Surfaces(Dataset):
 
 
 class UNet(nn.Module):
-    """Two steps down, two up, with what was seen on the way down beside."""
+    """Two steps down and two up; each step up also sees what the step down beside it has made."""
 
     def __init__(self, width: int = 12) -> None:
         super().__init__()
@@ -91,7 +94,7 @@ def _pair(channels: int, out: int) -> nn.Sequential:
 
 
 def train(network: nn.Module, data: Dataset, epochs: int) -> None:
-    """Teach the network; one line for each epoch."""
+    """Train the network; print one line for each epoch."""
     loader = DataLoader(data, batch_size=16, shuffle=True, num_workers=WORKERS, persistent_workers=True)
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=epochs * len(loader))
@@ -109,7 +112,7 @@ def train(network: nn.Module, data: Dataset, epochs: int) -> None:
         print(f"epoch {epoch + 1}/{epochs}: loss {sum(losses) / len(losses):.3f} ({time.perf_counter() - start:.1f} s)", flush=True)
 
 
-def found(network: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+def predict(network: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
     """Return N x H x W probabilities that a pixel is scratched."""
     network.eval()
     with torch.inference_mode():
@@ -144,7 +147,8 @@ def precision(probabilities: torch.Tensor, masks: torch.Tensor) -> float:
         ],
     }
     results = [
-        {"image_id": number, "category_id": 1, "segmentation": _encoded(each > SURE), "score": float(each.max())} for number, each in enumerate(probabilities)
+        {"image_id": number, "category_id": 1, "segmentation": _encoded(picture > SURE), "score": float(picture.max())}
+        for number, picture in enumerate(probabilities)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
@@ -160,7 +164,7 @@ def _encoded(mask: torch.Tensor) -> dict[str, object]:
 
 
 def film(network: nn.Module, size: int, place: Path, frames: int = 12) -> set[int]:
-    """Let a scratched sheet move past, write the film, and return the numbers under which the tracker knew what it saw."""
+    """Let a scratched sheet move past, write the film to ``place``, and return the numbers that the tracker gave to what it saw."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracker moves to a package of its own (docs/flavours.md of torchstrata)
         tracker = sv.ByteTrack(frame_rate=10)
@@ -171,7 +175,7 @@ def film(network: nn.Module, size: int, place: Path, frames: int = 12) -> set[in
         stream.pix_fmt = "yuv420p"
         for frame in range(frames):
             picture, _ = draw(np.random.default_rng(5), size, start=np.array([0.2 * size + frame, 0.3 * size]))
-            mask = (found(network, change(image=picture)["image"][None])[0] > SURE).numpy()
+            mask = (predict(network, change(image=picture)["image"][None])[0] > SURE).numpy()
             boxes = sv.Detections(xyxy=sv.mask_to_xyxy(mask[None]), mask=mask[None], confidence=np.ones(1), class_id=np.zeros(1, int))
             tracked = tracker.update_with_detections(boxes if mask.any() else sv.Detections.empty())
             seen |= set(map(int, tracked.tracker_id))
@@ -194,7 +198,7 @@ def main() -> None:
     train(network, Surfaces(options.pictures, options.size, seed=1, training=True), options.epochs)
     test = Surfaces(32, options.size, seed=2, training=False)
     pictures, masks = (torch.stack(values) for values in zip(*test, strict=True))
-    probabilities = found(network, pictures)
+    probabilities = predict(network, pictures)
     print(f"overlap of pixels {overlap(probabilities, masks):.1%}, average precision of masks at 50 % {precision(probabilities, masks):.1%}")
     for name in ("checkpoints", "plots"):
         (WORKSPACE / name).mkdir(parents=True, exist_ok=True)

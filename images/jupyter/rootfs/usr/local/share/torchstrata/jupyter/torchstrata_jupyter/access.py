@@ -24,7 +24,7 @@ def settings() -> dict[str, Any]:
 
     In the second case secrets leave this process's environment, so that no kernel or terminal inherits them.
 
-    :return: as :func:`services.jupyter.asked` does.
+    :return: what ``services.jupyter.asked`` returns.
     :raises SystemExit: with status 78 and one line: a setting is wrong.
     """
     written = state.read(jupyter.PRIVATE)
