@@ -396,7 +396,9 @@ def test_host_keys_of_another_user(closed):
     assert not Path("ssh_host_ed25519_key").exists()
 
 
-@pytest.mark.parametrize(("terminal", "becomes"), [("xterm", "xterm"), ("of-tomorrow", "xterm-256color"), ("x" * 300, "xterm-256color"), ("../x", "../x"), ("", "")])
+@pytest.mark.parametrize(
+    ("terminal", "becomes"), [("xterm", "xterm"), ("of-tomorrow", "xterm-256color"), ("x" * 300, "xterm-256color"), ("../x", "../x"), ("", "")]
+)
 def test_terminal_of_a_session(tmp_path, monkeypatch, terminal, becomes):
     """A terminal without a description is taken for one that all understand."""
     (tmp_path / "x").mkdir()
