@@ -71,8 +71,7 @@ def _read(named: str) -> str | None:
     try:
         text = settings.read_file(Path(named), settings.CERTIFICATES_FILE)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        notices.warn(f"TORCHSTRATA_CA_FILE={named} cannot be read: {reason}", "mount the file and let it be readable")
+        notices.warn(f"TORCHSTRATA_CA_FILE={named} cannot be read: {settings.unread(error)}", "mount the file and let it be readable")
         return None
     if BEGIN not in text:
         notices.warn(f"TORCHSTRATA_CA_FILE={named} has no certificate in PEM form", f"it must contain '{BEGIN}'")

@@ -95,8 +95,9 @@ def _wanted(mounted: tuple[mounts.Mount, ...], *, home_only: bool) -> list[str]:
 
 def _chain(mounted: tuple[mounts.Mount, ...]) -> dict[str, None]:
     """Return mount points that are not the system's and their parents, as an engine may have made them; outer ones first."""
-    points = [PurePosixPath(mount.path) for mount in mounted if not _is_of_system(mount.path)]
-    paths = {str(path) for point in points for path in (point, *point.parents)}
+    paths: set[str] = set()
+    for point in (PurePosixPath(mount.path) for mount in mounted if not _is_of_system(mount.path)):
+        paths |= set(map(str, (point, *point.parents)))
     return dict.fromkeys(sorted(paths - set(SHARED)))
 
 

@@ -205,6 +205,7 @@ def _is_list(value: Any, form: re.Pattern[str] | None = None) -> bool:
 
 
 def _is_health(value: Any) -> bool:
+    """Return whether this is one question of the probe, with the path to ask for or the answer to expect."""
     if not isinstance(value, dict) or len(value) != 1:
         return False
     ((scheme, expected),) = value.items()

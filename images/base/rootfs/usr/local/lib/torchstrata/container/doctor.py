@@ -107,6 +107,7 @@ def driver() -> Iterator[Finding]:
 
 
 def _driver(known: facts.Facts) -> Iterator[Finding]:
+    """Ask a GPU that is there, and its driver, what they are."""
     try:
         supported, devices = gpu.driver(), gpu.capabilities()
     except gpu.CudaError as error:

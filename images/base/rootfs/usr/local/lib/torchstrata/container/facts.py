@@ -11,7 +11,7 @@ IMAGE: Final = Path("/etc/torchstrata/image.json")
 
 
 class Facts(NamedTuple):
-    """What an image needs from the host; empty where it needs nothing.
+    """What an image is, and needs of the host; empty where it needs nothing.
 
     :param cuda: CUDA version of its torch, such as ``(12, 8)``; empty for a CPU image.
     :param driver_floor: oldest driver, such as ``525.60.13``.
@@ -51,6 +51,7 @@ def architecture(text: str) -> tuple[int, ...]:
 
 
 def _facts(row: dict[str, Any], others: Any = ()) -> Facts:
+    """Return the facts of an image from its labels, or of another cell from its row, which lists architectures where a label has a text."""
     listed = row.get("architectures") or ()
     names = listed.split() if isinstance(listed, str) else listed
     return Facts(

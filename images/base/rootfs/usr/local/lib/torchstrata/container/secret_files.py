@@ -23,6 +23,11 @@ def value(name: str, given: Mapping[str, str]) -> str:
 
 
 def _of_file(name: str, path: str) -> str:
+    """Return the secret of a file; empty where none is named.
+
+    :param name: the variable that names it, for messages.
+    :raises SecretFileError: it cannot be read, is empty, or holds what cannot be a secret.
+    """
     if not path:
         return ""
     try:
@@ -30,8 +35,7 @@ def _of_file(name: str, path: str) -> str:
     except settings.SettingError as error:
         raise SecretFileError(error.what) from error
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SecretFileError(f"{name}={path} cannot be read: {reason}") from error
+        raise SecretFileError(f"{name}={path} cannot be read: {settings.unread(error)}") from error
     if not secret:
         raise SecretFileError(f"{name}={path} is empty")
     return secret

@@ -189,6 +189,11 @@ def shown(value: str) -> str:
     return printable if len(printable) <= 60 else f"{printable[:57]}..."  # noqa: PLR2004  # a line of a terminal has 80
 
 
+def unread(error: OSError | ValueError) -> str:
+    """Return why :func:`read_file` could not read a file."""
+    return str(error.strerror) if isinstance(error, OSError) else "it is not text"
+
+
 def read_file(path: Path, limit: int) -> str:
     """Return the text of a regular file, without waiting for a writer of a FIFO.
 

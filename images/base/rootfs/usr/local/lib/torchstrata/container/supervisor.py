@@ -98,6 +98,7 @@ class Supervised:
             log.say(f"{self.name}: {error}")
 
     def _start(self, environment: Mapping[str, str], log: Log) -> None:
+        """Start the process and the thread that passes on its output; what cannot start counts as ended."""
         self._since = time.monotonic()
         try:
             self.process = subprocess.Popen(
@@ -118,6 +119,7 @@ class Supervised:
             self._ended(self.process.wait(), log)
 
     def _ended(self, status: int, log: Log) -> None:
+        """Say how it has ended, and let it start again after a pause that doubles with each failure."""
         self.process = None
         if time.monotonic() - self._since >= GOOD_RUN:
             self._pause = 1.0

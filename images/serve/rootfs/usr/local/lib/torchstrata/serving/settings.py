@@ -98,12 +98,20 @@ def check_files(wanted: Wanted) -> None:
 
 
 def _object(name: str, value: str) -> str:
+    """Return ``module:name`` as it is; empty where none is given.
+
+    :raises WantedError: it has another form.
+    """
     if value and not OBJECT.fullmatch(value):
         raise WantedError(f"{name}={value[:60]!r} names no object", "write module:name, such as torchvision.models:resnet50")
     return value
 
 
 def _number(name: str, value: str) -> int:
+    """Return a number of :data:`NUMBERS`, its default where none is given.
+
+    :raises WantedError: it is none, or out of bounds.
+    """
     default, lowest, highest = NUMBERS[name]
     if not value:
         return default

@@ -280,8 +280,7 @@ def _has_keys(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        notices.warn(f"{path} cannot be read: {reason}", "give a regular file with keys that the container's user can read")
+        notices.warn(f"{path} cannot be read: {settings.unread(error)}", "give a regular file with keys that the container's user can read")
         return False
     return any(line and not line.startswith("#") for line in lines)
 

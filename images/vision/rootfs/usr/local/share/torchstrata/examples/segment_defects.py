@@ -89,8 +89,9 @@ class UNet(nn.Module):
 
 
 def _pair(channels: int, out: int) -> nn.Sequential:
-    layers = [layer for inputs in (channels, out) for layer in (nn.Conv2d(inputs, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU())]
-    return nn.Sequential(*layers)
+    first = nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()
+    second = nn.Conv2d(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()
+    return nn.Sequential(*first, *second)
 
 
 def train(network: nn.Module, data: Dataset, epochs: int) -> None:
