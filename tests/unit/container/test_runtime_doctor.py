@@ -45,6 +45,14 @@ def test_package_that_lost_files(venv):
     assert found.what.startswith("opencv_python_headless 5.0 lacks 1 of its files")
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"\xff\xfe,,\n"), lambda path: (path.unlink(), path.mkdir())])
+def test_package_whose_list_is_damaged(venv, damage):
+    """A list of files that is no text, or cannot be read, is a finding as well, with the same cure."""
+    damage(venv / "lib/python3.13/site-packages/opencv_python-5.0.dist-info/RECORD")
+    (found,) = doctor.packages(venv)
+    assert (found.severity, found.fix) == (doctor.WARNING, "pip install --force-reinstall --no-deps opencv_python==5.0")
+
+
 def test_package_with_a_name_to_paste(venv):
     """What a user has called a package is one word of the command, whatever it holds."""
     (venv / "lib/python3.13/site-packages/opencv_python-5.0.dist-info").rename(venv / "lib/python3.13/site-packages/$(id)-5.0.dist-info")

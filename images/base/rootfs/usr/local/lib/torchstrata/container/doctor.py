@@ -245,23 +245,26 @@ def person() -> Iterator[Finding]:
 def packages(venv: Path = PYTHON.parents[1]) -> Iterator[Finding]:
     """Look for packages that lack files: another one that had the same files, as OpenCV's four have, was removed."""
     records = sorted(venv.glob(f"{SITE_PACKAGES}/*.dist-info/RECORD"))
-    lacking = [(record, count) for record in records if (count := _lacking(record))]
-    for record, count in lacking:
+    damaged = [(record, damage) for record in records if (damage := _damage(record))]
+    for record, damage in damaged:
         name, _, version = record.parent.name.removesuffix(".dist-info").partition("-")
-        what = f"{name} {version} lacks {count} of its files, as after the removal of another package with the same files"
-        yield Finding("packages", WARNING, what, f"pip install --force-reinstall --no-deps {shlex.quote(f'{name}=={version}')}")
-    if not lacking:
+        yield Finding("packages", WARNING, f"{name} {version} {damage}", f"pip install --force-reinstall --no-deps {shlex.quote(f'{name}=={version}')}")
+    if not damaged:
         yield Finding("packages", GOOD, f"{len(records)} in {venv}, all with their files")
 
 
-def _lacking(record: Path) -> int:
-    """Return how many files that a package lists (RECORD of the binary distribution format) do not exist; bytecode does not count."""
+def _damage(record: Path) -> str:
+    """Return which files that a package lists (RECORD of the binary distribution format) do not exist; empty if none. Bytecode does not count."""
     import csv  # noqa: PLC0415  # only this check needs it
 
-    with record.open(encoding="utf-8", newline="") as file:
-        paths = [row[0] for row in csv.reader(file) if row and not row[0].endswith(".pyc")]
+    try:
+        with record.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            paths = [row[0] for row in csv.reader(file) if row and not row[0].endswith(".pyc")]
+    except (OSError, csv.Error) as error:
+        return f"has a list of files that cannot be read: {error}"
     site = record.parents[1]
-    return sum(not os.path.lexists(f"{site}/{path}") for path in paths)  # tens of thousands: a Path each would take seconds
+    count = sum(not os.path.lexists(f"{site}/{path}") for path in paths)  # tens of thousands: a Path each would take seconds
+    return f"lacks {count} of its files, as after the removal of another package with the same files" if count else ""
 
 
 def torch() -> Iterator[Finding]:
