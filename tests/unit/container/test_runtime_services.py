@@ -390,6 +390,16 @@ def closed(tmp_path, monkeypatch):
     (tmp_path / "closed").chmod(0o700)
 
 
+@pytest.mark.usefixtures("closed")
+def test_leftover_that_cannot_be_swept(monkeypatch):
+    """One that cannot be opened, such as one that another start has just removed, ends no start."""
+    monkeypatch.setattr(state, "ROOTS", (Path(),))
+    leftover = Path(f"torchstrata-1-{os.geteuid()}")
+    leftover.mkdir(mode=0)
+    state._sweep()
+    assert leftover.exists()
+
+
 def test_host_keys_of_another_user(closed):
     """Where a volume has another user's private keys, as a shared workspace has, new ones are made: SSH starts all the same."""
     ssh._fetch(closed / "ssh_host_ed25519_key", Path("ssh_host_ed25519_key"))

@@ -254,7 +254,7 @@ def packages(venv: Path = PYTHON.parents[1]) -> Iterator[Finding]:
 
 
 def _damage(record: Path) -> str:
-    """Return which files that a package lists (RECORD of the binary distribution format) do not exist; empty if none. Bytecode does not count."""
+    """Return what is wrong with the files that a package lists (RECORD of the binary distribution format), bytecode aside; empty if nothing is."""
     import csv  # noqa: PLC0415  # only this check needs it
 
     try:

@@ -191,12 +191,20 @@ def _sweep() -> None:
     own = _name(os.geteuid())
     for place in _places():
         if place.name != own and place.name.endswith(f"-{os.geteuid()}") and _is_of(place, os.geteuid()):
-            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                if _lock(descriptor, fcntl.LOCK_EX):
-                    shutil.rmtree(place, ignore_errors=True)  # another start may sweep the same
-            finally:
-                os.close(descriptor)
+            _remove_unheld(place)
+
+
+def _remove_unheld(place: Path) -> None:
+    """Remove a directory that no process holds; another start may be doing the same."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        if _lock(descriptor, fcntl.LOCK_EX):
+            shutil.rmtree(place, ignore_errors=True)
+    finally:
+        os.close(descriptor)
 
 
 def _first() -> Path:
