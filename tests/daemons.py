@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import PATIENCE, until
+from torchstrata import process
 from torchstrata.building import engine
 from torchstrata.errors import EngineError
 
@@ -37,8 +38,9 @@ class Daemon:
         options = {"config-file": "daemon.json", "data-root": "data", "exec-root": "exec", "pidfile": "pid"}
         arguments = [f"--{name}={self.root / value}" for name, value in options.items()]
         command = ["unshare", "--net", "dockerd", f"--host={self.host}", *arguments]
+        variables = {**os.environ, "PATH": process.search_path()}  # root by sudo may have kept the PATH of a user
         with (self.root / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
         until(
             _answers, "a daemon that answers", alive=lambda: self.process and self.process.poll() is None, state=lambda: (self.root / "log").read_text()[-2000:]
         )

@@ -27,6 +27,9 @@ KEPT_LINES: Final = 40
 GRACE: Final = 5.0
 """Seconds that programs have to tidy up after they were asked to end; most need none."""
 
+SYSTEM_PATHS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Where programs of the system lie. Debian's logins of ordinary users do not look there, and a root by ``su`` or sudo may have kept their PATH."""
+
 LineSink = Callable[[str], None]
 
 _running: set[subprocess.Popen[bytes]] = set()
@@ -90,9 +93,15 @@ def is_over(named: str) -> bool:
     return False
 
 
+def search_path() -> str:
+    """Return ``PATH``, and behind it the directories of the system's programs that it lacks."""
+    given = os.environ.get("PATH", os.defpath)
+    return os.pathsep.join((given, *(path for path in SYSTEM_PATHS if path not in given.split(os.pathsep))))
+
+
 def find(program: str, *, fix: str = "") -> str:
     """Return the path of ``program``; raise :class:`CommandError` naming the cure if it is not installed."""
-    path = shutil.which(program)
+    path = shutil.which(program, path=search_path())
     if path is None:
         raise CommandError(f"{program} is not installed", fix=fix or f"install {program} and try again")
     return path
@@ -262,10 +271,9 @@ def _started(
     Its threads end with it: an interpreter that ends while a daemon thread wakes up can crash (CPython before 3.14).
     """
     argv = [find(str(args[0])), *map(str, args[1:])]
+    variables = {**os.environ, "PATH": search_path(), **(env or {})}
     with _starting(argv):
-        process = subprocess.Popen(
-            argv, cwd=cwd, env={**os.environ, **(env or {})}, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
+        process = subprocess.Popen(argv, cwd=cwd, env=variables, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     _running.add(process)
     threads = _StreamThreads()
     try:

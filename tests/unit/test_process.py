@@ -29,6 +29,21 @@ def test_run_feeds_standard_input_and_environment() -> None:
     assert process.run(sys.executable, "-c", script, stdin=b"in ", env={"ADDED": "added"}) == "in added\n"
 
 
+def test_programs_of_the_system_are_found_with_the_path_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's logins of users leave sbin out, and root by `su` or by sudo may have kept such a PATH; dpkg and dockerd then miss half their programs."""
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
+    assert process.run("chroot", "--version").startswith("chroot")
+    seen = process.run(sys.executable, "-c", "import os; print(os.environ['PATH'])").strip()
+    assert seen == "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def test_path_that_has_them_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No directory is searched twice."""
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    monkeypatch.setenv("PATH", path)
+    assert process.search_path() == path
+
+
 BROKEN = "import sys; print('broken', file=sys.stderr); sys.exit(3)"
 DYING = "import os, signal, sys; print('broken', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.{})"
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import platform
 import shutil
 import time
@@ -62,7 +61,6 @@ KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LOG: Final = Path("/var/log/torchstrata-dockerd.log")
 PID_FILES: Final = {"dockerd": Path("/run/docker.pid"), "containerd": Path("/run/docker/containerd/containerd.pid")}
 SOCKET: Final = Path("/var/run/docker.sock")
-SBIN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 SYSTEMD: Final = Path("/run/systemd/system")
 START_SECONDS: Final = 90.0
 
@@ -148,7 +146,7 @@ def _supply() -> Supply:
 
 def _find(program: str) -> str | None:
     """Return the path of a program that may lie where ordinary users do not look."""
-    return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN)))
+    return shutil.which(program, path=process.search_path())
 
 
 def _has_daemon() -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from torchstrata import process
 from torchstrata.files import text_or_empty
 
 CDI_FIRST: Final = (29, 2)
@@ -132,4 +133,4 @@ def specified(directories: Iterable[Path]) -> bool:
 
 
 def _is_installed(program: str) -> bool:
-    return shutil.which(program, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") is not None
+    return shutil.which(program, path=process.search_path()) is not None
