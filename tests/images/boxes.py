@@ -35,6 +35,9 @@ ONE_THREAD: Final = {"OMP_NUM_THREADS": "1"}
 PROBED: Final[dict[str, Any]] = {"healthcheck": None}
 """Option of a container whose health the engine asks for, as of users' containers; of others nobody would read the answers."""
 
+LEADS: Final = 'test "$(cat /proc/1/comm)" = tini && ps -o pid=,pgid= --ppid 1 | { read -r pid group; test "$pid" = "$group"; }'
+"""Whether the child of the init is in a group of its own, which it makes itself, a moment after the init has become able to take signals."""
+
 READY: Final = "JupyterLab is ready"
 SSH_READY: Final = "SSH is ready"
 
@@ -111,8 +114,8 @@ class Box:
         return self.log
 
     def has_begun(self) -> bool:
-        """Wait until its start is over and the init runs."""
-        return self.until(lambda: self.run("cat", "/proc/1/comm").out == "tini\n", "the init")
+        """Wait until its start is over, and what the init has started leads the group to which it passes signals: before, tini loses them."""
+        return self.until(lambda: self.run("sh", "-c", LEADS).status == 0, "the init and its child")
 
     def is_healthy(self) -> bool:
         """Wait until it is healthy for the engine."""
