@@ -19,6 +19,11 @@ PACKAGES: Final = ("qemu-user-static", "binfmt-support", "arch-test")
 
 REGISTERED: Final = Path("/proc/sys/fs/binfmt_misc")
 MOUNT: Final = ("mount", "-t", "binfmt_misc", "binfmt_misc")
+FORMATS: Final = Path("/usr/share/binfmts")
+"""What ``update-binfmts`` may be told to enable: QEMU of Debian 12, no longer that of Debian 13."""
+
+RULES: Final = Path("/usr/lib/binfmt.d")
+"""The same in the kernel's own words, which systemd hands it where it runs."""
 
 ENABLED: Final = re.compile(r"\Aenabled\n(?:.*\n)*?flags: [A-Z]*F", re.MULTILINE)
 """How the kernel describes an interpreter that it starts, and that containers need not have."""
@@ -83,7 +88,19 @@ def _register(platform: str, report: process.LineSink) -> None:
 def _missing(platform: str) -> tuple[tuple[str, ...], ...]:
     """Return the commands that are still to be run."""
     mount = () if (REGISTERED / "status").exists() else ((*MOUNT, str(REGISTERED)),)
-    return (*mount, ("update-binfmts", "--enable", name(platform))) if lacks(platform) else ()
+    return (*mount, _enable(platform)) if lacks(platform) else ()
+
+
+def _enable(platform: str) -> tuple[str, ...]:
+    """Return the command that tells the kernel of an installed QEMU."""
+    if (FORMATS / name(platform)).exists():
+        return ("update-binfmts", "--enable", name(platform))
+    return _hand_over(platform)
+
+
+def _hand_over(platform: str) -> tuple[str, ...]:
+    """Return the command that does what systemd would; one write, as the kernel wants it."""
+    return ("dd", f"if={RULES / name(platform)}.conf", f"of={REGISTERED / 'register'}")
 
 
 def _cure(platform: str) -> str:
@@ -91,5 +108,6 @@ def _cure(platform: str) -> str:
     mount = "" if (REGISTERED / "status").exists() else f"sudo {' '.join(MOUNT)} {REGISTERED} && "
     if not apt.is_here():
         return f"install QEMU's user mode, static, so that {REGISTERED / name(platform)} is there with flag F (docs/arm64.md)"
-    packages = " ".join(PACKAGES)
-    return f"run: {mount}sudo apt-get install --yes {packages} && sudo update-binfmts --enable {name(platform)}"
+    known = f"grep -qs ^enabled {REGISTERED / name(platform)}"
+    enable = f"{known} || sudo update-binfmts --enable {name(platform)} || sudo {' '.join(_hand_over(platform))}"
+    return f"run: {mount}sudo apt-get install --yes {' '.join(PACKAGES)} && ({enable})"
