@@ -28,6 +28,11 @@ RULES: Final = Path("/usr/lib/binfmt.d")
 ENABLED: Final = re.compile(r"\Aenabled\n(?:.*\n)*?flags: [A-Z]*F", re.MULTILINE)
 """How the kernel describes an interpreter that it starts, and that containers need not have."""
 
+INTERPRETER: Final = re.compile(r"^interpreter (.+)$", re.MULTILINE)
+VERSION: Final = re.compile(r" version (\d+)\.(\d+)")
+OWN_CPU: Final = (8, 2)
+"""The first QEMU whose ``/proc/cpuinfo`` is that of the CPU it offers; before it is the host's (docs/arm64.md)."""
+
 
 def ensure(platform: str, report: process.LineSink) -> None:
     """Let programs of ``platform`` run here; where root can be had, QEMU is installed if it is missing.
@@ -63,6 +68,32 @@ def lacks(platform: str) -> str | None:
     if not ENABLED.search(entry.read_text(encoding="ascii")):
         return f"{name(platform)} is disabled, or lacks the flag F, without which containers cannot use it"
     return None
+
+
+def concern(platform: str) -> str | None:
+    """Return what may not work with the QEMU that runs programs of a platform here, and what to do; None if nothing is known."""
+    version = None if platforms.is_native(platform) else _version(platform)
+    if version is None or version >= OWN_CPU:
+        return None
+    found, wanted = (".".join(map(str, numbers)) for numbers in (version, OWN_CPU))
+    cure = f"install QEMU {wanted} or newer: Debian 13's, or for Debian 12 that of bookworm-backports (docs/arm64.md)"
+    return f"QEMU {found} shows programs of {platform} this machine's CPU, so that torch may end with signal 11; {cure}"
+
+
+def _version(platform: str) -> tuple[int, int] | None:
+    """Return the version of QEMU; None where it is not registered, or its file is not here, as in a container.
+
+    Debian registers a link whose name makes QEMU take all arguments for the program's: what it leads to is asked.
+    """
+    entry = REGISTERED / name(platform)
+    registered = INTERPRETER.search(entry.read_text(encoding="utf-8")) if entry.exists() else None
+    if registered is None:
+        return None
+    try:
+        said = VERSION.search(process.run(Path(registered[1]).resolve(), "--version", seconds=10))
+    except CommandError:
+        return None
+    return (int(said[1]), int(said[2])) if said else None
 
 
 def name(platform: str) -> str:

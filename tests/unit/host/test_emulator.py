@@ -120,6 +120,38 @@ def test_the_kernel_is_told_by_what_the_packages_have(kernel, rules, monkeypatch
     assert (kernel / "register").read_text() == ("" if is_known else ":qemu:M::magic:mask:interpreter:OPF\n")
 
 
+@pytest.mark.parametrize(
+    ("says", "is_old"),
+    [
+        ("qemu-aarch64 version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", True),
+        ("qemu-aarch64 version 8.1.5", True),
+        ("qemu-aarch64 version 8.2.0", False),
+        ("qemu-aarch64 version 10.0.13 (Debian 1:10.0.13+ds-0+deb13u1)", False),
+        ("nothing of the kind", False),
+    ],
+)
+def test_an_old_qemu_is_told(kernel, says, is_old):
+    """QEMU is asked for its version by what the registered link leads to, for the link's name changes what arguments mean."""
+    real = program(kernel / "bin", "qemu-aarch64", f'case $0 in *-P) exit 1;; esac; echo "{says}"')
+    link = kernel / "aarch64-binfmt-P"
+    link.symlink_to(real)
+    register(kernel)
+    entry = kernel / emulator.name(FOREIGN)
+    entry.write_text(entry.read_text().replace("/usr/libexec/qemu-binfmt/aarch64-binfmt-P", str(link)))
+    told = emulator.concern(FOREIGN)
+    assert (told is not None) == is_old
+    assert told is None or "torch may end with signal 11; install QEMU 8.2 or newer" in told
+
+
+def test_nothing_is_said_of_a_qemu_that_cannot_be_asked(kernel):
+    """It may be registered by another machine's root, or not at all."""
+    assert emulator.concern(FOREIGN) is None
+    register(kernel)
+    entry = kernel / emulator.name(FOREIGN)
+    entry.write_text(entry.read_text().replace("/usr/libexec/", "/nowhere/"))
+    assert emulator.concern(FOREIGN) is None
+
+
 def test_the_own_platform_needs_nothing(kernel, monkeypatch):
     """Programs of the machine itself run without any of that."""
     monkeypatch.setattr(superuser, "is_possible", lambda: False)
