@@ -205,6 +205,8 @@ def _notes(image: FoundImage, described: ContainerDescription, container: Contai
     """Yield what the container is, and what may be another way than somebody expects."""
     if described.limits and not container.attrs["HostConfig"].get("Ulimits"):
         yield UNRAISED
+    if concern := emulator.concern(described.platform):
+        yield concern
     yield f"{described.name}: {described.title}; /workspace is {described.workspace}"
     if image.describe().has_ssh and not any(each.name == SSH for each in running.bindings(container)):
         yield (LATE_KEY if described.has_ssh else NO_KEY).format(again=running_containers.again(container))

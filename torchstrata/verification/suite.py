@@ -19,7 +19,7 @@ from torchstrata import platforms, process, progress
 from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
 from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
-from torchstrata.host import docker_config
+from torchstrata.host import docker_config, emulator
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell
 from torchstrata.verification import evidence, leftovers, required, reuse, scope, subject
@@ -87,6 +87,8 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
     :raises VerificationError: something failed, was left out or was missing.
     """
     with _engine(options) as engine:
+        if engine:
+            _tell(cell)
         verdicts = []
         for target in _targets(cell, options, engine):
             known = _known(target, options)
@@ -101,6 +103,12 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
     if failed:
         names = ", ".join(verdict.target.name for verdict in failed)
         raise VerificationError(f"not verified: {names}: {failed[0].why}", fix=f"read {evidence.folder(options.results, cell.name, '*')}/report.html")
+
+
+def _tell(cell: Cell) -> None:
+    """Say before the tests, which take hours there, what is known of the emulator that runs them."""
+    if concern := emulator.concern(cell.platform):
+        progress.say(concern)
 
 
 @contextlib.contextmanager

@@ -251,6 +251,18 @@ def test_who_has_no_key_is_told_the_command_that_lets_one_in(keys):
     assert "inv up v2.8 --name desk --workspace /data --replace" in told
 
 
+@pytest.mark.parametrize("told", [(), ("QEMU 7.2 is old",)])
+def test_container_of_another_platform_says_what_its_emulator_cannot(told, monkeypatch):
+    """What is known of the emulator of the container's own platform is a line of its own; else there is none."""
+    asked = []
+    monkeypatch.setattr(up.emulator, "concern", lambda platform: asked.append(platform) or next(iter(told), None))
+    described = ContainerDescription(image="x", name="desk", title="x", platform=ARM)
+    container = SimpleNamespace(name="desk", labels={}, attrs={"Mounts": [], "HostConfig": {}})
+    (*first, _) = up._notes(SimpleNamespace(describe=lambda: described), described, container)
+    assert tuple(first) == told
+    assert asked == [ARM]
+
+
 @pytest.mark.parametrize("asked", [{"ssh_key": True}, {"ssh_entry": True}])
 def test_ssh_is_not_asked_of_an_image_without_it(asked, tmp_path):
     """A key that lets nobody in, and an entry that leads nowhere, would be left out in silence."""

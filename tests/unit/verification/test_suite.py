@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,7 +15,9 @@ from rich.console import Console
 
 from tests.unit.verification.test_evidence import GOOD
 from torchstrata.commands import sessions
+from torchstrata.matrix import matrix
 from torchstrata.verification import leftovers, suite
+from torchstrata.verification.request import VerifyOptions
 from torchstrata.verification.suite import Target, Verdict
 
 TARGET = Target(name="pytorch-cuda:2.13-cpu-base", flavour="base", where=("--image", "pytorch-cuda:2.13-cpu-base"))
@@ -73,6 +77,18 @@ def test_wrong_words_are_pytests_business(monkeypatch):
     assert seen[0].flavour == ("base", "ssh")
     assert seen[0].rest == ("-k", "name", "-x")
     assert (seen[0].scope, seen[0].again) == ("full", False)
+
+
+@pytest.mark.parametrize(("platform", "told"), [("linux/arm64", "QEMU 7.2 is old"), ("linux/amd64", "")])
+def test_old_emulator_is_told_before_tests(platform, told, monkeypatch, capsys):
+    """It explains failures that are not the image's."""
+    cell = next(each for each in matrix.load().cells if "linux/arm64" in each.platforms).on(platform)
+    monkeypatch.setattr(suite.emulator, "concern", {"linux/arm64": "QEMU 7.2 is old"}.get)
+    monkeypatch.setattr(suite, "_engine", lambda options: contextlib.nullcontext(object()))
+    monkeypatch.setattr(suite, "_targets", lambda cell, options, engine: ())
+    suite.run(cell, Path(sys.executable), VerifyOptions())
+    before, _ = capsys.readouterr().out.split("image", 1)
+    assert before.strip() == told
 
 
 def unasked():
