@@ -17,6 +17,7 @@ import os
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -371,6 +372,8 @@ def _become_client(host: str, operation: str, directory: Path) -> NoReturn:
         status = 0
     except SystemExit as ended:
         status = ended.code
+    except BaseException:  # noqa: BLE001  # told as Python would tell it
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
