@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 from torchstrata.containers import description
 from torchstrata.containers.description import Endpoint
 from torchstrata.image import declarations, runtime
 from torchstrata.matrix import matrix
 
 
+@functools.cache
 def endpoints(flavour: str) -> tuple[Endpoint, ...]:
     """Return the services, each published where it listens."""
     chain = matrix.load().lineage(flavour)

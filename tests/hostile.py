@@ -1,6 +1,6 @@
 """A registry that answers anything: one behaviour for each attack, on loopback; and what a client does when it meets it.
 
-Run as a program (``python -m tests.hostile HOST OPERATION DIRECTORY``) it is the client, with as much memory as it may have.
+Run as a program (``python -m tests.hostile``) it makes clients, with as much memory as one may have: see :func:`serve`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import hashlib
 import http.server
 import itertools
 import json
+import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import zstandard
 
@@ -346,6 +348,38 @@ def kept(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+def serve(lines: Iterable[str]) -> None:
+    """Make a client for each line ``HOST<tab>OPERATION<tab>DIRECTORY``, and print its status; what it says is in the directory.
+
+    Each is a copy of this process, which has imported all that it needs: that takes longer than being attacked.
+    """
+    for line in lines:
+        host, operation, directory = line.rstrip("\n").split("\t")
+        if (child := os.fork()) == 0:
+            _become_client(host, operation, Path(directory))
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
+
+
+def _become_client(host: str, operation: str, directory: Path) -> NoReturn:
+    """Be a client that logs in nowhere, and end."""
+    os.environ["DOCKER_CONFIG"] = str(directory)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(directory / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
+    status: object = 1
+    try:
+        main(host, operation, str(directory / "client"))
+        status = 0
+    except SystemExit as ended:
+        status = ended.code
+    except BaseException:  # noqa: BLE001  # told as Python would tell it
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
+
+
 def main(host: str, operation: str, directory: str) -> None:
     """Be the client, as verbs are; say how much memory it took."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -358,4 +392,4 @@ def main(host: str, operation: str, directory: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve(sys.stdin)

@@ -47,9 +47,10 @@ def imported(tree: ast.AST) -> Iterator[str]:
         yield from (name.removeprefix(f"{NAME}.") for name in names if name.startswith(f"{NAME}."))
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Return the dotted names of all that a module imports from the package."""
-    return set(imported(ast.parse(path.read_text(encoding="utf-8"))))
+    return frozenset(imported(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 @functools.cache

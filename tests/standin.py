@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from tests import trees
 from tests.waiting import PATIENCE
 from tests.wheelhouse import Index, wheel
 from torchstrata.checkout import MARK
+from torchstrata.locks import resolver
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -201,11 +204,23 @@ def furnish(default: PackageIndex, upstream: PackageIndex) -> None:
         upstream.add(name, version, *requires)
 
 
+@functools.cache
+def interpreter() -> dict[Path, bytes]:
+    """Return what uv keeps of this Python, by its place in uv's cache: with an empty one each of its commands starts Python to ask."""
+    with tempfile.TemporaryDirectory() as place:
+        words = (resolver.program(), "python", "find", "--quiet", "--no-config", "--cache-dir", place, sys.executable)
+        subprocess.run(words, check=True, capture_output=True)
+        return {path.relative_to(place): path.read_bytes() for path in Path(place).glob("interpreter-*/*/*")}
+
+
 @contextlib.contextmanager
 def scratch(place: Path) -> Iterator[Scratch]:
     """Yield a checkout in a directory; its indexes serve until the block ends."""
     with PackageIndex(folder=place / "default", is_dated=True).serve() as default, PackageIndex(folder=place / "upstream", is_dated=False).serve() as upstream:
         furnish(default, upstream)
+        for name, content in interpreter().items():
+            (place / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / "cache" / name).write_bytes(content)
         yield Scratch(checkout(place / "checkout", lambda variant: f"{upstream.url}/{variant}"), default, upstream, place / "cache")
 
 

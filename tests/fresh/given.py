@@ -5,6 +5,7 @@ It is taken from this host by name, and nothing else is.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -104,6 +105,7 @@ def _directories(pip: Mapping[str, str]) -> Iterator[Path]:
             yield place.parent if place.name == "simple" else place  # its pages lead to files beside it
 
 
+@functools.cache
 def _apt() -> dict[str, str]:
     try:
         dump = process.run("apt-config", "dump", "--no-empty", "--format", "%f\t%v\n")
@@ -113,6 +115,7 @@ def _apt() -> dict[str, str]:
     return {name: value for name, _, value in rows if name in ACQUIRE}
 
 
+@functools.cache  # apt reads all its lists, for a second
 def _mirrors() -> tuple[str, ...]:
     """Return where this host takes Debian from, if it is Debian and apt knows."""
     try:

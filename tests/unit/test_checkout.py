@@ -20,7 +20,7 @@ LOADS = "from torchstrata.errors import CheckoutError\nfrom torchstrata.matrix i
 def installed(tmp_path_factory):
     """Have the package where a wheel puts it, with its data, and nothing else of the checkout."""
     place = tmp_path_factory.mktemp("site-packages")
-    shutil.copytree(ROOT / "torchstrata", place / "torchstrata", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "torchstrata", place / "torchstrata")  # with its bytecode, as pip leaves it
     return place
 
 

@@ -153,11 +153,19 @@ def test_sources_have_updates_and_security():
         ["--workflow", "none.yml"],
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(words):
+def test_what_does_not_exist_is_refused_with_what_does(words, capsys):
     """Nothing is made before the words are understood."""
-    done = subprocess.run([sys.executable, "-m", "tests.fresh", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    with pytest.raises(SystemExit) as ended:
+        options.parse(words)
+    assert ended.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
+def test_the_program_refuses_so_too():
+    """As the session runs it, without a traceback."""
+    done = subprocess.run([sys.executable, "-m", "tests.fresh", "--repeat", "many"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert words[0] in done.stderr
+    assert "--repeat" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -29,7 +29,7 @@ def twice(names: Iterable[str]) -> list[str]:
 
 def classes(path: Path) -> list[str]:
     """Return the names of the classes of a module."""
-    return [node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ClassDef)]
+    return re.findall(r"^\s*class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def dotted(path: Path) -> str:

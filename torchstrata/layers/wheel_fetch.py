@@ -11,6 +11,7 @@ import functools
 import hashlib
 import itertools
 import mimetypes
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -253,7 +254,7 @@ def _client(config: PipConfig) -> PyPIClient:
     client = PyPIClient(
         trusted_hosts=config.trusted_hosts,
         mounts={f"all://{host}": httpx2.HTTPTransport(verify=unverified) for host in config.trusted_hosts},
-        verify=tls.sealed(_context(config)),
+        verify=_context(config.cert or tls.bundle(), config.client_cert, *map(os.environ.get, tls.TRUST_VARIABLES)),
         timeout=httpx2.Timeout(config.timeout),
         follow_redirects=False,
     )
@@ -262,18 +263,21 @@ def _client(config: PipConfig) -> PyPIClient:
     return client
 
 
-def _context(config: PipConfig) -> ssl.SSLContext:
-    """Return how to verify servers, and who we are: pip's settings, then the variables that ``requests`` knows."""
-    bundle = config.cert or tls.bundle()
-    if not bundle and not config.client_cert:
-        return httpx2.create_ssl_context()
+@functools.cache
+def _context(bundle: str | None, client: str | None, *_: str | None) -> ssl.SSLContext:
+    """Return how to verify servers, and who we are: pip's settings, then the variables that ``requests`` knows.
+
+    It is made once for these and the values of :data:`tls.TRUST_VARIABLES`, since reading all CAs takes long.
+    """
+    if not bundle and not client:
+        return tls.sealed(httpx2.create_ssl_context())
     try:
         context = ssl.create_default_context(**tls.locations(bundle))
-        if config.client_cert:
-            context.load_cert_chain(config.client_cert)
+        if client:
+            context.load_cert_chain(client)
     except OSError as error:
-        raise FetchError(f"pip's certificates cannot be read: {error}", fix=f"check cert ({bundle}) and client-cert ({config.client_cert})") from error
-    return context
+        raise FetchError(f"pip's certificates cannot be read: {error}", fix=f"check cert ({bundle}) and client-cert ({client})") from error
+    return tls.sealed(context)
 
 
 # Downloading

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from invoke.main import program
 
 import tasks
 from torchstrata.commands.verbs import VERBS
@@ -17,9 +18,23 @@ from torchstrata.matrix.matrix import ROOT
 CONTEXTS = {context.name: context for context in tasks.namespace.to_contexts()}
 
 
-def inv(*words):
-    """Run a verb as its users do."""
-    return subprocess.run([sys.executable, "-m", "invoke", *words], cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"})
+@pytest.fixture
+def inv(monkeypatch):
+    """Return what runs Invoke's program, which loads the tasks, and returns its status; what they set for signals is taken back."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "200")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def run(*words):
+        try:
+            program.run(["inv", *words])
+        except SystemExit as ended:
+            return ended.code
+        return 0
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_every_verb_is_a_task():
@@ -51,11 +66,17 @@ def test_invoke_completes_what_its_users_write():
         (("--complete", "--", "lock --"), 0, "--exclude-newer"),
     ],
 )
-def test_a_verb_is_answered_where_invoke_finds_the_tasks(words, status, expected):
+def test_a_verb_is_answered_where_invoke_finds_the_tasks(inv, capfd, words, status, expected):
     """Its words are read here, and its status is that of the command."""
     ended = inv(*words)
-    assert (ended.returncode, expected in ended.stdout + ended.stderr) == (status, True)
-    assert "Traceback" not in ended.stderr
+    assert (ended, expected in "".join(capfd.readouterr())) == (status, True)
+
+
+@pytest.mark.parametrize(("words", "status"), [(("help", "lock"), 0), (("plna", "2.13-cpu"), 2), (("plan", "9.9-cu999"), 10)])
+def test_a_verb_is_a_program_of_its_own(words, status):
+    """As its users type it: the same status, and no traceback."""
+    ended = subprocess.run([sys.executable, "-m", "invoke", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (status, False)
 
 
 def test_a_list_that_nobody_takes_is_no_traceback():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -42,12 +45,22 @@ def publish(index, name, version, *requires, files=(), python="cp313", machine="
     return made
 
 
-def publish_torch(index, version, *requires, cuda="12.8", flags=FLAGS, **more):
+@functools.cache
+def torch_wheel(version, requires, cuda, flags, python, machine):  # noqa: PLR0913, PLR0917  # what makes it
+    """Return name and content of a wheel of torch, which takes long to make."""
+    with tempfile.TemporaryDirectory() as folder:
+        there = PackageIndex(folder=Path(folder), is_dated=True)
+        path = publish(there, "torch", version, *requires, files=torch_files(version.partition("+")[0], cuda, flags), python=python, machine=machine)
+        return path.name, path.read_bytes()
+
+
+def publish_torch(index, version, *requires, cuda="12.8", flags=FLAGS, machine="x86_64", uploaded="2026-11-02T10:00:00Z"):  # noqa: PLR0913  # what makes an upload
     """Publish torch for two Pythons."""
-    return [
-        publish(index, "torch", version, *requires, files=torch_files(version.partition("+")[0], cuda, flags), python=each, **more)
-        for each in ("cp311", "cp313")
-    ]
+    made = [torch_wheel(version, requires, cuda, flags, python, machine) for python in ("cp311", "cp313")]
+    for name, content in made:
+        (index.folder / name).write_bytes(content)
+        index.uploads[name] = uploaded
+    return [index.folder / name for name, _ in made]
 
 
 def furnish(default, upstream):

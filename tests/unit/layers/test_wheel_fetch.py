@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -20,11 +22,18 @@ from torchstrata.matrix import compat
 CONTENT = random.Random(2).randbytes(3_000_000)
 
 
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """Return pin and path of a wheel of 3 MB, made once."""
+    return wheel(tmp_path_factory.mktemp("big"), "big-thing", "1.0", {"big_thing/data.bin": CONTENT})
+
+
 @pytest.fixture
-def made(tmp_path):
-    """Return pin and path of a wheel of 3 MB."""
+def made(tmp_path, big):
+    """Return pin and path of a wheel of 3 MB that the test may change."""
     (tmp_path / "made").mkdir()
-    return wheel(tmp_path / "made", "big-thing", "1.0", {"big_thing/data.bin": CONTENT})
+    pin, path = big
+    return pin, Path(shutil.copy(path, tmp_path / "made"))
 
 
 @pytest.fixture(autouse=True)

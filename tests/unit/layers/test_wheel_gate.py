@@ -281,7 +281,7 @@ def test_a_small_wheel_does_not_become_a_large_layer(store: Store, tmp_path: Pat
 def test_what_is_read_as_a_whole_has_a_limit(store: Store, tmp_path: Path, name: str) -> None:
     """A file that must be read into memory, since it is text or has to be changed, is refused by its size before it is read."""
     record = f"{INFO}/RECORD,,\n" if name.endswith((".jws", ".bin")) else None
-    evil = forged(tmp_path / WHEEL, {name: b"#!python\n" + bytes(40_000_000)}, record=record)
+    evil = forged(tmp_path / WHEEL, {name: b"#!python\n" + bytes(25_000_000)}, record=record)
     with less_than(20_000_000):
         refuse(store, tmp_path, evil)
 

@@ -27,15 +27,39 @@ from torchstrata.matrix.compat import Upstream
 DAY = "2026-11-17"
 
 
-@pytest.fixture
-def made(tmp_path, monkeypatch):
-    """Return a small checkout; this process, too, looks where its commands do."""
-    with scratch(tmp_path) as found:
-        found.look_there(monkeypatch)
+@contextlib.contextmanager
+def looking_there(place, patch):
+    """Yield a small checkout; this process, too, looks where its commands do."""
+    with scratch(place) as found:
+        found.look_there(patch)
         upstream = Upstream(packages=compat.facts().upstream.packages, indexes=dict.fromkeys(compat.facts().upstream.indexes, found.upstream.url))
         here = msgspec.structs.replace(compat.facts(), upstream=upstream)
-        monkeypatch.setattr(compat, "facts", lambda: here)
+        patch.setattr(compat, "facts", lambda: here)
         yield found
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Return a small checkout that nobody has locked."""
+    with looking_there(tmp_path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def locks(tmp_path_factory):
+    """Return the locks of a row, made once: they name no place, and serve in every such checkout."""
+    with pytest.MonkeyPatch.context() as patch, looking_there(tmp_path_factory.mktemp("locked"), patch) as found:
+        write(found, exclude_newer=DAY)
+        return found.locks()
+
+
+@pytest.fixture
+def locked(locks, made):
+    """Return a small checkout with the locks of a row."""
+    for name, content in locks.items():
+        (made.root / "locks" / name).parent.mkdir(parents=True, exist_ok=True)
+        (made.root / "locks" / name).write_bytes(content)
+    return made
 
 
 def write(made: Scratch, *globs: str, **options) -> lock_writer.Outcome:
@@ -97,27 +121,25 @@ def test_conflict_with_the_parent_is_reported(made):
     assert made.locks() == {}
 
 
-def test_what_is_right_keeps_every_byte(made):
+def test_what_is_right_keeps_every_byte(locked):
     """Also when there are newer versions."""
-    write(made, exclude_newer=DAY)
-    before = made.locks()
-    made.default.add("numpy", "3.0", uploaded="2026-11-10T00:00:00Z")
-    outcome = write(made)
+    before = locked.locks()
+    locked.default.add("numpy", "3.0", uploaded="2026-11-10T00:00:00Z")
+    outcome = write(locked)
     assert (outcome.changed, outcome.unchanged) == ((), 6)
-    assert made.locks() == before
+    assert locked.locks() == before
 
 
-def test_a_new_flavour_changes_no_lock(made):
+def test_a_new_flavour_changes_no_lock(locked):
     """It sees what its parent saw, on its parent's day, and keeps what its parent has."""
-    write(made, exclude_newer=DAY)
-    before = made.locks()
-    made.default.add("numpy", "3.0", uploaded="2026-11-10T00:00:00Z")
-    made.default.add("gymnasium", "1.0", "numpy", uploaded="2026-11-10T00:00:00Z")
-    made.default.add("gymnasium", "2.0", "numpy", uploaded="2026-11-18T00:00:00Z")
-    (trees.grow(made.root, {"gym": "lab"}) / "images/gym/requirements.in").write_text("gymnasium\n")
-    assert write(made).changed == tuple(f"locks/2.8.0-cu128/{python}/gym.lock" for python in ("cp311", "cp313"))
-    assert {name: content for name, content in made.locks().items() if "gym" not in name} == before
-    assert versions(made, "2.8.0-cu128/cp313/gym.lock") == versions(made, "2.8.0-cu128/cp313/lab.lock") | {"gymnasium": "1.0"}
+    before = locked.locks()
+    locked.default.add("numpy", "3.0", uploaded="2026-11-10T00:00:00Z")
+    locked.default.add("gymnasium", "1.0", "numpy", uploaded="2026-11-10T00:00:00Z")
+    locked.default.add("gymnasium", "2.0", "numpy", uploaded="2026-11-18T00:00:00Z")
+    (trees.grow(locked.root, {"gym": "lab"}) / "images/gym/requirements.in").write_text("gymnasium\n")
+    assert write(locked).changed == tuple(f"locks/2.8.0-cu128/{python}/gym.lock" for python in ("cp311", "cp313"))
+    assert {name: content for name, content in locked.locks().items() if "gym" not in name} == before
+    assert versions(locked, "2.8.0-cu128/cp313/gym.lock") == versions(locked, "2.8.0-cu128/cp313/lab.lock") | {"gymnasium": "1.0"}
 
 
 def test_a_new_os_gets_the_wheels_of_the_others(made):
@@ -131,67 +153,56 @@ def test_a_new_os_gets_the_wheels_of_the_others(made):
     assert versions(made, "2.8.0-cu128/cp311/lab.lock") == versions(made, "2.8.0-cu128/cp313/lab.lock")
 
 
-def test_a_new_row_changes_no_lock(made):
+def test_a_new_row_changes_no_lock(locked):
     """It is locked at its own day."""
-    write(made, exclude_newer=DAY)
-    before = made.locks()
-    made.default.add("numpy", "3.0", uploaded="2026-11-18T00:00:00Z")
-    write(made, "*")
-    assert {name: made.locks()[name] for name in before} == before
-    assert "2.8.0-cu126/cp313/lab.lock" in made.locks()
+    before = locked.locks()
+    locked.default.add("numpy", "3.0", uploaded="2026-11-18T00:00:00Z")
+    write(locked, "*")
+    assert {name: locked.locks()[name] for name in before} == before
+    assert "2.8.0-cu126/cp313/lab.lock" in locked.locks()
 
 
-def test_a_stale_lock_moves_no_more_than_it_must(made):
+def test_a_stale_lock_moves_no_more_than_it_must(locked):
     """A new requirement comes in at the day of the locks, the rest stays as it was."""
-    write(made, exclude_newer=DAY)
-    before = versions(made, "2.8.0-cu128/cp313/lab.lock")
-    made.default.add("numpy", "3.0", uploaded="2026-11-18T00:00:00Z")
-    made.default.add("tqdm", "1.0")
-    (made.root / "images/base/requirements.in").write_text("numpy\ntqdm\n")
-    assert len(write(made).changed) == 6
-    assert versions(made, "2.8.0-cu128/cp313/lab.lock") == before | {"tqdm": "1.0"}
+    before = versions(locked, "2.8.0-cu128/cp313/lab.lock")
+    locked.default.add("numpy", "3.0", uploaded="2026-11-18T00:00:00Z")
+    locked.default.add("tqdm", "1.0")
+    (locked.root / "images/base/requirements.in").write_text("numpy\ntqdm\n")
+    assert len(write(locked).changed) == 6
+    assert versions(locked, "2.8.0-cu128/cp313/lab.lock") == before | {"tqdm": "1.0"}
 
 
 @pytest.mark.parametrize(
     ("options", "version", "day"), [({"upgrade": True}, "3.0", None), ({"exclude_newer": "2026-11-18"}, "2.5", "2026-11-18T00:00:00Z")], ids=["upgrade", "day"]
 )
-def test_an_upgrade_takes_newer_versions(made, options, version, day):
+def test_an_upgrade_takes_newer_versions(locked, options, version, day):
     """As of a week ago, or as of the day that is named; the lock says which."""
-    write(made, exclude_newer=DAY)
-    made.default.add("numpy", "2.5", uploaded="2026-11-17T12:00:00Z")
-    made.default.add("numpy", "3.0", uploaded="2026-11-19T00:00:00Z")
+    locked.default.add("numpy", "2.5", uploaded="2026-11-17T12:00:00Z")
+    locked.default.add("numpy", "3.0", uploaded="2026-11-19T00:00:00Z")
     before = lock_writer.cut_off(None)
-    write(made, **options)
+    write(locked, **options)
     days = {day} if day else {before, lock_writer.cut_off(None)}  # midnight may pass meanwhile
-    assert versions(made, "2.8.0-cu128/cp313/base.lock")["numpy"] == version
-    lock = made.locks()["2.8.0-cu128/cp313/base.lock"].decode()
+    assert versions(locked, "2.8.0-cu128/cp313/base.lock")["numpy"] == version
+    lock = locked.locks()["2.8.0-cu128/cp313/base.lock"].decode()
     assert days & {*re.findall(r"^# exclude-newer: (.*)$", lock, re.MULTILINE)}
 
 
-def test_after_a_kill_between_two_files_the_next_run_goes_on(made):
+def test_after_a_kill_between_two_files_the_next_run_goes_on(locked):
     """A chain of which the parents are new and the rest old is refused, and ends as it would have."""
-    write(made, exclude_newer=DAY)
-    old = made.locks()
-    made.default.add("numpy", "3.0", uploaded="2026-11-17T12:00:00Z")
-    write(made, exclude_newer="2026-11-18")
-    new = made.locks()
+    old = locked.locks()
+    locked.default.add("numpy", "3.0", uploaded="2026-11-17T12:00:00Z")
+    write(locked, exclude_newer="2026-11-18")
+    new = locked.locks()
     for name in ("devel", "lab"):
-        (made.root / f"locks/2.8.0-cu128/cp313/{name}.lock").write_bytes(old[f"2.8.0-cu128/cp313/{name}.lock"])
-    (made.root / "locks/2.8.0-cu128/cp313/.lab.lock.partial").write_text("# Made by")
-    table = matrix.load(made.root / "matrix.yaml")
-    assert "devel.lock does not contain numpy 3.0 of its parent" in wheel_locks.check(table, made.root)[0].what
-    write(made)
-    assert made.locks() == new
+        (locked.root / f"locks/2.8.0-cu128/cp313/{name}.lock").write_bytes(old[f"2.8.0-cu128/cp313/{name}.lock"])
+    (locked.root / "locks/2.8.0-cu128/cp313/.lab.lock.partial").write_text("# Made by")
+    table = matrix.load(locked.root / "matrix.yaml")
+    assert "devel.lock does not contain numpy 3.0 of its parent" in wheel_locks.check(table, locked.root)[0].what
+    write(locked)
+    assert locked.locks() == new
 
 
 # What is typed
-
-
-@pytest.fixture
-def locked(made):
-    """Return the checkout with its locks."""
-    write(made, exclude_newer=DAY)
-    return made
 
 
 def spoilt(path: str, old: str, new: str):

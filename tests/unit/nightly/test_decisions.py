@@ -45,26 +45,27 @@ def look(store, made_from=None, cells=(CELL,)):
     return Look(matrix=MATRIX, cells=cells, store=store, state=ledger.state, root=matrix.ROOT)
 
 
-def made_from(store):
-    """Return what the images of the cell are made from."""
-    return decisions.inputs(MATRIX, CELL, store, matrix.ROOT)
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Return what the images of the cell are made from; asking reads the whole checkout."""
+    return decisions.inputs(MATRIX, CELL, Store(tmp_path_factory.mktemp("inputs")), matrix.ROOT)
 
 
-def test_a_cell_that_nobody_has_published_is_made(store):
+def test_a_cell_that_nobody_has_published_is_made(store, inputs):
     """It is not in the channel."""
     (work,) = look(store).work()
-    assert (work.cell, work.why, work.inputs) == (CELL, ("it is not in the channel yet",), made_from(store))
+    assert (work.cell, work.why, work.inputs) == (CELL, ("it is not in the channel yet",), inputs)
 
 
-def test_a_cell_whose_inputs_are_those_of_the_channel_is_left_alone(store):
+def test_a_cell_whose_inputs_are_those_of_the_channel_is_left_alone(store, inputs):
     """Nothing has changed, so nothing is done."""
-    assert look(store, made_from(store)).work() == ()
+    assert look(store, inputs).work() == ()
 
 
 @pytest.mark.parametrize(("name", "says"), [("os", "OS packages"), ("payload", "wheels"), ("settings", "environment, labels or facts")])
-def test_what_changed_is_named(store, name, says):
+def test_what_changed_is_named(store, inputs, name, says):
     """By the kind of input."""
-    (work,) = look(store, made_from(store) | {name: "other"}).work()
+    (work,) = look(store, inputs | {name: "other"}).work()
     assert work.why == (f"{says} changed since 2026-11-24",)
 
 
@@ -113,11 +114,11 @@ def test_the_report_is_the_same_for_people_and_programs():
     }
 
 
-def test_a_move_of_an_os_is_a_reason_for_its_cells(store):
+def test_a_move_of_an_os_is_a_reason_for_its_cells(store, inputs):
     """Even if the lock has not moved yet: a plan says what a run would do."""
-    looked = look(store, made_from(store))
-    assert looked._work(CELL, made_from(store), NEWS).why == ("1 OS packages moved",)
-    assert looked._work(CELL, made_from(store), None) is None
+    looked = look(store, inputs)
+    assert looked._work(CELL, inputs, NEWS).why == ("1 OS packages moved",)
+    assert looked._work(CELL, inputs, None) is None
 
 
 def test_an_update_that_the_new_lock_lacks_is_pending(tmp_path):
@@ -135,9 +136,9 @@ def test_an_os_image_that_moved_is_named_before_packages():
     assert decisions.words(dataclasses.replace(MOVED, moves=NEWS.moves)) == f"{base}; 1 OS packages: openssl 1 -> 2"
 
 
-def test_an_os_image_that_moved_is_a_reason_for_its_cells(store):
+def test_an_os_image_that_moved_is_a_reason_for_its_cells(store, inputs):
     """Though no package of it has moved."""
-    assert look(store)._work(CELL, made_from(store), MOVED).why == ("its OS image moved", "it is not in the channel yet")
+    assert look(store)._work(CELL, inputs, MOVED).why == ("its OS image moved", "it is not in the channel yet")
 
 
 def test_an_os_image_that_the_new_lock_lacks_is_pending(tmp_path):
@@ -173,8 +174,8 @@ def test_an_os_of_packages_that_cannot_be_locked_ends_the_night(store, monkeypat
         nightly.move_locks((NEWS,), commit=False, author=Author(name="x", email=""), on_failure=print)
 
 
-def test_another_cell_s_entry_does_not_count(store):
+def test_another_cell_s_entry_does_not_count(store, inputs):
     """The ledger is asked about the cell itself."""
     (other,) = matrix.select(MATRIX, "2.4-cu121")
-    (work,) = dataclasses.replace(look(store, made_from(store)), cells=(other,)).work()
+    (work,) = dataclasses.replace(look(store, inputs), cells=(other,)).work()
     assert work.why == ("it is not in the channel yet",)

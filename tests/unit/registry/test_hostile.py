@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import sys
 
@@ -63,18 +62,26 @@ def test_an_attack_ends_in_one_line(name, tmp_path):
     assert kept(tmp_path / "client") == []
 
 
+@pytest.fixture(scope="module")
+def clients():
+    """Return what makes clients, each a process of its own."""
+    with subprocess.Popen([sys.executable, "-m", "tests.hostile"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as made:
+        yield made
+
+
 @pytest.mark.parametrize("name", HEAVY)
-def test_an_attack_on_memory_ends_in_one_line(name, tmp_path):
-    """The client is a program of its own here, whose memory is bounded and measured."""
+def test_an_attack_on_memory_ends_in_one_line(name, clients, tmp_path):
+    """The client is a process of its own here, whose memory is bounded and measured."""
     attack = ATTACKS[name]
     attack.prepare()
     with hostile.registry(attack.behave) as (host, _):
-        words = [sys.executable, "-m", "tests.hostile", host, attack.does, str(tmp_path / "client")]
-        ended = subprocess.run(words, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False)
-    assert ended.returncode == attack.code, ended.stderr
-    message = ended.stderr.rstrip("\n").split("\n")
+        clients.stdin.write(f"{host}\t{attack.does}\t{tmp_path}\n")
+        status = int(clients.stdout.readline())
+    said, complaint = ((tmp_path / name).read_text() for name in ("out", "err"))
+    assert status == attack.code, complaint
+    message = complaint.rstrip("\n").split("\n")
     assert (len(message), [is_one_line(line) for line in message]) == (2, [True, True])
-    assert int(ended.stdout.split()[-2]) < BYTES
+    assert int(said.split()[-2]) < BYTES
     assert kept(tmp_path / "client") == []
 
 
