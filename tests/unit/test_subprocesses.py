@@ -68,6 +68,7 @@ KNOWN = {
     "release/ledger_branch.py:push": "after --, and checked by ledger_remote",
     "release/ledger_branch.py:read": "after --, and checked by ledger_remote",
     "host/superuser.py:run": "what the others pass",
+    "host/emulator.py:_version": "the path that the kernel has of QEMU, which begins with /",
     "attestations/cosign.py:run": "what the others pass",
     "attestations/signing.py:attest": "a file name of letters, digits and . _ -, of a reference, which begins with a letter or digit; the rest after =",
     "attestations/signing.py:check_attestation": "all values after =",
