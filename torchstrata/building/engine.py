@@ -73,7 +73,25 @@ class Refused(EngineError):
 
 def names(client: docker.DockerClient) -> list[str]:
     """Return every name of an image in the engine, by tag and by digest; in one question, since images come and go."""
-    return [*itertools.chain.from_iterable([*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())] for image in client.api.images())]
+    return [*itertools.chain.from_iterable([*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())] for image in listed(client))]
+
+
+def listed(client: docker.DockerClient, **question: Any) -> list[dict[str, Any]]:
+    """Return the images of an engine, each as a list of them describes it.
+
+    :raises docker.errors.DockerException, requests.RequestException: the engine does not answer.
+    """
+    return _though_some_go(lambda: list(client.api.images(**question)))
+
+
+def _though_some_go(question: Callable[[], T]) -> T:
+    """Return the answer to a question about all images; the containerd store fails (moby 26) where one is removed meanwhile, and is asked again."""
+    for wait in LISTINGS:
+        try:
+            return question()
+        except docker.errors.NotFound:
+            time.sleep(wait)
+    return question()
 
 
 def check_access(socket: Path) -> None:
@@ -217,6 +235,11 @@ class Engine:
         return sha256(image.manifest if self.store == "containerd" else image.config)
 
     @_translated
+    def ask(self, question: Callable[[docker.DockerClient], T]) -> T:
+        """Return the answer to a question; what goes wrong is an error of ours."""
+        return question(self.client)
+
+    @_translated
     def image_id(self, tag: str) -> str | None:
         """Return the ID of the image that ``tag`` names, ``None`` if there is none."""
         try:
@@ -228,14 +251,19 @@ class Engine:
     def whole(self) -> frozenset[str]:
         """Return the IDs of the images that lack none of their blobs."""
         if self.store == "classic" or tuple(map(int, self.client.api.api_version.split("."))) < LISTS_MANIFESTS:
-            return frozenset(image["Id"] for image in self._images())
+            return frozenset(image["Id"] for image in listed(self.client))
+        return frozenset(image["Id"] for image in _though_some_go(self._with_manifests) if _is_whole(image))
+
+    def _with_manifests(self) -> list[dict[str, Any]]:
+        """Return what a list says of each image, its blobs included, which the library does not ask for."""
         url = f"{self.client.api.base_url}/v{self.client.api.api_version}/images/json"
         answer = self.client.api.get(url, params={"manifests": "1"}, timeout=ANSWER_SECONDS)
         try:
             answer.raise_for_status()
         except requests.HTTPError as error:  # what the library makes of a refusal where it asks itself
             docker.errors.create_api_error_from_http_exception(error)
-        return frozenset(image["Id"] for image in answer.json() if _is_whole(image))
+        images: list[dict[str, Any]] = answer.json()
+        return images
 
     @_translated
     def held(self) -> frozenset[str]:
@@ -314,22 +342,13 @@ class Engine:
                 with contextlib.suppress(docker.errors.APIError):
                     self.client.api.remove_container(container["Id"], force=True)
         chains = set(itertools.chain.from_iterable(chain_ids(image.diff_ids) for image in images))
-        for dangling in self._images(filters={"dangling": True, "label": "torchstrata.prefix"}):
+        for dangling in listed(self.client, filters={"dangling": True, "label": "torchstrata.prefix"}):
             try:
                 layers = self._inspect(dangling["Id"])["RootFS"]["Layers"]
                 if chain_ids(layers)[-1] in chains:
                     self.client.api.remove_image(dangling["Id"])
             except (docker.errors.NotFound, docker.errors.APIError):
                 continue  # another build has removed it, or is making use of it
-
-    def _images(self, **question: Any) -> list[dict[str, Any]]:
-        """List images; the containerd store fails (moby 26) where one is removed meanwhile, and is asked again."""
-        for wait in LISTINGS:
-            try:
-                return list(self.client.api.images(**question))
-            except docker.errors.NotFound:
-                time.sleep(wait)
-        return list(self.client.api.images(**question))
 
     def _inspect(self, reference: str) -> dict[str, Any]:
         attributes: dict[str, Any] = self.client.api.inspect_image(reference)  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from torchstrata.attestations import made, materials
 from torchstrata.attestations.record import Record
+from torchstrata.building import engine as engines
 from torchstrata.building.assembly import Builder, Composed
 from torchstrata.building.engine import Engine
 from torchstrata.building.plan import ImagePlan, Planner
@@ -62,7 +63,7 @@ class EngineReader:
         )
 
     def _attributes(self) -> Iterator[dict[str, Any]]:
-        for listed in self.engine.client.api.images(filters={"label": LABEL}):
+        for listed in engines.listed(self.engine.client, filters={"label": LABEL}):
             try:
                 yield self.engine.client.api.inspect_image(listed["Id"])  # type: ignore[no-untyped-call]
             except docker.errors.ImageNotFound:

@@ -11,6 +11,7 @@ import docker
 import docker.errors
 
 from torchstrata import process
+from torchstrata.building import engine
 
 LABEL: Final = "torchstrata.verification"
 """Its value is the host's name and the process by which a verification can be told to be over."""
@@ -43,7 +44,7 @@ def _labelled(client: docker.DockerClient) -> Iterator[tuple[Any, str]]:
         yield container, container.labels[LABEL]
     for volume in client.volumes.list(filters={"label": LABEL}):
         yield volume, volume.attrs["Labels"][LABEL]
-    for attributes in client.api.images(filters={"label": LABEL}):
+    for attributes in engine.listed(client, filters={"label": LABEL}):
         yield client.images.prepare_model(attributes), attributes["Labels"][LABEL]
 
 

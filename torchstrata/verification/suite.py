@@ -118,7 +118,7 @@ def _engine(options: VerifyOptions) -> Iterator[Engine | None]:
         yield None
         return
     engine = engines.connect()
-    leftovers.sweep(engine.client)
+    engine.ask(leftovers.sweep)
     try:
         yield engine
     finally:

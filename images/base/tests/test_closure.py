@@ -17,6 +17,7 @@ LEFT_OUT = (
     ("nvidia/*/nvshmem_bootstrap_*.so*", "lib[mops]*.so.*", "NVSHMEM's ways to start by MPI, PMIx and SHMEM: opened only where asked for"),
     ("nvidia/*/nvshmem_transport_*.so*", "lib*.so.*", "NVSHMEM's transports: each opens only where its network's libraries are"),
     ("triton/plugins/lib*.so*", "libtriton.so", "triton opens its plugins, on request, once libtriton itself is open"),
+    ("imagecodecs.libs/liblzhamdll-*.so", "liblzham*comp-*.so", "these lie beside it, and imagecodecs' extension, which opens it, hands its path (RPATH) down"),
     ("torch/bin/test_*", "lib*.so", "upstream's own test programs, which its packaging leaves without a way to torch/lib"),
 )
 """Path, what it does not find, and why that is no fault: reviewed, by name."""

@@ -10,9 +10,10 @@ import os
 import socket
 import tarfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import docker
 import pytest
@@ -206,13 +207,21 @@ def test_a_disk_that_cannot_be_seen_may_be_any(monkeypatch: pytest.MonkeyPatch) 
     assert _engine().shares_disk(Path("/"))
 
 
-def test_an_engine_that_refuses_to_list_images_is_an_error() -> None:
-    """Its refusal is no list."""
+GONE = (404, {"message": "failed to calculate size of image: content digest sha256:aa: not found"})
+FULL = (500, {"message": "it is full: no space left on device"})
+LISTED = (200, [{"Id": "sha256:aa", "RepoTags": ["here:1"], "RepoDigests": None, "Manifests": [{"ID": "sha256:aa", "Available": True}]}])
 
-    class Refusing(http.server.BaseHTTPRequestHandler):
+
+@contextlib.contextmanager
+def answering(*answers: tuple[int, Any]) -> Iterator[engine.Engine]:
+    """Run what answers as an engine would, one answer after the other."""
+    waiting = list(answers)
+
+    class Answering(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = b'{"message": "it is full: no space left on device"}'
-            self.send_response(500)
+            status, document = waiting.pop(0)
+            body = json.dumps(document).encode()
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -221,14 +230,28 @@ def test_an_engine_that_refuses_to_list_images_is_an_error() -> None:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         client = docker.DockerClient(base_url=f"tcp://127.0.0.1:{server.server_port}", version="1.47")
         snapshotter = [["driver-type", "io.containerd.snapshotter.v1"]]
-        asked = engine.Engine(client, {"ServerVersion": "27.0", "DriverStatus": snapshotter, "DockerRootDir": "/"})
-        with contextlib.closing(client), pytest.raises(DiskFullError, match="it is full"):
-            asked.whole()
+        with contextlib.closing(client):
+            yield engine.Engine(client, {"ServerVersion": "27.0", "DriverStatus": snapshotter, "DockerRootDir": "/"})
         server.shutdown()
+
+
+def test_an_engine_that_refuses_to_list_images_is_an_error() -> None:
+    """Its refusal is no list."""
+    with answering(FULL) as asked, pytest.raises(DiskFullError, match="it is full"):
+        asked.whole()
+
+
+@pytest.mark.parametrize("question", [engine.Engine.whole, lambda asked: asked.ask(engine.names), lambda asked: asked.ask(engine.listed)])
+def test_images_that_somebody_removes_meanwhile_fail_no_list(question: Callable[[engine.Engine], Collection[Any]]) -> None:
+    """The containerd store of moby 26 answers 404 then. It is asked again, but not for ever."""
+    with answering(GONE, GONE, LISTED) as asked:
+        assert len(question(asked)) == 1
+    with answering(*[GONE] * 4) as asked, pytest.raises(EngineError, match="failed to calculate size"):
+        question(asked)
 
 
 def _engine() -> engine.Engine:
