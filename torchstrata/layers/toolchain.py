@@ -86,6 +86,10 @@ HEADERS: Final[Mapping[str, str]] = {
 APART: Final = ("cudnn", "cusparselt", "nccl")
 """Of these, what lies in directories of its own in CUDA 13, too; all else is in the compiler's."""
 
+FORWARDED: Final[Mapping[str, str]] = {"cudnn": "cudnn.h"}
+"""Of these, what includes others beside it, more in each release, and is a file that includes it instead of a link to it: compilers look
+beside the file that they have opened, not beside what a link leads to."""
+
 HEADER: Final = re.compile(r"nvidia/[^/]*/include/(?P<path>.+)", re.DOTALL)
 """A header in a wheel."""
 
@@ -259,6 +263,15 @@ def _write_stubs(writer: LayerWriter, toolchain: Toolchain, headers: Sequence[Ma
 def _write_links(writer: LayerWriter, toolchain: Toolchain) -> None:
     for directory, names in HEADERS.items():
         for name in names.split() if toolchain.packages or directory in APART else ():
-            writer.link(f"{toolchain.home}/include/{name}", f"{CUDA}/{directory}/include/{name}")
+            _write_link(writer, toolchain, directory, name)
     for library in LIBRARIES[toolchain.major].split():
         writer.link(f"{toolchain.libraries}/{library.partition('.so')[0]}.so", f"{SHARED}/{library}")
+
+
+def _write_link(writer: LayerWriter, toolchain: Toolchain, directory: str, name: str) -> None:
+    """Let a header of torch's wheels be found beside the compiler's own."""
+    if toolchain.packages or FORWARDED.get(directory) != name:
+        writer.link(f"{toolchain.home}/include/{name}", f"{CUDA}/{directory}/include/{name}")
+        return
+    text = f'#include "../../{directory}/include/{name}"\n'
+    writer.file(f"{toolchain.home}/include/{name}", 0o664, len(text), io.BytesIO(text.encode()))

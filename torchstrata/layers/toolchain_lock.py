@@ -23,7 +23,7 @@ from torchstrata.store.layer import PLATFORM
 from torchstrata.store.sink import HashingReader
 from torchstrata.text import printable
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 """Raise it when the bytes of a toolchain change for the same lock."""
 
 FOLDER: Final = "locks/toolchain"

@@ -119,10 +119,29 @@ def test_every_recorded_file(distributions):
     assert distributions["files"] > 100 * len(distributions["installed"]) > 0, "hardly any files were looked at"
 
 
+OF_TOOLCHAIN = (
+    "include/cudaProfiler.h",
+    "include/cuda_profiler_api.h",
+    "include/cudnn.h",
+    "include/nvml.h",
+    "lib/stubs/libcuda.so",
+    "lib/stubs/libnvidia-ml.so",
+)
+"""What ``devel`` adds to the directory of CUDA 13's compiler, which comes as wheels; CUDA 12's has a directory of its own."""
+
+
+def of_toolchain(expected):
+    """Return what ``devel`` adds to a directory that wheels have brought."""
+    nvcc = expected.facts.nvcc
+    if "devel" not in expected.chain or nvcc is None or nvcc.toolchain:
+        return set()
+    return {f"/opt/cuda/nvidia/cu{expected.facts.cuda_version.partition('.')[0]}/{path}" for path in OF_TOOLCHAIN}
+
+
 def test_no_unknown_file(distributions, expected):
-    """Beside the interpreter's links, and what each Python does at its start, there is no file that no distribution has brought."""
+    """Beside the interpreter's links, what each Python does at its start and the toolchain, there is no file that no distribution has brought."""
     links = {f"{runtime.VENV}/bin/{name}" for name in {*ENVIRONMENT_LINKS, f"python{expected.cell.os.python}"}}
-    assert set(distributions["unknown"]) == links | {f"/{path}" for path in runtime.python_start(expected.cell, expected.chain)}
+    assert set(distributions["unknown"]) == links | of_toolchain(expected) | {f"/{path}" for path in runtime.python_start(expected.cell, expected.chain)}
 
 
 def test_labels(inspect, expected):

@@ -93,7 +93,8 @@ def test_cuda_13_gets_what_its_wheels_lack(made, wheel_name, copied):
     found = made({}, "cuda-13", wheel_name)
     top = "opt/cuda/nvidia/cu13"
     assert found[f"{top}/lib/libcufftw.so"] == "/opt/cuda/lib/libcufftw.so.12"
-    assert found[f"{top}/include/cudnn.h"] == "/opt/cuda/nvidia/cudnn/include/cudnn.h"
+    assert found[f"{top}/include/cudnn_ops.h"] == "/opt/cuda/nvidia/cudnn/include/cudnn_ops.h"
+    assert found[f"{top}/include/cudnn.h"] == 0o664
     assert found[f"{top}/lib/stubs/libcuda.so"] == 0o664
     assert (f"{top}/include/cuda.h" in found) is copied
     assert not any(path.startswith(f"{top}/{part}") for path in found for part in ("bin", "lib64", "nvvm", "lib/libcudart"))
