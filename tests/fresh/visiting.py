@@ -121,7 +121,7 @@ def go(visit: Visit, system: str, case: Case, steps: Sequence[Step], circumstanc
 
     :param system: Debian's release, as in :data:`rootfs.SUITES`.
     """
-    with interrupted_once(), rootfs.place(circumstances.directory, case.disk) as root, contextlib.ExitStack() as up:
+    with interrupted_once() as hold, rootfs.place(circumstances.directory, case.disk) as root, contextlib.ExitStack() as up:
         at: list[Machine] = []
 
         def make() -> int:
@@ -130,7 +130,7 @@ def go(visit: Visit, system: str, case: Case, steps: Sequence[Step], circumstanc
             return 0
 
         visit.step("root file system, namespaces, network", _children, make)
-        up.callback(_deaf)
+        up.callback(hold)
         if _equipped(visit, at[0], case.packages):
             if circumstances.dropped:
                 _mirrored(visit, at[0], circumstances, up)
@@ -185,25 +185,33 @@ def _type(visit: Visit, at: Machine, steps: Sequence[Step], circumstances: Circu
 
 
 @contextlib.contextmanager
-def interrupted_once() -> Iterator[None]:
-    """Let the first Ctrl-C or request to end stop what runs inside, and no further one disturb how that ends."""
+def interrupted_once() -> Iterator[Callable[[], None]]:
+    """Let the first Ctrl-C or request to end stop what runs inside, and no further one disturb how that ends.
+
+    :return: what lets nothing short of a kill interrupt what comes then, nor the programs that it starts: the first request waits for the end.
+    """
+    late: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
-        _deaf()
+        hold()
         raise KeyboardInterrupt
+
+    def hold() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+        for ending in ENDINGS:
+            signal.signal(ending, lambda number, _: late.append(number))  # where another thread takes it
 
     before = [(ending, signal.signal(ending, interrupt)) for ending in ENDINGS]
     try:
-        yield
+        yield hold
     finally:
+        while waiting := signal.sigtimedwait(ENDINGS, 0):
+            late.append(waiting.si_signo)
         for ending, handler in before:
             signal.signal(ending, handler)
-
-
-def _deaf() -> None:
-    """Let nothing short of a kill interrupt what comes now."""
-    for ending in ENDINGS:
-        signal.signal(ending, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+    if late:
+        raise KeyboardInterrupt
 
 
 def _children() -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 
@@ -148,8 +150,8 @@ def test_sources_have_updates_and_security():
         ["--on", "debian1"],
         ["--repeat", "many"],
         ["--repeat", "0"],
-        ["--store", "/nowhere"],
-        ["--in", "/nowhere"],
+        ["--store", "/proc/nowhere"],
+        ["--in", "/proc/nowhere"],
         ["--workflow", "none.yml"],
     ],
 )
@@ -244,3 +246,26 @@ def test_only_payload_is_offered(tmp_path):
         (tmp_path / "parts" / f"{name}.json").write_text(json.dumps({"layers": layers, "extras": extras, "notes": {}}))
     offered = set(map(str, visiting.payload(tmp_path)))
     assert offered == {"parts/wheel.json", "blobs/sha256/wheel", "blobs/sha256/1", "listings/wheel-tar"}
+
+
+@pytest.mark.parametrize("ending", visiting.ENDINGS)
+def test_ctrl_c_while_a_machine_is_removed_ends_what_comes_after_it(ending: signal.Signals) -> None:
+    """The removal goes on, and nothing else does: `--repeat` made the next machine."""
+    seen = []
+    with pytest.raises(KeyboardInterrupt), visiting.interrupted_once() as hold:  # noqa: PT012  # what is interrupted is the end of the block
+        hold()
+        signal.raise_signal(ending)
+        seen.append("removed")
+    assert seen == ["removed"]
+
+
+def test_second_ctrl_c_is_none() -> None:
+    """Whoever presses it twice is answered once, when all is tidy; and signals are as they were."""
+    before = [signal.getsignal(ending) for ending in visiting.ENDINGS]
+    with pytest.raises(KeyboardInterrupt), visiting.interrupted_once() as hold, contextlib.ExitStack() as up:  # noqa: PT012
+        up.callback(signal.raise_signal, signal.SIGTERM)
+        up.callback(hold)
+        signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(ending) for ending in visiting.ENDINGS] == before
+    assert not signal.sigpending()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(visiting.ENDINGS)
