@@ -37,10 +37,12 @@ def torch_files(version, cuda="12.8", flags=FLAGS):
     return {"torch/version.py": named.encode(), "torch/lib/libtorch_python.so": flags, "torch/lib/large.so": os.urandom(1 << 18)}
 
 
-def publish(index, name, version, *requires, files=(), python="cp313", machine="x86_64", uploaded="2026-11-02T10:00:00Z"):  # noqa: PLR0913  # what makes an upload
+def publish(  # noqa: PLR0913  # what makes an upload
+    index, name, version, *requires, files=(), python="cp313", machine="x86_64", uploaded="2026-11-02T10:00:00Z", libc="manylinux_2_28"
+):
     """Publish a wheel as upstream builds them."""
     more = "\n".join(f"Requires-Dist: {each}" for each in requires)
-    made = wheel(index.folder, name, version, dict(files), more=more, tag=f"{python}-{python}-manylinux_2_28_{machine}")[1]
+    made = wheel(index.folder, name, version, dict(files), more=more, tag=f"{python}-{python}-{libc}_{machine}")[1]
     index.uploads[made.name] = uploaded
     return made
 
@@ -141,7 +143,7 @@ def test_other_platforms_have_code_of_their_own(root, indexes, cuda, version, ex
 
 
 def test_facts_follow_from_what_is_published(root, indexes):
-    """The newest patch release, its Pythons, pins, binary and companions; a range on torch is no companion."""
+    """The newest patch release, its Pythons, pins, binary and companions; a range on torch alone is no companion."""
     furnish(*indexes)
     add(root)
     release = read(root)
@@ -345,6 +347,52 @@ def test_a_companion_that_is_not_there_yet(root, indexes):
     publish_torch(indexes[0], "2.16.0")
     with pytest.raises(MatrixError, match=r"no torchvision on the index pins torch 2\.16\.0"):
         add(root)
+
+
+def publish_companion(index, name, version, requires, variant, uploaded="2026-11-02T10:30:00Z"):
+    """Publish a companion whose ``version.py`` names a CUDA, as upstream builds them."""
+    local = f"+{variant}" if variant else ""
+    return publish(index, name, version, requires, files={f"{name}/version.py": f"__version__ = '{version}{local}'\n".encode()}, uploaded=uploaded)
+
+
+@pytest.mark.parametrize(
+    ("requires", "variant", "taken"),
+    [
+        ("torch>=2.14.0", "cu128", True),
+        ("torch>=2.14.0", "cu130", False),
+        ("torch>=2.14.0", "", False),
+        ("torch>=2.17", "cu128", False),
+        ("torch", "cu128", False),
+    ],
+)
+def test_a_companion_that_allows_this_torch(root, indexes, requires, variant, taken):
+    """Since 0.29.1 torchvision pins no torch: one that allows it is its companion if it says that it was built for the same CUDA."""
+    publish_torch(indexes[0], "2.16.1", *CUDA_12)
+    for name in ("torchvision", "torchaudio"):
+        publish_companion(indexes[0], name, "0.31.0", requires, variant)
+    if not taken:
+        return refused(root, MatrixError, r"no torchvision on the index pins torch 2\.16\.1, or allows it and is built for cu128")
+    add(root)
+    release = read(root)
+    assert (release.torchvision, release.torchaudio, release.torchaudio_builds, release.torchaudio_note) == ("0.31.0", "0.31.0", ("cu128",), None)
+
+
+def test_a_pin_is_better_than_a_range(root, indexes):
+    """Though what allows this torch was uploaded nearer to it."""
+    publish_torch(indexes[0], "2.16.1", *CUDA_12)
+    publish_companion(indexes[0], "torchvision", "0.31.1", "torch>=2.14", "cu128")
+    publish(indexes[0], "torchvision", "0.31.0", "torch==2.16.1", uploaded="2026-11-09T10:00:00Z")
+    add(root)
+    assert read(root).torchvision == "0.31.0"
+
+
+@pytest.mark.parametrize(("libc", "glibc"), [("manylinux1", "2.5"), ("manylinux2014", "2.17"), ("manylinux_2_17", "2.17")])
+def test_old_names_of_platforms(root, indexes, libc, glibc):
+    """torch up to 2.6 has the names of before PEP 600."""
+    publish(indexes[0], "torch", "2.16.1", *CUDA_12, files=torch_files("2.16.1"), libc=libc)
+    publish(indexes[0], "torchvision", "0.31.1", "torch==2.16.1")
+    add(root, os=("new",))
+    assert read(root).glibc == glibc
 
 
 def said(text):
