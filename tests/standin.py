@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -78,10 +79,10 @@ class PackageIndex(Index):
         return made
 
     @contextlib.contextmanager
-    def serve(self) -> Iterator[Self]:
-        """Serve until the block ends."""
+    def serve(self, context: ssl.SSLContext | None = None) -> Iterator[Self]:
+        """Serve until the block ends, by TLS with a context."""
         self.folder.mkdir(exist_ok=True)
-        with super().serve():
+        with super().serve(context):
             try:
                 yield self
             finally:

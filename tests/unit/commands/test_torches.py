@@ -349,10 +349,10 @@ def test_a_companion_that_is_not_there_yet(root, indexes):
         add(root)
 
 
-def publish_companion(index, name, version, requires, variant, uploaded="2026-11-02T10:30:00Z"):
+def publish_companion(index, name, requires, variant):
     """Publish a companion whose ``version.py`` names a CUDA, as upstream builds them."""
-    local = f"+{variant}" if variant else ""
-    return publish(index, name, version, requires, files={f"{name}/version.py": f"__version__ = '{version}{local}'\n".encode()}, uploaded=uploaded)
+    text = f"__version__ = '0.31.1{f'+{variant}' if variant else ''}'\n"
+    publish(index, name, "0.31.1", requires, files={f"{name}/version.py": text.encode()})
 
 
 @pytest.mark.parametrize(
@@ -368,19 +368,27 @@ def publish_companion(index, name, version, requires, variant, uploaded="2026-11
 def test_a_companion_that_allows_this_torch(root, indexes, requires, variant, taken):
     """Since 0.29.1 torchvision pins no torch: one that allows it is its companion if it says that it was built for the same CUDA."""
     publish_torch(indexes[0], "2.16.1", *CUDA_12)
-    for name in ("torchvision", "torchaudio"):
-        publish_companion(indexes[0], name, "0.31.0", requires, variant)
-    if not taken:
-        return refused(root, MatrixError, r"no torchvision on the index pins torch 2\.16\.1, or allows it and is built for cu128")
+    publish(indexes[0], "torchvision", "0.31.0", "torch==2.16.1")
+    publish_companion(indexes[0], "torchaudio", requires, variant)
     add(root)
     release = read(root)
-    assert (release.torchvision, release.torchaudio, release.torchaudio_builds, release.torchaudio_note) == ("0.31.0", "0.31.0", ("cu128",), None)
+    assert (release.torchaudio, release.torchaudio_builds) == (("0.31.1", ("cu128",)) if taken else (None, None))
+
+
+def test_torchvision_that_allows_this_torch(root, indexes):
+    """It is what a torch is added with; one for another CUDA is not, and the error says so."""
+    publish_torch(indexes[0], "2.16.1", *CUDA_12)
+    publish_companion(indexes[0], "torchvision", "torch>=2.14.0", "cu130")
+    refused(root, MatrixError, r"no torchvision on the index pins torch 2\.16\.1, or allows it and is built for cu128")
+    publish_companion(indexes[0], "torchvision", "torch>=2.14.0", "cu128")
+    add(root)
+    assert read(root).torchvision == "0.31.1"
 
 
 def test_a_pin_is_better_than_a_range(root, indexes):
     """Though what allows this torch was uploaded nearer to it."""
     publish_torch(indexes[0], "2.16.1", *CUDA_12)
-    publish_companion(indexes[0], "torchvision", "0.31.1", "torch>=2.14", "cu128")
+    publish_companion(indexes[0], "torchvision", "torch>=2.14", "cu128")
     publish(indexes[0], "torchvision", "0.31.0", "torch==2.16.1", uploaded="2026-11-09T10:00:00Z")
     add(root)
     assert read(root).torchvision == "0.31.0"
@@ -388,7 +396,7 @@ def test_a_pin_is_better_than_a_range(root, indexes):
 
 @pytest.mark.parametrize(("libc", "glibc"), [("manylinux1", "2.5"), ("manylinux2014", "2.17"), ("manylinux_2_17", "2.17")])
 def test_old_names_of_platforms(root, indexes, libc, glibc):
-    """torch up to 2.6 has the names of before PEP 600."""
+    """Torch up to 2.6 has the names of before PEP 600."""
     publish(indexes[0], "torch", "2.16.1", *CUDA_12, files=torch_files("2.16.1"), libc=libc)
     publish(indexes[0], "torchvision", "0.31.1", "torch==2.16.1")
     add(root, os=("new",))
