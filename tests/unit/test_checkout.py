@@ -11,6 +11,7 @@ import pytest
 
 from torchstrata import checkout
 from torchstrata.errors import CheckoutError, MatrixError
+from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import ROOT
 
 LOADS = "from torchstrata.errors import CheckoutError\nfrom torchstrata.matrix import matrix\ntry:\n    matrix.load()\nexcept CheckoutError as error:\n    print(error)"
@@ -57,6 +58,14 @@ def test_a_verb_works_on_the_checkout_that_is_named(installed):
     ended = verb(installed, "plan", "9.9-cu999", TORCHSTRATA_ROOT=str(ROOT))
     assert (ended.returncode, "nearest: " in ended.stderr) == (MatrixError.code, True)
     assert verb(installed, "lock", "--check", TORCHSTRATA_ROOT=str(ROOT)).stdout == "all locks match their inputs\n"
+
+
+def test_facts_are_those_of_the_checkout(installed, tmp_path):
+    """`inv add-torch` writes them there, whatever the package had when it was installed."""
+    older = shutil.copytree(installed, tmp_path / "older")
+    facts = older / compat.FACTS.relative_to(ROOT)
+    facts.write_text(facts.read_text().replace('  "2.8": {', '  "1.8": {').replace('"version": "2.8.0"', '"version": "1.8.0"'))
+    assert verb(older, "lock", "--check", TORCHSTRATA_ROOT=str(ROOT)).stdout == "all locks match their inputs\n"
 
 
 def test_what_is_named_must_be_a_checkout(installed, tmp_path):

@@ -22,12 +22,9 @@ from torchstrata.matrix.compat import TorchRelease
 from torchstrata.matrix.matrix import Matrix
 from torchstrata.text import printable
 
-FACTS: Final = Path("torchstrata", "matrix", "facts", compat.FACTS.name)
+FACTS: Final = compat.FACTS.relative_to(matrix.ROOT)
 ROWS: Final = Path(matrix.MATRIX.name)
 README: Final = Path("README.md")
-
-LIMIT: Final = 16 << 20
-"""Bytes of each of them."""
 
 HIDDEN: Final = ".dropped-"
 """Begins the name of a directory of locks until all else has been dropped."""
@@ -139,7 +136,6 @@ def _added(before: Texts, options: AddTorchOptions, told: Told, root: Path) -> t
     facts = before[FACTS] if known else entries.with_facts(before[FACTS], options.torch, release)
     variant = options.cuda or next(name for name, build in (known or release).builds.items() if build.default)
     with compat.supposing(compat.of(facts.encode())):
-        _check_cuda(options.torch, variant)
         table = matrix.of(before[ROWS], root)
         if _is_there(table, options, variant):  # somebody has written the row, and lacks the facts
             return {**before, FACTS: facts}, variant
@@ -164,13 +160,6 @@ def _shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _check_cuda(torch: str, variant: str) -> None:
-    """Refuse a CUDA of which the facts know nothing."""
-    cuda, facts = compat.build(torch, variant).cuda, compat.facts()
-    if cuda and (cuda not in facts.cuda or compat.major(cuda) not in facts.families):
-        raise MatrixError(f"torch {torch} is built for CUDA {cuda}, of which the facts know nothing", fix=f"add it to `cuda` in {FACTS} (docs/adding.md)")
-
-
 def _fitting(table: Matrix, torch: str, variant: str) -> list[str]:
     """Return the OSes that somebody has verified and that have a Python and a glibc for which there are wheels."""
     release = compat.torch(torch)
@@ -184,7 +173,7 @@ def _fitting(table: Matrix, torch: str, variant: str) -> list[str]:
 
 def _texts(root: Path) -> Texts:
     try:
-        return {path: files.text(root / path, LIMIT) for path in (FACTS, ROWS, README)}
+        return {path: files.text(root / path, compat.LIMIT) for path in (FACTS, ROWS, README)}
     except files.UnreadableError as error:
         raise MatrixError(error.what, fix=error.fix) from error
 
