@@ -232,6 +232,7 @@ def checkout(root: Path, index: Callable[[str], str]) -> Path:
     """
     shutil.copytree(ROOT / "torchstrata", root / "torchstrata")  # with its bytecode, which every command would make anew
     shutil.copytree(ROOT / "images" / "apt", root / "images" / "apt")
+    shutil.copytree(ROOT / "locks" / "toolchain", root / "locks" / "toolchain")
     for name in ("tasks.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt", MARK, "flavour.schema.json"):
         shutil.copy(ROOT / name, root / name)
     for flavour, text in {"base": "numpy\n", "devel": "# nothing\n", "lab": "notebook\n"}.items():

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from torchstrata import checkout
-from torchstrata.errors import CheckoutError, MatrixError
+from torchstrata.errors import CheckoutError, LockError, MatrixError
 from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import ROOT
 
@@ -66,6 +66,28 @@ def test_facts_are_those_of_the_checkout(installed, tmp_path):
     facts = older / compat.FACTS.relative_to(ROOT)
     facts.write_text(facts.read_text().replace('  "2.8": {', '  "1.8": {').replace('"version": "2.8.0"', '"version": "1.8.0"'))
     assert verb(older, "lock", "--check", TORCHSTRATA_ROOT=str(ROOT)).stdout == "all locks match their inputs\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "says"),
+    [
+        ("locks/os/debian12.lock", "<<<<<<< HEAD\n", "error: 1 locks do not match their inputs\n  -> run: inv lock --os debian12\n"),
+        ("locks/toolchain/cuda-12.4.lock", "<<<<<<< HEAD\n", "error: 1 locks do not match their inputs\n  -> run: inv lock --toolchain\n"),
+        ("images/base/requirements.in", "numpy ==\n", "images/base/requirements.in: not a requirement: numpy ==\nerror: "),
+    ],
+)
+def test_every_lock_is_checked(installed, tmp_path, path, text, says):
+    """Also those of OSes and compilers, which a merge may leave in halves; a line that is in many locks is printed once."""
+    place = tmp_path / "checkout"
+    for name in ("matrix.yaml", "matrix.schema.json", "pyproject.toml", "requirements.txt", "requirements-dev.txt", "locks", "images"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        place.mkdir(exist_ok=True)
+        copy(ROOT / name, place / name)
+    with (place / path).open("a") as file:
+        file.write(text)
+    ended = verb(installed, "lock", "--check", TORCHSTRATA_ROOT=str(place))
+    assert (ended.returncode, says in ended.stderr) == (LockError.code, True)
+    assert ended.stderr.count("\n") == 3 if path.startswith("locks") else ended.stderr.count("numpy ==") == 1
 
 
 def test_what_is_named_must_be_a_checkout(installed, tmp_path):
