@@ -95,7 +95,9 @@ def _told(options: AddTorchOptions) -> Told:
     if options.cuda and not re.fullmatch(r"cpu|cu[0-9]{3}", options.cuda):
         raise MatrixError(f"{printable(options.cuda, 60)} is no build of torch", fix="write its CUDA without the dot, such as cu128, or cpu")
     architectures = tuple((options.architectures or "").replace(",", " ").split())
-    if not all(re.fullmatch(r"[0-9]{1,2}\.[0-9]", architecture) for architecture in architectures) or bool(architectures) != bool(options.source):
+    if wrong := [architecture for architecture in architectures if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", architecture)]:
+        raise MatrixError(f"{printable(wrong[0], 60)} is no architecture", fix='write compute capabilities, such as --architectures "7.5 8.0 9.0"')
+    if bool(architectures) != bool(options.source):
         raise MatrixError("architectures are told with their source", fix='write --architectures "7.5 8.0 9.0" --source "RELEASE.md of torch 2.16"')
     return Told(architectures=architectures, source=options.source, released=_day(options.released))
 
@@ -129,7 +131,7 @@ def _added(before: Texts, options: AddTorchOptions, told: Told, root: Path) -> t
     """Return the facts and the matrix with a torch, and its build."""
     known = compat.facts().torch.get(options.torch)
     if known and options.cuda:
-        compat.build(options.torch, options.cuda)
+        _check_build(known, options)
     release = torch_facts.look(options.torch, None if known else options.cuda, told)
     if known:
         _compare(known, release)
@@ -144,6 +146,20 @@ def _added(before: Texts, options: AddTorchOptions, told: Told, root: Path) -> t
         rows = entries.with_row(before[ROWS], options.torch, variant, systems, default=is_first)
         matrix.of(rows, root)
     return {**before, FACTS: facts, ROWS: rows}, variant
+
+
+def _check_build(known: TorchRelease, options: AddTorchOptions) -> None:
+    """Refuse a build that the facts do not know; those that the command has brought know one at a time.
+
+    :raises MatrixError: always then.
+    """
+    try:
+        compat.build(options.torch, str(options.cuda))
+    except MatrixError as error:
+        if known.read is None:
+            raise
+        anew = f"inv drop-torch {options.torch} --yes && inv add-torch {options.torch} --cuda {options.cuda} --yes"
+        raise MatrixError(error.what, fix=f"{error.fix}, or look for it: {anew}") from error
 
 
 def _compare(known: TorchRelease, read: TorchRelease) -> None:

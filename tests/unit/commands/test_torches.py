@@ -263,6 +263,18 @@ def test_another_build_of_a_torch_that_has_a_row(root, indexes):
     assert "| `2.8-cu126` | ... |\n| `2.8-cu129` | 2.8.0 for CUDA 12.9 | 525.60.13 | old | |\n" in (root / torches.README).read_text()
 
 
+def test_what_looks_for_another_build_of_a_torch_that_was_added(root, indexes):
+    """The command reads one build; the error says how it reads another one, and that does."""
+    furnish(*indexes)
+    add(root)
+    with pytest.raises(MatrixError, match=r"nobody has established that torch 2\.16 was published for cu126") as caught:
+        add(root, cuda="cu126")
+    assert caught.value.fix.endswith("inv drop-torch 2.16 --yes && inv add-torch 2.16 --cuda cu126 --yes")
+    torches.drop(DropTorchOptions(torch="2.16", yes=True), root)
+    add(root, cuda="cu126")
+    assert {"cu126", "cu128"} < {*read(root).builds}
+
+
 def test_facts_of_people_stay(root, indexes, capsys):
     """Where they are not what an index says, that is shown; dropping leaves them."""
     facts = (root / torches.FACTS).read_bytes()
@@ -287,7 +299,7 @@ def test_facts_of_people_stay(root, indexes, capsys):
         ("2.8", {"os": ("old",)}, "has 2.8-cu128 already, on new, old"),
         ("2.16", {"os": ("newest",)}, "unknown OS newest"),
         ("2.16", {"architectures": "7.5"}, "architectures are told with their source"),
-        ("2.16", {"architectures": "sm_75", "source": "notes"}, "architectures are told with their source"),
+        ("2.16", {"architectures": "7.5 sm_80", "source": "notes"}, "sm_80 is no architecture"),
         ("2.16", {"released": "November"}, "November is no day"),
     ],
 )
