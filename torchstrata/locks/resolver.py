@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import http
 import json
 import os
 import re
@@ -39,6 +40,9 @@ ONE_LINE: Final = {"COLUMNS": "10000"}
 HOW: Final = re.compile(r"UV_(?:CACHE_DIR|NO_CACHE|OFFLINE|HTTP_.*|CONCURRENT_.*|NATIVE_TLS|SYSTEM_CERTS)")
 """Variables of uv's that say how it asks. What it answers is not theirs to decide: they are set for other work, such as
 ``UV_DEFAULT_INDEX`` for this program's own packages, and would let a lock depend on who made it."""
+
+ABSENT: Final = re.compile(r"\b(?P<name>[a-z0-9]+(?:-[a-z0-9]+)*) was not found in the package registry")
+"""How uv names a package that no index has."""
 
 UNFETCHED: Final = re.compile(r"Failed to fetch: `?(?P<url>[^\s`]+)")
 """How uv names a place that it could not ask."""
@@ -132,10 +136,38 @@ def _project(requirements: Sequence[str], target: ResolverTarget, upstream: Name
 
 def _uv(*options: str, folder: Path) -> str:
     """Return what uv makes of a project's requirements: a ``pylock.toml`` (PEP 751)."""
+    config = pip_config.read()
     try:
-        return process.run(program(), "pip", "compile", *options, cwd=folder, env=environment(pip_config.read()))
+        return process.run(program(), "pip", "compile", *options, cwd=folder, env=environment(config))
     except process.Failed as error:
-        raise failure(error.tail, fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
+        raise _refused(error.tail, config) or failure(error.tail, fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
+
+
+def _refused(tail: str, config: pip_config.PipConfig) -> UnreachableError | None:
+    """Return that an index wants credentials; uv takes such a one for one that has nothing."""
+    lacking = ABSENT.search(tail)
+    for url in (config.index_url or "", *config.extra_index_urls) if lacking else ():
+        place = f"{url.rstrip('/')}/{lacking['name']}/" if lacking else ""
+        if urllib.parse.urlsplit(place).scheme in {"http", "https"} and _status(place, config) == http.HTTPStatus.UNAUTHORIZED:
+            return UnreachableError(f"{_shown(place)} wants credentials, or other ones", fix="check them, in the index URL or in netrc")
+    return None
+
+
+def _status(url: str, config: pip_config.PipConfig) -> int:
+    """Return the status that an index answers with; 0 where it does not answer."""
+    import requests  # noqa: PLC0415  # hardly anybody needs it
+
+    try:
+        with requests.get(url, stream=True, timeout=config.timeout, verify=config.cert or True, cert=config.client_cert) as answer:
+            return answer.status_code
+    except OSError:  # as those of requests are
+        return 0
+
+
+def _shown(url: str) -> str:
+    """Return an address without credentials."""
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def environment(config: pip_config.PipConfig) -> dict[str, str | None]:
@@ -157,8 +189,7 @@ def failure(tail: str, *, fix: str) -> LockError:
         return LockError(f"uv fails: {reason(tail)}", fix="correct what it names")
     if place is None:
         return LockError(f"{UNSOLVABLE}: {reason(tail)}", fix=fix)
-    parts = urllib.parse.urlsplit(place["url"])
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    shown = _shown(place["url"])
     why = tail.strip().rpartition("\n")[2].partition(":")[2].strip()
     return UnreachableError(f"{shown} does not answer: {why}", fix="check network and proxy, or point pip to a mirror of it (extra-index-url)")
 

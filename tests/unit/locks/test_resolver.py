@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
+
 import pytest
 
 from tests.registries import Authority
+from tests.serving import answer, serving
 from tests.standin import PackageIndex
 from tests.wheelhouse import wheel
 from torchstrata.errors import LockError
@@ -131,3 +134,19 @@ def test_a_fault_of_another_kind_is_not_called_unsolvable(shelf, monkeypatch, tm
     with pytest.raises(LockError, match=r"uv fails: .*cache") as caught:
         resolver.resolve(["a"], (), TARGET)
     assert caught.value.fix == "correct what it names"
+
+
+@pytest.mark.parametrize(("status", "says"), [(401, "wants credentials, or other ones"), (403, "uv finds no solution"), (404, "uv finds no solution")])
+def test_an_index_that_wants_credentials_is_named(unconfigured_pip, monkeypatch, tmp_path, status, says):
+    """As after a token has expired; with 403 PyTorch's own index, and those that lie in buckets, say that they have no such package."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self, status=status, headers={"WWW-Authenticate": "Basic realm=x"})
+
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    with serving(Handler) as port:
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://user:secret@127.0.0.1:{port}/simple")
+        with pytest.raises(LockError, match=says) as caught:
+            resolver.resolve(["a"], (), TARGET)
+    assert "secret" not in str(caught.value)
