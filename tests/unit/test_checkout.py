@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from torchstrata import checkout
-from torchstrata.errors import CheckoutError, LockError, MatrixError
+from torchstrata.errors import CheckoutError, LockError, MatrixError, PlatformError
 from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import ROOT
 
@@ -88,6 +88,13 @@ def test_every_lock_is_checked(installed, tmp_path, path, text, says):
     ended = verb(installed, "lock", "--check", TORCHSTRATA_ROOT=str(place))
     assert (ended.returncode, says in ended.stderr) == (LockError.code, True)
     assert ended.stderr.count("\n") == 3 if path.startswith("locks") else ended.stderr.count("numpy ==") == 1
+
+
+@pytest.mark.parametrize("words", [("lock", "--platform", "linux/arm"), ("lock", "--os", "--platform", "linux/arm"), ("plan", "--platform", "linux/arm")])
+def test_a_platform_that_is_mistyped_is_named(installed, words):
+    """Before an engine is asked, whose platforms have other names, too."""
+    ended = verb(installed, *words, TORCHSTRATA_ROOT=str(ROOT), DOCKER_HOST="tcp://127.0.0.1:9")
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (PlatformError.code, "error: 'linux/arm' is no platform of images")
 
 
 def test_what_is_named_must_be_a_checkout(installed, tmp_path):

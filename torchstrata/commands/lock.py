@@ -70,8 +70,10 @@ def lock_systems(globs: Sequence[str], platform: str = PLATFORM) -> None:
     One that cannot be locked does not keep the others from it.
 
     :param globs: names of OSes, ids of cells or globs on these; all OSes if there are none.
+    :raises PlatformError: no platform is called so.
     :raises TorchstrataError: the first that could not be locked; all are printed.
     """
+    platforms.check(platform)
     table, failed = matrix.load(), list[TorchstrataError]()
     systems = [msgspec.structs.replace(system, platform=platform) for system in matrix.select_systems(table, *globs)]
     with progress.reporter() as reporter:
