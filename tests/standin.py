@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -78,10 +79,10 @@ class PackageIndex(Index):
         return made
 
     @contextlib.contextmanager
-    def serve(self) -> Iterator[Self]:
-        """Serve until the block ends."""
+    def serve(self, context: ssl.SSLContext | None = None) -> Iterator[Self]:
+        """Serve until the block ends, by TLS with a context."""
         self.folder.mkdir(exist_ok=True)
-        with super().serve():
+        with super().serve(context):
             try:
                 yield self
             finally:
@@ -231,6 +232,7 @@ def checkout(root: Path, index: Callable[[str], str]) -> Path:
     """
     shutil.copytree(ROOT / "torchstrata", root / "torchstrata")  # with its bytecode, which every command would make anew
     shutil.copytree(ROOT / "images" / "apt", root / "images" / "apt")
+    shutil.copytree(ROOT / "locks" / "toolchain", root / "locks" / "toolchain")
     for name in ("tasks.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt", MARK, "flavour.schema.json"):
         shutil.copy(ROOT / name, root / name)
     for flavour, text in {"base": "numpy\n", "devel": "# nothing\n", "lab": "notebook\n"}.items():

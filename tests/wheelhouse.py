@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import re
+import ssl
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -114,10 +115,10 @@ class Index:
         return self.files[name]
 
     @contextmanager
-    def serve(self) -> Iterator[Self]:
-        """Serve until the block ends."""
-        with serving(type("Handler", (_Handler,), {"index": self})) as port:
-            self.url = f"http://127.0.0.1:{port}/simple"
+    def serve(self, context: ssl.SSLContext | None = None) -> Iterator[Self]:
+        """Serve until the block ends, by TLS with a context."""
+        with serving(type("Handler", (_Handler,), {"index": self}), context) as port:
+            self.url = f"{'https' if context else 'http'}://127.0.0.1:{port}/simple"
             yield self
 
     def page(self, project: str) -> tuple[str, bytes] | None:

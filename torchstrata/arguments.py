@@ -155,6 +155,8 @@ def parse(reader: argparse.ArgumentParser, kind: type[T], arguments: Sequence[st
     :raises SystemExit: they mean nothing, with code 2; or help was asked for, with 0.
     """
     value = _value(kind, reader.parse_intermixed_args(arguments))
+    if empty := [argument.declared.metavar for argument in declared(kind) if argument.required and getattr(value, argument.field) in {"", ()}]:
+        reader.error(f"an empty word is no {', and none is '.join(empty)}")
     if isinstance(value, CheckedOptions) and (contradiction := value.contradiction()):
         reader.error(contradiction)
     return value

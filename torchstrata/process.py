@@ -110,14 +110,14 @@ def find(program: str, *, fix: str = "") -> str:
 def run(
     *args: str | os.PathLike[str],
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     stdin: bytes | None = None,
     on_line: LineSink | None = None,
     seconds: float = math.inf,
 ) -> str:
     """Run a program to its end and return its standard output.
 
-    :param env: variables to add to the present environment.
+    :param env: variables to add to the present environment; those that are ``None`` are taken out.
     :param stdin: bytes to feed to it.
     :param on_line: called with every line of standard error while it runs; the last lines are kept for the error.
     :param seconds: after which it is ended, with all that it has started.
@@ -264,14 +264,15 @@ def _started(
     *,
     stdin: IO[bytes] | int,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
 ) -> Iterator[tuple[subprocess.Popen[bytes], _StreamThreads]]:
     """Start ``args`` in a process group of its own, and end the whole group if the caller is interrupted.
 
     Its threads end with it: an interpreter that ends while a daemon thread wakes up can crash (CPython before 3.14).
     """
     argv = [find(str(args[0])), *map(str, args[1:])]
-    variables = {**os.environ, "PATH": search_path(), **(env or {})}
+    asked = {**os.environ, "PATH": search_path(), **(env or {})}
+    variables = {name: value for name, value in asked.items() if value is not None}
     with _starting(argv):
         process = subprocess.Popen(argv, cwd=cwd, env=variables, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     _running.add(process)

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from torchstrata import checkout
-from torchstrata.errors import CheckoutError, MatrixError
+from torchstrata.errors import CheckoutError, LockError, MatrixError, PlatformError
+from torchstrata.matrix import compat
 from torchstrata.matrix.matrix import ROOT
 
 LOADS = "from torchstrata.errors import CheckoutError\nfrom torchstrata.matrix import matrix\ntry:\n    matrix.load()\nexcept CheckoutError as error:\n    print(error)"
@@ -57,6 +58,43 @@ def test_a_verb_works_on_the_checkout_that_is_named(installed):
     ended = verb(installed, "plan", "9.9-cu999", TORCHSTRATA_ROOT=str(ROOT))
     assert (ended.returncode, "nearest: " in ended.stderr) == (MatrixError.code, True)
     assert verb(installed, "lock", "--check", TORCHSTRATA_ROOT=str(ROOT)).stdout == "all locks match their inputs\n"
+
+
+def test_facts_are_those_of_the_checkout(installed, tmp_path):
+    """`inv add-torch` writes them there, whatever the package had when it was installed."""
+    older = shutil.copytree(installed, tmp_path / "older")
+    facts = older / compat.FACTS.relative_to(ROOT)
+    facts.write_text(facts.read_text().replace('  "2.8": {', '  "1.8": {').replace('"version": "2.8.0"', '"version": "1.8.0"'))
+    assert verb(older, "lock", "--check", TORCHSTRATA_ROOT=str(ROOT)).stdout == "all locks match their inputs\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "says"),
+    [
+        ("locks/os/debian12.lock", "<<<<<<< HEAD\n", "error: 1 locks do not match their inputs\n  -> run: inv lock --os debian12\n"),
+        ("locks/toolchain/cuda-12.4.lock", "<<<<<<< HEAD\n", "error: 1 locks do not match their inputs\n  -> run: inv lock --toolchain\n"),
+        ("images/base/requirements.in", "numpy ==\n", "images/base/requirements.in: not a requirement: numpy ==\nerror: "),
+    ],
+)
+def test_every_lock_is_checked(installed, tmp_path, path, text, says):
+    """Also those of OSes and compilers, which a merge may leave in halves; a line that is in many locks is printed once."""
+    place = tmp_path / "checkout"
+    for name in ("matrix.yaml", "matrix.schema.json", "pyproject.toml", "requirements.txt", "requirements-dev.txt", "locks", "images"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        place.mkdir(exist_ok=True)
+        copy(ROOT / name, place / name)
+    with (place / path).open("a") as file:
+        file.write(text)
+    ended = verb(installed, "lock", "--check", TORCHSTRATA_ROOT=str(place))
+    assert (ended.returncode, says in ended.stderr) == (LockError.code, True)
+    assert ended.stderr.count("\n") == 3 if path.startswith("locks") else ended.stderr.count("numpy ==") == 1
+
+
+@pytest.mark.parametrize("words", [("lock", "--platform", "linux/arm"), ("lock", "--os", "--platform", "linux/arm"), ("plan", "--platform", "linux/arm")])
+def test_a_platform_that_is_mistyped_is_named(installed, words):
+    """Before an engine is asked, whose platforms have other names, too."""
+    ended = verb(installed, *words, TORCHSTRATA_ROOT=str(ROOT), DOCKER_HOST="tcp://127.0.0.1:9")
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (PlatformError.code, "error: 'linux/arm' is no platform of images")
 
 
 def test_what_is_named_must_be_a_checkout(installed, tmp_path):

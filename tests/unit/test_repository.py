@@ -245,6 +245,18 @@ def test_archives_are_unpacked_by_one_function():
     assert calls == {"torchstrata/store/tarball.py"}
 
 
+def test_a_clone_has_the_bytes_that_are_committed(tmp_path):
+    """Also one by a git that is told to write line ends as Windows has them: no lock and no script of an image would bear them."""
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    origin.mkdir()
+    (origin / ".gitattributes").write_bytes((ROOT / ".gitattributes").read_bytes())
+    (origin / "base.lock").write_bytes(b"a\nb\n")
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "x"), ("clone", "-q", "-c", "core.autocrlf=true", ".", str(clone))):
+        subprocess.run(["git", "-C", str(origin), *words], check=True, capture_output=True)
+    assert (clone / "base.lock").read_bytes() == b"a\nb\n"
+
+
 def test_the_gate_needs_every_job():
     """Rules of branches require it alone, so none must be forgotten."""
     names = {name.partition(": ")[2] for name in JOBS if name.startswith("ci.yml: ")}

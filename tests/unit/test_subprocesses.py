@@ -156,7 +156,7 @@ def test_what_pip_is_told_is_no_option_of_uv() -> None:
     config = PipConfig(
         index_url="--offline",
         extra_index_urls=("-x",),
-        find_links=("--y",),
+        find_links=("--y://z",),
         no_index=False,
         cert=None,
         client_cert=None,
@@ -165,7 +165,7 @@ def test_what_pip_is_told_is_no_option_of_uv() -> None:
         retries=1,
     )
     options = resolver.sources(config)
-    assert options[2:] == ["--default-index=--offline", "--index=-x", "--find-links=--y", "--allow-insecure-host=-z"]
+    assert options[2:] == ["--default-index=--offline", "--index=-x", "--find-links=--y://z", "--allow-insecure-host=-z"]
 
 
 @pytest.mark.parametrize("image", ["--privileged", "-v/:/host", "a b", "x" * 600, "a\x1b[2J"])

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import msgspec.structs
 
-from torchstrata import progress
+from torchstrata import platforms, progress
 from torchstrata.commands.options import LockOptions
 from torchstrata.errors import LockError, OsPartError, RegistryError, TorchstrataError
 from torchstrata.layers import os_part_builder, toolchain_lock
 from torchstrata.layers.os_part_builder import OsPartBuilder
-from torchstrata.locks import lock_writer, requirements, wheel_locks
+from torchstrata.locks import lock_writer, os_locks, requirements, wheel_locks
 from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.matrix import Matrix
 from torchstrata.store.codec import Codec
@@ -70,8 +70,10 @@ def lock_systems(globs: Sequence[str], platform: str = PLATFORM) -> None:
     One that cannot be locked does not keep the others from it.
 
     :param globs: names of OSes, ids of cells or globs on these; all OSes if there are none.
+    :raises PlatformError: no platform is called so.
     :raises TorchstrataError: the first that could not be locked; all are printed.
     """
+    platforms.check(platform)
     table, failed = matrix.load(), list[TorchstrataError]()
     systems = [msgspec.structs.replace(system, platform=platform) for system in matrix.select_systems(table, *globs)]
     with progress.reporter() as reporter:
@@ -94,12 +96,16 @@ def lock_systems(globs: Sequence[str], platform: str = PLATFORM) -> None:
 
 def lock_toolchains(exclude_newer: str | None) -> None:
     """Lock what CUDA families have besides wheels."""
-    cells = matrix.everywhere(matrix.load().cells)
-    names = sorted({(cell.facts.nvcc.lock, cell.platform) for cell in cells if cell.facts.nvcc and cell.facts.nvcc.lock})
     with progress.reporter() as reporter:
-        for name, platform in names:
+        for name, platform in _toolchains(matrix.load()):
             changed = toolchain_lock.write(name, lock_writer.cut_off(exclude_newer), platform=platform, on_line=reporter.say)
             reporter.say(f"{toolchain_lock.place(name, platform)} {'written' if changed else 'unchanged'}")
+
+
+def _toolchains(table: Matrix) -> list[tuple[str, str]]:
+    """Return the name and the platform of each lock below ``locks/toolchain`` that cells need."""
+    cells = matrix.everywhere(table.cells)
+    return sorted({(cell.facts.nvcc.lock, cell.platform) for cell in cells if cell.facts.nvcc and cell.facts.nvcc.lock})
 
 
 def lock_tool(exclude_newer: str | None) -> None:
@@ -120,12 +126,21 @@ def check_locks(globs: Sequence[str] = ()) -> None:
     """
     table = matrix.load()
     matrix.select_rows(table, *globs)
-    problems = [*wheel_locks.check(table), *requirements.check()]
-    for problem in problems:
-        progress.plain_console(stderr=True).print(problem.what)
+    systems = [msgspec.structs.replace(system, platform=platform) for system in table.systems.values() for platform in platforms.MACHINES]
+    problems = [*wheel_locks.check(table), *os_locks.check(systems), *_check_toolchains(table), *requirements.check()]
+    for what in dict.fromkeys(problem.what for problem in problems):  # a line of requirements.in is in many locks
+        progress.plain_console(stderr=True).print(what)
     if problems:
         raise LockError(f"{len(problems)} locks do not match their inputs", fix=_cures(problems))
     progress.say("all locks match their inputs")
+
+
+def _check_toolchains(table: Matrix) -> Iterator[LockError]:
+    for name, platform in _toolchains(table):
+        try:
+            toolchain_lock.read(name, platform=platform)
+        except LockError as error:
+            yield error
 
 
 def _cures(problems: Sequence[LockError]) -> str:

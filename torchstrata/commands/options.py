@@ -92,7 +92,7 @@ class LockOptions:
     """Write the locks that are missing or stale: exact versions with hashes per torch build, Python and flavour."""
 
     cells: tuple[str, ...] = words(f"{CELLS}; with --os also names of OSes, such as ubuntu24.04", "CELL")
-    check: bool = switch("only check that the committed locks match matrix.yaml, images/*/requirements.in and pyproject.toml", group="what")
+    check: bool = switch("only check all committed locks: that they match matrix.yaml, images/*/requirements.in and pyproject.toml", group="what")
     os: bool = switch("lock the OS packages instead of the wheels", group="what")
     toolchain: bool = switch("lock the CUDA 12 compiler instead of the wheels", group="what")
     tool: bool = switch("lock what torchstrata itself needs instead of the wheels", group="what")

@@ -22,12 +22,9 @@ from torchstrata.matrix.compat import TorchRelease
 from torchstrata.matrix.matrix import Matrix
 from torchstrata.text import printable
 
-FACTS: Final = Path("torchstrata", "matrix", "facts", compat.FACTS.name)
+FACTS: Final = compat.FACTS.relative_to(matrix.ROOT)
 ROWS: Final = Path(matrix.MATRIX.name)
 README: Final = Path("README.md")
-
-LIMIT: Final = 16 << 20
-"""Bytes of each of them."""
 
 HIDDEN: Final = ".dropped-"
 """Begins the name of a directory of locks until all else has been dropped."""
@@ -98,7 +95,9 @@ def _told(options: AddTorchOptions) -> Told:
     if options.cuda and not re.fullmatch(r"cpu|cu[0-9]{3}", options.cuda):
         raise MatrixError(f"{printable(options.cuda, 60)} is no build of torch", fix="write its CUDA without the dot, such as cu128, or cpu")
     architectures = tuple((options.architectures or "").replace(",", " ").split())
-    if not all(re.fullmatch(r"[0-9]{1,2}\.[0-9]", architecture) for architecture in architectures) or bool(architectures) != bool(options.source):
+    if wrong := [architecture for architecture in architectures if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", architecture)]:
+        raise MatrixError(f"{printable(wrong[0], 60)} is no architecture", fix='write compute capabilities, such as --architectures "7.5 8.0 9.0"')
+    if bool(architectures) != bool(options.source):
         raise MatrixError("architectures are told with their source", fix='write --architectures "7.5 8.0 9.0" --source "RELEASE.md of torch 2.16"')
     return Told(architectures=architectures, source=options.source, released=_day(options.released))
 
@@ -132,14 +131,13 @@ def _added(before: Texts, options: AddTorchOptions, told: Told, root: Path) -> t
     """Return the facts and the matrix with a torch, and its build."""
     known = compat.facts().torch.get(options.torch)
     if known and options.cuda:
-        compat.build(options.torch, options.cuda)
+        _check_build(known, options)
     release = torch_facts.look(options.torch, None if known else options.cuda, told)
     if known:
         _compare(known, release)
     facts = before[FACTS] if known else entries.with_facts(before[FACTS], options.torch, release)
     variant = options.cuda or next(name for name, build in (known or release).builds.items() if build.default)
     with compat.supposing(compat.of(facts.encode())):
-        _check_cuda(options.torch, variant)
         table = matrix.of(before[ROWS], root)
         if _is_there(table, options, variant):  # somebody has written the row, and lacks the facts
             return {**before, FACTS: facts}, variant
@@ -148,6 +146,20 @@ def _added(before: Texts, options: AddTorchOptions, told: Told, root: Path) -> t
         rows = entries.with_row(before[ROWS], options.torch, variant, systems, default=is_first)
         matrix.of(rows, root)
     return {**before, FACTS: facts, ROWS: rows}, variant
+
+
+def _check_build(known: TorchRelease, options: AddTorchOptions) -> None:
+    """Refuse a build that the facts do not know; those that the command has brought know one at a time.
+
+    :raises MatrixError: always then.
+    """
+    try:
+        compat.build(options.torch, str(options.cuda))
+    except MatrixError as error:
+        if known.read is None:
+            raise
+        anew = f"inv drop-torch {options.torch} --yes && inv add-torch {options.torch} --cuda {options.cuda} --yes"
+        raise MatrixError(error.what, fix=f"{error.fix}, or look for it: {anew}") from error
 
 
 def _compare(known: TorchRelease, read: TorchRelease) -> None:
@@ -164,13 +176,6 @@ def _shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _check_cuda(torch: str, variant: str) -> None:
-    """Refuse a CUDA of which the facts know nothing."""
-    cuda, facts = compat.build(torch, variant).cuda, compat.facts()
-    if cuda and (cuda not in facts.cuda or compat.major(cuda) not in facts.families):
-        raise MatrixError(f"torch {torch} is built for CUDA {cuda}, of which the facts know nothing", fix=f"add it to `cuda` in {FACTS} (docs/adding.md)")
-
-
 def _fitting(table: Matrix, torch: str, variant: str) -> list[str]:
     """Return the OSes that somebody has verified and that have a Python and a glibc for which there are wheels."""
     release = compat.torch(torch)
@@ -184,7 +189,7 @@ def _fitting(table: Matrix, torch: str, variant: str) -> list[str]:
 
 def _texts(root: Path) -> Texts:
     try:
-        return {path: files.text(root / path, LIMIT) for path in (FACTS, ROWS, README)}
+        return {path: files.text(root / path, compat.LIMIT) for path in (FACTS, ROWS, README)}
     except files.UnreadableError as error:
         raise MatrixError(error.what, fix=error.fix) from error
 

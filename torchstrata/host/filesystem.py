@@ -62,7 +62,7 @@ def disk(path: Path, other: str = OTHER_STORE) -> Iterator[None]:
         if number in FULL:
             raise DiskFullError(f"{FULL[number]} where {path} is", fix=f"free some (inv cache --prune), or {other}; complete parts are kept") from error
         cure = CURES.get(number, "look into the log of the system")
-        raise StoreError(f"{error.filename or path}: {error.strerror or error}", fix=f"{cure}, or {other}") from error
+        raise StoreError(f"{error.filename2 or error.filename or path}: {error.strerror or error}", fix=f"{cure}, or {other}") from error
 
 
 @contextlib.contextmanager

@@ -40,7 +40,9 @@ MEASURED: Final = "measured: arch flags in libtorch_python.so of the package ind
 LINUX: Final = {"platform_system": "Linux", "sys_platform": "linux", "platform_machine": platforms.MACHINES[PLATFORM], "extra": ""}
 """What markers of requirements see (PEP 508)."""
 
-MANYLINUX: Final = re.compile(r"manylinux_2_([0-9]{1,3})_")
+MANYLINUX: Final = re.compile(r"manylinux(?:_2_([0-9]{1,3})|(1|2010|2014))_")
+OLDER: Final = {"1": 5, "2010": 12, "2014": 17}
+"""Minor version of the glibc 2 that the names before PEP 600 mean: torch had ``manylinux1`` up to 2.6."""
 
 COMPANIONS: Final = 12
 """Releases of a companion, those uploaded next to torch first, that are asked which torch they need."""
@@ -113,10 +115,11 @@ def _on_other_platforms(asks: Caller, version: Version, variant: str) -> dict[st
 
 def _release(asks: Caller, files: Sequence[PublishedWheel], facts: _WheelFacts, builds: Mapping[str, TorchBuild], told: Told) -> TorchRelease:
     version = files[0].version
-    torchvision = _companion(asks, "torchvision", files)
+    none = f"on the index pins torch {version}, or allows it and is built for {facts.variant}"
+    torchvision, _ = _companion(asks, "torchvision", files, facts.variant)
     if torchvision is None:
-        raise MatrixError(f"no torchvision on the index pins torch {version}", fix="it comes some days after torch: run it again then")
-    torchaudio = _companion(asks, "torchaudio", files)
+        raise MatrixError(f"no torchvision {none}", fix="it comes some days after torch: run it again then")
+    torchaudio, is_pinned = _companion(asks, "torchaudio", files, facts.variant)
     return TorchRelease(
         version=str(version),
         released=told.released or _day(files),
@@ -126,8 +129,8 @@ def _release(asks: Caller, files: Sequence[PublishedWheel], facts: _WheelFacts, 
         triton=facts.pinned("triton|pytorch-triton"),
         torchvision=torchvision,
         torchaudio=torchaudio,
-        torchaudio_builds=None,
-        torchaudio_note=None if torchaudio else f"no torchaudio on the index pins torch {version}; nobody has tried one that does not",
+        torchaudio_builds=None if is_pinned or not torchaudio else (facts.variant,),
+        torchaudio_note=None if torchaudio else f"no torchaudio {none}; nobody has tried another one",
         cuda_toolkit=facts.pinned("cuda-toolkit"),
         builds=builds,
         unknown_builds=_unknown(builds),
@@ -236,25 +239,44 @@ def _requires(wheel: Wheel, torch: PublishedWheel) -> dict[str, str]:
     return {requirement.name.lower(): str(requirement.specifier) for requirement in needed}
 
 
-def _companion(asks: Caller, project: str, files: Sequence[PublishedWheel]) -> str | None:
-    """Return the release of a companion that pins this torch; those uploaded at the same time are asked first."""
+def _companion(asks: Caller, project: str, files: Sequence[PublishedWheel], variant: str) -> tuple[str | None, bool]:
+    """Return the release of a companion that pins this torch, else the nearest one that allows it; and whether it pins it.
+
+    Those uploaded at the same time are asked first. A range on torch says nothing of the CUDA, so the wheel must say the same one.
+    """
+    able: str | None = None
+    for release in _by_upload(asks, project, files)[:COMPANIONS]:
+        with published.opened(asks, release) as wheel:
+            asked = SpecifierSet(_requires(wheel, files[0]).get("torch", ""))
+            if not asked or not asked.contains(files[0].version):
+                continue
+            if _is_pin(asked):
+                return str(release.version), True
+            able = able or (str(release.version) if _variant(wheel, project) == variant else None)
+    return able, False
+
+
+def _by_upload(asks: Caller, project: str, files: Sequence[PublishedWheel]) -> list[PublishedWheel]:
+    """Return a wheel of each final release of a project, those uploaded at the same time as torch first, newer ones before older ones."""
     released: dict[Version, PublishedWheel] = {}
     for release in published.wheels(asks, project):
         is_final = not release.version.is_prerelease and not release.version.local
         if is_final and (release.version not in released or release.tags & files[0].tags):
             released[release.version] = release
     newest_first = [released[version] for version in sorted(released, reverse=True)]
-    for release in sorted(newest_first, key=lambda wheel: _apart(wheel, files[0]))[:COMPANIONS]:
-        with published.opened(asks, release) as wheel:
-            asked = _requires(wheel, files[0]).get("torch", "")
-        if asked and _pins(SpecifierSet(asked), files[0].version):
-            return str(release.version)
-    return None
+    return sorted(newest_first, key=lambda wheel: _apart(wheel, files[0]))
 
 
-def _pins(asked: SpecifierSet, version: Version) -> bool:
-    """Return whether this version and no other is meant: a range says nothing of the CUDA of a companion."""
-    return asked.contains(version) and any(clause.operator == "==" and not clause.version.endswith("*") for clause in asked)
+def _is_pin(asked: SpecifierSet) -> bool:
+    """Return whether a requirement means one version and no other."""
+    return any(clause.operator == "==" and not clause.version.endswith("*") for clause in asked)
+
+
+def _variant(wheel: Wheel, project: str) -> str:
+    """Return the CUDA for which a companion was built, such as ``cu132``, as its ``version.py`` says it; empty where it does not."""
+    where = f"{project}/version.py"
+    text = wheel.content(where, VERSION[1]).decode() if wheel.has(where) else ""
+    return _assigned("__version__", text).partition("+")[2]
 
 
 def _apart(one: PublishedWheel, other: PublishedWheel) -> float:
@@ -290,11 +312,16 @@ def _pythons(files: Iterable[PublishedWheel]) -> tuple[str, ...]:
 
 def _glibc(files: Iterable[PublishedWheel]) -> str:
     """Return the oldest glibc that all wheels accept (PEP 600)."""
-    named = [[int(match[1]) for tag in file.tags if (match := MANYLINUX.match(tag.platform))] for file in files]
+    named = [[_minor(match) for tag in file.tags if (match := MANYLINUX.match(tag.platform))] for file in files]
     floors = [min(minors) for minors in named if minors]
     if not floors:
         raise MatrixError("no wheel of torch on the index names a glibc", fix="see what pip's index-url has")
     return f"2.{max(floors)}"
+
+
+def _minor(match: re.Match[str]) -> int:
+    """Return the minor version of the glibc 2 that the tag of a platform names."""
+    return int(match[1]) if match[1] else OLDER[match[2]]
 
 
 def _unknown(builds: Mapping[str, TorchBuild]) -> tuple[str, ...]:

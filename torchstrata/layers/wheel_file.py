@@ -116,6 +116,10 @@ class Wheel(WheelFile):
         recorded = None if filename == "RECORD" else self._recorded(info)
         return Member(self, info, recorded).read().decode()
 
+    def has(self, name: str) -> bool:
+        """Return whether there is such a file."""
+        return name in self._infos
+
     def content(self, name: str, limit: int) -> bytes:
         """Return what a file has; it is read no further than it goes, so that of a large wheel little need be there.
 

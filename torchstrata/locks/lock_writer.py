@@ -231,7 +231,11 @@ class _Making:
         except resolver.UnreachableError as error:
             raise LockError(f"{cell.short} cannot be locked: {error.what}", fix=f"{error.fix}, then {wheel_locks.FIX.format(cell=cell.short)}") from error
         except LockError as error:
-            if date == self.date or not error.what.startswith(resolver.UNSOLVABLE):
+            if not error.what.startswith(resolver.UNSOLVABLE):
+                raise
+            if pip_config.read().no_index:
+                raise LockError(f"{error.what} (pip's no-index forbids to look into indexes)", fix=f"{ALLOW}; or {error.fix}") from error
+            if date == self.date:
                 raise
             newer = f"inv lock {cell.short} --upgrade"
             raise LockError(f"{error.what} (as of {date[:10]}, the day of its locks)", fix=f"take newer wheels: {newer}; or {error.fix}") from error

@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ HEADER: Final = """\
 # Written by `inv lock --os`; builds pin these versions.
 """
 
-FIX: Final = "write it with `inv lock --os {system}`"
+FIX: Final = "run: inv lock --os {system}"
 
 MOVE: Final = re.compile(r"(?P<package>\S+) (?P<locked>\S+|\(not locked\)) -> (?P<found>\S+|\(not installed\))")
 """A :class:`PackageMove` in words."""
@@ -199,6 +200,25 @@ def _parsed(system: OperatingSystem, root: Path) -> OsLock:
     except files.UnreadableError as error:
         what = error.what if file.exists() else f"the OS packages of {system.name} are not locked: there is no locks/os/{file.name}"
         raise LockError(what, fix=FIX.format(system=system.asked)) from error
+
+
+def check(systems: Iterable[OperatingSystem], root: Path = ROOT) -> list[LockError]:
+    """Return what is wrong with the locks of systems that are there; those that nobody has locked are not wrong.
+
+    :param systems: all of the matrix, on every platform.
+    """
+    known = {path(system, root): system for system in systems}
+    problems = []
+    for file in sorted((root / "locks" / "os").glob("*.lock")):
+        try:
+            if file in known:
+                python_version(known[file], root)
+            else:
+                where = file.relative_to(root).as_posix()
+                raise LockError(f"{where} belongs to no OS of matrix.yaml", fix=f"run: rm {shlex.quote(where)}")  # one of several
+        except LockError as error:
+            problems.append(error)
+    return problems
 
 
 def write(lock: OsLock, system: OperatingSystem, root: Path = ROOT) -> Path:

@@ -54,7 +54,7 @@ def _compile(root: Path, exclude_newer: str, *options: str) -> str:
     config = dataclasses.replace(pip_config.read(), extra_index_urls=())  # those are for torch: whoever owns one could offer any name there
     words = ("--quiet", "--no-config", *form, f"--exclude-newer={exclude_newer}", *options, *resolver.sources(config))
     try:
-        return process.run(resolver.program(), "pip", "compile", *words, "pyproject.toml", cwd=root, env=resolver.ONE_LINE)
+        return process.run(resolver.program(), "pip", "compile", *words, "pyproject.toml", cwd=root, env=resolver.environment(config))
     except process.Failed as error:
         raise resolver.failure(error.tail, fix="loosen the dependencies in pyproject.toml") from error
 

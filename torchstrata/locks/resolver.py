@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import http
 import json
+import os
 import re
 import sys
 import tomllib
@@ -18,7 +20,7 @@ from packaging import tags
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from torchstrata import platforms, process
+from torchstrata import platforms, process, tls
 from torchstrata.errors import LockError
 from torchstrata.host import temporary
 from torchstrata.locks import pip_config
@@ -29,9 +31,18 @@ GLIBC: Final = 28
 """Minor version of the glibc 2 that wheels may need: the floor of torch 2.7 and newer, below every OS of the matrix."""
 
 UNSOLVABLE: Final = "uv finds no solution"
+NONE: Final = "No solution found"
+"""How this program and uv say so."""
 
 ONE_LINE: Final = {"COLUMNS": "10000"}
 """A terminal so wide that uv breaks no line: what it says is searched for addresses."""
+
+HOW: Final = re.compile(r"UV_(?:CACHE_DIR|NO_CACHE|OFFLINE|HTTP_.*|CONCURRENT_.*|NATIVE_TLS|SYSTEM_CERTS)")
+"""Variables of uv's that say how it asks. What it answers is not theirs to decide: they are set for other work, such as
+``UV_DEFAULT_INDEX`` for this program's own packages, and would let a lock depend on who made it."""
+
+ABSENT: Final = re.compile(r"\b(?P<name>[a-z0-9]+(?:-[a-z0-9]+)*) was not found in the package registry")
+"""How uv names a package that no index has."""
 
 UNFETCHED: Final = re.compile(r"Failed to fetch: `?(?P<url>[^\s`]+)")
 """How uv names a place that it could not ask."""
@@ -125,22 +136,60 @@ def _project(requirements: Sequence[str], target: ResolverTarget, upstream: Name
 
 def _uv(*options: str, folder: Path) -> str:
     """Return what uv makes of a project's requirements: a ``pylock.toml`` (PEP 751)."""
+    config = pip_config.read()
     try:
-        return process.run(program(), "pip", "compile", *options, cwd=folder, env=ONE_LINE)
+        return process.run(program(), "pip", "compile", *options, cwd=folder, env=environment(config))
     except process.Failed as error:
-        raise failure(error.tail, fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
+        raise _refused(error.tail, config) or failure(error.tail, fix="loosen images/*/requirements.in, or correct the row of matrix.yaml") from error
+
+
+def _refused(tail: str, config: pip_config.PipConfig) -> UnreachableError | None:
+    """Return that an index wants credentials; uv takes such a one for one that has nothing."""
+    lacking = ABSENT.search(tail)
+    for url in (config.index_url or "", *config.extra_index_urls) if lacking else ():
+        place = f"{url.rstrip('/')}/{lacking['name']}/" if lacking else ""
+        if urllib.parse.urlsplit(place).scheme in {"http", "https"} and _status(place, config) == http.HTTPStatus.UNAUTHORIZED:
+            return UnreachableError(f"{_shown(place)} wants credentials, or other ones", fix="check them, in the index URL or in netrc")
+    return None
+
+
+def _status(url: str, config: pip_config.PipConfig) -> int:
+    """Return the status that an index answers with; 0 where it does not answer."""
+    import requests  # noqa: PLC0415  # hardly anybody needs it
+
+    try:
+        with requests.get(url, stream=True, timeout=config.timeout, verify=config.cert or True, cert=config.client_cert) as answer:
+            return answer.status_code
+    except OSError:  # as those of requests are
+        return 0
+
+
+def _shown(url: str) -> str:
+    """Return an address without credentials."""
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def environment(config: pip_config.PipConfig) -> dict[str, str | None]:
+    """Return the variables of uv: pip's certificates, and nothing that would decide what it answers."""
+    others = [name for name in os.environ if name.startswith("UV_") and not HOW.fullmatch(name)]
+    bundle = config.cert or tls.bundle() or ""
+    trust = {"SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE": bundle} if bundle else {}
+    own = {"SSL_CLIENT_CERT": config.client_cert} if config.client_cert else {}
+    return {**dict.fromkeys(others), **ONE_LINE, **trust, **own}
 
 
 def failure(tail: str, *, fix: str) -> LockError:
-    """Return what uv's last words mean: a place that does not answer, shown without credentials, or no solution.
+    """Return what uv's last words mean: a place that does not answer, shown without credentials, no solution, or a fault of another kind.
 
     :param fix: what makes a solution possible.
     """
     place = UNFETCHED.search(tail)
+    if place is None and NONE not in tail:
+        return LockError(f"uv fails: {reason(tail)}", fix="correct what it names")
     if place is None:
         return LockError(f"{UNSOLVABLE}: {reason(tail)}", fix=fix)
-    parts = urllib.parse.urlsplit(place["url"])
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    shown = _shown(place["url"])
     why = tail.strip().rpartition("\n")[2].partition(":")[2].strip()
     return UnreachableError(f"{shown} does not answer: {why}", fix="check network and proxy, or point pip to a mirror of it (extra-index-url)")
 
@@ -186,15 +235,23 @@ def _platforms(machine: str) -> Iterator[str]:
 
 
 def sources(config: pip_config.PipConfig) -> list[str]:
-    """Return uv's options for the places where pip looks; as with pip, the best version wins wherever it lies."""
+    """Return uv's options for the places where pip looks; as with pip, the best version wins wherever it lies.
+
+    A directory of find-links that does not exist has nothing, as with pip, and one is meant from where people are.
+    """
     return [
         *("--index-strategy", "unsafe-best-match"),
         *(["--no-index"] if config.no_index else []),
         *([f"--default-index={config.index_url}"] if config.index_url else []),
         *(f"--index={url}" for url in config.extra_index_urls),
-        *(f"--find-links={place}" for place in config.find_links),
+        *(f"--find-links={place}" for place in map(_located, config.find_links) if "://" in place or os.path.exists(place)),  # noqa: PTH110  # false for names that cannot be
         *(f"--allow-insecure-host={host}" for host in config.trusted_hosts),
     ]
+
+
+def _located(place: str) -> str:
+    """Return a place of find-links, as uv finds it from its own directory."""
+    return place if "://" in place else str(Path(os.path.expanduser(place)).absolute())  # noqa: PTH111  # which fails for users that do not exist
 
 
 def _pin(package: Mapping[str, Any], ranks: Mapping[tags.Tag, int]) -> Pin:

@@ -7,6 +7,7 @@ beside, as in ``cp313-arm64``: the same versions, which :func:`check` holds them
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -69,6 +70,8 @@ def _requirement(line: str, where: str) -> tuple[str, str]:
     """
     try:
         requirement = Requirement(line)
+        if requirement.url:
+            raise InvalidRequirement("builds look for wheels by name and version")
     except InvalidRequirement as error:
         raise LockError(f"{where}: not a requirement: {printable(line, 60)}", fix="write NAME, or NAME and versions, such as numpy<3") from error
     marker = str(requirement.marker or "")
@@ -101,9 +104,8 @@ def read(cell: Cell, flavour: str, root: Path = ROOT) -> Lock:
         is_upstream = compat.index(cell.torch, cell.wheels) is not None and missing(cell, (TORCH_FLAVOUR,), root)  # torch alone is there
         what = f"{cell.short} is not locked: its wheels are on PyTorch's own index" if is_upstream else f"{where} is missing"
         raise LockError(what, fix=FIX.format(cell=cell.short))
-    text = _text(root / where, where)
     try:
-        lock = parse(text, where)
+        lock = parse(_text(root / where, where), where)
     except LockError as error:
         raise LockError(error.what, fix=FIX.format(cell=cell.short)) from error
     check_inputs(cell, flavour, lock, root)
@@ -175,7 +177,8 @@ def _strays(expected: set[str], root: Path) -> Iterator[LockError]:
     for where in sorted(present - expected):
         beside = where.rpartition("/")[0]
         is_whole = not any(path.startswith(f"{beside}/") for path in expected)
-        yield LockError(f"{where} belongs to no cell of matrix.yaml", fix=f"run: rm -r {beside}" if is_whole else f"run: rm {where}")
+        cure = f"run: rm -r {shlex.quote(beside)}" if is_whole else f"run: rm {shlex.quote(where)}"
+        yield LockError(f"{where} belongs to no cell of matrix.yaml", fix=cure)
 
 
 def _problems(matrix: Matrix, cell: Cell, root: Path) -> Iterator[LockError]:

@@ -7,29 +7,43 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
-from torchstrata import decoding
+from torchstrata import checkout, decoding, files
 from torchstrata.errors import MatrixError
 from torchstrata.platforms import PLATFORM
 
-FACTS: Final = Path(__file__).parent / "facts" / "compat.json"
+INSTALLED: Final = Path(__file__).parent / "facts" / "compat.json"
+FACTS: Final = checkout.ROOT / "torchstrata" / "matrix" / "facts" / "compat.json"
+"""Those of the checkout, whose rows they are about, wherever this package is installed."""
+
+LIMIT: Final = 16 << 20
+"""Bytes of them."""
+
 CPU: Final = "cpu"
+
+Minor = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,4}\.[0-9]{1,4}\Z")]
+Dotted = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,6}(\.[0-9]{1,6}){0,4}\Z")]
+Variant = Annotated[str, msgspec.Meta(pattern=r"\A(cpu|cu[0-9]{3})\Z")]
+Python = Annotated[str, msgspec.Meta(pattern=r"\A3\.[0-9]{1,3}t?\Z")]
+Capability = Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{1,2}\.[0-9]\Z")]
 
 
 class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A CUDA major family: the unit of NVIDIA's minor-version compatibility."""
 
-    driver_floor: str
+    driver_floor: Dotted
     """Oldest Linux driver that runs any CUDA of the family."""
     require_cuda: str
     """Value of ``NVIDIA_REQUIRE_CUDA`` that asks for the floor and no more."""
-    toolchain: str | None
+    toolchain: Minor | None
     """CUDA version of the compiler that comes as a toolchain; ``None`` where wheels bring it."""
     toolchain_lock: str | None
     """Lock below ``locks/toolchain`` of what ``devel`` has besides wheels of the cell, such as ``cuda-13``."""
@@ -52,26 +66,26 @@ class Cuda(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PlatformBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What differs in the wheels of a torch build for another platform than linux/amd64."""
 
-    architectures: tuple[str, ...]
+    architectures: tuple[Capability, ...]
     """Compute capabilities with machine code in the wheel, such as ``9.0``."""
-    ptx: tuple[str, ...]
+    ptx: tuple[Capability, ...]
     architectures_source: str
 
 
 class TorchBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The wheels of one torch release for one CUDA."""
 
-    cuda: str | None
+    cuda: Minor | None
     """Such as ``12.8``; ``None`` for CPU wheels."""
     default: bool
     """The package index carries it; the others are only on PyTorch's own index."""
-    architectures: tuple[str, ...]
+    architectures: tuple[Capability, ...]
     """Compute capabilities with machine code in the wheel, such as ``9.0``."""
-    ptx: tuple[str, ...] | None
+    ptx: tuple[Capability, ...] | None
     architectures_source: str | None
     cudnn: str | None
     nccl: str | None
-    pythons: tuple[str, ...] | None
+    pythons: tuple[Python, ...] | None
     elsewhere: Mapping[str, PlatformBuild] = {}
     """Wheels for other platforms, such as ``linux/arm64``: those that somebody has seen, with all that a row needs."""
 
@@ -79,21 +93,21 @@ class TorchBuild(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TorchRelease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A torch minor release, by its last patch."""
 
-    version: str
+    version: Dotted
     released: str
     git: str
-    pythons: tuple[str, ...]
-    glibc: str
+    pythons: tuple[Python, ...]
+    glibc: Minor
     triton: str | None
-    torchvision: str
-    torchaudio: str | None
+    torchvision: Dotted
+    torchaudio: Dotted | None
     """The version that works with this torch; ``None`` where none is known to, see ``torchaudio_note``."""
     torchaudio_builds: tuple[str, ...] | None
     """Builds with which it does; ``None``: with all."""
     torchaudio_note: str | None
     cuda_toolkit: str | None
     """Version of the ``cuda-toolkit`` package that the default build pins; ``None`` before torch 2.11."""
-    builds: Mapping[str, TorchBuild]
+    builds: Annotated[Mapping[Variant, TorchBuild], msgspec.Meta(min_length=1)]
     unknown_builds: tuple[str, ...]
     """Builds that upstream may have published, and that nobody has seen."""
     torchaudio_needs: tuple[str, ...] = ()
@@ -108,7 +122,7 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     packages: tuple[str, ...]
     """What may come from there; anything else that they have is not looked at."""
-    indexes: Mapping[str, str]
+    indexes: Mapping[Variant, str]
     """Addresses (PEP 503), by variant, such as ``cu126``."""
 
 
@@ -120,8 +134,8 @@ class Compat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: Mapping[str, str]
     rules: Mapping[str, str]
     families: Mapping[str, Family]
-    cuda: Mapping[str, Cuda]
-    torch: Mapping[str, TorchRelease]
+    cuda: Mapping[Minor, Cuda]
+    torch: Mapping[Minor, TorchRelease]
     upstream: Upstream
     first_cuda: Mapping[str, str]
     """The first CUDA that knows a GPU generation, by compute capability, for those that not every driver knows."""
@@ -172,18 +186,53 @@ def facts() -> Compat:
 
 @functools.cache
 def _recorded() -> Compat:
-    return of(FACTS.read_bytes())
+    try:
+        return of(files.read(FACTS if os.path.isfile(FACTS) else INSTALLED, LIMIT))  # noqa: PTH113  # false also for names that cannot be
+    except files.UnreadableError as error:
+        raise MatrixError(error.what, fix=f"run: git checkout HEAD -- {FACTS.relative_to(checkout.ROOT)}") from error
 
 
 def of(content: bytes) -> Compat:
     """Return the facts in a file.
 
-    :raises MatrixError: it has none, since somebody has edited it into something else.
+    :raises MatrixError: it has none, since somebody has edited it into something else, or they do not fit together.
     """
     try:
-        return decoding.decode(content, Compat)
+        read = decoding.decode(content, Compat)
     except msgspec.DecodeError as error:
-        raise MatrixError(f"{FACTS.name} is not what it must be: {error}", fix="correct it there; docs/adding.md has an example") from error
+        place = re.search(r"\(byte ([0-9]+)\)", str(error))
+        line = content[: int(place[1])].count(b"\n") + 1 if place else 0
+        what = f"{FACTS.name} is not what it must be: {error}{f', in line {line}' if line else ''}"
+        raise MatrixError(what, fix="correct it there: its other entries show how, and docs/adding.md says what they mean") from error
+    _check(read)
+    return read
+
+
+def _check(read: Compat) -> None:
+    """Refuse facts that name others which are not there."""
+    for number, family in read.families.items():
+        if family.toolchain and family.toolchain not in read.cuda:
+            raise MatrixError(
+                f"{FACTS.name}: the compiler of CUDA {number} is that of {family.toolchain}, of which the facts know nothing", fix=_lacking("cuda")
+            )
+    for minor, release in read.torch.items():
+        if not f"{release.version}.".startswith(f"{minor}."):
+            raise MatrixError(f"{FACTS.name}: {release.version} is no release of torch {minor}", fix="correct its version there")
+        for variant, build in release.builds.items():
+            _check_build(read, f"torch {minor}", variant, build)
+
+
+def _check_build(read: Compat, torch: str, variant: str, build: TorchBuild) -> None:
+    if build.cuda and build.cuda not in read.cuda:
+        raise MatrixError(f"{torch} is built for CUDA {build.cuda}, of which the facts know nothing", fix=_lacking("cuda"))
+    if build.cuda and major(build.cuda) not in read.families:
+        raise MatrixError(f"{torch} is built for CUDA {build.cuda}, of whose major version the facts know nothing", fix=_lacking("families"))
+    if not build.default and variant not in read.upstream.indexes:
+        raise MatrixError(f"{torch} has a build for {variant}, whose index the facts do not name", fix=_lacking("upstream"))
+
+
+def _lacking(section: str) -> str:
+    return f"add it to `{section}` in {FACTS.relative_to(checkout.ROOT)} (docs/adding.md)"
 
 
 @contextlib.contextmanager
@@ -214,7 +263,9 @@ def build(minor: str, variant: str) -> TorchBuild:
     """
     release = torch(minor)
     if variant not in release.builds:
-        raise MatrixError(why_not(minor, variant), fix=f"use one of {', '.join(release.builds)}, or say `serves: {variant}` beside one of the same CUDA major")
+        able = [name for name in release.builds if _is_known(variant) and serves(name, variant)]
+        more = f", or say `serves: {variant}` beside {' or '.join(able)}" if able else ""
+        raise MatrixError(why_not(minor, variant), fix=f"use one of {', '.join(release.builds)}{more}")
     return release.builds[variant]
 
 
@@ -271,6 +322,10 @@ def cuda_of(variant: str) -> str | None:
         known = ", ".join(f"cu{number.replace('.', '')}" for number in facts().cuda)
         raise MatrixError(f"{variant} is no known CUDA", fix=f"use {CPU} or one of {known}")
     return version
+
+
+def _is_known(variant: str) -> bool:
+    return variant in {f"cu{number.replace('.', '')}" for number in facts().cuda}
 
 
 def major(version: str) -> str:

@@ -319,7 +319,7 @@ def select_systems(matrix: Matrix, *globs: str) -> tuple[OperatingSystem, ...]:
     of_cells = [glob for glob in globs if not named[glob]]
     for glob in of_cells:
         if not any(_matches(cell, glob) for cell in matrix.cells):
-            names = [*matrix.systems, *(cell.short for cell in matrix.cells)]
+            names = dict.fromkeys([*matrix.systems, *(cell.short for cell in matrix.cells)])
             near = difflib.get_close_matches(glob, names, n=4, cutoff=0.4) or matrix.systems
             raise MatrixError(f"neither an OS nor a cell matches {glob}", fix=f"nearest: {', '.join(near)}")
     asked = {cell.os.id for cell in select(matrix, *of_cells)} if of_cells or not globs else set[str]()

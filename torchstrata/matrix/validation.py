@@ -83,9 +83,11 @@ def explain(message: str, name: str, shapes: Mapping[str, type[schema.Raw]] = SH
     kind, _, place = path.rpartition("` in `")  # "key` in `$.systems"
     where = f"{name}: {'a key of ' if kind == 'key' else ''}{place.removeprefix('$.') or 'top level'}"
     if re.match(r"Expected `str.*`, got `(float|int)`", problem):
-        return MatrixError(f"{where} is an unquoted number, so that 2.10 would be read as 2.1", fix='put it in quotes, such as "2.10"')
+        fix = "write it without the dot, such as cu128" if path.endswith((".cuda", ".serves")) else 'put it in quotes, such as "2.10"'
+        return MatrixError(f"{where} is an unquoted number, so that 2.10 would be read as 2.1", fix=fix)
     if unquoted := re.match(r"Expected `str.*`, got `(date|datetime|bool|null)`", problem):
-        return MatrixError(f"{where} is read as a {KINDS[unquoted[1]]}, and text is wanted", fix='put it in quotes, such as "2026-01-01"')
+        fix = "write it" if unquoted[1] == "null" else 'put it in quotes, such as "2026-01-01"'
+        return MatrixError(f"{where} is read as a {KINDS[unquoted[1]]}, and text is wanted", fix=fix)
     if "unknown field" in problem or "missing required field" in problem:
         return MatrixError(f"{where}: {_about_key(problem)}", fix=f"keys are {_keys(path, shapes)}")
     return MatrixError(f"{where}: {problem}", fix=f"see {described.name} for what may stand there")

@@ -37,10 +37,12 @@ def torch_files(version, cuda="12.8", flags=FLAGS):
     return {"torch/version.py": named.encode(), "torch/lib/libtorch_python.so": flags, "torch/lib/large.so": os.urandom(1 << 18)}
 
 
-def publish(index, name, version, *requires, files=(), python="cp313", machine="x86_64", uploaded="2026-11-02T10:00:00Z"):  # noqa: PLR0913  # what makes an upload
+def publish(  # noqa: PLR0913  # what makes an upload
+    index, name, version, *requires, files=(), python="cp313", machine="x86_64", uploaded="2026-11-02T10:00:00Z", libc="manylinux_2_28"
+):
     """Publish a wheel as upstream builds them."""
     more = "\n".join(f"Requires-Dist: {each}" for each in requires)
-    made = wheel(index.folder, name, version, dict(files), more=more, tag=f"{python}-{python}-manylinux_2_28_{machine}")[1]
+    made = wheel(index.folder, name, version, dict(files), more=more, tag=f"{python}-{python}-{libc}_{machine}")[1]
     index.uploads[made.name] = uploaded
     return made
 
@@ -141,7 +143,7 @@ def test_other_platforms_have_code_of_their_own(root, indexes, cuda, version, ex
 
 
 def test_facts_follow_from_what_is_published(root, indexes):
-    """The newest patch release, its Pythons, pins, binary and companions; a range on torch is no companion."""
+    """The newest patch release, its Pythons, pins, binary and companions; a range on torch alone is no companion."""
     furnish(*indexes)
     add(root)
     release = read(root)
@@ -261,6 +263,18 @@ def test_another_build_of_a_torch_that_has_a_row(root, indexes):
     assert "| `2.8-cu126` | ... |\n| `2.8-cu129` | 2.8.0 for CUDA 12.9 | 525.60.13 | old | |\n" in (root / torches.README).read_text()
 
 
+def test_what_looks_for_another_build_of_a_torch_that_was_added(root, indexes):
+    """The command reads one build; the error says how it reads another one, and that does."""
+    furnish(*indexes)
+    add(root)
+    with pytest.raises(MatrixError, match=r"nobody has established that torch 2\.16 was published for cu126") as caught:
+        add(root, cuda="cu126")
+    assert caught.value.fix.endswith("inv drop-torch 2.16 --yes && inv add-torch 2.16 --cuda cu126 --yes")
+    torches.drop(DropTorchOptions(torch="2.16", yes=True), root)
+    add(root, cuda="cu126")
+    assert {"cu126", "cu128"} < {*read(root).builds}
+
+
 def test_facts_of_people_stay(root, indexes, capsys):
     """Where they are not what an index says, that is shown; dropping leaves them."""
     facts = (root / torches.FACTS).read_bytes()
@@ -285,7 +299,7 @@ def test_facts_of_people_stay(root, indexes, capsys):
         ("2.8", {"os": ("old",)}, "has 2.8-cu128 already, on new, old"),
         ("2.16", {"os": ("newest",)}, "unknown OS newest"),
         ("2.16", {"architectures": "7.5"}, "architectures are told with their source"),
-        ("2.16", {"architectures": "sm_75", "source": "notes"}, "architectures are told with their source"),
+        ("2.16", {"architectures": "7.5 sm_80", "source": "notes"}, "sm_80 is no architecture"),
         ("2.16", {"released": "November"}, "November is no day"),
     ],
 )
@@ -345,6 +359,60 @@ def test_a_companion_that_is_not_there_yet(root, indexes):
     publish_torch(indexes[0], "2.16.0")
     with pytest.raises(MatrixError, match=r"no torchvision on the index pins torch 2\.16\.0"):
         add(root)
+
+
+def publish_companion(index, name, requires, variant):
+    """Publish a companion whose ``version.py`` names a CUDA, as upstream builds them."""
+    text = f"__version__ = '0.31.1{f'+{variant}' if variant else ''}'\n"
+    publish(index, name, "0.31.1", requires, files={f"{name}/version.py": text.encode()})
+
+
+@pytest.mark.parametrize(
+    ("requires", "variant", "taken"),
+    [
+        ("torch>=2.14.0", "cu128", True),
+        ("torch>=2.14.0", "cu130", False),
+        ("torch>=2.14.0", "", False),
+        ("torch>=2.17", "cu128", False),
+        ("torch", "cu128", False),
+    ],
+)
+def test_a_companion_that_allows_this_torch(root, indexes, requires, variant, taken):
+    """Since 0.29.1 torchvision pins no torch: one that allows it is its companion if it says that it was built for the same CUDA."""
+    publish_torch(indexes[0], "2.16.1", *CUDA_12)
+    publish(indexes[0], "torchvision", "0.31.0", "torch==2.16.1")
+    publish_companion(indexes[0], "torchaudio", requires, variant)
+    add(root)
+    release = read(root)
+    assert (release.torchaudio, release.torchaudio_builds) == (("0.31.1", ("cu128",)) if taken else (None, None))
+
+
+def test_torchvision_that_allows_this_torch(root, indexes):
+    """It is what a torch is added with; one for another CUDA is not, and the error says so."""
+    publish_torch(indexes[0], "2.16.1", *CUDA_12)
+    publish_companion(indexes[0], "torchvision", "torch>=2.14.0", "cu130")
+    refused(root, MatrixError, r"no torchvision on the index pins torch 2\.16\.1, or allows it and is built for cu128")
+    publish_companion(indexes[0], "torchvision", "torch>=2.14.0", "cu128")
+    add(root)
+    assert read(root).torchvision == "0.31.1"
+
+
+def test_a_pin_is_better_than_a_range(root, indexes):
+    """Though what allows this torch was uploaded nearer to it."""
+    publish_torch(indexes[0], "2.16.1", *CUDA_12)
+    publish_companion(indexes[0], "torchvision", "torch>=2.14", "cu128")
+    publish(indexes[0], "torchvision", "0.31.0", "torch==2.16.1", uploaded="2026-11-09T10:00:00Z")
+    add(root)
+    assert read(root).torchvision == "0.31.0"
+
+
+@pytest.mark.parametrize(("libc", "glibc"), [("manylinux1", "2.5"), ("manylinux2014", "2.17"), ("manylinux_2_17", "2.17")])
+def test_old_names_of_platforms(root, indexes, libc, glibc):
+    """Torch up to 2.6 has the names of before PEP 600."""
+    publish(indexes[0], "torch", "2.16.1", *CUDA_12, files=torch_files("2.16.1"), libc=libc)
+    publish(indexes[0], "torchvision", "0.31.1", "torch==2.16.1")
+    add(root, os=("new",))
+    assert read(root).glibc == glibc
 
 
 def said(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 
 import pytest
 
@@ -19,7 +20,7 @@ VALUES = {int: "7", float: "7", str: "text", arguments.Path: "path"}
 
 def parse(text):
     """Return the options that a verb gets for what is typed."""
-    name, *words = text.split()
+    name, *words = shlex.split(text)
     return verbs.find(name).parse(words)
 
 
@@ -139,6 +140,8 @@ def test_every_option_with_a_value_says_its_default(kind):
         ("lock --os --upgrade", "--os takes no --upgrade"),
         ("lock --check --exclude-newer 2026-11-01", "--check takes no --exclude-newer"),
         ("lock --tool --upgrade 2.8-cu121", "--tool takes no --upgrade and no cells"),
+        ("push ''", "an empty word is no CELL"),
+        ("add-torch ''", "an empty word is no TORCH"),
     ],
 )
 def test_words_that_mean_nothing_are_refused(text, said, capsys):

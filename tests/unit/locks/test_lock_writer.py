@@ -226,7 +226,11 @@ WRONG = {
 
 OTHERWISE = {
     "a row that nobody has locked": (lambda made: shutil.rmtree(made.root / BUILD), "inv lock 2.8-cu128"),
-    "bytes that are no text": (lambda made: (made.root / f"{BUILD}/cp313/base.lock").write_bytes(b"\xff"), f"git checkout HEAD -- {BUILD}/cp313/base.lock"),
+    "bytes that are no text": (lambda made: (made.root / f"{BUILD}/cp313/base.lock").write_bytes(b"\xff"), "inv lock 2.8-cu128"),
+    "a copy by a file manager": (
+        lambda made: shutil.copytree(made.root / f"{BUILD}/cp313", made.root / f"{BUILD}/cp313 copy"),
+        f"rm -r '{BUILD}/cp313 copy'",
+    ),
     "what no cell has, beside what is missing": (
         lambda made: [
             shutil.copytree(made.root / f"{BUILD}/cp311", made.root / f"{BUILD}/cp39"),
@@ -356,6 +360,7 @@ def test_what_locks_the_tool_names_such_an_index_too(made, monkeypatch):
 
 def test_a_place_that_takes_no_lock_is_named(made):
     """In one line, with what to do; it is left as it is."""
+    shutil.rmtree(made.root / "locks")
     (made.root / "locks").write_text("mine")
     with pytest.raises(StoreError, match="/locks: ") as refused:
         write(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def test_a_lock_of_another_os_image_is_stale(tmp_path: Path, system: matrix.Oper
 def test_a_half_written_lock_can_be_written_anew(tmp_path: Path) -> None:
     """The cure that its error names does not stumble over it."""
     os_locks.write(LOCK, DEBIAN13, tmp_path).write_text("date 2026-11-24\n[os]\nlibc6")
-    with pytest.raises(LockError, match="inv lock --os debian13`"):
+    with pytest.raises(LockError, match="inv lock --os debian13"):
         os_locks.read(DEBIAN13, tmp_path)
     assert os_locks.unlocked(DEBIAN13, NOW, tmp_path).date == "2027-01-04"
 
@@ -183,7 +184,7 @@ def test_bad_lock_is_refused(content: str, message: str) -> None:
 
 def test_missing_lock_names_the_cure(tmp_path: Path) -> None:
     """An OS that nobody has locked is an error with the command to lock it."""
-    with pytest.raises(LockError, match="inv lock --os debian13`"):
+    with pytest.raises(LockError, match="inv lock --os debian13"):
         os_locks.read(DEBIAN13, tmp_path)
 
 
@@ -251,3 +252,26 @@ def test_the_moment_of_a_lock_is_kept_and_changes_no_identity() -> None:
     assert "moment" not in os_locks.text(LOCK)
     assert told.digest(("base",)) == LOCK.digest(("base",))
     assert told.epoch == LOCK.epoch
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: path.write_text(path.read_text()[:900]), "is no package=version|has no date"),
+        (lambda path: path.write_text(path.read_text().replace("date ", "<<<<<<< HEAD\ndate ", 1)), "is no package=version"),
+        (lambda path: path.write_text(path.read_text().replace("python3.13=", "python3.99=")), "does not name python3.13"),
+        (lambda path: path.write_text(f"image docker.io/library/debian:13@sha256:{'a' * 64}\n{path.read_text()}"), "and matrix.yaml names none"),
+        (lambda path: path.rename(path.with_name("debian99.lock")), "belongs to no OS of matrix.yaml"),
+    ],
+)
+def test_check_reports_what_is_wrong(tmp_path, damage, says) -> None:
+    """As after a merge; what nobody has locked is not wrong."""
+    path = os_locks.path(DEBIAN13, tmp_path)
+    path.parent.mkdir(parents=True)
+    assert os_locks.check([DEBIAN13], tmp_path) == []
+    path.write_bytes(os_locks.path(DEBIAN13).read_bytes())
+    assert os_locks.check([DEBIAN13], tmp_path) == []
+    damage(path)
+    (problem,) = os_locks.check([DEBIAN13], tmp_path)
+    assert re.search(says, problem.what)
+    assert problem.fix in {"run: inv lock --os debian13", "run: rm locks/os/debian99.lock"}

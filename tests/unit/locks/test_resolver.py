@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+
 import pytest
 
+from tests.registries import Authority
+from tests.serving import answer, serving
+from tests.standin import PackageIndex
 from tests.wheelhouse import wheel
 from torchstrata.errors import LockError
 from torchstrata.locks import resolver
@@ -68,3 +73,80 @@ def test_wheels_of_other_platforms_do_not_count(shelf):
     shelf("a", "1.0", tag="cp310-cp310-manylinux_2_17_x86_64")
     with pytest.raises(LockError, match="uv finds no solution"):
         resolver.resolve(["a"], (), TARGET)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("UV_PRERELEASE", "allow"), ("UV_RESOLUTION", "lowest"), ("UV_CONSTRAINT", "/nowhere/constraints.txt"), ("UV_EXCLUDE_NEWER", "2001-01-01T00:00:00Z")],
+)
+def test_variables_of_uv_decide_nothing(shelf, monkeypatch, name, value):
+    """The same inputs give the same lock to everybody: such variables are for other work."""
+    shelf("a", "1.0")
+    pin, _ = shelf("a", "2.0")
+    shelf("a", "3.0rc1")
+    monkeypatch.setenv(name, value)
+    assert resolver.resolve(["a"], (), TARGET) == (pin,)
+
+
+@pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INDEX", "UV_FIND_LINKS"])
+def test_an_index_of_the_tools_own_packages_is_none_of_wheels(unconfigured_pip, monkeypatch, tmp_path, name):
+    """Builds ask where pip is configured to look; what uv alone is told they would not find."""
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    with (
+        PackageIndex(folder=tmp_path / "pip", is_dated=True).serve() as ours,
+        PackageIndex(folder=tmp_path / "uv", is_dated=True).serve() as other,
+    ):
+        ours.add("a", "1.0")
+        other.add("a", "2.0")
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", ours.url)
+        monkeypatch.setenv("PIP_INDEX_URL", ours.url)
+        monkeypatch.setenv(name, other.url)
+        assert [pin.version for pin in resolver.resolve(["a"], (), TARGET)] == ["1.0"]
+        assert other.requests == []
+
+
+@pytest.mark.parametrize("name", ["PIP_CERT", "REQUESTS_CA_BUNDLE"])
+def test_the_authority_that_pip_knows(unconfigured_pip, monkeypatch, tmp_path, name):
+    """A site's index has a certificate by its own authority, which builds believe by the same setting."""
+    authority = Authority.make(tmp_path)
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with PackageIndex(folder=tmp_path / "pip", is_dated=True).serve(authority.context()) as index:
+        index.add("a", "1.0")
+        monkeypatch.setenv("PIP_INDEX_URL", index.url)
+        monkeypatch.setenv(name, str(authority.certificate))
+        assert [pin.version for pin in resolver.resolve(["a"], (), TARGET)] == ["1.0"]
+
+
+@pytest.mark.parametrize("place", ["{shelf} {here}/nowhere", "{shelf} ~nobody-of-that-name/wheels", "shelf", "./shelf"])
+def test_directories_of_find_links(shelf, monkeypatch, tmp_path, place):
+    """As with pip, one that does not exist has nothing, and a relative one is meant from here."""
+    pin, _ = shelf("a", "1.0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_FIND_LINKS", place.format(shelf=tmp_path / "shelf", here=tmp_path))
+    assert resolver.resolve(["a"], (), TARGET) == (pin,)
+
+
+def test_a_fault_of_another_kind_is_not_called_unsolvable(shelf, monkeypatch, tmp_path):
+    """Newer wheels, and other requirements, would not cure it."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.raises(LockError, match=r"uv fails: .*cache") as caught:
+        resolver.resolve(["a"], (), TARGET)
+    assert caught.value.fix == "correct what it names"
+
+
+@pytest.mark.parametrize(("status", "says"), [(401, "wants credentials, or other ones"), (403, "uv finds no solution"), (404, "uv finds no solution")])
+def test_an_index_that_wants_credentials_is_named(unconfigured_pip, monkeypatch, tmp_path, status, says):
+    """As after a token has expired; with 403 PyTorch's own index, and those that lie in buckets, say that they have no such package."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self, status=status, headers={"WWW-Authenticate": "Basic realm=x"})
+
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    with serving(Handler) as port:
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://user:secret@127.0.0.1:{port}/simple")
+        with pytest.raises(LockError, match=says) as caught:
+            resolver.resolve(["a"], (), TARGET)
+    assert "secret" not in str(caught.value)

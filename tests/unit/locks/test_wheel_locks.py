@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -215,7 +216,7 @@ def test_comments_are_no_inputs(cell, copy):
     assert wheel_locks.read(cell, "base", copy).flavour == "base"
 
 
-@pytest.mark.parametrize("line", ["numpy=2.5", "-e /tmp", "--index-url x", "numpy==2 ==3 x"])
+@pytest.mark.parametrize("line", ["numpy=2.5", "-e /tmp", "--index-url x", "numpy==2 ==3 x", "six @ https://host/six-1.0-py3-none-any.whl"])
 def test_a_line_that_is_no_requirement_is_named(cell, copy, line):
     """With its file, where it would be read: by builds, checks and the resolver."""
     path = copy / "images/base/requirements.in"
@@ -268,6 +269,24 @@ def test_check_reports_missing_and_stray_locks(table, copy):
     problems = [problem.what for problem in wheel_locks.check(table, copy)]
     assert "locks/2.6.0-cu124/cp311/base.lock is missing" in problems
     assert "locks/2.6.0-cu124/cp39/base.lock belongs to no cell of matrix.yaml" in problems
+
+
+def test_what_removes_a_stray_lock_removes_nothing_else(table, copy):
+    """File managers put a space into the names of copies, and the first of two words would be the lock itself."""
+    stray = copy / "locks/2.6.0-cu124/cp311 copy"
+    shutil.copytree(copy / "locks/2.6.0-cu124/cp311", stray)
+    (cure,) = {problem.fix for problem in wheel_locks.check(table, copy)}
+    subprocess.run(cure.removeprefix("run: "), shell=True, cwd=copy, check=True)  # as people do
+    assert (stray.exists(), wheel_locks.check(table, copy)) == (False, ())
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"#" * 5_000_000, b""])
+def test_what_cures_a_lock_that_cannot_be_read(cell, copy, content):
+    """It is made anew, also where git has none."""
+    (copy / wheel_locks.path_of(cell, "base")).write_bytes(content)
+    with pytest.raises(LockError) as caught:
+        wheel_locks.read(cell, "base", copy)
+    assert caught.value.fix == "run: inv lock 2.8-cu121"
 
 
 def test_lock_of_another_build_is_refused(cell, copy):

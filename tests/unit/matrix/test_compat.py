@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+
 import pytest
 
 from torchstrata.errors import MatrixError
@@ -21,6 +24,53 @@ def test_facts_that_were_edited_into_something_else_are_one_line(content):
     with pytest.raises(MatrixError, match=r"compat\.json is not what it must be") as caught:
         compat.of(content)
     assert caught.value.what.isprintable()
+
+
+def test_the_line_of_a_mistake_is_named():
+    """As where a merge has left its marks."""
+    lines = compat.FACTS.read_text().splitlines()
+    with pytest.raises(MatrixError, match=r"in line 101\n"):
+        compat.of("\n".join([*lines[:100], "<<<<<<< HEAD", *lines[100:]]).encode())
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("torch", "2.8", "builds", "cu128", "cuda"), "12.99", "torch 2.8 is built for CUDA 12.99, of which the facts know nothing"),
+        (("torch", "2.8", "builds", "cu128", "cuda"), "twelve", "not what it must be"),
+        (("torch", "2.8", "glibc"), "new", "not what it must be"),
+        (("torch", "2.8", "version"), "../../2.8.0", "not what it must be"),
+        (("torch", "2.8", "version"), "2.9.0", r"2\.9\.0 is no release of torch 2\.8"),
+        (("torch", "2.8", "torchvision"), "0.23 0", "not what it must be"),
+        (("torch", "2.8", "builds"), {}, "not what it must be"),
+        (("torch", "2.8", "builds", "cu128", "architectures"), ["sm_75"], "not what it must be"),
+        (("families", "12", "toolchain"), "12.99", r"the compiler of CUDA 12 is that of 12\.99, of which the facts know nothing"),
+        (("families", "12"), None, "of whose major version the facts know nothing"),
+        (("cuda", "12.8"), None, r"is built for CUDA 12\.8, of which the facts know nothing"),
+        (("upstream", "indexes", "cu126"), None, "has a build for cu126, whose index the facts do not name"),
+    ],
+)
+def test_facts_that_do_not_fit_together_are_one_line(place, value, says):
+    """People add a CUDA and builds by hand, and forget a part or write it otherwise; ``None`` stands for a part that is not there."""
+    facts = json.loads(compat.FACTS.read_text())
+    *above, last = place
+    section = functools.reduce(dict.__getitem__, above, facts)
+    if value is None:
+        del section[last]
+    else:
+        section[last] = value
+    with pytest.raises(MatrixError, match=says):
+        compat.of(json.dumps(facts).encode())
+
+
+@pytest.mark.parametrize(
+    ("variant", "says"), [("cu131", "or say `serves: cu131` beside cu130"), ("cu142", "use one of cu126, cu128, cu130, cpu"), ("cu118", "cu130, cpu")]
+)
+def test_what_serves_hosts_of_another_cuda_is_named(variant, says):
+    """Builds of the same major do; where there is none, and for a CUDA that nobody knows, that is no cure."""
+    with pytest.raises(MatrixError) as refused:
+        compat.build("2.9", variant)
+    assert refused.value.fix.endswith(says)
 
 
 def test_facts_name_the_index_of_every_build_that_the_default_index_lacks():

@@ -158,6 +158,8 @@ REFUSED = {
     "missing key": ((', glibc: "2.36"', ""), "key glibc is missing", "distribution, release"),
     "key twice": (("name: images", "name: images\nname: twice"), "key name is given twice", "remove one"),
     "unquoted torch": ((ROW, "{torch: 2.10, cuda: cu128, os: [new]}"), "rows[1].torch is an unquoted number, so that 2.10 would be read as 2.1", '"2.10"'),
+    "unquoted CUDA": ((ROW, '{torch: "2.10", cuda: 12.8, os: [new]}'), "rows[1].cuda is an unquoted number", "without the dot, such as cu128"),
+    "no torch": ((ROW, "{torch: , cuda: cu128, os: [new]}"), "is read as a missing value", "write it"),
     "unquoted python": (('python: "3.13"', "python: 3.13"), "python is an unquoted number", '"2.10"'),
     "unquoted release": (('release: "13"', "release: 13"), "release is an unquoted number", '"2.10"'),
     "patch version": (('torch: "2.8", cuda: cu128, os', 'torch: "2.8.0", cuda: cu128, os'), "rows[1].torch", "matrix.schema.json"),
