@@ -125,7 +125,7 @@ class AddTorchOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DropTorchOptions:
-    """Take a torch out again: its rows, their locks, its lines in README, and the facts that add-torch brought."""
+    """Take a torch out again: its rows, their locks, its lines in README, sizes of its images, and the facts that add-torch brought."""
 
     torch: str = required("minor version, such as 2.9", "TORCH")
     yes: bool = switch(WRITE)

@@ -6,7 +6,7 @@ import datetime as dt
 import difflib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from torchstrata.matrix import compat, entries, matrix
 from torchstrata.matrix.compat import TorchRelease
 from torchstrata.matrix.matrix import Matrix
 from torchstrata.text import printable
+from torchstrata.verification import size_budget
 
 FACTS: Final = compat.FACTS.relative_to(matrix.ROOT)
 ROWS: Final = Path(matrix.MATRIX.name)
@@ -59,7 +60,7 @@ def add(options: AddTorchOptions, root: Path = matrix.ROOT) -> None:
 
 
 def drop(options: DropTorchOptions, root: Path = matrix.ROOT) -> None:
-    """Take out all rows of a torch, their locks, and the facts that :func:`add` has brought; or only show that.
+    """Take out all rows of a torch, their locks, what their images weigh, and the facts that :func:`add` has brought; or only show that.
 
     :raises MatrixError: it has no row, or others need it.
     """
@@ -69,6 +70,7 @@ def drop(options: DropTorchOptions, root: Path = matrix.ROOT) -> None:
         table = matrix.of(before[ROWS], root)
         mine = [cell for cell in table.cells if cell.torch == options.torch]
         builds = {cell.build for cell in mine} - {cell.build for cell in table.cells if cell.torch != options.torch}
+    sized = size_budget.without(table, {cell.weighed for cell in matrix.everywhere(mine)}, root)
     if not mine:
         near = difflib.get_close_matches(options.torch, {cell.torch for cell in table.cells}, cutoff=0.0)
         raise MatrixError(f"matrix.yaml has no row of torch {options.torch}", fix=f"nearest: {', '.join(near)}")
@@ -81,6 +83,7 @@ def drop(options: DropTorchOptions, root: Path = matrix.ROOT) -> None:
     with compat.supposing(compat.of(after[FACTS].encode())):
         matrix.of(after[ROWS], root)
     folders = [folder for build in sorted(builds) if (folder := root / wheel_locks.FOLDER / build).is_dir()]
+    before, after = ({**texts, **{path: pair[age] for path, pair in sized.items()}} for age, texts in enumerate((before, after)))
     if _done(root, before, after, folders, yes=options.yes):
         progress.say(f"torch {options.torch} is dropped{'' if is_read else '; its facts stay, since people have established them'}")
 
@@ -187,9 +190,9 @@ def _fitting(table: Matrix, torch: str, variant: str) -> list[str]:
     return verified
 
 
-def _texts(root: Path) -> Texts:
+def _texts(root: Path, paths: Iterable[Path] = (FACTS, ROWS, README)) -> Texts:
     try:
-        return {path: files.text(root / path, compat.LIMIT) for path in (FACTS, ROWS, README)}
+        return {path: files.text(root / path, compat.LIMIT) for path in paths}
     except files.UnreadableError as error:
         raise MatrixError(error.what, fix=error.fix) from error
 
@@ -204,8 +207,8 @@ def _done(root: Path, before: Texts, after: Texts, folders: Sequence[Path], *, y
         progress.say("nothing is written without --yes")
         return False
     with lockfile.writing(root / wheel_locks.FOLDER, progress.say):
-        if _texts(root) != before:
-            raise MatrixError("somebody has changed the matrix, the facts or README meanwhile", fix="run it again")
+        if _texts(root, before) != before:
+            raise MatrixError(f"somebody has changed one of {', '.join(map(str, before))} meanwhile", fix="run it again")
         _write(root, before, after, folders)
     return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -73,7 +73,11 @@ def record(cell: Cell, weights: Weights, root: Path = ROOT) -> None:
     """Write down what the layers of the row weigh now."""
     path = root / RECORD
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(json.dumps(known | {cell.weighed: dict(weights)}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(_document(known | {cell.weighed: dict(weights)}), encoding="utf-8")
+
+
+def _document(weights: Mapping[str, Weights]) -> str:
+    return json.dumps(weights, indent=2, sort_keys=True) + "\n"
 
 
 def write(table: Matrix, measured: Mapping[str, Mapping[str, int]], root: Path = ROOT) -> None:
@@ -86,8 +90,29 @@ def write(table: Matrix, measured: Mapping[str, Mapping[str, int]], root: Path =
     for flavour, sizes in measured.items():
         path = root / flavours.path_of(flavour)
         known = {**table.flavours[flavour].sizes, **{short: _budget(size) for short, size in sizes.items()}}
-        line = ", ".join(f"{short}: {known[short]}" for short in order if short in known)
-        lockfile.replaced(path, plain_yaml.replaced(path.read_text(encoding="utf-8"), "sizes", f"sizes: {{{line}}}"))
+        lockfile.replaced(path, _with_sizes(path.read_text(encoding="utf-8"), {short: known[short] for short in order if short in known}))
+
+
+def without(table: Matrix, rows: Collection[str], root: Path = ROOT) -> dict[Path, tuple[str, str]]:
+    """Return the files that know what images of some rows weigh, relative to the root: each as it is, and without these rows.
+
+    :param rows: as :attr:`Cell.weighed` names them.
+    """
+    found = {}
+    for flavour, declared in table.flavours.items():
+        if not declared.sizes.keys().isdisjoint(rows):
+            text = (root / flavours.path_of(flavour)).read_text(encoding="utf-8")
+            kept = {short: size for short, size in declared.sizes.items() if short not in rows}
+            found[Path(flavours.path_of(flavour))] = (text, _with_sizes(text, kept))
+    record = root / RECORD
+    if record.exists() and not (known := json.loads(text := record.read_text(encoding="utf-8"))).keys().isdisjoint(rows):
+        found[Path(RECORD)] = (text, _document({short: weights for short, weights in known.items() if short not in rows}))
+    return found
+
+
+def _with_sizes(text: str, sizes: Mapping[str, str]) -> str:
+    """Return the file of a flavour with other budgets."""
+    return plain_yaml.replaced(text, "sizes", f"sizes: {{{', '.join(f'{short}: {size}' for short, size in sizes.items())}}}")
 
 
 def _budget(size: int) -> str:

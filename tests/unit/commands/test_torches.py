@@ -20,6 +20,7 @@ from torchstrata.errors import FetchError, IntegrityError, MatrixError, StoreErr
 from torchstrata.layers import published
 from torchstrata.locks import lockfile
 from torchstrata.matrix import compat, entries, matrix
+from torchstrata.verification import size_budget
 
 GIT = "0123456789abcdef0123456789abcdef01234567"
 FLAGS = b"ipc_handlesm_75 sm_80 sm_120\0other\0"
@@ -214,14 +215,26 @@ def test_facts_that_a_row_lacks(root, indexes):
         assert matrix.load(root / torches.ROWS).cells[0].version == "2.16.1"
 
 
+def weighed(root, torch):
+    """Record what images of a torch weigh, as ``inv sizes --write`` does."""
+    with compat.supposing(compat.of((root / torches.FACTS).read_bytes())):
+        table = matrix.load(root / torches.ROWS)
+    cell = next(cell for cell in table.cells if cell.torch == torch)
+    size_budget.write(table, {flavour: {cell.weighed: 10**9} for flavour in table.flavours}, root)
+    (root / size_budget.RECORD).parent.mkdir(parents=True, exist_ok=True)
+    size_budget.record(cell, {"torch": 10**9}, root)
+
+
 def test_dropping_undoes_it(root, indexes):
-    """Its locks go, too; those of others stay."""
+    """Its locks and the sizes of its images go, too; those of others stay."""
     furnish(*indexes)
+    weighed(root, "2.8")
     other = root / "locks" / "2.8.0-cu128" / "cp313" / "base.lock"
     other.parent.mkdir(parents=True)
     other.write_text("pins")
     before = content(root)
     add(root)
+    weighed(root, "2.16")
     shutil.copytree(root / "locks" / "2.8.0-cu128", root / "locks" / "2.16.1-cu128")
     shutil.copytree(root / "locks" / "2.8.0-cu128", root / "locks" / f"{torches.HIDDEN}2.12.1-cu130")  # of a run that was killed
     torches.drop(DropTorchOptions(torch="2.16", yes=True), root)
