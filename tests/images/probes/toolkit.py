@@ -26,6 +26,9 @@ cusolverMg.h cusparse.h nccl.h nvml.h nvrtc.h nvblas.h"""
 OF_LIBRARIES = {"cufile": "cufile.h", "cusparseLt": "cusparseLt.h"}
 """Headers that only some torches bring, by library."""
 
+ASIDE = {"cusparseLt.h": "/opt/cuda/cusparselt/include"}
+"""Where the wheel that torch 2.6 pins has a header, instead of below ``nvidia``: people name it (docs/working.md)."""
+
 DRIVER = """#include <cuda.h>
 #include <nvml.h>
 #include <stdio.h>
@@ -94,13 +97,19 @@ def native(folder):
     return {"nowhere": nowhere, "here": here, "code": [flags & 0xFF, flags >> 8 & 0xFF]}
 
 
+def header(folder, name):
+    """Return the compiler's words on a program that includes a header."""
+    aside = [f"-I{ASIDE[name]}"] if Path(ASIDE.get(name, "/none")).is_dir() else []
+    return compiled(folder, f"h_{name}", f"#include <cuda_runtime.h>\n#include <{name}>\nint main() {{}}", *aside)
+
+
 def main():
     """Print all results."""
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(os.cpu_count()) as pool:
         folder, names = Path(name), libraries()
         headers = HEADERS.split() + [header for library, header in OF_LIBRARIES.items() if library in names]
         linked = pool.map(lambda one: compiled(folder, f"l_{one}", "int main() {}", f"-l{one}"), names)
-        read = pool.map(lambda one: compiled(folder, f"h_{one}", f"#include <cuda_runtime.h>\n#include <{one}>\nint main() {{}}"), headers)
+        read = pool.map(lambda one: header(folder, one), headers)
         (folder / "CMakeLists.txt").write_text(CMAKE)
         document = {"libraries": dict(zip(names, linked, strict=True)), "headers": dict(zip(headers, read, strict=True))}
         document |= {"driver": driver(folder), "native": native(folder)}
