@@ -18,7 +18,7 @@ from torchstrata.layers.os_image_source import OsImageSource
 from torchstrata.layers.os_part_builder import OsPartBuilder
 from torchstrata.layers.os_parts import Parts
 from torchstrata.locks import os_locks
-from torchstrata.matrix import matrix
+from torchstrata.matrix import flavours, matrix
 from torchstrata.store.codec import Codec
 from torchstrata.store.store import Store
 
@@ -159,6 +159,9 @@ def test_an_older_apt_learns_of_archives_from_a_newer_one(again: tuple[Path, Sto
     """Debian 12's apt knows no snapshot archive. That of Debian 13's OS image, which the store has, does."""
     root, store = again
     shutil.copy(matrix.MATRIX, root)
+    for flavour in map(flavours.path_of, matrix.load().flavours):
+        (root / flavour).parent.mkdir(exist_ok=True)
+        shutil.copy(matrix.ROOT / flavour, root / flavour)
     older = matrix.load().systems["debian12"]
     builder = OsPartBuilder(store=store, codec=Codec(), on_line=print, root=root)
     images = OsImageSource(settings=builder, locks={older: os_locks.read(older)})
