@@ -142,7 +142,7 @@ def test_cuda_12_compiler_is_a_toolchain():
 
 
 @pytest.mark.parametrize(
-    ("minor", "wheels", "pin"), [("2.14", "cu130", "cuda-toolkit[nvcc,cccl]==13.0.3.0"), ("2.15", "cu132", "cuda-toolkit[nvcc,cccl]==13.2.2")]
+    ("minor", "wheels", "pin"), [("2.14", "cu130", "cuda-toolkit[nvcc,cccl]==13.0.3.0"), ("2.15", "cu132", "cuda-toolkit[nvcc,cccl,curand]==13.2.2")]
 )
 def test_cuda_13_compiler_is_pinned_as_torch_pins(minor, wheels, pin):
     """CUDA 13's nvcc comes as wheels of the release that torch itself pins, which covers all of torch's architectures."""
