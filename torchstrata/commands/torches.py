@@ -83,7 +83,8 @@ def drop(options: DropTorchOptions, root: Path = matrix.ROOT) -> None:
     with compat.supposing(compat.of(after[FACTS].encode())):
         matrix.of(after[ROWS], root)
     folders = [folder for build in sorted(builds) if (folder := root / wheel_locks.FOLDER / build).is_dir()]
-    before, after = ({**texts, **{path: pair[age] for path, pair in sized.items()}} for age, texts in enumerate((before, after)))
+    before = {**before, **{path: text for path, (text, _) in sized.items()}}
+    after = {**after, **{path: text for path, (_, text) in sized.items()}}
     if _done(root, before, after, folders, yes=options.yes):
         progress.say(f"torch {options.torch} is dropped{'' if is_read else '; its facts stay, since people have established them'}")
 
