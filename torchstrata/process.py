@@ -99,9 +99,14 @@ def search_path() -> str:
     return os.pathsep.join((given, *(path for path in SYSTEM_PATHS if path not in given.split(os.pathsep))))
 
 
+def where(program: str) -> str | None:
+    """Return the path of ``program``, which may lie where ordinary users do not look; None if it is not installed."""
+    return shutil.which(program, path=search_path())
+
+
 def find(program: str, *, fix: str = "") -> str:
     """Return the path of ``program``; raise :class:`CommandError` naming the cure if it is not installed."""
-    path = shutil.which(program, path=search_path())
+    path = where(program)
     if path is None:
         raise CommandError(f"{program} is not installed", fix=fix or f"install {program} and try again")
     return path

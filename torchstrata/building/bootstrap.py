@@ -144,13 +144,8 @@ def _supply() -> Supply:
     return supply
 
 
-def _find(program: str) -> str | None:
-    """Return the path of a program that may lie where ordinary users do not look."""
-    return shutil.which(program, path=process.search_path())
-
-
 def _has_daemon() -> bool:
-    return _find("dockerd") is not None
+    return process.where("dockerd") is not None
 
 
 def _has_buildx(answering: engine.Engine) -> bool:
@@ -214,14 +209,14 @@ def _start_by_hand(report: process.LineSink) -> None:
         return
     settings = () if OTHERS_CONFIG.exists() else ("--config-file", CONFIG)
     report(f"starting dockerd by hand; its log is {LOG}")
-    options = ("--start", "--background", "--output", LOG, "--pidfile", PID_FILES["dockerd"], "--exec", _find("dockerd") or "dockerd")
+    options = ("--start", "--background", "--output", LOG, "--pidfile", PID_FILES["dockerd"], "--exec", process.where("dockerd") or "dockerd")
     superuser.run("env", "--unset=TMPDIR", "start-stop-daemon", *options, "--", *settings)  # it may outlive the caller's
 
 
 def _forget_dead(program: str, path: Path, report: process.LineSink) -> None:
     """Remove the pid file of a daemon that has ended: if its pid is another program's now, dockerd would not start."""
     try:
-        executable = _find(program) or f"/usr/bin/{program}"
+        executable = process.where(program) or f"/usr/bin/{program}"
         superuser.run("start-stop-daemon", "--status", "--pidfile", path, "--exec", executable)
     except process.Failed as error:
         if error.status == DEAD:

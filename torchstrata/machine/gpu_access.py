@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,4 +132,4 @@ def specified(directories: Iterable[Path]) -> bool:
 
 
 def _is_installed(program: str) -> bool:
-    return shutil.which(program, path=process.search_path()) is not None
+    return process.where(program) is not None
