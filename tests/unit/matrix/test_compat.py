@@ -182,10 +182,17 @@ def test_host_compiler_is_the_best_accepted():
 
 @pytest.mark.parametrize(
     ("minor", "wheels", "torchaudio"),
-    [("2.4", "cu121", "2.4.1"), ("2.10", "cu128", "2.10.0"), ("2.14", "cu130", "2.11.0"), ("2.14", "cu126", None), ("2.15", "cu132", None)],
+    [
+        ("2.4", "cu121", "2.4.1"),
+        ("2.10", "cu128", "2.10.0"),
+        ("2.14", "cu130", "2.11.0"),
+        ("2.14", "cu126", None),
+        ("2.15", "cu132", "2.11.1"),
+        ("2.12", "cu130", None),
+    ],
 )
 def test_torchaudio_only_where_it_was_seen_to_work(minor, wheels, torchaudio):
-    """Torchaudio ended at 2.11: newer torch gets it only in the build with which its import and operators passed."""
+    """Torchaudio ended at 2.11: newer torch gets a build of that only in the build of its own with which its import and operators passed."""
     assert compat.companions(minor, wheels)["torchaudio"] == torchaudio
 
 

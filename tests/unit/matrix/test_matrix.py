@@ -76,10 +76,10 @@ def test_cpu_cell_asks_for_no_driver(committed):
 
 
 def test_companions_follow_the_facts(committed):
-    """Torchvision and torchaudio follow torch; torchaudio is left out where it does not work."""
+    """Torchvision and torchaudio follow torch, and its CUDA where their own version does not say which torch they are for."""
     (old,), (new,) = matrix.select(committed, "2.8-cu128"), matrix.select(committed, "2.15-cu132")
     assert old.companions == ("torchvision==0.23.0", "torchaudio==2.8.0")
-    assert new.companions == ("torchvision==0.29.2",)
+    assert new.companions == ("torchvision==0.29.2", "torchaudio==2.11.1")
 
 
 def test_one_cell_of_each_torch_is_named(committed):
@@ -148,8 +148,8 @@ REFUSED = {
     "glibc": (('glibc: "2.36"', 'glibc: "2.17"'), "old has glibc 2.17, and torch 2.8.0 needs 2.28", "take old out"),
     "compiler": (("[g++-14, g++-13]", "[g++-14]"), "nvcc 12.4 accepts g++ up to 13, and the OS has g++-14", "older g++"),
     "torchaudio ended": (
-        (ROW, '{torch: "2.15", cuda: cu132, default: true, os: [new], companions: [torchaudio]}'),
-        "there is no torchaudio for torch 2.15: torchaudio ended at 2.11.0",
+        (ROW, '{torch: "2.13", cuda: cu130, default: true, os: [new], companions: [torchaudio]}'),
+        "there is no torchaudio for torch 2.13: torchaudio ended at 2.11",
         "leave torchaudio out",
     ),
     "torchaudio pin": ((SERVES, SERVES.replace("]}", "], companions: [torchaudio==2.9.0]}")), "no torchaudio 2.9.0 for torch 2.8", "torchaudio==2.8.0"),
