@@ -16,8 +16,9 @@ SECRET_NAMES = re.compile(r"(^|/)(id_(rsa|dsa|ecdsa|ed25519)|\.netrc|\.pgpass|\.
 OF_PACKAGES = ("/var/cache/", "/var/lib/", "/var/mail", "/var/local")
 """Where packages give directories to accounts of their own."""
 
-HARMLESS = ("/root/", "/var/lib/extrausers/")
-"""Links for the name of the user alone: a workspace in root's home, and the names of users, which no privileged program believes."""
+HARMLESS = ("/root/", "/var/lib/extrausers/", "/opt/cuda/lib/")
+"""Links for the name of the user alone: a workspace in root's home; the names of users, which no privileged program believes; and CUDA's
+libraries, by names that no program of the system asks for, in a directory where only root can add one."""
 
 CACHES = ("/var/cache/apt", "/var/lib/apt/lists", "/root/.cache", "/home/dev/.cache/pip", "/home/dev/.cache/uv")
 

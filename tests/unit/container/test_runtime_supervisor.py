@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -69,3 +72,60 @@ def test_a_kernel_that_hears_nothing_is_killed(stop, kernel, killed, seconds):
 def test_the_grace_can_be_set(stop, seconds):
     """By a number of seconds."""
     assert stop(grace=seconds, kernel=NEVER).now == pytest.approx(seconds, abs=0.05)
+
+
+class Traced:
+    """A service that lets one round of the supervisor be traced, from one look at it to the next, and SIGTERM come at one of its steps."""
+
+    process = None
+
+    def __init__(self, moment):
+        self.moment, self.steps, self.looks = moment, 0, 0
+
+    def tend(self, *_):
+        """Begin to trace, or end; the signal comes now at the latest."""
+        self.looks += 1
+        sys.settrace(self.step if self.looks == 1 else None)
+        if self.looks == 2 and self.steps <= self.moment:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def step(self, *_):
+        """Count a step."""
+        if self.steps == self.moment:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.steps += 1
+        return self.step
+
+
+def _hangs(*_):
+    raise AssertionError("it hangs")
+
+
+@pytest.fixture
+def usual_signals():
+    """Give signals back as they were; end what hangs."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+    usual = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGALRM, _hangs)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    sys.settrace(None)
+    for number, handler in usual.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_signals")
+def test_a_signal_at_any_step_is_heard(monkeypatch):
+    """Whatever the supervisor is about when SIGTERM comes, it ends: a handler that waits for a lock of its own thread would never."""
+    monkeypatch.setattr(supervisor, "INTERVAL", 0.0001)
+    monkeypatch.setattr(supervisor, "processes", Machine({}))
+    moment, log = 0, io.StringIO()
+    while True:
+        traced = Traced(moment)
+        assert supervisor.run([traced], {}, supervisor.Log(log)) == 0
+        if traced.steps <= moment:
+            break
+        moment += 1
+    assert moment > 50, "hardly a step was traced"
+    assert log.getvalue().count("stopping") == moment + 1

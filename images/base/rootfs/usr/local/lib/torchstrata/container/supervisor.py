@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -131,11 +132,11 @@ class Supervised:
 
 def run(services: Sequence[Supervised], environment: Mapping[str, str], log: Log) -> int:
     """Keep ``services`` running until SIGTERM or SIGINT, then end everything; return 0."""
-    stop = threading.Event()
+    stops: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: stops.put(number))
     kills = limits.memory().kills
-    while not stop.wait(INTERVAL):
+    while not _comes(stops, INTERVAL):
         for service in services:
             service.tend(environment, log)
         kills = _explain(kills, log)
@@ -145,6 +146,19 @@ def run(services: Sequence[Supervised], environment: Mapping[str, str], log: Log
     end(os.getppid(), GRACE if grace is None else grace, own)
     _let_last_lines_through()
     return 0
+
+
+def _comes(signals: queue.SimpleQueue[int], seconds: float) -> bool:
+    """Return whether a signal comes within some seconds.
+
+    A ``threading.Event`` would hang for ever where the handler meets the thread that waits in the lock of that event. The queue
+    may be filled by a handler that interrupts ``get`` (:mod:`queue`).
+    """
+    try:
+        signals.get(timeout=seconds)
+    except queue.Empty:
+        return False
+    return True
 
 
 def _let_last_lines_through() -> None:
