@@ -123,6 +123,9 @@ def worker(rank: int, options: argparse.Namespace, meeting: str) -> None:
     total = torch.zeros(3, device=f"cuda:{rank}" if with_gpu else "cpu")
     train(rank, options, total)
     dist.destroy_process_group()
+    # The group's threads outlive it, since the model's own references form a circle. One that gives up a tensor while Python is being taken
+    # down aborts the process, although all is done (pytorch#190489). So Python is not taken down.
+    os._exit(0)
 
 
 def main() -> int:
