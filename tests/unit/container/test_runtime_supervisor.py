@@ -107,7 +107,7 @@ def usual_signals():
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
     usual = {number: signal.getsignal(number) for number in numbers}
     signal.signal(signal.SIGALRM, _hangs)
-    signal.alarm(120)
+    signal.alarm(600)
     yield
     signal.alarm(0)
     sys.settrace(None)
@@ -119,6 +119,7 @@ def usual_signals():
 def test_a_signal_at_any_step_is_heard(monkeypatch):
     """Whatever the supervisor is about when SIGTERM comes, it ends: a handler that waits for a lock of its own thread would never."""
     monkeypatch.setattr(supervisor, "INTERVAL", 0.0001)
+    monkeypatch.setattr(supervisor, "LAST_WORD", 0)  # threads of other tests may be left
     monkeypatch.setattr(supervisor, "processes", Machine({}))
     moment, log = 0, io.StringIO()
     while True:
