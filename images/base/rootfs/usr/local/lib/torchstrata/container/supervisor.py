@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -132,33 +131,21 @@ class Supervised:
 
 def run(services: Sequence[Supervised], environment: Mapping[str, str], log: Log) -> int:
     """Keep ``services`` running until SIGTERM or SIGINT, then end everything; return 0."""
-    stops: queue.SimpleQueue[int] = queue.SimpleQueue()
+    stops: list[int] = []  # no event: its lock may be what the handler interrupts, and then it would wait for itself
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: stops.put(number))
+        signal.signal(number, lambda number, _: stops.append(number))
     kills = limits.memory().kills
-    while not _comes(stops, INTERVAL):
+    while not stops:
         for service in services:
             service.tend(environment, log)
         kills = _explain(kills, log)
+        time.sleep(INTERVAL)
     log.say("stopping")
     own = [service.process.pid for service in services if service.process]
     grace = settings.stop_grace("TORCHSTRATA_STOP_GRACE", environment.get("TORCHSTRATA_STOP_GRACE", ""))
     end(os.getppid(), GRACE if grace is None else grace, own)
     _let_last_lines_through()
     return 0
-
-
-def _comes(signals: queue.SimpleQueue[int], seconds: float) -> bool:
-    """Return whether a signal comes within some seconds.
-
-    A ``threading.Event`` would hang for ever where the handler meets the thread that waits in the lock of that event. The queue
-    may be filled by a handler that interrupts ``get`` (:mod:`queue`).
-    """
-    try:
-        signals.get(timeout=seconds)
-    except queue.Empty:
-        return False
-    return True
 
 
 def _let_last_lines_through() -> None:
