@@ -130,3 +130,15 @@ def test_a_signal_at_any_step_is_heard(monkeypatch):
         moment += 1
     assert moment > 50, "hardly a step was traced"
     assert log.getvalue().count("stopping") == moment + 1
+
+
+@pytest.mark.usefixtures("usual_signals")
+def test_no_service_is_tended_once_a_signal_has_come(monkeypatch):
+    """A container that is to end neither starts another service nor waits for the answer of one."""
+    monkeypatch.setattr(supervisor, "LAST_WORD", 0)
+    monkeypatch.setattr(supervisor, "processes", Machine({}))
+    tended: list[str] = []
+    first = SimpleNamespace(process=None, tend=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    second = SimpleNamespace(process=None, tend=lambda *_: tended.append("second"))
+    assert supervisor.run([first, second], {}, supervisor.Log(io.StringIO())) == 0
+    assert not tended

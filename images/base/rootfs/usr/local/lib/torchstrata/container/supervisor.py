@@ -137,7 +137,8 @@ def run(services: Sequence[Supervised], environment: Mapping[str, str], log: Log
     kills = limits.memory().kills
     while not stops:
         for service in services:
-            service.tend(environment, log)
+            if not stops:  # to ask one that is silent takes seconds
+                service.tend(environment, log)
         kills = _explain(kills, log)
         time.sleep(INTERVAL)
     log.say("stopping")
