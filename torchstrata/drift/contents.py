@@ -27,8 +27,9 @@ PLACES = (f"{VENV}/lib/python3*/site-packages", "/usr/local/lib/python3*/dist-pa
 
 STATUS = "/var/lib/dpkg/status"
 LISTS = "/var/lib/dpkg/info"
-SHARED = ("nvidia", "/opt/cuda/nvidia")
-"""What is a link in site-packages, and where it leads."""
+CUDA = "/opt/cuda"
+SHARED = ("nvidia", "cusparselt")
+"""What is a link in site-packages, and leads below :data:`CUDA`: top-level directories of CUDA's wheels, of which torch 2.6 has the second."""
 
 CHUNK = 1 << 20
 
@@ -122,10 +123,10 @@ def recorded(text: str, place: str) -> dict[str, str]:
 
 
 def _real(path: str, place: str) -> str:
-    """Return where a path of a RECORD leads, without ``..`` and through the one link of site-packages."""
+    """Return where a path of a RECORD leads, without ``..`` and through the links of site-packages."""
     whole = os.path.normpath(path)
-    link, target = f"{place}/{SHARED[0]}/", f"{SHARED[1]}/"
-    return target + whole[len(link) :] if whole.startswith(link) and place.startswith(VENV) else whole
+    links = tuple(f"{place}/{top}/" for top in SHARED)
+    return CUDA + whole[len(place) :] if whole.startswith(links) and place.startswith(VENV) else whole
 
 
 def status(text: str) -> dict[str, str]:

@@ -13,7 +13,8 @@ STARTED = {"1000:0": "1000:0", "3000:3000": "3000:3000", "0:0": "1000:0"}
 """As whom a container is started, and who attacks in it."""
 
 KERNEL = ("/proc", "/sys", "/dev")
-OWN = ("/home/dev", "/opt/venv", "/opt/cuda/nvidia", "/opt/cuda-12.4", "/workspace", "/data", "/tmp", "/var/tmp", "/var/lib/torchstrata", "/run/lock")
+PAYLOAD = ("/opt/venv", "/opt/cuda/nvidia", "/opt/cuda/cusparselt", "/opt/cuda-12.4")
+OWN = ("/home/dev", *PAYLOAD, "/workspace", "/data", "/tmp", "/var/tmp", "/var/lib/torchstrata", "/run/lock")
 """What users of a container may write: theirs, and what is everybody's."""
 
 RIGHTS = (PROBES / "rights.py").read_text(encoding="utf-8")

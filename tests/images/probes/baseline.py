@@ -9,7 +9,7 @@ import stat
 import sys
 
 SKIPPED = ("/proc", "/sys", "/dev", "/workspace", "/run/secrets")
-OWN = ("/opt/venv", "/opt/cuda/nvidia", "/opt/cuda-12.4", "/home/dev", "/tmp", "/var/tmp", "/workspace", "/data")
+OWN = ("/opt/venv", "/opt/cuda/nvidia", "/opt/cuda/cusparselt", "/opt/cuda-12.4", "/home/dev", "/tmp", "/var/tmp", "/workspace", "/data")
 """Where the container's user may write, by design or as everybody may."""
 
 SECRET_NAMES = re.compile(r"(^|/)(id_(rsa|dsa|ecdsa|ed25519)|\.netrc|\.pgpass|\.pypirc|\.git-credentials|\.gnupg|secring\.gpg|ssh_host_\w+_key)$")

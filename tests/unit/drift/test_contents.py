@@ -92,11 +92,12 @@ def test_owners(place, monkeypatch, tmp_path):
     assert found == {asked[0]: "wheel six-pack", asked[1]: "wheel six-pack", asked[2]: "wheel six-pack", asked[4]: "package less"}
 
 
-def test_records_lead_through_the_link_of_cuda():
-    """What site-packages has of NVIDIA lies elsewhere; scripts lie beside it."""
+def test_records_lead_through_the_links_of_cuda():
+    """What site-packages has of NVIDIA lies elsewhere, also what an older wheel has beside ``nvidia``; scripts and other packages lie where they say."""
     site = "/opt/venv/lib/python3.13/site-packages"
-    found = contents.recorded("nvidia/nccl/lib/libnccl.so.2,sha256=a,1\n../../../bin/tool,,\n", site)
-    assert found == {"/opt/cuda/nvidia/nccl/lib/libnccl.so.2": "sha256=a", "/opt/venv/bin/tool": ""}
+    found = contents.recorded("nvidia/nccl/lib/libnccl.so.2,sha256=a,1\ncusparselt/lib/l.so,,\n../../../bin/tool,,\nnvidia_ml/a.py,,\n", site)
+    cuda = {"/opt/cuda/nvidia/nccl/lib/libnccl.so.2": "sha256=a", "/opt/cuda/cusparselt/lib/l.so": ""}
+    assert found == cuda | {"/opt/venv/bin/tool": "", f"{site}/nvidia_ml/a.py": ""}
 
 
 @pytest.mark.parametrize("document", ['{"url": "file', "[]", "{}", '{"url": "x", "vcs_info": {}}', '{"url": "x", "dir_info": 1}'])
