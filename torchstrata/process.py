@@ -30,6 +30,9 @@ GRACE: Final = 5.0
 SYSTEM_PATHS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Where programs of the system lie. Debian's logins of ordinary users do not look there, and a root by ``su`` or sudo may have kept their PATH."""
 
+ASKED_AGAIN: Final = 0.05
+"""Seconds until an interruption that Python has dropped comes again."""
+
 LineSink = Callable[[str], None]
 
 _running: set[subprocess.Popen[bytes]] = set()
@@ -72,6 +75,17 @@ def end_as_by_ctrl_c() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
+    sys.unraisablehook = _ask_again
+
+
+def _ask_again(lost: sys.UnraisableHookArgs) -> None:
+    """Let an interruption come again, by an alarm: Python drops what is raised while it takes an object away (``__del__``, weak references)."""
+    handlers = [handler for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(handler := signal.getsignal(number))]
+    if handlers and issubclass(lost.exc_type, (KeyboardInterrupt, SystemExit)):
+        signal.signal(signal.SIGALRM, handlers[0])
+        signal.setitimer(signal.ITIMER_REAL, ASKED_AGAIN)
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def name() -> str:

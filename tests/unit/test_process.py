@@ -13,6 +13,7 @@ import pytest
 from tests.waiting import PATIENCE
 from torchstrata import process
 from torchstrata.errors import CommandError
+from torchstrata.matrix.matrix import ROOT
 
 
 def test_run_returns_standard_output_and_passes_lines_of_standard_error() -> None:
@@ -123,6 +124,44 @@ def test_interruption_ends_the_whole_process_group() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])", pipes)
     assert pipes[0].read() == b""
+
+
+DROPPED = """
+import os, signal, sys, time, weakref
+from torchstrata import process
+process.end_as_by_ctrl_c()
+def end(*_):
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(1)
+class Gone:
+    __del__ = {deleted}
+class Seen:
+    pass
+gone, seen = Gone(), Seen()
+watched = weakref.ref(seen, {watched})
+del gone, seen
+try:
+    time.sleep({patience})
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(("deleted", "watched"), [("end", "print"), ("print", "end")])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_an_interruption_that_python_drops_comes_again(name: str, deleted: str, watched: str) -> None:
+    """Whoever asks once while an object is taken away is heard, and reads nothing of Python's."""
+    script = DROPPED.format(name=name, deleted=deleted, watched=watched, patience=PATIENCE)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_other_errors_that_python_drops_are_told() -> None:
+    """They are faults of ours, and nobody would see them otherwise."""
+    script = "from torchstrata import process\nprocess.end_as_by_ctrl_c()\nclass Gone:\n    def __del__(self): 1 / 0\nGone()\nprint('on')"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "on\n"
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_follow_passes_on_both_streams_and_returns_the_status() -> None:
