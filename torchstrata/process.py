@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import IO, Final, NoReturn
 
 from torchstrata.errors import CommandError
@@ -66,15 +67,17 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def end_as_by_ctrl_c() -> None:
+def end_as_by_ctrl_c(handler: Callable[[int, FrameType | None], object] = signal.default_int_handler) -> None:
     """Treat a request to end this program, or the end of its terminal, as Ctrl-C, so that what it started ends, too.
 
     Programs run in sessions of their own: the signal reaches this one alone. What ignores such a signal (``nohup``)
     still does.
+
+    :param handler: answers, and ends the program by an exception.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, handler)
     sys.unraisablehook = _ask_again
 
 

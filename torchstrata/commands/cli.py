@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NoReturn, TextIO
 
 from torchstrata import errors, process
 from torchstrata.host import variables
@@ -109,7 +109,7 @@ def _takes(stream: TextIO, text: str) -> bool:
 
 def answer_interrupts() -> None:
     """Say that a verb was interrupted also while it is looked up: Invoke would end with 1 and without a word then."""
-    process.end_as_by_ctrl_c()
+    process.end_as_by_ctrl_c(_interrupt)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.default_int_handler:
             signal.signal(number, _interrupt)
@@ -118,6 +118,14 @@ def answer_interrupts() -> None:
 def _interrupt(*_: object) -> None:
     if _guards:
         raise KeyboardInterrupt
+    end_interrupted()
+
+
+def end_interrupted() -> NoReturn:
+    """Say that a verb was interrupted, and end.
+
+    :raises SystemExit: always.
+    """
     _open_streams()
     _tell(f"\n{BETWEEN}\n")
     raise SystemExit(errors.INTERRUPTED)

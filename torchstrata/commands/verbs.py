@@ -95,6 +95,13 @@ def run(words: Sequence[str]) -> None:
 
     :raises SystemExit: there is no such verb, the words mean nothing, the work failed; or help was asked for.
     """
+    try:
+        _run(words)
+    except KeyboardInterrupt:  # at the very beginning of a guard, which has not begun to catch it
+        cli.end_interrupted()
+
+
+def _run(words: Sequence[str]) -> None:
     if not words or words[0] in LIST or (len(words) == 1 and words[0] in HELP):
         with cli.guarded(cli.BETWEEN):
             sys.stdout.write(listing())

@@ -41,6 +41,27 @@ def test_ctrl_c_is_status_130(capsys):
     assert "the next run goes on from there" in capsys.readouterr().err
 
 
+AT_THE_BEGINNING_OF_A_GUARD = """
+import contextlib, os, signal, sys
+from torchstrata.commands import cli, verbs
+cli.answer_interrupts()
+def trace(frame, event, _):
+    entering = frame.f_code is contextlib._GeneratorContextManager.__enter__.__code__
+    if entering and event == "return" and frame.f_locals["self"].gen.gi_code.co_name == "guarded":
+        sys.settrace(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return trace
+sys.settrace(trace)
+verbs.run(["--list"])
+"""
+
+
+def test_an_interruption_at_the_beginning_of_a_guard_is_told():
+    """The guard has begun and catches nothing yet; Invoke, which caught it, ended with 1 and without a word."""
+    done = subprocess.run([sys.executable, "-c", AT_THE_BEGINNING_OF_A_GUARD], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (errors.INTERRUPTED, "", f"\n{cli.BETWEEN}\n")
+
+
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_each_verb_says_what_is_true_after_ctrl_c(verb, monkeypatch, capsys):
     """Only what builds, pushes or locks goes on from where it was."""
