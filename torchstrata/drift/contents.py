@@ -29,7 +29,10 @@ STATUS = "/var/lib/dpkg/status"
 LISTS = "/var/lib/dpkg/info"
 CUDA = "/opt/cuda"
 SHARED = ("nvidia", "cusparselt")
-"""What is a link in site-packages, and leads below :data:`CUDA`: top-level directories of CUDA's wheels, of which torch 2.6 has the second."""
+"""What is a link in an image's site-packages, and leads below :data:`CUDA`: top-level directories of CUDA's wheels, if it has them.
+
+Where it has not, pip makes a directory of that name.
+"""
 
 CHUNK = 1 << 20
 
@@ -116,17 +119,20 @@ def _source(document: str) -> tuple[str, bool]:
         return "", False
 
 
-def recorded(text: str, place: str) -> dict[str, str]:
-    """Return the hash of each file in a RECORD (binary distribution format) by absolute path; empty if it has none."""
+def recorded(text: str, place: str, links: Iterable[str]) -> dict[str, str]:
+    """Return the hash of each file in a RECORD (binary distribution format) by absolute path; empty if it has none.
+
+    :param links: those of :data:`SHARED` that are links in that place.
+    """
+    linked = tuple(f"{place}/{top}/" for top in links)
     rows = (row for row in csv.reader(io.StringIO(text)) if row)
-    return {_real(f"{place}/{row[0]}", place): row[1] if len(row) > 1 else "" for row in rows}
+    return {_real(f"{place}/{row[0]}", place, linked): row[1] if len(row) > 1 else "" for row in rows}
 
 
-def _real(path: str, place: str) -> str:
+def _real(path: str, place: str, linked: tuple[str, ...]) -> str:
     """Return where a path of a RECORD leads, without ``..`` and through the links of site-packages."""
     whole = os.path.normpath(path)
-    links = tuple(f"{place}/{top}/" for top in SHARED)
-    return CUDA + whole[len(place) :] if whole.startswith(links) and place.startswith(VENV) else whole
+    return CUDA + whole[len(place) :] if whole.startswith(linked) else whole
 
 
 def status(text: str) -> dict[str, str]:
@@ -216,7 +222,8 @@ def _is_as(path: str, expected: str) -> bool:
 
 def _record(wheel: InstalledWheel) -> dict[str, str]:
     path = f"{wheel.info}/RECORD"
-    return recorded(text(path), wheel.place) if os.path.isfile(path) else {}  # noqa: PTH113
+    links = [top for top in SHARED if os.path.realpath(f"{wheel.place}/{top}") == f"{CUDA}/{top}"]
+    return recorded(text(path), wheel.place, links) if os.path.isfile(path) else {}  # noqa: PTH113
 
 
 def owners(paths: Iterable[str], wheels: Iterable[InstalledWheel]) -> dict[str, str]:

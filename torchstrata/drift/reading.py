@@ -208,10 +208,15 @@ class _Reader:
         read = {info: wheel for info, files in fresh_files.items() if (wheel := _wheel(info, files))}
         brought: dict[str, str] = {}
         for info, wheel in read.items():
-            brought |= dict.fromkeys(contents.recorded(_text(fresh_files[info], "RECORD"), wheel.place), f"wheel {wheel.name}")
+            files = contents.recorded(_text(fresh_files[info], "RECORD"), wheel.place, self._links(wheel.place))
+            brought |= dict.fromkeys(files, f"wheel {wheel.name}")
         brought = self._directories(brought) | brought
         unchanged = [wheel for wheel in own.wheels if wheel.info not in gone | fresh]
         return tuple(sorted([*unchanged, *read.values()])), brought
+
+    def _links(self, place: str) -> list[str]:
+        """Return which directories of a place are links of the image; pip's own directory of such a name is a change."""
+        return [top for top in contents.SHARED if place.startswith(contents.VENV) and f"{place}/{top}" not in self._changes]
 
     def _directories(self, brought: Mapping[str, str]) -> dict[str, str]:
         """Return the directories that came with files, and with whom; those of bytecode come and go."""

@@ -95,16 +95,31 @@ def test_owners(place, monkeypatch, tmp_path):
 def test_records_lead_through_the_links_of_cuda():
     """What site-packages has of NVIDIA lies elsewhere, also what an older wheel has beside ``nvidia``; scripts and other packages lie where they say."""
     site = "/opt/venv/lib/python3.13/site-packages"
-    found = contents.recorded("nvidia/nccl/lib/libnccl.so.2,sha256=a,1\ncusparselt/lib/l.so,,\n../../../bin/tool,,\nnvidia_ml/a.py,,\n", site)
+    found = contents.recorded("nvidia/nccl/lib/libnccl.so.2,sha256=a,1\ncusparselt/lib/l.so,,\n../../../bin/tool,,\nnvidia_ml/a.py,,\n", site, contents.SHARED)
     cuda = {"/opt/cuda/nvidia/nccl/lib/libnccl.so.2": "sha256=a", "/opt/cuda/cusparselt/lib/l.so": ""}
     assert found == cuda | {"/opt/venv/bin/tool": "", f"{site}/nvidia_ml/a.py": ""}
+
+
+def test_owners_where_cuda_is_linked_in_part(tmp_path, monkeypatch):
+    """An older cuSPARSELt from pip lies in site-packages itself, in images whose own has no such directory."""
+    site, cuda = tmp_path / "site-packages", tmp_path / "cuda"
+    info = site / "torch-2.6.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: torch\nVersion: 2.6\n")
+    (info / "RECORD").write_text("nvidia/a.so,,\ncusparselt/b.so,,\n")
+    (site / "cusparselt").mkdir()
+    (cuda / "nvidia").mkdir(parents=True)
+    (site / "nvidia").symlink_to(cuda / "nvidia")
+    monkeypatch.setattr(contents, "CUDA", str(cuda))
+    asked = [f"{cuda}/nvidia/a.so", f"{site}/cusparselt/b.so", f"{cuda}/cusparselt/b.so"]
+    assert contents.owners(asked, contents.wheels([str(site)])) == dict.fromkeys(asked[:2], "wheel torch")
 
 
 @pytest.mark.parametrize("document", ['{"url": "file', "[]", "{}", '{"url": "x", "vcs_info": {}}', '{"url": "x", "dir_info": 1}'])
 def test_damaged_files_of_a_package_say_nothing(document):
     """As a full disk leaves them: the package is compared all the same."""
     assert contents.wheel("/x.dist-info", "Name: x\nVersion: 1\n", document, 0).source == ""
-    assert contents.recorded("x/a.py,sha256=a,1\nx/b", "/site") == {"/site/x/a.py": "sha256=a", "/site/x/b": ""}
+    assert contents.recorded("x/a.py,sha256=a,1\nx/b", "/site", ()) == {"/site/x/a.py": "sha256=a", "/site/x/b": ""}
 
 
 def test_states(tmp_path):

@@ -12,9 +12,11 @@ import docker.errors
 import pytest
 
 from torchstrata.drift import reading
-from torchstrata.drift.contents import FileState
+from torchstrata.drift.contents import Contents, FileState
 from torchstrata.drift.reading import ContainerFiles
 from torchstrata.errors import EngineError, ForeignContainerError, NoContainerError, NoImageError
+
+SITE = "/opt/venv/lib/python3.13/site-packages"
 
 
 def of_dev(member):
@@ -95,6 +97,20 @@ def test_contents(files, root):
     assert files.contents(["/opt/venv/site/m2.py", "/opt/venv/site/link"]) == {"/opt/venv/site/m2.py": (root / "opt/venv/site/m2.py").read_bytes()}
     assert files.text("/opt/venv/gone") is None
     assert len(files.below("/opt/venv/site")) == 41
+
+
+@pytest.mark.parametrize(("change", "lies"), [({}, "/opt/cuda"), ({"cusparselt": reading.ADDED}, SITE)])
+def test_files_of_a_new_package(change, lies, api, root):
+    """Lie behind the image's link, if there is one: else pip has made a directory of that name."""
+    info = root / SITE[1:] / "nvidia_cusparselt_cu12-0.6.2.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: nvidia-cusparselt-cu12\nVersion: 0.6.2\n")
+    (info / "RECORD").write_text("cusparselt/lib/l.so,,\nnvidia/x.so,,\n")
+    changes = {f"{SITE}/{path}": kind for path, kind in ({info.name: reading.ADDED} | change).items()}
+    subject = SimpleNamespace(id="c")
+    _, brought = reading._Reader(SimpleNamespace(client=SimpleNamespace(api=api)), subject, changes).read(Contents(), [])
+    files = {path for path in brought if path.endswith(".so")}
+    assert files == {f"{lies}/cusparselt/lib/l.so", "/opt/cuda/nvidia/x.so"}
 
 
 def engine(container=None, image=None, error=None):
