@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import io
 import logging
 import os
@@ -126,9 +127,15 @@ def end_interrupted() -> NoReturn:
 
     :raises SystemExit: always.
     """
+    _tell_once()
+    raise SystemExit(errors.INTERRUPTED)
+
+
+@functools.cache
+def _tell_once() -> None:
+    """Say that a verb was interrupted, but not again where an interruption comes again (:func:`.process.end_as_by_ctrl_c`)."""
     _open_streams()
     _tell(f"\n{BETWEEN}\n")
-    raise SystemExit(errors.INTERRUPTED)
 
 
 def hush() -> None:

@@ -62,6 +62,25 @@ def test_an_interruption_at_the_beginning_of_a_guard_is_told():
     assert (done.returncode, done.stdout, done.stderr) == (errors.INTERRUPTED, "", f"\n{cli.BETWEEN}\n")
 
 
+DROPPED_BETWEEN = """
+import os, signal, time
+from torchstrata.commands import cli
+cli.answer_interrupts()
+class Gone:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+Gone()
+time.sleep(60)
+"""
+
+
+def test_an_interruption_that_comes_again_is_told_once():
+    """Python drops the first one's end, as it does while modules are imported, but not the line that was written."""
+    done = subprocess.run([sys.executable, "-c", DROPPED_BETWEEN], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (errors.INTERRUPTED, f"\n{cli.BETWEEN}\n")
+
+
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_each_verb_says_what_is_true_after_ctrl_c(verb, monkeypatch, capsys):
     """Only what builds, pushes or locks goes on from where it was."""
