@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
 import os
@@ -79,6 +80,7 @@ def end_as_by_ctrl_c(handler: Callable[[int, FrameType | None], object] = signal
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, handler)
     sys.unraisablehook = _ask_again
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)  # Python answers no signal afterwards, and an alarm would kill it
 
 
 def _ask_again(lost: sys.UnraisableHookArgs) -> None:

@@ -156,6 +156,29 @@ def test_an_interruption_that_python_drops_comes_again(name: str, deleted: str, 
     assert (done.returncode, done.stderr) == (130, "")
 
 
+IMPATIENT = """
+import builtins, os, signal, sys, threading, time
+from torchstrata import process
+process.end_as_by_ctrl_c()
+def work():
+    threading.main_thread().join()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.5)
+class Slow:
+    def __del__(self, sleep=time.sleep, seconds=10 * process.ASKED_AGAIN):
+        sleep(seconds)
+builtins.last = Slow()
+threading.Thread(target=work).start()
+sys.exit(130)
+"""
+
+
+def test_an_interruption_at_the_very_end_kills_nothing() -> None:
+    """Python drops what comes while it waits for threads, and has no ear for an alarm afterwards."""
+    done = subprocess.run([sys.executable, "-c", IMPATIENT], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_other_errors_that_python_drops_are_told() -> None:
     """They are faults of ours, and nobody would see them otherwise."""
     script = "from torchstrata import process\nprocess.end_as_by_ctrl_c()\nclass Gone:\n    def __del__(self): 1 / 0\nGone()\nprint('on')"
