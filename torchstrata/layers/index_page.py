@@ -256,7 +256,7 @@ def _files(page: Page, wanted: _Wanted) -> list[tuple[Link, _IndexFile]]:
     base, files = _json(page, wanted) if page.kind.startswith(JSON_TYPE) else _html(page, wanted)
     base_url = joined(page.url, base) or page.url
     addresses = ((joined(base_url, file.url), file) for file in files)
-    return [(Link(url, page.url, hashes=dict(file.hashes or {}) or None), file) for url, file in addresses if url]
+    return [(Link(url, page.url, hashes=dict(file.hashes or {}) or None), file) for url, file in addresses if url and _is_of_a_file(url)]
 
 
 @contextmanager
@@ -287,6 +287,11 @@ def _name(reference: str) -> str:
     """Return the name of the file that a reference means, without what follows in it."""
     path = reference.partition("#")[0].partition("?")[0]
     return urllib.parse.unquote(path.rpartition("/")[2])
+
+
+def _is_of_a_file(url: str) -> bool:
+    """Return whether an address has a path to a file: of ``//NAME`` the name is a host's."""
+    return bool(_name(urllib.parse.urlsplit(url).path))
 
 
 def _shown(url: str) -> str:

@@ -47,10 +47,12 @@ def pip_config(data: bytes) -> None:
 HTML: Final = (
     f'<!DOCTYPE html><base href="../"><a href="{NAME}#sha256=abc" data-requires-python="&gt;=3">{NAME}</a>'.encode(),
     f"<a href='//x/{NAME}'><!-- <a> --><script><a href='{NAME}'></script>".encode(),
+    f'<a href="//{NAME}">{NAME}</a>'.encode(),
     b"<![CDATA[",
 )
 JSON: Final = (
     f'{{"meta": {{"api-version": "1.1"}}, "files": [{{"filename": "{NAME}", "url": "../{NAME}", "hashes": {{"sha256": "abc"}}}}]}}'.encode(),
+    f'{{"files": [{{"url": "//{NAME}", "hashes": {{"s": "abc"}}}}]}}'.encode(),
     b'{"files": [{"url": null}, {}, {"url": "http://[::1", "hashes": null}]}',
 )
 PIP_CONFIGS: Final = (b"[global]\nindex-url = https://a.example/simple\ntimeout = 3\ntrusted-host = a b:80\n", b"[install]\nretries: 5\n", b"x")
