@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,6 +18,12 @@ LIST: Final = "leavings.jsonl"
 
 SECONDS: Final = 30
 """For one removal, which others may wait for; an engine goes on with one that it has begun."""
+
+BEGUN: Final = "already in progress"
+"""What an engine says of a container that it is removing, as it does by itself when one ends (``--rm``)."""
+
+PAUSE: Final = 0.2
+"""Seconds until it is asked about that again."""
 
 Kind = Literal["container", "image"]
 
@@ -55,14 +62,24 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
         One of another engine than the present one stays, and so does one of an engine that is silent.
         """
         try:
-            if self.engine != docker_config.address():
-                return False
-            process.run("docker", *REMOVE[self.kind], self.name, seconds=SECONDS)
-        except process.Failed as error:
-            return "No such" in error.tail
+            return self.engine == docker_config.address() and self._is_gone()
         except (CommandError, VariableError):  # no docker here today, or none that knows its engine
             return False
-        return True
+
+    def _is_gone(self) -> bool:
+        """Let the engine remove it, and wait while it is at it already."""
+        deadline = time.monotonic() + SECONDS
+        while BEGUN in (refusal := self._refusal()) and time.monotonic() < deadline:
+            time.sleep(PAUSE)
+        return not refusal or "No such" in refusal
+
+    def _refusal(self) -> str:
+        """Return why the engine does not remove it; nothing where it does."""
+        try:
+            process.run("docker", *REMOVE[self.kind], self.name, seconds=SECONDS)
+        except process.Failed as error:
+            return error.tail or error.what
+        return ""
 
 
 def removed(directory: Path) -> bool:

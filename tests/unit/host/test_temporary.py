@@ -144,6 +144,26 @@ def test_an_engine_that_is_silent_is_not_waited_for(tmp_path, monkeypatch):
     assert not leavings.removed(tmp_path)
 
 
+def test_a_removal_that_has_begun_is_waited_for(tmp_path, monkeypatch):
+    """An engine removes a container that ends by itself, and refuses to do so twice; a second look finds it gone."""
+    monkeypatch.setattr(leavings, "PAUSE", 0)
+    begun = "Error response from daemon: removal of container one is already in progress"
+    gone = "Error response from daemon: No such container: one"
+    script(tmp_path / "docker", f'[ -e "{tmp_path}/again" ] && echo "{gone}" >&2 || echo "{begun}" >&2\n> "{tmp_path}/again"\nexit 1')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    Leaving.of("container", "one").listed(tmp_path)
+    assert leavings.removed(tmp_path)
+
+
+def test_a_removal_that_does_not_end_is_left_to_a_later_run(tmp_path, monkeypatch):
+    """It stays on the list."""
+    monkeypatch.setattr(leavings, "SECONDS", 0.5)
+    script(tmp_path / "docker", "echo removal of container one is already in progress >&2\nexit 1")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    Leaving.of("container", "one").listed(tmp_path)
+    assert not leavings.removed(tmp_path)
+
+
 def test_what_is_in_another_engine_stays(place, tmp_path, monkeypatch):
     """Only a run that uses the same engine can remove it."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///somewhere")
