@@ -380,11 +380,11 @@ def test_container_that_ends(person, variant):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_while_waiting(person, variant, number):
-    """Nothing half-started is left, neither container nor volume nor token."""
+    """Nothing half-started is left: neither container nor volume nor token, nor a workspace with the directories that a start makes."""
     tag = variant(Healthcheck={"Test": ["CMD", "false"]})
     words = ("invoke", "up", tag, "--name", person.name, "--workspace", str(person.workspace), "--registry", "127.0.0.1:1")
     with Checkout(env=person.env).start(*words) as running:
-        running.wait_for(lambda: (found := person.container()) and found.status == "running", "the container runs")
+        running.wait_for((person.workspace / "plots").is_dir, "the container has made its directories")
         running.process.send_signal(number)
         ended = running.ended()
     assert ended.status == errors.INTERRUPTED, ended.output

@@ -56,7 +56,7 @@ class HostUser:
     def workspace(self, asked: Path) -> Iterator[Path]:
         """Yield the directory to mount, and make it where it does not exist.
 
-        Where the block fails, directories that were made and are still empty are removed.
+        Where the block fails, it goes again if it was made and holds no file: a container makes directories in it at once.
 
         :raises WorkspaceError: it is no directory, it cannot be made, or the container's user could not write to it.
         """
@@ -66,7 +66,7 @@ class HostUser:
             self._check(path)
             yield path.resolve()
         except BaseException:
-            _remove_empty(made)
+            _remove_empty([*_below(path), *made] if path in made else made)
             raise
 
     def _make(self, path: Path) -> list[Path]:
@@ -105,6 +105,12 @@ def place(asked: Path) -> Path:
         fix = "give one without control characters: --workspace DIR"
         raise WorkspaceError(f"{printable(str(path))!r} is no name for a workspace", fix=fix)
     return path
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """Yield the directories in one, those in them first; no link is followed."""
+    for directory, names, _ in os.walk(path, topdown=False):
+        yield from (Path(directory, name) for name in names)
 
 
 def _remove_empty(directories: Iterable[Path]) -> None:

@@ -47,6 +47,35 @@ def test_what_was_made_goes_again_where_it_was_for_nothing(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
+def test_what_a_container_makes_at_its_start_is_nobodys_work(tmp_path):
+    """The usual directories of a workspace, all of them empty."""
+
+    def start(path):
+        for name in ("data/raw", "logs", "plots"):
+            (path / name).mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), HostUser(uid=os.geteuid()).workspace(tmp_path / "a") as path:
+        start(path)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_empty_directories_that_were_there_stay(tmp_path):
+    """Somebody has made them, perhaps for what is to come: in the workspace, or where a link in a new one leads."""
+    (old := tmp_path / "old" / "data").mkdir(parents=True)
+    old.parent.chmod(0o777)
+
+    def fail(path):
+        if path != old.parent:
+            (path / "data").symlink_to(old.parent)
+        raise KeyboardInterrupt
+
+    for name in ("old", "new"):
+        with pytest.raises(KeyboardInterrupt), HostUser(uid=os.geteuid()).workspace(tmp_path / name) as path:
+            fail(path)
+    assert old.is_dir()
+
+
 def test_what_was_there_stays(tmp_path):
     """Whatever happens; and what somebody has put into a new one."""
 
