@@ -456,10 +456,10 @@ def test_a_pair_of_keys_is_made_in_one_step(environment, tmp_path, capsys):
 
 
 def test_a_key_needs_a_password(environment, tmp_path, monkeypatch):
-    """Where nobody can be asked, it says so, and nothing is left."""
+    """Where nobody types one, it says so, and nothing is left."""
     monkeypatch.delenv("COSIGN_PASSWORD")
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    with pytest.raises(SigningError, match="nobody can be asked"):
+    with pytest.raises(SigningError, match="nobody has typed a password"):
         signatures.make_key(KeyOptions(to=tmp_path / "team"))
     assert list(tmp_path.iterdir()) == []
 
