@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,8 @@ def test_every_command_is_executed_somewhere():
 
 def test_every_dockerfile_is_built_somewhere():
     """The same of Dockerfiles."""
-    assert {block.splitlines()[-1] for text in guides() for block in DOCKERFILE.findall(text)} == {*DOCKERFILES}
+    blocks = chain.from_iterable(map(DOCKERFILE.findall, guides()))
+    assert {block.splitlines()[-1] for block in blocks} == {*DOCKERFILES}
 
 
 @pytest.mark.parametrize("command", sorted(HERE))
@@ -154,13 +156,17 @@ def test_command(command):
     assert done.returncode == 0, done.stderr
 
 
+def modules(statement: ast.ImportFrom) -> list[str]:
+    """Return what may be a module of all that a statement names."""
+    return [str(statement.module), *(f"{statement.module}.{alias.name}" for alias in statement.names)]
+
+
 @functools.cache
 def sources(path: str) -> str:
     """Return the text of a module of tests, and of those of tests/ that it imports."""
     text = (ROOT / path).read_text(encoding="utf-8")
     imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tests"]
-    names = {f"{node.module}.{alias.name}" for node in imports for alias in node.names} | {str(node.module) for node in imports}
-    files = [ROOT / f"{name.replace('.', '/')}.py" for name in names]
+    files = [ROOT / f"{name.replace('.', '/')}.py" for name in set(chain.from_iterable(map(modules, imports)))]
     return text + "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,16 @@ from torchstrata.errors import NoImageError, SurvivorError
 from torchstrata.matrix.matrix import ROOT
 
 EDIT = re.compile(r"sed -i (?P<how>'[^']*'|\S+) (?P<file>/usr/local\S+)")
-EDITS = [(fault, edit) for fault in FAULTS for line in fault.lines for edit in EDIT.finditer(line)]
+
+
+def edits():
+    """Yield every fault with each edit of a file that it makes."""
+    for fault in FAULTS:
+        for edit in chain.from_iterable(map(EDIT.finditer, fault.lines)):
+            yield fault, edit
+
+
+EDITS = [*edits()]
 
 
 @pytest.mark.parametrize(("fault", "edit"), EDITS, ids=[fault.what for fault, _ in EDITS])

@@ -101,7 +101,13 @@ def is_ours(path: str) -> bool:
     return first in FOLDERS and not re.search(r"\b[A-Z]{2,}\b(?!\.md)", path)
 
 
-FOLDERS = {"..", *(name.removeprefix(f"{base}/").split("/")[0] for base in BASES for name in known() if name.startswith(f"{base}/") or not base)}
+def tops(base: str) -> set[str]:
+    """Return the names of what lies in a folder of the repository, in the repository itself if it is empty."""
+    beginning = f"{base}/" if base else ""
+    return {name.removeprefix(beginning).split("/")[0] for name in known() if name.startswith(beginning)}
+
+
+FOLDERS = {"..", *itertools.chain.from_iterable(map(tops, BASES))}
 
 
 def strangers(text: str) -> list[str]:
@@ -133,7 +139,8 @@ def own_sessions() -> set[str]:
 
 def sessions() -> set[str]:
     """Return the names of the sessions of noxfile.py, and of those of all cells."""
-    return own_sessions() | {f"{verb}-{name}" for cell in matrix.load().cells for name in cell.names for verb in ("build", "test")}
+    cells = itertools.chain.from_iterable(cell.names for cell in matrix.load().cells)
+    return own_sessions() | {f"{verb}-{name}" for verb, name in itertools.product(("build", "test"), cells)}
 
 
 def test_contributing_names_every_session():

@@ -8,7 +8,9 @@ import re
 import subprocess
 import tomllib
 from collections import Counter
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -81,27 +83,33 @@ def test_links_of_guides_lead_somewhere(name):
     assert lost == []
 
 
+def tables(name: str) -> list[list[str]]:
+    """Return the rows of each table of a guide."""
+    return [table.splitlines() for table in re.findall(r"(?:^\|.*\n)+", FENCE.sub("", read(name)), re.MULTILINE)]
+
+
 @pytest.mark.parametrize("name", GUIDES)
 def test_rows_of_tables_fit_their_headings(name):
     """Each has as many cells: forges drop what is too much, and show nothing where something lacks. A bar within a cell has a backslash before it."""
-    tables = re.findall(r"(?:^\|.*\n)+", FENCE.sub("", read(name)), re.MULTILINE)
-    cells = {row: len(re.findall(r"(?<!\\)\|", row)) for table in tables for row in table.splitlines()}
-    assert [row for table in tables for row in table.splitlines() if cells[row] != cells[table.splitlines()[0]]] == []
+    bar = re.compile(r"(?<!\\)\|")
+    for heading, *rows in tables(name):
+        assert [row for row in rows if len(bar.findall(row)) != len(bar.findall(heading))] == []
 
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_no_row_stands_twice_in_a_table(name):
     """As a merge of two changes of it leaves them: with the same beginning, and an end that contradicts."""
-    tables = re.findall(r"(?:^\|.*\n)+", FENCE.sub("", read(name)), re.MULTILINE)
-    beginnings = [Counter(tuple(re.split(r"\s*(?<!\\)\|\s*", row)[1:3]) for row in table.splitlines()) for table in tables]
-    assert [beginning for table in beginnings for beginning, count in table.items() if count > 1] == []
+    for rows in tables(name):
+        beginnings = Counter(tuple(re.split(r"\s*(?<!\\)\|\s*", row)[1:3]) for row in rows)
+        assert [beginning for beginning, count in beginnings.items() if count > 1] == []
 
 
 def test_the_start_leads_to_every_guide():
     """README for who reads it on a forge, and the menu for who reads the site."""
     guides = {path.name for path in (ROOT / "docs").glob("*.md")}
     assert {target.removeprefix("docs/") for target in links("README.md") if "#" not in target} >= guides
-    assert {page for section in yaml.safe_load(read("mkdocs.yml"))["nav"] for pages in section.values() for page in pages} >= guides
+    menu = chain.from_iterable(section.values() for section in yaml.safe_load(read("mkdocs.yml"))["nav"])
+    assert set(chain.from_iterable(menu)) >= guides
 
 
 def test_error_codes_are_unique():
@@ -203,12 +211,17 @@ def _bounds(call: ast.Call) -> list[float]:
 def test_tests_wait_for_events():
     """A busy machine fails no test: what is waited for is an event, by ``until``, and no bound is below a minute."""
     files = [name for name in tracked() if name.startswith("tests/") and name.endswith(".py")]
-    assert [place for name in files for place in impatience(name)] == []
+    assert [*chain.from_iterable(map(impatience, files))] == []
     assert PATIENCE > 60
 
 
+def jobs(path: Path) -> dict[str, Any]:
+    """Return the jobs of a workflow, by its name and theirs."""
+    return {f"{path.name}: {name}": job for name, job in yaml.load(path.read_text("utf-8"), yaml.BaseLoader)["jobs"].items()}
+
+
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-JOBS = {f"{path.name}: {name}": job for path in WORKFLOWS for name, job in yaml.load(path.read_text("utf-8"), yaml.BaseLoader)["jobs"].items()}
+JOBS = dict(chain.from_iterable(jobs(path).items() for path in WORKFLOWS))
 TRUSTED = [name for name, job in JOBS.items() if "write" in job["permissions"].values()]
 """Jobs that may sign, push, or open pull requests."""
 
@@ -216,6 +229,7 @@ BY_HASH = ("nox -s engine", "nox -s site")
 """Sessions that install nothing, or what requirements-dev.txt has with hashes."""
 
 SETUP = yaml.load(read(".github/actions/setup/action.yml"), yaml.BaseLoader)["runs"]["steps"]
+STEPS = [*SETUP, *chain.from_iterable(job["steps"] for job in JOBS.values())]
 
 
 @pytest.mark.parametrize("name", TRUSTED)
@@ -233,7 +247,7 @@ def test_setting_up_is_by_hash():
     assert [install for install in installs if not {"--require-hashes", "--only-binary", ":all:"} <= set(install.split())] == []
 
 
-@pytest.mark.parametrize("uses", sorted({step["uses"] for steps in (SETUP, *(job["steps"] for job in JOBS.values())) for step in steps if "uses" in step}))
+@pytest.mark.parametrize("uses", sorted({step["uses"] for step in STEPS if "uses" in step}))
 def test_actions_of_others_are_pinned(uses):
     """By the commit, which nobody can move."""
     assert uses.startswith("./") or re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", uses)

@@ -40,7 +40,7 @@ def dotted(path: Path) -> str:
 def modules(path: Path) -> set[str]:
     """Return the modules of the package that a module imports."""
     known = {dotted(module) for module in MODULES}
-    return {module for name in imports(path) for module in (name, name.rpartition(".")[0]) if module in known}
+    return known & {*imports(path), *(name.rpartition(".")[0] for name in imports(path))}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import base64
 import importlib.util
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def here(wheels, packages=PACKAGES):
 def test_it_needs_nothing_but_the_standard_library(path):
     """Other repositories have nothing else; what it shares with ``inv drift`` neither."""
     tree = ast.parse(path.read_text())
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    aliases = chain.from_iterable(node.names for node in ast.walk(tree) if isinstance(node, ast.Import))
+    names = {alias.name for alias in aliases}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in names if not name.startswith("torchstrata.drift")} <= sys.stdlib_module_names
 

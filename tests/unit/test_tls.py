@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import httpx2
 import pytest
@@ -79,7 +80,7 @@ def at_once(ask):
         return [ask() for _ in range(TIMES)]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return [answer for answers in pool.map(thread, range(THREADS)) for answer in answers]
+        return [*chain.from_iterable(pool.map(thread, range(THREADS)))]
 
 
 def known_to_docker(authority, host, tmp_path):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,8 @@ def test_everything_that_is_missing_is_made(store, out, making, pip):
         parts = [maker.part(item.identity) for item in items]
     assert [any(name.endswith(f"/{item.title}.py") for name in names(store, part)) for item, part in zip(items, parts, strict=True)] == [True] * 3
     assert [store.find(item.identity) for item in items] == parts
-    assert sorted(line.split(":")[0].split() for line in out.getvalue().splitlines()) == sorted(
-        [verb, item.title] for verb in ("fetch", "convert") for item in items
-    )
+    told = [tuple(line.split(":")[0].split()) for line in out.getvalue().splitlines()]
+    assert sorted(told) == sorted(product(("fetch", "convert"), (item.title for item in items)))
 
 
 def test_what_is_there_is_not_made(store, out, making, pip):

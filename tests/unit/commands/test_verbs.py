@@ -106,7 +106,8 @@ def test_help_reads_well(verb, asked, capsys):
     assert ended.value.code == 0
     assert said.startswith(f"usage: inv {verb.name} [-h]")
     assert verb.sentence in said
-    shown = [text for each in arguments.declared(verb.options) for text in (each.declared.help, "" if each.is_switch else each.declared.metavar)]
+    options = [*arguments.declared(verb.options)]
+    shown = [*(each.declared.help for each in options), *(each.declared.metavar for each in options if not each.is_switch)]
     assert [text for text in shown if text not in said] == []
 
 

@@ -69,8 +69,10 @@ def check(given):
 
 
 def cases(table):
-    """Return name and value of each row."""
-    return [(name, value) for name, values in table.items() for value in values]
+    """Yield name and value of each row."""
+    for name, values in table.items():
+        for value in values:
+            yield name, value
 
 
 def test_every_gate_is_tried():
@@ -79,13 +81,13 @@ def test_every_gate_is_tried():
     assert names - {"JUPYTER_KEY_FILE"} == set(RIGHT) == set(WRONG)
 
 
-@pytest.mark.parametrize(("name", "value"), cases(RIGHT))
+@pytest.mark.parametrize(("name", "value"), [*cases(RIGHT)])
 def test_right(name, value):
     """A value that can be right passes."""
     check({name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), cases(WRONG))
+@pytest.mark.parametrize(("name", "value"), [*cases(WRONG)])
 def test_wrong(name, value):
     """Any other is refused with a line that names the variable, is printable and short, and does not quote a secret."""
     with pytest.raises(settings.SettingError) as refused:

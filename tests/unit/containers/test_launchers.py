@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, product, starmap
 from pathlib import Path
 from typing import get_args
 
@@ -51,7 +51,7 @@ LOCAL = ContainerDescription(
 )
 ANYBODY = replace(PUBLISHED, is_for_anybody=True)
 CASES = {"published": PUBLISHED, "local": LOCAL, "anybody": ANYBODY}
-ALL = [(launcher, case) for launcher in get_args(Launcher) for case in CASES]
+ALL = [*product(get_args(Launcher), CASES)]
 
 HOSTILE = replace(
     LOCAL,
@@ -87,6 +87,11 @@ def kept(launcher, case, path):
     return GOLDEN / case / launcher / f"{path}.golden"
 
 
+def all_kept(launcher, case):
+    """Return where all files of a launcher are kept."""
+    return [kept(launcher, case, path) for path in rendered(launcher, case)]
+
+
 @pytest.mark.parametrize(("launcher", "case"), ALL)
 def test_files_are_as_they_were_looked_at(launcher, case):
     """Each byte: a change of one is a change of what people start."""
@@ -100,7 +105,7 @@ def test_files_are_as_they_were_looked_at(launcher, case):
 
 def test_golden_files_are_of_what_there_is():
     """None is left of a launcher that is gone."""
-    assert {path for path in GOLDEN.rglob("*") if path.is_file()} == {kept(*one, path) for one in ALL for path in rendered(*one)}
+    assert {path for path in GOLDEN.rglob("*") if path.is_file()} == set(chain.from_iterable(starmap(all_kept, ALL)))
 
 
 @pytest.mark.parametrize(("launcher", "case"), ALL)
@@ -264,7 +269,7 @@ def test_kubernetes_knows_every_word_of_the_pod(case):
     """By its own definitions, and none that it does not know."""
     claims = [*yaml.safe_load_all(text("k8s", case))]
     assert [each["kind"] for each in claims] == ["PersistentVolumeClaim", "PersistentVolumeClaim", "Pod"]
-    assert [message for each in claims for message in refusals(each)] == []
+    assert [*chain.from_iterable(map(refusals, claims))] == []
 
 
 @pytest.mark.parametrize("wrong", [{"imagePulPolicy": "Never"}, {"ports": [{"containerPort": "8888"}]}, {"startupProbe": {"exec": "health"}}])
@@ -283,7 +288,7 @@ def test_pod_is_admitted_where_policy_is_restricted():
     assert whole["runAsUser"] != 0
     assert whole["seccompProfile"] == {"type": "RuntimeDefault"}
     assert own == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    assert {kind for volume in pod["spec"]["volumes"] for kind in volume if kind != "name"} == {"persistentVolumeClaim", "emptyDir"}
+    assert set(chain.from_iterable(pod["spec"]["volumes"])) == {"name", "persistentVolumeClaim", "emptyDir"}
 
 
 def test_what_an_image_says_of_itself_is_only_text():
@@ -292,7 +297,8 @@ def test_what_an_image_says_of_itself_is_only_text():
     assert shlex.split(said.title)
     assert not set('"\n`$\\{}') & set(said.title)
     texts = chain(*(render(said).values() for render in launchers.RENDERERS.values()))
-    assert not [line for each in texts for line in each.splitlines() if line.startswith("`")]
+    lines = chain.from_iterable(each.splitlines() for each in texts)
+    assert not [line for line in lines if line.startswith("`")]
 
 
 @pytest.mark.parametrize(

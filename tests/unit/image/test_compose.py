@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from itertools import product
 from pathlib import Path
 from typing import IO, cast
 
@@ -117,8 +118,8 @@ HIDING = ("file", "link", "whiteout", "opaque")
 @pytest.mark.parametrize(
     ("path", "kind", "why"),
     [
-        *((path, kind, "belongs to the payload") for path in OF_PAYLOAD for kind in ("dir", *HIDING)),
-        *((path, kind, "erase the payload") for path in ("", "opt") for kind in HIDING),
+        *((path, kind, "belongs to the payload") for path, kind in product(OF_PAYLOAD, ("dir", *HIDING))),
+        *((path, kind, "erase the payload") for path, kind in product(("", "opt"), HIDING)),
     ],
 )
 def test_os_layer_in_the_payload_is_refused(path: str, kind: str, why: str) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError
+from itertools import chain, product
 from pathlib import Path
 
 import msgspec
@@ -77,7 +78,8 @@ def test_the_order_is_cuda_then_environment_then_large_then_small():
 
 def test_every_wheel_is_in_one_stratum():
     """No wheel is lost, none is there twice."""
-    assert sorted(pin.name for stratum in plan(*BASE) for pin in stratum.pins) == sorted(pin.name for pin in BASE)
+    planned = chain.from_iterable(stratum.pins for stratum in plan(*BASE))
+    assert sorted(pin.name for pin in planned) == sorted(pin.name for pin in BASE)
 
 
 def test_cuda_is_the_same_for_every_python():
@@ -111,7 +113,8 @@ def test_a_wheel_of_one_python_is_no_cuda_stratum():
 def test_identities_follow_inputs_and_codec():
     """Another wheel, Python or codec is another stratum."""
     wheels = [plan(TORCH)[1], plan(TORCH, python="3.12")[1], plan(pin("torch", 5000, version="2.0"))[1]]
-    identities = {stratum.identity(codec) for stratum in wheels for codec in (CODEC, Codec(level=9), Codec(name="gzip"))}
+    codecs = (CODEC, Codec(level=9), Codec(name="gzip"))
+    identities = {stratum.identity(codec) for stratum, codec in product(wheels, codecs)}
     assert len(identities) == 9
 
 
@@ -226,7 +229,7 @@ def test_record_holds_for_every_file(store, house, tmp_path):
     (site / "nvidia").symlink_to(tmp_path / "root/opt/cuda/nvidia")
     found = list(importlib.metadata.distributions(path=[str(site)]))
     assert sorted(one.metadata["Name"] for one in found) == ["nvidia-cublas-cu12", "tool"]
-    listed = {str(file): file for one in found for file in one.files}
+    listed = {str(file): file for file in chain.from_iterable(one.files for one in found)}
     assert {"../../../bin/run", "../../../bin/t", "tool/a.py", "nvidia/cublas/lib/libcublas.so.12"} <= set(listed)
     for file in listed.values():
         data = file.locate().read_bytes()

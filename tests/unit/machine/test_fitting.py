@@ -69,12 +69,16 @@ TABLE = {
 }
 """By torch, build and generation: what comes of each driver."""
 
-ROWS = [
-    (torch, wheels, generation, driver, outcome)
-    for (torch, wheels), rows in TABLE.items()
-    for generation, outcomes in rows.items()
-    for driver, outcome in zip(DRIVERS, outcomes, strict=True)
-]
+
+def outcomes():
+    """Yield torch, build, generation and driver with what comes of them."""
+    for (torch, wheels), generations in TABLE.items():
+        for generation, of_drivers in generations.items():
+            for driver, outcome in zip(DRIVERS, of_drivers, strict=True):
+                yield torch, wheels, generation, driver, outcome
+
+
+ROWS = [*outcomes()]
 
 
 def cell(torch, wheels, cuda=None):

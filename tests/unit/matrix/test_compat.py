@@ -76,8 +76,9 @@ def test_what_serves_hosts_of_another_cuda_is_named(variant, says):
 def test_facts_name_the_index_of_every_build_that_the_default_index_lacks():
     """Each has one of PyTorch's own, over TLS; no other address is in the facts."""
     facts = compat.facts()
-    others = [(minor, name) for minor, release in facts.torch.items() for name, build in release.builds.items() if not build.default]
-    assert {compat.index(*build) for build in others} <= set(facts.upstream.indexes.values())
+    for minor, release in facts.torch.items():
+        others = [name for name, build in release.builds.items() if not build.default]
+        assert {compat.index(minor, name) for name in others} <= set(facts.upstream.indexes.values())
     assert all(url.startswith("https://") and url.endswith(f"/{name}") for name, url in facts.upstream.indexes.items())
     assert compat.FACTS.read_text().count("://") == len(facts.upstream.indexes)
 

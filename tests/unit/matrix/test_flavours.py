@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 
 from tests import trees
@@ -38,7 +40,7 @@ def test_the_committed_tree_has_chains_and_leaves():
     """What the all-in-one contains is one chain of it; every flavour is in that of a leaf."""
     table = matrix.load()
     assert table.chain("ssh") == ("base", "devel", "jupyter", "ssh")
-    assert {flavour for line in table.lines for flavour in line} == set(table.flavours)
+    assert set(chain.from_iterable(table.lines)) == set(table.flavours)
     with pytest.raises(MatrixError, match="unknown flavour all") as caught:
         table.chain("all")
     assert all(name in caught.value.fix for name in table.flavours)
@@ -50,8 +52,8 @@ def test_services_come_parents_first(root):
     trees.grow(root, {"vision": "jupyter"}, vision="services: {track-it: {command: [/x], port: 22, port_variable: TRACK, health: {tcp: true}}}\n")
     trees.grow(root, {"ssh": "jupyter"}, ssh="services: {ssh: {module: ssh, port: 22, health: {banner: SSH-2.0-}, starts: asked}}\n")
     trees.grow(root, {"serve": "base"}, serve="services: {web: {command: [/x], port: 80, health: {https: /}}}\n")
-    found = {name: flavour.own_services for name, flavour in flavours.read(root).items()}
-    assert [(service.name, service.flavour, service.port, service.variable) for line in found.values() for service in line] == [
+    found = chain.from_iterable(flavour.own_services for flavour in flavours.read(root).values())
+    assert [(service.name, service.flavour, service.port, service.variable) for service in found] == [
         ("lab", "jupyter", 8888, "LAB_PORT"),
         ("ssh", "ssh", 22, "SSH_PORT"),
         ("track-it", "vision", 22, "TRACK"),

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 
 import msgspec
 import pytest
@@ -214,8 +215,8 @@ NO_WORDS = ("x --hash=sha256:0", "x @ https://other.example/x.whl", "-r other", 
 @pytest.mark.parametrize(
     ("place", "text"),
     [
-        *((place, text) for place in ("name", "wheel", "package", "licence") for text in MARKED),
-        *((place, text) for place in ("wheel", "package") for text in NO_WORDS),
+        *product(("name", "wheel", "package", "licence"), MARKED),
+        *product(("wheel", "package"), NO_WORDS),
     ],
 )
 def test_a_record_has_no_lines_and_no_marks_and_names_are_words(place, text):

@@ -71,7 +71,7 @@ def test_a_large_blob_goes_in_pieces_with_their_ranges(start, minimum, pieces):
     """Each PATCH says where it belongs, and the closing PUT has the rest; a registry may want larger ones."""
     served, registry = start(minimum=minimum)
     registry.push_blob("team/x", Source.of(DATA))
-    assert [headers["Content-Range"] for method in ("PATCH", "PUT") for headers in served.requests(method)] == pieces
+    assert [headers["Content-Range"] for headers in (*served.requests("PATCH"), *served.requests("PUT"))] == pieces
 
 
 def test_a_small_blob_goes_in_one_request(start):

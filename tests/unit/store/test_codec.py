@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import random
+from itertools import chain
 
 import pytest
 import zstandard
@@ -20,7 +21,7 @@ PAYLOAD = random.Random(8).randbytes(3_000_000) + b"strata" * 4_000_000
 def compressed(codec: Codec, data: bytes = PAYLOAD, step: int = codecs.CHUNK) -> bytes:
     """Return ``data`` compressed in steps."""
     compressor = codec.compressor()
-    chunks = [chunk for start in range(0, len(data), step) for chunk in compressor.compress(data[start : start + step])]
+    chunks = chain.from_iterable(compressor.compress(data[start : start + step]) for start in range(0, len(data), step))
     return b"".join([*chunks, *compressor.finish()])
 
 
