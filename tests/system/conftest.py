@@ -148,7 +148,14 @@ def _flavours(names: Collection[str]) -> list[str]:
     return list(itertools.chain.from_iterable(("--flavour", name) for name in names))
 
 
-@pytest.fixture(scope="session", params=[(cell, flavour) for cell, flavours in BUILDS.items() for flavour in flavours], ids="-".join)
+def _images() -> Iterator[tuple[str, str]]:
+    """Yield cell and flavour of every image that is built for real."""
+    for cell, flavours in BUILDS.items():
+        for flavour in flavours:
+            yield cell, flavour
+
+
+@pytest.fixture(scope="session", params=[*_images()], ids="-".join)
 def built(request: pytest.FixtureRequest, client: docker.DockerClient, builds: Mapping[str, Ended]) -> Built:
     """Give every image that is built for real."""
     cell, flavour = request.param

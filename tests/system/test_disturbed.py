@@ -9,6 +9,7 @@ import dataclasses
 import re
 import signal
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,8 @@ def twins(checkout: Checkout, cpu_base: Built, tmp_path_factory: pytest.TempPath
 def test_two_builds_at_once_make_each_part_once(twins: Twins) -> None:
     """Both succeed; what one makes the other waits for and uses."""
     assert [ended.status for ended in twins.ended] == [0, 0], twins.ended[0].output + twins.ended[1].output
-    done = sorted(name for ended in twins.ended for verb, name in ended.steps if verb in {"convert", "compile"})
+    steps = chain.from_iterable(ended.steps for ended in twins.ended)
+    done = sorted(name for verb, name in steps if verb in {"convert", "compile"})
     assert done == sorted(set(done))
     assert done
     assert damage(twins.store) == []

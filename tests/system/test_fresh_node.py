@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 
 import msgspec
 import pytest
@@ -68,7 +69,8 @@ def node(team, tmp_path_factory):
 def test_the_registry_has_all_images_under_all_names(pushed, tags):
     """Dated tags, and those that ``channels:`` promises for the cell."""
     assert set(pushed) == set(IMAGES)
-    promised = {tag: pushed[image] for channel in MATRIX.channels.values() for tag, image in channels.moving(MATRIX, channel, CELL).items()}
+    moving = chain.from_iterable(channels.moving(MATRIX, channel, CELL).items() for channel in MATRIX.channels.values())
+    promised = {tag: pushed[image] for tag, image in moving}
     dated = {tag: pushed[image] for image, tag in channels.pushed(MATRIX, CELL, tags).items()}
     assert tags == promised | dated
 

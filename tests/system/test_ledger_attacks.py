@@ -100,7 +100,8 @@ def remembering(desk, path):
 def back(ledger):
     """Return a ledger with one more entry: stable goes back to what it held before."""
     entry = ledger.history("stable", "2.8-cu121-debian13")[0]
-    tags = {tag: image for image in entry.images for tag, (_, new) in entry.tags.items() if new == entry.images[image]}
+    image_of = {digest: image for image, digest in entry.images.items()}
+    tags = {tag: image_of[new] for tag, (_, new) in entry.tags.items() if new in image_of}
     move = Move(action="rollback", channel="stable", cell=entry.cell, images=entry.images, tags=tags, why="all is well")
     return ledger.append([move], MALLORY, entry.moment + dt.timedelta(days=1))
 

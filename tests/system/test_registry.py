@@ -12,6 +12,7 @@ import random
 import signal
 import uuid
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -338,7 +339,7 @@ def proxy(upstream, monkeypatch):
 
 def incomplete(served, path):
     """Return what tags of images and parts lead to that is not there whole."""
-    return [lacking for name in ("images", "parts") for lacking in served.incomplete(f"{path}/{name}")]
+    return [*served.incomplete(f"{path}/images"), *served.incomplete(f"{path}/parts")]
 
 
 def unsent(served, path, blobs):
@@ -356,8 +357,10 @@ def clean():
 def blobs(proxy, work, upstream, clean):
     """Push without harm, and return all blobs with their sizes; the requests stay counted in the proxy."""
     work.push(proxy.host, clean)
-    documents = [json.loads(upstream.blob(digest).read_bytes()) for name in ("images", "parts") for digest in upstream.tags(f"{clean}/{name}").values()]
-    found = {each["digest"]: each["size"] for document in documents for each in (document["config"], *document["layers"])}
+    tagged = (*upstream.tags(f"{clean}/images").values(), *upstream.tags(f"{clean}/parts").values())
+    documents = [json.loads(upstream.blob(digest).read_bytes()) for digest in tagged]
+    named = chain.from_iterable((document["config"], *document["layers"]) for document in documents)
+    found = {each["digest"]: each["size"] for each in named}
     assert proxy.uploaded() == sum(found.values())
     return found
 
