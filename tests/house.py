@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -73,7 +74,7 @@ def draw() -> str:
         f"<style>{STYLE}</style>",
         *map(_name_row, ROOMS),
         *map(_name_column, ROOMS),
-        *(_square(row, column) for row in ROOMS for column in ROOMS),
+        *itertools.starmap(_square, itertools.product(ROOMS, ROOMS)),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 
 from hypothesis import strategies as st
 
@@ -56,7 +57,7 @@ def revalued(draw: st.DrawFn, content: bytes) -> bytes:
 def walk(value: object) -> list[object]:
     """Return a value and all that it holds."""
     inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    return [value, *(found for each in inside for found in walk(each))]
+    return [value, *chain.from_iterable(map(walk, inside))]
 
 
 def of(content: bytes, *, lines: bool = True) -> st.SearchStrategy[bytes]:

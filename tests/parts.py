@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -73,4 +74,5 @@ def plan(*items: Item, flavours: Sequence[str] = ("base",), per_flavour: int = 0
 
 
 def _image(chain: Sequence[str], items: tuple[Item, ...]) -> ImagePlan:
-    return ImagePlan(cell=CELL, chain=tuple(chain), lock=lock(*(pin for item in items for pin in item.pins), flavour=chain[-1]), items=items)
+    pins = itertools.chain.from_iterable(item.pins for item in items)
+    return ImagePlan(cell=CELL, chain=tuple(chain), lock=lock(*pins, flavour=chain[-1]), items=items)

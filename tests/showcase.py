@@ -117,9 +117,14 @@ def images(cell: Cell) -> list[str]:
 
 def releases(count: int) -> Iterator[Exhibit]:
     """Yield so many images: one release of all cells after the other."""
-    every = ((cell_named(name), release) for release in itertools.count() for name in CELLS)
-    shown = (exhibit(cell, image, number, release) for cell, release in every for number, image in enumerate(images(cell)))
-    return itertools.islice(shown, count)
+    return itertools.islice(itertools.chain.from_iterable(map(_released, itertools.count())), count)
+
+
+def _released(release: int) -> Iterator[Exhibit]:
+    """Yield the images of all cells of a release."""
+    for cell in map(cell_named, CELLS):
+        for number, image in enumerate(images(cell)):
+            yield exhibit(cell, image, number, release)
 
 
 def ledger(shown: Sequence[Exhibit]) -> Ledger:

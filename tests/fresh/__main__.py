@@ -53,7 +53,8 @@ def main(words: list[str]) -> int:
             _visit_all(visits, commands, asked)
     finally:
         _show(visits)
-    return next((row.status for visit in visits for row in visit.rows if row.status), 0)
+    rows = itertools.chain.from_iterable(visit.rows for visit in visits)
+    return next((row.status for row in rows if row.status), 0)
 
 
 def _visit_all(visits: list[Visit], commands: Commands, asked: FreshOptions) -> None:

@@ -77,7 +77,7 @@ class Circumstances(Wishes):
     def mirror(self, at: Machine) -> Iterator[None]:
         """Let the machine have a mirror that has only newer versions of some packages."""
         bring_mirror(at.root / MIRROR.relative_to("/"))
-        drops = [word for name in self.dropped for word in ("--drop", name)]
+        drops = [f"--drop={name}" for name in self.dropped]
         archive = [] if self.snapshots else ["--no-archive"]
         with _background(at, "python3", f"{MIRROR}", f"--address={ADDRESS}", f"--folder={FOLDER}", *drops, *archive):
             yield

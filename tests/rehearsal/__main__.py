@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -98,7 +99,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 def program(cells: str, *, large: bool, only: list[str] | None) -> list[Run]:
     """Return what runs: a change; a night, what it made released at once, a night with nothing to do, a look at all of it; its catalogue; new versions."""
-    wanted = {name for each in only for name in (each, *NEEDED.get(each, ()))} if only else None
+    wanted = {*only, *chain.from_iterable(NEEDED.get(name, ()) for name in only)} if only else None
     night = Run("nightly.yml", "workflow_dispatch", {"cells": cells})
     release = {"action": "promote", "cells": cells, "channel": "stable", "why": "a rehearsal does not wait"}
     runs = [

@@ -33,7 +33,7 @@ NO_CREDENTIALS = "no-credentials:"
 SITE = "github-pages"
 """What GitHub calls a site that was uploaded."""
 
-BOT = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "bot"), ("EMAIL", "bot@example.org"))}
+BOT = {"GIT_AUTHOR_NAME": "bot", "GIT_AUTHOR_EMAIL": "bot@example.org", "GIT_COMMITTER_NAME": "bot", "GIT_COMMITTER_EMAIL": "bot@example.org"}
 
 
 @dataclass

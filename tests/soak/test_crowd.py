@@ -6,6 +6,7 @@ import collections
 import random
 import threading
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +61,8 @@ def test_a_crowd(site: Site, request: pytest.FixtureRequest) -> None:
         each.start()
     for each in people:
         each.join()
-    corrupt = [*site.corrupt(), *(str(lacks) for number in range(PEOPLE) for lacks in site.served.incomplete(f"crowd{number}/{small.NAME}"))]
+    incomplete = chain.from_iterable(site.served.incomplete(f"crowd{number}/{small.NAME}") for number in range(PEOPLE))
+    corrupt = [*site.corrupt(), *map(str, incomplete)]
     site.run(*site.build())
     reference = (site.layout / "index.json").read_bytes()
     indexes = [Path(path, "index.json").read_bytes() for path in (site.work / "out").iterdir() if (path / "index.json").exists()]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import docker
@@ -44,7 +45,7 @@ def start(work: Path) -> Running:
 
 def ours(client: docker.DockerClient) -> set[str]:
     """Return names of containers and images in the engine that builds make for themselves."""
-    images = {tag for image in client.images.list("torchstrata-os") for tag in image.tags}
+    images = set(chain.from_iterable(image.tags for image in client.images.list("torchstrata-os")))
     return images | {container.name for container in client.containers.list(all=True, ignore_removed=True) if container.name.startswith("torchstrata-")}
 
 

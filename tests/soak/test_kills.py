@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import pytest
@@ -131,7 +132,8 @@ class Prune(Victim):
 
     def lost(self) -> list[str]:
         """Nothing stays but what is empty."""
-        return [str(path) for name in ("blobs", "parts", "listings") for path in (self.site.store / name).rglob("*") if path.is_file()]
+        paths = chain.from_iterable((self.site.store / name).rglob("*") for name in ("blobs", "parts", "listings"))
+        return [str(path) for path in paths if path.is_file()]
 
 
 @dataclass
@@ -165,7 +167,7 @@ class Promote(Victim):
 
     def corrupt(self) -> list[str]:
         """Every line of the ledger follows from the one before, and every tag leads to one of the images that it names."""
-        known = {digest for entry in self.ledger().entries for digest in entry.images.values()}
+        known = set(chain.from_iterable(entry.images.values() for entry in self.ledger().entries))
         return [tag for tag in self.ledger().state.tags if self.team.tag(tag) not in known]
 
     def lost(self) -> list[str]:

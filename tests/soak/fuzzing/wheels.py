@@ -6,7 +6,8 @@ import contextlib
 import functools
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -125,10 +126,14 @@ def _archive(more: dict[str, bytes]) -> bytes:
         return path.read_bytes()
 
 
+def _joined(files: Mapping[str, bytes]) -> bytes:
+    """Return names and contents of files in turn."""
+    return b"\0".join(chain.from_iterable((name.encode(), data) for name, data in files.items()))
+
+
 ARCHIVES: Final = (_archive(HONEST), _archive({}), _archive({"evil.py": b"x"}), b"PK\x05\x06" + bytes(18))
 CONTENTS: Final = tuple(
-    b"\0".join(part for name, data in pairs.items() for part in (name.encode(), data))
-    for pairs in (HONEST, {"a": b"b"}, {f"{DATA}/scripts/python": b"x"}, {DATA: b"x"}, {"a/.wh.b": b""}, {f"{INFO}/WHEEL": b"Wheel-Version: 1.9\n"})
+    map(_joined, (HONEST, {"a": b"b"}, {f"{DATA}/scripts/python": b"x"}, {DATA: b"x"}, {"a/.wh.b": b""}, {f"{INFO}/WHEEL": b"Wheel-Version: 1.9\n"}))
 )
 RECORDS: Final = (b"a.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\nRECORD,,\n", b'"a,b",,\n', b"")
 ENTRY_POINTS: Final = (b"[console_scripts]\na = b.c:d [e]\n", b"[gui_scripts]\na=b:c\n[x]\ny = %(z)s\n", b"[DEFAULT]\na = b:c\n[console_scripts]\n")
