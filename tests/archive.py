@@ -91,10 +91,10 @@ class Archive:
         """Serve until the block ends."""
         owner = self
 
-        class Handler(_Handler):
+        class ArchiveHandler(_ArchiveHandler):
             archive = owner
 
-        with serving(Handler, address=(self.address, self.port)) as port:
+        with serving(ArchiveHandler, address=(self.address, self.port)) as port:
             self.port = port
             yield self
 
@@ -232,7 +232,7 @@ def _get(host: str, path: str) -> bytes | None:
     return None
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _ArchiveHandler(BaseHTTPRequestHandler):
     archive: Archive
 
     def do_GET(self) -> None:

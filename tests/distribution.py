@@ -59,10 +59,10 @@ class Distribution:
     def serve(self) -> Iterator[Distribution]:
         """Run it with plain HTTP."""
 
-        class Handler(_Handler):
+        class DistributionHandler(_DistributionHandler):
             owner = self
 
-        with serving(Handler) as port:
+        with serving(DistributionHandler) as port:
             self.host = f"127.0.0.1:{port}"
             yield self
 
@@ -71,7 +71,7 @@ class Distribution:
         return [headers for name, path, headers in self.seen if name == method and part in path]
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _DistributionHandler(http.server.BaseHTTPRequestHandler):
     owner: Distribution
 
     def handle_any(self) -> None:

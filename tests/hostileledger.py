@@ -121,7 +121,7 @@ class TrustingNotary(Notary):
 
 
 @dataclass
-class Team:
+class AttackedTeam:
     """A team with a ledger of four entries, its signed copy, and the tags where they belong."""
 
     releases: Releases
@@ -130,7 +130,7 @@ class Team:
     content: bytes
 
     @classmethod
-    def make(cls) -> Team:
+    def make(cls) -> AttackedTeam:
         """Return such a team."""
         registry, notary, true = Registry(), TrustingNotary(), ledger()
         for mark, name in itertools.product("12", IMAGES):

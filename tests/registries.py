@@ -106,7 +106,7 @@ class Tokens:
         """Run it, with TLS."""
         tokens = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class TokenHandler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 expected = f"Basic {base64.b64encode(f'{NAME}:{PASSWORD}'.encode()).decode()}"
                 if self.headers.get("Authorization") != expected:
@@ -117,7 +117,7 @@ class Tokens:
                 body = json.dumps({"token": tokens.sign(query.get("scope", [])), "expires_in": tokens.lifetime}).encode()
                 answer(self, body)
 
-        with serving(Handler, self.authority.context()) as port:
+        with serving(TokenHandler, self.authority.context()) as port:
             self.url = f"https://127.0.0.1:{port}/token"
             yield self
 

@@ -30,7 +30,7 @@ REPOSITORY = f"team/{MATRIX.name}"
 
 
 @dataclass(frozen=True)
-class Team:
+class SigningTeam:
     """A team's registry, ledger and keys."""
 
     host: str

@@ -117,7 +117,7 @@ class Index:
     @contextmanager
     def serve(self, context: ssl.SSLContext | None = None) -> Iterator[Self]:
         """Serve until the block ends, by TLS with a context."""
-        with serving(type("Handler", (_Handler,), {"index": self}), context) as port:
+        with serving(type("Handler", (_IndexHandler,), {"index": self}), context) as port:
             self.url = f"{'https' if context else 'http'}://127.0.0.1:{port}/simple"
             yield self
 
@@ -132,7 +132,7 @@ class Index:
         return "text/html", "".join(f'<a href="/files/{name}">{name}</a>' for name in names).encode()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _IndexHandler(BaseHTTPRequestHandler):
     index: Index
 
     def do_GET(self) -> None:

@@ -39,7 +39,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Case:
+class MachineCase:
     """A kind of machine, by its user.
 
     :param packages: that it has besides what README needs.
@@ -86,9 +86,9 @@ BOOTSTRAP: Final = f"docker pull --quiet {{bootstrap}} || {{ {WHOLE} | docker im
 """The image that mmdebstrap runs in for who cannot run it otherwise; where no registry can be reached, the machine's own files."""
 
 CASES: Final = {
-    "root": Case(user="root"),
-    "user": Case(user="user", prepared=(*ENGINE, "useradd --create-home --shell /bin/bash --groups docker user", BOOTSTRAP)),
-    "runner": Case(
+    "root": MachineCase(user="root"),
+    "user": MachineCase(user="user", prepared=(*ENGINE, "useradd --create-home --shell /bin/bash --groups docker user", BOOTSTRAP)),
+    "runner": MachineCase(
         user="runner",
         packages=("sudo",),
         disk=14 * GB,
@@ -102,7 +102,7 @@ CASES: Final = {
 }
 
 
-def steps(case: Case, commands: Commands, wishes: Wishes) -> Iterator[Step]:
+def steps(case: MachineCase, commands: Commands, wishes: Wishes) -> Iterator[Step]:
     """Yield all that is typed at a machine of this case."""
     for line in case.prepared:
         typed = line.replace("{install}", commands.install).replace("{bootstrap}", str(matrix.load().bootstrap_image))
@@ -117,7 +117,7 @@ def steps(case: Case, commands: Commands, wishes: Wishes) -> Iterator[Step]:
         yield Step(user=case.user, line=f"{INSIDE} && {line}", name=line, first=number == 0)
 
 
-def _asked(case: Case, commands: Commands, wishes: Wishes) -> tuple[str, ...]:
+def _asked(case: MachineCase, commands: Commands, wishes: Wishes) -> tuple[str, ...]:
     """Return what the machine is for: the steps of a workflow, or README's commands."""
     if workflow := wishes.workflow or (not wishes.readme and case.workflow):
         return (f"nox -s rehearse -- --workflow {workflow}",)

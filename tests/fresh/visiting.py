@@ -18,7 +18,7 @@ from typing import Final
 import platformdirs
 
 from tests.fresh import machine, rootfs
-from tests.fresh.cases import BUNDLE, PARTS, Case, Step, Wishes
+from tests.fresh.cases import BUNDLE, PARTS, MachineCase, Step, Wishes
 from tests.fresh.circumstances import Circumstances
 from tests.fresh.machine import Machine
 from tests.fresh.readme import Commands
@@ -36,7 +36,7 @@ ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class VisitRow:
     """A step that ended; times are in seconds, of the clock and of processors.
 
     :param status: ``None`` if an error of this program or Ctrl-C broke it off.
@@ -68,7 +68,7 @@ class Visit:
     name: str
     log: Path
     verbose: bool
-    rows: list[Row] = field(default_factory=list)
+    rows: list[VisitRow] = field(default_factory=list)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=SHOWN))
 
     @classmethod
@@ -80,7 +80,7 @@ class Visit:
         return cls(name=name, log=log, verbose=verbose)
 
     @property
-    def failed(self) -> Row | None:
+    def failed(self) -> VisitRow | None:
         """The step that failed."""
         return next((row for row in self.rows if row.status != 0), None)
 
@@ -110,13 +110,13 @@ class Visit:
         try:
             status = run()
         finally:
-            row = Row(machine=self.name, step=name, seconds=time.monotonic() - started, cpu=cpu_seconds() - used, status=status)
+            row = VisitRow(machine=self.name, step=name, seconds=time.monotonic() - started, cpu=cpu_seconds() - used, status=status)
             self.rows.append(row)
             print(f"{self.name}: {name}: {row.result} ({row.seconds:.1f} s, {row.cpu:.1f} s of CPU)", flush=True)
         return status == 0
 
 
-def go(visit: Visit, system: str, case: Case, steps: Sequence[Step], circumstances: Circumstances) -> None:
+def go(visit: Visit, system: str, case: MachineCase, steps: Sequence[Step], circumstances: Circumstances) -> None:
     """Make a machine, type ``steps`` until one fails, and remove the machine.
 
     :param system: Debian's release, as in :data:`rootfs.SUITES`.
@@ -220,7 +220,7 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _furnish(root: Path, system: str, case: Case, circumstances: Circumstances) -> None:
+def _furnish(root: Path, system: str, case: MachineCase, circumstances: Circumstances) -> None:
     """Put into ``root`` what the machine has before it is used: the system, and the commit to clone."""
     tar = rootfs.bootstrap(system, circumstances.given, cold=circumstances.cold)
     rootfs.unpack(tar, root, circumstances.told)

@@ -37,7 +37,7 @@ SHELLS: Mapping[str, tuple[str, ...]] = {"": ("bash", "-e", "-c"), "sh": ("sh", 
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """A step that ran, or a job that did not."""
 
     workflow: str
@@ -63,7 +63,7 @@ class Runner:
     contexts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     signing: Mapping[str, str] = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
-    rows: list[Row] = field(default_factory=list)
+    rows: list[RunRow] = field(default_factory=list)
     summaries: list[str] = field(default_factory=list)
 
     @property
@@ -92,7 +92,7 @@ class Runner:
 
     def _job(self, workflow: Workflow, name: str, job: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
         if name in self.left_out or not scope.holds(job.get("if")):
-            self.rows.append(Row(workflow.name, name, "", 0.0, "left out" if name in self.left_out else "skipped"))
+            self.rows.append(RunRow(workflow.name, name, "", 0.0, "left out" if name in self.left_out else "skipped"))
             return {"result": "skipped", "outputs": {}}
         outputs, good = dict[str, str](), True
         for point in workflows.points(job, scope):
@@ -129,11 +129,11 @@ class Runner:
         for step in steps:
             title = f"{within}{workflows.title(step)}"
             if not job.scope.holds(step.get("if")):
-                self.rows.append(Row(workflow.name, job.name, title, 0.0, "skipped"))
+                self.rows.append(RunRow(workflow.name, job.name, title, 0.0, "skipped"))
                 continue
             started = time.monotonic()
             good = self._uses(workflow, job, step) if "uses" in step else self._runs(job, step)
-            self.rows.append(Row(workflow.name, job.name, title, time.monotonic() - started, "ok" if good else "FAILED"))
+            self.rows.append(RunRow(workflow.name, job.name, title, time.monotonic() - started, "ok" if good else "FAILED"))
             job.scope.status = job.scope.status if good else "failure"
 
     def _uses(self, workflow: Workflow, job: standins.Job, step: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ import pytest
 
 from tests import programs, registries
 from tests.registries import Authority
-from tests.signed import Team, push
+from tests.signed import SigningTeam, push
 from torchstrata.attestations import signing
 from torchstrata.attestations.remote import VARIABLE
 from torchstrata.matrix.matrix import ROOT
@@ -43,7 +43,7 @@ class Stress:
     :param count: how many it has run.
     """
 
-    team: Team
+    team: SigningTeam
     work: Path
     count: int = 0
 
@@ -94,7 +94,7 @@ def stress(request, tmp_path_factory) -> Iterator[Stress]:
         if authority:
             patch.setenv("REQUESTS_CA_BUNDLE", str(authority.certificate))
         with registries.registry(work / "registry", authority=authority) as served:
-            ready = Stress(Team.at(served.host, work), work / "pushed")
+            ready = Stress(SigningTeam.at(served.host, work), work / "pushed")
             for mark in (1, 2):
                 push(ready.team, mark)
                 _well(ready.promote())

@@ -140,7 +140,7 @@ class Prune(Victim):
 class Promote(Victim):
     """A promotion of signed images; after each round the channel goes back, so that there is one to make again."""
 
-    team: signed.Team
+    team: signed.SigningTeam
     moved: bool = False
 
     def begin(self) -> None:
@@ -185,9 +185,9 @@ def victim(request: pytest.FixtureRequest, site: Site) -> Victim:
     return kinds[request.param](site) if request.param in kinds else Promote(site, _team(site))
 
 
-def _team(site: Site) -> signed.Team:
+def _team(site: Site) -> signed.SigningTeam:
     """Give a team whose channel has moved twice."""
-    team = signed.Team.at(site.served.host, site.work)
+    team = signed.SigningTeam.at(site.served.host, site.work)
     for mark in (1, 2):
         signed.push(team, mark)
         moving = Promote(site, team)

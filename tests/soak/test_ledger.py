@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests import mutating
-from tests.hostileledger import Team, ledger
+from tests.hostileledger import AttackedTeam, ledger
 from torchstrata.release import ledger_copy
 
 CONTENT = ledger().content
@@ -34,7 +34,7 @@ def test_no_change_is_believed(number, what, request) -> None:
     @settings(max_examples=request.config.option.changes, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def change(data: st.DataObject) -> None:
-        made = Team.make()
+        made = AttackedTeam.make()
         content = data.draw(mutating.of(BODY + b"\n" if what.startswith("manifest") else CONTENT))
         if what in {"branch", "both"}:
             made.branch.content = content

@@ -17,7 +17,7 @@ from filelock import FileLock
 from tests import desks, programs, registries
 from tests.built import BUILDS, CPU, CUDA, DISK, Built, Disk, cell_of
 from tests.checkout import Checkout, Ended
-from tests.signed import Team
+from tests.signed import SigningTeam
 
 FIRST = ("test_disturbed", "test_fresh_node", "test_build", "test_verification", "test_driver")
 """Files that begin first: the longest, then those that need the images for themselves, so that no two of these wait for each other."""
@@ -82,10 +82,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.Mon
 
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory, environment: pytest.MonkeyPatch) -> Iterator[Team]:
+def team(tmp_path_factory: pytest.TempPathFactory, environment: pytest.MonkeyPatch) -> Iterator[SigningTeam]:
     """Give a registry, a bare repository and a key pair."""
     with registries.registry(tmp_path_factory.mktemp("registry")) as served:
-        yield Team.at(served.host, tmp_path_factory.mktemp("team"))
+        yield SigningTeam.at(served.host, tmp_path_factory.mktemp("team"))
 
 
 @pytest.fixture(scope="session")

@@ -86,15 +86,15 @@ class Proxy:
         """Run it, with TLS if there is an authority."""
         proxy = self
 
-        class Handler(_Handler):
+        class ProxyHandler(_ProxyHandler):
             owner = proxy
 
-        with serving(Handler, self.authority.context() if self.authority else None) as port:
+        with serving(ProxyHandler, self.authority.context() if self.authority else None) as port:
             self.host = f"127.0.0.1:{port}"
             yield self
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _ProxyHandler(http.server.BaseHTTPRequestHandler):
     owner: Proxy
 
     def handle_any(self) -> None:

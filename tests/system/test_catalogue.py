@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests import programs, registries, released, signed
-from tests.signed import CELL, REPOSITORY, Team, push
+from tests.signed import CELL, REPOSITORY, SigningTeam, push
 from torchstrata.attestations import documents
 from torchstrata.attestations.documents import Published
 from torchstrata.catalogue import feed
@@ -32,7 +32,7 @@ def environment(tmp_path_factory, builds):
 def team(tmp_path_factory, environment):
     """Give a registry in which a channel took two releases and went back."""
     with registries.registry(tmp_path_factory.mktemp("registry")) as served:
-        made = Team.at(served.host, tmp_path_factory.mktemp("team"))
+        made = SigningTeam.at(served.host, tmp_path_factory.mktemp("team"))
         for mark in (1, 2):
             push(made, mark)
             for channel, words in (("nightly", ()), ("stable", ("--no-soak", "the test waits for nobody"))):

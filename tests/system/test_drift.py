@@ -31,7 +31,7 @@ SOURCE = 'mkdir -p /workspace/mine && printf \'[project]\\nname = "mine"\\nversi
 
 
 @dataclass(frozen=True)
-class Case:
+class DriftCase:
     """A container that somebody has worked in.
 
     :param script: what was done, in a shell.
@@ -46,23 +46,23 @@ class Case:
 
 
 CASES = {
-    "pip install": Case(f"{PIP} probe", {("added", "wheel", "probe", "1")}),
-    "pip as root": Case(f"{PIP} probe", {("added", "wheel", "probe", "1")}, user="0:0"),
-    "pip from a file": Case(f"{PIP} /tmp/wheels/probe-1-py3-none-any.whl", {("added", "wheel", "probe", "1")}),
-    "torch replaced": Case(f"env -u PIP_CONSTRAINT {PIP} torch==2.99.0", {("changed", "torch", "torch", "2.99.0")}),
-    "removed package": Case("pip uninstall --quiet -y pillow", {("removed", "wheel", "pillow", "")}),
-    "user site": Case(f"{PIP} --target {USER_SITE} probe", {("added", "wheel", "probe", "1")}),
-    "editable": Case(
+    "pip install": DriftCase(f"{PIP} probe", {("added", "wheel", "probe", "1")}),
+    "pip as root": DriftCase(f"{PIP} probe", {("added", "wheel", "probe", "1")}, user="0:0"),
+    "pip from a file": DriftCase(f"{PIP} /tmp/wheels/probe-1-py3-none-any.whl", {("added", "wheel", "probe", "1")}),
+    "torch replaced": DriftCase(f"env -u PIP_CONSTRAINT {PIP} torch==2.99.0", {("changed", "torch", "torch", "2.99.0")}),
+    "removed package": DriftCase("pip uninstall --quiet -y pillow", {("removed", "wheel", "pillow", "")}),
+    "user site": DriftCase(f"{PIP} --target {USER_SITE} probe", {("added", "wheel", "probe", "1")}),
+    "editable": DriftCase(
         f"{SOURCE} && pip install --quiet --no-index --no-build-isolation --no-deps --editable /workspace/mine",
         {("added", "wheel", "mine", "3")},
         {"mine"},
     ),
-    "conda beside it": Case(
+    "conda beside it": DriftCase(
         "mkdir -p ~/miniconda3/conda-meta ~/miniconda3/bin && touch ~/miniconda3/conda-meta/history ~/miniconda3/bin/python",
         {("added", "environment", "/home/dev/miniconda3", "")},
         {"/home/dev/miniconda3"},
     ),
-    "files": Case(
+    "files": DriftCase(
         f"echo '# mine' >> {SITE}/numpy/version.py; chmod 0600 {SITE}/numpy/__init__.py; echo > {SITE}/extra.py; rm {SITE}/numpy/matlib.py",
         {
             ("edited", "file", f"{SITE}/numpy/version.py", ""),
@@ -71,11 +71,11 @@ CASES = {
             ("removed", "file", f"{SITE}/numpy/matlib.py", ""),
         },
     ),
-    "names": Case(
+    "names": DriftCase(
         f"d={SITE}/$(printf 'deep/%.0s' $(seq 20)); mkdir -p $d && echo > $d/mine.py; echo > {SITE}/größe.py; echo > '{SITE}/a b.py'",
         {("added", "file", f"{SITE}/{path}", "") for path in (f"{'deep/' * 20}mine.py", "größe.py", "a b.py")},
     ),
-    "apt": Case(
+    "apt": DriftCase(
         "apt-get update -qq && apt-get install -y -qq tree && apt-get purge -y -qq less && echo '# mine' >> /etc/profile",
         {("added", "package", "tree:amd64", "*"), ("removed", "package", "less:amd64", ""), ("edited", "file", "/etc/profile", "")},
         user="0:0",
@@ -96,11 +96,11 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give pip's settings of a machine whose index has these wheels."""
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
+    class WheelHandler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args, directory=str(wheels))
 
-    with serving(Handler) as port:
+    with serving(WheelHandler) as port:
         file = tmp_path_factory.mktemp("settings") / "pip.conf"
         file.write_text(f"[global]\nno-index = true\nfind-links = http://127.0.0.1:{port}/\n")
         yield file
@@ -154,14 +154,14 @@ def named(found: dict[str, Any]) -> set[tuple[str, str, str, str]]:
     return {(one["change"], one["kind"], one["name"], "*" if one["kind"] == "package" and one["now"] else one["now"]) for one in found["drift"]}
 
 
-def work(container: Container, case: Case) -> None:
+def work(container: Container, case: DriftCase) -> None:
     """Let somebody work in a container."""
     done = container.exec_run(["bash", "-c", f"set -e; {case.script}"], user=case.user)
     assert done.exit_code == 0, done.output.decode()
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_change(case: Case, container: Container, frozen: Frozen) -> None:
+def test_change(case: DriftCase, container: Container, frozen: Frozen) -> None:
     """It is named; an image made of what was written has it, too, but for what is said to be left."""
     work(container, case)
     status, found, said = drift(container.name, "--freeze", str(frozen.files))
@@ -198,7 +198,7 @@ def test_directories_of_what_was_frozen_stay_the_user_s(container: Container, fr
 
 def test_a_container_that_has_ended_and_has_no_python(container: Container) -> None:
     """Nothing runs in it: what is broken is named all the same."""
-    work(container, Case("mv /usr/bin/python3.11 /usr/bin/python3.11.off", set(), user="0:0"))
+    work(container, DriftCase("mv /usr/bin/python3.11 /usr/bin/python3.11.off", set(), user="0:0"))
     container.kill()
     status, found, _ = drift(container.name)
     assert status == DriftError.code
@@ -207,7 +207,7 @@ def test_a_container_that_has_ended_and_has_no_python(container: Container) -> N
 
 def test_an_untouched_container(container: Container) -> None:
     """Has no drift, though torch has run and left bytecode, caches and results."""
-    work(container, Case("python -c 'import torch; print(torch.ones(2))' && echo x > /workspace/result && touch ~/.cache-of-mine", set()))
+    work(container, DriftCase("python -c 'import torch; print(torch.ones(2))' && echo x > /workspace/result && touch ~/.cache-of-mine", set()))
     status, found, said = drift(container.name)
     assert (status, found["drift"]) == (0, []), said
 

@@ -80,12 +80,12 @@ def test_os_packages_that_nobody_has_locked_are_locked_by_building_them(made, mo
     """Those of every flavour of a bootstrapped OS, once; the line names the file."""
     asked = []
 
-    class Recorded(first_use.OsPartBuilder):
+    class RecordingBuilder(first_use.OsPartBuilder):
         def relock(self, systems, flavours):
             asked.append(([system.id for system in systems], flavours))
             return [os_locks.write(LOCKED, system, self.root) for system in systems]
 
-    monkeypatch.setattr(first_use, "OsPartBuilder", Recorded)
+    monkeypatch.setattr(first_use, "OsPartBuilder", RecordingBuilder)
     using(made, "2.8-cu128-new", "base")
     assert asked == []
     said = using(made, "2.8-cu128-old", "base")

@@ -16,7 +16,7 @@ SERVER, KERNEL = 7, 8
 NEVER = math.inf
 
 
-class Machine:
+class StandInMachine:
     """A clock that only pauses move on, and processes, by the seconds from SIGTERM to their end."""
 
     def __init__(self, processes):
@@ -43,7 +43,7 @@ def stop(monkeypatch):
     """Stop processes, one of which is the server; return the machine afterwards."""
 
     def stopped(grace=supervisor.GRACE, **processes):
-        machine = Machine({{"server": SERVER, "kernel": KERNEL}[name]: takes for name, takes in processes.items()})
+        machine = StandInMachine({{"server": SERVER, "kernel": KERNEL}[name]: takes for name, takes in processes.items()})
         monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: machine.now, sleep=machine.sleep))
         monkeypatch.setattr(supervisor, "os", SimpleNamespace(kill=machine.kill))
         monkeypatch.setattr(supervisor, "processes", machine)
@@ -120,7 +120,7 @@ def test_a_signal_at_any_step_is_heard(monkeypatch):
     """Whatever the supervisor is about when SIGTERM comes, it ends: a handler that waits for a lock of its own thread would never."""
     monkeypatch.setattr(supervisor, "INTERVAL", 0.0001)
     monkeypatch.setattr(supervisor, "LAST_WORD", 0)  # threads of other tests may be left
-    monkeypatch.setattr(supervisor, "processes", Machine({}))
+    monkeypatch.setattr(supervisor, "processes", StandInMachine({}))
     moment, log = 0, io.StringIO()
     while True:
         traced = Traced(moment)
@@ -136,7 +136,7 @@ def test_a_signal_at_any_step_is_heard(monkeypatch):
 def test_no_service_is_tended_once_a_signal_has_come(monkeypatch):
     """A container that is to end neither starts another service nor waits for the answer of one."""
     monkeypatch.setattr(supervisor, "LAST_WORD", 0)
-    monkeypatch.setattr(supervisor, "processes", Machine({}))
+    monkeypatch.setattr(supervisor, "processes", StandInMachine({}))
     tended: list[str] = []
     first = SimpleNamespace(process=None, tend=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     second = SimpleNamespace(process=None, tend=lambda *_: tended.append("second"))

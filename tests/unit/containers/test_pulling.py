@@ -38,7 +38,7 @@ class Notes:
 def engine(path, *lines, silent=None):
     """Run an engine that says lines about a pull, and yield a client of it; with an event it says nothing until that is set."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class EngineHandler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self):
@@ -57,7 +57,7 @@ def engine(path, *lines, silent=None):
         def log_message(self, *_):
             pass
 
-    server = ThreadingUnixStreamServer(str(path), Handler)
+    server = ThreadingUnixStreamServer(str(path), EngineHandler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     client = docker.DockerClient(base_url=f"unix://{path}", version="1.45")

@@ -174,13 +174,13 @@ def test_files(tmp_path):
 def test_files_whose_names_an_archive_writes_in_records(path, tmp_path):
     """Engines name what they pack from the directory above it: letters beyond ASCII and long names as records, which beat the head (pax)."""
 
-    class Recorded(Taken):
+    class TakenWithRecords(Taken):
         def members(self, paths):
             for each, member, content in super().members(paths):
                 member.pax_headers = {"path": member.name, "mtime": "9.5", "SCHILY.xattr.security.capability": "x"}
                 yield each, member, content
 
-    freeze.write(freeze.plan(drifted(Drift("added", "file", path))), Recorded(), tmp_path / "new")
+    freeze.write(freeze.plan(drifted(Drift("added", "file", path))), TakenWithRecords(), tmp_path / "new")
     with tarfile.open(tmp_path / "new" / "files.tar") as archive:
         (member,) = archive
     assert (member.name, member.mtime) == (path[1:], 0)

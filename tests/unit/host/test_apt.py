@@ -112,7 +112,7 @@ def mirror(tree: Tree) -> Iterator[None]:
     (site / "Packages").write_bytes(listed)
     (site / "Release").write_text(f"Codename: tiny\nSHA256:\n {hashlib.sha256(listed).hexdigest()} {len(listed)} Packages\n")
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
+    class SiteHandler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args, directory=str(site))
 
@@ -120,7 +120,7 @@ def mirror(tree: Tree) -> Iterator[None]:
             del code, size
             tree.asked.append(self.path.replace("/./", "/"))
 
-    with serving(Handler) as port:
+    with serving(SiteHandler) as port:
         tree.sources(f"deb [trusted=yes] http://127.0.0.1:{port}/ ./\n")
         yield
 

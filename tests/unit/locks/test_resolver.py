@@ -140,12 +140,12 @@ def test_a_fault_of_another_kind_is_not_called_unsolvable(shelf, monkeypatch, tm
 def test_an_index_that_wants_credentials_is_named(unconfigured_pip, monkeypatch, tmp_path, status, says):
     """As after a token has expired; with 403 PyTorch's own index, and those that lie in buckets, say that they have no such package."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class RefusingHandler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answer(self, status=status, headers={"WWW-Authenticate": "Basic realm=x"})
 
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
-    with serving(Handler) as port:
+    with serving(RefusingHandler) as port:
         monkeypatch.setenv("PIP_INDEX_URL", f"http://user:secret@127.0.0.1:{port}/simple")
         with pytest.raises(LockError, match=says) as caught:
             resolver.resolve(["a"], (), TARGET)
