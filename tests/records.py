@@ -10,7 +10,13 @@ from torchstrata.attestations.record import Inputs, LockedWheel, Package, Record
 from torchstrata.verification import evidence
 from torchstrata.verification.evidence import Case, Counts, EngineImage, Evidence, Host
 
-DIGEST = f"sha256:{'a' * 64}"
+
+def digest(mark: str) -> str:
+    """Return a digest that is easy to tell from others."""
+    return f"sha256:{mark * 64}"
+
+
+DIGEST = digest("a")
 
 RECORD = Record(
     schema=record.SCHEMA,
@@ -23,7 +29,7 @@ RECORD = Record(
     os=System(id="debian13", distribution="debian", release="13", suite="trixie", python="3.13"),
     created="2026-11-24T00:00:00Z",
     digest=DIGEST,
-    config=f"sha256:{'b' * 64}",
+    config=digest("b"),
     size=3_000_000_000,
     unpacked=6_000_000_000,
     source=SourceRepository(revision="2" * 40),

@@ -99,9 +99,12 @@ def test_this_machines_own_platform(monkeypatch, capsys):
     assert {one["platform"] for one in json.loads(capsys.readouterr().out)["cells"]} == {"linux/arm64"}
 
 
-def test_a_cell_without_cuda_needs_no_gpu():
+def test_a_cell_without_cuda_needs_no_gpu(capsys):
     """Whoever asks for one is told of no driver."""
     doctor.run(options("2.13-cpu --driver 470"))
+    output = capsys.readouterr().out
+    assert output.split()[:2] == ["runs", "2.13-cpu"]
+    assert "driver" not in output
 
 
 WITHOUT = "take pytorch-cuda:2.13-cpu-ssh, which does without the GPU"

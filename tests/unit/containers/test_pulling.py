@@ -79,23 +79,19 @@ def test_silent_registry_ends_in_one_line(tmp_path):
     assert "--registry" in caught.value.fix
 
 
-def test_somebody_is_told_what_is_waited_for(tmp_path, monkeypatch, capsys):
+def test_somebody_is_told_what_is_waited_for(tmp_path, monkeypatch, said):
     """Before the time is over: what, and how long at most."""
     monkeypatch.setattr(progress, "QUIET", 0.0)
-    silent, told = threading.Event(), []
-
-    def is_told():
-        told.append(capsys.readouterr().err)
-        return "".join(told)
+    silent = threading.Event()
 
     def answer():
-        until(is_told, "a line about the registry", pause=0.02)
+        until(said, "a line about the registry", pause=0.02)
         silent.set()
 
     with engine(tmp_path / "socket", {"status": "Pulling from team/images"}, silent=silent) as client:
         threading.Thread(target=answer, daemon=True).start()
         assert pulling.pull(client, NAME, PLATFORM, Notes(), seconds=PATIENCE)
-    assert "".join(told) == f"waiting for registry.example, which the engine asks for {NAME}, {PATIENCE:.0f} s at most\n"
+    assert said() == f"waiting for registry.example, which the engine asks for {NAME}, {PATIENCE:.0f} s at most\n"
 
 
 def test_bytes_are_noted_as_they_come(tmp_path):

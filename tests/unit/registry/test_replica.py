@@ -208,22 +208,18 @@ def test_the_index_comes_last(origin, tmp_path):
     assert Directory(root=tmp_path).find(image) is None
 
 
-def test_of_two_copies_to_one_directory_none_loses_its_names(origin, tmp_path, capsys):
+def test_of_two_copies_to_one_directory_none_loses_its_names(origin, tmp_path, said):
     """The second waits for the first, since it takes over what the index says."""
     memory, image = origin
     other = memory.add(memory.blob(b"another layer"))
-    order, told = [], []
-
-    def is_told():
-        told.append(capsys.readouterr().err)
-        return "waiting for it" in "".join(told)
+    order = []
 
     def complete(directory, copy):
         order.append(copy.images)
         if len(order) == 1:
             assert directory.tags == {}
             second.start()
-            until(is_told, "the second waits", alive=second.is_alive)
+            until(lambda: "waiting for it" in said(), "the second waits", alive=second.is_alive)
 
     def copy(digest, tag):
         directory = Directory(root=tmp_path, complete=complete)

@@ -78,23 +78,17 @@ def test_somebody_is_told_who_does_not_answer(capsys):
     assert not said.out
 
 
-def test_somebody_is_told_what_a_registry_does_not_answer_to(capsys):
+def test_somebody_is_told_what_a_registry_does_not_answer_to(said):
     """It has answered before; once it goes on, so does the work."""
-    told = []
-
-    def is_told():
-        told.append(capsys.readouterr().err)
-        return "".join(told)
-
     with falling_silent() as (host, released), Registry(host, patience=PATIENT) as registry, ThreadPoolExecutor(1) as pool:
         registry.transport.base()
         registry.transport.patience = replace(PATIENT, quiet=0.0)
         tags = pool.submit(registry.tags, "team/x")
-        until(is_told, "a line about the registry", pause=0.02)
+        until(said, "a line about the registry", pause=0.02)
         released.set()
         assert tags.result() == ("one",)
-    assert "".join(told).startswith(f"waiting for {host}, ")
-    assert "".join(told).endswith(" s at most: list the tags of team/x\n")
+    assert said().startswith(f"waiting for {host}, ")
+    assert said().endswith(" s at most: list the tags of team/x\n")
 
 
 def test_many_threads_that_wait_are_one_line(capsys):

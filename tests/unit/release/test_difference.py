@@ -6,15 +6,9 @@ import msgspec
 import pytest
 
 from tests import records
-from tests.records import layer, package, wheel
+from tests.records import digest, layer, package, wheel
 from torchstrata.attestations.record import SourceRepository
 from torchstrata.release import difference
-
-
-def digest(mark):
-    """Return a digest that is easy to tell from others."""
-    return f"sha256:{mark * 64}"
-
 
 OLD = msgspec.structs.replace(
     records.RECORD,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.desks import git
+from tests.records import digest
 from tests.scripts import script
 from torchstrata.errors import LedgerConflictError, LedgerError
 from torchstrata.release import ledger_branch
@@ -21,11 +22,6 @@ from torchstrata.release.ledger_memory import Memory
 NOW = dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC)
 WHO = Author(name="Ada", email="ada@team.example")
 CELL = "2.8-cu121-debian13"
-
-
-def digest(mark):
-    """Return a digest that is easy to tell from others."""
-    return f"sha256:{mark * 64}"
 
 
 def move(mark, *, action="publish", channel="nightly", cell=CELL, why="a reason"):

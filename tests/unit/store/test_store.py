@@ -231,14 +231,10 @@ def test_one_maker_works_and_the_others_find_it(store):
     assert made == [1]
 
 
-def test_somebody_who_waits_for_another_maker_is_told_once(store, monkeypatch, capsys):
+def test_somebody_who_waits_for_another_maker_is_told_once(store, monkeypatch, said):
     """Of several threads that wait, too; who need not wait reads nothing."""
     monkeypatch.setattr(progress, "QUIET", 0.0)
-    other, told = Store(store.root), []
-
-    def is_told():
-        told.append(capsys.readouterr().err)
-        return "waiting for it" in "".join(told)
+    other = Store(store.root)
 
     def make(identity):
         with other.lock(identity):
@@ -246,12 +242,11 @@ def test_somebody_who_waits_for_another_maker_is_told_once(store, monkeypatch, c
 
     with ThreadPoolExecutor(2) as pool, store.lock("a" * 64), store.lock("b" * 64):
         assert make("c" * 64)
-        assert capsys.readouterr().err == ""
+        assert said() == ""
         waiting = [pool.submit(make, identity) for identity in ("a" * 64, "b" * 64)]
-        until(is_told, "the line")
+        until(lambda: "waiting for it" in said(), "the line")
     assert [each.result() for each in waiting] == ["a" * 64, "b" * 64]
-    told.append(capsys.readouterr().err)
-    assert "".join(told).count("\n") == 1
+    assert said().count("\n") == 1
 
 
 def test_waiting_for_another_maker_can_be_cancelled(store, monkeypatch):
