@@ -70,6 +70,7 @@ def planted(error: BaseException) -> Target:
 def test_a_finding_without_coverage_is_kept(tmp_path, monkeypatch):
     """Where atheris has no wheel, the input on which a reader stumbles is kept, too."""
     monkeypatch.setattr(targets, "TARGETS", {"planted": planted(zipfile.BadZipFile("odd"))})
+    monkeypatch.setattr(one, "MEMORY", 1 << 20)  # the limit of a process of its own; this one has run other tests
     with pytest.raises(zipfile.BadZipFile):
         one.changed("planted", 60, 1, tmp_path)
     (kept,) = tmp_path.iterdir()
