@@ -109,9 +109,9 @@ def ports(options: UpOptions) -> Mapping[str, int]:
     :raises ContainerError: a word is no such pair.
     """
     pairs = [word.partition("=") for word in options.port]
-    for name, _, port in pairs:
+    for word, (_, _, port) in zip(options.port, pairs, strict=True):
         if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= 65_535:  # noqa: PLR2004  # RFC 9293
-            raise ContainerError(f"--port {printable(name, 40)}={printable(port, 40)} is no service and port", fix="write --port jupyter=8890")
+            raise ContainerError(f"--port {printable(word, 80)} is no service and port", fix="write --port jupyter=8890")
     found = {name: int(port) for name, _, port in pairs}
     if len(set(found.values())) < len(pairs):
         raise ContainerError("--port gives a port to two services, or two ports to one", fix="write each once: --port jupyter=8890,ssh=2200")

@@ -170,6 +170,14 @@ def test_words_that_are_no_ports(words):
     assert "--port" in refused.value.fix
 
 
+@pytest.mark.parametrize("word", ["8890", "jupyter=", "jupyter=x=8890"])
+def test_a_word_that_is_no_port_is_named_as_it_was_given(word):
+    """With an equals sign only where somebody has written one."""
+    with pytest.raises(ContainerError) as refused:
+        up.ports(UpOptions(port=(word,)))
+    assert refused.value.what == f"--port {word} is no service and port"
+
+
 def test_files_are_written_all_or_none(tmp_path):
     """Nothing of a set is there where one of its names is somebody's."""
     (tmp_path / "b").write_text("mine")
