@@ -127,7 +127,7 @@ class Parser(argparse.ArgumentParser):
 
     def _nearest(self, message: str) -> str:
         """Return the options nearest to those that a message names; nothing where it names none that is like one."""
-        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        options = [name for action in self._actions for name in action.option_strings if name.startswith("--") and name != "--help"]
         unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized arguments: ") else []
         near = dict.fromkeys(name for word in unknown for name in difflib.get_close_matches(word, options, n=1))
         return f"nearest: {', '.join(near)}; " if near else ""

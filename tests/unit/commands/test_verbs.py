@@ -158,6 +158,7 @@ def test_words_that_mean_nothing_are_refused(text, said, capsys):
     [
         ("plan --jsn 2.13-cpu", "nearest: --json; inv plan --help lists what it takes"),
         ("up --workspac x", "nearest: --workspace; inv up --help lists what it takes"),
+        ("cache --keep 1", "inv cache --help lists what it takes"),
         ("push", "inv push --help lists what it takes"),
         ("up --print --compose", "inv up --help lists what it takes"),
         ("nightly --step dance", "inv nightly --help lists what it takes"),
