@@ -50,14 +50,14 @@ def registry_options(host: str, directory: Path) -> list[str]:
     """
     bundle = tls.bundle() or os.environ.get("SSL_CERT_FILE")
     try:
-        authorities = [path.read_bytes() for path in (*certificates.cas(host), *(tls.files(bundle) if bundle else ()))]
+        cas = [path.read_bytes() for path in (*certificates.cas(host), *(tls.files(bundle) if bundle else ()))]
     except OSError as error:
         fix = f"mend or remove it, or correct {' or '.join(tls.TRUST_VARIABLES)}"
         raise RegistryError(f"the certificate {error.filename} cannot be read: {error.strerror}", fix=fix) from error
     options = []
-    if authorities:
-        (directory / "authorities").write_bytes(b"\n".join(authorities))
-        options.append(f"--registry-cacert={directory / 'authorities'}")
+    if cas:
+        (directory / "cas.pem").write_bytes(b"\n".join(cas))
+        options.append(f"--registry-cacert={directory / 'cas.pem'}")
     for certificate, key in certificates.own(host)[:1]:
         options += [f"--registry-client-cert={certificate}", f"--registry-client-key={key}"]
     return options

@@ -22,7 +22,7 @@ LIMIT: Final = 1_000_000
 
 CONFIG: Final = "apt.conf"
 SOURCES: Final = "sources.list"
-AUTHORITIES: Final = "authorities.crt"
+CAS: Final = "authorities.crt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +65,9 @@ class AptSettings:
                 'Acquire::Languages "none";',
             ]
             files[SOURCES] = "".join(f"{source}\n" for source in self.sources).encode()
-            if authorities := _authorities():
-                lines.append(f'Acquire::https::CAInfo "{seen_at}/{AUTHORITIES}";')
-                files[AUTHORITIES] = authorities
+            if cas := _cas():
+                lines.append(f'Acquire::https::CAInfo "{seen_at}/{CAS}";')
+                files[CAS] = cas
         files[CONFIG] = ("\n".join(lines) + "\n").encode()
         for name, content in files.items():
             (directory / name).write_bytes(content)
@@ -75,7 +75,7 @@ class AptSettings:
         return tuple(files)
 
 
-def _authorities() -> bytes:
-    """Return the certificates that this machine trusts: the smallest OS images have none."""
+def _cas() -> bytes:
+    """Return the certificates of the CAs that this machine trusts: the smallest OS images have none."""
     bundle = ssl.get_default_verify_paths().cafile
     return Path(bundle).read_bytes() if bundle else b""

@@ -135,7 +135,7 @@ def test_keyless_trust_asks_for_identity_and_issuer(asked):
 
 
 @pytest.mark.parametrize("kind", ["a file", "a directory"])
-def test_cosign_is_told_of_the_authorities_that_docker_knows(tmp_path, monkeypatch, kind):
+def test_cosign_is_told_of_the_cas_that_docker_knows(tmp_path, monkeypatch, kind):
     """Those of the registry's directory and of requests, in one file; and who we are."""
     place = tmp_path / "certs.d" / "registry.example:5000"
     place.mkdir(parents=True)
@@ -148,11 +148,11 @@ def test_cosign_is_told_of_the_authorities_that_docker_knows(tmp_path, monkeypat
     monkeypatch.setattr("torchstrata.registry.certificates.DIRECTORIES", (tmp_path / "certs.d", tmp_path / "none"))
     options = cosign.registry_options("registry.example:5000", tmp_path)
     assert options == [
-        f"--registry-cacert={tmp_path / 'authorities'}",
+        f"--registry-cacert={tmp_path / 'cas.pem'}",
         f"--registry-client-cert={place / 'client.cert'}",
         f"--registry-client-key={place / 'client.key'}",
     ]
-    assert (tmp_path / "authorities").read_text().split() == ["one", "two"]
+    assert (tmp_path / "cas.pem").read_text().split() == ["one", "two"]
     assert cosign.registry_options("other.example", tmp_path)[1:] == []
 
 

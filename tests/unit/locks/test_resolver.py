@@ -17,9 +17,9 @@ TARGET = resolver.ResolverTarget(python="3.13", platform="linux/amd64", exclude_
 
 
 @pytest.fixture
-def shelf(tmp_path, monkeypatch):
+def publish(tmp_path, monkeypatch):
     """Return a function that puts a wheel into the one folder where pip is configured to look."""
-    folder = tmp_path / "shelf"
+    folder = tmp_path / "wheels"
     folder.mkdir()
     config = tmp_path / "pip.conf"
     config.write_text(f"[global]\nno-index = true\nfind-links = {folder}\nindex-url =\nextra-index-url =\n")
@@ -34,33 +34,33 @@ def shelf(tmp_path, monkeypatch):
     return put
 
 
-def test_newest_wheels_with_hash_and_size(shelf):
+def test_newest_wheels_with_hash_and_size(publish):
     """The newest wheels are pinned, with the hash and size of the very file, though find-links tells neither."""
-    shelf("a", "1.0")
-    pin, _ = shelf("a", "2.0", "b>=1")
-    shelf("b", "1.5")
+    publish("a", "1.0")
+    pin, _ = publish("a", "2.0", "b>=1")
+    publish("b", "1.5")
     a, b = resolver.resolve(["a"], (), TARGET)
     assert (a, b.version) == (pin, "1.5")
 
 
-def test_kept_pins_are_kept(shelf):
+def test_kept_pins_are_kept(publish):
     """A pin of the parent's stays as it is, though a newer version is there."""
-    shelf("a", "1.0")
+    publish("a", "1.0")
     (old,) = resolver.resolve(["a"], (), TARGET)
-    shelf("a", "2.0")
+    publish("a", "2.0")
     assert resolver.resolve(["a"], (old,), TARGET) == (old,)
 
 
-def test_no_solution_quotes_the_resolver(shelf):
+def test_no_solution_quotes_the_resolver(publish):
     """What cannot be resolved is one line, with the resolver's reason."""
-    shelf("a", "1.0", "b>=2")
-    shelf("b", "1.0")
+    publish("a", "1.0", "b>=2")
+    publish("b", "1.0")
     with pytest.raises(LockError, match=r"uv finds no solution: .*b") as caught:
         resolver.resolve(["a"], (), TARGET)
     assert "\n" not in caught.value.what
 
 
-def test_certificates_that_are_not_there_are_one_line(shelf, monkeypatch, tmp_path):
+def test_certificates_that_are_not_there_are_one_line(publish, monkeypatch, tmp_path):
     """The resolver has its own; the size of a file is asked for with pip's."""
     monkeypatch.setenv("PIP_CERT", str(tmp_path / "none.pem"))
     with pytest.raises(LockError, match=r"size of a-1\.0-py3-none-any\.whl cannot be found: .*none\.pem") as caught:
@@ -68,9 +68,9 @@ def test_certificates_that_are_not_there_are_one_line(shelf, monkeypatch, tmp_pa
     assert "cert" in caught.value.fix
 
 
-def test_wheels_of_other_platforms_do_not_count(shelf):
+def test_wheels_of_other_platforms_do_not_count(publish):
     """A package that has wheels for another Python only is no solution."""
-    shelf("a", "1.0", tag="cp310-cp310-manylinux_2_17_x86_64")
+    publish("a", "1.0", tag="cp310-cp310-manylinux_2_17_x86_64")
     with pytest.raises(LockError, match="uv finds no solution"):
         resolver.resolve(["a"], (), TARGET)
 
@@ -79,11 +79,11 @@ def test_wheels_of_other_platforms_do_not_count(shelf):
     ("name", "value"),
     [("UV_PRERELEASE", "allow"), ("UV_RESOLUTION", "lowest"), ("UV_CONSTRAINT", "/nowhere/constraints.txt"), ("UV_EXCLUDE_NEWER", "2001-01-01T00:00:00Z")],
 )
-def test_variables_of_uv_decide_nothing(shelf, monkeypatch, name, value):
+def test_variables_of_uv_decide_nothing(publish, monkeypatch, name, value):
     """The same inputs give the same lock to everybody: such variables are for other work."""
-    shelf("a", "1.0")
-    pin, _ = shelf("a", "2.0")
-    shelf("a", "3.0rc1")
+    publish("a", "1.0")
+    pin, _ = publish("a", "2.0")
+    publish("a", "3.0rc1")
     monkeypatch.setenv(name, value)
     assert resolver.resolve(["a"], (), TARGET) == (pin,)
 
@@ -118,16 +118,16 @@ def test_the_authority_that_pip_knows(unconfigured_pip, monkeypatch, tmp_path, n
         assert [pin.version for pin in resolver.resolve(["a"], (), TARGET)] == ["1.0"]
 
 
-@pytest.mark.parametrize("place", ["{shelf} {here}/nowhere", "{shelf} ~nobody-of-that-name/wheels", "shelf", "./shelf"])
-def test_directories_of_find_links(shelf, monkeypatch, tmp_path, place):
+@pytest.mark.parametrize("place", ["{wheels} {here}/nowhere", "{wheels} ~nobody-of-that-name/wheels", "wheels", "./wheels"])
+def test_directories_of_find_links(publish, monkeypatch, tmp_path, place):
     """As with pip, one that does not exist has nothing, and a relative one is meant from here."""
-    pin, _ = shelf("a", "1.0")
+    pin, _ = publish("a", "1.0")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PIP_FIND_LINKS", place.format(shelf=tmp_path / "shelf", here=tmp_path))
+    monkeypatch.setenv("PIP_FIND_LINKS", place.format(wheels=tmp_path / "wheels", here=tmp_path))
     assert resolver.resolve(["a"], (), TARGET) == (pin,)
 
 
-def test_a_fault_of_another_kind_is_not_called_unsolvable(shelf, monkeypatch, tmp_path):
+def test_a_fault_of_another_kind_is_not_called_unsolvable(publish, monkeypatch, tmp_path):
     """Newer wheels, and other requirements, would not cure it."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "file" / "cache"))
