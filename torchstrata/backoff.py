@@ -1,4 +1,9 @@
-"""How long to wait before a request is tried again."""
+"""How long to wait before a request is tried again.
+
+Two loops wait: in :mod:`torchstrata.layers.wheel_fetch`, where bytes that arrived make up for failures before them, and in
+:mod:`torchstrata.registry.transport`, where no try begins after an end. A library of retries, such as tenacity, would spare ten lines of
+each, and would have to be told these rules.
+"""
 
 from __future__ import annotations
 
