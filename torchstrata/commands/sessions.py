@@ -105,7 +105,7 @@ def _fail(session: nox.Session, ended: SystemExit) -> None:
 
 
 def run(session: nox.Session, *command: str) -> None:
-    """Run a program that makes containers and the like; after Ctrl-C, which it sees itself, it can remove them."""
+    """Run a program that makes what must not stay, such as containers; after Ctrl-C, which it sees itself, it can remove them."""
     session.run(*command, interrupt_timeout=TIDYING, terminate_timeout=TIDYING)
 
 
