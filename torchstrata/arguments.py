@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import itertools
 import re
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -127,9 +128,10 @@ class Parser(argparse.ArgumentParser):
 
     def _nearest(self, message: str) -> str:
         """Return the options nearest to those that a message names; nothing where it names none that is like one."""
-        options = [name for action in self._actions for name in action.option_strings if name.startswith("--") and name != "--help"]
+        known = itertools.chain.from_iterable(action.option_strings for action in self._actions)
+        options = [name for name in known if name.startswith("--") and name != "--help"]
         unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized arguments: ") else []
-        near = dict.fromkeys(name for word in unknown for name in difflib.get_close_matches(word, options, n=1))
+        near = dict.fromkeys(itertools.chain.from_iterable(difflib.get_close_matches(word, options, n=1) for word in unknown))
         return f"nearest: {', '.join(near)}; " if near else ""
 
 

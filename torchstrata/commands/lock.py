@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -126,7 +127,8 @@ def check_locks(globs: Sequence[str] = ()) -> None:
     """
     table = matrix.load()
     matrix.select_rows(table, *globs)
-    systems = [msgspec.structs.replace(system, platform=platform) for system in table.systems.values() for platform in platforms.MACHINES]
+    pairs = itertools.product(table.systems.values(), platforms.MACHINES)
+    systems = [msgspec.structs.replace(system, platform=platform) for system, platform in pairs]
     problems = [*wheel_locks.check(table), *os_locks.check(systems), *_check_toolchains(table), *requirements.check()]
     for what in dict.fromkeys(problem.what for problem in problems):  # a line of requirements.in is in many locks
         progress.plain_console(stderr=True).print(what)

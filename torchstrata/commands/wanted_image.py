@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass, replace
 
@@ -87,17 +88,24 @@ def wanted(table: Matrix, options: UpOptions, *, gpu: bool) -> WantedImage:
     flavour = options.flavour or table.all_in_one
     table.chain(flavour)
     place = remote.place(options.registry, table.registry)
-    cell = next((each for each in table.cells if word in each.names), None)
+    cell = next((named for named in table.cells if word in named.names), None)
     if cell:
         return WantedImage(repository=table.name, tag=f"{word}-{flavour}", platform=platform, place=place, cell=cell.on(platform), flavour=flavour)
-    found = next(((each, image) for each in table.cells for name in each.names for image in table.flavours if word == f"{name}-{image}"), None)
-    found = found or next(((each, table.all_in_one) for each in table.cells if each.named and each.is_default_os and word == each.all_in_one), None)
-    if options.flavour or not TAG.fullmatch(word) or (found is None and place is None):
+    tagged = _tagged(table, word)
+    if options.flavour or not TAG.fullmatch(word) or (tagged is None and place is None):
         raise MatrixError(
             f"{printable(word, 60)} is no cell" + ("" if options.flavour else " and no tag"), fix=f"nearest: {', '.join(matrix.nearest(table, word))}"
         )
-    cell, flavour = found or (None, "")
+    cell, flavour = tagged or (None, "")
     return WantedImage(repository=table.name, tag=word, platform=platform, place=place, cell=cell.on(platform) if cell else None, flavour=flavour)
+
+
+def _tagged(table: Matrix, tag: str) -> tuple[Cell, str] | None:
+    """Return the cell and the flavour whose image has a tag; ``None`` where the tag is none of the matrix."""
+    images = itertools.product(table.cells, table.flavours)
+    of_flavours = ((cell, flavour) for cell, flavour in images if tag in {f"{name}-{flavour}" for name in cell.names})
+    of_torches = ((cell, table.all_in_one) for cell in table.cells if cell.named and cell.is_default_os and tag == cell.all_in_one)
+    return next(itertools.chain(of_flavours, of_torches), None)
 
 
 def usual(table: Matrix, platform: str, *, gpu: bool) -> Cell:

@@ -8,6 +8,7 @@ installation and whole environments cannot be had that way, and are named.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import shlex
 import tarfile
@@ -76,7 +77,7 @@ def plan(drifted: Drifted) -> FrozenPlan:
     staying = {(wheel.place, wheel.name) for wheel in drifted.wheels if wheel not in copied}
     files = [drift for drift in drifted.drifts if drift.kind == "file"]
     written = {drift.name for drift in files if drift.change != "removed" and not SECRET.fullmatch(drift.name)}
-    directories = {path for name in written for path in contents.above(name)} & drifted.made
+    directories = drifted.made.intersection(itertools.chain.from_iterable(map(contents.above, written)))
     taken = written.union(directories, *(_files_of(wheel, drifted) for wheel in copied))
     why_not = [*(f"{drift.name}: {STRANGE}" for drift in strange), *(_why_not(drift, drifted.wheels) for drift in drifted.drifts)]
     return FrozenPlan(

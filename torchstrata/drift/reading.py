@@ -220,7 +220,9 @@ class _Reader:
 
     def _directories(self, brought: Mapping[str, str]) -> dict[str, str]:
         """Return the directories that came with files, and with whom; those of bytecode come and go."""
-        directories = {above: owner for path, owner in brought.items() for above in contents.above(path)}
+        directories: dict[str, str] = {}
+        for path, owner in brought.items():
+            directories |= dict.fromkeys(contents.above(path), owner)
         return {path: owner for path, owner in directories.items() if self._changes.get(path) == ADDED and "__pycache__" not in path}
 
     def _lists(self, before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
