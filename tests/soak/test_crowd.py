@@ -6,6 +6,7 @@ import collections
 import random
 import threading
 import time
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,16 @@ def fate(kind: str, status: int, said: str) -> str:
     return f"{kind} wrong"
 
 
+def command(kind: str, site: Site, number: int) -> Sequence[str]:
+    """Return the words of a verb, for one of the people."""
+    words = {
+        "build": ("small", "build", str(site.work / "pins"), str(site.work / "out" / f"{number}")),
+        "push": site.push(f"crowd{number}"),
+        "prune": ("inv", "cache", "--prune"),
+    }
+    return words[kind]
+
+
 def test_a_crowd(site: Site, request: pytest.FixtureRequest) -> None:
     """Pruning says that others build, or prunes between them; every build gives the same image."""
     options = request.config.option
@@ -44,14 +55,8 @@ def test_a_crowd(site: Site, request: pytest.FixtureRequest) -> None:
         with Forker.ready() as forker:
             while time.monotonic() < end:
                 kind = chance.choice(KINDS)
-                own = site.work / "out" / f"{number}"
-                words = {
-                    "build": ("small", "build", str(site.work / "pins"), str(own)),
-                    "push": site.push(f"crowd{number}"),
-                    "prune": ("inv", "cache", "--prune"),
-                }
                 output = site.work / f"{number}-{sum(counted.values())}.out"
-                child = forker.start(words[kind], site.environment, output)
+                child = forker.start(command(kind, site, number), site.environment, output)
                 known = fate(kind, child.status(), output.read_text())
                 counted[known] += 1
                 wrong.extend([output.read_text()[-1500:]] if known.endswith("wrong") else [])
