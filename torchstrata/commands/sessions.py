@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import nox
+from nox.command import CommandFailed
 from nox.virtualenv import ProcessEnv, get_virtualenv
 
 from torchstrata import arguments, errors
@@ -55,7 +56,10 @@ METER: Final = Meter()
 
 
 def part(work: Work) -> Work:
-    """Return ``work`` as the function of a session: CPU time is measured, and leaving the program fails it alone."""
+    """Return ``work`` as the function of a session: CPU time is measured, and leaving the program fails it alone.
+
+    A call's only session ends with the code of what it has run: nox would end with 1, whatever that was.
+    """
 
     @functools.wraps(work)
     def run(session: nox.Session) -> None:
@@ -66,6 +70,10 @@ def part(work: Work) -> Work:
         except SystemExit as ended:
             failed = bool(ended.code)
             _fail(session, ended)
+        except CommandFailed as stopped:
+            if _is_alone(session) and (stopped.return_code or 0) > 0:  # less is a signal
+                raise SystemExit(stopped.return_code) from stopped
+            raise
         finally:
             METER.lap(session.name, failed=failed)
 

@@ -58,6 +58,10 @@ for name in ("first", "second"):
 def tidying(session):
     sessions.run(session, sys.executable, "tidying.py")
 
+for name, code in dict(survivor="sys.exit(28)", died="os.kill(os.getpid(), 9)").items():
+    work = lambda session, code=code: sessions.run(session, sys.executable, "-c", "import os, sys; " + code)
+    nox.session(sessions.part(work), name=name, venv_backend="none")
+
 @nox.session(venv_backend="none")
 @sessions.part
 @sessions.wordless
@@ -102,9 +106,9 @@ def project(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("name", "status"), [("stale", 20), ("interrupted", 130), ("TERM", 130), ("HUP", 130), ("left", 0)])
+@pytest.mark.parametrize(("name", "status"), [("stale", 20), ("survivor", 28), ("died", 1), ("interrupted", 130), ("TERM", 130), ("HUP", 130), ("left", 0)])
 def test_the_only_session_of_a_call_keeps_its_exit_code(project, name, status):
-    """What a script sees is the code of the error, 130 after Ctrl-C or a request to end, and 0 where leaving was no failure."""
+    """What a script sees is the code of the error, also of a program's, 130 after Ctrl-C or a request to end, and 0 where leaving was no failure."""
     assert run_nox("-s", name, cwd=project)[0] == status
 
 
