@@ -13,6 +13,7 @@ import pytest
 
 from torchstrata.commands import build, sessions
 from torchstrata.commands.options import BuildOptions, PushOptions
+from torchstrata.errors import MatrixError
 from torchstrata.matrix import matrix
 
 ROOT = Path(__file__).parents[3]
@@ -56,6 +57,14 @@ def test_words_that_mean_nothing_are_refused(words, capsys):
         sessions.build("2.13-cpu-debian12", words)
     assert ended.value.code == 2
     assert "nox -s build-2.13-cpu-debian12 --" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "status"), [(("--flavour", "nope"), MatrixError.code), (("--gpu", "maybe"), 2), (("--help",), 0)])
+def test_nothing_is_installed_for_tests_that_cannot_be(words, status):
+    """What tests need is 700 MB on a new machine."""
+    with pytest.raises(SystemExit) as ended:
+        sessions.verify("2.13-cpu-debian12", words, lambda: pytest.fail("it was prepared"))
+    assert ended.value.code == status
 
 
 @pytest.mark.parametrize(("words", "status", "said"), [(("--help",), 0, "usage: nox -s lock -- [-h] "), (("--nope",), 2, "nox -s lock -- --help")])
