@@ -91,7 +91,7 @@ def ps(options: PsOptions) -> None:
     view = progress.table()
     containers, console = connect(), progress.plain_console()
     own = containers.own()
-    view.add_column("container", no_wrap=True, min_width=max((len(str(each.name)) for each in own), default=0))
+    view.add_column("container", no_wrap=True, min_width=max((len(str(container.name)) for container in own), default=0))
     for header in ("image", "state", "reach it", "workspace", "user"):
         view.add_column(header, overflow="fold")
     for container in own:

@@ -112,10 +112,10 @@ def ports(options: UpOptions) -> Mapping[str, int]:
     for word, (_, _, port) in zip(options.port, pairs, strict=True):
         if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= 65_535:  # noqa: PLR2004  # RFC 9293
             raise ContainerError(f"--port {printable(word, 80)} is no service and port", fix="write --port jupyter=8890")
-    found = {name: int(port) for name, _, port in pairs}
-    if len(set(found.values())) < len(pairs):
+    asked = {name: int(port) for name, _, port in pairs}
+    if len(set(asked.values())) < len(pairs):
         raise ContainerError("--port gives a port to two services, or two ports to one", fix="write each once: --port jupyter=8890,ssh=2200")
-    return found
+    return asked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,8 +147,8 @@ class LocalEngine:
         want = wanted_image.wanted(matrix.load(), options, gpu=self.graphics.is_here)
         emulator.require(want.platform)
         with progress.reporter() as reporter:
-            found = wanted_image.obtained(self.engine, want, reporter, options)
-        return found or wanted_image.built(self.engine, want, options)
+            image = wanted_image.obtained(self.engine, want, reporter, options)
+        return image or wanted_image.built(self.engine, want, options)
 
     def order(self, image: FoundImage, described: ContainerDescription, asked: Mapping[str, int]) -> Order:
         """Return what its engine is to make."""
@@ -197,7 +197,7 @@ def _check_ssh(described: ContainerDescription, *, is_asked: bool) -> None:
 
 
 def _add_entry(container: Container) -> None:
-    ssh = next(each for each in running.bindings(container) if each.name == SSH)
+    ssh = next(binding for binding in running.bindings(container) if binding.name == SSH)
     Keepsakes.of(str(container.name)).add_entry(ssh.reachable, ssh.published, running.identity_file(container))
 
 
@@ -208,7 +208,7 @@ def _notes(image: FoundImage, described: ContainerDescription, container: Contai
     if concern := emulator.concern(described.platform):
         yield concern
     yield f"{described.name}: {described.title}; /workspace is {described.workspace}"
-    if image.describe().has_ssh and not any(each.name == SSH for each in running.bindings(container)):
+    if image.describe().has_ssh and not any(binding.name == SSH for binding in running.bindings(container)):
         yield (LATE_KEY if described.has_ssh else NO_KEY).format(again=running_containers.again(container))
 
 
@@ -232,7 +232,7 @@ def _write(launcher: Launcher, options: UpOptions) -> None:
     chosen = gpus if options.gpus is not None else described.gpus
     owner = _owner(place)
     user = HostUser(uid=os.geteuid()).user(owner or 0)
-    endpoints = tuple(replace(each, published=asked.get(each.name, each.published)) for each in described.endpoints)
+    endpoints = tuple(replace(endpoint, published=asked.get(endpoint.name, endpoint.published)) for endpoint in described.endpoints)
     workspace = str(place) if place.is_absolute() else f"./{place}"
     is_handed_over = os.geteuid() == 0 and owner is None
     described = replace(described, gpus=chosen, user=user, endpoints=endpoints, workspace=workspace, is_handed_over=is_handed_over)
@@ -253,11 +253,11 @@ def _here_alone(want: WantedImage) -> FoundImage:
     :raises NoImageError: it has not.
     """
     engine = engines.connect()
-    found = wanted_image.present(engine, want)
-    if found is None:
+    image = wanted_image.present(engine, want)
+    if image is None:
         fix = f"build it: {want.build}; or name a registry that has it: --registry HOST[/PATH]" if want.cell else "name another: inv plan"
         raise NoImageError(f"{want.local} is in no registry that is known, and not here", fix=fix)
-    return found
+    return image
 
 
 def _check(launcher: Launcher, described: ContainerDescription, want: WantedImage) -> None:

@@ -118,14 +118,14 @@ def here(engine: Engine, name: str, platform: str) -> FoundImage | None:
     """Return an image of the engine, ``None`` if it has none of that name for a platform."""
     with running.refusals():
         try:
-            found = engine.client.images.get(name).attrs
+            inspected = engine.client.images.get(name).attrs
         except docker.errors.ImageNotFound:
             return None
-    if found["Architecture"] not in {"", platforms.architecture(platform)}:
+    if inspected["Architecture"] not in {"", platforms.architecture(platform)}:
         return None
     repository = name.rpartition(":")[0]
-    digest = next((each.rpartition("@")[2] for each in found.get("RepoDigests") or () if each.startswith(f"{repository}@")), None)
-    config, identity = found["Config"], str(found["Id"])
+    digest = next((known.rpartition("@")[2] for known in inspected.get("RepoDigests") or () if known.startswith(f"{repository}@")), None)
+    config, identity = inspected["Config"], str(inspected["Id"])
     ports = oci.tcp_ports(config.get("ExposedPorts") or ())
     declared = declared_services.in_engine(engine, identity) if ports else {}
     return FoundImage.of(name, identity, config.get("Labels") or {}, description.endpoints(ports, declared), platform, digest=digest)
@@ -141,11 +141,11 @@ def in_registry(want: WantedImage) -> FoundImage | None:
         return None
     repository = want.place.repository(want.repository)
     with Registry(want.place.host, scheme=want.place.scheme, patience=Patience.attended()) as registry:
-        found = registry.find(repository, want.tag)
-        if found is None:
+        tagged = registry.find(repository, want.tag)
+        if tagged is None:
             return None
-        children = registry.manifest(repository, found.digest).document().children
-        listed = {each.platform.name: each.digest for each in children if each.platform} or {want.platform: found.digest}
+        children = registry.manifest(repository, tagged.digest).document().children
+        listed = {child.platform.name: child.digest for child in children if child.platform} or {want.platform: tagged.digest}
         digest = listed.get(want.platform, next(iter(listed.values())))
         config = registry.image_config(repository, digest)
         if want.platform not in listed or config.architecture not in {"", platforms.architecture(want.platform)}:
@@ -156,12 +156,12 @@ def in_registry(want: WantedImage) -> FoundImage | None:
 
 def obtained(engine: Engine, want: WantedImage, reporter: Reporter, options: UpOptions) -> FoundImage | None:
     """Return the image, pulled if it is not here; ``None`` where only a build could make it."""
-    found = present(engine, want)
-    if want.remote and (found is None or options.pull):
+    image = present(engine, want)
+    if want.remote and (image is None or options.pull):
         with reporter.step("pull", want.remote) as step:
             pulled = pulling.pull(engine.client, want.remote, want.platform, step)
-        return here(engine, want.remote, want.platform) if pulled else found
-    return found
+        return here(engine, want.remote, want.platform) if pulled else image
+    return image
 
 
 def present(engine: Engine, want: WantedImage) -> FoundImage | None:
@@ -180,10 +180,10 @@ def built(engine: Engine, want: WantedImage, options: UpOptions) -> FoundImage:
     if not (options.yes or _agrees(f"{nowhere}. Build it here ({want.build})?")):
         raise NoImageError(nowhere, fix=f"build it: {want.build}, or inv up --yes; or name a registry that has it: --registry HOST[/PATH]")
     build.build(want.cell.id, BuildOptions(flavour=(want.flavour,), platform=want.platform, registry=options.registry))
-    found = here(engine, want.local, want.platform)
-    if found is None:
+    image = here(engine, want.local, want.platform)
+    if image is None:
         raise NoImageError(f"the build has not made {want.local}", fix=f"see what it makes: inv plan {want.cell.names[0]}")
-    return found
+    return image
 
 
 def _agrees(question: str) -> bool:

@@ -160,7 +160,7 @@ class ContainerDescription:
     def moved(self) -> str:
         """How ports differ from those in the log, which knows the container's own alone; empty if they do not."""
         web = [endpoint for endpoint in self.endpoints if endpoint.scheme]
-        return ", ".join(f"{each.published} instead of {each.port}" for each in web if each.published != each.port)
+        return ", ".join(f"{endpoint.published} instead of {endpoint.port}" for endpoint in web if endpoint.published != endpoint.port)
 
     @property
     def is_workspace_relative(self) -> bool:

@@ -31,4 +31,4 @@ ELSEWHERE: Final[tuple[Launcher, ...]] = ("k8s", "slurm")
 
 def has_its_service(launcher: Launcher, description: ContainerDescription) -> bool:
     """Return whether an image has what a launcher starts in it: JupyterHub starts JupyterLab."""
-    return launcher != "jupyterhub" or any(each.name == JUPYTER for each in description.endpoints)
+    return launcher != "jupyterhub" or any(endpoint.name == JUPYTER for endpoint in description.endpoints)

@@ -334,13 +334,13 @@ class Binding:
 def bindings(container: Container) -> tuple[Binding, ...]:
     """Return the ports of this machine that a container has, or would have if it ran, sorted by service."""
     services = json.loads(container.labels.get(OF_SERVICES, "{}"))
-    found: list[Binding] = []
+    bound_ports: list[Binding] = []
     for port, addresses in (container.attrs["HostConfig"].get("PortBindings") or {}).items():
         name, scheme = services.get(port.removesuffix("/tcp"), [port, ""])
         for bound in addresses:
             published = int(bound["HostPort"])
-            found.append(Binding(name=name, address=bound["HostIp"], published=published, scheme=scheme))
-    return tuple(sorted(found, key=lambda binding: binding.name))
+            bound_ports.append(Binding(name=name, address=bound["HostIp"], published=published, scheme=scheme))
+    return tuple(sorted(bound_ports, key=lambda binding: binding.name))
 
 
 def source(container: Container, target: str) -> str:

@@ -75,9 +75,9 @@ def concern(platform: str) -> str | None:
     version = None if platforms.is_native(platform) else _version(platform)
     if version is None or version >= OWN_CPU:
         return None
-    found, wanted = (".".join(map(str, numbers)) for numbers in (version, OWN_CPU))
+    installed, wanted = (".".join(map(str, numbers)) for numbers in (version, OWN_CPU))
     cure = f"install QEMU {wanted} or newer: Debian 13's, or for Debian 12 that of bookworm-backports (docs/arm64.md)"
-    return f"QEMU {found} shows programs of {platform} this machine's CPU, so that torch may end with signal 11; {cure}"
+    return f"QEMU {installed} shows programs of {platform} this machine's CPU, so that torch may end with signal 11; {cure}"
 
 
 def _version(platform: str) -> tuple[int, int] | None:

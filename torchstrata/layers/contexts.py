@@ -67,12 +67,12 @@ def files(root: Path, name: str) -> Iterator[tuple[str, Path]]:
     try:
         with os.scandir(root / "images" / name) as entries:
             used = [entry for entry in entries if entry.name in USED]
-        found = sorted(_files(used), key=lambda file: file[0])
+        counted = sorted(_files(used), key=lambda file: file[0])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OsPartError(f"there is no images/{name}", fix=f"make images/{name}/flavour.yaml (docs/adding.md), or take its name out") from error
     except OSError as error:
         raise OsPartError(f"{error.filename} cannot be read: {error.strerror}", fix="let its owner give you the right to read it, or remove it") from error
-    for relative, path in found:
+    for relative, path in counted:
         check(f"images/{name}/{'/'.join(relative)}", Path(path), may_be_link=len(relative) > 1)
         yield "/".join(relative), Path(path)
 
