@@ -36,7 +36,7 @@ KNOWN = {
     "environment.py:_run": "paths that begin with /",
     "environment.py:enter": "nox's own words, which somebody typed for nox",
     "host/emulator.py:_register": "constants, and the name of a known platform's emulator",
-    "host/leavings.py:remove": "names that this program made, after --",
+    "host/leavings.py:_refusal": "names that this program made, after --",
     "locks/resolver.py:_uv": "requirements by standard input; all values after =",
     "locks/resolver.py:resolve": "all values after =",
     "locks/requirements.py:_compile": "all values after =",
