@@ -115,15 +115,17 @@ def _in_parallel(making: _Making, cells: Sequence[Cell]) -> list[list[str] | Loc
 def cut_off(asked: str | None) -> str:
     """Return the time, to the second and in UTC, after which files are not seen.
 
-    :raises LockError: it is no time.
+    :raises LockError: it is no time, or still to come: images take it for that of their making.
     """
+    now = dt.datetime.now(dt.UTC)
     try:
-        today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0)
-        moment = today - COOLDOWN if asked is None else dt.datetime.fromisoformat(asked)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-        return moment.astimezone(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        moment = now.replace(hour=0, minute=0, second=0) - COOLDOWN if asked is None else dt.datetime.fromisoformat(asked)
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
     except (ValueError, OverflowError) as error:
         raise LockError(f"{printable(asked or '', 60)!r} is no time", fix="write a day or a time, such as 2026-11-24") from error
+    if moment > now:
+        raise LockError(f"{moment:%Y-%m-%d} is still to come", fix="write a day that has been; --upgrade without one takes what there was a week ago")
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, kw_only=True)

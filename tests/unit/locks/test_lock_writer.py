@@ -451,6 +451,13 @@ def test_two_at_once_wait_for_each_other(made):
     assert "0 locks written, 6 unchanged" in out
 
 
+def test_a_day_that_is_to_come_is_refused(made):
+    """Nothing of then is there to lock, and images would be dated by it."""
+    with pytest.raises(LockError, match="2999-01-01 is still to come"):
+        write(made, exclude_newer="2999-01-01")
+    assert made.locks() == {}
+
+
 @pytest.mark.parametrize(
     ("asked", "time"),
     [
