@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET  # reads what pytest has just written
@@ -46,7 +46,10 @@ class Verdict:
 
 
 def outcomes(image: str, cell: str, flavour: str, tests: Collection[str]) -> dict[str, str]:
-    """Run tests on an image; return what each said when it failed, nothing if it passed. Tests that did not run are missing."""
+    """Run tests on an image; return what each said when it failed, nothing if it passed. Tests that did not run are missing.
+
+    A test that is named without a case stands for all of its cases.
+    """
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report.xml")
         options = ["--image", image, "--cell", cell, "--flavour", flavour, f"--junitxml={report}", "-q", "--gpu", "none"]
@@ -57,7 +60,7 @@ def outcomes(image: str, cell: str, flavour: str, tests: Collection[str]) -> dic
             return dict.fromkeys(tests, f"not ended after {PATIENCE} s")
         if not report.exists():
             return dict.fromkeys(tests, f"pytest did not run: {done.stdout[-500:]}{done.stderr[-500:]}")
-        return dict(_cases(ET.parse(report).getroot(), tests))
+        return reported(ET.parse(report).getroot(), tests)
 
 
 def place(test: str) -> str:
@@ -66,12 +69,19 @@ def place(test: str) -> str:
     return f"images/{flavour}/tests/{name}"
 
 
-def _cases(report: ET.Element, tests: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield test and what it said of the cases of a report; its classes are paths with dots."""
+def reported(report: ET.Element, tests: Collection[str]) -> dict[str, str]:
+    """Return what each test said in a report of pytest; its classes are paths with dots."""
     known = {place(test).partition("::")[0].removesuffix(".py").replace("/", ".") + "::" + test.partition("::")[2]: test for test in tests}
+    said: dict[str, str] = {}
     for case in report.iter("testcase"):
-        test = known[f"{case.get('classname')}::{case.get('name')}"]
-        yield test, "\n".join(f"{part.get('message')}\n{part.text}" for part in case if part.tag in {"failure", "error", "skipped"})
+        name = f"{case.get('classname')}::{case.get('name')}"
+        test = known.get(name) or known[name.partition("[")[0]]
+        said[test] = said.get(test, "") + _said(case)
+    return said
+
+
+def _said(case: ET.Element) -> str:
+    return "\n".join(f"{part.get('message')}\n{part.text}" for part in case if part.tag in {"failure", "error", "skipped"})
 
 
 def build(fault: Fault, number: int) -> str:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from itertools import chain
 from types import SimpleNamespace
+from xml.etree import ElementTree as ET  # reads what this test has written
 
 import pytest
 
@@ -63,6 +64,24 @@ def test_named_tests_exist(test):
     """The test that is named for a fault exists."""
     path, _, name = test.partition("::")
     assert re.search(rf"^def {name}\(", (ROOT / mutants.place(path)).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="images.base.tests.test_users" name="test_root[image]"/>
+<testcase classname="images.base.tests.test_users" name="test_root[uid]"><failure message="is dev">E</failure></testcase>
+<testcase classname="images.base.tests.test_users" name="test_files[^a:\\\\s+$]"/>
+<testcase classname="images.base.tests.test_users" name="test_files[b]"><error message="no host">F</error></testcase>
+</testsuite></testsuites>"""
+
+
+def test_a_test_named_without_a_case_stands_for_all_of_them():
+    """What any of its cases said counts, whatever characters name them."""
+    tests = {"base/test_users.py::test_root[image]", "base/test_users.py::test_root[uid]", "base/test_users.py::test_files"}
+    assert mutants.reported(ET.fromstring(REPORT), tests) == {
+        "base/test_users.py::test_root[image]": "",
+        "base/test_users.py::test_root[uid]": "is dev\nE",
+        "base/test_users.py::test_files": "no host\nF",
+    }
 
 
 @pytest.mark.parametrize(
