@@ -275,7 +275,7 @@ FAULTS = (
         CPU_BASE,
         "sed -i 's/getuid() != 0 && //' /usr/local/lib/torchstrata/nss/torchstrata.c && gcc -shared -fPIC -o /usr/lib/x86_64-linux-gnu/libnss_torchstrata.so.2 /usr/local/lib/torchstrata/nss/torchstrata.c",
         test=f"{ATTACKS}::test_root_is_root[1000:0]",
-        says="'dev'",
+        says="0 0 root",
     ),
     fault("su lends root's rights", CPU_BASE, "chmod u+s /usr/bin/su", test=f"{ATTACKS}::test_no_file_lends_rights[1000:0]", says="/usr/bin/su"),
     fault("empty passwords let in", CPU_BASE, "sed -i 's/pam_unix.so/& nullok/' /etc/pam.d/common-auth", test=f"{ATTACKS}::test_passwords", says="nullok"),

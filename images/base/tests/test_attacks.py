@@ -269,7 +269,7 @@ def test_library_path_hides_nothing_of_the_system(host):
     assert host.run("/usr/bin/python3 -c %s", LIBRARIES).stdout.strip() == "[]"
 
 
-NAMES = "import grp, os, pwd; print(pwd.getpwuid(0)[:3], pwd.getpwnam('root').pw_uid, grp.getgrgid(0).gr_name)"
+NAMES = "import grp, pwd; print(pwd.getpwuid(0)[:3], *(pwd.getpwnam(name).pw_uid for name in ('root', 'dev')), grp.getgrgid(0).gr_name)"
 
 
 def test_root_believes_no_authority_of_the_user(attacked):
@@ -280,10 +280,10 @@ def test_root_believes_no_authority_of_the_user(attacked):
 
 
 def test_root_is_root(attacked):
-    """Root is called root, by every program, and what is root's is shown as root's."""
+    """Root is called root, by every program, and nobody else is; what is root's is shown as root's."""
     box, _ = attacked
     assert box.run("whoami", user="0:0").out.strip() == "root"
-    assert box.run("/usr/bin/python3", "-c", NAMES, user="0:0").out.strip() == "('root', 'x', 0) 0 root"
+    assert box.run("/usr/bin/python3", "-c", NAMES, user="0:0").out.strip() == "('root', 'x', 0) 0 1000 root"
     assert box.run("stat", "-c", "%U %G", "/etc/passwd").out.split() == ["root", "root"]
 
 

@@ -1,6 +1,7 @@
 """Ask the loader about every shared object: what it needs and does not find, and by which name each is known.
 
-Prints ``objects``: path and soname of every one on the file system; ``examined``: how many of the payload were traced;
+Prints ``objects``: path and soname of every one on the file system; ``unread``: those of which readelf said nothing;
+``examined``: how many of the payload were traced;
 ``unresolved``: for each of the payload that does not resolve by itself, what it lacks (``alone``), and the loader's word when it is opened, bound at
 once, in Python (``python``) and in Python that has imported torch (``torch``); an empty word means that it opens. ``led``: what
 resolves only by ``LD_LIBRARY_PATH``, and what that lacks without it.
@@ -55,10 +56,10 @@ def described(paths):
         text = subprocess.run(
             ["readelf", "-hdW", *batch, batch[-1]], capture_output=True, text=True, env={"PATH": "/usr/bin", "LC_ALL": "C"}, check=False
         ).stdout
-        for part in text.split("\nFile: ")[: len(batch)]:
+        for part in re.split(r"^File: ", text, flags=re.MULTILINE)[1 : len(batch) + 1]:
             soname = re.search(r"Library soname: \[(.*)\]", part)
             yield {
-                "path": part.removeprefix("File: ").removeprefix("\nFile: ").split("\n", 1)[0],
+                "path": part.split("\n", 1)[0],
                 "soname": soname[1] if soname else None,
                 "dynamic": "Dynamic section at" in part and re.search(r"Type: +(DYN|EXEC)", part) is not None and MACHINE in part,
             }
@@ -116,7 +117,8 @@ def main():
     in_torch = {path: word and opened(path, missing[path]) for path, word in in_python.items()}
     unresolved = {path: {"alone": alone[path], "python": in_python[path], "torch": in_torch[path]} for path in alone}
     known = [{"path": each["path"], "soname": each["soname"]} for each in objects if SHARED.search(each["path"])]
-    json.dump({"objects": known, "found": len(everything), "examined": len(payload), "unresolved": unresolved, "led": led}, sys.stdout)
+    unread = sorted({*everything} - {each["path"] for each in objects})
+    json.dump({"objects": known, "unread": unread, "examined": len(payload), "unresolved": unresolved, "led": led}, sys.stdout)
 
 
 main()
