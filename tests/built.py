@@ -9,13 +9,17 @@ import functools
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import docker
 
+from torchstrata import decoding
 from torchstrata.building.plan import ImagePlan, OsPart, Planner
+from torchstrata.host import leavings
+from torchstrata.host.leavings import Leaving
 from torchstrata.locks import wheel_locks
 from torchstrata.locks.lockfile import Lock
 from torchstrata.matrix import matrix
@@ -132,11 +136,22 @@ def lend_os(image: Built, root: Path) -> None:
 
 
 def unfinished(store: Path) -> list[Path]:
-    """Return the files that builds have begun and not ended in a store."""
+    """Return the files that builds have begun and not ended in a store; a run's list of what it had in the engine is none."""
     found = []
     with contextlib.suppress(FileNotFoundError):  # a directory that goes away while it is walked
-        found = [path for path in (store / "tmp").rglob("*") if path.is_file() and path.suffix != ".lock"]
+        found = [path for path in (store / "tmp").rglob("*") if path.is_file() and path.suffix != ".lock" and path.name != leavings.LIST]
     return found
+
+
+def lists(store: Path) -> list[list[Leaving]]:
+    """Return what each run has listed of which there is a directory: the last one's stays until the next."""
+    files = [path.read_bytes().splitlines() for path in (store / "tmp").glob(f"*/{leavings.LIST}")]
+    return [[decoding.decode(line, Leaving) for line in lines] for lines in files]
+
+
+def is_in_engine(leaving: Leaving) -> bool:
+    """Say whether the engine has what a run has listed."""
+    return subprocess.run(["docker", leaving.kind, "inspect", leaving.name], capture_output=True, check=False).returncode == 0
 
 
 def is_converting(store: Path, before: Collection[Path]) -> bool:

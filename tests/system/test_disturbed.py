@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.built import CPU, DISK, Built, Disk, cell_of, damage, index, is_converting, lend_os, unfinished
+from tests.built import CPU, DISK, Built, Disk, cell_of, damage, index, is_converting, is_in_engine, lend_os, lists, unfinished
 from tests.checkout import Checkout, Ended
 from torchstrata import errors
 
@@ -124,11 +124,14 @@ def test_killed_build_leaves_a_sound_store(killed: Fate) -> None:
 
 
 def test_next_build_goes_on_where_it_stopped(recovered: tuple[Fate, Path], disk: Disk) -> None:
-    """After a full disk, Ctrl-C and a kill the same store gives the image, and the leavings are gone."""
+    """After a full disk, Ctrl-C and a kill the same store gives the image, and what they have left is gone, in the engine too."""
     fate, to = recovered
     assert fate.ended.status == 0, fate.ended.output
     assert fate.damage == []
     assert unfinished(disk.store) == []
+    own = chain.from_iterable(lists(disk.store))
+    assert len(lists(disk.store)) == 1
+    assert [leaving.name for leaving in own if is_in_engine(leaving)] == []
     assert [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index(to)["manifests"]] == [f"{CPU}-base"]
 
 
