@@ -13,6 +13,6 @@ from torchstrata.matrix import matrix
 @functools.cache
 def endpoints(flavour: str) -> tuple[Endpoint, ...]:
     """Return the services, each published where it listens."""
-    chain = matrix.load().lineage(flavour)
-    declared = declarations.read({declarations.OWN: runtime.services_file(chain).encode()})
-    return description.endpoints([service.port for service in runtime.services(chain)], declared)
+    lineage = matrix.load().lineage(flavour)
+    declared = declarations.read({declarations.OWN: runtime.services_file(lineage).encode()})
+    return description.endpoints([service.port for service in runtime.services(lineage)], declared)

@@ -47,16 +47,16 @@ def missing(source: Stratum) -> Item:
     return Item(identity=source.identity(CODEC), title=source.title, source=source, part=None)
 
 
-def os_part(into: Store, files: Mapping[str, bytes], chain: Sequence[str] = ("base",)) -> Item:
+def os_part(into: Store, files: Mapping[str, bytes], lineage: Sequence[str] = ("base",)) -> Item:
     """Return an OS part that the store holds."""
-    title = f"{CELL.os.id} {chain[-1]}"
+    title = f"{CELL.os.id} {lineage[-1]}"
     with into.layer(title, CODEC) as writer:
         for path, content in files.items():
             writer.file(path, 0o644, len(content), io.BytesIO(content))
     part = Part(layers=(writer.layer,))
     identity = store.identity(title=title, files=sorted(files))
     into.remember(identity, part)
-    return Item(identity=identity, title=title, source=OsPart(system=CELL.os, chain=tuple(chain)), part=part)
+    return Item(identity=identity, title=title, source=OsPart(system=CELL.os, lineage=tuple(lineage)), part=part)
 
 
 def lock(*pins: Pin, flavour: str = "base") -> Lock:
@@ -73,6 +73,6 @@ def plan(*items: Item, flavours: Sequence[str] = ("base",), per_flavour: int = 0
     return Plan(images=tuple(_image(flavours[: count + 1], items[: step * (count + 1)]) for count in range(len(flavours))))
 
 
-def _image(chain: Sequence[str], items: tuple[Item, ...]) -> ImagePlan:
+def _image(lineage: Sequence[str], items: tuple[Item, ...]) -> ImagePlan:
     pins = itertools.chain.from_iterable(item.pins for item in items)
-    return ImagePlan(cell=CELL, chain=tuple(chain), lock=lock(*pins, flavour=chain[-1]), items=items)
+    return ImagePlan(cell=CELL, lineage=tuple(lineage), lock=lock(*pins, flavour=lineage[-1]), items=items)

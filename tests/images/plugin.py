@@ -158,7 +158,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return True
     if SUBJECT not in config.stash or collection_path.parent != IMAGES:
         return None
-    return None if collection_path.name in config.stash[EXPECTED].chain else True
+    return None if collection_path.name in config.stash[EXPECTED].lineage else True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -95,7 +95,7 @@ class Recorder:
             return ()
         everything = required.read("gpu")
         here = scope.sections(self.subject, everything.sections)
-        larger = required.sections((*self.expected.chain, "gpu"), self.subject.applies | {"multigpu"}, everything.sections) - here
+        larger = required.sections((*self.expected.lineage, "gpu"), self.subject.applies | {"multigpu"}, everything.sections) - here
         return tuple(f"not run: 1 GPU: {name}" for name in required.names(everything.restrict(lambda key: key[0] in larger)))
 
     @property

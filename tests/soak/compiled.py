@@ -49,7 +49,7 @@ def main(other: str, wheels: str) -> None:
         files = {f"many/m{number}.py": b"".join(b"def f%d(x):\n    return x * %d\n" % (each, each) for each in range(40)) for number in range(MODULES)}
         pin, _ = wheel(Path(wheels), "many", "1.0", files)
         sources = stratum(pin, python=system.python)
-        below = Item(identity=base, title="os", source=OsPart(system=system, chain=(wheel_locks.TORCH_FLAVOUR,)), part=store.find(base))
+        below = Item(identity=base, title="os", source=OsPart(system=system, lineage=(wheel_locks.TORCH_FLAVOUR,)), part=store.find(base))
         wanted = bytecode.identity([sources.identity(CODEC)], f"{system.python}.0", CODEC)
         compiled = Item(identity=wanted, title="many", source=Bytecode(sources=(sources,), base=base, system=system, interpreter=system.python), part=None)
         with Maker(plan(below, missing(sources), compiled), store, CODEC, PlainReporter(Console()), locked=False) as maker:

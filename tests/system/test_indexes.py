@@ -58,7 +58,7 @@ def known(team, environment):
 
 def revision(name, platform):
     """Return what the checkout says that an image for a platform is made from."""
-    return source.revision(CELL.on(platform), MATRIX.chain(name if name in MATRIX.flavours else MATRIX.all_in_one), matrix.ROOT)
+    return source.revision(CELL.on(platform), MATRIX.with_parents(name if name in MATRIX.flavours else MATRIX.all_in_one), matrix.ROOT)
 
 
 def push(team, platform, mark, untested=()):

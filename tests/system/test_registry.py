@@ -308,7 +308,7 @@ def make(root):
     """Build two images of two OS parts, with a store of their own."""
     store = Store(root)
     items = [
-        parts.os_part(store, {f"etc/{name}": random.Random(name).randbytes(size)}, parts.MATRIX.chain(name))
+        parts.os_part(store, {f"etc/{name}": random.Random(name).randbytes(size)}, parts.MATRIX.with_parents(name))
         for name, size in (("base", 400_000), ("devel", 900))
     ]
     plan = parts.plan(*items, flavours=("base", "devel"), per_flavour=1)

@@ -165,13 +165,13 @@ def compiler(tmp_path_factory):
     if platform.machine() != "x86_64" or not shutil.which("mmdebstrap") or not shutil.which("g++"):
         pytest.skip("needs mmdebstrap and g++ on x86_64")
     root = tmp_path_factory.mktemp("toolchain")
-    store, chain = Store(root / "store"), toolchain_lock.read("cuda-12.4")
-    files = {one.sha256: wheel_fetch.fetch(one, store.downloads, on_bytes=lambda _: None, cancelled=threading.Event()) for one in chain.pins}
-    part: Part = toolchain.make(chain, files, store, CODEC, threading.Event())
+    store, lineage = Store(root / "store"), toolchain_lock.read("cuda-12.4")
+    files = {one.sha256: wheel_fetch.fetch(one, store.downloads, on_bytes=lambda _: None, cancelled=threading.Event()) for one in lineage.pins}
+    part: Part = toolchain.make(lineage, files, store, CODEC, threading.Event())
     layer = part.layers[0]
     with tars.opened(store, layer) as archive:
         tarball.unpack(archive, root, "tar")
-    return root / "opt" / chain.name
+    return root / "opt" / lineage.name
 
 
 @pytest.mark.parametrize("architecture", ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"])

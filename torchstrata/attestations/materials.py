@@ -40,7 +40,7 @@ def gather(composed: Composed, store: Store, codec: Codec, root: Path, open_blob
         parts=parts,
         inventories={item.identity: inventory.of(parts[item.identity], opened) for item in plan.items if _has_packages(item)},
         source=SourceRepository(revision=_labels(composed)["org.opencontainers.image.revision"], repository=repository(root)),
-        os_lock=lock.digest(plan.chain),
+        os_lock=lock.digest(plan.lineage),
         os_lock_date=lock.date,
         os_image=called,
         codec=codec.identity,

@@ -240,7 +240,7 @@ def _whole(item: Item, plan: Plan, codec: Codec) -> list[str]:
     if isinstance(item.source, Bytecode):
         return [item.source.base, *(source.identity(codec) for source in item.source.sources)]
     if isinstance(item.source, OsPart):
-        system, chain = item.source.system, item.source.chain
+        system, lineage = item.source.system, item.source.lineage
         parts = ((other.identity, other.source) for other in plan.items() if isinstance(other.source, OsPart))
-        return [identity for identity, part in parts if part.system == system and part.chain == chain[: len(part.chain)]]
+        return [identity for identity, part in parts if part.system == system and part.lineage == lineage[: len(part.lineage)]]
     return []

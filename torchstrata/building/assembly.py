@@ -75,7 +75,7 @@ class Builder:
 
     def _cell(self, images: Sequence[ImagePlan], maker: Maker) -> list[Composed]:
         """Build the images of one cell. What the first ones share is loaded while it is made, the rest at the end."""
-        revisions = {image.flavour: source.revision(image.cell, image.chain, ROOT) for image in images}
+        revisions = {image.flavour: source.revision(image.cell, image.lineage, ROOT) for image in images}
         with self._loading(images[0].cell.platform) as loading:
             parts: dict[str, Part] = {}
             for item in _spine(images):
@@ -97,11 +97,11 @@ class Builder:
         :raises ComposeError: the layers do not fit together.
         """
         drift = os_parts.drift(parts[image.top.identity]) if image.top else ()
-        chain = self.matrix.lineage(image.flavour)
-        told = runtime.describe(image.cell, chain, image.lock, revision, drift=drift)
+        lineage = self.matrix.lineage(image.flavour)
+        told = runtime.describe(image.cell, lineage, image.lock, revision, drift=drift)
         sections = [Section(origin=item.origin, label=item.title, layers=parts[item.identity].layers) for item in image.items]
-        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), chain, drift)
-        files |= runtime.python_start(image.cell, image.chain)
+        files = runtime.files(told, image.lock, runtime.alternatives(self.matrix, image.cell), lineage, drift)
+        files |= runtime.python_start(image.cell, image.lineage)
         sections.append(Section(origin="facts", label="facts", layers=self._facts(files, runtime.directories(image.cell)).layers))
         self._check_replaced(image, parts)
         compose.check(image.name, itertools.chain.from_iterable(map(self._listed, sections)))
@@ -110,7 +110,7 @@ class Builder:
         tag = f"{name}:{image.cell.names[0]}-{image.flavour}{end}"
         yield Composed(plan=image, image=compose.compose(image.name, sections, told, platform), tags=(tag,), drift=drift)
         if image.cell.named and image.flavour == self.matrix.all_in_one:
-            rooted = runtime.describe(image.cell, chain, image.lock, revision, user=runtime.ROOT, drift=drift)
+            rooted = runtime.describe(image.cell, lineage, image.lock, revision, user=runtime.ROOT, drift=drift)
             named = (f"{name}:{image.cell.all_in_one}{end}",)
             yield Composed(plan=image, image=compose.compose(image.name, sections, rooted, platform), tags=named, drift=drift)
 
@@ -129,7 +129,7 @@ class Builder:
                 continue
             for layer in parts[item.identity].layers if owners else ():
                 compose.check_kept(image.name, layer, self.store.listing(layer.diff_id), owners)
-            owners |= dict.fromkeys(contexts.brought(ROOT, item.source.chain[-1]), item.source.chain[-1])
+            owners |= dict.fromkeys(contexts.brought(ROOT, item.source.lineage[-1]), item.source.lineage[-1])
 
     def _facts(self, files: Mapping[str, str], of_root: Sequence[str]) -> Part:
         """Return the facts layer: the only one that is an image's own.

@@ -81,7 +81,7 @@ def _os_part(item: Item) -> int:
     """Return the compressed bytes of an OS part, of whose packages nobody knows the sizes yet, at most."""
     if not isinstance(item.source, OsPart):
         return 0
-    return FIRST_OS_PART if len(item.source.chain) == 1 else NEXT_OS_PART
+    return FIRST_OS_PART if len(item.source.lineage) == 1 else NEXT_OS_PART
 
 
 def _made(items: Sequence[Item]) -> int:

@@ -89,11 +89,11 @@ class FirstUse:
         """Lock the OS packages of flavours that the locks of systems do not have; those of others stay."""
         if not systems:
             return
-        names, chains = ", ".join(system.name for system in systems), tuple(map(self.matrix.chain, flavours))
+        names, lineages = ", ".join(system.name for system in systems), tuple(map(self.matrix.with_parents, flavours))
         with reporter.step("lock", f"OS packages of {names}") as step, lockfile.writing(self.root / wheel_locks.FOLDER, reporter.say):
             new = dict.fromkeys(chain.from_iterable(self._unlocked(system, flavours) for system in systems))
             builder = self._builder(step.note)
-            written = [*chain.from_iterable(builder.extend(group, *chains) for group in os_part_builder.groups(systems))]
+            written = [*chain.from_iterable(builder.extend(group, *lineages) for group in os_part_builder.groups(systems))]
         self._tell(names, f" of {', '.join(new)}", written, reporter)
 
     def _builder(self, on_line: LineSink) -> OsPartBuilder:

@@ -242,24 +242,24 @@ class Maker:
             return self._interpreters[system.name].name
 
     def _bake(self, items: Sequence[Item]) -> Mapping[str, Part]:
-        """Have BuildKit make every missing OS part, one chain of flavours after the other; return them by identity."""
+        """Have BuildKit make every missing OS part, one lineage after the other; return them by identity."""
         wanted = {item.identity: item.source for item in items if isinstance(item.source, OsPart)}
         # Of one platform it may be the base alone, whose Python compiles.
         platforms = sorted({part.system.platform for part in wanted.values()})
         baked = [self._baked([part for part in wanted.values() if part.system.platform == platform]) for platform in platforms]
         parts = dict(itertools.chain.from_iterable(baked_parts.items() for baked_parts in baked))
-        return {identity: parts[part.system.name, part.chain[-1]] for identity, part in wanted.items()}
+        return {identity: parts[part.system.name, part.lineage[-1]] for identity, part in wanted.items()}
 
     def _baked(self, wanted: Sequence[OsPart]) -> os_parts.Parts:
         """Return the OS parts of one platform, by names of the OS and of the flavour."""
         systems = {part.system.name: part.system for part in wanted}
-        chains = tuple(dict.fromkeys(part.chain for part in wanted))
-        names = dict.fromkeys(itertools.chain.from_iterable(chains))
+        lineages = tuple(dict.fromkeys(part.lineage for part in wanted))
+        names = dict.fromkeys(itertools.chain.from_iterable(lineages))
         with self._reporter.step("os", f"{', '.join(systems)}: {', '.join(names)}") as step:
             builder = OsPartBuilder(
                 store=self._store, codec=self._codec, on_line=step.note, on_drift=self._reporter.say, locked=self._locked, cancelled=self._cancelled
             )
-            return builder.bake(tuple(systems.values()), *chains)
+            return builder.bake(tuple(systems.values()), *lineages)
 
 
 def _one_of(baked: Future[Mapping[str, Part]], item: Item) -> Part:

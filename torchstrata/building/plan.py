@@ -27,7 +27,7 @@ class Bytecode:
     """The compiled Python of a flavour's own payload.
 
     :param sources: the strata that hold the ``.py`` files.
-    :param base: identity of the OS part whose interpreter compiles them, and its chain of flavours.
+    :param base: identity of the OS part whose interpreter compiles them, and the flavours of its lineage.
     :param interpreter: its full version.
     """
 
@@ -39,10 +39,10 @@ class Bytecode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OsPart:
-    """The layers that the Dockerfile of the last flavour of ``chain`` adds on an OS."""
+    """The layers that the Dockerfile of the last flavour of ``lineage`` adds on an OS."""
 
     system: OperatingSystem
-    chain: tuple[str, ...]
+    lineage: tuple[str, ...]
 
 
 Source = Stratum | Toolchain | Bytecode | OsPart
@@ -89,7 +89,7 @@ class ImagePlan:
     """
 
     cell: Cell
-    chain: tuple[str, ...]
+    lineage: tuple[str, ...]
     lock: Lock
     items: tuple[Item, ...]
     tools: tuple[Item, ...] = ()
@@ -97,7 +97,7 @@ class ImagePlan:
     @property
     def flavour(self) -> str:
         """The flavour of the image."""
-        return self.chain[-1]
+        return self.lineage[-1]
 
     @property
     def name(self) -> str:
@@ -121,7 +121,7 @@ class ImagePlan:
             if not isinstance(item.source, OsPart):
                 items.append(item)
                 continue
-            is_first = len(item.source.chain) == 1
+            is_first = len(item.source.lineage) == 1
             fits = item.part is not None and (is_first or below is not None) and os_parts.fits(item.part, below, locked=locked)
             below = item.part if fits else None
             items.append(replace(item, part=below))
@@ -178,10 +178,10 @@ class Planner:
         :raises MatrixError: there is no such flavour.
         :raises FlavourError: one would hide files of a parent.
         """
-        chains = [self.matrix.chain(flavour) for flavour in flavours]
-        for chain in chains:
-            contexts.check_shadows(ROOT, chain)
-        wanted = [name for name in self.matrix.flavours if any(name in chain for chain in chains)]
+        lineages = [self.matrix.with_parents(flavour) for flavour in flavours]
+        for lineage in lineages:
+            contexts.check_shadows(ROOT, lineage)
+        wanted = [name for name in self.matrix.flavours if any(name in lineage for lineage in lineages)]
         images = itertools.chain.from_iterable(self._images(cell, wanted) for cell in cells)
         return Plan(images=tuple(images)).fitting(locked=self.locked)
 
@@ -200,7 +200,7 @@ class Planner:
             items = (*(parent.items if parent else ()), *own)
             if flavour == self.matrix.all_in_one:
                 items = tuple(sorted(items, key=lambda item: item.origin == "os"))
-            image = ImagePlan(cell=cell, chain=self.matrix.chain(flavour), lock=lock, items=items, tools=self._tools(cell, items))
+            image = ImagePlan(cell=cell, lineage=self.matrix.with_parents(flavour), lock=lock, items=items, tools=self._tools(cell, items))
             below[flavour] = image
             yield image
 
@@ -232,8 +232,8 @@ class Planner:
         return tuple(self._os_part(system, wheel_locks.TORCH_FLAVOUR) for system in systems)
 
     def _os_part(self, system: OperatingSystem, flavour: str) -> Item:
-        chain = self.matrix.chain(flavour)
-        return self._item(os_parts.identity(system, chain, self.codec), f"{system.name} {flavour}", OsPart(system=system, chain=chain))
+        lineage = self.matrix.with_parents(flavour)
+        return self._item(os_parts.identity(system, lineage, self.codec), f"{system.name} {flavour}", OsPart(system=system, lineage=lineage))
 
     def _item(self, identity: str, title: str, source: Source) -> Item:
         return Item(identity=identity, title=title, source=source, part=self.store.find(identity))

@@ -118,7 +118,7 @@ class EngineReader:
 
 def _assembled(builder: Builder, image: ImagePlan) -> Iterator[Composed]:
     parts = {item.identity: item.part for item in image.items if item.part}
-    return builder.assemble(image, parts, source.revision(image.cell, image.chain, matrix.ROOT))
+    return builder.assemble(image, parts, source.revision(image.cell, image.lineage, matrix.ROOT))
 
 
 def _labels(image: Mapping[str, Any]) -> dict[str, str]:

@@ -88,7 +88,7 @@ def build(cells: str, options: BuildOptions) -> None:
 
 def _lock_first(planner: Planner, cells: Sequence[Cell], flavours: Sequence[str]) -> None:
     """Lock what nobody has locked of what the flavours of the cells need."""
-    with_parents = tuple(dict.fromkeys(chain.from_iterable(map(planner.matrix.chain, flavours))))
+    with_parents = tuple(dict.fromkeys(chain.from_iterable(map(planner.matrix.with_parents, flavours))))
     first = FirstUse(matrix=planner.matrix, store=planner.store, codec=planner.codec)
     if first.is_due(cells, with_parents):
         with progress.reporter() as reporter:

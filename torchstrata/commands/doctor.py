@@ -87,7 +87,7 @@ def run(options: DoctorOptions) -> None:
 def diagnose(options: DoctorOptions) -> Diagnosis:
     """Return what there is to say."""
     table = matrix.load()
-    flavour = table.chain(options.flavour or table.all_in_one)[-1]
+    flavour = table.with_parents(options.flavour or table.all_in_one)[-1]
     described = described_by(options)
     platform = platforms.check(options.platform or (PLATFORM if described else platforms.here()))
     if not described and platform != platforms.here():

@@ -39,8 +39,8 @@ def join(options: JoinOptions) -> None:
 
 def _revisions(table: Matrix, cell: Cell, image: str) -> dict[str, str]:
     """Return what an image must have been made from for each platform: the checkout, as images themselves say it."""
-    chain = table.chain(image if image in table.flavours else table.all_in_one)
-    return {platform: source.revision(cell.on(platform), chain, ROOT) for platform in cell.platforms}
+    lineage = table.with_parents(image if image in table.flavours else table.all_in_one)
+    return {platform: source.revision(cell.on(platform), lineage, ROOT) for platform in cell.platforms}
 
 
 def joiner_of(registry: Registry, repository: str) -> Joiner:

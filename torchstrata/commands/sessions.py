@@ -212,7 +212,7 @@ def _check_flavours(flavours: Sequence[str]) -> None:
     """
     table = matrix.load()
     for flavour in flavours:
-        table.chain(flavour)
+        table.with_parents(flavour)
 
 
 def lock(words: Sequence[str]) -> None:

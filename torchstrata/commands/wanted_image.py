@@ -86,7 +86,7 @@ def wanted(table: Matrix, options: UpOptions, *, gpu: bool) -> WantedImage:
     given = options.cells[0] if options.cells else usual(table, platform, gpu=gpu).names[0]
     word = given.removeprefix(f"{table.name}:").removesuffix(platforms.suffix(platform))
     flavour = options.flavour or table.all_in_one
-    table.chain(flavour)
+    table.with_parents(flavour)
     place = remote.place(options.registry, table.registry)
     cell = next((named for named in table.cells if word in named.names), None)
     if cell:

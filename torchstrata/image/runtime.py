@@ -87,23 +87,23 @@ REBUILD: Final = "build it with `-- --locked`, after `inv lock --os` if mirrors 
 
 
 def describe(  # noqa: PLR0913  # what an image says of itself
-    cell: Cell, chain: Sequence[Flavour], lock: Lock, revision: str, *, user: str = DEV, drift: Sequence[PackageMove] = ()
+    cell: Cell, lineage: Sequence[Flavour], lock: Lock, revision: str, *, user: str = DEV, drift: Sequence[PackageMove] = ()
 ) -> Runtime:
-    """Return the config of the image of ``cell`` whose flavour is the last of ``chain``.
+    """Return the config of the image of ``cell`` whose flavour is the last of ``lineage``.
 
-    :param chain: the flavour's parents, then itself.
+    :param lineage: the flavour's parents, then itself.
     :param lock: the flavour's lock; its date becomes the image's, so that the clock is no input.
     :param revision: the source revision of the image's inputs.
     :param user: numeric ``uid:gid`` that containers start as.
     :param drift: where its OS packages are not as locked.
     """
-    ports = tuple(service.port for service in services(chain))
+    ports = tuple(service.port for service in services(lineage))
     return Runtime(
-        env=environment(cell, [flavour.name for flavour in chain]) | (dict(PERSON) if user == DEV else {}),
-        labels=labels(cell, chain[-1].name, lock, revision, drift),
+        env=environment(cell, [flavour.name for flavour in lineage]) | (dict(PERSON) if user == DEV else {}),
+        labels=labels(cell, lineage[-1].name, lock, revision, drift),
         user=user,
         entrypoint=ENTRYPOINT,
-        command=() if ports else command(chain),
+        command=() if ports else command(lineage),
         workdir=WORKSPACE,
         ports=ports,
         created=lock.exclude_newer,
@@ -111,17 +111,17 @@ def describe(  # noqa: PLR0913  # what an image says of itself
     )
 
 
-def services(chain: Sequence[Flavour]) -> tuple[Service, ...]:
+def services(lineage: Sequence[Flavour]) -> tuple[Service, ...]:
     """Return what containers of an image run if nothing is asked for, parents' first."""
-    return tuple(itertools.chain.from_iterable(flavour.own_services for flavour in chain))
+    return tuple(itertools.chain.from_iterable(flavour.own_services for flavour in lineage))
 
 
-def command(chain: Sequence[Flavour]) -> tuple[str, ...]:
+def command(lineage: Sequence[Flavour]) -> tuple[str, ...]:
     """Return what runs where no service does: the command of the flavour, or of the nearest parent that has one."""
-    return next((flavour.command for flavour in reversed(chain) if flavour.command), SHELL)
+    return next((flavour.command for flavour in reversed(lineage) if flavour.command), SHELL)
 
 
-def environment(cell: Cell, chain: Sequence[str]) -> dict[str, str]:
+def environment(cell: Cell, lineage: Sequence[str]) -> dict[str, str]:
     """Return the environment of an image; ``CUDA_VERSION`` stays unset, since with it alone the NVIDIA runtime would
     demand that very version of the driver (container-toolkit, ``cuda_image.go``).
     """
@@ -131,7 +131,7 @@ def environment(cell: Cell, chain: Sequence[str]) -> dict[str, str]:
     if cell.facts.cuda_version:
         env |= {"LD_LIBRARY_PATH": LIBRARIES, "NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
         env |= {"NVIDIA_REQUIRE_CUDA": str(cell.facts.require_cuda)}
-    if "devel" in chain:
+    if "devel" in lineage:
         env |= compiler_environment(cell)
     return env
 
@@ -150,9 +150,9 @@ def compiler_environment(cell: Cell) -> dict[str, str]:
     return env if is_default else env | {"CXX": host, "CC": host.replace("g++", "gcc")}
 
 
-def python_start(cell: Cell, chain: Sequence[str]) -> dict[str, str]:
+def python_start(cell: Cell, lineage: Sequence[str]) -> dict[str, str]:
     """Return path and content of what each Python of an image with ``nvcc`` runs at start: :data:`ARCHITECTURES`."""
-    if "devel" not in chain or cell.facts.nvcc is None:
+    if "devel" not in lineage or cell.facts.nvcc is None:
         return {}
     path = f"{VENV[1:]}/lib/python{cell.os.python}/site-packages/torchstrata_architectures.pth"
     return {path: ARCHITECTURES.format(architectures=architectures(cell))}
@@ -234,11 +234,11 @@ def _needs(cell: Cell) -> dict[str, Any]:
     return {"cell": cell.short, "torch": cell.version} | {name: value for name, value in needs.items() if value}
 
 
-def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], chain: Sequence[Flavour], drift: Sequence[PackageMove] = ()) -> dict[str, str]:
+def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], lineage: Sequence[Flavour], drift: Sequence[PackageMove] = ()) -> dict[str, str]:
     """Return path and content of the files of the facts layer; no drift or services, no word of them.
 
     :param others: the image's :func:`alternatives`.
-    :param chain: the flavour's parents, then itself.
+    :param lineage: the flavour's parents, then itself.
     :param drift: where its OS packages are not as locked.
     """
     document: dict[str, Any] = {
@@ -252,17 +252,17 @@ def files(runtime: Runtime, lock: Lock, others: list[dict[str, Any]], chain: Seq
         f"{ETC}/image.json": json.dumps(document, indent=2, sort_keys=True) + "\n",
         f"{ETC}/constraints.txt": constraints(lock),
         f"{ETC}/environment.sh": exports(runtime),
-        **({f"{ETC}/services.json": services_file(chain)} if services(chain) else {}),
+        **({f"{ETC}/services.json": services_file(lineage)} if services(lineage) else {}),
     }
 
 
-def services_file(chain: Sequence[Flavour]) -> str:
+def services_file(lineage: Sequence[Flavour]) -> str:
     """Return the services of an image for its runtime (``container/declarations.py``): given fields, and whose."""
     rows: dict[str, dict[str, Any]] = {}
-    for service in services(chain):
+    for service in services(lineage):
         row = _given(msgspec.to_builtins(service))
         rows[row.pop("name")] = row
-    document = {"command": list(command(chain)), "services": rows}
+    document = {"command": list(command(lineage)), "services": rows}
     return json.dumps(document, indent=2) + "\n"
 
 

@@ -20,16 +20,16 @@ OWN: Final = ("Dockerfile", "rootfs", "requirements.in")
 """What a flavour is made from. Its tests and its ``flavour.yaml`` (a budget, say) change no image's revision."""
 
 
-def revision(cell: Cell, chain: Sequence[str], root: Path) -> str:
+def revision(cell: Cell, lineage: Sequence[str], root: Path) -> str:
     """Return the last commit that touched what an image is made from, with ``-dirty`` where that has changed since, or
     ``unknown`` outside a repository.
 
     Other commits leave it as it is, so that they change no image: those of a flavour change none of its parents.
 
-    :param chain: the image's flavour and its parents.
+    :param lineage: the image's flavour and its parents.
     """
-    own = [f"images/{flavour}/{name}" for flavour, name in itertools.product(chain, OWN)]
-    locks = [wheel_locks.path_of(cell, flavour) for flavour in chain]
+    own = [f"images/{flavour}/{name}" for flavour, name in itertools.product(lineage, OWN)]
+    locks = [wheel_locks.path_of(cell, flavour) for flavour in lineage]
     shared = SHARED if cell.platform == PLATFORM else (*SHARED, f"locks/toolchain{platforms.suffix(cell.platform)}")
     return _last_commit(root, *shared, f"locks/os/{cell.os.name}.lock", *own, *locks)
 

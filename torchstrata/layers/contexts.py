@@ -89,16 +89,16 @@ def installs(root: Path, flavour: str) -> bool:
     return any(f"from={APT}" in line and not line.lstrip().startswith("#") for line in lines)
 
 
-def check_shadows(root: Path, chain: Sequence[str]) -> None:
+def check_shadows(root: Path, lineage: Sequence[str]) -> None:
     """Refuse a flavour whose files would hide a parent's file or directory: the parent would not be in its image.
 
     What packages bring is theirs to replace; what a Dockerfile's commands do shows only in its layers.
 
-    :param chain: parents first.
+    :param lineage: parents first.
     :raises FlavourError: there is such a file.
     """
     files_of, directories_of = dict[str, str](), dict[str, str]()
-    for flavour in chain:
+    for flavour in lineage:
         mine = {path: [str(above) for above in PurePosixPath(path).parents] for path in sorted(brought(root, flavour))}
         for path, above in mine.items():
             others = [files_of[place] for place in (path, *above) if place in files_of]
@@ -181,9 +181,9 @@ def stage(
     into: Path,
     settings: Mapping[OperatingSystem, AptSettings] | None = None,
 ) -> None:
-    """Write the contexts of ``flavours``, and for each OS ``apt-<os>`` with the pins of a chain of its lock.
+    """Write the contexts of ``flavours``, and for each OS ``apt-<os>`` with the pins of a lineage in its lock.
 
-    :param pins: lock and chain by OS.
+    :param pins: lock and lineage by OS.
     :param settings: further settings of apt, by OS. Packages that an OS lacks are not asked for.
     :raises OsPartError: ``images/apt`` is not of the shape that lets apt be told something.
     """
@@ -192,10 +192,10 @@ def stage(
         if not (into / flavour / DOCKERFILE).exists():
             copy = "COPY rootfs /\n" if (into / flavour / ROOTFS).exists() else ""
             (into / flavour / DOCKERFILE).write_text(f"ARG {PARENT}\nFROM ${PARENT}\n{copy}LABEL {LABEL}={flavour}\n", encoding="utf-8")
-    for system, (lock, chain) in pins.items():
+    for system, (lock, lineage) in pins.items():
         directory = into / f"{APT}-{system.name}"
         _copy(root, APT, directory)
-        (directory / "preferences").write_text(os_locks.preferences(lock.installed(chain)), encoding="utf-8")
+        (directory / "preferences").write_text(os_locks.preferences(lock.installed(lineage)), encoding="utf-8")
         if told := (settings or {}).get(system):
             _tell(directory, told.write(directory, MOUNTED))
         if system.lacks:

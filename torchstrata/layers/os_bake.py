@@ -1,4 +1,4 @@
-"""One bake of OS parts: BuildKit makes what the store lacks, for one chain of flavours on some systems.
+"""One bake of OS parts: BuildKit makes what the store lacks, for a flavour and its parents on some systems.
 
 The OS image, and flavours that are in the store, are handed to it as OCI layouts, so that nothing is built twice and
 every layer lies on the very layers that the store holds. Only the top flavour of each OS is exported; labels in its
@@ -75,7 +75,7 @@ class _Workspace:
 class Bake:
     """One run of BuildKit over some systems.
 
-    :param flavours: a chain, parents first.
+    :param flavours: one and its parents, parents first.
     :param locks: what to pin, by system.
     """
 
@@ -100,18 +100,18 @@ class Bake:
             parts |= {(system.name, flavour): part for flavour, part in self._stored(system).items()}
         return parts
 
-    def adopt(self, system: OperatingSystem, chains: Mapping[str, tuple[str, ...]], made: os_parts.Parts) -> Path | None:
+    def adopt(self, system: OperatingSystem, lineages: Mapping[str, tuple[str, ...]], made: os_parts.Parts) -> Path | None:
         """Write the lock of what was made, if it moved, and let the parts serve it; return its path if it was written.
 
-        :param chains: of each flavour that was made, parents first.
+        :param lineages: of each flavour that was made, parents first.
         """
         before, os_image = self.locks[system], self.images.image(system)
         installed = {}
         if not before.sections:
             installed[OS_IMAGE] = self.images.packages(os_image) if os_image else self.images.held(system)
-        installed |= {flavour: self.images.packages(made[system.name, flavour]) for flavour in chains}
-        due = before.opened if before.sections else chains.keys()
-        parents = {flavour: (OS_IMAGE, *chain)[-2] for flavour, chain in chains.items() if flavour in due}
+        installed |= {flavour: self.images.packages(made[system.name, flavour]) for flavour in lineages}
+        due = before.opened if before.sections else lineages.keys()
+        parents = {flavour: (OS_IMAGE, *lineage)[-2] for flavour, lineage in lineages.items() if flavour in due}
         lock = os_locks.solved(before, installed, parents)
         if _is_as_before(lock, system, self.settings.root):
             return None
@@ -119,9 +119,9 @@ class Bake:
             self.settings.store.remember(self.images.identity(system, lock), os_image)
         for flavour, parent in parents.items():
             part, below = made[system.name, flavour], made.get((system.name, parent))
-            moves = lock.moves(chains[flavour], installed[flavour])
+            moves = lock.moves(lineages[flavour], installed[flavour])
             noted = replace(part, notes=os_parts.notes(part.notes["title"], moves, part.layers, below))
-            identity = os_parts.identity_by(system, chains[flavour], lock, self.settings.codec, self.settings.root)
+            identity = os_parts.identity_by(system, lineages[flavour], lock, self.settings.codec, self.settings.root)
             self.settings.store.remember(identity, noted)
         return os_locks.write(lock, system, self.settings.root)
 
@@ -145,8 +145,8 @@ class Bake:
 
     # What is there
 
-    def _identity(self, system: OperatingSystem, chain: Sequence[str]) -> str:
-        return os_parts.identity_by(system, chain, self.locks[system], self.settings.codec, self.settings.root)
+    def _identity(self, system: OperatingSystem, lineage: Sequence[str]) -> str:
+        return os_parts.identity_by(system, lineage, self.locks[system], self.settings.codec, self.settings.root)
 
     def _stored(self, system: OperatingSystem) -> dict[str, Part]:
         """Return the parts in the store from the bottom up to the first that is missing."""
@@ -262,8 +262,8 @@ class Bake:
         parts, below = dict[str, Part](), None if job.flavours == self.flavours else next(reversed(stored.values()), None)
         for flavour in job.flavours:
             own = [made for made, layer in zip(taken, layers, strict=True) if layer.flavour == flavour]
-            chain = self.flavours[: self.flavours.index(flavour) + 1]
-            below = parts[flavour] = self.images.part(job.system, chain, None if chain[1:] else os_image, own, below)
+            lineage = self.flavours[: self.flavours.index(flavour) + 1]
+            below = parts[flavour] = self.images.part(job.system, lineage, None if lineage[1:] else os_image, own, below)
         return {flavour: part for flavour, part in parts.items() if flavour not in stored}
 
     def _take(self, job: Job, layer: Exported) -> StoredLayer:

@@ -225,10 +225,10 @@ class OsImageSource:
         content: Packages = json.loads(self.settings.store.open_blob(part.extras[os_parts.PACKAGES]).read_bytes())
         return content
 
-    def part(self, system: OperatingSystem, chain: Sequence[str], os_image: Part | None, own: Sequence[StoredLayer], below: Part | None = None) -> Part:
+    def part(self, system: OperatingSystem, lineage: Sequence[str], os_image: Part | None, own: Sequence[StoredLayer], below: Part | None = None) -> Part:
         """Return the part of a flavour with what dpkg says is installed, and where that differs from the lock.
 
-        :param chain: the flavour and its parents; empty for the OS image itself.
+        :param lineage: the flavour and its parents; empty for the OS image itself.
         :param os_image: counts to the part, if there is one.
         :param below: the part that it was made over.
         """
@@ -243,7 +243,7 @@ class OsImageSource:
                 os_parts.PACKAGES: self.settings.store.add_blob(json.dumps(packages, sort_keys=True).encode()),
                 **inventory.stored(contents, self.settings.store),
             },
-            notes=os_parts.notes(f"{system.name} {(OS_IMAGE, *chain)[-1]}", self.locks[system].moves(chain, packages), layers, below),
+            notes=os_parts.notes(f"{system.name} {(OS_IMAGE, *lineage)[-1]}", self.locks[system].moves(lineage, packages), layers, below),
         )
 
     def _inherited(self, system: OperatingSystem, os_image: Part | None, below: Part | None) -> Packages:

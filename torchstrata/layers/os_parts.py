@@ -43,12 +43,12 @@ Parts = Mapping[tuple[str, str], Part]
 """By names of the OS and of the flavour."""
 
 
-def identity(system: OperatingSystem, chain: Sequence[str], codec: Codec, root: Path = ROOT) -> str:
-    """Return the identity of the OS part of the last flavour of ``chain`` (parents first).
+def identity(system: OperatingSystem, lineage: Sequence[str], codec: Codec, root: Path = ROOT) -> str:
+    """Return the identity of the OS part of the last flavour of ``lineage`` (parents first).
 
     :raises LockError: the OS is not locked.
     """
-    return identity_by(system, chain, os_locks.read(system, root), codec, root)
+    return identity_by(system, lineage, os_locks.read(system, root), codec, root)
 
 
 def drift(part: Part) -> tuple[PackageMove, ...]:
@@ -71,23 +71,23 @@ def fits(part: Part, below: Part | None, *, locked: bool) -> bool:
     return DRIFT not in below.notes or DRIFT in part.notes  # which earlier versions have made, without that note
 
 
-def image(system: OperatingSystem, chain: Sequence[str], from_: Store, codec: Codec, root: Path = ROOT) -> Loadable:
-    """Return an image of the OS parts of ``chain`` alone: Python, apt and compilers, to load into an engine and run.
+def image(system: OperatingSystem, lineage: Sequence[str], from_: Store, codec: Codec, root: Path = ROOT) -> Loadable:
+    """Return an image of the OS parts of ``lineage`` alone: Python, apt and compilers, to load into an engine and run.
 
     Its one tag, ``torchstrata-os:<identity>``, is what to run; an engine that has it is not sent anything.
 
     :raises StoreError: the store lacks a part; bake first.
     """
-    parts = [from_.find(identity(system, chain[: count + 1], codec, root)) for count in range(len(chain))]
+    parts = [from_.find(identity(system, lineage[: count + 1], codec, root)) for count in range(len(lineage))]
     if None in parts:
         raise StoreError(f"OS parts of {system.name} are not in the store", fix="build them first: nox -s build-<cell>")
     plain = plain_image(system, itertools.chain.from_iterable(part.layers for part in parts if part))
-    tag = f"{REPOSITORY}:{identity(system, chain, codec, root)[:12]}"
+    tag = f"{REPOSITORY}:{identity(system, lineage, codec, root)[:12]}"
     return loadable.of(plain, (tag,), system.platform)
 
 
-def identity_by(system: OperatingSystem, chain: Sequence[str], lock: OsLock, codec: Codec, root: Path) -> str:
-    """Return the identity of the OS part of the last flavour of ``chain`` whose packages ``lock`` pins."""
+def identity_by(system: OperatingSystem, lineage: Sequence[str], lock: OsLock, codec: Codec, root: Path) -> str:
+    """Return the identity of the OS part of the last flavour of ``lineage`` whose packages ``lock`` pins."""
     return store.identity(
         kind="os part",
         os_part=FORMAT,
@@ -95,8 +95,8 @@ def identity_by(system: OperatingSystem, chain: Sequence[str], lock: OsLock, cod
         image=os_image.reference(system, lock) or os_image.identity(system, lock, contexts.apt_config(root), codec),
         compilers=system.compilers,
         **({"lacks": system.lacks} if system.lacks else {}),
-        files=[contexts.tree(root, name) for name in (contexts.APT, *chain)],
-        lock=lock.digest(chain),
+        files=[contexts.tree(root, name) for name in (contexts.APT, *lineage)],
+        lock=lock.digest(lineage),
         codec=codec.identity,
     )
 

@@ -224,7 +224,7 @@ class _Making:
 
         :raises LockError: there is no such set of wheels, or who has them cannot be asked; names what cures it.
         """
-        added = (wheel_locks.requirements(cell, link, self.root) for link in self.matrix.chain(flavour))
+        added = (wheel_locks.requirements(cell, link, self.root) for link in self.matrix.with_parents(flavour))
         wanted = [*itertools.chain.from_iterable(added)]
         if self.stopped.is_set():
             raise LockError("interrupted", fix=wheel_locks.FIX.format(cell=cell.short))

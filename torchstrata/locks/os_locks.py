@@ -87,17 +87,17 @@ class OsLock:
         """The time of OS layers in seconds since 1970: midnight UTC of the first day."""
         return int(dt.datetime.fromisoformat(f"{self.first or self.date}T00:00:00+00:00").timestamp())
 
-    def installed(self, chain: Iterable[str]) -> Packages:
-        """Return all packages of the last flavour of ``chain``; of the OS image if the chain is empty."""
-        sections = (self.sections.get(name, {}) for name in (OS_IMAGE, *chain))
+    def installed(self, lineage: Iterable[str]) -> Packages:
+        """Return all packages of the last flavour of ``lineage``; of the OS image if that is empty."""
+        sections = (self.sections.get(name, {}) for name in (OS_IMAGE, *lineage))
         return dict(itertools.chain.from_iterable(packages.items() for packages in sections))
 
-    def digest(self, chain: Iterable[str]) -> str:
-        """Return the identity of all that the lock says of ``chain``; other flavours do not change it.
+    def digest(self, lineage: Iterable[str]) -> str:
+        """Return the identity of all that the lock says of ``lineage``; other flavours do not change it.
 
         What pins nothing is what mirrors offered at its moment.
         """
-        links = tuple(chain)
+        links = tuple(lineage)
         day = (self.first or self.date) if self.sections else (self.moment or self.date)
         opened = [] if self.opened.isdisjoint(links) else [self.opened_at]
         return hashlib.sha256(json.dumps([day, self.installed(links), *opened], sort_keys=True).encode()).hexdigest()
@@ -106,10 +106,10 @@ class OsLock:
         """Return those of ``flavours`` that nobody has locked."""
         return tuple(flavour for flavour in flavours if flavour not in self.sections)
 
-    def moves(self, chain: Sequence[str], installed: Packages) -> tuple[PackageMove, ...]:
-        """Return where the packages of the last flavour of ``chain`` differ; an opened flavour adds no difference."""
-        moved = moves(self.installed(chain), installed) if self.sections else ()
-        return moved if self.opened.isdisjoint(chain) else tuple(move for move in moved if move.locked)
+    def moves(self, lineage: Sequence[str], installed: Packages) -> tuple[PackageMove, ...]:
+        """Return where the packages of the last flavour of ``lineage`` differ; an opened flavour adds no difference."""
+        moved = moves(self.installed(lineage), installed) if self.sections else ()
+        return moved if self.opened.isdisjoint(lineage) else tuple(move for move in moved if move.locked)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -171,10 +171,10 @@ def _check_service(what: str, name: str, service: schema.ServiceSettings) -> Non
         raise FlavourError(f"{what} has no command", fix="write command: [program, word, ...], or the module that makes it")
 
 
-def _check_services(chain: Iterable[Service]) -> None:
+def _check_services(lineage: Iterable[Service]) -> None:
     """Refuse two services of one image that would take each other's place."""
     taken: dict[tuple[str, object], Service] = {}
-    for service in chain:
+    for service in lineage:
         for kind, value in (("name", service.name), ("port", service.port), ("port_variable", service.variable), ("module", service.module or service)):
             other = taken.setdefault((kind, value), service)
             if other is not service:

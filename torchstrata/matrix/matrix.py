@@ -193,11 +193,11 @@ class Matrix:
 
     @property
     def lines(self) -> tuple[tuple[str, ...], ...]:
-        """The chain of each flavour that no other one contains: together they have all."""
+        """The lineage of each flavour that is no parent: together they have all."""
         parents = {flavour.parent for flavour in self.flavours.values()}
-        return tuple(self.chain(name) for name in self.flavours if name not in parents)
+        return tuple(self.with_parents(name) for name in self.flavours if name not in parents)
 
-    def chain(self, flavour: str) -> tuple[str, ...]:
+    def with_parents(self, flavour: str) -> tuple[str, ...]:
         """Return ``flavour`` and all it contains, parents first.
 
         :raises MatrixError: there is no such flavour.
@@ -205,14 +205,14 @@ class Matrix:
         if flavour not in self.flavours:
             raise MatrixError(f"unknown flavour {flavour}", fix=f"use one of {', '.join(self.flavours)}")
         parent = self.flavours[flavour].parent
-        return (*(self.chain(parent) if parent else ()), flavour)
+        return (*(self.with_parents(parent) if parent else ()), flavour)
 
     def lineage(self, flavour: str) -> tuple[Flavour, ...]:
         """Return ``flavour`` and all it contains as their files have them, parents first.
 
         :raises MatrixError: there is no such flavour.
         """
-        return tuple(self.flavours[name] for name in self.chain(flavour))
+        return tuple(self.flavours[name] for name in self.with_parents(flavour))
 
     def services(self, flavour: str) -> tuple[Service, ...]:
         """Return what containers of a flavour run if nothing is asked for, its parents' first.
@@ -226,7 +226,7 @@ class Matrix:
 
         :param weighed: the cell's id on its default OS, with the architecture where that is not the default one.
         """
-        return next((size for link in reversed(self.chain(flavour)) if (size := self.flavours[link].budget(weighed))), None)
+        return next((size for link in reversed(self.with_parents(flavour)) if (size := self.flavours[link].budget(weighed))), None)
 
     def channel(self, name: str) -> Channel:
         """Return the channel ``name``.

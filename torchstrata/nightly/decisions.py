@@ -213,9 +213,9 @@ def inputs(matrix: Matrix, cell: Cell, store: Store, root: Path) -> dict[str, st
 
 def _settings(matrix: Matrix, image: ImagePlan, root: Path) -> Any:
     """Return what :meth:`torchstrata.building.assembly.Builder.assemble` puts around the parts of an image."""
-    chain = matrix.lineage(image.flavour)
-    told = runtime.describe(image.cell, chain, image.lock, source.revision(image.cell, image.chain, root))
-    files = runtime.files(told, image.lock, runtime.alternatives(matrix, image.cell), chain) | runtime.python_start(image.cell, image.chain)
+    lineage = matrix.lineage(image.flavour)
+    told = runtime.describe(image.cell, lineage, image.lock, source.revision(image.cell, image.lineage, root))
+    files = runtime.files(told, image.lock, runtime.alternatives(matrix, image.cell), lineage) | runtime.python_start(image.cell, image.lineage)
     return [dataclasses.asdict(told), files, image.cell.named]
 
 

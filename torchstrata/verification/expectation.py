@@ -35,12 +35,12 @@ class Expectation:
         return matrix.load(self.root / matrix.MATRIX.name)
 
     @functools.cached_property
-    def chain(self) -> tuple[str, ...]:
+    def lineage(self) -> tuple[str, ...]:
         """The flavour's parents, then itself.
 
         :raises MatrixError: there is no such flavour.
         """
-        return self.table.chain(self.flavour)
+        return self.table.with_parents(self.flavour)
 
     @functools.cached_property
     def is_all_in_one(self) -> bool:
@@ -55,7 +55,7 @@ class Expectation:
     @functools.cached_property
     def is_beside(self) -> bool:
         """Whether the all-in-one does not contain the flavour, so that nothing of it is tested there."""
-        return self.flavour not in self.table.chain(self.table.all_in_one)
+        return self.flavour not in self.table.with_parents(self.table.all_in_one)
 
     @property
     def facts(self) -> compat.CellFacts:
@@ -81,7 +81,7 @@ class Expectation:
 
         :raises LockError: the OS is not locked.
         """
-        return os_locks.read(self.cell.os, self.root).installed(self.chain)
+        return os_locks.read(self.cell.os, self.root).installed(self.lineage)
 
     @property
     def os_packages(self) -> Mapping[str, str]:
@@ -102,7 +102,7 @@ class Expectation:
     @property
     def labels(self) -> dict[str, str]:
         """The image's labels; its revision is that of the checkout."""
-        return runtime.labels(self.cell, self.flavour, self.lock, source.revision(self.cell, self.chain, self.root), self.drift)
+        return runtime.labels(self.cell, self.flavour, self.lock, source.revision(self.cell, self.lineage, self.root), self.drift)
 
     @property
     def applies(self) -> frozenset[str]:

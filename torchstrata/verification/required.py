@@ -75,14 +75,14 @@ def key(section: str, identity: str) -> Key:
     return section, Path(path).stem, name
 
 
-def sections(chain: Iterable[str], applies: Collection[str], known: Iterable[str]) -> frozenset[str]:
+def sections(lineage: Iterable[str], applies: Collection[str], known: Iterable[str]) -> frozenset[str]:
     """Return those of the ``known`` sections that apply to an image.
 
-    :param chain: its flavour and what that contains.
+    :param lineage: its flavour and what that contains.
     :param applies: what else it has, such as ``cuda``.
     """
     has = {*applies}
-    flavours = set(chain)
+    flavours = set(lineage)
     return frozenset(section for section in known if section.split()[0] in flavours and has.issuperset(section.split()[1:]))
 
 

@@ -42,7 +42,7 @@ def tests_digest(expected: Expectation) -> str:
 def _tests(expected: Expectation) -> Iterator[Path]:
     for pattern in SHARED:
         yield from (ROOT / required.COMMON).glob(pattern)
-    for flavour in expected.chain:
+    for flavour in expected.lineage:
         yield from (path for path in (ROOT / "images" / flavour / "tests").rglob("*") if path.is_file() and not OTHER & set(path.parts))
 
 

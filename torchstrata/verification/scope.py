@@ -37,7 +37,7 @@ def includes(scope: Scope, key: Key, expected: Expectation) -> bool:
         return False
     if expected.is_all_in_one or (flavour == expected.flavour and expected.is_beside):
         return True
-    return module in OF_THE_START and (expected.is_beside or len(expected.chain) == 1)
+    return module in OF_THE_START and (expected.is_beside or len(expected.lineage) == 1)
 
 
 def tiers(subject: Subject) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def tiers(subject: Subject) -> tuple[str, ...]:
 
 def sections(subject: Subject, known: Collection[str]) -> frozenset[str]:
     """Return those of the ``known`` sections of a list that apply to the subject."""
-    return required.sections((*subject.expected.chain, "gpu"), subject.applies | {COSTLY}, known)
+    return required.sections((*subject.expected.lineage, "gpu"), subject.applies | {COSTLY}, known)
 
 
 def lists(subject: Subject, scope: Scope) -> dict[str, Required]:

@@ -85,7 +85,7 @@ class Claim:
                 f"{what} does not say which cell and flavour it is", fix="say it: --flavour FLAVOUR; where no session names the cell, --cell CELL too"
             )
         table = matrix.load()
-        table.chain(flavour)
+        table.with_parents(flavour)
         return matrix.select(table, cell)[0].id, flavour
 
 

@@ -134,7 +134,7 @@ def _targets(cell: Cell, options: VerifyOptions, engine: Engine | None) -> tuple
     table = matrix.load()
     flavours = options.flavour or tuple(table.flavours)
     for flavour in flavours:
-        table.chain(flavour)
+        table.with_parents(flavour)
     if options.image:
         names = {options.image: options.flavour[0] if options.flavour else None}
     else:

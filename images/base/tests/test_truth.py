@@ -133,7 +133,7 @@ OF_TOOLCHAIN = (
 def of_toolchain(expected):
     """Return what ``devel`` adds to a directory that wheels have brought."""
     nvcc = expected.facts.nvcc
-    if "devel" not in expected.chain or nvcc is None or nvcc.toolchain:
+    if "devel" not in expected.lineage or nvcc is None or nvcc.toolchain:
         return set()
     return {f"/opt/cuda/nvidia/cu{expected.facts.cuda_version.partition('.')[0]}/{path}" for path in OF_TOOLCHAIN}
 
@@ -141,7 +141,7 @@ def of_toolchain(expected):
 def test_no_unknown_file(distributions, expected):
     """Beside the interpreter's links, what each Python does at its start and the toolchain, there is no file that no distribution has brought."""
     links = {f"{runtime.VENV}/bin/{name}" for name in {*ENVIRONMENT_LINKS, f"python{expected.cell.os.python}"}}
-    assert set(distributions["unknown"]) == links | of_toolchain(expected) | {f"/{path}" for path in runtime.python_start(expected.cell, expected.chain)}
+    assert set(distributions["unknown"]) == links | of_toolchain(expected) | {f"/{path}" for path in runtime.python_start(expected.cell, expected.lineage)}
 
 
 def test_labels(inspect, expected):
@@ -157,7 +157,7 @@ def test_environment(inspect, expected):
     """The image's environment is what the cell and the flavour make of it, with the user's name and home where it starts as the user."""
     found = dict(line.split("=", 1) for line in inspect["Config"]["Env"])
     person = runtime.PERSON if inspect["Config"]["User"] == runtime.DEV else {}
-    assert found == runtime.environment(expected.cell, expected.chain) | dict(person)
+    assert found == runtime.environment(expected.cell, expected.lineage) | dict(person)
 
 
 def test_facts_file(document, expected):

@@ -21,7 +21,7 @@ from torchstrata.matrix import matrix
 from torchstrata.progress import PlainReporter
 from torchstrata.store.store import Store
 
-FLAVOURS = MATRIX.chain(MATRIX.all_in_one)
+FLAVOURS = MATRIX.with_parents(MATRIX.all_in_one)
 CHAIN = MATRIX.lineage("devel")
 
 
@@ -131,7 +131,7 @@ def test_a_row_that_is_not_the_default_has_no_short_name(builder):
     """Only one cell of a torch can be ``v<torch>``."""
     item = os_part(builder.store, {"etc/x": b"x"})
     other = next(cell for cell in MATRIX.cells if cell.torch == CELL.torch and not cell.named)
-    whole = dataclasses.replace(plan(item).images[0], chain=FLAVOURS, cell=other)
+    whole = dataclasses.replace(plan(item).images[0], lineage=FLAVOURS, cell=other)
     made = list(builder.assemble(whole, {item.identity: item.part}, "unknown"))
     assert [one.tags for one in made] == [(f"{MATRIX.name}:{other.names[0]}-ssh",)]
 

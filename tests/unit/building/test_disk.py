@@ -64,16 +64,16 @@ def test_what_is_there_needs_nothing(store, free):
 
 
 @pytest.mark.parametrize(
-    ("chain", "needed"),
+    ("lineage", "needed"),
     [
         (("base",), "250 MB in the store, 750 MB in the engine"),
         (("base", "devel"), "100 MB in the store, 300 MB in the engine"),
     ],
 )
-def test_an_os_part_that_is_missing_needs_space_too(store, free, chain, needed):
+def test_an_os_part_that_is_missing_needs_space_too(store, free, lineage, needed):
     """Its size is estimated: only the first has the OS; counting it for every flavour refused builds that fit a disk."""
     free(50 * GB)
-    item = dataclasses.replace(os_part(store, {"etc/x": b"x"}, chain=chain), part=None)
+    item = dataclasses.replace(os_part(store, {"etc/x": b"x"}, lineage=lineage), part=None)
     assert disk.check(plan(item), store, roomy(None)) == f"to fetch 0 B; needs {needed}; 50 GB free"
 
 

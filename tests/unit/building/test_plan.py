@@ -137,7 +137,7 @@ def test_cuda_lies_lowest_and_each_flavour_ends_with_its_os_part(planner):
     assert kinds == [Stratum] * (len(kinds) - 2) + [Bytecode, OsPart]
     for image in plan_of(planner, "2.8-cu121").images:
         assert list(image.items[: len(cuda(image))]) == cuda(image)
-        assert [item.source.chain[-1] for item in image.items if item.origin == "os"] == list(MATRIX.chain(image.flavour))
+        assert [item.source.lineage[-1] for item in image.items if item.origin == "os"] == list(MATRIX.with_parents(image.flavour))
 
 
 def test_cuda_is_shared_by_cells_and_systems(planner):
@@ -197,7 +197,7 @@ def test_what_the_store_holds_is_reused(planner):
 )
 def test_an_os_part_counts_over_what_it_was_made_over_alone(planner, base, devel, counts):
     """Were the lower one made again with other packages, the image would hold files that no package list tells of."""
-    items = {item.source.chain[-1]: item for item in plan_of(planner, "2.13-cpu", "devel").items() if item.origin == "os"}
+    items = {item.source.lineage[-1]: item for item in plan_of(planner, "2.13-cpu", "devel").items() if item.origin == "os"}
     if base is not None:
         layer = fill(planner.store, items["base"], **base)
         devel = {name: layer.diff_id if value == "the layer" else value for name, value in devel.items()}

@@ -71,7 +71,7 @@ def test_an_os_whose_registry_is_away_keeps_no_other_from_being_locked(store, mo
     """Those of packages are locked together, each of a registry alone; the first that failed is the error at the end."""
     asked = []
 
-    def relock(self, systems, *chains):
+    def relock(self, systems, *lineages):
         asked.append([system.id for system in systems])
         if systems[0].id == "ubuntu24.04":
             raise AbsentError("the registry has no ubuntu:24.04", fix="name another tag")

@@ -53,7 +53,7 @@ def test_it_is_one_folder_and_one_line(root, capsys):
     lines = [line for line in after["README.md"].decode().splitlines() if line not in before["README.md"].decode().splitlines()]
     assert lines == ["| `gym` | `jupyter`, and what you add |"]
     table = matrix.load(root / "matrix.yaml")
-    assert table.chain("gym") == ("base", "devel", "jupyter", "gym")
+    assert table.with_parents("gym") == ("base", "devel", "jupyter", "gym")
     assert entries.with_flavours(after["README.md"].decode(), table) == after["README.md"].decode()
     assert "nox -s build-2.13-cpu test-2.13-cpu -- --flavour gym" in capsys.readouterr().out
 

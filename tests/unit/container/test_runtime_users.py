@@ -106,7 +106,7 @@ def mounted(*paths):
 
 
 @pytest.mark.parametrize(
-    ("path", "chain"),
+    ("path", "lineage"),
     [
         ("/data", ["/data"]),
         ("/a/b", ["/a", "/a/b"]),
@@ -117,9 +117,9 @@ def mounted(*paths):
         *((path, []) for path in ("/", "/etc/hosts", "/usr/local/bin", "/root/.cache", "/opt/cuda/lib", "/opt/cuda-12.4", "/tmp", "/var/lib/x", "/proc/acpi")),
     ],
 )
-def test_what_an_engine_makes(path, chain):
+def test_what_an_engine_makes(path, lineage):
     """A mount point and its parents, but for what is the system's, where root finds programs, and what every image has."""
-    assert list(belongings._chain(mounted(path))) == chain
+    assert list(belongings._chain(mounted(path))) == lineage
 
 
 def test_what_is_not_root_s_is_not_looked_through(tmp_path, monkeypatch):

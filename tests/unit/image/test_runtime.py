@@ -85,10 +85,10 @@ def test_extensions_are_built_for_what_torch_and_nvcc_know(short, said):
     assert runtime.architectures(cell_of(short)) == said
 
 
-@pytest.mark.parametrize(("short", "chain"), [("2.8-cu121", ("base",)), ("2.13-cpu", ("base", "devel"))])
-def test_without_nvcc_python_is_told_nothing(short, chain):
+@pytest.mark.parametrize(("short", "lineage"), [("2.8-cu121", ("base",)), ("2.13-cpu", ("base", "devel"))])
+def test_without_nvcc_python_is_told_nothing(short, lineage):
     """Where there is no compiler for GPUs, no architecture is named."""
-    assert runtime.python_start(cell_of(short), chain) == {}
+    assert runtime.python_start(cell_of(short), lineage) == {}
 
 
 @pytest.fixture
@@ -223,17 +223,17 @@ def test_a_container_can_read_every_service(flavour):
 )
 def test_command_of_an_image_without_services(commands, command):
     """It is that of the flavour, else of the nearest parent that has one, else a shell."""
-    chain = [Flavour(name=f"f{number}", summary="x", command=words) for number, words in enumerate(commands)]
-    assert runtime.command(chain) == command
+    lineage = [Flavour(name=f"f{number}", summary="x", command=words) for number, words in enumerate(commands)]
+    assert runtime.command(lineage) == command
 
 
 def test_the_command_gives_way_to_services():
     """An engine adds nothing to the entrypoint where there are services; their file says what runs if none of them starts."""
     service = ServiceSettings(command=("/bin/serve",), port=1, health=HealthSettings(tcp=True), starts="asked")
-    chain = [Flavour(name="base", summary="x", command=("python",)), Flavour(name="gym", summary="x", services={"gym": service})]
+    lineage = [Flavour(name="base", summary="x", command=("python",)), Flavour(name="gym", summary="x", services={"gym": service})]
     lock = wheel_locks.read(cell_of("2.13-cpu"), "base")
-    assert (runtime.describe(cell_of("2.13-cpu"), chain, lock, REVISION).command, runtime.command(chain)) == ((), ("python",))
-    document = json.loads(runtime.services_file(chain))
+    assert (runtime.describe(cell_of("2.13-cpu"), lineage, lock, REVISION).command, runtime.command(lineage)) == ((), ("python",))
+    document = json.loads(runtime.services_file(lineage))
     assert document["command"] == ["python"]
     row = {"command": ["/bin/serve"], "port": 1, "health": {"tcp": True}, "starts": "asked", "flavour": "gym"}
     assert document["services"] == {"gym": row}

@@ -18,7 +18,7 @@ from torchstrata.matrix import matrix
 from torchstrata.store import layer
 
 MATRIX = matrix.load()
-FLAVOURS = MATRIX.chain(MATRIX.all_in_one)
+FLAVOURS = MATRIX.with_parents(MATRIX.all_in_one)
 
 
 @pytest.mark.parametrize(

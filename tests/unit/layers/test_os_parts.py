@@ -18,12 +18,12 @@ from torchstrata.store.part import Part
 from torchstrata.store.store import Store
 
 MATRIX = matrix.load()
-FLAVOURS = MATRIX.chain(MATRIX.all_in_one)
+FLAVOURS = MATRIX.with_parents(MATRIX.all_in_one)
 
 
 def identities(root: Path) -> list[str]:
     """Return the identity of each flavour on debian13."""
-    return [os_parts.identity(DEBIAN13, MATRIX.chain(flavour), Codec(), root) for flavour in FLAVOURS]
+    return [os_parts.identity(DEBIAN13, MATRIX.with_parents(flavour), Codec(), root) for flavour in FLAVOURS]
 
 
 def test_identity_does_not_depend_on_the_checkout(checkout: Path) -> None:

@@ -61,8 +61,8 @@ def made(tmp_path):
         locked = tuple(debian(store, tmp_path, package, files) for package, files in packages.items())
         files = {f"nvidia/some/include/{header}": text for header, text in HEADERS.items()} | {"nvidia/some/lib/libcudart.so.12": b"so"}
         pin, path = wheel(tmp_path, wheel_name, "12.4", files)
-        chain = Toolchain(name=name, requires=(), packages=locked, pins=(pin,))
-        part = toolchain.make(chain, {pin.sha256: path}, store, Codec(), threading.Event())
+        lineage = Toolchain(name=name, requires=(), packages=locked, pins=(pin,))
+        part = toolchain.make(lineage, {pin.sha256: path}, store, Codec(), threading.Event())
         with tars.opened(store, part.layers[0]) as archive:
             return {one.name: one.linkname or one.mode for one in archive}
 

@@ -24,9 +24,9 @@ def copy(tmp_path):
 @pytest.mark.parametrize("name", [NAME, "cuda-13"])
 def test_the_committed_lock_is_what_its_inputs_ask_for(name):
     """The lock fits the ``.in`` file, and every wheel of it is pinned."""
-    chain = toolchain_lock.read(name)
-    assert all(package.version in chain.title for package in chain.packages)
-    assert [f"{pin.name}=={pin.version}" for pin in chain.pins] == [line for line in chain.requires if not line.startswith(toolchain_lock.DEBIAN)]
+    lineage = toolchain_lock.read(name)
+    assert all(package.version in lineage.title for package in lineage.packages)
+    assert [f"{pin.name}=={pin.version}" for pin in lineage.pins] == [line for line in lineage.requires if not line.startswith(toolchain_lock.DEBIAN)]
 
 
 def test_a_missing_lock_says_how_to_make_it(copy):
@@ -67,6 +67,6 @@ def test_a_lock_that_is_not_what_its_inputs_ask_for_is_refused(copy, files, old,
 
 def test_the_identity_follows_the_lock_and_the_codec():
     """Another package or codec is another stratum."""
-    chain = toolchain_lock.read(NAME)
-    assert chain.identity(Codec()) == toolchain_lock.read(NAME).identity(Codec())
-    assert chain.identity(Codec()) != chain.identity(Codec(level=5))
+    lineage = toolchain_lock.read(NAME)
+    assert lineage.identity(Codec()) == toolchain_lock.read(NAME).identity(Codec())
+    assert lineage.identity(Codec()) != lineage.identity(Codec(level=5))

@@ -113,7 +113,7 @@ def test_same_date_gives_the_same_bytes_which_name_no_place(made):
 
 
 def test_conflict_with_the_parent_is_reported(made):
-    """A flavour that needs another version than its parent locked cannot be locked; nothing of the chain is written."""
+    """A flavour that needs another version than its parent locked cannot be locked; nothing of the lineage is written."""
     made.default.add("notebook", "2.0", "numpy<2")
     (made.root / "images/lab/requirements.in").write_text("notebook>=2\n")
     with pytest.raises(LockError, match="uv finds no solution"):
@@ -188,7 +188,7 @@ def test_an_upgrade_takes_newer_versions(locked, options, version, day):
 
 
 def test_after_a_kill_between_two_files_the_next_run_goes_on(locked):
-    """A chain of which the parents are new and the rest old is refused, and ends as it would have."""
+    """A lineage of which the parents are new and the rest old is refused, and ends as it would have."""
     old = locked.locks()
     locked.default.add("numpy", "3.0", uploaded="2026-11-17T12:00:00Z")
     write(locked, exclude_newer="2026-11-18")

@@ -76,18 +76,18 @@ def test_siblings_are_solved_over_their_parent() -> None:
 
 
 def test_a_new_flavour_moves_no_other_one() -> None:
-    """What it adds is taken as it comes; what is locked is held against the lock as ever. Other chains keep their identity."""
+    """What it adds is taken as it comes; what is locked is held against the lock as ever. Other lineages keep their identity."""
     opened = replace(LOCK, opened=frozenset({"gym"}), opened_at="2026-11-29T00:00:00+00:00")
-    chain, found = ("base", "gym"), {**LOCK.installed(("base",)), "new": "1"}
+    lineage, found = ("base", "gym"), {**LOCK.installed(("base",)), "new": "1"}
     assert opened.lacks(("base", "devel", "gym")) == ("gym",)
-    assert opened.moves(chain, found) == ()
-    assert [str(move) for move in LOCK.moves(chain, found)] == ["new (not locked) -> 1"]
-    assert [str(move) for move in opened.moves(chain, found | {"libc6": "9"})] == ["libc6 2.41-12 -> 9"]
+    assert opened.moves(lineage, found) == ()
+    assert [str(move) for move in LOCK.moves(lineage, found)] == ["new (not locked) -> 1"]
+    assert [str(move) for move in opened.moves(lineage, found | {"libc6": "9"})] == ["libc6 2.41-12 -> 9"]
     solved = os_locks.solved(opened, {"base": LOCK.installed(("base",)), "gym": found}, {"gym": "base"})
     assert solved.sections == {**LOCK.sections, "gym": {"new": "1"}}
-    assert solved.moves(chain, found) == ()
+    assert solved.moves(lineage, found) == ()
     assert (solved.digest(("base", "devel")), opened.digest(("base",))) == (LOCK.digest(("base", "devel")), LOCK.digest(("base",)))
-    assert len({each.digest(chain) for each in (LOCK, opened, solved)}) == 3
+    assert len({each.digest(lineage) for each in (LOCK, opened, solved)}) == 3
 
 
 def test_moves_name_every_difference() -> None:

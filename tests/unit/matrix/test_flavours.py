@@ -37,12 +37,12 @@ def test_parents_come_before_children_and_siblings_by_name(root):
 
 
 def test_the_committed_tree_has_chains_and_leaves():
-    """What the all-in-one contains is one chain of it; every flavour is in that of a leaf."""
+    """What the all-in-one contains is one lineage of it; every flavour is in that of a leaf."""
     table = matrix.load()
-    assert table.chain("ssh") == ("base", "devel", "jupyter", "ssh")
+    assert table.with_parents("ssh") == ("base", "devel", "jupyter", "ssh")
     assert set(chain.from_iterable(table.lines)) == set(table.flavours)
     with pytest.raises(MatrixError, match="unknown flavour all") as caught:
-        table.chain("all")
+        table.with_parents("all")
     assert all(name in caught.value.fix for name in table.flavours)
 
 

@@ -152,7 +152,7 @@ def test_an_os_image_that_the_new_lock_lacks_is_pending(tmp_path):
 def test_an_os_of_a_registry_that_cannot_be_locked_keeps_no_other_from_it(store, monkeypatch, error):
     """Fixes of Debian do not wait for a registry; the failure is named, and is one of the run."""
 
-    def relock(self, systems, *chains):
+    def relock(self, systems, *lineages):
         if MOVED.system in systems:
             raise error
         return [os_locks.path(system) for system in systems]
@@ -166,7 +166,7 @@ def test_an_os_of_a_registry_that_cannot_be_locked_keeps_no_other_from_it(store,
 def test_an_os_of_packages_that_cannot_be_locked_ends_the_night(store, monkeypatch):
     """As before: nothing goes on with packages that have known faults."""
 
-    def relock(self, systems, *chains):
+    def relock(self, systems, *lineages):
         raise OsPartError("apt says no", fix="y")
 
     monkeypatch.setattr(OsPartBuilder, "relock", relock)

@@ -195,7 +195,7 @@ def test_every_budget_has_a_record():
     for name, flavour in table.flavours.items():
         for key in flavour.sizes:
             assert size_budget.recorded(_weighed(table)[key])
-            above = [table.flavours[link].budget(key) for link in table.chain(name) if key in table.flavours[link].sizes]
+            above = [table.flavours[link].budget(key) for link in table.with_parents(name) if key in table.flavours[link].sizes]
             assert above == sorted(above)
 
 

@@ -59,7 +59,7 @@ def test_a_case_that_is_not_listed_is_named():
 
 
 @pytest.mark.parametrize(
-    ("chain", "applies", "found"),
+    ("lineage", "applies", "found"),
     [
         (("base",), (), {"base"}),
         (("base",), ("cuda",), {"base", "base cuda"}),
@@ -67,9 +67,9 @@ def test_a_case_that_is_not_listed_is_named():
         (("base", "gpu"), ("vision",), {"base", "gpu"}),
     ],
 )
-def test_sections_of_an_image(chain, applies, found):
+def test_sections_of_an_image(lineage, applies, found):
     """A section applies where the flavour is contained and all that it names is there."""
-    assert required.sections(chain, applies, ["base", "base cuda", "base cuda vision", "devel", "gpu"]) == found
+    assert required.sections(lineage, applies, ["base", "base cuda", "base cuda vision", "devel", "gpu"]) == found
 
 
 def test_files_come_back(tmp_path):

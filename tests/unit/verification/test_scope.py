@@ -65,7 +65,7 @@ def test_of_a_cell_with_cuda_what_only_it_has():
 
 
 @pytest.mark.parametrize("cell", [CPU, CUDA])
-@pytest.mark.parametrize("flavour", [flavour for flavour in MATRIX.chain(MATRIX.all_in_one) if flavour != MATRIX.all_in_one])
+@pytest.mark.parametrize("flavour", [flavour for flavour in MATRIX.with_parents(MATRIX.all_in_one) if flavour != MATRIX.all_in_one])
 def test_other_flavours_are_what_they_say(cell, flavour):
     """Their contents are not those of the all-in-one. A start without services is the same in each, and the first one of a cell shows it."""
     starts = {"test_users"} if (cell, flavour) == (CPU, "base") else set()
@@ -101,4 +101,4 @@ def test_no_test_is_in_no_quick_scope(tier):
 
 
 def _applies(key: required.Key, image: Expectation) -> bool:
-    return bool(required.sections(image.chain, image.applies | {scope.COSTLY}, [key[0]]))
+    return bool(required.sections(image.lineage, image.applies | {scope.COSTLY}, [key[0]]))
