@@ -9,7 +9,7 @@ from tests.tars import packed
 from torchstrata.image import runtime
 from torchstrata.image.compose import canonical, sha256
 from torchstrata.image.image_index import ImageIndex, PlatformImage
-from torchstrata.registry import dated_tag, joining
+from torchstrata.registry import dated_tag, platform_indexes
 from torchstrata.registry.dated_tag import DatedTag, PushNumber
 
 BOTH = ("linux/amd64", "linux/arm64")
@@ -32,7 +32,7 @@ def config(table, cell, name, platform, mark, **labels):
         "torchstrata.lock": "1" * 64,
         "torchstrata.torch": cell.version,
         "torchstrata.os": cell.os.id,
-        joining.REVISION: REVISION,
+        platform_indexes.REVISION: REVISION,
         **{key.replace("__", "."): value for key, value in labels.items()},
     }
     run = {"Labels": {key: value for key, value in known.items() if value is not None}, "User": user}

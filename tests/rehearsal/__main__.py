@@ -31,7 +31,7 @@ from torchstrata.commands import cli
 from torchstrata.errors import INTERRUPTED
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
-from torchstrata.nightly import pushed
+from torchstrata.nightly import pushed_images
 from torchstrata.verification import leftovers
 
 WORKFLOWS = ROOT / ".github/workflows"
@@ -141,7 +141,7 @@ def _rehearse(work: Path, options: argparse.Namespace) -> int:
 def _tidy(host: str) -> None:
     """Leave nothing in the engine, even after Ctrl-C in a verification."""
     client = engines.connect().client
-    pushed.sweep(client)
+    pushed_images.sweep(client)
     leftovers.sweep(client)
     for name in engines.names(client):
         if name.startswith(f"{host}/"):

@@ -28,7 +28,7 @@ from torchstrata.image.compose import sha256
 from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix import matrix
 from torchstrata.nightly import watchdog
-from torchstrata.registry.joining import Joiner
+from torchstrata.registry.platform_indexes import Joiner
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Registry
 from torchstrata.release import channels

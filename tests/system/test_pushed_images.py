@@ -17,7 +17,7 @@ from tests.tars import packed
 from torchstrata.building import engine as engines
 from torchstrata.errors import EngineError
 from torchstrata.matrix import matrix
-from torchstrata.nightly import pushed
+from torchstrata.nightly import pushed_images
 
 LOCAL = "torchstrata-pushed-test"
 NAME = f"{LOCAL}:2.13-cpu-base"
@@ -58,13 +58,13 @@ def digest(client, served):
 
 def names(client):
     """Return all names in the engine that have to do with these tests."""
-    return {name for name in engines.names(client) if LOCAL in name or f"{pushed.KEPT}-{os.getpid()}" in name}
+    return {name for name in engines.names(client) if LOCAL in name or f"{pushed_images.KEPT}-{os.getpid()}" in name}
 
 
 def test_an_image_is_there_under_its_name_and_gone_afterwards(client, served, digest):
     """Nothing else has its name."""
     before = names(client)
-    with pushed._present(client, f"{served.host}/{LOCAL}", {NAME: digest}):
+    with pushed_images._present(client, f"{served.host}/{LOCAL}", {NAME: digest}):
         assert f"{LOCAL}@{digest}" in "".join(client.images.get(NAME).attrs["RepoDigests"])
     assert names(client) == before
     with pytest.raises(docker.errors.ImageNotFound):
@@ -76,7 +76,7 @@ def test_an_image_that_had_the_name_gets_it_back(client, served, digest, ends):
     """However the verification ends."""
     mine = image(client, NAME.rpartition(":")[2], b"of a developer").id
     before = names(client)
-    with ends, pushed._present(client, f"{served.host}/{LOCAL}", {NAME: digest}):
+    with ends, pushed_images._present(client, f"{served.host}/{LOCAL}", {NAME: digest}):
         assert client.images.get(NAME).id != mine
         if not isinstance(ends, contextlib.nullcontext):
             raise KeyboardInterrupt
@@ -88,9 +88,9 @@ def test_what_a_killed_verification_has_left_is_put_back(client, monkeypatch):
     """By the next one: the developer's image has its name again."""
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True, text=True).stdout.strip()
     monkeypatch.setattr(matrix, "load", functools.partial(_named, matrix.load()))
-    mine, kept = image(client, "theirs", b"of somebody"), f"{pushed.KEPT}-{ended}:2.13-cpu-devel"
+    mine, kept = image(client, "theirs", b"of somebody"), f"{pushed_images.KEPT}-{ended}:2.13-cpu-devel"
     mine.tag(kept)
-    pushed.sweep(client)
+    pushed_images.sweep(client)
     assert client.images.get(f"{LOCAL}:2.13-cpu-devel").id == mine.id
     with pytest.raises(docker.errors.ImageNotFound):
         client.images.get(kept)
@@ -103,5 +103,5 @@ def _named(table):
 def test_an_image_that_cannot_be_pulled_is_named(client, served):
     """By the digest that the registry lacks."""
     absent = "sha256:" + "0" * 64
-    with pytest.raises(EngineError, match=f"cannot pull .*{absent}"), pushed._present(client, f"{served.host}/{LOCAL}", {f"{LOCAL}:x": absent}):
+    with pytest.raises(EngineError, match=f"cannot pull .*{absent}"), pushed_images._present(client, f"{served.host}/{LOCAL}", {f"{LOCAL}:x": absent}):
         pass

@@ -23,7 +23,7 @@ from torchstrata.errors import ImageIndexError, RegistryError, TorchstrataError,
 from torchstrata.image import image_index, oci, runtime
 from torchstrata.image.compose import MANIFEST
 from torchstrata.locks import os_locks
-from torchstrata.registry import client, dated_tag, joining
+from torchstrata.registry import client, dated_tag, platform_indexes
 from torchstrata.registry.reference import Reference
 from torchstrata.registry.registry import Referrer, Registry
 from torchstrata.text import printable
@@ -132,7 +132,7 @@ def _index_findings(subject: ExaminedImage, index: client.Manifest) -> Iterator[
     """Yield the findings about an index and each of its images; about the index alone if they are not its images."""
     registry, repository = subject.image.registry, subject.image.repository
     try:
-        images = joining.images(registry, repository, index, subject.image.name)
+        images = platform_indexes.images(registry, repository, index, subject.image.name)
     except ImageIndexError as error:
         yield Finding(part=PLATFORMS, proves=WHOLE, problem=error.what)
         return

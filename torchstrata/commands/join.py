@@ -14,7 +14,7 @@ from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell, Matrix
 from torchstrata.process import LineSink
 from torchstrata.registry.dated_tag import PushNumber
-from torchstrata.registry.joining import Joiner
+from torchstrata.registry.platform_indexes import Joiner
 from torchstrata.registry.registry import Registry
 from torchstrata.release import channels
 

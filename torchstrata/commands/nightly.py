@@ -22,7 +22,7 @@ from torchstrata.layers import os_part_builder
 from torchstrata.layers.os_part_builder import OsPartBuilder
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell
-from torchstrata.nightly import decisions, pushed, watchdog
+from torchstrata.nightly import decisions, pushed_images, watchdog
 from torchstrata.nightly.decisions import Look, Report, Work
 from torchstrata.nightly.os_updates import News
 from torchstrata.release import channels, ledger_branch
@@ -56,7 +56,7 @@ def run(options: NightlyOptions) -> None:
     with opened(options, signs=True) as releases:
         makers: dict[str, Make] = {
             "push": lambda cell: push(cell, options),
-            "verify": lambda cell: pushed.verify(releases, cell, options.flavour, lambda image: signatures.attest(AttestOptions(image=image))),
+            "verify": lambda cell: pushed_images.verify(releases, cell, options.flavour, lambda image: signatures.attest(AttestOptions(image=image))),
         }
         making = makers.get(options.step, lambda cell: make(cell, options))
         Night(releases=releases, globs=options.cells, make=making, commit=options.commit, sends=options.send).run(step=options.step)

@@ -20,7 +20,7 @@ from torchstrata.errors import AbsentError, ReleaseError
 from torchstrata.image import oci
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT
-from torchstrata.registry import joining
+from torchstrata.registry import platform_indexes
 from torchstrata.registry.client import Manifest
 from torchstrata.registry.patience import Patience
 from torchstrata.registry.reference import Reference
@@ -180,7 +180,7 @@ def _by_platform(name: str, options: DiffOptions) -> dict[str, Record]:
     with Registry(image.host, scheme=scheme, patience=Patience.attended()) as registry:
         manifest = registry.manifest(image.repository, image.name)
         several = manifest.media_type == oci.INDEX
-        children = joining.images(registry, image.repository, manifest, str(image)).values() if several else (manifest,)
+        children = platform_indexes.images(registry, image.repository, manifest, str(image)).values() if several else (manifest,)
         records = [_record(registry, image, child) for child in children]
     return {image_record.platform: image_record for image_record in records}
 

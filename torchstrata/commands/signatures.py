@@ -25,7 +25,7 @@ from torchstrata.image import oci
 from torchstrata.image.compose import Image, sha256
 from torchstrata.image.image_index import ImageIndex
 from torchstrata.matrix.matrix import ROOT
-from torchstrata.registry import joining
+from torchstrata.registry import platform_indexes
 from torchstrata.registry.client import Manifest
 from torchstrata.registry.patience import Patience
 from torchstrata.registry.reference import Reference
@@ -63,7 +63,7 @@ class Attacher:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexAttacher:
-    """Signs indexes and attaches their records; what :class:`torchstrata.registry.joining.Joiner` calls for each."""
+    """Signs indexes and attaches their records; what :class:`torchstrata.registry.platform_indexes.Joiner` calls for each."""
 
     signer: Signer
 
@@ -128,7 +128,7 @@ def attest(options: AttestOptions, results: Path = RESULTS) -> None:
     with Registry(image.host) as registry:
         manifest = registry.manifest(image.repository, image.name)
         several = manifest.media_type == oci.INDEX
-        for child in joining.images(registry, image.repository, manifest, str(image)).values() if several else (manifest,):
+        for child in platform_indexes.images(registry, image.repository, manifest, str(image)).values() if several else (manifest,):
             _attest(registry, replace(image, digest=child.digest) if several else image, child, options.key, results)
 
 

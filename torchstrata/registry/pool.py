@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Final, TypeVar
 
-from torchstrata.registry import session
+from torchstrata.registry import http_session
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,7 +29,7 @@ def threads(name: str, at_a_time: int = AT_A_TIME) -> Iterator[ThreadPoolExecuto
             raise
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            session.cancel_all()
+            http_session.cancel_all()
             raise
 
 

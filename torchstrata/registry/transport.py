@@ -1,7 +1,7 @@
 """HTTP to one registry: authorization, redirects, and requests repeated after failures that may pass.
 
 A registry may answer anything. So redirects are followed here, under the first request's rules: TLS, or plain HTTP to this
-machine itself; credentials for the registry alone. :mod:`torchstrata.registry.session` bounds each single answer.
+machine itself; credentials for the registry alone. :mod:`torchstrata.registry.http_session` bounds each single answer.
 
 Wheels come through another HTTP library (:mod:`torchstrata.layers.wheel_fetch`): unearth, which finds them by pip's
 settings, brings httpx2, and Docker's client brings requests. Pauses between tries are the same for both.
@@ -27,9 +27,9 @@ from torchstrata import backoff, progress
 from torchstrata.errors import AbsentError, RegistryError
 from torchstrata.registry import answers, certificates, credentials
 from torchstrata.registry.authorization import Authorizer, Scopes
+from torchstrata.registry.http_session import READING, Body, Method, Session
 from torchstrata.registry.patience import Patience
 from torchstrata.registry.reference import HOST, is_loopback
-from torchstrata.registry.session import READING, Body, Method, Session
 from torchstrata.text import printable
 
 HUB_ENDPOINT: Final = {"docker.io": "registry-1.docker.io"}

@@ -23,7 +23,7 @@ import requests
 from torchstrata.errors import AbsentError, IntegrityError, RegistryError
 from torchstrata.image.compose import sha256
 from torchstrata.registry.authorization import Scopes
-from torchstrata.registry.session import Body, Method
+from torchstrata.registry.http_session import Body, Method
 from torchstrata.registry.transport import RefusedError, Transport, Unanswered
 from torchstrata.store.codec import CHUNK
 from torchstrata.store.digest import digest_of

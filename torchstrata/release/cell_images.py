@@ -10,7 +10,7 @@ from torchstrata.errors import AbsentError, ImageIndexError, ReleaseError, Untru
 from torchstrata.image import image_index, oci, runtime
 from torchstrata.locks import os_locks
 from torchstrata.matrix.matrix import Cell, Matrix
-from torchstrata.registry import joining, pool
+from torchstrata.registry import platform_indexes, pool
 from torchstrata.registry.client import Manifest
 from torchstrata.registry.dated_tag import PushNumber
 from torchstrata.registry.registry import Registry
@@ -115,7 +115,7 @@ class CellImages:
         if index.media_type != oci.INDEX:
             raise ImageIndexError(f"{name} is one image alone, and {cell.id} has {', '.join(cell.platforms)}", fix=f"join them: inv join {cell.names[0]}")
         image_index.require(image_index.read(index.body, name).digests, cell.platforms, name)
-        return joining.images(self.registry, self.repository, index, name)
+        return platform_indexes.images(self.registry, self.repository, index, name)
 
     def _check_image(self, cell: Cell, image: str, digest: str, platform: str = "") -> None:
         """Refuse an image that is gone, is another one by its own labels, or is not as locked.

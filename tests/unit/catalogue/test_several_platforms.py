@@ -17,8 +17,8 @@ from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.image import oci
 from torchstrata.image.compose import sha256
 from torchstrata.matrix import matrix
-from torchstrata.registry.joining import Joiner
 from torchstrata.registry.patience import Patience
+from torchstrata.registry.platform_indexes import Joiner
 from torchstrata.registry.registry import Registry
 
 REPOSITORY = "team/x"

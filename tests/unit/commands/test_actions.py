@@ -7,7 +7,7 @@ import pytest
 from torchstrata.commands import actions
 from torchstrata.errors import VariableError
 from torchstrata.matrix import matrix
-from torchstrata.nightly import decisions, pushed
+from torchstrata.nightly import decisions, pushed_images
 from torchstrata.nightly.decisions import Patch, Report
 
 REPORT = Report(news=(), patches=(Patch(torch="2.13", old="2.13.0", new="2.13.1"),), work=(), left_out={}, silent=("the index is away",))
@@ -59,5 +59,5 @@ def test_the_last_flavour_is_verified_with_the_all_in_one():
     """Since its tests are about both."""
     table = matrix.load()
     (cell,) = matrix.select(table, "2.13-cpu")
-    assert pushed.local(table, cell, "base") == {"base": "pytorch-cuda:2.13-cpu-base"}
-    assert pushed.local(table, cell, "ssh") == {"ssh": "pytorch-cuda:2.13-cpu-ssh", "v2.13": "pytorch-cuda:v2.13"}
+    assert pushed_images.local(table, cell, "base") == {"base": "pytorch-cuda:2.13-cpu-base"}
+    assert pushed_images.local(table, cell, "ssh") == {"ssh": "pytorch-cuda:2.13-cpu-ssh", "v2.13": "pytorch-cuda:v2.13"}

@@ -24,7 +24,7 @@ from torchstrata.matrix import matrix
 from torchstrata.platforms import PLATFORM
 from torchstrata.registry import dated_tag
 from torchstrata.registry.dated_tag import DatedTag, PushNumber
-from torchstrata.registry.joining import Joiner
+from torchstrata.registry.platform_indexes import Joiner
 from torchstrata.registry.registry import Registry
 
 TABLE = matrix.load()

@@ -12,11 +12,11 @@ from torchstrata.errors import ImageIndexError, ImmutableTagError
 from torchstrata.image import image_index, oci
 from torchstrata.image.compose import MANIFEST, canonical, sha256
 from torchstrata.matrix import matrix
-from torchstrata.registry import dated_tag, joining
+from torchstrata.registry import dated_tag, platform_indexes
 from torchstrata.registry.client import Manifest
 from torchstrata.registry.dated_tag import PushNumber
-from torchstrata.registry.joining import Joiner
 from torchstrata.registry.patience import Patience
+from torchstrata.registry.platform_indexes import Joiner
 from torchstrata.registry.registry import Registry
 
 REPOSITORY = "team/x"
@@ -153,7 +153,7 @@ def test_a_dated_tag_never_moves(registry, joiner):
 def test_images_of_an_index_are_what_it_says(registry):
     """Each is fetched and compared."""
     bodies = {platform.rpartition("/")[2]: pushed(registry, platform) for platform in BOTH}
-    images = joining.images(registry, REPOSITORY, at(registry, joined.index("x", **bodies).body), "x")
+    images = platform_indexes.images(registry, REPOSITORY, at(registry, joined.index("x", **bodies).body), "x")
     assert images == {f"linux/{name}": Manifest(body, MANIFEST, sha256(body)) for name, body in bodies.items()}
 
 
@@ -163,7 +163,7 @@ def test_a_child_that_is_gone_is_a_platform_that_is_gone(registry):
     index = at(registry, joined.index("x", **bodies).body)
     registry.remove(REPOSITORY, sha256(bodies["arm64"]))
     with pytest.raises(ImageIndexError, match=f"x has no image for linux/arm64 any more: {sha256(bodies['arm64'])} is gone"):
-        joining.images(registry, REPOSITORY, index, "x")
+        platform_indexes.images(registry, REPOSITORY, index, "x")
 
 
 def test_a_foreign_child_is_refused(registry):
@@ -171,7 +171,7 @@ def test_a_foreign_child_is_refused(registry):
     body = pushed(registry, "linux/amd64")
     index = at(registry, joined.index("x", amd64=body, arm64=pushed(registry, "linux/amd64", "two", 2)).body)
     with pytest.raises(ImageIndexError, match="for linux/arm64, and it is for linux/amd64"):
-        joining.images(registry, REPOSITORY, index, "x")
+        platform_indexes.images(registry, REPOSITORY, index, "x")
 
 
 def test_a_child_of_another_size_is_refused(registry):
@@ -179,7 +179,7 @@ def test_a_child_of_another_size_is_refused(registry):
     body = pushed(registry, "linux/amd64")
     image = image_index.PlatformImage(platform="linux/amd64", digest=sha256(body), size=len(body) + 1)
     with pytest.raises(ImageIndexError, match="as what it is not"):
-        joining.images(registry, REPOSITORY, at(registry, image_index.compose([image])), "x")
+        platform_indexes.images(registry, REPOSITORY, at(registry, image_index.compose([image])), "x")
 
 
 def test_a_nested_index_is_refused(registry):
@@ -188,7 +188,7 @@ def test_a_nested_index_is_refused(registry):
     inner = at(registry, joined.index("x", amd64=body).body)
     image = image_index.PlatformImage(platform="linux/arm64", digest=inner.digest, size=len(inner.body))
     with pytest.raises(ImageIndexError, match="as what it is not"):
-        joining.images(registry, REPOSITORY, at(registry, image_index.compose([image])), "x")
+        platform_indexes.images(registry, REPOSITORY, at(registry, image_index.compose([image])), "x")
     nested = canonical({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [{"mediaType": oci.INDEX, "digest": inner.digest, "size": len(inner.body)}]})
     with pytest.raises(ImageIndexError, match="lists another index"):
-        joining.images(registry, REPOSITORY, at(registry, nested), "x")
+        platform_indexes.images(registry, REPOSITORY, at(registry, nested), "x")

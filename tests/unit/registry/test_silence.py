@@ -19,7 +19,7 @@ from tests.waiting import PATIENCE, until
 from torchstrata import progress
 from torchstrata.catalogue.from_registry import RegistryReader
 from torchstrata.matrix import matrix
-from torchstrata.registry import session
+from torchstrata.registry import http_session
 from torchstrata.registry.patience import Patience
 from torchstrata.registry.pool import answers
 from torchstrata.registry.registry import Registry
@@ -158,7 +158,7 @@ def test_work_is_cancelled_while_a_thread_begins_to_wait():
             for each in super().__iter__():
                 if thread.ident is None:
                     thread.start()
-                    until(lambda: session._LOCK.locked() or not thread.is_alive(), "the thread has to wait, or does not")
+                    until(lambda: http_session._LOCK.locked() or not thread.is_alive(), "the thread has to wait, or does not")
                 yield each
 
     thread = threading.Thread(target=transport._watch, args=used[2:], daemon=True)
