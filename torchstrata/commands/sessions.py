@@ -201,18 +201,8 @@ def verify(cell: str, words: Sequence[str], prepare: Callable[[], Path]) -> None
     options, rest = arguments.parse_known(parser, VerifyOptions, words)
     options = dataclasses.replace(options, results=options.results.absolute(), rest=rest)
     with guarded():
-        _check_flavours(options.flavour)
+        matrix.load().check(options.flavour)  # before anything is installed for their tests
     verbs.work("build.verify", cell, prepare(), options)
-
-
-def _check_flavours(flavours: Sequence[str]) -> None:
-    """Refuse flavours that do not exist, before anything is installed for their tests.
-
-    :raises MatrixError: there is no such flavour.
-    """
-    table = matrix.load()
-    for flavour in flavours:
-        table.with_parents(flavour)
 
 
 def lock(words: Sequence[str]) -> None:

@@ -207,6 +207,14 @@ class Matrix:
         parent = self.flavours[flavour].parent
         return (*(self.with_parents(parent) if parent else ()), flavour)
 
+    def check(self, flavours: Iterable[str]) -> None:
+        """Refuse flavours that do not exist.
+
+        :raises MatrixError: there is no such flavour.
+        """
+        for flavour in flavours:
+            self.with_parents(flavour)
+
     def lineage(self, flavour: str) -> tuple[Flavour, ...]:
         """Return ``flavour`` and all it contains as their files have them, parents first.
 

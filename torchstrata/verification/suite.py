@@ -133,8 +133,7 @@ def _targets(cell: Cell, options: VerifyOptions, engine: Engine | None) -> tuple
         return (Target(name=str(options.hosts), flavour=flavour, where=("--hosts", str(options.hosts))),)
     table = matrix.load()
     flavours = options.flavour or tuple(table.flavours)
-    for flavour in flavours:
-        table.with_parents(flavour)
+    table.check(flavours)
     if options.image:
         names = {options.image: options.flavour[0] if options.flavour else None}
     else:
