@@ -135,10 +135,11 @@ def test_what_is_in_an_engine_goes_before_the_directory(place, tmp_path, monkeyp
     assert (tmp_path / "asked").read_text() == "rm --force --volumes -- one\n" * 2
 
 
-def test_an_engine_that_is_silent_is_not_waited_for(tmp_path, monkeypatch):
+@pytest.mark.parametrize("program", ["exec sleep 1000", "echo removal of container one is already in progress >&2\nexit 1"], ids=["silent", "at it"])
+def test_an_engine_that_does_not_end_is_not_waited_for(tmp_path, monkeypatch, program):
     """Whoever cleans up may hold what other runs need; the list stays for a later one."""
-    monkeypatch.setattr(leavings, "SECONDS", 0.1)
-    script(tmp_path / "docker", "exec sleep 1000")
+    monkeypatch.setattr(leavings, "SECONDS", 0.5)
+    script(tmp_path / "docker", program)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     Leaving.of("container", "one").listed(tmp_path)
     assert not leavings.removed(tmp_path)
@@ -153,15 +154,6 @@ def test_a_removal_that_has_begun_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     Leaving.of("container", "one").listed(tmp_path)
     assert leavings.removed(tmp_path)
-
-
-def test_a_removal_that_does_not_end_is_left_to_a_later_run(tmp_path, monkeypatch):
-    """It stays on the list."""
-    monkeypatch.setattr(leavings, "SECONDS", 0.5)
-    script(tmp_path / "docker", "echo removal of container one is already in progress >&2\nexit 1")
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    Leaving.of("container", "one").listed(tmp_path)
-    assert not leavings.removed(tmp_path)
 
 
 def test_what_is_in_another_engine_stays(place, tmp_path, monkeypatch):
