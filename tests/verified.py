@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from torchstrata import arguments
+from torchstrata import arguments, platforms
 from torchstrata.matrix import matrix
-from torchstrata.matrix.matrix import ROOT, Matrix
+from torchstrata.matrix.matrix import ROOT, Cell, Matrix
 from torchstrata.verification import evidence
 from torchstrata.verification.evidence import Evidence
 
@@ -49,11 +50,16 @@ def taken_in(known: Mapping[str, VerifiedImage], found: Iterable[Evidence]) -> d
     facts = dict(known)
     for proof in sorted(found, key=lambda one: one.finished):
         if proof.holds and not proof.counts.failed and not proof.counts.missing:
-            name, fact = f"{proof.cell}-{proof.flavour}", _fact(proof)
+            name, fact = _name(proof.cell, proof.flavour, proof.platform), _fact(proof)
             before = facts.get(name)
             if not before or (before.digest, before.scope) != (fact.digest, "full") or fact.scope == "full":
                 facts[name] = fact
     return facts
+
+
+def _name(cell: str, flavour: str, platform: str) -> str:
+    """Return the tag of an image in an engine, with its OS."""
+    return f"{cell}-{flavour}{platforms.suffix(platform)}"
 
 
 def _fact(proof: Evidence) -> VerifiedImage:
@@ -66,16 +72,18 @@ def _fact(proof: Evidence) -> VerifiedImage:
 
 def table(facts: Mapping[str, VerifiedImage], known: Matrix) -> str:
     """Return the table of the images of the matrix that were verified, and a line for each cell of which none was."""
-    rows = "".join(_rows(facts, known))
-    rest = [cell.id for cell in known.cells if not any(name.startswith(f"{cell.id}-") for name in facts)]
+    cells = {cell.name: [*_of(cell, known)] for cell in matrix.everywhere(known.cells)}
+    rows = "".join(_row(name, facts[name]) for name in itertools.chain.from_iterable(cells.values()) if name in facts)
+    rest = [cell for cell, names in cells.items() if facts.keys().isdisjoint(names)]
     return f"{HEAD}{rows}\nNo image was verified of: {', '.join(f'`{name}`' for name in rest) or 'no cell'}.\n"
 
 
-def _rows(facts: Mapping[str, VerifiedImage], known: Matrix) -> Iterator[str]:
-    for cell in known.cells:
-        for flavour in known.flavours:
-            if fact := facts.get(f"{cell.id}-{flavour}"):
-                yield f"| `{cell.id}-{flavour}` | `{fact.digest[:SHOWN]}` | {fact.scope} | {fact.tests} | {fact.seconds} | {fact.on} |\n"
+def _of(cell: Cell, known: Matrix) -> Iterator[str]:
+    return (_name(cell.id, flavour, cell.platform) for flavour in known.flavours)
+
+
+def _row(name: str, fact: VerifiedImage) -> str:
+    return f"| `{name}` | `{fact.digest[:SHOWN]}` | {fact.scope} | {fact.tests} | {fact.seconds} | {fact.on} |\n"
 
 
 def with_table(guide: str, rows: str) -> str:

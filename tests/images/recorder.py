@@ -127,6 +127,7 @@ class Recorder:
             also=self.subject.also,
             drift=tuple(map(str, self.expected.drift)),
             cell=self.expected.cell.id,
+            platform=self.expected.cell.platform,
             flavour=self.expected.flavour,
             tiers=tuple(self.lists),
             passed=is_complete and not self.problems and bool(tests),

@@ -16,6 +16,7 @@ from torchstrata.errors import EvidenceError
 from torchstrata.host.filesystem import whole
 from torchstrata.locks import os_locks
 from torchstrata.matrix.matrix import ROOT
+from torchstrata.platforms import PLATFORM
 from torchstrata.text import printable
 
 FORMAT: Final = 1
@@ -109,6 +110,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     :param scope: which tests ran.
     :param tests_digest: of the tests and of all that decides how they end besides the image; empty if unknown.
     :param drift: how OS packages differ from their lock, one after the other; absent where the image is as locked.
+    :param platform: of the image; absent where it is the default one.
     """
 
     format: int
@@ -132,6 +134,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     scope: Scope = "full"
     tests_digest: str = ""
     drift: tuple[str, ...] = ()
+    platform: str = PLATFORM
 
     @property
     def holds(self) -> bool:

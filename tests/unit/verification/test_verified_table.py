@@ -47,6 +47,22 @@ def test_a_quick_verification_does_not_replace_a_full_one_of_the_same_bytes():
     assert verified.taken_in(KNOWN, [proof("b" * 64, scope="quick")])["2.13-cpu-debian12-base"].scope == "quick"
 
 
+def test_an_image_of_another_platform_has_a_row_of_its_own():
+    """It takes nobody's place."""
+    both = verified.taken_in(KNOWN, [proof("b" * 64, platform="linux/arm64")])
+    assert {name: fact.digest[:1] for name, fact in both.items()} == {"2.13-cpu-debian12-base": "a", "2.13-cpu-debian12-base-arm64": "b"}
+
+
+def test_cells_of_another_platform_are_named():
+    """A row that is offered on two platforms has two cells for each OS."""
+    arm = {"2.15-cu132-debian13-base-arm64": KNOWN["2.13-cpu-debian12-base"]}
+    said = verified.table(arm, matrix.load())
+    assert "| `2.15-cu132-debian13-base-arm64` |" in said
+    assert "`2.15-cu132-debian13`" in said
+    assert "`2.15-cu132-debian13-arm64`" not in said
+    assert "`2.15-cu132-debian12-arm64`" in said
+
+
 def test_cells_without_a_verified_image_are_named():
     """Whatever is in the matrix is in the table or in the line below it."""
     committed = matrix.load()
