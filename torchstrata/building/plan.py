@@ -227,9 +227,7 @@ class Planner:
 
     def _tools(self, cell: Cell, items: Iterable[Item]) -> tuple[Item, ...]:
         """Return the OS parts of another platform whose interpreter compiles what an image has."""
-        missing = [item.source for item in items if isinstance(item.source, Bytecode) and item.part is None]
-        systems = {source.system for source in missing} - {cell.os}
-        return tuple(self._os_part(system, wheel_locks.TORCH_FLAVOUR) for system in systems)
+        return tuple(self._os_part(system, wheel_locks.TORCH_FLAVOUR) for system in _compilers(items) - {cell.os})
 
     def _os_part(self, system: OperatingSystem, flavour: str) -> Item:
         lineage = self.matrix.with_parents(flavour)
@@ -248,8 +246,17 @@ def _compiling(cell: Cell, interpreter: str) -> OperatingSystem:
     return native if native == cell.os or os_locks.python_version(native) == interpreter else cell.os
 
 
+def _compilers(items: Iterable[Item]) -> set[OperatingSystem]:
+    """Return the OSes whose interpreter is to compile what the store lacks."""
+    return {item.source.system for item in items if isinstance(item.source, Bytecode) and item.part is None}
+
+
 def _filled(image: ImagePlan, parts: Mapping[str, Part]) -> ImagePlan:
-    return replace(image, items=_with(image.items, parts), tools=_with(image.tools, parts))
+    """Return a plan with parts that were found; a tool for what was found is not needed any more."""
+    items = _with(image.items, parts)
+    compilers = _compilers(items)
+    tools = [tool for tool in _with(image.tools, parts) if isinstance(tool.source, OsPart) and tool.source.system in compilers]
+    return replace(image, items=items, tools=tuple(tools))
 
 
 def _with(items: Iterable[Item], parts: Mapping[str, Part]) -> tuple[Item, ...]:

@@ -118,8 +118,9 @@ def _filled(plan: Plan, shared: Remote | None, planner: Planner, reporter: Repor
             raise
         reporter.say(f"without the registry: {error.what}")
         return plan
-    filled_parts = len(plan.missing()) - len(filled.missing())
-    reporter.say(f"{filled_parts} of {len(plan.missing())} missing parts are in {shared.registry.host}; {progress.size(shared.downloaded)} downloaded")
+    wanted = {item.identity for item in plan.missing()} & {item.identity for item in filled.items()}
+    found = wanted - {item.identity for item in filled.missing()}
+    reporter.say(f"{len(found)} of {len(wanted)} missing parts are in {shared.registry.host}; {progress.size(shared.downloaded)} downloaded")
     return filled
 
 

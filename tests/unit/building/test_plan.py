@@ -90,6 +90,18 @@ def test_the_native_python_compiles(planner):
     assert planner.plan([cell], ("base",)).images[0].tools == ()
 
 
+@pytest.mark.usefixtures("same_packages")
+def test_bytecode_that_is_found_needs_no_compiler(planner):
+    """Where a registry has the bytecode, the Python that would compile it is not made."""
+    (cell,) = matrix.select_on(MATRIX, "linux/arm64", "2.15-cu132")
+    planned = planner.plan([cell], ("base",))
+    (image,) = planned.images
+    part = Part(layers=(fill(planner.store, image.items[0]),), notes={})
+    assert planned.filled({image.items[0].identity: part}).images[0].tools == image.tools
+    found = {item.identity: part for item in image.items if isinstance(item.source, Bytecode)}
+    assert planned.filled(found).images[0].tools == ()
+
+
 def test_another_python_compiles_its_own(planner, monkeypatch):
     """Where the platforms have different versions of Python, the bytecode is the emulated one's."""
     (cell,) = matrix.select_on(MATRIX, "linux/arm64", "2.15-cu132")
