@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import io
 import secrets
 import subprocess
@@ -18,6 +19,7 @@ import docker.errors
 import docker.models.containers
 
 from tests.waiting import PATIENCE, Found, until
+from torchstrata import platforms
 from torchstrata.matrix.flavours import Service
 from torchstrata.verification import leftovers
 
@@ -31,6 +33,9 @@ VECTORS_KNOWN: Final = {"TORCHINDUCTOR_VEC_ISA_OK": "1"}
 
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1"}
 """For what trains beside other tests: torch's threads wait for each other by spinning. The notebook took 97 s with two, 25 s with one."""
+
+EMULATED: Final = 6
+"""How much longer things may take where the programs of an image are emulated: there a start of Python takes ten times as long."""
 
 PROBED: Final[dict[str, Any]] = {"healthcheck": None}
 """Option of a container whose health the engine asks for, as of users' containers; of others nobody would read the answers."""
@@ -123,7 +128,12 @@ class Box:
 
     def until(self, condition: Callable[[], Found], what: str) -> Found:
         """Wait until something is true of it while it lives; return what ``condition`` returns."""
-        return until(condition, what, alive=lambda: self.alive, state=lambda: self.log)
+        return until(condition, what, alive=lambda: self.alive, state=lambda: self.log, within=self._patience)
+
+    @functools.cached_property
+    def _patience(self) -> float:
+        platform = f"linux/{self.container.image.attrs['Architecture']}"
+        return PATIENCE if platforms.is_native(platform) else PATIENCE * EMULATED
 
     def _health(self) -> str:
         self.container.reload()

@@ -22,8 +22,16 @@ LEFT_OUT = (
 )
 """Path, what it does not find, and why that is no fault: reviewed, by name."""
 
-AFTER_TORCH = ("torchvision/*.so", "torchaudio/lib/*.so", "torio/lib/*.so", "torchaudio/*.so", "torch/lib/libtorch_nvshmem.so")
-"""Objects of packages that import torch first, and so find its libraries open; libtorch_cuda opens the last one, beside libc10_cuda."""
+AFTER_TORCH = (
+    "torchvision/*.so",
+    "torchaudio/lib/*.so",
+    "torio/lib/*.so",
+    "torchaudio/*.so",
+    "torch/lib/libtorch_nvshmem.so",
+    "torch/lib/libnvpl_lapack_core.so.0",
+)
+"""Objects of packages that import torch first, and so find its libraries open. libtorch_cuda opens libtorch_nvshmem, beside libc10_cuda;
+on arm64 libtorch_cpu opens NVIDIA's LAPACK, beside the BLAS that this calls."""
 
 WITHOUT_A_WAY = ("nvidia/cu13/lib/libcusolverMg.so.12", "nvidia/cu13/lib/libcufile_rdma.so.1")
 """Libraries that NVIDIA gave no RUNPATH in CUDA 13.0, to what lies beside them; torch opens neither. In 13.2 they have one."""
