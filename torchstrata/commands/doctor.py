@@ -89,7 +89,8 @@ def diagnose(options: DoctorOptions) -> Diagnosis:
     table = matrix.load()
     flavour = table.with_parents(options.flavour or table.all_in_one)[-1]
     described = described_by(options)
-    platform = platforms.check(options.platform or (PLATFORM if described else platforms.here()))
+    default = PLATFORM if described else platforms.here()
+    platform = platforms.check(default if options.platform is None else options.platform)
     if not described and platform != platforms.here():
         raise MachineError(f"this machine is no {platform}", fix="describe the one that is: --driver VERSION, --gpu GPU")
     chosen = matrix.select_on(table, platform, *options.cells)

@@ -30,7 +30,7 @@ def run(options: LockOptions) -> None:
     if options.check:
         check_locks(options.cells)
     elif options.os:
-        lock_systems(options.cells, options.platform or PLATFORM)
+        lock_systems(options.cells, PLATFORM if options.platform is None else options.platform)
     elif options.toolchain:
         lock_toolchains(options.exclude_newer)
     elif options.tool:
@@ -48,7 +48,7 @@ def lock(globs: Sequence[str], exclude_newer: str | None, *, upgrade: bool, plat
     """
     table = matrix.load()
     cells = [cell for cell in matrix.everywhere(matrix.select_rows(table, *globs)) if platform in {None, cell.platform}]
-    if platform and not cells:
+    if platform is not None and not cells:
         matrix.select_on(table, platform, *globs)
     outcome = lock_writer.write(table, cells, upgrade=upgrade, exclude_newer=exclude_newer, on_line=progress.say)
     apart = [] if globs else [name for name in outcome.failed if _is_elsewhere(table, name)]

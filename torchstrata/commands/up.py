@@ -262,7 +262,7 @@ def _here_alone(want: WantedImage) -> FoundImage:
 
 def _check(launcher: Launcher, described: ContainerDescription, want: WantedImage) -> None:
     if launcher in ELSEWHERE and not described.is_pullable:
-        push = f"push it, inv push {want.cell.names[0]}, and " if want.cell else ""
+        push = f"push it: {want.push}; then " if want.push else ""
         raise LauncherError(f"other machines cannot pull {want.local}, which only this engine has", fix=f"{push}name the registry: --registry HOST[/PATH]")
     if not launchers.has_its_service(launcher, described):
         raise LauncherError(f"{want.local} has no JupyterLab, which JupyterHub would start", fix="take a flavour that has it: --flavour jupyter")

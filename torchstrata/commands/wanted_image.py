@@ -62,6 +62,14 @@ class WantedImage:
         return f"nox -s build-{self.cell.names[0] if self.cell else 'CELL'}" + ("" if self.platform == PLATFORM else f" -- --platform {self.platform}")
 
     @property
+    def push(self) -> str:
+        """The commands that push it, so that other machines can pull it."""
+        if self.cell is None:
+            return ""
+        name, platform = self.cell.names[0], "" if self.platform == PLATFORM else f" --platform {self.platform}"
+        return f"inv push {name}{platform}" + (f", and inv join {name} once all platforms are" if len(self.cell.platforms) > 1 else "")
+
+    @property
     def others(self) -> tuple[str, ...]:
         """Other names in the engine of the same image: a build gives the default OS none with the OS in it."""
         names = self.cell.names if self.cell and self.tag.endswith(f"-{self.flavour}") else ()
@@ -82,7 +90,8 @@ def wanted(table: Matrix, options: UpOptions, *, gpu: bool) -> WantedImage:
     """
     if len(options.cells) > 1:
         raise MatrixError(f"{len(options.cells)} images are named: {' '.join(options.cells)}", fix="name one; each container is one call of inv up")
-    platform = platforms.check(options.platform or platforms.named(*options.cells) or platforms.here())
+    implied = platforms.named(*options.cells) or platforms.here()
+    platform = platforms.check(implied if options.platform is None else options.platform)
     given = options.cells[0] if options.cells else usual(table, platform, gpu=gpu).names[0]
     word = given.removeprefix(f"{table.name}:").removesuffix(platforms.suffix(platform))
     flavour = options.flavour or table.all_in_one

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from torchstrata import decoding
+from torchstrata import decoding, platforms
 from torchstrata.errors import FlavourError, MatrixError
 from torchstrata.matrix import plain_yaml, schema, validation
 from torchstrata.text import printable
@@ -120,6 +120,8 @@ def check_name(name: str, systems: Iterable[str] = ()) -> None:
         raise FlavourError(f"{name!r} cannot be a flavour's name: tags have a CUDA there", fix="let it begin with another word")
     if any(f"{name}-".startswith(f"{system}-") for system in systems):
         raise FlavourError(f"{name!r} cannot be a flavour's name: tags have an OS there", fix="let it begin with another word")
+    if name.rpartition("-")[2] in map(platforms.architecture, platforms.MACHINES):
+        raise FlavourError(f"{name!r} cannot be a flavour's name: tags have a platform there", fix="let it end with another word")
 
 
 def _folders(images: Path) -> Iterator[Path]:

@@ -126,9 +126,10 @@ def _check_platforms(row: schema.Row) -> None:
 
     :raises PlatformError: there are no such wheels.
     """
-    if row.platforms[0] != PLATFORM or len(set(row.platforms)) < len(row.platforms):
-        what = f"row {row.short}: platforms {', '.join(row.platforms)} do not begin with {PLATFORM}, or name one twice"
-        raise MatrixError(what, fix=f"begin with {PLATFORM}")
+    if row.platforms[0] != PLATFORM:
+        raise MatrixError(f"row {row.short}: platforms {', '.join(row.platforms)} do not begin with {PLATFORM}", fix=f"begin with {PLATFORM}")
+    if len(set(row.platforms)) < len(row.platforms):
+        raise MatrixError(f"row {row.short}: platforms {', '.join(row.platforms)} name one twice", fix="name each once")
     known = compat.platforms(row.torch, row.cuda)
     for platform in row.platforms:
         if platform not in known:
@@ -214,11 +215,21 @@ def ancestry(name: str, above: Mapping[str, str | None], kind: str, relation: st
     line = [name]
     while (upper := above[line[-1]]) is not None:
         if upper not in above:
-            raise MatrixError(f"{kind} {line[-1]}: unknown {relation} {upper}", fix=f"use one of {', '.join(above)}")
+            others = [other for other in above if line[-1] not in _lineage(other, above)]
+            raise MatrixError(f"{kind} {line[-1]}: unknown {relation} {upper}", fix=f"use one of {', '.join(others)}")
         if upper in line:
-            raise MatrixError(f"{kind}s {' <- '.join([*line, upper])} go round in a circle", fix=f"let one of them have no {key}")
+            raise MatrixError(f"{kind}s {' <- '.join([*line, upper])} go round in a circle", fix=f"give one of them another {key}, or none if it is the first")
         line.append(upper)
     return tuple(line)
+
+
+def _lineage(name: str | None, above: Mapping[str, str | None]) -> set[str]:
+    """Return ``name`` and what is above it, as far as that is known and goes round once."""
+    line = set[str]()
+    while name is not None and name not in line:
+        line.add(name)
+        name = above.get(name)
+    return line
 
 
 def _check_channels(channels: Mapping[str, schema.ChannelSettings]) -> None:

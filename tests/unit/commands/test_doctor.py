@@ -68,6 +68,7 @@ NO_PLATFORM = (PlatformError, "is no platform of images", "linux/arm64")
         ("2.8-cu121 --platform linux/arm64 --gpu 9.0", PlatformError, "cannot be offered on linux/arm64", ""),
         ("--platform linux/riscv64 --driver 580", *NO_PLATFORM),
         ("--platform foo", *NO_PLATFORM),
+        ("--platform=", *NO_PLATFORM),
         ("--platform foo --driver 580", *NO_PLATFORM),
         ("--platform arm64 2.8-cu121", *NO_PLATFORM),
         ("--platform linux/arm64", MachineError, "this machine is no linux/arm64", "--driver"),

@@ -77,6 +77,8 @@ def test_its_list_is_what_its_tests_are(root):
         ("Gym", "jupyter", "'Gym' cannot be a flavour's name", "lower-case letters"),
         ("../gym", "jupyter", "'../gym' cannot be a flavour's name", "lower-case letters"),
         ("debian12-gym", "jupyter", "'debian12-gym' cannot be a flavour's name: tags have an OS there", "another word"),
+        ("gym-arm64", "jupyter", "'gym-arm64' cannot be a flavour's name: tags have a platform there", "another word"),
+        ("arm64", "jupyter", "'arm64' cannot be a flavour's name: tags have a platform there", "another word"),
         ("cpu", "jupyter", "'cpu' cannot be a flavour's name: tags have a CUDA there", "another word"),
         ("apt", "jupyter", "'apt' cannot be a flavour's name: it means something else here", "use none of"),
         ("ssh", "jupyter", "there is images/ssh already", "another name"),

@@ -94,6 +94,25 @@ def test_images_of_another_platform(word):
     assert (found.cell.platform, found.build) == (ARM, f"nox -s build-2.15-cu132 -- --platform {ARM}")
 
 
+def test_no_platform_is_no_default():
+    """An empty variable in a script does not mean this machine."""
+    with pytest.raises(PlatformError, match="'' is no platform of images"):
+        means("2.15-cu132", platform="")
+
+
+@pytest.mark.parametrize(
+    ("cell", "platform", "push"),
+    [
+        ("2.13-cpu", PLATFORM, "inv push 2.13-cpu"),
+        ("2.15-cu132", ARM, f"inv push 2.15-cu132 --platform {ARM}, and inv join 2.15-cu132 once all platforms are"),
+        ("nightly-v2.8", PLATFORM, ""),
+    ],
+)
+def test_what_pushes_it(cell, platform, push):
+    """A row of several platforms has an index, which is made of what was pushed; an image of no cell has no such verb."""
+    assert means(cell, platform=platform, registry="registry.example").push == push
+
+
 def test_registry_has_an_image_for_each_platform(monkeypatch, tmp_path):
     """One tag stands for all: the image of the platform is named by its own digest, and one that is not there is refused."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))

@@ -69,7 +69,7 @@ def test_budgets_are_bytes(root):
 
 
 WRONG = {
-    "circle": ({"devel": "jupyter"}, {}, "flavours devel <- jupyter <- devel go round in a circle", "no parent"),
+    "circle": ({"devel": "jupyter"}, {}, "flavours devel <- jupyter <- devel go round in a circle", "another parent"),
     "unknown parent": ({"vision": "jupiter"}, {}, "flavour vision: unknown parent jupiter", "base, devel"),
     "no parent": ({"vision": ""}, {}, "flavour vision has no parent", "parent: base"),
     "unknown key": ({"serve": "base"}, {"serve": "owner: me\n"}, "images/serve/flavour.yaml: top level: unknown key owner", "parent (optional), summary"),
@@ -131,6 +131,12 @@ def test_what_cannot_work_is_refused(root, parents, more, what, fix):
     error = refused(root)
     assert what in error.what
     assert fix in error.fix
+
+
+def test_a_parent_that_is_offered_makes_no_circle(root):
+    """Neither the flavour itself nor what lies above it can be its parent."""
+    trees.grow(root, {"jupyter": "jupiter"})
+    assert refused(root).fix == "use one of base, devel, serve"
 
 
 def test_a_folder_without_its_file_is_named(root):

@@ -228,8 +228,8 @@ def test_a_platform_that_a_row_does_not_offer(committed, platform, what, fix):
     ("row", "error", "what"),
     [
         ("linux/amd64, linux/arm64", PlatformError, "row 2.8-cu121: the facts know no wheels of torch 2.8 cu128 for linux/arm64"),
-        ("linux/arm64", MatrixError, "row 2.8-cu121: platforms linux/arm64 do not begin with linux/amd64, or name one twice"),
-        ("linux/amd64, linux/amd64", MatrixError, "do not begin with linux/amd64, or name one twice"),
+        ("linux/arm64", MatrixError, "row 2.8-cu121: platforms linux/arm64 do not begin with linux/amd64"),
+        ("linux/amd64, linux/amd64", MatrixError, "platforms linux/amd64, linux/amd64 name one twice"),
         ("linux/amd64, linux/s390x", MatrixError, "rows[0].platforms[1]: "),
     ],
 )
