@@ -360,6 +360,8 @@ def _matches(cell: Cell, glob: str) -> bool:
 
 def why_none(matrix: Matrix, glob: str) -> str:
     """Return one line that says why ``glob`` matches nothing."""
+    if platform := platforms.named(glob):
+        return f"no cell matches {glob}: its end is said by --platform {platform}"
     cell, flavour = _image(matrix, glob)
     if cell:
         return f"{glob} names an image, not a cell: cell {cell}, flavour {flavour}"

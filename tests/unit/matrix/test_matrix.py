@@ -122,6 +122,7 @@ def test_select(small, globs, ids):
         ("2.8-cu121-sid", "sid is none of new, old"),
         ("2.15-cu126", "nobody has established that torch 2.15 was published for cu126"),
         ("2.8_cu121", "no cell matches 2.8_cu121"),
+        ("2.8-cu121-arm64", "no cell matches 2.8-cu121-arm64: its end is said by --platform linux/arm64"),
         ("2.8-cu121-devel", "2.8-cu121-devel names an image, not a cell: cell 2.8-cu121, flavour devel"),
         ("2.8-cu121-old-base", "2.8-cu121-old-base names an image, not a cell: cell 2.8-cu121-old, flavour base"),
         ("v2.8", "v2.8 names an image, not a cell: cell 2.8-cu121, flavour devel"),
