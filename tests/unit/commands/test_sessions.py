@@ -21,6 +21,7 @@ import nox
 from torchstrata import errors, process
 from torchstrata.commands import cli, sessions
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests may ignore it, as nohup does
 process.end_as_by_ctrl_c()
 
 def _make(name, work):
