@@ -227,7 +227,7 @@ class Planner:
 
     def _tools(self, cell: Cell, items: Iterable[Item]) -> tuple[Item, ...]:
         """Return the OS parts of another platform whose interpreter compiles what an image has."""
-        return tuple(self._os_part(system, wheel_locks.TORCH_FLAVOUR) for system in _compilers(items) - {cell.os})
+        return tuple(self._os_part(system, wheel_locks.TORCH_FLAVOUR) for system in {source.system for source in _uncompiled(items)} - {cell.os})
 
     def _os_part(self, system: OperatingSystem, flavour: str) -> Item:
         lineage = self.matrix.with_parents(flavour)
@@ -246,17 +246,16 @@ def _compiling(cell: Cell, interpreter: str) -> OperatingSystem:
     return native if native == cell.os or os_locks.python_version(native) == interpreter else cell.os
 
 
-def _compilers(items: Iterable[Item]) -> set[OperatingSystem]:
-    """Return the OSes whose interpreter is to compile what the store lacks."""
-    return {item.source.system for item in items if isinstance(item.source, Bytecode) and item.part is None}
+def _uncompiled(items: Iterable[Item]) -> list[Bytecode]:
+    """Return the bytecode that is still to be made."""
+    return [item.source for item in items if isinstance(item.source, Bytecode) and item.part is None]
 
 
 def _filled(image: ImagePlan, parts: Mapping[str, Part]) -> ImagePlan:
     """Return a plan with parts that were found; a tool for what was found is not needed any more."""
     items = _with(image.items, parts)
-    compilers = _compilers(items)
-    tools = [tool for tool in _with(image.tools, parts) if isinstance(tool.source, OsPart) and tool.source.system in compilers]
-    return replace(image, items=items, tools=tuple(tools))
+    bases = {source.base for source in _uncompiled(items)}
+    return replace(image, items=items, tools=tuple(tool for tool in _with(image.tools, parts) if tool.identity in bases))
 
 
 def _with(items: Iterable[Item], parts: Mapping[str, Part]) -> tuple[Item, ...]:

@@ -59,15 +59,19 @@ class WantedImage:
     @property
     def build(self) -> str:
         """The command that builds it."""
-        return f"nox -s build-{self.cell.names[0] if self.cell else 'CELL'}" + ("" if self.platform == PLATFORM else f" -- --platform {self.platform}")
+        return f"nox -s build-{self.cell.names[0] if self.cell else 'CELL'}" + (f" --{self._option}" if self._option else "")
 
     @property
     def push(self) -> str:
         """The commands that push it, so that other machines can pull it."""
         if self.cell is None:
             return ""
-        name, platform = self.cell.names[0], "" if self.platform == PLATFORM else f" --platform {self.platform}"
-        return f"inv push {name}{platform}" + (f", and inv join {name} once all platforms are" if len(self.cell.platforms) > 1 else "")
+        name = self.cell.names[0]
+        return f"inv push {name}{self._option}" + (f", and inv join {name} once all platforms are" if len(self.cell.platforms) > 1 else "")
+
+    @property
+    def _option(self) -> str:
+        return "" if self.platform == PLATFORM else f" --platform {self.platform}"
 
     @property
     def others(self) -> tuple[str, ...]:
