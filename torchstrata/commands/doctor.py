@@ -132,6 +132,8 @@ def _ways_out(diagnosis: Diagnosis, with_cuda: Sequence[Fitness], another: Fitne
     curable = [fit for fit in with_cuda if fitting.NO_CODE not in fit.cures]
     if curable:
         yield min(curable, key=lambda fit: len(fit.reasons)).cures[0]
+    elif not another and any(gpu.capability in fitting.EXCLUDED for gpu in diagnosis.survey.hardware.gpus):
+        yield "use NVIDIA's images for JetPack: it is a Jetson's, which has a CUDA of its own (docs/arm64.md)"
     elif not another:
         yield "add a torch that has code for it: inv add-torch"
 

@@ -31,7 +31,7 @@ c.DockerSpawner.cmd = ["jupyterhub-singleuser"]
 c.DockerSpawner.remove = True
 c.DockerSpawner.notebook_dir = "{workspace}"
 c.DockerSpawner.volumes = {{"{name}-workspace-{{username}}": "{workspace}", "{name}-home-{{username}}": "{home}"}}
-c.DockerSpawner.extra_create_kwargs = {{"user": "{user}"}}
+c.DockerSpawner.extra_create_kwargs = {{"user": "{user}"{platform}}}
 c.DockerSpawner.extra_host_config = {{
     "shm_size": {shm},
     "ulimits": {limits},
@@ -40,7 +40,7 @@ c.DockerSpawner.extra_host_config = {{
 
 DOCKERFILE = """\
 # {image}, and what JupyterHub needs in it, of the version of the hub.
-FROM {parent}
+FROM {platform}{parent}
 ARG JUPYTERHUB
 RUN pip install --no-cache-dir "jupyterhub==${{JUPYTERHUB}}"
 """
@@ -48,7 +48,7 @@ RUN pip install --no-cache-dir "jupyterhub==${{JUPYTERHUB}}"
 
 def render(description: ContainerDescription) -> Mapping[str, str]:
     """Return the hub's configuration, and the Dockerfile."""
-    gpus, limits = description.gpus, description.limits.items()
+    gpus, limits, platform = description.gpus, description.limits.items(), description.unusual_platform
     profile = PROFILE.format(
         title=description.title,
         image=description.image,
@@ -57,12 +57,14 @@ def render(description: ContainerDescription) -> Mapping[str, str]:
         workspace=WORKSPACE,
         home=HOME,
         user=DEV,
+        platform=f', "platform": "{platform}"' if platform else "",
         shm=f'"{description.memory}"',
         limits=json.dumps([{"Name": name, "Soft": limit, "Hard": limit} for name, limit in limits]),
         imports="from docker.types import DeviceRequest\n\n" if gpus else "",
         gpus=_request(gpus) if gpus else "",
     )
-    return {FILE: profile, "Dockerfile.hub": DOCKERFILE.format(image=description.image, parent=_parent(description))}
+    source = f"--platform={platform} " if platform else ""
+    return {FILE: profile, "Dockerfile.hub": DOCKERFILE.format(image=description.image, platform=source, parent=_parent(description))}
 
 
 def _request(gpus: Gpus) -> str:

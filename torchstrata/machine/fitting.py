@@ -22,7 +22,7 @@ Generation = tuple[int, int]
 """Compute capability, such as ``(9, 0)``."""
 
 EXCLUDED: Final = {(8, 7): ((8, 0), (8, 6)), (7, 2): ((7, 0),)}
-"""Devices that code for a smaller minor version does not serve (rule ``device_cc_runs_code_cc`` of the facts)."""
+"""Devices, all of them Jetsons, that code for a smaller minor version does not serve (rule ``device_cc_runs_code_cc`` of the facts)."""
 
 DATA_CENTRE: Final = frozenset({(6, 0), (7, 0), (8, 0), (9, 0), (10, 0), (10, 3)})
 """Generations of which there are data-centre GPUs, and hardly others."""

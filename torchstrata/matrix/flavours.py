@@ -15,7 +15,7 @@ import msgspec
 
 from torchstrata import decoding, platforms
 from torchstrata.errors import FlavourError, MatrixError
-from torchstrata.matrix import plain_yaml, schema, validation
+from torchstrata.matrix import plain_yaml, schema, shape, validation
 from torchstrata.text import printable
 
 FOLDER: Final = "images"
@@ -139,12 +139,9 @@ def _read(root: Path, name: str) -> Flavour:
     where = path_of(name)
     check_name(name)
     try:
-        raw = decoding.convert(plain_yaml.read(root / where, where), schema.FlavourFile)
+        raw = shape.convert(plain_yaml.read(root / where, where), schema.FlavourFile, where, SHAPES, schema.FLAVOUR_SCHEMA)
     except MatrixError as error:
         raise FlavourError(error.what, fix=error.fix) from error
-    except msgspec.ValidationError as error:
-        told = validation.explain(str(error), where, SHAPES, schema.FLAVOUR_SCHEMA)
-        raise FlavourError(told.what, fix=told.fix) from error
     flavour = Flavour(name=name, **{field: getattr(raw, field) for field in raw.__struct_fields__})
     for service, settings in raw.services.items():
         _check_service(f"{where}: service {service}", service, settings)

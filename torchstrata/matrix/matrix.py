@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import msgspec.structs
 
-from torchstrata import checkout, decoding, platforms
+from torchstrata import checkout, platforms
 from torchstrata.errors import MatrixError
-from torchstrata.matrix import compat, flavours, plain_yaml, schema, validation
+from torchstrata.matrix import compat, flavours, plain_yaml, schema, shape, validation
 from torchstrata.matrix.flavours import Flavour, Service
 from torchstrata.platforms import PLATFORM
 
@@ -256,7 +255,7 @@ def load(path: Path = MATRIX) -> Matrix:
     """
     if path == MATRIX:
         checkout.require()
-    return _made(_convert(plain_yaml.read(path, path.name), path.name), path.parent)
+    return _made(shape.convert(plain_yaml.read(path, path.name), schema.MatrixFile, path.name), path.parent)
 
 
 def of(text: str, root: Path = ROOT) -> Matrix:
@@ -265,7 +264,7 @@ def of(text: str, root: Path = ROOT) -> Matrix:
     :param root: the checkout that has the flavours.
     :raises MatrixError, FlavourError: see :func:`load`.
     """
-    return _made(_convert(plain_yaml.parse(text.encode(), MATRIX.name), MATRIX.name), root)
+    return _made(shape.convert(plain_yaml.parse(text.encode(), MATRIX.name), schema.MatrixFile, MATRIX.name), root)
 
 
 def _made(raw: schema.MatrixFile, root: Path) -> Matrix:
@@ -382,14 +381,6 @@ def _image(matrix: Matrix, name: str) -> tuple[str, str]:
     if flavour in matrix.flavours and any(cell in known.names for known in matrix.cells):
         return cell, flavour
     return next(((known.short, matrix.all_in_one) for known in matrix.cells if known.named and name == f"v{known.torch}"), ("", ""))
-
-
-def _convert(data: object, name: str) -> schema.MatrixFile:
-    """Return ``data`` in its shape; say in words what is wrong with it."""
-    try:
-        return decoding.convert(data, schema.MatrixFile)
-    except msgspec.ValidationError as error:
-        raise validation.explain(str(error), name) from error
 
 
 def _system(name: str, raw: schema.SystemSettings) -> OperatingSystem:

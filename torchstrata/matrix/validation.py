@@ -6,30 +6,14 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from torchstrata.errors import MatrixError, PlatformError
 from torchstrata.matrix import compat, schema
 from torchstrata.platforms import PLATFORM
 
-SHAPES: Final[Mapping[str, type[schema.Raw]]] = {
-    "$": schema.MatrixFile,
-    "$.systems": schema.SystemSettings,
-    "$.rows": schema.Row,
-    "$.strata": schema.Strata,
-    "$.channels": schema.ChannelSettings,
-    "$.strata.cuda_groups": schema.Group,
-}
-
 DEFAULTS: Final[Mapping[str, str]] = {"os": "cuda", "cuda": "torch"}
 """What a template that names the key must name too: without the torch, nobody knows which CUDA is its default."""
-
-
-KINDS: Final[Mapping[str, str]] = {"date": "date", "datetime": "time", "bool": "truth value", "null": "missing value"}
-"""What YAML makes of unquoted text, in words."""
 
 
 def check(raw: schema.MatrixFile, flavours: Collection[str]) -> None:
@@ -70,37 +54,6 @@ def _companion(row: schema.Row, asked: str, known: Mapping[str, str | None]) -> 
     if version not in {"", have}:
         raise MatrixError(f"row {row.short}: there is no {name} {version} for torch {row.torch}", fix=f"write {name}, or {name}=={have}")
     return f"{name}=={have}"
-
-
-def explain(message: str, name: str, shapes: Mapping[str, type[schema.Raw]] = SHAPES, described: Path = schema.SCHEMA) -> MatrixError:
-    """Return msgspec's ``message`` about file ``name`` as an error that says what to do.
-
-    :param shapes: of its mappings.
-    :param described: where its JSON schema is.
-    """
-    problem, _, path = message.partition(" - at `")
-    path = path.rstrip("`")
-    kind, _, place = path.rpartition("` in `")  # "key` in `$.systems"
-    where = f"{name}: {'a key of ' if kind == 'key' else ''}{place.removeprefix('$.') or 'top level'}"
-    if re.match(r"Expected `str.*`, got `(float|int)`", problem):
-        fix = "write it without the dot, such as cu128" if path.endswith((".cuda", ".serves")) else 'put it in quotes, such as "2.10"'
-        return MatrixError(f"{where} is an unquoted number, so that 2.10 would be read as 2.1", fix=fix)
-    if unquoted := re.match(r"Expected `str.*`, got `(date|datetime|bool|null)`", problem):
-        fix = "write it" if unquoted[1] == "null" else 'put it in quotes, such as "2026-01-01"'
-        return MatrixError(f"{where} is read as a {KINDS[unquoted[1]]}, and text is wanted", fix=fix)
-    if "unknown field" in problem or "missing required field" in problem:
-        return MatrixError(f"{where}: {_about_key(problem)}", fix=f"keys are {_keys(path, shapes)}")
-    return MatrixError(f"{where}: {problem}", fix=f"see {described.name} for what may stand there")
-
-
-def _about_key(problem: str) -> str:
-    key = problem.split("`")[1]
-    return f"unknown key {key}" if "unknown" in problem else f"key {key} is missing"
-
-
-def _keys(path: str, shapes: Mapping[str, type[schema.Raw]]) -> str:
-    shape = shapes[re.sub(r"\[[^]]*\]", "", path) or "$"]
-    return ", ".join(field.encode_name if field.required else f"{field.encode_name} (optional)" for field in msgspec.structs.fields(shape))
 
 
 def _check_origin(name: str, system: schema.SystemSettings) -> None:

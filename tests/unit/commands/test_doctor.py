@@ -118,6 +118,8 @@ WITHOUT = "take pytorch-cuda:2.13-cpu-ssh, which does without the GPU"
         ("2.15-* --driver 530 --gpu 9.0", "no cell with CUDA that was asked for", ".*install driver .*"),
         ("2.15-cu132 --gpu sm_70", "no cell with CUDA that was asked for", "take pytorch-cuda:2.10-cu128-ssh"),
         ("--gpu sm_35", "no cell with CUDA", WITHOUT),
+        ("--gpu sm_35 --platform linux/arm64", "no cell with CUDA", "add a torch that has code for it: inv add-torch"),
+        ("--gpu 8.7 --platform linux/arm64", "no cell with CUDA", "use NVIDIA's images for JetPack: .*"),
         ("--driver 450.80 --gpu sm_35", "no cell with CUDA", WITHOUT),
         ("2.8-cu121 --gpu sm_35", "no cell with CUDA", WITHOUT),
     ],

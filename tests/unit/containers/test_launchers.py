@@ -135,10 +135,11 @@ def test_job_gives_each_service_a_port_of_its_own():
         ("compose", "platform: linux/arm64"),
         ("devcontainer", "--platform=linux/arm64"),
         ("k8s", "kubernetes.io/arch: arm64"),
+        ("jupyterhub", '"platform": "linux/arm64"'),
     ],
 )
 def test_platform_is_said_where_it_is_not_the_usual_one(launcher, words):
-    """Engines and clusters would take their own; jobs and hubs get it by the digest."""
+    """Engines and clusters would take their own; jobs get it by the digest."""
     assert words in written(launcher, replace(PUBLISHED, platform="linux/arm64"))
     assert words not in text(launcher, "published")
 
@@ -249,6 +250,13 @@ def test_compose_asks_for_gpus(case, devices):
 def test_dev_container_is_json():
     """Strictly, which more programs read than JSON with comments."""
     assert json.loads(text("devcontainer", "hostile"))["runArgs"][:2] == ["--gpus", '"device=0,GPU-1"']
+
+
+def test_hub_builds_from_the_image_for_its_platform():
+    """BuildKit would look for an image for the hub's own, and find none under a name that stands for another."""
+    build = launchers.RENDERERS["jupyterhub"](replace(LOCAL, platform="linux/arm64"))["Dockerfile.hub"]
+    assert "FROM --platform=linux/arm64 pytorch-cuda:" in build
+    assert "FROM pytorch-cuda:" in rendered("jupyterhub", "local")["Dockerfile.hub"]
 
 
 @pytest.mark.parametrize("case", [*CASES, "hostile"])

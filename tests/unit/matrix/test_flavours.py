@@ -73,8 +73,20 @@ WRONG = {
     "unknown parent": ({"vision": "jupiter"}, {}, "flavour vision: unknown parent jupiter", "base, devel"),
     "no parent": ({"vision": ""}, {}, "flavour vision has no parent", "parent: base"),
     "unknown key": ({"serve": "base"}, {"serve": "owner: me\n"}, "images/serve/flavour.yaml: top level: unknown key owner", "parent (optional), summary"),
-    "no port": ({"serve": "base"}, {"serve": "services: {web: {command: [/x], health: {tcp: true}}}\n"}, "services[...]: key port is missing", "port, "),
-    "no health": ({"serve": "base"}, {"serve": "services: {web: {command: [/x], port: 80}}\n"}, "services[...]: key health is missing", "health"),
+    "no port": ({"serve": "base"}, {"serve": "services: {web: {command: [/x], health: {tcp: true}}}\n"}, "services.web: key port is missing", "port, "),
+    "no port of one of them": (
+        {"serve": "base"},
+        {"serve": "services: {web: {command: [/x], port: 80, health: {tcp: true}}, 'a.b': {command: [/x], health: {tcp: true}}}\n"},
+        "services.a.b: key port is missing",
+        "port, ",
+    ),
+    "health of one of them": (
+        {"serve": "base"},
+        {"serve": "services: {web: {command: [/x], port: 80, health: {tcp: true}}, api: {command: [/x], port: 81, health: {tcp: 1}}}\n"},
+        "services.api.health.tcp: Expected `bool`, got `int`",
+        "flavour.schema.json",
+    ),
+    "no health": ({"serve": "base"}, {"serve": "services: {web: {command: [/x], port: 80}}\n"}, "services.web: key health is missing", "health"),
     "two healths": (
         {"serve": "base"},
         {"serve": "services: {web: {command: [/x], port: 80, health: {http: /, tcp: true}}}\n"},

@@ -326,7 +326,7 @@ def test_channels_are_read(small):
         ("latest", "'{python}'", "unknown {python}"),
         ("latest", "'.hidden'", ".hidden makes no tag"),
         ("latest", "'nightly-{torch}-{cuda}-{flavour}'", "is there 2 times"),
-        ("max_age: 4 d", "max_age: 4 d, owner: me", "channels[...]: unknown key owner"),
+        ("max_age: 4 d", "max_age: 4 d, owner: me", "channels.stable: unknown key owner"),
     ],
 )
 def test_impossible_channels_are_refused(small, old, new, says):
