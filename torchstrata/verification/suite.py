@@ -83,12 +83,13 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
 
     :param python: an interpreter that has what the tests need.
     :raises NoImageError, ContainerError, NoGpuError, MatrixError: nothing can be verified or started; no test ran.
+    :raises EmulatorError, AptError: programs of its platform cannot run here, nor could that be changed; no test ran.
     :raises EngineLostError: the engine died meanwhile.
     :raises VerificationError: something failed, was left out or was missing.
     """
     with _engine(options) as engine:
         if engine:
-            _tell(cell)
+            _prepare(cell, engine)
         verdicts = []
         for target in _targets(cell, options, engine):
             known = _known(target, options)
@@ -105,8 +106,10 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
         raise VerificationError(f"not verified: {names}: {failed[0].why}", fix=f"read {evidence.folder(options.results, cell.name, '*')}/report.html")
 
 
-def _tell(cell: Cell) -> None:
-    """Say before the tests, which take hours there, what is known of the emulator that runs them."""
+def _prepare(cell: Cell, engine: Engine) -> None:
+    """Let programs of the platform run here, and say before the tests, which take hours there, what is known of their emulator."""
+    if engine.is_local:
+        emulator.ensure(cell.platform, progress.say)
     if concern := emulator.concern(cell.platform):
         progress.say(concern)
 

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -79,16 +80,37 @@ def test_wrong_words_are_pytests_business(monkeypatch):
     assert (seen[0].scope, seen[0].again) == ("full", False)
 
 
+@pytest.fixture
+def ensured(monkeypatch):
+    """Run no tests, of no image; return the platforms that QEMU was wanted for, as of a machine whose QEMU is old."""
+    asked = []
+    monkeypatch.setattr(suite.emulator, "ensure", lambda platform, report: asked.append(platform))
+    monkeypatch.setattr(suite.emulator, "concern", {"linux/arm64": "QEMU 7.2 is old"}.get)
+    monkeypatch.setattr(suite, "_targets", lambda cell, options, engine: ())
+    return asked
+
+
+def run_for(platform, monkeypatch, *, is_local=True):
+    """Verify for a platform by an engine on this machine, or on another one."""
+    cell = next(each for each in matrix.load().cells if "linux/arm64" in each.platforms).on(platform)
+    monkeypatch.setattr(suite, "_engine", lambda options: contextlib.nullcontext(SimpleNamespace(is_local=is_local)))
+    suite.run(cell, Path(sys.executable), VerifyOptions())
+
+
+@pytest.mark.usefixtures("ensured")
 @pytest.mark.parametrize(("platform", "told"), [("linux/arm64", "QEMU 7.2 is old"), ("linux/amd64", "")])
 def test_old_emulator_is_told_before_tests(platform, told, monkeypatch, capsys):
     """It explains failures that are not the image's."""
-    cell = next(each for each in matrix.load().cells if "linux/arm64" in each.platforms).on(platform)
-    monkeypatch.setattr(suite.emulator, "concern", {"linux/arm64": "QEMU 7.2 is old"}.get)
-    monkeypatch.setattr(suite, "_engine", lambda options: contextlib.nullcontext(object()))
-    monkeypatch.setattr(suite, "_targets", lambda cell, options, engine: ())
-    suite.run(cell, Path(sys.executable), VerifyOptions())
+    run_for(platform, monkeypatch)
     before, _ = capsys.readouterr().out.split("image", 1)
     assert before.strip() == told
+
+
+def test_emulator_is_installed_where_the_engine_is(ensured, monkeypatch):
+    """A runner that pulls what others have built has none; what another machine's engine runs is that machine's business."""
+    run_for("linux/arm64", monkeypatch)
+    run_for("linux/arm64", monkeypatch, is_local=False)
+    assert ensured == ["linux/arm64"]
 
 
 def unasked():
