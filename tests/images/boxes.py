@@ -34,6 +34,10 @@ VECTORS_KNOWN: Final = {"TORCHINDUCTOR_VEC_ISA_OK": "1"}
 ONE_THREAD: Final = {"OMP_NUM_THREADS": "1"}
 """For what trains beside other tests: torch's threads wait for each other by spinning. The notebook took 97 s with two, 25 s with one."""
 
+GRACE: Final = {"QEMU_CPU": "neoverse-n2"}
+"""For what torch compiles where it is emulated: a CPU with vectors of 128 bits, as Grace's. QEMU's own has such of 512, for which torch makes
+wrong code (docs/arm64.md)."""
+
 EMULATED: Final = 6
 """How much longer things may take where the programs of an image are emulated: there a start of Python takes ten times as long."""
 

@@ -11,7 +11,7 @@ import pytest
 from torchstrata.verification import required
 from torchstrata.verification.required import Key, Required
 
-KINDS = {"cuda", "vision", "audio", "audiofiles", "named", "multigpu", "costly"}
+KINDS = {"cuda", "vision", "audio", "audiofiles", "named", "multigpu", "costly", "native"}
 """Markers that name a section beside its flavour."""
 
 

@@ -55,6 +55,7 @@ MARKERS = {
     "multigpu": "needs two GPUs",
     scope.COSTLY: "takes many core-seconds; the full scope alone runs it",
     "container": "needs a container, not just a machine",
+    "native": "needs a CPU of the image's platform: QEMU cannot do what it does",
 }
 FIRST = (
     "test_processes",
@@ -141,7 +142,7 @@ def _machine(config: pytest.Config) -> tuple[Subject, Callable[[], bool]]:
     facts = host.file("/etc/torchstrata/image.json")
     labels = json.loads(facts.content_string)["labels"] if facts.exists else {}
     cell, flavour = _claim(config).settle(labels, config.option.hosts)
-    where = Host(kernel=host.check_output("uname -r"), engine=None, cpus=int(host.check_output("nproc")))
+    where = Host(kernel=host.check_output("uname -r"), engine=None, cpus=int(host.check_output("nproc")), machine=host.check_output("uname -m"))
     drift, platform = labels.get(runtime.DRIFT, ""), labels.get(runtime.PLATFORM_LABEL, PLATFORM)
     subject = Subject(cell=cell, flavour=flavour, image=None, host=where, gpu=None, drift=drift, platform=platform)
     gpu = subjects.settle_gpu(subject.expected, lambda: subjects.parse_gpu(host.run(shlex.join(subjects.ASK_GPU)).stdout), config.option.gpu)

@@ -90,13 +90,17 @@ class Recorder:
             terminalreporter.write_line(line)
 
     def _not_run(self) -> tuple[str, ...]:
-        """Name the tests that need more GPUs than there are."""
-        if not self.subject.gpu or self.subject.gpu.count > 1:
-            return ()
-        everything = required.read("gpu")
+        """Name the tests that need more GPUs than there are, and in the full scope those that need a CPU of the image's platform."""
+        gpus = self._left_out("gpu", "multigpu", "1 GPU") if self.subject.gpu and self.subject.gpu.count == 1 else ()
+        emulated = self._left_out(next(iter(self.lists)), "native", "emulated") if self.subject.is_emulated and self._scope == "full" else ()
+        return (*gpus, *emulated)
+
+    def _left_out(self, tier: str, lacking: str, why: str) -> tuple[str, ...]:
+        """Name the tests of a tier that only what is ``lacking`` keeps from applying."""
+        everything = required.read(tier)
         here = scope.sections(self.subject, everything.sections)
-        larger = required.sections((*self.expected.lineage, "gpu"), self.subject.applies | {"multigpu"}, everything.sections) - here
-        return tuple(f"not run: 1 GPU: {name}" for name in required.names(everything.restrict(lambda key: key[0] in larger)))
+        more = required.sections((*self.expected.lineage, "gpu"), self.subject.applies | {lacking, scope.COSTLY}, everything.sections) - here
+        return tuple(f"not run: {why}: {name}" for name in required.names(everything.restrict(lambda key: key[0] in more)))
 
     @property
     def _scope(self) -> evidence.Scope:

@@ -16,7 +16,7 @@ from torchstrata.errors import EvidenceError
 from torchstrata.host.filesystem import whole
 from torchstrata.locks import os_locks
 from torchstrata.matrix.matrix import ROOT
-from torchstrata.platforms import PLATFORM
+from torchstrata.platforms import MACHINES, PLATFORM
 from torchstrata.text import printable
 
 FORMAT: Final = 1
@@ -51,11 +51,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The machine that containers ran on.
 
     :param engine: version of the engine, ``None`` where there was none.
+    :param machine: its kind, as ``uname -m`` says it; older evidence is of the default platform's.
     """
 
     kernel: str
     engine: str | None
     cpus: int
+    machine: str = MACHINES[PLATFORM]
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,7 +106,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     :param complete: nothing was left out on purpose; a quick verification leaves out.
     :param passed: it is complete, and nothing stands against the image.
     :param problems: one line for each thing that stands against the image.
-    :param not_run: one line for each test that the host is too small for, such as those of two GPUs.
+    :param not_run: one line for each test that the host is too small for, such as those of two GPUs, or that its emulator cannot run.
     :param revision: of the checkout whose tests ran.
     :param started, finished: RFC 3339 times.
     :param scope: which tests ran.

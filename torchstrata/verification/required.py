@@ -26,7 +26,8 @@ PLACES: Final = ("images", COMMON)
 
 HEADER: Final = """\
 # Tests that must have passed for an image to count as verified, with the number of their cases; by flavour and module.
-# Written by `nox -s required`, for review; `base cuda` applies to images with CUDA only.
+# Written by `nox -s required`, for review; `base cuda` applies to images with CUDA only,
+# `native` where no emulator runs the image.
 """
 TOTAL: Final = "cases"
 GPU: Final = "gpu"

@@ -61,9 +61,19 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         return Expectation(cell=cell, flavour=self.flavour, drift=os_locks.from_words(self.drift))
 
     @property
+    def is_emulated(self) -> bool:
+        """Whether an engine runs its programs by an emulator."""
+        return self.image is not None and self.host.machine != platforms.MACHINES[self.platform]
+
+    @property
     def applies(self) -> frozenset[str]:
-        """What tests may apply to, and is so here: what the cell has, ``container``, ``gpu``, ``multigpu`` (two)."""
-        has = {"container": self.image is not None, "gpu": self.gpu is not None, "multigpu": self.gpu is not None and self.gpu.count > 1}
+        """What tests may apply to, and is so here: what the cell has, ``container``, ``native``, ``gpu``, ``multigpu`` (two)."""
+        has = {
+            "container": self.image is not None,
+            "native": not self.is_emulated,
+            "gpu": self.gpu is not None,
+            "multigpu": self.gpu is not None and self.gpu.count > 1,
+        }
         return self.expected.applies | {name for name, applies in has.items() if applies}
 
 
@@ -188,7 +198,7 @@ def _ended(reference: str, container: Any) -> ContainerError:
 def host(engine: Engine) -> Host:
     """Return the machine that the engine runs on."""
     info = engine.client.info()
-    return Host(kernel=info["KernelVersion"], engine=engine.version, cpus=info["NCPU"])
+    return Host(kernel=info["KernelVersion"], engine=engine.version, cpus=info["NCPU"], machine=info["Architecture"])
 
 
 def _seen(engine: Engine, reference: str) -> Gpu | None:

@@ -185,8 +185,15 @@ def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions)
     flavour = ("--flavour", target.flavour) if target.flavour else ()
     claim = ("--cell", cell.id, *flavour, "--gpu", options.gpu, "--scope", options.scope)
     reports = ("--results", str(folder), f"--junitxml={folder}/junit.xml", f"--html={folder}/report.html", "--self-contained-html")
-    processes = f"--numprocesses={4 if _count(target, options) > MANY_TESTS else 2}"
+    processes = f"--numprocesses={_processes(target, options)}"
     return ("-p", PLUGIN, *required.PLACES, *target.where, *claim, *reports, "-q", "--durations=10", processes, *WORKERS, *options.rest)
+
+
+def _processes(target: Target, options: VerifyOptions) -> int:
+    """Return how many modules run at a time: where programs are emulated, tests compute rather than wait."""
+    if target.subject and target.subject.is_emulated:
+        return target.subject.host.cpus
+    return 4 if _count(target, options) > MANY_TESTS else 2
 
 
 def _count(target: Target, options: VerifyOptions) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.images import boxes
-from tests.images.boxes import COMPILES_ALONE, ONE_THREAD, VECTORS_KNOWN
+from tests.images.boxes import COMPILES_ALONE, GRACE, ONE_THREAD, VECTORS_KNOWN
 
 PROBES = Path(boxes.__file__).parent / "probes"
 SMALL, LARGE, WORKERS = "1", "20", "2"
@@ -28,7 +28,7 @@ def found(probes, request):
     special = {name for name in ("vision", "audio", "audiofiles") if any(item.get_closest_marker(name) for item in tests)}
     general = {"training", "compiled", "collectives"} if any(not special & {mark.name for mark in item.iter_markers()} for item in tests) else set()
     words = {"training": ["cpu", "bfloat16"], "compiled": ["cpu"], "collectives": ["gloo", "2"], "vision": ["cpu"], "audio": [], "audiofiles": []}
-    return probes({name: words[name] for name in words if name in special | general}, {"compiled": VECTORS_KNOWN | COMPILES_ALONE})
+    return probes({name: words[name] for name in words if name in special | general}, {"compiled": VECTORS_KNOWN | COMPILES_ALONE | GRACE})
 
 
 @pytest.mark.costly
@@ -95,6 +95,7 @@ def test_workers(start):
     assert load(box, LARGE) == [{"batches": 6, "sum": 15, "shared": 256 << 20}]
 
 
+@pytest.mark.native  # QEMU's own locks may hang in a process that is forked from one with threads
 @pytest.mark.costly
 def test_workers_with_little_shared_memory(start):
     """With the engine's default of 64 MB, small batches work, larger ones end in an error and not in wrong data, and the

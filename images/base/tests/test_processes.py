@@ -7,7 +7,7 @@ import pytest
 from tests.images.boxes import PROBED, mounted, stop
 from tests.waiting import PATIENCE
 
-ORPHAN = "^sleep 100000$"
+ORPHAN = "sleep 100000$"
 
 
 def test_orphans_are_reaped(start):

@@ -131,6 +131,7 @@ def test_programs_know_the_user(start, user):
     assert found[2] == ("/home/dev" if user.endswith(":0") else "/tmp/home")
 
 
+@pytest.mark.native  # QEMU has threads, and a process with threads gets no user namespace
 def test_root_stays_in_a_user_namespace(start, tmp_path, give):
     """Where root is an ordinary user of the host, as under rootless engines, it stays, so that files belong to that user."""
     (tmp_path / "mine").touch()
