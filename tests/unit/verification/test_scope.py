@@ -20,10 +20,12 @@ DIGEST = "sha256:" + "a" * 64
 TIERS = ("free", "gpu", "host")
 
 
-def subject(cell: str, flavour: str) -> Subject:
-    """Return an image of a cell."""
+def subject(cell: str, flavour: str, machine: str = "x86_64") -> Subject:
+    """Return an image of a cell, on a kind of machine."""
     image = EngineImage(reference="i", digest=DIGEST, manifest=DIGEST, config=None)
-    return Subject(cell=matrix.select(MATRIX, cell)[0].id, flavour=flavour, image=image, host=Host(kernel="6.1", engine="26.1", cpus=2), gpu=None)
+    return Subject(
+        cell=matrix.select(MATRIX, cell)[0].id, flavour=flavour, image=image, host=Host(kernel="6.1", engine="26.1", cpus=2, machine=machine), gpu=None
+    )
 
 
 def modules(cell: str, flavour: str, wanted: scope.Scope) -> set[str]:
@@ -46,6 +48,13 @@ def test_the_all_in_one_of_a_cell_without_cuda_runs_all_that_is_not_costly():
     quick = scope.lists(subject(CPU, MATRIX.all_in_one), "quick")["free"]
     assert quick == everything.restrict(lambda key: not costly(key))
     assert sum(quick.cases.values()) > 0.92 * sum(everything.cases.values()) > 900
+
+
+def test_of_an_emulated_image_all_is_required_but_what_no_emulator_does():
+    """The full scope is as full as it can be, and says so; a machine of its own has to pass all."""
+    native, emulated = (scope.lists(subject(CUDA, "base", machine), "full")["free"] for machine in ("x86_64", "aarch64"))
+    assert emulated == native.restrict(lambda key: "native" not in key[0].split())
+    assert 0 < sum(native.cases.values()) - sum(emulated.cases.values()) < 10
 
 
 def costly(key: required.Key) -> bool:
@@ -101,4 +110,4 @@ def test_no_test_is_in_no_quick_scope(tier):
 
 
 def _applies(key: required.Key, image: Expectation) -> bool:
-    return bool(required.sections(image.lineage, image.applies | {scope.COSTLY}, [key[0]]))
+    return bool(required.sections(image.lineage, image.applies | {scope.COSTLY, "native"}, [key[0]]))
