@@ -7,6 +7,10 @@ import json
 import pytest
 
 from tests.images.boxes import ONE_THREAD, PROBED, mounted, stop
+from tests.waiting import PATIENCE
+
+PATIENT = ONE_THREAD | {"MOSEC_TIMEOUT": f"{1000 * PATIENCE:.0f}"}
+"""For what answers about a network: on an emulated CPU twenty pictures take more than the 30 s that are usual."""
 
 SERVED = "the server is ready"
 URL = "http://127.0.0.1:8000"
@@ -76,7 +80,7 @@ with concurrent.futures.ThreadPoolExecutor(20) as pool:
 @pytest.fixture(scope="module")
 def served(start_shared):
     """A container with the server as it is by default, which answers, and a picture."""
-    box = start_shared(environment=ONE_THREAD, **PROBED)
+    box = start_shared(environment=PATIENT, **PROBED)
     box.wait_for(SERVED)
     assert box.run("python", "-c", DRAW, "/tmp/good.jpg").status == 0
     return box
@@ -164,7 +168,7 @@ def test_weights_and_labels_decide(start, workspace):
     maker = start("sleep", "infinity", volumes=mounted(workspace))
     assert maker.run("python", "-c", WEIGHTS).status == 0
     (workspace / "labels.txt").write_text("".join(f"class {number}\n" for number in range(1000)))
-    box = start(volumes=mounted(workspace), environment=ONE_THREAD | {"SERVE_WEIGHTS": "/workspace/resnet50.pth", "SERVE_LABELS": "/workspace/labels.txt"})
+    box = start(volumes=mounted(workspace), environment=PATIENT | {"SERVE_WEIGHTS": "/workspace/resnet50.pth", "SERVE_LABELS": "/workspace/labels.txt"})
     assert "answers are random" not in box.wait_for(SERVED)
     box.run("python", "-c", DRAW, "/tmp/good.jpg")
     best = json.loads(ask(box)[1])["classes"][0]
@@ -174,7 +178,7 @@ def test_weights_and_labels_decide(start, workspace):
 
 def test_own_network(start, workspace):
     """A network of a mounted module is served by its name alone, on another port."""
-    box = start(volumes=mounted(workspace), environment=ONE_THREAD | {"SERVE_MODEL": "mine:bright", "SERVE_PORT": "8080", "SERVE_TOP": "2"})
+    box = start(volumes=mounted(workspace), environment=PATIENT | {"SERVE_MODEL": "mine:bright", "SERVE_PORT": "8080", "SERVE_TOP": "2"})
     assert "http://127.0.0.1:8080/predict" in box.wait_for(SERVED)
     box.run("python", "-c", DRAW, "/tmp/good.jpg")
     done = box.run("curl", "-s", "--data-binary", "@/tmp/good.jpg", "http://127.0.0.1:8080/predict")
@@ -183,7 +187,7 @@ def test_own_network(start, workspace):
 
 def test_own_worker(start, workspace):
     """A worker of a mounted module takes the place of the network: bodies and answers are its own."""
-    box = start(volumes=mounted(workspace), environment=ONE_THREAD | {"SERVE_WORKER": "mine:Length"})
+    box = start(volumes=mounted(workspace), environment=PATIENT | {"SERVE_WORKER": "mine:Length"})
     box.wait_for(SERVED)
     box.put("/tmp/words", b"seven!!")
     assert json.loads(ask(box, "/tmp/words")[1]) == {"bytes": 7}
@@ -191,7 +195,7 @@ def test_own_worker(start, workspace):
 
 def test_network_that_cannot_be_loaded(start):
     """The log says why in one line, and the container is not healthy."""
-    box = start(environment=ONE_THREAD | {"SERVE_MODEL": "nowhere:network"})
+    box = start(environment=PATIENT | {"SERVE_MODEL": "nowhere:network"})
     assert "nowhere:network cannot be loaded: ModuleNotFoundError" in box.wait_for("it starts again in")
     assert box.run("torchstrata-health").status == 1
     assert "Traceback" not in box.log
@@ -199,7 +203,7 @@ def test_network_that_cannot_be_loaded(start):
 
 def test_stop(start, workspace):
     """A stop is no kill, and leaves nothing running."""
-    box = start(volumes=mounted(workspace), environment=ONE_THREAD | {"SERVE_MODEL": "mine:bright"})
+    box = start(volumes=mounted(workspace), environment=PATIENT | {"SERVE_MODEL": "mine:bright"})
     box.wait_for(SERVED)
     assert stop(box) == 0
 
@@ -207,5 +211,5 @@ def test_stop(start, workspace):
 @pytest.mark.vision
 def test_same_network(shared):
     """The network of images without torchvision takes torchvision's weights and gives its answers."""
-    done = shared.run("python", "-c", SAME, env=ONE_THREAD)
+    done = shared.run("python", "-c", SAME, env=PATIENT)
     assert (done.status, done.out) == (0, "True\n"), done.err
