@@ -3,7 +3,8 @@
     TORCHSTRATA_CACHE=/tmp/store python bench/growth.py [CELL] [PLATFORM ...] > bench/results/growth.json
 
 Each row begins with a clone of HEAD in which everything is built, so that only the new flavours are paid for: their locks, their
-layers, their images. A second platform is a row of its own, with the same flavours. Times include what the index and the engine need.
+layers, their images. A second platform is a row of its own, with the same flavours, whose layers it shares where it may; named alone, it has to
+make them all. Times include what the index and the engine need.
 """
 
 from __future__ import annotations
