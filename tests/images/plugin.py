@@ -24,7 +24,7 @@ import testinfra
 from testinfra.host import Host as Connection
 
 from tests.images import connection
-from tests.images.boxes import CLIENTS, ONE_THREAD, Box, Result, deriving, mounted, ssh_options, starting
+from tests.images.boxes import CLIENTS, GRACE, ONE_THREAD, Box, Result, deriving, mounted, ssh_options, starting
 from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
 from torchstrata.building import engine as engines
@@ -277,7 +277,7 @@ def probes(probe: Callable[..., Any]) -> Callable[..., Callable[[str], Any]]:
 
     def run(wanted: dict[str, list[str]], env: dict[str, dict[str, str]]) -> Callable[[str], Any]:
         document = [{"name": name, "source": _source(name), "arguments": words, "environment": env.get(name, {})} for name, words in wanted.items()]
-        ended = dict(zip(wanted, probe("together", json.dumps(document)), strict=True))
+        ended = dict(zip(wanted, probe("together", json.dumps(document), env=GRACE), strict=True))
         return lambda name: _printed(name, **ended[name])
 
     return run

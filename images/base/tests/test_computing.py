@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.images import boxes
-from tests.images.boxes import COMPILES_ALONE, GRACE, ONE_THREAD, VECTORS_KNOWN
+from tests.images.boxes import COMPILES_ALONE, ONE_THREAD, VECTORS_KNOWN
 
 PROBES = Path(boxes.__file__).parent / "probes"
 SMALL, LARGE, WORKERS = "1", "20", "2"
@@ -28,7 +28,7 @@ def found(probes, request):
     special = {name for name in ("vision", "audio", "audiofiles") if any(item.get_closest_marker(name) for item in tests)}
     general = {"training", "compiled", "collectives"} if any(not special & {mark.name for mark in item.iter_markers()} for item in tests) else set()
     words = {"training": ["cpu", "bfloat16"], "compiled": ["cpu"], "collectives": ["gloo", "2"], "vision": ["cpu"], "audio": [], "audiofiles": []}
-    return probes({name: words[name] for name in words if name in special | general}, {"compiled": VECTORS_KNOWN | COMPILES_ALONE | GRACE})
+    return probes({name: words[name] for name in words if name in special | general}, {"compiled": VECTORS_KNOWN | COMPILES_ALONE})
 
 
 @pytest.mark.costly
