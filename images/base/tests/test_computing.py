@@ -89,13 +89,14 @@ def load(box, *megabytes):
     return json.loads(done.out)
 
 
+@pytest.mark.native  # QEMU's own locks may hang in a process that is forked from one with threads
 def test_workers(start):
     """Workers hand over batches through shared memory of the size that the guide advises, large ones too."""
     box = start("sleep", "infinity", shm_size="256m", network_mode="none")
     assert load(box, LARGE) == [{"batches": 6, "sum": 15, "shared": 256 << 20}]
 
 
-@pytest.mark.native  # QEMU's own locks may hang in a process that is forked from one with threads
+@pytest.mark.native  # see test_workers
 @pytest.mark.costly
 def test_workers_with_little_shared_memory(start):
     """With the engine's default of 64 MB, small batches work, larger ones end in an error and not in wrong data, and the
