@@ -212,12 +212,13 @@ class _Making:
         return tuple(locked.get((pin.name, pin.version), pin) for pin in self._resolve(cell, flavour, wanted, date))
 
     def _toolkit(self, cell: Cell, date: str) -> tuple[Pin, ...]:
-        """Return what the flavour without a parent must keep so that the compiler fits it.
+        """Return what the flavour without a parent must keep so that the compiler fits it, where a flavour brings one.
 
         torch 2.15 needs CUDA header wheels without saying which version; the compiler's wheels want theirs.
         """
         compiler = wheel_locks.COMPILER_FLAVOUR
-        return self._resolve(cell, compiler, (), date) if wheel_locks.requirements(cell, compiler, self.root) else ()
+        is_wanted = compiler in self.matrix.flavours and wheel_locks.requirements(cell, compiler, self.root)
+        return self._resolve(cell, compiler, (), date) if is_wanted else ()
 
     def _resolve(self, cell: Cell, flavour: str, constraints: Sequence[Pin], date: str) -> tuple[Pin, ...]:
         """Return what a flavour and its parents need.

@@ -25,6 +25,7 @@ from torchstrata.matrix import compat, matrix
 from torchstrata.matrix.compat import Upstream
 
 DAY = "2026-11-17"
+GENERATED = wheel_locks._generated
 
 
 @contextlib.contextmanager
@@ -140,6 +141,15 @@ def test_a_new_flavour_changes_no_lock(locked):
     assert write(locked).changed == tuple(f"locks/2.8.0-cu128/{python}/gym.lock" for python in ("cp311", "cp313"))
     assert {name: content for name, content in locked.locks().items() if "gym" not in name} == before
     assert versions(locked, "2.8.0-cu128/cp313/gym.lock") == versions(locked, "2.8.0-cu128/cp313/lab.lock") | {"gymnasium": "1.0"}
+
+
+def test_a_tree_without_the_compiler_is_locked(made, monkeypatch):
+    """A team that needs base alone removes the other flavours; base then need not keep what the compiler of CUDA 13's wheels wants."""
+    monkeypatch.setattr(wheel_locks, "_generated", lambda cell, flavour: ("nvidia-x",) if flavour == "devel" else GENERATED(cell, flavour))
+    for flavour in ("devel", "lab"):
+        shutil.rmtree(made.root / "images" / flavour)
+    (made.root / "matrix.yaml").write_text((made.root / "matrix.yaml").read_text().replace("all_in_one: lab", "all_in_one: base"))
+    assert write(made, "2.8-cu128-new", exclude_newer=DAY).changed == ("locks/2.8.0-cu128/cp313/base.lock",)
 
 
 def test_a_new_os_gets_the_wheels_of_the_others(made):
