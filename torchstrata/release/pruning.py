@@ -84,11 +84,11 @@ class Holdings:
 
     @functools.cached_property
     def images(self) -> tuple[str, ...]:
-        """Digests of manifests that stand for themselves."""
+        """Digests of manifests that stand for themselves, by their names: in no order that a registry's answers decide."""
         referrers = chain.from_iterable(self._referrers.values())
         listed = chain.from_iterable(manifest.children for manifest in self.manifests.values())
         others = {*referrers, *listed, *self.outdated}
-        return tuple(digest for digest in self.manifests if digest not in others)
+        return tuple(sorted(self.manifests.keys() - others, key=lambda digest: (self.names.get(digest, ()), digest)))
 
     def orphans(self) -> tuple[str, ...]:
         """Return the digests of manifests that are gone, and that something still refers to."""

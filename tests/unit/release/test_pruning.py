@@ -133,6 +133,14 @@ def test_images_of_the_last_day_stay():
     assert gone(repository(today)) == set()
 
 
+def test_the_order_is_that_of_names():
+    """A dry run and the run after it are the same table, whatever came first from the registry."""
+    answers = (FOUR, dict(reversed(FOUR.items())))
+    first, second = (pruning.plan(repository(tags), Holdings(), Ledger(), policy(), NOW).removals for tags in answers)
+    assert first == second
+    assert [removal.what for removal in first] == sorted(tag for tag, mark in FOUR.items() if mark != "d")
+
+
 def test_what_a_tag_names_that_moves_stays():
     """Somebody has given it a name of their own."""
     assert gone(repository({**FOUR, "my-paper": "a"}), ledger(*HISTORY)) == {digest("b")}
