@@ -29,6 +29,7 @@ from tests.images.lister import Lister, section_of, tier_of
 from tests.images.recorder import Recorder
 from torchstrata.building import engine as engines
 from torchstrata.errors import TorchstrataError
+from torchstrata.host import emulator
 from torchstrata.image import runtime
 from torchstrata.matrix.matrix import ROOT
 from torchstrata.store.layer import PLATFORM
@@ -269,15 +270,17 @@ def probe(host: Connection) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def probes(probe: Callable[..., Any]) -> Callable[..., Callable[[str], Any]]:
+def probes(probe: Callable[..., Any], request: pytest.FixtureRequest) -> Callable[..., Callable[[str], Any]]:
     """Run scripts of ``probes/`` that share one import of torch: ``probes({"name": ["argument"]}, {"name": {"VARIABLE": "value"}})``.
 
     It returns what gives the JSON that a script printed, by name.
     """
+    subject = request.config.stash[SUBJECT]
+    cpu = GRACE if subject.is_emulated and subject.platform == "linux/arm64" and emulator.concern(subject.platform) is None else {}
 
     def run(wanted: dict[str, list[str]], env: dict[str, dict[str, str]]) -> Callable[[str], Any]:
         document = [{"name": name, "source": _source(name), "arguments": words, "environment": env.get(name, {})} for name, words in wanted.items()]
-        ended = dict(zip(wanted, probe("together", json.dumps(document), env=GRACE), strict=True))
+        ended = dict(zip(wanted, probe("together", json.dumps(document), env=cpu), strict=True))
         return lambda name: _printed(name, **ended[name])
 
     return run

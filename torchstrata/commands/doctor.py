@@ -127,13 +127,15 @@ def no_fit(diagnosis: Diagnosis) -> NoFitError | None:
 
 def _ways_out(diagnosis: Diagnosis, with_cuda: Sequence[Fitness], another: Fitness | None) -> Iterator[str]:
     """Yield what would help: an image that runs, or what would make the nearest cell run, unless nothing would."""
+    gpus = {gpu.capability for gpu in diagnosis.survey.hardware.gpus}
+    if gpus and gpus <= fitting.JETSON:
+        yield "use NVIDIA's images for JetPack: a Jetson older than Thor has a CUDA of its own (docs/arm64.md)"
+        return
     if another:
         yield f"take {diagnosis.tag(another.cell)}" + ("" if another.uses_gpu else ", which does without the GPU")
     curable = [fit for fit in with_cuda if fitting.NO_CODE not in fit.cures]
     if curable:
         yield min(curable, key=lambda fit: len(fit.reasons)).cures[0]
-    elif not another and any(gpu.capability in fitting.EXCLUDED for gpu in diagnosis.survey.hardware.gpus):
-        yield "use NVIDIA's images for JetPack: it is a Jetson's, which has a CUDA of its own (docs/arm64.md)"
     elif not another:
         yield "add a torch that has code for it: inv add-torch"
 

@@ -22,7 +22,10 @@ Generation = tuple[int, int]
 """Compute capability, such as ``(9, 0)``."""
 
 EXCLUDED: Final = {(8, 7): ((8, 0), (8, 6)), (7, 2): ((7, 0),)}
-"""Devices, all of them Jetsons, that code for a smaller minor version does not serve (rule ``device_cc_runs_code_cc`` of the facts)."""
+"""Devices that code for a smaller minor version does not serve (rule ``device_cc_runs_code_cc`` of the facts)."""
+
+JETSON: Final = frozenset({(5, 3), (6, 2), (7, 2), (8, 7)})
+"""Jetsons before Thor, whose CUDA is their own; as the images' preflight has them."""
 
 DATA_CENTRE: Final = frozenset({(6, 0), (7, 0), (8, 0), (9, 0), (10, 0), (10, 3)})
 """Generations of which there are data-centre GPUs, and hardly others."""

@@ -198,7 +198,8 @@ def _ended(reference: str, container: Any) -> ContainerError:
 def host(engine: Engine) -> Host:
     """Return the machine that the engine runs on."""
     info = engine.client.info()
-    return Host(kernel=info["KernelVersion"], engine=engine.version, cpus=info["NCPU"], machine=info["Architecture"])
+    machine = platforms.MACHINES.get(f"linux/{info['Architecture']}", info["Architecture"])  # some say it as images do
+    return Host(kernel=info["KernelVersion"], engine=engine.version, cpus=info["NCPU"], machine=machine)
 
 
 def _seen(engine: Engine, reference: str) -> Gpu | None:

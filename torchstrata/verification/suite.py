@@ -6,7 +6,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from rich.table import Table
 from torchstrata import platforms, process, progress
 from torchstrata.building import engine as engines
 from torchstrata.building.engine import Engine
-from torchstrata.errors import EngineLostError, EvidenceError, VerificationError
+from torchstrata.errors import ContainerError, EngineLostError, EvidenceError, VerificationError
 from torchstrata.host import docker_config, emulator
 from torchstrata.matrix import matrix
 from torchstrata.matrix.matrix import ROOT, Cell
@@ -88,8 +88,6 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
     :raises VerificationError: something failed, was left out or was missing.
     """
     with _engine(options) as engine:
-        if engine:
-            _prepare(cell, engine)
         verdicts = []
         for target in _targets(cell, options, engine):
             known = _known(target, options)
@@ -106,11 +104,17 @@ def run(cell: Cell, python: Path, options: VerifyOptions) -> None:
         raise VerificationError(f"not verified: {names}: {failed[0].why}", fix=f"read {evidence.folder(options.results, cell.name, '*')}/report.html")
 
 
-def _prepare(cell: Cell, engine: Engine) -> None:
-    """Let programs of the platform run here, and say before the tests, which take hours there, what is known of their emulator."""
-    if engine.is_local:
-        emulator.ensure(cell.platform, progress.say)
-    if concern := emulator.concern(cell.platform):
+def _check_start(cell: Cell, engine: Engine, targets: Iterable[Target]) -> None:
+    """Check that all start, where an emulator can be had by it, and say before tests that take hours there what is known of it."""
+    for target in targets:
+        try:
+            subject.check_start(engine, target.name)
+        except ContainerError:
+            if platforms.is_native(cell.platform) or not engine.is_local:
+                raise
+            emulator.ensure(cell.platform, progress.say)
+            subject.check_start(engine, target.name)
+    if engine.is_local and (concern := emulator.concern(cell.platform)):
         progress.say(concern)
 
 
@@ -142,12 +146,13 @@ def _targets(cell: Cell, options: VerifyOptions, engine: Engine | None) -> tuple
     else:
         end = platforms.suffix(cell.platform)
         names = {f"{table.name}:{cell.names[0]}-{flavour}{end}": flavour for flavour in flavours}
-    return tuple(_target(engine, cell, name, flavour, options) for name, flavour in names.items())
+    targets = tuple(_target(engine, cell, name, flavour, options) for name, flavour in names.items())
+    _check_start(cell, engine, targets)
+    return targets
 
 
 def _target(engine: Engine, cell: Cell, name: str, flavour: str | None, options: VerifyOptions) -> Target:
     examined = subject.examine(engine, name, Claim(cell=cell.id, flavour=flavour), options.gpu)
-    subject.check_start(engine, name)
     return Target(name=name, flavour=examined.flavour, where=("--image", name), subject=examined)
 
 
@@ -192,7 +197,7 @@ def _arguments(cell: Cell, target: Target, folder: Path, options: VerifyOptions)
 def _processes(target: Target, options: VerifyOptions) -> int:
     """Return how many modules run at a time: where programs are emulated, tests compute rather than wait."""
     if target.subject and target.subject.is_emulated:
-        return target.subject.host.cpus
+        return min(4, target.subject.host.cpus)
     return 4 if _count(target, options) > MANY_TESTS else 2
 
 

@@ -108,6 +108,7 @@ def test_a_cell_without_cuda_needs_no_gpu(capsys):
     assert "driver" not in output
 
 
+JETPACK = "use NVIDIA's images for JetPack: .*"
 WITHOUT = "take pytorch-cuda:2.13-cpu-ssh, which does without the GPU"
 
 
@@ -119,7 +120,9 @@ WITHOUT = "take pytorch-cuda:2.13-cpu-ssh, which does without the GPU"
         ("2.15-cu132 --gpu sm_70", "no cell with CUDA that was asked for", "take pytorch-cuda:2.10-cu128-ssh"),
         ("--gpu sm_35", "no cell with CUDA", WITHOUT),
         ("--gpu sm_35 --platform linux/arm64", "no cell with CUDA", "add a torch that has code for it: inv add-torch"),
-        ("--gpu 8.7 --platform linux/arm64", "no cell with CUDA", "use NVIDIA's images for JetPack: .*"),
+        *[(f"--gpu {gpu} --platform linux/arm64", "no cell with CUDA", JETPACK) for gpu in ("8.7", "7.2", "6.2", "5.3", "8.7,7.2")],
+        ("--gpu 8.7", "no cell with CUDA", JETPACK),
+        ("--gpu 8.7,7.5 --platform linux/arm64", "no cell with CUDA", "add a torch that has code for it: inv add-torch"),
         ("--driver 450.80 --gpu sm_35", "no cell with CUDA", WITHOUT),
         ("2.8-cu121 --gpu sm_35", "no cell with CUDA", WITHOUT),
     ],

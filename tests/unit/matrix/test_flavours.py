@@ -80,6 +80,9 @@ WRONG = {
         "services.a.b: key port is missing",
         "port, ",
     ),
+    "words like msgspec's": ({"serve": "base"}, {"serve": "starts: 'x - at `$.services`'\n"}, "starts", "keys are"),
+    "key like msgspec's": ({"serve": "base"}, {"serve": "'a - at `$.x`': 1\n"}, "top level: unknown key a - at `$.x`", "keys are"),
+    "key with a backtick": ({"serve": "base"}, {"serve": "'a`b': 1\n"}, "unknown key a`b", "keys are"),
     "health of one of them": (
         {"serve": "base"},
         {"serve": "services: {web: {command: [/x], port: 80, health: {tcp: true}}, api: {command: [/x], port: 81, health: {tcp: 1}}}\n"},

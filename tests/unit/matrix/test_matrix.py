@@ -157,6 +157,7 @@ REFUSED = {
     "torchaudio pin": ((SERVES, SERVES.replace("]}", "], companions: [torchaudio==2.9.0]}")), "no torchaudio 2.9.0 for torch 2.8", "torchaudio==2.8.0"),
     "unknown key": ((ROW, ROW.replace("os:", "oses: x, os:")), "rows[1]: unknown key oses", "serves (optional)"),
     "unknown key above": (("name: images", "name: images\nimages: 1"), "top level: unknown key images", "name, systems, all_in_one, rows, strata"),
+    "key that is no name": (("  old: {", "  Old: {"), "Old of systems: Expected `str` matching", "matrix.schema.json"),
     "missing key": ((', glibc: "2.36"', ""), "key glibc is missing", "distribution, release"),
     "key twice": (("name: images", "name: images\nname: twice"), "key name is given twice", "remove one"),
     "unquoted torch": ((ROW, "{torch: 2.10, cuda: cu128, os: [new]}"), "rows[1].torch is an unquoted number, so that 2.10 would be read as 2.1", '"2.10"'),

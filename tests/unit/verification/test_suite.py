@@ -16,9 +16,12 @@ from rich.console import Console
 
 from tests.unit.verification.test_evidence import GOOD
 from torchstrata.commands import sessions
+from torchstrata.errors import ContainerError
 from torchstrata.matrix import matrix
 from torchstrata.verification import leftovers, suite
+from torchstrata.verification.evidence import EngineImage, Host
 from torchstrata.verification.request import VerifyOptions
+from torchstrata.verification.subject import Subject
 from torchstrata.verification.suite import Target, Verdict
 
 TARGET = Target(name="pytorch-cuda:2.13-cpu-base", flavour="base", where=("--image", "pytorch-cuda:2.13-cpu-base"))
@@ -82,19 +85,26 @@ def test_wrong_words_are_pytests_business(monkeypatch):
 
 @pytest.fixture
 def ensured(monkeypatch):
-    """Run no tests, of no image; return the platforms that QEMU was wanted for, as of a machine whose QEMU is old."""
-    asked = []
-    monkeypatch.setattr(suite.emulator, "ensure", lambda platform, report: asked.append(platform))
+    """Verify an image that was verified before, on a machine whose QEMU is old or missing; return what was done for it."""
+    done = []
+    monkeypatch.setattr(suite.emulator, "ensure", lambda platform, report: done.append(platform))
     monkeypatch.setattr(suite.emulator, "concern", {"linux/arm64": "QEMU 7.2 is old"}.get)
-    monkeypatch.setattr(suite, "_targets", lambda cell, options, engine: ())
-    return asked
+    monkeypatch.setattr(suite, "_target", lambda *_: TARGET)
+    monkeypatch.setattr(suite, "_known", lambda *_: verdict())
+    return done
 
 
-def run_for(platform, monkeypatch, *, is_local=True):
+def run_for(platform, monkeypatch, *, starts=lambda: True, is_local=True):
     """Verify for a platform by an engine on this machine, or on another one."""
+
+    def check_start(engine, name):
+        if not starts():
+            raise ContainerError(f"{name} ended at once: exec format error", fix="-")
+
     cell = next(each for each in matrix.load().cells if "linux/arm64" in each.platforms).on(platform)
     monkeypatch.setattr(suite, "_engine", lambda options: contextlib.nullcontext(SimpleNamespace(is_local=is_local)))
-    suite.run(cell, Path(sys.executable), VerifyOptions())
+    monkeypatch.setattr(suite.subject, "check_start", check_start)
+    suite.run(cell, Path(sys.executable), VerifyOptions(flavour=("base",)))
 
 
 @pytest.mark.usefixtures("ensured")
@@ -102,15 +112,32 @@ def run_for(platform, monkeypatch, *, is_local=True):
 def test_old_emulator_is_told_before_tests(platform, told, monkeypatch, capsys):
     """It explains failures that are not the image's."""
     run_for(platform, monkeypatch)
-    before, _ = capsys.readouterr().out.split("image", 1)
+    before, _ = capsys.readouterr().out.split("==", 1)
     assert before.strip() == told
 
 
-def test_emulator_is_installed_where_the_engine_is(ensured, monkeypatch):
-    """A runner that pulls what others have built has none; what another machine's engine runs is that machine's business."""
+def test_emulator_is_installed_where_images_do_not_start(ensured, monkeypatch):
+    """A runner that pulls what others have built has none. Where they start, somebody has cared for one, if only the host of this container."""
+    run_for("linux/arm64", monkeypatch, starts=lambda: ensured)
     run_for("linux/arm64", monkeypatch)
-    run_for("linux/arm64", monkeypatch, is_local=False)
     assert ensured == ["linux/arm64"]
+
+
+@pytest.mark.parametrize("how", [{"platform": "linux/amd64"}, {"platform": "linux/arm64", "is_local": False}])
+def test_what_needs_no_emulator_of_this_machine_gets_none(ensured, how, monkeypatch):
+    """An image that is broken, or what another machine's engine runs."""
+    with pytest.raises(ContainerError):
+        run_for(monkeypatch=monkeypatch, starts=lambda: False, **how)
+    assert ensured == []
+
+
+@pytest.mark.parametrize(("machine", "cpus", "processes"), [("x86_64", 2, 4), ("aarch64", 2, 2), ("aarch64", 64, 4)])
+def test_as_many_modules_run_at_a_time_as_there_are_cpus_where_they_are_emulated(machine, cpus, processes):
+    """Else most tests wait for containers."""
+    image = EngineImage(reference="i", digest=GOOD.image.digest, manifest=None, config=None)
+    host = Host(kernel="6.1", engine="26.1", cpus=cpus, machine=machine)
+    found = Subject(cell="2.13-cpu-debian12", flavour="base", image=image, host=host, gpu=None)
+    assert suite._processes(dataclasses.replace(TARGET, subject=found), VerifyOptions()) == processes
 
 
 def unasked():
