@@ -55,7 +55,7 @@ def convert(document: object, kind: type[T], name: str, shapes: Mapping[str, typ
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mistake:
-    """What msgspec says: ``Expected `str`, got `int` - at `key` in `$.systems```; without a place it is about the whole.
+    """What msgspec says, in parts. Without a place it is about the whole document.
 
     :param is_key: whether a key is wrong, and not what stands under it.
     :param place: such as ``$.rows[0].os``.
