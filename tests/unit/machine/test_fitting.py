@@ -261,3 +261,8 @@ def test_what_is_no_generation_or_driver(read, text, what):
 def test_drivers_are_compared_as_far_as_they_are_written(version, floor, enough):
     """Nobody types all numbers."""
     assert fitting.at_least(version, floor) is enough
+
+
+def test_an_image_knows_the_same_jetsons():
+    """It sends their users where the doctor sends them."""
+    assert fitting.JETSON == image_gpu.JETSON
